@@ -1,0 +1,488 @@
+"""Every setting of every kind of run, once: default, bounds, unit and help.
+
+The command line's flags (`lmbench.cli.flags`), the workbench's forms, `run.json` and the docs are
+all made from these models, so nothing about a setting is written twice. No torch here.
+
+A field's metadata beyond pydantic's own lives in ``json_schema_extra``:
+
+* ``flags``: further spellings on the command line (``--wd``),
+* ``unit``: what the number counts (``words``, ``minutes``),
+* ``label``: the form's label where the field's name would not read well,
+* ``group``: the heading it stands under in help and forms,
+* ``choices_from``: what a form may offer (``corpora``, ``runs``, ``schedules``),
+* ``hidden``: kept out of the forms (it is about the command, not about the run).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmbench.errors import LmbenchError
+
+__all__ = [
+    "CONFIGS",
+    "KINDS",
+    "BenchmarkConfig",
+    "Config",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "Kind",
+    "ModelConfig",
+    "PackConfig",
+    "PruneConfig",
+    "QuantizeConfig",
+    "SensitivityConfig",
+    "TrainConfig",
+    "changed_settings",
+    "flag_of",
+    "parse_config",
+    "validate",
+]
+
+Kind = Literal["train", "prune", "quantize", "sensitivity", "evaluate", "benchmark", "pack"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
+SplitName = Literal["train", "valid", "test"]
+
+MODEL = "Model"
+DATA = "Data"
+TRAINING = "Training"
+MACHINE = "Machine"
+COMPRESSION = "Compression"
+OUTPUT = "Output"
+SAMPLING = "Sampling"
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    unit: str | None = None,
+    label: str | None = None,
+    flags: tuple[str, ...] = (),
+    choices_from: str | None = None,
+    hidden: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A pydantic field with the extra metadata that flags and forms are made from."""
+    extra: dict[str, Any] = {"group": group}
+    if unit:
+        extra["unit"] = unit
+    if label:
+        extra["label"] = label
+    if flags:
+        extra["flags"] = list(flags)
+    if choices_from:
+        extra["choices_from"] = choices_from
+    if hidden:
+        extra["hidden"] = True
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class Config(BaseModel):
+    """Base of all settings: unknown names are refused, values never coerced silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MachineConfig(Config):
+    """Where and how precisely a run computes."""
+
+    device: str = setting(
+        "auto",
+        "where to compute: auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one",
+        group=MACHINE,
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+    )
+    cuda: bool = setting(False, "the same as --device cuda", group=MACHINE, hidden=True)
+    threads: int = setting(
+        0,
+        "CPU threads; 0 takes one for each core",
+        group=MACHINE,
+        ge=0,
+        le=1024,
+        unit="threads",
+    )
+
+
+class ModelConfig(Config):
+    """The shape of a recurrent language model."""
+
+    model: ModelType = setting("LSTM", "type of recurrent net", group=MODEL)
+    emsize: int = setting(200, "size of word embeddings", group=MODEL, gt=0, le=65536, unit="units")
+    nhid: int = setting(
+        200, "number of hidden units per layer", group=MODEL, gt=0, le=65536, unit="units"
+    )
+    nlayers: int = setting(2, "number of layers", group=MODEL, gt=0, le=64, unit="layers")
+    dropout: float = setting(
+        0.2, "dropout applied to layers (0 = no dropout)", group=MODEL, ge=0.0, lt=1.0
+    )
+    tied: bool = setting(
+        False,
+        "tie the word embedding and softmax weights (emsize must equal nhid)",
+        group=MODEL,
+    )
+
+
+class TrainConfig(ModelConfig, MachineConfig):
+    """Training by the protocol of PyTorch's word-language-model example."""
+
+    data: str | None = setting(
+        None,
+        "corpus: a name (wikitext-2, wikitext-103, pydoc) or a folder with train, valid and "
+        "test; left out: data/wikitext-2 where it is there, else pydoc",
+        group=DATA,
+        choices_from="corpora",
+    )
+    vocab: Literal["all", "train"] = setting(
+        "all",
+        "take the vocabulary from all splits, as the original does, or from train only, with "
+        "the rest mapped to <unk>",
+        group=DATA,
+    )
+    lr: float = setting(20.0, "initial learning rate", group=TRAINING, gt=0.0, le=1e6)
+    clip: float = setting(
+        0.25, "clip the gradient's norm at this (0 = never)", group=TRAINING, ge=0.0, le=1e6
+    )
+    epochs: int = setting(40, "upper epoch limit", group=TRAINING, ge=1, le=100000, unit="epochs")
+    batch_size: int = setting(20, "batch size", group=TRAINING, ge=1, le=65536, unit="sequences")
+    eval_batch_size: int = setting(
+        10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
+    )
+    bptt: int = setting(
+        35,
+        "sequence length: how many steps the gradient goes back",
+        group=TRAINING,
+        ge=1,
+        le=65536,
+        unit="tokens",
+    )
+    decay: float | None = setting(
+        None,
+        "multiply the learning rate by this after each epoch; left out, the rate is annealed "
+        "when the validation loss stops falling",
+        group=TRAINING,
+        gt=0.0,
+        le=1.0,
+    )
+    anneal_factor: float = setting(
+        0.5,
+        "what the learning rate is multiplied by on a plateau",
+        group=TRAINING,
+        gt=0.0,
+        lt=1.0,
+    )
+    patience: int = setting(
+        0,
+        "epochs without improvement that a plateau allows before annealing",
+        group=TRAINING,
+        ge=0,
+        le=1000,
+        unit="epochs",
+    )
+    momentum: float = setting(0.0, "momentum of SGD", group=TRAINING, ge=0.0, lt=1.0)
+    weight_decay: float = setting(
+        0.0, "weight decay of SGD (L2)", group=TRAINING, ge=0.0, le=1.0, flags=("--wd",)
+    )
+    seed: int = setting(1111, "random seed", group=TRAINING, ge=0, lt=2**63)
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto",
+        "arithmetic of the training step; auto takes bf16 where the hardware multiplies it "
+        "faster (weights stay fp32)",
+        group=MACHINE,
+    )
+    compress: str | None = setting(
+        None,
+        "compression schedule: a YAML file or the name of a preset",
+        group=COMPRESSION,
+        choices_from="schedules",
+    )
+    masked_gradients: Literal["excluded", "counted"] = setting(
+        "excluded",
+        "whether gradients of pruned weights count in the norm that clipping looks at; "
+        "'counted' is the original's way",
+        group=COMPRESSION,
+    )
+    teacher: str | None = setting(
+        None,
+        "run to distill from: its predictions are blended into the loss",
+        group=COMPRESSION,
+        choices_from="runs",
+    )
+    distill_temp: float = setting(
+        1.0, "temperature of the teacher's distribution", group=COMPRESSION, gt=0.0, le=100.0
+    )
+    distill_weight: float = setting(
+        0.5, "weight of the teacher's part in the loss", group=COMPRESSION, ge=0.0, le=1.0
+    )
+    log_interval: int = setting(
+        200, "batches between two lines of the log", group=OUTPUT, ge=1, le=10**9, unit="batches"
+    )
+    event_interval: int = setting(
+        10,
+        "batches between two points of the curves",
+        group=OUTPUT,
+        ge=1,
+        le=10**9,
+        unit="batches",
+    )
+    checkpoint_every: float = setting(
+        5.0,
+        "minutes between two checkpoints inside an epoch (0 = only at its end)",
+        group=OUTPUT,
+        ge=0.0,
+        le=10**6,
+        unit="minutes",
+    )
+    test_checkpoint: Literal["best", "last"] = setting(
+        "best", "which checkpoint the test score is of", group=OUTPUT
+    )
+
+
+class PruneConfig(TrainConfig):
+    """Training under a schedule, from a trained parent or from scratch."""
+
+
+class QuantizeConfig(MachineConfig):
+    """Post-training quantization: calibrate, quantize, evaluate."""
+
+    preset: str | None = setting(
+        None,
+        "settings by name; `lmbench quantize --list-presets` shows them",
+        group=COMPRESSION,
+        choices_from="quantization_presets",
+    )
+    config: str | None = setting(None, "settings from a YAML file", group=COMPRESSION)
+    mode: (
+        Literal["symmetric", "symmetric-restricted", "asymmetric-signed", "asymmetric-unsigned"]
+        | None
+    ) = setting(None, "linear quantization mode of weights and activations", group=COMPRESSION)
+    bits_activations: int | None = setting(
+        None, "bits of activations", group=COMPRESSION, ge=2, le=16, unit="bits"
+    )
+    bits_parameters: int | None = setting(
+        None, "bits of weights", group=COMPRESSION, ge=2, le=16, unit="bits"
+    )
+    bits_accum: int | None = setting(
+        None, "bits of the accumulators", group=COMPRESSION, ge=8, le=64, unit="bits"
+    )
+    clip_acts: (
+        Literal["none", "avg", "n-std", "gauss", "laplace", "mse", "percentile", "kl"] | None
+    ) = setting(None, "how activations saturate", group=COMPRESSION)
+    clip_n_stds: float | None = setting(
+        None, "number of standard deviations kept by n-std", group=COMPRESSION, gt=0.0
+    )
+    per_channel: bool | None = setting(
+        None, "one scale for each output channel of the weights", group=COMPRESSION
+    )
+    rounding: Literal["nearest", "gptq"] | None = setting(
+        None, "how weights are rounded: to nearest, or with error compensation", group=COMPRESSION
+    )
+    auto: bool = setting(
+        False, "search clip mode and bits per module for a budget", group=COMPRESSION
+    )
+    budget: str | None = setting(
+        None,
+        "what --auto keeps to: bytes (4MB) or a loss of perplexity (1%)",
+        group=COMPRESSION,
+    )
+    calibrate_on: SplitName = setting("train", "split whose activations set the ranges", group=DATA)
+    calibration_tokens: int = setting(
+        100_000, "tokens of calibration", group=DATA, ge=1, unit="tokens"
+    )
+    eval_tokens: int = setting(
+        0, "tokens of each split to score; 0 scores all", group=DATA, ge=0, unit="tokens"
+    )
+    seed: int = setting(1111, "random seed", group=MACHINE, ge=0, lt=2**63)
+
+
+class SensitivityConfig(MachineConfig):
+    """Perplexity against sparsity for each tensor of a trained model."""
+
+    levels: tuple[float, ...] = setting(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+        "sparsity levels to try",
+        group=COMPRESSION,
+    )
+    granularity: Literal["element", "rows", "blocks"] = setting(
+        "element", "what is pruned together", group=COMPRESSION
+    )
+    per: Literal["tensor", "model", "gate"] = setting(
+        "tensor",
+        "what is pruned alone: each tensor, the whole model, or each gate",
+        group=COMPRESSION,
+    )
+    split: SplitName = setting("valid", "split that is scored", group=DATA)
+    tokens: int = setting(
+        20_000, "tokens that each point is scored on; 0 takes all", group=DATA, ge=0, unit="tokens"
+    )
+    suggest: float | None = setting(
+        None,
+        "write a schedule that reaches this total sparsity at the least predicted perplexity",
+        group=COMPRESSION,
+        gt=0.0,
+        lt=1.0,
+    )
+
+
+class EvaluateConfig(MachineConfig):
+    """Perplexity and tokens a second of a run, as it will run."""
+
+    split: SplitName = setting("test", "split that is scored", group=DATA)
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+    tokens: int = setting(
+        0, "score only the first tokens of the split; 0 scores all", group=DATA, ge=0, unit="tokens"
+    )
+    eval_batch_size: int = setting(
+        10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
+    )
+    bptt: int = setting(35, "sequence length", group=TRAINING, ge=1, le=65536, unit="tokens")
+    cache: int = setting(
+        0,
+        "add a neural cache over this many past words (Grave et al. 2016); 0 = none",
+        group=SAMPLING,
+        ge=0,
+        le=100_000,
+        unit="words",
+    )
+    cache_theta: float = setting(
+        0.6, "how sharply the neural cache looks", group=SAMPLING, gt=0.0, le=100.0
+    )
+    cache_lambda: float = setting(
+        0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
+    )
+    runtime: str = setting("torch", "what executes the model", group=MACHINE)
+
+
+class BenchmarkConfig(MachineConfig):
+    """Size and speed of a model in each runtime, side by side."""
+
+    runtimes: tuple[str, ...] = setting(
+        (), "runtimes to measure; none named measures all that can run it", group=MACHINE
+    )
+    words: int = setting(200, "words stepped in each round", group=SAMPLING, ge=1, unit="words")
+    rounds: int = setting(5, "interleaved rounds", group=SAMPLING, ge=1, le=1000, unit="rounds")
+    tokens: int = setting(
+        20_000, "tokens of test scored by each runtime", group=DATA, ge=0, unit="tokens"
+    )
+
+
+class PackConfig(MachineConfig):
+    """One small file with everything that generating and scoring need."""
+
+    weights: Literal["auto", "fp32", "fp16", "int8", "int4"] = setting(
+        "auto",
+        "how dense values are stored; auto keeps what the run computes with",
+        group=COMPRESSION,
+    )
+    sparse: Literal["auto", "never", "always"] = setting(
+        "auto", "store zeros as a bitmask where that is smaller", group=COMPRESSION
+    )
+    zstd: bool = setting(False, "compress with zstd", group=COMPRESSION)
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+
+
+class GenerateConfig(MachineConfig):
+    """Text from a model, a word at a time."""
+
+    words: int = setting(
+        1000, "number of words to generate", group=SAMPLING, ge=1, le=10**9, unit="words"
+    )
+    temperature: float = setting(
+        1.0,
+        "higher is more diverse; 0 always takes the likeliest word",
+        group=SAMPLING,
+        ge=0.0,
+        le=1000.0,
+    )
+    top_k: int = setting(
+        0, "sample from the k likeliest words only (0 = all)", group=SAMPLING, ge=0, unit="words"
+    )
+    top_p: float = setting(
+        1.0,
+        "sample from the likeliest words that hold this much probability",
+        group=SAMPLING,
+        gt=0.0,
+        le=1.0,
+    )
+    prompt: str = setting("", "words to start from", group=SAMPLING)
+    no_unk: bool = setting(False, "never generate <unk>", group=SAMPLING)
+    seed: int = setting(1111, "random seed", group=SAMPLING, ge=0, lt=2**63)
+    alternatives: int = setting(
+        0,
+        "show this many words that were likely at each place",
+        group=SAMPLING,
+        ge=0,
+        le=1000,
+        unit="words",
+    )
+    outf: str | None = setting(None, "write the text to this file too", group=OUTPUT)
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+    log_interval: int = setting(
+        100, "words between two lines of progress", group=OUTPUT, ge=1, hidden=True
+    )
+
+
+CONFIGS: Mapping[Kind, type[Config]] = {
+    "train": TrainConfig,
+    "prune": PruneConfig,
+    "quantize": QuantizeConfig,
+    "sensitivity": SensitivityConfig,
+    "evaluate": EvaluateConfig,
+    "benchmark": BenchmarkConfig,
+    "pack": PackConfig,
+}
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse_config(kind: Kind, values: Mapping[str, Any]) -> Config:
+    """The settings of a run of this kind, checked; see `validate`."""
+    return validate(CONFIGS[kind], values)
+
+
+def validate(model: type[C], values: Mapping[str, Any]) -> C:
+    """The settings that `values` give, with defaults for the rest.
+
+    Raises:
+        LmbenchError: one line that names the setting, the value, what is wrong and the bounds.
+    """
+    try:
+        config = model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LmbenchError(_line(model, first)) from None
+    if isinstance(config, ModelConfig) and config.tied and config.emsize != config.nhid:
+        raise LmbenchError(
+            f"--tied needs --emsize equal to --nhid: {config.emsize} is not {config.nhid} "
+            "(the embedding and the decoder share one matrix)"
+        )
+    return config
+
+
+def _line(model: type[Config], error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else model.__name__
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, model.model_fields, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"unknown setting '{name}'{hint}"
+    message = str(error["msg"])
+    message = message[0].lower() + message[1:]
+    return f"{flag_of(name)}: {error['input']!r}: {message}"
+
+
+def flag_of(name: str) -> str:
+    """The command line's spelling of a setting: ``batch_size`` is ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def changed_settings(config: Config) -> dict[str, Any]:
+    """What differs from the defaults: all that a form stores and a command line needs."""
+    return config.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,20 @@
+"""The one exception that means: the user can mend this, and here is how."""
+
+from __future__ import annotations
+
+__all__ = ["LmbenchError"]
+
+
+class LmbenchError(Exception):
+    """Bad input, told in one line that names what is wrong, where, and what to do.
+
+    The command line prints the line on stderr and exits with code 2; the workbench shows it as a
+    dialog. Anything that is a defect of ours is raised as some other exception.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+    @property
+    def message(self) -> str:
+        return str(self)

@@ -1,0 +1,149 @@
+"""The recurrent language models: embedding, LSTM / GRU / Elman layers, decoder.
+
+Parameter names, the order in which parameters are created and drawn, and the initialisation are
+those of PyTorch's word-language-model example, so that a seed gives the same model there and here
+and checkpoints move both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.config import ModelConfig
+from lmbench.errors import LmbenchError
+
+__all__ = ["Hidden", "RNNModel", "build_model", "count_weights", "detach", "shared_names"]
+
+Hidden = Tensor | tuple[Tensor, Tensor]
+
+_INIT_RANGE = 0.1
+
+
+class RNNModel(nn.Module):
+    """Encoder, recurrent layers and decoder over a vocabulary of `ntoken` words.
+
+    Args:
+        rnn_type: ``LSTM``, ``GRU``, ``RNN_TANH`` or ``RNN_RELU``.
+        ntoken: number of types.
+        ninp: width E of the embedding.
+        nhid: width H of each recurrent layer.
+        nlayers: number L of recurrent layers.
+        dropout: on the embedding, between the layers and before the decoder.
+        tie_weights: let the decoder use the embedding's matrix (Press & Wolf 2016,
+            arXiv 1608.05859); needs E = H.
+
+    Raises:
+        LmbenchError: tied with E != H, or an unknown `rnn_type`.
+    """
+
+    def __init__(
+        self,
+        rnn_type: str,
+        ntoken: int,
+        ninp: int,
+        nhid: int,
+        nlayers: int,
+        dropout: float = 0.5,
+        tie_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.rnn_type = rnn_type
+        self.ntoken, self.ninp, self.nhid, self.nlayers = ntoken, ninp, nhid, nlayers
+        self.drop = nn.Dropout(dropout)
+        self.encoder = nn.Embedding(ntoken, ninp)
+        self.rnn = _recurrent(rnn_type, ninp, nhid, nlayers, dropout)
+        self.decoder = nn.Linear(nhid, ntoken)
+        if tie_weights:
+            if nhid != ninp:
+                raise LmbenchError(
+                    f"tied weights need an embedding as wide as the layers: {ninp} is not {nhid}"
+                )
+            self.decoder.weight = self.encoder.weight
+        self.init_weights()
+
+    @property
+    def tied(self) -> bool:
+        return self.decoder.weight is self.encoder.weight
+
+    def init_weights(self) -> None:
+        # Tied, the one matrix is drawn twice, as in the original: the seed's later draws agree.
+        nn.init.uniform_(self.encoder.weight, -_INIT_RANGE, _INIT_RANGE)
+        nn.init.zeros_(self.decoder.bias)
+        nn.init.uniform_(self.decoder.weight, -_INIT_RANGE, _INIT_RANGE)
+
+    def features(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """What the decoder sees: ids [T, B] and a state to ([T, B, H], the next state)."""
+        embedded = self.drop(self.encoder(input))  # [T, B, E]
+        output, hidden = self.rnn(embedded, hidden)  # [T, B, H]
+        return self.drop(output), hidden
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """Ids [T, B] and a state to (logits [T, B, V], the next state)."""
+        output, hidden = self.features(input, hidden)
+        return self.decoder(output), hidden
+
+    def init_hidden(self, bsz: int) -> Hidden:
+        """A state of zeros: [L, B, H], for an LSTM a pair of them (hidden, cell)."""
+        shape = (self.nlayers, bsz, self.nhid)
+        zeros = self.decoder.bias.new_zeros(shape)
+        return (zeros, zeros.clone()) if self.rnn_type == "LSTM" else zeros
+
+
+def _recurrent(rnn_type: str, ninp: int, nhid: int, nlayers: int, dropout: float) -> nn.RNNBase:
+    # torch warns about dropout on a single layer, where it has nothing to act on.
+    between = dropout if nlayers > 1 else 0.0
+    build: Mapping[str, Callable[[], nn.RNNBase]] = {
+        "LSTM": lambda: nn.LSTM(ninp, nhid, nlayers, dropout=between),
+        "GRU": lambda: nn.GRU(ninp, nhid, nlayers, dropout=between),
+        "RNN_TANH": lambda: nn.RNN(ninp, nhid, nlayers, nonlinearity="tanh", dropout=between),
+        "RNN_RELU": lambda: nn.RNN(ninp, nhid, nlayers, nonlinearity="relu", dropout=between),
+    }
+    if rnn_type not in build:
+        raise LmbenchError(f"model type '{rnn_type}': use one of {', '.join(build)}")
+    return build[rnn_type]()
+
+
+def build_model(config: ModelConfig, ntoken: int) -> RNNModel:
+    """The model that the settings describe, drawn from torch's current generator."""
+    return RNNModel(
+        config.model,
+        ntoken,
+        config.emsize,
+        config.nhid,
+        config.nlayers,
+        config.dropout,
+        config.tied,
+    )
+
+
+def detach(hidden: Hidden) -> Hidden:
+    """The state without its history, so that the gradient stops at the window's start."""
+    if isinstance(hidden, Tensor):
+        return hidden.detach()
+    return hidden[0].detach(), hidden[1].detach()
+
+
+def shared_names(model: nn.Module) -> dict[str, str]:
+    """Names of tied parameters, each with the name under which its tensor is kept."""
+    first: dict[int, str] = {}
+    shared: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        kept = first.setdefault(id(parameter), name)
+        if kept != name:
+            shared[name] = kept
+    return shared
+
+
+def count_weights(model: nn.Module) -> tuple[int, int, int]:
+    """(weights, non-zero weights, biases), tied weights once."""
+    weights = nonzero = biases = 0
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            weights += parameter.numel()
+            nonzero += int(torch.count_nonzero(parameter))
+        else:
+            biases += parameter.numel()
+    return weights, nonzero, biases

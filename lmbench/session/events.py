@@ -1,0 +1,422 @@
+"""What happens in a run, as typed events, and the append-only log that holds them.
+
+One event is one line of strict JSON: ``{"v": 1, "kind": "step", "t": 1763…, …}``. A reader skips
+kinds that it does not know, lines that it cannot read and a last line that is torn off, so a log
+is never fatal. Numbers that JSON has no word for are written as ``"nan"``, ``"inf"``, ``"-inf"``.
+
+The log only ever grows. When a run resumes from a checkpoint, what it had logged after that
+checkpoint no longer counts: a `RunResumed` event names the offset from which earlier lines are
+superseded, and `EventLog` leaves those out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+__all__ = [
+    "EVENT_VERSION",
+    "Calibration",
+    "Checkpoint",
+    "Epoch",
+    "Event",
+    "EventLog",
+    "EventWriter",
+    "Failed",
+    "Finished",
+    "Progress",
+    "PruneStep",
+    "QuantResult",
+    "RunResumed",
+    "RunStarted",
+    "Sample",
+    "Score",
+    "SensitivityPoint",
+    "Sparsity",
+    "StatusChanged",
+    "Step",
+    "Try",
+    "Warned",
+    "parse_event",
+]
+
+EVENT_VERSION = 1
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. `t` is seconds since the epoch."""
+
+    kind: ClassVar[str]
+    t: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """The worker has built everything and begins; `total_steps` is 0 where it is unknown."""
+
+    kind: ClassVar[str] = "run_started"
+    device: str
+    precision: str = "fp32"
+    threads: int = 0
+    parameters: int = 0
+    epochs: int = 0
+    steps_per_epoch: int = 0
+    total_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed(Event):
+    """The run goes on from a checkpoint: events at or after `offset` no longer count."""
+
+    kind: ClassVar[str] = "run_resumed"
+    offset: int
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Event):
+    """A point of the training curves: means over the batches since the last one.
+
+    `step` counts batches from 1 over the whole run, `epoch` from 1, `batch` from 1 within the
+    epoch; `loss` is in nats a token; `memory` in bytes (resident, or allocated on the GPU).
+    """
+
+    kind: ClassVar[str] = "step"
+    step: int
+    epoch: int
+    batch: int
+    loss: float
+    ppl: float
+    lr: float
+    grad_norm: float
+    tokens_per_s: float
+    memory: int = 0
+    utilisation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch(Event):
+    """The end of an epoch, after validation. `seconds` is the epoch's time, validation included."""
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float
+    valid_loss: float
+    valid_ppl: float
+    best_valid_loss: float
+    best_epoch: int
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparsity(Event):
+    """The sparsity of each tensor; `tensors` are rows of the table (name, shape, nnz, …).
+
+    A row has at least: name, shape, dense (elements), nnz, fine (% of zeros), rows, cols (% of
+    zero rows and columns), std, mean, abs_mean. Tied tensors stand once. `parameters` and
+    `nonzero` count weights without biases; `total` is the sparsity in [0, 1].
+    """
+
+    kind: ClassVar[str] = "sparsity"
+    step: int
+    epoch: int
+    tensors: tuple[Row, ...]
+    parameters: int
+    nonzero: int
+    total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneStep(Event):
+    """One tensor's mask was renewed; `target` and `reached` are sparsities in [0, 1]."""
+
+    kind: ClassVar[str] = "prune_step"
+    step: int
+    epoch: int
+    param: str
+    target: float
+    reached: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration(Event):
+    """The activation ranges found for one module; `stats` as in the YAML file."""
+
+    kind: ClassVar[str] = "calibration"
+    module: str
+    stats: Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantResult(Event):
+    """How one module was quantized; `settings` has bits, scale, zero point, clip, …; SQNR in dB."""
+
+    kind: ClassVar[str] = "quant_result"
+    module: str
+    settings: Row
+    sqnr: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try(Event):
+    """One setting that a search tried, and its price."""
+
+    kind: ClassVar[str] = "try"
+    number: int
+    settings: Row
+    loss: float
+    ppl: float
+    bytes: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SensitivityPoint(Event):
+    """One tensor (or gate, or the whole model) pruned alone to `level`, and what it costs."""
+
+    kind: ClassVar[str] = "sensitivity_point"
+    tensor: str
+    level: float
+    sparsity: float
+    loss: float
+    ppl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(Event):
+    """Text that the run's model wrote."""
+
+    kind: ClassVar[str] = "sample"
+    prompt: str
+    text: str
+    settings: Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Event):
+    """A split scored: `loss` in nats a token over `tokens` predicted tokens."""
+
+    kind: ClassVar[str] = "score"
+    split: str
+    loss: float
+    ppl: float
+    tokens: int
+    tokens_per_s: float
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """How far a part of the run is that has no steps of its own."""
+
+    kind: ClassVar[str] = "progress"
+    what: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Event):
+    """A checkpoint is on disk: `which` is last or best."""
+
+    kind: ClassVar[str] = "checkpoint"
+    which: str
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChanged(Event):
+    """The run was paused or went on."""
+
+    kind: ClassVar[str] = "status"
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """Something that the user should know and that stops nothing."""
+
+    kind: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """The run ended by an error; `reason` is one line in words."""
+
+    kind: ClassVar[str] = "failed"
+    reason: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Event):
+    """The run came to its end (`status` finished or stopped); `results` as in run.json."""
+
+    kind: ClassVar[str] = "finished"
+    status: str
+    seconds: float
+    test_loss: float | None = None
+    test_ppl: float | None = None
+    results: Row = field(default_factory=dict)
+
+
+_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+_FIELDS = {kind: {f.name: f for f in dataclasses.fields(cls)} for kind, cls in _KINDS.items()}
+_NUMBERS = ("float", "float | None")
+_NON_FINITE = {"nan", "inf", "-inf"}
+
+
+def event_line(event: Event) -> bytes:
+    """The event as one line of strict JSON."""
+    document: Row = {"v": EVENT_VERSION, "kind": event.kind}
+    for name in _FIELDS[event.kind]:
+        document[name] = _strict(getattr(event, name))
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value
+
+
+def parse_event(line: bytes | str) -> Event | None:
+    """The event of one line; None if the line is torn, damaged, or of a kind not known here."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(document, dict) or document.get("v") != EVENT_VERSION:
+        return None
+    kind = document.get("kind")
+    if kind not in _KINDS:
+        return None
+    known = _FIELDS[kind]
+    values: Row = {}
+    for name, value in document.items():
+        if name not in known:
+            continue
+        if value in _NON_FINITE and known[name].type in _NUMBERS:
+            value = float(value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        event = _KINDS[kind](**values)
+    except TypeError:
+        return None
+    return event if all(_fits(event, spec) for spec in known.values()) else None
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "Row": (dict,),
+    "tuple[Row, ...]": (tuple,),
+}
+
+
+def _fits(event: Event, spec: dataclasses.Field[Any]) -> bool:
+    value = getattr(event, spec.name)
+    return isinstance(value, _TYPES[str(spec.type)])
+
+
+class EventWriter:
+    """Appends events to a log; each is flushed as a whole line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = path.open("ab", buffering=0)
+        self._mend_torn_line()
+
+    def _mend_torn_line(self) -> None:
+        """End a line that a killed writer tore off, so that the next one stands alone."""
+        if self.offset and not self.path.read_bytes().endswith(b"\n"):
+            self._file.write(b"\n")
+
+    @property
+    def offset(self) -> int:
+        """Bytes in the log: where the next event will stand."""
+        return self.path.stat().st_size
+
+    def write(self, event: Event) -> None:
+        self._file.write(event_line(event))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class EventLog:
+    """The events of a log that count, kept up to date by `poll`.
+
+    `generation` rises whenever events that were already given out stopped counting (the run
+    resumed from an earlier checkpoint, or the file was replaced): a consumer that keeps something
+    derived starts over from `events` then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events: list[Event] = []
+        self.generation = 0
+        self._offsets: list[int] = []
+        self._position = 0
+
+    def poll(self) -> list[Event]:
+        """Read what is new; gives the events added since the last call (see `generation`)."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                if size < self._position:
+                    self._restart()
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            if self._position:
+                self._restart()
+            return []
+        given_out = len(self.events)
+        for line in data.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            event = parse_event(line)
+            if isinstance(event, RunResumed):
+                given_out = self._supersede(event.offset, given_out)
+            if event is not None:
+                self.events.append(event)
+                self._offsets.append(self._position)
+            self._position += len(line)
+        return self.events[given_out:]
+
+    def _restart(self) -> None:
+        self.events.clear()
+        self._offsets.clear()
+        self._position = 0
+        self.generation += 1
+
+    def _supersede(self, offset: int, given_out: int) -> int:
+        """Drop the events at or after `offset`; how many of those given out before still count."""
+        keep = bisect_left(self._offsets, offset)
+        del self.events[keep:]
+        del self._offsets[keep:]
+        if keep < given_out:
+            self.generation += 1
+        return min(keep, given_out)

@@ -1,0 +1,396 @@
+"""Sessions and runs as folders: the one record of all work.
+
+A `Session` is a folder under ``sessions/``; a `Run` is a folder under ``SESSION/runs/``. Objects
+here are views of what is on disk: they hold a path, read on demand, and write atomically. The
+worker owns ``run.json`` from the moment it has started; before that the launcher does.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmbench.config import Config, Kind, changed_settings, parse_config
+from lmbench.errors import LmbenchError
+from lmbench.session.files import locked, read_json, write_json
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Corpus",
+    "Home",
+    "Run",
+    "RunRecord",
+    "Session",
+    "SessionRecord",
+    "Status",
+    "process_started",
+]
+
+FORMAT_VERSION = 1
+DEFAULT_SESSION = "default"
+
+Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+LIVE: frozenset[Status] = frozenset({"running", "paused"})
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+_RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
+# A start time read twice can differ by a clock tick.
+_SAME_START_S = 1.0
+
+
+class _Record(BaseModel):
+    """Readers of version 1 keep fields that a later minor version added."""
+
+    model_config = ConfigDict(extra="allow")
+    version: int = FORMAT_VERSION
+
+
+class Corpus(BaseModel):
+    """The text that a run's model reads: which, and the hash of its content."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    fingerprint: str
+    origin: str = ""
+    ntokens: int = 0
+
+
+class RunRecord(_Record):
+    """``run.json``. Times are seconds since the epoch; `config` holds what differs from default."""
+
+    id: int
+    name: str
+    kind: Kind
+    config: dict[str, Any] = Field(default_factory=dict)
+    parent: str | None = None
+    status: Status = "queued"
+    created: float = Field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+    pid: int | None = None
+    process_started: float | None = None
+    host: str = Field(default_factory=platform.node)
+    device: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    command: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    corpus: Corpus | None = None
+    shape: dict[str, Any] = Field(default_factory=dict)
+    results: dict[str, Any] = Field(default_factory=dict)
+
+
+class SessionRecord(_Record):
+    """``session.json``: what a session is called and how the workbench was left."""
+
+    name: str
+    created: float = Field(default_factory=time.time)
+    notes: str = ""
+    corpus: Corpus | None = None
+    workbench: dict[str, Any] = Field(default_factory=dict)
+
+
+def process_started(pid: int) -> float | None:
+    """When the process `pid` began, or None where there is no such (or only a dead) process."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.create_time()
+    except psutil.Error:
+        return None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    path: Path
+
+    @property
+    def session(self) -> Session:
+        return Session(self.path.parent.parent)
+
+    @property
+    def id(self) -> int:
+        match = _RUN_FOLDER.fullmatch(self.path.name)
+        return int(match[1]) if match else 0
+
+    @property
+    def ref(self) -> str:
+        """How the command line names it: ``SESSION/NNN-kind``."""
+        return f"{self.session.name}/{self.path.name}"
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def control_path(self) -> Path:
+        return self.path / "control"
+
+    def read(self) -> RunRecord:
+        """The record as it stands on disk.
+
+        Raises:
+            LmbenchError: missing, damaged, or of a newer version; names the file and the field.
+        """
+        path = self.path / "run.json"
+        document = read_json(path, version=FORMAT_VERSION)
+        try:
+            return RunRecord.model_validate(document)
+        except ValidationError as error:
+            raise LmbenchError(_first_problem(path, error)) from None
+
+    def write(self, record: RunRecord) -> None:
+        write_json(self.path / "run.json", record.model_dump(mode="json"))
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change some fields; only for the record's owner (see the module's docstring)."""
+        with locked(self.path / ".lock"):
+            record = self.read().model_copy(update=changes)
+            self.write(record)
+        return record
+
+    def config(self) -> Config:
+        record = self.read()
+        return parse_config(record.kind, record.config)
+
+    def status(self, record: RunRecord | None = None) -> Status:
+        """The status as it really is: a live run whose process is gone is ``lost``.
+
+        On a run of another machine (a shared disk) the process cannot be asked for, and the
+        record is believed.
+        """
+        record = record or self.read()
+        if record.status not in LIVE or record.host != platform.node():
+            return record.status
+        return record.status if self.alive(record) else "lost"
+
+    def alive(self, record: RunRecord | None = None) -> bool:
+        """Is the process that works on this run there? Known by pid *and* start time."""
+        record = record or self.read()
+        if record.pid is None or record.process_started is None:
+            return False
+        started = process_started(record.pid)
+        return started is not None and abs(started - record.process_started) < _SAME_START_S
+
+    def bytes_on_disk(self) -> int:
+        """Size of the model's own files (see `results['bytes']` for the size that is reported)."""
+        return sum(f.stat().st_size for f in self.path.rglob("*.safetensors") if f.is_file())
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session's folder."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def runs_path(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    def exists(self) -> bool:
+        return (self.path / "session.json").is_file()
+
+    def read(self) -> SessionRecord:
+        """Raises LmbenchError where it is missing, damaged, or of a newer version."""
+        path = self.path / "session.json"
+        document = read_json(path, version=FORMAT_VERSION)
+        try:
+            return SessionRecord.model_validate(document)
+        except ValidationError as error:
+            raise LmbenchError(_first_problem(path, error)) from None
+
+    def write(self, record: SessionRecord) -> None:
+        write_json(self.path / "session.json", record.model_dump(mode="json"))
+
+    def update(self, **changes: Any) -> SessionRecord:
+        """Change some fields; two processes that do so at once both succeed."""
+        with locked(self.path / ".lock"):
+            record = self.read().model_copy(update=changes)
+            self.write(record)
+        return record
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first. Folders that are no runs are passed over."""
+        if not self.runs_path.is_dir():
+            return []
+        found = [Run(p) for p in self.runs_path.iterdir() if _RUN_FOLDER.fullmatch(p.name)]
+        return sorted((r for r in found if (r.path / "run.json").is_file()), key=lambda r: r.id)
+
+    def run(self, number: int) -> Run:
+        for run in self.runs():
+            if run.id == number:
+                return run
+        raise LmbenchError(f"session '{self.name}' has no run {number} ({self._has()})")
+
+    def _has(self) -> str:
+        ids = [str(run.id) for run in self.runs()]
+        return f"it has {', '.join(ids)}" if ids else "it has none yet"
+
+    def new_run(
+        self,
+        config: Config,
+        kind: Kind,
+        *,
+        name: str | None = None,
+        parent: Run | str | None = None,
+        command: str = "",
+    ) -> Run:
+        """A new folder with a ``queued`` record; the number is the session's next."""
+        self.runs_path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path / ".lock"):
+            taken = [
+                int(match[1])
+                for entry in self.runs_path.iterdir()
+                if (match := _RUN_FOLDER.fullmatch(entry.name))
+            ]
+            number = max(taken, default=0) + 1
+            # The record is there before the folder has its name, so no one sees a run without one.
+            staged = self.runs_path / f".new-{secrets.token_hex(4)}"
+            staged.mkdir()
+            record = RunRecord(
+                id=number,
+                name=name or kind,
+                kind=kind,
+                config=changed_settings(config),
+                parent=parent.ref if isinstance(parent, Run) else parent,
+                command=command,
+            )
+            Run(staged).write(record)
+            path = self.runs_path / f"{number:03d}-{kind}"
+            staged.rename(path)
+        return Run(path)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The working folder: holds ``data/`` and ``sessions/``."""
+
+    path: Path
+
+    @classmethod
+    def find(cls) -> Home:
+        """``$LMBENCH_HOME``, else the current folder."""
+        return cls(Path(os.environ.get("LMBENCH_HOME") or Path.cwd()).expanduser().resolve())
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def sessions_path(self) -> Path:
+        return self.path / "sessions"
+
+    def sessions(self) -> list[Session]:
+        """All sessions, by name."""
+        if not self.sessions_path.is_dir():
+            return []
+        found = (Session(p) for p in self.sessions_path.iterdir() if not p.name.startswith("."))
+        return sorted((s for s in found if s.exists()), key=lambda s: s.name)
+
+    def session(self, name: str) -> Session:
+        """The session of that name, which must exist."""
+        session = Session(self.sessions_path / check_session_name(name))
+        if not session.exists():
+            names = ", ".join(s.name for s in self.sessions()) or "none yet"
+            raise LmbenchError(f"no session '{name}' in {self.sessions_path} (there are: {names})")
+        return session
+
+    def open_session(self, name: str = DEFAULT_SESSION) -> Session:
+        """The session of that name, made if it is not there."""
+        session = Session(self.sessions_path / check_session_name(name))
+        if not session.exists():
+            session.runs_path.mkdir(parents=True, exist_ok=True)
+            with locked(session.path / ".lock"):
+                if not session.exists():
+                    session.write(SessionRecord(name=name))
+        return session
+
+    def all_runs(self) -> Iterator[Run]:
+        for session in self.sessions():
+            yield from session.runs()
+
+    def find_run(self, ref: str, session: str = DEFAULT_SESSION) -> Run:
+        """The run that a user means: ``SESSION/3``, ``SESSION/003-train``, ``3``, ``@`` (the
+        newest of the session), a run's name, or a path to its folder.
+
+        Raises:
+            LmbenchError: no such run, or a name that fits several.
+        """
+        path = Path(ref).expanduser()
+        if (path / "run.json").is_file():
+            return Run(path.resolve())
+        where, _, what = ref.rpartition("/")
+        home = self.session(where or session)
+        if what == "@":
+            runs = home.runs()
+            if not runs:
+                raise LmbenchError(f"session '{home.name}' has no run yet")
+            return runs[-1]
+        if what.isdecimal():
+            return home.run(int(what))
+        named = [r for r in home.runs() if what in (r.path.name, _name_or_none(r))]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            ids = ", ".join(str(r.id) for r in named)
+            raise LmbenchError(f"'{what}' names several runs of session '{home.name}': {ids}")
+        raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
+
+
+def _name_or_none(run: Run) -> str | None:
+    try:
+        return run.read().name
+    except LmbenchError:
+        return None
+
+
+def check_session_name(name: str) -> str:
+    """A session's name is a folder's name: letters, digits, space, dot, dash, underscore."""
+    if not _NAME.fullmatch(name) or name.endswith((" ", ".")):
+        raise LmbenchError(
+            f"session name {name!r}: use up to 64 letters, digits, spaces, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _first_problem(path: Path, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{path}: field '{where}': {first['msg'].lower()}"
+
+
+def delete_run(run: Run) -> None:
+    """Remove a run's folder for good; the caller has asked. A live run is refused."""
+    if run.status() in LIVE:
+        raise LmbenchError(f"run {run.ref} is {run.status()}; stop it before you delete it")
+    doomed = run.path.with_name(f".deleted-{secrets.token_hex(4)}")
+    run.path.rename(doomed)
+    shutil.rmtree(doomed)
