@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,16 @@ except ImportError:  # Windows has no flock; a lock there is the exclusive creat
 
 from lmbench.errors import LmbenchError
 
-__all__ = ["fsync_folder", "locked", "read_json", "try_lock", "write_atomic", "write_json"]
+__all__ = [
+    "fsync_folder",
+    "locked",
+    "read_json",
+    "settled",
+    "swap_in",
+    "try_lock",
+    "write_atomic",
+    "write_json",
+]
 
 
 def fsync_folder(folder: Path) -> None:
@@ -104,3 +114,35 @@ def try_lock(path: Path) -> int | None:
             os.close(descriptor)
             return None
     return descriptor
+
+
+def swap_in(fresh: Path, final: Path) -> None:
+    """Put the complete folder `fresh` in the place of `final`, so that no death loses both.
+
+    `fresh` must be ``final`` with ``.new`` added, all its files written and synced. Dying between
+    the two renames leaves ``.new`` and ``.old`` and no `final`, which `settled` understands.
+    """
+    old = final.with_name(final.name + ".old")
+    if not final.exists() and old.exists():
+        # Left by such a death; `fresh` is newer than both.
+        old.rename(final)
+    if old.exists():
+        shutil.rmtree(old)
+    if final.exists():
+        final.rename(old)
+    fresh.rename(final)
+    fsync_folder(final.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def settled(final: Path) -> Path | None:
+    """The complete folder that `swap_in` left for `final`, or None where there is none yet."""
+    if final.is_dir():
+        return final
+    for suffix in (".new", ".old"):
+        # Only where `final` had been moved away is its `.new` sure to be complete.
+        candidate = final.with_name(final.name + suffix)
+        if final.with_name(final.name + ".old").is_dir() and candidate.is_dir():
+            return candidate
+    return None

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
-from lmbench.session.files import locked, read_json, write_json
+from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
 
 __all__ = [
     "FORMAT_VERSION",
@@ -145,6 +145,17 @@ class Run:
     def control_path(self) -> Path:
         return self.path / "control"
 
+    def checkpoint(self, which: str) -> Path | None:
+        """The folder of the checkpoint ``last`` or ``best``, or None where there is none yet."""
+        return settled(self.path / which)
+
+    def vocabulary(self, record: RunRecord | None = None) -> list[str]:
+        """The words of the run's corpus in order of their ids, as the session keeps them."""
+        corpus = (record or self.read()).corpus
+        if corpus is None:
+            raise LmbenchError(f"run {self.ref} has no corpus yet: its worker has not begun")
+        return self.session.read_vocabulary(corpus.fingerprint)
+
     def read(self) -> RunRecord:
         """The record as it stands on disk.
 
@@ -235,6 +246,23 @@ class Session:
             record = self.read().model_copy(update=changes)
             self.write(record)
         return record
+
+    def write_vocabulary(self, fingerprint: str, words: list[str]) -> None:
+        """Keep a corpus's words here, so that models speak where the corpus is not at hand."""
+        path = self._vocabulary_path(fingerprint)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, "\n".join(words).encode())
+
+    def read_vocabulary(self, fingerprint: str) -> list[str]:
+        path = self._vocabulary_path(fingerprint)
+        try:
+            return path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LmbenchError(f"{path}: the vocabulary cannot be read ({error})") from None
+
+    def _vocabulary_path(self, fingerprint: str) -> Path:
+        return self.path / "vocabulary" / f"{fingerprint[:32]}.txt"
 
     def runs(self) -> list[Run]:
         """All runs, oldest first. Folders that are no runs are passed over."""
