@@ -1,0 +1,27 @@
+"""Operations and recurrent layers as modules that can be named, observed and quantized."""
+
+from .cells import DistillerGRUCell, DistillerLSTMCell, DistillerRNNCell, ModularCell
+from .convert import (
+    convert_model_to_distiller_lstm,
+    convert_model_to_modular,
+    convert_model_to_pytorch,
+)
+from .eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
+from .recurrent import DistillerGRU, DistillerLSTM, DistillerRNN, ModularRecurrent
+
+__all__ = [
+    "DistillerGRU",
+    "DistillerGRUCell",
+    "DistillerLSTM",
+    "DistillerLSTMCell",
+    "DistillerRNN",
+    "DistillerRNNCell",
+    "EltwiseAdd",
+    "EltwiseMult",
+    "EltwiseSub",
+    "ModularCell",
+    "ModularRecurrent",
+    "convert_model_to_distiller_lstm",
+    "convert_model_to_modular",
+    "convert_model_to_pytorch",
+]

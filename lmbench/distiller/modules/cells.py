@@ -1,0 +1,255 @@
+"""Recurrent cells whose every operation is a module of its own.
+
+A quantizer, a collector of statistics or an override in a YAML can then name each of them:
+`rnn.cells.0.fc_gate_x`, `rnn.cells.0.act_f` and so on. The arithmetic is that of `torch.nn`'s
+cells; the order of the gates inside the fused matrices is PyTorch's too, so weights can be moved
+without being rearranged.
+
+A cell's `step` takes the input's projection, so that a caller who holds a whole sequence can
+compute all projections at once. `forward` is `step(fc_gate_x(x), state)`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
+
+__all__ = ["DistillerGRUCell", "DistillerLSTMCell", "DistillerRNNCell", "ModularCell", "State"]
+
+State = tuple[Tensor, ...]
+
+
+class ModularCell(nn.Module, ABC):
+    """What the three kinds of cells share: two linear projections and a gate order.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: features of the hidden state.
+        bias: whether both projections have a bias.
+
+    Attributes:
+        GATES: how many gates the projections hold.
+        STATES: how many tensors the state has (2 for an LSTM: hidden and cell).
+        FEEDS: for each gate sum, the activations that alone consume it; net-aware clipping
+            reads this.
+    """
+
+    GATES: ClassVar[int]
+    STATES: ClassVar[int] = 1
+    FEEDS: ClassVar[dict[str, tuple[str, ...]]]
+    TORCH: ClassVar[type[nn.RNNCellBase]]
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        self.fc_gate_x = nn.Linear(input_size, self.GATES * hidden_size, bias=bias)
+        self.fc_gate_h = nn.Linear(hidden_size, self.GATES * hidden_size, bias=bias)
+
+    @abstractmethod
+    def step(self, gates_x: Tensor, state: State) -> State:
+        """One time step.
+
+        Args:
+            gates_x: (batch, GATES * hidden), the output of `fc_gate_x`.
+            state: each (batch, hidden).
+
+        Returns:
+            The new state, hidden first.
+        """
+
+    def initial_state(self, batch: int, like: Tensor) -> State:
+        """Zeros of (batch, hidden), of the dtype and device of `like`."""
+        zeros = like.new_zeros(batch, self.hidden_size)
+        return (zeros,) * self.STATES
+
+    def init_weights(self, initrange: float | None = None) -> None:
+        """Draws all weights uniformly in ±initrange (default: 1 / sqrt(hidden), as torch)."""
+        bound = 1.0 / math.sqrt(self.hidden_size) if initrange is None else initrange
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    @classmethod
+    def from_pytorch_impl(cls, cell: nn.RNNCellBase) -> ModularCell:
+        """The same cell as separate modules; the weights are copied."""
+        ours = cls._like_pytorch(cell)
+        ours.load_gates(cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
+        return ours.train(cell.training)
+
+    @classmethod
+    def _like_pytorch(cls, cell: nn.RNNCellBase) -> ModularCell:
+        return cls(cell.input_size, cell.hidden_size, cell.bias)
+
+    def to_pytorch_impl(self) -> nn.RNNCellBase:
+        """The same cell of `torch.nn`; the weights are copied."""
+        cell = self._empty_pytorch()
+        with torch.no_grad():
+            cell.weight_ih.copy_(self.fc_gate_x.weight)
+            cell.weight_hh.copy_(self.fc_gate_h.weight)
+            if self.bias:
+                cell.bias_ih.copy_(self.fc_gate_x.bias)
+                cell.bias_hh.copy_(self.fc_gate_h.bias)
+        return cell.to(self.fc_gate_x.weight).train(self.training)
+
+    def _empty_pytorch(self) -> nn.RNNCellBase:
+        return self.TORCH(self.input_size, self.hidden_size, self.bias)  # type: ignore[call-arg]
+
+    @torch.no_grad()
+    def load_gates(
+        self,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None,
+        bias_hh: Tensor | None,
+    ) -> None:
+        """Copies PyTorch's fused matrices, (GATES * hidden, input or hidden), and biases."""
+        self.to(device=weight_ih.device, dtype=weight_ih.dtype)
+        self.fc_gate_x.weight.copy_(weight_ih)
+        self.fc_gate_h.weight.copy_(weight_hh)
+        if bias_ih is not None and bias_hh is not None:
+            self.fc_gate_x.bias.copy_(bias_ih)
+            self.fc_gate_h.bias.copy_(bias_hh)
+
+
+class DistillerLSTMCell(ModularCell):
+    """An LSTM cell as twelve modules, under the original's names."""
+
+    GATES = 4
+    STATES = 2
+    FEEDS: ClassVar = {"eltwiseadd_gate": ("act_f", "act_i", "act_o", "act_g")}
+    TORCH = nn.LSTMCell
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size, bias)
+        self.eltwiseadd_gate = EltwiseAdd()
+        self.act_f = nn.Sigmoid()
+        self.act_i = nn.Sigmoid()
+        self.act_o = nn.Sigmoid()
+        self.act_g = nn.Tanh()
+        self.eltwisemult_cell_forget = EltwiseMult()
+        self.eltwisemult_cell_input = EltwiseMult()
+        self.eltwiseadd_cell = EltwiseAdd()
+        self.act_h = nn.Tanh()
+        self.eltwisemult_hidden = EltwiseMult()
+
+    def step(self, gates_x: Tensor, state: State) -> State:
+        """(batch, 4 * hidden) projections and (hidden, cell) → (hidden, cell)."""
+        hidden, cell = state
+        gates = self.eltwiseadd_gate(gates_x, self.fc_gate_h(hidden))
+        in_gate, forget, candidate, out_gate = gates.chunk(4, dim=1)  # PyTorch's order: i f g o
+        in_gate = self.act_i(in_gate)
+        forget = self.act_f(forget)
+        candidate = self.act_g(candidate)
+        out_gate = self.act_o(out_gate)
+        cell = self.eltwiseadd_cell(
+            self.eltwisemult_cell_forget(forget, cell),
+            self.eltwisemult_cell_input(in_gate, candidate),
+        )
+        hidden = self.eltwisemult_hidden(out_gate, self.act_h(cell))
+        return hidden, cell
+
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        """(batch, input) and (hidden, cell), each (batch, hidden) → (hidden, cell)."""
+        state = self.initial_state(x.shape[0], x) if state is None else state
+        return self.step(self.fc_gate_x(x), state)
+
+
+class DistillerGRUCell(ModularCell):
+    """A GRU cell as modules.
+
+    The new hidden state is written n + z (h - n), which equals (1 - z) n + z h and needs one
+    multiplication less to quantize.
+    """
+
+    GATES = 3
+    FEEDS: ClassVar = {"eltwiseadd_gate": ("act_r", "act_z"), "eltwiseadd_new": ("act_n",)}
+    TORCH = nn.GRUCell
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size, bias)
+        self.eltwiseadd_gate = EltwiseAdd()
+        self.act_r = nn.Sigmoid()
+        self.act_z = nn.Sigmoid()
+        self.eltwisemult_reset = EltwiseMult()
+        self.eltwiseadd_new = EltwiseAdd()
+        self.act_n = nn.Tanh()
+        self.eltwisesub_hidden = EltwiseSub()
+        self.eltwisemult_update = EltwiseMult()
+        self.eltwiseadd_hidden = EltwiseAdd()
+
+    def step(self, gates_x: Tensor, state: State) -> State:
+        """(batch, 3 * hidden) projections and (hidden,) → (hidden,)."""
+        (hidden,) = state
+        width = self.hidden_size
+        gates_h = self.fc_gate_h(hidden)
+        # PyTorch's order: r z n; the reset gate acts on the projected hidden state only
+        gates = self.eltwiseadd_gate(gates_x[:, : 2 * width], gates_h[:, : 2 * width])
+        reset, update = gates.chunk(2, dim=1)
+        reset = self.act_r(reset)
+        update = self.act_z(update)
+        new = self.act_n(
+            self.eltwiseadd_new(
+                gates_x[:, 2 * width :], self.eltwisemult_reset(reset, gates_h[:, 2 * width :])
+            )
+        )
+        kept = self.eltwisemult_update(update, self.eltwisesub_hidden(hidden, new))
+        return (self.eltwiseadd_hidden(new, kept),)
+
+    def forward(self, x: Tensor, state: State | Tensor | None = None) -> Tensor:
+        """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
+        return self.step(self.fc_gate_x(x), _one_state(self, x, state))[0]
+
+
+class DistillerRNNCell(ModularCell):
+    """An Elman cell as modules.
+
+    Args:
+        nonlinearity: "tanh" or "relu".
+
+    Raises:
+        ValueError: for another nonlinearity.
+    """
+
+    GATES = 1
+    FEEDS: ClassVar = {"eltwiseadd_gate": ("act_h",)}
+    TORCH = nn.RNNCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: {nonlinearity!r} is neither 'tanh' nor 'relu'")
+        self.nonlinearity = nonlinearity
+        self.eltwiseadd_gate = EltwiseAdd()
+        self.act_h = nn.Tanh() if nonlinearity == "tanh" else nn.ReLU()
+
+    def step(self, gates_x: Tensor, state: State) -> State:
+        """(batch, hidden) projections and (hidden,) → (hidden,)."""
+        (hidden,) = state
+        return (self.act_h(self.eltwiseadd_gate(gates_x, self.fc_gate_h(hidden))),)
+
+    def forward(self, x: Tensor, state: State | Tensor | None = None) -> Tensor:
+        """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
+        return self.step(self.fc_gate_x(x), _one_state(self, x, state))[0]
+
+    @classmethod
+    def _like_pytorch(cls, cell: nn.RNNCellBase) -> ModularCell:
+        nonlinearity = str(getattr(cell, "nonlinearity", "tanh"))
+        return cls(cell.input_size, cell.hidden_size, cell.bias, nonlinearity)
+
+    def _empty_pytorch(self) -> nn.RNNCellBase:
+        return nn.RNNCell(self.input_size, self.hidden_size, self.bias, self.nonlinearity)
+
+
+def _one_state(cell: ModularCell, x: Tensor, state: State | Tensor | None) -> State:
+    if state is None:
+        return cell.initial_state(x.shape[0], x)
+    return (state,) if isinstance(state, Tensor) else state
