@@ -1,0 +1,249 @@
+"""A corpus as training sees it: words, ids, and where they came from. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lmbench.corpus import fetch, pydoc
+from lmbench.corpus.files import Progress, is_writable, user_cache
+from lmbench.corpus.ids import (
+    FORMAT,
+    SPLITS,
+    UNK,
+    Ids,
+    VocabularyRule,
+    content_hash,
+    encode,
+    fingerprint_of,
+    read_ids,
+    write_ids,
+)
+from lmbench.corpus.sources import (
+    PYDOC,
+    REGISTRY,
+    data_folder,
+    find_folder,
+    has_corpus,
+    has_part_of_corpus,
+    split_files,
+)
+from lmbench.errors import LmbenchError
+
+__all__ = ["DEFAULT", "Corpus", "check_enough", "open_corpus"]
+
+DEFAULT = "wikitext-2"
+"""The corpus taken where none is asked for, if its files are there; else ``pydoc``."""
+
+CACHE_FOLDER = ".lmbench"
+EVALUATION_BATCH = 10
+"""Columns into which valid and test are cut, as in the original."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that is open: three splits of ids and the words they stand for."""
+
+    name: str
+    """The name it is known by, or the folder's."""
+
+    path: Path
+    """The folder of the text."""
+
+    origin: str
+    """Where the text came from, in words."""
+
+    fingerprint: str
+    """SHA-256 over the text and the vocabulary's rule: equal fingerprints mean equal ids."""
+
+    vocabulary: list[str]
+    """The words in order of id."""
+
+    splits: Mapping[str, np.ndarray]
+    """The ids of each split, read-only, in the smallest unsigned type that fits."""
+
+    cache: Path | None
+    """The file of ids that is mapped into memory; None where no folder could take it."""
+
+    is_default: bool = False
+    """Whether it was taken because none was asked for."""
+
+    @property
+    def ntokens(self) -> int:
+        """Types: how many words the vocabulary has. The name is the original's."""
+        return len(self.vocabulary)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Tokens of each split, the ends of lines among them."""
+        return {split: len(ids) for split, ids in self.splits.items()}
+
+    @cached_property
+    def _ids_of_words(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.vocabulary)}
+
+    def split(self, name: str) -> np.ndarray:
+        """The ids of "train", "valid" or "test": one-dimensional, read-only, mapped from disk."""
+        if name not in self.splits:
+            raise LmbenchError(f"no split {name}: a corpus has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def knows(self, word: str) -> bool:
+        """Whether the vocabulary has the word."""
+        return word in self._ids_of_words
+
+    def word_id(self, word: str) -> int:
+        """The id of a word, or of ``<unk>`` for a word that the vocabulary does not have.
+
+        Raises LmbenchError for an unknown word when there is no ``<unk>`` either.
+        """
+        ids = self._ids_of_words
+        if word not in ids and UNK not in ids:
+            raise LmbenchError(f"the vocabulary of {self.name} has no '{word}' and no {UNK}")
+        return ids[word] if word in ids else ids[UNK]
+
+    def word(self, number: int) -> str:
+        """The word with this id."""
+        if not 0 <= number < self.ntokens:
+            raise LmbenchError(f"no word {number}: ids of {self.name} go to {self.ntokens - 1}")
+        return self.vocabulary[number]
+
+    def describe_choice(self) -> str:
+        """One line that says which corpus was taken, and why where none was asked for."""
+        sizes = " / ".join(f"{self.counts[split]:,}" for split in SPLITS)
+        line = f"corpus: {self.name}, {self.origin} ({sizes} tokens, {self.ntokens:,} types)"
+        if self.is_default and self.name == PYDOC:
+            line += f"; data/{DEFAULT} is not there: `lmbench data get {DEFAULT}` fetches it"
+        return line
+
+
+def open_corpus(
+    spec: str | None,
+    home: Path,
+    *,
+    vocab: VocabularyRule = "all",
+    progress: Progress | None = None,
+    may_fetch: bool = True,
+) -> Corpus:
+    """Open a corpus, numbering its words only if that was not done before.
+
+    ``spec`` is a name (``wikitext-2``, ``wikitext-103``, ``pydoc``), a folder, the name of a
+    folder in the working folder's ``data``, or None for the default: ``wikitext-2`` where it is
+    there, else ``pydoc``. ``home`` is the working folder. ``vocab`` "train" builds the vocabulary
+    on train alone and makes ``<unk>`` of the words that only valid and test have.
+
+    A corpus known by name that is not there is fetched, unless ``may_fetch`` is false.
+
+    Raises LmbenchError for everything that the user can mend: no such corpus, a missing split,
+    an empty file, bytes that are not UTF-8, no network.
+    """
+    wanted = spec if spec is not None else _default(home)
+    if wanted in REGISTRY:
+        folder = data_folder(home) / wanted
+        if not has_corpus(folder):
+            _fetch(wanted, folder, progress, may_fetch)
+        name, origin = wanted, f"in {_shown(folder, home)}"
+    elif wanted == PYDOC:
+        folder = pydoc.pydoc_folder(home, progress)
+        name, origin = PYDOC, pydoc.origin()
+    else:
+        folder = find_folder(wanted, home)
+        name, origin = folder.resolve().name, f"in {_shown(folder, home)}"
+    files = split_files(folder)
+    hashes = {split: _hash(path) for split, path in files.items()}
+    fingerprint = fingerprint_of(hashes, vocab)
+    cache, ids = _cached(folder, files, hashes, fingerprint, vocab, progress)
+    return Corpus(
+        name,
+        folder,
+        origin,
+        fingerprint,
+        ids.vocabulary,
+        ids.splits,
+        cache,
+        is_default=spec is None,
+    )
+
+
+def _default(home: Path) -> str:
+    return DEFAULT if has_part_of_corpus(data_folder(home) / DEFAULT) else PYDOC
+
+
+def _fetch(name: str, folder: Path, progress: Progress | None, may_fetch: bool) -> None:
+    if has_part_of_corpus(folder):
+        split_files(folder)  # says which file is missing: nothing of the user's is written over
+    if not may_fetch:
+        raise LmbenchError(f"{name} is not in {folder}: `lmbench data get {name}` fetches it")
+    fetch.fetch(REGISTRY[name], folder, progress)
+
+
+def _shown(folder: Path, home: Path) -> str:
+    """The folder as people write it: from the working folder where it lies in there."""
+    return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise LmbenchError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _cached(
+    folder: Path,
+    files: Mapping[str, Path],
+    hashes: Mapping[str, str],
+    fingerprint: str,
+    vocab: VocabularyRule,
+    progress: Progress | None,
+) -> tuple[Path | None, Ids]:
+    """The ids from the cache, built if need be; from memory where no cache can be written."""
+    name = f"ids-{fingerprint[:16]}-v{FORMAT}.safetensors"
+    places = [folder / CACHE_FOLDER / name, user_cache() / "ids" / name]
+    for path in places:
+        ids = read_ids(path, fingerprint)
+        if ids:
+            return path, ids
+    built = encode(files, hashes, vocab, progress)
+    for path in places:
+        if not is_writable(path.parent):
+            continue
+        try:
+            write_ids(path, built, fingerprint)
+        except OSError:
+            # A disk that is full or mounted read-only shows only here; the next place may do.
+            continue
+        ids = read_ids(path, fingerprint)
+        if ids:
+            return path, ids
+    for array in built.splits.values():
+        array.flags.writeable = False
+    return None, built
+
+
+def check_enough(corpus: Corpus, batch_size: int, bptt: int) -> None:
+    """Refuse a corpus too small to train on with these settings.
+
+    Train must fill one batch: ``batch_size`` columns of ``bptt`` words and the word after them.
+    Valid and test are cut into 10 columns, each of which needs two words to predict one.
+
+    Raises LmbenchError naming the split, what it has, what it needs, and what to change.
+    """
+    have = corpus.counts["train"]
+    needed = batch_size * (bptt + 1)
+    if have < needed:
+        raise LmbenchError(
+            f"train of {corpus.name} has {have:,} tokens, and one batch needs {needed:,} "
+            f"(--batch-size {batch_size} × (--bptt {bptt} + 1)): lower --batch-size or --bptt"
+        )
+    for split in ("valid", "test"):
+        have = corpus.counts[split]
+        if have < 2 * EVALUATION_BATCH:
+            raise LmbenchError(
+                f"{split} of {corpus.name} has {have:,} tokens, and evaluation needs "
+                f"{2 * EVALUATION_BATCH} ({EVALUATION_BATCH} columns of 2): give a larger {split}"
+            )

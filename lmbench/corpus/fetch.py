@@ -1,0 +1,143 @@
+"""Fetching a corpus: checked, from a second source if need be, whole or not at all. No torch here."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from lmbench.corpus.files import Progress, publish, scratch_folder
+from lmbench.corpus.ids import SPLITS
+from lmbench.corpus.sources import LAYOUTS, Archive, PlainFiles, Remote, Source, has_corpus
+from lmbench.errors import LmbenchError
+
+__all__ = ["fetch"]
+
+# The host of the archives turns away urllib's own user agent.
+_HEADERS = {"User-Agent": "lmbench"}
+_TIMEOUT = (10, 30)
+_CHUNK = 1 << 16
+
+
+def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> None:
+    """Fetch ``remote`` into ``folder`` as train.txt, valid.txt and test.txt.
+
+    Everything is downloaded and checked beside ``folder`` and moved there when it is whole, so
+    an interrupted or failed fetch leaves nothing, and files that are there already stay.
+
+    Raises LmbenchError when no source gives the right bytes, with each one's reason and where to
+    put the files by hand, and when the folder cannot be written.
+    """
+    try:
+        with scratch_folder(folder.parent) as scratch:
+            _try_sources(remote, folder, scratch, progress)
+    except OSError as error:
+        raise LmbenchError(
+            f"{remote.name} cannot be put into {folder}: {error.strerror or error}; "
+            "set LMBENCH_HOME to a folder that can be written"
+        ) from error
+
+
+def _try_sources(remote: Remote, folder: Path, scratch: Path, progress: Progress | None) -> None:
+    import requests
+
+    reasons: list[str] = []
+    for number, source in enumerate(remote.sources):
+        built = scratch / f"source-{number}"
+        built.mkdir()
+        try:
+            _download(source, built, remote.name, progress)
+        except (requests.RequestException, ValueError, zipfile.BadZipFile) as error:
+            reasons.append(f"{source.host}: {_reason(error)}")
+            continue
+        _install(built, folder)
+        return
+    names = ", ".join(LAYOUTS[0].format(split) for split in SPLITS)
+    raise LmbenchError(
+        f"{remote.name} could not be fetched ({'; '.join(reasons)}): "
+        f"put {names} into {folder}, or leave out --data to use pydoc, which needs no network"
+    )
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.RequestException):
+        return "no connection" if isinstance(error, requests.ConnectionError) else "broken off"
+    if isinstance(error, zipfile.BadZipFile):
+        return "not a sound zip"
+    return "the checksum does not match" if "hash" in str(error) else str(error)
+
+
+def _download(source: Source, built: Path, name: str, progress: Progress | None) -> None:
+    match source:
+        case PlainFiles(files=files):
+            for split, (url, sha256) in files.items():
+                target = LAYOUTS[0].format(split)
+                _retrieve(url, f"sha256:{sha256}", built / target, f"{name} {target}", progress)
+        case Archive(url=url, checksum=checksum, members=members):
+            archive = built.parent / f"{built.name}.zip"
+            _retrieve(url, checksum, archive, f"{name} {PurePosixPath(url).name}", progress)
+            for split, member in members.items():
+                _extract(archive, member, built / LAYOUTS[0].format(split))
+            archive.unlink()
+
+
+def _retrieve(url: str, checksum: str, target: Path, label: str, progress: Progress | None) -> None:
+    import pooch
+
+    # pooch announces each download on stderr, where a progress bar may stand.
+    pooch.get_logger().setLevel(logging.WARNING)
+    bar = _Bar(f"fetching {label}", progress) if progress else False
+    downloader = pooch.HTTPDownloader(
+        progressbar=bar,  # pyright: ignore[reportArgumentType]
+        chunk_size=_CHUNK,
+        headers=_HEADERS,
+        timeout=_TIMEOUT,
+    )
+    pooch.retrieve(
+        url, known_hash=checksum, fname=target.name, path=target.parent, downloader=downloader
+    )
+
+
+class _Bar:
+    """What pooch calls a progress bar: it sets ``total``, then counts chunks."""
+
+    def __init__(self, what: str, progress: Progress) -> None:
+        self.total = 0
+        self._what = what
+        self._progress = progress
+        self._done = 0
+
+    def update(self, size: int) -> None:
+        # Each chunk counts as a full one there, so the last one would overshoot.
+        self._done = min(self._done + size, self.total) if self.total else self._done + size
+        self._progress(self._what, self._done, self.total or None)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        """Nothing to tidy: whoever gave the callback owns the display."""
+
+
+def _extract(archive: Path, member: str, target: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        found = [name for name in opened.namelist() if PurePosixPath(name).name == member]
+        if not found:
+            raise ValueError(f"no {member} in the zip")
+        with opened.open(found[0]) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+
+
+def _install(built: Path, folder: Path) -> None:
+    if not folder.exists():
+        publish(built, folder, has_corpus)
+        return
+    for file in built.iterdir():
+        file.replace(folder / file.name)

@@ -1,0 +1,85 @@
+"""Folders and files that appear whole or not at all. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["Progress", "is_writable", "publish", "scratch_folder", "user_cache"]
+
+Progress = Callable[[str, int, int | None], None]
+"""Called as ``progress(what, done, total)``, in bytes; ``total`` is None while it is unknown."""
+
+_SCRATCH = re.compile(r"\.lmbench-(?P<pid>\d+)-")
+
+
+def user_cache() -> Path:
+    """The user's cache folder for lmbench, where things go that the data folder cannot take."""
+    return Path(platformdirs.user_cache_dir("lmbench", appauthor=False))
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether ``folder``, or the nearest parent that exists, may be written to.
+
+    A folder with no write bit at all counts as read-only even for the superuser, whom the system
+    would let through: whoever took the bits away meant the folder to be left as it is.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and bool(folder.stat().st_mode & 0o222) and os.access(folder, os.W_OK)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder in ``parent`` to build something in; gone afterwards, whatever happens.
+
+    Scratch folders of processes that were killed are swept away first. Raises OSError when
+    ``parent`` cannot be written.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=f".lmbench-{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    leftovers = [entry for entry in parent.iterdir() if _SCRATCH.match(entry.name)]
+    if not leftovers:
+        return
+    import psutil
+
+    for entry in leftovers:
+        match = _SCRATCH.match(entry.name)
+        if match and not psutil.pid_exists(int(match["pid"])):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def publish(built: Path, target: Path, is_whole: Callable[[Path], bool]) -> None:
+    """Move the folder ``built`` to ``target`` in one step.
+
+    A ``target`` that another process published meanwhile is kept if ``is_whole`` says that it is
+    sound; anything else in its place is moved into the scratch folder of ``built``, to go with it.
+    Both must lie on one file system. Raises OSError when the move is impossible.
+    """
+    attempts = 5
+    for attempt in range(attempts):
+        try:
+            built.rename(target)
+            return
+        except OSError:
+            if target.is_dir() and is_whole(target):
+                return
+            if attempt == attempts - 1 or not target.exists():
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(built.parent / f"replaced-{attempt}")
