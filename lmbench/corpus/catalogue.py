@@ -20,6 +20,7 @@ from lmbench.corpus.sources import (
     has_corpus,
     known_names,
     local_names,
+    split_files,
 )
 from lmbench.errors import LmbenchError
 
@@ -71,9 +72,9 @@ def data_get(name: str, home: Path, progress: Progress | None = None) -> Path:
 def data_info(spec: str | None, home: Path, progress: Progress | None = None) -> dict[str, Any]:
     """What is in a corpus, ready for JSON. Fetches nothing.
 
-    ``tokens``, ``lines`` and ``unknown`` (occurrences of ``<unk>``) are per split; ``types``
-    counts the vocabulary over all three; ``unseen`` counts the tokens of valid and test whose
-    word train does not have; ``bytes`` is the size of the text on disk.
+    ``tokens``, ``lines``, ``unknown`` (occurrences of ``<unk>``) and ``bytes`` of text are per
+    split; ``types`` counts the vocabulary over all three; ``unseen`` counts the tokens of valid
+    and test whose word train does not have.
     """
     corpus = open_corpus(spec, home, progress=progress, may_fetch=False)
     seen = np.zeros(corpus.ntokens, bool)
@@ -90,6 +91,7 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
         "unseen": {
             split: int(np.count_nonzero(~seen[corpus.split(split)])) for split in ("valid", "test")
         },
+        "bytes": {split: path.stat().st_size for split, path in split_files(corpus.path).items()},
         "dtype": str(corpus.split("train").dtype),
         "cache": str(corpus.cache) if corpus.cache else None,
     }

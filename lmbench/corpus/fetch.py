@@ -1,4 +1,4 @@
-"""Fetching a corpus: checked, from a second source if need be, whole or not at all. No torch here."""
+"""Fetching a corpus: checked, from a second source if need be, whole or not at all. No torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
-from lmbench.corpus.files import Progress, publish, scratch_folder
+from lmbench.corpus.files import Progress, is_writable, publish, scratch_folder
 from lmbench.corpus.ids import SPLITS
 from lmbench.corpus.sources import LAYOUTS, Archive, PlainFiles, Remote, Source, has_corpus
 from lmbench.errors import LmbenchError
@@ -24,19 +25,22 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Non
     """Fetch ``remote`` into ``folder`` as train.txt, valid.txt and test.txt.
 
     Everything is downloaded and checked beside ``folder`` and moved there when it is whole, so
-    an interrupted or failed fetch leaves nothing, and files that are there already stay.
+    an interrupted or failed fetch leaves nothing, and what is in ``folder`` already as it was.
 
     Raises LmbenchError when no source gives the right bytes, with each one's reason and where to
     put the files by hand, and when the folder cannot be written.
     """
+    unwritable = (
+        f"{remote.name} cannot be put into {folder}: {{}}; "
+        "set LMBENCH_HOME to a folder that can be written"
+    )
+    if not is_writable(folder.parent):
+        raise LmbenchError(unwritable.format(f"{folder.parent} is read-only"))
     try:
         with scratch_folder(folder.parent) as scratch:
             _try_sources(remote, folder, scratch, progress)
     except OSError as error:
-        raise LmbenchError(
-            f"{remote.name} cannot be put into {folder}: {error.strerror or error}; "
-            "set LMBENCH_HOME to a folder that can be written"
-        ) from error
+        raise LmbenchError(unwritable.format(error.strerror or error)) from error
 
 
 def _try_sources(remote: Remote, folder: Path, scratch: Path, progress: Progress | None) -> None:
@@ -94,11 +98,9 @@ def _retrieve(url: str, checksum: str, target: Path, label: str, progress: Progr
     # pooch announces each download on stderr, where a progress bar may stand.
     pooch.get_logger().setLevel(logging.WARNING)
     bar = _Bar(f"fetching {label}", progress) if progress else False
-    downloader = pooch.HTTPDownloader(
-        progressbar=bar,  # pyright: ignore[reportArgumentType]
-        chunk_size=_CHUNK,
-        headers=_HEADERS,
-        timeout=_TIMEOUT,
+    # pooch's own protocol does not fit its own downloader, hence Any.
+    downloader: Any = pooch.HTTPDownloader(
+        progressbar=cast(Any, bar), chunk_size=_CHUNK, headers=_HEADERS, timeout=_TIMEOUT
     )
     pooch.retrieve(
         url, known_hash=checksum, fname=target.name, path=target.parent, downloader=downloader

@@ -161,7 +161,7 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def _decode(path: Path, raw: bytes, line: int, offset: int) -> str:
-    """The text of whole lines, each ended by ``\\n``; ``line`` and ``offset`` are where it starts."""
+    """The text of whole lines, each ended by ``\\n``; it starts at ``line`` and ``offset``."""
     try:
         text = _universal_newlines(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -32,50 +32,10 @@ _ROLE = re.compile(r":[A-Za-z]+(?::[A-Za-z]+)?:`~?([^`]+)`")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(?=[^\s*])([^*]+?)(?<=[^\s*])\1(?![\w*])")
 
 _COMMON = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "of",
-        "to",
-        "is",
-        "are",
-        "in",
-        "on",
-        "for",
-        "if",
-        "and",
-        "or",
-        "be",
-        "this",
-        "that",
-        "with",
-        "by",
-        "as",
-        "it",
-        "from",
-        "return",
-        "returns",
-        "not",
-        "when",
-        "which",
-        "at",
-        "use",
-        "used",
-        "all",
-        "any",
-        "each",
-        "no",
-        "can",
-        "may",
-        "will",
-        "was",
-        "has",
-        "have",
-        "but",
-        "then",
-        "than",
-    ]
+    """
+    the a an of to is are in on for if and or be this that with by as it from return returns not
+    when which at use used all any each no can may will was has have but then than
+    """.split()  # noqa: SIM905 (a list of fifty strings reads worse)
 )
 """A sentence of English holds at least one of these; a line of code or of a table seldom does."""
 

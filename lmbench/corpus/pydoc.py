@@ -84,7 +84,7 @@ def pydoc_folder(home: Path, progress: Progress | None = None) -> Path:
             f"pydoc needs the sources of Python's standard library, and {library} has none: "
             "give another corpus with --data"
         )
-    name = f"{platform.python_version()}-{_key(library, sources)}"
+    name = f"{platform.python_version()}-{_key(sources)}"
     folders = [data_folder(home) / PYDOC / name, user_cache() / PYDOC / name]
     for folder in folders:
         if _is_whole(folder):
@@ -118,10 +118,10 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
             yield f"{prefix}{entry.name}", entry.stat()
 
 
-def _key(library: Path, sources: Mapping[str, os.stat_result]) -> str:
+def _key(sources: Mapping[str, os.stat_result]) -> str:
     """Changes whenever the text may change: the format, the version, a file's size or time."""
     state = [
-        [FORMAT, RAREST, platform.python_version(), str(library)],
+        [FORMAT, RAREST, platform.python_version()],
         *([name, found.st_size, found.st_mtime_ns] for name, found in sources.items()),
     ]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
