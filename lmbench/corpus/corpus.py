@@ -44,7 +44,7 @@ EVALUATION_BATCH = 10
 """Columns into which valid and test are cut, as in the original."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A corpus that is open: three splits of ids and the words they stand for."""
 
@@ -142,21 +142,14 @@ def open_corpus(
     an empty file, bytes that are not UTF-8, no network.
     """
     wanted = spec if spec is not None else _default(home)
-    if wanted in REGISTRY:
-        folder = data_folder(home) / wanted
-        if not has_corpus(folder):
-            _fetch(wanted, folder, progress, may_fetch)
-        name, origin = wanted, f"in {_shown(folder, home)}"
-    elif wanted == PYDOC:
-        folder = pydoc.pydoc_folder(home, progress)
-        name, origin = PYDOC, pydoc.origin()
-    else:
-        folder = find_folder(wanted, home)
-        name, origin = folder.resolve().name, f"in {_shown(folder, home)}"
-    files = split_files(folder)
-    hashes = {split: _hash(path) for split, path in files.items()}
-    fingerprint = fingerprint_of(hashes, vocab)
-    cache, ids = _cached(folder, files, hashes, fingerprint, vocab, progress)
+    try:
+        name, folder, origin = _located(wanted, home, progress, may_fetch)
+        files = split_files(folder)
+        hashes = {split: content_hash(path) for split, path in files.items()}
+        fingerprint = fingerprint_of(hashes, vocab)
+        cache, ids = _cached(folder, files, hashes, fingerprint, vocab, progress)
+    except OSError as error:
+        raise LmbenchError(f"corpus {wanted} cannot be read: {error}") from error
     return Corpus(
         name,
         folder,
@@ -167,6 +160,21 @@ def open_corpus(
         cache,
         is_default=spec is None,
     )
+
+
+def _located(
+    wanted: str, home: Path, progress: Progress | None, may_fetch: bool
+) -> tuple[str, Path, str]:
+    """The corpus's name, its folder and its origin; its files are made or fetched if need be."""
+    if wanted == PYDOC:
+        return PYDOC, pydoc.pydoc_folder(home, progress), pydoc.origin()
+    if wanted in REGISTRY:
+        folder = data_folder(home) / wanted
+        if not has_corpus(folder):
+            _fetch(wanted, folder, progress, may_fetch)
+        return wanted, folder, f"in {_shown(folder, home)}"
+    folder = find_folder(wanted, home)
+    return folder.resolve().name, folder, f"in {_shown(folder, home)}"
 
 
 def _default(home: Path) -> str:
@@ -184,13 +192,6 @@ def _fetch(name: str, folder: Path, progress: Progress | None, may_fetch: bool) 
 def _shown(folder: Path, home: Path) -> str:
     """The folder as people write it: from the working folder where it lies in there."""
     return str(folder.relative_to(home)) if folder.is_relative_to(home) else str(folder)
-
-
-def _hash(path: Path) -> str:
-    try:
-        return content_hash(path)
-    except OSError as error:
-        raise LmbenchError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _cached(

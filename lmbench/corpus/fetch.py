@@ -8,9 +8,17 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from lmbench.corpus.files import Progress, is_writable, publish, scratch_folder
+from lmbench.corpus.files import Progress, is_writable, publish, scratch_folder, sync
 from lmbench.corpus.ids import SPLITS
-from lmbench.corpus.sources import LAYOUTS, Archive, PlainFiles, Remote, Source, has_corpus
+from lmbench.corpus.sources import (
+    LAYOUTS,
+    Archive,
+    PlainFiles,
+    Remote,
+    RemoteFile,
+    Source,
+    has_corpus,
+)
 from lmbench.errors import LmbenchError
 
 __all__ = ["fetch"]
@@ -79,50 +87,61 @@ def _reason(error: Exception) -> str:
 
 
 def _download(source: Source, built: Path, name: str, progress: Progress | None) -> None:
+    targets = {split: built / LAYOUTS[0].format(split) for split in SPLITS}
     match source:
         case PlainFiles(files=files):
-            for split, (url, sha256) in files.items():
-                target = LAYOUTS[0].format(split)
-                _retrieve(url, f"sha256:{sha256}", built / target, f"{name} {target}", progress)
-        case Archive(url=url, checksum=checksum, members=members):
+            for split, target in targets.items():
+                _retrieve(files[split], target, name, progress)
+        case Archive(file=file, members=members):
             archive = built.parent / f"{built.name}.zip"
-            _retrieve(url, checksum, archive, f"{name} {PurePosixPath(url).name}", progress)
-            for split, member in members.items():
-                _extract(archive, member, built / LAYOUTS[0].format(split))
-            archive.unlink()
+            _retrieve(file, archive, name, progress)
+            for split, target in targets.items():
+                _extract(archive, members[split], target)
+    for target in targets.values():
+        # Nobody checks these files again, so they must be whole even after a power cut.
+        sync(target)
 
 
-def _retrieve(url: str, checksum: str, target: Path, label: str, progress: Progress | None) -> None:
+def _retrieve(file: RemoteFile, target: Path, name: str, progress: Progress | None) -> None:
     import pooch
 
     # pooch announces each download on stderr, where a progress bar may stand.
     pooch.get_logger().setLevel(logging.WARNING)
-    bar = _Bar(f"fetching {label}", progress) if progress else False
+    what = f"fetching {name} {PurePosixPath(file.url).name}"
     # pooch's own protocol does not fit its own downloader, hence Any.
     downloader: Any = pooch.HTTPDownloader(
-        progressbar=cast(Any, bar), chunk_size=_CHUNK, headers=_HEADERS, timeout=_TIMEOUT
+        progressbar=cast(Any, _Bar(what, file.size, progress) if progress else False),
+        chunk_size=_CHUNK,
+        headers=_HEADERS,
+        timeout=_TIMEOUT,
     )
     pooch.retrieve(
-        url, known_hash=checksum, fname=target.name, path=target.parent, downloader=downloader
+        file.url,
+        known_hash=file.checksum,
+        fname=target.name,
+        path=target.parent,
+        downloader=downloader,
     )
 
 
 class _Bar:
-    """What pooch calls a progress bar: it sets ``total``, then counts chunks."""
+    """What pooch calls a progress bar: it sets ``total``, counts chunks, fills up at the end."""
 
-    def __init__(self, what: str, progress: Progress) -> None:
+    def __init__(self, what: str, size: int | None, progress: Progress) -> None:
         self.total = 0
         self._what = what
+        self._size = size
         self._progress = progress
         self._done = 0
 
-    def update(self, size: int) -> None:
-        # Each chunk counts as a full one there, so the last one would overshoot.
-        self._done = min(self._done + size, self.total) if self.total else self._done + size
-        self._progress(self._what, self._done, self.total or None)
-
     def reset(self) -> None:
         self._done = 0
+
+    def update(self, size: int) -> None:
+        total = self._size or self.total or None
+        # Each chunk is counted as a full one, so the last would overshoot.
+        self._done = min(self._done + size, total) if total else self._done + size
+        self._progress(self._what, self._done, total)
 
     def close(self) -> None:
         """Nothing to tidy: whoever gave the callback owns the display."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["Progress", "is_writable", "publish", "scratch_folder", "user_cache"]
+__all__ = ["Progress", "is_writable", "publish", "scratch_folder", "sync", "user_cache"]
 
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(what, done, total)``, in bytes; ``total`` is None while it is unknown."""
 
-_SCRATCH = re.compile(r"\.lmbench-(?P<pid>\d+)-")
+_SCRATCH = re.compile(r"\.lmbench-(?P<host>.*)-(?P<pid>\d+)-[^-]*")
 
 
 def user_cache() -> Path:
@@ -40,28 +41,39 @@ def is_writable(folder: Path) -> bool:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A folder in ``parent`` to build something in; gone afterwards, whatever happens.
 
-    Scratch folders of processes that were killed are swept away first. Raises OSError when
-    ``parent`` cannot be written.
+    Scratch folders of this machine's processes that were killed are swept away first. Raises
+    OSError when ``parent`` cannot be written.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=f".lmbench-{os.getpid()}-", dir=parent))
+    prefix = f".lmbench-{_host()}-{os.getpid()}-"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(parent: Path) -> None:
-    leftovers = [entry for entry in parent.iterdir() if _SCRATCH.match(entry.name)]
-    if not leftovers:
-        return
-    import psutil
+def _host() -> str:
+    """This machine's name, as far as it can stand in a file's name."""
+    return re.sub(r"[^\w.-]", "_", platform.node())
 
-    for entry in leftovers:
-        match = _SCRATCH.match(entry.name)
-        if match and not psutil.pid_exists(int(match["pid"])):
-            shutil.rmtree(entry, ignore_errors=True)
+
+def _sweep(parent: Path) -> None:
+    for entry in parent.iterdir():
+        match = _SCRATCH.fullmatch(entry.name)
+        # Process ids mean nothing across machines, and a folder may be shared between several.
+        if match and match["host"] == _host():
+            import psutil
+
+            if not psutil.pid_exists(int(match["pid"])):
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system write the file to disk before what follows."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def publish(built: Path, target: Path, is_whole: Callable[[Path], bool]) -> None:

@@ -14,19 +14,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from lmbench.corpus.files import Progress
+from lmbench.corpus.files import Progress, scratch_folder, sync
 from lmbench.errors import LmbenchError
 
 __all__ = [
@@ -180,27 +178,19 @@ def _universal_newlines(text: str) -> str:
 
 
 def write_ids(path: Path, ids: Ids, fingerprint: str) -> None:
-    """Write the ids file under a temporary name and put it in place in one step.
+    """Write the ids file beside its place and put it there in one step.
 
     Raises OSError when the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with scratch_folder(path.parent) as scratch:
+        temporary = scratch / path.name
+        with temporary.open("wb") as file:
             _write(file, ids, fingerprint)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read; a corpus is often shared.
-        temporary.chmod(0o644)
+        sync(temporary)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
-def _write(file: Any, ids: Ids, fingerprint: str) -> None:
+def _write(file: BinaryIO, ids: Ids, fingerprint: str) -> None:
     words = np.frombuffer("\n".join(ids.vocabulary).encode(), np.uint8)
     tensors: dict[str, np.ndarray] = {**ids.splits, "vocabulary": words}
     header: dict[str, Any] = {}

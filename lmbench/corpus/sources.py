@@ -17,11 +17,14 @@ __all__ = [
     "Archive",
     "PlainFiles",
     "Remote",
+    "RemoteFile",
     "Source",
     "data_folder",
     "find_folder",
     "has_corpus",
+    "has_part_of_corpus",
     "known_names",
+    "local_names",
     "split_files",
 ]
 
@@ -32,23 +35,29 @@ LAYOUTS: tuple[str, ...] = ("{}.txt", "wiki.{}.tokens", "ptb.{}.txt")
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """One file to fetch; ``checksum`` is written ``algorithm:hexadecimal``."""
+
+    url: str
+    checksum: str
+    size: int | None = None
+    """Bytes, where known: a server that compresses on the way tells another number."""
+
+
+@dataclass(frozen=True)
 class PlainFiles:
-    """A source that serves each split as a file of its own: {split: (address, SHA-256)}."""
+    """A source that serves each split as a file of its own."""
 
     host: str
-    files: Mapping[str, tuple[str, str]]
+    files: Mapping[str, RemoteFile]
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A source that serves one zip; ``checksum`` is written ``algorithm:hexadecimal``.
-
-    The members are found by file name, whatever folder they are in.
-    """
+    """A source that serves one zip; its members are found by name, whatever folder they are in."""
 
     host: str
-    url: str
-    checksum: str
+    file: RemoteFile
     members: Mapping[str, str]
 
 
@@ -64,58 +73,65 @@ class Remote:
     sources: tuple[Source, ...]
 
 
-_EXAMPLE = (
-    "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data/wikitext-2/"
-)
+def _example_file(name: str, sha256: str, size: int) -> RemoteFile:
+    folder = "https://raw.githubusercontent.com/pytorch/examples/main/word_language_model/data"
+    return RemoteFile(f"{folder}/wikitext-2/{name}", f"sha256:{sha256}", size)
+
+
 _MEMBERS = {split: f"wiki.{split}.tokens" for split in SPLITS}
 
 REGISTRY: Mapping[str, Remote] = {
-    remote.name: remote
-    for remote in (
-        Remote(
-            "wikitext-2",
-            "2.1 million training tokens of Wikipedia (Merity et al. 2016, arXiv 1609.07843; "
-            "CC BY-SA 3.0)",
-            (
-                PlainFiles(
-                    "raw.githubusercontent.com",
-                    {
-                        "train": (
-                            f"{_EXAMPLE}train.txt",
-                            "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
-                        ),
-                        "valid": (
-                            f"{_EXAMPLE}valid.txt",
-                            "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
-                        ),
-                        "test": (
-                            f"{_EXAMPLE}test.txt",
-                            "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
-                        ),
-                    },
-                ),
-                Archive(
-                    "wikitext.smerity.com",
+    "wikitext-2": Remote(
+        name="wikitext-2",
+        about="2.1 million training tokens of Wikipedia (Merity et al. 2016, arXiv 1609.07843; "
+        "CC BY-SA 3.0)",
+        sources=(
+            PlainFiles(
+                host="raw.githubusercontent.com",
+                files={
+                    "train": _example_file(
+                        "train.txt",
+                        "9e9fa1ad55b1c2c95b08e37dd8e653f638fac2c6de904b79e813611eefbc985f",
+                        10_797_148,
+                    ),
+                    "valid": _example_file(
+                        "valid.txt",
+                        "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
+                        1_121_681,
+                    ),
+                    "test": _example_file(
+                        "test.txt",
+                        "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+                        1_256_449,
+                    ),
+                },
+            ),
+            Archive(
+                host="wikitext.smerity.com",
+                file=RemoteFile(
                     "https://wikitext.smerity.com/wikitext-2-v1.zip",
                     "md5:542ccefacc6c27f945fb54453812b3cd",
-                    _MEMBERS,
+                    4_475_746,
                 ),
+                members=_MEMBERS,
             ),
         ),
-        Remote(
-            "wikitext-103",
-            "103 million training tokens of Wikipedia, 267,735 types (Merity et al. 2016, "
-            "arXiv 1609.07843; CC BY-SA 3.0)",
-            (
-                Archive(
-                    "wikitext.smerity.com",
+    ),
+    "wikitext-103": Remote(
+        name="wikitext-103",
+        about="103 million training tokens of Wikipedia, 267,735 types (Merity et al. 2016, "
+        "arXiv 1609.07843; CC BY-SA 3.0)",
+        sources=(
+            Archive(
+                host="wikitext.smerity.com",
+                file=RemoteFile(
                     "https://wikitext.smerity.com/wikitext-103-v1.zip",
                     "md5:9ddaacaf6af0710eda8c456decff7832",
-                    _MEMBERS,
                 ),
+                members=_MEMBERS,
             ),
         ),
-    )
+    ),
 }
 
 
@@ -172,7 +188,10 @@ def find_folder(spec: str, home: Path) -> Path:
 
     Raises LmbenchError when there is none, with what was probably meant.
     """
-    asked = Path(spec).expanduser()
+    try:
+        asked = Path(spec).expanduser()
+    except RuntimeError as error:
+        raise LmbenchError(f"no corpus {spec}: {error}") from error
     for folder in (asked, home / asked, data_folder(home) / asked):
         if folder.is_dir():
             return folder
