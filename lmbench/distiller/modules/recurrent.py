@@ -89,7 +89,7 @@ class ModularRecurrent(nn.Module, ABC):
     """
 
     CELL: ClassVar[type[ModularCell]]
-    TORCH: ClassVar[type[nn.RNNBase]]
+    TORCH: ClassVar[Callable[..., nn.RNNBase]]
 
     def __init__(
         self,
@@ -303,8 +303,7 @@ class ModularRecurrent(nn.Module, ABC):
         """
         if self.bidirectional and self.bidirectional_type == 1:
             raise ValueError("bidirectional_type 1 has no counterpart in torch.nn")
-        build: Callable[..., nn.RNNBase] = self.TORCH
-        module = build(
+        module = self.TORCH(
             self.input_size,
             self.hidden_size,
             self.num_layers,

@@ -1,0 +1,334 @@
+"""From values, or statistics of values, to the range that is worth representing.
+
+Beside the original's five ways (none, average, standard deviations, and ACIQ for Gaussian and
+Laplace distributions: Banner et al. 2018, arXiv 1810.05723), ranges can be fitted to the values
+themselves: least squared error, a percentile, or least Kullback-Leibler divergence (Migacz 2017,
+"8-bit inference with TensorRT"). These three read the values of a tensor, or the histogram that
+calibration keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import QuantizationError
+from .histogram import Histogram, best_kl_range, best_mse_range, percentile_range
+from .linear import (
+    LinearQuantMode,
+    approx_scale_as_mult_and_shift,
+    asymmetric_linear_quantization_params,
+    symmetric_linear_quantization_params,
+)
+
+__all__ = [
+    "ClipMode",
+    "get_quant_params_from_stats_dict",
+    "get_quant_params_from_tensor",
+    "get_tensor_avg_min_max",
+    "get_tensor_max_abs",
+    "get_tensor_mean_n_stds_min_max",
+    "get_tensor_min_max",
+    "parse_clip",
+]
+
+# Banner et al., table of the clipping value in units of b (Laplace) and sigma (Gauss) for 0 or 1
+# to 8 bits. A one-sided distribution has the table of one bit more.
+_ALPHA_LAPLACE = (1.05, 1.86, 2.83, 3.89, 5.03, 6.2, 7.41, 8.64, 9.89)
+_ALPHA_LAPLACE_POSITIVE = (1.86, 2.83, 3.89, 5.02, 6.2, 7.41, 8.64, 9.89, 11.16)
+_ALPHA_GAUSS = (None, 1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92)
+_ALPHA_GAUSS_POSITIVE = (None, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92, 4.2)
+
+Range = tuple[Tensor, Tensor]
+
+
+class ClipMode(Enum):
+    """How a range is chosen.
+
+    NONE: everything seen. AVG: the mean over samples of their extremes. N_STD: the mean ± so many
+    standard deviations. GAUSS, LAPLACE: ACIQ. MSE: least squared error. PERCENTILE: all but the
+    outermost share of the values (0.01% on each side). KL: least divergence of the histogram.
+    """
+
+    NONE = 0
+    AVG = 1
+    N_STD = 2
+    GAUSS = 3
+    LAPLACE = 4
+    MSE = 5
+    PERCENTILE = 6
+    KL = 7
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it needs the values, or their histogram, and not only moments."""
+        return self in (ClipMode.MSE, ClipMode.PERCENTILE, ClipMode.KL)
+
+
+def parse_clip(value: ClipMode | str | None) -> ClipMode:
+    """A clip mode from its name, in any case; None is NONE.
+
+    Raises:
+        QuantizationError: an unknown name.
+    """
+    if value is None:
+        return ClipMode.NONE
+    if isinstance(value, ClipMode):
+        return value
+    try:
+        return ClipMode[str(value).upper()]
+    except KeyError:
+        known = ", ".join(clip.name for clip in ClipMode)
+        raise QuantizationError(f"clip mode {value!r} is unknown: use one of {known}") from None
+
+
+def get_tensor_min_max(t: Tensor, per_dim: int | None = None) -> Range:
+    """The extremes of a tensor, or of each slice along `per_dim` (0: of each row)."""
+    if per_dim is None:
+        return t.min(), t.max()
+    flat = t.reshape(*t.shape[: per_dim + 1], -1)
+    return flat.amin(-1), flat.amax(-1)
+
+
+def get_tensor_max_abs(t: Tensor, per_dim: int | None = None) -> Tensor:
+    """The largest magnitude of a tensor, or of each slice along `per_dim`."""
+    low, high = get_tensor_min_max(t, per_dim)
+    return torch.maximum(low.abs(), high.abs())
+
+
+def get_tensor_avg_min_max(t: Tensor, across_dim: int | None = None) -> Range:
+    """The mean of the extremes of the slices along `across_dim`."""
+    low, high = get_tensor_min_max(t, across_dim)
+    return low.mean(), high.mean()
+
+
+def get_tensor_mean_n_stds_min_max(t: Tensor, n_stds: float = 1.0) -> Range:
+    """The mean ± n_stds standard deviations, no wider than the tensor's extremes."""
+    if n_stds <= 0:
+        raise QuantizationError(f"clip_n_stds must be above 0, got {n_stds}")
+    mean, std = t.mean(), t.std()
+    low, high = get_tensor_min_max(t)
+    return torch.maximum(low, mean - n_stds * std), torch.minimum(high, mean + n_stds * std)
+
+
+def _aciq_alpha(clip: ClipMode, num_bits: int, half_range: bool) -> float:
+    if clip is ClipMode.GAUSS:
+        table = _ALPHA_GAUSS_POSITIVE if half_range else _ALPHA_GAUSS
+    else:
+        table = _ALPHA_LAPLACE_POSITIVE if half_range else _ALPHA_LAPLACE
+    alpha = table[num_bits] if num_bits < len(table) else None
+    if alpha is None:
+        raise QuantizationError(
+            f"clip mode {clip.name} is tabulated up to 8 bits, not {num_bits}: use MSE"
+        )
+    return alpha
+
+
+def _aciq_range(
+    clip: ClipMode,
+    num_bits: int,
+    symmetric: bool,
+    half_range: bool,
+    mean: Tensor,
+    spread: Tensor,
+    low: Tensor,
+) -> Range:
+    """The original's reading of ACIQ.
+
+    Symmetric: ±(alpha + |mean|). Otherwise upwards from mean - alpha, but not from below the
+    (average) minimum, by twice alpha, or by alpha when only one side is used.
+    """
+    alpha = spread * _aciq_alpha(clip, num_bits, half_range and not symmetric)
+    if symmetric:
+        limit = alpha + mean.abs()
+        return -limit, limit
+    low = torch.maximum(low, mean - alpha)
+    return low, low + (alpha if half_range else 2 * alpha)
+
+
+def _fitted_range(
+    clip: ClipMode, histogram: Histogram, num_bits: int, mode: LinearQuantMode, half_range: bool
+) -> tuple[float, float]:
+    if half_range:
+        histogram = histogram.rectified()
+    if clip is ClipMode.MSE:
+        return best_mse_range(histogram, num_bits, mode.symmetric)
+    if clip is ClipMode.KL:
+        return best_kl_range(histogram, num_bits, mode.symmetric)
+    return percentile_range(histogram)
+
+
+def _params(mode: LinearQuantMode, num_bits: int, low: Tensor, high: Tensor) -> Range:
+    if mode.symmetric:
+        limit = torch.maximum(low.abs(), high.abs())
+        restrict = mode is LinearQuantMode.SYMMETRIC_RESTRICTED
+        return symmetric_linear_quantization_params(num_bits, limit, restrict)
+    # a range that clipping left inverted (all of it on one side of 0) is empty up to 0
+    high = torch.maximum(high, low.clamp(max=0))
+    return asymmetric_linear_quantization_params(
+        num_bits, torch.minimum(low, high), high, signed=mode.signed
+    )
+
+
+def get_quant_params_from_tensor(
+    tensor: Tensor,
+    num_bits: int,
+    mode: LinearQuantMode,
+    clip: ClipMode = ClipMode.NONE,
+    per_channel: bool = False,
+    num_stds: float | None = None,
+    half_range: bool = False,
+    scale_approx_mult_bits: int | None = None,
+) -> Range:
+    """Scale and zero point for a tensor.
+
+    Args:
+        tensor: the values. Per channel needs 2 dimensions (out, in) or 4.
+        num_bits: 2 to 16.
+        mode: see `LinearQuantMode`.
+        clip: see `ClipMode`. AVG and ACIQ give one range for all channels, as in the original;
+            MSE, PERCENTILE and KL fit each channel.
+        per_channel: a range for each slice along dimension 0.
+        num_stds: for N_STD.
+        half_range: the values pass a ReLU next.
+        scale_approx_mult_bits: round the scale to multiplier / 2^shift.
+
+    Returns:
+        Scale and zero point, 0-dim, or (channels, 1, …) when per channel.
+
+    Raises:
+        QuantizationError: per channel on another shape or with N_STD; N_STD without num_stds.
+    """
+    if per_channel and tensor.dim() not in (2, 4):
+        raise QuantizationError(
+            "per-channel quantization needs a weight of 2 or 4 dimensions, "
+            f"this tensor has {tensor.dim()}"
+        )
+    if clip is ClipMode.N_STD:
+        if per_channel:
+            raise QuantizationError("clip mode N_STD is not supported per channel: use MSE")
+        if num_stds is None:
+            raise QuantizationError("clip mode N_STD needs clip_n_stds")
+    low, high = _tensor_range(tensor, num_bits, mode, clip, per_channel, num_stds, half_range)
+    if half_range and not clip.fitted and clip not in (ClipMode.GAUSS, ClipMode.LAPLACE):
+        low, high = low.clamp(min=0), high.clamp(min=0)
+    scale, zero_point = _params(mode, num_bits, low, high)
+    if per_channel:
+        shape = (-1,) + (1,) * (tensor.dim() - 1)
+        scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+    if scale_approx_mult_bits is not None:
+        scale = approx_scale_as_mult_and_shift(scale, scale_approx_mult_bits)
+    return scale, zero_point
+
+
+def _tensor_range(
+    t: Tensor,
+    num_bits: int,
+    mode: LinearQuantMode,
+    clip: ClipMode,
+    per_channel: bool,
+    num_stds: float | None,
+    half_range: bool,
+) -> Range:
+    if clip is ClipMode.AVG:
+        return get_tensor_avg_min_max(t, 0)
+    if clip is ClipMode.N_STD:
+        return get_tensor_mean_n_stds_min_max(t, num_stds or 0.0)
+    if clip in (ClipMode.GAUSS, ClipMode.LAPLACE):
+        mean = t.mean()
+        spread = t.std() if clip is ClipMode.GAUSS else (t - mean).abs().mean()
+        low = get_tensor_avg_min_max(t, 0)[0] if per_channel else t.min()
+        return _aciq_range(clip, num_bits, mode.symmetric, half_range, mean, spread, low)
+    if clip.fitted:
+        rows = t.flatten(1) if per_channel else t.reshape(1, -1)
+        ranges = [
+            _fitted_range(clip, Histogram.of(row), num_bits, mode, half_range) for row in rows
+        ]
+        fitted = t.new_tensor(ranges)
+        return (fitted[:, 0], fitted[:, 1]) if per_channel else (fitted[0, 0], fitted[0, 1])
+    return get_tensor_min_max(t, 0 if per_channel else None)
+
+
+def get_quant_params_from_stats_dict(
+    stats: Mapping[str, Any],
+    num_bits: int,
+    mode: LinearQuantMode,
+    clip: ClipMode = ClipMode.NONE,
+    num_stds: float | None = None,
+    half_range: bool = False,
+    scale_approx_mult_bits: int | None = None,
+) -> Range:
+    """Scale and zero point (0-dim) from the statistics of one tensor.
+
+    Args:
+        stats: min, max, avg_min, avg_max, mean, std, b and, for MSE, PERCENTILE and KL,
+            histogram.
+        num_bits: 2 to 16.
+        mode: see `LinearQuantMode`.
+        clip: see `ClipMode`.
+        num_stds: for N_STD.
+        half_range: the values pass a ReLU next.
+        scale_approx_mult_bits: round the scale to multiplier / 2^shift.
+
+    Raises:
+        QuantizationError: a statistic is missing; N_STD without num_stds.
+    """
+    low, high = _stats_range(stats, num_bits, mode, clip, num_stds, half_range)
+    if half_range and clip not in (ClipMode.GAUSS, ClipMode.LAPLACE):
+        low, high = low.clamp(min=0), high.clamp(min=0)
+    scale, zero_point = _params(mode, num_bits, low, high)
+    if scale_approx_mult_bits is not None:
+        scale = approx_scale_as_mult_and_shift(scale, scale_approx_mult_bits)
+    return scale, zero_point
+
+
+def _stats_range(
+    stats: Mapping[str, Any],
+    num_bits: int,
+    mode: LinearQuantMode,
+    clip: ClipMode,
+    num_stds: float | None,
+    half_range: bool,
+) -> Range:
+    def read(key: str) -> Tensor:
+        if stats.get(key) is None:
+            raise QuantizationError(
+                f"clip mode {clip.name} needs the statistic {key!r}, which these statistics "
+                "lack: calibrate again"
+            )
+        return torch.tensor(float(stats[key]))
+
+    if clip is ClipMode.AVG:
+        return read("avg_min"), read("avg_max")
+    if clip is ClipMode.N_STD:
+        if num_stds is None:
+            raise QuantizationError("clip mode N_STD needs clip_n_stds")
+        if num_stds <= 0:
+            raise QuantizationError(f"clip_n_stds must be above 0, got {num_stds}")
+        mean, std = read("mean"), read("std")
+        low = torch.maximum(read("min"), mean - num_stds * std)
+        return low, torch.minimum(read("max"), mean + num_stds * std)
+    if clip in (ClipMode.GAUSS, ClipMode.LAPLACE):
+        spread = read("std" if clip is ClipMode.GAUSS else "b")
+        return _aciq_range(
+            clip, num_bits, mode.symmetric, half_range, read("mean"), spread, read("avg_min")
+        )
+    if clip.fitted:
+        if stats.get("histogram") is None:
+            raise QuantizationError(
+                f"clip mode {clip.name} needs a histogram, which these statistics lack: "
+                "calibrate again"
+            )
+        histogram = Histogram.from_dict(stats["histogram"])
+        # net-aware clipping narrows min and max: never represent more than they say
+        bounded = histogram.clamped(float(stats["min"]), float(stats["max"]))
+        low, high = _fitted_range(clip, bounded, num_bits, mode, half_range)
+        return torch.tensor(low), torch.tensor(high)
+    return read("min"), read("max")
