@@ -1,0 +1,66 @@
+"""Compression of any ``torch.nn.Module``: pruning by schedule, quantization, and what they show.
+
+It imports nothing else of lmbench. Names load on first use, so that a schedule can be read and
+its outcome predicted without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# The module that defines each public name.
+_HOME = {
+    name: module
+    for module, names in {
+        "build": "build_scheduler dict_config file_config parameter_names",
+        "errors": "DistillerError ScheduleError",
+        "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
+        "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",
+        "policies": "LRPolicy LossComponent PolicyLoss PruningPolicy PruningStep "
+        "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy",
+        "pruning": "create_mask_level_criterion create_mask_sensitivity_criterion "
+        "create_mask_threshold_criterion mask_tensor",
+        "rates": "AgpPruningRate BaiduPruningRate",
+        "regularization": "GroupLassoRegularizer L1Regularizer",
+        "schedule": "Schedule check_parameters load_schedule parse_schedule schedule_from_dict",
+        "scheduler": "CompressionScheduler",
+        "state": "join_state split_state",
+        "tensors": "density density_2D density_3D density_ch density_cols density_rows "
+        "model_find_module model_find_module_name model_find_param model_find_param_name "
+        "model_numel size_to_str sparsity sparsity_2D sparsity_3D sparsity_blocks sparsity_ch "
+        "sparsity_cols sparsity_matrix sparsity_rows volume",
+        "thresholding": "GroupThresholdMixin group_threshold_mask threshold_mask",
+    }.items()
+    for name in names.split()
+}
+_PACKAGES = ("data_loggers", "modules", "pruning", "quantization", "regularization", "sensitivity")
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    # Part of the public surface is defined by the packages themselves, in their __all__.
+    for package in ("quantization", "modules", "data_loggers", "pruning"):
+        try:
+            module = importlib.import_module(f".{package}", __name__)
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{package}":
+                raise
+            continue
+        if name in getattr(module, "__all__", ()):
+            return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_PACKAGES})

@@ -1,0 +1,152 @@
+"""Whole hidden units of a recurrent layer: what belongs to one, and the masks that remove some."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DistillerError, did_you_mean
+from .structures import Norm
+
+_WEIGHT = re.compile(r"(?:(?P<module>.+)\.)?weight_(?:ih|hh)_l(?P<layer>\d+)")
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """One layer of a recurrent module and who reads its output.
+
+    The weights are (gates x hidden, input) and (gates x hidden, hidden); each reader is a matrix
+    with a column for each hidden unit.
+    """
+
+    name: str
+    gates: int
+    hidden: int
+    weight_ih: str
+    weight_hh: str
+    readers: tuple[str, ...]
+
+
+def recurrent_layers(
+    model: nn.Module, consumers: Sequence[str] | None = None
+) -> dict[str, RecurrentLayer]:
+    """Every layer of the model's plain recurrent modules, by ``module.layer``.
+
+    The last layer's readers are ``consumers``, else all linear layers with as many inputs as the
+    module has units.
+    """
+    layers: dict[str, RecurrentLayer] = {}
+    linears = {
+        f"{name}.weight" if name else "weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.RNNBase) or module.bidirectional or module.proj_size:
+            continue
+        prefix = f"{name}." if name else ""
+        found = [key for key, lin in linears.items() if lin.in_features == module.hidden_size]
+        last_readers = tuple(consumers) if consumers else tuple(found)
+        for index in range(module.num_layers):
+            last = index == module.num_layers - 1
+            layers[f"{prefix}l{index}"] = RecurrentLayer(
+                name=f"{prefix}l{index}",
+                gates=GATES[module.mode],
+                hidden=module.hidden_size,
+                weight_ih=f"{prefix}weight_ih_l{index}",
+                weight_hh=f"{prefix}weight_hh_l{index}",
+                readers=last_readers if last else (f"{prefix}weight_ih_l{index + 1}",),
+            )
+    return layers
+
+
+class HiddenUnits:
+    """The hidden units of the named recurrent layers as structures.
+
+    Unit ``j`` is row ``j`` of every gate in both weights of its layer, column ``j`` of the
+    recurrent weight, and column ``j`` of whatever reads the layer: the next layer, or the decoder.
+    With those columns at zero the unit does not reach the output, so `thin` may drop it.
+    """
+
+    def __init__(self, weights: Sequence[str], consumers: Sequence[str] | None = None) -> None:
+        self.weights = list(weights)
+        self.consumers = consumers
+        self.layers: list[RecurrentLayer] = []
+        self.affected: frozenset[str] = frozenset()
+        for weight in weights:
+            if not _WEIGHT.fullmatch(weight):
+                raise DistillerError(
+                    f"weights: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
+                    "as rnn.weight_hh_l0"
+                )
+
+    def bind(self, model: nn.Module) -> None:
+        """Find the layers in a model."""
+        known = recurrent_layers(model, self.consumers)
+        chosen: dict[str, RecurrentLayer] = {}
+        for weight in self.weights:
+            match = _WEIGHT.fullmatch(weight)
+            assert match is not None
+            prefix = f"{match['module']}." if match["module"] else ""
+            key = f"{prefix}l{match['layer']}"
+            if key not in known:
+                raise DistillerError(
+                    f"weights: '{weight}' is of no plain recurrent layer (one direction, no "
+                    f"projection) {did_you_mean(key, known, 'layers')}"
+                )
+            if not known[key].readers:
+                raise DistillerError(
+                    f"weights: nothing reads '{key}'; name its reader: kwargs: {{consumers: [...]}}"
+                )
+            chosen[key] = known[key]
+        self.layers = list(chosen.values())
+        self.affected = frozenset(
+            name
+            for layer in self.layers
+            for name in (layer.weight_ih, layer.weight_hh, *layer.readers)
+        )
+
+    def norms(self, layer: RecurrentLayer, parameters: Mapping[str, Tensor], norm: Norm) -> Tensor:
+        """The norm of each unit's own rows over all gates, by their number; shape (hidden)."""
+        rows = torch.cat(
+            [
+                parameters[name].detach().reshape(layer.gates, layer.hidden, -1)
+                for name in (layer.weight_ih, layer.weight_hh)
+            ],
+            dim=2,
+        ).abs()
+        if norm == "L1":
+            return rows.mean(dim=(0, 2))
+        if norm == "L2":
+            return rows.square().mean(dim=(0, 2)).sqrt()
+        return rows.amax(dim=(0, 2))
+
+    def masks(
+        self,
+        parameters: Mapping[str, Tensor],
+        choose: Callable[[Tensor, str], Tensor],
+        norm: Norm,
+    ) -> dict[str, Tensor]:
+        """The mask of every affected parameter.
+
+        Args:
+            parameters: all parameters by name, the names of ties included.
+            choose: from the norms of a layer's units and its name to True for units to keep.
+            norm: how to measure a unit.
+        """
+        masks = {
+            name: torch.ones_like(parameters[name], dtype=torch.bool) for name in self.affected
+        }
+        for layer in self.layers:
+            keep = choose(self.norms(layer, parameters, norm), layer.name)
+            rows = keep.repeat(layer.gates)[:, None]
+            masks[layer.weight_ih] &= rows
+            masks[layer.weight_hh] &= rows
+            for name in (layer.weight_hh, *layer.readers):
+                masks[name] &= keep[None, :]
+        return masks

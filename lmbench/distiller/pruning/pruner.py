@@ -1,0 +1,97 @@
+"""What every pruner is: it decides, for each parameter it handles, which weights stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import DistillerError
+from ..masks import ParameterMasker
+
+Meta = Mapping[str, Any]
+Maskers = MutableMapping[str, ParameterMasker]
+
+
+class ParameterPruner:
+    """Base of the pruners.
+
+    A policy calls `prepare` once before a pruning step and then `set_param_mask` for each
+    parameter of the model. ``meta`` is the scheduler's record of the policy: ``model``,
+    ``current_epoch``, ``starting_epoch``, ``ending_epoch``, ``frequency``, ``scheduled_epochs``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def handles(self, param_name: str) -> bool:
+        """Whether this pruner ever masks the parameter of that name."""
+        raise NotImplementedError
+
+    def listed_names(self) -> Sequence[str]:
+        """The parameters that were named, for checks; a pruner of everything names none."""
+        return ()
+
+    def bind(self, model: nn.Module) -> None:
+        """Learn the model's layout; called once, when the policy joins a scheduler."""
+
+    def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
+        """Look at the whole model before the single parameters."""
+
+    def set_param_mask(
+        self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
+    ) -> None:
+        """Set ``zeros_mask_dict[param_name].mask`` for the step that ``meta`` describes."""
+        raise NotImplementedError
+
+    def target_sparsity(self, param_name: str, meta: Meta) -> float | None:
+        """The sparsity this step aims at; None when a threshold decides instead."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs, as JSON values; empty for a pruner without memory."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class ListedWeightsPruner(ParameterPruner):
+    """A pruner of the parameters in ``weights``."""
+
+    def __init__(self, name: str, weights: Sequence[str]) -> None:
+        super().__init__(name)
+        if isinstance(weights, str):
+            weights = [weights]
+        if not weights:
+            raise DistillerError(f"pruner '{name}': weights is empty; list parameter names")
+        self.params_names = list(dict.fromkeys(weights))
+
+    def handles(self, param_name: str) -> bool:
+        return param_name in self.params_names
+
+    def listed_names(self) -> Sequence[str]:
+        return self.params_names
+
+
+class PerParameterPruner(ParameterPruner):
+    """A pruner with one number for each parameter, where ``'*'`` stands for all others."""
+
+    def __init__(self, name: str, values: Mapping[str, float], what: str) -> None:
+        super().__init__(name)
+        if not values:
+            raise DistillerError(
+                f"pruner '{name}': {what} is empty; give a number for each parameter, or '*'"
+            )
+        self._values = dict(values)
+
+    def value(self, param_name: str) -> float | None:
+        """The number for a parameter, None when it is not handled."""
+        return self._values.get(param_name, self._values.get("*"))
+
+    def handles(self, param_name: str) -> bool:
+        return self.value(param_name) is not None
+
+    def listed_names(self) -> Sequence[str]:
+        return [name for name in self._values if name != "*"]

@@ -1,0 +1,307 @@
+"""Pruners of whole rows, columns, blocks and hidden units, and of N weights in every M."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DistillerError
+from ..rates import AgpPruningRate, structures_to_prune
+from .criteria import keep_largest
+from .hidden_units import HiddenUnits
+from .pruner import ListedWeightsPruner, Maskers, Meta, ParameterPruner
+from .structures import Norm, Structures, block_of, check_group_type
+
+Rounding = Callable[[float], int] | str
+
+
+class StructureParameterPruner(ParameterPruner):
+    """Prune rows or columns whose mean (or largest) magnitude is at most a threshold.
+
+    Args:
+        name: of the pruner.
+        model: the model, kept for the original's signature.
+        reg_regims: parameter name to ``[threshold, 'Rows' | 'Cols']``.
+        threshold_criteria: ``Mean_Abs`` or ``Max``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module | None,
+        reg_regims: Mapping[str, Sequence[Any]],
+        threshold_criteria: str,
+    ) -> None:
+        super().__init__(name)
+        if threshold_criteria not in ("Max", "Mean_Abs"):
+            raise DistillerError(
+                f"pruner '{name}': unknown threshold_criteria {threshold_criteria!r}; "
+                "choose Max or Mean_Abs"
+            )
+        self.model = model
+        self.reg_regims = {key: (float(pair[0]), str(pair[1])) for key, pair in reg_regims.items()}
+        self.threshold_criteria = threshold_criteria
+        for _, group_type in self.reg_regims.values():
+            check_group_type(group_type)
+
+    def handles(self, param_name: str) -> bool:
+        return param_name in self.reg_regims
+
+    def listed_names(self) -> Sequence[str]:
+        return list(self.reg_regims)
+
+    def set_param_mask(
+        self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
+    ) -> None:
+        if not self.handles(param_name):
+            return
+        threshold, group_type = self.reg_regims[param_name]
+        structures = Structures(group_type)
+        norm: Norm = "Max" if self.threshold_criteria == "Max" else "L1"
+        keep = structures.norms(param, norm, param_name) > threshold
+        zeros_mask_dict[param_name].mask = structures.expand(keep, param)
+
+
+class RankedStructureParameterPruner(ListedWeightsPruner):
+    """Rank the structures of each weight and prune the lowest share of them.
+
+    Args:
+        name: of the pruner.
+        group_type: ``Rows``, ``Cols``, ``Channels`` (columns), ``Blocks`` or ``HiddenUnits``.
+        desired_sparsity: the share of structures to prune, rounded to whole ones.
+        weights: parameter names. For hidden units any weight of a recurrent layer names it.
+        group_dependency: ``Leader`` gives all weights the mask of the first.
+        kwargs: ``{block_shape: [rows, columns]}`` for blocks; ``{consumers: [names]}`` for hidden
+            units whose reader is not found by itself.
+        noise: the chance that a step ranks by chance-weighted norms.
+        group_size: prune a multiple of this many structures.
+        rounding_fn: ``math.floor`` or ``math.ceil``, or their names.
+        seed: of the noise.
+    """
+
+    norm: Norm = "L1"
+
+    def __init__(
+        self,
+        name: str,
+        group_type: str,
+        desired_sparsity: float,
+        weights: Sequence[str],
+        group_dependency: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+        noise: float = 0.0,
+        group_size: int = 1,
+        rounding_fn: Rounding = math.floor,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name, weights)
+        try:
+            check_group_type(group_type, extra=("HiddenUnits",))
+            self.units: HiddenUnits | None = None
+            self.structures: Structures | None = None
+            if group_type == "HiddenUnits":
+                self.units = HiddenUnits(self.params_names, (kwargs or {}).get("consumers"))
+            else:
+                self.structures = Structures(group_type, block_of(kwargs))
+        except DistillerError as error:
+            raise DistillerError(f"pruner '{name}': {error}") from error
+        if group_dependency not in (None, "Leader"):
+            raise DistillerError(
+                f"pruner '{name}': unknown group_dependency {group_dependency!r}; "
+                "choose Leader or leave it out"
+            )
+        self.group_type = group_type
+        self.desired_sparsity = desired_sparsity
+        self.group_dependency = group_dependency
+        self.group_size = group_size
+        self.round_up = _rounds_up(name, rounding_fn)
+        self.noise = noise
+        self.seed = seed
+        self._unit_masks: dict[str, Tensor] = {}
+        self._leader_keep: Tensor | None = None
+
+    def bind(self, model: nn.Module) -> None:
+        if self.units is not None:
+            self.units.bind(model)
+
+    def handles(self, param_name: str) -> bool:
+        return super().handles(param_name) or (
+            self.units is not None and param_name in self.units.affected
+        )
+
+    def fraction_to_prune(self, meta: Meta) -> float:
+        """The share of structures that this step prunes."""
+        return self.desired_sparsity
+
+    def target_sparsity(self, param_name: str, meta: Meta) -> float:
+        """The share of structures, not of weights."""
+        return self.fraction_to_prune(meta)
+
+    def scores(self, norms: Tensor, param_name: str, meta: Meta) -> Tensor:
+        """The rank of each structure, the lowest go first."""
+        if self.noise <= 0:
+            return norms
+        generator = _generator(f"{self.seed} {param_name} {meta['current_epoch']}")
+        if float(torch.rand((), generator=generator)) > self.noise:
+            return norms
+        return (norms * torch.randn(norms.shape, generator=generator).to(norms)).abs()
+
+    def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
+        fraction = self.fraction_to_prune(meta)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        dense = {name: zeros_mask_dict[name].dense(p) for name, p in parameters.items()}
+        if self.units is not None:
+            self._unit_masks = self.units.masks(
+                dense,
+                lambda norms, layer: self._keep(self.scores(norms, layer, meta), fraction),
+                self.norm,
+            )
+        elif self.group_dependency == "Leader":
+            leader = self.params_names[0]
+            self._leader_keep = self._structures_to_keep(dense[leader], leader, meta)
+
+    def _keep(self, scores: Tensor, fraction: float) -> Tensor:
+        count = structures_to_prune(scores.numel(), fraction, self.group_size, self.round_up)
+        return keep_largest(scores, count)
+
+    def _structures_to_keep(self, param: Tensor, param_name: str, meta: Meta) -> Tensor:
+        assert self.structures is not None
+        norms = self.structures.norms(param, self.norm, param_name)
+        return self._keep(self.scores(norms, param_name, meta), self.fraction_to_prune(meta))
+
+    def set_param_mask(
+        self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
+    ) -> None:
+        if not self.handles(param_name):
+            return
+        masker = zeros_mask_dict[param_name]
+        if self.units is not None:
+            mask = next((self._unit_masks[n] for n in masker.names if n in self._unit_masks), None)
+        else:
+            assert self.structures is not None
+            keep = self._leader_keep
+            if self.group_dependency is None or keep is None:
+                keep = self._structures_to_keep(param, param_name, meta)
+            mask = self.structures.expand(keep, param)
+        if mask is not None and not bool(mask.all()):
+            masker.mask = mask
+
+
+class L1RankedStructureParameterPruner(RankedStructureParameterPruner):
+    """Rank structures by their mean magnitude."""
+
+    norm = "L1"
+
+
+class L2RankedStructureParameterPruner(RankedStructureParameterPruner):
+    """Rank structures by their root mean square."""
+
+    norm = "L2"
+
+
+class RandomLevelStructureParameterPruner(RankedStructureParameterPruner):
+    """Prune structures by chance: the baseline that a ranking has to beat.
+
+    The order is drawn once from ``seed`` and the parameter's name, so a larger share only adds to
+    a smaller one, and a resumed run goes on with the same draw.
+    """
+
+    def scores(self, norms: Tensor, param_name: str, meta: Meta) -> Tensor:
+        return torch.rand(norms.shape, generator=_generator(f"{self.seed} {param_name}")).to(norms)
+
+
+class _Gradual:
+    """A ranked pruner whose share of structures rises on the AGP curve."""
+
+    agp_pr: AgpPruningRate
+
+    def fraction_to_prune(self, meta: Meta) -> float:
+        return self.agp_pr.target(meta)
+
+
+class L1RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the schedules
+    _Gradual, L1RankedStructureParameterPruner
+):
+    """`L1RankedStructureParameterPruner` on the AGP curve."""
+
+    def __init__(
+        self,
+        name: str,
+        initial_sparsity: float,
+        final_sparsity: float,
+        group_type: str,
+        weights: Sequence[str],
+        group_dependency: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, group_type, final_sparsity, weights, group_dependency, kwargs)
+        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
+
+
+class L2RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the schedules
+    _Gradual, L2RankedStructureParameterPruner
+):
+    """`L2RankedStructureParameterPruner` on the AGP curve."""
+
+    def __init__(
+        self,
+        name: str,
+        initial_sparsity: float,
+        final_sparsity: float,
+        group_type: str,
+        weights: Sequence[str],
+        group_dependency: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, group_type, final_sparsity, weights, group_dependency, kwargs)
+        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
+
+
+class NMSparsityPruner(ListedWeightsPruner):
+    """Keep the ``n`` largest of every ``m`` consecutive weights of a row, such as 2 of 4.
+
+    Mishra and others, "Accelerating Sparse Deep Neural Networks", 2021 (arXiv:2104.08378). A last
+    group shorter than ``m`` keeps its ``n`` largest too.
+    """
+
+    def __init__(self, name: str, weights: Sequence[str], n: int = 2, m: int = 4) -> None:
+        super().__init__(name, weights)
+        if not 0 < n < m:
+            raise DistillerError(f"pruner '{name}': n {n} must be at least 1 and below m {m}")
+        self.n, self.m = n, m
+
+    def target_sparsity(self, param_name: str, meta: Meta) -> float:
+        return 1.0 - self.n / self.m
+
+    def set_param_mask(
+        self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
+    ) -> None:
+        if self.handles(param_name):
+            zeros_mask_dict[param_name].mask = self.create_mask(param)
+
+    def create_mask(self, weight: Tensor) -> Tensor:
+        """The boolean mask of a weight; groups run along its last dimension."""
+        magnitudes = weight.detach().abs().reshape(-1, weight.shape[-1])
+        padded = torch.nn.functional.pad(magnitudes, (0, -weight.shape[-1] % self.m), value=-1.0)
+        groups = padded.reshape(-1, self.m)
+        order = groups.argsort(dim=1, descending=True, stable=True)
+        keep = torch.zeros_like(groups, dtype=torch.bool)
+        keep.scatter_(1, order[:, : self.n], True)
+        return keep.reshape(padded.shape)[:, : weight.shape[-1]].reshape(weight.shape).contiguous()
+
+
+def _generator(key: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(key.encode()))
+
+
+def _rounds_up(name: str, rounding_fn: Rounding) -> bool:
+    if rounding_fn in (math.floor, "floor"):
+        return False
+    if rounding_fn in (math.ceil, "ceil"):
+        return True
+    raise DistillerError(f"pruner '{name}': rounding_fn must be floor or ceil")
