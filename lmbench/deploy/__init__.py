@@ -1,0 +1,1 @@
+"""Trained models at work: loading them, the runtimes that execute them, and exporting them."""

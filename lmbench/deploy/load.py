@@ -1,0 +1,224 @@
+"""From a run's folder, or a file of weights, to a model that is ready to run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from lmbench.deploy.weights import GATES, RecurrentWeights
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, shared_names
+from lmbench.session import Run
+
+__all__ = ["METADATA", "Loaded", "load_file", "load_run"]
+
+_SIZES = ("ntoken", "emsize", "nhid", "nlayers")
+
+METADATA = "lmbench"
+"""Key of a safetensors file's metadata under which `export` keeps shape and vocabulary."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run, and the words it speaks."""
+
+    model: nn.Module
+    """In eval mode, on the device that was asked for; nothing of it asks for a gradient."""
+
+    vocabulary: list[str]
+    """Words in order of id; empty for a bare file of weights, which knows none."""
+
+    shape: Mapping[str, Any]
+    """As in a run's record: model, emsize, nhid, nlayers, dropout, tied, ntoken."""
+
+    title: str
+    """What to call it on screen: ``SESSION/003-train`` or a file's name."""
+
+    path: Path
+    """The folder of the checkpoint, or the file."""
+
+    @property
+    def plain(self) -> bool:
+        """Is it an ordinary float model, whose weights a runtime may take and lay out anew?
+
+        A model whose modules a quantizer has wrapped has to be run as it is.
+        """
+        return type(self.model) is RNNModel
+
+    @cached_property
+    def weights(self) -> RecurrentWeights:
+        """The tensors of a plain model."""
+        if not isinstance(self.model, RNNModel):
+            raise LmbenchError(
+                f"{self.title}: its modules are simulated quantization, so there are no plain "
+                "weights to take; use --runtime naive"
+            )
+        return RecurrentWeights.of(self.model)
+
+
+def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> Loaded:
+    """The model of a train, prune or quantize run.
+
+    Raises:
+        LmbenchError: the run has no such checkpoint yet, its kind has no model of its own, or a
+            file is damaged; names the run and what to do.
+    """
+    record = run.read()
+    folder = run.checkpoint(checkpoint)
+    if folder is None:
+        raise LmbenchError(_no_checkpoint(run, checkpoint))
+    build = _BUILDERS.get(record.kind)
+    if build is None:
+        raise LmbenchError(
+            f"run {run.ref} is of kind '{record.kind}', which makes no model: name a run of kind "
+            f"{', '.join(_BUILDERS)}"
+        )
+    model = _ready(build(folder, record.shape), device)
+    return Loaded(model, run.vocabulary(record), record.shape, run.ref, folder)
+
+
+def _no_checkpoint(run: Run, checkpoint: str) -> str:
+    other = "last" if checkpoint == "best" else "best"
+    line = f"run {run.ref} ({run.status()}) has no checkpoint '{checkpoint}' yet"
+    return f"{line}: use --checkpoint {other}" if run.checkpoint(other) else line
+
+
+def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
+    """The model in a ``.safetensors`` file, or in the ``model.safetensors`` of a folder.
+
+    The shape comes from the file's metadata where `export` wrote it, else from the tensors: an
+    LSTM and a GRU show by their number of gates. Only such an export knows its vocabulary.
+
+    Raises:
+        LmbenchError: no such file, damaged, or not a model of ours; names the file and tensor.
+    """
+    path = path / "model.safetensors" if path.is_dir() else path
+    tensors, metadata = _read(path)
+    about = _about(path, metadata)
+    shape = about.get("shape") or _shape_of(path, tensors)
+    vocabulary = about.get("vocabulary", [])
+    model = _ready(_float_model(path, tensors, shape), device)
+    if vocabulary and len(vocabulary) != shape["ntoken"]:
+        raise LmbenchError(
+            f"{path}: its vocabulary has {len(vocabulary):,} words, its tensors {shape['ntoken']:,}"
+        )
+    return Loaded(model, vocabulary, shape, path.name, path)
+
+
+def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _trained(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
+    path = folder / "model.safetensors"
+    return _float_model(path, _read(path)[0], shape)
+
+
+_BUILDERS: Mapping[str, Callable[[Path, Mapping[str, Any]], nn.Module]] = {
+    "train": _trained,
+    "prune": _trained,
+}
+
+
+def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
+    try:
+        kind, tied = str(shape["model"]), bool(shape["tied"])
+        ntoken, emsize, nhid, nlayers = (int(shape[k]) for k in _SIZES)
+        dropout = float(shape.get("dropout", 0.0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
+    expected = _expected(kind, ntoken, emsize, nhid, nlayers, tied=tied)
+    for name, size in expected.items():
+        if name not in tensors:
+            raise LmbenchError(f"{path}: tensor '{name}' is missing")
+        if tuple(tensors[name].shape) != size:
+            raise LmbenchError(
+                f"{path}: tensor '{name}' is {list(tensors[name].shape)}, but the model's shape "
+                f"says {list(size)}"
+            )
+    # The weights are about to be replaced: memory for them is not even touched.
+    with torch.device("meta"):
+        model = RNNModel(kind, ntoken, emsize, nhid, nlayers, dropout, tied)
+    given = {name: tensors[name].float() for name in expected}
+    given |= {alias: given[kept] for alias, kept in shared_names(model).items()}
+    model.load_state_dict(given, assign=True)
+    if tied:
+        # `assign` gives each name a parameter of its own.
+        model.decoder.weight = model.encoder.weight
+    return model
+
+
+def _expected(
+    kind: str, ntoken: int, emsize: int, nhid: int, nlayers: int, *, tied: bool
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor that a file must have, known before anything is built."""
+    if kind not in GATES:
+        raise LmbenchError(f"model type '{kind}': use one of {', '.join(GATES)}")
+    rows = GATES[kind] * nhid
+    names: dict[str, tuple[int, ...]] = {"encoder.weight": (ntoken, emsize)}
+    for i in range(nlayers):
+        names[f"rnn.weight_ih_l{i}"] = (rows, nhid if i else emsize)
+        names[f"rnn.weight_hh_l{i}"] = (rows, nhid)
+        names[f"rnn.bias_ih_l{i}"] = names[f"rnn.bias_hh_l{i}"] = (rows,)
+    if not tied:
+        names["decoder.weight"] = (ntoken, nhid)
+    names["decoder.bias"] = (ntoken,)
+    return names
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except FileNotFoundError:
+        raise LmbenchError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise LmbenchError(f"{path}: cannot be read as safetensors ({error})") from None
+
+
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        about = json.loads(metadata.get(METADATA, "{}"))
+    except ValueError as error:
+        raise LmbenchError(f"{path}: its metadata is damaged ({error})") from None
+    words = about.get("vocabulary", []) if isinstance(about, dict) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise LmbenchError(f"{path}: its metadata is damaged (no vocabulary can be read from it)")
+    return about
+
+
+def _shape_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    try:
+        ntoken, emsize = tensors["encoder.weight"].shape
+        rows, nhid = tensors["rnn.weight_hh_l0"].shape
+    except (KeyError, ValueError):
+        raise LmbenchError(
+            f"{path}: not a model of lmbench (it needs matrices 'encoder.weight' and "
+            "'rnn.weight_hh_l0')"
+        ) from None
+    kinds = [kind for kind, gates in GATES.items() if gates * nhid == rows]
+    if len(kinds) != 1:
+        reason = "tanh or relu cannot be told apart" if kinds else "no cell has that many gates"
+        raise LmbenchError(
+            f"{path}: what kind of cell it holds does not show from the tensors ({reason}); "
+            "name the run, or a file that `lmbench export` wrote"
+        )
+    decoder = tensors.get("decoder.weight")
+    return {
+        "model": kinds[0],
+        "emsize": emsize,
+        "nhid": nhid,
+        "nlayers": sum(name.startswith("rnn.weight_hh_l") for name in tensors),
+        "dropout": 0.0,
+        "tied": decoder is None,
+        "ntoken": ntoken,
+    }

@@ -1,0 +1,74 @@
+"""The runtimes by name: which there are, what each can run, and building one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.runtime import Accuracy, Runtime, Score, State
+from lmbench.errors import LmbenchError
+
+__all__ = [
+    "RUNTIMES",
+    "Accuracy",
+    "Runtime",
+    "RuntimeEntry",
+    "Score",
+    "State",
+    "build_runtime",
+    "supported",
+]
+
+
+@dataclass(frozen=True)
+class RuntimeEntry:
+    """A runtime's place in the registry; nothing is imported until `build` is called."""
+
+    name: str
+    about: str
+    """One line for help and tables."""
+
+    accuracy: Accuracy
+    build: Callable[[Loaded], Runtime]
+    refusal: Callable[[Loaded], str | None]
+    """Why this machine or model cannot use it, or None where it can."""
+
+
+def _any(loaded: Loaded) -> str | None:
+    return None
+
+
+def _naive(loaded: Loaded) -> Runtime:
+    from lmbench.deploy.naive import NaiveRuntime
+
+    return NaiveRuntime(loaded)
+
+
+RUNTIMES: Mapping[str, RuntimeEntry] = {
+    entry.name: entry
+    for entry in (
+        RuntimeEntry("naive", "torch's own nn.LSTM, the yardstick", "exact", _naive, _any),
+    )
+}
+
+
+def supported(loaded: Loaded) -> list[RuntimeEntry]:
+    """The runtimes that can run this model on this machine."""
+    return [entry for entry in RUNTIMES.values() if entry.refusal(loaded) is None]
+
+
+def build_runtime(name: str, loaded: Loaded) -> Runtime:
+    """The runtime of that name over this model.
+
+    Raises:
+        LmbenchError: no such runtime, or it cannot run this model here; says which can.
+    """
+    entry = RUNTIMES.get(name)
+    if entry is None:
+        raise LmbenchError(f"runtime '{name}': use one of {', '.join(RUNTIMES)} or auto")
+    reason = entry.refusal(loaded)
+    if reason:
+        can = ", ".join(e.name for e in supported(loaded))
+        raise LmbenchError(f"runtime '{name}' cannot run {loaded.title}: {reason}; use {can}")
+    return entry.build(loaded)

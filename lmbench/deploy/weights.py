@@ -1,0 +1,106 @@
+"""A recurrent language model as plain tensors, which every runtime is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmbench.model.rnn import RNNModel
+
+__all__ = ["GATES", "LayerWeights", "RecurrentWeights"]
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+"""Gates of each kind of cell: rows of a layer's weights are gates times hidden units."""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One recurrent layer. Gates lie in torch's order: i f g o for an LSTM, r z n for a GRU."""
+
+    w_ih: Tensor  # [G*H, in]
+    w_hh: Tensor  # [G*H, H]
+    b_ih: Tensor  # [G*H]
+    b_hh: Tensor  # [G*H]
+
+
+@dataclass(frozen=True)
+class RecurrentWeights:
+    """The tensors of an `RNNModel`; `decoder` is `encoder` itself where the weights are tied."""
+
+    kind: str
+    encoder: Tensor  # [V, E]
+    layers: tuple[LayerWeights, ...]
+    decoder: Tensor  # [V, H]
+    bias: Tensor  # [V]
+
+    @classmethod
+    def of(cls, model: RNNModel) -> RecurrentWeights:
+        """The model's own tensors, detached, not copied."""
+        state = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+        layers = tuple(
+            LayerWeights(
+                state[f"rnn.weight_ih_l{i}"],
+                state[f"rnn.weight_hh_l{i}"],
+                state[f"rnn.bias_ih_l{i}"],
+                state[f"rnn.bias_hh_l{i}"],
+            )
+            for i in range(model.nlayers)
+        )
+        encoder = state["encoder.weight"]
+        decoder = encoder if model.tied else state["decoder.weight"]
+        return cls(model.rnn_type, encoder, layers, decoder, state["decoder.bias"])
+
+    @property
+    def tied(self) -> bool:
+        return self.decoder is self.encoder
+
+    @property
+    def ntoken(self) -> int:
+        return self.encoder.shape[0]
+
+    @property
+    def emsize(self) -> int:
+        return self.encoder.shape[1]
+
+    @property
+    def nhid(self) -> int:
+        return self.decoder.shape[1]
+
+    @property
+    def nlayers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def parts(self) -> int:
+        """Tensors of state each layer carries: hidden and cell for an LSTM, else hidden alone."""
+        return 2 if self.kind == "LSTM" else 1
+
+    @property
+    def numel(self) -> int:
+        """Numbers in all, tied weights once."""
+        layers = sum(
+            t.numel()
+            for layer in self.layers
+            for t in (layer.w_ih, layer.w_hh, layer.b_ih, layer.b_hh)
+        )
+        decoder = 0 if self.tied else self.decoder.numel()
+        return self.encoder.numel() + decoder + self.bias.numel() + layers
+
+    def shape(self) -> dict[str, Any]:
+        """As a run's record describes it, but for the dropout, which running does not know."""
+        return {
+            "model": self.kind,
+            "emsize": self.emsize,
+            "nhid": self.nhid,
+            "nlayers": self.nlayers,
+            "tied": self.tied,
+            "ntoken": self.ntoken,
+        }
+
+    def zeros(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        """The state before a text: `parts` tensors [L, B, H]."""
+        shape = (self.nlayers, batch, self.nhid)
+        return tuple(torch.zeros(shape, device=device) for _ in range(self.parts))

@@ -1,0 +1,1 @@
+"""Text from a model: sampling word by word, and the neural cache."""
