@@ -21,6 +21,7 @@ _HOME = {
         "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy",
         "pruning": "create_mask_level_criterion create_mask_sensitivity_criterion "
         "create_mask_threshold_criterion mask_tensor",
+        "presets": "find_schedule load_preset preset_names preset_path preset_summary",
         "rates": "AgpPruningRate BaiduPruningRate",
         "regularization": "GroupLassoRegularizer L1Regularizer",
         "schedule": "Schedule check_parameters load_schedule parse_schedule schedule_from_dict",

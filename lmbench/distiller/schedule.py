@@ -159,7 +159,7 @@ class _Reader:
                 self.report([key], f"is not a section {did_you_mean(key, known)}")
         if data.get("version", 1) not in (1, "1", None):
             self.report(["version"], f"{data['version']!r} is not known; write version: 1")
-        components = {
+        components: dict[Kind, dict[str, Component]] = {
             kind: self._section(kind, data.get(section)) for kind, section in SECTIONS.items()
         }
         if len(components["quantizer"]) > 1:

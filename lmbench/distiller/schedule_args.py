@@ -286,8 +286,10 @@ LR_SCHEDULERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "CosineAnnealingWarmRestarts": (("T_0",), ("T_mult", "eta_min", "last_epoch")),
     "CyclicLR": (
         ("base_lr", "max_lr"),
-        ("step_size_up", "step_size_down", "mode", "gamma", "scale_mode", "cycle_momentum")
-        + ("base_momentum", "max_momentum", "last_epoch"),
+        tuple(
+            "step_size_up step_size_down mode gamma scale_mode cycle_momentum base_momentum "
+            "max_momentum last_epoch".split()
+        ),
     ),
     "ExponentialLR": (("gamma",), ("last_epoch",)),
     "LinearLR": ((), ("start_factor", "end_factor", "total_iters", "last_epoch")),
@@ -295,9 +297,10 @@ LR_SCHEDULERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "MultiStepMultiGammaLR": (("milestones", "gammas"), ("last_epoch",)),
     "OneCycleLR": (
         ("max_lr",),
-        ("total_steps", "epochs", "steps_per_epoch", "pct_start", "anneal_strategy")
-        + ("cycle_momentum", "base_momentum", "max_momentum", "div_factor")
-        + ("final_div_factor", "three_phase", "last_epoch"),
+        tuple(
+            "total_steps epochs steps_per_epoch pct_start anneal_strategy cycle_momentum "
+            "base_momentum max_momentum div_factor final_div_factor three_phase last_epoch".split()
+        ),
     ),
     "PolynomialLR": (("T_max", "power"), ("last_epoch",)),
     "ReduceLROnPlateau": (

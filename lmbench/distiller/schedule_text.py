@@ -58,7 +58,7 @@ def read_yaml(text: str | bytes, source: str) -> Any:
     if len(text) > LARGEST_FILE:
         raise ScheduleError(f"{prefix}: is larger than {LARGEST_FILE:,} bytes; is it a schedule?")
     try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(text, Loader=_Loader)
         _measure(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
