@@ -424,6 +424,11 @@ class GenerateConfig(MachineConfig):
     )
     outf: str | None = setting(None, "write the text to this file too", group=OUTPUT)
     checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+    runtime: str = setting(
+        "torch",
+        "what executes the model; auto takes the fastest here whose perplexity stays within 0.1%",
+        group=MACHINE,
+    )
     log_interval: int = setting(
         100, "words between two lines of progress", group=OUTPUT, ge=1, hidden=True
     )
