@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -140,13 +141,16 @@ class Sparsity(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneStep(Event):
-    """One tensor's mask was renewed; `target` and `reached` are sparsities in [0, 1]."""
+    """One tensor's mask was renewed; `target` and `reached` are sparsities in [0, 1].
+
+    `target` is None where a threshold, and no level, decides what is pruned.
+    """
 
     kind: ClassVar[str] = "prune_step"
     step: int
     epoch: int
     param: str
-    target: float
+    target: float | None
     reached: float
 
 
@@ -285,7 +289,12 @@ def event_line(event: Event) -> bytes:
     document: Row = {"v": EVENT_VERSION, "kind": event.kind}
     for name in _FIELDS[event.kind]:
         document[name] = _strict(getattr(event, name))
-    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
+        return json.dumps(document, allow_nan=False).encode() + b"\n"
 
 
 def _strict(value: Any) -> Any:
@@ -301,20 +310,20 @@ def _strict(value: Any) -> Any:
 def parse_event(line: bytes | str) -> Event | None:
     """The event of one line; None if the line is torn, damaged, or of a kind not known here."""
     try:
-        document = json.loads(line)
-    except ValueError:
+        document = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or document.get("v") != EVENT_VERSION:
         return None
     kind = document.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         return None
     known = _FIELDS[kind]
     values: Row = {}
     for name, value in document.items():
         if name not in known:
             continue
-        if value in _NON_FINITE and known[name].type in _NUMBERS:
+        if isinstance(value, str) and value in _NON_FINITE and known[name].type in _NUMBERS:
             value = float(value)
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
@@ -322,6 +331,10 @@ def parse_event(line: bytes | str) -> Event | None:
     except TypeError:
         return None
     return event if all(_fits(event, spec) for spec in known.values()) else None
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -337,21 +350,22 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _fits(event: Event, spec: dataclasses.Field[Any]) -> bool:
     value = getattr(event, spec.name)
-    return isinstance(value, _TYPES[str(spec.type)])
+    types = _TYPES[str(spec.type)]
+    if isinstance(value, bool):
+        return bool in types
+    if isinstance(value, tuple):
+        return tuple in types and all(isinstance(row, dict) for row in value)
+    return isinstance(value, types)
 
 
 class EventWriter:
-    """Appends events to a log; each is flushed as a whole line."""
+    """Appends events to a log; each is written as a whole line. One process writes a log."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO = path.open("ab", buffering=0)
-        self._mend_torn_line()
-
-    def _mend_torn_line(self) -> None:
-        """End a line that a killed writer tore off, so that the next one stands alone."""
-        if self.offset and not self.path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")
+        # A killed writer may have torn its last line off; the next one must stand alone.
+        self._torn = _ends_torn(path)
 
     @property
     def offset(self) -> int:
@@ -359,10 +373,28 @@ class EventWriter:
         return self.path.stat().st_size
 
     def write(self, event: Event) -> None:
-        self._file.write(event_line(event))
+        """Append an event.
+
+        Raises:
+            OSError: the disk is full. What was written of the line counts for nothing.
+        """
+        line = event_line(event)
+        rest = memoryview(b"\n" + line if self._torn else line)
+        self._torn = True
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._torn = False
 
     def close(self) -> None:
         self._file.close()
+
+
+def _ends_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return False
+        file.seek(-1, 2)
+        return file.read() != b"\n"
 
 
 class EventLog:
@@ -379,14 +411,16 @@ class EventLog:
         self.generation = 0
         self._offsets: list[int] = []
         self._position = 0
+        self._inode = 0
 
     def poll(self) -> list[Event]:
         """Read what is new; gives the events added since the last call (see `generation`)."""
         try:
             with self.path.open("rb") as file:
-                size = file.seek(0, 2)
-                if size < self._position:
+                stat = os.fstat(file.fileno())
+                if self._position and (stat.st_size < self._position or stat.st_ino != self._inode):
                     self._restart()
+                self._inode = stat.st_ino
                 file.seek(self._position)
                 data = file.read()
         except FileNotFoundError:
@@ -394,16 +428,15 @@ class EventLog:
                 self._restart()
             return []
         given_out = len(self.events)
-        for line in data.splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
+        # Whole lines only; what follows the last end of line is torn, or not yet written.
+        for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]:
             event = parse_event(line)
             if isinstance(event, RunResumed):
                 given_out = self._supersede(event.offset, given_out)
             if event is not None:
                 self.events.append(event)
                 self._offsets.append(self._position)
-            self._position += len(line)
+            self._position += len(line) + 1
         return self.events[given_out:]
 
     def _restart(self) -> None:

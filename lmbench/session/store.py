@@ -86,6 +86,7 @@ class RunRecord(_Record):
     reason: str = ""
     exit_code: int | None = None
     command: str = ""
+    cwd: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     corpus: Corpus | None = None
     shape: dict[str, Any] = Field(default_factory=dict)
@@ -132,6 +133,10 @@ class Run:
     def ref(self) -> str:
         """How the command line names it: ``SESSION/NNN-kind``."""
         return f"{self.session.name}/{self.path.name}"
+
+    @property
+    def home(self) -> Home:
+        return Home(self.session.path.parent.parent)
 
     @property
     def events_path(self) -> Path:
@@ -309,6 +314,7 @@ class Session:
                 config=changed_settings(config),
                 parent=parent.ref if isinstance(parent, Run) else parent,
                 command=command,
+                cwd=_current_folder(),
             )
             Run(staged).write(record)
             path = self.runs_path / f"{number:03d}-{kind}"
@@ -390,6 +396,13 @@ class Home:
             ids = ", ".join(str(r.id) for r in named)
             raise LmbenchError(f"'{what}' names several runs of session '{home.name}': {ids}")
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
+
+
+def _current_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
 
 
 def _name_or_none(run: Run) -> str | None:

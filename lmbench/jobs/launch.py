@@ -1,0 +1,258 @@
+"""Starting, following, pausing, stopping and resuming runs, from any process. No torch here.
+
+Nothing is held open between this process and the work: a run is started as a process of its own
+session, with no terminal, and from then on only its folder is looked at and written to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs.control import ask
+from lmbench.jobs.queue import queued_runs
+from lmbench.jobs.reasons import KILLED_BY_USER, last_log_lines
+from lmbench.jobs.supervisor import python
+from lmbench.session.events import Event, EventLog
+from lmbench.session.files import locked
+from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
+
+__all__ = ["Action", "Look", "follow", "queue", "request", "resume", "start", "why_lost"]
+
+Action = Literal["pause", "continue", "checkpoint", "stop", "kill"]
+
+# How long a dead worker's supervisor is given to write down what it saw.
+_WITNESS_S = 3.0
+_POLL_S = 0.1
+
+# Supervisors that this process started, kept so that each is reaped when it has ended.
+_started: dict[Run, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run as it stood at one moment, for those who follow it.
+
+    `events` are those since the last look. Where `restarted` is true, events of earlier looks no
+    longer count (the run resumed from an earlier checkpoint), and `events` holds all that do.
+    """
+
+    record: RunRecord
+    status: Status
+    events: tuple[Event, ...]
+    restarted: bool = False
+
+
+def start(run: Run, *, queue: bool = True) -> None:
+    """Have a ``queued`` run worked on by a process that outlives this one.
+
+    Args:
+        run: a run as `Session.new_run` makes it.
+        queue: wait for the device while another run computes on it. Foreground commands pass
+            False: their run begins at once, whatever else is running.
+
+    Raises:
+        LmbenchError: the process cannot be started.
+    """
+    _reap()
+    command = python("lmbench.jobs.supervisor", str(run.path))
+    if not queue:
+        command.append("--now")
+    try:
+        with run.log_path.open("ab") as log:
+            _started[run] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=run.home.path,
+                env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
+            )
+    except OSError as error:
+        raise LmbenchError(f"run {run.ref} cannot be started: {error}") from None
+
+
+def _reap() -> None:
+    for run, process in list(_started.items()):
+        if process.poll() is not None:
+            del _started[run]
+
+
+def follow(run: Run, *, interval: float = _POLL_S) -> Iterator[Look]:
+    """Look at a run until it has ended; each look comes with the new events, if any.
+
+    A look is given every `interval` seconds even where nothing is new. The last one shows the
+    end: its status is none of ``queued``, ``running``, ``paused``. Whoever stops iterating
+    changes nothing about the run.
+
+    Raises:
+        LmbenchError: the run's folder is gone or its record damaged.
+    """
+    log = EventLog(run.events_path)
+    generation = log.generation
+    while True:
+        record, status = _settled_status(run)
+        # Read after the status, so that the look which shows the end holds all events.
+        new = log.poll()
+        restarted = log.generation != generation
+        generation = log.generation
+        yield Look(record, status, tuple(log.events if restarted else new), restarted)
+        if status != "queued" and status not in LIVE:
+            return
+        time.sleep(interval)
+
+
+def _settled_status(run: Run) -> tuple[RunRecord, Status]:
+    """The record and status; a worker's death is waited out until its witness has written."""
+    deadline = time.monotonic() + _WITNESS_S
+    while True:
+        record = run.read()
+        if record.status == "queued":
+            record = _fail_if_unborn(run, record)
+        status = run.status(record)
+        if status != "lost" or record.status == "lost" or time.monotonic() > deadline:
+            return record, status
+        time.sleep(_POLL_S / 2)
+
+
+def _fail_if_unborn(run: Run, record: RunRecord) -> RunRecord:
+    """A queued run whose supervisor crashed at once will not begin: say so."""
+    process = _started.get(run)
+    if process is None or not process.poll():
+        return record
+    with locked(run.path / ".lock"):
+        record = run.read()
+        if record.status == "queued":
+            reason = f"its supervisor could not start: {last_log_lines(run, 1)}"
+            changes = {"status": "failed", "reason": reason, "ended": time.time()}
+            record = record.model_copy(update=changes)
+            run.write(record)
+    return record
+
+
+def request(run: Run, action: Action) -> None:
+    """Ask something of a run. All but ``kill`` take effect when the worker next looks.
+
+    ``stop`` takes a run that still waits out of the queue. ``kill`` ends the process with
+    SIGKILL, after making sure that it is the run's own, and loses what was not saved.
+
+    Raises:
+        LmbenchError: the run is in no state for it; says which state, and what to do.
+    """
+    if action == "stop" and _leave_queue(run):
+        return
+    record = run.read()
+    status = run.status(record)
+    if status not in LIVE:
+        raise LmbenchError(f"run {run.ref} is {status}: {_instead(action, status)}")
+    if action == "kill":
+        _kill(run, record)
+    elif action == "pause" and status == "paused":
+        raise LmbenchError(f"run {run.ref} is paused already")
+    else:
+        ask(run, action)
+
+
+def _instead(action: Action, status: Status) -> str:
+    if status == "queued":
+        return f"there is nothing to {action}; stop takes it out of the queue"
+    if action == "continue" and status in ("stopped", "failed", "lost"):
+        return "it has no process to continue; lmbench runs resume goes on from its checkpoint"
+    return f"there is no process to {action}"
+
+
+def _leave_queue(run: Run) -> bool:
+    with locked(run.path / ".lock"):
+        record = run.read()
+        if record.status != "queued":
+            return False
+        changes = {"status": "stopped", "reason": "stopped in the queue", "ended": time.time()}
+        run.write(record.model_copy(update=changes))
+    return True
+
+
+def _kill(run: Run, record: RunRecord) -> None:
+    if record.pid is None or not run.alive(record):
+        raise LmbenchError(f"run {run.ref} works on {record.host}: kill it there")
+    ask(run, "kill")
+    try:
+        if os.getpgid(record.pid) == record.pid:
+            # The worker leads a group of its own: its helpers go with it.
+            os.killpg(record.pid, signal.SIGKILL)
+        else:
+            os.kill(record.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # It ended by itself in this very moment.
+    except PermissionError:
+        raise LmbenchError(f"run {run.ref}: process {record.pid} is another user's") from None
+    while run.alive(record):
+        time.sleep(0.01)
+    with locked(run.path / ".lock"):
+        now = run.read()
+        if now.status in LIVE and now.pid == record.pid:
+            changes = {
+                "status": "stopped",
+                "reason": KILLED_BY_USER,
+                "ended": time.time(),
+                "pid": None,
+                "process_started": None,
+            }
+            run.write(now.model_copy(update=changes))
+
+
+def resume(run: Run, *, queue: bool = True) -> None:
+    """Go on with a run that was stopped, failed or lost, from its checkpoint ``last``.
+
+    A run that was left in the queue (its supervisor was killed, the machine restarted) is
+    started.
+
+    Raises:
+        LmbenchError: it is running, paused or finished.
+    """
+    with locked(run.path / ".lock"):
+        record = run.read()
+        status = run.status(record)
+        if status in LIVE:
+            raise LmbenchError(
+                f"run {run.ref} is {status}"
+                + (": lmbench runs continue lets it go on" if status == "paused" else "")
+            )
+        if status == "finished":
+            raise LmbenchError(f"run {run.ref} is finished: there is nothing to resume")
+        changes = {
+            "status": "queued",
+            "reason": "",
+            "ended": None,
+            "exit_code": None,
+            "pid": None,
+            "process_started": None,
+        }
+        run.write(record.model_copy(update=changes))
+    start(run, queue=queue)
+
+
+def why_lost(run: Run) -> str:
+    """Why a run is ``lost``, in one line: what is known of the process, then its last words."""
+    record = run.read()
+    if record.reason:
+        why = record.reason
+    elif record.started is not None and psutil.boot_time() > record.started:
+        why = "the machine was restarted"
+    else:
+        why = "its process is gone, and so is the one that watched it"
+    words = last_log_lines(run)
+    return f"{why}; last lines of its log: {words}" if words else why
+
+
+def queue(home: Home) -> list[Run]:
+    """The runs that wait for a device, in the order in which they will be worked on."""
+    return queued_runs(home)

@@ -1,0 +1,94 @@
+"""Which runs wait for which device. One run at a time computes on a device; the rest queue.
+
+A device is held through a lock file of the working folder, which the kernel frees on any death
+of its holder. The queue itself is nothing but the runs whose status is ``queued``. No torch here.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+from lmbench.config import Config
+from lmbench.errors import LmbenchError
+from lmbench.session.files import try_lock
+from lmbench.session.store import Home, Run
+
+__all__ = ["device_of", "queue_device", "queued_runs", "take_device"]
+
+
+def queue_device(config: Config) -> str:
+    """The device that these settings lead to, as far as it can be known without torch.
+
+    Where the guess is wrong (a GPU that this torch cannot use) two runs may share a device, which
+    costs time and nothing else.
+
+    Returns:
+        ``cpu``, ``mps`` or ``cuda:N``.
+    """
+    device = "cuda" if getattr(config, "cuda", False) else str(getattr(config, "device", "cpu"))
+    if device == "auto":
+        device = _best_device()
+    return "cuda:0" if device == "cuda" else device
+
+
+@cache
+def _best_device() -> str:
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return "mps"
+    return "cuda" if _has_nvidia_gpu() else "cpu"
+
+
+def _has_nvidia_gpu() -> bool:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    try:
+        if importlib.metadata.version("torch").endswith("+cpu"):
+            return False
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetCount() > 0
+    except pynvml.NVMLError:
+        return False
+
+
+def device_of(run: Run) -> str:
+    """The device that `run` waits for. Settings that cannot be read fail at once, on any."""
+    try:
+        return queue_device(run.config())
+    except LmbenchError:
+        return "cpu"
+
+
+def take_device(home: Home, device: str) -> int | None:
+    """Hold `device`: a descriptor to close when done, or None while another process holds it."""
+    home.sessions_path.mkdir(parents=True, exist_ok=True)
+    return try_lock(lock_path(home, device))
+
+
+def lock_path(home: Home, device: str) -> Path:
+    return home.sessions_path / f".device-{device.replace(':', '-')}.lock"
+
+
+def queued_runs(home: Home, device: str | None = None) -> list[Run]:
+    """The runs of all sessions that wait (for `device`, or for any), the oldest first.
+
+    Runs whose record cannot be read are passed over.
+    """
+    waiting: list[tuple[float, str, Run]] = []
+    for run in home.all_runs():
+        try:
+            record = run.read()
+        except LmbenchError:
+            continue
+        if record.status == "queued" and device in (None, device_of(run)):
+            waiting.append((record.created, run.ref, run))
+    return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]

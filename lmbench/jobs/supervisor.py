@@ -1,0 +1,150 @@
+"""Holds a device and works through its queue: ``python -m lmbench.jobs.supervisor RUN_DIR``.
+
+A small process (no torch) between the launcher and the workers. It takes the lock of the run's
+device, runs one worker after the other, each a fresh process, until no run waits for the device,
+and leaves. So a queue needs neither a UI nor a terminal, and a worker's death has a witness: the
+supervisor writes the exit code and the reason into the dead run's record and goes on.
+
+Where another supervisor holds the device this one leaves at once: a run is written as ``queued``
+*before* its supervisor looks at the lock, and the holder looks at the queue once more *after* it
+has let go, so one of the two sees the run. ``--now`` (foreground commands) works on the named run
+even while the device is busy.
+
+SIGTERM means: begin no further run. The live worker is a process of its own and is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs.control import asked
+from lmbench.jobs.queue import device_of, queued_runs, take_device
+from lmbench.jobs.reasons import KILLED_BY_USER, last_log_lines, why_ended
+from lmbench.session.files import locked
+from lmbench.session.store import LIVE, Run
+
+__all__ = ["main", "python"]
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules; never one of the current folder's."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lmbench.jobs.supervisor", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a queued run")
+    parser.add_argument("--now", action="store_true", help="do not wait for the device")
+    options = parser.parse_args(arguments)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    run = Run(options.run.resolve())
+    if run.path.is_dir():
+        Supervisor(run, device_of(run)).supervise(now=options.now)
+    return 0
+
+
+class Supervisor:
+    """One device's queue, from a first run on."""
+
+    def __init__(self, first: Run, device: str) -> None:
+        self._first = first
+        self._home = first.home
+        self._device = device
+        self._lock: int | None = None
+        self._leaving = False
+        # Runs whose end could not be written (a full disk): not tried again from here.
+        self._hopeless: set[Path] = set()
+
+    def supervise(self, *, now: bool) -> None:
+        signal.signal(signal.SIGTERM, self._leave)
+        held = self._take()
+        if now:
+            self._work(self._first)
+        while held and not self._leaving:
+            run = self._next()
+            if run is not None:
+                self._work(run)
+                continue
+            self._let_go()
+            # Something queued between the look and letting go found the device busy.
+            held = self._next() is not None and self._take()
+
+    def _leave(self, *_: object) -> None:
+        self._leaving = True
+
+    def _take(self) -> bool:
+        self._lock = take_device(self._home, self._device)
+        return self._lock is not None
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _next(self) -> Run | None:
+        waiting = queued_runs(self._home, self._device)
+        return next((run for run in waiting if run.path not in self._hopeless), None)
+
+    def _work(self, run: Run) -> None:
+        try:
+            began = time.time()
+            pid, code = self._run_worker(run)
+            conclude(run, pid, code, began)
+        except (OSError, LmbenchError) as error:
+            print(f"supervisor: {run.ref}: {error}", file=sys.stderr, flush=True)
+            self._hopeless.add(run.path)
+
+    def _run_worker(self, run: Run) -> tuple[int, int]:
+        """Run a worker to its end; its process number and exit code (minus a signal's number)."""
+        command = python("lmbench.jobs.worker", str(run.path))
+        inherited = ()
+        if self._lock is not None:
+            # The device stays taken while the worker lives, even if this process is killed.
+            command += ["--holds", str(self._lock)]
+            inherited = (self._lock,)
+        with run.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=inherited,
+            )
+        return process.pid, process.wait()
+
+
+def conclude(run: Run, pid: int, code: int, began: float) -> None:
+    """Write the end of a run whose worker, started at `began`, died without writing one."""
+    if code == 0 or not run.path.is_dir():
+        return
+    with locked(run.path / ".lock"):
+        record = run.read()
+        ours = record.status in LIVE and record.pid == pid
+        # Queued again after the worker had claimed it: someone resumed it meanwhile.
+        unclaimed = record.status == "queued" and (record.started or 0.0) < began
+        if not ours and not unclaimed:
+            return
+        ended = {"ended": time.time(), "exit_code": code, "pid": None, "process_started": None}
+        if unclaimed:
+            reason = f"the worker could not start ({why_ended(code)}): {last_log_lines(run, 1)}"
+            ended |= {"status": "failed", "reason": reason}
+        elif "kill" in asked(run):
+            ended |= {"status": "stopped", "reason": KILLED_BY_USER}
+        else:
+            ended |= {"status": "lost", "reason": why_ended(code)}
+        run.write(record.model_copy(update=ended))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The process that does a run's work: ``python -m lmbench.jobs.worker RUN_DIR``.
+
+It claims the queued run, calls the handler of the run's kind (`lmbench.jobs.kinds`), and writes
+how it ended. The first SIGTERM asks for a clean end, as ``lmbench runs stop`` does; a second one
+ends it at once, which loses nothing that was saved. SIGINT and SIGHUP are for the terminal's
+programs and mean nothing here.
+
+Started by `lmbench.jobs.supervisor`, which holds the device meanwhile and says what happened
+when this process dies without a word. The exit code is 0 whenever an end was written, however
+sad, so that any other code means such a death.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import faulthandler
+import importlib
+import importlib.metadata
+import io
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lmbench import __version__
+from lmbench.errors import LmbenchError
+from lmbench.jobs.job import Job
+from lmbench.session.events import EventWriter, Failed, Finished, RunResumed
+from lmbench.session.files import locked
+from lmbench.session.store import Run, RunRecord, Status, process_started
+
+__all__ = ["main"]
+
+_OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+class StopAtOnceError(BaseException):
+    """A second SIGTERM arrived."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lmbench.jobs.worker", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a queued run")
+    parser.add_argument("--holds", type=int, metavar="FD", help="inherited lock of the device")
+    options = parser.parse_args(arguments)
+    if options.holds is not None:
+        # Ours until we die, and no child's.
+        os.set_inheritable(options.holds, False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    faulthandler.enable()
+    return work(Run(options.run.resolve()))
+
+
+def work(run: Run) -> int:
+    """Claim the run, do its work, and write its end."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    claim = _claim(run)
+    if claim is None:
+        return 0
+    record, begun_before = claim
+    try:
+        # While the job is being set up, one SIGTERM is enough to end it.
+        signal.signal(signal.SIGTERM, _raise_stop)
+        job = _job(run, record, begun_before)
+    except Exception as error:
+        _fail(run, error)
+        return 0
+    except StopAtOnceError:
+        _end(run, "stopped", reason="stopped before it began to work")
+        return 0
+    signal.signal(signal.SIGTERM, _stopper(job))
+    try:
+        _handler(record.kind)(job)
+    except StopAtOnceError:
+        job.close()
+        _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
+    except Exception as error:
+        job.close()
+        _fail(run, error)
+    else:
+        _finish(job)
+    return 0
+
+
+def _claim(run: Run) -> tuple[RunRecord, bool] | None:
+    """Make a queued run ours, or None if it is not (or no longer) waiting.
+
+    Whoever wants the same run waits at its lock and finds it taken. The second value tells
+    whether the run had begun before.
+    """
+    if not run.path.is_dir():
+        return None
+    with locked(run.path / ".lock"):
+        record = run.read()
+        if record.status != "queued":
+            return None
+        begun_before = record.started is not None
+        # Wishes of an earlier attempt are past.
+        run.control_path.unlink(missing_ok=True)
+        record = record.model_copy(
+            update={
+                "status": "running",
+                "pid": os.getpid(),
+                "process_started": process_started(os.getpid()),
+                "host": platform.node(),
+                "started": time.time(),
+                "ended": None,
+                "reason": "",
+                "exit_code": None,
+                "versions": _versions(),
+            }
+        )
+        run.write(record)
+    return record, begun_before
+
+
+def _versions() -> dict[str, str]:
+    versions = {"lmbench": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
+    if record.cwd and Path(record.cwd).is_dir():
+        # Relative paths in the settings mean what they meant to the user who wrote them.
+        os.chdir(record.cwd)
+    resuming = begun_before and run.checkpoint("last") is not None
+    job = Job(run, record, run.config(), resuming=resuming)
+    if begun_before and not resuming:
+        job.emit(RunResumed(offset=0, step=0, epoch=0))
+    return job
+
+
+def _handler(kind: str) -> Any:
+    return importlib.import_module(f"lmbench.jobs.kinds.{kind}").work
+
+
+def _raise_stop(_signal: int, _frame: FrameType | None) -> None:
+    raise StopAtOnceError
+
+
+def _stopper(job: Job) -> Any:
+    def on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, _raise_stop)
+        job.stop()
+
+    return on_sigterm
+
+
+def _finish(job: Job) -> None:
+    # The end is short and must be written whole.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    status: Status = "stopped" if job.stopped else "finished"
+    job.add_results(seconds=round(job.seconds(), 3))
+    results = job.record.results
+    if not job.finished_logged:
+        job.emit(
+            Finished(
+                status=status,
+                seconds=job.seconds(),
+                test_loss=results.get("test_loss"),
+                test_ppl=results.get("test_ppl"),
+                results=results,
+            )
+        )
+    job.close()
+    _end(job.run, status, reason="stopped at the user's request" if job.stopped else "")
+
+
+def _fail(run: Run, error: Exception) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    trace = "".join(traceback.format_exception(error))
+    print(trace, file=sys.stderr, end="", flush=True)
+    reason = reason_in_words(error)
+    try:
+        writer = EventWriter(run.events_path)
+        writer.write(Failed(reason=reason, traceback=trace))
+        writer.close()
+    finally:
+        _end(run, "failed", reason=reason)
+
+
+def reason_in_words(error: BaseException) -> str:
+    """One line that says why, without needing torch's own exception classes."""
+    if isinstance(error, LmbenchError):
+        return error.message
+    words = " ".join(str(error).split())
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or any(w in words for w in _OUT_OF_MEMORY):
+        return f"out of memory: {words}" if words else "out of memory"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({words})"
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _end(run: Run, status: Status, *, reason: str) -> None:
+    run.update(status=status, ended=time.time(), reason=reason, pid=None, process_started=None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
