@@ -26,9 +26,7 @@ def batchify(
     if rows < 1:
         raise LmbenchError(f"{len(ids)} tokens do not fill a row of {batch_size}: lower it")
     columns = ids[: rows * batch_size].reshape(batch_size, rows)
-    # The ids travel in their small type and are widened where they are used.
-    host = torch.from_numpy(np.ascontiguousarray(columns.T))
-    return host.to(device).to(torch.int64)
+    return torch.from_numpy(columns.T.astype(np.int64, order="C")).to(device)
 
 
 def count_windows(rows: int, bptt: int) -> int:
