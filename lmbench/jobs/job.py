@@ -14,7 +14,8 @@ import time
 from typing import Any, Literal
 
 from lmbench.config import Config
-from lmbench.session.events import Event, EventWriter, Finished, StatusChanged, Warned
+from lmbench.session.eventlog import EventWriter
+from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
 __all__ = ["Job", "Wish"]

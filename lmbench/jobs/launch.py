@@ -21,7 +21,8 @@ from lmbench.jobs.control import ask
 from lmbench.jobs.queue import queued_runs
 from lmbench.jobs.reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.supervisor import python
-from lmbench.session.events import Event, EventLog
+from lmbench.session.eventlog import EventLog
+from lmbench.session.events import Event
 from lmbench.session.files import locked
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
 

@@ -33,11 +33,16 @@ from typing import Any
 from lmbench import __version__
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.session.events import EventWriter, Failed, Finished, RunResumed
+from lmbench.session.eventlog import EventWriter
+from lmbench.session.events import Failed, Finished, RunResumed
 from lmbench.session.files import locked
-from lmbench.session.store import Run, RunRecord, Status, process_started
+from lmbench.session.process import process_started
+from lmbench.session.store import Run, RunRecord, Status
 
 __all__ = ["main"]
+
+# What `exit_code` of a failed run says: that its input was refused, or anything else.
+_BAD_INPUT, _FAILED = 2, 1
 
 _OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 
@@ -191,13 +196,14 @@ def _fail(run: Run, error: Exception) -> None:
         writer.write(Failed(reason=reason, traceback=trace))
         writer.close()
     finally:
-        _end(run, "failed", reason=reason)
+        code = _BAD_INPUT if isinstance(error, LmbenchError) else _FAILED
+        _end(run, "failed", reason=reason, exit_code=code)
 
 
 def reason_in_words(error: BaseException) -> str:
     """One line that says why, without needing torch's own exception classes."""
     if isinstance(error, LmbenchError):
-        return error.message
+        return "; ".join(error.message.split("\n"))
     words = " ".join(str(error).split())
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or any(w in words for w in _OUT_OF_MEMORY):
@@ -207,8 +213,15 @@ def reason_in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _end(run: Run, status: Status, *, reason: str) -> None:
-    run.update(status=status, ended=time.time(), reason=reason, pid=None, process_started=None)
+def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0) -> None:
+    run.update(
+        status=status,
+        ended=time.time(),
+        reason=reason,
+        exit_code=exit_code,
+        pid=None,
+        process_started=None,
+    )
 
 
 if __name__ == "__main__":

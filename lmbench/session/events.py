@@ -1,12 +1,8 @@
-"""What happens in a run, as typed events, and the append-only log that holds them.
+"""What happens in a run, as typed events, and the lines that hold them.
 
 One event is one line of strict JSON: ``{"v": 1, "kind": "step", "t": 1763…, …}``. A reader skips
 kinds that it does not know, lines that it cannot read and a last line that is torn off, so a log
 is never fatal. Numbers that JSON has no word for are written as ``"nan"``, ``"inf"``, ``"-inf"``.
-
-The log only ever grows. When a run resumes from a checkpoint, what it had logged after that
-checkpoint no longer counts: a `RunResumed` event names the offset from which earlier lines are
-superseded, and `EventLog` leaves those out.
 """
 
 from __future__ import annotations
@@ -14,12 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
-from bisect import bisect_left
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "EVENT_VERSION",
@@ -27,8 +20,6 @@ __all__ = [
     "Checkpoint",
     "Epoch",
     "Event",
-    "EventLog",
-    "EventWriter",
     "Failed",
     "Finished",
     "Progress",
@@ -44,6 +35,7 @@ __all__ = [
     "Step",
     "Try",
     "Warned",
+    "event_line",
     "parse_event",
 ]
 
@@ -356,100 +348,3 @@ def _fits(event: Event, spec: dataclasses.Field[Any]) -> bool:
     if isinstance(value, tuple):
         return tuple in types and all(isinstance(row, dict) for row in value)
     return isinstance(value, types)
-
-
-class EventWriter:
-    """Appends events to a log; each is written as a whole line. One process writes a log."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: BinaryIO = path.open("ab", buffering=0)
-        # A killed writer may have torn its last line off; the next one must stand alone.
-        self._torn = _ends_torn(path)
-
-    @property
-    def offset(self) -> int:
-        """Bytes in the log: where the next event will stand."""
-        return self.path.stat().st_size
-
-    def write(self, event: Event) -> None:
-        """Append an event.
-
-        Raises:
-            OSError: the disk is full. What was written of the line counts for nothing.
-        """
-        line = event_line(event)
-        rest = memoryview(b"\n" + line if self._torn else line)
-        self._torn = True
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._torn = False
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _ends_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return False
-        file.seek(-1, 2)
-        return file.read() != b"\n"
-
-
-class EventLog:
-    """The events of a log that count, kept up to date by `poll`.
-
-    `generation` rises whenever events that were already given out stopped counting (the run
-    resumed from an earlier checkpoint, or the file was replaced): a consumer that keeps something
-    derived starts over from `events` then.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.events: list[Event] = []
-        self.generation = 0
-        self._offsets: list[int] = []
-        self._position = 0
-        self._inode = 0
-
-    def poll(self) -> list[Event]:
-        """Read what is new; gives the events added since the last call (see `generation`)."""
-        try:
-            with self.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                if self._position and (stat.st_size < self._position or stat.st_ino != self._inode):
-                    self._restart()
-                self._inode = stat.st_ino
-                file.seek(self._position)
-                data = file.read()
-        except FileNotFoundError:
-            if self._position:
-                self._restart()
-            return []
-        given_out = len(self.events)
-        # Whole lines only; what follows the last end of line is torn, or not yet written.
-        for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]:
-            event = parse_event(line)
-            if isinstance(event, RunResumed):
-                given_out = self._supersede(event.offset, given_out)
-            if event is not None:
-                self.events.append(event)
-                self._offsets.append(self._position)
-            self._position += len(line) + 1
-        return self.events[given_out:]
-
-    def _restart(self) -> None:
-        self.events.clear()
-        self._offsets.clear()
-        self._position = 0
-        self.generation += 1
-
-    def _supersede(self, offset: int, given_out: int) -> int:
-        """Drop the events at or after `offset`; how many of those given out before still count."""
-        keep = bisect_left(self._offsets, offset)
-        del self.events[keep:]
-        del self._offsets[keep:]
-        if keep < given_out:
-            self.generation += 1
-        return min(keep, given_out)

@@ -13,14 +13,16 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock; a lock there is the exclusive creation of a file
+except ImportError:  # Windows: there two processes that write one record at once may lose a change
     fcntl = None
 
 from lmbench.errors import LmbenchError
 
 __all__ = [
+    "fresh_folder",
     "fsync_folder",
     "locked",
+    "parse_json",
     "read_json",
     "settled",
     "swap_in",
@@ -64,7 +66,12 @@ def write_json(path: Path, document: Any) -> None:
         ValueError: for a number that JSON has no word for (NaN, infinity).
     """
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, text.encode() + b"\n")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
+        data = json.dumps(document, indent=2, allow_nan=False).encode()
+    write_atomic(path, data + b"\n")
 
 
 def read_json(path: Path, *, version: int) -> dict[str, Any]:
@@ -74,10 +81,19 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
         LmbenchError: the file is missing, damaged, or of a newer version.
     """
     try:
-        document = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise LmbenchError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise LmbenchError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_json(data, path, version=version)
+
+
+def parse_json(data: bytes, path: Path | str, *, version: int) -> dict[str, Any]:
+    """What `read_json` gives for a file `path` that holds `data`."""
+    try:
+        document = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise LmbenchError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(document, dict):
         raise LmbenchError(f"{path}: holds no JSON object")
@@ -90,6 +106,10 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
             f"{version}); upgrade lmbench to open it"
         )
     return document
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
 
 
 @contextmanager
@@ -116,16 +136,29 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
-def swap_in(fresh: Path, final: Path) -> None:
-    """Put the complete folder `fresh` in the place of `final`, so that no death loses both.
+def fresh_folder(final: Path) -> Path:
+    """An empty folder beside `final` to write its successor in, for `swap_in`.
 
-    `fresh` must be ``final`` with ``.new`` added, all its files written and synced. Dying between
-    the two renames leaves ``.new`` and ``.old`` and no `final`, which `settled` understands.
+    First ends a swap that a death interrupted, so that from here on `final` is the whole one and
+    what stands beside it is not.
+    """
+    whole = settled(final)
+    if whole is not None and whole != final:
+        whole.rename(final)
+    fresh = final.with_name(final.name + ".new")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.mkdir()
+    return fresh
+
+
+def swap_in(fresh: Path, final: Path) -> None:
+    """Put the complete `fresh_folder` in the place of `final`, so that no death loses both.
+
+    All files in `fresh` must be written and synced. Dying between the two renames leaves
+    ``.new`` and ``.old`` and no `final`, which `settled` understands.
     """
     old = final.with_name(final.name + ".old")
-    if not final.exists() and old.exists():
-        # Left by such a death; `fresh` is newer than both.
-        old.rename(final)
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
@@ -140,9 +173,9 @@ def settled(final: Path) -> Path | None:
     """The complete folder that `swap_in` left for `final`, or None where there is none yet."""
     if final.is_dir():
         return final
-    for suffix in (".new", ".old"):
-        # Only where `final` had been moved away is its `.new` sure to be complete.
-        candidate = final.with_name(final.name + suffix)
-        if final.with_name(final.name + ".old").is_dir() and candidate.is_dir():
-            return candidate
-    return None
+    old = final.with_name(final.name + ".old")
+    if not old.is_dir():
+        return None
+    # `final` had been moved away, which is done only when its successor is complete.
+    fresh = final.with_name(final.name + ".new")
+    return fresh if fresh.is_dir() else old

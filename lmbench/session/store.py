@@ -11,22 +11,30 @@ import os
 import platform
 import re
 import secrets
-import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
+from lmbench.session.process import process_started, same_start
+from lmbench.session.records import (
+    FORMAT_VERSION,
+    LIVE,
+    Corpus,
+    RunRecord,
+    SessionRecord,
+    Status,
+)
 
 __all__ = [
+    "DEFAULT_SESSION",
     "FORMAT_VERSION",
+    "LIVE",
     "Corpus",
     "Home",
     "Run",
@@ -34,84 +42,13 @@ __all__ = [
     "Session",
     "SessionRecord",
     "Status",
-    "process_started",
+    "check_session_name",
 ]
 
-FORMAT_VERSION = 1
 DEFAULT_SESSION = "default"
-
-Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-LIVE: frozenset[Status] = frozenset({"running", "paused"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
-# A start time read twice can differ by a clock tick.
-_SAME_START_S = 1.0
-
-
-class _Record(BaseModel):
-    """Readers of version 1 keep fields that a later minor version added."""
-
-    model_config = ConfigDict(extra="allow")
-    version: int = FORMAT_VERSION
-
-
-class Corpus(BaseModel):
-    """The text that a run's model reads: which, and the hash of its content."""
-
-    model_config = ConfigDict(extra="allow")
-    name: str
-    fingerprint: str
-    origin: str = ""
-    ntokens: int = 0
-
-
-class RunRecord(_Record):
-    """``run.json``. Times are seconds since the epoch; `config` holds what differs from default."""
-
-    id: int
-    name: str
-    kind: Kind
-    config: dict[str, Any] = Field(default_factory=dict)
-    parent: str | None = None
-    status: Status = "queued"
-    created: float = Field(default_factory=time.time)
-    started: float | None = None
-    ended: float | None = None
-    pid: int | None = None
-    process_started: float | None = None
-    host: str = Field(default_factory=platform.node)
-    device: str = ""
-    reason: str = ""
-    exit_code: int | None = None
-    command: str = ""
-    cwd: str = ""
-    versions: dict[str, str] = Field(default_factory=dict)
-    corpus: Corpus | None = None
-    shape: dict[str, Any] = Field(default_factory=dict)
-    results: dict[str, Any] = Field(default_factory=dict)
-
-
-class SessionRecord(_Record):
-    """``session.json``: what a session is called and how the workbench was left."""
-
-    name: str
-    created: float = Field(default_factory=time.time)
-    notes: str = ""
-    corpus: Corpus | None = None
-    workbench: dict[str, Any] = Field(default_factory=dict)
-
-
-def process_started(pid: int) -> float | None:
-    """When the process `pid` began, or None where there is no such (or only a dead) process."""
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return process.create_time()
-    except psutil.Error:
-        return None
 
 
 @dataclass(frozen=True)
@@ -205,11 +142,13 @@ class Run:
         if record.pid is None or record.process_started is None:
             return False
         started = process_started(record.pid)
-        return started is not None and abs(started - record.process_started) < _SAME_START_S
+        return started is not None and same_start(started, record.process_started)
 
-    def bytes_on_disk(self) -> int:
-        """Size of the model's own files (see `results['bytes']` for the size that is reported)."""
-        return sum(f.stat().st_size for f in self.path.rglob("*.safetensors") if f.is_file())
+    def model_bytes(self) -> int | None:
+        """Bytes of the weights' file, of the best checkpoint if there is one."""
+        folder = self.checkpoint("best") or self.checkpoint("last")
+        path = folder and folder / "model.safetensors"
+        return path.stat().st_size if path and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -426,12 +365,3 @@ def _first_problem(path: Path, error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{path}: field '{where}': {first['msg'].lower()}"
-
-
-def delete_run(run: Run) -> None:
-    """Remove a run's folder for good; the caller has asked. A live run is refused."""
-    if run.status() in LIVE:
-        raise LmbenchError(f"run {run.ref} is {run.status()}; stop it before you delete it")
-    doomed = run.path.with_name(f".deleted-{secrets.token_hex(4)}")
-    run.path.rename(doomed)
-    shutil.rmtree(doomed)

@@ -1,0 +1,80 @@
+"""What ``run.json`` and ``session.json`` hold."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lmbench.config import Kind
+
+__all__ = [
+    "FORMAT_VERSION",
+    "LIVE",
+    "STATUSES",
+    "Corpus",
+    "RunRecord",
+    "SessionRecord",
+    "Status",
+]
+
+FORMAT_VERSION = 1
+
+Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+LIVE: frozenset[Status] = frozenset({"running", "paused"})
+
+
+class _Record(BaseModel):
+    """Readers of version 1 keep fields that a later minor version added."""
+
+    model_config = ConfigDict(extra="allow")
+    version: int = FORMAT_VERSION
+
+
+class Corpus(BaseModel):
+    """The text that a run's model reads: which, and the hash of its content."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    fingerprint: str
+    origin: str = ""
+    ntokens: int = 0
+
+
+class RunRecord(_Record):
+    """``run.json``. Times are seconds since the epoch; `config` holds what differs from default."""
+
+    id: int
+    name: str
+    kind: Kind
+    config: dict[str, Any] = Field(default_factory=dict)
+    parent: str | None = None
+    status: Status = "queued"
+    created: float = Field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+    pid: int | None = None
+    process_started: float | None = None
+    host: str = Field(default_factory=platform.node)
+    device: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    command: str = ""
+    cwd: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    corpus: Corpus | None = None
+    shape: dict[str, Any] = Field(default_factory=dict)
+    results: dict[str, Any] = Field(default_factory=dict)
+
+
+class SessionRecord(_Record):
+    """``session.json``: what a session is called and how the workbench was left."""
+
+    name: str
+    created: float = Field(default_factory=time.time)
+    notes: str = ""
+    corpus: Corpus | None = None
+    workbench: dict[str, Any] = Field(default_factory=dict)
