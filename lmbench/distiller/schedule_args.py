@@ -286,9 +286,16 @@ LR_SCHEDULERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "CosineAnnealingWarmRestarts": (("T_0",), ("T_mult", "eta_min", "last_epoch")),
     "CyclicLR": (
         ("base_lr", "max_lr"),
-        tuple(
-            "step_size_up step_size_down mode gamma scale_mode cycle_momentum base_momentum "
-            "max_momentum last_epoch".split()
+        (
+            "step_size_up",
+            "step_size_down",
+            "mode",
+            "gamma",
+            "scale_mode",
+            "cycle_momentum",
+            "base_momentum",
+            "max_momentum",
+            "last_epoch",
         ),
     ),
     "ExponentialLR": (("gamma",), ("last_epoch",)),
@@ -297,9 +304,19 @@ LR_SCHEDULERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "MultiStepMultiGammaLR": (("milestones", "gammas"), ("last_epoch",)),
     "OneCycleLR": (
         ("max_lr",),
-        tuple(
-            "total_steps epochs steps_per_epoch pct_start anneal_strategy cycle_momentum "
-            "base_momentum max_momentum div_factor final_div_factor three_phase last_epoch".split()
+        (
+            "total_steps",
+            "epochs",
+            "steps_per_epoch",
+            "pct_start",
+            "anneal_strategy",
+            "cycle_momentum",
+            "base_momentum",
+            "max_momentum",
+            "div_factor",
+            "final_div_factor",
+            "three_phase",
+            "last_epoch",
         ),
     ),
     "PolynomialLR": (("T_max", "power"), ("last_epoch",)),

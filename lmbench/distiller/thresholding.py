@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .errors import DistillerError
 from .pruning.criteria import create_mask_threshold_criterion
-from .pruning.structures import Structures, check_group_type
-
-CRITERIA = ("Mean_Abs", "Max", "L1")
+from .pruning.structures import Structures
 
 
 def threshold_mask(weights: Tensor, threshold: float) -> Tensor:
@@ -25,23 +22,9 @@ def group_threshold_binary_map(
         param: a matrix.
         group_type: ``Rows``, ``Cols`` or ``Channels`` (the same as columns).
         threshold: what a structure must exceed to stay.
-        threshold_criteria: ``Mean_Abs`` (mean magnitude), ``Max`` (largest) or ``L1`` (sum).
+        threshold_criteria: ``Mean_Abs``, ``Max`` or ``L1``; see `Structures.sizes`.
     """
-    check_group_type(group_type)
-    if threshold_criteria not in CRITERIA:
-        raise DistillerError(
-            f"unknown threshold_criteria {threshold_criteria!r}; choose {', '.join(CRITERIA)}"
-        )
-    if group_type == "Blocks":
-        raise DistillerError("group_type Blocks takes no threshold; choose Rows or Cols")
-    structures = Structures(group_type)
-    if threshold_criteria == "Max":
-        sizes = structures.norms(param, "Max")
-    elif threshold_criteria == "Mean_Abs":
-        sizes = structures.norms(param, "L1")
-    else:
-        sizes = structures.matrix(param).abs().sum(1 if group_type == "Rows" else 0)
-    return sizes > threshold
+    return Structures(group_type).sizes(param, threshold_criteria) > threshold
 
 
 def group_threshold_mask(

@@ -21,7 +21,7 @@ Rounding = Callable[[float], int] | str
 
 
 class StructureParameterPruner(ParameterPruner):
-    """Prune rows or columns whose mean (or largest) magnitude is at most a threshold.
+    """Prune rows or columns whose size is at most a threshold; see `Structures.sizes`.
 
     Args:
         name: of the pruner.
@@ -62,8 +62,7 @@ class StructureParameterPruner(ParameterPruner):
             return
         threshold, group_type = self.reg_regims[param_name]
         structures = Structures(group_type)
-        norm: Norm = "Max" if self.threshold_criteria == "Max" else "L1"
-        keep = structures.norms(param, norm, param_name) > threshold
+        keep = structures.sizes(param, self.threshold_criteria, param_name) > threshold
         zeros_mask_dict[param_name].mask = structures.expand(keep, param)
 
 

@@ -15,6 +15,7 @@ from ..errors import DistillerError
 
 Norm = Literal["L1", "L2", "Max"]
 GROUP_TYPES = ("Rows", "Cols", "Channels", "Blocks")
+CRITERIA = ("Mean_Abs", "Max", "L1")
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 
 
@@ -64,6 +65,29 @@ class Structures:
         if norm == "L1":
             return blocks.sum(1) / size
         return (blocks.square().sum(1) / size).sqrt()
+
+    def sizes(self, weight: Tensor, criteria: str, name: str = "weight") -> Tensor:
+        """What a threshold is compared to, for each row or column; shape (structures).
+
+        ``Max`` is the largest magnitude and ``L1`` the sum. ``Mean_Abs`` is the sum by the number
+        of structures, as the original has it: for a square matrix that is the mean magnitude, for
+        others thresholds tuned with the original keep their meaning.
+
+        Raises:
+            DistillerError: for another criterion, and for blocks.
+        """
+        if criteria not in CRITERIA:
+            raise DistillerError(
+                f"unknown threshold_criteria {criteria!r}; choose {', '.join(CRITERIA)}"
+            )
+        if self.group_type == "Blocks":
+            raise DistillerError("group_type Blocks takes no threshold; choose Rows or Cols")
+        magnitudes = self.matrix(weight, name).abs()
+        dim = 1 if self.group_type == "Rows" else 0
+        if criteria == "Max":
+            return magnitudes.amax(dim)
+        sums = magnitudes.sum(dim)
+        return sums / sums.numel() if criteria == "Mean_Abs" else sums
 
     @staticmethod
     def _edges(length: int, block: int) -> Tensor:
