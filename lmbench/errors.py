@@ -8,12 +8,14 @@ __all__ = ["LmbenchError"]
 class LmbenchError(Exception):
     """Bad input, told in one line that names what is wrong, where, and what to do.
 
+    Where several things are wrong at once (the mistakes of a schedule), each is a line of its own.
+
     The command line prints the line on stderr and exits with code 2; the workbench shows it as a
     dialog. Anything that is a defect of ours is raised as some other exception.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(" ".join(line.split()) for line in lines))
 
     @property
     def message(self) -> str:

@@ -49,5 +49,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _refuse(message: str) -> int:
-    print(f"lmbench: {message}", file=sys.stderr)
+    for line in message.split("\n"):
+        print(f"lmbench: {line}", file=sys.stderr)
     return BAD_INPUT

@@ -50,9 +50,10 @@ def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    extra = field.json_schema_extra
-    extra = extra if isinstance(extra, dict) else {}
-    spellings = (flag_of(name), *extra.get("flags", ()))  # pyright: ignore[reportGeneralTypeIssues]
+    extra: dict[str, Any] = (
+        dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
+    )
+    spellings = (flag_of(name), *extra.get("flags", ()))
     parameter = Parameter(
         name=spellings,
         help=_help(field, str(extra.get("unit", ""))),

@@ -1,0 +1,156 @@
+"""Following a run in the foreground: its progress, Ctrl-C, its end."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.progress import Progress as Bar
+from rich.progress import TaskID
+
+from lmbench.cli.common import print_json, stderr
+from lmbench.cli.progress import run_progress
+from lmbench.jobs import launch
+from lmbench.report.tables import run_document
+from lmbench.session import Run
+from lmbench.session.events import Epoch, Event, Progress, RunStarted, Step, Warned
+
+__all__ = ["command_line", "work_through"]
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def command_line() -> str:
+    """The command as the user could type it again."""
+    return shlex.join(["lmbench", *sys.argv[1:]])
+
+
+def work_through(run: Run, *, json: bool) -> int:
+    """Follow `run` to its end and print its document (or, without a terminal, its log).
+
+    Ctrl-C asks the worker to stop cleanly, a second one kills it.
+
+    Returns:
+        The command's exit code: 0 finished, 1 failed, 2 refused its input, 130 interrupted.
+    """
+    with _on_interrupt(run) as pressed:
+        _follow(run, echo=not json)
+    record = run.read()
+    status = run.status(record)
+    if json:
+        print_json(run_document(run))
+    if status in ("failed", "lost"):
+        reason = record.reason if status == "failed" else launch.why_lost(run)
+        stderr().print(f"lmbench: {run.ref}: {reason}", soft_wrap=True, markup=False)
+        return BAD_INPUT if record.exit_code == BAD_INPUT else 1
+    return INTERRUPTED if pressed else 0
+
+
+@contextmanager
+def _on_interrupt(run: Run) -> Iterator[list[int]]:
+    """While inside, Ctrl-C means the run; gives the list of presses."""
+    pressed: list[int] = []
+
+    def on_sigint(signum: int, _frame: FrameType | None) -> None:
+        pressed.append(signum)
+        if len(pressed) == 1:
+            launch.request(run, "stop")
+            stderr().print(
+                "stopping: finishing the step, saving, scoring the test set "
+                "(Ctrl-C again stops at once)",
+            )
+        else:
+            launch.request(run, "kill")
+
+    before = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _follow(run: Run, *, echo: bool) -> None:
+    """Show the run at work: its log on a pipe; on a terminal a bar, and the log between."""
+    log = _LogTail(run)
+    with run_progress() as bar:
+        view = _View(bar, run)
+        for look in launch.follow(run):
+            view.waits(look.status == "queued", look.status == "paused")
+            for event in look.events:
+                view.take(event)
+            if not echo:
+                continue
+            for line in log.lines():
+                if not sys.stdout.isatty():
+                    print(line, flush=True)
+                elif not line.startswith("| epoch "):
+                    bar.print(line, markup=False, highlight=False)
+
+
+class _LogTail:
+    """The lines that a run's log gained since this command began."""
+
+    def __init__(self, run: Run) -> None:
+        self._path = run.log_path
+        self._position = self._path.stat().st_size if self._path.exists() else 0
+        self._part = b""
+
+    def lines(self) -> list[str]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self._position += len(data)
+        *whole, self._part = (self._part + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in whole]
+
+
+class _View:
+    """One bar that shows where a run is."""
+
+    def __init__(self, bar: Bar, run: Run) -> None:
+        self._bar = bar
+        self._name = run.path.name
+        self._task: TaskID = bar.add_task(self._name, total=None)
+        self._valid = ""
+        self._epochs = 0
+
+    def waits(self, queued: bool, paused: bool) -> None:
+        """Say why nothing moves."""
+        if queued or paused:
+            state = "waits for the device" if queued else "is paused"
+            self._bar.update(self._task, description=f"{self._name} {state}")
+
+    def take(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._epochs = event.epochs
+                if event.total_steps:
+                    self._bar.update(self._task, total=event.total_steps)
+            case Step():
+                self._bar.update(
+                    self._task,
+                    completed=event.step,
+                    description=(
+                        f"{self._name} epoch {event.epoch}/{self._epochs} loss {event.loss:.3f} "
+                        f"ppl {event.ppl:.1f}{self._valid} {event.tokens_per_s:,.0f} tok/s"
+                    ),
+                )
+            case Epoch():
+                self._valid = f" valid {event.valid_ppl:.1f}"
+            case Progress():
+                self._bar.update(
+                    self._task,
+                    completed=event.done,
+                    total=event.total,
+                    description=f"{self._name} {event.what}",
+                )
+            case Warned():
+                self._bar.print(f"warning: {event.message}", markup=False)

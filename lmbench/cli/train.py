@@ -1,0 +1,177 @@
+"""``lmbench train`` and ``lmbench prune``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lmbench.cli.common import Json, SessionName, console, print_json, stderr
+from lmbench.cli.flags import configured
+from lmbench.cli.foreground import command_line, work_through
+from lmbench.cli.progress import corpus_progress
+from lmbench.config import PruneConfig, TrainConfig, changed_settings, validate
+from lmbench.corpus import check_enough, open_corpus
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.jobs.schedules import attach_schedule, check_schedule
+from lmbench.report.tables import run_document
+from lmbench.session import Home, Run
+
+__all__ = ["prune", "train"]
+
+Name = Annotated[str | None, Parameter(help="what the run is called in tables and plots")]
+Detach = Annotated[
+    bool,
+    Parameter(negative="", help="leave it running in the background, or queued there"),
+]
+
+
+@configured(TrainConfig)
+def train(
+    config: TrainConfig,
+    *,
+    save: Annotated[
+        Path | None, Parameter(help="copy the scored checkpoint's weights here (safetensors)")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        Parameter(help="go on exactly from this run's last checkpoint, with its settings"),
+    ] = None,
+    summary: Annotated[
+        str | None,
+        Parameter(help="print a table of the untrained model and stop: sparsity, model, …"),
+    ] = None,
+    onnx_export: Annotated[
+        Path | None, Parameter(help="write the trained model as ONNX, checked against torch")
+    ] = None,
+    name: Name = None,
+    session: SessionName = "default",
+    detach: Detach = False,
+    json: Json = False,
+) -> int:
+    """Train a language model, by the protocol of PyTorch's word-language-model example.
+
+    Ctrl-C finishes the step, saves and still scores the test set; a second one stops at once,
+    and nothing that was saved is lost.
+    """
+    home = Home.find()
+    if summary is not None:
+        from lmbench.cli.summary import summarise_untrained
+
+        return summarise_untrained(config, summary, json=json)
+    if resume is not None:
+        run = home.find_run(resume, session)
+        launch.resume(run, queue=detach)
+    else:
+        _look_at_corpus(config, home, quiet=json)
+        check_schedule(config, home)
+        run = home.open_session(session).new_run(
+            config, "train", name=name or _name_of(config), command=command_line()
+        )
+        attach_schedule(run, config)
+        launch.start(run, queue=detach)
+    return _see_through(run, detach=detach, json=json, save=save, onnx_export=onnx_export)
+
+
+@configured(PruneConfig)
+def prune(
+    config: PruneConfig,
+    run: Annotated[str | None, Parameter(help="the trained run to start from")] = None,
+    /,
+    *,
+    schedule: Annotated[
+        str | None, Parameter(help="a YAML file or a preset (see lmbench schedule list)")
+    ] = None,
+    name: Name = None,
+    session: SessionName = "default",
+    detach: Detach = False,
+    json: Json = False,
+) -> int:
+    """Train under a pruning schedule, from a trained run or from scratch.
+
+    From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs.
+    """
+    home = Home.find()
+    parent = home.find_run(run, session) if run else None
+    config = _pruning_config(config, parent, schedule)
+    _look_at_corpus(config, home, quiet=json)
+    check_schedule(config, home)
+    owner = parent.session if parent else home.open_session(session)
+    new = owner.new_run(
+        config, "prune", name=name or config.compress, parent=parent, command=command_line()
+    )
+    attach_schedule(new, config)
+    launch.start(new, queue=detach)
+    return _see_through(new, detach=detach, json=json)
+
+
+def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | None) -> PruneConfig:
+    """The parent's settings under the given ones, with the schedule in its place."""
+    wanted = schedule or config.compress
+    if wanted is None:
+        raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
+    given = {field: getattr(config, field) for field in config.model_fields_set}
+    inherited = {}
+    if parent is not None:
+        settings = parent.config()
+        if not isinstance(settings, TrainConfig):
+            raise LmbenchError(f"run {parent.ref} is no training: prune starts from a trained run")
+        inherited = changed_settings(settings)
+        for own in ("compress", "teacher"):
+            inherited.pop(own, None)
+    return validate(PruneConfig, {**inherited, **given, "compress": wanted})
+
+
+def _name_of(config: TrainConfig) -> str:
+    tied = "-tied" if config.tied else ""
+    return f"{config.model.lower().replace('_', '-')}-{config.nlayers}x{config.nhid}{tied}"
+
+
+def _look_at_corpus(config: TrainConfig, home: Home, *, quiet: bool) -> None:
+    """Open the corpus before anything is made, so that what is wrong with it costs nothing."""
+    with corpus_progress() as progress:
+        corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
+    check_enough(corpus, config.batch_size, config.bptt)
+    if not quiet:
+        console().print(corpus.describe_choice(), soft_wrap=True)
+
+
+def _see_through(
+    run: Run,
+    *,
+    detach: bool,
+    json: bool,
+    save: Path | None = None,
+    onnx_export: Path | None = None,
+) -> int:
+    if detach:
+        if json:
+            print_json(run_document(run))
+        else:
+            console().print(
+                f"{run.ref} is {run.status()}: `lmbench runs log {run.ref} --follow` "
+                "or `lmbench tui` show it",
+                soft_wrap=True,
+            )
+        return 0
+    code = work_through(run, json=json)
+    if save is not None:
+        _save(run, save)
+    if onnx_export is not None:
+        from lmbench.cli.export import export_run
+
+        export_run(run, onnx_export, format="onnx", quiet=json)
+    return code
+
+
+def _save(run: Run, target: Path) -> None:
+    folder = run.checkpoint("best") or run.checkpoint("last")
+    if folder is None:
+        raise LmbenchError(f"run {run.ref} has no checkpoint to save to {target}")
+    if target.exists():
+        stderr().print(f"{target} is there already and was left alone", soft_wrap=True)
+        return
+    shutil.copyfile(folder / "model.safetensors", target)

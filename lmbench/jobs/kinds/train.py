@@ -1,0 +1,241 @@
+"""A training run: joins corpus, model, schedule and trainer, and keeps the run's record true."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from lmbench.config import TrainConfig
+from lmbench.corpus import Corpus, check_enough, open_corpus
+from lmbench.corpus.batches import batchify
+from lmbench.distiller import CompressionScheduler
+from lmbench.errors import LmbenchError
+from lmbench.jobs.job import Job
+from lmbench.jobs.schedules import build_scheduler
+from lmbench.model import RNNModel, build_model, count_weights
+from lmbench.model.device import choose_device
+from lmbench.report.estimate import estimate, fitting
+from lmbench.session import store
+from lmbench.session.events import RunResumed, RunStarted, Score
+from lmbench.training.checkpoint import load_weights
+from lmbench.training.evaluate import Evaluation, evaluate
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import CrossEntropy, Objective
+from lmbench.training.precision import choose_precision
+from lmbench.training.sparsity import sparsity_event
+from lmbench.training.startup import prepare_worker
+from lmbench.training.trainer import Splits, Trainer
+
+__all__ = ["work"]
+
+
+def work(job: Job) -> None:
+    """Train to the end, or until the user stops it; score the test set in both cases."""
+    config = job.config
+    assert isinstance(config, TrainConfig)
+    device = choose_device(config)
+    prepare_worker(config.threads, device)
+    corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
+    print(corpus.describe_choice(), flush=True)
+    check_enough(corpus, config.batch_size, config.bptt)
+    note_corpus(job, corpus, config)
+    try:
+        _train(job, config, corpus, device)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise LmbenchError(_out_of_memory(config, corpus.ntokens, device)) from error
+
+
+def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
+    """Put down what the run reads and the shape of what it makes.
+
+    Raises:
+        LmbenchError: a resumed run's corpus is not what it was.
+    """
+    known = job.record.corpus
+    if job.resuming and known is not None and known.fingerprint != corpus.fingerprint:
+        raise LmbenchError(
+            f"corpus {corpus.name} has changed since run {job.run.ref} began (fingerprint "
+            f"{corpus.fingerprint[:12]}, was {known.fingerprint[:12]}); an exact resume needs the "
+            "same text"
+        )
+    job.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
+    job.update(
+        corpus=store.Corpus(
+            name=corpus.name,
+            fingerprint=corpus.fingerprint,
+            origin=str(corpus.path),
+            ntokens=corpus.ntokens,
+        ),
+        shape={
+            "model": config.model,
+            "emsize": config.emsize,
+            "nhid": config.nhid,
+            "nlayers": config.nlayers,
+            "dropout": config.dropout,
+            "tied": config.tied,
+            "ntoken": corpus.ntokens,
+        },
+    )
+
+
+def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+    torch.manual_seed(config.seed)
+    model = build_model(config, corpus.ntokens)
+    if job.record.parent and not job.resuming:
+        load_parent(job, model)
+    model.to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
+    )
+    scheduler = build_scheduler(job.run, config, model, optimizer)
+    splits = Splits(
+        batchify(corpus.split("train"), config.batch_size, device),
+        batchify(corpus.split("valid"), config.eval_batch_size, device),
+        batchify(corpus.split("test"), config.eval_batch_size, device),
+    )
+    precision = choose_precision(config.precision, device)
+    trainer = Trainer(
+        model,
+        splits,
+        config,
+        build_objective(job, config, precision, device),
+        job.run.path,
+        emit=job.emit,
+        control=job.control,
+        log_offset=lambda: job.events_offset,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        sparsity=lambda step, epoch: sparsity_event(model, step, epoch),
+        say=lambda line: print(line, flush=True),
+    )
+    weights, _, biases = count_weights(model)
+    job.update(device=str(device))
+    _begin(job, trainer, precision, weights + biases)
+    job.add_results(parameters=weights + biases, precision=precision)
+    trainer.run()
+    _score(job, trainer, scheduler)
+
+
+def build_objective(
+    job: Job, config: TrainConfig, precision: str, device: torch.device
+) -> Objective:
+    """Cross-entropy, or a blend with a teacher's predictions where one is named."""
+    loss = DecoderLoss(precision)
+    if config.teacher is None:
+        return CrossEntropy(loss)
+    from lmbench.deploy.load import load_run
+    from lmbench.training.distillation import Distillation
+
+    teacher = job.home.find_run(config.teacher, job.session.name)
+    loaded = load_run(teacher, device=str(device))
+    return Distillation(loss, loaded.model, config.distill_temp, config.distill_weight)
+
+
+def load_parent(job: Job, model: RNNModel) -> None:
+    """Begin with the weights of the parent's best checkpoint."""
+    assert job.record.parent
+    parent = job.home.find_run(job.record.parent, job.session.name)
+    folder = parent.checkpoint("best") or parent.checkpoint("last")
+    if folder is None:
+        raise LmbenchError(f"run {parent.ref} has no checkpoint to start from yet")
+    load_weights(model, folder / "model.safetensors")
+
+
+def _begin(job: Job, trainer: Trainer, precision: str, parameters: int) -> None:
+    last = job.run.checkpoint("last")
+    if job.resuming and last:
+        offset = trainer.restore(last)
+        place = trainer.place
+        job.emit(RunResumed(offset=offset, step=place.step, epoch=place.epoch + 1))
+        return
+    config, batches = trainer.config, trainer.batches_per_epoch
+    job.emit(
+        RunStarted(
+            device=str(trainer.device),
+            precision=precision,
+            threads=torch.get_num_threads(),
+            parameters=parameters,
+            epochs=config.epochs,
+            steps_per_epoch=batches,
+            total_steps=batches * config.epochs,
+        )
+    )
+
+
+def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -> None:
+    """Score the checkpoint that the settings name on the test set, and note all results."""
+    model, config, place = trainer.model, trainer.config, trainer.place
+    best = job.run.checkpoint("best")
+    which = config.test_checkpoint if best else "last"
+    if which == "best" and best:
+        load_weights(model, best / "model.safetensors")
+    if scheduler and which == "last":
+        scheduler.mask_all_weights()
+    test = evaluate(model, trainer.splits.test, config.bptt)
+    job.emit(score_event("test", test, which))
+    print("=" * 89)
+    print(
+        f"| End of training | {which} checkpoint | test loss {test.loss:5.2f} "
+        f"| test ppl {test.ppl:8.2f}",
+        flush=True,
+    )
+    weights, nonzero, biases = count_weights(model)
+    plateau = trainer.plateau
+    valid = None if best is None else plateau.best
+    job.add_results(
+        parameters=weights + biases,
+        weights=weights,
+        nonzero=nonzero,
+        sparsity=1.0 - nonzero / weights,
+        bytes=job.run.model_bytes(),
+        valid_loss=valid,
+        valid_ppl=None if valid is None else Evaluation(valid, 0, 0.0).ppl,
+        best_epoch=plateau.best_epoch,
+        test_loss=test.loss,
+        test_ppl=test.ppl,
+        test_checkpoint=which,
+        steps=place.step,
+        epochs=place.epoch,
+        tokens_per_s=place.tokens / place.seconds if place.seconds else None,
+        seconds=place.seconds,
+    )
+
+
+def score_event(split: str, result: Evaluation, what: str) -> Score:
+    return Score(
+        split=split,
+        loss=result.loss,
+        ppl=result.ppl,
+        tokens=result.tokens,
+        tokens_per_s=result.tokens_per_s,
+        what=what,
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        "DefaultCPUAllocator" in text and "memory" in text
+    )
+
+
+def _out_of_memory(config: TrainConfig, ntoken: int, device: torch.device) -> str:
+    if device.type == "cuda":
+        available = torch.cuda.get_device_properties(device).total_memory
+    else:
+        available = psutil.virtual_memory().available
+    need = estimate(config, ntoken).bytes
+    line = (
+        f"out of memory on {device}: tried --batch-size {config.batch_size} --bptt {config.bptt} "
+        f"over {ntoken:,} types, about {need / 2**30:.1f} GiB of {available / 2**30:.1f} GiB"
+    )
+    fits = fitting(config, ntoken, available)
+    if fits is None or fits == config:
+        return f"{line}; close other programs, or use smaller --nhid and --emsize"
+    return f"{line}; --batch-size {fits.batch_size} --bptt {fits.bptt} should fit"

@@ -1,0 +1,69 @@
+"""What a training will take, said before it starts. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lmbench.config import TrainConfig
+
+__all__ = ["Estimate", "estimate", "fitting"]
+
+_FLOAT = 4
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+# An interpreter with torch loaded, its libraries and its work space.
+_PROCESS_BYTES = 450 * 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`weights` and `biases` count parameters, tied ones once; the rest is in bytes."""
+
+    weights: int
+    biases: int
+    model_bytes: int
+    step_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        return self.weights + self.biases
+
+    @property
+    def bytes(self) -> int:
+        """The whole process while it trains."""
+        return _PROCESS_BYTES + self.model_bytes + self.step_bytes
+
+
+def estimate(config: TrainConfig, ntoken: int) -> Estimate:
+    """Parameters and memory of a training with these settings over `ntoken` types.
+
+    The model's bytes are weights, gradients and what the optimizer keeps; the step's are the
+    logits of one window, kept once, and the layers' activations.
+    """
+    gates, e, h = _GATES[config.model], config.emsize, config.nhid
+    weights = ntoken * e + (0 if config.tied else ntoken * h)
+    biases = ntoken
+    for layer in range(config.nlayers):
+        weights += gates * h * ((e if layer == 0 else h) + h)
+        biases += 2 * gates * h
+    copies = 2 + (1 if config.momentum else 0)
+    window = config.batch_size * config.bptt
+    logit = 2 if config.precision == "bf16" else _FLOAT
+    activations = window * (e + config.nlayers * h * (gates + 3)) * _FLOAT * 2
+    return Estimate(
+        weights=weights,
+        biases=biases,
+        model_bytes=(weights + biases) * _FLOAT * copies,
+        step_bytes=window * ntoken * logit + activations,
+    )
+
+
+def fitting(config: TrainConfig, ntoken: int, available: int) -> TrainConfig | None:
+    """The largest batch (then bptt) not above the wanted one that `available` bytes can hold."""
+    while estimate(config, ntoken).bytes > available:
+        if config.batch_size > 1:
+            config = config.model_copy(update={"batch_size": config.batch_size // 2})
+        elif config.bptt > 1:
+            config = config.model_copy(update={"bptt": config.bptt // 2})
+        else:
+            return None
+    return config

@@ -1,0 +1,78 @@
+"""Perplexity of a model on a split."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmbench.corpus.batches import windows
+from lmbench.model.rnn import RNNModel
+from lmbench.training.objective import window_nll
+
+__all__ = ["Evaluation", "evaluate", "perplexity"]
+
+# Beyond this the exponential overflows a double.
+_MAX_LOSS = 709.0
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); infinity where that overflows, NaN for NaN."""
+    return math.inf if loss > _MAX_LOSS else math.exp(loss)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean negative log-likelihood of `tokens` predicted tokens, in nats."""
+
+    loss: float
+    tokens: int
+    seconds: float
+
+    @property
+    def ppl(self) -> float:
+        return perplexity(self.loss)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@torch.no_grad()
+def evaluate(
+    model: RNNModel,
+    data: Tensor,
+    bptt: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score every predicted token of a split once, the state carried from window to window.
+
+    Args:
+        model: scored in eval mode; its mode is restored.
+        data: ids [rows, batch], as `batchify` gives them; the first row is only context, so
+            (rows - 1) * batch tokens are predicted. The mean is over those (the original divides
+            by all rows, and ends in NaN when rows - 1 is a multiple of bptt).
+        bptt: rows a window; changes speed and memory, not the result.
+        progress: told (rows done, rows in all) after each window.
+    """
+    rows, batch = data.shape
+    began = time.perf_counter()
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    hidden = model.init_hidden(batch)
+    done = 0
+    for input, target in windows(data, bptt):
+        output, hidden = model.features(input, hidden)  # [T, B, H]
+        total += window_nll(model, output, target)
+        done += len(input)
+        if progress:
+            progress(done, rows - 1)
+    model.train(was_training)
+    tokens = (rows - 1) * batch
+    loss = total.item() / tokens
+    return Evaluation(loss, tokens, time.perf_counter() - began)

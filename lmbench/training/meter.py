@@ -1,0 +1,59 @@
+"""How fast a run goes and what it takes of the machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+import torch
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Tokens a second since the last reading, memory in bytes, utilisation in percent.
+
+    On CUDA, memory is what torch has allocated there and utilisation is the card's, by NVML; on
+    the CPU they are this process's resident memory and its share of the cores (200 = two cores).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._process = psutil.Process()
+        self._process.cpu_percent()
+        self._utilisation = _cuda_utilisation(device) if device.type == "cuda" else None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count anew, after validation or a pause."""
+        self._since = time.perf_counter()
+
+    def rate(self, tokens: int) -> float:
+        """Tokens a second, for `tokens` that were worked on since the last call."""
+        now = time.perf_counter()
+        elapsed, self._since = now - self._since, now
+        return tokens / elapsed if elapsed > 0 else 0.0
+
+    def memory(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device)
+        return self._process.memory_info().rss
+
+    def utilisation(self) -> float:
+        if self._utilisation is not None:
+            return self._utilisation()
+        return self._process.cpu_percent()
+
+
+def _cuda_utilisation(device: torch.device) -> Callable[[], float] | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        # A card without NVML (some virtual ones): the curve shows the process's CPU share.
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)

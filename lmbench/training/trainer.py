@@ -1,0 +1,416 @@
+"""The training loop: the original's protocol, resumable to the bit.
+
+One `Trainer` is one run. It computes; what it finds out it hands to `emit` as events, and between
+two batches it asks `control` what the user wants. All that decides the future of the run is in
+`Trainer.snapshot`, so a run that was stopped or killed and one that was never interrupted end
+with equal weights, scores and events.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from lmbench.config import TrainConfig
+from lmbench.corpus.batches import count_windows, window
+from lmbench.distiller import CompressionScheduler
+from lmbench.distiller.policies import LRPolicy
+from lmbench.distiller.state import join_state, split_state
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
+from lmbench.training.checkpoint import (
+    load_generators,
+    load_weights,
+    read_checkpoint,
+    save_generators,
+    write_checkpoint,
+)
+from lmbench.training.evaluate import evaluate, perplexity
+from lmbench.training.meter import Meter
+from lmbench.training.objective import Objective
+from lmbench.training.plateau import Plateau
+
+__all__ = ["Place", "Splits", "Trainer"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The ids of each split, batchified: [rows, batch] on the device that computes."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+
+@dataclass
+class Place:
+    """Where a run stands. `epoch` and `batch` count what is done from 0, `step` over all epochs.
+
+    Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
+    epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+    batches: int = 0
+    epoch_loss: float = 0.0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    masks_changed: bool = False
+    reached: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains `model` by `config`.
+
+    Args:
+        model: on the device that computes; changed in place.
+        splits: the corpus, batchified.
+        config: the run's settings.
+        objective: what is minimised.
+        folder: the run's folder; ``last/`` and ``best/`` are written there.
+        emit: takes each event.
+        control: asked between two batches; ``stop`` ends the run cleanly, ``checkpoint`` writes
+            one now. It blocks while the run is paused.
+        log_offset: bytes of the event log so far, kept in the checkpoint.
+        scheduler: the compression schedule, if there is one.
+        optimizer: SGD over the model's parameters, as the schedule knows it.
+        say: takes each line of the log.
+    """
+
+    def __init__(
+        self,
+        model: RNNModel,
+        splits: Splits,
+        config: TrainConfig,
+        objective: Objective,
+        folder: Path,
+        *,
+        emit: Callable[[Event], None],
+        control: Callable[[], str | None],
+        log_offset: Callable[[], int],
+        optimizer: torch.optim.Optimizer,
+        scheduler: CompressionScheduler | None = None,
+        sparsity: Callable[[int, int], Sparsity] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.model = model
+        self.splits = splits
+        self.config = config
+        self.objective = objective
+        self.folder = folder
+        self.emit = emit
+        self.control = control
+        self.log_offset = log_offset
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.sparsity = sparsity
+        self.say = say
+        self.place = Place()
+        self.plateau = Plateau(config.anneal_factor, config.patience)
+        self.device = splits.train.device
+        self._hidden: Hidden | None = None
+        self._stopping = False
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._meter = Meter(self.device)
+        # Sums stay on the device, so that CUDA need not wait for each batch's loss.
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return count_windows(len(self.splits.train), self.config.bptt)
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def run(self) -> bool:
+        """Train to the last epoch; False where the user stopped it before.
+
+        Raises:
+            LmbenchError: the loss or the gradient is not finite; the last checkpoint is kept.
+        """
+        while self.place.epoch < self.config.epochs:
+            if not self._epoch():
+                return False
+        return True
+
+    def _epoch(self) -> bool:
+        place, batches = self.place, self.batches_per_epoch
+        self.model.train()
+        if place.batch == 0:
+            self._hidden = self.model.init_hidden(self.config.batch_size)
+            self.objective.start_epoch(self.config.batch_size)
+            if self.scheduler:
+                self.scheduler.on_epoch_begin(place.epoch, self.optimizer)
+        began = saved = logged = time.perf_counter()
+        self._meter.restart()
+        log_loss, log_batches = 0.0, 0
+        while place.batch < batches:
+            self._batch(batches)
+            if place.batch % self.config.event_interval == 0 or place.batch == batches:
+                loss = self._step_event()
+                log_loss += loss * place.batches
+                log_batches += place.batches
+                place.loss = place.norm = 0.0
+                place.batches = 0
+                self._sums.zero_()
+            if place.batch % self.config.log_interval == 0 and log_batches:
+                now = time.perf_counter()
+                self._log_line(log_loss / log_batches, (now - logged) / log_batches)
+                logged, log_loss, log_batches = now, 0.0, 0
+            wanted = self._wanted()
+            due = self.config.checkpoint_every * 60.0
+            late = due > 0 and time.perf_counter() - saved > due
+            if (wanted or late) and place.batch < batches:
+                began = self._count_time(began)
+                self.save()
+                saved = time.perf_counter()
+            if wanted == "stop" and place.batch < batches:
+                return False
+        self._count_time(began)
+        self._end_epoch()
+        return self._wanted() != "stop" or self.place.epoch >= self.config.epochs
+
+    def _wanted(self) -> str | None:
+        """What the user wants now; once it is ``stop``, it stays that."""
+        wanted = self.control()
+        self._stopping |= wanted == "stop"
+        return "stop" if self._stopping else wanted
+
+    def _count_time(self, began: float) -> float:
+        now = time.perf_counter()
+        self.place.seconds += now - began
+        self.place.epoch_seconds += now - began
+        return now
+
+    def _batch(self, batches: int) -> None:
+        """One bptt window: forward, loss, backward, clipping, update."""
+        place, schedule = self.place, self.scheduler
+        at = (place.epoch, place.batch, batches)
+        bptt = self.config.bptt
+        input, target = window(self.splits.train, place.batch * bptt, bptt)  # [T, B], [T * B]
+        assert self._hidden is not None
+        hidden = detach(self._hidden)
+        if schedule:
+            schedule.on_minibatch_begin(*at, self.optimizer)
+            self._pruned()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, entropy, self._hidden = self.objective(self.model, input, target, hidden)
+        if schedule:
+            overall = schedule.before_backward_pass(*at, loss, self.optimizer)
+            assert isinstance(overall, Tensor)
+            loss = overall
+        loss.backward()
+        norm = self._clip()
+        self._check_finite(entropy, norm)
+        if schedule:
+            schedule.before_parameter_optimization(*at, self.optimizer)
+        self.optimizer.step()
+        if schedule:
+            schedule.on_minibatch_end(*at, self.optimizer)
+        self._sums += torch.stack((entropy.double(), norm.double()))
+        place.batch += 1
+        place.step += 1
+        place.batches += 1
+        place.tokens += target.numel()
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient; gives its norm before. Pruned weights count only where asked for."""
+        if self.scheduler and self.config.masked_gradients == "excluded":
+            self.scheduler.mask_gradients()
+        limit = self.config.clip or math.inf
+        return clip_grad_norm_(self._parameters, limit)
+
+    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+        # On CUDA asking would stop the stream at every batch; the step event asks there.
+        if self.device.type != "cuda" and not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self._diverged(loss.item(), norm.item())
+
+    def _diverged(self, loss: float, norm: float) -> None:
+        kept = "the last checkpoint is kept" if (self.folder / "last").exists() else "none was kept"
+        raise LmbenchError(
+            f"training diverged at step {self.place.step + 1} (epoch {self.place.epoch + 1}): "
+            f"loss {loss}, gradient norm {norm:.3g}, learning rate {self.lr:g}; {kept}. "
+            "Try a smaller --lr or --clip"
+        )
+
+    def _pruned(self) -> None:
+        """Tell which masks are new, and what the weights look like under them."""
+        assert self.scheduler is not None
+        place, steps = self.place, self.scheduler.pruning_steps()
+        for step in steps:
+            if step.reached > place.reached.get(step.parameter, 0.0):
+                place.masks_changed = True
+            place.reached[step.parameter] = step.reached
+            self.emit(
+                PruneStep(
+                    step=place.step,
+                    epoch=place.epoch + 1,
+                    param=step.parameter,
+                    target=step.target,
+                    reached=step.reached,
+                )
+            )
+        if steps and self.sparsity:
+            self.emit(self.sparsity(place.step, place.epoch + 1))
+
+    def _step_event(self) -> float:
+        place, n = self.place, self.place.batches
+        loss, norm = (float(x) / n for x in self._sums.tolist())
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._diverged(loss, norm)
+        place.epoch_loss += loss * n
+        per_batch = self.config.bptt * self.config.batch_size
+        self.emit(
+            Step(
+                step=place.step,
+                epoch=place.epoch + 1,
+                batch=place.batch,
+                loss=loss,
+                ppl=perplexity(loss),
+                lr=self.lr,
+                grad_norm=norm,
+                tokens_per_s=self._meter.rate(n * per_batch),
+                memory=self._meter.memory(),
+                utilisation=self._meter.utilisation(),
+            )
+        )
+        return loss
+
+    def _log_line(self, loss: float, seconds: float) -> None:
+        place = self.place
+        self.say(
+            f"| epoch {place.epoch + 1:3d} | {place.batch:5d}/{self.batches_per_epoch:5d} batches "
+            f"| lr {self.lr:02.2f} | ms/batch {seconds * 1000:5.2f} | loss {loss:5.2f} "
+            f"| ppl {perplexity(loss):8.2f}"
+        )
+
+    def _end_epoch(self) -> None:
+        """Validate, anneal, keep the best, write the checkpoint."""
+        place, config = self.place, self.config
+        if self.scheduler:
+            self.scheduler.mask_all_weights()
+        valid = evaluate(self.model, self.splits.valid, config.bptt)
+        place.epoch_seconds += valid.seconds
+        place.seconds += valid.seconds
+        if self.scheduler:
+            self.scheduler.on_epoch_end(place.epoch, self.optimizer, metrics=valid.loss)
+        lr = self.lr
+        is_best, stuck = self.plateau.step(
+            valid.loss, place.epoch + 1, masks_changed=place.masks_changed
+        )
+        self._anneal(stuck)
+        self.say(
+            f"| end of epoch {place.epoch + 1:3d} | time: {place.epoch_seconds:5.2f}s "
+            f"| valid loss {valid.loss:5.2f} | valid ppl {valid.ppl:8.2f}"
+        )
+        if is_best:
+            meta = {"step": place.step, "epoch": place.epoch + 1, "valid_loss": valid.loss}
+            write_checkpoint(self.folder / "best", self.model, meta)
+            self.emit(Checkpoint(which="best", step=place.step, epoch=place.epoch + 1))
+        if self.sparsity:
+            self.emit(self.sparsity(place.step, place.epoch + 1))
+        self.emit(
+            Epoch(
+                epoch=place.epoch + 1,
+                step=place.step,
+                train_loss=place.epoch_loss / self.batches_per_epoch,
+                valid_loss=valid.loss,
+                valid_ppl=valid.ppl,
+                best_valid_loss=self.plateau.best,
+                best_epoch=self.plateau.best_epoch,
+                lr=lr,
+                seconds=place.epoch_seconds,
+            )
+        )
+        place.epoch += 1
+        place.batch = 0
+        place.epoch_loss = place.epoch_seconds = 0.0
+        place.masks_changed = False
+        self._hidden = None
+        self.save()
+
+    def _anneal(self, stuck: bool) -> None:
+        config = self.config
+        if config.decay is not None:
+            factor = config.decay
+        elif stuck and not (self.scheduler and _sets_learning_rate(self.scheduler)):
+            factor = config.anneal_factor
+        else:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] *= factor
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that decides how the run goes on: tensors and JSON values, nested."""
+        generators, generator_state = save_generators(self.device)
+        hidden = self._hidden
+        return {
+            "place": asdict(self.place),
+            "sums": self._sums,
+            "plateau": self.plateau.state(),
+            "hidden": list(hidden) if isinstance(hidden, tuple) else hidden,
+            "objective": self.objective.tensors(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "generators": generators,
+            "generator_state": generator_state,
+            "log_offset": self.log_offset(),
+        }
+
+    def save(self) -> None:
+        """Write ``last/``."""
+        tensors, values = split_state(self.snapshot())
+        place = self.place
+        meta = {"step": place.step, "epoch": place.epoch, "batch": place.batch}
+        write_checkpoint(self.folder / "last", self.model, meta, tensors=tensors, state=values)
+        self.emit(Checkpoint(which="last", step=place.step, epoch=place.epoch))
+
+    def restore(self, checkpoint: Path) -> int:
+        """Go on from ``last/``; gives the offset in the event log from which events are void.
+
+        Raises:
+            LmbenchError: the checkpoint is damaged or of another model.
+        """
+        tensors, values = read_checkpoint(checkpoint)
+        state = join_state(tensors, values)
+        load_weights(self.model, checkpoint / "model.safetensors")
+        self.place = Place(**state["place"])
+        self.plateau = Plateau.from_state(state["plateau"])
+        self._sums = state["sums"].to(self.device)
+        self._hidden = self._to_device(state["hidden"])
+        self.objective.load_tensors(state["objective"])
+        self.optimizer.load_state_dict(_integer_keys(state["optimizer"]))
+        if self.scheduler and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        load_generators(state["generators"], state["generator_state"], self.device)
+        return int(state["log_offset"])
+
+    def _to_device(self, hidden: Any) -> Hidden | None:
+        if isinstance(hidden, list):
+            return hidden[0].to(self.device), hidden[1].to(self.device)
+        return None if hidden is None else hidden.to(self.device)
+
+
+def _sets_learning_rate(scheduler: CompressionScheduler) -> bool:
+    return any(isinstance(policy, LRPolicy) for policy in scheduler.sched_metadata)
+
+
+def _integer_keys(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """JSON made strings of the parameter numbers that torch counts with."""
+    per_parameter = {int(key): value for key, value in optimizer["state"].items()}
+    return {**optimizer, "state": per_parameter}

@@ -1,0 +1,253 @@
+"""The training loop keeps the original's protocol, and resumes to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from lmbench.config import TrainConfig, validate
+from lmbench.corpus.batches import batchify, windows
+from lmbench.distiller import dict_config
+from lmbench.errors import LmbenchError
+from lmbench.model import RNNModel, build_model, detach
+from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.training.evaluate import evaluate
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import CrossEntropy
+from lmbench.training.sparsity import sparsity_event
+from lmbench.training.trainer import Splits, Trainer
+
+MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
+WORDS = 60
+SMALL: dict[str, Any] = {
+    "emsize": 16,
+    "nhid": 16,
+    "nlayers": 2,
+    "batch_size": 4,
+    "eval_batch_size": 4,
+    "bptt": 7,
+    "epochs": 3,
+    "lr": 5.0,
+    "event_interval": 3,
+    "checkpoint_every": 0.0,
+}
+AGP = {
+    "version": 1,
+    "pruners": {
+        "agp": {
+            "class": "AutomatedGradualPruner",
+            "initial_sparsity": 0.05,
+            "final_sparsity": 0.6,
+            "weights": ["rnn.weight_hh_l0", "encoder.weight"],
+        }
+    },
+    "policies": [
+        {
+            "pruner": {"instance_name": "agp"},
+            "starting_epoch": 0,
+            "ending_epoch": 3,
+            "frequency": 1,
+        }
+    ],
+}
+
+
+def small(**changes: Any) -> TrainConfig:
+    return validate(TrainConfig, {**SMALL, **changes})
+
+
+def text(tokens: int, seed: int = 0) -> torch.Tensor:
+    """Ids with something to learn: some words are much more frequent than others."""
+    draws = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+    return (WORDS * draws**3).long()
+
+
+def splits(config: TrainConfig) -> Splits:
+    return Splits(
+        batchify(text(700).numpy(), config.batch_size),
+        batchify(text(200, 1).numpy(), config.eval_batch_size),
+        batchify(text(200, 2).numpy(), config.eval_batch_size),
+    )
+
+
+class Recorder:
+    """Takes the events of a trainer, and has it stopped after a number of batches."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.calls = 0
+        self.stop_after = stop_after
+
+    def control(self) -> str | None:
+        self.calls += 1
+        return "stop" if self.calls == self.stop_after else None
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def trainer(
+    config: TrainConfig,
+    folder: Path,
+    recorder: Recorder,
+    *,
+    schedule: dict[str, Any] | None = None,
+    prepare: Callable[[RNNModel], None] | None = None,
+) -> Trainer:
+    torch.manual_seed(config.seed)
+    model = build_model(config, WORDS)
+    if prepare:
+        prepare(model)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    return Trainer(
+        model,
+        splits(config),
+        config,
+        CrossEntropy(DecoderLoss("fp32")),
+        folder,
+        emit=recorder.events.append,
+        control=recorder.control,
+        log_offset=lambda: len(recorder.events),
+        optimizer=optimizer,
+        scheduler=dict_config(model, optimizer, schedule) if schedule else None,
+        sparsity=lambda step, epoch: sparsity_event(model, step, epoch),
+        say=lambda _line: None,
+    )
+
+
+def plain_losses(config: TrainConfig, batches: int) -> list[float]:
+    """Losses of the loop as PyTorch's example writes it: log-softmax, NLL, SGD by hand."""
+    torch.manual_seed(config.seed)
+    model = build_model(config, WORDS)
+    model.train()
+    hidden = model.init_hidden(config.batch_size)
+    losses = []
+    for input, target in windows(splits(config).train, config.bptt):
+        hidden = detach(hidden)
+        model.zero_grad()
+        logits, hidden = model(input, hidden)
+        loss = F.nll_loss(F.log_softmax(logits.view(-1, WORDS), dim=1), target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.add_(parameter.grad, alpha=-config.lr)
+        losses.append(loss.item())
+        if len(losses) == batches:
+            break
+    return losses
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("model", MODELS)
+def test_losses_equal_those_of_the_plain_loop(model: str, tied: bool, tmp_path: Path) -> None:
+    config = small(model=model, tied=tied, epochs=1, event_interval=1, dropout=0.2)
+    recorder = Recorder()
+    trainer(config, tmp_path, recorder).run()
+    ours = [event.loss for event in recorder.of(Step)]
+    expected = plain_losses(config, len(ours))
+    assert len(ours) == 25
+    assert ours == pytest.approx(expected, abs=1e-5)
+
+
+def test_perplexity_falls_from_epoch_to_epoch(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer(small(lr=20.0, dropout=0.0), tmp_path, recorder).run()
+    ppl = [event.valid_ppl for event in recorder.of(Epoch)]
+    assert len(ppl) == 3
+    assert ppl == sorted(ppl, reverse=True)
+
+
+def _comparable(events: list[Event]) -> list[tuple[Any, ...]]:
+    """What must be equal between an interrupted run and one that was not: all but the clock."""
+    kept: list[tuple[Any, ...]] = []
+    for e in events:
+        if isinstance(e, Step):
+            kept.append((e.step, e.epoch, e.batch, e.loss, e.lr, e.grad_norm))
+        elif isinstance(e, Epoch):
+            kept.append((e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
+        elif isinstance(e, PruneStep):
+            kept.append((e.step, e.param, e.target, e.reached))
+    return kept
+
+
+@pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
+@pytest.mark.parametrize("stop_after", [1, 10, 25, 26, 40, 70])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    stop_after: int, schedule: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    config = small(momentum=0.5, weight_decay=1e-4, dropout=0.3, lr=1.0)
+    whole, first, second = Recorder(), Recorder(stop_after), Recorder()
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    trainer(config, tmp_path / "whole", whole, schedule=schedule).run()
+    assert not trainer(config, tmp_path / "parts", first, schedule=schedule).run()
+    resumed = trainer(config, tmp_path / "parts", second, schedule=schedule)
+    offset = resumed.restore(tmp_path / "parts" / "last")
+    assert resumed.run()
+    assert _comparable(first.events[:offset] + second.events) == _comparable(whole.events)
+    for which in ("last", "best"):
+        a = load_file(tmp_path / "whole" / which / "model.safetensors")
+        b = load_file(tmp_path / "parts" / which / "model.safetensors")
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_pruned_weights_stay_exactly_zero_and_the_best_is_the_sparsest(tmp_path: Path) -> None:
+    config = small(momentum=0.5, weight_decay=1e-3, lr=1.0, epochs=4)
+    recorder = Recorder()
+    pruned = trainer(config, tmp_path, recorder, schedule=AGP)
+    pruned.run()
+    best = load_file(tmp_path / "best" / "model.safetensors")
+    for name in ("rnn.weight_hh_l0", "encoder.weight"):
+        assert int((best[name] == 0).sum()) == int(0.6 * best[name].numel())
+    assert recorder.of(Epoch)[-1].best_epoch >= 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path: Path,
+) -> None:
+    config = small(epochs=2)
+    trainer(config, tmp_path, Recorder(26)).run()
+    kept = (tmp_path / "last" / "model.safetensors").read_bytes()
+    broken = trainer(config, tmp_path, Recorder())
+    broken.restore(tmp_path / "last")
+    with torch.no_grad():
+        broken.model.decoder.bias[3] = math.nan
+    with pytest.raises(LmbenchError, match=r"step 26 \(epoch 2\): loss nan.*learning rate 5"):
+        broken.run()
+    assert (tmp_path / "last" / "model.safetensors").read_bytes() == kept
+
+
+@pytest.mark.parametrize("bptt", [1, 5, 7, 49, 1000])
+def test_evaluation_counts_every_predicted_token_once_for_any_window(bptt: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(small(), WORDS)
+    data = batchify(text(200).numpy(), 4)  # 50 rows: 49 predicted, a multiple of 7
+    result = evaluate(model, data, bptt)
+    model.eval()
+    with torch.no_grad():
+        logits, _ = model(data[:-1], model.init_hidden(4))
+        expected = F.cross_entropy(logits.reshape(-1, WORDS), data[1:].reshape(-1)).item()
+    assert result.tokens == 49 * 4
+    assert result.loss == pytest.approx(expected, rel=1e-6)
+    assert result.ppl == pytest.approx(math.exp(expected), rel=1e-6)
+
+
+def test_decay_multiplies_the_rate_after_each_epoch(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer(small(decay=0.5), tmp_path, recorder).run()
+    assert [event.lr for event in recorder.of(Epoch)] == [5.0, 2.5, 1.25]
