@@ -1,0 +1,376 @@
+"""The workbench's application: which session is open, what is selected, and the way to screens.
+
+It holds no truth of its own. A thread looks at the session's folders (`watch.Watcher`) and posts
+one kind of message, `Watched`, with an immutable snapshot; panels watch the reactives `snapshot`,
+`selected` and `marked`. Work is asked for through `lmbench.jobs.launch`, off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.reactive import reactive
+from textual.screen import Screen
+
+from lmbench.errors import LmbenchError
+from lmbench.session.store import Home, Session
+from lmbench.tui.logs import crash_line, log_path, start_log
+from lmbench.tui.memory import Memory, remember_session
+from lmbench.tui.themes import DEFAULT_THEME, THEMES
+from lmbench.tui.watch import RunView, Snapshot, Watcher
+
+__all__ = ["SCREENS", "Watched", "Workbench"]
+
+SCREENS: dict[str, tuple[str, str]] = {
+    "main": ("lmbench.tui.screens.main", "MainScreen"),
+    "new_run": ("lmbench.tui.screens.new_run", "NewRunScreen"),
+    "schedule": ("lmbench.tui.screens.schedule", "ScheduleScreen"),
+    "sessions": ("lmbench.tui.screens.sessions", "SessionsScreen"),
+    "help": ("lmbench.tui.screens.help", "HelpScreen"),
+    "welcome": ("lmbench.tui.screens.welcome", "WelcomeScreen"),
+    "tensor": ("lmbench.tui.screens.tensor", "TensorScreen"),
+    "compare": ("lmbench.tui.screens.compare", "CompareScreen"),
+    "lab": ("lmbench.tui.screens.lab", "LabScreen"),
+    "sensitivity": ("lmbench.tui.screens.sensitivity", "SensitivityScreen"),
+}
+"""Each screen's module and class; a module is imported when its screen is first opened."""
+
+BUSY_INTERVAL_S = 0.25
+IDLE_INTERVAL_S = 0.5
+SAVE_DELAY_S = 0.3
+
+_log = logging.getLogger(__name__)
+
+
+class Watched(Message):
+    """The session's folders have changed; this is how they stand."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+
+class Workbench(App[None]):
+    """``lmbench tui``."""
+
+    TITLE = "lmbench"
+    CSS_PATH = "workbench.tcss"
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+        (0, "-narrow"),
+        (110, "-wide"),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "leave", "quit", id="app.quit", tooltip="Leave the workbench"),
+        Binding("ctrl+q", "leave", "quit", id="app.quit_always", show=False, priority=True),
+        Binding("question_mark,f1", "help", "help", id="app.help", tooltip="Help for this panel"),
+        Binding("ctrl+t", "next_theme", "theme", id="app.theme", show=False, tooltip="Next theme"),
+    ]
+
+    snapshot: reactive[Snapshot] = reactive(Snapshot, always_update=False, init=False)
+    selected: reactive[str] = reactive("", init=False)
+    """The run under the cursor, by its key (its folder's name); "" where there is none."""
+    marked: reactive[tuple[str, ...]] = reactive((), init=False)
+    """The runs that are overlaid and compared, by key, in the order they were marked."""
+    happened: reactive[str] = reactive("", init=False)
+    """What just happened, in one line."""
+
+    def __init__(
+        self,
+        home: Home,
+        session: Session | None,
+        *,
+        demo: bool = False,
+        clock: Callable[[], float] = time.time,
+        follow: bool = True,
+    ) -> None:
+        """`session` None opens the welcome screen; `follow` False never looks by itself (tests
+        call `look`)."""
+        super().__init__()
+        self.home = home
+        self.session = session
+        self.demo = demo
+        self.clock = clock
+        self.memory = Memory(session)
+        self._follow = follow
+        self._watcher: Watcher | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._saving: asyncio.TimerHandle | None = None
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = self.recall("theme", DEFAULT_THEME)
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        start_log(self.home)
+        self._restore_terminal_on_signals()
+        self.open("main")
+        if self.session is None:
+            self.open("welcome")
+        else:
+            self.attach(self.session)
+
+    def attach(self, session: Session) -> None:
+        """Show this session from now on, as it was left."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if session != self.session:
+            self.flush()
+            self.memory = Memory(session)
+        self.session = session
+        self._watcher = Watcher(session, why_lost=why_lost)
+        self.selected = str(self.recall("selected", ""))
+        self.marked = tuple(map(str, self.recall("marked", ())))
+        if not self.demo:
+            remember_session(self.home, session.name)
+        self._looking = asyncio.create_task(self._keep_looking())
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.look()
+            if not self._follow:
+                return
+            busy = self.snapshot.current is not None
+            await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
+
+    async def look(self) -> None:
+        """Look at the session's folder once; posts `Watched` where something is new."""
+        if self._watcher is None:
+            return
+        try:
+            snapshot = await asyncio.to_thread(self._watcher.poll)
+        except Exception as error:
+            self.complain(error, "while reading the session")
+            return
+        if snapshot is not None:
+            self.post_message(Watched(snapshot))
+
+    def on_watched(self, message: Watched) -> None:
+        snapshot = message.snapshot
+        self._keep_selection(snapshot)
+        self._tell(self.snapshot, snapshot)
+        self.snapshot = snapshot
+
+    def _keep_selection(self, snapshot: Snapshot) -> None:
+        """A deleted run can neither stay selected nor marked; the newest run is selected first."""
+        if snapshot.run(self.selected) is None and snapshot.runs:
+            newest = max(snapshot.runs, key=lambda view: view.id)
+            self.select((snapshot.current or newest).key)
+        gone = [key for key in self.marked if snapshot.run(key) is None]
+        if gone:
+            self.mark(tuple(key for key in self.marked if key not in gone))
+
+    def _tell(self, before: Snapshot, now: Snapshot) -> None:
+        """One line for what is new: the youngest note of any run, or a run's end."""
+        if now.problem and now.problem != before.problem:
+            self.say(now.problem)
+            return
+        fresh = []
+        for view in now.runs:
+            old = before.run(view.key)
+            if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
+                fresh.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
+            if view.status in ("failed", "lost") and old and old.status != view.status:
+                fresh.append((float("inf"), f"{view.id} {view.name} {view.status}: {view.reason}"))
+        if fresh:
+            self.say(max(fresh)[1])
+
+    # -- selection and marks -------------------------------------------------------------------
+
+    def select(self, key: str) -> None:
+        """Put the cursor on this run, in all panels."""
+        self.selected = key
+        self.remember("selected", key)
+
+    def mark(self, keys: tuple[str, ...]) -> None:
+        """Overlay and compare exactly these runs."""
+        self.marked = keys
+        self.remember("marked", list(keys))
+
+    @property
+    def selected_run(self) -> RunView | None:
+        return self.snapshot.run(self.selected)
+
+    @property
+    def shown_runs(self) -> tuple[RunView, ...]:
+        """The runs that plots and comparisons show: the selected one, then the marked ones."""
+        keys = dict.fromkeys((self.selected, *self.marked))
+        return tuple(view for key in keys if (view := self.snapshot.run(key)) is not None)
+
+    # -- what is remembered --------------------------------------------------------------------
+
+    def recall(self, key: str, default: Any = None) -> Any:
+        """What `remember` kept under this key, in this or an earlier visit."""
+        return self.memory.get(key, default)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value in the session, written within `SAVE_DELAY_S`, off the event loop."""
+        if self.memory.put(key, value) and self._saving is None and self._running:
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(SAVE_DELAY_S, self._save_soon)
+
+    def _save_soon(self) -> None:
+        self._saving = None
+        if not self.demo:
+            self.run_worker(self._save(), group="save", exit_on_error=False)
+
+    async def _save(self) -> None:
+        try:
+            await asyncio.to_thread(self.memory.flush)
+        except (OSError, LmbenchError) as error:
+            self.say(f"the workbench's state could not be saved: {error}")
+
+    def flush(self) -> None:
+        """Write what is remembered right now."""
+        if self.demo:
+            return
+        try:
+            self.memory.flush()
+        except (OSError, LmbenchError) as error:
+            _log.warning("state not saved: %s", error)
+
+    # -- going about ---------------------------------------------------------------------------
+
+    def can_open(self, name: str) -> bool:
+        return importlib.util.find_spec(SCREENS[name][0]) is not None
+
+    def open(self, name: str, **arguments: Any) -> Screen[Any]:
+        """Push the screen of this name (see `SCREENS`), made with `arguments`."""
+        module, cls = SCREENS[name]
+        screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
+        self.push_screen(screen)
+        return screen
+
+    def say(self, text: str) -> None:
+        """Tell in one line what just happened."""
+        self.happened = text
+
+    def complain(self, error: BaseException, doing: str = "") -> None:
+        """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged
+        with its traceback, and the dialog names the log."""
+        from lmbench.tui.widgets.dialog import Answer, Ask
+
+        if isinstance(error, LmbenchError):
+            title, text = "That does not work", error.message
+        else:
+            _log.error("%s", doing or "error", exc_info=error)
+            title = "Something went wrong"
+            text = f"{crash_line(error, doing)}\n\nThe details are in {log_path(self.home)}"
+        self.push_screen(Ask(title, text, (Answer("", "enter", "go on"),)))
+
+    async def do(self, function: Callable[..., Any], *arguments: Any, doing: str = "") -> Any:
+        """Call a function that waits on files or processes in a thread; complain where it fails.
+
+        Returns:
+            what the function returns, or None where it failed.
+        """
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except Exception as error:
+            self.complain(error, doing)
+            return None
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text)
+        self.say(f"copied: {text}")
+
+    # -- keys of everywhere --------------------------------------------------------------------
+
+    def action_next_theme(self) -> None:
+        names = [theme.name for theme in THEMES]
+        here = names.index(self.theme) if self.theme in names else -1
+        self.set_theme(names[(here + 1) % len(names)])
+
+    def set_theme(self, name: str) -> None:
+        self.theme = name
+        self.remember("theme", name)
+        self.say(f"theme {name.removeprefix('lmbench-')}")
+
+    def action_help(self) -> None:
+        self.open("help")
+
+    async def action_leave(self) -> None:
+        """Quit; where runs are alive, ask what becomes of them."""
+        live = [view for view in self.snapshot.runs if view.live]
+        if not live or self.demo:
+            self.exit()
+            return
+        from lmbench.tui.widgets.dialog import Answer, Ask
+
+        names = ", ".join(f"{view.id} {view.name}" for view in live)
+        question = (
+            f"Still at work: {names}.\n"
+            "Runs do not need the workbench: left running, they go on and are here when you "
+            "come back."
+        )
+        answers = (
+            Answer("leave", "l", "leave running"),
+            Answer("stop", "s", "stop cleanly"),
+            Answer("", "escape", "stay"),
+        )
+        self.push_screen(Ask("Quit", question, answers), self._leave)
+
+    async def _leave(self, answer: str | None) -> None:
+        if answer == "stop":
+            from lmbench.jobs import launch
+
+            for view in (v for v in self.snapshot.runs if v.status in ("running", "paused")):
+                await self.do(launch.request, view.run, "stop", doing="while stopping a run")
+        if answer in ("leave", "stop"):
+            self.exit()
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        from lmbench.tui.palette import commands_of
+
+        return commands_of(self, screen)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _restore_terminal_on_signals(self) -> None:
+        if sys.platform == "win32":
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            try:
+                loop.add_signal_handler(number, self._on_signal, 128 + number)
+            except (ValueError, RuntimeError):
+                # Not the main thread: whoever runs us there has the signals.
+                return
+
+    def _on_signal(self, code: int) -> None:
+        self.exit(return_code=code)
+
+    def on_unmount(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        self.flush()
+
+    def _fatal_error(self) -> None:
+        """The last resort: an error that no panel could keep to itself. No traceback on the
+        screen; it goes to the log, and one line tells where."""
+        error = sys.exception()
+        _log.critical("the workbench ended", exc_info=error)
+        self.flush()
+        self._exit_renderables.append(
+            f"lmbench: {crash_line(error, 'in the workbench')}; details in {log_path(self.home)}. "
+            "Runs are not affected."
+        )
+        self._close_messages_no_wait()
+
+
+def why_lost(run: Any) -> str:
+    """Why a run's process is gone; the launcher is only imported when one is."""
+    from lmbench.jobs import launch
+
+    return launch.why_lost(run)

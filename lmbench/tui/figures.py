@@ -1,0 +1,75 @@
+"""Numbers as the workbench writes them: the same width however they change."""
+
+from __future__ import annotations
+
+import math
+import time
+
+__all__ = ["clock", "duration", "percent", "perplexity", "rate", "short", "size"]
+
+
+def perplexity(value: float | None) -> str:
+    """Up to six cells: 124.1, 1,234, 2.1e4."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "inf" if value > 0 else "nan"
+    if value < 999.95:
+        return f"{value:.1f}"
+    return f"{value:,.0f}" if value < 99_999.5 else f"{value:.0e}".replace("e+0", "e")
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as 76.7%; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f}%"
+
+
+def size(count: float | None) -> str:
+    """Bytes as 7.4 MB (powers of ten, as disks and the tables count them)."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            digits = 0 if unit == "B" or count >= 99.5 else 1
+            return f"{count:.{digits}f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def short(value: float | None) -> str:
+    """A figure in three or four digits: 4,410, 0.0213, 1.2e+06."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
+    magnitude = abs(value)
+    if magnitude == 0:
+        return "0"
+    if magnitude >= 1e6 or magnitude < 1e-3:
+        return f"{value:.3g}"
+    if magnitude >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """12:40, 1:02:03, 3 d 4 h; empty where it is unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    whole = round(seconds)
+    if whole >= 2 * 86400:
+        return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def rate(tokens_per_s: float | None) -> str:
+    """4,410 tok/s; empty where it is unknown."""
+    return "" if tokens_per_s is None else f"{tokens_per_s:,.0f} tok/s"
+
+
+def clock(t: float) -> str:
+    """The local time of day of a moment, as 14:05:09."""
+
+
+    return time.strftime("%H:%M:%S", time.localtime(t))

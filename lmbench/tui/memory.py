@@ -1,0 +1,83 @@
+"""Where the workbench was left: kept in ``session.json`` as it happens, and read at the start.
+
+Each thing is a key with a JSON value (``theme``, ``selected``, ``plot``, …). Only keys that
+changed are written, under the session's lock, so two workbenches on one session keep out of each
+other's way: for each key the last one wins.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from lmbench.errors import LmbenchError
+from lmbench.session.files import locked, write_json
+from lmbench.session.store import Home, Session
+
+__all__ = ["Memory", "last_session", "remember_session"]
+
+_LAST = ".workbench.json"
+
+
+class Memory:
+    """The workbench's state in a session. Reading is instant; `flush` does the writing."""
+
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+        self._values: dict[str, Any] = {}
+        self._changed: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        if session is not None:
+            try:
+                self._values = dict(session.read().workbench)
+            except LmbenchError:
+                # The screen shows what is wrong with the session; there is nothing to restore.
+                self._session = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
+
+    def put(self, key: str, value: Any) -> bool:
+        """Keep a value; is it new, so that a `flush` is due?"""
+        if key in self._values and self._values[key] == value:
+            return False
+        json.dumps(value, allow_nan=False)
+        with self._lock:
+            self._values[key] = value
+            self._changed[key] = value
+        return True
+
+    def flush(self) -> None:
+        """Write what changed; waits for the session's lock.
+
+        Raises:
+            OSError, LmbenchError: it could not be written; the change is kept for the next time.
+        """
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        if not changed or self._session is None:
+            return
+        try:
+            with locked(self._session.path / ".lock"):
+                record = self._session.read()
+                workbench = {**record.workbench, **changed}
+                self._session.write(record.model_copy(update={"workbench": workbench}))
+        except (OSError, LmbenchError):
+            with self._lock:
+                self._changed = {**changed, **self._changed}
+            raise
+
+
+def last_session(home: Home) -> str | None:
+    """The session that was open last, where it is still there."""
+    try:
+        name = json.loads((home.sessions_path / _LAST).read_bytes()).get("session")
+    except (OSError, ValueError, AttributeError):
+        return None
+    known = isinstance(name, str) and any(s.name == name for s in home.sessions())
+    return name if known else None
+
+
+def remember_session(home: Home, name: str) -> None:
+    write_json(home.sessions_path / _LAST, {"version": 1, "session": name})

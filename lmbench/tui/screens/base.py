@@ -1,0 +1,40 @@
+"""What all screens of the workbench share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from textual.message import Message
+from textual.screen import Screen
+
+from lmbench.tui.widgets.panel import Panel
+
+if TYPE_CHECKING:
+    from lmbench.tui.app import Workbench
+
+__all__ = ["BenchScreen"]
+
+T = TypeVar("T")
+
+
+class BenchScreen(Screen[T]):
+    """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
+    whose panels catch up when it comes to the front."""
+
+    @property
+    def bench(self) -> Workbench:
+        """The application, with its own type."""
+        from lmbench.tui.app import Workbench
+
+        assert isinstance(self.app, Workbench)
+        return self.app
+
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            self.bench.complain(error, f"in {type(self).__name__}")
+
+    def on_screen_resume(self) -> None:
+        for panel in self.query(Panel):
+            panel.catch_up()

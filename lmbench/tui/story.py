@@ -1,0 +1,148 @@
+"""What a run's events amount to, gathered as they come: curves, newest facts, pace, and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmbench.report.curves import CurvesBuilder
+from lmbench.session import events as ev
+
+__all__ = ["Note", "Pace", "Story", "told"]
+
+_NOTES_KEPT = 400
+_PACE_POINTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line of a run's story: when, what kind of event, and words."""
+
+    t: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a run is. `fraction` in [0, 1]; `left_s` seconds to go, None where unknown."""
+
+    what: str
+    fraction: float
+    left_s: float | None
+
+
+class Story:
+    """What a run's events amount to."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.curves = CurvesBuilder()
+        self.failed: ev.Failed | None = None
+        self._latest: dict[type[ev.Event], ev.Event] = {}
+        self._lists: dict[type[ev.Event], list[ev.Event]] = {}
+        self._notes: list[Note] = []
+        self._progress: list[tuple[float, str, float, float]] = []
+
+    def add(self, event: ev.Event) -> None:
+        self.curves.add((event,))
+        self._latest[type(event)] = event
+        if isinstance(event, _LISTED):
+            self._lists.setdefault(type(event), []).append(event)
+        if isinstance(event, ev.Failed):
+            self.failed = event
+        self._advance(event)
+        if text := told(event):
+            self._notes.append(Note(event.t, event.kind, text))
+            del self._notes[:-_NOTES_KEPT]
+
+    def _advance(self, event: ev.Event) -> None:
+        match event:
+            case ev.Step(step=step, epoch=epoch):
+                started = self._latest.get(ev.RunStarted)
+                if not isinstance(started, ev.RunStarted):
+                    return
+                what = f"epoch {epoch}/{started.epochs}" if started.epochs else f"epoch {epoch}"
+                self._moved(event.t, what, step, started.total_steps)
+            case ev.Progress(what=what, done=done, total=total):
+                self._moved(event.t, what, done, total)
+            case ev.StatusChanged() | ev.RunResumed() | ev.Epoch():
+                # A pause is not slowness: the pace is measured anew.
+                self._progress.clear()
+
+    def _moved(self, t: float, what: str, done: float, total: float) -> None:
+        if self._progress and (total, done) < (self._progress[-1][3], self._progress[-1][2]):
+            self._progress.clear()
+        self._progress.append((t, what, done, total))
+        del self._progress[:-_PACE_POINTS]
+
+    def pace(self, status: str | None) -> Pace | None:
+        if not self._progress:
+            return None
+        t1, what, done, total = self._progress[-1]
+        if total <= 0:
+            return Pace(what, 0.0, None)
+        t0, _, before, _ = self._progress[0]
+        rate = (done - before) / (t1 - t0) if t1 > t0 else 0.0
+        left = (total - done) / rate if rate > 0 and status == "running" else None
+        return Pace(what, min(1.0, done / total), left)
+
+    def facts(self) -> dict[str, Any]:
+        newest = {name: self._latest.get(kind) for name, kind in _NEWEST.items()}
+        lists = {name: tuple(self._lists.get(kind, ())) for name, kind in _LISTS.items()}
+        return {**newest, **lists, "notes": tuple(self._notes)}
+
+
+_NEWEST: dict[str, type[ev.Event]] = {
+    "started": ev.RunStarted,
+    "step": ev.Step,
+    "epoch": ev.Epoch,
+    "sparsity": ev.Sparsity,
+    "checkpoint": ev.Checkpoint,
+    "failed": ev.Failed,
+}
+_LISTS: dict[str, type[ev.Event]] = {
+    "calibrated": ev.Calibration,
+    "quantized": ev.QuantResult,
+    "tries": ev.Try,
+    "points": ev.SensitivityPoint,
+    "scores": ev.Score,
+    "samples": ev.Sample,
+}
+_LISTED = tuple(_LISTS.values())
+
+
+def told(event: ev.Event) -> str:
+    """What happened, in a few words for the log; empty for what the plots show already."""
+    match event:
+        case ev.RunStarted(device=device, precision=precision, threads=threads):
+            cores = f", {threads} threads" if threads and device == "cpu" else ""
+            return f"began on {device}{cores}, {precision}"
+        case ev.RunResumed(step=step):
+            return f"went on from step {step:,}"
+        case ev.Epoch(epoch=epoch, valid_ppl=ppl, seconds=seconds, best_epoch=best):
+            note = " (best so far)" if best == epoch else ""
+            return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
+        case ev.PruneStep(param=param, target=target, reached=reached):
+            return f"pruned {param} to {100 * reached:.1f}% (target {100 * target:.1f}%)"
+        case ev.QuantResult(module=module, sqnr=sqnr):
+            return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
+        case ev.Try(number=number, ppl=ppl, accepted=accepted):
+            return f"try {number}: perplexity {ppl:,.2f}" + (", kept" if accepted else "")
+        case ev.SensitivityPoint(tensor=tensor, sparsity=sparsity, ppl=ppl):
+            return f"{tensor} at {100 * sparsity:.0f}%: perplexity {ppl:,.2f}"
+        case ev.Score(split=split, ppl=ppl, what=what):
+            return f"{split} perplexity {ppl:,.2f}" + (f" ({what})" if what else "")
+        case ev.Sample(text=text):
+            return f"wrote: {text}"
+        case ev.Checkpoint(which=which, step=step):
+            return f"saved {which} at step {step:,}"
+        case ev.StatusChanged(status=status):
+            return status
+        case ev.Warned(message=message):
+            return message
+        case ev.Failed(reason=reason):
+            return reason
+        case ev.Finished(status=status, test_ppl=test):
+            return status + (f", test {test:,.2f}" if test is not None else "")
+    return ""

@@ -1,0 +1,118 @@
+"""Dialogs: a question with a key for each answer, and a line of text to fill in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import Key
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+__all__ = ["Answer", "Ask", "AskText"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One way out of a question: what `Ask` gives back, its key, and its words."""
+
+    value: str
+    key: str
+    label: str
+    danger: bool = False
+
+
+class _Dialog(ModalScreen[str]):
+    """Gives "" when left with Esc."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "back", id="dialog.back")]
+
+    DEFAULT_CSS = """
+    _Dialog { align: center middle; background: $background 60%; }
+    _Dialog > Vertical {
+        width: auto; max-width: 90%; min-width: 40; height: auto; max-height: 90%;
+        border: heavy $accent; background: $surface; padding: 0 2;
+        border-title-color: $accent; border-title-style: bold;
+    }
+    _Dialog Static { width: auto; max-width: 74; height: auto; margin: 1 0; }
+    _Dialog Horizontal { width: auto; height: auto; align-horizontal: left; }
+    _Dialog Button { margin: 0 1 0 0; min-width: 8; }
+    _Dialog .problem { color: $error; margin: 0; }
+    """
+
+    def action_leave(self) -> None:
+        self.dismiss("")
+
+
+class Ask(_Dialog):
+    """A question. Each answer has a key of its own; arrows and Enter work too."""
+
+    def __init__(self, title: str, question: str | Text, answers: tuple[Answer, ...]) -> None:
+        super().__init__()
+        self._title = title
+        self._question = question
+        self._answers = answers
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = self._title
+            yield Static(self._question, markup=False)
+            with Horizontal():
+                for answer in self._answers:
+                    yield Button(
+                        Text.assemble((answer.key, "bold underline"), f" {answer.label}"),
+                        variant="error" if answer.danger else "default",
+                        compact=True,
+                        name=answer.value,
+                    )
+
+    def on_key(self, event: Key) -> None:
+        for answer in self._answers:
+            if event.key == answer.key:
+                event.stop()
+                self.dismiss(answer.value)
+        if event.key in ("left", "right"):
+            event.stop()
+            (self.focus_previous if event.key == "left" else self.focus_next)()
+
+    @on(Button.Pressed)
+    def _chosen(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.name or "")
+
+
+class AskText(_Dialog):
+    """A line of text, checked by `check` (a complaint, or "" where it is good)."""
+
+    def __init__(
+        self, title: str, question: str, value: str, check: Callable[[str], str] = lambda text: ""
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._question = question
+        self._value = value
+        self._check = check
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = self._title
+            yield Static(self._question, markup=False)
+            yield Input(self._value, compact=True)
+            yield Static("", classes="problem", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).cursor_blink = False
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        value = event.value.strip()
+        complaint = self._check(value)
+        if complaint:
+            self.query_one(".problem", Static).update(complaint)
+        else:
+            self.dismiss(value)
