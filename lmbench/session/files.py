@@ -21,6 +21,7 @@ from lmbench.errors import LmbenchError
 __all__ = [
     "fresh_folder",
     "fsync_folder",
+    "json_bytes",
     "locked",
     "parse_json",
     "read_json",
@@ -59,19 +60,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     fsync_folder(path.parent)
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Strict, human-readable JSON, written atomically.
+def json_bytes(document: Any) -> bytes:
+    """Strict, human-readable JSON.
 
     Raises:
         ValueError: for a number that JSON has no word for (NaN, infinity).
     """
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        data = text.encode()
+        return text.encode()
     except UnicodeEncodeError:
         # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-        data = json.dumps(document, indent=2, allow_nan=False).encode()
-    write_atomic(path, data + b"\n")
+        return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write `json_bytes` atomically."""
+    write_atomic(path, json_bytes(document))
 
 
 def read_json(path: Path, *, version: int) -> dict[str, Any]:

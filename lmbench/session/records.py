@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmbench.config import Kind
+from lmbench.errors import LmbenchError
 
 __all__ = [
     "FORMAT_VERSION",
@@ -18,6 +20,7 @@ __all__ = [
     "RunRecord",
     "SessionRecord",
     "Status",
+    "parse_record",
 ]
 
 FORMAT_VERSION = 1
@@ -78,3 +81,20 @@ class SessionRecord(_Record):
     notes: str = ""
     corpus: Corpus | None = None
     workbench: dict[str, Any] = Field(default_factory=dict)
+
+
+R = TypeVar("R", RunRecord, SessionRecord)
+
+
+def parse_record(model: type[R], document: dict[str, Any], where: Path | str) -> R:
+    """The record that a file `where` holds.
+
+    Raises:
+        LmbenchError: names the file, the field and what is wrong with it.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise LmbenchError(f"{where}: field '{field}': {first['msg'].lower()}") from None

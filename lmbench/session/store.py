@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
@@ -29,6 +27,7 @@ from lmbench.session.records import (
     RunRecord,
     SessionRecord,
     Status,
+    parse_record,
 )
 
 __all__ = [
@@ -105,11 +104,7 @@ class Run:
             LmbenchError: missing, damaged, or of a newer version; names the file and the field.
         """
         path = self.path / "run.json"
-        document = read_json(path, version=FORMAT_VERSION)
-        try:
-            return RunRecord.model_validate(document)
-        except ValidationError as error:
-            raise LmbenchError(_first_problem(path, error)) from None
+        return parse_record(RunRecord, read_json(path, version=FORMAT_VERSION), path)
 
     def write(self, record: RunRecord) -> None:
         write_json(self.path / "run.json", record.model_dump(mode="json"))
@@ -175,11 +170,7 @@ class Session:
     def read(self) -> SessionRecord:
         """Raises LmbenchError where it is missing, damaged, or of a newer version."""
         path = self.path / "session.json"
-        document = read_json(path, version=FORMAT_VERSION)
-        try:
-            return SessionRecord.model_validate(document)
-        except ValidationError as error:
-            raise LmbenchError(_first_problem(path, error)) from None
+        return parse_record(SessionRecord, read_json(path, version=FORMAT_VERSION), path)
 
     def write(self, record: SessionRecord) -> None:
         write_json(self.path / "session.json", record.model_dump(mode="json"))
@@ -359,9 +350,3 @@ def check_session_name(name: str) -> str:
             "beginning with a letter or digit"
         )
     return name
-
-
-def _first_problem(path: Path, error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{path}: field '{where}': {first['msg'].lower()}"

@@ -1,0 +1,305 @@
+"""A session as one file to share: ``NAME.lmbench``, a zip.
+
+Packing is deterministic: the same session gives the same bytes. Unpacking trusts nothing. The
+whole table of contents is judged before a byte is written, every name has to be one that a
+session can hold, sizes are limited by declaration *and* while extracting, and the session appears
+under its name only when all of it is there and its records can be read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lmbench.errors import LmbenchError
+from lmbench.session.files import fsync_folder, json_bytes, parse_json
+from lmbench.session.manage import (
+    at_rest,
+    put_in_place,
+    refuse_busy,
+    rename_refs,
+    staged_folder,
+)
+from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
+from lmbench.session.store import Home, Session, check_session_name
+
+__all__ = ["SUFFIX", "Packed", "pack", "unpack"]
+
+SUFFIX = ".lmbench"
+
+# What a run's folder and its checkpoints may hold besides the files that are named below. None of
+# these formats can carry code that a reader would run.
+_KINDS_OF_FILE = "json|jsonl|txt|yaml|safetensors|lmpack|onnx|csv|md|html|svg"
+_FILE = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}\.(?:{_KINDS_OF_FILE})"
+_RUN = r"runs/\d{3,9}-[a-z]{1,20}"
+_KNOWN = re.compile(
+    rf"session\.json|samples\.jsonl|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
+    rf"|{_RUN}/(?:last|best)/{_FILE}"
+)
+
+_MAX_FILES = 200_000
+_MAX_RECORD_BYTES = 32 * 2**20
+# How much an archive may grow: all of it, and what is beyond question.
+_MAX_GROWTH = 100
+_HARMLESS_BYTES = 64 * 2**20
+_CHUNK = 2**20
+# The earliest date that a zip can name. An archive says nothing about when it was made.
+_DATE = (1980, 1, 1, 0, 0, 0)
+_UNIX = 3
+_ENCRYPTED = 0x1
+# What a zip that was tampered with makes its reader raise.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing made: the file, and what it left out because no session holds such a file."""
+
+    path: Path
+    bytes: int
+    left_out: tuple[str, ...]
+
+
+def pack(session: Session, target: Path) -> Packed:
+    """Write the session into one file, replacing `target`.
+
+    Locks, process numbers and wishes to workers stay out; a run that is lost or queued is written
+    as lost or stopped, since no process will be there.
+
+    Raises:
+        LmbenchError: a run is being worked on, or the file cannot be written.
+    """
+    refuse_busy(session, "packed", queued=False)
+    partial = target.with_name(f".{target.name}.part")
+    contents = list(_contents(session))
+    known = [(name, source) for name, source in contents if _KNOWN.fullmatch(name)]
+    try:
+        _write(partial, known, zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(partial) as archive:
+            too_good = _grows_too_much(archive.infolist(), partial.stat().st_size)
+        if too_good:
+            # Nothing but zeros, say. What we pack we must also be willing to unpack.
+            _write(partial, known, zipfile.ZIP_STORED)
+        partial.replace(target)
+        fsync_folder(target.parent)
+    except OSError as error:
+        raise LmbenchError(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    left_out = tuple(name for name, _ in contents if not _KNOWN.fullmatch(name))
+    return Packed(target, target.stat().st_size, left_out)
+
+
+def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
+    """Each file that stays, under its name in the archive, in the order of the names."""
+    found: dict[str, Path | bytes] = {}
+    for path in session.path.rglob("*"):
+        name = path.relative_to(session.path)
+        passing = any(part.startswith(".") for part in name.parts) or name.name == "control"
+        if not passing and path.is_file() and not path.is_symlink():
+            found[name.as_posix()] = path
+    for run in session.runs():
+        where = f"runs/{run.path.name}"
+        record, resting = run.read(), at_rest(run)
+        if resting != record:
+            found[f"{where}/run.json"] = json_bytes(resting.model_dump(mode="json"))
+        for which in ("last", "best"):
+            folder = run.checkpoint(which)
+            if folder is not None and folder.name != which:
+                # A death between two renames: the whole one stands under its neighbour's name.
+                for path in folder.iterdir():
+                    found[f"{where}/{which}/{path.name}"] = path
+    swapped = re.compile(rf"{_RUN}/(?:last|best)\.(?:new|old)/.*")
+    yield from sorted((n, p) for n, p in found.items() if not swapped.fullmatch(n))
+
+
+def _write(target: Path, contents: list[tuple[str, Path | bytes]], method: int) -> None:
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, source in contents:
+            info = zipfile.ZipInfo(name, _DATE)
+            info.create_system = _UNIX
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.compress_type = method
+            if isinstance(source, bytes):
+                archive.writestr(info, source)
+                continue
+            info.file_size = source.stat().st_size
+            with archive.open(info, "w") as out, source.open("rb") as file:
+                shutil.copyfileobj(file, out, _CHUNK)
+
+
+def unpack(path: Path, home: Home, name: str | None = None) -> Session:
+    """Make the session that the archive holds, under its own name or the one given.
+
+    Raises:
+        LmbenchError: the file is no such archive, is damaged, holds anything that a session does
+            not, or there is a session of that name. Nothing has been written then.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = _judged(path, archive)
+            record = _check_records(path, archive, infos)
+            target = _target(home, name or record.name)
+            _check_room(path, home, infos)
+            for info in infos:
+                for _ in _chunks(archive, info):
+                    pass
+            return _extract(archive, infos, home, target, record)
+    except FileNotFoundError:
+        raise LmbenchError(f"{path}: no such file") from None
+    except _DAMAGES as error:
+        raise LmbenchError(f"{path}: no lmbench archive, or a damaged one ({error})") from None
+
+
+def _judged(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The table of contents, every line of it found harmless."""
+    infos = archive.infolist()
+    if len(infos) > _MAX_FILES:
+        raise LmbenchError(f"{path}: refused: holds {len(infos):,} files")
+    seen: set[str] = set()
+    for info in infos:
+        problem = _problem(info)
+        if problem is None and info.filename.lower() in seen:
+            problem = "is there twice"
+        if problem:
+            raise LmbenchError(f"{path}: refused: entry {info.orig_filename[:200]!r} {problem}")
+        seen.add(info.filename.lower())
+    size = path.stat().st_size
+    if sum(info.compress_size for info in infos) > size:
+        raise LmbenchError(f"{path}: refused: its entries overlap")
+    if _grows_too_much(infos, size):
+        total = sum(info.file_size for info in infos)
+        raise LmbenchError(
+            f"{path}: refused: {size:,} bytes that would grow to {total:,} are no honest session"
+        )
+    return infos
+
+
+def _problem(info: zipfile.ZipInfo) -> str | None:
+    """What is wrong with an entry's name or nature."""
+    name = info.orig_filename
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
+        return "has an absolute path"
+    if ".." in re.split(r"[/\\]", name):
+        return "leads out of the session"
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if mode == stat.S_IFLNK:
+        return "is a link"
+    if mode not in (0, stat.S_IFREG) and not info.is_dir():
+        return "is no plain file"
+    if name != info.filename or not _KNOWN.fullmatch(name):
+        return "is nothing that a session holds"
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that lmbench does not use"
+    return None
+
+
+def _grows_too_much(infos: list[zipfile.ZipInfo], size: int) -> bool:
+    return sum(info.file_size for info in infos) > max(_HARMLESS_BYTES, _MAX_GROWTH * size)
+
+
+def _check_records(
+    path: Path, archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo]
+) -> SessionRecord:
+    """Read the session's record and each run's; all must be complete, ended, and understood."""
+    names = {info.filename: info for info in infos}
+    if "session.json" not in names:
+        raise LmbenchError(f"{path}: refused: holds no session.json")
+    session = _record(SessionRecord, path, archive, names["session.json"])
+    numbers: set[int] = set()
+    for folder in sorted({name.split("/")[1] for name in names if name.startswith("runs/")}):
+        record_name = f"runs/{folder}/run.json"
+        if record_name not in names:
+            raise LmbenchError(f"{path}: refused: runs/{folder} has no run.json")
+        record = _record(RunRecord, path, archive, names[record_name])
+        if folder != f"{record.id:03d}-{record.kind}":
+            raise LmbenchError(f"{path}: refused: {record_name} is the record of another run")
+        if record.id in numbers:
+            raise LmbenchError(f"{path}: refused: run {record.id} is there twice")
+        if record.status == "queued" or record.status in LIVE:
+            raise LmbenchError(
+                f"{path}: refused: {record_name} is {record.status}; an archive holds ended runs"
+            )
+        numbers.add(record.id)
+    return session
+
+
+R = TypeVar("R", RunRecord, SessionRecord)
+
+
+def _record(model: type[R], path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> R:
+    where = f"{path}: {info.filename}"
+    if info.file_size > _MAX_RECORD_BYTES:
+        raise LmbenchError(f"{where}: refused: too large for a record")
+    data = b"".join(_chunks(archive, info))
+    return parse_record(model, parse_json(data, where, version=FORMAT_VERSION), where)
+
+
+def _target(home: Home, name: str) -> Session:
+    session = Session(home.sessions_path / check_session_name(name))
+    if session.path.exists():
+        raise LmbenchError(f"there is a session '{name}' already; unpack with --name NEW")
+    return session
+
+
+def _check_room(path: Path, home: Home, infos: list[zipfile.ZipInfo]) -> None:
+    total = sum(info.file_size for info in infos)
+    place = next(p for p in (home.sessions_path, *home.sessions_path.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if total > free:
+        raise LmbenchError(f"{path}: needs {total:,} bytes, but {home.path} has {free:,} free")
+
+
+def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """What the entry really holds, checked against its declared size and its checksum."""
+    size = 0
+    with archive.open(info) as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            if size > info.file_size:
+                break
+            yield chunk
+    if size != info.file_size:
+        raise zipfile.BadZipFile(f"{info.filename} is not as long as declared")
+
+
+def _extract(
+    archive: zipfile.ZipFile,
+    infos: list[zipfile.ZipInfo],
+    home: Home,
+    target: Session,
+    record: SessionRecord,
+) -> Session:
+    staged = staged_folder(home)
+    try:
+        (staged / "runs").mkdir()
+        for info in infos:
+            out = staged / info.filename
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("xb") as file:
+                file.writelines(_chunks(archive, info))
+        if target.name != record.name:
+            Session(staged).write(record.model_copy(update={"name": target.name}))
+            rename_refs(staged, record.name, target.name)
+        put_in_place(staged, target)
+    except BaseException:
+        shutil.rmtree(staged)
+        raise
+    return target
