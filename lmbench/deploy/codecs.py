@@ -1,0 +1,373 @@
+"""How one tensor is stored: dense or sparse, in fp32, fp16, int8 or int4, and back.
+
+An `Encoded` is a layout's name and a few plain arrays, its parts:
+
+========== ===================== ==========================================================
+layout     value type            parts
+========== ===================== ==========================================================
+``dense``  fp32, fp16            values [shape]
+``dense``  int8                  values [R, C], scale fp32 [R]
+``dense``  int4                  values uint8 [R, ceil(C / 2)], scale fp16 [R, ceil(C / group)]
+``bitmask`` fp32, fp16, int8     mask uint8 [ceil(R C / 8)], values [nnz], (scale fp32 [R])
+``block``  fp32, fp16, int8      mask uint8 [ceil(blocks / 8)], values [n, h, w], (scale [R])
+========== ===================== ==========================================================
+
+Bits of a mask run from the least significant one, elements (or blocks) row by row. int8 is
+symmetric with one scale a row; int4 holds value + 8, the even column in the low nibble, with one
+scale for each group of columns. Only NumPy here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BLOCK_SHAPES",
+    "Encoded",
+    "Layout",
+    "Spec",
+    "ValueType",
+    "decode",
+    "encode",
+    "levels_of",
+    "quantize_groups",
+    "quantize_rows",
+    "unpack_nibbles",
+]
+
+Layout = Literal["dense", "bitmask", "block"]
+ValueType = Literal["fp32", "fp16", "int8", "int4"]
+Array = NDArray[Any]
+
+BLOCK_SHAPES: tuple[tuple[int, int], ...] = ((16, 4), (8, 8))
+"""What the kernels multiply in one piece: height and width."""
+
+GROUP = 64
+"""Columns that share a scale in int4: 4.25 bits a weight."""
+
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "fp32": np.dtype("<f4"),
+    "fp16": np.dtype("<f2"),
+    "int8": np.dtype("i1"),
+}
+# A block layout keeps some zeros inside its blocks; it is taken, being faster, up to this size
+# relative to the best other one.
+_BLOCK_ALLOWANCE = 1.03
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a tensor's parts must look like."""
+
+    layout: Layout
+    values: ValueType
+    shape: tuple[int, ...]
+    block: tuple[int, int] | None = None
+    group: int | None = None
+
+    def parts(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
+        """Type and shape of each part; None stands for a length that the mask decides.
+
+        Raises:
+            ValueError: no such combination.
+        """
+        if self.layout == "dense":
+            if self.values == "int4":
+                rows, columns = self._matrix()
+                if self.group is None or self.group < 8 or self.group % 8:
+                    raise ValueError("int4 needs groups of a multiple of 8 columns")
+                groups = -(-columns // self.group)
+                return {
+                    "values": (np.dtype("u1"), (rows, -(-columns // 2))),
+                    "scale": (_DTYPES["fp16"], (rows, groups)),
+                }
+            return self._with_scale({"values": (_DTYPES[self.values], self.shape)})
+        if self.values == "int4":
+            raise ValueError("int4 values are stored dense only")
+        self._matrix()
+        bits = math.prod(self.grid())
+        inner = self._block_shape() if self.layout == "block" else ()
+        mask = (np.dtype("u1"), (-(-bits // 8),))
+        return self._with_scale({"mask": mask, "values": (_DTYPES[self.values], (None, *inner))})
+
+    def grid(self) -> tuple[int, int]:
+        """What the mask's bits stand for: elements, or blocks, down and across."""
+        rows, columns = self._matrix()
+        if self.layout != "block":
+            return rows, columns
+        height, width = self._block_shape()
+        return -(-rows // height), -(-columns // width)
+
+    def _block_shape(self) -> tuple[int, int]:
+        if self.block not in BLOCK_SHAPES:
+            raise ValueError(f"blocks of {self.block} are not known")
+        return self.block
+
+    def _with_scale(self, parts: dict[str, Any]) -> dict[str, Any]:
+        if self.values == "int8":
+            parts["scale"] = (_DTYPES["fp32"], (self._matrix()[0],))
+        return parts
+
+    def _matrix(self) -> tuple[int, int]:
+        if len(self.shape) != 2:
+            raise ValueError(f"{self.layout} {self.values} needs a matrix")
+        return self.shape[0], self.shape[1]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tensor as it is stored."""
+
+    spec: Spec
+    parts: Mapping[str, Array]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
+
+    @property
+    def nonzero(self) -> int:
+        """Elements that are not zero, after rounding."""
+        values = self.parts["values"]
+        if self.spec.values == "int4":
+            return int(np.count_nonzero(unpack_nibbles(values, self.spec.shape[1])))
+        return int(np.count_nonzero(values))
+
+    def check(self) -> None:
+        """Raises ValueError, naming the part, unless the parts are sound and fit one another."""
+        wanted = self.spec.parts()
+        if set(wanted) != set(self.parts):
+            raise ValueError(f"has parts {sorted(self.parts)} in place of {sorted(wanted)}")
+        for name, (dtype, shape) in wanted.items():
+            part = self.parts[name]
+            fits = len(part.shape) == len(shape) and all(
+                want is None or have == want for have, want in zip(part.shape, shape, strict=True)
+            )
+            if part.dtype != dtype or not fits:
+                raise ValueError(f"part '{name}' is {part.dtype} {list(part.shape)}")
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
+                raise ValueError(f"part '{name}' holds a number that is not finite")
+        if "mask" in wanted:
+            self._check_mask()
+
+    def _check_mask(self) -> None:
+        mask = self.parts["mask"]
+        bits = math.prod(self.spec.grid())
+        spare = mask.size * 8 - bits
+        if spare and mask[-1] >> (8 - spare):
+            raise ValueError("part 'mask' has bits beyond its last element")
+        ones = int(np.bitwise_count(mask).sum())
+        if ones != len(self.parts["values"]):
+            raise ValueError(
+                f"its mask counts {ones} values, but it has {len(self.parts['values'])}"
+            )
+
+
+def quantize_rows(matrix: Array, scale: Array | None = None) -> tuple[Array, Array]:
+    """Symmetric int8 with one scale a row: [R, C] to (int8 [R, C], fp32 [R]).
+
+    `scale` [R] puts the values on a grid that was chosen before (by post-training quantization).
+    """
+    if scale is None:
+        scale = np.abs(matrix).max(axis=1, initial=0.0) / np.float32(127)
+    scales = np.asarray(scale, "<f4").reshape(-1)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    return np.clip(np.rint(matrix * inverse[:, None]), -127, 127).astype(np.int8), scales
+
+
+def quantize_groups(
+    matrix: Array, group: int = GROUP, scale: Array | None = None
+) -> tuple[Array, Array]:
+    """4 bits with a scale for each `group` columns of a row.
+
+    The value of largest magnitude in a group becomes -8, so that all sixteen levels are used
+    (the scale takes its sign); a slightly smaller scale is taken where that lowers the squared
+    error, since it saturates only that one value.
+
+    Returns:
+        int8 [R, C] in [-8, 7], and the scales, fp16 [R, ceil(C / group)].
+    """
+    rows, columns = matrix.shape
+    groups = -(-columns // group)
+    padded = np.zeros((rows, groups * group), np.float32)
+    padded[:, :columns] = matrix
+    cells = padded.reshape(rows, groups, group)
+    if scale is not None:
+        fixed = scale.astype("<f2").reshape(rows, groups)
+        return _round_groups(cells, fixed).reshape(rows, -1)[:, :columns], fixed
+    extreme = np.take_along_axis(cells, np.abs(cells).argmax(axis=2)[..., None], axis=2)[..., 0]
+    best_scale = (extreme / -8).astype("<f2")
+    best = _round_groups(cells, best_scale)
+    best_error = _group_error(cells, best, best_scale)
+    for factor in (0.95, 0.9, 0.85, 0.8):
+        tried = (extreme * (factor / -8)).astype("<f2")
+        levels = _round_groups(cells, tried)
+        error = _group_error(cells, levels, tried)
+        better = error < best_error
+        best_scale = np.where(better, tried, best_scale)
+        best = np.where(better[..., None], levels, best)
+        best_error = np.where(better, error, best_error)
+    return best.reshape(rows, -1)[:, :columns], best_scale
+
+
+def _round_groups(cells: Array, scale: Array) -> Array:
+    wide = scale.astype(np.float32)
+    inverse = np.divide(1, wide, out=np.zeros_like(wide), where=wide != 0)
+    return np.clip(np.rint(cells * inverse[..., None]), -8, 7).astype(np.int8)
+
+
+def _group_error(cells: Array, levels: Array, scale: Array) -> Array:
+    return np.square(levels * scale.astype(np.float32)[..., None] - cells).sum(axis=2)
+
+
+def _pack_nibbles(levels: Array) -> Array:
+    """int8 [R, C] in [-8, 7] to uint8 [R, ceil(C / 2)]."""
+    rows, columns = levels.shape
+    biased = np.full((rows, columns + columns % 2), 8, np.uint8)
+    biased[:, :columns] = levels + 8
+    return biased[:, 0::2] | (biased[:, 1::2] << 4)
+
+
+def unpack_nibbles(packed: Array, columns: int) -> Array:
+    """uint8 [R, ceil(C / 2)] to int8 [R, C] in [-8, 7]."""
+    levels = np.empty((packed.shape[0], packed.shape[1] * 2), np.int8)
+    levels[:, 0::2] = (packed & 15).astype(np.int8) - 8
+    levels[:, 1::2] = (packed >> 4).astype(np.int8) - 8
+    return levels[:, :columns]
+
+
+def encode(
+    tensor: Array,
+    values: ValueType = "fp32",
+    sparse: Literal["auto", "never", "always"] = "auto",
+    *,
+    group: int = GROUP,
+    scale: Array | None = None,
+) -> Encoded:
+    """Store a tensor in the smallest layout of this value type.
+
+    Args:
+        tensor: fp32, of one or two dimensions; vectors (biases) are kept in fp32, or fp16 where
+            `values` is fp16, and are never sparse.
+        sparse: ``auto`` takes bitmask or blocks where that is smaller; a matrix asked for in int4
+            that is sparse enough for bitmask + int8 to be smaller becomes that.
+        group: columns that share a scale in int4.
+        scale: the grid that the tensor already lies on, [R] or [R, 1] (int8) or
+            [R, groups] (int4); left out, it is found here.
+
+    Raises:
+        ValueError: a value that is not finite, or too large for fp16.
+    """
+    tensor = np.ascontiguousarray(tensor, np.float32)
+    if not np.isfinite(tensor).all():
+        raise ValueError("holds a number that is not finite")
+    if tensor.ndim != 2:
+        return _encode_dense(tensor, "fp16" if values == "fp16" else "fp32")
+    if values == "int4":
+        dense = _encode_int4(tensor, group, scale)
+        if sparse == "never":
+            return dense
+        best = _encode_sparse(tensor, "int8", None)
+        return best if sparse == "always" or best.nbytes < dense.nbytes else dense
+    if sparse == "never":
+        return _encode_dense(tensor, values, scale)
+    dense = _encode_dense(tensor, values, scale)
+    best = _encode_sparse(tensor, values, scale)
+    return best if sparse == "always" or best.nbytes < dense.nbytes else dense
+
+
+def _encode_dense(tensor: Array, values: ValueType, scale: Array | None = None) -> Encoded:
+    spec = Spec("dense", values, tensor.shape)
+    if values == "int8":
+        levels, scales = quantize_rows(tensor, scale)
+        return Encoded(spec, {"values": levels, "scale": scales})
+    return Encoded(spec, {"values": _as_float(tensor, values)})
+
+
+def _as_float(tensor: Array, values: ValueType) -> Array:
+    if values == "fp16" and np.abs(tensor).max(initial=0.0) > np.finfo(np.float16).max:
+        raise ValueError("holds a number that is too large for fp16")
+    return tensor.astype(_DTYPES[values])
+
+
+def _encode_int4(tensor: Array, group: int, scale: Array | None) -> Encoded:
+    levels, scale = quantize_groups(tensor, group, scale)
+    parts = {"values": _pack_nibbles(levels), "scale": scale}
+    return Encoded(Spec("dense", "int4", tensor.shape, group=group), parts)
+
+
+def _encode_sparse(tensor: Array, values: ValueType, scale: Array | None) -> Encoded:
+    """Bitmask, or blocks where nearly all zeros come in blocks."""
+    extra: dict[str, Array] = {}
+    if values == "int8":
+        levels, extra["scale"] = quantize_rows(tensor, scale)
+    else:
+        levels = _as_float(tensor, values)
+    keep = levels != 0
+    mask = np.packbits(keep.reshape(-1), bitorder="little")
+    spec = Spec("bitmask", values, tensor.shape)
+    bitmask = Encoded(spec, {"mask": mask, "values": levels[keep], **extra})
+    blocks = [_encode_blocks(levels, values, block, extra) for block in BLOCK_SHAPES]
+    smallest = min(blocks, key=lambda one: one.nbytes)
+    return smallest if smallest.nbytes <= bitmask.nbytes * _BLOCK_ALLOWANCE else bitmask
+
+
+def _encode_blocks(
+    levels: Array, values: ValueType, block: tuple[int, int], extra: Mapping[str, Array]
+) -> Encoded:
+    spec = Spec("block", values, levels.shape, block=block)
+    cells = _to_blocks(levels, spec)
+    keep = cells.any(axis=(2, 3))
+    mask = np.packbits(keep.reshape(-1), bitorder="little")
+    return Encoded(spec, {"mask": mask, "values": cells[keep], **extra})
+
+
+def _to_blocks(matrix: Array, spec: Spec) -> Array:
+    """[R, C] to [down, across, h, w], the edges filled up with zeros."""
+    assert spec.block is not None
+    (height, width), (down, across) = spec.block, spec.grid()
+    padded = np.zeros((down * height, across * width), matrix.dtype)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return padded.reshape(down, height, across, width).transpose(0, 2, 1, 3)
+
+
+def decode(encoded: Encoded) -> Array:
+    """The tensor in fp32, of the spec's shape. The parts must have passed `Encoded.check`."""
+    spec, parts = encoded.spec, encoded.parts
+    levels = levels_of(encoded)
+    if spec.values == "int4":
+        assert spec.group is not None
+        scale = np.repeat(parts["scale"].astype(np.float32), spec.group, axis=1)
+        return levels * scale[:, : spec.shape[1]]
+    if spec.values == "int8":
+        return levels * parts["scale"][:, None]
+    return levels.astype(np.float32)
+
+
+def levels_of(encoded: Encoded) -> Array:
+    """The stored values laid out in the tensor's shape, scales not applied; int4 as int8."""
+    spec, parts = encoded.spec, encoded.parts
+    if spec.values == "int4":
+        return unpack_nibbles(parts["values"], spec.shape[1])
+    if spec.layout == "dense":
+        return parts["values"]
+    values = parts["values"]
+    down, across = spec.grid()
+    bits = np.unpackbits(parts["mask"], count=down * across, bitorder="little")
+    keep = bits.astype(bool).reshape(down, across)
+    if spec.layout == "bitmask":
+        dense = np.zeros(spec.shape, values.dtype)
+        dense[keep] = values
+        return dense
+    assert spec.block is not None
+    height, width = spec.block
+    cells = np.zeros((down, across, height, width), values.dtype)
+    cells[keep] = values
+    matrix = cells.transpose(0, 2, 1, 3).reshape(down * height, across * width)
+    return np.ascontiguousarray(matrix[: spec.shape[0], : spec.shape[1]])

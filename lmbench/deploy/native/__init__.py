@@ -1,0 +1,9 @@
+"""The optional compiled extra: int8, int4, sparse and block-sparse kernels, built where it can be.
+
+Nothing needs it: where no C++ compiler is at hand, or ``LMBENCH_NATIVE=0`` is set, the runtimes
+that use it say so and the others go on working.
+"""
+
+from lmbench.deploy.native.build import NativeUnavailableError, library, why_unavailable
+
+__all__ = ["NativeUnavailableError", "library", "why_unavailable"]

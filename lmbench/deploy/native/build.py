@@ -1,0 +1,132 @@
+"""Compiling the kernels on demand, once for each version of their source, and loading them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+__all__ = ["NativeUnavailableError", "build", "compiler", "library", "why_unavailable"]
+
+_SOURCES = Path(__file__).parent
+# No -march=native: a home folder is shared by machines, so the instruction set is chosen when the
+# kernels are called, not when they are compiled.
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-exceptions")
+_COMPILERS = ("g++", "clang++", "c++")
+_LIMIT_S = 180
+
+
+class NativeUnavailableError(Exception):
+    """Why the kernels cannot be had on this machine, in words that follow 'because'."""
+
+
+def compiler() -> str | None:
+    """The C++ compiler to use: ``$CXX``, else the first of the usual ones on the path."""
+    wanted = os.environ.get("CXX")
+    candidates = (wanted,) if wanted else _COMPILERS
+    return next((found for name in candidates if (found := shutil.which(name))), None)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``$LMBENCH_CACHE``, else the user's own cache folder."""
+    base = os.environ.get("LMBENCH_CACHE") or platformdirs.user_cache_dir("lmbench")
+    return Path(base) / "native"
+
+
+def build(folder: Path | None = None) -> Path:
+    """The compiled library, from the cache or compiled now.
+
+    It is named by the hash of source, flags and machine, so an upgrade compiles anew and two
+    versions live side by side. It is compiled beside and moved in whole.
+
+    Raises:
+        NativeUnavailableError: there is no compiler, or it failed.
+    """
+    folder = folder or cache_folder()
+    target = folder / f"kernels-{_key()}.so"
+    if target.is_file():
+        return target
+    cxx = compiler()
+    if cxx is None:
+        raise NativeUnavailableError("no C++ compiler (g++ or clang++) is on the path")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
+            fresh = Path(scratch) / target.name
+            _compile(cxx, fresh)
+            fresh.replace(target)
+    except OSError as error:
+        raise NativeUnavailableError(f"{folder} cannot be written ({error.strerror})") from None
+    return target
+
+
+def _key() -> str:
+    digest = hashlib.sha256(" ".join([*_FLAGS, platform.machine(), platform.system()]).encode())
+    for source in sorted([*_SOURCES.glob("*.cpp"), *_SOURCES.glob("*.h")]):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(cxx: str, target: Path) -> None:
+    command = [cxx, *_FLAGS, str(_SOURCES / "kernels.cpp"), "-o", str(target)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise NativeUnavailableError(f"{cxx} took longer than {_LIMIT_S} s") from None
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
+        raise NativeUnavailableError(f"{cxx} failed: {first.strip()[:200]}")
+
+
+@cache
+def _loaded(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
+
+
+@cache
+def _attempt(_path: str, _setting: str, _cxx: str) -> ctypes.CDLL | NativeUnavailableError:
+    """One try for each environment: a compiler that fails is not asked again and again."""
+    if _setting == "0":
+        return NativeUnavailableError("LMBENCH_NATIVE=0 is set")
+    try:
+        return _loaded(build())
+    except NativeUnavailableError as error:
+        return error
+    except OSError as error:
+        return NativeUnavailableError(f"the compiled kernels cannot be loaded ({error})")
+
+
+def library() -> ctypes.CDLL:
+    """The kernels, compiled if they have to be (a few seconds, once).
+
+    Raises:
+        NativeUnavailableError: see `build`; also where ``LMBENCH_NATIVE=0`` is set.
+    """
+    environment = os.environ
+    outcome = _attempt(
+        f"{environment.get('PATH', '')}|{cache_folder()}",
+        environment.get("LMBENCH_NATIVE", ""),
+        environment.get("CXX", ""),
+    )
+    if isinstance(outcome, NativeUnavailableError):
+        raise outcome
+    return outcome
+
+
+def why_unavailable() -> str | None:
+    """None where the kernels can be used, else the reason in one line."""
+    try:
+        library()
+    except NativeUnavailableError as error:
+        return f"the compiled kernels are not available: {error}"
+    return None

@@ -1,0 +1,207 @@
+"""Matrices and vectors as the kernels read them: tiles of 16 rows x 4 columns.
+
+The structures mirror those of ``kernels.cpp``. A structure's pointers live as long as the
+Python object around it, which keeps the arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BlockMatrix",
+    "Matrix",
+    "VectorBuffer",
+    "bitmask_matrix",
+    "block_matrix",
+    "dense_matrix",
+    "int4_matrix",
+]
+
+Array = NDArray[Any]
+
+ROWS, QUAD, TILE = 16, 4, 64
+_DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4 = range(5)
+_BLOCK_KINDS = {(16, 4): _BLOCK_16X4, (8, 8): _BLOCK_8X8}
+
+Isa = Literal["scalar", "avx2", "avx512"]
+ISAS: tuple[Isa, ...] = ("scalar", "avx2", "avx512")
+
+
+class MatrixStruct(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("cols", ctypes.c_int32),
+        ("groups", ctypes.c_int32),
+        ("quads", ctypes.c_int32),
+        ("scale_quads", ctypes.c_int32),
+        ("values", ctypes.c_void_p),
+        ("masks", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p),
+        ("places", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+    )
+
+
+class VectorsStruct(ctypes.Structure):
+    _fields_ = (
+        ("n", ctypes.c_int32),
+        ("stride", ctypes.c_int32),
+        ("biased", ctypes.c_void_p),
+        ("bytes", ctypes.c_void_p),
+        ("words", ctypes.c_void_p),
+        ("quad_sums", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+    )
+
+
+class Matrix:
+    """One matrix [rows, cols] in kernel form; made by the functions below."""
+
+    def __init__(
+        self,
+        kind: int,
+        shape: tuple[int, int],
+        arrays: dict[str, Array],
+        *,
+        groups: int,
+        quads: int,
+        scale_quads: int = 0,
+    ) -> None:
+        self.rows, self.cols = shape
+        self.groups = groups
+        self.kind = kind
+        self._arrays = arrays
+        self.struct = MatrixStruct(kind, self.rows, self.cols, groups, quads, scale_quads)
+        for name, array in arrays.items():
+            setattr(self.struct, name, array.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the kernels read."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+
+def _tiles(levels: Array, *, even: bool = False) -> Array:
+    """[R, C] to contiguous [groups, quads, 16, 4], zeros at the edges."""
+    rows, columns = levels.shape
+    groups, quads = -(-rows // ROWS), -(-columns // QUAD)
+    quads += quads % 2 if even else 0
+    padded = np.zeros((groups * ROWS, quads * QUAD), levels.dtype)
+    padded[:rows, :columns] = levels
+    tiles = padded.reshape(groups, ROWS, quads, QUAD).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(tiles)
+
+
+def _row_arrays(levels: Array, scale: Array, height: int) -> dict[str, Array]:
+    """What the kernels need for each row: its scale, and what the activations' offset adds."""
+    rows = len(levels)
+    padded = -(-rows // height) * height
+    scales = np.zeros(padded, np.float32)
+    scales[:rows] = scale
+    offsets = np.zeros(padded, np.int32)
+    offsets[:rows] = 128 * levels.sum(axis=1, dtype=np.int32)
+    return {"scale": scales, "offsets": offsets}
+
+
+def dense_matrix(levels: Array, scale: Array) -> Matrix:
+    """int8 [R, C] with one scale a row, fp32 [R]."""
+    tiles = _tiles(levels)
+    arrays = {"values": tiles, **_row_arrays(levels, scale, ROWS)}
+    return Matrix(_DENSE, _shape(levels), arrays, groups=tiles.shape[0], quads=tiles.shape[1])
+
+
+def bitmask_matrix(levels: Array, scale: Array) -> Matrix:
+    """The same, only the values that are not zero being kept, with a bit for each place."""
+    tiles = _tiles(levels)
+    groups, quads = tiles.shape[:2]
+    keep = tiles.reshape(groups, quads, TILE) != 0
+    masks = np.packbits(keep, axis=2, bitorder="little").view(np.uint64)
+    # The kernels load 64 bytes wherever a tile's values begin.
+    values = np.concatenate([tiles.reshape(groups, quads, TILE)[keep], np.zeros(TILE, np.int8)])
+    arrays = {
+        "values": values,
+        "masks": np.ascontiguousarray(masks.reshape(groups, quads)),
+        "starts": _starts(keep.reshape(groups, -1).sum(axis=1)),
+        **_row_arrays(levels, scale, ROWS),
+    }
+    return Matrix(_BITMASK, _shape(levels), arrays, groups=groups, quads=quads)
+
+
+class BlockMatrix(Matrix):
+    """Its blocks that are not zero, of 16x4 or 8x8."""
+
+
+def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> BlockMatrix:
+    """The same in blocks (height, width): (16, 4) or (8, 8)."""
+    (rows, columns), (height, width) = levels.shape, block
+    down, across = -(-rows // height), -(-columns // width)
+    padded = np.zeros((down * height, across * width), np.int8)
+    padded[:rows, :columns] = levels
+    cells = padded.reshape(down, height, across, width).transpose(0, 2, 1, 3)
+    keep = cells.any(axis=(2, 3))
+    arrays = {
+        "values": np.ascontiguousarray(cells[keep]),
+        "starts": _starts(keep.sum(axis=1)),
+        "places": np.nonzero(keep)[1].astype(np.int32),
+        **_row_arrays(levels, scale, height),
+    }
+    quads = -(-columns // QUAD)
+    return BlockMatrix(_BLOCK_KINDS[block], _shape(levels), arrays, groups=down, quads=quads)
+
+
+def int4_matrix(levels: Array, scale: Array, group: int) -> Matrix:
+    """int8 [R, C] in [-8, 7] with a scale for each `group` columns, [R, ceil(C / group)]."""
+    tiles = _tiles(levels, even=True)
+    groups, quads = tiles.shape[:2]
+    biased = (tiles + 8).astype(np.uint8).reshape(groups, quads, TILE)
+    packed = biased[:, 0::2] | (biased[:, 1::2] << 4)
+    scale_groups = scale.shape[1]
+    scales = np.zeros((groups * ROWS, scale_groups), np.float32)
+    scales[: len(scale)] = scale
+    arrays = {
+        "values": np.ascontiguousarray(packed),
+        "scale": np.ascontiguousarray(
+            scales.reshape(groups, ROWS, scale_groups).transpose(0, 2, 1)
+        ),
+    }
+    return Matrix(
+        _INT4,
+        _shape(levels),
+        arrays,
+        groups=groups,
+        quads=quads,
+        scale_quads=group // QUAD,
+    )
+
+
+def _shape(levels: Array) -> tuple[int, int]:
+    return levels.shape[0], levels.shape[1]
+
+
+def _starts(counts: Array) -> Array:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+class VectorBuffer:
+    """Room for `capacity` quantized vectors of up to `width` numbers."""
+
+    def __init__(self, capacity: int, width: int) -> None:
+        stride = -(-width // TILE) * TILE
+        self.capacity = capacity
+        self._arrays: dict[str, Array] = {
+            "biased": np.zeros((capacity, stride), np.uint8),
+            "bytes": np.zeros((capacity, stride), np.int8),
+            "words": np.zeros((capacity, stride), np.int16),
+            "quad_sums": np.zeros((capacity, stride // QUAD), np.int32),
+            "scale": np.zeros(capacity, np.float32),
+        }
+        self.struct = VectorsStruct(0, stride)
+        for name, array in self._arrays.items():
+            setattr(self.struct, name, array.ctypes.data)

@@ -1,0 +1,375 @@
+"""Runtimes on the compiled kernels: weights in int8 or int4, dense, sparse or in blocks.
+
+Activations are quantized to int8 anew for each vector, symmetric by its largest magnitude, and
+sums are exact integers; cells, biases and logits are fp32. A batch gives for each text what
+stepping it alone gives, so a score is of the very arithmetic that generates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmbench.corpus.batches import windows
+from lmbench.deploy.codecs import (
+    BLOCK_SHAPES,
+    GROUP,
+    Encoded,
+    encode,
+    levels_of,
+    unpack_nibbles,
+)
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.native.build import why_unavailable
+from lmbench.deploy.native.kernels import CELLS, Kernels
+from lmbench.deploy.native.matrices import (
+    Matrix,
+    MatrixStruct,
+    VectorBuffer,
+    bitmask_matrix,
+    block_matrix,
+    dense_matrix,
+    int4_matrix,
+)
+from lmbench.deploy.packed import PackedModel
+from lmbench.deploy.runtime import Accuracy, Progress, Runtime, Score, State
+from lmbench.deploy.weights import GATES
+
+__all__ = [
+    "BlockInt8Runtime",
+    "Int4Runtime",
+    "Int8Runtime",
+    "NativeRuntime",
+    "SparseInt8Runtime",
+    "block_refusal",
+    "refusal",
+    "sparse_refusal",
+]
+
+Array = NDArray[Any]
+
+# Vectors whose logits are held at once while scoring: a batch that fills the kernels, in a buffer
+# that stays near the processor.
+_SLICE = 96
+# From this share of zeros on, a bitmask is read faster than the dense tiles.
+_SPARSE_FROM = 0.35
+
+
+class LayerStruct(ctypes.Structure):
+    _fields_ = (
+        ("input", MatrixStruct),
+        ("hidden", MatrixStruct),
+        ("bias_input", ctypes.c_void_p),
+        ("bias_hidden", ctypes.c_void_p),
+    )
+
+
+class ModelStruct(ctypes.Structure):
+    _fields_ = (
+        ("cell", ctypes.c_int32),
+        ("layers", ctypes.c_int32),
+        ("embedding_size", ctypes.c_int32),
+        ("hidden_size", ctypes.c_int32),
+        ("embedding", ctypes.c_void_p),
+        ("decoder", ctypes.c_void_p),
+        ("layer", ctypes.c_void_p),
+        ("decoder_bias", ctypes.c_void_p),
+    )
+
+
+class NativeRuntime(Runtime):
+    """A model on the compiled kernels; subclasses say how a weight matrix is laid out.
+
+    Args:
+        loaded: a plain model, or a packed one, whose stored integers are used as they are.
+        kernels: left out: the machine's best, with torch's number of threads for scoring.
+    """
+
+    def __init__(self, loaded: Loaded, kernels: Kernels | None = None) -> None:
+        self._kernels = kernels or Kernels(threads=torch.get_num_threads())
+        shape = loaded.shape
+        self._kind = str(shape["model"])
+        self._ntoken, self._emsize = int(shape["ntoken"]), int(shape["emsize"])
+        self._nhid, self._nlayers = int(shape["nhid"]), int(shape["nlayers"])
+        source = _tensor_source(loaded)
+        self._embedding = self._matrix(source, "encoder.weight")
+        tied = bool(shape["tied"])
+        self._decoder = self._embedding if tied else self._matrix(source, "decoder.weight")
+        self._decoder_bias = source.vector("decoder.bias")
+        self._layers = [
+            (
+                self._matrix(source, f"rnn.weight_ih_l{i}"),
+                self._matrix(source, f"rnn.weight_hh_l{i}"),
+                source.vector(f"rnn.bias_ih_l{i}"),
+                source.vector(f"rnn.bias_hh_l{i}"),
+            )
+            for i in range(self._nlayers)
+        ]
+        self._assemble()
+
+    def _matrix(self, source: TensorSource, name: str) -> Matrix:
+        raise NotImplementedError
+
+    def _assemble(self) -> None:
+        """The structures and buffers of `lmb_step`."""
+        layers = (LayerStruct * self._nlayers)(
+            *(
+                LayerStruct(ih.struct, hh.struct, b_ih.ctypes.data, b_hh.ctypes.data)
+                for ih, hh, b_ih, b_hh in self._layers
+            )
+        )
+        self._layer_structs = layers
+        self._model = ModelStruct(
+            CELLS[self._kind],
+            self._nlayers,
+            self._emsize,
+            self._nhid,
+            ctypes.addressof(self._embedding.struct),
+            ctypes.addressof(self._decoder.struct),
+            ctypes.addressof(layers),
+            self._decoder_bias.ctypes.data,
+        )
+        widest = max(self._emsize, self._nhid)
+        gates = GATES[self._kind] * self._nhid
+        self._work = np.zeros(2 * gates + widest, np.float32)
+        self._vectors = VectorBuffer(1, widest)
+        self._logits = torch.zeros(1, self._ntoken)
+        matrices = [self._embedding, *(m for ih, hh, _, _ in self._layers for m in (ih, hh))]
+        self._scratch = self._kernels.scratch(0, max(matrices, key=lambda m: m.cols))
+        self._step_arguments = (
+            ctypes.c_void_p(self._logits.data_ptr()),
+            ctypes.c_void_p(self._work.ctypes.data),
+            ctypes.byref(self._vectors.struct),
+            ctypes.c_void_p(self._scratch.ctypes.data),
+            ctypes.c_int32(self._kernels.isa),
+        )
+
+    @property
+    def ntoken(self) -> int:
+        return self._ntoken
+
+    @property
+    def bytes(self) -> int:
+        matrices = {id(m): m for m in (self._embedding, self._decoder)}
+        biases = self._decoder_bias.nbytes
+        for ih, hh, b_ih, b_hh in self._layers:
+            matrices |= {id(ih): ih, id(hh): hh}
+            biases += b_ih.nbytes + b_hh.nbytes
+        return sum(m.nbytes for m in matrices.values()) + biases
+
+    def initial_state(self, batch: int = 1) -> State:
+        parts = 2 if self._kind == "LSTM" else 1
+        shape = (self._nlayers, batch, self._nhid)
+        return tuple(torch.zeros(shape) for _ in range(parts))
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        state = tuple(part.clone() for part in cast(tuple[Tensor, ...], state))
+        words = ids.tolist()
+        self._check(min(words), max(words))
+        if len(words) == 1:
+            h = state[0].data_ptr()
+            c = state[1].data_ptr() if len(state) > 1 else None
+            self._kernels.library.lmb_step(
+                ctypes.byref(self._model),
+                ctypes.c_int64(words[0]),
+                ctypes.c_void_p(h),
+                ctypes.c_void_p(c),
+                *self._step_arguments,
+            )
+            return self._logits, state
+        features = self._features(ids.view(1, -1), state)
+        logits = np.empty((len(words), self._ntoken), np.float32)
+        buffer = VectorBuffer(len(words), self._nhid)
+        self._kernels.quantize(features, buffer)
+        self._kernels.product(self._decoder, buffer, self._decoder_bias, logits)
+        return torch.from_numpy(logits), state
+
+    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
+        rows, batch = data.shape
+        data = data.cpu()
+        self._check(int(data.min()), int(data.max()))
+        state: tuple[Tensor, ...] = self.initial_state(batch)
+        logits = np.empty((_SLICE, self._ntoken), np.float32)
+        buffer = VectorBuffer(_SLICE, self._nhid)
+        total, done = 0.0, 0
+        for input, target in windows(data, bptt):
+            features = self._features(input, state)
+            targets = np.ascontiguousarray(target.numpy())
+            for first in range(0, len(targets), _SLICE):
+                some = features[first : first + _SLICE]
+                out = logits[: len(some)]
+                self._kernels.quantize(some, buffer)
+                self._kernels.product(self._decoder, buffer, self._decoder_bias, out)
+                total += self._kernels.likelihoods(out, targets[first : first + _SLICE])
+            done += len(input)
+            if progress:
+                progress(done, rows - 1)
+        return Score(total, (rows - 1) * batch)
+
+    def _features(self, ids: Tensor, state: tuple[Tensor, ...]) -> Array:
+        """What the decoder sees, [T * B, H], for ids [T, B]; `state` is advanced in place."""
+        steps, batch = ids.shape
+        kernels, count, gates = self._kernels, steps * batch, GATES[self._kind] * self._nhid
+        x = np.empty((count, self._emsize), np.float32)
+        for i, word in enumerate(ids.reshape(-1).tolist()):
+            kernels.row(self._embedding, word, x[i])
+        all_inputs = np.empty((count, gates), np.float32)
+        from_hidden = np.empty((batch, gates), np.float32)
+        wide = VectorBuffer(count, max(self._emsize, self._nhid))
+        narrow = VectorBuffer(batch, self._nhid)
+        for layer, (ih, hh, b_ih, b_hh) in enumerate(self._layers):
+            kernels.quantize(x, wide)
+            kernels.product(ih, wide, b_ih, all_inputs)
+            h = state[0][layer].numpy()  # [B, H]
+            c = state[1][layer].numpy() if len(state) > 1 else None
+            x = np.empty((count, self._nhid), np.float32)
+            for t in range(steps):
+                at = slice(t * batch, (t + 1) * batch)
+                kernels.quantize(h, narrow)
+                kernels.product(hh, narrow, b_hh, from_hidden)
+                kernels.cells(CELLS[self._kind], all_inputs[at], from_hidden, h, c)
+                x[at] = h
+        return x
+
+    def _check(self, least: int, largest: int) -> None:
+        """The kernels trust what they are given, so a word that is none stops here."""
+        if least < 0 or largest >= self._ntoken:
+            raise IndexError(f"word ids must be in [0, {self._ntoken}), not {least} or {largest}")
+
+
+class TensorSource:
+    """The tensors of a model by name, integers as stored where it is a packed one."""
+
+    def __init__(
+        self, dense: Callable[[str], Array], stored: Callable[[str], Encoded] | None
+    ) -> None:
+        self._dense = dense
+        self._stored = stored
+
+    def vector(self, name: str) -> Array:
+        return np.array(self._dense(name), np.float32)
+
+    def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
+        """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
+        encoded = self._stored(name) if self._stored else None
+        if encoded is None or encoded.spec.values != "int8":
+            encoded = encode(self._dense(name), "int8", "never")
+        return levels_of(encoded), encoded.parts["scale"], encoded.spec.block
+
+    def int4(self, name: str) -> tuple[Array, Array, int]:
+        """Levels [R, C], scales [R, groups], and how many columns share one."""
+        encoded = self._stored(name) if self._stored else None
+        if encoded is None or encoded.spec.values != "int4":
+            encoded = encode(self._dense(name), "int4", "never")
+        levels = unpack_nibbles(encoded.parts["values"], encoded.spec.shape[1])
+        return levels, encoded.parts["scale"], encoded.spec.group or GROUP
+
+
+def _tensor_source(loaded: Loaded) -> TensorSource:
+    if isinstance(loaded, PackedModel):
+        packed = loaded.packed
+        return TensorSource(packed.dense, packed.tensor)
+    state = loaded.model.state_dict()
+    return TensorSource(lambda name: state[name].float().cpu().numpy(), None)
+
+
+class Int8Runtime(NativeRuntime):
+    """Every matrix dense, int8 with one scale a row."""
+
+    name: ClassVar[str] = "native-int8"
+    accuracy: ClassVar[Accuracy] = "close"
+
+    def _matrix(self, source: TensorSource, name: str) -> Matrix:
+        levels, scale, _ = source.int8(name)
+        return dense_matrix(levels, scale)
+
+
+class SparseInt8Runtime(NativeRuntime):
+    """Bitmask and int8 values for each matrix that is sparse enough."""
+
+    name: ClassVar[str] = "sparse-int8"
+    accuracy: ClassVar[Accuracy] = "close"
+
+    def _matrix(self, source: TensorSource, name: str) -> Matrix:
+        levels, scale, _ = source.int8(name)
+        zeros = 1 - np.count_nonzero(levels) / levels.size
+        build = bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix
+        return build(levels, scale)
+
+
+class BlockInt8Runtime(NativeRuntime):
+    """The int8 blocks that are not zero, 16x4 or 8x8, whichever leaves fewer."""
+
+    name: ClassVar[str] = "block-int8"
+    accuracy: ClassVar[Accuracy] = "close"
+
+    def _matrix(self, source: TensorSource, name: str) -> Matrix:
+        levels, scale, block = source.int8(name)
+        shapes = [block] if block else BLOCK_SHAPES
+        matrices = [block_matrix(levels, scale, shape) for shape in shapes]
+        dense = dense_matrix(levels, scale)
+        return min([*matrices, dense], key=lambda matrix: matrix.nbytes)
+
+
+class Int4Runtime(NativeRuntime):
+    """Every matrix 4 bits a weight, with a scale for each group of columns."""
+
+    name: ClassVar[str] = "native-int4"
+    accuracy: ClassVar[Accuracy] = "coarse"
+
+    def _matrix(self, source: TensorSource, name: str) -> Matrix:
+        return int4_matrix(*source.int4(name))
+
+
+def refusal(loaded: Loaded) -> str | None:
+    """Why the compiled kernels cannot run this model here, or None."""
+    if not loaded.plain:
+        return "its modules are simulated quantization, not plain weights"
+    return why_unavailable()
+
+
+def sparse_refusal(loaded: Loaded) -> str | None:
+    """The same for the bitmask kernel, which gains nothing on a dense model."""
+    reason = refusal(loaded)
+    if reason or max(_sparsities(loaded)) >= _SPARSE_FROM:
+        return reason
+    return f"no weight matrix has {_SPARSE_FROM:.0%} or more zeros; prune it first"
+
+
+def block_refusal(loaded: Loaded) -> str | None:
+    """The same for the block kernel, which needs zeros that come in blocks."""
+    reason = refusal(loaded)
+    if reason or max(_block_sparsities(loaded)) >= _SPARSE_FROM:
+        return reason
+    return "no weight matrix has its zeros in blocks of 16x4 or 8x8; prune it in blocks first"
+
+
+def _matrices(loaded: Loaded) -> list[Array]:
+    if isinstance(loaded, PackedModel):
+        names = [name for name, spec in loaded.packed.specs.items() if len(spec.shape) == 2]
+        return [levels_of(loaded.packed.tensor(name)) for name in names]
+    return [p.detach().cpu().numpy() for p in loaded.model.parameters() if p.dim() == 2]
+
+
+def _sparsities(loaded: Loaded) -> list[float]:
+    return [1 - np.count_nonzero(matrix) / matrix.size for matrix in _matrices(loaded)]
+
+
+def _block_sparsities(loaded: Loaded) -> list[float]:
+    return [zero_blocks(matrix, shape) for matrix in _matrices(loaded) for shape in BLOCK_SHAPES]
+
+
+def zero_blocks(matrix: Array, block: tuple[int, int]) -> float:
+    """The share of whole blocks that are all zero; edges that fill no block are left out."""
+    height, width = block
+    rows, columns = (n // b * b for n, b in zip(matrix.shape, block, strict=True))
+    if not rows or not columns:
+        return 0.0
+    cells = matrix[:rows, :columns].reshape(rows // height, height, columns // width, width)
+    return 1 - float(cells.any(axis=(1, 3)).mean())

@@ -1,0 +1,180 @@
+"""The packed file, ``*.lmpack``: one small file with all that generating and scoring need.
+
+It holds the model's tensors (each in the layout of `lmbench.deploy.codecs`, tied weights once),
+the vocabulary, and a document: the shape, the settings and lineage of the run, and its scores.
+Reading one needs no session. ``docs/packed-format.md`` describes every byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lmbench.config import PackConfig
+from lmbench.deploy.codecs import ValueType, encode
+from lmbench.deploy.container import is_container, open_container, write_container
+from lmbench.deploy.packed_document import (
+    VOCABULARY,
+    About,
+    PackedInfo,
+    TensorInfo,
+    about_document,
+    expansion_limit,
+)
+from lmbench.deploy.packed_reader import Packed, PackedModel, load_packed, open_packed
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, shared_names
+
+__all__ = [
+    "About",
+    "Packed",
+    "PackedInfo",
+    "PackedModel",
+    "TensorInfo",
+    "fp32_bytes",
+    "is_packed",
+    "load_packed",
+    "open_packed",
+    "pack",
+    "rescore",
+]
+
+SUFFIX = ".lmpack"
+
+_ZSTD_LEVEL = 19
+
+
+def fp32_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters in fp32, tied ones once."""
+    return 4 * sum(p.numel() for p in model.parameters())
+
+
+def is_packed(path: Path) -> bool:
+    """Is this file meant as a packed model: by its name, or by how it begins?"""
+    return path.suffix == SUFFIX or is_container(path)
+
+
+def pack(
+    model: RNNModel,
+    vocabulary: Sequence[str],
+    path: Path,
+    config: PackConfig | None = None,
+    *,
+    about: About | None = None,
+    grids: Mapping[str, Tensor] | None = None,
+    auto: ValueType = "fp32",
+) -> PackedInfo:
+    """Write a model and its words into one file.
+
+    Args:
+        model: its tied weights are stored once.
+        vocabulary: the words in order of id, without line feeds in them.
+        config: value type, sparse layouts and compression.
+        about: what to say about the model.
+        grids: scales of weights that post-training quantization put on a grid, by parameter
+            name, [R] or [R, 1] (int8) or [R, groups of 64] (int4), so that packing rounds
+            nothing anew; the other weights get scales of their own.
+        auto: the value type that ``weights="auto"`` stands for: what the run computes with.
+
+    Raises:
+        LmbenchError: a weight that is not finite, a vocabulary of another size, or a file that
+            cannot be written.
+    """
+    config = config or PackConfig()
+    if len(vocabulary) != model.ntoken:
+        raise LmbenchError(
+            f"{path.name}: the vocabulary has {len(vocabulary):,} words, the model {model.ntoken:,}"
+        )
+    values = auto if config.weights == "auto" else config.weights
+    arrays: dict[str, NDArray[Any]] = {}
+    layout: dict[str, Any] = {}
+    infos: list[TensorInfo] = []
+    grids = grids or {}
+    for name, tensor in _tensors(model).items():
+        scale = grids[name].detach().cpu().numpy() if name in grids else None
+        try:
+            encoded = encode(tensor, values, config.sparse, scale=scale)
+        except ValueError as error:
+            raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
+        described, parts = _store(name, encoded.parts, zstd=config.zstd)
+        spec = encoded.spec
+        layout[name] = {
+            "layout": spec.layout,
+            "values": spec.values,
+            "shape": list(spec.shape),
+            **({"block": list(spec.block)} if spec.block else {}),
+            **({"group": spec.group} if spec.group else {}),
+            "parts": described,
+        }
+        arrays |= parts
+        stored = sum(part.nbytes for part in parts.values())
+        infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
+    words = np.frombuffer("\n".join(vocabulary).encode(), np.uint8)
+    described, parts = _store(VOCABULARY, {"words": words}, zstd=config.zstd)
+    arrays |= parts
+    metadata = {
+        "shape": _shape(model),
+        "tensors": layout,
+        "vocabulary": described,
+        "about": about_document(about or About()),
+    }
+    size = write_container(path, arrays, metadata)
+    return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))
+
+
+def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
+    tied = shared_names(model)
+    return {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
+
+
+def _shape(model: RNNModel) -> dict[str, Any]:
+    return {
+        "model": model.rnn_type,
+        "emsize": model.ninp,
+        "nhid": model.nhid,
+        "nlayers": model.nlayers,
+        "dropout": model.drop.p,
+        "tied": model.tied,
+        "ntoken": model.ntoken,
+    }
+
+
+def _store(
+    name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The parts as arrays of the file, and what the document says of them.
+
+    A compressed part is uint8 and its document holds the shape and type that it unpacks to.
+    """
+    described: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL) if zstd else None
+    for part, array in parts.items():
+        entry: dict[str, Any] = {"shape": list(array.shape), "zstd": False}
+        arrays[f"{name}/{part}"] = array
+        if compressor and array.nbytes:
+            squeezed = compressor.compress(np.ascontiguousarray(array).tobytes())
+            if len(squeezed) < array.nbytes <= expansion_limit(len(squeezed)):
+                arrays[f"{name}/{part}"] = np.frombuffer(squeezed, np.uint8)
+                entry["zstd"] = True
+        described[part] = entry
+    return described, arrays
+
+
+def rescore(path: Path, change: Callable[[About], About]) -> int:
+    """Rewrite what a packed file says about itself, its tensors untouched; gives its new size."""
+    container = open_container(path)
+    packed = Packed(container)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = {**container.metadata, "about": about_document(change(packed.about))}
+    return write_container(path, arrays, document)
