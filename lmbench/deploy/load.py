@@ -18,7 +18,7 @@ from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
 from lmbench.session import Run
 
-__all__ = ["METADATA", "Loaded", "load_file", "load_run"]
+__all__ = ["METADATA", "Loaded", "expected_tensors", "load_file", "load_run"]
 
 _SIZES = ("ntoken", "emsize", "nhid", "nlayers")
 
@@ -135,7 +135,7 @@ def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any
         dropout = float(shape.get("dropout", 0.0))
     except (KeyError, TypeError, ValueError) as error:
         raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
-    expected = _expected(kind, ntoken, emsize, nhid, nlayers, tied=tied)
+    expected = expected_tensors(kind, ntoken, emsize, nhid, nlayers, tied=tied)
     for name, size in expected.items():
         if name not in tensors:
             raise LmbenchError(f"{path}: tensor '{name}' is missing")
@@ -156,7 +156,7 @@ def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any
     return model
 
 
-def _expected(
+def expected_tensors(
     kind: str, ntoken: int, emsize: int, nhid: int, nlayers: int, *, tied: bool
 ) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor that a file must have, known before anything is built."""
