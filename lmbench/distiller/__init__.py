@@ -17,6 +17,8 @@ _HOME = {
         "errors": "DistillerError ScheduleError",
         "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
         "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",
+        "modules_summary": "ModuleCost model_summary model_table module_costs modules_table",
+        "plan": "SchedulePlan TensorPlan predict_sparsity",
         "policies": "LRPolicy LossComponent PolicyLoss PruningPolicy PruningStep "
         "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy",
         "pruning": "create_mask_level_criterion create_mask_sensitivity_criterion "
@@ -26,16 +28,25 @@ _HOME = {
         "regularization": "GroupLassoRegularizer L1Regularizer",
         "schedule": "Schedule check_parameters load_schedule parse_schedule schedule_from_dict",
         "scheduler": "CompressionScheduler",
+        "sensitivity": "Sensitivity SensitivityPoint Target all_targets analyse_sensitivity "
+        "gate_targets model_target perform_sensitivity_analysis point_key sensitivities_to_csv "
+        "tensor_targets",
         "state": "join_state split_state",
+        "suggest": "Suggestion suggest_targets suggestion_to_schedule",
+        "summary": "TensorSparsity masks_sparsity_tbl_summary masks_table percentile_table "
+        "tensor_sparsity weights_sparsity weights_sparsity_summary weights_sparsity_table "
+        "weights_sparsity_tbl_summary",
+        "tables": "Column Table",
         "tensors": "density density_2D density_3D density_ch density_cols density_rows "
         "model_find_module model_find_module_name model_find_param model_find_param_name "
         "model_numel size_to_str sparsity sparsity_2D sparsity_3D sparsity_blocks sparsity_ch "
         "sparsity_cols sparsity_matrix sparsity_rows volume",
         "thresholding": "GroupThresholdMixin group_threshold_mask threshold_mask",
+        "weights": "ModelWeights plan_for_model",
     }.items()
     for name in names.split()
 }
-_PACKAGES = ("data_loggers", "modules", "pruning", "quantization", "regularization", "sensitivity")
+_PACKAGES = ("data_loggers", "modules", "pruning", "quantization")
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -30,6 +30,7 @@ from .structured import (
     StructureParameterPruner,
 )
 from .structures import Structures
+from .thinning import removable_units, thin
 
 __all__ = [
     "AgpPruningRate",
@@ -57,4 +58,6 @@ __all__ = [
     "create_mask_threshold_criterion",
     "mask_tensor",
     "recurrent_layers",
+    "removable_units",
+    "thin",
 ]

@@ -1,0 +1,159 @@
+"""A model whose hidden units are pruned, made into a smaller dense one with the same outputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DistillerError
+from .hidden_units import RecurrentLayer, recurrent_layers
+
+# Attributes by which a model remembers its own widths, for its initial state.
+_HIDDEN_ATTRIBUTES = ("nhid", "hidden_size")
+_INPUT_ATTRIBUTES = ("ninp", "emsize", "embedding_dim", "input_size")
+
+
+def removable_units(layer: RecurrentLayer, parameters: dict[str, Tensor]) -> Tensor:
+    """True for the units that nobody reads; shape (hidden).
+
+    Such a unit has a zero column in the recurrent weight and in every reader, so whatever it
+    computes does not reach the output.
+    """
+    unread = torch.ones(layer.hidden, dtype=torch.bool)
+    if not layer.readers:
+        return ~unread
+    for name in (layer.weight_hh, *layer.readers):
+        if name not in parameters:
+            raise DistillerError(f"thin: reader '{name}' of '{layer.name}' is not a parameter")
+        unread &= (parameters[name].detach() == 0).all(dim=0).cpu()
+    return unread
+
+
+@torch.no_grad()
+def thin(model: nn.Module, consumers: list[str] | None = None) -> nn.Module:
+    """A copy of ``model`` without the hidden units that nothing reads.
+
+    All layers of a recurrent module share one width, so it becomes the largest number of units
+    that a layer still needs; prune all its layers by the same share to lose nothing. When the
+    decoder is tied to the embedding, the embedding loses the columns of the last layer's units
+    too, and stays tied.
+
+    Args:
+        model: any module with plain ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` modules.
+        consumers: what reads their last layer, when that is not a linear layer of the same width.
+
+    Returns:
+        The smaller model, in the same dtype and on the same device. Its outputs equal the
+        original's up to the rounding of shorter sums.
+    """
+    model = copy.deepcopy(model)
+    layers = recurrent_layers(model, consumers)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.RNNBase):
+            prefix = f"{name}." if name else ""
+            keys = [f"{prefix}l{index}" for index in range(module.num_layers)]
+            own = [layers[key] for key in keys if key in layers]
+            if own:
+                _thin_module(model, name, module, own)
+    return model
+
+
+def _thin_module(
+    model: nn.Module, name: str, module: nn.RNNBase, layers: list[RecurrentLayer]
+) -> None:
+    parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    unread = [removable_units(layer, parameters) for layer in layers]
+    width = max(1, *(int((~units).sum()) for units in unread))
+    if width == module.hidden_size:
+        return
+    chosen = [_choose(units, width) for units in unread]
+    readers = layers[-1].readers
+    embeddings = _tied_embeddings(model, readers, parameters)
+    inputs = torch.arange(module.input_size)
+    if embeddings:
+        if module.input_size != module.hidden_size:
+            raise DistillerError(f"thin: '{name}' is tied but its input is not as wide as itself")
+        inputs = chosen[-1]
+    smaller = _new_module(module, len(inputs), width)
+    smaller.train(module.training)
+    for index, layer in enumerate(layers):
+        rows = torch.cat([chosen[index] + gate * layer.hidden for gate in range(layer.gates)])
+        columns = inputs if index == 0 else chosen[index - 1]
+        for key, picked in (("ih", columns), ("hh", chosen[index])):
+            weight = getattr(module, f"weight_{key}_l{index}")
+            getattr(smaller, f"weight_{key}_l{index}").copy_(
+                weight[rows.to(weight.device)][:, picked.to(weight.device)]
+            )
+            if module.bias:
+                bias = getattr(module, f"bias_{key}_l{index}")
+                getattr(smaller, f"bias_{key}_l{index}").copy_(bias[rows.to(bias.device)])
+    _replace(model, name, smaller)
+    for reader in readers:
+        _narrow_reader(model, reader, chosen[-1])
+    for embedding in embeddings:
+        embedding.weight = model.get_parameter(readers[0])
+        embedding.embedding_dim = width
+    _update_widths(model, name, module, smaller)
+
+
+def _new_module(module: nn.RNNBase, inputs: int, width: int) -> nn.RNNBase:
+    arguments: dict[str, Any] = {
+        "bias": module.bias,
+        "batch_first": module.batch_first,
+        "dropout": module.dropout,
+    }
+    if isinstance(module, nn.RNN):
+        arguments["nonlinearity"] = module.nonlinearity
+    kind: Any = type(module)
+    weight = module.get_parameter("weight_hh_l0")
+    return kind(inputs, width, module.num_layers, **arguments).to(weight.device, weight.dtype)
+
+
+def _choose(unread: Tensor, width: int) -> Tensor:
+    """The ``width`` units to keep: all that are read, filled up with others, in order."""
+    order = torch.argsort(unread.to(torch.int8), stable=True)
+    return order[:width].sort().values
+
+
+def _tied_embeddings(
+    model: nn.Module, readers: tuple[str, ...], parameters: dict[str, Tensor]
+) -> list[nn.Embedding]:
+    weights = {id(parameters[name]) for name in readers}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and id(module.weight) in weights
+    ]
+
+
+def _narrow_reader(model: nn.Module, reader: str, picked: Tensor) -> None:
+    owner = model.get_submodule(reader.rpartition(".")[0])
+    if not isinstance(owner, nn.Linear):
+        raise DistillerError(f"thin: '{reader}' belongs to a {type(owner).__name__}, not a Linear")
+    weight = owner.weight
+    owner.weight = nn.Parameter(
+        weight[:, picked.to(weight.device)].clone(), requires_grad=weight.requires_grad
+    )
+    owner.in_features = len(picked)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    if not name:
+        raise DistillerError("thin: the model is a bare recurrent module, which nothing reads")
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+def _update_widths(model: nn.Module, name: str, old: nn.RNNBase, new: nn.RNNBase) -> None:
+    parent = model.get_submodule(name.rpartition(".")[0])
+    for owner in {id(model): model, id(parent): parent}.values():
+        for attributes, was, now in (
+            (_HIDDEN_ATTRIBUTES, old.hidden_size, new.hidden_size),
+            (_INPUT_ATTRIBUTES, old.input_size, new.input_size),
+        ):
+            for attribute in attributes:
+                if vars(owner).get(attribute) == was:
+                    setattr(owner, attribute, now)
