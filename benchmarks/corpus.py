@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.corpus import Corpus, open_corpus
+from lmbench.corpus.corpus import CACHE_FOLDER
 from lmbench.corpus.sources import split_files
 
 REPEATS = 15
@@ -54,8 +56,10 @@ def measure(corpus: Corpus, folder: Path, repeats: int) -> dict[str, list[float]
     files = split_files(folder)
     times: dict[str, list[float]] = {"cold": [], "warm": [], "plain": []}
     for _ in range(repeats):
-        shutil.rmtree(folder / ".lmbench", ignore_errors=True)
+        shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
         times["cold"].append(seconds(lambda: open_corpus(str(folder), folder)))
+        if not (folder / CACHE_FOLDER).is_dir():
+            raise SystemExit("the cold opening found its ids elsewhere: the times mean nothing")
         times["warm"].append(seconds(lambda: open_corpus(str(folder), folder)))
         times["plain"].append(seconds(lambda: plain(files)))
     if [corpus.split(split).tolist() for split in files] != plain(files):
@@ -102,7 +106,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        # Ids that the user's own cache holds would make every opening a warm one.
+        os.environ["LMBENCH_CACHE"] = str(Path(scratch) / "cache")
         corpus = open_corpus(options.data or "pydoc", Path(scratch))
+        shutil.rmtree(Path(scratch) / "cache", ignore_errors=True)
         folder = Path(scratch) / "copy"
         folder.mkdir()
         for path in split_files(corpus.path).values():

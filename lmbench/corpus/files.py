@@ -22,7 +22,13 @@ _SCRATCH = re.compile(r"\.lmbench-(?P<host>.*)-(?P<pid>\d+)-[^-]*")
 
 
 def user_cache() -> Path:
-    """The user's cache folder for lmbench, where things go that the data folder cannot take."""
+    """The user's cache folder for lmbench, where things go that the data folder cannot take.
+
+    ``$LMBENCH_CACHE`` where it is set, else what the platform has for it.
+    """
+    asked = os.environ.get("LMBENCH_CACHE")
+    if asked:
+        return Path(asked).expanduser()
     return Path(platformdirs.user_cache_dir("lmbench", appauthor=False))
 
 

@@ -49,7 +49,9 @@ FORMAT = 1
 
 VocabularyRule = Literal["all", "train"]
 
-_CHUNK = 1 << 22
+# Small enough for the words of a piece to stay in the processor's cache between the splitting and
+# the numbering: 4 MiB takes half as long again.
+_CHUNK = 1 << 15
 _HEADER = 4096
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32}
 
@@ -87,7 +89,7 @@ def encode(
 
     ``rule`` "all" numbers the words of all splits; "train" numbers those of train and makes
     ``<unk>`` of every other word, appending ``<unk>`` to the vocabulary where train has none and
-    it is needed. Memory stays at four bytes a token: files are read in pieces of 4 MiB.
+    it is needed. Files are read in small pieces; memory peaks at eight bytes a token of train.
 
     Raises LmbenchError for an empty file, for bytes that are not UTF-8 (naming file, line and
     byte), and when a file no longer has the content of ``hashes``.
@@ -102,7 +104,7 @@ def encode(
     ):
         numbering[UNK] = len(numbering)
     dtype = np.min_scalar_type(len(numbering) - 1)
-    splits = {split: np.concatenate(parts, dtype=dtype) for split, parts in pieces.items()}
+    splits = {split: np.concatenate(pieces.pop(split), dtype=dtype) for split in SPLITS}
     return Ids(splits, list(numbering))
 
 
@@ -145,17 +147,17 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
     Cutting there parts no character of several bytes, and no carriage return from its line feed.
     """
-    rest = b""
+    held: list[bytes] = []
     with path.open("rb") as file:
         while block := file.read(_CHUNK):
             lines, feed, tail = block.rpartition(b"\n")
             if feed:
-                yield rest + lines + feed
-                rest = tail
+                yield b"".join((*held, lines, feed))
+                held = [tail]
             else:
-                rest += block
-    if rest:
-        yield rest
+                held.append(block)
+    if any(held):
+        yield b"".join(held)
 
 
 def _decode(path: Path, raw: bytes, line: int, offset: int) -> str:

@@ -14,8 +14,7 @@ MakeFolder = Callable[..., Path]
 def user_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder for lmbench, empty at first."""
     folder = tmp_path / "user-cache" / "lmbench"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))  # for the processes that tests start
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(folder))
+    monkeypatch.setenv("LMBENCH_CACHE", str(folder))
     return folder
 
 
