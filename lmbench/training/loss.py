@@ -29,7 +29,7 @@ by 1e-4. The weights and their gradients stay fp32.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +37,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmbench.training import products
+from lmbench.training.precision import Precision
 
 __all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "sum_nll"]
 
 # Logits held at a time: 1,008 rows of 33,278 words, 134 MB in fp32. A window of the default size
 # goes through in one slice, which is fastest; a long or wide one is kept from filling the memory.
 ROWS_TIMES_WORDS = 2**25
-
-Precision = Literal["fp32", "bf16"]
 
 
 class DecoderLoss:
@@ -61,6 +60,9 @@ class DecoderLoss:
     def __init__(self, precision: Precision = "fp32") -> None:
         self.precision = precision
         self._buffers: dict[str, Tensor] = {}
+        # Held here too, so that autograd sees them in use and copies instead of making one of
+        # them a parameter's `.grad`, which the next call would then overwrite.
+        self._gradients: tuple[Tensor, Tensor, Tensor] | None = None
         self._calls = 0
 
     def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -95,7 +97,8 @@ class _Fused(torch.autograd.Function):
         run = _forward_bf16 if owner.precision == "bf16" else _forward_fp32
         # Under autocast the products would be cast again.
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, ctx.gradients = run(owner, hidden, weight, bias, targets)
+            loss, gradients = run(owner, hidden, weight, bias, targets)
+        owner._gradients = ctx.gradients = gradients
         return loss
 
     @staticmethod
@@ -233,9 +236,6 @@ def sum_nll(
     w, b = (weight.bfloat16(), bias.bfloat16()) if half else (weight, bias)
     for part in _slices(len(hidden), len(weight)):
         h = hidden[part].to(w.dtype)
-        if half:
-            z = F.linear(h, w, b)
-        else:
-            z = products.logits(h, w, b, w.new_empty(len(h), len(w)))
+        z = F.linear(h, w, b) if half else products.logits(h, w, b, w.new_empty(len(h), len(w)))
         total += _softmax_and_nll(z, targets[part]).sum(dtype=torch.float64)
     return total

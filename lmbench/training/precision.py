@@ -1,0 +1,141 @@
+"""`--precision auto`: bf16 where this machine multiplies it faster, found out once."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import torch
+
+from lmbench.errors import LmbenchError
+from lmbench.session.files import read_json, write_json
+from lmbench.training import products
+
+__all__ = ["Precision", "choose_precision", "measure_speedup"]
+
+Precision = Literal["fp32", "bf16"]
+
+# How much faster bf16's products must be to be worth its rounding.
+_WORTH = 1.3
+
+# Of the decoder's product at the default size a few columns are enough to tell the two apart.
+_ROWS, _WIDTH, _WORDS = 700, 200, 4096
+_REPEATS = 9
+
+_VERSION = 1
+
+
+def choose_precision(
+    wanted: Literal["auto", "fp32", "bf16"],
+    device: torch.device | str,
+    *,
+    cache: Path | None = None,
+) -> Precision:
+    """The arithmetic to train in: what is `wanted`, and for ``auto`` the one that pays here.
+
+    ``auto`` times one product in both, the first time on this device with this torch and number
+    of threads, and remembers the answer in `cache` (a JSON file; the user's cache folder when left
+    out), so that every later run, and a resumed one above all, computes alike.
+    """
+    if wanted != "auto":
+        return wanted
+    device = torch.device(device)
+    cache = cache or default_cache()
+    known = _read(cache)
+    key = machine_key(device)
+    speedup = known.get(key)
+    if not isinstance(speedup, int | float):
+        speedup = round(measure_speedup(device), 2)
+        _remember(cache, {**known, key: speedup})
+    return "bf16" if speedup >= _WORTH else "fp32"
+
+
+def default_cache() -> Path:
+    return Path(platformdirs.user_cache_dir("lmbench", appauthor=False)) / "precision.json"
+
+
+def machine_key(device: torch.device) -> str:
+    """What the answer depends on: the chip, torch's version and, on CPU, the threads."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    name = _processor() if device.type == "cpu" else f"{device.type} of {_processor()}"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """The processor's name, as exactly as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    # Virtual machines hide the model's name; family and instructions tell such machines apart.
+    wanted = ("model name", "cpu family", "model", "CPU part")
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in wanted:
+            found.setdefault(name.strip(), value.strip())
+    known = " ".join(found[name] for name in wanted if name in found)
+    return f"{known or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def measure_speedup(device: torch.device) -> float:
+    """How many times as fast a decoder's product is in bf16 as in fp32; takes some 50 ms."""
+    hidden = torch.randn(_ROWS, _WIDTH, device=device)
+    weight = torch.randn(_WORDS, _WIDTH, device=device)
+    bias = torch.zeros(_WORDS, device=device)
+    out = torch.empty(_ROWS, _WORDS, device=device)
+    hidden_half, weight_half = hidden.bfloat16(), weight.bfloat16()
+    out_half = out.bfloat16()
+
+    def fp32() -> None:
+        products.logits(hidden, weight, bias, out)
+
+    def bf16() -> None:
+        torch.mm(hidden_half, weight_half.t(), out=out_half)
+
+    fp32_seconds, bf16_seconds = _best_times((fp32, bf16), device)
+    return fp32_seconds / bf16_seconds
+
+
+def _best_times(works: tuple[Callable[[], None], ...], device: torch.device) -> list[float]:
+    """The shortest time of each, taken in turns: what other processes take is left out."""
+    best = [float("inf")] * len(works)
+    for repeat in range(_REPEATS + 1):
+        for at, work in enumerate(works):
+            began = time.perf_counter()
+            work()
+            _wait(device)
+            # The first round only wakes the libraries.
+            if repeat:
+                best[at] = min(best[at], time.perf_counter() - began)
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _read(cache: Path) -> dict[str, Any]:
+    """What is remembered; nothing where there is no such file or it is damaged."""
+    try:
+        speedups = read_json(cache, version=_VERSION).get("speedups")
+    except LmbenchError:
+        return {}
+    return speedups if isinstance(speedups, dict) else {}
+
+
+def _remember(cache: Path, speedups: dict[str, Any]) -> None:
+    """Write it down; where that is not allowed, the next process measures again."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, {"version": _VERSION, "speedups": speedups})
+    except OSError:
+        return
