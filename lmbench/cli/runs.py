@@ -1,0 +1,298 @@
+"""``lmbench runs``: what runs there are, and what to ask of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.table import Table
+from rich.text import Text
+
+from lmbench.cli.common import Json, SessionName, Yes, confirm, console, print_json, stderr
+from lmbench.cli.foreground import work_through
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.report.tables import human_time, plain, run_document, runs_table
+from lmbench.session import EventLog, Home, Run, Status
+from lmbench.session.events import Epoch, RunStarted, Step
+from lmbench.session.manage import delete_run
+from lmbench.session.store import LIVE
+
+__all__ = ["app"]
+
+app = App(name="runs", help="List, show, pause, stop, resume and delete runs.")
+
+_LOG_POLL_S = 0.2
+
+
+@app.command(name="list")
+def list_(
+    *,
+    session: Annotated[
+        str | None, Parameter(help="only this session's; left out, those of all sessions")
+    ] = None,
+    status: Annotated[tuple[Status, ...], Parameter(help="only runs in this state")] = (),
+    json: Json = False,
+) -> None:
+    """The runs, oldest first."""
+    home = Home.find()
+    runs = list(home.all_runs() if session is None else home.session(session).runs())
+    if status:
+        runs = [run for run in runs if _status_or_none(run) in status]
+    if json:
+        documents = []
+        for run in runs:
+            try:
+                documents.append(run_document(run))
+            except LmbenchError as error:
+                stderr().print(f"lmbench: {error}", soft_wrap=True, markup=False)
+        print_json(documents)
+    elif runs:
+        console().print(runs_table(runs))
+    else:
+        console().print(f"no runs in {home.sessions_path}", soft_wrap=True)
+
+
+def _status_or_none(run: Run) -> Status | None:
+    try:
+        return run.status()
+    except LmbenchError:
+        return None
+
+
+@app.command
+def show(run: str, *, session: SessionName = "default", json: Json = False) -> None:
+    """All that is known of a run.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
+    """
+    found = Home.find().find_run(run, session)
+    document = run_document(found)
+    if document["status"] == "lost":
+        document["reason"] = launch.why_lost(found)
+    if json:
+        print_json(document)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for key, value in document.items():
+        table.add_row(Text(key, "bold"), Text(_shown(key, value)))
+    log = EventLog(found.events_path)
+    log.poll()
+    progress = _progress(log)
+    if progress and document["status"] in LIVE:
+        table.add_row(Text("progress", "bold"), Text(progress))
+    console().print(table)
+
+
+def _shown(key: str, value: object) -> str:
+    if value is None:
+        return ""
+    if key in ("created", "started", "ended") and isinstance(value, float):
+        return time.strftime("%F %T", time.localtime(value))
+    if key == "seconds" and isinstance(value, int | float):
+        return human_time(value)
+    if isinstance(value, dict):
+        return "\n".join(f"{name} = {plain(_shown('', item))}" for name, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if isinstance(value, float) else plain(value)
+
+
+def _progress(log: EventLog) -> str:
+    started = next((e for e in reversed(log.events) if isinstance(e, RunStarted)), None)
+    step = next((e for e in reversed(log.events) if isinstance(e, Step)), None)
+    epoch = next((e for e in reversed(log.events) if isinstance(e, Epoch)), None)
+    if step is None:
+        return ""
+    total = f" of {started.total_steps:,}" if started and started.total_steps else ""
+    text = f"step {step.step:,}{total}, epoch {step.epoch}, loss {step.loss:.3f}"
+    return text + (f", valid ppl {epoch.valid_ppl:.2f}" if epoch else "")
+
+
+@app.command
+def pause(*run: str, session: SessionName = "default", json: Json = False) -> None:
+    """Have runs wait, their process and memory kept.
+
+    Args:
+        run: one or more runs.
+    """
+    _ask_all(run, session, "pause", json=json)
+
+
+@app.command(name="continue")
+def continue_(*run: str, session: SessionName = "default", json: Json = False) -> None:
+    """Have paused runs go on.
+
+    Args:
+        run: one or more runs.
+    """
+    _ask_all(run, session, "continue", json=json)
+
+
+@app.command
+def checkpoint(*run: str, session: SessionName = "default", json: Json = False) -> None:
+    """Have runs write a checkpoint now.
+
+    Args:
+        run: one or more runs.
+    """
+    _ask_all(run, session, "checkpoint", json=json)
+
+
+@app.command
+def stop(
+    *run: str,
+    now: Annotated[
+        bool, Parameter(negative="", help="kill the process; what was not saved is lost")
+    ] = False,
+    session: SessionName = "default",
+    json: Json = False,
+) -> None:
+    """Have runs finish their step, save, and end; queued ones leave the queue.
+
+    Args:
+        run: one or more runs.
+    """
+    _ask_all(run, session, "kill" if now else "stop", json=json)
+
+
+_DONE: dict[launch.Action, str] = {
+    "pause": "pauses after its step",
+    "continue": "goes on",
+    "checkpoint": "writes a checkpoint after its step",
+    "stop": "stops after its step",
+    "kill": "was killed",
+}
+
+
+def _ask_all(refs: tuple[str, ...], session: str, action: launch.Action, *, json: bool) -> None:
+    runs = _find_all(refs, session)
+    for run in runs:
+        before = run.status()
+        launch.request(run, action)
+        if not json:
+            done = "has left the queue" if before == "queued" else _DONE[action]
+            console().print(f"{run.ref} {done}", soft_wrap=True, markup=False)
+    if json:
+        print_json([run_document(run) for run in runs])
+
+
+def _find_all(refs: tuple[str, ...], session: str) -> list[Run]:
+    """The runs that are meant, each once; all are found before anything is done to one."""
+    if not refs:
+        raise LmbenchError("name at least one run: SESSION/3, 3, a name, @ or a path")
+    home = Home.find()
+    return list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
+
+
+@app.command
+def resume(
+    run: str,
+    *,
+    detach: Annotated[
+        bool, Parameter(negative="", help="leave it running in the background, or queued there")
+    ] = False,
+    session: SessionName = "default",
+    json: Json = False,
+) -> int:
+    """Go on with a run that was stopped, failed or lost, exactly where its checkpoint is.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
+    """
+    found = Home.find().find_run(run, session)
+    launch.resume(found, queue=detach)
+    if not detach:
+        return work_through(found, json=json)
+    if json:
+        print_json(run_document(found))
+    else:
+        console().print(f"{found.ref} goes on", soft_wrap=True, markup=False)
+    return 0
+
+
+@app.command
+def delete(
+    *run: str, yes: Yes = False, session: SessionName = "default", json: Json = False
+) -> None:
+    """Remove runs and their checkpoints for good.
+
+    Args:
+        run: one or more runs.
+    """
+    runs = _find_all(run, session)
+    for found in runs:
+        status = _status_or_none(found)
+        if status in LIVE:
+            raise LmbenchError(f"run {found.ref} is {status}; stop it before you delete it")
+    names = ", ".join(found.ref for found in runs)
+    confirm(f"Delete {names} for good?", yes=yes)
+    for found in runs:
+        delete_run(found)
+    if json:
+        print_json([{"run": str(found.path), "deleted": True} for found in runs])
+    else:
+        console().print(f"deleted {names}", soft_wrap=True, markup=False)
+
+
+@app.command
+def log(
+    run: str,
+    *,
+    follow: Annotated[
+        bool, Parameter(name=("--follow", "-f"), negative="", help="go on until the run ends")
+    ] = False,
+    lines: Annotated[
+        int, Parameter(name=("--lines", "-n"), help="only the last lines; 0 shows all")
+    ] = 0,
+    session: SessionName = "default",
+    json: Json = False,
+) -> None:
+    """What a run's worker wrote.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
+    """
+    if lines < 0:
+        raise LmbenchError(f"--lines {lines}: a number of lines is 0 or more")
+    if follow and json:
+        raise LmbenchError("--follow goes on for as long as the run does: leave out --json")
+    found = Home.find().find_run(run, session)
+    text, position = _read_log(found, 0)
+    if lines:
+        text = "".join(text.splitlines(keepends=True)[-lines:])
+    if json:
+        print_json({"run": str(found.path), "status": found.status(), "log": text})
+        return
+    print(plain(text), end="", flush=True)
+    for _ in _until_ended(found) if follow else ():
+        text, position = _read_log(found, position)
+        print(plain(text), end="", flush=True)
+
+
+def _until_ended(run: Run) -> Iterator[None]:
+    """Something to wait on: once every while, and once more after the end."""
+    while True:
+        status = run.status()
+        yield
+        if status != "queued" and status not in LIVE:
+            return
+        time.sleep(_LOG_POLL_S)
+
+
+def _read_log(run: Run, position: int) -> tuple[str, int]:
+    """Whole lines from `position` on, and where they end (all there is, once the run has ended)."""
+    try:
+        with run.log_path.open("rb") as file:
+            file.seek(position)
+            data = file.read()
+    except FileNotFoundError:
+        return "", position
+    if run.status() in LIVE:
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode("utf-8", "replace"), position + len(data)

@@ -1,0 +1,177 @@
+"""Runs as documents and tables. No torch here.
+
+Text that is shown comes from folders that someone else may have made (an unpacked session), so
+control characters, which a terminal would obey, are taken out of it here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lmbench.errors import LmbenchError
+from lmbench.session.store import Run
+
+__all__ = [
+    "human_bytes",
+    "human_count",
+    "human_time",
+    "plain",
+    "run_document",
+    "runs_table",
+    "sessions_table",
+]
+
+_RESULTS = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_per_s", "seconds")
+_STYLES = {
+    "queued": "dim",
+    "running": "green",
+    "paused": "yellow",
+    "finished": "",
+    "stopped": "yellow",
+    "failed": "red",
+    "lost": "red",
+    "damaged": "red",
+}
+_CONTROL = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
+
+
+def plain(text: object) -> str:
+    """The text without control characters other than line ends and tabs."""
+    return str(text).translate(_CONTROL)
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """All that is known of a run, as every command's ``--json`` gives it.
+
+    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model on
+    disk), `tokens_per_s` and `seconds` are None where they are not known (yet).
+
+    Raises:
+        LmbenchError: the record is missing or damaged.
+    """
+    record = run.read()
+    return {
+        "run": str(run.path),
+        "ref": run.ref,
+        "id": record.id,
+        "name": record.name,
+        "kind": record.kind,
+        "status": run.status(record),
+        **{key: record.results.get(key) for key in _RESULTS},
+        "reason": record.reason,
+        "parent": record.parent,
+        "device": record.device,
+        "created": record.created,
+        "started": record.started,
+        "ended": record.ended,
+        "exit_code": record.exit_code,
+        "command": record.command,
+        "corpus": record.corpus.model_dump(mode="json") if record.corpus else None,
+        "config": record.config,
+        "versions": record.versions,
+        "results": record.results,
+    }
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    """The runs, a line each; one whose record is damaged says so in its line."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("run", "name", "status"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("valid ppl", "test ppl", "parameters", "sparsity", "size", "tok/s", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("parent", no_wrap=True)
+    for run in runs:
+        table.add_row(*_run_cells(run))
+    return table
+
+
+def _run_cells(run: Run) -> list[Text]:
+    try:
+        record = run.read()
+    except LmbenchError as error:
+        return [Text(run.ref), Text("damaged", _STYLES["damaged"]), Text(plain(error.message))]
+    status = run.status(record)
+    results = record.results
+    sparsity = results.get("sparsity")
+    seconds = results.get("seconds")
+    if seconds is None and record.started and status in ("running", "paused"):
+        seconds = time.time() - record.started
+    texts = [
+        _number(results.get("valid_ppl"), "{:.2f}"),
+        _number(results.get("test_ppl"), "{:.2f}"),
+        human_count(results.get("parameters")),
+        _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
+        human_bytes(results.get("bytes")),
+        _number(results.get("tokens_per_s"), "{:,.0f}"),
+        human_time(seconds),
+        plain(record.parent or ""),
+    ]
+    shown = Text(status, _STYLES.get(status, ""))
+    return [Text(run.ref), Text(plain(record.name)), shown, *map(Text, texts)]
+
+
+def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """Sessions, a line each, from the documents that ``lmbench sessions list --json`` gives."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("session", no_wrap=True)
+    for heading in ("runs", "live", "queued", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("created", "corpus", "notes"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            Text(row["name"]),
+            str(row["runs"]),
+            str(row["live"]),
+            str(row["queued"]),
+            human_bytes(row["bytes"]),
+            ""
+            if row["created"] is None
+            else time.strftime("%F %R", time.localtime(row["created"])),
+            Text(plain(row["corpus"] or "")),
+            Text(plain(row["problem"] or row["notes"])),
+        )
+    return table
+
+
+def _date(t: float | None) -> str:
+    return "" if t is None else time.strftime("%F %R", time.localtime(t))
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else ""
+
+
+def human_count(value: int | None) -> str:
+    """13,295,600 as ``13.3 M``; "" where it is not known."""
+    if value is None:
+        return ""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return str(value)
+
+
+def human_bytes(value: int | None) -> str:
+    """Bytes as ``50.7 MiB``; "" where they are not known."""
+    if value is None:
+        return ""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value} B"
+
+
+def human_time(seconds: float | None) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``; "" where they are not known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
