@@ -40,8 +40,6 @@ DEFAULT = "wikitext-2"
 """The corpus taken where none is asked for, if its files are there; else ``pydoc``."""
 
 CACHE_FOLDER = ".lmbench"
-EVALUATION_BATCH = 10
-"""Columns into which valid and test are cut, as in the original."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +224,12 @@ def _cached(
     return None, built
 
 
-def check_enough(corpus: Corpus, batch_size: int, bptt: int) -> None:
+def check_enough(corpus: Corpus, batch_size: int, bptt: int, eval_batch_size: int = 10) -> None:
     """Refuse a corpus too small to train on with these settings.
 
     Train must fill one batch: ``batch_size`` columns of ``bptt`` words and the word after them.
-    Valid and test are cut into 10 columns, each of which needs two words to predict one.
+    Valid and test are cut into ``eval_batch_size`` columns, each of which needs two words to
+    predict one.
 
     Raises LmbenchError naming the split, what it has, what it needs, and what to change.
     """
@@ -243,8 +242,8 @@ def check_enough(corpus: Corpus, batch_size: int, bptt: int) -> None:
         )
     for split in ("valid", "test"):
         have = corpus.counts[split]
-        if have < 2 * EVALUATION_BATCH:
+        if have < 2 * eval_batch_size:
             raise LmbenchError(
                 f"{split} of {corpus.name} has {have:,} tokens, and evaluation needs "
-                f"{2 * EVALUATION_BATCH} ({EVALUATION_BATCH} columns of 2): give a larger {split}"
+                f"{2 * eval_batch_size} ({eval_batch_size} columns of 2): give a larger {split}"
             )

@@ -89,7 +89,8 @@ def pydoc_folder(home: Path, progress: Progress | None = None) -> Path:
     for folder in folders:
         if _is_whole(folder):
             return folder
-    texts = _texts(_documents(library, list(sources), progress))
+    sizes = {name: found.st_size for name, found in sources.items()}
+    texts = _texts(_documents(library, sizes, progress))
     for folder in folders:
         if is_writable(folder.parent):
             try:
@@ -128,9 +129,14 @@ def _key(sources: Mapping[str, os.stat_result]) -> str:
 
 
 def _documents(
-    library: Path, names: list[str], progress: Progress | None
+    library: Path, sizes: Mapping[str, int], progress: Progress | None
 ) -> Iterator[tuple[str, list[Sentence]]]:
-    for number, name in enumerate(names, start=1):
+    done = 0
+    total = sum(sizes.values())
+    for name, size in sizes.items():
+        done += size
+        if progress:
+            progress("reading the standard library", done, total)
         try:
             with warnings.catch_warnings():
                 # Invalid escapes in old modules are not the reader's concern.
@@ -144,8 +150,6 @@ def _documents(
         else:
             found = [one for text in _docstrings(tree) for one in sentences(text)]
             yield f"module {name}", found
-        if progress:
-            progress("reading the standard library", number, len(names))
 
 
 def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:

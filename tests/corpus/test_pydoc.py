@@ -122,6 +122,16 @@ def test_sources_are_parsed_and_never_imported(library: Path, home: Path) -> Non
     assert "module1" not in sys.modules
 
 
+def test_making_it_reports_how_many_bytes_are_read(library: Path, home: Path) -> None:
+    calls: list[tuple[str, int, int | None]] = []
+
+    pydoc.pydoc_folder(home, lambda *call: calls.append(call))
+
+    size = sum(path.stat().st_size for path in library.rglob("*.py"))
+    assert len(calls) == len(list(library.rglob("*.py")))
+    assert calls[-1] == ("reading the standard library", size, size)
+
+
 def test_tests_and_installed_packages_are_no_documentation(library: Path, home: Path) -> None:
     before = open_corpus("pydoc", home).fingerprint
     for name in ("site-packages/other", "test", "idlelib/idle_test", "json/tests"):
