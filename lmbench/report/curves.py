@@ -88,7 +88,7 @@ class Curves:
     `steps` has the columns step, epoch, time, loss (nats a token), lr, grad_norm, tokens_per_s,
     memory (bytes), utilisation (%); `valid` has step, epoch, time, loss. `sparsity` and `targets`
     hold for each tensor (and ``total`` in `sparsity`) step, epoch, time, value in [0, 1].
-    `prunes` and `lr_drops` mark moments: step, epoch, time, and the target or the new rate.
+    `prunes` and `lr_drops` mark moments: step, epoch, time, and the reached sparsity or new rate.
     """
 
     steps: Columns = field(default_factory=lambda: _Growing(_STEP).view())
@@ -182,11 +182,12 @@ class CurvesBuilder:
 
     def _prune(self, event: ev.PruneStep) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        for store, value in ((self._targets, event.target), (self._sparsity, event.reached)):
-            store.setdefault(event.param, _Growing(_SPARSITY)).append(*at, value)
+        self._sparsity.setdefault(event.param, _Growing(_SPARSITY)).append(*at, event.reached)
+        if event.target is not None:
+            self._targets.setdefault(event.param, _Growing(_SPARSITY)).append(*at, event.target)
         # One step prunes several tensors; it is one mark.
         if not len(self._prunes) or self._prunes.view().last("step") != event.step:
-            self._prunes.append(*at, event.target)
+            self._prunes.append(*at, event.reached)
 
     def _tensors(self, event: ev.Sparsity) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)

@@ -17,14 +17,17 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.color import Color
 from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
 
 from lmbench.errors import LmbenchError
-from lmbench.session.store import Home, Session
+from lmbench.report.series import Colour
+from lmbench.session import Home, Session
 from lmbench.tui.logs import crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
 from lmbench.tui.themes import DEFAULT_THEME, THEMES
@@ -251,6 +254,19 @@ class Workbench(App[None]):
         screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
         self.push_screen(screen)
         return screen
+
+    def colour_style(self, variable: str) -> Style:
+        """The theme's colour of this name (``series-3``, ``error``) as a foreground."""
+        value = self.theme_variables.get(variable)
+        return Style(color=Color.parse(value).rich_color) if value else Style()
+
+    def colour(self, variable: str) -> Colour:
+        """The same for plots: RGB, or one of the terminal's own sixteen."""
+        value = self.theme_variables.get(variable)
+        if not value:
+            return None
+        colour = Color.parse(value)
+        return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
 
     def say(self, text: str) -> None:
         """Tell in one line what just happened."""

@@ -124,7 +124,8 @@ def told(event: ev.Event) -> str:
             note = " (best so far)" if best == epoch else ""
             return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
         case ev.PruneStep(param=param, target=target, reached=reached):
-            return f"pruned {param} to {100 * reached:.1f}% (target {100 * target:.1f}%)"
+            aim = f" (target {100 * target:.1f}%)" if target is not None else ""
+            return f"pruned {param} to {100 * reached:.1f}%{aim}"
         case ev.QuantResult(module=module, sqnr=sqnr):
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
         case ev.Try(number=number, ppl=ppl, accepted=accepted):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +18,16 @@ from types import MappingProxyType
 
 from lmbench.errors import LmbenchError
 from lmbench.report.curves import Curves
+from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
-from lmbench.session.store import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.tui.story import Note, Pace, Story
 from lmbench.tui.tail import Tail
 
 __all__ = ["LIVE", "Note", "Pace", "RunView", "Snapshot", "Watcher", "lineage"]
 
 LIVE: frozenset[str] = frozenset({"running", "paused"})
-UNFINISHED: frozenset[str] = frozenset({"running", "paused", "queued"})
+# How long a dead worker's supervisor is given to say why, before its run is called lost.
+_WITNESS_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +214,7 @@ def lineage(views: list[RunView]) -> list[RunView]:
 
     def walk(parent: str | None, depth: int) -> None:
         for view in by_parent.get(parent, []):
-            ordered.append(
-                view if view.depth == depth else dataclasses.replace(view, depth=depth)
-            )
+            ordered.append(view if view.depth == depth else dataclasses.replace(view, depth=depth))
             walk(view.key, depth + 1)
 
     walk(None, 0)
@@ -233,6 +233,7 @@ class _RunWatcher:
         self._record: RunRecord | None = None
         self._problem = ""
         self._status: Status | None = None
+        self._missed_since: float | None = None
         self._reason = ""
         self._bytes: int | None = None
         self.view = self._make()
@@ -273,6 +274,13 @@ class _RunWatcher:
 
     def _read_status(self) -> bool:
         status = self.run.status(self._record) if self._record else None
+        if status == "lost" and self._record is not None and self._record.status != "lost":
+            # Its supervisor is about to write down what it saw; until then nothing is known.
+            self._missed_since = self._missed_since or time.monotonic()
+            if time.monotonic() - self._missed_since < _WITNESS_S:
+                return False
+        else:
+            self._missed_since = None
         if status == self._status:
             return False
         self._status = status
@@ -285,9 +293,8 @@ class _RunWatcher:
         told = self._record.results.get("bytes") if self._record else None
         if isinstance(told, int):
             return told
-        best = self.run.checkpoint("best") or self.run.checkpoint("last")
         try:
-            return (best / "model.safetensors").stat().st_size if best else None
+            return self.run.model_bytes()
         except OSError:
             return None
 

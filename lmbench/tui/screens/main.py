@@ -37,22 +37,60 @@ class MainScreen(BenchScreen[None]):
         Binding("g", "generate", "generate", id="main.generate", tooltip="Generate text"),
         Binding("c", "screen('compare')", "compare", id="main.compare", tooltip="Compare runs"),
         Binding("l", "screen('lab')", "lab", id="main.lab", tooltip="Quantization laboratory"),
-        Binding("v", "screen('sensitivity')", "sensitivity", id="main.sensitivity", show=False,
-                tooltip="Sensitivity of tensors"),
-        Binding("o", "screen('sessions')", "sessions", id="main.sessions", show=False,
-                tooltip="Sessions: open, save as, pack"),
-        Binding("S", "screen('schedule')", "schedule", id="main.schedule", show=False,
-                tooltip="Edit a pruning schedule"),
-        Binding("1", "panel('runs')", "runs", id="main.panel_runs", show=False,
-                tooltip="Go to the runs"),
-        Binding("2", "panel('plots')", "plots", id="main.panel_plots", show=False,
-                tooltip="Go to the plots"),
-        Binding("3", "panel('layers')", "layers", id="main.panel_layers", show=False,
-                tooltip="Go to the layers"),
-        Binding("4", "panel('generate')", "generate", id="main.panel_generate", show=False,
-                tooltip="Go to generation"),
-        Binding("5", "panel('log')", "log", id="main.panel_log", show=False,
-                tooltip="Go to the log"),
+        Binding(
+            "v",
+            "screen('sensitivity')",
+            "sensitivity",
+            id="main.sensitivity",
+            show=False,
+            tooltip="Sensitivity of tensors",
+        ),
+        Binding(
+            "o",
+            "screen('sessions')",
+            "sessions",
+            id="main.sessions",
+            show=False,
+            tooltip="Sessions: open, save as, pack",
+        ),
+        Binding(
+            "S",
+            "screen('schedule')",
+            "schedule",
+            id="main.schedule",
+            show=False,
+            tooltip="Edit a pruning schedule",
+        ),
+        Binding(
+            "1", "panel('runs')", "runs", id="main.panel_runs", show=False, tooltip="Go to the runs"
+        ),
+        Binding(
+            "2",
+            "panel('plots')",
+            "plots",
+            id="main.panel_plots",
+            show=False,
+            tooltip="Go to the plots",
+        ),
+        Binding(
+            "3",
+            "panel('layers')",
+            "layers",
+            id="main.panel_layers",
+            show=False,
+            tooltip="Go to the layers",
+        ),
+        Binding(
+            "4",
+            "panel('generate')",
+            "generate",
+            id="main.panel_generate",
+            show=False,
+            tooltip="Go to generation",
+        ),
+        Binding(
+            "5", "panel('log')", "log", id="main.panel_log", show=False, tooltip="Go to the log"
+        ),
         Binding("tab", "go(1)", "next panel", id="main.next_panel", show=False),
         Binding("shift+tab", "go(-1)", "previous panel", id="main.previous_panel", show=False),
         Binding("escape", "panel('runs')", "back to the runs", id="main.back", show=False),
@@ -93,7 +131,7 @@ class MainScreen(BenchScreen[None]):
         self._arrange()
 
     def _arrange(self) -> None:
-        """Show of the lower panels the one that is asked for; wide, generation has its own place."""
+        """Show the lower panel that is asked for; wide, generation has a place of its own."""
         narrow = self.app.size.width < 110
         lower = self.lower if narrow or self.lower != "generate" else "layers"
         for name in LOWER:

@@ -107,8 +107,10 @@ class Panel(Guarded):
     @property
     def is_on_screen_now(self) -> bool:
         """Mounted, displayed with all its ancestors, on the screen that is in front."""
-        return self.is_mounted and self.screen.is_active and all(
-            node.display for node in self.ancestors_with_self if isinstance(node, Widget)
+        return (
+            self.is_mounted
+            and self.screen.is_active
+            and all(node.display for node in self.ancestors_with_self if isinstance(node, Widget))
         )
 
     def catch_up(self) -> None:

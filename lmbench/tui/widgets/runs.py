@@ -1,253 +1,268 @@
-"""The session's runs as a tree: status, perplexity, what compression cost and gained."""
+"""The panel of runs: the tree, its filter and sort, marks, and what can be done with a run."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from rich.cells import cell_len
-from rich.segment import Segment
-from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Click
-from textual.geometry import Region, Size
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
+from textual.widgets import Input, Static
 
-from lmbench.report.plots import sparkline
-from lmbench.tui import figures
-from lmbench.tui.marks import STATUS_MARKS, mark_of
-from lmbench.tui.watch import RunView, Snapshot
+from lmbench.tui import actions, figures
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.run_tree import SORTS, RunTree
 
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
+__all__ = ["RunsPanel"]
 
-__all__ = ["SORTS", "RunTree"]
-
-SORTS: dict[str, str] = {
-    "tree": "lineage",
-    "ppl": "perplexity",
-    "sparsity": "sparsity",
-    "size": "size",
-    "newest": "newest",
-}
-"""What the runs may be sorted by; all but the tree show them flat."""
-
-_SPARK_WIDTH = 10
+# A panel this wide has the columns of the detail line beside each run.
+_ROOMY = 56
 
 
-def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
-    """The runs in the order `sort`; those without the figure come last."""
-    match sort:
-        case "ppl":
-            return sorted(views, key=lambda v: (v.valid_ppl is None, v.valid_ppl or 0.0, v.id))
-        case "sparsity":
-            return sorted(views, key=lambda v: (-(v.total_sparsity or -1.0), v.id))
-        case "size":
-            return sorted(views, key=lambda v: (v.bytes is None, v.bytes or 0, v.id))
-        case "newest":
-            return sorted(views, key=lambda v: -v.id)
-    return list(views)
+class FilterInput(Input):
+    """The filter's line; Escape empties and leaves it, Enter and Down go to the runs."""
 
-
-def matches(view: RunView, text: str) -> bool:
-    """Does every word of the filter occur in the run's number, name, kind or status?"""
-    haystack = f"{view.id} {view.name} {view.kind} {view.status or ''}".lower()
-    return all(word in haystack for word in text.lower().split())
-
-
-def branches(views: list[RunView]) -> list[str]:
-    """The lines that join each run to its parent, for runs in the tree's order."""
-    drawn = [""] * len(views)
-    # For each depth: does a later run of that depth hang on the same parent?
-    open_below: dict[int, bool] = {}
-    for index in range(len(views) - 1, -1, -1):
-        depth = views[index].depth
-        for deeper in [d for d in open_below if d > depth]:
-            del open_below[deeper]
-        if depth:
-            bars = "".join("│" if open_below.get(d) else " " for d in range(1, depth))
-            drawn[index] = bars + ("├" if open_below.get(depth) else "└")
-            open_below[depth] = True
-    return drawn
-
-
-class RunTree(ScrollView, can_focus=True):
-    """The list itself: one line a run, drawn to the width there is."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "runs--cursor",
-        "runs--cursor-blurred",
-        "runs--faint",
-        "runs--good",
-        "runs--bad",
-        "runs--busy",
-    }
-    DEFAULT_CSS = """
-    RunTree {
-        height: 1fr;
-        .runs--cursor {
-            background: $block-cursor-background;
-            color: $block-cursor-foreground;
-            text-style: $block-cursor-text-style;
-        }
-        .runs--cursor-blurred {
-            background: $block-cursor-blurred-background;
-            color: $block-cursor-blurred-foreground;
-        }
-        .runs--faint { color: $text-muted; }
-        .runs--good { color: $success; }
-        .runs--bad { color: $error; }
-        .runs--busy { color: $accent; }
-    }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "move(-10)", "page up", show=False),
-        Binding("pagedown", "move(10)", "page down", show=False),
-        Binding("home", "move(-1000000)", "first", show=False),
-        Binding("end,G", "move(1000000)", "last", show=False),
+        Binding("escape", "leave(True)", "no filter", id="filter.clear"),
+        Binding("enter,down", "leave(False)", "to the runs", id="filter.done"),
     ]
 
-    filter: reactive[str] = reactive("", init=False)
-    sort: reactive[str] = reactive("tree", init=False)
+    def action_leave(self, clear: bool) -> None:
+        panel = self.query_ancestor(RunsPanel)
+        if clear:
+            self.value = ""
+        panel.take_focus()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._views: list[RunView] = []
-        self._branches: list[str] = []
 
-    @property
-    def bench(self) -> Workbench:
-        from lmbench.tui.app import Workbench
+class RunsPanel(Panel):
+    """All runs of the session; the cursor here decides what the other panels show."""
 
-        assert isinstance(self.app, Workbench)
-        return self.app
+    TITLE = "Runs"
+    HELP = """
+Every run of this session, each under the run that it came from. The line shows its marker (the
+same in all plots), number and name, how it stands, its best validation perplexity, and where there
+is room the change since its parent, sparsity, size and the course of its loss.
 
-    @property
-    def shown(self) -> list[RunView]:
-        """The runs as they stand on the screen."""
-        return self._views
+▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
+Enter on a failed or lost run says why, and what to do about it.
 
-    def show(self, snapshot: Snapshot) -> None:
-        kept = [view for view in snapshot.runs if matches(view, self.filter)]
-        self._views = order(tuple(kept), self.sort)
-        as_tree = self.sort == "tree" and not self.filter
-        self._branches = branches(self._views) if as_tree else [""] * len(self._views)
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self._views))
-        self.refresh()
-        self._keep_in_sight()
+Space marks runs: the plots overlay them, generation and comparison set them side by side.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "slash",
+            "filter",
+            "filter",
+            id="runs.filter",
+            tooltip="Filter the runs",
+            key_display="/",
+        ),
+        Binding(
+            "space",
+            "mark",
+            "mark",
+            id="runs.mark",
+            tooltip="Mark the run, to overlay and compare it",
+        ),
+        Binding(
+            "u", "unmark", "unmark all", id="runs.unmark", show=False, tooltip="Unmark all runs"
+        ),
+        Binding("t", "sort", "sort", id="runs.sort", tooltip="Sort the runs another way"),
+        Binding(
+            "enter",
+            "open",
+            "open",
+            id="runs.open",
+            show=False,
+            tooltip="Say why it ended, or read its plot",
+        ),
+        Binding("r", "rename", "rename", id="runs.rename", show=False, tooltip="Rename the run"),
+        Binding(
+            "d,delete",
+            "delete",
+            "delete",
+            id="runs.delete",
+            show=False,
+            tooltip="Delete the run (asks)",
+        ),
+        Binding(
+            "w",
+            "copy_command",
+            "copy command",
+            id="runs.copy_command",
+            show=False,
+            tooltip="Copy the command line that does the same",
+        ),
+        Binding(
+            "f",
+            "copy_path",
+            "copy path",
+            id="runs.copy_path",
+            show=False,
+            tooltip="Copy the path of the run's folder",
+        ),
+    ]
+    DEFAULT_CSS = """
+    RunsPanel {
+        #filter { display: none; height: 1; border: none; padding: 0; background: $surface; }
+        #filter.-shown { display: block; }
+        #detail { height: auto; max-height: 4; color: $text-muted; display: none; }
+        #detail.-shown { display: block; }
+        #empty { color: $text-muted; padding: 1; height: 1fr; display: none; }
+        &.-empty #empty { display: block; }
+        &.-empty RunTree { display: none; }
+    }
+    """
 
-    def watch_filter(self) -> None:
-        self.show(self.bench.snapshot)
+    def compose(self) -> ComposeResult:
+        yield FilterInput(placeholder="filter", id="filter", compact=True)
+        yield Static(id="empty", markup=False)
+        yield RunTree()
+        yield Static(id="detail", markup=False)
 
-    def watch_sort(self) -> None:
-        self.show(self.bench.snapshot)
+    def on_mount(self) -> None:
+        kept = self.bench.recall("runs", {})
+        tree = self.query_one(RunTree)
+        tree.set_reactive(RunTree.sort, kept.get("sort") if kept.get("sort") in SORTS else "tree")
+        tree.set_reactive(RunTree.filter, str(kept.get("filter", "")))
+        box = self.query_one(FilterInput)
+        box.cursor_blink = False
+        box.value = tree.filter
+        box.set_class(bool(tree.filter), "-shown")
 
-    @property
-    def cursor(self) -> int:
-        """The line of the selected run; -1 where the filter hides it."""
-        selected = self.bench.selected
-        return next((i for i, view in enumerate(self._views) if view.key == selected), -1)
+    def take_focus(self) -> None:
+        tree = self.query_one(RunTree)
+        box = self.query_one(FilterInput)
+        box.set_class(bool(box.value), "-shown")
+        tree.focus()
 
-    def action_move(self, by: int) -> None:
-        if self._views:
-            line = min(max(max(self.cursor, 0 if by > 0 else 1) + by, 0), len(self._views) - 1)
-            if self.cursor < 0:
-                line = 0
-            self.bench.select(self._views[line].key)
+    def refresh_view(self) -> None:
+        snapshot = self.bench.snapshot
+        tree = self.query_one(RunTree)
+        empty = self.query_one("#empty", Static)
+        self.set_class(not snapshot.runs or bool(snapshot.problem), "-empty")
+        empty.update(
+            snapshot.problem
+            or "No run yet.\n\nn starts one: a training, with the settings of the published "
+            "commands to choose from."
+        )
+        tree.show(snapshot)
+        self._show_detail(self.bench.selected_run)
+        self._show_state(tree)
+        self.refresh_bindings()
 
-    def _keep_in_sight(self) -> None:
-        if (line := self.cursor) >= 0:
-            self.scroll_to_region(Region(0, line, 1, 1), animate=False, force=True)
+    def on_resize(self) -> None:
+        self._show_detail(self.bench.selected_run)
 
-    def on_click(self, event: Click) -> None:
-        line = event.y + int(self.scroll_offset.y)
-        if 0 <= line < len(self._views):
-            self.bench.select(self._views[line].key)
+    def _show_state(self, tree: RunTree) -> None:
+        notes = []
+        if tree.sort != "tree":
+            notes.append(f"by {SORTS[tree.sort]}")
+        if self.bench.marked:
+            notes.append(f"{len(self.bench.marked)} marked")
+        self.border_subtitle = " · ".join(notes)
 
-    # -- drawing -------------------------------------------------------------------------------
+    def _show_detail(self, view: RunView | None) -> None:
+        """What a narrow line has no room for, of the selected run."""
+        detail = self.query_one("#detail", Static)
+        roomy = self.size.width >= _ROOMY or self.size.height < 8
+        text = _detail(view, self.bench.snapshot.run(view.parent or "")) if view else ""
+        detail.set_class(not roomy and bool(text), "-shown")
+        detail.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        line = y + int(self.scroll_offset.y)
-        if line >= len(self._views):
-            return Strip.blank(width, self.rich_style)
-        view = self._views[line]
-        base = self.rich_style
-        if view.key == self.bench.selected:
-            name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
-            base = self.get_component_rich_style(name)
-        left = self._left(view, self._branches[line], base)
-        right = self._right(view, base, width - sum(s.cell_length for s in left))
-        room = width - sum(segment.cell_length for segment in right)
-        strip = Strip(left).crop(0, max(room - 1, 0)).extend_cell_length(room, base)
-        return Strip.join([strip, Strip(right)]).adjust_cell_length(width, base)
+    # -- filter, sort, marks -------------------------------------------------------------------
 
-    def _tint(self, name: str, base: Style) -> Style:
-        colour = self.get_component_rich_style(name, partial=True).color
-        return base + Style(color=colour)
+    def action_filter(self) -> None:
+        box = self.query_one(FilterInput)
+        box.add_class("-shown")
+        box.focus()
 
-    def _left(self, view: RunView, branch: str, base: Style) -> list[Segment]:
-        mark = mark_of(view.id)
-        marked = view.key in self.bench.marked
-        colour = base + self.bench.colour_style(mark.variable)
-        return [
-            Segment("▸" if view.key == self.bench.selected else " ", base),
-            Segment(branch, self._tint("runs--faint", base)),
-            Segment(mark.marker, colour + Style(reverse=marked)),
-            Segment(f" {view.id} {view.name}", base),
-        ]
+    @on(Input.Changed, "#filter")
+    def _filtered(self, event: Input.Changed) -> None:
+        event.stop()
+        tree = self.query_one(RunTree)
+        if tree.filter != event.value:
+            tree.filter = event.value
+            self._remember(tree)
+            if tree.shown and tree.cursor < 0:
+                self.bench.select(tree.shown[0].key)
 
-    def _right(self, view: RunView, base: Style, room: int) -> list[Segment]:
-        """Columns from the most telling to the least, as many as there is room for."""
-        columns = [self._status(view, base), self._perplexity(view, base)]
-        spare = room - sum(column.cell_length for column in columns) - 2
-        for column in (
-            self._change(view, base),
-            Segment(figures.percent(view.total_sparsity).rjust(6), base),
-            Segment(figures.size(view.bytes).rjust(8), base),
-            self._spark(view, base),
-        ):
-            if spare < column.cell_length:
-                break
-            spare -= column.cell_length
-            columns.append(column)
-        return columns
+    def action_sort(self) -> None:
+        tree = self.query_one(RunTree)
+        names = list(SORTS)
+        tree.sort = names[(names.index(tree.sort) + 1) % len(names)]
+        self._remember(tree)
+        self._show_state(tree)
+        self.bench.say(f"runs by {SORTS[tree.sort]}")
 
-    def _status(self, view: RunView, base: Style) -> Segment:
-        if view.record is None:
-            return Segment(" ✗   ", self._tint("runs--bad", base))
-        status = view.status or "lost"
-        sign = STATUS_MARKS[status][0]
-        if status == "running" and view.pace is not None:
-            text = f" {sign}{100 * view.pace.fraction:2.0f}%"[:5].ljust(5)
-            return Segment(text, self._tint("runs--busy", base))
-        tint = {"failed": "runs--bad", "lost": "runs--bad", "finished": "runs--good"}
-        name = tint.get(status, "runs--busy" if status in ("running", "paused") else "runs--faint")
-        return Segment(f" {sign}   ", self._tint(name, base))
+    def _remember(self, tree: RunTree) -> None:
+        self.bench.remember("runs", {"sort": tree.sort, "filter": tree.filter})
 
-    def _perplexity(self, view: RunView, base: Style) -> Segment:
-        if view.status == "queued":
-            return Segment("queued".rjust(6), self._tint("runs--faint", base))
-        return Segment(figures.perplexity(view.valid_ppl).rjust(6), base)
+    def action_mark(self) -> None:
+        key, marked = self.bench.selected, self.bench.marked
+        if key in marked:
+            self.bench.mark(tuple(other for other in marked if other != key))
+        elif key:
+            self.bench.mark((*marked, key))
 
-    def _change(self, view: RunView, base: Style) -> Segment:
-        parent = self.bench.snapshot.run(view.parent) if view.parent else None
-        mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
-        if mine is None or theirs is None or not math.isfinite(mine - theirs):
-            return Segment(" " * 7, base)
-        change = mine - theirs
-        text = f"{change:+.1f}" if abs(change) < 1000 else f"{change:+.0e}"
-        name = "runs--bad" if change > 0.05 else "runs--good" if change < -0.05 else "runs--faint"
-        return Segment(text.rjust(7), self._tint(name, base))
+    def action_unmark(self) -> None:
+        self.bench.mark(())
 
-    def _spark(self, view: RunView, base: Style) -> Segment:
-        curve = view.curves.valid["loss"]
-        if len(curve) < 2:
-            curve = view.curves.steps["loss"]
-        text = sparkline(curve, _SPARK_WIDTH)
-        colour = base + self.bench.colour_style(mark_of(view.id).variable)
-        return Segment(" " + text.ljust(_SPARK_WIDTH) + " " * (_SPARK_WIDTH - cell_len(text)), colour)
+    # -- what can be done with a run -----------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        view = self.bench.selected_run
+        match action:
+            case "unmark":
+                return bool(self.bench.marked)
+            case "rename" | "delete":
+                return actions.possible(action, view)
+            case "mark" | "open" | "copy_command" | "copy_path":
+                return view is not None
+            case "filter" | "sort":
+                return bool(self.bench.snapshot.runs)
+        return True
+
+    def action_open(self) -> None:
+        view = self.bench.selected_run
+        if view is not None and actions.possible("why", view):
+            actions.why(self.bench, view)
+        else:
+            self.screen.query_one("#plots", Panel).take_focus()
+
+    def action_rename(self) -> None:
+        if view := self.bench.selected_run:
+            actions.rename(self.bench, view)
+
+    def action_delete(self) -> None:
+        if view := self.bench.selected_run:
+            chosen = [self.bench.snapshot.run(key) for key in self.bench.marked]
+            among = view.key in self.bench.marked
+            views = [v for v in chosen if v is not None] if among else [view]
+            actions.delete(self.bench, [v for v in views if actions.possible("delete", v)])
+
+    def action_copy_command(self) -> None:
+        if view := self.bench.selected_run:
+            actions.copy_command(self.bench, view)
+
+    def action_copy_path(self) -> None:
+        if view := self.bench.selected_run:
+            actions.copy_path(self.bench, view)
+
+
+def _detail(view: RunView, parent: RunView | None) -> str:
+    if view.status in ("failed", "lost") or view.record is None:
+        return f"{view.reason or view.problem}"
+    parts = [view.kind]
+    if view.test_ppl is not None:
+        parts.append(f"test {figures.perplexity(view.test_ppl)}")
+    lines = [" · ".join(parts)]
+    figures_line = [figures.percent(view.total_sparsity), figures.size(view.bytes)]
+    mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
+    if mine is not None and theirs is not None:
+        figures_line.append(f"{mine - theirs:+.1f} ppl")
+    if any(figures_line):
+        lines.append(" · ".join(part for part in figures_line if part))
+    return "\n".join(lines)

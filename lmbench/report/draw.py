@@ -1,0 +1,220 @@
+"""A plot on the terminal, drawn by plotext in braille dots.
+
+plotext (5.3) is asked for as little as possible: lines between integer columns, and axes with
+ticks that were chosen and scaled before. Logarithms are taken by us, non-finite values never get
+there, and the figure is cleared, drawn and built anew each time; its own ways with all three end
+in crashes. Signs, moments and the value cursor are put over its picture afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.style import Style
+from rich.text import Text
+
+from lmbench.report.plots import Plot, Scene, Trace, stage
+from lmbench.report.series import Colour
+
+__all__ = ["Drawing", "Look", "draw"]
+
+_DOTS_ACROSS = 2
+_DOTS_DOWN = 4
+# Columns between two signs of one line.
+_SIGN_EVERY = 16
+_SMALLEST = (8, 4)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colours of what is no series: axes and their labels, thin lines, what is wrong."""
+
+    axes: Colour = None
+    faint: Colour = None
+    bad: Colour = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The picture, and where its canvas lies: for cursors, and for what clicks mean."""
+
+    lines: list[Text]
+    left: int = 0
+    columns: int = 0
+    rows: int = 0
+    window: tuple[float, float] = (0.0, 1.0)
+    bad: bool = field(default=False)
+
+    def x_at(self, column: int) -> float:
+        """The x of a column of the canvas, counted from its left edge."""
+        left, right = self.window
+        return left + (right - left) * column / max(self.columns - 1, 1)
+
+    def column_of(self, x: float) -> int:
+        left, right = self.window
+        return round((x - left) / (right - left) * (self.columns - 1))
+
+
+def draw(
+    plot: Plot, width: int, height: int, look: Look | None = None, cursor: float | None = None
+) -> Drawing:
+    """Draw `plot` into `width` by `height` cells.
+
+    Args:
+        cursor: an x at which a vertical line stands.
+
+    Returns:
+        `height` lines of `width` cells; too small a space gives blank lines.
+    """
+    look = look or Look()
+    if width < _SMALLEST[0] or height < _SMALLEST[1]:
+        return Drawing([Text(" " * max(width, 0)) for _ in range(max(height, 0))])
+    rows = height - 2
+    scene = stage(plot, width, rows, 1)
+    left = max((len(text) for _, text in scene.y_ticks), default=0) + 1
+    columns = width - left
+    if columns < 4:
+        return Drawing([Text(" " * width) for _ in range(height)])
+    scene = stage(plot, columns, rows, _DOTS_ACROSS)
+    # The labels may have become wider or narrower with fewer columns; they have not: only the
+    # limits decide on them, and those come from the same points.
+    lines = _picture(scene, columns, left, rows, width, height, look)
+    canvas = _Canvas(lines, left, columns, rows, scene)
+    for trace in scene.traces:
+        canvas.signs(trace)
+    canvas.moments(plot)
+    bad = canvas.bad(look)
+    if cursor is not None:
+        canvas.cursor(cursor)
+    return Drawing(lines, left, columns, rows, scene.x, bad)
+
+
+def _picture(
+    scene: Scene, columns: int, left: int, rows: int, width: int, height: int, look: Look
+) -> list[Text]:
+    import plotext as plt
+
+    plt.clear_figure()
+    plt.limit_size(False, False)
+    plt.plot_size(width, height)
+    plt.theme("clear")
+    if look.axes is not None:
+        plt.ticks_color(look.axes)
+        plt.axes_color("default")
+    plt.xaxes(True, False)
+    plt.yaxes(True, False)
+    last_dot = columns * _DOTS_ACROSS - 1
+    plt.xlim(0, last_dot)
+    plt.ylim(*scene.y)
+    low, high = scene.x
+    plt.xticks(
+        [(x - low) / (high - low) * last_dot for x, _ in scene.x_ticks],
+        [text for _, text in scene.x_ticks],
+    )
+    plt.yticks([y for y, _ in scene.y_ticks], [text for _, text in scene.y_ticks])
+    drawn = [trace for trace in scene.traces if len(trace.y)]
+    for trace in sorted(drawn, key=lambda t: t.series.style != "thin"):
+        colour = look.faint if trace.series.style == "thin" else trace.series.colour
+        kwargs = {} if colour is None else {"color": colour}
+        plt.plot(trace.columns.tolist(), trace.y.tolist(), marker="braille", **kwargs)
+    if not drawn:
+        # Without any data plotext leaves the axes out.
+        plt.scatter([-1], [scene.y[0] - 1], marker=" ")
+    text = Text.from_ansi(plt.build(), no_wrap=True, end="")
+    lines = list(text.split("\n", allow_blank=True))[:height]
+    for line in lines:
+        line.truncate(width, pad=True)
+    return lines + [Text(" " * width) for _ in range(height - len(lines))]
+
+
+class _Canvas:
+    """The finished picture, to put signs on."""
+
+    def __init__(self, lines: list[Text], left: int, columns: int, rows: int, scene: Scene) -> None:
+        self._lines = lines
+        self._left = left
+        self._columns = columns
+        self._rows = rows
+        self._scene = scene
+
+    def _put(self, column: int, row: int, sign: str, style: Style | str) -> None:
+        """`row` counts from the top of the canvas."""
+        if 0 <= column < self._columns and 0 <= row < self._rows:
+            line, at = self._lines[row], self._left + column
+            plain = line.plain
+            line.plain = plain[:at] + sign + plain[at + 1 :]
+            line.stylize(style, at, at + 1)
+
+    def _row(self, y: float) -> int:
+        low, high = self._scene.y
+        dots = self._rows * _DOTS_DOWN
+        dot = int((y - low) / (high - low) * (dots - 1) + 0.5)
+        return self._rows - 1 - dot // _DOTS_DOWN
+
+    def signs(self, trace: Trace) -> None:
+        """The series' marker along its line, so that it is known without colour."""
+        series = trace.series
+        if not series.marker or not len(trace.y):
+            return
+        cells = trace.columns // _DOTS_ACROSS
+        if series.style == "points":
+            # A sign for each true point; the line between them has none.
+            chosen = np.searchsorted(
+                trace.columns, _dots_of(series.x, self._scene.x, self._columns)
+            )
+            chosen = np.unique(np.minimum(chosen, len(cells) - 1))
+        else:
+            offset = 3 + 5 * (ord(series.marker) % 3)
+            wanted = np.arange(offset, self._columns, _SIGN_EVERY)
+            found = np.searchsorted(cells, wanted)
+            chosen = np.unique(np.append(found[found < len(cells)], len(cells) - 1))
+        style = Style(color=_rich(series.colour))
+        for index in chosen:
+            self._put(int(cells[index]), self._row(float(trace.y[index])), series.marker, style)
+
+    def moments(self, plot: Plot) -> None:
+        low, high = self._scene.x
+        taken: set[tuple[int, int]] = set()
+        for moment in plot.moments:
+            if not low <= moment.x <= high:
+                continue
+            column = round((moment.x - low) / (high - low) * (self._columns - 1))
+            row = 0 if (column, 0) not in taken else 1
+            taken.add((column, row))
+            self._put(column, row, moment.sign, Style(color=_rich(moment.colour)))
+
+    def bad(self, look: Look) -> bool:
+        """A cross at the foot of the plot for each value that could not be drawn."""
+        found = False
+        for trace in self._scene.traces:
+            for column in np.unique(trace.bad // _DOTS_ACROSS):
+                found = True
+                self._put(int(column), self._rows - 1, "✗", Style(color=_rich(look.bad), bold=True))
+        return found
+
+    def cursor(self, x: float) -> None:
+        low, high = self._scene.x
+        column = round((x - low) / (high - low) * (self._columns - 1))
+        if not 0 <= column < self._columns:
+            return
+        at = self._left + column
+        for row in range(self._rows):
+            if self._lines[row].plain[at] == " ":
+                self._put(column, row, "│", Style(bold=True))
+            else:
+                self._lines[row].stylize(Style(reverse=True), at, at + 1)
+
+
+def _dots_of(x: np.ndarray, window: tuple[float, float], columns: int) -> np.ndarray:
+    """The columns of dots of the points that lie in the window."""
+    low, high = window
+    inside = x[(x >= low) & (x <= high)]
+    dots = np.floor((inside - low) / (high - low) * (columns * _DOTS_ACROSS - 1) + 0.5)
+    return dots.astype(np.int64)
+
+
+def _rich(colour: Colour) -> str | None:
+    if colour is None:
+        return None
+    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)

@@ -1,0 +1,39 @@
+"""From the command line to a running workbench."""
+
+from __future__ import annotations
+
+import sys
+
+from lmbench.session import Home, Session
+from lmbench.tui.app import Workbench
+from lmbench.tui.memory import last_session
+
+__all__ = ["start"]
+
+# The thread that reads run folders may hold the interpreter this long before the screen's thread
+# gets it back; Python's own five milliseconds can be felt.
+_SWITCH_S = 0.001
+
+
+def start(session: str | None, *, demo: bool = False, speed: float = 1.0) -> int:
+    """Open the workbench and stay until it is left; gives the command's exit code.
+
+    Raises:
+        LmbenchError: there is no session of that name.
+    """
+    sys.setswitchinterval(_SWITCH_S)
+    home = Home.find()
+    app = Workbench(home, _session(home, session))
+    app.run()
+    return app.return_code or 0
+
+
+def _session(home: Home, name: str | None) -> Session | None:
+    """The session that is asked for, else the last one, else the only one, else none."""
+    if name is not None:
+        return home.session(name)
+    last = last_session(home)
+    if last is not None:
+        return home.session(last)
+    sessions = home.sessions()
+    return sessions[0] if len(sessions) == 1 else None

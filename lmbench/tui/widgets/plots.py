@@ -1,0 +1,501 @@
+"""The panel of plots: zoom, pan, a cursor that reads all curves, overlay of runs, export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.strip import Strip
+
+from lmbench.report.draw import Drawing, Look, draw
+from lmbench.report.plots import Plot, extent, value_at
+from lmbench.report.series import PLOTS, Kind, Series, Source, XAxis, gather, moments
+from lmbench.tui import figures
+from lmbench.tui.marks import mark_of
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.panel import Panel
+
+__all__ = ["PlotPanel", "View"]
+
+SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
+X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
+
+_ZOOM = 0.6
+_PAN = 0.25
+_NARROWEST = 1e-4
+_SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
+
+
+@dataclass(frozen=True)
+class View:
+    """How the plots are looked at; all of it is remembered."""
+
+    kind: Kind = "perplexity"
+    x_axis: XAxis = "step"
+    logs: tuple[str, ...] = ("perplexity",)
+    smoothing: float = 0.6
+    per_tensor: bool = False
+    window: tuple[float, float] | None = None
+
+    @classmethod
+    def from_json(cls, document: Any) -> View:
+        """What was remembered; anything that does not fit becomes the default."""
+        kept: dict[str, Any] = document if isinstance(document, dict) else {}
+        plain = cls()
+        window = kept.get("window")
+        good_window = (
+            isinstance(window, list | tuple)
+            and len(window) == 2
+            and all(isinstance(edge, int | float) for edge in window)
+            and window[0] < window[1]
+        )
+        logs = kept.get("logs")
+        return cls(
+            kind=kept.get("kind") if kept.get("kind") in PLOTS else plain.kind,
+            x_axis=kept.get("x_axis") if kept.get("x_axis") in X_AXES else plain.x_axis,
+            logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
+            smoothing=kept.get("smoothing")
+            if kept.get("smoothing") in SMOOTHINGS
+            else plain.smoothing,
+            per_tensor=kept.get("per_tensor") is True,
+            window=(float(window[0]), float(window[1])) if good_window else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "x_axis": self.x_axis,
+            "logs": list(self.logs),
+            "smoothing": self.smoothing,
+            "per_tensor": self.per_tensor,
+            "window": list(self.window) if self.window else None,
+        }
+
+
+class PlotPanel(Panel, can_focus=True):
+    """One plot at a time, of the selected run and the marked ones."""
+
+    TITLE = "Plots"
+    HELP = """
+The selected run, overlaid with the marked ones. Each has its colour and its marker, the same as in
+the list of runs; validation has the marker at each epoch, training is the line, ✶ is the test
+score. ▼ marks pruning steps, ↘ drops of the learning rate, ✗ at the foot values that are not finite.
+
+**← →** move a cursor that reads all curves at once (with Ctrl ten columns); **+ −** zoom around it,
+**Shift ← →** pan, **0** shows everything. **[ ]** change the plot, **x** the x axis, **y** log or
+linear, **m** smoothing, **t** every tensor's sparsity, **f** holds the picture still while training
+goes on, **e** writes it to a file.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "right_square_bracket,full_stop",
+            "turn(1)",
+            "next",
+            id="plots.next",
+            key_display="[ ]",
+            tooltip="Next plot",
+        ),
+        Binding(
+            "left_square_bracket,comma",
+            "turn(-1)",
+            "previous",
+            id="plots.previous",
+            show=False,
+            tooltip="Previous plot",
+        ),
+        Binding(
+            "left,h",
+            "cursor(-1)",
+            "read",
+            id="plots.left",
+            key_display="← →",
+            tooltip="Move the cursor left",
+        ),
+        Binding(
+            "right",
+            "cursor(1)",
+            "read",
+            id="plots.right",
+            show=False,
+            tooltip="Move the cursor right",
+        ),
+        Binding("ctrl+left", "cursor(-10)", "read", show=False),
+        Binding("ctrl+right", "cursor(10)", "read", show=False),
+        Binding("home", "cursor(-100000)", "first", show=False),
+        Binding("end", "cursor(100000)", "last", show=False),
+        Binding(
+            "plus,equals_sign",
+            "zoom(1)",
+            "zoom",
+            id="plots.zoom_in",
+            key_display="+ −",
+            tooltip="Zoom in around the cursor",
+        ),
+        Binding(
+            "minus", "zoom(-1)", "zoom out", id="plots.zoom_out", show=False, tooltip="Zoom out"
+        ),
+        Binding("0", "whole", "all", id="plots.whole", tooltip="Show the whole x axis"),
+        Binding(
+            "shift+left,H", "pan(-1)", "pan", id="plots.pan_left", show=False, tooltip="Pan left"
+        ),
+        Binding(
+            "shift+right,L", "pan(1)", "pan", id="plots.pan_right", show=False, tooltip="Pan right"
+        ),
+        Binding("y", "log", "log", id="plots.log", tooltip="Logarithmic or linear"),
+        Binding("x", "x_axis", "x axis", id="plots.x_axis", tooltip="X by step, epoch or time"),
+        Binding("m", "smooth", "smooth", id="plots.smooth", tooltip="Smooth more or less"),
+        Binding(
+            "t",
+            "per_tensor",
+            "tensors",
+            id="plots.per_tensor",
+            tooltip="Sparsity of each tensor or in total",
+        ),
+        Binding(
+            "f",
+            "freeze",
+            "hold",
+            id="plots.freeze",
+            show=False,
+            tooltip="Hold the picture still, or let it follow",
+        ),
+        Binding(
+            "e",
+            "export",
+            "export",
+            id="plots.export",
+            tooltip="Export the plot as SVG, text or CSV",
+        ),
+        Binding("escape", "no_cursor", "no cursor", show=False),
+    ]
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._view = View()
+        self._cursor: float | None = None
+        self._frozen: tuple[RunView, ...] | None = None
+        self._key: object = None
+        self._drawing = Drawing([])
+        self._lines: list[Text] = []
+
+    def on_mount(self) -> None:
+        self._view = View.from_json(self.bench.recall("plot"))
+
+    def on_resize(self) -> None:
+        self.refresh_view()
+
+    # -- what is drawn -------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    @property
+    def cursor_x(self) -> float | None:
+        """Where the value cursor stands on the x axis, None without one."""
+        return self._cursor
+
+    @property
+    def runs(self) -> tuple[RunView, ...]:
+        return self._frozen if self._frozen is not None else self.bench.shown_runs
+
+    def plot(self) -> Plot:
+        """The plot as it is looked at now."""
+        view = self._view
+        sources = [
+            Source(
+                f"{run.id} {run.name}",
+                mark_of(run.id).marker,
+                self.bench.colour(mark_of(run.id).variable),
+                run.curves,
+            )
+            for run in self.runs
+        ]
+        return Plot(
+            series=tuple(gather(view.kind, sources, view.x_axis, per_tensor=view.per_tensor)),
+            moments=tuple(moments(sources, view.x_axis)),
+            x_axis=view.x_axis,
+            unit=PLOTS[view.kind].unit,
+            log=view.kind in view.logs,
+            smoothing=view.smoothing,
+            window=view.window,
+        )
+
+    def refresh_view(self) -> None:
+        size = self.content_size
+        runs = self.runs
+        key = (size, self._view, self._cursor, self.app.theme, tuple(r.key for r in runs))
+        curves = tuple(run.curves for run in runs)
+        same = (
+            self._key is not None
+            and key == self._key[0]
+            and all(  # type: ignore[index]
+                a is b
+                for a, b in zip(curves, self._key[1], strict=False)  # type: ignore[index]
+            )
+        )
+        if same:
+            return
+        self._key = (key, curves)
+        self._titles()
+        self._redraw(size.width, size.height)
+        self.refresh()
+
+    def _redraw(self, width: int, height: int) -> None:
+        plot = self.plot()
+        if not plot.series:
+            self._drawing = Drawing([])
+            self._lines = _centred(self._empty(), width, height)
+            return
+        legend = self._legend(plot, width, 1 if height < 16 else 2 if height < 24 else 3)
+        look = Look(
+            axes=self.bench.colour("foreground-muted"),
+            faint=self.bench.colour("faint"),
+            bad=self.bench.colour("error"),
+        )
+        self._drawing = draw(plot, width, height - len(legend), look, self._cursor)
+        self._lines = legend + self._drawing.lines
+
+    def _titles(self) -> None:
+        room = self.size.width - 4
+        full = sum(len(kind.title) + 2 for kind in PLOTS.values())
+        parts = []
+        for name, kind in PLOTS.items():
+            title = kind.title if room >= full else _SHORT_TITLES.get(name, kind.title)
+            parts.append(f"[b r] {title} [/]" if name == self._view.kind else f" {title} ")
+        self.border_title = "".join(parts)
+        view = self._view
+        notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
+        if view.smoothing:
+            notes.append(f"smooth {view.smoothing:g}")
+        if view.window is not None:
+            notes.append("zoomed")
+        if self._frozen is not None:
+            notes.append("[b r] held [/]")
+        self.border_subtitle = " · ".join(notes)
+
+    def _empty(self) -> str:
+        runs = self.runs
+        if not runs:
+            return "Curves of the selected run come here. n starts a run."
+        name = PLOTS[self._view.kind].title.lower()
+        kind = runs[0].kind
+        if kind not in ("train", "prune"):
+            return f"{runs[0].name} is no training, so it has no curves. Mark others with Space."
+        if self._view.kind == "sparsity" and kind == "train":
+            return "Nothing is pruned here. A pruning schedule draws its course in this plot."
+        if runs[0].status in ("queued", "running"):
+            return f"No {name} yet: the first points come with the first batches."
+        return f"{runs[0].name} has no {name} to show."
+
+    def _legend(self, plot: Plot, width: int, rows: int) -> list[Text]:
+        """Sign, label and value of each series: at the cursor, or the newest."""
+        end = extent(plot.series)[1] if plot.window is None else plot.window[1]
+        at = end if self._cursor is None else self._cursor
+        items = [] if self._cursor is None else [Text(f"{_where(at, plot.x_axis)} ", "bold")]
+        named = [series for series in plot.series if series.style != "thin"]
+        for series in sorted(named, key=lambda s: s.style != "points"):
+            items.append(self._entry(series, plot, at))
+        lines: list[Text] = []
+        for number, item in enumerate(items):
+            if lines and lines[-1].cell_len + item.cell_len <= width:
+                lines[-1].append_text(item)
+            elif len(lines) < rows:
+                lines.append(Text(" ", no_wrap=True) + item)
+            else:
+                more = f" +{len(items) - number}"
+                lines[-1].truncate(max(0, width - len(more)))
+                lines[-1].append(more, "dim")
+                break
+        for line in lines:
+            line.truncate(width, overflow="ellipsis", pad=True)
+        return lines
+
+    def _entry(self, series: Series, plot: Plot, at: float) -> Text:
+        value = value_at(series, at, plot.smoothing)
+        colour = series.colour
+        style = Style() if colour is None else Style(color=_rich(colour))
+        entry = Text(f"{series.marker or '─'} ", style)
+        entry.append(f"{series.label} ", "")
+        entry.append(f"{_written(value, plot.unit)}  ", "bold")
+        return entry
+
+    def render_line(self, y: int) -> Strip:
+        width = self.content_size.width
+        if y >= len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        strip = Strip(self._lines[y].render(self.app.console), width)
+        return strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "per_tensor":
+                return self._view.kind == "sparsity"
+            case "whole":
+                return self._view.window is not None
+            case "cursor" | "zoom" | "pan" | "export":
+                return bool(self._drawing.columns)
+            case "no_cursor":
+                return self._cursor is not None
+        return True
+
+    def _look(self, **changes: Any) -> None:
+        self._view = replace(self._view, **changes)
+        self.bench.remember("plot", self._view.to_json())
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_turn(self, by: int) -> None:
+        names = list(PLOTS)
+        self._look(kind=names[(names.index(self._view.kind) + by) % len(names)])
+
+    def show_kind(self, kind: Kind) -> None:
+        """Turn to this plot."""
+        self._look(kind=kind)
+
+    def action_log(self) -> None:
+        view = self._view
+        logs = set(view.logs) ^ {view.kind}
+        self._look(logs=tuple(sorted(logs)))
+
+    def action_x_axis(self) -> None:
+        turn = (X_AXES.index(self._view.x_axis) + 1) % len(X_AXES)
+        self._cursor = None
+        self._look(x_axis=X_AXES[turn], window=None)
+
+    def action_smooth(self) -> None:
+        turn = (SMOOTHINGS.index(self._view.smoothing) + 1) % len(SMOOTHINGS)
+        self._look(smoothing=SMOOTHINGS[turn])
+
+    def action_per_tensor(self) -> None:
+        self._look(per_tensor=not self._view.per_tensor)
+
+    def action_freeze(self) -> None:
+        self._frozen = self.bench.shown_runs if self._frozen is None else None
+        self._key = None
+        self.refresh_view()
+
+    def action_cursor(self, columns: int) -> None:
+        drawing = self._drawing
+        last = drawing.columns - 1
+        here = last + 1 if self._cursor is None else drawing.column_of(self._cursor)
+        self._cursor = drawing.x_at(min(max(here + columns, 0), last))
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_no_cursor(self) -> None:
+        self._cursor = None
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_zoom(self, way: int) -> None:
+        whole = extent(self.plot().series)
+        left, right = self._view.window or whole
+        middle = self._cursor if self._cursor is not None else (left + right) / 2
+        factor = _ZOOM if way > 0 else 1 / _ZOOM
+        if way > 0 and (right - left) * factor < (whole[1] - whole[0]) * _NARROWEST:
+            return
+        self._window(middle - (middle - left) * factor, middle + (right - middle) * factor, whole)
+
+    def action_pan(self, way: int) -> None:
+        whole = extent(self.plot().series)
+        left, right = self._view.window or whole
+        by = way * _PAN * (right - left)
+        by = min(max(by, whole[0] - left), whole[1] - right)
+        self._window(left + by, right + by, whole)
+
+    def _window(self, left: float, right: float, whole: tuple[float, float]) -> None:
+        left, right = max(left, whole[0]), min(right, whole[1])
+        everything = (left, right) == whole
+        if self._cursor is not None:
+            self._cursor = min(max(self._cursor, left), right)
+        self._look(window=None if everything else (left, right))
+
+    def action_whole(self) -> None:
+        self._look(window=None)
+
+    def action_export(self) -> None:
+        from lmbench.report.export import FORMATS, export
+        from lmbench.tui.widgets.dialog import AskText
+
+        plot, view = self.plot(), self._view
+        title = f"{PLOTS[view.kind].title}: {', '.join(run.name for run in self.runs)}"
+
+        def check(text: str) -> str:
+            path = Path(text)
+            if path.suffix.lstrip(".") not in FORMATS:
+                return "The ending says which format: .svg, .txt or .csv"
+            return "" if path.expanduser().parent.is_dir() else f"There is no folder {path.parent}"
+
+        async def write(text: str) -> None:
+            path = Path(text).expanduser()
+            await self.bench.do(export, plot, path, title, doing="while writing the plot")
+            if path.exists():
+                self.bench.say(f"wrote {path}")
+
+        def done(text: str | None) -> None:
+            if text:
+                self.bench.run_worker(write(text), exit_on_error=False)
+
+        question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
+        self.bench.push_screen(AskText("Export", question, f"{view.kind}.svg", check), done)
+
+    # -- mouse ---------------------------------------------------------------------------------
+
+    def on_click(self, event: Click) -> None:
+        column = event.x - 1 - self._drawing.left
+        if 0 <= column < self._drawing.columns:
+            self._cursor = self._drawing.x_at(column)
+            self.refresh_view()
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        if self._drawing.columns:
+            self.action_zoom(1)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        if self._drawing.columns:
+            self.action_zoom(-1)
+
+
+def _where(x: float, axis: str) -> str:
+    match axis:
+        case "epoch":
+            return f"epoch {x:.2f}"
+        case "time":
+            return figures.duration(60 * x)
+    return f"step {x:,.0f}"
+
+
+def _written(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    match unit:
+        case "share":
+            return figures.percent(value)
+        case "percent":
+            return f"{value:.0f}%"
+        case "bytes":
+            return figures.size(value)
+    return figures.short(value)
+
+
+def _rich(colour: tuple[int, int, int] | int) -> str:
+    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)
+
+
+def _centred(words: str, width: int, height: int) -> list[Text]:
+    text = Text(words, "dim", justify="center")
+    from rich.console import Console
+
+    lines = list(text.wrap(Console(width=max(width, 1)), max(width - 4, 1)))
+    blank = [Text() for _ in range(max(0, (height - len(lines)) // 2))]
+    for line in lines:
+        line.align("center", width)
+    return blank + lines

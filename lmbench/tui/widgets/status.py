@@ -1,0 +1,217 @@
+"""The three lines around the panels: what is open, what runs and what just happened, the keys."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import RenderResult
+from textual.binding import Binding
+
+from lmbench.tui import figures
+from lmbench.tui.marks import STATUS_MARKS, mark_of
+from lmbench.tui.watch import RunView, Snapshot
+from lmbench.tui.widgets.panel import Guarded
+
+__all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
+
+# Below this the line about what happened moves up beside the session's name.
+_ROOMY_ROWS = 28
+
+
+def bar(fraction: float, width: int, done: Style, rest: Style) -> Text:
+    """A progress bar of `width` cells; half cells count."""
+    halves = round(max(0.0, min(1.0, fraction)) * width * 2)
+    text = Text("━" * (halves // 2), done)
+    if halves % 2:
+        text.append("╸", done)
+    text.append("─" * (width - (halves + 1) // 2), rest)
+    return text
+
+
+class _Line(Guarded):
+    DEFAULT_CSS = """
+    _Line { height: 1; width: 1fr; background: $panel; color: $foreground; }
+    """
+
+    _drawn = ""
+
+    def on_mount(self) -> None:
+        for name in ("snapshot", "selected", "happened", "theme"):
+            self.watch(self.app, name, self.redraw, init=False)
+
+    def on_resize(self) -> None:
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Repaint, if the line says anything else than before."""
+        text = self.line()
+        fresh = f"{text.markup}{self.bench.theme}"
+        if fresh != self._drawn:
+            self._drawn = fresh
+            self.refresh()
+
+    def line(self) -> Text:
+        raise NotImplementedError
+
+    def render(self) -> RenderResult:
+        return self.line()
+
+
+class TopBar(_Line):
+    """The session and its corpus; right, the device, its load and the worker's memory."""
+
+    def line(self) -> Text:
+        snapshot = self.bench.snapshot
+        left = Text(" lmbench", "bold", no_wrap=True, overflow="ellipsis")
+        if self.bench.session is not None:
+            left.append(f"  {self.bench.session.name}", "not bold")
+        corpus = snapshot.record.corpus if snapshot.record else None
+        names = {v.record.corpus.name for v in snapshot.runs if v.record and v.record.corpus}
+        if corpus or len(names) == 1:
+            left.append(f" · {corpus.name if corpus else names.pop()}", "not bold")
+        if self.bench.demo:
+            left.append("  recorded", "not bold italic")
+        right = _machine(snapshot)
+        if self.app.size.height < _ROOMY_ROWS and snapshot.current and self.bench.happened:
+            left.append(f"   {self.bench.happened}", "not bold dim")
+        return _justified(left, right, self.size.width)
+
+
+def _machine(snapshot: Snapshot) -> Text:
+    view = snapshot.current
+    if view is None or view.started is None:
+        return Text("idle ", "dim")
+    parts = [view.started.device]
+    if view.started.device == "cpu" and view.started.threads:
+        parts.append(f"{view.started.threads} thr")
+    if view.step is not None:
+        parts.append(f"{view.step.utilisation:3.0f}%")
+        parts.append(figures.size(view.step.memory).rjust(7))
+    return Text("  ".join(parts) + " ")
+
+
+class StatusBar(_Line):
+    """How far the live run is and what waits behind it; and what just happened."""
+
+    DEFAULT_CSS = """
+    StatusBar { background: $surface; height: auto; max-height: 2; }
+    """
+
+    def on_resize(self) -> None:
+        self.styles.height = 2 if self.app.size.height >= _ROOMY_ROWS else 1
+        super().on_resize()
+
+    def line(self) -> Text:
+        snapshot = self.bench.snapshot
+        view = snapshot.current
+        width = self.size.width
+        happened = Text(f" {self.bench.happened}", "dim", no_wrap=True, overflow="ellipsis")
+        happened.truncate(width, overflow="ellipsis")
+        if view is None:
+            progress = self._idle(snapshot)
+        else:
+            progress = self._progress(view, len(snapshot.queue), width)
+        if self.app.size.height >= _ROOMY_ROWS:
+            return Text("\n").join([happened, progress])
+        return progress if view is not None or not self.bench.happened else happened
+
+    def _idle(self, snapshot: Snapshot) -> Text:
+        waiting = len(snapshot.queue)
+        if waiting:
+            return Text(f" {waiting} queued; the device is busy with another session's run", "dim")
+        return Text(" nothing runs", "dim")
+
+    def _progress(self, view: RunView, waiting: int, width: int) -> Text:
+        mark = mark_of(view.id)
+        colour = self.bench.colour_style(mark.variable)
+        faint = self.bench.colour_style("faint")
+        left = Text(" ", no_wrap=True)
+        left.append(f"{mark.marker} ", colour)
+        left.append(f"{view.id} {view.name} ")
+        right = Text("", no_wrap=True)
+        pace = view.pace
+        if pace is not None:
+            right.append(f" {pace.what} {100 * pace.fraction:3.0f}%")
+        if view.status == "paused":
+            right.append(f"  {STATUS_MARKS['paused'][0]} paused", "bold")
+        elif view.step is not None:
+            right.append(f"  {figures.rate(view.step.tokens_per_s)}")
+        if pace is not None and pace.left_s is not None:
+            right.append(f"  left {figures.duration(pace.left_s)}")
+        if waiting:
+            right.append(f"  +{waiting} queued")
+        right.append(" ")
+        room = width - left.cell_len - right.cell_len
+        if room >= 6 and pace is not None:
+            left.append_text(bar(pace.fraction, min(room, 60), colour, faint))
+        return _justified(left, right, width)
+
+
+class KeyBar(Guarded):
+    """The keys that do something here and now, the focused panel's first."""
+
+    DEFAULT_CSS = """
+    KeyBar { height: 1; width: 1fr; background: $panel; color: $foreground; }
+    """
+
+    _drawn = ""
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
+        self.watch(self.app, "theme", self.redraw, init=False)
+
+    def on_resize(self) -> None:
+        self.redraw()
+
+    def redraw(self) -> None:
+        text = self.line()
+        fresh = f"{text.markup}{self.bench.theme}"
+        if fresh != self._drawn:
+            self._drawn = fresh
+            self.refresh()
+
+    def line(self) -> Text:
+        key_style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
+        width = self.size.width
+        always = [("^p", "commands", "app.command_palette")]
+        text, tail = Text(no_wrap=True), Text(no_wrap=True)
+        for key, words, action in always:
+            tail.append_text(_key(key, words, action, key_style))
+        for key, words, action in self._offered():
+            item = _key(key, words, action, key_style)
+            if text.cell_len + item.cell_len + tail.cell_len <= width:
+                text.append_text(item)
+        return text + tail
+
+    def _offered(self) -> list[tuple[str, str, str]]:
+        found: dict[str, tuple[str, str, str]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.show or not active.enabled or not binding.description:
+                continue
+            if binding.action in ("command_palette", "app.command_palette"):
+                continue
+            shown = self._key_display(binding)
+            found.setdefault(binding.action, (shown, binding.description, binding.action))
+        return list(found.values())
+
+    def _key_display(self, binding: Binding) -> str:
+        return self.app.get_key_display(binding)
+
+    def render(self) -> RenderResult:
+        return self.line()
+
+
+def _key(key: str, words: str, action: str, style: Style) -> Text:
+    click = Style(meta={"@click": action})
+    return Text.assemble((f" {key}", style + click), (f" {words} ", click))
+
+
+def _justified(left: Text, right: Text, width: int) -> Text:
+    """`left` and `right` at the two ends of a line of `width`; the left one gives way."""
+    room = max(0, width - right.cell_len)
+    left.truncate(room, overflow="ellipsis", pad=True)
+    line = left + right
+    line.truncate(width)
+    line.no_wrap = True
+    return line
