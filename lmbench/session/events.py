@@ -270,7 +270,12 @@ class Finished(Event):
     results: Row = field(default_factory=dict)
 
 
-_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+# Not `Event.__subclasses__()`: that still holds the classes from which `slots` made these.
+_KINDS: dict[str, type[Event]] = {
+    found.kind: found
+    for found in list(globals().values())
+    if isinstance(found, type) and issubclass(found, Event) and found is not Event
+}
 _FIELDS = {kind: {f.name: f for f in dataclasses.fields(cls)} for kind, cls in _KINDS.items()}
 _NUMBERS = ("float", "float | None")
 _NON_FINITE = {"nan", "inf", "-inf"}

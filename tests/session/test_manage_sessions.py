@@ -1,0 +1,157 @@
+"""Copying, renaming and deleting sessions and runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lmbench.config import EvaluateConfig, TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.session import Home, Run, Session
+from lmbench.session.manage import copy_session, delete_run, delete_session, rename_session
+from lmbench.session.process import process_started
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def session(home: Home) -> Session:
+    """A finished run, a child of it, and what a worker leaves about."""
+    session = home.open_session("old")
+    parent = session.new_run(TrainConfig(), "train")
+    child = session.new_run(TrainConfig(teacher="old/001-train"), "prune", parent=parent)
+    for run in (parent, child):
+        run.update(status="finished", started=1.0)
+        (run.path / "last").mkdir()
+        (run.path / "last" / "model.safetensors").write_bytes(os.urandom(64))
+        run.control_path.write_text("stop\n")
+        run.log_path.write_text("old/001-train is only a text here\n")
+    session.samples_path.write_text(
+        '{"run": "old/1", "text": "a"}\ntorn\n{"run": "other/1", "text": "old/1 b"}\n'
+    )
+    session.update(workbench={"selected": ["old/001-train", "old/002-prune"], "x": "older/1"})
+    return session
+
+
+def make_live(run: Run) -> None:
+    pid = os.getpid()
+    run.update(status="running", pid=pid, process_started=process_started(pid))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def check_refs(home: Home, name: str) -> None:
+    session = home.session(name)
+    train, prune = session.runs()
+    assert session.read().name == name
+    assert prune.read().parent == f"{name}/001-train"
+    assert prune.read().config["teacher"] == f"{name}/001-train"
+    assert session.read().workbench == {
+        "selected": [f"{name}/001-train", f"{name}/002-prune"],
+        "x": "older/1",
+    }
+    first, torn, third, _ = session.samples_path.read_text().split("\n")
+    assert json.loads(first) == {"run": f"{name}/1", "text": "a"}
+    assert torn == "torn"
+    assert json.loads(third) == {"run": "other/1", "text": "old/1 b"}
+    assert train.log_path.read_text() == "old/001-train is only a text here\n"
+
+
+def test_a_copy_refers_to_itself_and_the_first_is_untouched(home: Home, session: Session) -> None:
+    before = tree(session.path)
+    copy = copy_session(home, "old", "new")
+    assert tree(session.path) == before
+    check_refs(home, "new")
+    for mine, its in zip(copy.runs(), session.runs(), strict=True):
+        weights = Path("last") / "model.safetensors"
+        assert (mine.path / weights).read_bytes() == (its.path / weights).read_bytes()
+        assert not mine.control_path.exists()
+
+
+def test_a_copy_of_waiting_and_lost_runs_has_nothing_waiting_or_alive(
+    home: Home, session: Session
+) -> None:
+    queued = session.new_run(EvaluateConfig(), "evaluate")
+    lost = session.new_run(EvaluateConfig(), "evaluate")
+    lost.update(status="running", pid=os.getpid(), process_started=1e-3)
+    copy = copy_session(home, "old", "new")
+    records = [run.read() for run in copy.runs()[2:]]
+    assert [(r.status, r.pid) for r in records] == [("stopped", None), ("lost", None)]
+    assert queued.read().status == "queued"
+
+
+def test_a_renamed_session_is_followed_by_all_that_refers_to_it(
+    home: Home, session: Session
+) -> None:
+    elsewhere = home.open_session("other").new_run(TrainConfig(), "prune", parent="old/001-train")
+    rename_session(home, "old", "new")
+    assert [s.name for s in home.sessions()] == ["new", "other"]
+    check_refs(home, "new")
+    assert elsewhere.read().parent == "new/001-train"
+
+
+@pytest.mark.parametrize("verb", [copy_session, rename_session])
+def test_a_name_that_is_taken_or_none_is_refused(home: Home, session: Session, verb) -> None:
+    home.open_session("taken")
+    before = tree(home.path)
+    with pytest.raises(LmbenchError, match="there is a session 'taken' already"):
+        verb(home, "old", "taken")
+    with pytest.raises(LmbenchError, match="session name"):
+        verb(home, "old", "../new")
+    with pytest.raises(LmbenchError, match="no session 'nobody'"):
+        verb(home, "nobody", "new")
+    assert tree(home.path) == before
+    assert {p.name for p in home.sessions_path.iterdir()} == {"old", "taken"}
+
+
+def test_a_session_with_a_live_run_is_left_alone(home: Home, session: Session) -> None:
+    make_live(session.runs()[1])
+    before = tree(home.path)
+    for act in (
+        lambda: copy_session(home, "old", "new"),
+        lambda: rename_session(home, "old", "new"),
+        lambda: delete_session(home, "old"),
+    ):
+        with pytest.raises(LmbenchError, match="run 2 is running; stop it first"):
+            act()
+    assert tree(home.path) == before
+
+
+def test_a_deleted_session_is_gone(home: Home, session: Session) -> None:
+    home.open_session("other")
+    delete_session(home, "old")
+    assert [p.name for p in home.sessions_path.iterdir()] == ["other"]
+
+
+def test_a_deleted_run_is_gone_and_the_others_stay(home: Home, session: Session) -> None:
+    first, second = session.runs()
+    delete_run(first)
+    assert session.runs() == [second]
+    assert [p.name for p in session.runs_path.iterdir()] == ["002-prune"]
+
+
+def test_a_live_run_is_not_deleted(home: Home, session: Session) -> None:
+    run = session.runs()[0]
+    make_live(run)
+    with pytest.raises(LmbenchError, match="stop it before you delete it"):
+        delete_run(run)
+    assert run.path.is_dir()
+
+
+def test_a_run_with_a_damaged_record_can_be_deleted(home: Home, session: Session) -> None:
+    run = session.runs()[0]
+    (run.path / "run.json").write_text("{")
+    delete_run(run)
+    assert not run.path.exists()

@@ -1,0 +1,218 @@
+"""Sessions and runs as folders: records, numbers, names, and who is alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmbench.config import EvaluateConfig, TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.session import Home, Run, RunRecord, SessionRecord
+from lmbench.session.process import process_started
+from lmbench.session.records import STATUSES, parse_record
+from lmbench.session.store import check_session_name
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def new_run(home: Home, session: str = "default", name: str | None = None) -> Run:
+    return home.open_session(session).new_run(EvaluateConfig(), "evaluate", name=name)
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+records = st.builds(
+    RunRecord,
+    id=st.integers(1, 10**6),
+    name=texts,
+    kind=st.sampled_from(["train", "prune", "pack"]),
+    config=st.dictionaries(texts, texts | st.integers() | st.floats(-1e9, 1e9), max_size=4),
+    parent=st.none() | texts,
+    status=st.sampled_from(STATUSES),
+    started=st.none() | st.floats(0, 1e12),
+    pid=st.none() | st.integers(1, 2**22),
+    process_started=st.none() | st.floats(0, 1e12),
+    reason=texts,
+    results=st.dictionaries(texts, st.none() | st.floats(-1e9, 1e9), max_size=4),
+)
+
+
+@given(records)
+def test_a_record_comes_back_from_the_disk_as_it_was(record: RunRecord) -> None:
+    document = json.loads(json.dumps(record.model_dump(mode="json")))
+    assert parse_record(RunRecord, document, "run.json") == record
+
+
+def test_a_new_run_keeps_what_it_was_asked_for(home: Home) -> None:
+    config = TrainConfig(nhid=8, emsize=8, tied=True)
+    parent = new_run(home)
+    run = home.open_session().new_run(config, "train", name="small", parent=parent, command="c")
+    assert run.path.name == "002-train"
+    assert run.config() == config
+    record = run.read()
+    assert record.config == {"nhid": 8, "emsize": 8, "tied": True}
+    assert (record.name, record.parent, record.command) == ("small", "default/001-evaluate", "c")
+    assert (record.status, record.pid, record.cwd) == ("queued", None, str(Path.cwd()))
+    assert run.home == home
+
+
+def test_runs_that_are_made_at_once_get_numbers_of_their_own(home: Home) -> None:
+    session = home.open_session()
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: session.new_run(EvaluateConfig(), "evaluate"), range(24)))
+    assert sorted(run.id for run in runs) == list(range(1, 25))
+    assert [run.id for run in session.runs()] == list(range(1, 25))
+
+
+def test_changes_that_two_processes_make_at_once_are_all_kept(home: Home) -> None:
+    run = new_run(home)
+    fields = ["name", "device", "reason", "command", "host"]
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda field: run.update(**{field: "changed"}), fields))
+    record = run.read()
+    assert [getattr(record, field) for field in fields] == ["changed"] * 5
+
+
+def test_fields_of_a_later_version_are_kept_when_a_record_is_changed(home: Home) -> None:
+    run = new_run(home)
+    path = run.path / "run.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "mood": "good"}))
+    run.update(name="renamed")
+    assert json.loads(path.read_text())["mood"] == "good"
+
+
+def test_a_record_of_a_newer_version_is_refused_and_left_alone(home: Home) -> None:
+    run = new_run(home)
+    path = run.path / "run.json"
+    newer = path.read_text().replace('"version": 1', '"version": 7')
+    path.write_text(newer)
+    with pytest.raises(LmbenchError, match="written by a newer lmbench"):
+        run.update(name="x")
+    assert path.read_text() == newer
+
+
+def test_a_damaged_record_is_told_by_file_and_field(home: Home) -> None:
+    run = new_run(home)
+    path = run.path / "run.json"
+    path.write_text(path.read_text().replace('"queued"', '"asleep"'))
+    with pytest.raises(LmbenchError, match=r"run\.json: field 'status'"):
+        run.read()
+
+
+@pytest.mark.parametrize(
+    "ref", ["2", "002-evaluate", "work/2", "work/002-evaluate", "second", "work/second", "@"]
+)
+def test_a_run_is_found_by_each_of_its_names(home: Home, ref: str) -> None:
+    new_run(home, "work")
+    second = new_run(home, "work", name="second")
+    assert home.find_run(ref, "work") == second
+
+
+def test_a_run_is_found_by_the_path_of_its_folder(home: Home) -> None:
+    run = new_run(home)
+    assert home.find_run(str(run.path)) == run
+
+
+@pytest.mark.parametrize(
+    "ref, complaint",
+    [
+        ("7", r"session 'work' has no run 7 \(it has 1, 2\)"),
+        ("nobody", "session 'work' has no run 'nobody'"),
+        ("twin", "'twin' names several runs of session 'work': 1, 2"),
+        ("nowhere/1", "no session 'nowhere'"),
+        ("../../etc/1", "session name"),
+        ("", "has no run ''"),
+    ],
+)
+def test_a_name_that_fits_no_run_is_told(home: Home, ref: str, complaint: str) -> None:
+    new_run(home, "work", name="twin")
+    new_run(home, "work", name="twin")
+    with pytest.raises(LmbenchError, match=complaint):
+        home.find_run(ref, "work")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "a\nb", "a.", "a ", "x" * 65, "ü"])
+def test_a_name_that_is_no_folder_of_ours_makes_no_session(home: Home, name: str) -> None:
+    with pytest.raises(LmbenchError, match="session name"):
+        home.open_session(name)
+    assert home.sessions() == []
+
+
+@given(st.text(max_size=70))
+def test_a_session_name_never_leads_out_of_the_folder(name: str) -> None:
+    try:
+        check_session_name(name)
+    except LmbenchError:
+        return
+    assert Path(name).name == name
+    assert name not in (".", "..")
+
+
+def test_folders_that_are_no_runs_are_passed_over(home: Home) -> None:
+    run = new_run(home)
+    for name in (".new-abcd", "notes", "7-train", "003-train"):
+        (run.session.runs_path / name).mkdir()
+    assert home.open_session().runs() == [run]
+
+
+def test_a_live_run_whose_process_is_gone_is_lost(home: Home) -> None:
+    run = new_run(home)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.update(status="running", pid=child.pid, process_started=process_started(child.pid))
+    assert run.status() == "running"
+    child.kill()
+    child.wait()
+    assert run.status() == "lost"
+
+
+def test_a_child_that_died_and_was_not_waited_for_is_gone(home: Home) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    # The pipe ends when the child does.
+    child.stdout.read()
+    while process_started(child.pid) is not None:
+        pass
+    child.wait()
+
+
+def test_another_process_of_the_same_number_is_not_the_runs(home: Home) -> None:
+    run = new_run(home)
+    mine = process_started(os.getpid())
+    assert mine is not None
+    run.update(status="running", pid=os.getpid(), process_started=mine - 60.0)
+    assert run.status() == "lost"
+    run.update(process_started=mine)
+    assert run.status() == "running"
+
+
+def test_a_run_of_another_machine_is_believed(home: Home) -> None:
+    run = new_run(home)
+    run.update(status="running", pid=2**22, process_started=1.0, host=f"not-{platform.node()}")
+    assert run.status() == "running"
+
+
+def test_the_start_of_a_process_is_the_same_each_time() -> None:
+    assert process_started(os.getpid()) == process_started(os.getpid())
+    assert process_started(2**22 + 1) is None
+
+
+def test_a_sessions_record_is_kept_by_name(home: Home) -> None:
+    session = home.open_session("work")
+    session.update(workbench={"theme": "dark"}, notes="n")
+    record = home.session("work").read()
+    assert record == SessionRecord(
+        name="work", created=record.created, workbench={"theme": "dark"}, notes="n"
+    )
+    assert [s.name for s in home.sessions()] == ["work"]
