@@ -53,15 +53,20 @@ class Loaded:
         """
         return type(self.model) is RNNModel
 
+    @property
+    def recurrent(self) -> RNNModel:
+        """The model, where it is a plain one."""
+        if not isinstance(self.model, RNNModel) or not self.plain:
+            raise LmbenchError(
+                f"{self.title}: a quantizer has wrapped its modules, so there are no plain weights "
+                "to take; use --runtime naive"
+            )
+        return self.model
+
     @cached_property
     def weights(self) -> RecurrentWeights:
         """The tensors of a plain model."""
-        if not isinstance(self.model, RNNModel):
-            raise LmbenchError(
-                f"{self.title}: its modules are simulated quantization, so there are no plain "
-                "weights to take; use --runtime naive"
-            )
-        return RecurrentWeights.of(self.model)
+        return RecurrentWeights.of(self.recurrent)
 
 
 def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> Loaded:
@@ -92,7 +97,7 @@ def _no_checkpoint(run: Run, checkpoint: str) -> str:
 
 
 def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
-    """The model in a ``.safetensors`` file, or in the ``model.safetensors`` of a folder.
+    """The model in a packed file, a ``.safetensors`` file, or a folder's ``model.safetensors``.
 
     The shape comes from the file's metadata where `export` wrote it, else from the tensors: an
     LSTM and a GRU show by their number of gates. Only such an export knows its vocabulary.
@@ -100,6 +105,10 @@ def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
     Raises:
         LmbenchError: no such file, damaged, or not a model of ours; names the file and tensor.
     """
+    from lmbench.deploy.packed import is_packed, load_packed  # it builds on this module
+
+    if is_packed(path):
+        return load_packed(path, device)
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = _read(path)
     about = _about(path, metadata)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, Score, State
@@ -45,10 +47,71 @@ def _naive(loaded: Loaded) -> Runtime:
     return NaiveRuntime(loaded)
 
 
+def _later(module: str, name: str) -> Callable[[Loaded], Any]:
+    """A function of `module`, imported when it is called."""
+
+    def call(loaded: Loaded) -> Any:
+        return getattr(import_module(module), name)(loaded)
+
+    return call
+
+
+def _compressed(
+    name: str, about: str, accuracy: Accuracy, module: str, build: str, refusal: str
+) -> RuntimeEntry:
+    where = f"lmbench.deploy.{module}"
+    return RuntimeEntry(name, about, accuracy, _later(where, build), _later(where, refusal))
+
+
+# On what compression leaves: see `lmbench.deploy.native` and `lmbench.deploy.bsr`.
+_COMPRESSED = (
+    _compressed(
+        "native-int8",
+        "compiled kernels, int8 weights",
+        "close",
+        "native.runtime",
+        "Int8Runtime",
+        "refusal",
+    ),
+    _compressed(
+        "native-int4",
+        "compiled kernels, 4-bit weights in groups",
+        "coarse",
+        "native.runtime",
+        "Int4Runtime",
+        "int4_refusal",
+    ),
+    _compressed(
+        "sparse-int8",
+        "compiled kernels, bitmask and int8 values",
+        "close",
+        "native.runtime",
+        "SparseInt8Runtime",
+        "sparse_refusal",
+    ),
+    _compressed(
+        "block-int8",
+        "compiled kernels, int8 blocks that are not zero",
+        "close",
+        "native.runtime",
+        "BlockInt8Runtime",
+        "block_refusal",
+    ),
+    _compressed(
+        "bsr",
+        "torch's block-sparse products, 8x8 blocks in fp32",
+        "exact",
+        "bsr",
+        "BsrRuntime",
+        "refusal",
+    ),
+)
+
 RUNTIMES: Mapping[str, RuntimeEntry] = {
     entry.name: entry
     for entry in (
         RuntimeEntry("naive", "torch's own nn.LSTM, the yardstick", "exact", _naive, _any),
+        *_COMPRESSED,
     )
 }
 
