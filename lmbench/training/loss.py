@@ -29,6 +29,7 @@ by 1e-4. The weights and their gradients stay fp32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ __all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "sum_nll"]
 # goes through in one slice, which is fastest; a long or wide one is kept from filling the memory.
 ROWS_TIMES_WORDS = 2**25
 
+# A probability below this may have lost digits to underflow (fp32 and bf16 end near 1e-38).
+_UNDERFLOW = 1e-30
+
 
 class DecoderLoss:
     """The mean cross-entropy of a linear decoder, differentiable, fused with its backward.
@@ -58,7 +62,7 @@ class DecoderLoss:
     """
 
     def __init__(self, precision: Precision = "fp32") -> None:
-        self.precision = precision
+        self.precision: Precision = precision
         self._buffers: dict[str, Tensor] = {}
         # Held here too, so that autograd sees them in use and copies instead of making one of
         # them a parameter's `.grad`, which the next call would then overwrite.
@@ -123,17 +127,29 @@ def _slices(rows: int, words: int) -> list[slice]:
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _softmax_and_nll(z: Tensor, targets: Tensor) -> Tensor:
-    """Logits [N, V] become their softmax, in place; gives -log softmax[target], fp32 or wider, [N].
+def _softmax_and_nll(z: Tensor, targets: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits [R, V] become their softmax, in place; gives the sum of -log softmax[target], float64.
 
-    The normaliser is read off the largest probability, which cannot underflow: it is at least 1/V.
+    `again` computes the logits of the rows of a mask anew, [rows of it, V]. On CPU the loss is read
+    off the target's own probability, and only where that has underflowed from the logits. On CUDA,
+    where asking whether any has would wait for the device, the normaliser is read off the largest
+    probability, which is at least 1/V; that takes two passes more, cheap there and dear here.
     """
     wide = torch.promote_types(z.dtype, torch.float32)
     index = targets.unsqueeze(1)
-    at_target = z.gather(1, index).squeeze(1).to(wide)
-    largest = z.amax(1).to(wide)
-    torch.softmax(z, 1, out=z)
-    return largest - z.amax(1).to(wide).log() - at_target
+    if z.device.type == "cpu":
+        torch.softmax(z, 1, out=z)
+        at_target = z.gather(1, index).squeeze(1).to(wide)
+        nll = -at_target.log()
+        lost = at_target < _UNDERFLOW
+        if lost.any():
+            nll[lost] = F.cross_entropy(again(lost).to(wide), targets[lost], reduction="none")
+    else:
+        at_target = z.gather(1, index).squeeze(1).to(wide)
+        largest = z.amax(1).to(wide)
+        torch.softmax(z, 1, out=z)
+        nll = largest - z.amax(1).to(wide).log() - at_target
+    return nll.sum(dtype=torch.float64)
 
 
 def _forward_fp32(
@@ -150,7 +166,7 @@ def _forward_fp32(
         h, t = flat[part], targets[part]
         out = owner._buffer("logits", len(h), words, like=weight, dtype=dtype)
         z = products.logits(h, weight, bias, out)  # [R, V]
-        nll += _softmax_and_nll(z, t).sum(dtype=torch.float64)
+        nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], weight, bias))
         _subtract_one(z, t)
         grad_hidden[part] = products.grad_hidden(z, weight)
         first = at == 0
@@ -186,7 +202,7 @@ def _forward_bf16(
         h, t = h_all[part], targets[part]
         z = owner._buffer("logits", len(h), words, like=weight, dtype=half)
         torch.mm(h, w.t(), out=z)  # [R, V]
-        nll += _softmax_and_nll(z, t).sum(dtype=torch.float64)
+        nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], w))
         _subtract_one(z, t)
         grad_hidden[part] = torch.mm(z, w)[:, :width]
         torch.mm(z.t(), h, out=product)  # [V, H + 1]
@@ -212,9 +228,9 @@ def _with_bias(out: Tensor, weight: Tensor, bias: Tensor) -> None:
 
 
 def _subtract_one(p: Tensor, targets: Tensor) -> None:
-    """softmax [N, V] becomes the gradient of the summed loss by the logits, in place."""
-    index = targets.unsqueeze(1)
-    p.scatter_(1, index, p.gather(1, index) - 1)
+    """softmax [R, V] becomes the gradient of the summed loss by the logits, in place."""
+    # Indexing touches R numbers; scatter_ on CPU goes over all R * V.
+    p[torch.arange(len(p), device=p.device), targets] -= 1
 
 
 @torch.no_grad()
@@ -237,5 +253,5 @@ def sum_nll(
     for part in _slices(len(hidden), len(weight)):
         h = hidden[part].to(w.dtype)
         z = F.linear(h, w, b) if half else products.logits(h, w, b, w.new_empty(len(h), len(w)))
-        total += _softmax_and_nll(z, targets[part]).sum(dtype=torch.float64)
+        total += _softmax_and_nll(z, targets[part], lambda rows, h=h: F.linear(h[rows], w, b))
     return total
