@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, Score, State
 from lmbench.errors import LmbenchError
@@ -41,79 +43,105 @@ def _any(loaded: Loaded) -> str | None:
     return None
 
 
-def _naive(loaded: Loaded) -> Runtime:
-    from lmbench.deploy.naive import NaiveRuntime
-
-    return NaiveRuntime(loaded)
+def _plain(loaded: Loaded) -> str | None:
+    return None if loaded.plain else "a quantizer has wrapped its modules, which run as they are"
 
 
-def _later(module: str, name: str) -> Callable[[Loaded], Any]:
-    """A function of `module`, imported when it is called."""
+def _on_cpu(loaded: Loaded) -> str | None:
+    return _plain(loaded) or _elsewhere(loaded, "cpu", "the model is not on the CPU")
+
+
+def _on_cuda(loaded: Loaded) -> str | None:
+    if not torch.cuda.is_available():
+        return "no CUDA device is here"
+    return _plain(loaded) or _elsewhere(loaded, "cuda", "the model is not on the GPU")
+
+
+def _elsewhere(loaded: Loaded, kind: str, reason: str) -> str | None:
+    device = loaded.weights.encoder.device
+    return None if device.type == kind else f"{reason} (--device {kind})"
+
+
+def _entry(
+    name: str,
+    about: str,
+    accuracy: Accuracy,
+    build: str,
+    refusal: str | Callable[[Loaded], str | None],
+) -> RuntimeEntry:
+    """An entry whose functions, written ``module.function`` below lmbench.deploy, load late."""
+    return RuntimeEntry(
+        name,
+        about,
+        accuracy,
+        _later(build),
+        _later(refusal) if isinstance(refusal, str) else refusal,
+    )
+
+
+def _later(where: str) -> Callable[[Loaded], Any]:
+    """A function that is imported when it is called."""
+    module, _, name = where.rpartition(".")
 
     def call(loaded: Loaded) -> Any:
-        return getattr(import_module(module), name)(loaded)
+        return getattr(import_module(f"lmbench.deploy.{module}"), name)(loaded)
 
     return call
 
 
-def _compressed(
-    name: str, about: str, accuracy: Accuracy, module: str, build: str, refusal: str
-) -> RuntimeEntry:
-    where = f"lmbench.deploy.{module}"
-    return RuntimeEntry(name, about, accuracy, _later(where, build), _later(where, refusal))
-
+_DENSE = (
+    _entry("naive", "torch's own layers, the yardstick", "exact", "naive.NaiveRuntime", _any),
+    _entry(
+        "torch", "torch in fp32, cells stepped by hand", "exact", "torch_cells.TorchRuntime", _plain
+    ),
+    _entry("fp16", "the same, products in fp16", "close", "torch_cells.Fp16Runtime", _plain),
+    _entry("bf16", "the same, products in bf16", "close", "torch_cells.Bf16Runtime", _plain),
+    _entry("onnx", "ONNX Runtime in fp32", "exact", "ort.FloatRuntime", _on_cpu),
+    _entry("int8", "ONNX Runtime in int8", "close", "ort.Int8Runtime", _on_cpu),
+    _entry("int4", "the same with a 4-bit decoder", "coarse", "ort.Int4Runtime", _on_cpu),
+    _entry("cuda", "fp32 on the GPU, a step captured", "exact", "cuda_graph.CudaRuntime", _on_cuda),
+)
 
 # On what compression leaves: see `lmbench.deploy.native` and `lmbench.deploy.bsr`.
 _COMPRESSED = (
-    _compressed(
+    _entry(
         "native-int8",
         "compiled kernels, int8 weights",
         "close",
-        "native.runtime",
-        "Int8Runtime",
-        "refusal",
+        "native.runtime.Int8Runtime",
+        "native.runtime.refusal",
     ),
-    _compressed(
+    _entry(
         "native-int4",
         "compiled kernels, 4-bit weights in groups",
         "coarse",
-        "native.runtime",
-        "Int4Runtime",
-        "int4_refusal",
+        "native.runtime.Int4Runtime",
+        "native.runtime.int4_refusal",
     ),
-    _compressed(
+    _entry(
         "sparse-int8",
         "compiled kernels, bitmask and int8 values",
         "close",
-        "native.runtime",
-        "SparseInt8Runtime",
-        "sparse_refusal",
+        "native.runtime.SparseInt8Runtime",
+        "native.runtime.sparse_refusal",
     ),
-    _compressed(
+    _entry(
         "block-int8",
         "compiled kernels, int8 blocks that are not zero",
         "close",
-        "native.runtime",
-        "BlockInt8Runtime",
-        "block_refusal",
+        "native.runtime.BlockInt8Runtime",
+        "native.runtime.block_refusal",
     ),
-    _compressed(
+    _entry(
         "bsr",
         "torch's block-sparse products, 8x8 blocks in fp32",
         "exact",
-        "bsr",
-        "BsrRuntime",
-        "refusal",
+        "bsr.BsrRuntime",
+        "bsr.refusal",
     ),
 )
 
-RUNTIMES: Mapping[str, RuntimeEntry] = {
-    entry.name: entry
-    for entry in (
-        RuntimeEntry("naive", "torch's own nn.LSTM, the yardstick", "exact", _naive, _any),
-        *_COMPRESSED,
-    )
-}
+RUNTIMES: Mapping[str, RuntimeEntry] = {entry.name: entry for entry in (*_DENSE, *_COMPRESSED)}
 
 
 def supported(loaded: Loaded) -> list[RuntimeEntry]:
@@ -124,9 +152,14 @@ def supported(loaded: Loaded) -> list[RuntimeEntry]:
 def build_runtime(name: str, loaded: Loaded) -> Runtime:
     """The runtime of that name over this model.
 
+    ``torch`` stands for torch in general: a model whose modules a quantizer has wrapped is run
+    by ``naive``, as it is.
+
     Raises:
         LmbenchError: no such runtime, or it cannot run this model here; says which can.
     """
+    if name == "torch" and not loaded.plain:
+        name = "naive"
     entry = RUNTIMES.get(name)
     if entry is None:
         raise LmbenchError(f"runtime '{name}': use one of {', '.join(RUNTIMES)} or auto")
