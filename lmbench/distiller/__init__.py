@@ -13,7 +13,7 @@ from typing import Any
 _HOME = {
     name: module
     for module, names in {
-        "build": "build_scheduler dict_config file_config parameter_names",
+        "build": "build_scheduler config_component_from_file_by_class dict_config file_config parameter_names",
         "errors": "DistillerError ScheduleError",
         "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
         "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",
@@ -62,7 +62,7 @@ def __getattr__(name: str) -> Any:
         if error.name != f"{__name__}.{name}":
             raise
     # Part of the public surface is defined by the packages themselves, in their __all__.
-    for package in ("quantization", "modules", "data_loggers", "pruning"):
+    for package in ("pruning", "quantization", "modules", "data_loggers"):
         try:
             module = importlib.import_module(f".{package}", __name__)
         except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ from .schedule import (
     load_schedule,
     schedule_from_dict,
 )
-from .schedule_text import one_line
+from .schedule_text import one_line, read_yaml
 from .scheduler import CompressionScheduler
 
 
@@ -99,9 +99,10 @@ def build_scheduler(
                 built[key] = _build(policy, component, model, optimizer, resumed_epoch)
             _add(scheduler, _policy(policy, built[key]), policy)
         except (DistillerError, TypeError, ValueError, KeyError, AttributeError) as error:
+            reason = one_line(error, 400).removeprefix(f"{policy.kind} '{component.name}': ")
             raise ScheduleError(
                 f"schedule {one_line(schedule.source)}: {SECTIONS[policy.kind]}: "
-                f"{one_line(policy.instance_name)}: {one_line(error, 400)}"
+                f"{one_line(component.name)}: {reason}"
             ) from error
     return scheduler
 
@@ -163,3 +164,36 @@ def _add(
             ending_epoch=policy.ending_epoch,
             frequency=policy.frequency,
         )
+
+
+def config_component_from_file_by_class(
+    model: nn.Module, filename: str | Path, class_name: str, **extra_args: Any
+) -> Any:
+    """Build the one quantizer of a class that a YAML file defines, whatever its policies.
+
+    Args:
+        model: given to the constructor.
+        filename: of the YAML file.
+        class_name: the class to look for in ``quantizers``.
+        extra_args: arguments that override those of the file.
+
+    Raises:
+        ScheduleError: when the file defines no such quantizer, or its arguments are wrong.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        raise ScheduleError(f"schedule {one_line(path)}: there is no such file; check the path")
+    data = read_yaml(path.read_bytes(), path.name)
+    entries = data.get("quantizers") if isinstance(data, Mapping) else None
+    for name, spec in entries.items() if isinstance(entries, Mapping) else ():
+        if isinstance(spec, Mapping) and spec.get("class") == class_name:
+            arguments = {key: value for key, value in spec.items() if key != "class"}
+            try:
+                return quantizer_class(class_name)(model, **{**arguments, **extra_args})
+            except (DistillerError, TypeError, ValueError, KeyError) as error:
+                raise ScheduleError(
+                    f"schedule {path.name}: quantizers: {one_line(name)}: {one_line(error, 400)}"
+                ) from error
+    raise ScheduleError(
+        f"schedule {path.name}: quantizers: none has class {class_name}; add one or name another"
+    )

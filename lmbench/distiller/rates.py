@@ -190,4 +190,6 @@ def structures_to_prune(
 
 
 def _round(value: float, up: bool) -> int:
-    return -int(-value // 1) if up else int(value // 1)
+    # A share such as 0.1 comes off the AGP curve as 0.09999999999999998; two of twenty rows are
+    # meant all the same.
+    return -int(-(value - 1e-9) // 1) if up else int((value + 1e-9) // 1)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 _TENSOR = "tensor:"
+# Before a text that begins like one of the two marks.
+_TEXT = "text:"
 
 
 def plain_state(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +40,8 @@ def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
             return _TENSOR + path
         if isinstance(value, Mapping):
             return {str(key): visit(item, f"{path}/{key}") for key, item in value.items()}
+        if isinstance(value, str) and value.startswith((_TENSOR, _TEXT)):
+            return _TEXT + value
         if isinstance(value, (list, tuple)):
             return [visit(item, f"{path}/{index}") for index, item in enumerate(value)]
         return value
@@ -52,6 +56,8 @@ def join_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict
     def visit(value: Any) -> Any:
         if isinstance(value, str) and value.startswith(_TENSOR):
             return tensors[value.removeprefix(_TENSOR)]
+        if isinstance(value, str):
+            return value.removeprefix(_TEXT)
         if isinstance(value, Mapping):
             return {key: visit(item) for key, item in value.items()}
         if isinstance(value, list):

@@ -1,0 +1,152 @@
+"""What a plan foretells is what happens."""
+
+import pytest
+import torch
+from torch import nn
+
+import lmbench.distiller as distiller
+
+# Non-zero weights that each schedule leaves of a 2x1500 tied model of 33,278 words.
+LEFT = {
+    "large-70": 25_775_100,
+    "large-70b": 25_487_550,
+    "large-80": 16_847_550,
+    "large-90": 8_591_700,
+    "large-95": 4_295_850,
+}
+
+
+class Model(nn.Module):
+    def __init__(self, words, width, tied=True):
+        super().__init__()
+        self.encoder = nn.Embedding(words, width)
+        self.rnn = nn.LSTM(width, width, 2)
+        self.decoder = nn.Linear(width, words)
+        if tied:
+            self.decoder.weight = self.encoder.weight
+
+
+@pytest.mark.parametrize("preset", LEFT)
+def test_the_plan_of_a_preset_ends_with_the_published_number_of_weights(preset):
+    with torch.device("meta"):
+        model = Model(33_278, 1500)
+    plan = distiller.plan_for_model(distiller.load_preset(preset), model, judge_weights=False)
+    assert plan.total == 85_917_000
+    assert plan.final_nonzero == LEFT[preset]
+    assert not plan.estimated
+    assert plan.totals[0] == 0.0
+    assert list(plan.totals) == sorted(plan.totals)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "large-80",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in LEFT if name != "large-80"),
+    ],
+)
+def test_a_preset_leaves_the_published_number_of_weights_of_a_real_model(preset):
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = Model(33_278, 1500)
+    model.to_empty(device="cpu")
+    model.decoder.weight = model.encoder.weight
+    for param in model.parameters():
+        nn.init.uniform_(param, -0.1, 0.1)
+    schedule = distiller.load_preset(preset)
+    scheduler = distiller.build_scheduler(schedule, model)
+    # What is left depends on the last step of each pruner alone.
+    for policy in schedule.policies:
+        scheduler.on_epoch_begin(policy.run[-1])
+    scheduler.mask_all_weights()
+    table = distiller.weights_sparsity_table(model)
+    assert table.total is not None
+    assert table.total[2:4] == (85_917_000, LEFT[preset])
+
+
+SCHEDULES = {
+    "agp": {"class": "AutomatedGradualPruner", "initial_sparsity": 0.0, "final_sparsity": 0.7,
+            "weights": ["encoder.weight", "rnn.weight_hh_l0"]},
+    "level": {"class": "SparsityLevelParameterPruner",
+              "levels": {"encoder.weight": 0.33, "*": 0.5, "rnn.bias_ih_l0": 0.0}},
+    "rows": {"class": "L1RankedStructureParameterPruner_AGP", "initial_sparsity": 0.1,
+             "final_sparsity": 0.6, "group_type": "Rows", "weights": ["rnn.weight_hh_l0"]},
+    "cols": {"class": "L2RankedStructureParameterPruner", "desired_sparsity": 0.4,
+             "group_type": "Cols", "weights": ["encoder.weight"]},
+    "blocks": {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.4,
+               "group_type": "Blocks", "kwargs": {"block_shape": [4, 2]},
+               "weights": ["rnn.weight_hh_l0"]},
+    "units": {"class": "L1RankedStructureParameterPruner_AGP", "initial_sparsity": 0.0,
+              "final_sparsity": 0.5, "group_type": "HiddenUnits",
+              "weights": ["rnn.weight_hh_l0", "rnn.weight_hh_l1"]},
+    "2:4": {"class": "NMSparsityPruner", "weights": ["rnn.weight_ih_l1", "encoder.weight"]},
+    "baidu": {"class": "BaiduRNNPruner", "q": 0.3, "ramp_epoch_offset": 1, "ramp_slope_mult": 2,
+              "weights": ["rnn.weight_hh_l0"]},
+    "magnitude": {"class": "MagnitudeParameterPruner",
+                  "thresholds": {"*": 0.0, "encoder.weight": 0.5}},
+    "sensitivity": {"class": "SensitivityPruner", "sensitivities": {"encoder.weight": 0.6}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_epoch_of_a_plan_is_what_the_scheduler_does(name, tied):
+    torch.manual_seed(0)
+    model = Model(14, 6, tied)
+    config = {
+        "pruners": {"p": SCHEDULES[name]},
+        "policies": [
+            {
+                "pruner": {"instance_name": "p"},
+                "starting_epoch": 1,
+                "ending_epoch": 6,
+                "frequency": 2,
+            }
+        ],
+    }
+    schedule = distiller.schedule_from_dict(config)
+    plan = distiller.plan_for_model(schedule, model, epochs=7)
+    scheduler = distiller.build_scheduler(schedule, model)
+    for epoch in range(7):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.on_minibatch_begin(epoch, 0, 1)
+        scheduler.on_minibatch_end(epoch, 0, 1)
+        scheduler.on_epoch_end(epoch)
+        for tensor in plan.tensors:
+            reached = distiller.sparsity(model.get_parameter(tensor.name))
+            assert tensor.sparsity[epoch] == pytest.approx(reached), (tensor.name, epoch)
+    table = distiller.weights_sparsity_table(model)
+    assert table.total is not None
+    assert plan.final_nonzero == table.total[3]
+
+
+def test_a_threshold_without_weights_leaves_the_plan_open():
+    shapes = {"w": (4, 4)}
+    config = {
+        "pruners": {"p": {**SCHEDULES["baidu"], "weights": ["w"]}},
+        "policies": [{"pruner": {"instance_name": "p"}, "epochs": [1, 2]}],
+    }
+    plan = distiller.predict_sparsity(distiller.schedule_from_dict(config), shapes)
+    assert plan.totals == (0.0, None, None)
+    assert plan.final_nonzero is None
+
+
+def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dense():
+    config = {
+        "pruners": {"p": {**SCHEDULES["agp"], "weights": ["w"]}},
+        "policies": [
+            {
+                "pruner": {"instance_name": "p", "args": {"mask_on_forward_only": True}},
+                "starting_epoch": 0,
+                "ending_epoch": 4,
+                "frequency": 1,
+            }
+        ],
+    }
+    schedule = distiller.schedule_from_dict(config)
+    plan = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=6)
+    assert plan.final_sparsity == 0.0
+    assert plan.totals[2] > 0
+    assert "add keep_mask" in plan.notes[0]
+    short = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=2)
+    assert "its targets will not be reached" in short.notes[0]

@@ -1,0 +1,371 @@
+"""The scheduler in a training: callbacks, resume, ties, learning rates, regularizers."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lmbench.distiller as distiller
+from lmbench.distiller import pruning
+
+
+class Model(nn.Module):
+    def __init__(self, words=13, width=6, tied=True):
+        super().__init__()
+        self.encoder = nn.Embedding(words, width)
+        self.rnn = nn.LSTM(width, width, 2)
+        self.decoder = nn.Linear(width, words)
+        if tied:
+            self.decoder.weight = self.encoder.weight
+
+    def forward(self, x):
+        return self.decoder(self.rnn(self.encoder(x))[0])
+
+
+AGP = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.6}
+RANGE = {"starting_epoch": 1, "ending_epoch": 5, "frequency": 1}
+
+
+def schedule(policy_args=None, **sections):
+    pruner = {"instance_name": "p", **({"args": policy_args} if policy_args else {})}
+    return {
+        "pruners": {"p": {**AGP, "weights": ["rnn.weight_hh_l0", "encoder.weight"]}},
+        "policies": [{"pruner": pruner, **RANGE}],
+        **sections,
+    }
+
+
+class Training:
+    """A loop that calls everything in the promised order and can stop after any minibatch."""
+
+    def __init__(self, config, seed=0, **sgd):
+        torch.manual_seed(seed)
+        self.model = Model()
+        options = {"lr": 0.5, "momentum": 0.9, "weight_decay": 1e-3, **sgd}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), **options)
+        self.scheduler = distiller.dict_config(self.model, self.optimizer, config)
+        self.position = (0, 0)
+        self.steps = []
+
+    def run(self, until, batches=3):
+        epoch, first = self.position
+        s, o = self.scheduler, self.optimizer
+        while (epoch, first) < until:
+            if first == 0:
+                s.on_epoch_begin(epoch, o)
+            for batch in range(first, batches):
+                if (epoch, batch) == until:
+                    self.position = until
+                    return self
+                s.on_minibatch_begin(epoch, batch, batches, o)
+                self.steps += s.pruning_steps()
+                data = torch.randint(13, (5, 2), generator=torch.Generator().manual_seed(batch))
+                loss = F.cross_entropy(self.model(data).flatten(0, 1), data.flatten())
+                loss = s.before_backward_pass(epoch, batch, batches, loss, o)
+                o.zero_grad()
+                loss.backward()
+                s.mask_gradients()
+                s.before_parameter_optimization(epoch, batch, batches, o)
+                o.step()
+                s.on_minibatch_end(epoch, batch, batches, o)
+            s.on_epoch_end(epoch, o, metrics={"min": float(10 - epoch)})
+            epoch, first = epoch + 1, 0
+        self.position = (epoch, 0)
+        return self
+
+    def save(self):
+        tensors, values = distiller.split_state(self.scheduler.state_dict())
+        return (
+            {k: v.clone() for k, v in self.model.state_dict().items()},
+            self.optimizer.state_dict(),
+            {k: v.clone() for k, v in tensors.items()},
+            json.dumps(values, allow_nan=False),
+            self.position,
+        )
+
+    def load(self, saved):
+        model, optimizer, tensors, values, self.position = saved
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.scheduler.load_state_dict(distiller.join_state(tensors, json.loads(values)))
+        return self
+
+
+SPLICING = {
+    "class": "SplicingPruner",
+    "low_thresh_mult": 0.9,
+    "hi_thresh_mult": 1.1,
+    "sensitivities": {"rnn.weight_hh_l0": 0.3},
+    "sensitivity_multiplier": 0.1,
+}
+SENSITIVITY = {"class": "SensitivityPruner", "sensitivities": {"encoder.weight": 0.5}}
+RESUMABLE = {
+    "agp": schedule(),
+    "agp each minibatch": schedule({"mini_batch_pruning_frequency": 1}),
+    "double copies": schedule({"use_double_copies": True}),
+    "forward only": schedule({"mask_on_forward_only": True, "keep_mask": True}),
+    "masked gradients": schedule({"mask_gradients": True}),
+    "splicing": schedule({"use_double_copies": True}, pruners={"p": SPLICING}),
+    "sensitivity": schedule(pruners={"p": SENSITIVITY}),
+    "learning rates": schedule(
+        lr_schedulers={"lr": {"class": "MultiStepLR", "milestones": [1, 3], "gamma": 0.5}},
+        policies=[
+            {"pruner": {"instance_name": "p"}, **RANGE},
+            {"lr_scheduler": {"instance_name": "lr"}, "epochs": [0, 1, 2, 3, 4, 5]},
+        ],
+    ),
+    "plateau": schedule(
+        lr_schedulers={"lr": {"class": "ReduceLROnPlateau", "patience": 0}},
+        policies=[{"lr_scheduler": {"instance_name": "lr"}, "epochs": [0, 1, 2, 3, 4, 5]}],
+    ),
+    "group lasso": {
+        "regularizers": {
+            "g": {
+                "class": "GroupLassoRegularizer",
+                "reg_regims": {"rnn.weight_hh_l1": [0.02, "Rows"]},
+                "threshold_criteria": "Max",
+            }
+        },
+        "policies": [{"regularizer": {"instance_name": "g", "args": {"keep_mask": True}}, **RANGE}],
+    },
+}
+
+
+@pytest.mark.parametrize("stop", [(0, 1), (2, 0), (2, 2), (5, 0)], ids=str)
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_a_run_stopped_anywhere_and_resumed_ends_with_equal_bits(name, stop):
+    config = RESUMABLE[name]
+    through = Training(config).run((7, 0))
+    stopped = Training(config).run(stop)
+    resumed = Training(config, seed=99).load(stopped.save()).run((7, 0))
+    for key, value in through.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    assert through.scheduler.state_dict()["policies"] == resumed.scheduler.state_dict()["policies"]
+    assert through.scheduler.last_change == resumed.scheduler.last_change
+    assert [g["lr"] for g in through.optimizer.param_groups] == [
+        g["lr"] for g in resumed.optimizer.param_groups
+    ]
+
+
+def test_tied_weights_are_pruned_once_under_either_name_and_stay_tied():
+    config = schedule(pruners={"p": {**AGP, "weights": ["decoder.weight", "encoder.weight"]}})
+    training = Training(config).run((6, 0))
+    model = training.model
+    assert model.decoder.weight is model.encoder.weight
+    assert distiller.sparsity(model.encoder.weight) == pytest.approx(int(0.6 * 78) / 78)
+    assert {step.parameter for step in training.steps} == {"encoder.weight"}
+    assert len(training.steps) == 4
+    masks = training.scheduler.state_dict()["masks_dict"]
+    assert "decoder.weight" not in masks
+
+
+def test_a_mask_is_never_applied_to_another_parameter_with_equal_values():
+    model = Model(tied=False)
+    with torch.no_grad():
+        model.decoder.weight.copy_(model.encoder.weight)
+    config = schedule(pruners={"p": {**AGP, "weights": ["encoder.weight"]}})
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(4)
+    scheduler.on_minibatch_begin(4, 0, 1)
+    assert distiller.sparsity(model.encoder.weight) > 0.5
+    assert distiller.sparsity(model.decoder.weight) == 0
+
+
+def test_the_steps_tell_each_changed_parameter_once_with_target_and_reached():
+    training = Training(schedule()).run((7, 0))
+    assert [(s.epoch, s.parameter) for s in training.steps] == [
+        (epoch, name) for epoch in (1, 2, 3, 4) for name in ("encoder.weight", "rnn.weight_hh_l0")
+    ]
+    last = training.steps[-1]
+    assert last.target == 0.6
+    assert last.reached == pytest.approx(int(0.6 * 144) / 144)
+    assert training.scheduler.pruning_steps() == []
+    assert training.scheduler.last_change == (4, None)
+
+
+def test_the_scheduler_says_in_which_epochs_the_sparsity_still_changes():
+    scheduler = Training(schedule()).scheduler
+    assert [scheduler.is_pruning_active(epoch) for epoch in range(7)] == [
+        *(False, True, True, True, True, False, False)
+    ]
+    assert not distiller.CompressionScheduler(Model()).is_pruning_active(0)
+
+
+def test_masked_gradients_do_not_count_in_the_norm():
+    training = Training(schedule()).run((5, 0))
+    model, scheduler = training.model, training.scheduler
+    model(torch.arange(13)[:, None]).square().sum().backward()
+    mask = scheduler.zeros_mask_dict["rnn.weight_hh_l0"].mask
+    gradient = model.rnn.weight_hh_l0.grad
+    assert gradient[~mask].abs().sum() > 0
+    kept = gradient[mask].clone()
+    scheduler.mask_gradients()
+    assert gradient[~mask].abs().sum() == 0
+    assert torch.equal(gradient[mask], kept)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_pruned_weight_grows_back_only_with_double_copies(double):
+    model = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.1, 1.0, 2.0, 3.0]]))
+    scheduler = distiller.CompressionScheduler(model)
+    pruner = pruning.SplicingPruner("s", {"weight": 0.0}, 0.5, 0.9)
+    policy = distiller.PruningPolicy(pruner, {"use_double_copies": double})
+    scheduler.add_policy(policy, epochs=[0, 1, 2])
+    for epoch in range(2):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.on_minibatch_begin(epoch, 0, 1)
+        assert model.weight[0, 0] == 0
+        scheduler.before_parameter_optimization(epoch, 0, 1)
+        with torch.no_grad():
+            # Two such steps lift a dense 0.1 over the high threshold, and never a masked 0.
+            model.weight[0, 0] += 0.7
+        scheduler.on_minibatch_end(epoch, 0, 1)
+        scheduler.on_epoch_end(epoch)
+    scheduler.on_epoch_begin(2)
+    scheduler.on_minibatch_begin(2, 0, 1)
+    assert bool(model.weight[0, 0] != 0) is double
+
+
+def test_sparsity_levels_of_a_policy_replace_those_of_its_pruner():
+    model = nn.Linear(10, 10)
+    pruner = pruning.SparsityLevelParameterPruner("l", {"weight": 0.2})
+    scheduler = distiller.CompressionScheduler(model)
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
+    scheduler.add_policy(distiller.PruningPolicy(pruner, {"levels": {"weight": 0.5}}), epochs=[1])
+    for epoch, expected in ((0, 0.2), (1, 0.5)):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.mask_all_weights()
+        assert distiller.sparsity(model.weight) == pytest.approx(expected)
+
+
+def test_agp_over_a_list_of_epochs_ends_at_its_target():
+    model = nn.Linear(10, 10)
+    scheduler = distiller.CompressionScheduler(model)
+    pruner = pruning.AutomatedGradualPruner("agp", 0.0, 0.5, ["weight"])
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[1, 5, 9])
+    reached = []
+    for epoch in range(11):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.mask_all_weights()
+        reached.append(round(distiller.sparsity(model.weight), 2))
+    assert reached == [0, 0, 0, 0, 0, 0.43, 0.43, 0.43, 0.43, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "spec, rates",
+    [
+        ({"class": "PolynomialLR", "T_max": 4, "power": 2}, [1, 0.5625, 0.25, 0.0625, 0, 0]),
+        (
+            {"class": "MultiStepMultiGammaLR", "milestones": [1, 3], "gammas": [0.5, 0.1]},
+            [1, 0.5, 0.5, 0.05, 0.05, 0.05],
+        ),
+        ({"class": "ExponentialLR", "gamma": 0.5}, [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+        ({"class": "StepLR", "step_size": 2, "gamma": 0.1}, [1, 1, 0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_learning_rates_follow_their_scheduler(spec, rates):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    config = {
+        "lr_schedulers": {"lr": spec},
+        "policies": [
+            {
+                "lr_scheduler": {"instance_name": "lr"},
+                "starting_epoch": 0,
+                "ending_epoch": 9,
+                "frequency": 1,
+            }
+        ],
+    }
+    scheduler = distiller.dict_config(model, optimizer, config)
+    seen = []
+    for epoch in range(6):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.on_epoch_end(epoch, optimizer)
+    assert seen == pytest.approx(rates)
+
+
+def test_a_plateau_scheduler_without_a_validation_loss_says_how_to_pass_it():
+    config = RESUMABLE["plateau"]
+    scheduler = Training(config).scheduler
+    with pytest.raises(distiller.DistillerError, match=r"metrics=\{'min': loss\}"):
+        scheduler.on_epoch_end(0)
+
+
+def test_l1_adds_its_term_and_thresholding_zeroes_what_is_below_the_strength():
+    model = nn.Linear(4, 3, bias=False)
+    weight = model.weight.detach().clone()
+    config = {
+        "regularizers": {
+            "r": {
+                "class": "L1Regularizer",
+                "reg_regims": {"weight": 0.2},
+                "threshold_criteria": "Mean_Abs",
+            }
+        },
+        "policies": [{"regularizer": {"instance_name": "r"}, "epochs": [0]}],
+    }
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    loss = scheduler.before_backward_pass(0, 0, 1, torch.ones(()), return_loss_components=True)
+    assert loss.overall_loss.item() == pytest.approx(1 + 0.2 * weight.abs().sum().item())
+    assert [part.name for part in loss.loss_components] == ["L1Regularizer_loss"]
+    scheduler.on_minibatch_end(0, 0, 1)
+    assert torch.equal(model.weight != 0, weight.abs() > 0.2)
+    assert scheduler.zeros_mask_dict["weight"].mask is None
+
+
+def test_group_lasso_keeps_its_last_mask_when_asked_to():
+    training = Training(RESUMABLE["group lasso"]).run((7, 0))
+    mask = training.scheduler.zeros_mask_dict["rnn.weight_hh_l1"].mask
+    assert mask is not None
+    assert (training.model.rnn.weight_hh_l1[~mask] == 0).all()
+
+
+def test_a_state_with_masks_alone_brings_the_masks():
+    training = Training(schedule()).run((6, 0))
+    masks = training.scheduler.state_dict()["masks_dict"]
+    other = distiller.CompressionScheduler(Model())
+    other.load_state_dict({"masks_dict": {f"module.{n}": m for n, m in masks.items()}}, True)
+    other.mask_all_weights()
+    expected = training.scheduler.zeros_mask_dict["encoder.weight"].mask
+    assert torch.equal(other.zeros_mask_dict["encoder.weight"].mask, expected)
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        ({}, "masks_dict is missing"),
+        ({"masks_dict": {"x": None}}, "'x' is not a parameter"),
+        ({"masks_dict": {"encoder.weight": torch.ones(2, 2)}}, "has shape"),
+        ({"masks_dict": {}, "version": 9}, "version 9"),
+        ({"masks_dict": {}, "policies": []}, "0 policies, this one has 1"),
+    ],
+)
+def test_a_state_of_something_else_is_refused(state, message):
+    with pytest.raises(distiller.DistillerError, match=message):
+        Training(schedule()).scheduler.load_state_dict(state)
+
+
+def test_the_engine_imports_nothing_else_of_lmbench_and_plans_without_torch():
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, lmbench.distiller as d\n"
+        "s = d.load_preset('large-80')\n"
+        "p = d.predict_sparsity(s, {n: (8, 8) for n in ['rnn.weight_ih_l0', 'rnn.weight_hh_l0',"
+        " 'rnn.weight_ih_l1', 'rnn.weight_hh_l1', 'encoder.weight']})\n"
+        "assert 'torch' not in sys.modules\n"
+        "d.CompressionScheduler, d.thin, d.pruning.thin, d.suggest_targets\n"
+        "rooms = {m.split('.')[1] for m in sys.modules if m.startswith('lmbench.')}\n"
+        "assert rooms == {'distiller'}, rooms\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,210 @@
+"""Rows are rows, columns are columns, and a hidden unit goes with all that belongs to it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import lmbench.distiller as distiller
+from lmbench.distiller import pruning
+
+
+class Model(nn.Module):
+    def __init__(self, kind=nn.LSTM, words=17, width=8, layers=2, tied=False, inputs=None):
+        super().__init__()
+        self.nhid, self.ninp, self.nlayers = width, inputs or width, layers
+        self.encoder = nn.Embedding(words, self.ninp)
+        self.rnn = kind(self.ninp, width, layers)
+        self.decoder = nn.Linear(width, words)
+        if tied:
+            self.decoder.weight = self.encoder.weight
+
+    def forward(self, x, hidden=None):
+        output, hidden = self.rnn(self.encoder(x), hidden)
+        return self.decoder(output), hidden
+
+
+def prune(model, pruner, epochs=(0,)):
+    scheduler = distiller.CompressionScheduler(model)
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=list(epochs))
+    for epoch in epochs:
+        scheduler.on_epoch_begin(epoch)
+        scheduler.mask_all_weights()
+    return scheduler
+
+
+L1, L2 = pruning.L1RankedStructureParameterPruner, pruning.L2RankedStructureParameterPruner
+
+
+@pytest.mark.parametrize(
+    "kind, dim", [("Rows", 0), ("Cols", 1), ("Channels", 1)], ids=["Rows", "Cols", "Channels"]
+)
+@pytest.mark.parametrize("build, p", [(L1, 1), (L2, 2)], ids=["L1", "L2"])
+def test_ranked_pruners_prune_the_lines_they_name_the_smallest_first(kind, dim, build, p):
+    torch.manual_seed(0)
+    model = nn.Linear(6, 10)
+    norms = model.weight.detach().norm(p=p, dim=1 - dim)
+    prune(model, build("r", kind, 0.4, ["weight"]))
+    dead = (model.weight == 0).all(dim=1 - dim)
+    assert int(dead.sum()) == int(0.4 * len(norms))
+    assert norms[dead].max() < norms[~dead].min()
+    assert distiller.sparsity_matrix(model.weight, 1 - dim) == 0
+
+
+def test_all_lines_go_only_when_all_are_asked_for():
+    for share, left in ((0.99, 1), (1.0, 0)):
+        model = nn.Linear(3, 4)
+        prune(model, L1("r", "Rows", share, ["weight"], rounding_fn=math.ceil))
+        assert int((model.weight != 0).any(dim=1).sum()) == left
+
+
+def test_the_followers_of_a_leader_lose_the_same_lines():
+    model = nn.LSTM(5, 5, 1)
+    names = ["weight_hh_l0", "weight_ih_l0"]
+    prune(model, L1("r", "Cols", 0.4, names, group_dependency="Leader"))
+    dead = [(getattr(model, name) == 0).all(dim=0) for name in names]
+    assert torch.equal(*dead)
+    assert int(dead[0].sum()) == 2
+
+
+def test_random_structures_are_the_same_on_every_run_and_grow_with_the_share():
+    def dead(share):
+        model = nn.Linear(6, 20)
+        build = pruning.RandomLevelStructureParameterPruner
+        prune(model, build("r", "Rows", share, ["weight"], seed=3))
+        return (model.weight == 0).all(dim=1)
+
+    assert torch.equal(dead(0.5), dead(0.5))
+    assert (dead(0.5) | dead(0.2)).equal(dead(0.5))
+    assert int(dead(0.5).sum()) == 10
+
+
+@pytest.mark.parametrize(
+    "build",
+    [pruning.L1RankedStructureParameterPruner_AGP, pruning.L2RankedStructureParameterPruner_AGP],
+)
+def test_gradual_structures_rise_to_their_target(build):
+    model = nn.Linear(8, 20)
+    pruner = build("r", 0.1, 0.5, "Rows", ["weight"])
+    shares = []
+    scheduler = distiller.CompressionScheduler(model)
+    scheduler.add_policy(
+        distiller.PruningPolicy(pruner), starting_epoch=0, ending_epoch=5, frequency=1
+    )
+    for epoch in range(5):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.mask_all_weights()
+        shares.append(distiller.sparsity_rows(model.weight, False))
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[-1] == pytest.approx(0.5)
+
+
+def test_the_global_pruner_ranks_all_tensors_together():
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    with torch.no_grad():
+        model[1].weight.mul_(100)
+    names = ["0.weight", "1.weight"]
+    prune(model, pruning.GlobalMagnitudePruner("g", 0, 0.5, names))
+    assert distiller.sparsity(model[0].weight) > 0.9
+    assert int((model[0].weight == 0).sum() + (model[1].weight == 0).sum()) == 100
+
+
+def test_the_global_pruner_may_look_past_the_scale_of_a_tensor():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30))
+    with torch.no_grad():
+        model[1].weight.mul_(100)
+    prune(model, pruning.GlobalMagnitudePruner("g", 0, 0.5, ["0.weight", "1.weight"], True))
+    assert distiller.sparsity(model[0].weight) == pytest.approx(0.5, abs=0.05)
+
+
+UNITS = ["rnn.weight_hh_l0", "rnn.weight_hh_l1"]
+
+
+def test_a_hidden_unit_goes_from_all_gates_its_column_and_its_readers():
+    torch.manual_seed(0)
+    model = Model()
+    prune(model, L1("u", "HiddenUnits", 0.25, ["rnn.weight_hh_l0"]))
+    gates = model.rnn.weight_hh_l0.detach().reshape(4, 8, 8)
+    dead = (gates == 0).all(dim=2)
+    assert torch.equal(dead, dead[:1].expand(4, -1))
+    units = dead[0]
+    assert int(units.sum()) == 2
+    for reader in (model.rnn.weight_hh_l0, model.rnn.weight_ih_l1):
+        assert torch.equal((reader == 0).all(dim=0), units)
+    assert distiller.sparsity(model.decoder.weight) == 0
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_thinned_model_gives_the_same_logits(kind, tied):
+    torch.manual_seed(1)
+    model = Model(kind, tied=tied, inputs=None if tied else 5)
+    prune(model, L2("u", "HiddenUnits", 0.4, UNITS))
+    small = pruning.thin(model)
+    assert small.rnn.hidden_size == small.nhid == 5
+    assert small.rnn.input_size == 5
+    assert (small.decoder.weight is small.encoder.weight) is tied
+    assert small.decoder.weight.shape == (17, 5)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    tokens = torch.randint(17, (9, 3))
+    for module in (model, small):
+        module.eval()
+    expected, _ = model(tokens)
+    logits, hidden = small(tokens)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+    state = hidden[0] if isinstance(hidden, tuple) else hidden
+    assert state.shape == (2, 3, 5)
+
+
+def test_thinning_keeps_what_a_less_pruned_layer_needs():
+    torch.manual_seed(2)
+    model = Model()
+    prune(model, L1("u", "HiddenUnits", 0.5, ["rnn.weight_hh_l0"]))
+    prune(model, L1("u", "HiddenUnits", 0.25, ["rnn.weight_hh_l1"]))
+    small = pruning.thin(model)
+    assert small.rnn.hidden_size == 6
+    tokens = torch.randint(17, (9, 3))
+    torch.testing.assert_close(small(tokens)[0], model(tokens)[0], rtol=0, atol=1e-5)
+
+
+def test_a_model_without_dead_units_is_thinned_to_itself():
+    model = Model()
+    small = pruning.thin(model)
+    assert small is not model
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, small.state_dict()[key])
+
+
+def test_hidden_units_that_nobody_reads_are_refused_with_the_fix():
+    model = nn.LSTM(4, 4, 1)
+    scheduler = distiller.CompressionScheduler(model)
+    policy = distiller.PruningPolicy(L1("u", "HiddenUnits", 0.5, ["weight_hh_l0"]))
+    with pytest.raises(distiller.DistillerError, match="name its reader: kwargs"):
+        scheduler.add_policy(policy, epochs=[0])
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: L1("r", "Filters", 0.5, ["w"]), "of convolutions only; choose Rows"),
+        (lambda: L1("r", "Lines", 0.5, ["w"]), "unknown group_type 'Lines'"),
+        (lambda: L1("r", "Blocks", 0.5, ["w"]), r"needs kwargs: \{block_shape"),
+        (lambda: L1("r", "Rows", 0.5, []), "weights is empty"),
+        (lambda: L1("r", "Rows", 0.5, ["w"], rounding_fn=round), "must be floor or ceil"),
+        (lambda: L1("r", "Rows", 0.5, ["w"], "Boss"), "unknown group_dependency 'Boss'"),
+        (lambda: pruning.NMSparsityPruner("n", ["w"], 4, 4), "n 4 must be at least 1 and below"),
+        (lambda: pruning.SplicingPruner("s", {"w": 1}, 2, 1), "swap them"),
+        (
+            lambda: pruning.StructureParameterPruner("s", None, {"w": (0.1, "Rows")}, "Min"),
+            "unknown threshold_criteria 'Min'",
+        ),
+        (lambda: pruning.mask_tensor(torch.ones(2), torch.ones(3)), "does not fit"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_the_fix(build, message):
+    with pytest.raises(distiller.DistillerError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)

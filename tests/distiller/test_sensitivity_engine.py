@@ -1,0 +1,195 @@
+"""Sensitivity scores pruned copies, goes on where it stopped, and suggests cheap targets."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import lmbench.distiller as distiller
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Embedding(12, 4)
+        self.rnn = nn.LSTM(4, 4, 2)
+        self.decoder = nn.Linear(4, 12)
+        self.decoder.weight = self.encoder.weight
+
+
+def zeros(model):
+    """A score that tells exactly what was pruned."""
+    return 1.0 + sum(int((p == 0).sum()) for p in model.parameters() if p.dim() > 1)
+
+
+def test_each_point_prunes_one_target_of_a_copy_to_its_level():
+    torch.manual_seed(0)
+    model = Model()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = distiller.analyse_sensitivity(model, zeros, levels=[0.25, 0.5])
+    assert result.dense == 1.0
+    curves = result.curves()
+    assert curves["encoder.weight"] == [(0.0, 1.0), (0.25, 13.0), (0.5, 25.0)]
+    assert curves["model"][-1] == (0.5, 1.0 + (48 + 4 * 64) / 2)
+    assert curves["rnn.l1.forget"][-1] == (0.5, 1.0 + 16)
+    assert set(result.curves("gate")) == {
+        f"rnn.l{layer}.{gate}" for layer in (0, 1) for gate in ("input", "forget", "cell", "output")
+    }
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("group, dim", [("rows", 0), ("cols", 1)], ids=["rows", "cols"])
+def test_structures_are_pruned_whole(group, dim):
+    def dead(model):
+        return 100 * distiller.sparsity_matrix(model.rnn.weight_hh_l0, dim)
+
+    targets = distiller.tensor_targets(Model(), ["rnn.weight_hh_l0"])
+    result = distiller.analyse_sensitivity(Model(), dead, targets, [0.5], group)
+    assert result.points[-1].score == 50.0
+
+
+def test_blocks_may_have_any_size():
+    targets = distiller.tensor_targets(Model(), ["rnn.weight_hh_l0"])
+    result = distiller.analyse_sensitivity(
+        Model(), zeros, targets, [0.5], "blocks", block_shape=(8, 2)
+    )
+    assert result.points[-1].score == 1.0 + 32
+
+
+def test_an_analysis_goes_on_where_it_stopped_without_scoring_again():
+    model, store, calls = Model(), {}, []
+
+    def scored(pruned):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return zeros(pruned)
+
+    targets = distiller.tensor_targets(model)
+    with pytest.raises(KeyboardInterrupt):
+        distiller.analyse_sensitivity(model, scored, targets, [0.2, 0.4], store=store)
+    assert len(store) == 5
+    seen = []
+    result = distiller.analyse_sensitivity(
+        model, scored, targets, [0.2, 0.4], store=store,
+        on_point=lambda point, done, total: seen.append((point.key, done, total)),
+    )  # fmt: skip
+    assert len(calls) == 6 + 11 - 5
+    assert seen[-1][1:] == (11, 11)
+    assert {point.key for point in result.points} == set(store)
+    assert result.points == distiller.analyse_sensitivity(model, zeros, targets, [0.2, 0.4]).points
+
+
+def test_the_table_gives_the_change_against_the_dense_model():
+    targets = distiller.tensor_targets(Model(), ["encoder.weight"])
+    table = distiller.analyse_sensitivity(Model(), zeros, targets, [0.25]).table()
+    assert table.records()[-1] == {
+        "target": "encoder.weight",
+        "kind": "tensor",
+        "group": "element",
+        "sparsity": 25.0,
+        "score": 13.0,
+        "change": pytest.approx(1200.0),
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"group": "filter"}, "of convolutions only; choose element"),
+        ({"group": "lines"}, "unknown group 'lines'; choose element"),
+        ({"levels": [1.0]}, "level 1.0 is out of"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message):
+    with pytest.raises(distiller.DistillerError, match=message):
+        distiller.analyse_sensitivity(Model(), zeros, **arguments)
+
+
+def test_an_unknown_tensor_names_the_closest():
+    with pytest.raises(distiller.DistillerError, match=r"closest: encoder\.weight"):
+        distiller.tensor_targets(Model(), ["encoder.weigth"])
+
+
+def test_the_interface_of_the_original_answers_as_it_did(tmp_path):
+    answers = distiller.perform_sensitivity_analysis(
+        Model(),
+        ["encoder.weight", "rnn.bias_ih_l0"],
+        [0.0, 0.5],
+        lambda model: (zeros(model), 0, 0.5),
+        "element",
+    )
+    assert answers == {"encoder.weight": {0.0: (1.0, 0, 0.5), 0.5: (25.0, 0, 0.5)}}
+    distiller.sensitivities_to_csv(answers, str(tmp_path / "s.csv"))
+    assert (tmp_path / "s.csv").read_text().splitlines() == [
+        "parameter,sparsity,top1,top5,loss",
+        "encoder.weight,0.0,1.0,0,0.5",
+        "encoder.weight,0.5,25.0,0,0.5",
+    ]
+
+
+LEVELS = (0.25, 0.5, 0.75)
+COSTS = st.lists(st.floats(0, 2), min_size=3, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), COSTS), min_size=2, max_size=3), st.floats(0, 0.7))
+def test_no_grid_of_targets_is_predicted_to_cost_less_than_the_suggestion(tensors, total):
+    sizes = {f"t{i}": 4 * size for i, (size, _) in enumerate(tensors)}
+    curves = {}
+    for index, (_, steps) in enumerate(tensors):
+        # Convex curves, which their hulls reproduce, so that a plain search is a fair judge.
+        slopes = sorted(steps)
+        logs = [sum(slopes[: k + 1]) for k in range(3)]
+        curves[f"t{index}"] = [(0.0, 50.0)] + [
+            (level, 50 * math.exp(log)) for level, log in zip(LEVELS, logs, strict=True)
+        ]
+    weights = sum(sizes.values())
+    suggestion = distiller.suggest_targets(curves, sizes, total)
+    assert sum(suggestion.targets[n] * sizes[n] for n in sizes) == pytest.approx(total * weights)
+
+    def cheapest(names, left, logarithm):
+        if left <= 1e-9:
+            return logarithm
+        if not names:
+            return math.inf
+        return min(
+            cheapest(names[1:], left - level * sizes[names[0]], logarithm + math.log(score / 50))
+            for level, score in curves[names[0]]
+        )
+
+    best = cheapest(list(sizes), total * weights, 0.0)
+    assert math.log(suggestion.predicted / 50) <= best + 1e-6
+
+
+def test_the_suggested_schedule_reaches_the_total_with_the_predicted_targets():
+    torch.manual_seed(0)
+    model = Model()
+    curves = {
+        "encoder.weight": [(0.0, 100.0), (0.5, 101.0), (0.9, 110.0)],
+        "rnn.weight_hh_l0": [(0.0, 100.0), (0.5, 120.0), (0.9, 300.0)],
+        "rnn.weight_ih_l1": [(0.0, 100.0), (0.5, 105.0), (0.9, 130.0)],
+    }
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.dim() > 1}
+    suggestion = distiller.suggest_targets(curves, sizes, 0.3)
+    assert suggestion.targets["encoder.weight"] > suggestion.targets["rnn.weight_hh_l0"]
+    assert suggestion.predicted > suggestion.dense == 100.0
+    text = distiller.suggestion_to_schedule(suggestion, starting_epoch=0, ending_epoch=4)
+    plan = distiller.plan_for_model(distiller.parse_schedule(text), model)
+    assert plan.final_sparsity == pytest.approx(0.3, abs=3 / 304)
+
+
+def test_a_total_that_the_curves_do_not_reach_says_how_far_they_do():
+    curves = {"a": [(0.0, 10.0), (0.5, 11.0)]}
+    with pytest.raises(distiller.DistillerError, match=r"reaches a total sparsity of 0\.250"):
+        distiller.suggest_targets(curves, {"a": 10, "b": 10}, 0.5)
+
+
+def test_a_suggestion_of_nothing_is_refused():
+    suggestion = distiller.suggest_targets({"a": [(0.0, 10.0), (0.5, 11.0)]}, {"a": 10}, 0.0)
+    with pytest.raises(distiller.DistillerError, match="nothing is to be pruned"):
+        distiller.suggestion_to_schedule(suggestion)
