@@ -24,6 +24,8 @@ _DOTS_DOWN = 4
 # Columns between two signs of one line.
 _SIGN_EVERY = 16
 _SMALLEST = (8, 4)
+# More moments than one in so many columns are drawn as a stretch.
+_CROWDED = 8
 
 
 @dataclass(frozen=True)
@@ -174,15 +176,25 @@ class _Canvas:
             self._put(int(cells[index]), self._row(float(trace.y[index])), series.marker, style)
 
     def moments(self, plot: Plot) -> None:
+        """A row for each run at the upper edge; many moments of one kind become a stretch."""
         low, high = self._scene.x
-        taken: set[tuple[int, int]] = set()
+        columns: dict[tuple[Colour, str], set[int]] = {}
         for moment in plot.moments:
-            if not low <= moment.x <= high:
+            if low <= moment.x <= high:
+                column = round((moment.x - low) / (high - low) * (self._columns - 1))
+                columns.setdefault((moment.colour, moment.sign), set()).add(column)
+        rows = list(dict.fromkeys(colour for colour, _ in columns))
+        for (colour, sign), where in columns.items():
+            row, style = rows.index(colour), Style(color=_rich(colour))
+            if row >= self._rows // 2:
                 continue
-            column = round((moment.x - low) / (high - low) * (self._columns - 1))
-            row = 0 if (column, 0) not in taken else 1
-            taken.add((column, row))
-            self._put(column, row, moment.sign, Style(color=_rich(moment.colour)))
+            crowded = len(where) > self._columns / _CROWDED
+            for column in sorted(where):
+                at_end = column in (min(where), max(where))
+                self._put(column, row, sign if at_end or not crowded else "╌", style)
+            if crowded:
+                for column in set(range(min(where), max(where))) - where:
+                    self._put(column, row, "╌", style)
 
     def bad(self, look: Look) -> bool:
         """A cross at the foot of the plot for each value that could not be drawn."""

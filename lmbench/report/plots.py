@@ -157,12 +157,16 @@ def stage(plot: Plot, columns: int, rows: int, raster: int = 1) -> Scene:
     window = plot.window or extent(plot.series)
     traces = tuple(_trace(series, plot, window, columns * raster) for series in plot.series)
     y = _y_limits(traces, plot)
+    if plot.moments:
+        # A row at the upper edge for each run whose moments are marked.
+        head = len({moment.colour for moment in plot.moments})
+        y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
     return Scene(
         traces,
         window,
         y,
         tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10))),
-        tuple(_y_ticks(y, plot, max(2, rows // 3))),
+        tuple(_y_ticks(y, plot, max(3, rows // 3))),
     )
 
 
@@ -209,6 +213,8 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
 # -- ticks -------------------------------------------------------------------------------------
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+# On less than half a decade evenly spread ticks read better, though they stand unevenly.
+_HALF_DECADE = 0.5
 _LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 
 
@@ -229,16 +235,16 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 def _log_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers between 10^`low` and 10^`high`."""
+    if high - low < _HALF_DECADE:
+        return [v for v in ticks(10.0**low, 10.0**high, most) if v > 0]
     decades = range(math.floor(low), math.ceil(high) + 1)
-    best: list[float] = []
+    chosen: list[float] = []
     for steps in _LOG_STEPS:
         found = [m * 10.0**d for d in decades for m in steps]
         found = [v for v in found if low <= math.log10(v) <= high]
-        if len(found) <= most and len(found) > len(best):
-            best = found
-    if len(best) >= 2:
-        return best
-    return [v for v in ticks(10.0**low, 10.0**high, most) if v > 0]
+        if len(found) <= most or not chosen:
+            chosen = found
+    return chosen[:: math.ceil(len(chosen) / most)] if chosen else [10.0 ** ((low + high) / 2)]
 
 
 def _y_ticks(y: tuple[float, float], plot: Plot, most: int) -> list[tuple[float, str]]:

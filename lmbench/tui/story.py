@@ -12,6 +12,8 @@ __all__ = ["Note", "Pace", "Story", "told"]
 
 _NOTES_KEPT = 400
 _PACE_POINTS = 30
+# Sparsities that differ by less, in percent, read the same.
+_SAME_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Story:
         self._latest: dict[type[ev.Event], ev.Event] = {}
         self._lists: dict[type[ev.Event], list[ev.Event]] = {}
         self._notes: list[Note] = []
+        self._pruned: list[ev.PruneStep] = []
         self._progress: list[tuple[float, str, float, float]] = []
 
     def add(self, event: ev.Event) -> None:
@@ -52,9 +55,28 @@ class Story:
         if isinstance(event, ev.Failed):
             self.failed = event
         self._advance(event)
-        if text := told(event):
-            self._notes.append(Note(event.t, event.kind, text))
-            del self._notes[:-_NOTES_KEPT]
+        if isinstance(event, ev.PruneStep):
+            self._note_prune(event)
+        elif text := told(event):
+            self._note(event, text)
+
+    def _note(self, event: ev.Event, text: str) -> None:
+        self._notes.append(Note(event.t, event.kind, text))
+        del self._notes[:-_NOTES_KEPT]
+
+    def _note_prune(self, event: ev.PruneStep) -> None:
+        """One line for all tensors that one step has pruned."""
+        if self._pruned and self._pruned[-1].step == event.step and self._notes:
+            self._notes.pop()
+        else:
+            self._pruned.clear()
+        self._pruned.append(event)
+        reached = [100 * step.reached for step in self._pruned]
+        span = f"{min(reached):.1f}%"
+        if max(reached) - min(reached) >= _SAME_SHARE:
+            span += f" to {max(reached):.1f}%"
+        what = event.param if len(reached) == 1 else f"{len(reached)} tensors"
+        self._note(event, f"pruned {what}: {span} at step {event.step:,}")
 
     def _advance(self, event: ev.Event) -> None:
         match event:
@@ -123,9 +145,6 @@ def told(event: ev.Event) -> str:
         case ev.Epoch(epoch=epoch, valid_ppl=ppl, seconds=seconds, best_epoch=best):
             note = " (best so far)" if best == epoch else ""
             return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
-        case ev.PruneStep(param=param, target=target, reached=reached):
-            aim = f" (target {100 * target:.1f}%)" if target is not None else ""
-            return f"pruned {param} to {100 * reached:.1f}%{aim}"
         case ev.QuantResult(module=module, sqnr=sqnr):
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
         case ev.Try(number=number, ppl=ppl, accepted=accepted):

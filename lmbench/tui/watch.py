@@ -110,8 +110,9 @@ class RunView:
 
     def _result(self, name: str) -> float | None:
         value = self.record.results.get(name) if self.record else None
-        good = isinstance(value, int | float) and math.isfinite(value)
-        return float(value) if good else None
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

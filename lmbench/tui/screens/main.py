@@ -15,6 +15,7 @@ from textual.containers import Container
 from textual.events import Resize
 from textual.reactive import reactive
 
+from lmbench.tui import actions
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.generate import GeneratePanel
 from lmbench.tui.widgets.layers import LayersPanel
@@ -26,6 +27,11 @@ from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
 
 __all__ = ["MainScreen"]
 
+_RUN_ACTIONS = {
+    "pause": actions.pause_or_continue,
+    "stop": actions.stop,
+    "resume": actions.resume,
+}
 LOWER = ("layers", "generate", "log")
 
 
@@ -34,6 +40,21 @@ class MainScreen(BenchScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "screen('new_run')", "new", id="main.new", tooltip="New run"),
+        Binding("p", "run('pause')", "pause", id="main.pause", tooltip="Pause or continue the run"),
+        Binding(
+            "s",
+            "run('stop')",
+            "stop",
+            id="main.stop",
+            tooltip="Stop the run cleanly, or take it out of the queue",
+        ),
+        Binding(
+            "R",
+            "run('resume')",
+            "resume",
+            id="main.resume",
+            tooltip="Resume the run from its last checkpoint",
+        ),
         Binding("g", "generate", "generate", id="main.generate", tooltip="Generate text"),
         Binding("c", "screen('compare')", "compare", id="main.compare", tooltip="Compare runs"),
         Binding("l", "screen('lab')", "lab", id="main.lab", tooltip="Quantization laboratory"),
@@ -169,7 +190,15 @@ class MainScreen(BenchScreen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
             return self.bench.can_open(str(parameters[0]))
+        if action == "run":
+            return actions.possible(str(parameters[0]), self.bench.selected_run)
         return True
 
     def action_screen(self, name: str) -> None:
         self.bench.open(name)
+
+    async def action_run(self, what: str) -> None:
+        """Pause or continue, stop or resume the selected run."""
+        view = self.bench.selected_run
+        if view is not None:
+            await _RUN_ACTIONS[what](self.bench, view)

@@ -72,6 +72,8 @@ up to read in peace; End follows again.
         self.border_subtitle = f"{name} of {view.id} {view.name}" if view else ""
         if view is None:
             return
+        if log.lines == [] and not view.notes and self._source == "events":
+            log.write(Text(f"Nothing has happened in {view.id} {view.name} yet.", "dim"))
         if self._source == "events":
             self._write_notes(log, view)
         else:

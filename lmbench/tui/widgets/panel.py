@@ -45,7 +45,7 @@ class Panel(Guarded):
     """
 
     TITLE: ClassVar[str] = ""
-    HELP: ClassVar[str] = ""
+    HELP: ClassVar[str | None] = None
 
     DEFAULT_CSS = """
     Panel {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import is_
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rich.style import Style
 from rich.text import Text
@@ -12,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.strip import Strip
 
+from lmbench.report.curves import Curves
 from lmbench.report.draw import Drawing, Look, draw
 from lmbench.report.plots import Plot, extent, value_at
 from lmbench.report.series import PLOTS, Kind, Series, Source, XAxis, gather, moments
@@ -24,10 +26,15 @@ __all__ = ["PlotPanel", "View"]
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
+KINDS: tuple[Kind, ...] = tuple(PLOTS)
+
+T = TypeVar("T")
 
 _ZOOM = 0.6
 _PAN = 0.25
 _NARROWEST = 1e-4
+# A panel narrower than this names runs by their number alone.
+_BRIEF = 70
 _SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
 
 
@@ -46,24 +53,14 @@ class View:
     def from_json(cls, document: Any) -> View:
         """What was remembered; anything that does not fit becomes the default."""
         kept: dict[str, Any] = document if isinstance(document, dict) else {}
-        plain = cls()
-        window = kept.get("window")
-        good_window = (
-            isinstance(window, list | tuple)
-            and len(window) == 2
-            and all(isinstance(edge, int | float) for edge in window)
-            and window[0] < window[1]
-        )
-        logs = kept.get("logs")
+        plain, logs = cls(), kept.get("logs")
         return cls(
-            kind=kept.get("kind") if kept.get("kind") in PLOTS else plain.kind,
-            x_axis=kept.get("x_axis") if kept.get("x_axis") in X_AXES else plain.x_axis,
+            kind=_one_of(KINDS, kept.get("kind"), plain.kind),
+            x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
             logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
-            smoothing=kept.get("smoothing")
-            if kept.get("smoothing") in SMOOTHINGS
-            else plain.smoothing,
+            smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
             per_tensor=kept.get("per_tensor") is True,
-            window=(float(window[0]), float(window[1])) if good_window else None,
+            window=_window_of(kept.get("window")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +81,8 @@ class PlotPanel(Panel, can_focus=True):
     HELP = """
 The selected run, overlaid with the marked ones. Each has its colour and its marker, the same as in
 the list of runs; validation has the marker at each epoch, training is the line, ✶ is the test
-score. ▼ marks pruning steps, ↘ drops of the learning rate, ✗ at the foot values that are not finite.
+score. ▼ marks pruning steps, ↘ drops of the learning rate, ✗ at the foot values that are
+not finite.
 
 **← →** move a cursor that reads all curves at once (with Ctrl ten columns); **+ −** zoom around it,
 **Shift ← →** pan, **0** shows everything. **[ ]** change the plot, **x** the x axis, **y** log or
@@ -179,7 +177,8 @@ goes on, **e** writes it to a file.
         self._view = View()
         self._cursor: float | None = None
         self._frozen: tuple[RunView, ...] | None = None
-        self._key: object = None
+        self._look_drawn: object = None
+        self._curves: tuple[Curves, ...] = ()
         self._drawing = Drawing([])
         self._lines: list[Text] = []
 
@@ -207,9 +206,10 @@ goes on, **e** writes it to a file.
     def plot(self) -> Plot:
         """The plot as it is looked at now."""
         view = self._view
+        brief = self.size.width < _BRIEF
         sources = [
             Source(
-                f"{run.id} {run.name}",
+                f"{run.id}" if brief else f"{run.id} {run.name}",
                 mark_of(run.id).marker,
                 self.bench.colour(mark_of(run.id).variable),
                 run.curves,
@@ -229,19 +229,13 @@ goes on, **e** writes it to a file.
     def refresh_view(self) -> None:
         size = self.content_size
         runs = self.runs
-        key = (size, self._view, self._cursor, self.app.theme, tuple(r.key for r in runs))
+        look = (size, self._view, self._cursor, self.app.theme)
+        # Curves are immutable, so the same object is the same picture.
         curves = tuple(run.curves for run in runs)
-        same = (
-            self._key is not None
-            and key == self._key[0]
-            and all(  # type: ignore[index]
-                a is b
-                for a, b in zip(curves, self._key[1], strict=False)  # type: ignore[index]
-            )
-        )
-        if same:
+        known = len(curves) == len(self._curves) and all(map(is_, curves, self._curves))
+        if known and look == self._look_drawn:
             return
-        self._key = (key, curves)
+        self._look_drawn, self._curves = look, curves
         self._titles()
         self._redraw(size.width, size.height)
         self.refresh()
@@ -252,7 +246,8 @@ goes on, **e** writes it to a file.
             self._drawing = Drawing([])
             self._lines = _centred(self._empty(), width, height)
             return
-        legend = self._legend(plot, width, 1 if height < 16 else 2 if height < 24 else 3)
+        rows = 1 if height < 12 else 2 if height < 24 else 3
+        legend = self._legend(plot, width, rows)
         look = Look(
             axes=self.bench.colour("foreground-muted"),
             faint=self.bench.colour("faint"),
@@ -262,13 +257,13 @@ goes on, **e** writes it to a file.
         self._lines = legend + self._drawing.lines
 
     def _titles(self) -> None:
-        room = self.size.width - 4
-        full = sum(len(kind.title) + 2 for kind in PLOTS.values())
+        room = self.size.width - 6
+        short = sum(len(kind.title) + 1 for kind in PLOTS.values()) > room
         parts = []
         for name, kind in PLOTS.items():
-            title = kind.title if room >= full else _SHORT_TITLES.get(name, kind.title)
-            parts.append(f"[b r] {title} [/]" if name == self._view.kind else f" {title} ")
-        self.border_title = "".join(parts)
+            title = _SHORT_TITLES.get(name, kind.title) if short else kind.title
+            parts.append(f"[b r] {title} [/]" if name == self._view.kind else title)
+        self.border_title = " ".join(parts)
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if view.smoothing:
@@ -297,7 +292,7 @@ goes on, **e** writes it to a file.
         """Sign, label and value of each series: at the cursor, or the newest."""
         end = extent(plot.series)[1] if plot.window is None else plot.window[1]
         at = end if self._cursor is None else self._cursor
-        items = [] if self._cursor is None else [Text(f"{_where(at, plot.x_axis)} ", "bold")]
+        items = [] if self._cursor is None else [Text(f"{_where(at, plot.x_axis)}  ", "bold")]
         named = [series for series in plot.series if series.style != "thin"]
         for series in sorted(named, key=lambda s: s.style != "points"):
             items.append(self._entry(series, plot, at))
@@ -317,7 +312,8 @@ goes on, **e** writes it to a file.
         return lines
 
     def _entry(self, series: Series, plot: Plot, at: float) -> Text:
-        value = value_at(series, at, plot.smoothing)
+        # A single point, the test score, holds for all x.
+        value = value_at(series, at if len(series.x) > 1 else series.x[0], plot.smoothing)
         colour = series.colour
         style = Style() if colour is None else Style(color=_rich(colour))
         entry = Text(f"{series.marker or '─'} ", style)
@@ -329,7 +325,7 @@ goes on, **e** writes it to a file.
         width = self.content_size.width
         if y >= len(self._lines):
             return Strip.blank(width, self.rich_style)
-        strip = Strip(self._lines[y].render(self.app.console), width)
+        strip = Strip(self._lines[y].render(self.app.console))
         return strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
 
     # -- keys ----------------------------------------------------------------------------------
@@ -379,7 +375,7 @@ goes on, **e** writes it to a file.
 
     def action_freeze(self) -> None:
         self._frozen = self.bench.shown_runs if self._frozen is None else None
-        self._key = None
+        self._look_drawn = None
         self.refresh_view()
 
     def action_cursor(self, columns: int) -> None:
@@ -462,6 +458,18 @@ goes on, **e** writes it to a file.
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         if self._drawing.columns:
             self.action_zoom(-1)
+
+
+def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
+    return next((choice for choice in choices if choice == kept), plain)
+
+
+def _window_of(kept: Any) -> tuple[float, float] | None:
+    if not isinstance(kept, list) or len(kept) != 2:
+        return None
+    left, right = kept
+    good = all(isinstance(edge, int | float) for edge in kept) and left < right
+    return (float(left), float(right)) if good else None
 
 
 def _where(x: float, axis: str) -> str:

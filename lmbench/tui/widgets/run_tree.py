@@ -33,7 +33,10 @@ SORTS: dict[str, str] = {
 }
 """What the runs may be sorted by; all but the tree show them flat."""
 
-_SPARK_WIDTH = 10
+_SPARK_WIDTH = 7
+# Of status, perplexity, change since the parent, sparsity, size and spark line.
+_WIDTHS = (5, 7, 7, 7, 8, _SPARK_WIDTH + 1)
+_LONGEST_NAME = 22
 
 
 def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
@@ -179,11 +182,24 @@ class RunTree(ScrollView, can_focus=True):
         if view.key == self.bench.selected:
             name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
             base = self.get_component_rich_style(name)
-        left = self._left(view, self._branches[line], base)
-        right = self._right(view, base, width - sum(s.cell_length for s in left))
+        right = self._right(view, base, self._columns(width))
         room = width - sum(segment.cell_length for segment in right)
-        strip = Strip(left).crop(0, max(room - 1, 0)).extend_cell_length(room, base)
-        return Strip.join([strip, Strip(right)]).adjust_cell_length(width, base)
+        left = Strip(self._left(view, self._branches[line], base))
+        if left.cell_length > room:
+            left = Strip.join([left.crop(0, max(room - 1, 0)), Strip([Segment("…", base)])])
+        return Strip.join([left.extend_cell_length(room, base), Strip(right)])
+
+    def _columns(self, width: int) -> int:
+        """How many columns there is room for beside the names: the same for all lines."""
+        names = [
+            len(self._branches[i]) + 4 + len(f"{view.id} {view.name}")
+            for i, view in enumerate(self._views)
+        ]
+        room = width - min(max(names, default=0), _LONGEST_NAME)
+        count = 2
+        while count < len(_WIDTHS) and sum(_WIDTHS[: count + 1]) <= room:
+            count += 1
+        return count
 
     def _tint(self, name: str, base: Style) -> Style:
         colour = self.get_component_rich_style(name, partial=True).color
@@ -200,21 +216,18 @@ class RunTree(ScrollView, can_focus=True):
             Segment(f" {view.id} {view.name}", base),
         ]
 
-    def _right(self, view: RunView, base: Style, room: int) -> list[Segment]:
-        """Columns from the most telling to the least, as many as there is room for."""
-        columns = [self._status(view, base), self._perplexity(view, base)]
-        spare = room - sum(column.cell_length for column in columns) - 2
-        for column in (
+    def _right(self, view: RunView, base: Style, count: int) -> list[Segment]:
+        """The `count` most telling columns, widths as in `_WIDTHS`."""
+        share = view.total_sparsity
+        columns = [
+            self._status(view, base),
+            self._perplexity(view, base),
             self._change(view, base),
-            Segment(figures.percent(view.total_sparsity).rjust(6), base),
-            Segment(figures.size(view.bytes).rjust(8), base),
+            Segment(figures.percent(share or None).rjust(_WIDTHS[3]), base),
+            Segment(figures.size(view.bytes).rjust(_WIDTHS[4]), base),
             self._spark(view, base),
-        ):
-            if spare < column.cell_length:
-                break
-            spare -= column.cell_length
-            columns.append(column)
-        return columns
+        ]
+        return columns[:count]
 
     def _status(self, view: RunView, base: Style) -> Segment:
         if view.record is None:
@@ -230,18 +243,18 @@ class RunTree(ScrollView, can_focus=True):
 
     def _perplexity(self, view: RunView, base: Style) -> Segment:
         if view.status == "queued":
-            return Segment("queued".rjust(6), self._tint("runs--faint", base))
-        return Segment(figures.perplexity(view.valid_ppl).rjust(6), base)
+            return Segment("queued".rjust(_WIDTHS[1]), self._tint("runs--faint", base))
+        return Segment(figures.perplexity(view.valid_ppl).rjust(_WIDTHS[1]), base)
 
     def _change(self, view: RunView, base: Style) -> Segment:
         parent = self.bench.snapshot.run(view.parent) if view.parent else None
         mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
         if mine is None or theirs is None or not math.isfinite(mine - theirs):
-            return Segment(" " * 7, base)
+            return Segment(" " * _WIDTHS[2], base)
         change = mine - theirs
         text = f"{change:+.1f}" if abs(change) < 1000 else f"{change:+.0e}"
         name = "runs--bad" if change > 0.05 else "runs--good" if change < -0.05 else "runs--faint"
-        return Segment(text.rjust(7), self._tint(name, base))
+        return Segment(text.rjust(_WIDTHS[2]), self._tint(name, base))
 
     def _spark(self, view: RunView, base: Style) -> Segment:
         curve = view.curves.valid["loss"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.style import Style
 from rich.text import Text
-from textual.app import RenderResult
+from textual.app import App, RenderResult
 from textual.binding import Binding
+from textual.screen import Screen
 
 from lmbench.tui import figures
 from lmbench.tui.marks import STATUS_MARKS, mark_of
@@ -16,6 +17,8 @@ __all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
 
 # Below this the line about what happened moves up beside the session's name.
 _ROOMY_ROWS = 28
+_FIRST = ("main.new", "main.pause", "main.stop", "main.resume")
+_ALWAYS = ("app.help", "app.quit")
 
 
 def bar(fraction: float, width: int, done: Style, rest: Style) -> Text:
@@ -141,14 +144,14 @@ class StatusBar(_Line):
         if waiting:
             right.append(f"  +{waiting} queued")
         right.append(" ")
-        room = width - left.cell_len - right.cell_len
+        room = width - left.cell_len - right.cell_len - 1
         if room >= 6 and pace is not None:
             left.append_text(bar(pace.fraction, min(room, 60), colour, faint))
         return _justified(left, right, width)
 
 
 class KeyBar(Guarded):
-    """The keys that do something here and now, the focused panel's first."""
+    """The keys that do something here and now: work first, then the focused panel's own."""
 
     DEFAULT_CSS = """
     KeyBar { height: 1; width: 1fr; background: $panel; color: $foreground; }
@@ -157,6 +160,7 @@ class KeyBar(Guarded):
     _drawn = ""
 
     def on_mount(self) -> None:
+        self.auto_links = False
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
         self.watch(self.app, "theme", self.redraw, init=False)
 
@@ -171,32 +175,34 @@ class KeyBar(Guarded):
             self.refresh()
 
     def line(self) -> Text:
-        key_style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
-        width = self.size.width
-        always = [("^p", "commands", "app.command_palette")]
-        text, tail = Text(no_wrap=True), Text(no_wrap=True)
-        for key, words, action in always:
-            tail.append_text(_key(key, words, action, key_style))
-        for key, words, action in self._offered():
-            item = _key(key, words, action, key_style)
-            if text.cell_len + item.cell_len + tail.cell_len <= width:
+        style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
+        tail = Text(no_wrap=True)
+        text = Text(no_wrap=True)
+        offered = self._offered()
+        for binding in offered:
+            if binding.id in _ALWAYS:
+                tail.append_text(self._item(binding, style))
+        tail.append_text(_key("^p", "commands", "app.command_palette", style))
+        for binding in offered:
+            item = self._item(binding, style)
+            fits = text.cell_len + item.cell_len + tail.cell_len <= self.size.width
+            if binding.id not in _ALWAYS and fits:
                 text.append_text(item)
         return text + tail
 
-    def _offered(self) -> list[tuple[str, str, str]]:
-        found: dict[str, tuple[str, str, str]] = {}
+    def _item(self, binding: Binding, style: Style) -> Text:
+        shown = self.app.get_key_display(binding)
+        return _key(shown, binding.description, binding.action, style)
+
+    def _offered(self) -> list[Binding]:
+        found: dict[str, tuple[int, Binding]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if not binding.show or not active.enabled or not binding.description:
-                continue
-            if binding.action in ("command_palette", "app.command_palette"):
-                continue
-            shown = self._key_display(binding)
-            found.setdefault(binding.action, (shown, binding.description, binding.action))
-        return list(found.values())
-
-    def _key_display(self, binding: Binding) -> str:
-        return self.app.get_key_display(binding)
+            if binding.show and active.enabled and binding.description and binding.id:
+                own = not isinstance(active.node, Screen | App)
+                rank = 0 if binding.id in _FIRST else 1 if own else 2
+                found.setdefault(binding.id, (rank, binding))
+        return [binding for _, binding in sorted(found.values(), key=lambda pair: pair[0])]
 
     def render(self) -> RenderResult:
         return self.line()
@@ -209,8 +215,9 @@ def _key(key: str, words: str, action: str, style: Style) -> Text:
 
 def _justified(left: Text, right: Text, width: int) -> Text:
     """`left` and `right` at the two ends of a line of `width`; the left one gives way."""
-    room = max(0, width - right.cell_len)
+    room = max(0, width - right.cell_len - 1)
     left.truncate(room, overflow="ellipsis", pad=True)
+    left.append(" ")
     line = left + right
     line.truncate(width)
     line.no_wrap = True
