@@ -13,7 +13,8 @@ from typing import Any
 _HOME = {
     name: module
     for module, names in {
-        "build": "build_scheduler config_component_from_file_by_class dict_config file_config parameter_names",
+        "build": "build_scheduler config_component_from_file_by_class dict_config file_config "
+        "parameter_names",
         "errors": "DistillerError ScheduleError",
         "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
         "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",

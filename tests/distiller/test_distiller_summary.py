@@ -46,8 +46,8 @@ def pruned():
 def structured():
     model = Model()
     with torch.no_grad():
-        model.rnn.weight_ih_l0[:12] = 0
-        model.rnn.weight_hh_l0[:, :6] = 0
+        model.get_parameter("rnn.weight_ih_l0")[:12] = 0
+        model.get_parameter("rnn.weight_hh_l0")[:, :6] = 0
         model.encoder.weight[90:] = 0
     return model, None
 

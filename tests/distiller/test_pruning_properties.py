@@ -140,10 +140,18 @@ def test_n_of_every_m_weights_stay_and_they_are_the_largest(columns, rows, n, ex
                 assert group[~alive].max() <= group[alive].min()
 
 
+LEAVES = [st.none(), st.booleans(), st.integers(), st.text()]
+MARKED = st.sampled_from(["tensor:x", "text:", "text:tensor:x"])
+
+
 @settings(deadline=None)
-@given(st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.just("tensor:x"), st.just("text:text:")),
-                    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
-                    max_leaves=8))  # fmt: skip
+@given(
+    st.recursive(
+        st.one_of(*LEAVES, MARKED),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+        max_leaves=8,
+    )
+)
 def test_a_state_comes_back_from_its_tensors_and_values(value):
     state = {"a": value, "t": {"x": torch.arange(3), "y": [torch.ones(2), None]}}
     tensors, values = distiller.split_state(state)

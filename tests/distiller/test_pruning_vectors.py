@@ -56,6 +56,10 @@ def mask_by(pruner, name, weight, **meta):
     return maskers[name].mask
 
 
+def same(mask: torch.Tensor | None, expected: torch.Tensor) -> bool:
+    return mask is not None and torch.equal(mask, expected)
+
+
 def assert_exact_level(mask, weight, level):
     assert int((~mask).sum()) == int(level * weight.numel())
     kept, pruned = weight.abs()[mask], weight.abs()[~mask]
@@ -109,7 +113,7 @@ def test_the_level_criterion_prunes_an_exact_count(case):
     assert mask.dtype == weight.dtype
     assert_exact_level(mask.bool(), weight, level)
     if case["exception"] is None and case["input"] not in TIED_INPUTS:
-        assert torch.equal(mask.bool(), expected_mask(case))
+        assert same(mask.bool(), expected_mask(case))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_the_level_criterion_prunes_an_exact_count(case):
 def test_threshold_and_sensitivity_criteria_are_those_of_the_original(case):
     criterion = getattr(distiller, case["algo"])
     mask = criterion(tensor(case["input"]), next(iter(case["args"].values())))
-    assert torch.equal(mask.bool(), expected_mask(case))
+    assert same(mask.bool(), expected_mask(case))
 
 
 @pytest.mark.parametrize("case", cases("SparsityLevelParameterPruner"))
@@ -135,7 +139,7 @@ def test_the_level_pruner_masks_as_the_original(case):
     elif name in TIED_INPUTS:
         assert_exact_level(mask, tensor(name), levels.get(name, levels.get("*")))
     else:
-        assert torch.equal(mask, expected_mask(case))
+        assert same(mask, expected_mask(case))
 
 
 @pytest.mark.parametrize("case", cases("SensitivityPruner", "MagnitudeParameterPruner"))
@@ -146,7 +150,7 @@ def test_sensitivity_and_magnitude_pruners_mask_as_the_original(case):
             build("p", *case["args"].values())
         return
     mask = mask_by(build("p", *case["args"].values()), case["input"], tensor(case["input"]))
-    assert mask is None if case["mask"] is None else torch.equal(mask, expected_mask(case))
+    assert mask is None if case["mask"] is None else same(mask, expected_mask(case))
 
 
 def test_the_splicing_pruner_remembers_its_first_statistics_and_its_last_mask():
@@ -167,7 +171,7 @@ def test_the_splicing_pruner_remembers_its_first_statistics_and_its_last_mask():
             meta = {"current_epoch": epoch, "starting_epoch": 0}
             pruner.set_param_mask(weight, name, maskers, meta)
             if epoch in expected:
-                assert torch.equal(maskers[name].mask, expected_mask(expected[epoch]))
+                assert same(maskers[name].mask, expected_mask(expected[epoch]))
 
 
 @pytest.mark.parametrize("case", cases("BaiduRNNPruner"))
@@ -178,7 +182,7 @@ def test_the_baidu_pruner_has_the_thresholds_and_masks_of_the_original(case):
     span = (args["starting_epoch"], args["ending_epoch"], args["frequency"])
     assert pruner.rate.slopes(*span) == pytest.approx((case["start_slope"], case["ramp_slope"]))
     assert pruner.rate.step(args["current_epoch"], *span) == pytest.approx(case["eps"], abs=1e-12)
-    assert torch.equal(mask_by(pruner, name, tensor(name), **args), expected_mask(case))
+    assert same(mask_by(pruner, name, tensor(name), **args), expected_mask(case))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_ranked_pruners_mask_the_columns_that_the_original_called_rows(case):
     if case["mask"] is None:
         assert mask is None
     else:
-        assert torch.equal(mask, expected_mask(case))
+        assert same(mask, expected_mask(case))
 
 
 @pytest.mark.parametrize("case", cases("StructureParameterPruner"))
@@ -206,7 +210,7 @@ def test_the_structure_pruner_masks_as_the_original(case):
     args, name = case["args"], case["input"]
     regimes = {name: [args["threshold"], args["group_type"]]}
     pruner = pruning.StructureParameterPruner("p", None, regimes, args["threshold_criteria"])
-    assert torch.equal(mask_by(pruner, name, tensor(name)), expected_mask(case))
+    assert same(mask_by(pruner, name, tensor(name)), expected_mask(case))
 
 
 class TinyModel(nn.Module):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import DistillerError
 from .hidden_units import RecurrentLayer, recurrent_layers
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Attributes by which a model remembers its own widths, for its initial state.
 _HIDDEN_ATTRIBUTES = ("nhid", "hidden_size")
@@ -33,7 +35,7 @@ def removable_units(layer: RecurrentLayer, parameters: dict[str, Tensor]) -> Ten
 
 
 @torch.no_grad()
-def thin(model: nn.Module, consumers: list[str] | None = None) -> nn.Module:
+def thin(model: ModuleT, consumers: list[str] | None = None) -> ModuleT:
     """A copy of ``model`` without the hidden units that nothing reads.
 
     All layers of a recurrent module share one width, so it becomes the largest number of units
