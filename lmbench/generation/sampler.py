@@ -1,0 +1,202 @@
+"""A text as it grows, word by word, over any runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmbench.deploy.runtime import Runtime, State
+from lmbench.errors import LmbenchError
+from lmbench.generation.sampling import Candidates, Sampling, candidates, draw
+
+__all__ = ["EOS", "UNK", "Alternative", "Prompt", "Sampler", "Snapshot", "Word", "read_prompt"]
+
+EOS = "<eos>"
+UNK = "<unk>"
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A word that was likely at a place."""
+
+    id: int
+    text: str
+    before: float
+    """What the model gives it."""
+
+    after: float
+    """How likely it was to be chosen, under the sampling settings."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that was written."""
+
+    id: int
+    text: str
+    surprisal_bits: float
+    """-log2 of what the model gives it, before the sampling settings."""
+
+    probability: float
+    """How likely it was to be chosen, after them; 0 where the user took a word they rule out."""
+
+    alternatives: tuple[Alternative, ...] = ()
+    """The model's likeliest words here, likeliest first, as many as were asked for."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A beginning in ids, and its words that the vocabulary does not have."""
+
+    ids: tuple[int, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A sampler between two words: all that writing the same next word needs."""
+
+    state: State
+    unread: tuple[int, ...]
+    generator: dict[str, Any]
+
+
+def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
+    """Split as a corpus is: words at white space, ``<eos>`` between lines.
+
+    Unknown words become ``<unk>`` and are reported, each once.
+
+    Raises:
+        LmbenchError: an unknown word, and no ``<unk>`` to stand for it.
+    """
+    index = {word: i for i, word in enumerate(vocabulary)}
+    lines = text.strip().splitlines()
+    words = f" {EOS} ".join(lines).split()
+    unknown = tuple(dict.fromkeys(word for word in words if word not in index))
+    if unknown and UNK not in index:
+        raise LmbenchError(
+            f"prompt word '{unknown[0]}' is not in the model's vocabulary, which has no {UNK} to "
+            "stand for it"
+        )
+    return Prompt(tuple(index[word] if word in index else index[UNK] for word in words), unknown)
+
+
+class Sampler:
+    """Writes a text with a runtime.
+
+    Args:
+        runtime: what executes the model.
+        vocabulary: its words in order of id.
+        sampling: how words are chosen; may be replaced between two words.
+        seed: of the generator that is this sampler's own. The same seed, model and runtime give
+            the same text on the same machine.
+        no_unk: never write ``<unk>``.
+
+    Raises:
+        LmbenchError: the vocabulary is not the model's.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        vocabulary: Sequence[str],
+        sampling: Sampling | None = None,
+        *,
+        seed: int = 1111,
+        no_unk: bool = False,
+    ) -> None:
+        if len(vocabulary) != runtime.ntoken:
+            raise LmbenchError(
+                f"the model has {runtime.ntoken:,} words and the vocabulary {len(vocabulary):,}: "
+                "they do not belong together"
+                if vocabulary
+                else "the file holds weights but no vocabulary, so its words cannot be told; "
+                "name the run, or a file that `lmbench export` or `lmbench pack` wrote"
+            )
+        self.runtime = runtime
+        self.vocabulary = vocabulary
+        self.sampling = sampling or Sampling()
+        if no_unk:
+            banned = tuple(i for i, word in enumerate(vocabulary) if word == UNK)
+            self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *banned))
+        self._random = np.random.default_rng(seed)
+        self._state = runtime.initial_state(1)
+        # Words of the text so far that the model has not read; read when the next is asked for.
+        self._unread: tuple[int, ...] = ()
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Take words as given: a prompt, or what the user wrote in between."""
+        self._unread += tuple(ids)
+
+    def next(self, alternatives: int = 0) -> Word:
+        """Write one more word.
+
+        A text without a prompt begins after a word that is drawn evenly from the vocabulary and
+        not part of it, as in the original.
+        """
+        logits = self._predict()
+        among = candidates(logits, self.sampling)
+        place = draw(among, float(self._random.random()))
+        word = self._word(logits, among, among.word(place), alternatives)
+        self._unread = (word.id,)
+        return word
+
+    def take(self, id: int, alternatives: int = 0) -> Word:
+        """Write the word that the user chose in place of drawing one."""
+        if not 0 <= id < len(self.vocabulary):
+            raise LmbenchError(f"no word {id}: ids go from 0 to {len(self.vocabulary) - 1}")
+        logits = self._predict()
+        word = self._word(logits, candidates(logits, self.sampling), id, alternatives)
+        self._unread = (id,)
+        return word
+
+    def words(self, count: int, alternatives: int = 0) -> Iterator[Word]:
+        """Write so many words, each given as soon as it is there."""
+        for _ in range(count):
+            yield self.next(alternatives)
+
+    def snapshot(self) -> Snapshot:
+        """This place of the text, to come back to: some vectors, cheap enough for each word."""
+        return Snapshot(self._state, self._unread, dict(self._random.bit_generator.state))
+
+    def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> None:
+        """Go back to a place. The same words follow, unless `seed` begins a branch."""
+        self._state, self._unread = snapshot.state, snapshot.unread
+        self._random = np.random.default_rng(seed)
+        if seed is None:
+            self._random.bit_generator.state = snapshot.generator
+
+    def _predict(self) -> Tensor:
+        """Read what is unread; logits [V] of the word that comes next."""
+        if not self._unread:
+            self._unread = (int(self._random.integers(len(self.vocabulary))),)
+        for id in self._unread[:-1]:
+            _, self._state = self._step(id)
+        logits, self._state = self._step(self._unread[-1])
+        return logits[0]
+
+    def _step(self, id: int) -> tuple[Tensor, State]:
+        return self.runtime.step(torch.tensor([id], device=self.runtime.device), self._state)
+
+    def _word(self, logits: Tensor, among: Candidates, id: int, alternatives: int) -> Word:
+        after = among.probability(id)
+        if alternatives:
+            before = logits.softmax(0)
+            likeliest = before.topk(min(alternatives, len(before)))
+            shown = tuple(
+                Alternative(int(i), self.vocabulary[int(i)], p, among.probability(i))
+                for i, p in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+            )
+        else:
+            shown = ()
+        if self.sampling.changes_nothing and after > 0:
+            bits = -math.log2(after)
+        else:
+            bits = float(logits.logsumexp(0) - logits[id]) / math.log(2)
+        return Word(id, self.vocabulary[id], bits, after, shown)

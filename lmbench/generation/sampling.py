@@ -1,0 +1,141 @@
+"""From logits to the next word: temperature, top-k, top-p, words that are ruled out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmbench.errors import LmbenchError
+
+__all__ = ["Candidates", "Sampling", "candidates", "draw"]
+
+# A nucleus is nearly always smaller than this; only when it is not are all words sorted.
+_NUCLEUS = 512
+# Below it a temperature leaves nothing but the likeliest word, and dividing by it overflows.
+_GREEDY_BELOW = 1e-6
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next word is chosen. The settings act in the order of the fields.
+
+    Raises:
+        LmbenchError: a value out of its bounds.
+    """
+
+    banned: tuple[int, ...] = ()
+    """Ids that are never chosen."""
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 always takes the likeliest word."""
+
+    top_k: int = 0
+    """Only so many of the likeliest words; 0 takes all."""
+
+    top_p: float = 1.0
+    """Only the smallest set of likeliest words that holds this much of what `top_k` left
+    (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751)."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise LmbenchError(f"--temperature {self.temperature}: use 0 (greedy) or more")
+        if self.top_k < 0:
+            raise LmbenchError(f"--top-k {self.top_k}: use 0 (all words) or more")
+        if not 0 < self.top_p <= 1:
+            raise LmbenchError(f"--top-p {self.top_p}: use more than 0, up to 1 (all words)")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < _GREEDY_BELOW
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Is the word drawn from the model's own distribution?"""
+        return not self.banned and self.temperature == 1 and self.top_k == 0 and self.top_p == 1
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The words that may be chosen, and how likely each is to be; they sum to 1."""
+
+    ids: Tensor | None
+    """int64 [C]; None where they are all words in order."""
+
+    probabilities: Tensor
+    """float32 [C]."""
+
+    def probability(self, word: int) -> float:
+        """How likely a word is to be chosen: 0 for one that the settings rule out."""
+        if self.ids is None:
+            return float(self.probabilities[word])
+        found = self.probabilities[self.ids == word]
+        return float(found[0]) if len(found) else 0.0
+
+    def word(self, place: int) -> int:
+        """The id of the candidate at this place."""
+        return place if self.ids is None else int(self.ids[place])
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> Candidates:
+    """What `sampling` leaves of a distribution.
+
+    Args:
+        logits: float32 [V]; not changed.
+
+    Raises:
+        LmbenchError: logits that are not finite, or every word ruled out.
+    """
+    top = logits.max()
+    if not torch.isfinite(top):
+        raise LmbenchError(
+            "the model's predictions are not finite numbers: its weights are damaged, or its "
+            "training diverged; use another checkpoint"
+        )
+    scaled = logits
+    if sampling.banned:
+        scaled = logits.clone()
+        scaled[list(sampling.banned)] = -torch.inf
+        top = scaled.max()
+        if not torch.isfinite(top):
+            raise LmbenchError("every word of the vocabulary is ruled out: drop --no-unk")
+    if sampling.greedy:
+        best = scaled.argmax().view(1)
+        return Candidates(best, torch.ones(1, device=logits.device))
+    if sampling.temperature != 1:
+        # Largest first, or a small temperature takes the logits beyond float32.
+        scaled = (scaled - top) / sampling.temperature
+    if 0 < sampling.top_k < len(scaled):
+        kept = scaled.topk(sampling.top_k)
+        ids, probabilities = kept.indices, kept.values.softmax(0)
+        if sampling.top_p < 1:
+            ids, probabilities = _nucleus(ids, probabilities, sampling.top_p)
+        return Candidates(ids, probabilities)
+    probabilities = scaled.softmax(0)
+    if sampling.top_p == 1:
+        return Candidates(None, probabilities)
+    likeliest = probabilities.topk(min(_NUCLEUS, len(probabilities)))
+    if likeliest.values.sum(dtype=torch.float64) < sampling.top_p:
+        likeliest = probabilities.sort(descending=True)
+    return Candidates(*_nucleus(likeliest.indices, likeliest.values, sampling.top_p))
+
+
+def _nucleus(ids: Tensor, probabilities: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """The shortest beginning of likeliest-first words that holds `p`, made to sum to 1."""
+    mass = probabilities.cumsum(0, dtype=torch.float64)
+    size = min(int((mass < p).sum()) + 1, len(ids))
+    return ids[:size], probabilities[:size] / mass[size - 1].float()
+
+
+def draw(among: Candidates, uniform: float) -> int:
+    """The place of the candidate on which `uniform`, a number in [0, 1), falls.
+
+    The inverse of the cumulative distribution: one pass and one search, where `multinomial`
+    draws a number for every word.
+    """
+    mass = among.probabilities.cumsum(0, dtype=torch.float64)
+    # Rounding leaves the total a little off 1.
+    target = mass[-1:] * uniform
+    place = int(torch.searchsorted(mass, target, right=True))
+    return min(place, len(mass) - 1)
