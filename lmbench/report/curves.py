@@ -34,7 +34,7 @@ _FIRST_CAPACITY = 64
 _SAME_RATE = 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
     """Named columns of equal length, as read-only arrays."""
 
@@ -81,7 +81,7 @@ class _Growing:
 _NOTHING: Mapping[str, Columns] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
     """All that a run's plots are made from.
 

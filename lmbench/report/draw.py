@@ -8,7 +8,7 @@ in crashes. Signs, moments and the value cursor are put over its picture afterwa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from rich.style import Style
@@ -46,7 +46,7 @@ class Drawing:
     columns: int = 0
     rows: int = 0
     window: tuple[float, float] = (0.0, 1.0)
-    bad: bool = field(default=False)
+    bad: bool = False
 
     def x_at(self, column: int) -> float:
         """The x of a column of the canvas, counted from its left edge."""

@@ -35,7 +35,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 _MARGIN = 0.04
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plot:
     """What to show: the series and moments, and how to look at them.
 
@@ -52,7 +52,7 @@ class Plot:
     window: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """A series thinned to a raster of columns: `columns` (ints) and `y` in the plot's own scale.
 
@@ -66,7 +66,7 @@ class Trace:
     bad: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """All that drawing needs: traces, limits in the plot's scale, and ticks with their labels."""
 

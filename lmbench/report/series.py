@@ -6,7 +6,7 @@ A `Series` still holds every point; `lmbench.report.plots` thins and scales it f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -58,7 +58,7 @@ PLOTS: dict[Kind, PlotKind] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A run as a plot sees it: its label ("2 agp-80"), look, and curves."""
 
@@ -68,7 +68,7 @@ class Source:
     curves: Curves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """One curve. `x` rises; `style` is ``line``, ``points`` (joined, a sign at each) or ``thin``
     (a faint line without a sign); `transform` turns what is smoothed into what is shown."""
@@ -80,7 +80,7 @@ class Series:
     colour: Colour = None
     style: Literal["line", "points", "thin"] = "line"
     smoothed: bool = False
-    transform: Callable[[FloatArray], FloatArray] | None = field(default=None, compare=False)
+    transform: Callable[[FloatArray], FloatArray] | None = None
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Workbench(App[None]):
 
     TITLE = "lmbench"
     CSS_PATH = "workbench.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-narrow"),
         (110, "-wide"),
     ]

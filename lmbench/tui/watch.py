@@ -30,7 +30,7 @@ LIVE: frozenset[str] = frozenset({"running", "paused"})
 _WITNESS_S = 3.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RunView:
     """One run as a snapshot shows it. `record` is None where ``run.json`` cannot be read, and
     then `problem` says why; `key` is the folder's name, by which all widgets refer to it."""
@@ -115,7 +115,7 @@ class RunView:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """A session at one moment. `runs` stand in the tree's order, parents before children."""
 
