@@ -39,6 +39,7 @@ __all__ = [
     "quantize_groups",
     "quantize_rows",
     "unpack_nibbles",
+    "zero_blocks",
 ]
 
 Layout = Literal["dense", "bitmask", "block"]
@@ -371,3 +372,13 @@ def levels_of(encoded: Encoded) -> Array:
     cells[keep] = values
     matrix = cells.transpose(0, 2, 1, 3).reshape(down * height, across * width)
     return np.ascontiguousarray(matrix[: spec.shape[0], : spec.shape[1]])
+
+
+def zero_blocks(matrix: Array, block: tuple[int, int]) -> float:
+    """The share of whole blocks that are all zero; edges that fill no block are left out."""
+    height, width = block
+    rows, columns = (n // b * b for n, b in zip(matrix.shape, block, strict=True))
+    if not rows or not columns:
+        return 0.0
+    cells = matrix[:rows, :columns].reshape(rows // height, height, columns // width, width)
+    return 1 - float(cells.any(axis=(1, 3)).mean())

@@ -157,7 +157,11 @@ class Packed:
     ) -> NDArray[Any]:
         """A part as an array of `dtype`; None in `wanted` is a length the file may choose."""
         what = f"part '{part}' of '{name}'"
-        if not isinstance(entry, dict) or set(entry) != {"shape", "zstd"}:
+        if (
+            not isinstance(entry, dict)
+            or set(entry) != {"shape", "zstd"}
+            or type(entry["zstd"]) is not bool
+        ):
             raise self._damaged(f"{what} is not described in full")
         shape = entry["shape"]
         if (
@@ -168,7 +172,7 @@ class Packed:
         ):
             raise self._damaged(f"{what} has a wrong shape")
         array = self._container.array(f"{name}/{part}")
-        if entry["zstd"] is True:
+        if entry["zstd"]:
             size = math.prod(shape) * dtype.itemsize
             array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
         if array.dtype != dtype or list(array.shape) != shape:

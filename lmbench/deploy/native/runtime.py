@@ -24,6 +24,7 @@ from lmbench.deploy.codecs import (
     encode,
     levels_of,
     unpack_nibbles,
+    zero_blocks,
 )
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.native.build import why_unavailable
@@ -48,6 +49,7 @@ __all__ = [
     "NativeRuntime",
     "SparseInt8Runtime",
     "block_refusal",
+    "int4_refusal",
     "refusal",
     "sparse_refusal",
 ]
@@ -227,7 +229,7 @@ class NativeRuntime(Runtime):
             kernels.quantize(x, wide)
             kernels.product(ih, wide, b_ih, all_inputs)
             h = state[0][layer].numpy()  # [B, H]
-            c = state[1][layer].numpy() if len(state) > 1 else None
+            c = state[1][layer].numpy() if self._kind == "LSTM" else None
             x = np.empty((count, self._nhid), np.float32)
             for t in range(steps):
                 at = slice(t * batch, (t + 1) * batch)
@@ -334,6 +336,17 @@ def refusal(loaded: Loaded) -> str | None:
     return why_unavailable()
 
 
+def int4_refusal(loaded: Loaded) -> str | None:
+    """The same for 4-bit weights: only for a model that is packed so, since rounding costs."""
+    reason = refusal(loaded)
+    if reason:
+        return reason
+    specs = loaded.packed.specs.values() if isinstance(loaded, PackedModel) else ()
+    if any(spec.values == "int4" for spec in specs):
+        return None
+    return "its weights are not in 4 bits; pack it with --weights int4 first"
+
+
 def sparse_refusal(loaded: Loaded) -> str | None:
     """The same for the bitmask kernel, which gains nothing on a dense model."""
     reason = refusal(loaded)
@@ -363,13 +376,3 @@ def _sparsities(loaded: Loaded) -> list[float]:
 
 def _block_sparsities(loaded: Loaded) -> list[float]:
     return [zero_blocks(matrix, shape) for matrix in _matrices(loaded) for shape in BLOCK_SHAPES]
-
-
-def zero_blocks(matrix: Array, block: tuple[int, int]) -> float:
-    """The share of whole blocks that are all zero; edges that fill no block are left out."""
-    height, width = block
-    rows, columns = (n // b * b for n, b in zip(matrix.shape, block, strict=True))
-    if not rows or not columns:
-        return 0.0
-    cells = matrix[:rows, :columns].reshape(rows // height, height, columns // width, width)
-    return 1 - float(cells.any(axis=(1, 3)).mean())

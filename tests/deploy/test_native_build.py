@@ -1,0 +1,94 @@
+"""The compiled extra is built where a compiler is, once, and missed by nobody where none is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
+from lmbench.deploy.native.build import build, compiler
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
+
+
+@needs_compiler
+def test_it_is_compiled_once_and_found_again_without_a_compiler(tmp_path, monkeypatch):
+    first = build(tmp_path)
+    assert first.is_file()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert build(tmp_path) == first
+    assert [p.name for p in tmp_path.iterdir()] == [first.name]
+
+
+def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(NativeUnavailableError, match="no C\\+\\+ compiler"):
+        build(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path, monkeypatch):
+    fake = tmp_path / "g++"
+    fake.write_text("#!/bin/sh\necho 'kernels.cpp:1: error: what is this' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    with pytest.raises(
+        NativeUnavailableError, match=r"failed: kernels\.cpp:1: error: what is this"
+    ):
+        build(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_broken_compiler_is_asked_only_once(tmp_path, monkeypatch):
+    counter = tmp_path / "count"
+    fake = tmp_path / "c++"
+    fake.write_text(f"#!/bin/sh\necho x >> {counter}\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+    for _ in range(3):
+        assert "failed" in str(why_unavailable())
+    assert counter.read_text() == "x\n"
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    with pytest.raises(NativeUnavailableError, match="LMBENCH_NATIVE=0"):
+        library()
+
+
+def test_a_packed_model_runs_where_there_is_no_compiler(tmp_path):
+    code = f"""
+import torch
+from pathlib import Path
+from lmbench.config import PackConfig
+from lmbench.deploy.packed import load_packed, pack
+from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.model.rnn import RNNModel
+
+model = RNNModel("LSTM", 30, 16, 16, 1, 0.0, tie_weights=True).eval()
+path = Path({str(tmp_path / "m.lmpack")!r})
+pack(model, [f"w{{i}}" for i in range(30)], path, PackConfig(weights="int8"))
+loaded = load_packed(path)
+names = [entry.name for entry in supported(loaded)]
+assert not any("native" in name for name in names), names
+print(RUNTIMES["native-int8"].refusal(loaded))
+runtime = build_runtime("naive", loaded)
+logits, _ = runtime.step(torch.tensor([3]), runtime.initial_state())
+assert logits.shape == (1, 30)
+"""
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("CXX", "LMBENCH_NATIVE")},
+        "PATH": "",
+        "LMBENCH_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler" in done.stdout

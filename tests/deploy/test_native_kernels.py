@@ -1,0 +1,212 @@
+"""The compiled kernels against plain NumPy, for every layout, instruction set and awkward size."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmbench.deploy.codecs import quantize_groups, quantize_rows
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.native.kernels import Kernels
+from lmbench.deploy.native.matrices import (
+    ISAS,
+    Isa,
+    Matrix,
+    VectorBuffer,
+    bitmask_matrix,
+    block_matrix,
+    dense_matrix,
+    int4_matrix,
+)
+
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+LAYOUTS = ("dense", "bitmask", "16x4", "8x8", "int4")
+BLOCKS = {"16x4": (16, 4), "8x8": (8, 8)}
+
+
+def isas() -> list[Isa]:
+    """The instruction sets that this machine has."""
+    if why_unavailable():
+        return []
+    return list(ISAS[: Kernels().isa + 1])
+
+
+def built(
+    layout: str, rows: int, columns: int, density: float, seed: int
+) -> tuple[Matrix, np.ndarray]:
+    """A matrix in kernel form, and what it is in fp32."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(rows, columns)).astype(np.float32)
+    if layout in BLOCKS:
+        height, width = BLOCKS[layout]
+        keep = rng.random((-(-rows // height), -(-columns // width))) < density
+        weight *= np.kron(keep, np.ones(BLOCKS[layout]))[:rows, :columns]
+    elif layout == "bitmask":
+        weight *= rng.random(weight.shape) < density
+    if layout == "int4":
+        levels, scales = quantize_groups(weight, 16)
+        wide = np.repeat(scales.astype(np.float32), 16, axis=1)[:, :columns]
+        return int4_matrix(levels, scales, 16), levels * wide
+    levels, scale = quantize_rows(weight)
+    dense = levels * scale[:, None]
+    if layout in BLOCKS:
+        return block_matrix(levels, scale, BLOCKS[layout]), dense
+    return (dense_matrix if layout == "dense" else bitmask_matrix)(levels, scale), dense
+
+
+def product(kernels: Kernels, matrix: Matrix, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    buffer = VectorBuffer(len(x), matrix.cols)
+    kernels.quantize(x, buffer)
+    out = np.full((len(x), matrix.rows), np.nan, np.float32)
+    kernels.product(matrix, buffer, bias, out)
+    return out
+
+
+def quantized(x: np.ndarray) -> np.ndarray:
+    """The vectors as the kernels see them: int8, symmetric, a scale each."""
+    scale = np.abs(x).max(axis=1, keepdims=True) / 127
+    return np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale > 0)) * scale
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(LAYOUTS),
+    st.integers(1, 70),
+    st.integers(1, 150),
+    st.integers(1, 19),
+    st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    st.integers(0, 99),
+    st.booleans(),
+)
+def test_every_instruction_set_gives_the_masked_reference(
+    layout, rows, columns, n, density, seed, with_bias
+):
+    matrix, reference = built(layout, rows, columns, density, seed)
+    rng = np.random.default_rng(seed + 1)
+    x = rng.normal(size=(n, columns)).astype(np.float32)
+    bias = rng.normal(size=rows).astype(np.float32) if with_bias else None
+    wanted = quantized(x).astype(np.float64) @ reference.T + (0 if bias is None else bias)
+    for isa in isas():
+        out = product(Kernels(isa), matrix, x, bias)
+        np.testing.assert_allclose(out, wanted, atol=2e-4, rtol=1e-4, err_msg=isa)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2600, 650), (600, 200), (999, 203)])
+def test_sizes_of_real_models_agree_with_the_reference(layout, shape):
+    matrix, reference = built(layout, *shape, density=0.2, seed=3)
+    x = np.random.default_rng(4).normal(size=(3, shape[1])).astype(np.float32)
+    wanted = quantized(x).astype(np.float64) @ reference.T
+    for isa in isas():
+        out = product(Kernels(isa), matrix, x, None)
+        np.testing.assert_allclose(out, wanted, atol=1e-3, rtol=1e-4, err_msg=isa)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_gives_for_each_vector_what_it_gives_alone(layout):
+    matrix, _ = built(layout, 77, 90, density=0.3, seed=5)
+    x = np.random.default_rng(6).normal(size=(21, 90)).astype(np.float32)
+    for isa in isas():
+        kernels = Kernels(isa)
+        batch = product(kernels, matrix, x, None)
+        alone = np.concatenate([product(kernels, matrix, row[None], None) for row in x])
+        assert np.array_equal(batch, alone), isa
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_threads_share_a_product_without_changing_it(layout):
+    matrix, _ = built(layout, 2000, 300, density=0.3, seed=7)
+    x = np.random.default_rng(8).normal(size=(40, 300)).astype(np.float32)
+    assert np.array_equal(
+        product(Kernels(threads=3), matrix, x, None), product(Kernels(), matrix, x, None)
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_row_is_the_matrixs_row(layout):
+    matrix, reference = built(layout, 45, 70, density=0.4, seed=9)
+    kernels = Kernels()
+    for row in range(45):
+        out = np.full(70, np.nan, np.float32)
+        kernels.row(matrix, row, out)
+        np.testing.assert_allclose(out, reference[row], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
+def test_extreme_values_do_not_overflow(layout):
+    levels = np.full((16, 4096), -127, np.int8)
+    scale = np.ones(16, np.float32)
+    build = {"dense": dense_matrix, "bitmask": bitmask_matrix}
+    matrix = (
+        block_matrix(levels, scale, BLOCKS[layout])
+        if layout in BLOCKS
+        else build[layout](levels, scale)
+    )
+    for sign in (1, -1):
+        x = np.full((1, 4096), sign * 127, np.float32)
+        for isa in isas():
+            assert np.all(product(Kernels(isa), matrix, x, None) == -sign * 127 * 127 * 4096)
+
+
+def test_a_vector_of_zeros_gives_the_bias():
+    matrix, _ = built("bitmask", 20, 30, density=0.3, seed=1)
+    bias = np.arange(20, dtype=np.float32)
+    for isa in isas():
+        assert np.array_equal(
+            product(Kernels(isa), matrix, np.zeros((2, 30), np.float32), bias), [bias, bias]
+        )
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_cells_are_torchs_cells(kind):
+    torch = pytest.importorskip("torch")
+    hidden, n = 37, 3
+    names = ("LSTMCell", "GRUCell", "RNNCell", "RNNCell")
+    extra = {"nonlinearity": "relu"} if kind == 3 else {}
+    reference = getattr(torch.nn, names[kind])(5, hidden, **extra)
+    x, h, c = torch.randn(n, 5), torch.randn(n, hidden), torch.randn(n, hidden)
+    with torch.no_grad():
+        gi = (x @ reference.weight_ih.T + reference.bias_ih).numpy() * 3
+        gh = (h @ reference.weight_hh.T + reference.bias_hh).numpy() * 3
+        reference.weight_ih.mul_(3), reference.bias_ih.mul_(3)
+        reference.weight_hh.mul_(3), reference.bias_hh.mul_(3)
+        wanted = reference(x, (h, c)) if kind == 0 else (reference(x, h),)
+    for isa in isas():
+        own_h, own_c = h.numpy().copy(), c.numpy().copy()
+        Kernels(isa).cells(kind, gi, gh, own_h, own_c if kind == 0 else None)
+        for own, want in zip((own_h, own_c), wanted, strict=False):
+            np.testing.assert_allclose(own, want.numpy(), atol=2e-6, err_msg=isa)
+
+
+def test_gates_saturate_without_overflow():
+    gi = np.array([[1e30, -1e30, 500.0, -500.0]], np.float32)
+    for isa in isas():
+        h, c = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+        Kernels(isa).cells(0, gi, np.zeros((1, 4), np.float32), h, c)
+        np.testing.assert_allclose(c, 1.0, atol=1e-6)
+        np.testing.assert_allclose(h, 0.0, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 5), st.floats(0.1, 30), st.integers(0, 9))
+def test_likelihoods_are_those_of_log_softmax(words, n, spread, seed):
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(n, words)) * spread).astype(np.float32)
+    targets = rng.integers(0, words, n)
+    wide = logits.astype(np.float64)
+    largest = wide.max(axis=1, keepdims=True)
+    normal = np.log(np.exp(wide - largest).sum(axis=1)) + largest[:, 0]
+    wanted = (normal - wide[np.arange(n), targets]).sum()
+    for isa in isas():
+        assert Kernels(isa, threads=2).likelihoods(logits, targets) == pytest.approx(
+            wanted, rel=2e-6, abs=1e-5
+        )
+
+
+def test_an_instruction_set_that_is_not_there_is_refused():
+    missing = [isa for isa in ISAS if isa not in isas()]
+    for isa in missing:
+        with pytest.raises(ValueError, match=f"no {isa}"):
+            Kernels(isa)
+    assert isas()[0] == "scalar"

@@ -1,0 +1,228 @@
+"""Native and block-sparse runtimes: near the fp32 model, one arithmetic in all ways of use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lmbench.config import PackConfig
+from lmbench.deploy.bsr import BsrRuntime
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.naive import NaiveRuntime
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.native.kernels import Kernels
+from lmbench.deploy.native.runtime import (
+    BlockInt8Runtime,
+    Int4Runtime,
+    Int8Runtime,
+    NativeRuntime,
+    SparseInt8Runtime,
+)
+from lmbench.deploy.packed import load_packed, pack
+from lmbench.deploy.runtimes import RUNTIMES, build_runtime
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel
+
+needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+WORDS = [f"w{i}" for i in range(203)]
+KINDS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
+NATIVE = (Int8Runtime, SparseInt8Runtime, BlockInt8Runtime, Int4Runtime)
+
+
+def model(
+    kind: str = "LSTM", *, tied: bool = True, block: tuple[int, int] | None = None
+) -> RNNModel:
+    """A small model; with `block`, four fifths of such blocks of its matrices are zero."""
+    torch.manual_seed(1)
+    width = 36
+    built = RNNModel(kind, len(WORDS), width if tied else 20, width, 2, 0.2, tie_weights=tied)
+    generator = np.random.default_rng(2)
+    with torch.no_grad():
+        built.decoder.bias.normal_(std=0.1)
+        for p in built.parameters():
+            p.mul_(2.0)
+            if block and p.dim() == 2:
+                rows, columns = p.shape
+                keep = generator.random((-(-rows // block[0]), -(-columns // block[1]))) < 0.2
+                mask = np.kron(keep, np.ones(block))[:rows, :columns]
+                p.mul_(torch.from_numpy(mask).float())
+    return built.eval().requires_grad_(False)
+
+
+def loaded(built: RNNModel) -> Loaded:
+    shape = {
+        "model": built.rnn_type,
+        "emsize": built.ninp,
+        "nhid": built.nhid,
+        "nlayers": built.nlayers,
+        "dropout": 0.2,
+        "tied": built.tied,
+        "ntoken": built.ntoken,
+    }
+    return Loaded(built, WORDS, shape, "test/001-train", Path("test"))
+
+
+def text(rows: int = 40, batch: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, len(WORDS), (rows, batch), generator=generator)
+
+
+def stepped(runtime, ids: Tensor) -> Tensor:
+    """Logits [T, B, V] word by word."""
+    state, out = runtime.initial_state(ids.shape[1]), []
+    for row in ids:
+        logits, state = runtime.step(row, state)
+        out.append(logits.clone())
+    return torch.stack(out)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("runtime", NATIVE)
+def test_native_runtimes_score_near_fp32(runtime, kind, tied):
+    source = loaded(model(kind, tied=tied, block=(16, 4)))
+    wanted = NaiveRuntime(source).evaluate(text(), 7)
+    score = runtime(source).evaluate(text(), 7)
+    assert score.tokens == wanted.tokens
+    assert score.ppl == pytest.approx(wanted.ppl, rel=0.05 if runtime is Int4Runtime else 0.01)
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", NATIVE)
+def test_stepping_alone_in_a_batch_and_scoring_are_one_arithmetic(runtime, kind):
+    built = runtime(loaded(model(kind, block=(8, 8))))
+    ids = text(12, 5)
+    batch = stepped(built, ids)
+    alone = torch.cat([stepped(built, ids[:, i : i + 1]) for i in range(5)], dim=1)
+    torch.testing.assert_close(batch, alone, rtol=0, atol=2e-6)
+    nll = torch.nn.functional.cross_entropy(
+        alone[:-1].flatten(0, 1).double(), ids[1:].reshape(-1), reduction="sum"
+    )
+    for bptt in (1, 4, 100):
+        assert built.evaluate(ids, bptt).nll == pytest.approx(nll.item(), rel=1e-6)
+
+
+@needs_kernels
+def test_every_instruction_set_scores_the_same():
+    source = loaded(model(block=(16, 4)))
+    best = Kernels().isa
+    scores = [
+        SparseInt8Runtime(source, Kernels(isa)).evaluate(text(), 35).nll
+        for isa in ("scalar", "avx2", "avx512")[: best + 1]
+    ]
+    assert scores == pytest.approx([scores[0]] * len(scores), rel=1e-6)
+
+
+@needs_kernels
+def test_threads_do_not_change_a_score():
+    source = loaded(model())
+    one = Int8Runtime(source, Kernels()).evaluate(text(60, 9), 20).nll
+    assert Int8Runtime(source, Kernels(threads=2)).evaluate(text(60, 9), 20).nll == one
+
+
+@needs_kernels
+@pytest.mark.parametrize("runtime", NATIVE)
+def test_a_state_is_a_snapshot_and_can_be_gone_back_to(runtime):
+    built = runtime(loaded(model(block=(16, 4))))
+    ids = torch.tensor([5])
+    _, early = built.step(ids, built.initial_state())
+    first = built.step(ids, early)[0].clone()
+    built.step(torch.tensor([9]), early)
+    assert torch.equal(built.step(ids, early)[0], first)
+
+
+@needs_kernels
+@pytest.mark.parametrize("values,runtime", [("int8", Int8Runtime), ("int4", Int4Runtime)])
+def test_a_packed_file_runs_on_its_stored_integers(tmp_path, values, runtime):
+    built = model()
+    pack(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights=values, sparse="never"))
+    packed = load_packed(tmp_path / "m.lmpack")
+    native = runtime(packed)
+    # The same integers are found from the fp32 model, whose rounding they are.
+    assert torch.equal(stepped(native, text()), stepped(runtime(loaded(built)), text()))
+    assert "model" not in vars(packed)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "block,runtime", [((1, 1), SparseInt8Runtime), ((16, 4), BlockInt8Runtime)]
+)
+def test_a_sparse_packed_file_scores_within_its_rounding_of_the_pruned_parent(
+    tmp_path, block, runtime
+):
+    parent = model(block=block)
+    pack(parent, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8", zstd=True))
+    packed = load_packed(tmp_path / "m.lmpack")
+    wanted = NaiveRuntime(loaded(parent)).evaluate(text(), 35).ppl
+    assert runtime(packed).evaluate(text(), 35).ppl == pytest.approx(wanted, rel=3e-3)
+
+
+@needs_kernels
+def test_sparse_and_block_layouts_take_less_memory_than_dense():
+    torch.manual_seed(0)
+    source = loaded(model(block=(16, 4)))
+    dense = Int8Runtime(source).bytes
+    assert BlockInt8Runtime(source).bytes < SparseInt8Runtime(source).bytes < dense
+
+
+@needs_kernels
+def test_a_word_that_is_none_never_reaches_the_kernels():
+    built = Int8Runtime(loaded(model()))
+    for bad in (-1, len(WORDS)):
+        with pytest.raises(IndexError, match="word ids"):
+            built.step(torch.tensor([bad]), built.initial_state())
+        with pytest.raises(IndexError, match="word ids"):
+            built.evaluate(torch.tensor([[0, 1], [2, bad]]), 35)
+
+
+@needs_kernels
+def test_progress_is_told_while_scoring():
+    told = []
+    Int8Runtime(loaded(model())).evaluate(text(21, 2), 8, lambda *at: told.append(at))
+    assert told == [(8, 20), (16, 20), (20, 20)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_bsr_runtime_is_the_fp32_model(kind, tied):
+    source = loaded(model(kind, tied=tied, block=(8, 8)))
+    naive, bsr = NaiveRuntime(source), BsrRuntime(source)
+    ids = text(9, 4)
+    torch.testing.assert_close(stepped(bsr, ids), stepped(naive, ids), rtol=1e-4, atol=1e-5)
+    assert bsr.evaluate(ids, 3).nll == pytest.approx(naive.evaluate(ids, 3).nll, rel=1e-6)
+    assert bsr.bytes < naive.bytes
+
+
+def test_runtimes_for_compressed_models_say_why_they_refuse_a_dense_one():
+    source = loaded(model())
+    for name, reason in {
+        "bsr": "8x8",
+        "sparse-int8": "zeros",
+        "block-int8": "blocks",
+        "native-int4": "pack it with --weights int4",
+    }.items():
+        refused = RUNTIMES[name].refusal(source)
+        assert refused
+        assert reason in refused or "not available" in refused
+
+
+@needs_kernels
+def test_the_registry_builds_each_for_the_model_it_is_for(tmp_path):
+    blocks = loaded(model(block=(8, 8)))
+    for name in ("native-int8", "sparse-int8", "block-int8", "bsr"):
+        assert build_runtime(name, blocks).name == name
+    pack(model(), WORDS, tmp_path / "m.lmpack", PackConfig(weights="int4"))
+    assert isinstance(
+        build_runtime("native-int4", load_packed(tmp_path / "m.lmpack")), NativeRuntime
+    )
+
+
+def test_without_the_kernels_each_native_runtime_says_so(monkeypatch):
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    with pytest.raises(LmbenchError, match="LMBENCH_NATIVE=0 is set"):
+        build_runtime("native-int8", loaded(model()))
