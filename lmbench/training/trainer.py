@@ -303,7 +303,7 @@ class Trainer:
         """Validate, anneal, keep the best, write the checkpoint."""
         place, config = self.place, self.config
         if self.scheduler:
-            self.scheduler.mask_all_weights()
+            self.scheduler.mask_all_weights(is_forward=False)
         valid = evaluate(self.model, self.splits.valid, config.bptt)
         place.epoch_seconds += valid.seconds
         place.seconds += valid.seconds
