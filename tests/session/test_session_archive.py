@@ -8,6 +8,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,8 @@ Change = Callable[[zipfile.ZipFile], None]
 
 def add(name: str, data: bytes = b"x", mode: int = stat.S_IFREG | 0o644) -> Change:
     def change(archive: zipfile.ZipFile) -> None:
-        info = zipfile.ZipInfo(name)
+        info = zipfile.ZipInfo()
+        info.filename = name
         info.external_attr = mode << 16
         archive.writestr(info, data)
 
@@ -160,7 +162,7 @@ def add_bomb(declared: int) -> Change:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         mebibyte = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
         data = mebibyte * (10 * 2**10) + deflate.flush(zlib.Z_FINISH)
-        info = zipfile.ZipInfo("runs/001-train/last/model.safetensors")
+        info = zipfile.ZipInfo("runs/001-train/last/trainer.safetensors")
         archive.writestr(info, data)
         info.compress_type = zipfile.ZIP_DEFLATED
         info.file_size = declared
@@ -172,10 +174,11 @@ def add_overlap(archive: zipfile.ZipFile) -> None:
     """A second entry that claims the bytes of the first."""
     first = archive.infolist()[-1]
     for number in range(3):
-        info = zipfile.ZipInfo(f"vocabulary/{number}.txt")
-        info.header_offset = first.header_offset
-        info.file_size = info.compress_size = 10**4
+        info = copy(first)
+        info.filename = f"vocabulary/{number}.txt"
+        info.compress_size = 10**4
         archive.filelist.append(info)
+    archive._didModify = True  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def add_method(archive: zipfile.ZipFile) -> None:
@@ -233,10 +236,8 @@ def test_an_attack_is_refused_with_nothing_written(
     session: Session, tmp_path: Path, change: Change, complaint: str
 ) -> None:
     path = pack(session, tmp_path / "mine.lmbench").path
-    if add_method is change or encrypt is change or complaint == "is a link":
-        rewrite(path, without="samples.jsonl")
-    if "no plain file" in complaint:
-        rewrite(path, without="samples.jsonl")
+    # Its place is for entries that have nothing wrong with them but their nature.
+    rewrite(path, without="samples.jsonl")
     with zipfile.ZipFile(path, "a") as archive:
         change(archive)
     check_refused(path, tmp_path, complaint)

@@ -1,0 +1,115 @@
+"""What may be asked of a run in each of its states, and what is answered."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmbench.config import EvaluateConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.jobs.control import asked
+from lmbench.session import Home, Run
+from lmbench.session.process import process_started
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Home(tmp_path).open_session().new_run(EvaluateConfig(), "evaluate")
+
+
+def make_live(run: Run, status: str = "running") -> None:
+    pid = os.getpid()
+    run.update(status=status, pid=pid, process_started=process_started(pid))
+
+
+@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "stop"])
+def test_a_live_run_is_asked_through_its_control_file(run: Run, action: launch.Action) -> None:
+    make_live(run)
+    launch.request(run, action)
+    assert asked(run) == [action]
+    assert run.read().status == "running"
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "failed", "lost"])
+@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "stop", "kill"])
+def test_a_run_without_a_process_can_be_asked_for_nothing(
+    run: Run, status: str, action: launch.Action
+) -> None:
+    run.update(status=status)
+    with pytest.raises(LmbenchError, match=f"is {status}: "):
+        launch.request(run, action)
+    assert asked(run) == []
+
+
+@pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "kill"])
+def test_a_waiting_run_can_only_be_stopped(run: Run, action: launch.Action) -> None:
+    with pytest.raises(LmbenchError, match="stop takes it out of the queue"):
+        launch.request(run, action)
+    assert run.read().status == "queued"
+
+
+def test_a_paused_run_is_not_paused_again(run: Run) -> None:
+    make_live(run, "paused")
+    with pytest.raises(LmbenchError, match="is paused already"):
+        launch.request(run, "pause")
+
+
+def test_a_process_that_is_not_the_runs_is_never_killed(run: Run) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = process_started(bystander.pid)
+    assert started is not None
+    run.update(status="running", pid=bystander.pid, process_started=started - 100.0)
+    with pytest.raises(LmbenchError, match="is lost: there is no process to kill"):
+        launch.request(run, "kill")
+    run.update(process_started=started, host="another")
+    run.update(pid=bystander.pid, process_started=started - 100.0)
+    with pytest.raises(LmbenchError, match="works on another: kill it there"):
+        launch.request(run, "kill")
+    assert bystander.poll() is None
+    bystander.communicate(b"\n")
+
+
+@pytest.mark.parametrize(
+    "status, complaint",
+    [
+        ("running", "is running"),
+        ("paused", "is paused: lmbench runs continue lets it go on"),
+        ("finished", "is finished: there is nothing to resume"),
+    ],
+)
+def test_a_run_that_needs_no_resuming_is_not_resumed(run: Run, status: str, complaint: str) -> None:
+    if status == "finished":
+        run.update(status=status)
+    else:
+        make_live(run, status)
+    with pytest.raises(LmbenchError, match=complaint):
+        launch.resume(run)
+    assert run.read().status == status
+
+
+def test_why_a_run_is_lost_ends_with_its_last_words(run: Run) -> None:
+    run.log_path.write_text("one\ntwo\n\nthree\nfour\n\n")
+    run.update(status="lost", reason="killed, probably out of memory")
+    assert launch.why_lost(run) == (
+        "killed, probably out of memory; last lines of its log: two | three | four"
+    )
+
+
+def test_a_run_from_before_the_machine_was_started_says_so(run: Run) -> None:
+    run.update(status="running", pid=1, process_started=-1.0, started=1.0)
+    assert run.status() == "lost"
+    assert launch.why_lost(run) == "the machine was restarted"
+
+
+def test_starting_following_and_asking_import_no_torch() -> None:
+    code = (
+        "import sys, lmbench.jobs.launch, lmbench.jobs.worker, lmbench.jobs.supervisor, "
+        "lmbench.session.archive, lmbench.session.manage, lmbench.report.tables, "
+        "lmbench.cli.runs, lmbench.cli.sessions; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

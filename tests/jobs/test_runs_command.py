@@ -1,0 +1,198 @@
+"""``lmbench runs``, as a user in another shell has it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jobs_world import World
+
+from lmbench.cli import run as lmbench
+from lmbench.jobs import launch
+from lmbench.jobs.control import asked
+
+REPORTED = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_per_s", "seconds")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def document(capsys: Capture, *arguments: str) -> Any:
+    """The one JSON document that a command writes, and nothing else."""
+    assert lmbench([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=lambda _: 1 / 0)
+
+
+def complaint(capsys: Capture, *arguments: str) -> str:
+    """The one line with which a command refuses its input, with exit code 2."""
+    assert lmbench(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_another_shell_sees_a_run_pauses_continues_and_stops_it(
+    world: World, capsys: Capture
+) -> None:
+    run = world.run()
+    launch.start(run)
+    world.until_working(run)
+    assert [d["status"] for d in document(capsys, "runs", "list")] == ["running"]
+    document(capsys, "runs", "pause", "1")
+    world.until_status(run, "paused")
+    assert document(capsys, "runs", "show", "@")["status"] == "paused"
+    document(capsys, "runs", "continue", "default/1")
+    world.until_status(run, "running")
+    document(capsys, "runs", "stop", str(run.path))
+    world.until_status(run, "stopped")
+    shown = document(capsys, "runs", "show", "1")
+    assert shown["run"] == str(run.path)
+    assert shown["valid_ppl"] == 12.5
+    assert shown["test_ppl"] is None
+
+
+def test_a_stopped_run_is_resumed_in_the_foreground(world: World, capsys: Capture) -> None:
+    run = world.run(total=30)
+    launch.start(run)
+    world.until_working(run)
+    launch.request(run, "stop")
+    world.until_status(run, "stopped")
+    assert document(capsys, "runs", "resume", "1")["status"] == "finished"
+    assert world.counted(run) == [float(n) for n in range(1, 31)]
+
+
+def test_a_detached_resume_comes_back_at_once(world: World, capsys: Capture) -> None:
+    run = world.run()
+    run.update(status="lost", started=1.0)
+    assert document(capsys, "runs", "resume", "1", "--detach")["status"] in ("queued", "running")
+    world.until_working(run)
+    document(capsys, "runs", "stop", "1", "--now")
+    assert run.read().status == "stopped"
+
+
+def test_a_runs_document_holds_what_every_command_promises(world: World, capsys: Capture) -> None:
+    run = world.run()
+    (listed,) = document(capsys, "runs", "list", "--session", "default")
+    shown = document(capsys, "runs", "show", "1")
+    assert listed == shown
+    assert shown["run"] == str(run.path)
+    assert (shown["kind"], shown["status"]) == ("evaluate", "queued")
+    assert [shown[key] for key in REPORTED] == [None] * len(REPORTED)
+
+
+def test_runs_are_listed_by_session_and_status(world: World, capsys: Capture) -> None:
+    world.run(session="a")
+    world.run(session="b").update(status="finished")
+    world.run(session="b").update(status="failed")
+    refs = [d["ref"] for d in document(capsys, "runs", "list")]
+    assert refs == ["a/001-evaluate", "b/001-evaluate", "b/002-evaluate"]
+    assert len(document(capsys, "runs", "list", "--session", "b")) == 2
+    chosen = document(capsys, "runs", "list", "--status", "queued", "--status", "failed")
+    assert [d["ref"] for d in chosen] == ["a/001-evaluate", "b/002-evaluate"]
+
+
+def test_a_damaged_run_is_listed_as_such_and_hides_no_other(world: World, capsys: Capture) -> None:
+    world.run()
+    (world.run().path / "run.json").write_text("{")
+    assert lmbench(["runs", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "default/001-evaluate" in out
+    assert "damaged" in out
+    assert lmbench(["runs", "list", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [d["id"] for d in json.loads(captured.out)] == [1]
+    assert "run.json: cannot be read as JSON" in captured.err
+
+
+def test_tables_show_numbers_as_people_read_them(world: World, capsys: Capture) -> None:
+    world.run(name="small").update(
+        status="finished",
+        results={
+            "test_ppl": 109.256,
+            "parameters": 13_295_600,
+            "sparsity": 0.8,
+            "seconds": 3723.0,
+            "bytes": 53_182_464,
+            "tokens_per_s": 4410.4,
+        },
+    )
+    lmbench(["runs", "list"])
+    line = capsys.readouterr().out.splitlines()[1].split()
+    assert line == [
+        "default/001-evaluate",
+        "small",
+        "finished",
+        "109.26",
+        "13.3",
+        "M",
+        "80.0%",
+        "50.7",
+        "MiB",
+        "4,410",
+        "1:02:03",
+    ]
+
+
+def test_why_a_run_was_lost_is_shown(world: World, capsys: Capture) -> None:
+    run = world.run()
+    run.update(status="lost", reason="killed, probably out of memory")
+    run.log_path.write_text("epoch 3\n")
+    reason = document(capsys, "runs", "show", "1")["reason"]
+    assert reason == "killed, probably out of memory; last lines of its log: epoch 3"
+
+
+def test_deleting_asks_where_there_is_a_terminal_and_needs_yes_elsewhere(
+    world: World, capsys: Capture
+) -> None:
+    run = world.run()
+    assert "add --yes" in complaint(capsys, "runs", "delete", "1")
+    assert run.path.is_dir()
+    assert document(capsys, "runs", "delete", "1", "--yes") == [
+        {"run": str(run.path), "deleted": True}
+    ]
+    assert not run.path.exists()
+
+
+def test_nothing_is_done_where_one_of_the_runs_is_not_there(world: World, capsys: Capture) -> None:
+    run = world.run()
+    assert "no run 9" in complaint(capsys, "runs", "stop", "1", "9")
+    assert run.read().status == "queued"
+    assert asked(run) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["show", "1"], "no session 'default'"),
+        (["stop"], "name at least one run"),
+        (["list", "--session", "nowhere"], "no session 'nowhere'"),
+        (["list", "--session", "../x"], "session name"),
+        (["log", "1", "--lines", "-1"], "--lines -1"),
+        (["log", "1", "--follow", "--json"], "leave out --json"),
+        (["list", "--status", "asleep"], "asleep"),
+    ],
+)
+def test_bad_input_is_one_line(
+    world: World, capsys: Capture, arguments: list[str], words: str
+) -> None:
+    assert words in complaint(capsys, "runs", *arguments)
+
+
+def test_a_log_is_shown_without_what_a_terminal_would_obey(world: World, capsys: Capture) -> None:
+    run = world.run()
+    run.update(status="finished")
+    run.log_path.write_bytes(b"one\n\x1b]0;evil\x07two\x9b31m\nthree [bold]\n\xff\n")
+    lmbench(["runs", "log", "1"])
+    assert capsys.readouterr().out == "one\n]0;eviltwo�31m\nthree [bold]\n�\n"
+    lmbench(["runs", "log", "1", "--lines", "2"])
+    assert capsys.readouterr().out == "three [bold]\n�\n"
+    assert document(capsys, "runs", "log", "1")["log"].startswith("one\n")
+
+
+def test_a_followed_log_ends_with_its_run(world: World, capsys: Capture) -> None:
+    run = world.run("look")
+    launch.start(run)
+    assert lmbench(["runs", "log", "1", "--follow"]) == 0
+    assert "to stdout\n" in capsys.readouterr().out
+    assert run.read().status == "finished"
