@@ -41,13 +41,13 @@ def list_(
     runs = list(home.all_runs() if session is None else home.session(session).runs())
     if status:
         runs = [run for run in runs if _status_or_none(run) in status]
+    documents = []
+    for run in runs:
+        try:
+            documents.append(run_document(run))
+        except LmbenchError as error:
+            stderr().print(f"lmbench: {plain(error)}", soft_wrap=True, markup=False)
     if json:
-        documents = []
-        for run in runs:
-            try:
-                documents.append(run_document(run))
-            except LmbenchError as error:
-                stderr().print(f"lmbench: {error}", soft_wrap=True, markup=False)
         print_json(documents)
     elif runs:
         console().print(runs_table(runs))

@@ -79,7 +79,7 @@ def run_document(run: Run) -> dict[str, Any]:
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
-    """The runs, a line each; one whose record is damaged says so in its line."""
+    """The runs, a line each; one whose record cannot be read is called damaged."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("run", "name", "status"):
         table.add_column(heading, no_wrap=True)
@@ -94,8 +94,8 @@ def runs_table(runs: Iterable[Run]) -> Table:
 def _run_cells(run: Run) -> list[Text]:
     try:
         record = run.read()
-    except LmbenchError as error:
-        return [Text(run.ref), Text("damaged", _STYLES["damaged"]), Text(plain(error.message))]
+    except LmbenchError:
+        return [Text(run.ref), Text(), Text("damaged", _STYLES["damaged"])]
     status = run.status(record)
     results = record.results
     sparsity = results.get("sparsity")
