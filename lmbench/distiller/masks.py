@@ -35,6 +35,7 @@ class ParameterMasker:
         self.is_regularization_mask = False
         self.unmasked_copy: Tensor | None = None
         self._mask: Tensor | None = None
+        self._factor: Tensor | None = None
         self._gradient_hook: RemovableHandle | None = None
 
     @property
@@ -45,6 +46,7 @@ class ParameterMasker:
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
         self._mask = None if mask is None else mask.detach().to(torch.bool)
+        self._factor = None
 
     def kept(self, param: Tensor) -> Tensor:
         """The mask, or one that keeps everything."""
@@ -57,10 +59,14 @@ class ParameterMasker:
     @torch.no_grad()
     def mask_tensor(self, tensor: Tensor) -> None:
         """Put the pruned entries of ``tensor`` to zero in place."""
-        if self._mask is not None:
-            # A product and not masked_fill: it keeps the bits of the original, whose pruned
-            # negative weights are -0.0.
-            tensor.mul_(self._mask)
+        if self._mask is None:
+            return
+        # Kept in the tensor's dtype: a product with a boolean takes three times as long, twice a
+        # minibatch. A product and not masked_fill, for the bits of the original, whose pruned
+        # negative weights are -0.0.
+        if self._factor is None or self._factor.dtype != tensor.dtype:
+            self._factor = self._mask.to(tensor.dtype)
+        tensor.mul_(self._factor)
 
     @torch.no_grad()
     def apply_mask(self, parameter: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ class ParameterMasker:
                 parameter.copy_(self.unmasked_copy)
             self.mask_tensor(parameter)
             if self.is_regularization_mask:
-                self._mask = None
+                self.mask = None
         return parameter
 
     @torch.no_grad()
@@ -177,4 +183,4 @@ def mask_gradients(model: nn.Module, maskers: MaskDict) -> None:
     for masker, param in masked_parameters(model, maskers):
         trains_dense = masker.use_double_copies or masker.mask_on_forward_only
         if param.grad is not None and masker.mask is not None and not trains_dense:
-            param.grad.mul_(masker.mask)
+            masker.mask_tensor(param.grad)

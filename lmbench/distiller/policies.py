@@ -38,8 +38,9 @@ class PolicyLoss(NamedTuple):
 class PruningStep(NamedTuple):
     """A mask that has just changed.
 
-    ``target`` is None when a threshold and not a level decides. ``minibatch`` is None for a step
-    at the beginning of an epoch.
+    ``parameter`` is the first of its names. ``target`` is the share of what the pruner counts,
+    weights or structures, and None when a threshold decides; ``reached`` is the share of weights.
+    ``minibatch`` is None for a step at the beginning of an epoch.
     """
 
     epoch: int
@@ -209,10 +210,9 @@ class PruningPolicy(ScheduledTrainingPolicy):
                 continue
             reached = 1.0 - int(after.sum()) / after.numel()
             target = self.pruner.target_sparsity(name, meta)
+            epoch, parameter = meta["current_epoch"], masker.param_name
             steps.append(
-                PruningStep(
-                    meta["current_epoch"], minibatch, self.pruner.name, name, target, reached
-                )
+                PruningStep(epoch, minibatch, self.pruner.name, parameter, target, reached)
             )
 
     def on_epoch_begin(
