@@ -33,6 +33,7 @@ Action = Literal["pause", "continue", "checkpoint", "stop", "kill"]
 # How long a dead worker's supervisor is given to write down what it saw.
 _WITNESS_S = 3.0
 _POLL_S = 0.1
+_KILL_S = 5.0
 
 # Supervisors that this process started, kept so that each is reaped when it has ended.
 _started: dict[Run, subprocess.Popen[bytes]] = {}
@@ -195,8 +196,12 @@ def _kill(run: Run, record: RunRecord) -> None:
         pass  # It ended by itself in this very moment.
     except PermissionError:
         raise LmbenchError(f"run {run.ref}: process {record.pid} is another user's") from None
-    while run.alive(record):
-        time.sleep(0.01)
+    deadline = time.monotonic() + _KILL_S
+    while run.alive(record) and time.monotonic() < deadline:
+        time.sleep(_POLL_S / 10)
+    if run.alive(record):
+        # It hangs in the kernel (a dead disk); its supervisor will write the end.
+        return
     with locked(run.path / ".lock"):
         now = run.read()
         if now.status in LIVE and now.pid == record.pid:
