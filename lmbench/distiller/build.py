@@ -134,7 +134,8 @@ def _build(
 def quantizer_class(class_name: str) -> type[Any]:
     """A training-time quantizer by the name of its class."""
     module = importlib.import_module(f"{__package__}.quantization")
-    known = [name for name in getattr(module, "__all__", ()) if name.endswith("Quantizer")]
+    names = getattr(module, "__all__", None) or dir(module)
+    known = [name for name in names if name.endswith("Quantizer")]
     found = getattr(module, class_name, None)
     if class_name not in known or not isinstance(found, type):
         raise DistillerError(f"unknown class '{class_name}' {did_you_mean(class_name, known)}")

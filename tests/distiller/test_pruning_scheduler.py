@@ -331,6 +331,58 @@ def test_group_lasso_keeps_its_last_mask_when_asked_to():
     assert (training.model.get_parameter("rnn.weight_hh_l1")[~mask] == 0).all()
 
 
+class Quantizer:
+    """Stands in for a training-time quantizer: it tells what it was asked to do."""
+
+    def __init__(self, model, optimizer=None, bits_weights=8):
+        self.optimizer, self.bits, self.calls = optimizer, bits_weights, []
+
+    def prepare_model(self):
+        self.calls.append("prepare")
+
+    def quantize_params(self):
+        self.calls.append("quantize")
+
+
+QUANTIZED = """
+quantizers:
+  q: {class: Quantizer, bits_weights: 4}
+policies:
+  - quantizer: {instance_name: q}
+    starting_epoch: 0
+    ending_epoch: 2
+    frequency: 1
+"""
+
+
+def test_a_quantizer_prepares_the_model_and_quantizes_after_each_update(monkeypatch, tmp_path):
+    monkeypatch.setattr(distiller.build, "quantizer_class", lambda name: Quantizer)
+    (tmp_path / "q.yaml").write_text(QUANTIZED)
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scheduler = distiller.file_config(model, optimizer, tmp_path / "q.yaml")
+    ((policy, *_),) = {tuple(policies) for policies in scheduler.policies.values()}
+    assert isinstance(policy, distiller.QuantizationPolicy)
+    quantizer = policy.quantizer
+    assert quantizer.optimizer is optimizer
+    assert quantizer.bits == 4
+    scheduler.on_epoch_begin(0, optimizer)
+    for batch in range(2):
+        scheduler.on_minibatch_begin(0, batch, 2, optimizer)
+        scheduler.on_minibatch_end(0, batch, 2, optimizer)
+    assert quantizer.calls == ["prepare", "quantize", "quantize", "quantize"]
+
+
+def test_a_quantizer_of_a_file_is_built_by_its_class_with_overrides(monkeypatch, tmp_path):
+    monkeypatch.setattr(distiller.build, "quantizer_class", lambda name: Quantizer)
+    (tmp_path / "q.yaml").write_text(QUANTIZED)
+    build = distiller.config_component_from_file_by_class
+    assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "Quantizer").bits == 4
+    assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "Quantizer", bits_weights=3).bits == 3
+    with pytest.raises(distiller.ScheduleError, match=r"q\.yaml: quantizers: none has class Other"):
+        build(nn.Linear(2, 2), tmp_path / "q.yaml", "Other")
+
+
 def test_a_state_with_masks_alone_brings_the_masks():
     training = Training(schedule()).run((6, 0))
     masks = training.scheduler.state_dict()["masks_dict"]
