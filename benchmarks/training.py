@@ -1,0 +1,283 @@
+"""The training step: a plain loop as PyTorch's word-language-model example does it, and ours.
+
+Each side runs in a process of its own, since ours settles how malloc works in the whole process.
+The processes take turns, a few batches each, on the same windows of the same corpus; only one
+computes at a time. What counts is the ratio of the median times: a shared machine's absolute
+times are worth little.
+
+    python benchmarks/training.py --data data/wikitext-2 --nhid 650
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.corpus import open_corpus
+from lmbench.corpus.batches import batchify, windows
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, detach
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.precision import Precision, machine_key
+from lmbench.training.startup import prepare_worker
+from lmbench.training.step import TrainStep
+
+BATCH, BPTT, CLIP, LR, SEED, DROPOUT = 20, 35, 0.25, 20.0, 1111, 0.2
+MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
+
+_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
+
+Step = Callable[[Tensor, Tensor], float | Tensor]
+
+
+def plain_step(model: RNNModel) -> Step:
+    """What the example does: log_softmax and NLLLoss, `.item()` each step, SGD by hand."""
+    criterion = nn.NLLLoss()
+    state = model.init_hidden(BATCH)
+
+    def step(input: Tensor, target: Tensor) -> float:
+        nonlocal state
+        model.zero_grad()
+        state = detach(state)
+        output, state = model(input, state)
+        log_probabilities = torch.log_softmax(output.view(-1, model.ntoken), dim=1)
+        loss = criterion(log_probabilities, target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.add_(parameter.grad, alpha=-LR)
+        return loss.item()
+
+    return step
+
+
+def our_step(model: RNNModel, precision: Precision) -> Step:
+    """What `lmbench train` does with a batch."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    loss = DecoderLoss(precision, into_grad=True)
+    step_of = TrainStep(model, loss, optimizer, clip=CLIP, graph=True)
+    state = model.init_hidden(BATCH)
+
+    def step(input: Tensor, target: Tensor) -> Tensor:
+        nonlocal state
+        done = step_of(input, target, state)
+        state = done.hidden
+        return done.loss
+
+    return step
+
+
+def serve(side: str, args: argparse.Namespace) -> None:
+    """A side's process: for each number n on stdin, do n batches; print their times and losses."""
+    device = torch.device(args.device)
+    precision = _PRECISIONS.get(side)  # None is the plain side
+    if precision:
+        prepare_worker(threads=args.threads, device=args.device, precision=precision)
+    elif args.threads:
+        torch.set_num_threads(args.threads)
+    corpus = open_corpus(args.data, Path.cwd(), may_fetch=False)
+    source = batchify(corpus.splits["train"][: args.tokens], BATCH, device)
+    torch.manual_seed(SEED)
+    model = RNNModel(
+        args.model, len(corpus.vocabulary), args.emsize, args.nhid, 2, DROPOUT, args.tied
+    ).to(device)
+    model.train()
+    step = our_step(model, precision) if precision else plain_step(model)
+    stream = forever(source)
+    for line in sys.stdin:
+        print(json.dumps(run(step, stream, int(line), device)), flush=True)
+
+
+def forever(source: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The windows of full length, over and over."""
+    while True:
+        for input, target in windows(source, BPTT):
+            if len(input) == BPTT:
+                yield input, target
+
+
+def run(
+    step: Step, stream: Iterator[tuple[Tensor, Tensor]], batches: int, device: torch.device
+) -> dict[str, list[float]]:
+    """The milliseconds of each batch and its loss.
+
+    On CUDA the batches are timed together and each is given the mean: asking for the time of one
+    would wait for the device, which is what ours avoids.
+    """
+    losses: list[float | Tensor] = []
+    times: list[float] = []
+    wait(device)
+    began = last = time.perf_counter()
+    for _ in range(batches):
+        losses.append(step(*next(stream)))
+        now = time.perf_counter()
+        times.append((now - last) * 1e3)
+        last = now
+    wait(device)
+    if device.type == "cuda":
+        times = [(time.perf_counter() - began) * 1e3 / batches] * batches
+    return {"ms": times, "loss": [float(loss) for loss in losses]}
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Side:
+    """One side's process, seen from the parent."""
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self.name = name
+        self.ms: list[float] = []
+        self.losses: list[float] = []
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments, "--serve", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def turn(self, batches: int, *, count: bool) -> None:
+        """Let it do some batches; `count` is false for those that warm it up."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{batches}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise LmbenchError(f"the process of '{self.name}' died; its message is above")
+        result = json.loads(line)
+        self.losses += result["loss"]
+        if count:
+            self.ms += result["ms"]
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def summary(self, plain: Side) -> dict[str, Any]:
+        ordered = sorted(self.ms)
+        return {
+            "median_ms": statistics.median(ordered),
+            "best_ms": ordered[0],
+            "p90_ms": ordered[math.ceil(0.9 * len(ordered)) - 1],
+            "batches": len(ordered),
+            "times_faster": statistics.median(plain.ms) / statistics.median(ordered),
+            "largest_loss_difference": max(
+                abs(a - b) for a, b in zip(self.losses, plain.losses, strict=True)
+            ),
+        }
+
+
+def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
+    """All sides in turns; gives the document that is printed."""
+    sides = [Side(name, arguments) for name in ("plain", "fp32", "bf16")]
+    try:
+        for side in sides:
+            side.turn(args.warmup, count=False)
+        began, rounds = time.perf_counter(), 0
+        while rounds < args.rounds and time.perf_counter() - began < args.seconds:
+            for side in sides:
+                side.turn(args.batches, count=True)
+            rounds += 1
+    finally:
+        for side in sides:
+            side.close()
+    return {
+        "benchmark": "training",
+        "machine": machine(args),
+        "model": {
+            "type": args.model,
+            "emsize": args.emsize,
+            "nhid": args.nhid,
+            "nlayers": 2,
+            "tied": args.tied,
+        },
+        "tokens_a_batch": BATCH * BPTT,
+        "sides": {side.name: side.summary(sides[0]) for side in sides},
+    }
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "device": machine_key(torch.device(args.device)),
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+    }
+
+
+def show(document: dict[str, Any]) -> None:
+    model, tied = document["model"], "tied" if document["model"]["tied"] else "untied"
+    print(f"{document['machine']['device']}")
+    print(f"{model['type']} 2x{model['nhid']} {tied}, {document['tokens_a_batch']} tokens a batch")
+    print(f"{'':8}{'median ms':>11}{'best ms':>9}{'p90 ms':>9}{'times faster':>14}{'loss off':>11}")
+    for name, side in document["sides"].items():
+        print(
+            f"{name:8}{side['median_ms']:11.1f}{side['best_ms']:9.1f}{side['p90_ms']:9.1f}"
+            f"{side['times_faster']:14.2f}{side['largest_loss_difference']:11.1e}"
+        )
+    if not torch.cuda.is_available():
+        print("no CUDA device here; with one, add --device cuda")
+
+
+def main() -> int:
+    args = parse()
+    arguments = sys.argv[1:]
+    if args.serve:
+        serve(args.serve, args)
+        return 0
+    try:
+        document = compare(args, arguments)
+    except LmbenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(document, indent=2))
+    else:
+        show(document)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="the training step: a plain loop against ours")
+    parser.add_argument("--data", help="corpus: a name or a folder (default: as `lmbench train`)")
+    parser.add_argument("--model", choices=MODELS, default="LSTM", help="type of recurrent net")
+    parser.add_argument("--nhid", type=int, default=200, help="hidden units (default 200)")
+    parser.add_argument("--emsize", type=int, help="width of the embedding (default: nhid)")
+    parser.add_argument("--untied", dest="tied", action="store_false", help="two matrices")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as torch has it)")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, help="cpu or cuda (default: cuda if there)")
+    parser.add_argument("--rounds", type=int, default=30, help="turns of each side at most")
+    parser.add_argument("--batches", type=int, default=3, help="batches a turn")
+    parser.add_argument("--warmup", type=int, default=3, help="batches before the first turn")
+    parser.add_argument("--seconds", type=float, default=240.0, help="start no round after this")
+    parser.add_argument("--tokens", type=int, default=500_000, help="tokens of train to go over")
+    parser.add_argument("--quick", action="store_true", help="under 50 s on two cores")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--serve", choices=("plain", "fp32", "bf16"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.emsize = args.emsize or args.nhid
+    if args.quick:
+        args.rounds, args.seconds = min(args.rounds, 8), min(args.seconds, 15.0)
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

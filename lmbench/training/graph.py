@@ -1,0 +1,102 @@
+"""Forward and backward as one CUDA graph.
+
+At width 200 a window is several hundred kernels of a few microseconds each, and launching them
+takes longer than running them. A graph launches them all at once. It holds addresses, not tensors:
+it works on inputs of one shape, in memory of its own, and is captured anew when a parameter has
+moved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.training import step
+from lmbench.training.loss import DecoderLoss
+
+__all__ = ["GraphedGradients"]
+
+# Runs before the capture: cuDNN, cuBLAS and the allocator settle in the first ones.
+_WARM_UP = 3
+
+
+class GraphedGradients:
+    """`compute_gradients` for a model on CUDA, replayed from a graph where the shape allows.
+
+    Clipping and the update stay outside, since the learning rate changes and masks come between.
+    The gradients lie in memory of the graph: after a replay the parameters' ``.grad`` are put
+    back to it, whatever ``zero_grad`` or another window did meanwhile.
+    """
+
+    def __init__(self, model: RNNModel, loss: DecoderLoss) -> None:
+        self._model, self._loss = model, loss
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        # A loss of its own: windows that run outside the graph must not resize its buffers.
+        self._captured_loss = DecoderLoss(loss.precision, into_grad=True)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._addresses: list[int] = []
+        self._gradients: list[Tensor | None] = []
+        self._input = self._target = self._value = torch.empty(0)
+        self._before: tuple[Tensor, ...] = ()
+        self._after: tuple[Tensor, ...] = ()
+
+    def __call__(self, input: Tensor, target: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """ids [T, B], ids [T * B], the state; gives the loss and the next state, gradients left."""
+        if self._graph is not None and input.shape != self._input.shape:
+            return self._eagerly(self._loss, input, target, hidden)
+        if self._graph is None or self._addresses != self._current_addresses():
+            self._capture(input, target, hidden)
+        assert self._graph is not None
+        self._input.copy_(input)
+        self._target.copy_(target)
+        for kept, given in zip(self._before, _as_tuple(hidden), strict=True):
+            kept.copy_(given)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        return self._value.clone(), _like(hidden, tuple(state.clone() for state in self._after))
+
+    def _eagerly(
+        self, loss: DecoderLoss, input: Tensor, target: Tensor, hidden: Hidden
+    ) -> tuple[Tensor, Hidden]:
+        for parameter in self._parameters:
+            parameter.grad = None
+        return step.compute_gradients(self._model, loss, input, target, hidden)
+
+    def _current_addresses(self) -> list[int]:
+        return [parameter.data_ptr() for parameter in self._parameters]
+
+    def _capture(self, input: Tensor, target: Tensor, hidden: Hidden) -> None:
+        self._graph = None
+        self._input, self._target = input.clone(), target.clone()
+        self._before = tuple(state.clone() for state in _as_tuple(hidden))
+        state = _like(hidden, self._before)
+        arguments = (self._captured_loss, self._input, self._target, state)
+        # Warming up draws dropout; the run's random stream must not notice.
+        generator_state = torch.cuda.get_rng_state(input.device)
+        aside = torch.cuda.Stream(input.device)
+        aside.wait_stream(torch.cuda.current_stream(input.device))
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                self._eagerly(*arguments)
+        torch.cuda.current_stream(input.device).wait_stream(aside)
+        torch.cuda.set_rng_state(generator_state, input.device)
+        for parameter in self._parameters:
+            parameter.grad = None
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._value, after = step.compute_gradients(self._model, *arguments)
+        self._after = _as_tuple(after)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+        self._addresses = self._current_addresses()
+        self._graph = graph
+
+
+def _as_tuple(hidden: Hidden) -> tuple[Tensor, ...]:
+    return (hidden,) if isinstance(hidden, Tensor) else hidden
+
+
+def _like(hidden: Hidden, states: tuple[Tensor, ...]) -> Hidden:
+    """`states` in the form that `hidden` has."""
+    return states[0] if isinstance(hidden, Tensor) else (states[0], states[1])

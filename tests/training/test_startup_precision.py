@@ -1,0 +1,96 @@
+"""The worker's settings, and the choice of arithmetic that is made once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmbench.training import precision as precision_module
+from lmbench.training.precision import choose_precision, machine_key, measure_speedup
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("speedup, expected", [(4.0, "bf16"), (1.1, "fp32"), (0.2, "fp32")])
+def test_auto_takes_bf16_only_where_it_is_faster_and_measures_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speedup: float, expected: str
+) -> None:
+    measured: list[torch.device] = []
+
+    def measure(device: torch.device) -> float:
+        measured.append(device)
+        return speedup
+
+    monkeypatch.setattr(precision_module, "measure_speedup", measure)
+    cache = tmp_path / "deep" / "precision.json"
+    assert choose_precision("auto", CPU, cache=cache) == expected
+    assert choose_precision("auto", "cpu", cache=cache) == expected
+    assert measured == [CPU]
+    assert json.loads(cache.read_text())["speedups"] == {machine_key(CPU): speedup}
+
+
+def test_what_is_asked_for_is_taken_without_measuring(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(precision_module, "measure_speedup", lambda device: pytest.fail("measured"))
+    assert choose_precision("bf16", CPU, cache=tmp_path / "p.json") == "bf16"
+    assert choose_precision("fp32", CPU, cache=tmp_path / "p.json") == "fp32"
+    assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 1, "speedups": 3}', '{"version": 9}'])
+def test_a_damaged_memory_is_measured_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    cache = tmp_path / "precision.json"
+    cache.write_text(content)
+    monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
+    assert choose_precision("auto", CPU, cache=cache) == "bf16"
+    assert json.loads(cache.read_text())["speedups"] == {machine_key(CPU): 2.0}
+
+
+def test_a_cache_that_cannot_be_written_costs_only_another_measurement(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
+    assert choose_precision("auto", CPU, cache=tmp_path / "file" / "precision.json") == "bf16"
+
+
+def test_the_measurement_is_a_positive_ratio() -> None:
+    assert 0.0 < measure_speedup(CPU) < 1000.0
+
+
+def test_a_prepared_worker_has_its_threads_and_full_fp32() -> None:
+    code = (
+        "import torch\n"
+        "from lmbench.training.startup import prepare_worker\n"
+        "prepare_worker(threads=1)\n"
+        "print(torch.get_num_threads(), torch.get_float32_matmul_precision())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "highest"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_prepared_worker_does_not_map_its_memory_anew() -> None:
+    code = (
+        "import resource, torch\n"
+        "from lmbench.training.startup import keep_memory\n"
+        "told = keep_memory()\n"
+        "torch.ones(25_000_000)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.ones(25_000_000)\n"
+        "print(int(told), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told, faults = map(int, done.stdout.split())
+    if not told:
+        pytest.skip("this C library has no mallopt")
+    # Mapped anew each time, 100 MB are at least 50 faults each, even in pages of 2 MB.
+    assert faults < 50
