@@ -33,6 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 _SPARKS = "▁▂▃▄▅▆▇█"
 # Left and right of the data, and above and below, in shares of the range.
 _MARGIN = 0.04
+# A value beyond this is as good as infinite, and arithmetic on limits would overflow.
+_HUGE = 1e100
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,7 @@ def stage(plot: Plot, columns: int, rows: int, raster: int = 1) -> Scene:
 
 def _trace(series: Series, plot: Plot, window: tuple[float, float], columns: int) -> Trace:
     x, y = series.x, series.y
-    good = np.isfinite(y)
+    good = np.abs(y) < _HUGE
     bad = np.empty(0)
     if not good.all():
         bad, x, y = x[~good], x[good], y[good]
@@ -181,12 +183,12 @@ def _trace(series: Series, plot: Plot, window: tuple[float, float], columns: int
     at, shown = thin(x, y, window, columns)
     if series.transform is not None:
         shown = series.transform(shown)
+    fine = np.abs(shown) < _HUGE
     if plot.log:
-        positive = shown > 0
-        with np.errstate(divide="ignore"):
-            at, shown = at[positive], np.log10(shown[positive])
-    fine = np.isfinite(shown)
-    return Trace(series, at[fine], shown[fine], _columns_of(bad, window, columns))
+        fine &= shown > 1 / _HUGE
+    where = np.union1d(_columns_of(bad, window, columns), at[~fine])
+    shown = np.log10(shown[fine]) if plot.log else shown[fine]
+    return Trace(series, at[fine], shown, where)
 
 
 def _columns_of(x: FloatArray, window: tuple[float, float], columns: int) -> npt.NDArray[np.int64]:
@@ -229,7 +231,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
             step *= scale
             first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
             if 1 <= last - first + 1 <= most:
-                return [round(i * step, 12) for i in range(first, last + 1)]
+                return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
     return [low]
 
 

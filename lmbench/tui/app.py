@@ -189,6 +189,13 @@ class Workbench(App[None]):
         if fresh:
             self.say(max(fresh)[1])
 
+    async def _dispatch_message(self, message: Message) -> None:
+        """Keys arrive here: an action that fails is a dialog, as in a panel."""
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            self.complain(error, f"after {type(message).__name__.lower()}")
+
     # -- selection and marks -------------------------------------------------------------------
 
     def select(self, key: str) -> None:

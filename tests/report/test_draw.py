@@ -1,0 +1,117 @@
+"""Plots on the terminal and in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmbench.errors import LmbenchError
+from lmbench.report.draw import draw
+from lmbench.report.export import as_csv, as_svg, as_text, export
+from lmbench.report.plots import Plot
+from lmbench.report.series import Moment, Series, perplexity_of
+
+
+def plot(*ys, log=False, **given_):
+    series = tuple(
+        Series(f"{n} run", np.arange(len(y), dtype=float), np.array(y, float), "●◆▲"[n % 3])
+        for n, y in enumerate(ys)
+    )
+    return Plot(series, log=log, **given_)
+
+
+def text_of(drawing):
+    return [line.plain for line in drawing.lines]
+
+
+values = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(values, max_size=3), st.integers(0, 90), st.integers(0, 30), st.booleans())
+def test_whatever_the_data_and_the_size_the_drawing_fills_exactly_its_space(ys, width, height, log):
+    drawing = draw(plot(*ys, log=log), width, height)
+    assert len(drawing.lines) == height
+    assert {line.cell_len for line in drawing.lines} <= {width}
+
+
+def test_a_straight_line_goes_from_corner_to_corner():
+    lines = text_of(draw(plot(range(100)), 40, 12))
+    canvas = [line[line.index(next(c for c in line if c in "┤│└")) + 1 :] for line in lines[:-1]]
+    assert canvas[-2].strip()[0] != ""
+    assert canvas[0].rstrip().endswith("●")
+    assert canvas[0][:10].strip() == ""
+
+
+def test_series_are_told_apart_by_their_markers_without_colour():
+    text = "\n".join(text_of(draw(plot([1, 2, 3], [3, 2, 1]), 60, 14)))
+    assert "●" in text
+    assert "◆" in text
+
+
+def test_a_value_that_is_not_finite_is_marked_at_the_foot():
+    drawing = draw(plot([1, math.nan, 2]), 40, 10)
+    assert drawing.bad
+    assert "✗" in text_of(drawing)[7]
+
+
+def test_a_single_pruning_step_is_a_sign_and_many_are_a_stretch():
+    few = plot(range(10), moments=(Moment(5, "▼", "prune", None),))
+    assert text_of(draw(few, 50, 12))[0].count("▼") == 1
+    many = plot(range(100), moments=tuple(Moment(i, "▼", "prune", None) for i in range(5, 95)))
+    top = text_of(draw(many, 50, 12))[0]
+    assert top.count("▼") == 2
+    assert "╌╌╌" in top
+
+
+def test_the_cursor_is_a_line_through_the_column_of_its_x():
+    drawing = draw(plot([5.0, 5.0, 5.0]), 41, 12, cursor=1.0)
+    column = drawing.left + drawing.column_of(1.0)
+    marked = [line for line in text_of(drawing)[: drawing.rows] if line[column] == "│"]
+    assert len(marked) >= drawing.rows - 1
+    assert drawing.x_at(drawing.column_of(1.0)) == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_exported_csv_holds_every_point_and_what_was_smoothed():
+    curve = Series("a", np.arange(3.0), np.array([0.0, math.inf, math.log(8.0)]), smoothed=True,
+                   transform=perplexity_of)  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(as_csv(Plot((curve,), smoothing=0.5)))))
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    assert float(rows[2]["value"]) == pytest.approx(8.0)
+    assert rows[1]["value"] == "inf"
+    assert rows[1]["smoothed"] == ""
+    assert float(rows[2]["smoothed"]) == pytest.approx(4.0)
+
+
+def test_an_exported_svg_is_well_formed_and_names_its_series():
+    curve = Series("<a & b>", np.arange(50.0), np.arange(50.0) + 1)
+    root = ElementTree.fromstring(as_svg(Plot((curve,), log=True), "Perplexity <1>"))
+    words = "".join(root.itertext())
+    assert "<a & b>" in words
+    assert "Perplexity <1>" in words
+    assert root.findall(".//{*}polyline")
+
+
+def test_an_exported_text_has_no_colours_and_a_legend():
+    text = as_text(plot([1, 2, 3]), "Loss")
+    assert "\x1b" not in text
+    assert text.startswith("Loss\n")
+    assert "● 0 run" in text
+
+
+def test_an_ending_that_is_no_format_is_refused_by_name(tmp_path):
+    with pytest.raises(LmbenchError, match=r"plot\.png: plots are written as \.svg, \.txt or"):
+        export(plot([1]), tmp_path / "plot.png")
+
+
+def test_a_plot_is_written_to_the_file_that_is_named(tmp_path):
+    for suffix in ("svg", "txt", "csv"):
+        export(plot([1, 2]), tmp_path / f"p.{suffix}")
+        assert (tmp_path / f"p.{suffix}").stat().st_size > 20

@@ -1,0 +1,402 @@
+"""The main screen by keys alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from lmbench.jobs.control import asked
+from lmbench.session import events as ev
+from lmbench.tui.app import Workbench
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.widgets.dialog import Ask, AskText
+from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.plots import PlotPanel
+from lmbench.tui.widgets.run_tree import RunTree
+from lmbench.tui.widgets.runs import FilterInput
+
+NARROW, WIDE = (80, 24), (120, 30)
+
+
+@asynccontextmanager
+async def opened(world: Any, size: tuple[int, int] = NARROW) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        yield pilot
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    """Look at the folders and let every message come through."""
+    bench = bench_of(pilot)
+    await pilot.pause()
+    await bench.look()
+    for _ in range(3):
+        await pilot.pause()
+
+
+def bench_of(pilot: Pilot[None]) -> Workbench:
+    assert isinstance(pilot.app, Workbench)
+    return pilot.app
+
+
+def tree(pilot: Pilot[None]) -> RunTree:
+    return pilot.app.screen.query_one(RunTree)
+
+
+def plots(pilot: Pilot[None]) -> PlotPanel:
+    return pilot.app.screen.query_one(PlotPanel)
+
+
+def shown(pilot: Pilot[None]) -> list[int]:
+    return [view.id for view in tree(pilot).shown]
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+
+
+async def test_the_tree_shows_children_under_their_parents_and_selects_the_live_run(full):
+    async with opened(full) as pilot:
+        assert shown(pilot) == [1, 2, 4, 3]
+        assert [view.depth for view in tree(pilot).shown] == [0, 1, 2, 1]
+        assert bench_of(pilot).selected == "002-prune"
+        assert pilot.app.focused is tree(pilot)
+
+
+async def test_up_and_down_and_their_letters_move_the_selection(full):
+    async with opened(full) as pilot:
+        await press(pilot, "j")
+        assert bench_of(pilot).selected == "004-quantize"
+        await press(pilot, "down", "down", "down")
+        assert bench_of(pilot).selected == "003-quantize"
+        await press(pilot, "k", "up", "up", "up", "up")
+        assert bench_of(pilot).selected == "001-train"
+        await press(pilot, "G")
+        assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_slash_filters_as_one_types_and_escape_takes_the_filter_away(full):
+    async with opened(full) as pilot:
+        await press(pilot, "slash", *"int8")
+        assert shown(pilot) == [4, 3]
+        assert bench_of(pilot).selected in ("003-quantize", "004-quantize")
+        await press(pilot, "enter")
+        assert pilot.app.focused is tree(pilot)
+        await press(pilot, "slash", "escape")
+        assert shown(pilot) == [1, 2, 4, 3]
+        assert not pilot.app.screen.query_one(FilterInput).value
+
+
+async def test_t_sorts_by_one_figure_after_another(full):
+    async with opened(full) as pilot:
+        await press(pilot, "t")
+        assert shown(pilot)[:2] == [1, 3]
+        await press(pilot, "t")
+        assert shown(pilot)[0] == 2
+        await press(pilot, "t", "t")
+        assert shown(pilot) == [4, 3, 2, 1]
+        await press(pilot, "t")
+        assert shown(pilot) == [1, 2, 4, 3]
+
+
+async def test_space_marks_runs_and_u_unmarks_them_all(full):
+    async with opened(full) as pilot:
+        await press(pilot, "space", "up", "space")
+        assert bench_of(pilot).marked == ("002-prune", "001-train")
+        assert [run.id for run in plots(pilot).runs] == [1, 2]
+        await press(pilot, "space")
+        assert bench_of(pilot).marked == ("002-prune",)
+        await press(pilot, "u")
+        assert bench_of(pilot).marked == ()
+
+
+async def test_p_asks_the_live_run_to_pause_and_a_paused_one_to_continue(full):
+    run = full.session.run(2)
+    async with opened(full) as pilot:
+        await press(pilot, "p")
+        assert asked(run) == ["pause"]
+        run.update(status="paused")
+        await settled(pilot)
+        await press(pilot, "p")
+        assert asked(run) == ["pause", "continue"]
+
+
+async def test_s_stops_a_live_run_cleanly_and_takes_a_queued_one_out_of_the_queue(full):
+    async with opened(full) as pilot:
+        await press(pilot, "s")
+        assert asked(full.session.run(2)) == ["stop"]
+        await press(pilot, "down", "s")
+        assert full.session.run(4).read().status == "stopped"
+
+
+async def test_a_finished_run_offers_neither_pause_nor_stop_nor_resume(full):
+    async with opened(full) as pilot:
+        await press(pilot, "up")
+        active = {b.binding.id for b in pilot.app.screen.active_bindings.values() if b.enabled}
+        assert not active & {"main.pause", "main.stop", "main.resume"}
+
+
+async def test_r_renames_a_run_and_refuses_an_empty_name(full):
+    async with opened(full) as pilot:
+        await press(pilot, "up", "r")
+        assert isinstance(pilot.app.screen, AskText)
+        await press(pilot, *["backspace"] * 5, "enter")
+        assert isinstance(pilot.app.screen, AskText)
+        await press(pilot, *"base", "enter")
+        await settled(pilot)
+        assert full.session.run(1).read().name == "base"
+
+
+async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
+    run = full.session.run(3)
+    async with opened(full) as pilot:
+        await press(pilot, "G", "d")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert run.path.exists()
+        await press(pilot, "d", "d")
+        await pilot.app.workers.wait_for_complete()
+        await settled(pilot)
+        assert not run.path.exists()
+        assert shown(pilot) == [1, 2, 4]
+
+
+async def test_a_live_run_cannot_be_deleted(full):
+    async with opened(full) as pilot:
+        await press(pilot, "d")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_w_copies_the_command_and_f_the_path(full):
+    full.session.run(1).update(command="lmbench train --epochs 6")
+    async with opened(full) as pilot:
+        await press(pilot, "up", "w")
+        assert pilot.app.clipboard == "lmbench train --epochs 6"
+        await press(pilot, "f")
+        assert pilot.app.clipboard == str(full.session.run(1).path)
+
+
+async def test_enter_on_a_failed_run_says_why_and_offers_to_resume(full):
+    full.session.run(3).update(status="failed", reason="the loss is not finite at step 12")
+    async with opened(full) as pilot:
+        await press(pilot, "G", "enter")
+        assert isinstance(pilot.app.screen, Ask)
+        words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "not finite at step 12" in words
+        assert {b.name for b in pilot.app.screen.query("Button")} == {"resume", ""}
+
+
+async def test_brackets_turn_from_plot_to_plot_and_round(full):
+    async with opened(full) as pilot:
+        await press(pilot, "2", "right_square_bracket")
+        assert plots(pilot).view.kind == "loss"
+        await press(pilot, "left_square_bracket", "left_square_bracket")
+        assert plots(pilot).view.kind == "load"
+
+
+async def test_y_x_m_change_scale_axis_and_smoothing(full):
+    async with opened(full) as pilot:
+        await press(pilot, "2", "y", "x", "m")
+        view = plots(pilot).view
+        assert (view.logs, view.x_axis, view.smoothing) == ((), "epoch", 0.9)
+
+
+async def test_the_cursor_moves_by_columns_and_zoom_keeps_it_in_place(full):
+    async with opened(full) as pilot:
+        await press(pilot, "2", "left", "left")
+        at = plots(pilot).cursor_x
+        assert at is not None
+        assert 3000 < at < 3660
+        await press(pilot, "plus", "plus")
+        window = plots(pilot).view.window
+        assert window is not None
+        assert plots(pilot).cursor_x == at
+        assert window[0] < at < window[1]
+        await press(pilot, "shift+left")
+        panned = plots(pilot).view.window
+        assert panned is not None
+        assert panned[0] < window[0]
+        await press(pilot, "0")
+        assert plots(pilot).view.window is None
+        await press(pilot, "escape")
+        assert plots(pilot).cursor_x is None
+
+
+async def test_f_holds_the_picture_while_the_run_goes_on(full):
+    run = full.session.run(2)
+    async with opened(full) as pilot:
+        await press(pilot, "2", "f")
+        held = plots(pilot).runs[0].curves
+        full.write(run, step(3700))
+        await settled(pilot)
+        assert plots(pilot).runs[0].curves is held
+        await press(pilot, "f")
+        assert plots(pilot).runs[0].curves.steps.last("step") == 3700
+
+
+async def test_t_shows_each_tensor_s_sparsity_in_the_sparsity_plot_only(full):
+    async with opened(full) as pilot:
+        await press(pilot, "2", "t")
+        assert not plots(pilot).view.per_tensor
+        await press(pilot, "right_square_bracket", "right_square_bracket", "t")
+        assert plots(pilot).view.per_tensor
+        assert len([s for s in plots(pilot).plot().series if s.style != "thin"]) == 5
+
+
+async def test_e_writes_the_plot_to_the_file_that_is_named(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with opened(full) as pilot:
+        await press(pilot, "2", "e", *["backspace"] * 20, *"out", "full_stop", *"csv", "enter")
+        await pilot.app.workers.wait_for_complete()
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "series,step,value,smoothed"
+    assert len(lines) > 360
+
+
+@pytest.mark.parametrize(
+    "size, order",
+    [
+        (NARROW, ["runs", "plots", "layers"]),
+        (WIDE, ["runs", "plots", "layers", "generate"]),
+    ],
+)
+async def test_tab_goes_round_the_panels_in_reading_order(full, size, order):
+    async with opened(full, size) as pilot:
+        seen = []
+        for _ in range(len(order) + 1):
+            seen.append(focused_panel(pilot))
+            await press(pilot, "tab")
+        assert seen == [*order, "runs"]
+        await press(pilot, "shift+tab")
+        assert focused_panel(pilot) == "runs"
+
+
+async def test_digits_go_to_panels_and_bring_hidden_ones_up(full):
+    async with opened(full) as pilot:
+        for key, name in (("2", "plots"), ("3", "layers"), ("4", "generate"), ("5", "log")):
+            await press(pilot, key)
+            assert focused_panel(pilot) == name
+            await press(pilot, "escape", "escape")
+            assert focused_panel(pilot) == "runs"
+
+
+async def test_growing_and_shrinking_moves_generation_and_keeps_everything_else(full):
+    async with opened(full) as pilot:
+        screen = pilot.app.screen
+        assert not screen.query_one("#generate").display
+        await pilot.resize_terminal(*WIDE)
+        await pilot.pause()
+        assert screen.query_one("#generate").display
+        assert screen.query_one("#layers").display
+        await pilot.resize_terminal(*NARROW)
+        await pilot.pause()
+        assert not screen.query_one("#generate").display
+        assert tree(pilot).has_focus
+
+
+async def test_the_log_tells_the_selected_run_s_story_and_x_shows_its_worker_s_log(full):
+    full.session.run(2).log_path.write_text("torch says hello\n")
+    async with opened(full) as pilot:
+        await press(pilot, "5")
+        assert "pruned 5 tensors" in log_text(pilot)
+        await press(pilot, "x")
+        assert "torch says hello" in log_text(pilot)
+
+
+async def test_everything_is_where_it_was_when_the_workbench_comes_back(full):
+    async with opened(full) as pilot:
+        await press(pilot, "up", "space", "2", "right_square_bracket", "x", "5", "ctrl+t")
+    workbench = json.loads((full.session.path / "session.json").read_text())["workbench"]
+    assert workbench["selected"] == "001-train"
+    async with opened(full) as pilot:
+        bench = bench_of(pilot)
+        assert bench.selected == "001-train"
+        assert bench.marked == ("001-train",)
+        assert plots(pilot).view.kind == "loss"
+        assert plots(pilot).view.x_axis == "epoch"
+        assert focused_panel(pilot) == "log"
+        assert bench.theme == "lmbench-light"
+
+
+async def test_quitting_with_a_live_run_asks_and_escape_stays(full):
+    async with opened(full) as pilot:
+        await press(pilot, "q")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+        await press(pilot, "q", "l")
+        assert not pilot.app.is_running or pilot.app.return_code == 0
+    assert asked(full.session.run(2)) == []
+
+
+async def test_quitting_can_stop_the_live_run_cleanly(full):
+    async with opened(full) as pilot:
+        await press(pilot, "q", "s")
+        await pilot.pause()
+    assert asked(full.session.run(2)) == ["stop"]
+
+
+async def test_quitting_with_nothing_alive_asks_nothing(world):
+    async with opened(world) as pilot:
+        await press(pilot, "q")
+        assert pilot.app.return_code == 0
+
+
+async def test_an_error_in_a_panel_is_a_dialog_and_the_panel_lives_on(full, monkeypatch):
+    async with opened(full) as pilot:
+
+        def broken(self: RunTree, by: int) -> None:
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(RunTree, "action_move", broken)
+        await press(pilot, "down")
+        assert isinstance(pilot.app.screen, Ask)
+        words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "a defect" in words
+        assert "workbench.log" in words
+        monkeypatch.undo()
+        await press(pilot, "escape", "down")
+        assert bench_of(pilot).selected == "004-quantize"
+    assert "RuntimeError" in (full.home.sessions_path / "workbench.log").read_text()
+
+
+async def test_the_palette_offers_what_is_possible_and_nothing_else(full):
+    async with opened(full) as pilot:
+        screen = pilot.app.screen
+        titles = {command.title for command in pilot.app.get_system_commands(screen)}
+        assert "Pause or continue the run" in titles
+        assert "Plots: Next plot" in titles
+        assert "Resume the run from its last checkpoint" not in titles
+        assert "Runs: Delete the run (asks)" not in titles
+
+
+async def test_each_binding_that_does_something_can_be_remapped(full):
+    async with opened(full) as pilot:
+        pilot.app.set_keymap({"plots.next": "z"})
+        await press(pilot, "2", "z")
+        assert plots(pilot).view.kind == "loss"
+
+
+def step(number: int) -> ev.Step:
+    return ev.Step(
+        step=number, epoch=4, batch=1, loss=4.0, ppl=54.6, lr=1.0, grad_norm=1.0, tokens_per_s=1.0
+    )
+
+
+def focused_panel(pilot: Pilot[None]) -> str | None:
+    names = [panel.id for panel in pilot.app.screen.query(Panel) if panel.has_focus_within]
+    return names[0] if names else None
+
+
+def log_text(pilot: Pilot[None]) -> str:
+    from textual.widgets import RichLog
+
+    return "\n".join(strip.text for strip in pilot.app.screen.query_one(RichLog).lines)

@@ -1,0 +1,257 @@
+"""What the workbench sees of run folders, whatever happens to them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from lmbench.session import EventWriter
+from lmbench.session import events as ev
+from lmbench.tui.tail import Tail
+from lmbench.tui.watch import Watcher
+
+
+def step(number: int, t: float = 0.0) -> ev.Step:
+    return ev.Step(
+        t=t or float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
+        grad_norm=0.5, tokens_per_s=100.0,
+    )  # fmt: skip
+
+
+def started() -> ev.RunStarted:
+    return ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
+
+
+@pytest.fixture
+def tail(tmp_path):
+    return Tail(tmp_path / "events.jsonl")
+
+
+def test_a_tail_hands_each_event_on_once(tail):
+    writer = EventWriter(tail.path)
+    writer.write(step(1))
+    assert [e.step for e in tail.read()] == [1]
+    assert not tail.changed()
+    writer.write(step(2))
+    writer.write(step(3))
+    assert tail.changed()
+    assert [e.step for e in tail.read()] == [2, 3]
+    assert list(tail.read()) == []
+
+
+def test_a_line_that_is_still_being_written_is_left_for_later(tail):
+    whole = json.dumps({"v": 1, "kind": "warning", "t": 1.0, "message": "careful"})
+    tail.path.write_text(whole[:20])
+    assert list(tail.read()) == []
+    tail.path.write_text(whole + "\n")
+    assert [e.message for e in tail.read()] == ["careful"]
+    assert tail.unread == 0
+
+
+def test_damaged_lines_are_counted_and_passed_over(tail):
+    writer = EventWriter(tail.path)
+    writer.write(step(1))
+    with tail.path.open("ab") as file:
+        file.write(b"\x00\xff garbage\n{}\n")
+    writer.write(step(2))
+    assert [e.step for e in tail.read()] == [1, 2]
+    assert tail.unread == 2
+
+
+def test_a_resume_takes_back_what_came_after_its_checkpoint(tail):
+    writer = EventWriter(tail.path)
+    writer.write(step(1))
+    offset = writer.offset
+    writer.write(step(2))
+    writer.write(step(3))
+    assert len(list(tail.read())) == 3
+    writer.write(ev.RunResumed(offset=offset, step=1, epoch=1))
+    writer.write(step(2))
+    assert [getattr(e, "step", None) for e in tail.read()] == [1, 1, 2]
+    assert tail.generation == 1
+
+
+def test_a_resume_that_was_there_from_the_start_is_no_new_generation(tail):
+    writer = EventWriter(tail.path)
+    writer.write(step(1))
+    offset = writer.offset
+    writer.write(step(2))
+    writer.write(ev.RunResumed(offset=offset, step=1, epoch=1))
+    events = list(tail.read())
+    assert [type(e).__name__ for e in events] == ["Step", "RunResumed"]
+    assert tail.generation == 0
+
+
+def test_a_replaced_or_shortened_log_is_read_anew(tail):
+    writer = EventWriter(tail.path)
+    for number in range(5):
+        writer.write(step(number))
+    list(tail.read())
+    tail.path.write_bytes(b"")
+    EventWriter(tail.path).write(step(9))
+    assert [e.step for e in tail.read()] == [9]
+    assert tail.generation == 1
+
+
+def test_a_log_of_many_slices_is_read_whole(tail):
+    writer = EventWriter(tail.path)
+    for number in range(2000):
+        writer.write(step(number))
+    assert [e.step for e in tail.read()] == list(range(2000))
+
+
+def test_nothing_new_gives_no_snapshot(full):
+    watcher = Watcher(full.session)
+    assert watcher.poll() is not None
+    assert watcher.poll() is None
+    assert watcher.poll() is None
+
+
+def test_a_run_s_untouched_view_is_the_same_object_in_the_next_snapshot(full):
+    watcher = Watcher(full.session)
+    before = watcher.poll()
+    full.write(full.session.run(2), step(3700))
+    after = watcher.poll()
+    assert before and after
+    assert after.run("001-train") is before.run("001-train")
+    assert after.run("002-prune") is not before.run("002-prune")
+
+
+def test_a_run_that_someone_else_starts_appears_and_a_deleted_one_goes(full):
+    watcher = Watcher(full.session)
+    watcher.poll()
+    new = full.new("train", "from the command line")
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert snapshot.run(new.path.name) is not None
+    shutil.rmtree(new.path)
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert snapshot.run(new.path.name) is None
+
+
+def test_children_of_a_deleted_parent_become_roots(full):
+    watcher = Watcher(full.session)
+    shutil.rmtree(full.session.run(1).path)
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert [(v.id, v.depth) for v in snapshot.runs] == [(2, 0), (4, 1), (3, 0)]
+
+
+def test_two_records_that_name_each_other_as_parents_do_not_hang_the_tree(full):
+    full.session.run(1).update(parent="demo/002-prune")
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    assert len(snapshot.runs) == 4
+
+
+def test_a_damaged_record_says_what_is_wrong_and_the_others_are_shown(full):
+    (full.session.run(1).path / "run.json").write_text("{ not json")
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    view = snapshot.run("001-train")
+    assert view is not None
+    assert view.record is None
+    assert "run.json: cannot be read as JSON" in view.problem
+    assert len(snapshot.runs) == 4
+
+
+def test_a_run_of_a_newer_version_says_to_upgrade(full):
+    path = full.session.run(1).path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    view = snapshot.run("001-train")
+    assert view is not None
+    assert "upgrade lmbench" in view.problem
+
+
+def test_a_session_of_a_newer_version_says_to_upgrade(full):
+    path = full.session.path / "session.json"
+    path.write_text(json.dumps({"version": 99, "name": "demo"}))
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    assert "upgrade lmbench" in snapshot.problem
+
+
+def test_a_corrupt_log_is_a_problem_in_words_and_what_can_be_read_is_shown(full):
+    run = full.session.run(2)
+    with run.events_path.open("ab") as file:
+        file.write(b"\x93\x00nonsense\n" * 3)
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    view = snapshot.run("002-prune")
+    assert view is not None
+    assert "3 lines passed over" in view.problem
+    assert len(view.curves.steps) == 366
+
+
+def test_a_session_folder_that_vanishes_is_a_problem_and_no_crash(full):
+    watcher = Watcher(full.session)
+    watcher.poll()
+    shutil.rmtree(full.session.path)
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert snapshot.runs == ()
+    assert "no such file" in snapshot.problem
+    assert watcher.poll() is None
+
+
+def test_a_worker_that_died_is_lost_only_after_its_witness_had_time_to_tell(full, monkeypatch):
+    run = full.session.run(2)
+    clock = [100.0]
+    monkeypatch.setattr("lmbench.tui.watch.time.monotonic", lambda: clock[0])
+    watcher = Watcher(full.session, why_lost=lambda run: "killed, probably out of memory")
+    watcher.poll()
+    run.update(process_started=1.0)
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert snapshot.by_key["002-prune"].status == "running"
+    clock[0] += 10
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    view = snapshot.by_key["002-prune"]
+    assert view.status == "lost"
+    assert view.reason == "killed, probably out of memory"
+
+
+def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
+    run = world.new("train", "a")
+    world.live(run)
+    world.write(run, started(), *(step(n, t=float(n)) for n in range(1, 51)))
+    watcher = Watcher(world.session)
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    pace = snapshot.runs[0].pace
+    assert pace is not None
+    assert (pace.what, pace.fraction, pace.left_s) == ("epoch 1/2", 0.5, 50.0)
+    world.write(
+        run,
+        ev.StatusChanged(t=60.0, status="paused"),
+        ev.StatusChanged(t=5000.0, status="running"),
+        step(51, t=5001.0),
+        step(52, t=5003.0),
+    )
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    pace = snapshot.runs[0].pace
+    assert pace is not None
+    assert pace.left_s == 96.0
+
+
+def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    notes = [n.text for n in snapshot.by_key["002-prune"].notes if n.kind == "prune_step"]
+    assert len(notes) == 36
+    assert notes[-1] == "pruned 5 tensors: 69.3% to 79.6% at step 3,600"
+
+
+def test_following_a_log_keeps_none_of_its_steps(full):
+    watcher = Watcher(full.session)
+    watcher.poll()
+    story = watcher._runs["001-train"]._story
+    kept = [e for events in story._lists.values() for e in events]
+    assert not any(isinstance(e, ev.Step) for e in kept)
