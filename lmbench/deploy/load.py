@@ -18,9 +18,12 @@ from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
 from lmbench.session import Run
 
-__all__ = ["METADATA", "Loaded", "expected_tensors", "load_file", "load_run"]
+__all__ = ["METADATA", "PACKED_NAME", "Loaded", "expected_tensors", "load_file", "load_run"]
 
 _SIZES = ("ntoken", "emsize", "nhid", "nlayers")
+
+PACKED_NAME = "model.lmpack"
+"""What a pack run calls its file."""
 
 METADATA = "lmbench"
 """Key of a safetensors file's metadata under which `export` keeps shape and vocabulary."""
@@ -51,7 +54,13 @@ class Loaded:
 
         A model whose modules a quantizer has wrapped has to be run as it is.
         """
-        return type(self.model) is RNNModel
+        model = self.model
+        return (
+            type(model) is RNNModel
+            and type(model.encoder) is nn.Embedding
+            and type(model.rnn) in (nn.LSTM, nn.GRU, nn.RNN)
+            and type(model.decoder) is nn.Linear
+        )
 
     @property
     def recurrent(self) -> RNNModel:
@@ -77,6 +86,8 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
             file is damaged; names the run and what to do.
     """
     record = run.read()
+    if record.kind == "pack":
+        return load_file(run.path / PACKED_NAME, device)
     folder = run.checkpoint(checkpoint)
     if folder is None:
         raise LmbenchError(_no_checkpoint(run, checkpoint))

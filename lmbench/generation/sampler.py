@@ -179,7 +179,7 @@ class Sampler:
         for id in self._unread[:-1]:
             _, self._state = self._step(id)
         logits, self._state = self._step(self._unread[-1])
-        return logits[0]
+        return logits[0].cpu()
 
     def _step(self, id: int) -> tuple[Tensor, State]:
         return self.runtime.step(torch.tensor([id], device=self.runtime.device), self._state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +12,6 @@ from lmbench.errors import LmbenchError
 
 __all__ = ["Candidates", "Sampling", "candidates", "draw"]
 
-# A nucleus is nearly always smaller than this; only when it is not are all words sorted.
-_NUCLEUS = 512
 # Below it a temperature leaves nothing but the likeliest word, and dividing by it overflows.
 _GREEDY_BELOW = 1e-6
 
@@ -82,7 +81,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> Candidates:
     """What `sampling` leaves of a distribution.
 
     Args:
-        logits: float32 [V]; not changed.
+        logits: float32 [V] on the CPU; not changed.
 
     Raises:
         LmbenchError: logits that are not finite, or every word ruled out.
@@ -108,24 +107,26 @@ def candidates(logits: Tensor, sampling: Sampling) -> Candidates:
         scaled = (scaled - top) / sampling.temperature
     if 0 < sampling.top_k < len(scaled):
         kept = scaled.topk(sampling.top_k)
-        ids, probabilities = kept.indices, kept.values.softmax(0)
-        if sampling.top_p < 1:
-            ids, probabilities = _nucleus(ids, probabilities, sampling.top_p)
-        return Candidates(ids, probabilities)
-    probabilities = scaled.softmax(0)
-    if sampling.top_p == 1:
-        return Candidates(None, probabilities)
-    likeliest = probabilities.topk(min(_NUCLEUS, len(probabilities)))
-    if likeliest.values.sum(dtype=torch.float64) < sampling.top_p:
-        likeliest = probabilities.sort(descending=True)
-    return Candidates(*_nucleus(likeliest.indices, likeliest.values, sampling.top_p))
+        among = Candidates(kept.indices, kept.values.softmax(0))
+    else:
+        among = Candidates(None, scaled.softmax(0))
+    return among if sampling.top_p == 1 else _nucleus(among, sampling.top_p)
 
 
-def _nucleus(ids: Tensor, probabilities: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """The shortest beginning of likeliest-first words that holds `p`, made to sum to 1."""
-    mass = probabilities.cumsum(0, dtype=torch.float64)
-    size = min(int((mass < p).sum()) + 1, len(ids))
-    return ids[:size], probabilities[:size] / mass[size - 1].float()
+def _nucleus(among: Candidates, p: float) -> Candidates:
+    """The fewest of the candidates that hold `p`, made to sum to 1."""
+    probabilities = among.probabilities
+    # Only the numbers are sorted, which numpy does in a hundredth of what sorting words takes.
+    ordered = np.sort(probabilities.numpy())[::-1]
+    mass = np.cumsum(ordered, dtype=np.float64)
+    size = min(int(np.searchsorted(mass, p)) + 1, len(ordered))
+    least = float(ordered[size - 1])
+    kept = (probabilities > least).nonzero().squeeze(1)
+    # Of words that are equally likely at the edge, the first of the vocabulary fill the set.
+    edge = (probabilities == least).nonzero().squeeze(1)
+    places = torch.cat([kept, edge[: size - len(kept)]])
+    ids = places if among.ids is None else among.ids[places]
+    return Candidates(ids, probabilities[places] / float(mass[size - 1]))
 
 
 def draw(among: Candidates, uniform: float) -> int:

@@ -1,0 +1,125 @@
+"""``lmbench export``: a model as ONNX or safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter
+
+from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.corpus import open_corpus
+from lmbench.deploy.export import export_onnx, export_safetensors
+from lmbench.deploy.graph_model import Bits
+from lmbench.deploy.load import Loaded, load_run
+from lmbench.deploy.open import open_model
+from lmbench.errors import LmbenchError
+from lmbench.report.tables import plain
+from lmbench.session import Home, Run
+
+__all__ = ["export", "export_run"]
+
+Format = Literal["onnx", "safetensors"]
+
+# What the check reads of the test split.
+_TOKENS = 400
+
+
+def export(
+    run: str = "@",
+    /,
+    *,
+    format: Annotated[Format, Parameter(help="onnx, checked by ONNX Runtime; or safetensors")],
+    output: Annotated[
+        Path | None,
+        Parameter(name=("--output", "-o"), help="the file; left out: named after the run"),
+    ] = None,
+    bits: Annotated[
+        Bits,
+        Parameter(help="of an ONNX model's weights: fp32 of standard operators, or int8 or int4"),
+    ] = "fp32",
+    checkpoint: Annotated[
+        Literal["best", "last"], Parameter(help="which checkpoint of the run")
+    ] = "best",
+    session: SessionName = "default",
+    json: Json = False,
+) -> int:
+    """Write a model for other programs.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, a folder, or a packed or
+            safetensors file.
+    """
+    if bits != "fp32" and format != "onnx":
+        raise LmbenchError(
+            f"--bits {bits}: only for --format onnx; `lmbench pack` writes small files"
+        )
+    loaded, found = open_model(run, Home.find(), session, checkpoint)
+    path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
+    document = _export(loaded, found, path, format, bits)
+    if json:
+        print_json(document)
+    else:
+        _tell(document)
+    return 0
+
+
+def export_run(
+    run: Run, path: Path, *, format: Format, bits: Bits = "fp32", quiet: bool
+) -> dict[str, Any]:
+    """Export a run's model to `path`: the best checkpoint, or the last where it has no best.
+
+    Args:
+        quiet: print nothing; the document that is returned says the same.
+    """
+    checkpoint = "best" if run.checkpoint("best") else "last"
+    document = _export(load_run(run, checkpoint), run, path, format, bits)
+    if not quiet:
+        _tell(document)
+    return document
+
+
+def _export(
+    loaded: Loaded, run: Run | None, path: Path, format: Format, bits: Bits
+) -> dict[str, Any]:
+    path = path.expanduser()
+    document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
+    if format == "safetensors":
+        export_safetensors(loaded, path)
+    else:
+        tokens, source = _real_tokens(loaded, run)
+        check = export_onnx(loaded, path, tokens, bits)
+        document |= {"bits": bits, "checked_on": source, **asdict(check)}
+    return {**document, "bytes": path.stat().st_size}
+
+
+def _real_tokens(loaded: Loaded, run: Run | None) -> tuple[np.ndarray, str]:
+    """A piece of the test split that the model was trained for, and what it is.
+
+    Where that corpus is not at hand (a file of weights, a session from elsewhere), the model's
+    ids in a fixed order of chance stand in: the check is of arithmetic.
+    """
+    record = run.read() if run else None
+    if record and record.corpus:
+        vocab = record.config.get("vocab", "all")
+        data = record.config.get("data") or record.corpus.name
+        try:
+            corpus = open_corpus(data, Home.find().path, vocab=vocab, may_fetch=False)
+        except LmbenchError:
+            corpus = None
+        if corpus and corpus.fingerprint == record.corpus.fingerprint:
+            return corpus.split("test")[:_TOKENS], f"test of {corpus.name}"
+    ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
+    return ids, "random words (its corpus is not at hand)"
+
+
+def _tell(document: dict[str, Any]) -> None:
+    line = f"{document['file']}: {document['bytes']:,} bytes"
+    if document["format"] == "onnx":
+        line += (
+            f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "
+            f"{document['tokens']} tokens ({document['checked_on']})"
+        )
+    console().print(plain(line), markup=False, soft_wrap=True)

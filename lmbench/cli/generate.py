@@ -1,0 +1,124 @@
+"""``lmbench generate``: text from a model, as its words come."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from lmbench.cli.common import Json, SessionName, console, print_json, stderr
+from lmbench.cli.flags import configured
+from lmbench.config import GenerateConfig
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.open import open_model
+from lmbench.errors import LmbenchError
+from lmbench.generation.sampler import Word
+from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
+from lmbench.generation.text import generate as write_text
+from lmbench.model.device import choose_device
+from lmbench.report.tables import plain
+from lmbench.session import Home
+from lmbench.session.files import write_atomic
+
+__all__ = ["generate", "generate_run"]
+
+_INTERRUPTED = 130
+
+
+@configured(GenerateConfig)
+def generate(
+    run: str = "@",
+    /,
+    *,
+    config: GenerateConfig,
+    session: SessionName = "default",
+    json: Json = False,
+) -> int:
+    """Write text with a model, 20 words a line.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, a folder, or a packed or
+            safetensors file.
+    """
+    home = Home.find()
+    loaded, found = open_model(run, home, session, config.checkpoint, choose_device(config))
+    generation = generate_run(loaded, config, quiet=json)
+    if found is not None:
+        append_sample(found.session, generation)
+    if json:
+        print_json(generation.document())
+    return _INTERRUPTED if generation.interrupted else 0
+
+
+def generate_run(loaded: Loaded, config: GenerateConfig, *, quiet: bool) -> Generation:
+    """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
+    target = Path(config.outf).expanduser() if config.outf else None
+    if target is not None and not target.parent.is_dir():
+        raise LmbenchError(f"--outf {target}: the folder {target.parent} is not there")
+    show = None if quiet else _Stream(target is not None, config.log_interval, config.words)
+    generation = write_text(loaded, config, show)
+    if show is not None:
+        show.end()
+    if generation.unknown:
+        words = ", ".join(f"'{plain(word)}'" for word in generation.unknown)
+        stderr().print(f"not in the vocabulary, read as <unk>: {words}", markup=False)
+    if target is not None:
+        try:
+            write_atomic(target, lines(word.text for word in generation.words).encode())
+        except OSError as error:
+            raise LmbenchError(f"--outf {target}: cannot be written ({error.strerror})") from None
+    if not quiet:
+        if config.alternatives:
+            console().print(_alternatives(generation))
+        _summarise(generation, target)
+    return generation
+
+
+class _Stream:
+    """Words on stdout as they come; where a file takes them, the original's lines of progress."""
+
+    def __init__(self, to_file: bool, interval: int, total: int) -> None:
+        self._to_file, self._interval, self._total = to_file, interval, total
+        self._count = 0
+
+    def __call__(self, word: Word) -> None:
+        if self._to_file:
+            if self._count % self._interval == 0:
+                sys.stdout.write(f"| Generated {self._count}/{self._total} words\n")
+        else:
+            last = self._count % WORDS_A_LINE == WORDS_A_LINE - 1
+            sys.stdout.write(plain(word.text) + ("\n" if last else " "))
+        sys.stdout.flush()
+        self._count += 1
+
+    def end(self) -> None:
+        if not self._to_file and self._count % WORDS_A_LINE:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+
+
+def _alternatives(generation: Generation) -> Table:
+    """What else was likely at each place: by the model, and under the sampling settings."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("word")
+    table.add_column("bits", justify="right")
+    table.add_column("likely here (before → after sampling settings)")
+    for word in generation.words:
+        others = "  ".join(
+            f"{plain(a.text)} {a.before:.1%} → {a.after:.1%}" for a in word.alternatives
+        )
+        table.add_row(Text(plain(word.text)), f"{word.surprisal_bits:.1f}", Text(others))
+    return table
+
+
+def _summarise(generation: Generation, target: Path | None) -> None:
+    where = f"{target}: " if target else ""
+    stderr().print(
+        f"{where}{len(generation.words):,} words by {plain(generation.run)} "
+        f"({generation.runtime}, seed {generation.seed}), {generation.tokens_per_s:,.0f} words/s, "
+        f"{generation.bits_per_word:.2f} bits a word",
+        markup=False,
+        soft_wrap=True,
+    )
