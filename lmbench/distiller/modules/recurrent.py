@@ -46,8 +46,11 @@ def run_cell(
         if ragged:
             state = _fit(state, initial, steps[t].shape[0], finished)
         new = cell(steps[t], state)
-        state = new if isinstance(new, tuple) else (new,)
-        outputs[t] = state[0]
+        new = new if isinstance(new, tuple) else (new,)
+        outputs[t] = new[0]
+        # a view carries no quantization grid: as in the original, the next step takes the state
+        # as its own statistics say, while the layer above takes it as it was made
+        state = tuple(part.view_as(part) for part in new)
     for tail in reversed(finished):
         state = tuple(torch.cat(pair) for pair in zip(state, tail, strict=True))
     return [step for step in outputs if step is not None], state

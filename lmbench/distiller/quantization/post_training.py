@@ -1,0 +1,381 @@
+"""Quantization of a trained model, by calibrated statistics or dynamically."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, ModularCell, convert_model_to_modular
+from .calibration import ActivationStats, load_stats, stats_for
+from .clipping import ClipMode, parse_clip
+from .errors import QuantizationError
+from .linear import LinearQuantMode, check_bits
+from .rounding import gptq_rounder
+from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
+from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
+from .wrappers import (
+    FPWrapper,
+    RangeLinearFakeQuantWrapper,
+    RangeLinearQuantEltwiseAddWrapper,
+    RangeLinearQuantEltwiseMultWrapper,
+    RangeLinearQuantWrapper,
+)
+
+__all__ = ["PostTrainLinearQuantizer", "is_quantized", "quantizable_modules", "quantize"]
+
+_ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
+_ELTWISE: dict[type[nn.Module], type[RangeLinearQuantWrapper]] = {
+    EltwiseAdd: RangeLinearQuantEltwiseAddWrapper,
+    EltwiseSub: RangeLinearQuantEltwiseAddWrapper,
+    EltwiseMult: RangeLinearQuantEltwiseMultWrapper,
+}
+_QUANTIZABLE = (nn.Linear, nn.Embedding, *_ACTIVATIONS, *_ELTWISE)
+
+# A sigmoid is within 0.25% of its limit at 6, a tanh within 0.07% at 4.
+_SIGMOID_LIMIT, _TANH_LIMIT = 6.0, 4.0
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether any module was already replaced by a quantizer."""
+    return any(getattr(module, "is_quantized_wrapper", False) for module in model.modules())
+
+
+def quantizable_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that can be quantized, by name, in the order of the model."""
+    return {n: m for n, m in model.named_modules() if n and isinstance(m, _QUANTIZABLE)}
+
+
+class PostTrainLinearQuantizer:
+    """Replaces the modules of a model by wrappers that compute on integers.
+
+    Args:
+        model: changed in place by `prepare_model`. Convert its recurrent layers first
+            (`convert_model_to_modular`), or pass it to `quantize`, which does and copies it.
+        bits_activations: 2 to 16, or None to quantize weights alone.
+        bits_parameters: 2 to 16, or None.
+        bits_accum: width of the accumulators.
+        overrides: YAML text or mapping {regular expression: {setting: value}}; the first that
+            matches a module's full name wins. Settings: the fields of `ModuleSettings`, and
+            `fp16` or `bf16`.
+        mode: a `LinearQuantMode`, its name, a `ModuleQuantMode`, or a mapping with `activations`
+            and `weights`.
+        clip_acts: how activation ranges are chosen.
+        per_channel_wts: a range for each output of a linear layer.
+        model_activation_stats: statistics, or the path of their YAML; None quantizes linear
+            layers dynamically, by what is in each input, and nothing else.
+        fp16: compute everything in 16-bit floats.
+        clip_n_stds: for N_STD.
+        clip_half_range: outputs pass a ReLU.
+        scale_approx_mult_bits: activation scales as integer multiplier and shift.
+        inputs_quant_auto_fallback: quantize an input that carries no scale by its statistics.
+        fpq_module: compute everything but sigmoids and tanhs in "16", "bf16", "32" or "64".
+        save_fp_weights: keep the weights as they were beside the integers.
+        also_clip_weights: choose weight ranges by `clip_acts` too.
+        settings: everything above (but the statistics) in one; it then replaces them.
+        input_moments: for `rounding: gptq`, what `collect_input_moments` gave.
+
+    The arguments are the original's, with its defaults, but the embedding gets a scale for each
+    row; `{encoder: {per_row_embedding: false}}` gives the original's one.
+
+    Raises:
+        QuantizationError: bits out of range, an unknown setting, or a quantized model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bits_activations: int | None = 8,
+        bits_parameters: int | None = 8,
+        bits_accum: int = 32,
+        overrides: str | Mapping[str, Any] | None = None,
+        mode: LinearQuantMode | ModuleQuantMode | Mapping[str, Any] | str = (
+            LinearQuantMode.SYMMETRIC
+        ),
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        per_channel_wts: bool = False,
+        model_activation_stats: ActivationStats | str | Path | None = None,
+        fp16: bool = False,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        scale_approx_mult_bits: int | None = None,
+        inputs_quant_auto_fallback: bool = True,
+        fpq_module: str | int | None = None,
+        save_fp_weights: bool = False,
+        also_clip_weights: bool = False,
+        *,
+        settings: QuantSettings | None = None,
+        input_moments: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if is_quantized(model):
+            raise QuantizationError(
+                "this model is quantized already: quantize the model it was made from"
+            )
+        self.model = model
+        if settings is None:
+            check_bits(bits_parameters, "bits_parameters")
+            clip = parse_clip(clip_acts)
+            precision = None if fpq_module is None else str(fpq_module)
+            base = ModuleSettings(
+                bits_activations,
+                bits_parameters,
+                bits_accum,
+                ModuleQuantMode.parse(mode),
+                clip,
+                clip_n_stds,
+                clip_half_range,
+                clip if also_clip_weights else ClipMode.NONE,
+                per_channel_wts,
+                scale_approx_mult_bits=scale_approx_mult_bits,
+                precision="16" if fp16 else precision,
+            )
+            settings = QuantSettings(
+                base,
+                parse_overrides(overrides),
+                inputs_quant_auto_fallback=inputs_quant_auto_fallback,
+                fp_activations=fp16,
+                save_fp_weights=save_fp_weights,
+            )
+        self.settings = settings
+        self.input_moments = input_moments
+        self._own_precision: set[str] = set()
+        self.stats = None if model_activation_stats is None else load_stats(model_activation_stats)
+
+    def prepare_model(self, dummy_input: Any = None) -> nn.Module:
+        """Quantizes the model in place and returns it, in evaluation mode.
+
+        Args:
+            dummy_input: ignored; the original traces a graph with it.
+
+        Raises:
+            QuantizationError: statistics of another model, an override that matches nothing, or
+                a setting that a module cannot have.
+        """
+        modules = quantizable_modules(self.model)
+        if not modules:
+            raise QuantizationError("this model has no module that can be quantized")
+        resolved = self.settings.resolve(modules)
+        stats = self._prepared_stats()
+        half_range = set(self._rectified(modules))
+        self._own_precision = self._overridden_precisions(modules)
+        for name, module in modules.items():
+            chosen = resolved[name]
+            own = self._own_stats(stats, name, module, chosen)
+            try:
+                replacement = self._replace(
+                    name, module, chosen, own, chosen.clip_half_range or name in half_range
+                )
+            except QuantizationError as error:
+                raise QuantizationError(f"module {name}: {error}") from None
+            if replacement is not None:
+                _set_module(self.model, name, replacement)
+        return self.model.eval()
+
+    def _own_stats(
+        self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
+    ) -> dict[str, Any] | None:
+        floating = chosen.precision is not None and not (
+            isinstance(module, _ACTIVATIONS) and not self._floats(name)
+        )
+        needs = chosen.bits_activations is not None and not floating
+        if isinstance(module, nn.Embedding):
+            needs = not chosen.per_row_embedding and not floating
+        if stats is None or not needs:
+            return None
+        return stats_for(stats, name)
+
+    def _prepared_stats(self) -> ActivationStats | None:
+        """The statistics after net-aware narrowing."""
+        if self.stats is None or not self.settings.net_aware:
+            return self.stats
+        stats = copy.deepcopy(self.stats)
+        for name, limit in gate_limits(self.model).items():
+            if name in stats:
+                output = stats[name]["output"]
+                for key in ("min", "max", "avg_min", "avg_max"):
+                    if key in output:
+                        output[key] = min(max(output[key], -limit), limit)
+        return stats
+
+    def _rectified(self, modules: Mapping[str, nn.Module]) -> list[str]:
+        """Gate sums that only a ReLU consumes: half their range is never used."""
+        if not self.settings.net_aware:
+            return []
+        return [
+            f"{prefix}.{total}"
+            for prefix, cell in _cells(self.model)
+            for total, consumers in cell.FEEDS.items()
+            if all(isinstance(modules.get(f"{prefix}.{name}"), nn.ReLU) for name in consumers)
+        ]
+
+    def _replace(
+        self,
+        name: str,
+        module: nn.Module,
+        chosen: ModuleSettings,
+        stats: dict[str, Any] | None,
+        half_range: bool,
+    ) -> nn.Module | None:
+        if isinstance(module, _ACTIVATIONS):
+            if chosen.precision is not None and self._floats(name):
+                return FPWrapper(copy.deepcopy(module), chosen.precision)
+            return self._activation(module, chosen, stats)
+        if chosen.precision is not None:
+            return FPWrapper(copy.deepcopy(module), chosen.precision)
+        if isinstance(module, nn.Embedding):
+            return self._embedding(module, chosen, stats)
+        if isinstance(module, nn.Linear):
+            return self._linear(name, module, chosen, stats, half_range)
+        if chosen.bits_activations is None or self.stats is None:
+            return None
+        wrapper = _ELTWISE[type(module)]
+        return wrapper(module, *self._acts(chosen), **self._act_options(chosen, stats, half_range))
+
+    def _floats(self, name: str) -> bool:
+        """Whether an activation obeys a precision, rather than being quantized as the rest is."""
+        return self.settings.fp_activations or name in self._own_precision
+
+    def _overridden_precisions(self, modules: Mapping[str, nn.Module]) -> set[str]:
+        """Names whose own override asks for a precision: then activations obey too."""
+        patterns = {
+            pattern: changes
+            for pattern, changes in self.settings.overrides.items()
+            if {"fp16", "bf16", "precision", "fpq_module"} & set(changes)
+        }
+        matched = self.settings.resolve_patterns(modules)
+        return {name for name, pattern in matched.items() if pattern in patterns}
+
+    def _activation(
+        self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None
+    ) -> nn.Module | None:
+        if chosen.bits_activations is None or self.stats is None:
+            return None
+        if stats is None:
+            return None
+        return RangeLinearFakeQuantWrapper(
+            module, *self._acts(chosen), **self._act_options(chosen, stats, chosen.clip_half_range)
+        )
+
+    def _embedding(
+        self, module: nn.Embedding, chosen: ModuleSettings, stats: dict[str, Any] | None
+    ) -> nn.Module | None:
+        if chosen.bits_weights is None:
+            return None
+        return RangeLinearEmbeddingWrapper(
+            copy.deepcopy(module),
+            chosen.bits_weights,
+            chosen.mode,
+            stats,
+            self.settings.save_fp_weights,
+            chosen.per_row_embedding,
+            chosen.clip_weights,
+            chosen.group_size,
+        )
+
+    def _linear(
+        self,
+        name: str,
+        module: nn.Linear,
+        chosen: ModuleSettings,
+        stats: dict[str, Any] | None,
+        half_range: bool,
+    ) -> nn.Module | None:
+        if chosen.bits_weights is None:
+            if chosen.bits_activations is None or stats is None:
+                return None
+            return RangeLinearFakeQuantWrapper(
+                module, *self._acts(chosen), **self._act_options(chosen, stats, half_range)
+            )
+        rounder = None
+        if chosen.rounding == "gptq":
+            rounder = gptq_rounder(name, self.input_moments)
+        acts, accum, mode, clip = self._acts(chosen)
+        return RangeLinearQuantParamLayerWrapper(
+            copy.deepcopy(module),
+            acts,
+            chosen.bits_weights,
+            accum,
+            mode,
+            clip,
+            chosen.per_channel_wts,
+            save_fp_weights=self.settings.save_fp_weights,
+            clip_weights=chosen.clip_weights,
+            group_size=chosen.group_size,
+            rounder=rounder,
+            **self._act_options(chosen, stats, half_range),
+        )
+
+    def _acts(self, chosen: ModuleSettings) -> tuple[int | None, int, ModuleQuantMode, ClipMode]:
+        return chosen.bits_activations, chosen.bits_accum, chosen.mode, chosen.clip_acts
+
+    def _act_options(
+        self, chosen: ModuleSettings, stats: dict[str, Any] | None, half_range: bool
+    ) -> dict[str, Any]:
+        return {
+            "activation_stats": stats,
+            "clip_n_stds": chosen.clip_n_stds,
+            "clip_half_range": half_range,
+            "scale_approx_mult_bits": chosen.scale_approx_mult_bits,
+            "input_overrides": chosen.input_overrides,
+            "inputs_quant_auto_fallback": self.settings.inputs_quant_auto_fallback,
+        }
+
+
+def quantize(
+    model: nn.Module,
+    settings: QuantSettings,
+    stats: ActivationStats | str | Path | None = None,
+    input_moments: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """A quantized copy of a model, ready to evaluate.
+
+    Args:
+        model: any model; its recurrent layers are made modular in the copy.
+        settings: see `QuantSettings`, `load_preset`.
+        stats: from `calibrate` on the modular model (`modular_copy`); None for dynamic
+            quantization of the linear layers.
+        input_moments: from `collect_input_moments`, for settings with `rounding: gptq`.
+
+    Raises:
+        QuantizationError: see `PostTrainLinearQuantizer`.
+    """
+    quantizer = PostTrainLinearQuantizer(
+        modular_copy(model),
+        settings=settings,
+        model_activation_stats=stats,
+        input_moments=input_moments,
+    )
+    return quantizer.prepare_model()
+
+
+def modular_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose recurrent layers are modular; ties are kept."""
+    if is_quantized(model):
+        raise QuantizationError(
+            "this model is quantized already: start from the model it was made from"
+        )
+    return convert_model_to_modular(copy.deepcopy(model)).eval()
+
+
+def gate_limits(model: nn.Module) -> dict[str, float]:
+    """For sums that only sigmoids and tanhs consume, how large a value they can tell apart."""
+    limits: dict[str, float] = {}
+    for prefix, cell in _cells(model):
+        for total, consumers in cell.FEEDS.items():
+            kinds = {type(cell.get_submodule(name)) for name in consumers}
+            if kinds <= {nn.Sigmoid, nn.Tanh}:
+                limit = _SIGMOID_LIMIT if nn.Sigmoid in kinds else _TANH_LIMIT
+                limits[f"{prefix}.{total}"] = limit
+    return limits
+
+
+def _cells(model: nn.Module) -> list[tuple[str, ModularCell]]:
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, ModularCell)]
+
+
+def _set_module(model: nn.Module, name: str, replacement: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, replacement)

@@ -1,0 +1,344 @@
+"""What quantization is asked to do: for the whole model, and for one module after overrides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import did_you_mean
+from .clipping import ClipMode, parse_clip
+from .errors import QuantizationError
+from .linear import LinearQuantMode, check_bits, parse_mode
+
+__all__ = [
+    "PRECISIONS",
+    "ModuleQuantMode",
+    "ModuleSettings",
+    "QuantSettings",
+    "load_preset",
+    "load_settings",
+    "match_overrides",
+    "parse_overrides",
+    "preset_names",
+]
+
+PRECISIONS = ("16", "bf16", "32", "64")
+ROUNDINGS = ("nearest", "gptq")
+
+
+@dataclass(frozen=True)
+class ModuleQuantMode:
+    """Modes of activations and weights, which may differ."""
+
+    activations: LinearQuantMode = LinearQuantMode.SYMMETRIC
+    weights: LinearQuantMode = LinearQuantMode.SYMMETRIC
+
+    @classmethod
+    def parse(cls, value: Any) -> ModuleQuantMode:
+        """From a mode, its name, or a mapping with `activations` and `weights`."""
+        if isinstance(value, ModuleQuantMode):
+            return value
+        if isinstance(value, Mapping):
+            unknown = set(value) - {"activations", "weights"}
+            if unknown:
+                raise QuantizationError(
+                    f"mode: {sorted(unknown)[0]!r} is unknown: use 'activations' and 'weights'"
+                )
+            default = LinearQuantMode.SYMMETRIC
+            return cls(
+                parse_mode(value.get("activations", default)),
+                parse_mode(value.get("weights", default)),
+            )
+        both = parse_mode(value)
+        return cls(both, both)
+
+    def plain(self) -> str | dict[str, str]:
+        """For a file."""
+        if self.activations is self.weights:
+            return self.activations.name
+        return {"activations": self.activations.name, "weights": self.weights.name}
+
+
+@dataclass(frozen=True)
+class ModuleSettings:
+    """How one module is quantized; every field can be set in an override.
+
+    Attributes:
+        bits_activations: 2 to 16, or None to leave inputs and outputs alone.
+        bits_weights: 2 to 16, or None.
+        bits_accum: width of the accumulators.
+        mode: of activations and weights.
+        clip_acts: how activation ranges are chosen.
+        clip_n_stds: for N_STD.
+        clip_half_range: the output passes a ReLU.
+        clip_weights: how weight ranges are chosen.
+        per_channel_wts: a range for each output of a linear layer.
+        per_row_embedding: a range for each row of an embedding; else one for all, taken from its
+            calibrated output as the original does.
+        group_size: a range for so many weights of a row; None for whole rows.
+        rounding: "nearest", or "gptq" (error compensation, see `rounding`).
+        scale_approx_mult_bits: activation scales as integer multiplier and shift.
+        input_overrides: {input number: {bits_activations, mode, clip_acts, clip_n_stds,
+            from_output}}.
+        precision: compute the module in "16", "bf16", "32" or "64" bit floats instead.
+    """
+
+    bits_activations: int | None = 8
+    bits_weights: int | None = 8
+    bits_accum: int = 32
+    mode: ModuleQuantMode = field(default_factory=ModuleQuantMode)
+    clip_acts: ClipMode = ClipMode.NONE
+    clip_n_stds: float | None = None
+    clip_half_range: bool = False
+    clip_weights: ClipMode = ClipMode.NONE
+    per_channel_wts: bool = False
+    per_row_embedding: bool = True
+    group_size: int | None = None
+    rounding: str = "nearest"
+    scale_approx_mult_bits: int | None = None
+    input_overrides: Mapping[int, Mapping[str, Any]] | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits_activations, "bits_activations")
+        check_bits(self.bits_weights, "bits_weights")
+        if not isinstance(self.bits_accum, int) or not 8 <= self.bits_accum <= 48:
+            raise QuantizationError(f"bits_accum: {self.bits_accum!r} is out of range, use 8 to 48")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise QuantizationError(
+                f"precision {self.precision!r} is unknown: use one of {', '.join(PRECISIONS)}"
+            )
+        if self.rounding not in ROUNDINGS:
+            raise QuantizationError(
+                f"rounding {self.rounding!r} is unknown: use one of {', '.join(ROUNDINGS)}"
+            )
+        if self.group_size is not None and self.group_size < 1:
+            raise QuantizationError(f"group_size: {self.group_size} is less than 1")
+        if self.clip_weights is ClipMode.N_STD and self.per_channel_wts:
+            raise QuantizationError("clip mode N_STD is not supported per channel: use MSE")
+
+
+_MODULE_FIELDS = {entry.name for entry in fields(ModuleSettings)}
+_ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
+_ACCEPTED = sorted(_MODULE_FIELDS | set(_ALIASES) | {"fp16", "bf16", "also_clip_weights"})
+
+
+def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> ModuleSettings:
+    """The settings with some of them changed, from plain values."""
+    values: dict[str, Any] = {}
+    for given, value in changes.items():
+        key = _ALIASES.get(given, given)
+        if given in ("fp16", "bf16"):
+            if value:
+                values["precision"] = "16" if given == "fp16" else "bf16"
+        elif given == "also_clip_weights":
+            values["_also_clip_weights"] = bool(value)
+        elif key == "bits_bias":
+            continue  # biases take the accumulator's width, as in the original
+        elif key not in _MODULE_FIELDS:
+            raise QuantizationError(
+                f"{where}: {given!r} is not a setting {did_you_mean(given, _ACCEPTED)}"
+            )
+        elif key == "mode":
+            values[key] = ModuleQuantMode.parse(value)
+        elif key in ("clip_acts", "clip_weights"):
+            values[key] = parse_clip(value)
+        elif key == "precision":
+            values[key] = None if value is None else str(value)
+        elif key == "input_overrides":
+            values[key] = {int(index): dict(entry) for index, entry in (value or {}).items()}
+        else:
+            values[key] = value
+    also = values.pop("_also_clip_weights", None)
+    if also is not None:
+        values["clip_weights"] = values.get("clip_acts", base.clip_acts) if also else ClipMode.NONE
+    try:
+        return replace(base, **values)
+    except QuantizationError as error:
+        raise QuantizationError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise QuantizationError(f"{where}: a setting has the wrong type: {error}") from None
+
+
+def parse_overrides(
+    overrides: str | Mapping[str, Any] | None,
+) -> dict[str, dict[str, Any]]:
+    """Overrides from YAML text or a mapping: {regular expression: {setting: value}}.
+
+    Raises:
+        QuantizationError: not a mapping of mappings, or not a regular expression.
+    """
+    if overrides is None:
+        return {}
+    if isinstance(overrides, str):
+        try:
+            overrides = yaml.safe_load(overrides) or {}
+        except yaml.YAMLError as error:
+            raise QuantizationError(f"overrides: not YAML: {error}") from error
+    if not isinstance(overrides, Mapping):
+        raise QuantizationError("overrides: expected a mapping of patterns to settings")
+    parsed: dict[str, dict[str, Any]] = {}
+    for pattern, changes in overrides.items():
+        if not isinstance(changes, Mapping):
+            raise QuantizationError(f"override {pattern!r}: expected a mapping of settings")
+        try:
+            re.compile(str(pattern))
+        except re.error as error:
+            raise QuantizationError(
+                f"override {pattern!r} is no regular expression: {error}"
+            ) from error
+        parsed[str(pattern)] = dict(changes)
+    return parsed
+
+
+def match_overrides(
+    overrides: Mapping[str, Mapping[str, Any]], names: Iterable[str]
+) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """For each name the first pattern that matches all of it, with its settings.
+
+    Raises:
+        QuantizationError: a pattern that is first for no name.
+    """
+    compiled = [(re.compile(pattern), pattern) for pattern in overrides]
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    candidates = list(names)
+    matching: set[str] = set()
+    for name in candidates:
+        for expression, pattern in compiled:
+            if expression.fullmatch(name):
+                matching.add(pattern)
+                found.setdefault(name, (pattern, overrides[pattern]))
+    for pattern in overrides:
+        if pattern not in matching:
+            raise QuantizationError(
+                f"override {pattern!r} matches no module {did_you_mean(pattern, candidates)}"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class QuantSettings:
+    """Settings of a whole model.
+
+    Attributes:
+        base: what holds for every module without an override.
+        overrides: {regular expression: {setting: value}}, the first match of a full name wins.
+        net_aware: narrow gate sums to what their activations can tell apart.
+        inputs_quant_auto_fallback: quantize an input that carries no scale by its statistics.
+        fp_activations: with a precision for all, also compute sigmoids and tanhs in it.
+        save_fp_weights: keep the weights as they were beside the integers.
+    """
+
+    base: ModuleSettings = field(default_factory=ModuleSettings)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    net_aware: bool = True
+    inputs_quant_auto_fallback: bool = True
+    fp_activations: bool = False
+    save_fp_weights: bool = False
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any], where: str = "settings") -> QuantSettings:
+        """From plain values, as a YAML file gives them: module settings and model settings mixed.
+
+        Raises:
+            QuantizationError: an unknown setting or a wrong value.
+        """
+        own = {entry.name for entry in fields(cls)} - {"base", "overrides"}
+        model = {key: bool(entries[key]) for key in own if key in entries}
+        rest = {k: v for k, v in entries.items() if k not in own and k != "overrides"}
+        rest.pop("description", None)
+        base = _apply(ModuleSettings(), rest, where)
+        return cls(base, parse_overrides(entries.get("overrides")), **model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`, plain enough for JSON."""
+        base = asdict(self.base)
+        base["mode"] = self.base.mode.plain()
+        base["clip_acts"] = self.base.clip_acts.name
+        base["clip_weights"] = self.base.clip_weights.name
+        if base["input_overrides"] is None:
+            del base["input_overrides"]
+        return {
+            **base,
+            "net_aware": self.net_aware,
+            "inputs_quant_auto_fallback": self.inputs_quant_auto_fallback,
+            "fp_activations": self.fp_activations,
+            "save_fp_weights": self.save_fp_weights,
+            "overrides": {key: dict(value) for key, value in self.overrides.items()},
+        }
+
+    def resolve_patterns(self, names: Iterable[str]) -> dict[str, str]:
+        """For each name that an override matches, the pattern that wins."""
+        matched = match_overrides(self.overrides, names)
+        return {name: pattern for name, (pattern, _) in matched.items()}
+
+    def resolve(self, names: Iterable[str]) -> dict[str, ModuleSettings]:
+        """Each module's settings.
+
+        Raises:
+            QuantizationError: an override that matches nothing or is wrong.
+        """
+        candidates = list(names)
+        matched = match_overrides(self.overrides, candidates)
+        resolved = {}
+        for name in candidates:
+            pattern, changes = matched.get(name, ("", {}))
+            resolved[name] = _apply(self.base, changes, f"override {pattern!r}")
+        return resolved
+
+
+def _presets() -> Traversable:
+    return resources.files("lmbench.distiller.quantization").joinpath("presets")
+
+
+def preset_names() -> list[str]:
+    """The names of the presets, the published table's rows first."""
+    names = {
+        path.name.removesuffix(".yaml")
+        for path in _presets().iterdir()
+        if path.name.endswith(".yaml")
+    }
+    published = [
+        "fp16",
+        "int8-symmetric",
+        "int8-asymmetric-per-channel",
+        "int8-avg",
+        "mixed-eltwise-fp16",
+        "mixed-avg",
+    ]
+    return [name for name in published if name in names] + sorted(names - set(published))
+
+
+def load_preset(name: str) -> QuantSettings:
+    """A preset by name.
+
+    Raises:
+        QuantizationError: no preset of this name.
+    """
+    if name not in preset_names():
+        known = ", ".join(preset_names())
+        raise QuantizationError(f"preset {name!r} is unknown: use one of {known}")
+    text = _presets().joinpath(f"{name}.yaml").read_text("utf-8")
+    return QuantSettings.from_dict(yaml.safe_load(text), f"preset {name}")
+
+
+def load_settings(path: str | Path) -> QuantSettings:
+    """Settings from a YAML file.
+
+    Raises:
+        QuantizationError: no such file, not YAML, or a wrong setting.
+    """
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise QuantizationError(f"{path}: cannot read settings: {error}") from error
+    if not isinstance(entries, Mapping):
+        raise QuantizationError(f"{path}: expected a mapping of settings")
+    return QuantSettings.from_dict(entries, str(path))

@@ -1,0 +1,325 @@
+"""Quantized weights, and the wrappers of the modules that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .clipping import (
+    ClipMode,
+    get_quant_params_from_stats_dict,
+    get_quant_params_from_tensor,
+)
+from .errors import QuantizationError
+from .integers import IntegerLinear, dequantize_into, storage_dtype
+from .linear import LinearQuantMode, check_bits, linear_quantize_clamp
+from .settings import ModuleQuantMode
+from .wrappers import Grid, RangeLinearQuantWrapper, attach_grid
+
+__all__ = [
+    "RangeLinearEmbeddingWrapper",
+    "RangeLinearQuantParamLayerWrapper",
+    "Rounder",
+    "weight_params",
+]
+
+Rounder = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+"""(weight, scale, zero_point, q_min, q_max) → integers; scale broadcasts with the weight."""
+
+
+def weight_params(
+    weight: Tensor,
+    num_bits: int,
+    mode: LinearQuantMode,
+    clip: ClipMode = ClipMode.NONE,
+    per_channel: bool = False,
+    group_size: int | None = None,
+    num_stds: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of a (rows, columns) weight.
+
+    Returns:
+        0-dim; (rows, 1) per channel; or, with a group size, (rows, columns), each group's value
+        repeated over its columns.
+    """
+    if group_size is None or group_size >= weight.shape[1]:
+        return get_quant_params_from_tensor(weight, num_bits, mode, clip, per_channel, num_stds)
+    rows, columns = weight.shape
+    groups = -(-columns // group_size)
+    # the last group may be short: repeat its last column, which changes no range
+    padded = F.pad(weight[None], (0, groups * group_size - columns), mode="replicate")[0]
+    scale, zero_point = get_quant_params_from_tensor(
+        padded.reshape(rows * groups, group_size), num_bits, mode, clip, True, num_stds
+    )
+
+    def spread(values: Tensor) -> Tensor:
+        if values.numel() == 1:
+            return values.expand(rows, columns).clone()
+        return values.view(rows, groups).repeat_interleave(group_size, 1)[:, :columns].contiguous()
+
+    return spread(scale), spread(zero_point)
+
+
+class _QuantizedWeight(nn.Module):
+    """Integers, scale and zero point of one weight, as buffers under the wrapper's names."""
+
+    w_scale: Tensor
+    w_zero_point: Tensor
+    weight_q: Tensor
+
+    def store_weight(
+        self,
+        weight: Tensor,
+        params: tuple[Tensor, Tensor],
+        q_range: tuple[int, int],
+        rounder: Rounder | None,
+    ) -> None:
+        scale, zero_point = params
+        integers = (rounder or linear_quantize_clamp)(weight, scale, zero_point, *q_range)
+        self.register_buffer("w_scale", scale)
+        self.register_buffer("w_zero_point", zero_point)
+        self.register_buffer("weight_q", integers.to(storage_dtype(*q_range)))
+
+
+def _drop_parameters(module: nn.Module) -> None:
+    """The integers replace them: none of them may linger in a state dict, shared or trained."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        if parameter is not None:
+            module.register_parameter(name, None)
+
+
+class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeight):
+    """A linear layer on integers; arguments as the original's.
+
+    Args:
+        wrapped_module: an `nn.Linear`; its parameters are replaced by integers.
+        num_bits_acts: None quantizes the weights alone.
+        num_bits_params: width of the weights.
+        per_channel_wts: a range for each output.
+        save_fp_weights: keep the weight as it was in `float_weight`.
+        also_clip_weights: choose weight ranges by `clip_acts`.
+        clip_weights: or by this.
+        group_size: a range for so many weights of each row. Products of quantized activations
+            with such weights are summed in floats, a group's integers times its scale, as
+            kernels for grouped weights do.
+        rounder: how weights become integers; to nearest when None.
+
+    The bias is quantized to the accumulator's scale, exactly as wide as the accumulator. It is
+    stored as it was, in floats, because its scale depends on the input's.
+    """
+
+    def __init__(
+        self,
+        wrapped_module: nn.Module,
+        num_bits_acts: int | None,
+        num_bits_params: int | None,
+        num_bits_accum: int = 32,
+        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        per_channel_wts: bool = False,
+        activation_stats: Mapping[str, Any] | None = None,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        scale_approx_mult_bits: int | None = None,
+        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
+        inputs_quant_auto_fallback: bool = True,
+        save_fp_weights: bool = False,
+        also_clip_weights: bool = False,
+        clip_weights: ClipMode = ClipMode.NONE,
+        group_size: int | None = None,
+        rounder: Rounder | None = None,
+    ) -> None:
+        super().__init__(
+            wrapped_module,
+            num_bits_acts,
+            num_bits_accum,
+            mode,
+            clip_acts,
+            activation_stats,
+            clip_n_stds,
+            clip_half_range,
+            scale_approx_mult_bits,
+            input_overrides,
+            inputs_quant_auto_fallback,
+        )
+        if not isinstance(wrapped_module, nn.Linear):
+            raise QuantizationError(
+                f"only linear layers have quantized weights, not {type(wrapped_module).__name__}"
+            )
+        bits = check_bits(num_bits_params, "num_bits_params")
+        if bits is None:
+            raise QuantizationError("num_bits_params: quantized activations need quantized weights")
+        self.num_bits_params = bits
+        self.per_channel_wts = per_channel_wts
+        self.group_size = group_size
+        weight = wrapped_module.weight.detach().float()
+        params = weight_params(
+            weight,
+            bits,
+            self.mode.weights,
+            self.clip_acts if also_clip_weights else clip_weights,
+            per_channel_wts,
+            group_size,
+            clip_n_stds,
+        )
+        self.store_weight(weight, params, self.mode.weights.quantized_range(bits), rounder)
+        bias = wrapped_module.bias
+        self.register_buffer("bias_fp", None if bias is None else bias.detach().float().clone())
+        if save_fp_weights:
+            self.register_buffer("float_weight", weight.clone(), persistent=False)
+        _drop_parameters(wrapped_module)
+
+    bias_fp: Tensor | None
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) the values that the integers stand for, float32."""
+        return self.cached(
+            "weight", lambda: dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
+        )
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(out,) as it was before quantization, float32."""
+        return self.bias_fp
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        return F.linear(inputs[0], self.weight, self.bias_fp)
+
+    def accumulator_scale(self, grid: Grid) -> Tensor:
+        """0-dim, or (out,) per channel: input scale times weight scale."""
+        if self._grouped:
+            return torch.tensor(grid.scale, device=self.w_scale.device)
+        scale = torch.tensor(grid.scale, device=self.w_scale.device) * self.w_scale
+        return scale.flatten() if scale.numel() > 1 else scale.reshape(())
+
+    @property
+    def _grouped(self) -> bool:
+        return self.w_scale.dim() == 2 and self.w_scale.shape[1] > 1
+
+    def quantized_bias(self, grid: Grid) -> Tensor | None:
+        """(out,) the integers added to the accumulators for inputs on this grid."""
+        if self.bias_fp is None:
+            return None
+        top = 2 ** (self.num_bits_accum - 1)
+        scale = self.accumulator_scale(grid)
+        return linear_quantize_clamp(self.bias_fp, scale, 0.0, -top, top - 1)
+
+    def _product(self, grid: Grid) -> tuple[Callable[[Tensor], Tensor], float | Tensor]:
+        scale = self.accumulator_scale(grid)
+        plain = float(scale) if scale.dim() == 0 else scale
+        if self._grouped:
+            weight, bias = self.weight, self.bias_fp
+            scaled = None if bias is None else bias * scale
+            return lambda x: F.linear(x, weight, scaled), plain
+        product = IntegerLinear.prepare(
+            self.weight_q.float() + self.w_zero_point,
+            self.quantized_bias(grid),
+            grid.magnitude,
+            self.num_bits_accum,
+        )
+        return product, plain
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        grid = grids[0]
+        if self.preset_act_stats:
+            product, scale = self.cached(("product", grid), lambda: self._product(grid))
+        else:
+            product, scale = self._product(grid)
+        return product(integers[0]), scale
+
+    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
+        if not self.preset_act_stats:
+            return super().requant_factor(grid, accum_scale)
+        return self.cached(
+            ("requant", grid, accum_scale if isinstance(accum_scale, float) else id(accum_scale)),
+            lambda: super(RangeLinearQuantParamLayerWrapper, self).requant_factor(
+                grid, accum_scale
+            ),
+        )
+
+    def extra_repr(self) -> str:
+        return f"weights={self.num_bits_params}, {super().extra_repr()}"
+
+
+class RangeLinearEmbeddingWrapper(_QuantizedWeight):
+    """An embedding with an integer table; arguments as the original's.
+
+    Args:
+        wrapped_module: an `nn.Embedding`; its table is replaced by integers.
+        num_bits: width of the integers.
+        mode: of the weights.
+        stats: with `per_row` off, statistics of the calibrated output whose range is taken, as
+            the original does; None takes the range of the table.
+        save_fp_weights: keep the table as it was in `float_weight`.
+        per_row: a range for each row.
+        clip: how ranges are chosen.
+        group_size: a range for so many weights of a row.
+    """
+
+    is_quantized_wrapper = True
+
+    def __init__(
+        self,
+        wrapped_module: nn.Embedding,
+        num_bits: int,
+        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
+        stats: Mapping[str, Any] | None = None,
+        save_fp_weights: bool = False,
+        per_row: bool = True,
+        clip: ClipMode = ClipMode.NONE,
+        group_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.wrapped_module = wrapped_module
+        bits = check_bits(num_bits, "num_bits")
+        if bits is None:
+            raise QuantizationError("num_bits: a quantized embedding needs a width")
+        self.num_bits_params = bits
+        self.mode = ModuleQuantMode.parse(mode)
+        self.per_row = per_row
+        self.group_size = group_size
+        self._cache: dict[str, Any] = {}
+        weight = wrapped_module.weight.detach().float()
+        own = self.mode.weights
+        if not per_row and stats is not None:
+            params = get_quant_params_from_stats_dict(stats["output"], bits, own, clip)
+        else:
+            params = weight_params(weight, bits, own, clip, per_row, group_size)
+        self.store_weight(weight, params, own.quantized_range(bits), None)
+        if save_fp_weights:
+            self.register_buffer("float_weight", weight.clone(), persistent=False)
+        _drop_parameters(wrapped_module)
+
+    @property
+    def weight(self) -> Tensor:
+        """(rows, width) the values that the integers stand for, float32."""
+        if "weight" not in self._cache:
+            self._cache["weight"] = dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
+        return self._cache["weight"]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._cache.clear()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._cache.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids of any shape → (…, width); with one scale for all it carries its grid."""
+        out = F.embedding(ids, self.weight)
+        if self.w_scale.numel() > 1:
+            return out
+        q_min, q_max = self.mode.weights.quantized_range(self.num_bits_params)
+        return attach_grid(out, Grid(float(self.w_scale), float(self.w_zero_point), q_min, q_max))
+
+    def extra_repr(self) -> str:
+        rows = "per row" if self.per_row else "one scale"
+        return f"weights={self.num_bits_params}, mode={self.mode.weights.name}, {rows}"

@@ -1,0 +1,466 @@
+"""Modules that stand in for others and compute what an integer implementation of them would.
+
+An input is quantized by the scale it carries from the wrapper that made it, else by its own
+calibrated statistics, else (dynamic) by what is in it. The operation then happens on integers,
+held in floats that represent them exactly, the result saturates at the accumulator's width, and
+is requantized to the output's range. Between wrappers travel ordinary float tensors whose values
+lie on the output's grid, with the grid attached as `quant_metadata`.
+
+Integers are kept with their zero point added ("shifted": they are then exactly scale * x), so
+that products and sums need no correction terms and 0.0 is always the integer 0.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .clipping import (
+    ClipMode,
+    get_quant_params_from_stats_dict,
+    get_quant_params_from_tensor,
+    parse_clip,
+)
+from .errors import QuantizationError
+from .integers import requantize_
+from .linear import LinearQuantMode, approx_scale_as_mult_and_shift, check_bits, parse_mode
+from .settings import ModuleQuantMode
+
+__all__ = [
+    "FPWrapper",
+    "Grid",
+    "RangeLinearFakeQuantWrapper",
+    "RangeLinearQuantEltwiseAddWrapper",
+    "RangeLinearQuantEltwiseMultWrapper",
+    "RangeLinearQuantWrapper",
+    "attach_grid",
+]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What an activation's values are multiples of.
+
+    Attributes:
+        scale: steps per unit (positive; already rounded to float32).
+        zero_point: in the original's sign convention.
+        q_min, q_max: the stored integers' range.
+    """
+
+    scale: float
+    zero_point: float
+    q_min: int
+    q_max: int
+
+    @property
+    def low(self) -> float:
+        """The lowest shifted integer."""
+        return self.q_min + self.zero_point
+
+    @property
+    def high(self) -> float:
+        """The highest shifted integer."""
+        return self.q_max + self.zero_point
+
+    @property
+    def magnitude(self) -> float:
+        """The largest magnitude of a shifted integer."""
+        return max(abs(self.low), abs(self.high))
+
+    def integers(self, x: Tensor) -> Tensor:
+        """Floats → shifted integers, a new tensor."""
+        return x.mul(self.scale).round_().clamp_(self.low, self.high)
+
+
+def attach_grid(x: Tensor, grid: Grid) -> Tensor:
+    """Marks a tensor as lying on a grid; the mark is lost by any operation but passing it on."""
+    x.quant_metadata = grid  # type: ignore[attr-defined]
+    return x
+
+
+def read_grid(x: Tensor) -> Grid | None:
+    """The grid a tensor carries, if any."""
+    return getattr(x, "quant_metadata", None)
+
+
+def _grid_of(params: tuple[Tensor, Tensor], num_bits: int, mode: LinearQuantMode) -> Grid:
+    return Grid(float(params[0]), float(params[1]), *mode.quantized_range(num_bits))
+
+
+class RangeLinearQuantWrapper(nn.Module, ABC):
+    """Base of the wrappers that compute on integers; arguments as the original's.
+
+    Args:
+        wrapped_module: what it stands in for.
+        num_bits_acts: width of inputs and outputs, or None to leave them alone.
+        num_bits_accum: width of the accumulators.
+        mode: a mode, or a `ModuleQuantMode`.
+        clip_acts: how ranges are chosen.
+        activation_stats: {"inputs": {0: …}, "output": …}, or None for dynamic quantization.
+        clip_n_stds: for N_STD.
+        clip_half_range: the output passes a ReLU, which is applied here.
+        scale_approx_mult_bits: scales as integer multiplier and shift.
+        input_overrides: {input number: {bits_activations, mode, clip_acts, clip_n_stds}} or
+            {input number: {"from_output": True}} to give an input the output's grid.
+        inputs_quant_auto_fallback: quantize an input that carries no grid by its statistics; else
+            it is an error.
+
+    Raises:
+        QuantizationError: bits out of range.
+    """
+
+    is_quantized_wrapper = True
+
+    def __init__(
+        self,
+        wrapped_module: nn.Module,
+        num_bits_acts: int | None,
+        num_bits_accum: int = 32,
+        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        activation_stats: Mapping[str, Any] | None = None,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        scale_approx_mult_bits: int | None = None,
+        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
+        inputs_quant_auto_fallback: bool = True,
+    ) -> None:
+        super().__init__()
+        self.wrapped_module = wrapped_module
+        self.num_bits_acts = check_bits(num_bits_acts, "num_bits_acts")
+        self.num_bits_accum = num_bits_accum
+        self.mode = ModuleQuantMode.parse(mode)
+        self.clip_acts = parse_clip(clip_acts)
+        self.clip_n_stds = clip_n_stds
+        self.clip_half_range = clip_half_range
+        self.scale_approx_mult_bits = scale_approx_mult_bits
+        self.inputs_quant_auto_fallback = inputs_quant_auto_fallback
+        self.preset_act_stats = self.num_bits_acts is not None and activation_stats is not None
+        self._cache: dict[Any, Any] = {}
+        self._input_options: dict[int, tuple[int, LinearQuantMode]] = {}
+        if self.preset_act_stats and activation_stats is not None:
+            self._register_grids(activation_stats, dict(input_overrides or {}))
+
+    def _register_grids(
+        self, stats: Mapping[str, Any], overrides: dict[int, Mapping[str, Any]]
+    ) -> None:
+        assert self.num_bits_acts is not None
+        mode, output = self.mode.activations, stats["output"]
+        result = get_quant_params_from_stats_dict(
+            output,
+            self.num_bits_acts,
+            mode,
+            self.clip_acts,
+            self.clip_n_stds,
+            self.clip_half_range,
+            self.scale_approx_mult_bits,
+        )
+        self._register("output", result)
+        for index, values in stats["inputs"].items():
+            override = overrides.get(int(index), {})
+            bits = check_bits(
+                override.get("bits_activations", self.num_bits_acts), f"input {index}"
+            )
+            assert bits is not None
+            own_mode = parse_mode(override.get("mode", mode))
+            self._input_options[int(index)] = (bits, own_mode)
+            if override.get("from_output"):
+                self._register(f"input_{index}", result)
+                continue
+            params = get_quant_params_from_stats_dict(
+                values,
+                bits,
+                own_mode,
+                parse_clip(override.get("clip_acts", self.clip_acts)),
+                override.get("clip_n_stds", self.clip_n_stds),
+                scale_approx_mult_bits=self.scale_approx_mult_bits,
+            )
+            self._register(f"input_{index}", params)
+
+    def _register(self, which: str, params: tuple[Tensor, Tensor]) -> None:
+        self.register_buffer(f"{which}_scale", params[0])
+        self.register_buffer(f"{which}_zero_point", params[1])
+
+    def cached(self, key: Any, build: Callable[[], Any]) -> Any:
+        """What was derived from the buffers, until they change."""
+        if key not in self._cache:
+            self._cache[key] = build()
+        return self._cache[key]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._cache.clear()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._cache.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    @property
+    def output_grid(self) -> Grid | None:
+        """The calibrated grid of the output, None when dynamic or not quantized."""
+        if not self.preset_act_stats:
+            return None
+        assert self.num_bits_acts is not None
+        bits, mode = self.num_bits_acts, self.mode.activations
+        return self.cached(
+            "output",
+            lambda: _grid_of(
+                (self.get_buffer("output_scale"), self.get_buffer("output_zero_point")), bits, mode
+            ),
+        )
+
+    def input_grid(self, index: int) -> Grid | None:
+        """The calibrated grid of an input, None when dynamic or not quantized."""
+        if not self.preset_act_stats or index not in self._input_options:
+            return None
+        bits, mode = self._input_options[index]
+        which = f"input_{index}"
+        return self.cached(
+            which,
+            lambda: _grid_of(
+                (self.get_buffer(f"{which}_scale"), self.get_buffer(f"{which}_zero_point")),
+                bits,
+                mode,
+            ),
+        )
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Runs the module as integers would.
+
+        Raises:
+            QuantizationError: in training mode; an input without a grid when the fallback is off.
+        """
+        if self.training:
+            raise QuantizationError(
+                "a model quantized after training only evaluates: call model.eval() first"
+            )
+        if self.num_bits_acts is None:
+            out = self.float_forward(*inputs)
+            return out.relu() if self.clip_half_range else out
+        grids = [self._grid_for(index, x) for index, x in enumerate(inputs)]
+        integers = [grid.integers(x) for grid, x in zip(grids, inputs, strict=True)]
+        accum, accum_scale = self.accumulate(integers, grids)
+        if self.clip_half_range:
+            accum = accum.relu_()
+        grid = self.output_grid or self._dynamic_grid(accum / accum_scale, self.clip_half_range)
+        factor = self.requant_factor(grid, accum_scale)
+        out = requantize_(accum, factor, grid.low, grid.high, grid.scale)
+        return attach_grid(out if out.dtype == torch.float32 else out.float(), grid)
+
+    def float_forward(self, *inputs: Tensor) -> Tensor:
+        """Without quantized activations."""
+        return self.wrapped_module(*inputs)
+
+    @abstractmethod
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        """The operation.
+
+        Args:
+            integers: shifted integers of each input; may be overwritten.
+            grids: the grid of each input.
+
+        Returns:
+            The accumulators (may be overwritten) and their scale, a number or (features,).
+        """
+
+    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
+        """What accumulators are multiplied by to become output integers."""
+        if isinstance(accum_scale, Tensor):
+            factor = grid.scale / accum_scale
+        else:
+            factor = torch.tensor(grid.scale) / torch.tensor(accum_scale)
+        if self.scale_approx_mult_bits is not None:
+            factor = approx_scale_as_mult_and_shift(factor, self.scale_approx_mult_bits)
+        return float(factor) if factor.dim() == 0 else factor
+
+    def _grid_for(self, index: int, x: Tensor) -> Grid:
+        carried = read_grid(x)
+        if carried is not None:
+            return carried
+        if not self.preset_act_stats:
+            return self._dynamic_grid(x, False)
+        grid = self.input_grid(index) if self.inputs_quant_auto_fallback else None
+        if grid is None:
+            raise QuantizationError(
+                f"input {index} of a quantized {type(self.wrapped_module).__name__} carries no "
+                "scale and has no statistics to fall back to: calibrate again, or set "
+                "inputs_quant_auto_fallback"
+            )
+        return grid
+
+    def _dynamic_grid(self, x: Tensor, half_range: bool) -> Grid:
+        assert self.num_bits_acts is not None
+        params = get_quant_params_from_tensor(
+            x,
+            self.num_bits_acts,
+            self.mode.activations,
+            self.clip_acts,
+            num_stds=self.clip_n_stds,
+            half_range=half_range,
+            scale_approx_mult_bits=self.scale_approx_mult_bits,
+        )
+        return _grid_of(params, self.num_bits_acts, self.mode.activations)
+
+    def extra_repr(self) -> str:
+        text = f"acts={self.num_bits_acts}, accum={self.num_bits_accum}, mode={self.mode.plain()}"
+        grid = self.output_grid
+        if grid is None:
+            return text
+        return f"{text}, output_scale={grid.scale:.5g}, output_zero_point={grid.zero_point:.0f}"
+
+    def saturate_(self, accum: Tensor, bound: float) -> Tensor:
+        """Limits accumulators to their width, unless `bound` shows that none can exceed it."""
+        top = 2 ** (self.num_bits_accum - 1)
+        return accum if bound < top else accum.clamp_(-top, top - 1)
+
+
+class RangeLinearQuantEltwiseAddWrapper(RangeLinearQuantWrapper):
+    """Addition (or subtraction): every operand is first brought to the output's scale."""
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        if self.output_grid is None:
+            # no scale is known before the sum is: use the finest of the operands'
+            scale = max(grid.scale for grid in grids)
+        else:
+            scale = self.output_grid.scale
+        scaled = []
+        bound = 0.0
+        for x, grid in zip(integers, grids, strict=True):
+            factor = self._factor(scale, grid.scale)
+            bound += grid.magnitude * factor + 1
+            if factor != 1.0:
+                x.mul_(factor).round_()
+            scaled.append(self.saturate_(x, grid.magnitude * factor + 1))
+        return self.saturate_(self.wrapped_module(*scaled), bound), scale
+
+    def _factor(self, scale: float, input_scale: float) -> float:
+        def compute() -> float:
+            factor = torch.tensor(scale) / torch.tensor(input_scale)
+            if self.scale_approx_mult_bits is not None:
+                factor = approx_scale_as_mult_and_shift(factor, self.scale_approx_mult_bits)
+            return float(factor)
+
+        return (
+            self.cached(("add", scale, input_scale), compute)
+            if self.preset_act_stats
+            else compute()
+        )
+
+    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
+        return 1.0 if self.preset_act_stats else super().requant_factor(grid, accum_scale)
+
+
+class RangeLinearQuantEltwiseMultWrapper(RangeLinearQuantWrapper):
+    """Multiplication: the accumulator's scale is the product of the operands'.
+
+    With `scale_approx_mult_bits` the operands' and the output's scales are approximated already;
+    their quotient is applied as it is.
+    """
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        scale, bound = torch.tensor(1.0), 1.0
+        for grid in grids:
+            scale = scale * grid.scale
+            bound *= grid.magnitude
+        return self.saturate_(self.wrapped_module(*integers), bound), float(scale)
+
+    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
+        def compute() -> float:
+            return float(torch.tensor(grid.scale) / torch.as_tensor(accum_scale))
+
+        if not self.preset_act_stats:
+            return compute()
+        return self.cached(("mult", grid, accum_scale), compute)
+
+
+class RangeLinearFakeQuantWrapper(RangeLinearQuantWrapper):
+    """Quantizes inputs and output, and computes between them in floats (activations)."""
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        inputs = [x.div_(grid.scale) for x, grid in zip(integers, grids, strict=True)]
+        return self.wrapped_module(*inputs), 1.0
+
+    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
+        return grid.scale
+
+
+class FPWrapper(nn.Module):
+    """Computes a module in another floating-point precision.
+
+    Args:
+        module: converted in place.
+        precision: "16", "bf16", "32" or "64".
+        convert_input: convert floating-point inputs to it.
+        return_fp32: give float32 back.
+    """
+
+    is_quantized_wrapper = True
+    _DTYPES: Mapping[str, torch.dtype] = {
+        "16": torch.float16,
+        "bf16": torch.bfloat16,
+        "32": torch.float32,
+        "64": torch.float64,
+    }
+
+    def __init__(
+        self,
+        module: nn.Module,
+        precision: str | int = "16",
+        convert_input: bool = True,
+        return_fp32: bool = True,
+    ) -> None:
+        super().__init__()
+        self.precision = str(precision)
+        if self.precision not in self._DTYPES:
+            raise QuantizationError(
+                f"precision {precision!r} is unknown: use one of {', '.join(self._DTYPES)}"
+            )
+        self.dtype = self._DTYPES[self.precision]
+        self.wrapped_module = module.to(self.dtype)
+        self.convert_input = convert_input
+        self.return_fp32 = return_fp32
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Converts, computes, converts back."""
+        if self.convert_input:
+            inputs = tuple(x.to(self.dtype) if x.is_floating_point() else x for x in inputs)
+        out = self.wrapped_module(*inputs)
+        return out.float() if self.return_fp32 else out
+
+    @property
+    def weight(self) -> Tensor:
+        """The wrapped module's weight, as float32."""
+        weight = self.wrapped_module.weight
+        assert isinstance(weight, Tensor)
+        return weight.float()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The wrapped module's bias, as float32."""
+        bias = self.wrapped_module.bias
+        return bias.float() if isinstance(bias, Tensor) else None
+
+    def extra_repr(self) -> str:
+        return f"precision={self.precision}"
+
+
+class FP16Wrapper(FPWrapper):
+    """`FPWrapper` in 16 bits, the original's name for it."""
+
+    def __init__(
+        self, module: nn.Module, convert_input: bool = True, return_fp32: bool = True
+    ) -> None:
+        super().__init__(module, "16", convert_input, return_fp32)
