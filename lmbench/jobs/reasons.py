@@ -37,8 +37,8 @@ def why_ended(code: int) -> str:
 
 
 def last_log_lines(run: Run, count: int = 3) -> str:
-    """The last lines of ``log.txt`` that hold anything, joined by " | "; "" where there is none."""
-    return " | ".join(_tail(run.log_path, count))
+    """The last lines of ``log.txt`` that hold anything, joined by " / "; "" where there is none."""
+    return " / ".join(_tail(run.log_path, count))
 
 
 def _tail(path: Path, count: int) -> list[str]:

@@ -100,8 +100,8 @@ def _run_cells(run: Run) -> list[Text]:
     results = record.results
     sparsity = results.get("sparsity")
     seconds = results.get("seconds")
-    if seconds is None and record.started and status in ("running", "paused"):
-        seconds = time.time() - record.started
+    if seconds is None and record.started and status != "queued":
+        seconds = (record.ended or time.time()) - record.started
     texts = [
         _number(results.get("valid_ppl"), "{:.2f}"),
         _number(results.get("test_ppl"), "{:.2f}"),

@@ -96,7 +96,7 @@ def test_why_a_run_is_lost_ends_with_its_last_words(run: Run) -> None:
     run.log_path.write_text("one\ntwo\n\nthree\nfour\n\n")
     run.update(status="lost", reason="killed, probably out of memory")
     assert launch.why_lost(run) == (
-        "killed, probably out of memory; last lines of its log: two | three | four"
+        "killed, probably out of memory; last lines of its log: two / three / four"
     )
 
 
