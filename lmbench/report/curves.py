@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from lmbench.report.tables import plain
 from lmbench.session import events as ev
 
 __all__ = ["X_COLUMNS", "Columns", "Curves", "CurvesBuilder"]
@@ -182,16 +183,17 @@ class CurvesBuilder:
 
     def _prune(self, event: ev.PruneStep) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        self._sparsity.setdefault(event.param, _Growing(_SPARSITY)).append(*at, event.reached)
+        name = plain(event.param)
+        self._sparsity.setdefault(name, _Growing(_SPARSITY)).append(*at, event.reached)
         if event.target is not None:
-            self._targets.setdefault(event.param, _Growing(_SPARSITY)).append(*at, event.target)
+            self._targets.setdefault(name, _Growing(_SPARSITY)).append(*at, event.target)
         # One step prunes several tensors; it is one mark.
         if not len(self._prunes) or self._prunes.view().last("step") != event.step:
             self._prunes.append(*at, event.reached)
 
     def _tensors(self, event: ev.Sparsity) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        rows = ((str(row.get("name")), row.get("fine")) for row in event.tensors)
+        rows = ((plain(row.get("name")), row.get("fine")) for row in event.tensors)
         known = ((name, fine / 100) for name, fine in rows if isinstance(fine, int | float))
         for name, value in itertools.chain(known, [("total", event.total)]):
             self._sparsity.setdefault(name, _Growing(_SPARSITY)).append(*at, value)

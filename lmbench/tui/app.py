@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.style import Style
 from textual.app import App, SystemCommand
@@ -32,6 +32,9 @@ from lmbench.tui.logs import crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
 from lmbench.tui.themes import DEFAULT_THEME, THEMES
 from lmbench.tui.watch import RunView, Snapshot, Watcher
+
+if TYPE_CHECKING:
+    from lmbench.tui.demo import Player
 
 __all__ = ["SCREENS", "Watched", "Workbench"]
 
@@ -93,16 +96,16 @@ class Workbench(App[None]):
         home: Home,
         session: Session | None,
         *,
-        demo: bool = False,
+        player: Player | None = None,
         clock: Callable[[], float] = time.time,
         follow: bool = True,
     ) -> None:
-        """`session` None opens the welcome screen; `follow` False never looks by itself (tests
-        call `look`)."""
+        """`session` None opens the welcome screen; `player` plays a recording into it; `follow`
+        False never looks by itself (tests call `look`)."""
         super().__init__()
         self.home = home
         self.session = session
-        self.demo = demo
+        self._player = player
         self.clock = clock
         self.memory = Memory(session)
         self._follow = follow
@@ -112,6 +115,11 @@ class Workbench(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = self.recall("theme", DEFAULT_THEME)
+
+    @property
+    def demo(self) -> bool:
+        """Is this a recording? Then nothing can be asked of its runs."""
+        return self._player is not None
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -144,7 +152,7 @@ class Workbench(App[None]):
             await self.look()
             if not self._follow:
                 return
-            busy = self.snapshot.current is not None
+            busy = self.demo or self.snapshot.current is not None
             await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
 
     async def look(self) -> None:
@@ -152,6 +160,8 @@ class Workbench(App[None]):
         if self._watcher is None:
             return
         try:
+            if self._player is not None:
+                await asyncio.to_thread(self._player.advance, self.clock())
             snapshot = await asyncio.to_thread(self._watcher.poll)
         except Exception as error:
             self.complain(error, "while reading the session")

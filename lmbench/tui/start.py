@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 from lmbench.session import Home, Session
 from lmbench.tui.app import Workbench
@@ -22,9 +25,23 @@ def start(session: str | None, *, demo: bool = False, speed: float = 1.0) -> int
         LmbenchError: there is no session of that name.
     """
     sys.setswitchinterval(_SWITCH_S)
+    if demo:
+        return _play(speed)
     home = Home.find()
     app = Workbench(home, _session(home, session))
     app.run()
+    return app.return_code or 0
+
+
+def _play(speed: float) -> int:
+    """The recorded session, in a folder that is gone afterwards."""
+    from lmbench.tui.demo import Player, recording
+
+    with tempfile.TemporaryDirectory(prefix="lmbench-demo-") as folder:
+        home = Home(Path(folder))
+        player = Player(recording(), home, speed)
+        app = Workbench(home, player.start(time.time()), player=player)
+        app.run()
     return app.return_code or 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmbench.report.curves import CurvesBuilder
+from lmbench.report.tables import plain
 from lmbench.session import events as ev
 
 __all__ = ["Note", "Pace", "Story", "told"]
@@ -61,7 +62,7 @@ class Story:
             self._note(event, text)
 
     def _note(self, event: ev.Event, text: str) -> None:
-        self._notes.append(Note(event.t, event.kind, text))
+        self._notes.append(Note(event.t, event.kind, plain(text)))
         del self._notes[:-_NOTES_KEPT]
 
     def _note_prune(self, event: ev.PruneStep) -> None:

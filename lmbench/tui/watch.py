@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from lmbench.errors import LmbenchError
 from lmbench.report.curves import Curves
+from lmbench.report.tables import plain
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
 from lmbench.tui.story import Note, Pace, Story
@@ -67,7 +68,7 @@ class RunView:
 
     @property
     def name(self) -> str:
-        return self.record.name if self.record else self.key
+        return one_line(self.record.name) if self.record else self.key
 
     @property
     def kind(self) -> str:
@@ -200,6 +201,11 @@ class Watcher:
         return True
 
 
+def one_line(text: str) -> str:
+    """Text of someone else's making as it may stand in a line: nothing that a terminal obeys."""
+    return " ".join(plain(text).split())
+
+
 def lineage(views: list[RunView]) -> list[RunView]:
     """The runs as a tree in reading order: each child under its parent, `depth` set.
 
@@ -317,8 +323,8 @@ class _RunWatcher:
             record=record,
             status=self._status,
             parent=_local(record.parent, self.run) if record and record.parent else None,
-            problem=problem,
-            reason=reason,
+            problem=plain(problem),
+            reason=plain(reason),
             generation=story.generation,
             curves=story.curves.view(),
             pace=story.pace(self._status),

@@ -189,9 +189,11 @@ class MainScreen(BenchScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
-            return self.bench.can_open(str(parameters[0]))
+            starts_runs = parameters[0] in ("new_run", "lab", "schedule")
+            return self.bench.can_open(str(parameters[0])) and not (starts_runs and self.bench.demo)
         if action == "run":
-            return actions.possible(str(parameters[0]), self.bench.selected_run)
+            asked = actions.possible(str(parameters[0]), self.bench.selected_run)
+            return asked and not self.bench.demo
         return True
 
     def action_screen(self, name: str) -> None:
