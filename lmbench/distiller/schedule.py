@@ -372,7 +372,7 @@ def _warnings(schedule: Schedule) -> list[str]:
 def check_parameters(
     schedule: Schedule, names: Mapping[str, str], model_name: str = "this model"
 ) -> None:
-    """Check that every parameter that a schedule names exists, and is pruned by one pruner.
+    """Check that every parameter that a schedule names exists.
 
     Args:
         schedule: a checked schedule.
