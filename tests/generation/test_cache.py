@@ -1,0 +1,87 @@
+"""The neural cache against its definition, word by word."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.naive import NaiveRuntime
+from lmbench.errors import LmbenchError
+from lmbench.generation.cache import NeuralCache, evaluate_with_cache
+from lmbench.model.rnn import RNNModel
+
+
+def model() -> RNNModel:
+    torch.manual_seed(0)
+    net = RNNModel("LSTM", 15, 8, 8, 1, 0.0, True).eval().requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.mul_(4)
+    return net
+
+
+def by_definition(net: RNNModel, data: torch.Tensor, cache: NeuralCache) -> float:
+    total = 0.0
+    features, _ = net.features(data[:-1], net.init_hidden(data.shape[1]))
+    probabilities = net.decoder(features).softmax(-1)
+    for column in range(data.shape[1]):
+        for t in range(len(data) - 1):
+            word = int(data[t + 1, column])
+            p = float(probabilities[t, column, word])
+            past = range(max(0, t - cache.size), t)
+            if past:
+                weights = [
+                    math.exp(cache.theta * float(features[t, column] @ features[i, column]))
+                    for i in past
+                ]
+                hits = sum(
+                    w
+                    for i, w in zip(past, weights, strict=True)
+                    if int(data[i + 1, column]) == word
+                )
+                p = (1 - cache.share) * p + cache.share * hits / sum(weights)
+            total -= math.log(p)
+    return total
+
+
+@pytest.mark.parametrize("bptt", [1, 4, 7, 100])
+@pytest.mark.parametrize("size", [1, 5, 200])
+def test_the_score_is_the_papers_whatever_the_window(bptt: int, size: int) -> None:
+    net = model()
+    data = torch.randint(0, 15, (31, 3), generator=torch.Generator().manual_seed(1))
+    cache = NeuralCache(size, theta=0.5, share=0.3)
+    score = evaluate_with_cache(net, data, bptt, cache)
+    assert score.tokens == 90
+    assert score.nll == pytest.approx(by_definition(net, data, cache), rel=1e-5)
+
+
+def test_a_share_of_zero_is_the_model_alone() -> None:
+    net = model()
+    data = torch.randint(0, 15, (20, 2), generator=torch.Generator().manual_seed(2))
+    alone = NaiveRuntime(Loaded(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
+    assert evaluate_with_cache(net, data, 6, NeuralCache(10, share=0)).nll == pytest.approx(
+        alone.nll, rel=1e-5
+    )
+
+
+def test_a_text_that_repeats_itself_is_easier_with_the_cache() -> None:
+    net = model()
+    data = torch.tensor([3, 9, 4, 14, 2, 7] * 12).view(-1, 1)
+    plain = evaluate_with_cache(net, data, 10, NeuralCache(50, share=0))
+    cached = evaluate_with_cache(net, data, 10, NeuralCache(50, theta=2.0, share=0.3))
+    assert cached.ppl < 0.8 * plain.ppl
+
+
+@pytest.mark.parametrize(
+    "settings, flag",
+    [
+        ((0, 1.0, 0.1), "--cache 0"),
+        ((1, 0.0, 0.1), "--cache-theta"),
+        ((1, 1.0, 1.1), "--cache-lambda"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_named(settings: tuple[int, float, float], flag: str) -> None:
+    with pytest.raises(LmbenchError, match=flag):
+        NeuralCache(*settings)
