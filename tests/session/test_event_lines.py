@@ -85,14 +85,9 @@ def test_a_field_of_a_wrong_type_makes_no_event(event: Event, data: st.DataObjec
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_without_a_word_in_json_come_back(value: float) -> None:
-    event = parse_event(
-        event_line(
-            ev.SensitivityPoint(
-                tensor="encoder.weight", level=0.5, sparsity=0.5, loss=value, ppl=value
-            )
-        )
-    )
-    assert isinstance(event, ev.SensitivityPoint)
+    score = ev.Score(split="test", loss=value, ppl=1.5, tokens=1, tokens_per_s=1.0)
+    event = parse_event(event_line(score))
+    assert isinstance(event, ev.Score)
     assert str(event.loss) == str(value)
 
 
