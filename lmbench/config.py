@@ -334,6 +334,12 @@ class SensitivityConfig(MachineConfig):
 class EvaluateConfig(MachineConfig):
     """Perplexity and tokens a second of a run, as it will run."""
 
+    data: str | None = setting(
+        None,
+        "score on this corpus; left out: the one that the run was trained on",
+        group=DATA,
+        choices_from="corpora",
+    )
     split: SplitName = setting("test", "split that is scored", group=DATA)
     checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
     tokens: int = setting(
@@ -363,6 +369,13 @@ class EvaluateConfig(MachineConfig):
 class BenchmarkConfig(MachineConfig):
     """Size and speed of a model in each runtime, side by side."""
 
+    models: tuple[str, ...] = setting(
+        (),
+        "runs or packed files measured side by side",
+        group=DATA,
+        choices_from="runs",
+        hidden=True,
+    )
     runtimes: tuple[str, ...] = setting(
         (), "runtimes to measure; none named measures all that can run it", group=MACHINE
     )

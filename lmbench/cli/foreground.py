@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from rich.progress import Progress as Bar
@@ -14,6 +14,7 @@ from rich.progress import TaskID
 
 from lmbench.cli.common import print_json, stderr
 from lmbench.cli.progress import run_progress
+from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
@@ -30,8 +31,10 @@ def command_line() -> str:
     return shlex.join(["lmbench", *sys.argv[1:]])
 
 
-def work_through(run: Run, *, json: bool) -> int:
+def work_through(run: Run, *, json: bool, document: bool = True) -> int:
     """Follow `run` to its end and print its document (or, without a terminal, its log).
+
+    `document` False leaves the document to a caller that has several.
 
     Ctrl-C asks the worker to stop cleanly, a second one kills it.
 
@@ -42,7 +45,7 @@ def work_through(run: Run, *, json: bool) -> int:
         _follow(run, echo=not json)
     record = run.read()
     status = run.status(record)
-    if json:
+    if json and document:
         print_json(run_document(run))
     if status in ("failed", "lost"):
         reason = record.reason if status == "failed" else launch.why_lost(run)
@@ -59,19 +62,25 @@ def _on_interrupt(run: Run) -> Iterator[list[int]]:
     def on_sigint(signum: int, _frame: FrameType | None) -> None:
         pressed.append(signum)
         if len(pressed) == 1:
-            launch.request(run, "stop")
+            _ask(run, "stop")
             stderr().print(
                 "stopping: finishing the step, saving, scoring the test set "
                 "(Ctrl-C again stops at once)",
             )
         else:
-            launch.request(run, "kill")
+            _ask(run, "kill")
 
     before = signal.signal(signal.SIGINT, on_sigint)
     try:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _ask(run: Run, action: launch.Action) -> None:
+    # A run that has just come to its end needs no asking.
+    with suppress(LmbenchError):
+        launch.request(run, action)
 
 
 def _follow(run: Run, *, echo: bool) -> None:

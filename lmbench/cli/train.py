@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console, print_json, stderr
+from lmbench.cli.common import Json, SessionName, console, stderr
+from lmbench.cli.derived import print_detached
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line, work_through
 from lmbench.cli.progress import corpus_progress
@@ -17,7 +18,6 @@ from lmbench.corpus import check_enough, open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.schedules import attach_schedule, check_schedule
-from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
 
 __all__ = ["prune", "train"]
@@ -134,7 +134,7 @@ def _look_at_corpus(config: TrainConfig, home: Home, *, quiet: bool) -> None:
     """Open the corpus before anything is made, so that what is wrong with it costs nothing."""
     with corpus_progress() as progress:
         corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
-    check_enough(corpus, config.batch_size, config.bptt)
+    check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     if not quiet:
         console().print(corpus.describe_choice(), soft_wrap=True)
 
@@ -148,14 +148,7 @@ def _see_through(
     onnx_export: Path | None = None,
 ) -> int:
     if detach:
-        if json:
-            print_json(run_document(run))
-        else:
-            console().print(
-                f"{run.ref} is {run.status()}: `lmbench runs log {run.ref} --follow` "
-                "or `lmbench tui` show it",
-                soft_wrap=True,
-            )
+        print_detached(run, json=json)
         return 0
     code = work_through(run, json=json)
     if save is not None:

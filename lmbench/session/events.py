@@ -180,13 +180,17 @@ class Try(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityPoint(Event):
-    """One tensor (or gate, or the whole model) pruned alone to `level`, and what it costs."""
+    """One tensor (or gate, or the whole model) pruned alone to `level`, and what it costs.
+
+    `part` is tensor, gate or model (for the dense model, at level 0, too); `granularity` is
+    element, rows or blocks.
+    """
 
     kind: ClassVar[str] = "sensitivity_point"
     tensor: str
+    part: str
+    granularity: str
     level: float
-    sparsity: float
-    loss: float
     ppl: float
 
 

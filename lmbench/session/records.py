@@ -45,6 +45,7 @@ class Corpus(BaseModel):
     fingerprint: str
     origin: str = ""
     ntokens: int = 0
+    vocab: Literal["all", "train"] = "all"
 
 
 class RunRecord(_Record):

@@ -150,8 +150,8 @@ def told(event: ev.Event) -> str:
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
         case ev.Try(number=number, ppl=ppl, accepted=accepted):
             return f"try {number}: perplexity {ppl:,.2f}" + (", kept" if accepted else "")
-        case ev.SensitivityPoint(tensor=tensor, sparsity=sparsity, ppl=ppl):
-            return f"{tensor} at {100 * sparsity:.0f}%: perplexity {ppl:,.2f}"
+        case ev.SensitivityPoint(tensor=tensor, level=level, ppl=ppl):
+            return f"{tensor} at {100 * level:.0f}%: perplexity {ppl:,.2f}"
         case ev.Score(split=split, ppl=ppl, what=what):
             return f"{split} perplexity {ppl:,.2f}" + (f" ({what})" if what else "")
         case ev.Sample(text=text):

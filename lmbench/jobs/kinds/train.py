@@ -21,7 +21,7 @@ from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, Objective
-from lmbench.training.precision import choose_precision
+from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.sparsity import sparsity_event
 from lmbench.training.startup import prepare_worker
 from lmbench.training.trainer import Splits, Trainer
@@ -34,13 +34,14 @@ def work(job: Job) -> None:
     config = job.config
     assert isinstance(config, TrainConfig)
     device = choose_device(config)
-    prepare_worker(config.threads, device)
+    precision = known_precision(job) or choose_precision(config.precision, device)
+    prepare_worker(threads=config.threads, device=str(device), precision=precision)
     corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
     print(corpus.describe_choice(), flush=True)
-    check_enough(corpus, config.batch_size, config.bptt)
+    check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     note_corpus(job, corpus, config)
     try:
-        _train(job, config, corpus, device)
+        _train(job, config, corpus, device, precision)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -67,6 +68,7 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             fingerprint=corpus.fingerprint,
             origin=str(corpus.path),
             ntokens=corpus.ntokens,
+            vocab=config.vocab,
         ),
         shape={
             "model": config.model,
@@ -80,7 +82,15 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
     )
 
 
-def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+def known_precision(job: Job) -> Precision | None:
+    """The arithmetic that a resumed run began in: it goes on in that, wherever it is now."""
+    known = job.record.results.get("precision") if job.resuming else None
+    return known if known in ("fp32", "bf16") else None
+
+
+def _train(
+    job: Job, config: TrainConfig, corpus: Corpus, device: torch.device, precision: Precision
+) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus.ntokens)
     if job.record.parent and not job.resuming:
@@ -99,7 +109,6 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         batchify(corpus.split("valid"), config.eval_batch_size, device),
         batchify(corpus.split("test"), config.eval_batch_size, device),
     )
-    precision = choose_precision(config.precision, device)
     trainer = Trainer(
         model,
         splits,
@@ -123,18 +132,19 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
 
 
 def build_objective(
-    job: Job, config: TrainConfig, precision: str, device: torch.device
+    job: Job, config: TrainConfig, precision: Precision, device: torch.device
 ) -> Objective:
     """Cross-entropy, or a blend with a teacher's predictions where one is named."""
-    loss = DecoderLoss(precision)
     if config.teacher is None:
-        return CrossEntropy(loss)
+        return CrossEntropy(DecoderLoss(precision))
     from lmbench.deploy.load import load_run
     from lmbench.training.distillation import Distillation
 
     teacher = job.home.find_run(config.teacher, job.session.name)
-    loaded = load_run(teacher, device=str(device))
-    return Distillation(loss, loaded.model, config.distill_temp, config.distill_weight)
+    model = load_run(teacher, device=str(device)).model
+    if not isinstance(model, RNNModel):
+        raise LmbenchError(f"--teacher {config.teacher}: a quantized run cannot teach")
+    return Distillation(model, config.distill_temp, config.distill_weight)
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
@@ -147,7 +157,7 @@ def load_parent(job: Job, model: RNNModel) -> None:
     load_weights(model, folder / "model.safetensors")
 
 
-def _begin(job: Job, trainer: Trainer, precision: str, parameters: int) -> None:
+def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) -> None:
     last = job.run.checkpoint("last")
     if job.resuming and last:
         offset = trainer.restore(last)

@@ -1,0 +1,56 @@
+"""``lmbench benchmark``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lmbench.cli.common import Json, SessionName
+from lmbench.cli.flags import configured
+from lmbench.cli.foreground import command_line, work_through
+from lmbench.config import BenchmarkConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.session import Home, Run
+
+__all__ = ["benchmark"]
+
+
+@configured(BenchmarkConfig)
+def benchmark(
+    config: BenchmarkConfig,
+    *models: Annotated[str, Parameter(help="runs, or packed files")],
+    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    session: SessionName = "default",
+    json: Json = False,
+) -> int:
+    """Size, memory, speed and perplexity of models in each runtime, side by side.
+
+    Every runtime that can run a model takes its turn in interleaved rounds; ratios are to torch's
+    own layers and to the fastest dense fp32 runtime.
+    """
+    home = Home.find()
+    wanted = models or config.models
+    if not wanted:
+        raise LmbenchError("benchmark needs at least one run or packed file (@ is the newest run)")
+    runs: list[Run] = []
+    resolved: list[str] = []
+    for model in wanted:
+        path = Path(model).expanduser()
+        if path.is_file():
+            resolved.append(str(path.resolve()))
+            continue
+        runs.append(home.find_run(model, session))
+        resolved.append(runs[-1].ref)
+    owner = runs[0].session if runs else home.open_session(session)
+    new = owner.new_run(
+        config.model_copy(update={"models": tuple(resolved)}),
+        "benchmark",
+        name=name or "benchmark",
+        parent=runs[0] if runs else None,
+        command=command_line(),
+    )
+    launch.start(new, queue=False)
+    return work_through(new, json=json)

@@ -1,0 +1,35 @@
+"""Commands that make a run out of another run: evaluate, sensitivity, quantize."""
+
+from __future__ import annotations
+
+from lmbench.cli.common import console, print_json
+from lmbench.cli.foreground import command_line, work_through
+from lmbench.config import Config, Kind
+from lmbench.jobs import launch
+from lmbench.report.tables import run_document
+from lmbench.session import Run
+
+__all__ = ["derive", "print_detached"]
+
+
+def derive(
+    parent: Run, kind: Kind, config: Config, *, name: str | None, detach: bool, json: bool
+) -> tuple[Run, int]:
+    """Make, start and follow a run of `parent`; gives it and the command's exit code."""
+    run = parent.session.new_run(config, kind, name=name, parent=parent, command=command_line())
+    launch.start(run, queue=detach)
+    if detach:
+        print_detached(run, json=json)
+        return run, 0
+    return run, work_through(run, json=json)
+
+
+def print_detached(run: Run, *, json: bool) -> None:
+    if json:
+        print_json(run_document(run))
+        return
+    console().print(
+        f"{run.ref} is {run.status()}: `lmbench runs log {run.ref} --follow` or `lmbench tui` "
+        "show it",
+        soft_wrap=True,
+    )

@@ -1,0 +1,121 @@
+"""``lmbench schedule``: check a pruning schedule and see what it will do, before it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.table import Table
+
+from lmbench.cli.common import Json, console, print_json
+from lmbench.cli.flags import configured
+from lmbench.config import PruneConfig
+from lmbench.distiller.plan import SchedulePlan, predict_sparsity
+from lmbench.distiller.presets import preset_names, preset_summary
+from lmbench.distiller.schedule import Schedule
+from lmbench.errors import LmbenchError
+from lmbench.jobs.schedules import check_schedule, parameter_shapes
+from lmbench.session import Home
+
+__all__ = ["app"]
+
+app = App(name="schedule", help="Check and draw pruning schedules.")
+
+WIKITEXT2_TYPES = 33_278
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> None:
+    """The presets."""
+    if json:
+        print_json([{"name": name, "about": preset_summary(name)} for name in preset_names()])
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset")
+    table.add_column("what it does")
+    for name in preset_names():
+        table.add_row(name, preset_summary(name))
+    console().print(table)
+
+
+Words = Annotated[int, Parameter(help="types of the corpus, for the totals (33,278: WikiText-2)")]
+
+
+@app.command
+@configured(PruneConfig)
+def check(config: PruneConfig, file: str, /, *, json: Json = False) -> None:
+    """Check a schedule against a model: each mistake is one line with the fix.
+
+    Args:
+        file: a YAML file or a preset.
+    """
+    schedule, plan = _plan(config, file, WIKITEXT2_TYPES)
+    if json:
+        print_json(_document(schedule, plan))
+        return
+    out = console()
+    for note in plan.notes:
+        out.print(f"note: {note}", soft_wrap=True, markup=False)
+    out.print(f"{schedule.source}: in order; {_outcome(plan)}", soft_wrap=True, markup=False)
+
+
+@app.command
+@configured(PruneConfig)
+def plot(
+    config: PruneConfig, file: str, /, *, types: Words = WIKITEXT2_TYPES, json: Json = False
+) -> None:
+    """Draw the sparsity of each tensor over the epochs, and the total the model will end with.
+
+    Args:
+        file: a YAML file or a preset.
+    """
+    schedule, plan = _plan(config, file, types)
+    if json:
+        print_json(_document(schedule, plan))
+        return
+    from lmbench.report.terminal import schedule_text
+
+    out = console()
+    out.print(schedule_text(plan, min(out.width, 100), 18))
+    out.print(_outcome(plan), soft_wrap=True)
+    for note in plan.notes:
+        out.print(f"note: {note}", soft_wrap=True, markup=False)
+
+
+def _plan(config: PruneConfig, file: str, ntoken: int) -> tuple[Schedule, SchedulePlan]:
+    config = config.model_copy(update={"compress": file})
+    schedule = check_schedule(config, Home.find())
+    if schedule is None:
+        raise LmbenchError(f"{file}: no schedule")
+    shapes = parameter_shapes(config, ntoken)
+    names = {name: name for name in shapes}
+    if config.tied:
+        names["decoder.weight"] = "encoder.weight"
+    epochs = config.epochs if "epochs" in config.model_fields_set else None
+    return schedule, predict_sparsity(schedule, shapes, names, epochs)
+
+
+def _outcome(plan: SchedulePlan) -> str:
+    if plan.final_sparsity is None:
+        return "thresholds decide what is pruned, so the total depends on the weights"
+    about = "about " if plan.estimated else ""
+    return (
+        f"after {plan.epochs} epochs {about}{100 * plan.final_sparsity:.2f}% of {plan.total:,} "
+        f"weights are zero, {plan.final_nonzero:,} remain"
+    )
+
+
+def _document(schedule: Schedule, plan: SchedulePlan) -> dict[str, object]:
+    return {
+        "schedule": schedule.source,
+        "epochs": plan.epochs,
+        "weights": plan.total,
+        "final_sparsity": plan.final_sparsity,
+        "final_nonzero": plan.final_nonzero,
+        "totals": plan.totals,
+        "tensors": [
+            {"name": t.name, "shape": t.shape, "sparsity": t.sparsity, "estimated": t.estimated}
+            for t in plan.tensors
+        ],
+        "notes": plan.notes,
+    }

@@ -1,0 +1,82 @@
+"""``lmbench summary``: the tables of a model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.config import TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.session import Home
+
+__all__ = ["summarise_untrained", "summary"]
+
+Kind = Literal["sparsity", "model", "modules", "percentile"]
+
+
+def summary(
+    run: str,
+    /,
+    *,
+    kind: Annotated[
+        Kind, Parameter(help="which table; percentile shows the q of the Baidu pruner")
+    ] = "sparsity",
+    gross: Annotated[
+        bool,
+        Parameter(negative="", help="count as the original did, tied weights under each name"),
+    ] = False,
+    checkpoint: Annotated[
+        Literal["best", "last"], Parameter(help="which checkpoint of the run")
+    ] = "best",
+    csv: Annotated[bool, Parameter(negative="", help="comma-separated values on stdout")] = False,
+    session: SessionName = "default",
+    json: Json = False,
+) -> None:
+    """Show a table of a run's model.
+
+    Args:
+        run: the run (SESSION/3, 3, @, a path).
+    """
+    from lmbench.deploy.load import load_run
+
+    found = Home.find().find_run(run, session)
+    model = load_run(found, checkpoint).model
+    _show(model, kind, gross=gross, csv=csv, json=json, run=str(found.path))
+
+
+def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
+    """``lmbench train --summary KIND``: the table of the model that would be trained."""
+    from lmbench.corpus import open_corpus
+    from lmbench.model import build_model
+
+    if kind not in ("sparsity", "model", "modules", "percentile"):
+        raise LmbenchError(
+            f"--summary {kind}: use sparsity, model, modules or percentile (the original's png "
+            "drew a graph; lmbench export --format onnx writes one that viewers open)"
+        )
+    corpus = open_corpus(config.data, Home.find().path, vocab=config.vocab)
+    _show(build_model(config, corpus.ntokens), kind, json=json)
+    return 0
+
+
+def _show(
+    model: Any,
+    kind: str,
+    *,
+    gross: bool = False,
+    csv: bool = False,
+    json: bool = False,
+    run: str | None = None,
+) -> None:
+    from lmbench.distiller.modules_summary import model_summary
+
+    table = model_summary(model, kind, gross=gross)
+    if json:
+        print_json({"run": run, "kind": kind, **table.to_json()})
+    elif csv:
+        sys.stdout.write(table.to_csv())
+    else:
+        console().print(table.to_rich())

@@ -1,0 +1,108 @@
+"""A benchmarking run: models in each runtime that can run them, in turns, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lmbench.config import BenchmarkConfig
+from lmbench.corpus import Corpus
+from lmbench.deploy.benchmark import benchmark, entrants, row_document, table_text
+from lmbench.deploy.load import Loaded, load_file, load_run
+from lmbench.deploy.packed import PackedModel
+from lmbench.errors import LmbenchError
+from lmbench.jobs.job import Job
+from lmbench.jobs.texts import corpus_of, matching_corpus
+from lmbench.model.device import choose_device
+from lmbench.session import Run
+from lmbench.session.events import Progress
+from lmbench.training.startup import prepare_worker
+
+__all__ = ["work"]
+
+_CHECKPOINT = "best"
+_SEED = 1111
+
+
+def work(job: Job) -> None:
+    """Measure the models that the settings name, else the parent."""
+    config = job.config
+    assert isinstance(config, BenchmarkConfig)
+    device = choose_device(config)
+    prepare_worker(threads=config.threads, device=str(device))
+    named = config.models or ((job.record.parent,) if job.record.parent else ())
+    if not named:
+        raise LmbenchError("benchmark needs at least one run or packed file")
+    models: list[Loaded] = []
+    sources: dict[str, tuple[Path, str]] = {}
+    texts: list[Corpus | None] = []
+    for name in named:
+        loaded, source, text = _open(job, name, str(device))
+        models.append(loaded)
+        sources[loaded.title] = source, _CHECKPOINT
+        texts.append(text)
+    if len({loaded.shape["ntoken"] for loaded in models}) > 1:
+        raise LmbenchError(
+            "the models have vocabularies of different sizes, so one text cannot measure them: "
+            + ", ".join(f"{m.title} {m.shape['ntoken']:,}" for m in models)
+        )
+    job.update(device=str(device))
+    ids, scored = _text(job, texts, int(models[0].shape["ntoken"]), config)
+
+    def tell(what: str, done: int, total: int) -> None:
+        job.emit(Progress(what=what, done=done, total=total))
+
+    rows = benchmark(
+        entrants(models, config.runtimes),
+        ids,
+        words=config.words,
+        rounds=config.rounds,
+        scored=scored,
+        sources=sources,
+        progress=tell,
+        stop=lambda: job.control() == "stop",
+    )
+    print(table_text(rows), flush=True)
+    job.add_results(rows=[row_document(row) for row in rows])
+
+
+def _open(job: Job, name: str, device: str) -> tuple[Loaded, Path, Corpus | None]:
+    """A model, where its memory can be measured from, and the text it knows."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        loaded = load_file(path, device)
+        known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
+        return loaded, path, _by_name(known, job.home.path)
+    run: Run = job.home.find_run(name, job.session.name)
+    loaded = load_run(run, _CHECKPOINT, device)
+    return loaded, run.path, corpus_of(run.read().corpus, job.home.path, run.ref)
+
+
+def _by_name(known: object, home: Path) -> Corpus | None:
+    """The corpus that a packed file names, where it is here and the same; else None."""
+    name = known.get("name") if isinstance(known, dict) else None
+    fingerprint = known.get("fingerprint") if isinstance(known, dict) else None
+    if not isinstance(name, str) or not isinstance(fingerprint, str):
+        return None
+    try:
+        return matching_corpus(name, fingerprint, home)
+    except LmbenchError:
+        # Not at hand: speeds can be measured all the same, and the user is told.
+        return None
+
+
+def _text(
+    job: Job, texts: list[Corpus | None], ntoken: int, config: BenchmarkConfig
+) -> tuple[np.ndarray, bool]:
+    """The start of the test split, or random words where the corpus is not at hand."""
+    fingerprints = {text.fingerprint if text else "" for text in texts}
+    corpus = texts[0]
+    if corpus is not None and len(fingerprints) == 1:
+        ids = np.asarray(corpus.split("test"))
+        return ids[: config.tokens] if config.tokens else ids, True
+    job.warn(
+        "the models' corpus is not at hand or not the same for all: random words are stepped, and "
+        "no perplexity is given"
+    )
+    return np.random.default_rng(_SEED).integers(0, ntoken, config.tokens or 20_000), False

@@ -1,0 +1,153 @@
+"""A packing run: one small file of the parent's model, scored as it will run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import torch
+
+from lmbench.config import PackConfig
+from lmbench.corpus import Corpus
+from lmbench.corpus.batches import batchify
+from lmbench.deploy.load import PACKED_NAME, Loaded, load_run
+from lmbench.deploy.packed import About, PackedInfo, load_packed, pack, rescore
+from lmbench.deploy.runtime import Score
+from lmbench.deploy.runtimes import Runtime, build_runtime
+from lmbench.deploy.scoring import natural_runtime
+from lmbench.errors import LmbenchError
+from lmbench.jobs.job import Job
+from lmbench.jobs.texts import corpus_of
+from lmbench.model.rnn import RNNModel
+from lmbench.session import Run
+from lmbench.session import events as log
+from lmbench.training.startup import prepare_worker
+
+__all__ = ["work"]
+
+_BATCH, _BPTT = 10, 35
+
+
+def work(job: Job) -> None:
+    """Pack the parent's checkpoint, run the file, and write its scores into it."""
+    config = job.config
+    assert isinstance(config, PackConfig)
+    if job.record.parent is None:
+        raise LmbenchError("pack needs the run whose model it packs")
+    prepare_worker(threads=config.threads, device="cpu")
+    parent = job.home.find_run(job.record.parent, job.session.name)
+    loaded = load_run(parent, config.checkpoint)
+    if not isinstance(loaded.model, RNNModel):
+        raise LmbenchError(
+            f"run {parent.ref} holds simulated quantization; pack the run it was made from, with "
+            "--weights int8 or int4"
+        )
+    path = job.run.path / PACKED_NAME
+    info = pack(loaded.model, loaded.vocabulary, path, config, about=_about(parent, config))
+    print(_sizes(info), flush=True)
+    record = parent.read()
+    job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
+    job.add_results(
+        path=str(path),
+        bytes=info.bytes,
+        fp32_bytes=info.fp32,
+        ratio=info.ratio,
+        vocabulary_bytes=info.vocabulary,
+        parameters=sum(tensor.fp32 for tensor in info.tensors) // 4,
+        nonzero=sum(tensor.nonzero for tensor in info.tensors),
+        tensors=[_tensor_row(info, i) for i in range(len(info.tensors))],
+    )
+    _score(job, corpus_of(record.corpus, job.home.path, parent.ref), record.results)
+
+
+def _about(parent: Run, config: PackConfig) -> About:
+    """What the file says of itself; nothing of the machine it was made on."""
+    record = parent.read()
+    lineage = [parent.ref]
+    while record.parent:
+        parent = parent.home.find_run(record.parent, parent.session.name)
+        record = parent.read()
+        lineage.insert(0, parent.ref)
+    record = Run(parent.path).read()
+    corpus = {"name": record.corpus.name, "fingerprint": record.corpus.fingerprint}
+    return About(
+        title=lineage[-1],
+        lineage=tuple(lineage),
+        settings={"training": _shareable(record.config), "pack": config.model_dump(mode="json")},
+        corpus=corpus if record.corpus else {},
+    )
+
+
+def _shareable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that name files or machines."""
+    return {k: v for k, v in settings.items() if k not in ("data", "compress", "teacher", "device")}
+
+
+def _sizes(info: PackedInfo) -> str:
+    lines = [
+        f"{t.name:<24} {t.spec.values:>5} {t.spec.layout:<8} {t.stored:>12,} bytes, "
+        f"{t.fp32 / max(1, t.stored):5.1f}x smaller than fp32"
+        for t in info.tensors
+    ]
+    lines.append(
+        f"{'whole file':<24} {'':>5} {'':<8} {info.bytes:>12,} bytes, {info.ratio:5.1f}x "
+        f"smaller, {info.vocabulary:,} of them words"
+    )
+    return "\n".join(lines)
+
+
+def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
+    tensor = info.tensors[index]
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.spec.shape),
+        "layout": tensor.spec.layout,
+        "values": tensor.spec.values,
+        "bytes": tensor.stored,
+        "nonzero": tensor.nonzero,
+    }
+
+
+def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
+    """Score valid and test with the file's own runtime; the scores go into the file too."""
+    packed = load_packed(job.run.path / PACKED_NAME)
+    name = natural_runtime(packed)
+    runtime = build_runtime(name, packed)
+    results: dict[str, Any] = {"runtime": name}
+    for split in ("valid", "test"):
+        if job.control() == "stop":
+            break
+        score, rate = _score_split(job, runtime, packed, corpus, split)
+        results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
+    scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
+    size = rescore(packed.path, lambda about: dataclasses.replace(about, scores=scores))
+    before = parent.get("test_ppl")
+    if before and "test_ppl" in results:
+        results["test_ppl_of_parent"] = before
+    job.add_results(bytes=size, **results)
+
+
+def _score_split(
+    job: Job, runtime: Runtime, packed: Loaded, corpus: Corpus, split: str
+) -> tuple[Score, float]:
+    data = batchify(corpus.split(split), _BATCH, torch.device("cpu"))
+    began = time.perf_counter()
+
+    def tell(done: int, total: int) -> None:
+        job.emit(log.Progress(what=f"scoring {split}", done=done, total=total))
+
+    score = runtime.evaluate(data, _BPTT, tell)
+    rate = score.tokens / (time.perf_counter() - began)
+    job.emit(
+        log.Score(
+            split=split,
+            loss=score.loss,
+            ppl=score.ppl,
+            tokens=score.tokens,
+            tokens_per_s=rate,
+            what=runtime.name,
+        )
+    )
+    print(f"{split} ppl {score.ppl:.2f} in {runtime.name}, {rate:,.0f} tokens/s", flush=True)
+    return score, rate
