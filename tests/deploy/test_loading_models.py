@@ -1,0 +1,152 @@
+"""From runs and files to models, and a clear line for what is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lmbench.config import EvaluateConfig, TrainConfig
+from lmbench.deploy.load import Loaded, load_file, load_run
+from lmbench.deploy.open import open_model
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel
+from lmbench.session import Home, Run
+from lmbench.session.store import Corpus
+from lmbench.training.checkpoint import write_checkpoint
+
+WORDS = ["<unk>", "<eos>", *(f"w{i}" for i in range(19))]
+
+
+def net(kind: str = "LSTM", tied: bool = True, nhid: int = 8) -> RNNModel:
+    torch.manual_seed(2)
+    return RNNModel(kind, len(WORDS), nhid if tied else 6, nhid, 2, 0.3, tied)
+
+
+def shape_of(model: RNNModel) -> dict[str, object]:
+    return {
+        "model": model.rnn_type,
+        "emsize": model.ninp,
+        "nhid": model.nhid,
+        "nlayers": model.nlayers,
+        "dropout": 0.3,
+        "tied": model.tied,
+        "ntoken": model.ntoken,
+    }
+
+
+def a_run(home: Path, model: RNNModel, which: str = "best") -> Run:
+    session = Home(home).open_session("default")
+    run = session.new_run(TrainConfig(), "train")
+    session.write_vocabulary("ab" * 32, WORDS)
+    run.update(
+        shape=shape_of(model),
+        corpus=Corpus(name="toy", fingerprint="ab" * 32, ntokens=len(WORDS)),
+        status="finished",
+    )
+    write_checkpoint(run.path / which, model, {})
+    return run
+
+
+def same(a: Loaded, model: RNNModel) -> bool:
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(a.model.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"])
+def test_a_run_gives_its_best_weights_ready_to_run(tmp_path: Path, kind: str, tied: bool) -> None:
+    model = net(kind, tied)
+    loaded = load_run(a_run(tmp_path, model))
+    assert same(loaded, model)
+    assert loaded.recurrent.tied == tied
+    assert loaded.vocabulary == WORDS
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    ids = torch.randint(0, len(WORDS), (3, 2))
+    model.eval()
+    expected, _ = model(ids, model.init_hidden(2))
+    got, _ = loaded.model(ids, loaded.recurrent.init_hidden(2))
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_run_without_that_checkpoint_says_which_it_has(tmp_path: Path) -> None:
+    run = a_run(tmp_path, net(), which="last")
+    with pytest.raises(LmbenchError, match="no checkpoint 'best' yet: use --checkpoint last"):
+        load_run(run)
+    assert same(load_run(run, "last"), net())
+
+
+def test_a_run_that_makes_no_model_is_refused_by_its_kind(tmp_path: Path) -> None:
+    session = Home(tmp_path).open_session("default")
+    run = session.new_run(EvaluateConfig(), "evaluate")
+    (run.path / "best").mkdir()
+    with pytest.raises(LmbenchError, match="kind 'evaluate', which makes no model"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_the_shape_of_a_bare_file_shows_from_its_tensors(tmp_path: Path, kind: str) -> None:
+    model = net(kind, tied=False)
+    save_file(dict(model.state_dict()), tmp_path / "model.safetensors")
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        loaded = load_file(path)
+        assert same(loaded, model)
+        assert loaded.shape["model"] == kind
+        assert loaded.vocabulary == []
+
+
+def test_a_bare_file_of_an_elman_net_does_not_show_its_activation(tmp_path: Path) -> None:
+    save_file(dict(net("RNN_TANH", tied=False).state_dict()), tmp_path / "m.safetensors")
+    with pytest.raises(LmbenchError, match="tanh or relu cannot be told apart"):
+        load_file(tmp_path / "m.safetensors")
+
+
+def test_files_that_are_no_models_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(LmbenchError, match="no such file"):
+        load_file(path)
+    path.write_bytes(b"\x80\x04pickle?")
+    with pytest.raises(LmbenchError, match="cannot be read as safetensors"):
+        load_file(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(LmbenchError, match="not a model of lmbench"):
+        load_file(path)
+    tensors = dict(net(tied=False).state_dict())
+    save_file({k: v for k, v in tensors.items() if k != "rnn.bias_hh_l1"}, path)
+    with pytest.raises(LmbenchError, match=r"'rnn.bias_hh_l1' is missing"):
+        load_file(path)
+    save_file({**tensors, "decoder.bias": torch.zeros(3)}, path)
+    with pytest.raises(LmbenchError, match=r"'decoder.bias' is \[3\]"):
+        load_file(path)
+
+
+@pytest.mark.parametrize(
+    "about", ["{", "[]", '{"vocabulary": [1]}', json.dumps({"vocabulary": ["a"]})]
+)
+def test_damaged_metadata_is_refused(tmp_path: Path, about: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file(dict(net(tied=False).state_dict()), path, {"lmbench": about})
+    with pytest.raises(LmbenchError, match=r"metadata is damaged|vocabulary has 1 words"):
+        load_file(path)
+
+
+def test_a_model_opens_by_run_by_folder_and_by_file(tmp_path: Path) -> None:
+    model = net()
+    run = a_run(tmp_path, model)
+    home = Home(tmp_path)
+    for ref in ("@", "1", "default/001-train", str(run.path)):
+        loaded, found = open_model(ref, home, "default")
+        assert found == run
+        assert same(loaded, model)
+    for path in (run.path / "best", run.path / "best" / "model.safetensors"):
+        loaded, found = open_model(str(path), home, "default")
+        assert found is None
+        assert same(loaded, model)
+    with pytest.raises(LmbenchError, match="no run 7"):
+        open_model("7", home, "default")
