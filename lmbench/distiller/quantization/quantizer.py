@@ -1,0 +1,237 @@
+"""The base of training-time quantizers: quantized weights in the forward pass, floats to train.
+
+Each quantized layer keeps its weight as the parameter `float_weight`, which the optimizer
+updates, and computes with `weight`, its quantized image, through which gradients pass straight.
+The image is refreshed before each forward pass of the layer (for a recurrent layer, once a
+sequence), and by `quantize_params`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..modules import (
+    EltwiseAdd,
+    EltwiseMult,
+    EltwiseSub,
+    ModularRecurrent,
+    convert_model_to_modular,
+    convert_model_to_pytorch,
+)
+from .errors import QuantizationError
+from .linear import check_bits
+from .post_training import is_quantized
+from .settings import match_overrides, parse_overrides
+
+__all__ = ["QuantizedActivation", "Quantizer", "round_through"]
+
+_ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
+_ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Rounds halves to even; the gradient passes straight (Bengio et al. 2013, arXiv 1308.3432)."""
+    return x + (x.round() - x).detach()
+
+
+class QuantizedActivation(nn.Module):
+    """A module followed by the quantization of its output."""
+
+    def __init__(self, wrapped_module: nn.Module, quantize: nn.Module) -> None:
+        super().__init__()
+        self.wrapped_module = wrapped_module
+        self.quantize = quantize
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Whatever the module takes → its quantized output."""
+        return self.quantize(self.wrapped_module(*inputs))
+
+
+class Quantizer(ABC):
+    """Quantizes a model while it trains; the arguments are the original's.
+
+    Args:
+        model: changed in place by `prepare_model`. `nn.LSTM`, `nn.GRU` and `nn.RNN` become
+            modular, so that recurrent weights and gates are really quantized.
+        optimizer: told about parameters that replace others; None when there is none yet.
+        bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
+            element-wise operations), or None.
+        bits_weights: 2 to 16 for linear layers and embeddings, or None.
+        bits_bias: accepted; biases stay floats, as accumulators are wide.
+        overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
+            that matches a module's full name wins.
+
+    Raises:
+        QuantizationError: bits out of range, or a quantized model.
+    """
+
+    quantizes_eltwise = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        bits_activations: int | None = None,
+        bits_weights: int | None = None,
+        bits_bias: int | None = None,
+        overrides: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        if is_quantized(model):
+            raise QuantizationError("this model is quantized already: train the model it came from")
+        self.model = model
+        self.optimizer = optimizer
+        self.bits_activations = check_bits(bits_activations, "bits_activations")
+        self.bits_weights = check_bits(bits_weights, "bits_weights")
+        self.bits_bias = bits_bias
+        self.overrides = parse_overrides(overrides)
+        self._weights: dict[str, tuple[nn.Module, int]] = {}
+        self._hooks: list[Any] = []
+        self.prepared = False
+
+    @abstractmethod
+    def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
+        """The quantized image of a weight, with a gradient to it."""
+
+    @abstractmethod
+    def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
+        """What quantizes the output of an activation or element-wise module."""
+
+    def prepare_model(self, dummy_input: Any = None) -> nn.Module:
+        """Puts the quantization into the model.
+
+        Args:
+            dummy_input: ignored; kept for the original's callers.
+
+        Raises:
+            QuantizationError: an override that matches nothing, or a second call.
+        """
+        if self.prepared:
+            raise QuantizationError("prepare_model was called already")
+        before = list(self.model.parameters())
+        convert_model_to_modular(self.model)
+        targets = self._targets()
+        matched = match_overrides(self.overrides, targets)
+        floats: dict[int, nn.Parameter] = {}
+        for name, module in targets.items():
+            changes = matched.get(name, ("", {}))[1]
+            if isinstance(module, nn.Linear | nn.Embedding):
+                bits = check_bits(changes.get("bits_weights", self.bits_weights), name)
+                if bits is not None:
+                    self._take_weight(name, module, bits, floats)
+            else:
+                bits = check_bits(changes.get("bits_activations", self.bits_activations), name)
+                if bits is not None:
+                    parent, _, leaf = name.rpartition(".")
+                    quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
+                    setattr(self.model.get_submodule(parent), leaf, quantized)
+        self._refresh_before_forward()
+        self._tell_optimizer(before)
+        self.prepared = True
+        self.quantize_params()
+        return self.model
+
+    def quantize_params(self) -> None:
+        """Refreshes the quantized image of every weight from its float parameter."""
+        for name in self._weights:
+            self._quantize(name)
+
+    def plain_model(self) -> nn.Module:
+        """A copy with the quantized values as ordinary weights and `torch.nn`'s layers.
+
+        It has the parameters of the model before preparation, so it is what to save. Activations
+        are those of the float model: quantize them after training if they were quantized in it.
+        """
+        self.quantize_params()
+        values = {name: module.weight for name, (module, _) in self._weights.items()}
+        for module, _ in self._weights.values():
+            module.weight = None  # type: ignore[assignment]  # graphs cannot be copied
+        try:
+            plain = copy.deepcopy(self.model)
+        finally:
+            for name, (module, _) in self._weights.items():
+                module.weight = values[name]
+        kept: dict[int, nn.Parameter] = {}
+        for name in self._weights:
+            module = plain.get_submodule(name)
+            held = module.get_parameter("float_weight")
+            value = values[name]
+            assert isinstance(value, Tensor)
+            baked = kept.setdefault(id(held), nn.Parameter(value.detach().clone()))
+            del module.weight
+            module.register_parameter("float_weight", None)
+            module.register_parameter("weight", baked)
+        for module in plain.modules():
+            module._forward_pre_hooks.clear()
+            for leaf, child in list(module.named_children()):
+                if isinstance(child, QuantizedActivation):
+                    setattr(module, leaf, child.wrapped_module)
+        return convert_model_to_pytorch(plain)
+
+    def _targets(self) -> dict[str, nn.Module]:
+        kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, *_ACTIVATIONS)
+        if self.quantizes_eltwise:
+            kinds = (*kinds, *_ELTWISE)
+        return {n: m for n, m in self.model.named_modules() if n and isinstance(m, kinds)}
+
+    def _take_weight(
+        self, name: str, module: nn.Module, bits: int, floats: dict[int, nn.Parameter]
+    ) -> None:
+        weight = module.get_parameter("weight")
+        held = floats.setdefault(id(weight), weight)  # tied layers train one parameter
+        del module.weight
+        module.register_parameter("float_weight", held)
+        self._weights[name] = (module, bits)
+
+    def _quantize(self, name: str) -> None:
+        module, bits = self._weights[name]
+        module.weight = self.quantize_weight(module.get_parameter("float_weight"), bits)
+
+    def _refresh_before_forward(self) -> None:
+        recurrent = {
+            prefix + "."
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, ModularRecurrent)
+        }
+        owners: dict[str, list[str]] = {}
+        for name in self._weights:
+            owner = next((p[:-1] for p in recurrent if name.startswith(p)), name)
+            owners.setdefault(owner, []).append(name)
+        for owner, names in owners.items():
+
+            def refresh(_module: nn.Module, _inputs: Any, names: list[str] = names) -> None:
+                for name in names:
+                    self._quantize(name)
+
+            module = self.model.get_submodule(owner) if owner else self.model
+            self._hooks.append(module.register_forward_pre_hook(refresh))
+
+    def _tell_optimizer(self, before: list[nn.Parameter]) -> None:
+        """Parameters that vanished leave the optimizer; new ones join the group they left."""
+        if self.optimizer is None:
+            return
+        now = {id(p): p for p in self.model.parameters()}
+        gone = {id(p) for p in before} - set(now)
+        fresh = [p for key, p in now.items() if key not in {id(p) for p in before}]
+        homes = [
+            group
+            for group in self.optimizer.param_groups
+            if any(id(p) in gone for p in group["params"])
+        ]
+        if fresh and gone and len(homes) != 1:
+            raise QuantizationError(
+                "the optimizer holds the recurrent weights in several groups: "
+                "make it after prepare_model"
+            )
+        for group in homes:
+            for parameter in group["params"]:
+                if id(parameter) in gone:
+                    self.optimizer.state.pop(parameter, None)
+            group["params"] = [p for p in group["params"] if id(p) not in gone]
+        if fresh:
+            (homes[0] if homes else self.optimizer.param_groups[0])["params"].extend(fresh)

@@ -1,0 +1,286 @@
+"""An automatic choice of bits and clipping for each module, within a budget.
+
+First a sensitivity pass: each weight alone at each candidate width, everything else at the most
+careful settings, and the loss measured. Then a greedy walk from there: at each step the change
+that costs least loss for a byte saved. A budget of bytes stops the walk when the model fits; a
+budget of loss takes, by bisection over the walk, the smallest model that still meets it when
+measured as a whole. Every measurement is a `Trial`; a search that is given the trials of an
+earlier one does not repeat them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .calibration import ActivationStats
+from .clipping import ClipMode
+from .errors import QuantizationError
+from .post_training import modular_copy, quantizable_modules, quantize
+from .settings import QuantSettings
+from .storage import quantized_bytes
+
+__all__ = ["Budget", "SearchResult", "Trial", "auto_quantize"]
+
+Choice = dict[str, dict[str, Any]]
+"""{module: {setting: value}}"""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the result must fit; give one of the two.
+
+    Attributes:
+        bytes: of the packed model.
+        loss: rise of the mean negative log-likelihood over the float model's, in nats.
+    """
+
+    bytes: int | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.bytes is None) == (self.loss is None):
+            raise QuantizationError("a budget is either of bytes or of loss: give one of them")
+        given = self.bytes if self.bytes is not None else self.loss
+        if given is not None and given <= 0:
+            raise QuantizationError(f"a budget must be above 0, got {given}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured model.
+
+    Attributes:
+        phase: "float", "clip", "sensitivity" or "candidate".
+        choice: what was set apart from the base settings.
+        loss: mean negative log-likelihood, nats a token.
+        bytes: of the packed model.
+    """
+
+    phase: str
+    choice: Choice
+    loss: float
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Trial:
+        """The inverse of `to_dict`."""
+        return cls(entry["phase"], dict(entry["choice"]), float(entry["loss"]), int(entry["bytes"]))
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What the search found.
+
+    Attributes:
+        settings: to give to `quantize`.
+        loss, bytes: as measured.
+        float_loss: of the model before.
+        trials: everything that was measured, in order.
+    """
+
+    settings: QuantSettings
+    loss: float
+    bytes: int
+    float_loss: float
+    trials: tuple[Trial, ...]
+
+
+class _Search:
+    def __init__(
+        self,
+        model: nn.Module,
+        stats: ActivationStats | None,
+        evaluate: Callable[[nn.Module], float],
+        base: QuantSettings,
+        moments: Mapping[str, Tensor] | None,
+        on_try: Callable[[Trial], None] | None,
+        resume: Iterable[Trial | Mapping[str, Any]],
+    ) -> None:
+        self.model, self.stats, self.evaluate = model, stats, evaluate
+        self.base, self.moments, self.on_try = base, moments, on_try
+        known = [t if isinstance(t, Trial) else Trial.from_dict(t) for t in resume]
+        self.known = {self._key(t.phase, t.choice): t for t in known}
+        self.trials: list[Trial] = []
+        # of tied modules only the first is varied, and the others follow it
+        plain = modular_copy(model)
+        groups: dict[int, list[str]] = {}
+        for name, module in quantizable_modules(plain).items():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                groups.setdefault(id(module.weight), []).append(name)
+        self.groups = {names[0]: names for names in groups.values()}
+
+    @staticmethod
+    def _key(phase: str, choice: Choice) -> str:
+        return phase + json.dumps(choice, sort_keys=True)
+
+    def settings(self, choice: Choice) -> QuantSettings:
+        """The base with each chosen module's settings in front of its overrides."""
+        base = self.base
+        changed = {"clip_acts": choice["*"]["clip_acts"]} if "*" in choice else {}
+        plain = base.to_dict() | changed
+        overrides: dict[str, dict[str, Any]] = {}
+        resolved = base.resolve_patterns(quantizable_modules(modular_copy(self.model)))
+        for first, entry in choice.items():
+            for name in self.groups.get(first, []):
+                inherited = dict(base.overrides.get(resolved.get(name, ""), {}))
+                overrides[name.replace(".", r"\.")] = inherited | entry
+        return QuantSettings.from_dict(plain | {"overrides": overrides | dict(base.overrides)})
+
+    def measure(self, phase: str, choice: Choice) -> Trial:
+        key = self._key(phase, choice)
+        trial = self.known.get(key)
+        if trial is None:
+            if phase == "float":
+                plain = modular_copy(self.model)
+                size = sum(p.numel() * p.element_size() for p in plain.parameters())
+                trial = Trial(phase, choice, self.evaluate(plain), size)
+            else:
+                candidate = quantize(self.model, self.settings(choice), self.stats, self.moments)
+                size = quantized_bytes(candidate)["total"]
+                trial = Trial(phase, choice, self.evaluate(candidate), size)
+            self.known[key] = trial
+        self.trials.append(trial)
+        if self.on_try is not None:
+            self.on_try(trial)
+        return trial
+
+
+def auto_quantize(
+    model: nn.Module,
+    stats: ActivationStats | None,
+    evaluate: Callable[[nn.Module], float],
+    budget: Budget,
+    base: QuantSettings | None = None,
+    bits: Iterable[int] = (8, 6, 5, 4, 3),
+    clips: Iterable[ClipMode] = (ClipMode.NONE, ClipMode.AVG, ClipMode.MSE),
+    input_moments: Mapping[str, Tensor] | None = None,
+    on_try: Callable[[Trial], None] | None = None,
+    resume: Iterable[Trial | Mapping[str, Any]] = (),
+) -> SearchResult:
+    """Chooses the clip mode of activations and the bits of each weight.
+
+    Args:
+        model: not changed.
+        stats: from `calibrate`; None quantizes dynamically, and then `clips` is not searched.
+        evaluate: a model → its mean negative log-likelihood in nats; on a validation sample.
+        budget: bytes, or a rise of the loss.
+        base: settings to start from; default: full INT8, asymmetric activations, symmetric
+            weights with a range for each row.
+        bits: candidate widths of weights.
+        clips: candidate clip modes of activations.
+        input_moments: for a base with `rounding: gptq`.
+        on_try: called with each trial as it is known.
+        resume: trials of an earlier search with the same arguments.
+
+    Raises:
+        QuantizationError: nothing that was tried fits the budget.
+    """
+    start = base or QuantSettings.from_dict(
+        {
+            "mode": {"activations": "ASYMMETRIC_SIGNED", "weights": "SYMMETRIC"},
+            "per_channel_wts": True,
+            "clip_weights": "MSE",
+        }
+    )
+    widths = sorted(set(bits), reverse=True)
+    start = replace(start, base=replace(start.base, bits_weights=widths[0]))
+    search = _Search(model, stats, evaluate, start, input_moments, on_try, resume)
+    float_loss = search.measure("float", {}).loss
+    common: Choice = {}
+    if stats is not None and start.base.bits_activations is not None:
+        clip_trials = [search.measure("clip", {"*": {"clip_acts": c.name}}) for c in clips]
+        common = min(clip_trials, key=lambda trial: trial.loss).choice
+    careful = search.measure("candidate", common)
+    walk = _walk(_sensitivities(search, common, careful, widths), common)
+    best = _fit(search, careful, walk, budget, float_loss)
+    return SearchResult(
+        search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
+    )
+
+
+def _sensitivities(
+    search: _Search, common: Choice, careful: Trial, widths: list[int]
+) -> dict[str, list[tuple[int, float, int]]]:
+    """For each weight its [(bits, loss above, bytes saved), …], narrower and narrower."""
+    found: dict[str, list[tuple[int, float, int]]] = {}
+    for name in search.groups:
+        found[name] = [(widths[0], 0.0, 0)]
+        for width in widths[1:]:
+            trial = search.measure("sensitivity", common | {name: {"bits_weights": width}})
+            rise = max(trial.loss - careful.loss, found[name][-1][1])
+            found[name].append((width, rise, careful.bytes - trial.bytes))
+    return found
+
+
+def _walk(
+    sensitivities: Mapping[str, list[tuple[int, float, int]]], common: Choice
+) -> list[Choice]:
+    """Choices from careful to bold, each one narrowing one weight further."""
+    level = dict.fromkeys(sensitivities, 0)
+    walk: list[Choice] = []
+    while True:
+        options = []
+        for name, at in level.items():
+            steps = sensitivities[name]
+            if at + 1 < len(steps):
+                rise = steps[at + 1][1] - steps[at][1]
+                saved = steps[at + 1][2] - steps[at][2]
+                options.append((rise / max(saved, 1), -saved, name))
+        if not options:
+            return walk
+        level[min(options)[2]] += 1
+        narrowed = {
+            name: {"bits_weights": sensitivities[name][at][0]} for name, at in level.items() if at
+        }
+        walk.append(common | narrowed)
+
+
+def _fit(
+    search: _Search, careful: Trial, walk: list[Choice], budget: Budget, float_loss: float
+) -> Trial:
+    """The boldest choice within a loss, or the most careful one within a size, by bisection."""
+
+    def fits(trial: Trial) -> bool:
+        if budget.bytes is not None:
+            return trial.bytes <= budget.bytes
+        assert budget.loss is not None
+        return trial.loss - float_loss <= budget.loss
+
+    first, last = 0, len(walk)  # steps of the walk; 0 is the careful model
+
+    def at(step: int) -> Trial:
+        return careful if step == 0 else search.measure("candidate", walk[step - 1])
+
+    end = at(0) if budget.loss is not None else at(last)
+    if not fits(end):
+        need = f"{budget.bytes} bytes" if budget.bytes is not None else f"a rise of {budget.loss}"
+        raise QuantizationError(
+            f"the budget of {need} cannot be met: the closest is {end.bytes} bytes with a rise of "
+            f"{end.loss - float_loss:.4f} nats; widen the budget or the candidate bits"
+        )
+    best = end
+    while first < last:
+        if budget.bytes is not None:
+            middle = (first + last) // 2
+            trial = at(middle)
+            if fits(trial):
+                best, last = trial, middle
+            else:
+                first = middle + 1
+        else:
+            middle = (first + last + 1) // 2
+            trial = at(middle)
+            if fits(trial):
+                best, first = trial, middle
+            else:
+                last = middle - 1
+    return best
