@@ -1,0 +1,106 @@
+"""`--runtime auto` takes the fastest runtime that is accurate enough, and remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmbench.deploy import choice
+from lmbench.deploy.choice import Measured, choose_runtime, measure, open_runtime
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.runtimes import RUNTIMES, RuntimeEntry
+from lmbench.model.rnn import RNNModel
+
+
+def loaded(seed: int = 0) -> Loaded:
+    torch.manual_seed(seed)
+    model = RNNModel("LSTM", 50, 16, 16, 1, 0.0, True).eval().requires_grad_(False)
+    shape = {"model": "LSTM", "ntoken": 50, "tied": True}
+    return Loaded(model, [], shape, "tiny", Path())
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Made-up measurements, and what was asked to be measured."""
+    asked: list[list[str]] = []
+    seconds = {"naive": 9.0, "torch": 5.0, "onnx": 4.0, "bf16": 3.0, "int8": 2.0, "int4": 1.0}
+    divergences = {"bf16": 2e-3, "int8": 5e-4, "int4": 6e-3}
+
+    def pretend(model: Loaded, entries: list[RuntimeEntry], purpose: str) -> list[Measured]:
+        names = [entry.name for entry in entries if entry.name in seconds]
+        asked.append(names)
+        return [Measured(n, seconds[n], divergences.get(n, 0.0)) for n in names]
+
+    monkeypatch.setattr(choice, "measure", pretend)
+    return asked
+
+
+def test_the_fastest_that_the_wanted_accuracy_allows_is_taken(
+    tmp_path: Path, measured: list[list[str]]
+) -> None:
+    model = loaded()
+    assert choose_runtime(model, "step", "exact", cache=tmp_path / "a") == "onnx"
+    assert choose_runtime(model, "step", "close", cache=tmp_path / "b") == "int8"
+    assert choose_runtime(model, "step", "coarse", cache=tmp_path / "c") == "int4"
+    assert "int4" not in measured[1]  # not even measured where it is not wanted
+
+
+def test_a_choice_is_remembered_for_these_weights_and_this_purpose(
+    tmp_path: Path, measured: list[list[str]]
+) -> None:
+    cache = tmp_path / "deep" / "runtimes.json"
+    for _ in range(3):
+        choose_runtime(loaded(), "step", cache=cache)
+    assert len(measured) == 1
+    choose_runtime(loaded(), "score", cache=cache)
+    choose_runtime(loaded(seed=1), "step", cache=cache)
+    assert len(measured) == 3
+    choose_runtime(loaded(), "step", cache=cache)
+    assert len(measured) == 3
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1, "chosen": []}', '{"version": 99}'])
+def test_a_damaged_memory_is_measured_and_written_anew(
+    tmp_path: Path, measured: list[list[str]], text: str
+) -> None:
+    cache = tmp_path / "runtimes.json"
+    cache.write_text(text)
+    assert choose_runtime(loaded(), "step", cache=cache) == "int8"
+    assert choose_runtime(loaded(), "step", cache=cache) == "int8"
+    assert len(measured) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_no_more_than_measuring(
+    tmp_path: Path, measured: list[list[str]]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert choose_runtime(loaded(), "step", cache=tmp_path / "file" / "x.json") == "int8"
+
+
+def test_where_nothing_is_accurate_enough_fp32_in_torch_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "measure", lambda *_: [Measured("int8", 1.0, float("inf"))])
+    assert choose_runtime(loaded(), "step", cache=tmp_path / "x.json") == "torch"
+
+
+def test_measuring_tells_exact_runtimes_from_coarse_ones() -> None:
+    names = ["naive", "torch", "onnx", "int8", "int4"]
+    for purpose in ("step", "score"):
+        results = measure(loaded(), [RUNTIMES[name] for name in names], purpose)
+        assert [result.name for result in results] == names
+        divergence = {result.name: result.divergence for result in results}
+        assert max(divergence["naive"], divergence["torch"], divergence["onnx"]) < 1e-9
+        assert 1e-9 < divergence["int8"] < divergence["int4"]
+        assert all(result.seconds > 0 for result in results)
+
+
+def test_auto_opens_what_was_chosen(
+    measured: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
+    assert open_runtime("auto", loaded(), "step").name == "int8"
+    assert open_runtime("onnx", loaded(), "step").name == "onnx"
+    assert (tmp_path / "runtimes.json").is_file()

@@ -1,0 +1,212 @@
+"""`lmbench generate` and `lmbench export` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmbench.cli import run as lmbench
+from lmbench.config import GenerateConfig, TrainConfig
+from lmbench.deploy.export import export_safetensors
+from lmbench.deploy.load import load_run
+from lmbench.generation import text as text_module
+from lmbench.generation.sampler import Sampler
+from lmbench.generation.text import append_sample, generate
+from lmbench.model.rnn import RNNModel
+from lmbench.session import Home, Run
+from lmbench.session.store import Corpus
+from lmbench.training.checkpoint import write_checkpoint
+
+WORDS = ["<unk>", "<eos>", *(f"word{i}" for i in range(38))]
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(2)
+    model = RNNModel("LSTM", len(WORDS), 8, 8, 1, 0.3, True)
+    session = Home(tmp_path).open_session("default")
+    made = session.new_run(TrainConfig(), "train")
+    session.write_vocabulary("cd" * 32, WORDS)
+    shape = {"model": "LSTM", "emsize": 8, "nhid": 8, "nlayers": 1, "dropout": 0.3, "tied": True}
+    made.update(
+        shape={**shape, "ntoken": len(WORDS)},
+        corpus=Corpus(name="toy", fingerprint="cd" * 32, ntokens=len(WORDS)),
+        status="finished",
+    )
+    write_checkpoint(made.path / "best", model, {})
+    return made
+
+
+@pytest.fixture
+def command(run: Run, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `lmbench` with these words: exit code, stdout, stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = lmbench(list(words))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_same_seed_prints_the_same_text_twenty_words_a_line(command: Command) -> None:
+    code, first, err = command("generate", "@", "--words", "45", "--seed", "7")
+    assert code == 0
+    assert [len(line.split()) for line in first.splitlines()] == [20, 20, 5]
+    assert set(first.split()) <= set(WORDS)
+    assert "seed 7" in err
+    assert command("generate", "@", "--words", "45", "--seed", "7")[1] == first
+    assert command("generate", "@", "--words", "45", "--seed", "8")[1] != first
+
+
+def test_the_json_document_tells_all_and_is_alone_on_stdout(command: Command, run: Run) -> None:
+    code, out, _ = command(
+        *("generate", "1", "--words", "6", "--seed", "3", "--json", "--alternatives", "40"),
+        *("--prompt", "word1 zebra", "--top-k", "5", "--temperature", "0.8"),
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert document["run"] == run.ref
+    assert document["prompt"] == "word1 zebra"
+    assert document["unknown"] == ["zebra"]
+    assert document["seed"] == 3
+    assert document["settings"]["top_k"] == 5
+    assert document["tokens_per_s"] > 0
+    assert document["text"].split() == [word["text"] for word in document["words"]]
+    for word in document["words"]:
+        assert sum(other["before"] for other in word["alternatives"]) == pytest.approx(1, abs=1e-5)
+        assert sum(other["after"] for other in word["alternatives"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_alternatives_are_shown_beside_each_word(command: Command) -> None:
+    _, out, _ = command("generate", "--words", "2", "--alternatives", "3")
+    assert out.count(" → ") >= 6
+    assert "before → after" in out
+
+
+def test_an_unknown_word_of_the_prompt_is_said(command: Command) -> None:
+    _, _, err = command("generate", "--words", "2", "--prompt", "zebra word3")
+    assert "not in the vocabulary, read as <unk>: 'zebra'" in err
+
+
+def test_outf_holds_the_text_and_stdout_the_progress(command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    _, out, _ = command(
+        "generate", "--words", "25", "--seed", "4", "--outf", str(target), "--log-interval", "10"
+    )
+    _, printed, _ = command("generate", "--words", "25", "--seed", "4")
+    assert target.read_text().split() == printed.split()
+    assert out.splitlines() == [f"| Generated {i}/25 words" for i in (0, 10, 20)]
+
+
+def test_each_generation_of_a_run_is_kept_with_its_session(command: Command, run: Run) -> None:
+    command("generate", "--words", "5", "--seed", "4")
+    command("generate", "--words", "5", "--prompt", "word2", "--json")
+    samples = [json.loads(line) for line in run.session.samples_path.read_text().splitlines()]
+    assert [s["run"] for s in samples] == [run.ref, run.ref]
+    assert [s["prompt"] for s in samples] == ["", "word2"]
+    assert all(len(s["text"].split()) == 5 and s["tokens_per_s"] > 0 for s in samples)
+
+
+def test_a_sample_after_a_torn_line_begins_a_line_of_its_own(run: Run) -> None:
+    run.session.samples_path.write_bytes(b'{"t": 1, "te')
+    append_sample(run.session, generate(load_run(run), GenerateConfig(words=2)))
+    torn, whole = run.session.samples_path.read_text().splitlines()
+    assert torn == '{"t": 1, "te'
+    assert json.loads(whole)["run"] == run.ref
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--temperature", "-1"), "--temperature"),
+        (("--top-p", "0"), "--top-p"),
+        (("--top-k", "-3"), "--top-k"),
+        (("--words", "0"), "--words"),
+        (("--runtime", "int3"), "runtime 'int3'"),
+        (("--outf", "no/such/folder/x.txt"), "--outf"),
+        (("--checkpoint", "last"), "no checkpoint 'last'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    command: Command, words: tuple[str, ...], message: str
+) -> None:
+    code, out, err = command("generate", "@", *words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_keeps_what_was_written(
+    command: Command, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Sampler):
+        def words(self, count: int, alternatives: int = 0):  # type: ignore[no-untyped-def]
+            yield from super().words(3, alternatives)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_module, "Sampler", Interrupted)
+    code, out, _ = command("generate", "--words", "50")
+    assert code == 130
+    assert len(out.split()) == 3
+    assert len(json.loads(run.session.samples_path.read_text())["text"].split()) == 3
+
+
+def test_words_that_would_steer_the_terminal_are_printed_without_their_controls(
+    command: Command, run: Run
+) -> None:
+    evil = ["<unk>", "<eos>", *(f"\x1b[2Jword{i}" for i in range(38))]
+    (run.session.path / "vocabulary" / f"{'cd' * 16}.txt").write_text("\n".join(evil))
+    _, out, _ = command("generate", "--words", "30", "--alternatives", "3")
+    assert "\x1b" not in out
+
+
+def test_an_exported_safetensors_file_generates_the_same_text_alone(
+    command: Command, tmp_path: Path
+) -> None:
+    code, out, _ = command(
+        "export", "@", "--format", "safetensors", "-o", "m.safetensors", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["bytes"] == (tmp_path / "m.safetensors").stat().st_size
+    of_run = command("generate", "@", "--words", "30", "--seed", "9")[1]
+    assert command("generate", "m.safetensors", "--words", "30", "--seed", "9")[1] == of_run
+
+
+@pytest.mark.parametrize("bits", ["fp32", "int8", "int4"])
+def test_export_names_the_file_after_the_run_and_tells_how_well_it_agrees(
+    command: Command, tmp_path: Path, bits: str
+) -> None:
+    code, out, _ = command("export", "@", "--format", "onnx", "--bits", bits)
+    assert code == 0
+    assert (tmp_path / "001-train.onnx").is_file()
+    assert "agrees with torch" in out
+
+
+def test_bits_of_a_safetensors_export_are_refused(command: Command) -> None:
+    code, _, err = command("export", "@", "--format", "safetensors", "--bits", "int8")
+    assert code == 2
+    assert "lmbench pack" in err
+
+
+def test_the_same_seed_gives_the_same_text_in_another_process_state(run: Run) -> None:
+    config = GenerateConfig(words=20, seed=12)
+    first = generate(load_run(run), config).text
+    torch.rand(100)
+    assert generate(load_run(run), config).text == first
+
+
+def test_export_safetensors_is_refused_where_the_model_is_wrapped(run: Run, tmp_path: Path) -> None:
+    loaded = load_run(run)
+    loaded.recurrent.rnn = torch.nn.Sequential(loaded.recurrent.rnn)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(Exception, match="quantizer has wrapped"):
+        export_safetensors(loaded, tmp_path / "x.safetensors")
