@@ -18,12 +18,20 @@ from lmbench.generation.sampling import Sampling
 from lmbench.session import Session
 from lmbench.session.files import locked
 
-__all__ = ["WORDS_A_LINE", "Generation", "append_sample", "generate", "lines", "open_sampler"]
+__all__ = [
+    "SETTINGS",
+    "WORDS_A_LINE",
+    "Generation",
+    "append_sample",
+    "generate",
+    "lines",
+    "open_sampler",
+]
 
 WORDS_A_LINE = 20
 
-# The settings that a sample is told by; the rest is about output.
-_SETTINGS = {"words", "temperature", "top_k", "top_p", "no_unk", "checkpoint"}
+SETTINGS = {"words", "temperature", "top_k", "top_p", "no_unk", "checkpoint"}
+"""The settings that a sample is told by; the rest is about output."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def generate(
         prompt.unknown,
         tuple(words),
         config.seed,
-        config.model_dump(mode="json", include=_SETTINGS),
+        config.model_dump(mode="json", include=SETTINGS),
         seconds,
         interrupted,
     )

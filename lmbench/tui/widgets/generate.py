@@ -1,11 +1,480 @@
-"""Text from the selected run."""
+"""Text from the selected run, or from several runs side by side."""
 
 from __future__ import annotations
 
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.message import Message as TextualMessage
+from textual.widgets import Input
+
+from lmbench.jobs import sampling as asked
+from lmbench.tui.marks import mark_of
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.alternatives import AlternativesList
+from lmbench.tui.widgets.column import Column, checkpoint_of, figures_of, origin_of
+from lmbench.tui.widgets.dials import ALTERNATIVES, Dials
 from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.words import Draft, WordsView
 
-__all__ = ["GeneratePanel"]
+__all__ = ["MOST_TEXTS", "Client", "GeneratePanel"]
+
+MOST_TEXTS = 4
+# Columns narrower than this stand under each other; panels wider than this have the
+# alternatives at the side where there are few rows.
+_NARROWEST_COLUMN = 16
+_WIDE_ENOUGH = 60
+_FEW_ROWS = 16
 
 
-class GeneratePanel(Panel, can_focus=True):
+class Client(Protocol):
+    """What the panel asks for text: `sampling.SamplerClient`, or a recording."""
+
+    async def start(self) -> None: ...
+    async def send(self, message: asked.Message) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Heard(TextualMessage):
+    """The sampler said something."""
+
+    def __init__(self, message: asked.Message) -> None:
+        super().__init__()
+        self.message = message
+
+
+class PromptInput(Input):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "write", id="prompt.write", tooltip="Write from this prompt"),
+        Binding("down", "down", "settings", id="prompt.down", tooltip="To the sampling settings"),
+    ]
+
+    def action_down(self) -> None:
+        self.query_ancestor(GeneratePanel).query_one(Dials).focus()
+
+
+class GeneratePanel(Panel):
+    """Asks the sampler, shows what it writes, and branches where one wants."""
+
     TITLE = "Generate"
+    HELP = """
+Text from the selected run; where two to four runs are marked, they answer the same prompt with the
+same seed side by side (**m** changes between the two). A run that is training answers from its last
+checkpoint.
+
+Type a beginning, or none, and press **Enter**. **↓** goes to the settings: ← → choose one, digits
+or + − change it, Enter writes. **↓** again goes into the text: ← → ↑ ↓ move over the words, which
+are the redder the more they surprised the model. Below stands what else was likely, before and
+after temperature, top-k and top-p. **Enter** goes there; **Enter** on another word rewinds the text
+and writes on from it.
+
+**w** writes or stops, **r** takes another seed, **u** hides `<unk>`, **i** edits the prompt,
+**y** copies the text. All texts are kept in the session's `samples.jsonl`.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "write", "write/stop", id="generate.write", tooltip="Write, or stop writing"),
+        Binding("i", "prompt", "prompt", id="generate.prompt", tooltip="Edit the prompt"),
+        Binding("r", "reseed", "new seed", id="generate.reseed", tooltip="Write with a new seed"),
+        Binding("u", "unk", "<unk>", id="generate.unk", show=False, tooltip="Show or hide <unk>"),
+        Binding(
+            "m",
+            "compare",
+            "compare",
+            id="generate.compare",
+            tooltip="The marked runs side by side, or the selected one",
+        ),
+        Binding(
+            "right_square_bracket",
+            "column(1)",
+            "next text",
+            id="generate.next",
+            key_display="]",
+            tooltip="To the next run's text",
+        ),
+        Binding(
+            "left_square_bracket",
+            "column(-1)",
+            "previous text",
+            id="generate.previous",
+            show=False,
+            tooltip="To the previous run's text",
+        ),
+        Binding("y", "copy", "copy", id="generate.copy", show=False, tooltip="Copy the text"),
+    ]
+    DEFAULT_CSS = """
+    GeneratePanel {
+        layout: vertical;
+        Input { height: 1; border: none; padding: 0; background: $surface; }
+        #desk, #texts { width: 1fr; height: 1fr; layout: vertical; }
+        #texts.-across { layout: horizontal; }
+        #texts.-across Column { margin: 0 1 0 0; }
+        #texts.-across Column.-last { margin: 0; }
+        AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
+        &.-pointing AlternativesList { display: block; }
+        &.-beside #desk { layout: horizontal; }
+        &.-beside AlternativesList {
+            border-top: none; border-left: solid $border-blurred;
+            width: 38; max-height: 100%;
+        }
+    }
+    """
+
+    client_class: ClassVar[Any] = asked.SamplerClient
+    """Made with the path of a log and a function that hears; another one in tests."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._client: Client | None = None
+        self._numbers = 0
+        self._comparing = True
+        self._theme = ""
+        self._columns = tuple(Column() for _ in range(MOST_TEXTS))
+
+    def compose(self) -> ComposeResult:
+        yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
+        yield Dials()
+        with Container(id="desk"):
+            with Container(id="texts"):
+                yield from self._columns
+            yield AlternativesList()
+
+    def on_mount(self) -> None:
+        box = self.query_one(PromptInput)
+        box.cursor_blink = False
+        with self.prevent(Input.Changed):
+            box.value = str(self.bench.recall("prompt", ""))
+        kept = self.bench.recall("sampling", {})
+        self.query_one(Dials).recall(kept)
+        self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
+        self._arrange()
+
+    async def on_unmount(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> Sequence[RunView]:
+        """The runs that would write now: the marked ones side by side, or the selected one."""
+        marked = [self.bench.snapshot.run(key) for key in self.bench.marked]
+        among = tuple(view for view in marked if view is not None)
+        if self._comparing and len(among) > 1:
+            return among[:MOST_TEXTS]
+        selected = self.bench.selected_run
+        return (selected,) if selected is not None else ()
+
+    @property
+    def drafts(self) -> tuple[Draft, ...]:
+        """The texts on the screen."""
+        return tuple(c.text.draft for c in self._columns if c.text.draft is not None)
+
+    @property
+    def writing(self) -> bool:
+        return any(draft.alive for draft in self.drafts)
+
+    def take_focus(self) -> None:
+        column = self._focused_column()
+        (column.text if column is not None and self.drafts else self.query_one(Input)).focus()
+
+    def refresh_view(self) -> None:
+        targets = self.targets
+        names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
+        if len(targets) > 1:
+            names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
+        self.border_subtitle = " vs ".join(names)
+        for column in self._columns:
+            draft = column.text.draft
+            view = self.bench.snapshot.run(draft.key) if draft else None
+            if draft is not None and view is not None:
+                draft.name, draft.figures = view.name, figures_of(view)
+            column.tell()
+            if self._theme != self.bench.theme:
+                column.text.refresh()
+        self._theme = self.bench.theme
+        if not self.drafts:
+            self._columns[0].tell(self._invitation())
+        self.refresh_bindings()
+
+    def _invitation(self) -> str:
+        if not self.targets:
+            return "A run is needed: n starts one."
+        if len(self.targets) > 1:
+            return f"{len(self.targets)} marked runs will write side by side."
+        view = self.targets[0]
+        return f"{view.id} {view.name} will write {origin_of(view)}".rstrip() + "."
+
+    def _arrange(self) -> None:
+        shown = max(len(self.drafts), 1)
+        width, height = self.content_size
+        self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
+        across = width // shown >= _NARROWEST_COLUMN
+        self.query_one("#texts").set_class(across, "-across")
+        for place, column in enumerate(self._columns):
+            column.display = place < shown
+            column.set_class(place == shown - 1, "-last")
+            column.alone = shown == 1
+            column.room = width if not across else width // shown
+            column.tell()
+
+    def _focused_column(self) -> Column | None:
+        """The column whose text has the focus, or the cursor, or else the first."""
+        shown = [c for c in self._columns if c.display]
+        for column in shown:
+            if column.text.has_focus:
+                return column
+        for column in shown:
+            if column.text.cursor is not None:
+                return column
+        return shown[0] if shown else None
+
+    # -- asking --------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        client = self._client
+        if client is None:
+            path = self.bench.home.sessions_path / "sampler.log"
+            client = self._client = self.client_class(path, lambda m: self.post_message(Heard(m)))
+        return client
+
+    async def write(self) -> None:
+        """Have the targets write from the prompt, in place of what is on the screen."""
+        targets = self.targets
+        if not targets:
+            self.bench.say("there is no run to write: n starts one")
+            return
+        for draft in self.drafts:
+            await self.client.send(asked.Forget(id=draft.id))
+        prompt = self.query_one(PromptInput).value
+        self.query_one(AlternativesList).show(None)
+        self.remove_class("-pointing")
+        requests = []
+        for place, column in enumerate(self._columns):
+            view = targets[place] if place < len(targets) else None
+            draft = self._draft(view, prompt) if view else None
+            column.text.show(draft)
+            if view is not None and draft is not None:
+                settings = self._settings(view)
+                requests.append(asked.Write(id=draft.id, run=str(view.run.path), settings=settings))
+        self._arrange()
+        marked = len(self.bench.marked)
+        if self._comparing and marked > MOST_TEXTS:
+            self.bench.say(f"{marked} runs are marked; the first {MOST_TEXTS} write")
+        for request in requests:
+            await self.client.send(request)
+        self.refresh_bindings()
+
+    def _draft(self, view: RunView, prompt: str) -> Draft:
+        return Draft(
+            id=self._number(),
+            run_id=view.id,
+            key=view.key,
+            name=view.name,
+            mark=mark_of(view.id),
+            origin=origin_of(view),
+            figures=figures_of(view),
+            prompt=tuple(prompt.split()),
+        )
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _settings(self, view: RunView) -> dict[str, Any]:
+        return {
+            **self.query_one(Dials).values,
+            "prompt": self.query_one(PromptInput).value,
+            "checkpoint": checkpoint_of(view),
+            "alternatives": ALTERNATIVES,
+        }
+
+    @on(AlternativesList.Taken)
+    async def _branch(self, event: AlternativesList.Taken) -> None:
+        """Rewind to the word and write on from another one."""
+        event.stop()
+        column = next((c for c in self._columns if c.holds(event.word)), None)
+        draft = column.text.draft if column is not None else None
+        view = self.bench.snapshot.run(draft.key) if draft is not None else None
+        if column is None or draft is None or view is None:
+            return
+        kept = draft.words[: event.word.at]
+        request = asked.Write(
+            id=self._number(),
+            run=str(view.run.path),
+            settings=self._settings(view) | {"prompt": " ".join(draft.prompt)},
+            kept=tuple(word.word for word in kept),
+            chosen=event.choice.id,
+            of=draft.id,
+        )
+        fresh = dataclasses.replace(
+            draft, id=request.id, words=kept, state="waiting", problem="", origin=origin_of(view)
+        )
+        column.text.show(fresh)
+        self.remove_class("-pointing")
+        self.query_one(AlternativesList).show(None)
+        column.text.focus()
+        await self.client.send(request)
+
+    # -- hearing -------------------------------------------------------------------------------
+
+    def on_heard(self, event: Heard) -> None:
+        message = event.message
+        if isinstance(message, asked.Died):
+            for column in self._columns:
+                if column.text.draft is not None and column.text.draft.alive:
+                    self._over(column, "failed", f"{message.reason}; w writes again")
+            return
+        column = next((c for c in self._columns if c.draft_id == message.id), None)
+        if column is None or column.text.draft is None:
+            return
+        draft = column.text.draft
+        match message:
+            case asked.Opening():
+                draft.state = "opening"
+                column.tell()
+            case asked.Began(runtime=runtime, unknown=unknown):
+                draft.state, draft.runtime = "writing", runtime
+                if unknown:
+                    words = ", ".join(unknown)
+                    self.bench.say(f"not in the vocabulary, read as <unk>: {words}")
+                column.tell()
+            case asked.Wrote():
+                self._add(column, draft, message)
+            case asked.Ended(halted=halted, problem=problem):
+                if problem:
+                    self.bench.say(problem)
+                self._over(column, "halted" if halted else "done", "")
+            case asked.Refused(reason=reason):
+                self._over(column, "failed", reason)
+
+    def _add(self, column: Column, draft: Draft, word: asked.Wrote) -> None:
+        if word.at != len(draft.words):
+            return
+        draft.words.append(word)
+        column.text.grow()
+        column.tell_rate()
+
+    def _over(self, column: Column, state: Any, problem: str) -> None:
+        draft = column.text.draft
+        assert draft is not None
+        draft.state, draft.problem = state, problem
+        if problem:
+            column.text.lay_out()
+        column.tell()
+        self.refresh_bindings()
+
+    # -- the parts of the panel ----------------------------------------------------------------
+
+    @on(Input.Changed)
+    def _prompt_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.bench.remember("prompt", event.value)
+        # Whoever types a prompt is about to write: torch may as well load meanwhile.
+        self.run_worker(self.client.start(), group="sampler", exclusive=False)
+
+    @on(Input.Submitted)
+    @on(Dials.Go)
+    async def _go(self, event: TextualMessage) -> None:
+        event.stop()
+        await self.write()
+
+    @on(Dials.Changed)
+    def _dials_changed(self) -> None:
+        values = self.query_one(Dials).values
+        self.bench.remember("sampling", {**values, "compare": self._comparing})
+
+    @on(Dials.Left)
+    def _out_of_dials(self, event: Dials.Left) -> None:
+        column = self._focused_column()
+        if event.direction < 0 or column is None:
+            self.query_one(PromptInput).focus()
+        else:
+            column.text.focus()
+
+    @on(WordsView.Left)
+    def _out_of_words(self) -> None:
+        self.query_one(Dials).focus()
+
+    @on(WordsView.Moved)
+    def _pointed(self, event: WordsView.Moved) -> None:
+        word = event.view.word
+        among = word if word is not None and word.alternatives else None
+        for column in self._columns:
+            if among is not None and column.text is not event.view:
+                column.text.cursor = None
+                column.text.refresh()
+        self.set_class(among is not None, "-pointing")
+        self.query_one(AlternativesList).show(among)
+
+    @on(WordsView.Chosen)
+    def _to_alternatives(self) -> None:
+        self.query_one(AlternativesList).focus()
+
+    @on(AlternativesList.Left)
+    def _back_to_words(self) -> None:
+        column = self._focused_column()
+        if column is not None:
+            column.text.focus()
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "write" | "reseed":
+                return bool(self.targets) or self.writing
+            case "compare":
+                return len(self.bench.marked) > 1
+            case "column":
+                return len(self.drafts) > 1
+            case "copy":
+                return any(draft.words for draft in self.drafts)
+        return True
+
+    async def action_write(self) -> None:
+        if self.writing:
+            for draft in self.drafts:
+                await self.client.send(asked.Halt(id=draft.id))
+        else:
+            await self.write()
+
+    async def action_reseed(self) -> None:
+        if self.query_one(Dials).set("seed", random.randrange(10_000)):
+            await self.write()
+
+    def action_prompt(self) -> None:
+        self.query_one(PromptInput).focus()
+
+    def action_unk(self) -> None:
+        dials = self.query_one(Dials)
+        hidden = not dials.values["no_unk"]
+        dials.set("no_unk", hidden)
+        self.bench.say(f"<unk> is {'hidden' if hidden else 'shown'} in what is written next")
+
+    def action_compare(self) -> None:
+        self._comparing = not self._comparing
+        self._dials_changed()
+        self.refresh_view()
+        one = f"{len(self.targets)} runs side by side" if self._comparing else "one run at a time"
+        self.bench.say(f"writing: {one}")
+
+    def action_column(self, by: int) -> None:
+        shown = [c for c in self._columns if c.display]
+        here = self._focused_column()
+        place = shown.index(here) if here is not None else 0
+        shown[(place + by) % len(shown)].text.focus()
+
+    def action_copy(self) -> None:
+        column = self._focused_column()
+        draft = column.text.draft if column is not None else None
+        if draft is not None:
+            self.app.copy_to_clipboard(" ".join((*draft.prompt, *(w.text for w in draft.words))))

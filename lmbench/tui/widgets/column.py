@@ -1,0 +1,118 @@
+"""One run's text in the generation panel: the lines that tell whose it is, and the words."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from lmbench.jobs.sampling import Wrote
+from lmbench.tui import figures
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.words import WordsView
+
+if TYPE_CHECKING:
+    from lmbench.tui.app import Workbench
+
+__all__ = ["Column", "checkpoint_of", "figures_of", "origin_of"]
+
+# A rate that changes more often than this cannot be read.
+_RATE_EVERY_S = 0.3
+
+
+class Column(Vertical):
+    """A draft under its head. `room` is the width there is, `alone` whether it has it all."""
+
+    DEFAULT_CSS = """
+    Column { height: 1fr; width: 1fr; }
+    Column Static { height: auto; max-height: 3; width: 1fr; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = WordsView()
+        self.room = 0
+        self.alone = True
+        self._head = Static("", markup=False)
+        self._told = Text()
+        self._told_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        yield self._head
+        yield self.text
+
+    @property
+    def bench(self) -> Workbench:
+        return self.text.bench
+
+    @property
+    def draft_id(self) -> int | None:
+        return self.text.draft.id if self.text.draft is not None else None
+
+    def holds(self, word: Wrote) -> bool:
+        """Is this very word one of the draft's?"""
+        draft = self.text.draft
+        return draft is not None and any(written is word for written in draft.words)
+
+    def tell_rate(self) -> None:
+        """Tell how fast the words come, if that has not just been done."""
+        if time.monotonic() - self._told_at > _RATE_EVERY_S:
+            self.tell()
+
+    def tell(self, invitation: str = "") -> None:
+        """Whose text it is, its figures, and how fast it came; or else `invitation`."""
+        self._told_at = time.monotonic()
+        head = self._title() if self.text.draft is not None else Text(invitation, "dim")
+        if head != self._told or head.spans != self._told.spans:
+            self._told = head
+            self._head.update(head)
+
+    def _title(self) -> Text:
+        draft = self.text.draft
+        assert draft is not None
+        title = Text()
+        title.append(f"{draft.mark.marker} ", self.bench.colour_style(draft.mark.variable))
+        title.append(f"{draft.run_id} {draft.name}", "bold")
+        if not self.alone:
+            title.truncate(max(self.room - 1, 4), overflow="ellipsis")
+        facts = [draft.figures] if draft.figures else []
+        if draft.tokens_per_s is not None:
+            facts.append(f"{draft.tokens_per_s:,.0f}/s")
+        if draft.state == "opening":
+            facts.append("opening the model …")
+        elif draft.state == "waiting":
+            facts.append("waking the sampler …")
+        if draft.bits is not None and not draft.alive and self.alone:
+            facts.append(f"{draft.bits:.1f} bits a word")
+        if draft.origin:
+            facts.append(draft.origin)
+        line = " · ".join(facts)
+        fits = self.alone and title.cell_len + len(line) + 2 <= self.room
+        title.append(("  " if fits else "\n") + line if line else "", "dim")
+        return title
+
+
+def checkpoint_of(view: RunView) -> str:
+    """The best one; of a run that is at work, the last, which shows how far it has come."""
+    if view.live and view.run.checkpoint("last") is not None:
+        return "last"
+    return "last" if view.run.checkpoint("best") is None else "best"
+
+
+def origin_of(view: RunView) -> str:
+    """What a text of a run that is at work comes from."""
+    if not view.live:
+        return ""
+    step = view.checkpoint.step if view.checkpoint is not None else None
+    at = f", step {step:,}" if step is not None else ""
+    return f"from its {checkpoint_of(view)} checkpoint{at}, while it runs"
+
+
+def figures_of(view: RunView) -> str:
+    """Perplexity and size."""
+    parts = [figures.perplexity(view.valid_ppl), figures.size(view.bytes)]
+    return " · ".join(part for part in parts if part and part != "–")
