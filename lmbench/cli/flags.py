@@ -35,7 +35,7 @@ def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., A
 
         def command(*args: Any, **given: Any) -> Any:
             settings = {name: given.pop(name) for name in list(given) if name in fields}
-            return function(*args, config=validate(model, settings), **given)
+            return function(validate(model, settings), *args, **given)
 
         flags = [_flag(name, field) for name, field in fields.items()]
         signature = inspect.Signature(sorted([*own, *flags], key=lambda p: p.kind))

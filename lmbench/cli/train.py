@@ -13,11 +13,10 @@ from lmbench.cli.derived import print_detached
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line, work_through
 from lmbench.cli.progress import corpus_progress
-from lmbench.config import PruneConfig, TrainConfig, changed_settings, validate
-from lmbench.corpus import check_enough, open_corpus
+from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.schedules import attach_schedule, check_schedule
+from lmbench.jobs.prepare import check_corpus, inherited_settings, make_run
 from lmbench.session import Home, Run
 
 __all__ = ["prune", "train"]
@@ -67,11 +66,8 @@ def train(
         launch.resume(run, queue=detach)
     else:
         _look_at_corpus(config, home, quiet=json)
-        check_schedule(config, home)
-        run = home.open_session(session).new_run(
-            config, "train", name=name or _name_of(config), command=command_line()
-        )
-        attach_schedule(run, config)
+        owner = home.open_session(session)
+        run = make_run(owner, "train", config, name=name, command=command_line())
         launch.start(run, queue=detach)
     return _see_through(run, detach=detach, json=json, save=save, onnx_export=onnx_export)
 
@@ -98,12 +94,8 @@ def prune(
     parent = home.find_run(run, session) if run else None
     config = _pruning_config(config, parent, schedule)
     _look_at_corpus(config, home, quiet=json)
-    check_schedule(config, home)
     owner = parent.session if parent else home.open_session(session)
-    new = owner.new_run(
-        config, "prune", name=name or config.compress, parent=parent, command=command_line()
-    )
-    attach_schedule(new, config)
+    new = make_run(owner, "prune", config, parent=parent, name=name, command=command_line())
     launch.start(new, queue=detach)
     return _see_through(new, detach=detach, json=json)
 
@@ -114,27 +106,14 @@ def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | Non
     if wanted is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
-    inherited = {}
-    if parent is not None:
-        settings = parent.config()
-        if not isinstance(settings, TrainConfig):
-            raise LmbenchError(f"run {parent.ref} is no training: prune starts from a trained run")
-        inherited = changed_settings(settings)
-        for own in ("compress", "teacher"):
-            inherited.pop(own, None)
+    inherited = inherited_settings(parent) if parent is not None else {}
     return validate(PruneConfig, {**inherited, **given, "compress": wanted})
 
 
-def _name_of(config: TrainConfig) -> str:
-    tied = "-tied" if config.tied else ""
-    return f"{config.model.lower().replace('_', '-')}-{config.nlayers}x{config.nhid}{tied}"
-
-
 def _look_at_corpus(config: TrainConfig, home: Home, *, quiet: bool) -> None:
-    """Open the corpus before anything is made, so that what is wrong with it costs nothing."""
+    """Open the corpus, so that fetching it shows a bar, and say which it is."""
     with corpus_progress() as progress:
-        corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
-    check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
+        corpus = check_corpus(config, home, progress)
     if not quiet:
         console().print(corpus.describe_choice(), soft_wrap=True)
 

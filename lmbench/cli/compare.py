@@ -1,0 +1,76 @@
+"""``lmbench compare`` and ``lmbench report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.errors import LmbenchError
+from lmbench.report.compare import COLUMNS, compare_runs, report_session
+from lmbench.session import Home
+from lmbench.session.files import write_atomic
+
+__all__ = ["compare", "report"]
+
+
+def compare(
+    *runs: str,
+    format: Annotated[
+        Literal["table", "markdown", "csv", "latex"], Parameter(help="how to write it")
+    ] = "table",
+    session: SessionName = "default",
+    json: Json = False,
+) -> None:
+    """Show runs side by side: sparsity, parameters, perplexity, bytes, speed.
+
+    Args:
+        runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a model.
+    """
+    home = Home.find()
+    found = [home.find_run(ref, session) for ref in runs]
+    if not found:
+        kinds = ("train", "prune", "quantize", "pack")
+        found = [run for run in home.session(session).runs() if run.read().kind in kinds]
+    comparison = compare_runs(found)
+    if json:
+        print_json(list(comparison.rows))
+    elif format != "table":
+        sys.stdout.write(comparison.write(format))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, (_, head) in enumerate(COLUMNS):
+            table.add_column(head, justify="left" if number < 3 else "right")
+        for row in comparison.cells():
+            table.add_row(*map(Text, row))
+        console().print(table)
+
+
+def report(
+    session: Annotated[str, Parameter(help="the session's name")] = "default",
+    *,
+    output: Annotated[
+        Path | None, Parameter(name=("--output", "-o"), help="a file ending in .md or .html")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write a session as one Markdown or HTML file: its table, curves and commands."""
+    found = Home.find().session(session)
+    if json:
+        print_json(list(compare_runs(found.runs()).rows))
+        return
+    if output is None:
+        sys.stdout.write(report_session(found, "markdown"))
+        return
+    if output.suffix not in (".md", ".html"):
+        raise LmbenchError(f"{output}: name a file that ends in .md or .html")
+    if output.exists():
+        raise LmbenchError(f"{output} is there already: name another file, or move it away")
+    form = "html" if output.suffix == ".html" else "markdown"
+    write_atomic(output, report_session(found, form).encode())
+    console().print(f"wrote {output}", soft_wrap=True)

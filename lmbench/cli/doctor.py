@@ -1,0 +1,35 @@
+"""``lmbench doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich.table import Table
+
+from lmbench.cli.common import Json, console, print_json
+from lmbench.cli.flags import configured
+from lmbench.config import TrainConfig
+from lmbench.session import Home
+
+__all__ = ["doctor"]
+
+
+@configured(TrainConfig)
+def doctor(config: TrainConfig, *, json: Json = False) -> None:
+    """What this machine has, and what would make a training with these settings faster."""
+    from lmbench.training.doctor import advice, examine
+
+    home = Home.find().path
+    findings = examine(home)
+    lines = advice(home, config.nhid, config.batch_size)
+    if json:
+        print_json({"findings": [asdict(finding) for finding in findings], "advice": lines})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        sign = {True: "[green]✓[/]", False: "[yellow]![/]", None: " "}[finding.good]
+        table.add_row(sign, finding.what, finding.value)
+    out = console()
+    out.print(table)
+    for line in lines:
+        out.print(f"• {line}", soft_wrap=True, markup=False)

@@ -1,0 +1,119 @@
+"""What this machine has for training, and what would make it faster here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lmbench.corpus import data_list
+from lmbench.training.precision import measure_speedup
+from lmbench.training.startup import usable_cores
+
+__all__ = ["Finding", "advice", "examine"]
+
+_GIB = 2**30
+# A bf16 product that is this much faster is worth its rounding (`choose_precision`).
+_WORTH = 1.3
+# What cuDNN's small persistent kernels hold of a layer, forward and backward.
+_PERSIST_FORWARD, _PERSIST_BACKWARD = 192, 128
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report; `good` is None where it is neither good nor bad."""
+
+    what: str
+    value: str
+    good: bool | None = None
+
+
+def examine(home: Path) -> list[Finding]:
+    """Python, torch, devices, threads, memory, terminal and corpora."""
+    memory = psutil.virtual_memory()
+    speedup = measure_speedup(torch.device("cpu"))
+    found = [
+        Finding("Python", platform.python_version(), True),
+        Finding("torch", torch.__version__, True),
+        Finding("processor", f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
+        Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
+        Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),
+    ]
+    found += _gpus()
+    found += _terminal()
+    for entry in data_list(home):
+        where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
+        found.append(Finding(f"corpus {entry.name}", where, entry.is_here or None))
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _gpus() -> list[Finding]:
+    if not torch.cuda.is_available():
+        mps = torch.backends.mps.is_available()
+        return [Finding("GPU", "Apple MPS (--device mps)" if mps else "none that torch can use")]
+    found = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        value = f"{name}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+        found.append(Finding(f"GPU cuda:{index}", value, True))
+    found.append(Finding("cuDNN", str(torch.backends.cudnn.version())))
+    return found
+
+
+def _terminal() -> list[Finding]:
+    colours = os.environ.get("COLORTERM") or os.environ.get("TERM") or "unknown"
+    size = "no terminal"
+    try:
+        columns, rows = os.get_terminal_size()
+        size = f"{columns}x{rows}"
+    except OSError:
+        columns, rows = 80, 24
+    good = columns >= 80 and rows >= 24
+    plain = " (NO_COLOR is set)" if os.environ.get("NO_COLOR") else ""
+    return [Finding("terminal", f"{size}, {colours}{plain}", good)]
+
+
+def advice(home: Path, nhid: int, batch_size: int) -> list[str]:
+    """What would make training faster here, most first; sizes that just miss a fast kernel."""
+    lines = []
+    if torch.cuda.is_available():
+        lines += _cuda_advice(nhid, batch_size)
+    elif measure_speedup(torch.device("cpu")) < _WORTH:
+        lines.append("this CPU gains nothing from bf16: a GPU, or a smaller vocabulary, would help")
+    if psutil.getloadavg()[0] > 0.5 * usable_cores():
+        lines.append(
+            f"other programs keep {psutil.getloadavg()[0]:.1f} cores busy: training will be slower"
+        )
+    if not any(entry.name == "wikitext-2" and entry.is_here for entry in data_list(home)):
+        lines.append("`lmbench data get wikitext-2` brings the corpus of the published tables")
+    return lines
+
+
+def _cuda_advice(nhid: int, batch_size: int) -> list[str]:
+    lines = []
+    if _PERSIST_BACKWARD < nhid <= _PERSIST_FORWARD + 16:
+        lines.append(
+            f"--nhid {nhid} just misses cuDNN's small persistent kernels: they hold up to "
+            f"{_PERSIST_BACKWARD} units backward and {_PERSIST_FORWARD} forward"
+        )
+    if nhid <= 1024 and (nhid % 128 or batch_size % 8):
+        lines.append(
+            f"--nhid {nhid} --batch-size {batch_size} just misses cuDNN's large persistent "
+            "kernels: they want widths in multiples of 128 and batches in multiples of 8"
+        )
+    return lines
