@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lmbench.deploy.weights import GATES, RecurrentWeights
+from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
 from lmbench.session import Run
@@ -24,6 +25,9 @@ _SIZES = ("ntoken", "emsize", "nhid", "nlayers")
 
 PACKED_NAME = "model.lmpack"
 """What a pack run calls its file."""
+
+QUANTIZATION = "quantization.json"
+"""What a quantize run keeps beside its tensors: the engine's `export_state`, as JSON."""
 
 METADATA = "lmbench"
 """Key of a safetensors file's metadata under which `export` keeps shape and vocabulary."""
@@ -142,19 +146,30 @@ def _trained(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
     return _float_model(path, _read(path)[0], shape)
 
 
+def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
+    """A model whose modules a quantizer has wrapped, equal to the last bit to the one it kept."""
+    weights, settings = folder / "model.safetensors", folder / QUANTIZATION
+    tensors, _ = _read(weights)
+    try:
+        meta = json.loads(settings.read_bytes())
+        # Only the structure counts; weights that are drawn on the way must not move the generator.
+        with torch.random.fork_rng(devices=()):
+            return restore(RNNModel(*_arguments(weights, shape)), tensors, meta)
+    except FileNotFoundError:
+        raise LmbenchError(f"{settings}: no such file, so how to run {weights} is lost") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LmbenchError(f"{folder}: the quantized model is damaged ({error})") from None
+
+
 _BUILDERS: Mapping[str, Callable[[Path, Mapping[str, Any]], nn.Module]] = {
     "train": _trained,
     "prune": _trained,
+    "quantize": _quantized,
 }
 
 
 def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
-    try:
-        kind, tied = str(shape["model"]), bool(shape["tied"])
-        ntoken, emsize, nhid, nlayers = (int(shape[k]) for k in _SIZES)
-        dropout = float(shape.get("dropout", 0.0))
-    except (KeyError, TypeError, ValueError) as error:
-        raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
+    kind, ntoken, emsize, nhid, nlayers, dropout, tied = _arguments(path, shape)
     expected = expected_tensors(kind, ntoken, emsize, nhid, nlayers, tied=tied)
     for name, size in expected.items():
         if name not in tensors:
@@ -174,6 +189,16 @@ def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any
         # `assign` gives each name a parameter of its own.
         model.decoder.weight = model.encoder.weight
     return model
+
+
+def _arguments(path: Path, shape: Mapping[str, Any]) -> tuple[str, int, int, int, int, float, bool]:
+    """What `RNNModel` is built with, from a record's or a file's shape."""
+    try:
+        ntoken, emsize, nhid, nlayers = (int(shape[k]) for k in _SIZES)
+        dropout = float(shape.get("dropout", 0.0))
+        return str(shape["model"]), ntoken, emsize, nhid, nlayers, dropout, bool(shape["tied"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
 
 
 def expected_tensors(

@@ -28,11 +28,9 @@ class NaiveRuntime(Runtime):
     def __init__(self, loaded: Loaded) -> None:
         self._model: Any = loaded.model
         self._ntoken = int(loaded.shape["ntoken"])
-        self._bytes = sum(
-            t.numel() * t.element_size()
-            for t in [*self._model.parameters(), *self._model.buffers()]
-        )
-        self.device = next(self._model.parameters()).device
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        self._bytes = sum(t.numel() * t.element_size() for t in tensors)
+        self.device = tensors[0].device
 
     @property
     def ntoken(self) -> int:

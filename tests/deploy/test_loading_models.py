@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from safetensors.torch import save_file
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.deploy.load import Loaded, load_file, load_run
 from lmbench.deploy.open import open_model
+from lmbench.deploy.runtimes import build_runtime
+from lmbench.distiller.quantization import QuantSettings, export_state, quantize
 from lmbench.errors import LmbenchError
+from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
@@ -150,3 +154,39 @@ def test_a_model_opens_by_run_by_folder_and_by_file(tmp_path: Path) -> None:
         assert same(loaded, model)
     with pytest.raises(LmbenchError, match="no run 7"):
         open_model("7", home, "default")
+
+
+def a_quantized_run(home: Path) -> tuple[Run, torch.nn.Module]:
+    run = a_run(home, net(tied=True))
+    quantized = quantize(net(tied=True).eval(), QuantSettings())
+    tensors, meta = export_state(quantized, QuantSettings(), dynamic=True)
+    save_file(tensors, run.path / "best" / "model.safetensors")
+    (run.path / "best" / "quantization.json").write_text(json.dumps(meta))
+    run.update(kind="quantize", config={})
+    return run, quantized
+
+
+def test_a_quantized_run_gives_the_very_model_that_was_kept(tmp_path: Path) -> None:
+    run, quantized = a_quantized_run(tmp_path)
+    before = torch.get_rng_state()
+    loaded = load_run(run)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not loaded.plain
+    runtime = build_runtime("torch", loaded)
+    assert runtime.name == "naive"
+    data = torch.randint(0, len(WORDS), (9, 2))
+    kept = build_runtime("naive", replace(loaded, model=quantized.eval()))
+    assert runtime.evaluate(data, 4) == kept.evaluate(data, 4)
+    words = Sampler(runtime, loaded.vocabulary, seed=1).words(5)
+    assert all(word.text in WORDS for word in words)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"format": 99}', "{}"])
+def test_a_quantized_run_whose_settings_are_lost_or_damaged_is_refused(
+    tmp_path: Path, text: str | None
+) -> None:
+    run, _ = a_quantized_run(tmp_path)
+    settings = run.path / "best" / "quantization.json"
+    settings.unlink() if text is None else settings.write_text(text)
+    with pytest.raises(LmbenchError, match=r"no such file|is damaged"):
+        load_run(run)
