@@ -14,7 +14,7 @@ import numpy as np
 from rich.style import Style
 from rich.text import Text
 
-from lmbench.report.plots import Plot, Scene, Trace, stage
+from lmbench.report.plots import Plot, Scene, Trace, ready, stage
 from lmbench.report.series import Colour
 
 __all__ = ["Drawing", "Look", "draw"]
@@ -73,14 +73,14 @@ def draw(
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
         return Drawing([Text(" " * max(width, 0)) for _ in range(max(height, 0))])
     rows = height - 2
-    scene = stage(plot, width, rows, 1)
-    left = max((len(text) for _, text in scene.y_ticks), default=0) + 1
+    prepared = ready(plot)
+    # Limits, and so the labels, are the same at any number of columns; their width decides on it.
+    labels = stage(plot, width, rows, 1, prepared).y_ticks
+    left = max((len(text) for _, text in labels), default=0) + 1
     columns = width - left
     if columns < 4:
         return Drawing([Text(" " * width) for _ in range(height)])
-    scene = stage(plot, columns, rows, _DOTS_ACROSS)
-    # The labels may have become wider or narrower with fewer columns; they have not: only the
-    # limits decide on them, and those come from the same points.
+    scene = stage(plot, columns, rows, _DOTS_ACROSS, prepared)
     lines = _picture(scene, columns, left, rows, width, height, look)
     canvas = _Canvas(lines, left, columns, rows, scene)
     for trace in scene.traces:

@@ -16,10 +16,12 @@ from lmbench.report.series import Moment, Series
 
 __all__ = [
     "Plot",
+    "Ready",
     "Scene",
     "Trace",
     "extent",
     "label",
+    "ready",
     "smooth",
     "sparkline",
     "stage",
@@ -35,6 +37,7 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 _MARGIN = 0.04
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
 _HUGE = 1e100
+_NEGLIGIBLE = 1e-17
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +92,14 @@ def smooth(values: FloatArray, keep: float) -> FloatArray:
         return values
     total = values.astype(np.float64, copy=True)
     shift, weight = 1, keep
-    while shift < len(total) and weight > 1e-17:
-        total[shift:] += weight * total[:-shift].copy()
+    while shift < len(total) and weight > _NEGLIGIBLE:
+        total[shift:] += weight * total[:-shift]
         shift, weight = 2 * shift, weight * weight
-    terms = np.arange(1, len(total) + 1)
-    return total * (1 - keep) / -np.expm1(terms * math.log(keep))
+    total *= 1 - keep
+    # Beyond these terms the weights sum to one, as near as a float can tell.
+    young = min(len(total), math.ceil(math.log(_NEGLIGIBLE) / math.log(keep)))
+    total[:young] /= -np.expm1(np.arange(1, young + 1) * math.log(keep))
+    return total
 
 
 def thin(
@@ -151,13 +157,44 @@ def extent(series: Sequence[Series]) -> tuple[float, float]:
     return (float(left), float(right)) if right > left else (float(left) - 0.5, float(left) + 0.5)
 
 
-def stage(plot: Plot, columns: int, rows: int, raster: int = 1) -> Scene:
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A series of which only finite points are left, smoothed; `bad` are the x of the others."""
+
+    series: Series
+    x: FloatArray
+    y: FloatArray
+    bad: FloatArray
+
+
+def ready(plot: Plot) -> tuple[Ready, ...]:
+    """The part of `stage` that does not depend on the size, and looks at every point."""
+    return tuple(_ready(series, plot.smoothing) for series in plot.series)
+
+
+def _ready(series: Series, smoothing: float) -> Ready:
+    x, y, bad = series.x, series.y, np.empty(0)
+    good = np.abs(y) < _HUGE
+    if not good.all():
+        bad, x, y = x[~good], x[good], y[good]
+    return Ready(series, x, smooth(y, smoothing) if series.smoothed else y, bad)
+
+
+def stage(
+    plot: Plot,
+    columns: int,
+    rows: int,
+    raster: int = 1,
+    prepared: tuple[Ready, ...] | None = None,
+) -> Scene:
     """Everything of `plot` at a size of `columns` by `rows` character cells.
 
-    `raster` is how many columns of dots a cell has; traces count those.
+    `raster` is how many columns of dots a cell has; traces count those. `prepared` is
+    ``ready(plot)``, for whoever stages one plot more than once.
     """
     window = plot.window or extent(plot.series)
-    traces = tuple(_trace(series, plot, window, columns * raster) for series in plot.series)
+    prepared = ready(plot) if prepared is None else prepared
+    traces = tuple(_trace(points, plot, window, columns * raster) for points in prepared)
     y = _y_limits(traces, plot)
     if plot.moments:
         # A row at the upper edge for each run whose moments are marked.
@@ -172,21 +209,15 @@ def stage(plot: Plot, columns: int, rows: int, raster: int = 1) -> Scene:
     )
 
 
-def _trace(series: Series, plot: Plot, window: tuple[float, float], columns: int) -> Trace:
-    x, y = series.x, series.y
-    good = np.abs(y) < _HUGE
-    bad = np.empty(0)
-    if not good.all():
-        bad, x, y = x[~good], x[good], y[good]
-    if series.smoothed:
-        y = smooth(y, plot.smoothing)
-    at, shown = thin(x, y, window, columns)
+def _trace(points: Ready, plot: Plot, window: tuple[float, float], columns: int) -> Trace:
+    series = points.series
+    at, shown = thin(points.x, points.y, window, columns)
     if series.transform is not None:
         shown = series.transform(shown)
     fine = np.abs(shown) < _HUGE
     if plot.log:
         fine &= shown > 1 / _HUGE
-    where = np.union1d(_columns_of(bad, window, columns), at[~fine])
+    where = np.union1d(_columns_of(points.bad, window, columns), at[~fine])
     shown = np.log10(shown[fine]) if plot.log else shown[fine]
     return Trace(series, at[fine], shown, where)
 
