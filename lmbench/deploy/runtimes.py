@@ -113,8 +113,8 @@ _COMPRESSED = (
     ),
     _entry(
         "native-int4",
-        "compiled kernels, 4-bit weights in groups",
-        "coarse",
+        "compiled kernels, 4-bit weights as packed",
+        "close",
         "native.runtime.Int4Runtime",
         "native.runtime.int4_refusal",
     ),

@@ -12,7 +12,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import platformdirs
+from lmbench.corpus.files import user_cache
 
 __all__ = ["NativeUnavailableError", "build", "compiler", "library", "why_unavailable"]
 
@@ -36,9 +36,8 @@ def compiler() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``$LMBENCH_CACHE``, else the user's own cache folder."""
-    base = os.environ.get("LMBENCH_CACHE") or platformdirs.user_cache_dir("lmbench")
-    return Path(base) / "native"
+    """Where compiled kernels are kept."""
+    return user_cache() / "native"
 
 
 def build(folder: Path | None = None) -> Path:

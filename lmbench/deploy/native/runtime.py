@@ -320,10 +320,13 @@ class BlockInt8Runtime(NativeRuntime):
 
 
 class Int4Runtime(NativeRuntime):
-    """Every matrix 4 bits a weight, with a scale for each group of columns."""
+    """Every matrix 4 bits a weight, with a scale for each group of columns.
+
+    ``close`` to the model that was packed in 4 bits, which has paid for their rounding already.
+    """
 
     name: ClassVar[str] = "native-int4"
-    accuracy: ClassVar[Accuracy] = "coarse"
+    accuracy: ClassVar[Accuracy] = "close"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
         return int4_matrix(*source.int4(name))

@@ -63,19 +63,21 @@ def work(job: Job) -> None:
 
 def _about(parent: Run, config: PackConfig) -> About:
     """What the file says of itself; nothing of the machine it was made on."""
-    record = parent.read()
-    lineage = [parent.ref]
+    record, lineage = parent.read(), [parent.ref]
     while record.parent:
-        parent = parent.home.find_run(record.parent, parent.session.name)
+        # A parent may have been deleted since; its name is still worth keeping.
+        lineage.insert(0, record.parent)
+        try:
+            parent = parent.home.find_run(record.parent, parent.session.name)
+        except LmbenchError:
+            break
         record = parent.read()
-        lineage.insert(0, parent.ref)
-    record = Run(parent.path).read()
-    corpus = {"name": record.corpus.name, "fingerprint": record.corpus.fingerprint}
+    known = record.corpus
     return About(
         title=lineage[-1],
         lineage=tuple(lineage),
         settings={"training": _shareable(record.config), "pack": config.model_dump(mode="json")},
-        corpus=corpus if record.corpus else {},
+        corpus={"name": known.name, "fingerprint": known.fingerprint} if known else {},
     )
 
 

@@ -1,0 +1,284 @@
+"""Size and speed of models in each runtime, side by side: what ``lmbench benchmark`` measures.
+
+Contestants take turns, round by round, so that a busy moment of the machine falls on all of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lmbench.corpus.batches import batchify
+from lmbench.deploy.footprint import peak_memory
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.runtime import Runtime, one_thread
+from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.errors import LmbenchError
+
+__all__ = [
+    "Entrant",
+    "Row",
+    "benchmark",
+    "disk_bytes",
+    "entrants",
+    "row_document",
+    "table_text",
+]
+
+NAIVE = "naive"
+FP32 = ("torch", "onnx", "cuda")
+"""Dense fp32 runtimes; the fastest of them is what the others are held against."""
+
+_BATCH, _BPTT = 10, 35
+_WARM_WORDS = 3
+# Windows that a round scores for speed, after the first round has scored the whole text.
+_WINDOWS_A_ROUND = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one runtime. Times in milliseconds, sizes in bytes; None: not measured."""
+
+    model: str
+    runtime: str
+    disk: int
+    """The model's file."""
+    numbers: int
+    """The weights as the runtime keeps them in memory."""
+    peak: int | None
+    ms: float
+    """Of a step of one word: the median over all rounds."""
+    ms_p95: float
+    tokens_per_s: float
+    """While scoring, ten texts at a time."""
+    ppl: float | None
+    """As this runtime runs the model."""
+    step_vs_naive: float | None
+    step_vs_fp32: float | None
+    score_vs_naive: float | None
+    score_vs_fp32: float | None
+
+
+@dataclass
+class Entrant:
+    """A model in a runtime, and what was measured of it so far."""
+
+    loaded: Loaded
+    runtime: Runtime
+    disk: int
+    steps: list[float] = field(default_factory=list)
+    """Seconds of each step."""
+    rates: list[float] = field(default_factory=list)
+    """Tokens a second of each scoring."""
+    ppl: float | None = None
+    peak: int | None = None
+
+    @property
+    def ms(self) -> float:
+        return 1e3 * statistics.median(self.steps)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return statistics.median(self.rates) if self.rates else 0.0
+
+
+def disk_bytes(loaded: Loaded) -> int:
+    """The size of the file that a model was loaded from."""
+    path = loaded.path / "model.safetensors" if loaded.path.is_dir() else loaded.path
+    return path.stat().st_size
+
+
+def entrants(models: Sequence[Loaded], names: Sequence[str] = ()) -> list[Entrant]:
+    """Each model in each runtime named, or in all that can run it; the baselines always.
+
+    Raises:
+        LmbenchError: no such runtime, or one named can run none of the models (says why).
+    """
+    for name in names:
+        if name not in RUNTIMES:
+            raise LmbenchError(f"runtime '{name}': use one of {', '.join(RUNTIMES)}")
+    found: list[Entrant] = []
+    for loaded in models:
+        able = [entry.name for entry in supported(loaded)]
+        wanted = [n for n in able if not names or n in names or n in (NAIVE, "torch")]
+        found += [Entrant(loaded, build_runtime(n, loaded), disk_bytes(loaded)) for n in wanted]
+    for name in names:
+        if name not in {entrant.runtime.name for entrant in found}:
+            raise LmbenchError(
+                f"runtime '{name}' cannot run {models[0].title}: "
+                f"{RUNTIMES[name].refusal(models[0])}"
+            )
+    return found
+
+
+def benchmark(
+    found: Sequence[Entrant],
+    text: NDArray[Any],
+    *,
+    words: int,
+    rounds: int,
+    scored: bool = True,
+    sources: dict[str, tuple[Path, str]] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Row]:
+    """Measure the entrants in turn.
+
+    Args:
+        text: ids that are stepped and scored, at least 20 words; ids of the models' vocabulary.
+        words: steps each entrant makes in a round.
+        rounds: how often each has its turn.
+        scored: `text` is real text, whose perplexity means something.
+        sources: by a model's title, its run's folder (or file) and checkpoint: peak memory is
+            measured for these, each in a process of its own.
+        progress: told (what, done, in all).
+        stop: asked between two turns; what was measured so far is reported.
+
+    Returns:
+        A row for each entrant, in order, with the ratios to the same model in ``naive`` and in
+        its fastest dense fp32 runtime.
+    """
+    if len(text) < 2 * _BATCH:
+        raise LmbenchError(f"benchmarking needs a text of {2 * _BATCH} words, not {len(text)}")
+    whole = batchify(text, _BATCH)
+    some = whole[: min(len(whole), _WINDOWS_A_ROUND * _BPTT + 1)]
+    stream = torch.from_numpy(text[: words + _WARM_WORDS].astype(np.int64))
+    steps = len(found) * (rounds + (1 if sources else 0))
+    for done, (turn, entrant) in enumerate(_turns(found, rounds)):
+        if stop():
+            break
+        if progress:
+            progress(f"{entrant.loaded.title} in {entrant.runtime.name}", done, steps)
+        _step(entrant, stream)
+        _score(entrant, some if turn else whole, scored=scored and turn == 0)
+    else:
+        for number, entrant in enumerate(found):
+            if sources and entrant.loaded.title in sources and not stop():
+                if progress:
+                    name = entrant.runtime.name
+                    progress(f"memory of {name}", len(found) * rounds + number, steps)
+                path, checkpoint = sources[entrant.loaded.title]
+                device = str(entrant.runtime.device)
+                entrant.peak = peak_memory(path, checkpoint, entrant.runtime.name, device)
+    return [_row(entrant, found) for entrant in found if entrant.steps]
+
+
+def _turns(found: Sequence[Entrant], rounds: int) -> Iterator[tuple[int, Entrant]]:
+    """(round, entrant), every second round in reverse, so that none always follows another."""
+    for turn in range(rounds):
+        for entrant in found if turn % 2 == 0 else reversed(found):
+            yield turn, entrant
+
+
+def _step(entrant: Entrant, stream: Tensor) -> None:
+    runtime = entrant.runtime
+    words = [word.view(1).to(runtime.device) for word in stream]
+    with one_thread():
+        state = runtime.initial_state()
+        for number, word in enumerate(words):
+            began = time.perf_counter()
+            logits, state = runtime.step(word, state)
+            # A GPU has not stepped before its numbers are asked for.
+            logits[0, 0].item()
+            seconds = time.perf_counter() - began
+            if number >= _WARM_WORDS:
+                entrant.steps.append(seconds)
+
+
+def _score(entrant: Entrant, data: Tensor, *, scored: bool) -> None:
+    began = time.perf_counter()
+    score = entrant.runtime.evaluate(data.to(entrant.runtime.device), _BPTT)
+    entrant.rates.append(score.tokens / (time.perf_counter() - began))
+    if scored:
+        entrant.ppl = score.ppl
+
+
+def _row(entrant: Entrant, found: Sequence[Entrant]) -> Row:
+    peers = [e for e in found if e.loaded is entrant.loaded and e.steps]
+    naive = next((e for e in peers if e.runtime.name == NAIVE), None)
+    fp32 = [e for e in peers if e.runtime.name in FP32]
+    quickest = min(fp32, key=lambda e: e.ms, default=None)
+    fullest = max(fp32, key=lambda e: e.tokens_per_s, default=None)
+    return Row(
+        model=entrant.loaded.title,
+        runtime=entrant.runtime.name,
+        disk=entrant.disk,
+        numbers=entrant.runtime.bytes,
+        peak=entrant.peak,
+        ms=entrant.ms,
+        ms_p95=1e3 * float(np.percentile(entrant.steps, 95)),
+        tokens_per_s=entrant.tokens_per_s,
+        ppl=entrant.ppl,
+        step_vs_naive=naive.ms / entrant.ms if naive else None,
+        step_vs_fp32=quickest.ms / entrant.ms if quickest else None,
+        score_vs_naive=_ratio(entrant, naive),
+        score_vs_fp32=_ratio(entrant, fullest),
+    )
+
+
+def _ratio(entrant: Entrant, baseline: Entrant | None) -> float | None:
+    if baseline is None or not baseline.tokens_per_s:
+        return None
+    return entrant.tokens_per_s / baseline.tokens_per_s
+
+
+_HEADINGS = (
+    "model",
+    "runtime",
+    "disk MB",
+    "peak MB",
+    "ms/word",
+    "p95",
+    "x naive",
+    "x fp32",
+    "scored tok/s",
+    "x naive",
+    "x fp32",
+    "ppl",
+)
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """The rows as an aligned table in plain text, for a log or a terminal."""
+    cells = [_HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADINGS))]
+    lines = []
+    for line in cells:
+        left = [line[i].ljust(widths[i]) for i in range(2)]
+        right = [line[i].rjust(widths[i]) for i in range(2, len(line))]
+        lines.append("  ".join([*left, *right]).rstrip())
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def number(value: float | None, form: str = "{:.2f}") -> str:
+        return "-" if value is None else form.format(value)
+
+    return (
+        row.model,
+        row.runtime,
+        number(row.disk / 1e6),
+        number(row.peak and row.peak / 1e6, "{:.0f}"),
+        number(row.ms, "{:.3f}"),
+        number(row.ms_p95, "{:.3f}"),
+        number(row.step_vs_naive, "{:.1f}"),
+        number(row.step_vs_fp32, "{:.1f}"),
+        number(row.tokens_per_s, "{:,.0f}"),
+        number(row.score_vs_naive, "{:.1f}"),
+        number(row.score_vs_fp32, "{:.1f}"),
+        number(row.ppl, "{:.3f}"),
+    )
+
+
+def row_document(row: Row) -> dict[str, Any]:
+    """The row as JSON has it."""
+    return asdict(row)

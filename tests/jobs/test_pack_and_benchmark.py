@@ -1,0 +1,189 @@
+"""Packing and benchmarking as runs: files that are scored as they run, rows that can be compared."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmbench.config import BenchmarkConfig, Config, PackConfig, TrainConfig
+from lmbench.corpus import open_corpus
+from lmbench.deploy.load import load_run
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed import PackedModel, open_packed
+from lmbench.jobs.worker import work
+from lmbench.model import build_model
+from lmbench.session import Home, Run
+from lmbench.session.store import Corpus
+from lmbench.training.checkpoint import write_checkpoint
+
+needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    lines = [" ".join(f"w{(7 * i + j * j) % 40}" for j in range(12)) for i in range(60)]
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.setattr("lmbench.jobs.worker.signal.signal", lambda *_: None)
+    return Home.find()
+
+
+def trained(home: Home, sparsity: float = 0.0) -> Run:
+    """A finished training run of a small random model."""
+    config = TrainConfig(data="tiny", emsize=32, nhid=32, tied=True, nlayers=1)
+    run = home.open_session().new_run(config, "train")
+    corpus = open_corpus("tiny", home.path)
+    torch.manual_seed(0)
+    model = build_model(config, corpus.ntokens)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(torch.rand_like(parameter) >= sparsity)
+    run.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
+    write_checkpoint(run.path / "best", model, {})
+    shape = {"model": "LSTM", "emsize": 32, "nhid": 32, "nlayers": 1, "dropout": 0.2, "tied": True}
+    run.update(
+        status="finished",
+        corpus=Corpus(
+            name=corpus.name,
+            fingerprint=corpus.fingerprint,
+            origin=str(corpus.path),
+            ntokens=corpus.ntokens,
+        ),
+        shape={**shape, "ntoken": corpus.ntokens},
+    )
+    return run
+
+
+def worked(parent: Run, config: Config, kind, **more) -> Run:
+    run = parent.session.new_run(config, kind, parent=parent, **more)
+    assert work(run) == 0
+    record = run.read()
+    assert record.status == "finished", record.reason
+    return run
+
+
+@pytest.mark.parametrize("weights", ["auto", "int8", "int4"])
+def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights):
+    parent = trained(home, sparsity=0.8)
+    run = worked(parent, PackConfig(weights=weights), "pack")
+    results = run.read().results
+    packed = open_packed(run.path / "model.lmpack")
+    assert results["bytes"] == packed.bytes
+    assert packed.about.scores["test_ppl"] == results["test_ppl"] > 1
+    assert packed.about.scores["runtime"] == results["runtime"]
+    assert packed.about.lineage == (parent.ref,)
+    assert (
+        results["parameters"]
+        == 40 * 32 + 40 + 2 * 4 * 32 * 33 + 40 - 40 + (packed.shape["ntoken"] - 40) * 33
+    )
+
+
+def test_a_packed_file_tells_nothing_of_the_machine_it_was_made_on(home):
+    run = worked(trained(home), PackConfig(), "pack")
+    assert str(home.path).encode() not in (run.path / "model.lmpack").read_bytes()
+
+
+def test_a_pack_run_loads_like_any_other(home):
+    run = worked(trained(home), PackConfig(weights="int8"), "pack")
+    loaded = load_run(run)
+    assert isinstance(loaded, PackedModel)
+    assert loaded.vocabulary == trained(home).vocabulary()
+
+
+@needs_kernels
+def test_sparse_int8_is_scored_on_the_sparse_kernel_near_its_parent(home):
+    parent = trained(home, sparsity=0.8)
+    exact = worked(parent, PackConfig(weights="fp32"), "pack").read().results
+    small = worked(parent, PackConfig(weights="int8"), "pack").read().results
+    assert exact["runtime"] == "torch"
+    assert small["runtime"] == "sparse-int8"
+    assert small["test_ppl"] == pytest.approx(exact["test_ppl"], rel=3e-3)
+    assert small["bytes"] < exact["bytes"]
+
+
+def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
+    parent = trained(home)
+    packed = worked(parent, PackConfig(weights="int8"), "pack")
+    config = BenchmarkConfig(
+        models=(parent.ref, packed.ref), runtimes=("fp16",), words=5, rounds=2, tokens=300
+    )
+    rows = worked(parent, config, "benchmark").read().results["rows"]
+    by_place = {(row["model"], row["runtime"]): row for row in rows}
+    names = {"naive", "torch", "fp16"}
+    assert set(by_place) == {(m, n) for m in (parent.ref, "model.lmpack") for n in names}
+    for row in rows:
+        assert row["ms"] > 0
+        assert row["ms_p95"] >= row["ms"] * 0.5
+        assert row["tokens_per_s"] > 0
+        assert row["ppl"] > 1
+        assert row["peak"] is None or row["peak"] > 0
+        if row["runtime"] == "naive":
+            assert row["step_vs_naive"] == row["score_vs_naive"] == 1
+        if row["runtime"] == "torch":
+            assert row["step_vs_fp32"] == row["score_vs_fp32"] == 1
+    sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, "model.lmpack")}
+    assert sizes["model.lmpack"] == (packed.path / "model.lmpack").stat().st_size
+    assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
+        by_place[parent.ref, "torch"]["ppl"], rel=1e-5
+    )
+
+
+def test_a_packed_file_alone_is_benchmarked_on_its_own_corpus(home, tmp_path):
+    packed = worked(trained(home), PackConfig(weights="int8"), "pack")
+    file = tmp_path / "elsewhere.lmpack"
+    file.write_bytes((packed.path / "model.lmpack").read_bytes())
+    config = BenchmarkConfig(
+        models=(str(file),), runtimes=("naive",), words=3, rounds=1, tokens=200
+    )
+    rows = worked(packed, config, "benchmark").read().results["rows"]
+    assert {row["model"] for row in rows} == {"elsewhere.lmpack"}
+    assert all(row["ppl"] > 1 for row in rows)
+
+
+def test_without_the_corpus_speeds_are_given_and_perplexities_are_not(home):
+    parent = trained(home)
+    packed = worked(parent, PackConfig(), "pack")
+    (home.path / "data" / "tiny").rename(home.path / "gone")
+    config = BenchmarkConfig(
+        models=(str(packed.path / "model.lmpack"),),
+        runtimes=("naive",),
+        words=3,
+        rounds=1,
+        tokens=99,
+    )
+    run = worked(parent, config, "benchmark")
+    assert all(row["ppl"] is None for row in run.read().results["rows"])
+    kinds = [json.loads(line)["kind"] for line in run.events_path.read_text().splitlines()]
+    assert "warning" in kinds
+
+
+def test_an_unknown_runtime_is_one_clear_line(home):
+    parent = trained(home)
+    run = parent.session.new_run(BenchmarkConfig(runtimes=("fast",)), "benchmark", parent=parent)
+    work(run)
+    assert run.read().status == "failed"
+    assert "runtime 'fast': use one of naive" in run.read().reason
+
+
+def test_packing_after_the_corpus_changed_refuses_to_score_another_text(home):
+    parent = trained(home)
+    (home.path / "data" / "tiny" / "test.txt").write_text("other words\n")
+    run = parent.session.new_run(PackConfig(), "pack", parent=parent)
+    work(run)
+    assert "has changed since" in run.read().reason
+
+
+def test_footprints_are_measured_in_a_process_of_their_own(home):
+    from lmbench.deploy.footprint import peak_memory
+
+    parent = trained(home)
+    peak = peak_memory(parent.path, "best", "naive")
+    assert peak is not None
+    assert 0 < peak < 2 << 30
+    assert peak_memory(Path(os.devnull), "best", "naive") is None
