@@ -24,9 +24,10 @@ LIMIT_BYTES = 300_000
 
 SESSION = "demo"
 COMMANDS = (
-    "train --data pydoc --emsize 96 --nhid 96 --tied --dropout 0.1 --epochs 4 --event-interval 4 "
-    "--name dense",
-    "prune 1 --schedule small-80 --epochs 6 --lr 10 --event-interval 4 --name agp-80",
+    "train --data pydoc --emsize 64 --nhid 64 --tied --dropout 0.1 --batch-size 80 --epochs 4 "
+    "--event-interval 1 --name dense",
+    "prune 1 --schedule small-80 --batch-size 80 --epochs 6 --lr 10 --event-interval 1 "
+    "--name agp-80",
     "quantize 1 --name int8",
     "quantize 2 --name agp-80-int8",
 )

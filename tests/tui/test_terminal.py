@@ -1,0 +1,154 @@
+"""The workbench as a process in a terminal of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("pseudo-terminals are POSIX", allow_module_level=True)
+
+import fcntl
+import pty
+import termios
+
+LEFT_THE_SCREEN = b"\x1b[?1049l"
+CURSOR_SHOWN = b"\x1b[?25h"
+COLOUR = re.compile(rb"\x1b\[[0-9;]*(3|4)8;(2|5);")
+
+
+class Terminal:
+    def __init__(self, home: Path, **environment: str) -> None:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        known = {"LMBENCH_HOME": str(home), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lmbench", "tui", "demo"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | known | environment,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.ours = ours
+        self.seen = b""
+
+    def read(self, seconds: float) -> bytes:
+        """What comes within that time, or until the process ends."""
+        fresh, end = b"", time.monotonic() + seconds
+        while time.monotonic() < end:
+            ready, _, _ = select.select([self.ours], [], [], 0.1)
+            if not ready:
+                continue
+            try:
+                data = os.read(self.ours, 65536)
+            except OSError:
+                break
+            fresh += data
+        self.seen += fresh
+        return fresh
+
+    def read_until(self, words: bytes, limit_s: float = 60) -> None:
+        end = time.monotonic() + limit_s
+        while words not in self.seen:
+            assert time.monotonic() < end, self.seen[-2000:]
+            self.read(0.2)
+
+    def settle(self) -> None:
+        """Wait until everything has been painted."""
+        self.read_until(b"int8")
+        while self.read(1.0):
+            pass
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.ours, keys)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+
+
+@pytest.fixture
+def start(full) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def begin(**environment: str) -> Terminal:
+        opened.append(Terminal(full.home.path, **environment))
+        return opened[-1]
+
+    yield begin
+    for terminal in opened:
+        terminal.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(start, number):
+    terminal = start()
+    terminal.read_until(b"Runs")
+    terminal.process.send_signal(number)
+    terminal.read(0.5)
+    terminal.process.wait(30)
+    terminal.read(0.5)
+    assert terminal.process.returncode == 128 + number
+    assert LEFT_THE_SCREEN in terminal.seen
+    assert CURSOR_SHOWN in terminal.seen
+    assert b"Traceback" not in terminal.seen
+
+
+def test_an_idle_screen_sends_nothing_and_a_key_is_answered(full, start):
+    full.session.run(2).update(status="stopped")
+    terminal = start()
+    terminal.settle()
+    assert terminal.read(3.0) == b""
+    terminal.press(b"5")
+    assert terminal.read(3.0)
+
+
+def test_without_colours_nothing_is_lost_but_colour(start):
+    terminal = start(NO_COLOR="1")
+    terminal.settle()
+    colours = {m.group(0) for m in COLOUR.finditer(terminal.seen)}
+    grey = re.compile(rb"8;2;(\d+);\1;\1m")
+    for m in re.finditer(rb"[34]8;2;\d+;\d+;\d+m", terminal.seen):
+        assert grey.search(m.group(0)), m.group(0)
+    assert "●".encode() in terminal.seen
+    assert "◆".encode() in terminal.seen
+    assert colours
+
+
+def test_q_leaves_with_exit_code_0_and_the_screen_restored(full, start):
+    full.session.run(2).update(status="stopped")
+    terminal = start()
+    terminal.settle()
+    terminal.press(b"q")
+    terminal.read(1.0)
+    assert terminal.process.wait(30) == 0
+    assert LEFT_THE_SCREEN in terminal.seen
+
+
+def test_without_a_terminal_it_says_so_in_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lmbench", "tui"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"LMBENCH_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("lmbench: the workbench needs a terminal")
+    assert len(done.stderr.splitlines()) == 1
