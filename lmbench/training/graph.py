@@ -8,29 +8,32 @@ moved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lmbench.model.rnn import Hidden, RNNModel
-from lmbench.training import step
 from lmbench.training.loss import DecoderLoss
 
 __all__ = ["GraphedGradients"]
+
+Compute = Callable[[RNNModel, DecoderLoss, Tensor, Tensor, Hidden], tuple[Tensor, Hidden]]
 
 # Runs before the capture: cuDNN, cuBLAS and the allocator settle in the first ones.
 _WARM_UP = 3
 
 
 class GraphedGradients:
-    """`compute_gradients` for a model on CUDA, replayed from a graph where the shape allows.
+    """`compute` (that is `step.compute_gradients`) on CUDA, replayed from a graph where it can be.
 
     Clipping and the update stay outside, since the learning rate changes and masks come between.
     The gradients lie in memory of the graph: after a replay the parameters' ``.grad`` are put
     back to it, whatever ``zero_grad`` or another window did meanwhile.
     """
 
-    def __init__(self, model: RNNModel, loss: DecoderLoss) -> None:
-        self._model, self._loss = model, loss
+    def __init__(self, compute: Compute, model: RNNModel, loss: DecoderLoss) -> None:
+        self._compute, self._model, self._loss = compute, model, loss
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         # A loss of its own: windows that run outside the graph must not resize its buffers.
         self._captured_loss = DecoderLoss(loss.precision, into_grad=True)
@@ -62,7 +65,7 @@ class GraphedGradients:
     ) -> tuple[Tensor, Hidden]:
         for parameter in self._parameters:
             parameter.grad = None
-        return step.compute_gradients(self._model, loss, input, target, hidden)
+        return self._compute(self._model, loss, input, target, hidden)
 
     def _current_addresses(self) -> list[int]:
         return [parameter.data_ptr() for parameter in self._parameters]
@@ -86,7 +89,7 @@ class GraphedGradients:
             parameter.grad = None
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._value, after = step.compute_gradients(self._model, *arguments)
+            self._value, after = self._compute(self._model, *arguments)
         self._after = _as_tuple(after)
         self._gradients = [parameter.grad for parameter in self._parameters]
         self._addresses = self._current_addresses()

@@ -10,7 +10,6 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,16 +24,18 @@ from torch import (  # the passes over all parameters that torch's own optimizer
 )
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.training import lstm_bf16
+from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
 
 __all__ = [
     "StepResult",
     "TrainStep",
-    "arithmetic",
     "clipped_update",
     "compute_gradients",
     "gradient_norm",
+    "run_layers",
 ]
 
 
@@ -52,15 +53,21 @@ class StepResult:
     """The state after the window, detached, fp32."""
 
 
-def arithmetic(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which the recurrent layers run: bf16 autocast, or nothing.
+def run_layers(
+    rnn: nn.Module, embedded: Tensor, hidden: Hidden, precision: Precision
+) -> tuple[Tensor, Hidden]:
+    """The recurrent layers: [T, B, E] and a state to ([T, B, H], the next state), in `precision`.
 
-    The layers' products and their backward are in bf16 then; weights and their gradients stay
-    fp32. Casts are not cached across calls, which a captured CUDA graph could not bear.
+    In bf16 the layers' products and their backward are bf16; weights and their gradients stay
+    fp32. The casts are not cached across calls, which a captured CUDA graph could not bear.
     """
     if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+        return rnn(embedded, hidden)
+    if isinstance(rnn, nn.LSTM) and lstm_bf16.fits(rnn, embedded):
+        assert isinstance(hidden, tuple)
+        return lstm_bf16.forward(rnn, embedded, hidden)
+    with torch.autocast(embedded.device.type, torch.bfloat16, cache_enabled=False):
+        return rnn(embedded, hidden)
 
 
 def compute_gradients(
@@ -82,8 +89,7 @@ def compute_gradients(
     # The embedded words are a leaf, so that their gradient comes out by itself and is added to
     # the few rows it belongs to; autograd would make a dense V x E gradient of it first.
     embedded = F.embedding(input, encoder.detach()).requires_grad_()  # [T, B, E]
-    with arithmetic(loss.precision, input.device):
-        output, state = model.rnn(model.drop(embedded), hidden)  # [T, B, H]
+    output, state = run_layers(model.rnn, model.drop(embedded), hidden, loss.precision)
     flat = model.drop(output).reshape(-1, output.size(-1))
     value = loss(flat, model.decoder.weight, model.decoder.bias, target)
     value.backward()
@@ -172,12 +178,12 @@ class TrainStep:
         clip: float,
         graph: bool = False,
     ) -> None:
-        from lmbench.training.graph import GraphedGradients
-
         self._model, self._loss, self._optimizer, self._clip = model, loss, optimizer, clip
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         on_cuda = self._parameters[0].device.type == "cuda"
-        self._graph = GraphedGradients(model, loss) if graph and on_cuda else None
+        self._graph = (
+            GraphedGradients(compute_gradients, model, loss) if graph and on_cuda else None
+        )
 
     def __call__(self, input: Tensor, target: Tensor, hidden: Hidden) -> StepResult:
         """ids [T, B], ids [T * B] and the state before them; the weights are moved."""

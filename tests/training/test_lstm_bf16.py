@@ -1,0 +1,67 @@
+"""The bf16 LSTM layers against `torch.nn.LSTM`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmbench.model.rnn import RNNModel
+from lmbench.training import lstm_bf16
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.step import TrainStep
+
+STEPS, BATCH, EMBEDDING, WIDTH = 9, 5, 12, 20
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_outputs_states_and_every_gradient_agree_to_bf16(layers: int) -> None:
+    torch.manual_seed(0)
+    rnn = nn.LSTM(EMBEDDING, WIDTH, layers)
+    x = torch.randn(STEPS, BATCH, EMBEDDING, requires_grad=True)
+    hidden = (torch.randn(layers, BATCH, WIDTH) * 0.3, torch.randn(layers, BATCH, WIDTH) * 0.3)
+    above = torch.randn(STEPS, BATCH, WIDTH)
+    wanted = [x, *rnn.parameters()]
+    output, (h, c) = lstm_bf16.forward(rnn, x, hidden)
+    expected, (expected_h, expected_c) = rnn(x, hidden)
+    ours = [output, h, c, *torch.autograd.grad(output, wanted, above)]
+    theirs = [expected, expected_h, expected_c, *torch.autograd.grad(expected, wanted, above)]
+    assert all(t.dtype == torch.float32 for t in ours)
+    assert max(map(relative, ours, theirs)) < 1e-2
+
+
+def test_dropout_lies_between_the_layers_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    rnn = nn.LSTM(EMBEDDING, WIDTH, 2, dropout=0.5)
+    x = torch.randn(STEPS, BATCH, EMBEDDING)
+    hidden = (torch.zeros(2, BATCH, WIDTH), torch.zeros(2, BATCH, WIDTH))
+    one, other = (lstm_bf16.forward(rnn, x, hidden)[0] for _ in range(2))
+    assert not torch.equal(one, other)
+    rnn.eval()
+    one, other = (lstm_bf16.forward(rnn, x, hidden)[0] for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_it_stands_in_only_for_wide_plain_lstms_on_cpu() -> None:
+    x = torch.zeros(1, 1, 450)
+    assert lstm_bf16.fits(nn.LSTM(450, 450), x)
+    assert not lstm_bf16.fits(nn.LSTM(450, 100), x)
+    assert not lstm_bf16.fits(nn.GRU(450, 450), x)
+    assert not lstm_bf16.fits(nn.LSTM(450, 450, bidirectional=True), x)
+    assert not lstm_bf16.fits(nn.LSTM(450, 450, bias=False), x)
+
+
+def test_the_training_step_takes_it_and_moves_all_weights() -> None:
+    torch.manual_seed(0)
+    model = RNNModel("LSTM", 31, 400, 400, 2, 0.2, True).train()
+    before = [p.clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    step = TrainStep(model, DecoderLoss("bf16", into_grad=True), optimizer, clip=0.25)
+    ids = torch.randint(31, (4, 2))
+    done = step(ids[:-1], ids[1:].reshape(-1), model.init_hidden(2))
+    assert isinstance(done.hidden, tuple)
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
