@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch.nn.functional as F
-from lmbench.training.loss import DecoderLoss, sum_nll
 from torch import Tensor, nn
 
 from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.training.loss import DecoderLoss, sum_nll
 
 __all__ = ["CrossEntropy", "Objective", "window_nll"]
 
@@ -23,7 +23,7 @@ class Objective(Protocol):
     def __call__(
         self, model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden
     ) -> tuple[Tensor, Tensor, Hidden]:
-        """Ids [T, B] and targets [T * B] to (what to minimise, the cross-entropy alone, next state)."""
+        """Ids [T, B] and targets [T * B] to (what to minimise, cross-entropy, next state)."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,0 +1,231 @@
+"""Training as a user starts it: real commands, real processes, really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig, validate
+from lmbench.jobs import launch
+from lmbench.session import EventLog, Home, Run
+from lmbench.session.events import Epoch, Event, PruneStep, Step
+
+SETTINGS: dict[str, Any] = {
+    "emsize": 24,
+    "nhid": 24,
+    "tied": True,
+    "epochs": 3,
+    "lr": 2.0,
+    "momentum": 0.5,
+    "batch_size": 8,
+    "bptt": 10,
+    "precision": "fp32",
+    "threads": 1,
+    "event_interval": 5,
+    # Every few batches: what is killed between two checkpoints has to be done again.
+    "checkpoint_every": 0.001,
+}
+SCHEDULE = """
+version: 1
+pruners:
+  agp:
+    class: AutomatedGradualPruner
+    initial_sparsity: 0.05
+    final_sparsity: 0.7
+    weights: [rnn.weight_hh_l0, encoder.weight]
+policies:
+  - pruner: {instance_name: agp}
+    starting_epoch: 0
+    ending_epoch: 3
+    frequency: 1
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A working folder with a small corpus, some of whose words are frequent."""
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    generator = random.Random(5)
+    for split, lines in (("train", 900), ("valid", 60), ("test", 60)):
+        folder = tmp_path / "data" / "tiny"
+        folder.mkdir(parents=True, exist_ok=True)
+        text = []
+        for _ in range(lines):
+            length = generator.randrange(3, 14)
+            text.append(" ".join(f"w{int(80 * generator.random() ** 3)}" for _ in range(length)))
+        (folder / f"{split}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+    return Home(tmp_path)
+
+
+def new_run(home: Home, name: str, **changes: Any) -> Run:
+    config = validate(TrainConfig, {"data": "tiny", **SETTINGS, **changes})
+    return home.open_session("s").new_run(config, "train", name=name)
+
+
+def wait(run: Run, until: Callable[[list[Event]], bool] = lambda _: False) -> str:
+    """Follow a run until its events satisfy `until`, or to its end; gives the status."""
+    seen: list[Event] = []
+    for look in launch.follow(run, interval=0.005):
+        seen = list(look.events) if look.restarted else [*seen, *look.events]
+        if until(seen):
+            return look.status
+    return run.status()
+
+
+def kill_worker(run: Run) -> None:
+    pid = run.read().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while run.status() in ("running", "paused") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert run.status() == "lost"
+
+
+def comparable(run: Run) -> list[tuple[Any, ...]]:
+    """The events that must not depend on interruptions, without the clock."""
+    kept: list[tuple[Any, ...]] = []
+    for e in EventLog(run.events_path).poll():
+        if isinstance(e, Epoch):
+            kept.append((e.epoch, e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
+        elif isinstance(e, Step):
+            kept.append((e.step, e.loss, e.grad_norm, e.lr))
+        elif isinstance(e, PruneStep):
+            kept.append((e.step, e.param, e.target, e.reached))
+    return kept
+
+
+@pytest.mark.parametrize("schedule", [None, SCHEDULE], ids=["dense", "pruned"])
+def test_a_run_killed_five_times_equals_one_that_was_not(home: Home, schedule: str | None) -> None:
+    changes: dict[str, Any] = {}
+    if schedule:
+        (home.path / "agp.yaml").write_text(schedule, encoding="utf-8")
+        changes["compress"] = "agp.yaml"
+    whole, killed = new_run(home, "whole", **changes), new_run(home, "killed", **changes)
+    launch.start(whole, queue=False)
+    assert wait(whole) == "finished", whole.log_path.read_text()
+    steps = EventLog(whole.events_path).poll()
+    total = max(event.step for event in steps if isinstance(event, Step))
+
+    launch.start(killed, queue=False)
+    for number in range(1, 6):
+        point = number * total // 6
+
+        def reached(events: list[Event], point: int = point) -> bool:
+            return any(isinstance(event, Step) and event.step >= point for event in events)
+
+        assert wait(killed, reached) == "running", killed.log_path.read_text()
+        kill_worker(killed)
+        launch.resume(killed, queue=False)
+    assert wait(killed) == "finished", killed.log_path.read_text()
+
+    assert comparable(killed) == comparable(whole)
+    for which in ("last", "best"):
+        a = load_file(whole.path / which / "model.safetensors")
+        b = load_file(killed.path / which / "model.safetensors")
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    ours, theirs = whole.read().results, killed.read().results
+    assert ours["test_ppl"] == theirs["test_ppl"]
+    assert ours["valid_ppl"] == theirs["valid_ppl"]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lmbench", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+SMALL = ("--data", "tiny", "--emsize", "16", "--nhid", "16", "--threads", "1", "--lr", "1")
+
+
+def test_train_json_is_one_document_with_falling_perplexity(home: Home) -> None:
+    done = command("train", *SMALL, "--epochs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["status"] == "finished"
+    assert document["kind"] == "train"
+    for key in ("run", "valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "seconds"):
+        assert document[key], key
+    log = EventLog(Path(document["run"]) / "events.jsonl")
+    ppl = [event.valid_ppl for event in log.poll() if isinstance(event, Epoch)]
+    assert ppl == sorted(ppl, reverse=True)
+    assert len(ppl) == 2
+
+
+def test_ctrl_c_saves_scores_the_test_set_and_exits_130(home: Home) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmbench", "train", *SMALL, "--epochs", "100000", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = Run(home.path / "sessions" / "default" / "runs" / "001-train")
+    deadline = time.monotonic() + 120
+    while not (run.path / "best").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["status"] == "stopped"
+    assert document["test_ppl"] > 1
+    assert (run.path / "last" / "trainer.json").is_file()
+
+
+def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
+    assert command("train", *SMALL, "--epochs", "1", "--tied", "--json").returncode == 0
+    (home.path / "agp.yaml").write_text(SCHEDULE, encoding="utf-8")
+    arguments = ("prune", "@", "--schedule", "agp.yaml", "--epochs", "3", "--json")
+    done = command(*arguments)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["parent"] == "default/001-train"
+    assert document["config"]["nhid"] == 16
+    weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
+    for name in ("rnn.weight_hh_l0", "encoder.weight"):
+        assert int((weights[name] == 0).sum()) == int(0.7 * weights[name].numel())
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("train", "--data", "nowhere"), "nowhere"),
+        (("train", "--data", "tiny", "--dropout", "1.5"), "--dropout: 1.5"),
+        (("train", "--data", "tiny", "--tied", "--nhid", "16"), "--tied needs --emsize equal"),
+        (("train", "--data", "tiny", "--batch-size", "6000"), "lower --batch-size or --bptt"),
+        (("train", "--data", "tiny", "--model", "CNN"), "CNN"),
+        (("train", "--data", "tiny", "--device", "cuda:99"), "cuda:99"),
+        (("train", "--data", "tiny", "--compress", "no.yaml"), "no.yaml"),
+        (("prune", "--data", "tiny"), "--schedule"),
+        (("prune", "9", "--schedule", "small-80"), "no session 'default'"),
+        (("train", "--bogus", "1"), "--bogus"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    home: Home, arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lmbench(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_data_that_is_not_there_makes_no_run(home: Home) -> None:
+    assert lmbench(["train", "--data", "nowhere"]) == 2
+    assert not list(home.all_runs())

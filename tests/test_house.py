@@ -1,0 +1,136 @@
+"""The rooms of the house: nothing imports upwards, nothing goes in circles, torch stays below."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmbench
+
+PACKAGE = Path(lmbench.__file__).parent
+
+# A room may import what stands on its own floor or below; `errors` and `config` are the ground.
+FLOORS = (
+    ("errors", "config", "__init__"),
+    ("corpus", "model"),
+    ("session", "distiller"),
+    ("deploy",),
+    ("generation",),
+    ("training", "report"),
+    ("jobs",),
+    ("tui",),
+    ("cli", "__main__"),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports() -> dict[str, set[str]]:
+    """For each of our modules the modules of ours that it imports, late imports too."""
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ("lmbench", *path.relative_to(PACKAGE).with_suffix("").parts)
+        module = ".".join(part for part in parts if part != "__init__")
+        package = parts[:-1]
+        found = graph.setdefault(module, set())
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {a.name for a in node.names if a.name.split(".")[0] == "lmbench"}
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+                name = ".".join(part for part in (base, node.module or "") if part)
+                if name == "lmbench":
+                    found |= {f"lmbench.{alias.name}" for alias in node.names}
+                elif name.startswith("lmbench."):
+                    found.add(name)
+    return graph
+
+
+def test_no_import_goes_up() -> None:
+    upwards = [
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        for other in others
+        if room_of(other) in FLOOR_OF and FLOOR_OF[room_of(other)] > FLOOR_OF[room_of(module)]
+    ]
+    assert not upwards
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(module) for module in imports()} <= set(FLOOR_OF)
+
+
+def test_rooms_do_not_import_in_circles() -> None:
+    rooms: dict[str, set[str]] = {}
+    for module, others in imports().items():
+        here = room_of(module)
+        rooms.setdefault(here, set()).update(
+            room_of(o) for o in others if o != "lmbench.__version__"
+        )
+        rooms[here] -= {here, "__version__"}
+
+    def reach(room: str, seen: frozenset[str]) -> None:
+        assert room not in seen, f"{room} is reached from itself through {sorted(seen)}"
+        for other in rooms.get(room, ()):
+            reach(other, seen | {room})
+
+    for room in rooms:
+        reach(room, frozenset())
+
+
+def test_the_compression_engine_knows_nothing_of_us() -> None:
+    strangers = {
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        if room_of(module) == "distiller"
+        for other in others
+        if room_of(other) != "distiller"
+    }
+    assert not strangers
+
+
+ALL_OF = """
+import importlib, pkgutil
+import lmbench.{room} as room
+for module in pkgutil.walk_packages(room.__path__, "lmbench.{room}."):
+    importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import lmbench",
+        "import lmbench.config",
+        "import lmbench.corpus",
+        "import lmbench.session",
+        "import lmbench.jobs.launch",
+        "import lmbench.jobs.schedules",
+        ALL_OF.format(room="report"),
+        ALL_OF.format(room="tui"),
+        "from lmbench.cli import run\ntry: run(['--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_torch_is_not_imported_by(statement: str) -> None:
+    code = f"import sys\n{statement}\nassert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_pickle_is_loaded() -> None:
+    suspects = ("pickle.load", "torch.load(", "allow_pickle=True", "shelve.open", "joblib.load")
+    found = [
+        f"{path.relative_to(PACKAGE)}: {suspect}"
+        for path in PACKAGE.rglob("*.py")
+        for suspect in suspects
+        if suspect in path.read_text(encoding="utf-8")
+    ]
+    assert not found
