@@ -1,6 +1,6 @@
 """Matrices and vectors as the kernels read them: tiles of 16 rows x 4 columns.
 
-The structures mirror those of ``kernels.cpp``. A structure's pointers live as long as the
+The structures mirror those of ``types.h``. A structure's pointers live as long as the
 Python object around it, which keeps the arrays.
 """
 

@@ -1,0 +1,244 @@
+// Products on AVX512 with VNNI and VBMI2.
+
+#pragma once
+
+#include "elementwise.h"
+
+namespace {
+
+AVX512 INLINE __m512i quad512(const void *x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm512_set1_epi32(four);
+}
+
+AVX512 INLINE __m512i tile512(const int8_t *p) { return _mm512_loadu_si512(p); }
+
+// Integer sums of 16 rows, less what the activations' offset of 128 added, to the output.
+AVX512 INLINE void finish512(const Matrix *m, int g, __m512i acc, float vector_scale,
+                             const float *bias, float *out) {
+    int first = g * ROWS;
+    int count = m->rows - first;
+    __mmask16 keep = count >= ROWS ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
+    acc = _mm512_sub_epi32(acc, _mm512_loadu_si512(m->offsets + first));
+    __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(m->scale + first), _mm512_set1_ps(vector_scale));
+    __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+    if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(keep, bias + first));
+    _mm512_mask_storeu_ps(out + first, keep, value);
+}
+
+// G groups x V vectors of a dense matrix whose group i begins at w[i].
+template <int G, int V>
+AVX512 INLINE void dense512(const Matrix *m, int g, const int8_t *const *w, const Vectors *x, int v,
+                            const float *bias, float *out, int64_t ldo) {
+    __m512i acc[G][V];
+    for (int i = 0; i < G; ++i)
+        for (int j = 0; j < V; ++j) acc[i][j] = _mm512_setzero_si512();
+    const uint8_t *xv = x->biased + static_cast<int64_t>(v) * x->stride;
+    for (int k = 0; k < m->quads; ++k) {
+        __m512i tile[G];
+        for (int i = 0; i < G; ++i) tile[i] = tile512(w[i] + static_cast<int64_t>(k) * TILE);
+        for (int j = 0; j < V; ++j) {
+            __m512i quad = quad512(xv + static_cast<int64_t>(j) * x->stride + QUAD * k);
+            for (int i = 0; i < G; ++i) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], quad, tile[i]);
+        }
+    }
+    for (int i = 0; i < G; ++i)
+        for (int j = 0; j < V; ++j)
+            finish512(m, g + i, acc[i][j], x->scale[v + j], bias, out + (v + j) * ldo);
+}
+
+// G groups with one vector, bitmask: each group has its own run of values.
+template <int G>
+AVX512 INLINE void bitmask512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
+                              float *out) {
+    __m512i acc[G];
+    const int8_t *values[G];
+    for (int i = 0; i < G; ++i) {
+        acc[i] = _mm512_setzero_si512();
+        values[i] = m->values + m->starts[g + i];
+    }
+    const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
+    const uint8_t *xv = x->biased + static_cast<int64_t>(v) * x->stride;
+    for (int k = 0; k < m->quads; ++k) {
+        __m512i quad = quad512(xv + QUAD * k);
+        for (int i = 0; i < G; ++i) {
+            uint64_t mask = masks[static_cast<int64_t>(i) * m->quads + k];
+            // From a register: the form that expands from memory is slow on AMD.
+            __m512i tile = _mm512_maskz_expand_epi8(_cvtu64_mask64(mask), tile512(values[i]));
+            values[i] += __builtin_popcountll(mask);
+            acc[i] = _mm512_dpbusd_epi32(acc[i], quad, tile);
+        }
+    }
+    for (int i = 0; i < G; ++i) finish512(m, g + i, acc[i], x->scale[v], bias, out);
+}
+
+// One group of blocks with V vectors. A row of an 8x8 block lies in two lanes.
+template <int V>
+AVX512 INLINE void block512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
+                            float *out, int64_t ldo) {
+    constexpr int CHAINS = V == 1 ? 4 : 1;  // hides the latency of a single chain of sums
+    __m512i acc[V][CHAINS];
+    for (int j = 0; j < V; ++j)
+        for (int c = 0; c < CHAINS; ++c) acc[j][c] = _mm512_setzero_si512();
+    const uint8_t *xv = x->biased + static_cast<int64_t>(v) * x->stride;
+    bool wide = m->kind == BLOCK_8X8;
+    int64_t end = m->starts[g + 1];
+    for (int64_t b = m->starts[g]; b < end; b += CHAINS) {
+        for (int c = 0; c < CHAINS; ++c) {
+            if (CHAINS > 1 && b + c >= end) break;
+            __m512i tile = tile512(m->values + (b + c) * TILE);
+            for (int j = 0; j < V; ++j) {
+                const uint8_t *xj = xv + static_cast<int64_t>(j) * x->stride;
+                __m512i part;
+                if (wide) {
+                    int64_t eight;
+                    std::memcpy(&eight, xj + 8 * m->places[b + c], 8);
+                    part = _mm512_set1_epi64(eight);
+                } else {
+                    part = quad512(xj + QUAD * m->places[b + c]);
+                }
+                acc[j][c] = _mm512_dpbusd_epi32(acc[j][c], part, tile);
+            }
+        }
+    }
+    for (int j = 0; j < V; ++j) {
+        __m512i sum = acc[j][0];
+        for (int c = 1; c < CHAINS; ++c) sum = _mm512_add_epi32(sum, acc[j][c]);
+        if (!wide) {
+            finish512(m, g, sum, x->scale[v + j], bias, out + (v + j) * ldo);
+            continue;
+        }
+        int32_t lanes[ROWS], sums[8];
+        _mm512_storeu_si512(lanes, sum);
+        for (int r = 0; r < 8; ++r)
+            sums[r] = lanes[2 * r] + lanes[2 * r + 1] - m->offsets[8 * g + r];
+        finish(m, g, sums, x->scale[v + j], bias, out + (v + j) * ldo);
+    }
+}
+
+// G groups x V vectors of 4-bit weights. The nibbles stay unsigned (value + 8); what that adds is
+// eight times the sum of the group's activations, taken off before the sum starts.
+template <int G, int V>
+AVX512 INLINE void int4_512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
+                            float *out, int64_t ldo) {
+    const __m512i low = _mm512_set1_epi8(15);
+    int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+    int64_t group_bytes = static_cast<int64_t>(m->quads) * (TILE / 2);
+    const int8_t *values = m->values + g * group_bytes;
+    const int8_t *xv = x->bytes + static_cast<int64_t>(v) * x->stride;
+    const int32_t *sv = x->quad_sums + static_cast<int64_t>(v) * x->stride / QUAD;
+    __m512 total[G][V];
+    for (int i = 0; i < G; ++i)
+        for (int j = 0; j < V; ++j) total[i][j] = _mm512_setzero_ps();
+    for (int s = 0; s < scale_groups; ++s) {
+        int first = s * m->scale_quads;
+        int last = first + m->scale_quads < m->quads ? first + m->scale_quads : m->quads;
+        __m512i acc[G][V];
+        for (int j = 0; j < V; ++j) {
+            int32_t sum = 0;
+            for (int k = first; k < last; ++k) sum += sv[static_cast<int64_t>(j) * x->stride / QUAD + k];
+            for (int i = 0; i < G; ++i) acc[i][j] = _mm512_set1_epi32(-8 * sum);
+        }
+        for (int k = first; k < last; k += 2) {
+            __m512i a[G], b[G];
+            for (int i = 0; i < G; ++i) {
+                __m512i packed = tile512(values + i * group_bytes + k * (TILE / 2));
+                a[i] = _mm512_and_si512(packed, low);
+                b[i] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low);
+            }
+            for (int j = 0; j < V; ++j) {
+                const int8_t *xj = xv + static_cast<int64_t>(j) * x->stride + QUAD * k;
+                __m512i xa = quad512(xj), xb = quad512(xj + QUAD);
+                for (int i = 0; i < G; ++i) {
+                    acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], a[i], xa);
+                    acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], b[i], xb);
+                }
+            }
+        }
+        for (int i = 0; i < G; ++i) {
+            const float *at = m->scale + (static_cast<int64_t>(g + i) * scale_groups + s) * ROWS;
+            __m512 scale = _mm512_loadu_ps(at);
+            for (int j = 0; j < V; ++j)
+                total[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i][j]), scale, total[i][j]);
+        }
+    }
+    for (int i = 0; i < G; ++i) {
+        int begin = (g + i) * ROWS, count = m->rows - begin;
+        __mmask16 keep = count >= ROWS ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
+        for (int j = 0; j < V; ++j) {
+            __m512 value = _mm512_mul_ps(total[i][j], _mm512_set1_ps(x->scale[v + j]));
+            if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(keep, bias + begin));
+            _mm512_mask_storeu_ps(out + (v + j) * ldo + begin, keep, value);
+        }
+    }
+}
+
+template <int G>
+AVX512 void dense_groups512(const Matrix *m, int g, const int8_t *const *w, const Vectors *x,
+                            const float *bias, float *out, int64_t ldo) {
+    int v = 0;
+    for (; v + 8 <= x->n; v += 8) dense512<G, 8>(m, g, w, x, v, bias, out, ldo);
+    for (; v + 2 <= x->n; v += 2) dense512<G, 2>(m, g, w, x, v, bias, out, ldo);
+    for (; v < x->n; ++v) dense512<G, 1>(m, g, w, x, v, bias, out, ldo);
+}
+
+// `scratch` holds a group's tiles while a batch uses them: 64 bytes a quad.
+AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias, float *out,
+                           int64_t ldo, int first, int last, int8_t *scratch) {
+    int64_t group_bytes = static_cast<int64_t>(m->quads) * TILE;
+    int g = first;
+    switch (m->kind) {
+    case DENSE:
+        for (int step = x->n == 1 ? 4 : 2; g + step <= last; g += step) {
+            const int8_t *w[4];
+            for (int i = 0; i < step; ++i) w[i] = m->values + (g + i) * group_bytes;
+            if (step == 4) dense512<4, 1>(m, g, w, x, 0, bias, out, ldo);
+            else dense_groups512<2>(m, g, w, x, bias, out, ldo);
+        }
+        for (; g < last; ++g) {
+            const int8_t *w = m->values + g * group_bytes;
+            dense_groups512<1>(m, g, &w, x, bias, out, ldo);
+        }
+        break;
+    case BITMASK:
+        if (x->n < 4) {
+            for (int v = 0; v < x->n; ++v) {
+                for (g = first; g + 4 <= last; g += 4) bitmask512<4>(m, g, x, v, bias, out + v * ldo);
+                for (; g < last; ++g) bitmask512<1>(m, g, x, v, bias, out + v * ldo);
+            }
+            break;
+        }
+        for (; g < last; ++g) {
+            const int8_t *values = m->values + m->starts[g];
+            const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
+            for (int k = 0; k < m->quads; ++k) {
+                __m512i tile = _mm512_maskz_expand_epi8(_cvtu64_mask64(masks[k]), tile512(values));
+                values += __builtin_popcountll(masks[k]);
+                _mm512_storeu_si512(scratch + static_cast<int64_t>(k) * TILE, tile);
+            }
+            const int8_t *w = scratch;
+            dense_groups512<1>(m, g, &w, x, bias, out, ldo);
+        }
+        break;
+    case BLOCK_16X4:
+    case BLOCK_8X8:
+        for (; g < last; ++g) {
+            int v = 0;
+            for (; v + 8 <= x->n; v += 8) block512<8>(m, g, x, v, bias, out, ldo);
+            for (; v < x->n; ++v) block512<1>(m, g, x, v, bias, out, ldo);
+        }
+        break;
+    case INT4:
+        for (; g + 2 <= last; g += 2) {
+            int v = 0;
+            for (; v + 4 <= x->n; v += 4) int4_512<2, 4>(m, g, x, v, bias, out, ldo);
+            for (; v < x->n; ++v) int4_512<2, 1>(m, g, x, v, bias, out, ldo);
+        }
+        for (; g < last; ++g)
+            for (int v = 0; v < x->n; ++v) int4_512<1, 1>(m, g, x, v, bias, out, ldo);
+        break;
+    }
+}
+
+}  // namespace

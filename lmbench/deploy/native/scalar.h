@@ -1,0 +1,82 @@
+// Products in plain C++, for any machine.
+
+#pragma once
+
+#include "elementwise.h"
+
+namespace {
+
+INLINE void expand(uint64_t mask, const int8_t *&values, int8_t *tile) {
+    std::memset(tile, 0, TILE);
+    for (; mask; mask &= mask - 1) tile[__builtin_ctzll(mask)] = *values++;
+}
+
+INLINE void add_tile(const int8_t *tile, const int16_t *x, int32_t *sums) {
+    for (int r = 0; r < ROWS; ++r) {
+        const int8_t *w = tile + QUAD * r;
+        sums[r] += w[0] * x[0] + w[1] * x[1] + w[2] * x[2] + w[3] * x[3];
+    }
+}
+
+void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
+    const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
+    int32_t sums[ROWS] = {0};
+    int8_t tile[TILE];
+    switch (m->kind) {
+    case DENSE:
+        for (int k = 0; k < m->quads; ++k)
+            add_tile(m->values + (static_cast<int64_t>(g) * m->quads + k) * TILE, words + QUAD * k, sums);
+        break;
+    case BITMASK: {
+        const int8_t *values = m->values + m->starts[g];
+        const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
+        for (int k = 0; k < m->quads; ++k) {
+            if (!masks[k]) continue;
+            expand(masks[k], values, tile);
+            add_tile(tile, words + QUAD * k, sums);
+        }
+        break;
+    }
+    case BLOCK_16X4:
+        for (int64_t b = m->starts[g]; b < m->starts[g + 1]; ++b)
+            add_tile(m->values + b * TILE, words + QUAD * m->places[b], sums);
+        break;
+    case BLOCK_8X8:
+        for (int64_t b = m->starts[g]; b < m->starts[g + 1]; ++b) {
+            const int8_t *w = m->values + b * TILE;
+            const int16_t *xb = words + 8 * m->places[b];
+            for (int r = 0; r < 8; ++r)
+                for (int c = 0; c < 8; ++c) sums[r] += w[8 * r + c] * xb[c];
+        }
+        break;
+    case INT4: {
+        float total[ROWS] = {0};
+        int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+        const int8_t *values = m->values + static_cast<int64_t>(g) * m->quads * (TILE / 2);
+        for (int s = 0; s < scale_groups; ++s) {
+            std::memset(sums, 0, sizeof sums);
+            int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
+            for (int k = s * m->scale_quads; k < last; k += 2) {
+                const uint8_t *packed = reinterpret_cast<const uint8_t *>(values) + k * (TILE / 2);
+                for (int i = 0; i < TILE; ++i) tile[i] = static_cast<int8_t>((packed[i] & 15) - 8);
+                add_tile(tile, words + QUAD * k, sums);
+                for (int i = 0; i < TILE; ++i) tile[i] = static_cast<int8_t>((packed[i] >> 4) - 8);
+                add_tile(tile, words + QUAD * (k + 1), sums);
+            }
+            const float *scale = m->scale + (static_cast<int64_t>(g) * scale_groups + s) * ROWS;
+            for (int r = 0; r < ROWS; ++r) total[r] += static_cast<float>(sums[r]) * scale[r];
+        }
+        finish_float(m, g, total, x->scale[v], bias, out);
+        return;
+    }
+    }
+    finish(m, g, sums, x->scale[v], bias, out);
+}
+
+void product_scalar(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
+                    int first, int last) {
+    for (int g = first; g < last; ++g)
+        for (int v = 0; v < x->n; ++v) group_scalar(m, g, x, v, bias, out + v * ldo);
+}
+
+}  // namespace

@@ -1,0 +1,66 @@
+// What the kernels and their caller (matrices.py, runtime.py) agree on.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define HAVE_X86 1
+#define AVX2 __attribute__((target("avx2,fma")))
+#define AVX512 \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi2")))
+#else
+#define HAVE_X86 0
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+namespace {
+
+constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD;
+enum Kind { DENSE = 0, BITMASK = 1, BLOCK_16X4 = 2, BLOCK_8X8 = 3, INT4 = 4 };
+enum Isa { SCALAR = 0, USE_AVX2 = 1, USE_AVX512 = 2 };
+enum Cell { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3 };
+
+}  // namespace
+
+extern "C" {
+
+struct Matrix {
+    int32_t kind;
+    int32_t rows, cols;        // as the model has them
+    int32_t groups, quads;     // tiles down (of 16 rows; of 8 for 8x8 blocks) and across
+    int32_t scale_quads;       // INT4: quads that share a scale
+    const int8_t *values;
+    const uint64_t *masks;     // BITMASK: [groups][quads], bit 4 r + c
+    const int64_t *starts;     // [groups + 1]: first value (BITMASK) or block (BLOCK) of a group
+    const int32_t *places;     // BLOCK: the column of each block, in blocks
+    const float *scale;        // [groups * rows a group]; INT4: [groups][scale groups][16]
+    const int32_t *offsets;    // 128 times the sum of each row (not INT4)
+};
+
+// n vectors quantized to int8, in the three forms that the kernels want; `stride` is in elements.
+struct Vectors {
+    int32_t n, stride;
+    uint8_t *biased;           // value + 128
+    int8_t *bytes;
+    int16_t *words;
+    int32_t *quad_sums;        // [n][stride / 4]
+    float *scale;              // [n]
+};
+
+struct Layer {
+    Matrix input, hidden;
+    const float *bias_input, *bias_hidden;
+};
+
+struct Model {
+    int32_t cell, layers, embedding_size, hidden_size;
+    const Matrix *embedding, *decoder;
+    const Layer *layer;
+    const float *decoder_bias;
+};
+
+}  // extern "C"
