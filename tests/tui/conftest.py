@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +179,13 @@ def full(world: World) -> World:
 
 
 @pytest.fixture(autouse=True)
-def _steady(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colours taken away, no zone of this machine, no animation."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     import time
 
     time.tzset()
-    yield
 
 
 Settle = Callable[[Any], Any]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from lmbench.jobs.control import asked
 from lmbench.session import events as ev
@@ -400,3 +404,79 @@ def log_text(pilot: Pilot[None]) -> str:
     from textual.widgets import RichLog
 
     return "\n".join(strip.text for strip in pilot.app.screen.query_one(RichLog).lines)
+
+
+async def test_a_run_deleted_under_the_screen_leaves_the_next_best_selected(full):
+    async with opened(full) as pilot:
+        shutil.rmtree(full.session.run(2).path)
+        await settled(pilot)
+        assert bench_of(pilot).selected == "004-quantize"
+        assert shown(pilot) == [1, 3, 4]
+
+
+async def test_a_session_of_a_newer_version_says_so_where_the_runs_would_be(full):
+    path = full.session.path / "session.json"
+    path.write_text(json.dumps({"version": 99, "name": "demo"}))
+    async with opened(full) as pilot:
+        words = str(pilot.app.screen.query_one("#empty", Static).render())
+        assert "upgrade lmbench" in words
+        assert pilot.app.screen.query_one("#empty").display
+
+
+async def test_a_run_that_dies_is_told_at_once_with_its_reason(full):
+    run = full.session.run(2)
+    async with opened(full) as pilot:
+        run.update(status="failed", reason="killed, probably out of memory")
+        await settled(pilot)
+        assert bench_of(pilot).happened == "2 agp-80 failed: killed, probably out of memory"
+        assert "main.resume" in {
+            b.binding.id for b in pilot.app.screen.active_bindings.values() if b.enabled
+        }
+
+
+async def test_a_loss_that_is_not_finite_is_marked_and_the_plot_goes_on(full):
+    run = full.session.run(2)
+    async with opened(full) as pilot:
+        full.write(run, dataclasses.replace(step(3700), loss=math.nan, ppl=math.nan))
+        await settled(pilot)
+        await press(pilot, "2")
+        assert any("✗" in line for line in lines_of(pilot))
+        await press(pilot, "end")
+        assert any("not finite" in line for line in lines_of(pilot))
+
+
+async def test_names_with_terminal_codes_or_markup_are_shown_as_plain_words(full):
+    full.session.run(1).update(name="\x1b[31mred\x1b[0m\n[b]bold")
+    async with opened(full) as pilot:
+        await press(pilot, "up", "5")
+        assert "\x1b" not in "".join(
+            segment.text
+            for strip in pilot.app.screen._compositor.render_strips()
+            for segment in strip
+        )
+        assert bench_of(pilot).selected_run is not None
+
+
+async def test_an_error_while_drawing_ends_in_one_line_and_not_in_a_traceback(
+    full, monkeypatch, capsys
+):
+    def broken(self: RunTree, y: int) -> None:
+        raise ZeroDivisionError("a defect in drawing")
+
+    async def draw() -> None:
+        async with opened(full) as pilot:
+            monkeypatch.setattr(RunTree, "render_line", broken)
+            tree(pilot).refresh()
+            await pilot.pause()
+
+    with pytest.raises(ZeroDivisionError):
+        await draw()
+    told = capsys.readouterr().err
+    assert "a defect in drawing" in told
+    assert "Traceback" not in told
+    assert "Traceback" in (full.home.sessions_path / "workbench.log").read_text()
+
+
+def lines_of(pilot: Pilot[None]) -> list[str]:
+    panel = plots(pilot)
+    return [panel.render_line(y).text for y in range(panel.content_size.height)]

@@ -114,7 +114,8 @@ def test_a_run_s_untouched_view_is_the_same_object_in_the_next_snapshot(full):
     before = watcher.poll()
     full.write(full.session.run(2), step(3700))
     after = watcher.poll()
-    assert before and after
+    assert before
+    assert after
     assert after.run("001-train") is before.run("001-train")
     assert after.run("002-prune") is not before.run("002-prune")
 

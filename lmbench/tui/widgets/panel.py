@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.text import Text
 from textual.message import Message
 from textual.widget import Widget
+from textual.widgets import Static
 
 if TYPE_CHECKING:
     from lmbench.tui.app import Workbench
 
-__all__ = ["Guarded", "Panel"]
+__all__ = ["Guarded", "Panel", "put"]
+
+
+def put(static: Static, text: str | Text) -> None:
+    """Show `text`, if it says anything else than what is there: an update lays the whole screen
+    out anew, which over a slow line can be seen."""
+    fresh = text if isinstance(text, Text) else Text(text)
+    shown = static.content
+    if not isinstance(shown, Text) or shown != fresh or shown.spans != fresh.spans:
+        static.update(fresh)
 
 
 class Guarded(Widget):
@@ -63,9 +74,11 @@ class Panel(Guarded):
     """
 
     _stale = False
+    _title = ""
+    _subtitle = ""
 
     def on_mount(self) -> None:
-        self.border_title = self.TITLE
+        self.entitle(self._title or self.TITLE)
         for name in ("snapshot", "selected", "marked", "theme"):
             self.watch(self.app, name, self._changed, init=False)
         self._stale = True
@@ -85,16 +98,28 @@ class Panel(Guarded):
                     widget.focus()
                     return
 
+    def entitle(self, title: str) -> None:
+        """Set the frame's title (markup); repaints only where it is new."""
+        if title != self._title:
+            self._title = title
+            self.border_title = title
+
+    def subtitle(self, text: str) -> None:
+        """Set the words at the frame's foot (markup); repaints only where they are new."""
+        if text != self._subtitle:
+            self._subtitle = text
+            self.border_subtitle = text
+
     def show_tabs(self, names: tuple[str, ...]) -> None:
         """Show in the frame's title which panels share this place; () for none but itself."""
         if len(names) < 2:
-            self.border_title = self.TITLE
+            self.entitle(self.TITLE)
             return
         titles = [
             f"[b r] {name.capitalize()} [/]" if name == self.id else f" {name.capitalize()} "
             for name in names
         ]
-        self.border_title = "".join(titles)
+        self.entitle("".join(titles))
 
     def refresh_view(self) -> None:
         """Bring the panel up to date with ``self.bench.snapshot``, ``.selected``, ``.marked``."""

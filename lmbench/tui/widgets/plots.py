@@ -263,7 +263,7 @@ goes on, **e** writes it to a file.
         for name, kind in PLOTS.items():
             title = _SHORT_TITLES.get(name, kind.title) if short else kind.title
             parts.append(f"[b r] {title} [/]" if name == self._view.kind else title)
-        self.border_title = " ".join(parts)
+        self.entitle(" ".join(parts))
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if view.smoothing:
@@ -272,7 +272,7 @@ goes on, **e** writes it to a file.
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("[b r] held [/]")
-        self.border_subtitle = " · ".join(notes)
+        self.subtitle(" · ".join(notes))
 
     def _empty(self) -> str:
         runs = self.runs

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from lmbench.tui import actions, figures
 from lmbench.tui.watch import RunView
-from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.panel import Panel, put
 from lmbench.tui.widgets.run_tree import SORTS, RunTree
 
 __all__ = ["RunsPanel"]
@@ -143,10 +143,11 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         tree = self.query_one(RunTree)
         empty = self.query_one("#empty", Static)
         self.set_class(not snapshot.runs or bool(snapshot.problem), "-empty")
-        empty.update(
+        put(
+            empty,
             snapshot.problem
             or "No run yet.\n\nn starts one: a training, with the settings of the published "
-            "commands to choose from."
+            "commands to choose from.",
         )
         tree.show(snapshot)
         self._show_detail(self.bench.selected_run)
@@ -162,7 +163,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             notes.append(f"by {SORTS[tree.sort]}")
         if self.bench.marked:
             notes.append(f"{len(self.bench.marked)} marked")
-        self.border_subtitle = " · ".join(notes)
+        self.subtitle(" · ".join(notes))
 
     def _show_detail(self, view: RunView | None) -> None:
         """What a narrow line has no room for, of the selected run."""
@@ -170,7 +171,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         roomy = self.size.width >= _ROOMY or self.size.height < 8
         text = _detail(view, self.bench.snapshot.run(view.parent or "")) if view else ""
         detail.set_class(not roomy and bool(text), "-shown")
-        detail.update(Text(text, no_wrap=True, overflow="ellipsis"))
+        put(detail, Text(text, no_wrap=True, overflow="ellipsis"))
 
     # -- filter, sort, marks -------------------------------------------------------------------
 
