@@ -46,6 +46,7 @@ class AlternativesList(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     AlternativesList {
         height: 1fr;
+        overflow-x: hidden;
         background: transparent;
         .alternatives--cursor {
             background: $block-cursor-background;
@@ -105,7 +106,7 @@ class AlternativesList(ScrollView, can_focus=True):
             rows = (*rows, own)
         self.rows = rows
         self.cursor = next((i for i, r in enumerate(rows) if word and r.id == word.word), 0)
-        self.virtual_size = Size(self.size.width, len(rows) + 1)
+        self.virtual_size = Size(0, len(rows) + 1)
         self.scroll_home(animate=False, immediate=True)
         self._keep_in_sight()
         self.refresh()
@@ -137,7 +138,7 @@ class AlternativesList(ScrollView, can_focus=True):
     # -- drawing -------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.size.width, self.rich_style
+        width, base = self.scrollable_content_region.width, self.rich_style
         if self.word is None:
             return Strip.blank(width, base)
         longest = max((cell_len(shown_word(r.text)) for r in self.rows), default=0)

@@ -86,11 +86,12 @@ class Column(Vertical):
             facts.append("opening the model …")
         elif draft.state == "waiting":
             facts.append("waking the sampler …")
-        if draft.bits is not None and not draft.alive and self.alone:
-            facts.append(f"{draft.bits:.1f} bits a word")
         if draft.origin:
             facts.append(draft.origin)
         line = " · ".join(facts)
+        if draft.bits is not None and not draft.alive:
+            surprise = f" · {draft.bits:.1f} bits a word"
+            line += surprise if len(line) + len(surprise) <= self.room else ""
         fits = self.alone and title.cell_len + len(line) + 2 <= self.room
         title.append(("  " if fits else "\n") + line if line else "", "dim")
         return title

@@ -44,8 +44,8 @@ DIALS = (
     Dial("top_p", "top-p", 1.0, 0.05),
     Dial("seed", "seed", 1111, 1),
     Dial("words", "words", 60, 10),
-    Dial("no_unk", "<unk>", False, values=(False, True), words=("shown", "hidden")),
-    Dial("runtime", "by", "torch", values=("torch", "auto"), words=("torch", "fastest")),
+    Dial("no_unk", "unk", False, values=(False, True), words=("on", "off")),
+    Dial("runtime", "", "torch", values=("torch", "auto"), words=("torch", "auto")),
 )
 _BY_NAME = {dial.name: dial for dial in DIALS}
 
@@ -54,7 +54,6 @@ class Dials(Guarded, can_focus=True):
     """Holds the settings; Enter in it means: write."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "dials--label",
         "dials--cursor",
         "dials--typed",
         "dials--wrong",
@@ -63,7 +62,6 @@ class Dials(Guarded, can_focus=True):
     Dials {
         height: auto;
         width: 1fr;
-        .dials--label { color: $text-muted; }
         .dials--cursor {
             background: $block-cursor-background;
             color: $block-cursor-foreground;
@@ -140,7 +138,7 @@ class Dials(Guarded, can_focus=True):
         if name == "words" and isinstance(value, int) and value > MOST_WORDS:
             return f"words: {value:,} are more than the workbench shows; use up to {MOST_WORDS:,}"
         if dial.values and value not in dial.values:
-            return f"{dial.label}: use one of {', '.join(dial.words)}"
+            return f"{name}: use one of {', '.join(dial.words)}"
         try:
             validate(GenerateConfig, {**self.values, name: value})
         except LmbenchError as error:
@@ -234,7 +232,7 @@ class Dials(Guarded, can_focus=True):
         found, row, column = [], 0, 0
         for index, dial in enumerate(DIALS):
             typed = index == self._at and self._typed
-            text = f"{dial.label} {typed or self._shown(dial)}"
+            text = f"{dial.label} {typed or self._shown(dial)}".strip()
             if column and column + len(text) > width:
                 row, column = row + 1, 0
             found.append((index, row, column, text))
@@ -252,7 +250,7 @@ class Dials(Guarded, can_focus=True):
             line = lines[row]
             line.append(" " * (column - len(line)))
             label, _, value = text.rpartition(" ")
-            line.append(label + " ", self.get_component_rich_style("dials--label", partial=True))
+            line.append(label + " " if label else "", "dim")
             line.append(value, self._style(index))
         return Text("\n").join(lines)
 

@@ -112,6 +112,7 @@ class WordsView(ScrollView, can_focus=True):
     WordsView {
         height: 1fr;
         padding: 0;
+        overflow-x: hidden;
         background: transparent;
         .words--cursor {
             background: $block-cursor-background;
