@@ -34,6 +34,11 @@ class LanguageModel(nn.Module):
         return self.decoder(output), hidden
 
 
+def part(model: nn.Module, name: str) -> Any:
+    """A module by name, its wrapper's attributes unchecked."""
+    return model.get_submodule(name)
+
+
 def tie(model: LanguageModel) -> LanguageModel:
     model.decoder.weight = model.encoder.weight
     return model

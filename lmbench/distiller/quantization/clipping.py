@@ -9,8 +9,9 @@ calibration keeps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -246,14 +247,57 @@ def _tensor_range(
         spread = t.std() if clip is ClipMode.GAUSS else (t - mean).abs().mean()
         low = get_tensor_avg_min_max(t, 0)[0] if per_channel else t.min()
         return _aciq_range(clip, num_bits, mode.symmetric, half_range, mean, spread, low)
+    if clip.fitted and per_channel:
+        return _row_ranges(t.flatten(1), num_bits, mode, clip)
     if clip.fitted:
-        rows = t.flatten(1) if per_channel else t.reshape(1, -1)
-        ranges = [
-            _fitted_range(clip, Histogram.of(row), num_bits, mode, half_range) for row in rows
-        ]
-        fitted = t.new_tensor(ranges)
-        return (fitted[:, 0], fitted[:, 1]) if per_channel else (fitted[0, 0], fitted[0, 1])
+        low, high = _fitted_range(clip, Histogram.of(t), num_bits, mode, half_range)
+        return t.new_tensor(low), t.new_tensor(high)
     return get_tensor_min_max(t, 0 if per_channel else None)
+
+
+_ROW_SHARES = tuple(1 - i / 40 for i in range(31))
+_ROW_TAIL = 1e-2
+
+
+def _row_ranges(rows: Tensor, num_bits: int, mode: LinearQuantMode, clip: ClipMode) -> Range:
+    """The fitted range of each row of (rows, columns), all rows at once."""
+    if clip is ClipMode.KL:
+        raise QuantizationError(
+            "clip mode KL is not supported per channel, rows are too short: use MSE"
+        )
+    low, high = rows.amin(1), rows.amax(1)
+    if clip is ClipMode.PERCENTILE:
+        ordered = rows.sort(1).values
+        cut = int(_ROW_TAIL / 2 * rows.shape[1])
+        return ordered[:, cut], ordered[:, rows.shape[1] - 1 - cut]
+    if mode.symmetric:
+        limit = torch.maximum(low.abs(), high.abs())
+        limit = _least_error(rows, num_bits, mode, lambda s: (-limit * s, limit * s))[1]
+        return -limit, limit
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    high = _least_error(rows, num_bits, mode, lambda s: (low, high * s))[1]
+    low = _least_error(rows, num_bits, mode, lambda s: (low * s, high))[0]
+    return low, high
+
+
+def _least_error(
+    rows: Tensor, num_bits: int, mode: LinearQuantMode, shrunk: Callable[[float], Range]
+) -> Range:
+    """For each row the candidate range with the least squared error."""
+    best_low, best_high = shrunk(1.0)
+    best = torch.full_like(best_low, torch.inf)
+    q_low, q_high = mode.quantized_range(num_bits)
+    for share in _ROW_SHARES:
+        low, high = shrunk(share)
+        scale, zero = (part[:, None] for part in _params(mode, num_bits, low, high))
+        near = (rows * scale).round_()
+        near = torch.minimum(torch.maximum(near, q_low + zero), q_high + zero).div_(scale)
+        error = near.sub_(rows).square_().sum(1)
+        better = error < best
+        best = torch.where(better, error, best)
+        best_low = torch.where(better, low, best_low)
+        best_high = torch.where(better, high, best_high)
+    return best_low, best_high
 
 
 def get_quant_params_from_stats_dict(
@@ -326,9 +370,25 @@ def _stats_range(
                 f"clip mode {clip.name} needs a histogram, which these statistics lack: "
                 "calibrate again"
             )
-        histogram = Histogram.from_dict(stats["histogram"])
+        entry = stats["histogram"]
+        key = (float(entry["low"]), float(entry["width"]), str(entry["counts"]))
         # net-aware clipping narrows min and max: never represent more than they say
-        bounded = histogram.clamped(float(stats["min"]), float(stats["max"]))
-        low, high = _fitted_range(clip, bounded, num_bits, mode, half_range)
+        bounds = float(stats["min"]), float(stats["max"])
+        low, high = _range_of_entry(key, bounds, clip, num_bits, mode, half_range)
         return torch.tensor(low), torch.tensor(high)
     return read("min"), read("max")
+
+
+@lru_cache(maxsize=4096)
+def _range_of_entry(
+    entry: tuple[float, float, str],
+    bounds: tuple[float, float],
+    clip: ClipMode,
+    num_bits: int,
+    mode: LinearQuantMode,
+    half_range: bool,
+) -> tuple[float, float]:
+    """The fitted range of a stored histogram; a search asks for the same one again and again."""
+    low, width, counts = entry
+    histogram = Histogram.from_dict({"low": low, "width": width, "counts": counts})
+    return _fitted_range(clip, histogram.clamped(*bounds), num_bits, mode, half_range)

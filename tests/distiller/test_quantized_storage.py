@@ -1,0 +1,200 @@
+"""A quantized model on disk, its size, its table, presets, rounding and the search."""
+
+import json
+import math
+
+import pytest
+import torch
+from ptq_world import LanguageModel, batchify, load_tiny, mean_loss, read_vectors, runner, tie
+from safetensors.torch import load, save
+from torch import nn
+
+from lmbench.distiller.quantization import (
+    Budget,
+    QuantizationError,
+    QuantSettings,
+    Trial,
+    auto_quantize,
+    calibrate,
+    collect_input_moments,
+    export_state,
+    gptq_round,
+    load_preset,
+    modular_copy,
+    preset_names,
+    quantization_table,
+    quantize,
+    quantized_bytes,
+    restore,
+)
+from lmbench.distiller.quantization.linear import linear_dequantize, linear_quantize_clamp
+
+_, ARRAYS = read_vectors()
+TEST = batchify(ARRAYS["test_tokens"])[:71]
+CALIBRATION = batchify(ARRAYS["calib_tokens"])[:106]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_tiny(ARRAYS, tied=True)
+
+
+@pytest.fixture(scope="module")
+def stats(model):
+    return calibrate(model, runner(CALIBRATION))
+
+
+@pytest.fixture(scope="module")
+def moments(model):
+    return collect_input_moments(model, runner(CALIBRATION))
+
+
+@pytest.mark.parametrize("preset", preset_names())
+@torch.no_grad()
+def test_every_preset_quantizes_and_comes_back_to_the_last_bit(preset, model, stats, moments):
+    settings = load_preset(preset)
+    quantized = quantize(model, settings, stats, moments)
+    loss = mean_loss(quantized, TEST)
+    assert loss == pytest.approx(mean_loss(model, TEST), abs=0.06)
+    tensors, meta = export_state(quantized, settings)
+    again = restore(load_tiny(ARRAYS, tied=True), load(save(tensors)), json.loads(json.dumps(meta)))
+    assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+    assert quantized_bytes(again) == quantized_bytes(quantized)
+
+
+@torch.no_grad()
+def test_a_dynamic_model_comes_back_too(model):
+    settings = load_preset("int8-asymmetric-per-channel")
+    quantized = quantize(model, settings)
+    tensors, meta = export_state(quantized, settings, dynamic=True)
+    again = restore(model, tensors, meta)
+    assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+
+
+def test_a_tied_matrix_that_was_quantized_alike_is_stored_and_counted_once(model, stats):
+    settings = load_preset("int8-best")
+    quantized = quantize(model, settings, stats)
+    tensors, meta = export_state(quantized, settings)
+    assert meta["shared"]["decoder.weight_q"] == "encoder.weight_q"
+    assert "decoder.weight_q" not in tensors
+    sizes = quantized_bytes(quantized)
+    assert sizes["weights"] == 97 * 24 + 4 * 96 * 24
+    assert sizes["scales"] == 4 * (97 + 4 * 96)
+    assert sizes["biases"] == 4 * (97 + 4 * 96)
+    assert sizes["other"] == 0
+
+
+def test_four_bit_groups_count_their_bits_and_scales(model, stats, moments):
+    sizes = quantized_bytes(quantize(model, load_preset("int4-weights"), stats, moments))
+    assert sizes["weights"] == (97 * 24 + 4 * 96 * 24) // 2
+
+
+def test_tensors_of_another_model_are_refused(model, stats):
+    settings = load_preset("int8-best")
+    tensors, meta = export_state(quantize(model, settings, stats), settings)
+    with pytest.raises(QuantizationError, match="of another model"):
+        restore(LanguageModel(97, 24, 1), tensors, meta)
+    with pytest.raises(QuantizationError, match="newer"):
+        restore(model, tensors, meta | {"format": 99})
+    with pytest.raises(QuantizationError, match="not quantized"):
+        export_state(model, settings)
+
+
+def test_the_table_names_each_module_with_its_settings_and_errors(model, stats):
+    quantized = quantize(model, load_preset("int8-best"), stats)
+    rows = {row.name: row for row in quantization_table(quantized, model, runner(TEST[:20]))}
+    assert len(rows) == 26
+    gate = rows["rnn.cells.0.fc_gate_h"]
+    assert (gate.kind, gate.bits_weights, gate.bits_activations) == ("Linear", 8, 8)
+    assert gate.weight_sqnr is not None
+    assert gate.weight_sqnr > 35
+    assert gate.output_sqnr is not None
+    assert 15 < gate.output_sqnr < 60
+    assert "SYMMETRIC" in gate.mode
+    assert json.dumps(gate.to_dict())
+    coarse = quantize(model, QuantSettings.from_dict({"bits_weights": 4}), stats)
+    worse = {row.name: row for row in quantization_table(coarse, model)}
+    assert worse["decoder"].weight_sqnr < rows["decoder"].weight_sqnr - 15
+
+
+def test_settings_survive_their_plain_form():
+    for name in preset_names():
+        settings = load_preset(name)
+        assert QuantSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    with pytest.raises(QuantizationError, match="use one of fp16, int8-symmetric"):
+        load_preset("int7")
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_compensated_rounding_changes_outputs_less_and_leaves_zeros(bits):
+    generator = torch.Generator().manual_seed(bits)
+    mixing = torch.randn(32, 32, generator=generator)
+    x = torch.randn(500, 32, generator=generator) @ mixing
+    weight = torch.randn(48, 32, generator=generator)
+    weight[torch.rand(48, 32, generator=generator) < 0.5] = 0
+    moments = (x.T @ x).double() / len(x)
+    scale = (2 ** (bits - 1) - 1) / weight.abs().amax(1, keepdim=True)
+    zero, limits = torch.zeros_like(scale), (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def error(integers):
+        return float(((linear_dequantize(integers, scale, zero) - weight) @ x.T).square().mean())
+
+    compensated = gptq_round(weight, moments, scale, zero, *limits)
+    assert bool((compensated[weight == 0] == 0).all())
+    assert error(compensated) < error(linear_quantize_clamp(weight, scale, zero, *limits))
+
+
+def test_rounding_without_moments_says_what_is_missing(model, stats):
+    with pytest.raises(QuantizationError, match="collect_input_moments"):
+        quantize(model, load_preset("int6-best"), stats)
+
+
+def test_the_search_meets_a_size_and_does_not_repeat_what_it_resumes(model, stats):
+    calls = []
+
+    def evaluate(candidate):
+        calls.append(candidate)
+        return mean_loss(candidate, TEST[:36])
+
+    trials: list[Trial] = []
+    full = quantized_bytes(quantize(model, load_preset("int8-best"), stats))["total"]
+    budget = Budget(bytes=int(0.75 * full))
+    result = auto_quantize(model, stats, evaluate, budget, bits=(8, 4), on_try=trials.append)
+    assert result.bytes <= 0.75 * full
+    assert result.loss - result.float_loss < 0.2
+    assert len(calls) == len({json.dumps(t.to_dict()) for t in trials})
+    quantized = quantize(model, result.settings, stats)
+    assert quantized_bytes(quantized)["total"] == result.bytes
+    assert mean_loss(quantized, TEST[:36]) == pytest.approx(result.loss, abs=1e-6)
+    before = len(calls)
+    again = auto_quantize(
+        model, stats, evaluate, budget, bits=(8, 4), resume=[t.to_dict() for t in trials]
+    )
+    assert len(calls) == before
+    assert again.settings == result.settings
+
+
+def test_the_search_meets_a_loss_with_the_smallest_model_it_finds(model, stats):
+    def evaluate(candidate):
+        return mean_loss(candidate, TEST[:36])
+
+    result = auto_quantize(model, stats, evaluate, Budget(loss=0.05), bits=(8, 4))
+    assert result.loss - result.float_loss <= 0.05
+    careful = quantized_bytes(quantize(model, load_preset("int8-best"), stats))["total"]
+    assert result.bytes < careful
+    with pytest.raises(QuantizationError, match="cannot be met"):
+        auto_quantize(model, stats, evaluate, Budget(bytes=100), bits=(8, 4))
+    with pytest.raises(QuantizationError, match="one of them"):
+        Budget()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_every_kind_of_layer_quantizes_with_little_loss(kind):
+    torch.manual_seed(1)
+    model = tie(LanguageModel(50, 16, 2, kind)).eval()
+    data = torch.randint(50, (60, 6))
+    stats = calibrate(modular_copy(model), runner(data))
+    quantized = quantize(model, load_preset("int8-best"), stats)
+    difference = mean_loss(quantized, data) - mean_loss(model, data)
+    assert abs(difference) < 0.01
+    assert math.isfinite(difference)
