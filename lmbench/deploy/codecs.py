@@ -173,13 +173,15 @@ class Encoded:
 def quantize_rows(matrix: Array, scale: Array | None = None) -> tuple[Array, Array]:
     """Symmetric int8 with one scale a row: [R, C] to (int8 [R, C], fp32 [R]).
 
-    `scale` [R] puts the values on a grid that was chosen before (by post-training quantization).
+    `scale` [R] puts the values on a grid that was chosen before (by post-training quantization),
+    which may use -128 too.
     """
+    lowest = -127 if scale is None else -128
     if scale is None:
         scale = np.abs(matrix).max(axis=1, initial=0.0) / np.float32(127)
     scales = np.asarray(scale, "<f4").reshape(-1)
     inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    return np.clip(np.rint(matrix * inverse[:, None]), -127, 127).astype(np.int8), scales
+    return np.clip(np.rint(matrix * inverse[:, None]), lowest, 127).astype(np.int8), scales
 
 
 def quantize_groups(

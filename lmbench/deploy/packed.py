@@ -70,7 +70,7 @@ def pack(
     *,
     about: About | None = None,
     grids: Mapping[str, Tensor] | None = None,
-    auto: ValueType = "fp32",
+    auto: ValueType | Mapping[str, ValueType] = "fp32",
 ) -> PackedInfo:
     """Write a model and its words into one file.
 
@@ -82,7 +82,8 @@ def pack(
         grids: scales of weights that post-training quantization put on a grid, by parameter
             name, [R] or [R, 1] (int8) or [R, groups of 64] (int4), so that packing rounds
             nothing anew; the other weights get scales of their own.
-        auto: the value type that ``weights="auto"`` stands for: what the run computes with.
+        auto: the value type that ``weights="auto"`` stands for, what the run computes with: for
+            all weights, or by parameter name with fp32 for the rest.
 
     Raises:
         LmbenchError: a weight that is not finite, a vocabulary of another size, or a file that
@@ -93,13 +94,16 @@ def pack(
         raise LmbenchError(
             f"{path.name}: the vocabulary has {len(vocabulary):,} words, the model {model.ntoken:,}"
         )
-    values = auto if config.weights == "auto" else config.weights
     arrays: dict[str, NDArray[Any]] = {}
     layout: dict[str, Any] = {}
     infos: list[TensorInfo] = []
     grids = grids or {}
     for name, tensor in _tensors(model).items():
-        scale = grids[name].detach().cpu().numpy() if name in grids else None
+        own = auto if isinstance(auto, str) else auto.get(name, "fp32")
+        values = own if config.weights == "auto" else config.weights
+        # A grid is one of the run's own value type, and means nothing to another.
+        on_grid = name in grids and values == own
+        scale = grids[name].detach().cpu().numpy() if on_grid else None
         try:
             encoded = encode(tensor, values, config.sparse, scale=scale)
         except ValueError as error:

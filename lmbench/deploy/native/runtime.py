@@ -19,11 +19,9 @@ from torch import Tensor
 from lmbench.corpus.batches import windows
 from lmbench.deploy.codecs import (
     BLOCK_SHAPES,
-    GROUP,
     Encoded,
     encode,
     levels_of,
-    unpack_nibbles,
     zero_blocks,
 )
 from lmbench.deploy.load import Loaded
@@ -257,6 +255,10 @@ class TensorSource:
     def vector(self, name: str) -> Array:
         return np.array(self._dense(name), np.float32)
 
+    def in_4_bits(self, name: str) -> bool:
+        """Is it stored in 4 bits?"""
+        return self._stored is not None and self._stored(name).spec.values == "int4"
+
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
         """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
         encoded = self._stored(name) if self._stored else None
@@ -265,12 +267,11 @@ class TensorSource:
         return levels_of(encoded), encoded.parts["scale"], encoded.spec.block
 
     def int4(self, name: str) -> tuple[Array, Array, int]:
-        """Levels [R, C], scales [R, groups], and how many columns share one."""
-        encoded = self._stored(name) if self._stored else None
-        if encoded is None or encoded.spec.values != "int4":
-            encoded = encode(self._dense(name), "int4", "never")
-        levels = unpack_nibbles(encoded.parts["values"], encoded.spec.shape[1])
-        return levels, encoded.parts["scale"], encoded.spec.group or GROUP
+        """Levels [R, C], scales [R, groups], and how many columns share one, as stored."""
+        assert self._stored is not None
+        encoded = self._stored(name)
+        assert encoded.spec.group is not None
+        return levels_of(encoded), encoded.parts["scale"], encoded.spec.group
 
 
 def _tensor_source(loaded: Loaded) -> TensorSource:
@@ -299,10 +300,14 @@ class SparseInt8Runtime(NativeRuntime):
     accuracy: ClassVar[Accuracy] = "close"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
-        levels, scale, _ = source.int8(name)
-        zeros = 1 - np.count_nonzero(levels) / levels.size
-        build = bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix
-        return build(levels, scale)
+        return _int8_matrix(source, name)
+
+
+def _int8_matrix(source: TensorSource, name: str) -> Matrix:
+    """Bitmask where the matrix is sparse enough for it to be faster, else dense."""
+    levels, scale, _ = source.int8(name)
+    zeros = 1 - np.count_nonzero(levels) / levels.size
+    return (bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix)(levels, scale)
 
 
 class BlockInt8Runtime(NativeRuntime):
@@ -320,7 +325,7 @@ class BlockInt8Runtime(NativeRuntime):
 
 
 class Int4Runtime(NativeRuntime):
-    """Every matrix 4 bits a weight, with a scale for each group of columns.
+    """Matrices that are packed in 4 bits as they are, and the others in int8.
 
     ``close`` to the model that was packed in 4 bits, which has paid for their rounding already.
     """
@@ -329,7 +334,9 @@ class Int4Runtime(NativeRuntime):
     accuracy: ClassVar[Accuracy] = "close"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
-        return int4_matrix(*source.int4(name))
+        if source.in_4_bits(name):
+            return int4_matrix(*source.int4(name))
+        return _int8_matrix(source, name)
 
 
 def refusal(loaded: Loaded) -> str | None:

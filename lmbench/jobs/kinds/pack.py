@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from lmbench.config import PackConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
+from lmbench.deploy.dequantized import dequantized
 from lmbench.deploy.load import PACKED_NAME, Loaded, load_run
 from lmbench.deploy.packed import About, PackedInfo, load_packed, pack, rescore
 from lmbench.deploy.runtime import Score
@@ -38,13 +40,8 @@ def work(job: Job) -> None:
     prepare_worker(threads=config.threads, device="cpu")
     parent = job.home.find_run(job.record.parent, job.session.name)
     loaded = load_run(parent, config.checkpoint)
-    if not isinstance(loaded.model, RNNModel):
-        raise LmbenchError(
-            f"run {parent.ref} holds simulated quantization; pack the run it was made from, with "
-            "--weights int8 or int4"
-        )
     path = job.run.path / PACKED_NAME
-    info = pack(loaded.model, loaded.vocabulary, path, config, about=_about(parent, config))
+    info = _pack(job, loaded, path, config, _about(parent, config))
     print(_sizes(info), flush=True)
     record = parent.read()
     job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
@@ -59,6 +56,26 @@ def work(job: Job) -> None:
         tensors=[_tensor_row(info, i) for i in range(len(info.tensors))],
     )
     _score(job, corpus_of(record.corpus, job.home.path, parent.ref), record.results)
+
+
+def _pack(job: Job, loaded: Loaded, path: Path, config: PackConfig, about: About) -> PackedInfo:
+    """Pack a plain model as it is, a quantized one on the grid that it was put on."""
+    if isinstance(loaded.model, RNNModel):
+        return pack(loaded.model, loaded.vocabulary, path, config, about=about)
+    taken = dequantized(loaded.model, loaded.shape)
+    if taken.renewed:
+        job.warn(
+            f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
+        )
+    return pack(
+        taken.model,
+        loaded.vocabulary,
+        path,
+        config,
+        about=about,
+        grids=taken.grids,
+        auto=taken.values,
+    )
 
 
 def _about(parent: Run, config: PackConfig) -> About:

@@ -1,0 +1,54 @@
+"""Packing a quantized run: its integers are kept, not rounded a second time."""
+
+import pytest
+import torch
+
+from lmbench.deploy.dequantized import dequantized
+from lmbench.deploy.packed import open_packed, pack
+from lmbench.distiller.quantization import QuantSettings, quantize
+from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
+from lmbench.model.rnn import RNNModel
+
+WORDS = [f"w{i}" for i in range(60)]
+
+
+def shape(kind: str) -> dict:
+    return {
+        "model": kind,
+        "emsize": 128,
+        "nhid": 128,
+        "nlayers": 2,
+        "dropout": 0.1,
+        "tied": True,
+        "ntoken": len(WORDS),
+    }
+
+
+def quantized(kind: str, **settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = RNNModel(kind, len(WORDS), 128, 128, 2, 0.1, True).eval()
+    return quantize(model, QuantSettings.from_dict(settings))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
+@pytest.mark.parametrize("bits,group,values", [(8, None, "int8"), (4, 64, "int4")])
+def test_the_packed_weights_are_those_the_integers_stand_for(tmp_path, kind, bits, group, values):
+    settings = {"bits_activations": None, "bits_parameters": bits, "per_channel_wts": True}
+    if group:
+        settings["group_size"] = group
+    model = quantized(kind, **settings)
+    taken = dequantized(model, shape(kind))
+    assert set(taken.values.values()) == {values}
+    assert taken.renewed == ()
+    pack(taken.model, WORDS, tmp_path / "m.lmpack", grids=taken.grids, auto=taken.values)
+    restored = open_packed(tmp_path / "m.lmpack").to_model().state_dict()
+    for name, module in {
+        "decoder.weight": "decoder",
+        "rnn.weight_ih_l0": "rnn.cells.0.fc_gate_x",
+        "rnn.weight_hh_l1": "rnn.cells.1.fc_gate_h",
+    }.items():
+        wrapper = model.get_submodule(module)
+        assert isinstance(wrapper, RangeLinearQuantParamLayerWrapper)
+        # Scales of int4 are kept in fp16.
+        tolerance = 1e-6 if values == "int8" else 2e-3 * float(wrapper.weight.abs().max())
+        torch.testing.assert_close(restored[name], wrapper.weight, rtol=0, atol=tolerance)
