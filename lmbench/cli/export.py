@@ -103,13 +103,13 @@ def _real_tokens(loaded: Loaded, run: Run | None) -> tuple[np.ndarray, str]:
     """
     record = run.read() if run else None
     if record and record.corpus:
-        vocab = record.config.get("vocab", "all")
-        data = record.config.get("data") or record.corpus.name
+        known = record.corpus
+        spec = known.origin if Path(known.origin).is_dir() else known.name
         try:
-            corpus = open_corpus(data, Home.find().path, vocab=vocab, may_fetch=False)
+            corpus = open_corpus(spec, Home.find().path, vocab=known.vocab, may_fetch=False)
         except LmbenchError:
             corpus = None
-        if corpus and corpus.fingerprint == record.corpus.fingerprint:
+        if corpus and corpus.fingerprint == known.fingerprint:
             return corpus.split("test")[:_TOKENS], f"test of {corpus.name}"
     ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
     return ids, "random words (its corpus is not at hand)"

@@ -29,10 +29,10 @@ _INTERRUPTED = 130
 
 @configured(GenerateConfig)
 def generate(
+    config: GenerateConfig,
     run: str = "@",
     /,
     *,
-    config: GenerateConfig,
     session: SessionName = "default",
     json: Json = False,
 ) -> int:
