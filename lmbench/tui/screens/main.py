@@ -133,8 +133,11 @@ class MainScreen(BenchScreen[None]):
     def on_mount(self) -> None:
         recalled = self.bench.recall("lower", "layers")
         self.set_reactive(MainScreen.lower, recalled if recalled in LOWER else "layers")
-        self._arrange()
         focus = self.bench.recall("focus", "runs")
+        if focus in LOWER and self.app.size.width < 110:
+            # Wide, generation is never one of the lower panels; it may have been left like that.
+            self.set_reactive(MainScreen.lower, focus)
+        self._arrange()
         self.panel(focus if focus in ("runs", "plots", *LOWER) else "runs").take_focus()
 
     def on_resize(self, event: Resize) -> None:

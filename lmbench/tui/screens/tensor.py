@@ -24,7 +24,7 @@ from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.column import checkpoint_of
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.histogram import draw_histogram
-from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.panel import Panel, put
 from lmbench.tui.widgets.status import KeyBar
 
 __all__ = ["TensorScreen"]
@@ -63,16 +63,16 @@ class DistributionPanel(Panel):
         picture = self.query_one(Static)
         report, part = screen.report, screen.part
         if report is None or part is None:
-            picture.update(Text(screen.problem or "reading …", "dim"))
+            put(picture, Text(screen.problem or "reading …", "dim"))
             return
         size = self.content_size
         style = self.bench.colour_style("primary")
         drawn = draw_histogram(
             part, report.limits, size.width, size.height - 1, log=screen.logarithmic, style=style
         )
-        picture.update(Text("\n").join([drawn, self._zeros(part, size.width)]))
+        put(picture, Text("\n").join([drawn, self._zeros(part, size.width)]))
         name = "all rows" if part.name == "all" else f"gate {part.name}"
-        self.border_subtitle = f"{name} · {'log ' if screen.logarithmic else ''}counts"
+        self.subtitle(f"{name} · {'log ' if screen.logarithmic else ''}counts")
 
     def _zeros(self, part: Part, width: int) -> Text:
         """The zeros, apart from the columns: they would be higher than all of them."""
@@ -107,7 +107,7 @@ class CoursePanel(Panel):
         picture, view = self.query_one(Static), screen.view
         series = _course(view, screen.tensor, self.bench.colour(_variable(view))) if view else ()
         if not series:
-            picture.update(Text("No sparsity of this tensor was written in this run.", "dim"))
+            put(picture, Text("No sparsity of this tensor was written in this run.", "dim"))
             return
         size = self.content_size
         look = Look(
@@ -116,9 +116,9 @@ class CoursePanel(Panel):
             self.bench.colour("error"),
         )
         drawing = draw(Plot(series, unit="share"), size.width, size.height, look)
-        picture.update(Text("\n").join(drawing.lines))
+        put(picture, Text("\n").join(drawing.lines))
         newest = float(series[0].y[-1])
-        self.border_subtitle = f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}"
+        self.subtitle(f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}")
 
 
 class TensorScreen(BenchScreen[None]):

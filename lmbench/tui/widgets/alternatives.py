@@ -47,6 +47,7 @@ class AlternativesList(ScrollView, can_focus=True):
     AlternativesList {
         height: 1fr;
         overflow-x: hidden;
+        scrollbar-gutter: stable;
         background: transparent;
         .alternatives--cursor {
             background: $block-cursor-background;

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from lmbench.jobs.sampling import Wrote
 from lmbench.tui import figures
 from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.panel import put
 from lmbench.tui.widgets.words import WordsView
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _RATE_EVERY_S = 0.3
 
 
 class Column(Vertical):
-    """A draft under its head. `room` is the width there is, `alone` whether it has it all."""
+    """A draft under its head; `alone` says whether there is no other beside it."""
 
     DEFAULT_CSS = """
     Column { height: 1fr; width: 1fr; }
@@ -35,15 +36,17 @@ class Column(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self.text = WordsView()
-        self.room = 0
         self.alone = True
         self._head = Static("", markup=False)
-        self._told = Text()
+        self._invitation = ""
         self._told_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield self._head
         yield self.text
+
+    def on_resize(self) -> None:
+        self.tell()
 
     @property
     def bench(self) -> Workbench:
@@ -63,13 +66,14 @@ class Column(Vertical):
         if time.monotonic() - self._told_at > _RATE_EVERY_S:
             self.tell()
 
-    def tell(self, invitation: str = "") -> None:
-        """Whose text it is, its figures, and how fast it came; or else `invitation`."""
+    def tell(self, invitation: str | None = None) -> None:
+        """Whose text it is, its figures, and how fast it came; or else the `invitation`, which
+        stays until there is another."""
         self._told_at = time.monotonic()
-        head = self._title() if self.text.draft is not None else Text(invitation, "dim")
-        if head != self._told or head.spans != self._told.spans:
-            self._told = head
-            self._head.update(head)
+        if invitation is not None:
+            self._invitation = invitation
+        head = self._title() if self.text.draft is not None else Text(self._invitation, "dim")
+        put(self._head, head)
 
     def _title(self) -> Text:
         draft = self.text.draft
@@ -78,7 +82,7 @@ class Column(Vertical):
         title.append(f"{draft.mark.marker} ", self.bench.colour_style(draft.mark.variable))
         title.append(f"{draft.run_id} {draft.name}", "bold")
         if not self.alone:
-            title.truncate(max(self.room - 1, 4), overflow="ellipsis")
+            title.truncate(max(self.size.width - 1, 4), overflow="ellipsis")
         facts = [draft.figures] if draft.figures else []
         if draft.tokens_per_s is not None:
             facts.append(f"{draft.tokens_per_s:,.0f}/s")
@@ -91,8 +95,10 @@ class Column(Vertical):
         line = " · ".join(facts)
         if draft.bits is not None and not draft.alive:
             surprise = f" · {draft.bits:.1f} bits a word"
-            line += surprise if len(line) + len(surprise) <= self.room else ""
-        fits = self.alone and title.cell_len + len(line) + 2 <= self.room
+            line += surprise if len(line) + len(surprise) <= self.size.width else ""
+        if len(line) > self.size.width:
+            line = " ".join(fact.replace(" · ", " ").replace(" MB", "MB") for fact in facts)
+        fits = title.cell_len + len(line) + 2 <= self.size.width
         title.append(("  " if fits else "\n") + line if line else "", "dim")
         return title
 

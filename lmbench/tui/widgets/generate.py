@@ -112,10 +112,12 @@ and writes on from it.
         layout: vertical;
         Input { height: 1; border: none; padding: 0; background: $surface; }
         #desk, #texts { width: 1fr; height: 1fr; layout: vertical; }
+        #desk.-down Column { min-height: 3; }
         #texts.-across { layout: horizontal; }
         #texts.-across Column { margin: 0 1 0 0; }
         #texts.-across Column.-last { margin: 0; }
         AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
+        #desk.-down AlternativesList { max-height: 8; }
         &.-pointing AlternativesList { display: block; }
         &.-beside #desk { layout: horizontal; }
         &.-beside AlternativesList {
@@ -191,7 +193,7 @@ and writes on from it.
         names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
         if len(targets) > 1:
             names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
-        self.border_subtitle = " vs ".join(names)
+        self.subtitle(" vs ".join(names))
         for column in self._columns:
             draft = column.text.draft
             view = self.bench.snapshot.run(draft.key) if draft else None
@@ -219,11 +221,11 @@ and writes on from it.
         self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
         across = width // shown >= _NARROWEST_COLUMN
         self.query_one("#texts").set_class(across, "-across")
+        self.query_one("#desk").set_class(not across, "-down")
         for place, column in enumerate(self._columns):
             column.display = place < shown
             column.set_class(place == shown - 1, "-last")
             column.alone = shown == 1
-            column.room = width if not across else width // shown
             column.tell()
 
     def _focused_column(self) -> Column | None:

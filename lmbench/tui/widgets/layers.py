@@ -12,9 +12,9 @@ from textual.widgets import Static
 
 from lmbench.session import events as ev
 from lmbench.tui import figures
-from lmbench.tui.watch import RunView
+from lmbench.tui.watch import RunView, one_line
 from lmbench.tui.widgets.grid import Cell, Column, Grid
-from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.panel import Panel, put
 
 __all__ = ["LayersPanel"]
 
@@ -24,7 +24,7 @@ _SPARSITY = (
     Column("tensor", 16, left=True, grow=2),
     Column("shape", 10, rank=4),
     Column("nonzero", 10, rank=3),
-    Column("sparsity", 12, grow=3),
+    Column("sparsity", 20, grow=3),
     Column("change", 7, rank=1),
     Column("|mean|", 7, rank=2),
     Column("std", 7, rank=5),
@@ -118,9 +118,9 @@ distribution of its weights, its gates, its sparsity over time.
         empty = view is None or table is None
         self.set_class(empty, "-empty")
         self.can_focus = empty
-        self.border_subtitle = ""
         if view is None or table is None:
-            self.query_one("#nothing", Static).update(_nothing(view))
+            self.subtitle("")
+            put(self.query_one("#nothing", Static), _nothing(view))
         elif table == "sparsity":
             self._show_sparsity(view)
         else:
@@ -159,7 +159,7 @@ distribution of its weights, its gates, its sparsity over time.
             *(Cell(),) * 4,
         )
         self.query_one(Grid).show(_SPARSITY, tuple(shown), total, self._sorted(_SPARSITY))
-        self.border_subtitle = f"{view.id} {view.name} · step {event.step:,}"
+        self.subtitle(f"{view.id} {view.name} · step {event.step:,}")
 
     def _show_quantization(self, view: RunView) -> None:
         latest = {event.module: event for event in view.quantized}
@@ -180,9 +180,10 @@ distribution of its weights, its gates, its sparsity over time.
         shown = []
         for event in (events[i] for i in places):
             values = (Cell(_said(event.settings.get(n))) for n in names)
-            shown.append((event.module, (Cell(event.module), *values, _decibels(event.sqnr))))
+            name = Cell(one_line(event.module))
+            shown.append((event.module, (name, *values, _decibels(event.sqnr))))
         self.query_one(Grid).show(columns, tuple(shown), (), self._sorted(columns))
-        self.border_subtitle = f"{view.id} {view.name} · {len(events)} modules"
+        self.subtitle(f"{view.id} {view.name} · {len(events)} modules")
 
     # -- sorting -------------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ def _cells(row: dict[str, Any], share: float, was: float | None) -> tuple[Cell, 
     sides = shape if isinstance(shape, list | tuple) else ()
     rows, cols = _number(row, "rows"), _number(row, "cols")
     return (
-        Cell(str(row.get("name"))),
+        Cell(one_line(str(row.get("name")))),
         Cell("×".join(str(side) for side in sides)),
         Cell(f"{_number(row, 'nnz') or 0:,.0f}"),
         Cell(f"{100 * share:5.1f}", share=share),
@@ -332,7 +333,7 @@ def _said(value: Any) -> str:
         return f"{min(numbers):.3g}…{max(numbers):.3g}"
     if isinstance(value, dict):
         return " ".join(f"{key}={_said(item)}" for key, item in value.items())
-    return str(value)
+    return one_line(str(value))
 
 
 def _sortable(value: Any) -> Any:

@@ -18,6 +18,7 @@ from textual.strip import Strip
 
 from lmbench.jobs.sampling import Wrote
 from lmbench.tui.marks import Mark
+from lmbench.tui.watch import one_line
 
 if TYPE_CHECKING:
     from lmbench.tui.app import Workbench
@@ -77,7 +78,8 @@ class Draft:
 
 
 def shown_word(text: str) -> str:
-    return EOS_SIGN if text == "<eos>" else text
+    """A word as it may stand on the screen: vocabularies come from texts of any kind."""
+    return EOS_SIGN if text == "<eos>" else one_line(text) or "·"
 
 
 def surprisal_style(bench: Workbench, bits: float) -> Style:
@@ -113,6 +115,7 @@ class WordsView(ScrollView, can_focus=True):
         height: 1fr;
         padding: 0;
         overflow-x: hidden;
+        scrollbar-gutter: stable;
         background: transparent;
         .words--cursor {
             background: $block-cursor-background;
