@@ -191,10 +191,11 @@ class TrainConfig(ModelConfig, MachineConfig):
         0.0, "weight decay of SGD (L2)", group=TRAINING, ge=0.0, le=1.0, flags=("--wd",)
     )
     seed: int = setting(1111, "random seed", group=TRAINING, ge=0, lt=2**63)
-    precision: Literal["auto", "fp32", "bf16"] = setting(
+    precision: Literal["auto", "fp32", "bf16", "exact"] = setting(
         "auto",
         "arithmetic of the training step; auto takes bf16 where the hardware multiplies it "
-        "faster (weights stay fp32)",
+        "faster (weights stay fp32); exact is fp32 in the original's own order of operations, "
+        "equal to it bit for bit and slower",
         group=MACHINE,
     )
     compress: str | None = setting(

@@ -42,7 +42,7 @@ def benchmark(
         if path.is_file():
             resolved.append(str(path.resolve()))
             continue
-        runs.append(home.find_run(model, session))
+        runs.append(home.find_run(model, session, with_model=True))
         resolved.append(runs[-1].ref)
     owner = runs[0].session if runs else home.open_session(session)
     new = owner.new_run(

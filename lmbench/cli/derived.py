@@ -5,6 +5,7 @@ from __future__ import annotations
 from lmbench.cli.common import console, print_json
 from lmbench.cli.foreground import command_line, work_through
 from lmbench.config import Config, Kind
+from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
@@ -15,7 +16,13 @@ __all__ = ["derive", "print_detached"]
 def derive(
     parent: Run, kind: Kind, config: Config, *, name: str | None, detach: bool, json: bool
 ) -> tuple[Run, int]:
-    """Make, start and follow a run of `parent`; gives it and the command's exit code."""
+    """Make, start and follow a run of `parent`; gives it and the command's exit code.
+
+    Raises:
+        LmbenchError: the parent has no checkpoint to work on, so nothing is made.
+    """
+    if parent.checkpoint("best") is None and not detach:
+        raise LmbenchError(f"run {parent.ref} ({parent.status()}) has no model to start from")
     run = parent.session.new_run(config, kind, name=name, parent=parent, command=command_line())
     launch.start(run, queue=detach)
     if detach:

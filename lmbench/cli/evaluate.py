@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +14,7 @@ from lmbench.cli.foreground import command_line, work_through
 from lmbench.config import EvaluateConfig
 from lmbench.jobs import launch
 from lmbench.report.tables import run_document
-from lmbench.session import Home
+from lmbench.session import Home, Run
 
 __all__ = ["evaluate"]
 
@@ -21,21 +22,22 @@ __all__ = ["evaluate"]
 @configured(EvaluateConfig)
 def evaluate(
     config: EvaluateConfig,
-    *runs: str,
+    *models: str,
     session: SessionName = "default",
     detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
     json: Json = False,
 ) -> int:
-    """Score runs on a split: perplexity and tokens a second, as they will run.
+    """Score models on a split: perplexity and tokens a second, as they will run.
 
     Args:
-        runs: the runs (SESSION/3, 3, @, paths); left out: the newest.
+        models: runs (SESSION/3, 3, @, paths) or packed files; left out: the newest run's.
     """
     home = Home.find()
-    parents = [home.find_run(ref, session) for ref in runs or ("@",)]
+    parents = [_parent(home, ref, session) for ref in models or ("@",)]
     documents, code = [], 0
     for parent in parents:
-        run = parent.session.new_run(
+        owner = parent.session if isinstance(parent, Run) else home.open_session(session)
+        run = owner.new_run(
             config, "evaluate", name=config.split, parent=parent, command=command_line()
         )
         launch.start(run, queue=detach)
@@ -47,3 +49,8 @@ def evaluate(
     if json:
         print_json(documents[0] if len(documents) == 1 else documents)
     return code
+
+
+def _parent(home: Home, ref: str, session: str) -> Run | str:
+    path = Path(ref).expanduser()
+    return str(path.resolve()) if path.is_file() else home.find_run(ref, session, with_model=True)

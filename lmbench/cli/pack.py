@@ -39,7 +39,7 @@ def pack(
     they take a run, with no session at hand.
     """
     home = Home.find()
-    parent = home.find_run(run, session)
+    parent = home.find_run(run, session, with_model=True)
     if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
         reason = "is there already" if output.exists() else "is in no folder that exists"
         raise LmbenchError(f"--output {output} {reason}; choose another place")

@@ -38,7 +38,7 @@ def sensitivity(
     Args:
         run: a trained run (SESSION/3, 3, @, a path).
     """
-    parent = Home.find().find_run(run, session)
+    parent = Home.find().find_run(run, session, with_model=True)
     found, code = derive(
         parent, "sensitivity", config, name=name or config.granularity, detach=detach, json=json
     )

@@ -42,7 +42,7 @@ def summary(
     """
     from lmbench.deploy.load import load_run
 
-    found = Home.find().find_run(run, session)
+    found = Home.find().find_run(run, session, with_model=True)
     model = load_run(found, checkpoint).model
     _show(model, kind, gross=gross, csv=csv, json=json, run=str(found.path))
 

@@ -16,7 +16,7 @@ from lmbench.cli.progress import corpus_progress
 from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.prepare import check_corpus, inherited_settings, make_run
+from lmbench.jobs.prepare import check_training, inherited_settings, make_run
 from lmbench.session import Home, Run
 
 __all__ = ["prune", "train"]
@@ -65,7 +65,7 @@ def train(
         run = home.find_run(resume, session)
         launch.resume(run, queue=detach)
     else:
-        _look_at_corpus(config, home, quiet=json)
+        _check(config, home, quiet=json)
         owner = home.open_session(session)
         run = make_run(owner, "train", config, name=name, command=command_line())
         launch.start(run, queue=detach)
@@ -91,9 +91,9 @@ def prune(
     From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs.
     """
     home = Home.find()
-    parent = home.find_run(run, session) if run else None
+    parent = home.find_run(run, session, with_model=True) if run else None
     config = _pruning_config(config, parent, schedule)
-    _look_at_corpus(config, home, quiet=json)
+    _check(config, home, quiet=json)
     owner = parent.session if parent else home.open_session(session)
     new = make_run(owner, "prune", config, parent=parent, name=name, command=command_line())
     launch.start(new, queue=detach)
@@ -110,10 +110,10 @@ def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | Non
     return validate(PruneConfig, {**inherited, **given, "compress": wanted})
 
 
-def _look_at_corpus(config: TrainConfig, home: Home, *, quiet: bool) -> None:
-    """Open the corpus, so that fetching it shows a bar, and say which it is."""
+def _check(config: TrainConfig, home: Home, *, quiet: bool) -> None:
+    """Check before anything is made; fetching a corpus shows a bar. Says which corpus it is."""
     with corpus_progress() as progress:
-        corpus = check_corpus(config, home, progress)
+        corpus = check_training(config, home, progress)
     if not quiet:
         console().print(corpus.describe_choice(), soft_wrap=True)
 

@@ -35,5 +35,5 @@ def open_model(
         return load(path, device), None
     if (path / "model.safetensors").is_file() and not (path / "run.json").is_file():
         return load_file(path, device), None
-    run = home.find_run(ref, session)
+    run = home.find_run(ref, session, with_model=True)
     return load_run(run, checkpoint, device), run

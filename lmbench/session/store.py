@@ -47,6 +47,7 @@ __all__ = [
 DEFAULT_SESSION = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+_MODEL_KINDS = ("train", "prune", "quantize", "pack")
 _RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
 
 
@@ -64,6 +65,12 @@ class Run:
     def id(self) -> int:
         match = _RUN_FOLDER.fullmatch(self.path.name)
         return int(match[1]) if match else 0
+
+    @property
+    def makes_model(self) -> bool:
+        """Is it of a kind that makes a model (and no score or table)? Told by the folder's name."""
+        match = _RUN_FOLDER.fullmatch(self.path.name)
+        return match is not None and match[2] in _MODEL_KINDS
 
     @property
     def ref(self) -> str:
@@ -300,9 +307,16 @@ class Home:
         for session in self.sessions():
             yield from session.runs()
 
-    def find_run(self, ref: str, session: str = DEFAULT_SESSION) -> Run:
+    def find_run(
+        self, ref: str, session: str = DEFAULT_SESSION, *, with_model: bool = False
+    ) -> Run:
         """The run that a user means: ``SESSION/3``, ``SESSION/003-train``, ``3``, ``@`` (the
         newest of the session), a run's name, or a path to its folder.
+
+        Args:
+            ref: what the user wrote.
+            session: the session that is meant where `ref` names none.
+            with_model: ``@`` passes over runs of a kind that makes no model.
 
         Raises:
             LmbenchError: no such run, or a name that fits several.
@@ -313,9 +327,10 @@ class Home:
         where, _, what = ref.rpartition("/")
         home = self.session(where or session)
         if what == "@":
-            runs = home.runs()
+            runs = [run for run in home.runs() if not with_model or run.makes_model]
             if not runs:
-                raise LmbenchError(f"session '{home.name}' has no run yet")
+                what = "no run with a model yet" if with_model else "no run yet"
+                raise LmbenchError(f"session '{home.name}' has {what}")
             return runs[-1]
         if what.isdecimal():
             return home.run(int(what))

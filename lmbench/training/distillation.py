@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.training.objective import Adjust
 
 __all__ = ["Distillation"]
 
@@ -36,9 +37,14 @@ class Distillation:
     def start_epoch(self, batch_size: int) -> None:
         self._hidden = self._teacher.init_hidden(batch_size)
 
-    def __call__(
-        self, model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden
-    ) -> tuple[Tensor, Tensor, Hidden]:
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
         output, hidden = model.features(input, hidden)  # [T, B, H]
         assert self._hidden is not None
         with torch.no_grad():
@@ -47,7 +53,8 @@ class Distillation:
         student, teacher = output.flatten(0, 1), taught.flatten(0, 1)  # [T * B, H]
         entropy, divergence = self._blend(model.decoder, student, teacher, target)
         loss = (1.0 - self._weight) * entropy + self._weight * divergence
-        return loss, entropy.detach(), hidden
+        (loss if adjust is None else adjust(loss)).backward()
+        return entropy.detach(), detach(hidden)
 
     def _blend(
         self, decoder: nn.Module, student: Tensor, teacher: Tensor, target: Tensor

@@ -1,16 +1,23 @@
-"""What training minimises: from a window of ids to a loss with its gradient."""
+"""What training minimises: from a window of ids to gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
+from lmbench.training.step import compute_gradients
 
-__all__ = ["CrossEntropy", "Objective", "window_nll"]
+__all__ = ["Adjust", "CrossEntropy", "ExactCrossEntropy", "Objective", "window_nll"]
+
+Adjust = Callable[[Tensor], Tensor]
+"""Makes of a loss what is minimised: a schedule's callback before the backward pass."""
 
 
 class Objective(Protocol):
@@ -20,10 +27,26 @@ class Objective(Protocol):
         """The text begins again: forget what is carried."""
         ...
 
-    def __call__(
-        self, model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden
-    ) -> tuple[Tensor, Tensor, Hidden]:
-        """Ids [T, B] and targets [T * B] to (what to minimise, cross-entropy, next state)."""
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
+        """Leave the gradients of one window in ``.grad``, which must be None before.
+
+        Args:
+            model: in train mode.
+            input: ids [T, B].
+            target: ids [T * B].
+            hidden: the state before the window, detached.
+            adjust: applied to the loss before the backward pass.
+
+        Returns:
+            The mean cross-entropy in nats a token and the next state, both detached.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -33,26 +56,11 @@ class Objective(Protocol):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
 
 
-def is_plain(decoder: nn.Module) -> bool:
-    """Can the decoder's product be fused with the loss? Not when a quantizer has wrapped it."""
-    return type(decoder) is nn.Linear
-
-
-class CrossEntropy:
-    """The mean cross-entropy in nats a token, fused with the decoder where it is a plain one."""
-
-    def __init__(self, loss: DecoderLoss) -> None:
-        self._loss = loss
+class Stateless:
+    """The part of an objective that carries nothing from window to window."""
 
     def start_epoch(self, batch_size: int) -> None:
         """Nothing is carried."""
-
-    def __call__(
-        self, model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden
-    ) -> tuple[Tensor, Tensor, Hidden]:
-        output, hidden = model.features(input, hidden)  # [T, B, H]
-        loss = decoder_loss(self._loss, model.decoder, output, target)
-        return loss, loss.detach(), hidden
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
@@ -61,19 +69,73 @@ class CrossEntropy:
         """Nothing was carried."""
 
 
-def decoder_loss(loss: DecoderLoss, decoder: nn.Module, output: Tensor, target: Tensor) -> Tensor:
-    """The mean cross-entropy of `target` [T * B] given `output` [T, B, H]."""
-    flat = output.reshape(-1, output.size(-1))
-    if is_plain(decoder):
-        assert isinstance(decoder, nn.Linear)
-        return loss(flat, decoder.weight, decoder.bias, target)
-    return F.cross_entropy(decoder(flat), target)
+class CrossEntropy(Stateless):
+    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it.
+
+    On CUDA, windows without an `adjust` are replayed from a captured graph.
+    """
+
+    def __init__(self, loss: DecoderLoss) -> None:
+        self._loss = loss
+        self._graph: GraphedGradients | None = None
+
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
+        if not _is_plain(model):
+            return _backward(model, input, target, hidden, adjust)
+        if input.device.type == "cuda" and adjust is None:
+            if self._graph is None:
+                self._graph = GraphedGradients(compute_gradients, model, self._loss)
+            return self._graph(input, target, hidden)
+        return compute_gradients(model, self._loss, input, target, hidden, adjust)
+
+
+class ExactCrossEntropy(Stateless):
+    """The original's own operations in their order: log-softmax, NLL, autograd.
+
+    Training at a learning rate of 20 is chaotic: whatever sums in another order is another run
+    after some thirty batches. This one is the original's, bit for bit.
+    """
+
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
+        return _backward(model, input, target, hidden, adjust)
+
+
+def _backward(
+    model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden, adjust: Adjust | None
+) -> tuple[Tensor, Hidden]:
+    logits, hidden = model(input, hidden)  # [T, B, V]
+    loss = F.nll_loss(F.log_softmax(logits.flatten(0, 1), dim=1), target)
+    (loss if adjust is None else adjust(loss)).backward()
+    return loss.detach(), detach(hidden)
+
+
+def _is_plain(model: RNNModel) -> bool:
+    """Are encoder and decoder torch's own, with weights that are parameters?"""
+    return (
+        type(model.encoder) is nn.Embedding
+        and type(model.decoder) is nn.Linear
+        and isinstance(model.encoder.weight, nn.Parameter)
+        and isinstance(model.decoder.weight, nn.Parameter)
+    )
 
 
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
     """The summed negative log-likelihood (float64) of `target` [T * B] given `output` [T, B, H]."""
-    flat = output.reshape(-1, output.size(-1))
-    decoder = model.decoder
-    if is_plain(decoder):
+    flat, decoder = output.flatten(0, 1), model.decoder
+    if type(decoder) is nn.Linear:
         return sum_nll(flat, decoder.weight, decoder.bias, target)
-    return F.cross_entropy(decoder(flat), target, reduction="sum").double()
+    return F.cross_entropy(decoder(flat), target, reduction="sum").to(torch.float64)

@@ -10,7 +10,7 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +71,12 @@ def run_layers(
 
 
 def compute_gradients(
-    model: RNNModel, loss: DecoderLoss, input: Tensor, target: Tensor, hidden: Hidden
+    model: RNNModel,
+    loss: DecoderLoss,
+    input: Tensor,
+    target: Tensor,
+    hidden: Hidden,
+    adjust: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Hidden]:
     """The gradients of one window, left in the parameters' ``.grad``, which must be None before.
 
@@ -81,6 +86,7 @@ def compute_gradients(
         input: ids [T, B].
         target: ids [T * B].
         hidden: the state before the window; no gradient goes into it.
+        adjust: makes of the loss what is minimised, such as the loss with a regularizer's part.
 
     Returns:
         The mean cross-entropy, detached, and the next state, detached, fp32.
@@ -92,7 +98,7 @@ def compute_gradients(
     output, state = run_layers(model.rnn, model.drop(embedded), hidden, loss.precision)
     flat = model.drop(output).reshape(-1, output.size(-1))
     value = loss(flat, model.decoder.weight, model.decoder.bias, target)
-    value.backward()
+    (value if adjust is None else adjust(value)).backward()
     assert embedded.grad is not None
     if encoder.requires_grad:
         if encoder.grad is None:

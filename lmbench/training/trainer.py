@@ -36,8 +36,9 @@ from lmbench.training.checkpoint import (
 )
 from lmbench.training.evaluate import evaluate, perplexity
 from lmbench.training.meter import Meter
-from lmbench.training.objective import Objective
+from lmbench.training.objective import Adjust, Objective
 from lmbench.training.plateau import Plateau
+from lmbench.training.step import clipped_update, gradient_norm
 
 __all__ = ["Place", "Splits", "Trainer"]
 
@@ -209,17 +210,16 @@ class Trainer:
             schedule.on_minibatch_begin(*at, self.optimizer)
             self._pruned()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, entropy, self._hidden = self.objective(self.model, input, target, hidden)
-        if schedule:
-            overall = schedule.before_backward_pass(*at, loss, self.optimizer)
-            assert isinstance(overall, Tensor)
-            loss = overall
-        loss.backward()
-        norm = self._clip()
+        entropy, self._hidden = self.objective.gradients(
+            self.model, input, target, hidden, self._adjust(at)
+        )
+        if schedule and self.config.masked_gradients == "excluded":
+            schedule.mask_gradients()
+        norm = gradient_norm(self._parameters)
         self._check_finite(entropy, norm)
         if schedule:
             schedule.before_parameter_optimization(*at, self.optimizer)
-        self.optimizer.step()
+        self._update(norm)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
         self._sums += torch.stack((entropy.double(), norm.double()))
@@ -228,12 +228,27 @@ class Trainer:
         place.batches += 1
         place.tokens += target.numel()
 
-    def _clip(self) -> Tensor:
-        """Clip the gradient; gives its norm before. Pruned weights count only where asked for."""
-        if self.scheduler and self.config.masked_gradients == "excluded":
-            self.scheduler.mask_gradients()
-        limit = self.config.clip or math.inf
-        return clip_grad_norm_(self._parameters, limit)
+    def _adjust(self, at: tuple[int, int, int]) -> Adjust | None:
+        """What the schedule makes of the loss before the backward pass."""
+        schedule = self.scheduler
+        if schedule is None:
+            return None
+
+        def adjust(loss: Tensor) -> Tensor:
+            overall = schedule.before_backward_pass(*at, loss, self.optimizer)
+            assert isinstance(overall, Tensor)
+            return overall
+
+        return adjust
+
+    def _update(self, norm: Tensor) -> None:
+        """Clip to the norm and let the optimizer step; in ``exact`` as the original does it."""
+        if self.config.precision != "exact":
+            clipped_update(self.optimizer, norm, self.config.clip)
+            return
+        if self.config.clip:
+            clip_grad_norm_(self._parameters, self.config.clip)
+        self.optimizer.step()
 
     def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
         # On CUDA asking would stop the stream at every batch; the step event asks there.

@@ -33,6 +33,7 @@ from .settings import (
     QuantSettings,
     load_preset,
     load_settings,
+    preset_description,
     preset_names,
 )
 from .storage import export_state, quantized_bytes, restore
@@ -94,6 +95,7 @@ __all__ = [
     "load_stats",
     "modular_copy",
     "output_sqnr",
+    "preset_description",
     "preset_names",
     "quantizable_modules",
     "quantization_table",

@@ -316,6 +316,12 @@ def preset_names() -> list[str]:
     return [name for name in published if name in names] + sorted(names - set(published))
 
 
+def preset_description(name: str) -> str:
+    """What a preset does, in a line."""
+    text = _presets().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return str(yaml.safe_load(text).get("description", ""))
+
+
 def load_preset(name: str) -> QuantSettings:
     """A preset by name.
 

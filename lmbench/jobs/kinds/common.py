@@ -1,18 +1,16 @@
-"""What runs that start from another run share: the parent, its model, its corpus."""
+"""What runs that start from another run share: the parent, and progress."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from lmbench.corpus import Corpus, open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.session import Run
 from lmbench.session.events import Progress
 
-__all__ = ["StoppedError", "corpus_of", "note_parent", "parent_of", "seldom"]
+__all__ = ["StoppedError", "note_parent", "parent_of", "seldom"]
 
 # Seconds between two progress events of a part that has no steps of its own.
 _PROGRESS_S = 0.2
@@ -23,27 +21,6 @@ def parent_of(job: Job) -> Run:
     if not job.record.parent:
         raise LmbenchError(f"run {job.run.ref} names no run to start from")
     return job.home.find_run(job.record.parent, job.session.name)
-
-
-def corpus_of(run: Run, home: Path, data: str | None = None) -> Corpus:
-    """The corpus that a run was trained on, or `data`, with the same numbering of words.
-
-    Raises:
-        LmbenchError: it is not there any more, or another vocabulary has taken its place.
-    """
-    known = run.read().corpus
-    if known is None:
-        raise LmbenchError(f"run {run.ref} has no corpus yet: its worker has not begun")
-    origin = Path(known.origin)
-    spec = data or (str(origin) if origin.is_dir() else known.name)
-    corpus = open_corpus(spec, home, vocab=known.vocab)
-    if corpus.fingerprint != known.fingerprint and corpus.vocabulary != run.vocabulary():
-        raise LmbenchError(
-            f"corpus {corpus.name} numbers its words otherwise than the one run {run.ref} was "
-            f"trained on ({known.name}, fingerprint {known.fingerprint[:12]}); give its folder "
-            "with --data"
-        )
-    return corpus
 
 
 def note_parent(job: Job, parent: Run) -> None:

@@ -6,17 +6,21 @@ import contextlib
 import time
 
 from lmbench.config import EvaluateConfig
+from lmbench.corpus import Corpus, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.load import load_run
+from lmbench.deploy.load import Loaded
+from lmbench.deploy.open import open_model
+from lmbench.deploy.packed import PackedModel
 from lmbench.deploy.runtime import Score
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, corpus_of, note_parent, parent_of, seldom
-from lmbench.model import RNNModel, count_weights
+from lmbench.jobs.kinds.common import StoppedError, note_parent, seldom
+from lmbench.jobs.texts import corpus_of, matching_corpus
+from lmbench.model import RNNModel
 from lmbench.model.device import choose_device
-from lmbench.session import events
+from lmbench.session import Run, events
 from lmbench.training.startup import prepare_worker
 
 __all__ = ["work"]
@@ -33,11 +37,14 @@ def _work(job: Job) -> None:
     assert isinstance(config, EvaluateConfig)
     device = choose_device(config)
     prepare_worker(threads=config.threads, device=str(device))
-    parent = parent_of(job)
-    note_parent(job, parent)
+    assert job.record.parent
+    loaded, parent = open_model(
+        job.record.parent, job.home, job.session.name, config.checkpoint, device=str(device)
+    )
+    if parent is not None:
+        note_parent(job, parent)
     job.update(device=str(device))
-    corpus = corpus_of(parent, job.home.path, config.data)
-    loaded = load_run(parent, config.checkpoint, device=str(device))
+    corpus = _corpus(job, config, loaded, parent)
     ids = corpus.split(config.split)
     data = batchify(ids[: config.tokens or None], config.eval_batch_size, device)
     if len(data) < 2:
@@ -58,8 +65,28 @@ def _work(job: Job) -> None:
         score = runtime.evaluate(data, config.bptt, progress)
     seconds = time.perf_counter() - began
     _note(job, config, score, seconds)
-    weights, nonzero, biases = count_weights(loaded.model)
-    job.add_results(parameters=weights + biases, nonzero=nonzero, bytes=parent.model_bytes())
+    if parent is not None:
+        known = parent.read().results
+        job.add_results(**{key: known.get(key) for key in ("parameters", "nonzero", "bytes")})
+
+
+def _corpus(job: Job, config: EvaluateConfig, loaded: Loaded, parent: Run | None) -> Corpus:
+    """The text to score: the one asked for, if its words have the model's ids, or the model's."""
+    home = job.home.path
+    if config.data is None:
+        if parent is not None:
+            return corpus_of(parent.read().corpus, home, parent.ref)
+        known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
+        found = matching_corpus(str(known.get("name")), str(known.get("fingerprint")), home)
+        if found is None:
+            raise LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
+        return found
+    corpus = open_corpus(config.data, home)
+    if corpus.vocabulary != loaded.vocabulary:
+        raise LmbenchError(
+            f"--data {config.data}: its words have other ids than those {loaded.title} knows"
+        )
+    return corpus
 
 
 def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float) -> None:

@@ -22,7 +22,8 @@ from lmbench.distiller.sensitivity import SensitivityPoint as Point
 from lmbench.distiller.suggest import suggest_targets, suggestion_to_schedule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, corpus_of, note_parent, parent_of
+from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of
+from lmbench.jobs.texts import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.session.eventlog import EventLog
@@ -49,7 +50,7 @@ def work(job: Job) -> None:
     parent = parent_of(job)
     note_parent(job, parent)
     job.update(device=str(device))
-    corpus = corpus_of(parent, job.home.path)
+    corpus = corpus_of(parent.read().corpus, job.home.path, parent.ref)
     model = load_run(parent, device=str(device)).model
     if not isinstance(model, RNNModel):
         raise LmbenchError(f"run {parent.ref} is quantized: name the run that it was made from")

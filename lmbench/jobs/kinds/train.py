@@ -20,7 +20,7 @@ from lmbench.session.events import RunResumed, RunStarted, Score
 from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate
 from lmbench.training.loss import DecoderLoss
-from lmbench.training.objective import CrossEntropy, Objective
+from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.sparsity import sparsity_event
 from lmbench.training.startup import prepare_worker
@@ -34,7 +34,7 @@ def work(job: Job) -> None:
     config = job.config
     assert isinstance(config, TrainConfig)
     device = choose_device(config)
-    precision = known_precision(job) or choose_precision(config.precision, device)
+    precision = known_precision(job) or _precision(config, device)
     prepare_worker(threads=config.threads, device=str(device), precision=precision)
     corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
     print(corpus.describe_choice(), flush=True)
@@ -80,6 +80,12 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             "ntoken": corpus.ntokens,
         },
     )
+
+
+def _precision(config: TrainConfig, device: torch.device) -> Precision:
+    """The arithmetic of the products; ``exact`` is fp32 in another order of operations."""
+    wanted = "fp32" if config.precision == "exact" else config.precision
+    return choose_precision(wanted, device)
 
 
 def known_precision(job: Job) -> Precision | None:
@@ -136,7 +142,10 @@ def build_objective(
 ) -> Objective:
     """Cross-entropy, or a blend with a teacher's predictions where one is named."""
     if config.teacher is None:
-        return CrossEntropy(DecoderLoss(precision))
+        exact = config.precision == "exact"
+        return (
+            ExactCrossEntropy() if exact else CrossEntropy(DecoderLoss(precision, into_grad=True))
+        )
     from lmbench.deploy.load import load_run
     from lmbench.training.distillation import Distillation
 

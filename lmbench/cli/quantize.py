@@ -1,0 +1,60 @@
+"""``lmbench quantize``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.cli.derived import derive
+from lmbench.cli.flags import configured
+from lmbench.config import QuantizeConfig
+from lmbench.session import Home
+
+__all__ = ["quantize"]
+
+
+@configured(QuantizeConfig)
+def quantize(
+    config: QuantizeConfig,
+    run: str = "@",
+    /,
+    *,
+    list_presets: Annotated[bool, Parameter(negative="", help="show the presets and stop")] = False,
+    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    session: SessionName = "default",
+    detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
+    json: Json = False,
+) -> int:
+    """Quantize a trained or pruned run: calibrate, quantize, score on valid and test.
+
+    Without --preset and --config the preset int8-best holds; single flags change it.
+
+    Args:
+        run: the run to quantize (SESSION/3, 3, @, a path).
+    """
+    if list_presets:
+        _show_presets(json=json)
+        return 0
+    from lmbench.jobs.quantizing import describe, settings_of
+
+    settings_of(config)
+    parent = Home.find().find_run(run, session, with_model=True)
+    name = name or describe(config)
+    return derive(parent, "quantize", config, name=name, detach=detach, json=json)[1]
+
+
+def _show_presets(*, json: bool) -> None:
+    from lmbench.distiller.quantization import load_preset, preset_description, preset_names
+
+    if json:
+        print_json([{"name": n, **load_preset(n).to_dict()} for n in preset_names()])
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset")
+    table.add_column("what it does")
+    for preset in preset_names():
+        table.add_row(preset, preset_description(preset))
+    console().print(table)

@@ -1,0 +1,262 @@
+"""Post-training quantization of a run's model: calibrate, quantize, score, keep."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lmbench.config import QuantizeConfig
+from lmbench.corpus import Corpus
+from lmbench.corpus.batches import batchify, count_windows, windows
+from lmbench.deploy.load import QUANTIZATION, load_run
+from lmbench.distiller.quantization import (
+    ActivationStats,
+    QuantizationError,
+    QuantSettings,
+    Trial,
+    auto_quantize,
+    calibrate,
+    collect_input_moments,
+    export_state,
+    modular_copy,
+    quantization_table,
+    quantize,
+    quantized_bytes,
+    save_stats,
+)
+from lmbench.errors import LmbenchError
+from lmbench.jobs.job import Job
+from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
+from lmbench.jobs.kinds.train import score_event
+from lmbench.jobs.quantizing import budget_of, settings_of
+from lmbench.jobs.texts import corpus_of
+from lmbench.model import RNNModel, count_weights
+from lmbench.model.device import choose_device
+from lmbench.session.eventlog import EventLog
+from lmbench.session.events import Calibration, QuantResult, RunStarted, Try
+from lmbench.session.files import fresh_folder, swap_in, write_atomic, write_json
+from lmbench.training.evaluate import Evaluation, evaluate
+from lmbench.training.startup import prepare_worker
+
+__all__ = ["STATS_FILE", "work"]
+
+STATS_FILE = "stats.yaml"
+
+_COLUMNS = 10
+_BPTT = 35
+# Of these windows the outputs of every module are held twice, to tell their error.
+_SQNR_WINDOWS = 2
+_SEARCH_TOKENS = 20_000
+
+
+def work(job: Job) -> None:
+    """Quantize the parent's model; a stop leaves nothing but the statistics."""
+    with contextlib.suppress(StoppedError):
+        try:
+            _work(job)
+        except QuantizationError as error:
+            raise LmbenchError(str(error)) from error
+
+
+def _work(job: Job) -> None:
+    config = job.config
+    assert isinstance(config, QuantizeConfig)
+    device = choose_device(config)
+    prepare_worker(threads=config.threads, device=str(device))
+    torch.manual_seed(config.seed)
+    settings = settings_of(config)
+    parent = parent_of(job)
+    note_parent(job, parent)
+    job.update(device=str(device))
+    corpus = corpus_of(parent.read().corpus, job.home.path, parent.ref)
+    model = load_run(parent, device=str(device)).model
+    if type(model) is not RNNModel:
+        raise LmbenchError(
+            f"run {parent.ref} is quantized already: name the run that it was made from"
+        )
+    modular = modular_copy(model)
+    job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
+    data = _rows(corpus, config.calibrate_on, config.calibration_tokens, device)
+    stats = _calibrate(job, modular, data)
+    moments = None
+    if "gptq" in json.dumps(settings.to_dict()):
+        steps, total = _steps(data)
+        report = seldom(job, "collecting second moments")
+        moments = collect_input_moments(modular, steps, lambda done: report(done, total))
+    if config.auto:
+        settings = _search(job, config, model, corpus, stats, settings, moments, device)
+    quantized = quantize(model, settings, stats, moments)
+    _report_modules(job, quantized, modular, data)
+    tensors, meta = export_state(quantized, settings)
+    _keep(job, tensors, meta)
+    _score(job, config, model, quantized, corpus, device)
+
+
+def _rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
+    data = batchify(corpus.split(split)[: tokens or None], _COLUMNS, device)
+    if len(data) < 2:
+        raise LmbenchError(
+            f"the calibration set is empty: {tokens} tokens of {split} leave nothing to run; use "
+            f"at least {2 * _COLUMNS}"
+        )
+    return data
+
+
+def _steps(
+    data: Tensor, most: int | None = None
+) -> tuple[Iterator[Callable[[nn.Module], Any]], int]:
+    """The windows of `data` as functions that run a model, its state carried along."""
+    count = min(most or 10**9, count_windows(len(data), _BPTT))
+
+    def generate() -> Iterator[Callable[[nn.Module], Any]]:
+        state: list[Any] = [None]
+        for number, (input, _) in enumerate(windows(data, _BPTT)):
+            if number == count:
+                return
+
+            def step(model: nn.Module, input: Tensor = input) -> None:
+                hidden = state[0] if state[0] is not None else _first_state(model)
+                _, state[0] = model(input, hidden)
+
+            yield step
+
+    return generate(), count
+
+
+def _first_state(model: nn.Module) -> Any:
+    assert isinstance(model, RNNModel)
+    return model.init_hidden(_COLUMNS)
+
+
+def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
+    steps, total = _steps(data)
+    report = seldom(job, "calibrating")
+    stats = calibrate(modular, steps, lambda done: report(done, total))
+    save_stats(stats, job.run.path / STATS_FILE)
+    for module, entry in stats.items():
+        job.emit(Calibration(module=module, stats=_plain(entry)))
+    return stats
+
+
+def _plain(entry: Any) -> dict[str, Any]:
+    """Of a module's statistics what a table shows: the numbers, without the histograms."""
+
+    def numbers(side: Any) -> dict[str, Any]:
+        return {k: v for k, v in dict(side).items() if isinstance(v, int | float | str)}
+
+    inputs = {str(number): numbers(side) for number, side in dict(entry["inputs"]).items()}
+    return {"inputs": inputs, "output": numbers(entry["output"])}
+
+
+def _search(
+    job: Job,
+    config: QuantizeConfig,
+    model: RNNModel,
+    corpus: Corpus,
+    stats: ActivationStats,
+    base: QuantSettings,
+    moments: Any,
+    device: torch.device,
+) -> QuantSettings:
+    """Choose clip mode and bits per module within the budget; every try is an event."""
+    sample = batchify(corpus.split("valid")[:_SEARCH_TOKENS], _COLUMNS, device)
+    budget = budget_of(config)
+    earlier = [
+        Trial.from_dict(event.settings)
+        for event in EventLog(job.run.events_path).poll()
+        if isinstance(event, Try)
+    ]
+    tries = 0
+
+    def loss(candidate: nn.Module) -> float:
+        assert isinstance(candidate, RNNModel)
+        if job.control() == "stop":
+            raise StoppedError
+        return evaluate(candidate, sample, _BPTT).loss
+
+    def on_try(trial: Trial) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= len(earlier):
+            return
+        job.emit(
+            Try(
+                number=tries,
+                settings=trial.to_dict(),
+                loss=trial.loss,
+                ppl=Evaluation(trial.loss, 0, 0.0).ppl,
+                bytes=trial.bytes,
+                accepted=trial.phase == "candidate",
+            )
+        )
+
+    result = auto_quantize(
+        model,
+        stats,
+        loss,
+        budget,
+        base,
+        input_moments=moments,
+        on_try=on_try,
+        resume=earlier,
+    )
+    return result.settings
+
+
+def _report_modules(job: Job, quantized: nn.Module, modular: nn.Module, data: Tensor) -> None:
+    def run(model: nn.Module) -> None:
+        steps, _ = _steps(data, _SQNR_WINDOWS)
+        with torch.no_grad():
+            for step in steps:
+                step(model)
+
+    for row in quantization_table(quantized, modular, run):
+        settings = {k: v for k, v in asdict(row).items() if v not in (None, "")}
+        settings.pop("name")
+        job.emit(QuantResult(module=row.name, settings=settings, sqnr=row.output_sqnr))
+
+
+def _keep(job: Job, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write ``best/``: the quantized tensors and how to run them, swapped in whole."""
+    final = job.run.path / "best"
+    fresh = fresh_folder(final)
+    write_atomic(fresh / "model.safetensors", save(tensors))
+    write_json(fresh / QUANTIZATION, {"version": 1, **meta})
+    swap_in(fresh, final)
+
+
+def _score(
+    job: Job,
+    config: QuantizeConfig,
+    model: RNNModel,
+    quantized: nn.Module,
+    corpus: Corpus,
+    device: torch.device,
+) -> None:
+    assert isinstance(quantized, RNNModel)
+    results: dict[str, Any] = {}
+    for split in ("valid", "test"):
+        data = batchify(corpus.split(split)[: config.eval_tokens or None], _COLUMNS, device)
+        scored = evaluate(quantized, data, _BPTT, seldom(job, f"scoring {split}"))
+        job.emit(score_event(split, scored, "quantized"))
+        print(f"| {split} | loss {scored.loss:.4f} | ppl {scored.ppl:.2f}", flush=True)
+        results |= {f"{split}_loss": scored.loss, f"{split}_ppl": scored.ppl}
+        results["tokens_per_s"] = scored.tokens_per_s
+    weights, nonzero, biases = count_weights(model)
+    sizes = quantized_bytes(quantized)
+    job.add_results(
+        parameters=weights + biases,
+        weights=weights,
+        nonzero=nonzero,
+        sparsity=1.0 - nonzero / weights,
+        bytes=sizes["total"],
+        sizes=sizes,
+        **results,
+    )
