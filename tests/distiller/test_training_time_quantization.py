@@ -32,7 +32,7 @@ from lmbench.distiller.quantization import (
 ALL = [QuantAwareTrainRangeLinearQuantizer, DorefaQuantizer, PACTQuantizer, WRPNQuantizer]
 
 
-def small(kind=nn.LSTM):
+def small(kind: type[nn.RNNBase] = nn.LSTM) -> LanguageModel:
     torch.manual_seed(0)
     return tie(LanguageModel(40, 12, 2, kind))
 

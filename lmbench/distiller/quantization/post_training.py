@@ -13,6 +13,7 @@ from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, ModularCell, convert_
 from .calibration import ActivationStats, load_stats, stats_for
 from .clipping import ClipMode, parse_clip
 from .errors import QuantizationError
+from .fused import install_fused
 from .linear import LinearQuantMode, check_bits
 from .rounding import gptq_rounder
 from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
@@ -172,6 +173,7 @@ class PostTrainLinearQuantizer:
                 raise QuantizationError(f"module {name}: {error}") from None
             if replacement is not None:
                 _set_module(self.model, name, replacement)
+        install_fused(self.model)
         return self.model.eval()
 
     def _own_stats(

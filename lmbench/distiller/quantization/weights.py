@@ -209,7 +209,8 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         scale = self.accumulator_scale(grid)
         return linear_quantize_clamp(self.bias_fp, scale, 0.0, -top, top - 1)
 
-    def _product(self, grid: Grid) -> tuple[Callable[[Tensor], Tensor], float | Tensor]:
+    def product(self, grid: Grid) -> tuple[Callable[[Tensor], Tensor], float | Tensor]:
+        """Shifted input integers on a grid → accumulators, and the accumulators' scale."""
         scale = self.accumulator_scale(grid)
         plain = float(scale) if scale.dim() == 0 else scale
         if self._grouped:
@@ -229,9 +230,9 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
     ) -> tuple[Tensor, float | Tensor]:
         grid = grids[0]
         if self.preset_act_stats:
-            product, scale = self.cached(("product", grid), lambda: self._product(grid))
+            product, scale = self.cached(("product", grid), lambda: self.product(grid))
         else:
-            product, scale = self._product(grid)
+            product, scale = self.product(grid)
         return product(integers[0]), scale
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
