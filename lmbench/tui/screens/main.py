@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
-from textual.reactive import reactive
+from textual.reactive import var
 
 from lmbench.tui import actions
 from lmbench.tui.screens.base import BenchScreen
@@ -117,7 +117,7 @@ class MainScreen(BenchScreen[None]):
         Binding("escape", "panel('runs')", "back to the runs", id="main.back", show=False),
     ]
 
-    lower: reactive[str] = reactive("layers", init=False)
+    lower: var[str] = var("layers", init=False)
 
     def compose(self) -> ComposeResult:
         yield TopBar()

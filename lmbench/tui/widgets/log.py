@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from rich.markup import escape
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -70,7 +69,7 @@ up to read in peace; End follows again.
             self._key, self._shown, self._position = key, None, 0
             log.clear()
         name = "events" if self._source == "events" else "worker's log"
-        self.subtitle(escape(f"{name} of {view.id} {view.name}") if view else "")
+        self.subtitle(f"{name} of {view.id} {view.name}" if view else "")
         if view is None:
             return
         if log.lines == [] and not view.notes and self._source == "events":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.markup import escape
 from rich.text import Text
 from textual.message import Message
 from textual.widget import Widget
@@ -105,10 +106,10 @@ class Panel(Guarded):
             self.border_title = title
 
     def subtitle(self, text: str) -> None:
-        """Set the words at the frame's foot (markup); repaints only where they are new."""
+        """Set the words at the frame's foot; repaints only where they are new."""
         if text != self._subtitle:
             self._subtitle = text
-            self.border_subtitle = text
+            self.border_subtitle = escape(text)
 
     def show_tabs(self, names: tuple[str, ...]) -> None:
         """Show in the frame's title which panels share this place; () for none but itself."""

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import is_
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.geometry import Region
 from textual.strip import Strip
 
 from lmbench.report.curves import Curves
 from lmbench.report.draw import Drawing, Look, draw
 from lmbench.report.plots import Plot, extent, value_at
-from lmbench.report.series import PLOTS, Kind, Series, Source, XAxis, gather, moments
-from lmbench.tui import figures
+from lmbench.report.series import PLOTS, Kind, Series, Source, gather, moments
 from lmbench.tui.marks import mark_of
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.plot_view import SMOOTHINGS, X_AXES, View, place, written
 
-__all__ = ["PlotPanel", "View"]
-
-SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
-X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
-KINDS: tuple[Kind, ...] = tuple(PLOTS)
-
-T = TypeVar("T")
+__all__ = ["PlotPanel"]
 
 _ZOOM = 0.6
 _PAN = 0.25
@@ -36,42 +31,6 @@ _NARROWEST = 1e-4
 # A panel narrower than this names runs by their number alone.
 _BRIEF = 70
 _SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
-
-
-@dataclass(frozen=True)
-class View:
-    """How the plots are looked at; all of it is remembered."""
-
-    kind: Kind = "perplexity"
-    x_axis: XAxis = "step"
-    logs: tuple[str, ...] = ("perplexity",)
-    smoothing: float = 0.6
-    per_tensor: bool = False
-    window: tuple[float, float] | None = None
-
-    @classmethod
-    def from_json(cls, document: Any) -> View:
-        """What was remembered; anything that does not fit becomes the default."""
-        kept: dict[str, Any] = document if isinstance(document, dict) else {}
-        plain, logs = cls(), kept.get("logs")
-        return cls(
-            kind=_one_of(KINDS, kept.get("kind"), plain.kind),
-            x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
-            logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
-            smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
-            per_tensor=kept.get("per_tensor") is True,
-            window=_window_of(kept.get("window")),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "x_axis": self.x_axis,
-            "logs": list(self.logs),
-            "smoothing": self.smoothing,
-            "per_tensor": self.per_tensor,
-            "window": list(self.window) if self.window else None,
-        }
 
 
 class PlotPanel(Panel, can_focus=True):
@@ -181,6 +140,7 @@ goes on, **e** writes it to a file.
         self._curves: tuple[Curves, ...] = ()
         self._drawing = Drawing([])
         self._lines: list[Text] = []
+        self._theme = ""
 
     def on_mount(self) -> None:
         self._view = View.from_json(self.bench.recall("plot"))
@@ -237,8 +197,15 @@ goes on, **e** writes it to a file.
             return
         self._look_drawn, self._curves = look, curves
         self._titles()
+        before = self._lines
         self._redraw(size.width, size.height)
-        self.refresh()
+        if len(before) != len(self._lines) or self._theme != self.app.theme:
+            self._theme = self.app.theme
+            self.refresh()
+            return
+        for y, (old, new) in enumerate(zip(before, self._lines, strict=True)):
+            if old != new or old.spans != new.spans:
+                self.refresh(Region(0, y, size.width, 1))
 
     def _redraw(self, width: int, height: int) -> None:
         plot = self.plot()
@@ -271,7 +238,7 @@ goes on, **e** writes it to a file.
         if view.window is not None:
             notes.append("zoomed")
         if self._frozen is not None:
-            notes.append("[b r] held [/]")
+            notes.append("held")
         self.subtitle(" · ".join(notes))
 
     def _empty(self) -> str:
@@ -292,7 +259,7 @@ goes on, **e** writes it to a file.
         """Sign, label and value of each series: at the cursor, or the newest."""
         end = extent(plot.series)[1] if plot.window is None else plot.window[1]
         at = end if self._cursor is None else self._cursor
-        items = [] if self._cursor is None else [Text(f"{_where(at, plot.x_axis)}  ", "bold")]
+        items = [] if self._cursor is None else [Text(f"{place(at, plot.x_axis)}  ", "bold")]
         named = [series for series in plot.series if series.style != "thin"]
         for series in sorted(named, key=lambda s: s.style != "points"):
             items.append(self._entry(series, plot, at))
@@ -318,7 +285,7 @@ goes on, **e** writes it to a file.
         style = Style() if colour is None else Style(color=_rich(colour))
         entry = Text(f"{series.marker or '─'} ", style)
         entry.append(f"{series.label} ", "")
-        entry.append(f"{_written(value, plot.unit)}  ", "bold")
+        entry.append(f"{written(value, plot.unit)}  ", "bold")
         return entry
 
     def render_line(self, y: int) -> Strip:
@@ -458,40 +425,6 @@ goes on, **e** writes it to a file.
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         if self._drawing.columns:
             self.action_zoom(-1)
-
-
-def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
-    return next((choice for choice in choices if choice == kept), plain)
-
-
-def _window_of(kept: Any) -> tuple[float, float] | None:
-    if not isinstance(kept, list) or len(kept) != 2:
-        return None
-    left, right = kept
-    good = all(isinstance(edge, int | float) for edge in kept) and left < right
-    return (float(left), float(right)) if good else None
-
-
-def _where(x: float, axis: str) -> str:
-    match axis:
-        case "epoch":
-            return f"epoch {x:.2f}"
-        case "time":
-            return figures.duration(60 * x)
-    return f"step {x:,.0f}"
-
-
-def _written(value: float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    match unit:
-        case "share":
-            return figures.percent(value)
-        case "percent":
-            return f"{value:.0f}%"
-        case "bytes":
-            return figures.size(value)
-    return figures.short(value)
 
 
 def _rich(colour: tuple[int, int, int] | int) -> str:

@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region, Size
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -113,13 +113,14 @@ class RunTree(ScrollView, can_focus=True):
         Binding("end,G", "move(1000000)", "last", show=False),
     ]
 
-    filter: reactive[str] = reactive("", init=False)
-    sort: reactive[str] = reactive("tree", init=False)
+    filter: var[str] = var("", init=False)
+    sort: var[str] = var("tree", init=False)
 
     def __init__(self) -> None:
         super().__init__()
         self._views: list[RunView] = []
         self._branches: list[str] = []
+        self._drawn: object = None
 
     @property
     def bench(self) -> Workbench:
@@ -134,13 +135,28 @@ class RunTree(ScrollView, can_focus=True):
         return self._views
 
     def show(self, snapshot: Snapshot) -> None:
+        before = self._views
         kept = [view for view in snapshot.runs if matches(view, self.filter)]
         self._views = order(tuple(kept), self.sort)
         as_tree = self.sort == "tree" and not self.filter
         self._branches = branches(self._views) if as_tree else [""] * len(self._views)
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._views))
-        self.refresh()
+        self._repaint(before)
         self._keep_in_sight()
+
+    def _repaint(self, before: list[RunView]) -> None:
+        """All lines, or where everything stands as it stood only those of runs that changed."""
+        bench = self.bench
+        keys = [view.key for view in self._views]
+        drawn = (keys, bench.selected, bench.marked, bench.theme, self._columns(self.size.width))
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self.refresh()
+            return
+        changed = {new.key for old, new in zip(before, self._views, strict=True) if old is not new}
+        for line, view in enumerate(self._views):
+            if view.key in changed or view.parent in changed:
+                self.refresh_lines(line)
 
     def watch_filter(self) -> None:
         self.show(self.bench.snapshot)

@@ -1,0 +1,89 @@
+"""How the plots are looked at: which one, its axes and its part; kept with the session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lmbench.report.series import PLOTS, Kind, XAxis
+from lmbench.tui import figures
+
+__all__ = ["SMOOTHINGS", "X_AXES", "View", "place", "written"]
+
+SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
+X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
+KINDS: tuple[Kind, ...] = tuple(PLOTS)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class View:
+    """How the plots are looked at; all of it is remembered."""
+
+    kind: Kind = "perplexity"
+    x_axis: XAxis = "step"
+    logs: tuple[str, ...] = ("perplexity",)
+    smoothing: float = 0.6
+    per_tensor: bool = False
+    window: tuple[float, float] | None = None
+
+    @classmethod
+    def from_json(cls, document: Any) -> View:
+        """What was remembered; anything that does not fit becomes the default."""
+        kept: dict[str, Any] = document if isinstance(document, dict) else {}
+        plain, logs = cls(), kept.get("logs")
+        return cls(
+            kind=_one_of(KINDS, kept.get("kind"), plain.kind),
+            x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
+            logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
+            smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
+            per_tensor=kept.get("per_tensor") is True,
+            window=_window_of(kept.get("window")),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "x_axis": self.x_axis,
+            "logs": list(self.logs),
+            "smoothing": self.smoothing,
+            "per_tensor": self.per_tensor,
+            "window": list(self.window) if self.window else None,
+        }
+
+
+def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
+    return next((choice for choice in choices if choice == kept), plain)
+
+
+def _window_of(kept: Any) -> tuple[float, float] | None:
+    if not isinstance(kept, list) or len(kept) != 2:
+        return None
+    left, right = kept
+    good = all(isinstance(edge, int | float) for edge in kept) and left < right
+    return (float(left), float(right)) if good else None
+
+
+def place(x: float, axis: str) -> str:
+    """A place on the x axis in words."""
+    match axis:
+        case "epoch":
+            return f"epoch {x:.2f}"
+        case "time":
+            return figures.duration(60 * x)
+    return f"step {x:,.0f}"
+
+
+def written(value: float | None, unit: str) -> str:
+    """A value of a curve as the legend writes it."""
+    if value is None:
+        return "–"
+    match unit:
+        case "share":
+            return figures.percent(value)
+        case "percent":
+            return f"{value:.0f}%"
+        case "bytes":
+            return figures.size(value)
+    return figures.short(value)
