@@ -169,8 +169,8 @@ def test_cells_are_torchs_cells(kind):
     with torch.no_grad():
         gi = (x @ reference.weight_ih.T + reference.bias_ih).numpy() * 3
         gh = (h @ reference.weight_hh.T + reference.bias_hh).numpy() * 3
-        reference.weight_ih.mul_(3), reference.bias_ih.mul_(3)
-        reference.weight_hh.mul_(3), reference.bias_hh.mul_(3)
+        for parameter in reference.parameters():
+            parameter.mul_(3)
         wanted = reference(x, (h, c)) if kind == 0 else (reference(x, h),)
     for isa in isas():
         own_h, own_c = h.numpy().copy(), c.numpy().copy()
@@ -205,7 +205,7 @@ def test_likelihoods_are_those_of_log_softmax(words, n, spread, seed):
 
 
 def test_an_instruction_set_that_is_not_there_is_refused():
-    missing = [isa for isa in ISAS if isa not in isas()]
+    missing: list[Isa] = [isa for isa in ISAS if isa not in isas()]
     for isa in missing:
         with pytest.raises(ValueError, match=f"no {isa}"):
             Kernels(isa)

@@ -72,7 +72,7 @@ def worked(parent: Run, config: Config, kind, **more) -> Run:
 @pytest.mark.parametrize("weights", ["auto", "int8", "int4"])
 def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights):
     parent = trained(home, sparsity=0.8)
-    run = worked(parent, PackConfig(weights=weights), "pack")
+    run = worked(parent, PackConfig(threads=1, weights=weights), "pack")
     results = run.read().results
     packed = open_packed(run.path / "model.lmpack")
     assert results["bytes"] == packed.bytes
@@ -86,12 +86,12 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
 
 
 def test_a_packed_file_tells_nothing_of_the_machine_it_was_made_on(home):
-    run = worked(trained(home), PackConfig(), "pack")
+    run = worked(trained(home), PackConfig(threads=1), "pack")
     assert str(home.path).encode() not in (run.path / "model.lmpack").read_bytes()
 
 
 def test_a_pack_run_loads_like_any_other(home):
-    run = worked(trained(home), PackConfig(weights="int8"), "pack")
+    run = worked(trained(home), PackConfig(threads=1, weights="int8"), "pack")
     loaded = load_run(run)
     assert isinstance(loaded, PackedModel)
     assert loaded.vocabulary == trained(home).vocabulary()
@@ -100,8 +100,8 @@ def test_a_pack_run_loads_like_any_other(home):
 @needs_kernels
 def test_sparse_int8_is_scored_on_the_sparse_kernel_near_its_parent(home):
     parent = trained(home, sparsity=0.8)
-    exact = worked(parent, PackConfig(weights="fp32"), "pack").read().results
-    small = worked(parent, PackConfig(weights="int8"), "pack").read().results
+    exact = worked(parent, PackConfig(threads=1, weights="fp32"), "pack").read().results
+    small = worked(parent, PackConfig(threads=1, weights="int8"), "pack").read().results
     assert exact["runtime"] == "torch"
     assert small["runtime"] == "sparse-int8"
     assert small["test_ppl"] == pytest.approx(exact["test_ppl"], rel=3e-3)
@@ -110,9 +110,14 @@ def test_sparse_int8_is_scored_on_the_sparse_kernel_near_its_parent(home):
 
 def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     parent = trained(home)
-    packed = worked(parent, PackConfig(weights="int8"), "pack")
+    packed = worked(parent, PackConfig(threads=1, weights="int8"), "pack")
     config = BenchmarkConfig(
-        models=(parent.ref, packed.ref), runtimes=("fp16",), words=5, rounds=2, tokens=300
+        threads=1,
+        models=(parent.ref, packed.ref),
+        runtimes=("fp16",),
+        words=5,
+        rounds=2,
+        tokens=300,
     )
     rows = worked(parent, config, "benchmark").read().results["rows"]
     by_place = {(row["model"], row["runtime"]): row for row in rows}
@@ -136,11 +141,11 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
 
 
 def test_a_packed_file_alone_is_benchmarked_on_its_own_corpus(home, tmp_path):
-    packed = worked(trained(home), PackConfig(weights="int8"), "pack")
+    packed = worked(trained(home), PackConfig(threads=1, weights="int8"), "pack")
     file = tmp_path / "elsewhere.lmpack"
     file.write_bytes((packed.path / "model.lmpack").read_bytes())
     config = BenchmarkConfig(
-        models=(str(file),), runtimes=("naive",), words=3, rounds=1, tokens=200
+        threads=1, models=(str(file),), runtimes=("naive",), words=3, rounds=1, tokens=200
     )
     rows = worked(packed, config, "benchmark").read().results["rows"]
     assert {row["model"] for row in rows} == {"elsewhere.lmpack"}
@@ -149,9 +154,10 @@ def test_a_packed_file_alone_is_benchmarked_on_its_own_corpus(home, tmp_path):
 
 def test_without_the_corpus_speeds_are_given_and_perplexities_are_not(home):
     parent = trained(home)
-    packed = worked(parent, PackConfig(), "pack")
+    packed = worked(parent, PackConfig(threads=1), "pack")
     (home.path / "data" / "tiny").rename(home.path / "gone")
     config = BenchmarkConfig(
+        threads=1,
         models=(str(packed.path / "model.lmpack"),),
         runtimes=("naive",),
         words=3,
@@ -166,7 +172,9 @@ def test_without_the_corpus_speeds_are_given_and_perplexities_are_not(home):
 
 def test_an_unknown_runtime_is_one_clear_line(home):
     parent = trained(home)
-    run = parent.session.new_run(BenchmarkConfig(runtimes=("fast",)), "benchmark", parent=parent)
+    run = parent.session.new_run(
+        BenchmarkConfig(threads=1, runtimes=("fast",)), "benchmark", parent=parent
+    )
     work(run)
     assert run.read().status == "failed"
     assert "runtime 'fast': use one of naive" in run.read().reason
@@ -175,7 +183,7 @@ def test_an_unknown_runtime_is_one_clear_line(home):
 def test_packing_after_the_corpus_changed_refuses_to_score_another_text(home):
     parent = trained(home)
     (home.path / "data" / "tiny" / "test.txt").write_text("other words\n")
-    run = parent.session.new_run(PackConfig(), "pack", parent=parent)
+    run = parent.session.new_run(PackConfig(threads=1), "pack", parent=parent)
     work(run)
     assert "has changed since" in run.read().reason
 
