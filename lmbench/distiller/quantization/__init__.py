@@ -8,6 +8,7 @@ During training: a `Quantizer` named in a schedule.
 from .calibration import ActivationStats, StatsCollector, calibrate, load_stats, save_stats
 from .clipping import ClipMode
 from .errors import QuantizationError
+from .floating import FP16Wrapper, FPWrapper
 from .linear import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
@@ -45,8 +46,6 @@ from .training_time import (
 )
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
 from .wrappers import (
-    FP16Wrapper,
-    FPWrapper,
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,

@@ -13,13 +13,13 @@ from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, ModularCell, convert_
 from .calibration import ActivationStats, load_stats, stats_for
 from .clipping import ClipMode, parse_clip
 from .errors import QuantizationError
+from .floating import FPWrapper
 from .fused import install_fused
 from .linear import LinearQuantMode, check_bits
 from .rounding import gptq_rounder
 from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
 from .wrappers import (
-    FPWrapper,
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,

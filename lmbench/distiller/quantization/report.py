@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .errors import QuantizationError
+from .floating import FPWrapper
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
-from .wrappers import FPWrapper, RangeLinearQuantWrapper
+from .wrappers import RangeLinearQuantWrapper
 
 __all__ = ["ModuleReport", "output_sqnr", "quantization_table", "sqnr"]
 
