@@ -83,7 +83,7 @@ def draw(
     scene = stage(plot, columns, rows, _DOTS_ACROSS, prepared)
     lines = _picture(scene, columns, left, rows, width, height, look)
     canvas = _Canvas(lines, left, columns, rows, scene)
-    for trace in scene.traces:
+    for trace in reversed(scene.traces):
         canvas.signs(trace)
     canvas.moments(plot)
     bad = canvas.bad(look)
@@ -116,7 +116,8 @@ def _picture(
     )
     plt.yticks([y for y, _ in scene.y_ticks], [text for _, text in scene.y_ticks])
     drawn = [trace for trace in scene.traces if len(trace.y)]
-    for trace in sorted(drawn, key=lambda t: t.series.style != "thin"):
+    # The first series lies on top, thin lines under all.
+    for trace in sorted(reversed(drawn), key=lambda t: t.series.style != "thin"):
         colour = look.faint if trace.series.style == "thin" else trace.series.colour
         kwargs = {} if colour is None else {"color": colour}
         plt.plot(trace.columns.tolist(), trace.y.tolist(), marker="braille", **kwargs)
