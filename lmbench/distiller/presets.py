@@ -1,4 +1,7 @@
-"""The schedules that come with the package. No torch here."""
+"""The schedules that come with the package, and the names of its quantization presets.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from .errors import ScheduleError, did_you_mean
 from .schedule import Schedule, load_schedule
 
 _FOLDER = Path(__file__).parent / "schedules"
+_QUANTIZATION_FOLDER = Path(__file__).parent / "quantization" / "presets"
 
 
 def preset_names() -> list[str]:
@@ -59,3 +63,8 @@ def load_preset(name: str) -> Schedule:
 
 def _hint(name: str) -> str:
     return did_you_mean(name, preset_names(), "closest presets")
+
+
+def quantization_preset_names() -> list[str]:
+    """The names of the quantization presets, in order; found without importing what reads them."""
+    return sorted(path.stem for path in _QUANTIZATION_FOLDER.glob("*.yaml"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from lmbench.session import Home, Session
 from lmbench.tui.app import Workbench
 from lmbench.tui.memory import last_session
+from lmbench.tui.settings import load_settings, settings_path
 
 __all__ = ["start"]
 
@@ -28,7 +29,7 @@ def start(session: str | None, *, demo: bool = False, speed: float = 1.0) -> int
     if demo:
         return _play(speed)
     home = Home.find()
-    app = Workbench(home, _session(home, session))
+    app = Workbench(home, _session(home, session), settings=load_settings(settings_path()))
     app.run()
     return app.return_code or 0
 
@@ -40,7 +41,8 @@ def _play(speed: float) -> int:
     with tempfile.TemporaryDirectory(prefix="lmbench-demo-") as folder:
         home = Home(Path(folder))
         player = Player(recording(), home, speed)
-        app = Workbench(home, player.start(time.time()), player=player)
+        settings = load_settings(settings_path())
+        app = Workbench(home, player.start(time.time()), player=player, settings=settings)
         app.run()
     return app.return_code or 0
 

@@ -1,0 +1,65 @@
+"""What a run that is not started yet will be like: the words beside the new-run form."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from lmbench.config import SensitivityConfig, TrainConfig
+from lmbench.report.estimate import estimate
+from lmbench.report.speed import Measured, Speed, expect
+from lmbench.tui import figures
+from lmbench.tui.corpus_size import CorpusSize
+
+__all__ = ["forecast", "forecast_sensitivity"]
+
+# Going forwards only is a third of the arithmetic of a training step.
+_FORWARD = 3.0
+
+
+def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured]) -> Text:
+    """Parameters, memory and time of a training."""
+    size = estimate(config, corpus.types)
+    text = Text(f"{size.parameters:,} parameters", "bold")
+    text.append(f" ({figures.size(4 * size.parameters)} as fp32)", "not bold")
+    text.append(f", about {figures.size(size.bytes)} of memory\n", "not bold")
+    speed = expect(config, corpus.types, measured)
+    if speed is None:
+        text.append("Time: nothing has been trained on this machine yet to judge by", "dim")
+    else:
+        epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
+        text.append(f"about {figures.duration(epoch)} an epoch", "bold")
+        text.append(f", {figures.duration(epoch * config.epochs)} for {config.epochs} epochs ")
+        text.append(_by(speed), "dim")
+    text.append(f"\n{corpus.name}: {corpus.train:,} tokens, {corpus.types:,} words", "dim")
+    if corpus.missing:
+        text.append(" (not here yet: starting fetches it)", "dim")
+    return text
+
+
+def _by(speed: Speed) -> str:
+    measure = f"{figures.rate(speed.of.tokens_per_s)} in {speed.of.ref}"
+    if not speed.scaled:
+        return f"({measure})"
+    return f"(about {figures.rate(speed.tokens_per_s)}, from {measure})"
+
+
+def forecast_sensitivity(
+    config: SensitivityConfig,
+    model: TrainConfig,
+    types: int,
+    tokens: int,
+    measured: list[Measured],
+) -> Text:
+    """How many points a sensitivity analysis scores, and about how long that takes."""
+    tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
+    gates = {"LSTM": 4, "GRU": 3}.get(model.model, 1)
+    places = {"model": 1, "gate": model.nlayers * gates}.get(config.per, tensors)
+    points = 1 + places * sum(1 for level in config.levels if level > 0)
+    each = min(config.tokens or tokens, tokens)
+    text = Text(f"{points:,} points of {each:,} tokens each", "bold")
+    speed = expect(model.model_copy(update={"device": config.device}), types, measured)
+    if speed is not None:
+        seconds = points * each / (speed.tokens_per_s * _FORWARD)
+        text.append(f", about {figures.duration(seconds)} ", "not bold")
+        text.append(_by(speed), "not bold dim")
+    return text

@@ -1,0 +1,43 @@
+"""Every binding of the workbench: for the file in which a user gives actions other keys."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from textual.binding import Binding
+from textual.dom import DOMNode
+
+import lmbench.tui.screens
+import lmbench.tui.widgets
+
+__all__ = ["all_bindings"]
+
+
+def all_bindings(app: type[DOMNode]) -> list[Binding]:
+    """The bindings with an id of the application, of all screens and of all widgets of ours.
+
+    Imports every screen, so it is only called where someone's keys are at stake.
+    """
+    found: dict[str, Binding] = {}
+    for cls in (app, *_classes()):
+        for binding in cls.__dict__.get("BINDINGS", ()):
+            if isinstance(binding, Binding) and binding.id:
+                found.setdefault(binding.id, binding)
+    return list(found.values())
+
+
+def _classes() -> Iterator[type[Any]]:
+    for module in _modules():
+        for value in vars(module).values():
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                yield value
+
+
+def _modules() -> Iterator[ModuleType]:
+    for package in (lmbench.tui.screens, lmbench.tui.widgets):
+        for info in pkgutil.iter_modules(package.__path__):
+            yield importlib.import_module(f"{package.__name__}.{info.name}")

@@ -1,0 +1,538 @@
+"""A new run: a form made from the settings' definitions, with what it will take beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical
+from textual.timer import Timer
+from textual.widgets import Static
+
+from lmbench.config import (
+    COMPRESSION,
+    CONFIGS,
+    DATA,
+    MODEL,
+    Config,
+    Kind,
+    PruneConfig,
+    SensitivityConfig,
+    TrainConfig,
+    flag_of,
+    validate,
+)
+from lmbench.corpus.ids import VocabularyRule
+from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import (
+    check_training,
+    command_for,
+    inherited_settings,
+    make_run,
+    run_name,
+)
+from lmbench.jobs.published import PUBLISHED
+from lmbench.report.speed import Measured, measured_speeds
+from lmbench.report.tables import plain
+from lmbench.session.store import Run
+from lmbench.tui import choices
+from lmbench.tui.corpus_size import CorpusSize, default_name, size_of
+from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
+from lmbench.tui.forecast import forecast, forecast_sensitivity
+from lmbench.tui.screens.base import BenchScreen
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.form import FieldSpec, Form
+from lmbench.tui.widgets.pick import Pick
+from lmbench.tui.widgets.status import KeyBar, TopBar
+
+__all__ = ["NewRunScreen"]
+
+
+KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity")
+_WHAT = {
+    "train": "a language model from scratch",
+    "prune": "training under a schedule that takes weights away",
+    "quantize": "a trained model to fewer bits, without training",
+    "sensitivity": "what pruning each tensor alone would cost",
+}
+_SCRATCH = "from scratch"
+_DEFAULTS = "defaults"
+_ABOUT_OWN = {
+    "@kind": "What the run does. ← and → change it.",
+    "@preset": "A published command to start from; every setting can be changed after.",
+    "@parent": "The trained run that this one starts from.",
+    "@name": "What the run is called in the tree, in tables and plots.",
+}
+_SETTLE_S = 0.2
+
+
+class NewRunScreen(BenchScreen[str]):
+    """Gives the key of the run that was started, or None."""
+
+    HELP = """
+Each line is a setting: its name, its value, and what it can be. **↑ ↓** go from one to the next,
+**Page Up** and **Page Down** to the next heading. Where `‹ ›` stand, **← →** choose; elsewhere
+type. Clearing a field brings its default back. A **•** marks what differs from the default: only
+that is stored. **Enter** opens a list where there is one.
+
+Beside the form stand what the setting means, how large the model is, about how long an epoch
+takes (judged by earlier runs on this machine), and the command line that does the same.
+**Ctrl+S** starts the run; while another one computes, it waits in the queue.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "start", "start", id="new.start", tooltip="Start the run"),
+        Binding(
+            "ctrl+e", "schedule", "edit schedule", id="new.schedule", tooltip="Edit its schedule"
+        ),
+        Binding("ctrl+l", "list", "list", id="new.list", tooltip="List what the field can be"),
+        Binding(
+            "ctrl+y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent command"
+        ),
+        Binding("escape", "leave", "back", id="new.back", tooltip="Back, starting nothing"),
+    ]
+    DEFAULT_CSS = """
+    NewRunScreen #new { height: 1fr; }
+    NewRunScreen #ask, NewRunScreen #about {
+        border: round $border-blurred; border-title-color: $text-muted;
+    }
+    NewRunScreen #ask { border: heavy $accent; border-title-color: $accent;
+        border-title-style: bold; height: 1fr; width: 1fr; }
+    NewRunScreen #about { padding: 0 1; height: 9; width: 1fr; overflow-y: auto; }
+    NewRunScreen.-wide #new { layout: horizontal; }
+    NewRunScreen.-wide #about { width: 46; height: 1fr; }
+    """
+
+    def __init__(
+        self,
+        kind: Kind | None = None,
+        settings: Mapping[str, Any] | None = None,
+        parent: str | None = None,
+    ) -> None:
+        """`settings` fill the form; `parent` is the key of the run to start from."""
+        super().__init__()
+        self._kind: Kind = kind or "train"
+        self._first = dict(settings or {})
+        self._origin = parent
+        self._wrong: dict[str, str] = {}
+        self._config: Config | None = None
+        self._given: dict[str, Any] = {}
+        self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
+        self._measured: list[Measured] = []
+        self._visited = "@kind"
+        self._settling: Timer | None = None
+        self._starting = False
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Container(id="new"):
+            with Vertical(id="ask") as box:
+                box.border_title = "New run"
+                yield Form((), id="form")
+            with Vertical(id="about") as about:
+                about.border_title = "What it will be"
+                yield Static(id="words", markup=False)
+        yield KeyBar()
+
+    async def on_mount(self) -> None:
+        selected = self.bench.selected_run
+        if self._origin is None and selected is not None and _trained(selected):
+            self._origin = selected.key
+        await self._rebuild(self._first)
+        self.run_worker(self._measure(), exit_on_error=False)
+
+    async def _measure(self) -> None:
+        measured = await self.bench.do(measured_speeds, self.bench.home)
+        self._measured = measured or []
+        self._tell()
+
+    # -- the form ------------------------------------------------------------------------------
+
+    @property
+    def form(self) -> Form:
+        return self.query_one("#form", Form)
+
+    @property
+    def model(self) -> type[Config]:
+        return CONFIGS[self._kind]
+
+    @property
+    def parents(self) -> list[RunView]:
+        """Runs that the new one can start from."""
+        return [view for view in self.bench.snapshot.runs if _trained(view)]
+
+    @property
+    def origin(self) -> RunView | None:
+        """The run that the new one starts from."""
+        if self._kind == "train":
+            return None
+        return next((view for view in self.parents if view.key == self._origin), None)
+
+    def _inherited(self) -> dict[str, Any]:
+        """What a pruning takes over from its parent."""
+        parent = self.origin
+        if self._kind != "prune" or parent is None:
+            return {}
+        try:
+            return inherited_settings(parent.run)
+        except LmbenchError:
+            # The panel of runs shows what is wrong with it; starting will say so again.
+            return {}
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What the form asks: a pruned model's shape and corpus are its parent's."""
+        first = COMPRESSION if self._kind == "prune" else ""
+        found = settings_of(self.model, first)
+        if self._kind == "prune" and self.origin is not None:
+            return [s for s in found if s.group not in (MODEL, DATA)]
+        return list(found)
+
+    def _base(self) -> dict[str, Any]:
+        """The value of each setting where the form is left alone."""
+        inherited = self._inherited()
+        return {s.name: inherited.get(s.name, s.default) for s in self.settings}
+
+    def _start_values(self, given: Mapping[str, Any]) -> list[FieldSpec]:
+        base = self._base()
+        specs = [FieldSpec("@kind", "what", self._kind, _WHAT[self._kind], KINDS)]
+        if self._kind == "train":
+            names = (_DEFAULTS, *(p.name for p in PUBLISHED))
+            specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
+        else:
+            specs.append(self._parent_spec())
+        specs.append(
+            FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
+        )
+        heading = ""
+        for setting in self.settings:
+            value = given.get(setting.name, base[setting.name])
+            specs.append(
+                FieldSpec(
+                    setting.name,
+                    _label(setting),
+                    shown(setting, value),
+                    self._note(setting, base[setting.name]),
+                    setting.choices,
+                    bool(setting.choices_from),
+                    setting.group if setting.group != heading else "",
+                    self._placeholder(setting),
+                )
+            )
+            heading = setting.group
+        return specs
+
+    def _parent_spec(self) -> FieldSpec:
+        names = tuple(_titled(view) for view in self.parents)
+        if self._kind == "prune":
+            names = (_SCRATCH, *names)
+        here = self.origin
+        value = _titled(here) if here else names[0] if names else ""
+        note = "the trained run to start from" if names else "there is no trained run yet"
+        return FieldSpec("@parent", "start from", value, note, names or ("none",))
+
+    def _placeholder(self, setting: Setting) -> str:
+        """What an empty field stands for."""
+        if setting.choices_from == "corpora":
+            return default_name(self.bench.home)
+        return "none" if setting.optional else ""
+
+    def _note(self, setting: Setting, base: Any) -> str:
+        if setting.choices_from:
+            return "Enter lists them"
+        parts = [setting.bounds, setting.unit]
+        if setting.shape != "yes/no" and not setting.choices and base is not None:
+            parts.append(f"(default {shown(setting, base)})" if setting.shape != "numbers" else "")
+        return " ".join(part for part in parts if part) or setting.help
+
+    async def _rebuild(self, given: Mapping[str, Any]) -> None:
+        self.bench.remember("new_kind", self._kind)
+        await self.form.rebuild(self._start_values(given))
+        self._read()
+
+    # -- reading it ----------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Take the form's texts in, mark what is wrong, and tell what it will be."""
+        base, texts = self._base(), self.form.values
+        wrong: dict[str, str] = {}
+        given: dict[str, Any] = {}
+        for setting in self.settings:
+            text = texts.get(setting.name)
+            if text is None:
+                continue
+            if not text.strip() and not setting.choices:
+                continue
+            try:
+                value = parse(setting, text)
+            except ValueError as error:
+                wrong[setting.name] = str(error)
+                continue
+            if value != base[setting.name]:
+                given[setting.name] = value
+        full = {**self._inherited(), **given}
+        wrong = {**problems(self.model, full), **wrong}
+        wrong |= {k: v for k, v in self._missing(given).items() if k not in wrong}
+        self._wrong, self._given = wrong, given
+        self._config = None if wrong else validate(self.model, full)
+        changed = set(given)
+        if texts.get("@name"):
+            changed.add("@name")
+        self.form.judge(wrong, changed, self._notes(texts))
+        self._tell()
+
+    def _missing(self, given: Mapping[str, Any]) -> dict[str, str]:
+        if self._kind == "prune" and not given.get("compress"):
+            return {"compress": "choose one: Enter lists them"}
+        if self._kind in ("quantize", "sensitivity") and self.origin is None:
+            return {"@parent": "train a model first"}
+        return {}
+
+    def _notes(self, texts: Mapping[str, str]) -> dict[str, str]:
+        chosen = next((p for p in PUBLISHED if p.name == texts.get("@preset")), None)
+        if self._kind != "train":
+            return {}
+        if chosen is None:
+            return {"@preset": "the settings as the command line has them"}
+        reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
+        return {"@preset": chosen.about + reached}
+
+    async def on_form_edited(self, event: Form.Edited) -> None:
+        texts = self.form.values
+        match event.name:
+            case "@kind":
+                self._kind = next(k for k in KINDS if k == texts["@kind"])
+                names = {s.name for s in settings_of(self.model)}
+                await self._rebuild({k: v for k, v in self._given.items() if k in names})
+            case "@parent":
+                chosen = next((v for v in self.parents if _titled(v) == texts["@parent"]), None)
+                self._origin = chosen.key if chosen else None
+                await self._rebuild(self._given)
+            case "@preset":
+                self._fill(texts["@preset"])
+            case _:
+                self._settle()
+
+    def _fill(self, preset: str) -> None:
+        """Put a published command into the form: the rest goes back to its default."""
+        chosen = next((p for p in PUBLISHED if p.name == preset), None)
+        values = {**self._base(), **(chosen.settings if chosen else {})}
+        for setting in self.settings:
+            field = self.form.field(setting.name)
+            field.value = shown(setting, values[setting.name])
+        self._read()
+
+    def _settle(self) -> None:
+        """Read the form a moment after the last keystroke."""
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_SETTLE_S / 4, self._read)
+
+    def on_form_visited(self, event: Form.Visited) -> None:
+        if event.name:
+            self._visited = event.name
+            self._tell()
+
+    # -- what it will be -----------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        words = self.query_one("#words", Static)
+        text = Text()
+        text.append(self._about_field() + "\n")
+        text.append("\n" if self.has_class("-wide") else "")
+        if self._wrong:
+            first = next(iter(self._wrong))
+            label = self.form.specs[first].label if first in self.form.specs else first
+            text.append(f"✗ {label}: {self._wrong[first]}\n", self.bench.colour_style("error"))
+        else:
+            text.append_text(self._forecast())
+            text.append("\n" if not self.has_class("-wide") else "\n\n")
+            text.append("$ ", self.bench.colour_style("accent"))
+            text.append(self.command, "bold")
+        words.update(text)
+
+    def _about_field(self) -> str:
+        if self._visited in _ABOUT_OWN:
+            return _ABOUT_OWN[self._visited]
+        found = next((s for s in self.settings if s.name == self._visited), None)
+        return f"{flag_of(found.name)}: {found.help}" if found else ""
+
+    def _forecast(self) -> Text:
+        config, parent = self._config, self.origin
+        if isinstance(config, TrainConfig):
+            corpus = self._corpus_size(config)
+            if isinstance(corpus, CorpusSize):
+                return forecast(config, corpus, self._measured)
+            return Text(corpus or "looking at the corpus …", "dim")
+        if parent is None or config is None:
+            return Text()
+        text = Text(f"of {_titled(parent)}", "bold")
+        shape = parent.record.shape if parent.record else {}
+        model = _training_of(parent)
+        if isinstance(config, SensitivityConfig) and model is not None and "ntoken" in shape:
+            tokens = config.tokens or 200_000
+            text.append(": ", "not bold")
+            return text + forecast_sensitivity(
+                config, model, int(shape["ntoken"]), tokens, self._measured
+            )
+        if parent.bytes:
+            text.append(f", {parent.bytes / 1e6:,.1f} MB on disk now", "not bold")
+        return text
+
+    def _corpus_size(self, config: TrainConfig) -> CorpusSize | str | None:
+        """The size of the form's corpus; None while it is looked at, a text where that failed."""
+        asked = (config.data, config.vocab)
+        if asked not in self._corpora:
+            self._corpora[asked] = ""
+            self.run_worker(self._look_at(*asked), exit_on_error=False)
+        return self._corpora[asked]
+
+    async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:
+        # Someone may still be typing a name.
+        await asyncio.sleep(_SETTLE_S if data else 0)
+        try:
+            found: CorpusSize | str = await size_of(data, vocab, self.bench.home)
+        except LmbenchError as error:
+            found = error.message
+        self._corpora[data, vocab] = found
+        if self.is_mounted:
+            self._tell()
+
+    @property
+    def command(self) -> str:
+        """The command line that starts the same run."""
+        parent = self.origin
+        session = self.bench.session
+        return command_for(
+            self._kind,
+            self._given,
+            parent=parent.run.ref if parent else None,
+            name=self.form.values.get("@name", "").strip() or None,
+            **({"session": session.name} if session else {}),
+        )
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "schedule":
+            return self._kind in ("train", "prune")
+        if action == "list":
+            spec = self.form.specs.get(self._visited)
+            return bool(spec and spec.listed)
+        return True
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_copy(self) -> None:
+        self.bench.copy_to_clipboard(self.command)
+
+    def action_list(self) -> None:
+        self._list(self._visited)
+
+    def on_form_listing(self, event: Form.Listing) -> None:
+        self._list(event.name)
+
+    def _list(self, name: str) -> None:
+        setting = next(s for s in self.settings if s.name == name)
+        offered = choices.offered(setting.choices_from, self.bench)
+
+        def taken(value: str | None) -> None:
+            if value == choices.EDITOR:
+                self.action_schedule()
+            elif value is not None:
+                self.form.put(name, value)
+
+        self.app.push_screen(Pick(_label(setting), offered, self.form.values[name]), taken)
+
+    def action_schedule(self) -> None:
+        """Edit the schedule that the form names, drawn for the form's model."""
+        from lmbench.tui.screens.schedule import ScheduleScreen
+
+        def saved(path: str | None) -> None:
+            if path:
+                self.form.put("compress", path)
+
+        config = self._config if isinstance(self._config, TrainConfig) else None
+        if config is None and (model := _training_of(self.origin)) is not None:
+            config = PruneConfig.model_validate(model.model_dump())
+        types = 0
+        if config is not None and isinstance(corpus := self._corpus_size(config), CorpusSize):
+            types = corpus.types
+        source = self.form.values.get("compress", "").strip() or None
+        self.app.push_screen(ScheduleScreen(source, config, types, picking=True), saved)
+
+    async def action_start(self) -> None:
+        """Check everything once more, make the run's folder and have it worked on."""
+        self._read()
+        if self._starting:
+            return
+        config = self._config
+        if config is None:
+            first = next(iter(self._wrong))
+            if first in self.form.specs:
+                self.form.focus_field(first)
+            self.bench.say(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
+            return
+        self._starting = True
+        self.bench.say("starting …")
+        self.run_worker(self._start(config), exit_on_error=False)
+
+    async def _start(self, config: Config) -> None:
+        parent = self.origin
+        name = self.form.values["@name"].strip() or None
+        run = await self.bench.do(
+            self._make, config, parent.run if parent else None, name, doing="while starting a run"
+        )
+        self._starting = False
+        if not isinstance(run, Run):
+            self.bench.say("not started")
+            return
+        if self.bench.session != run.session:
+            self.bench.attach(run.session)
+        self.bench.select(run.path.name)
+        self.bench.say(f"started {run.id} {plain(run_name(self._kind, config))}")
+        self.dismiss(run.path.name)
+        await self.bench.look()
+
+    def _make(self, config: Config, parent: Run | None, name: str | None) -> Run:
+        """In a thread: it may fetch a corpus, and starts a process."""
+        from lmbench.jobs import launch
+
+        home = self.bench.home
+        if isinstance(config, TrainConfig):
+            check_training(config, home, self._on_progress)
+        session = self.bench.session or home.open_session()
+        run = make_run(session, self._kind, config, parent=parent, name=name, command=self.command)
+        launch.start(run)
+        return run
+
+    def _on_progress(self, what: str, done: int, total: int | None) -> None:
+        share = f" {100 * done / total:.0f}%" if total else ""
+        self.app.call_from_thread(self.bench.say, f"{what}{share}")
+
+
+def _label(setting: Setting) -> str:
+    return "schedule" if setting.name == "compress" else setting.label
+
+
+def _titled(view: RunView) -> str:
+    return f"{view.id} {view.name}"
+
+
+def _trained(view: RunView) -> bool:
+    """Can another run start from this one, now or when its turn in the queue has come?"""
+    return view.record is not None and view.kind in ("train", "prune")
+
+
+def _training_of(view: RunView | None) -> TrainConfig | None:
+    if view is None:
+        return None
+    try:
+        config = view.run.config()
+    except LmbenchError:
+        return None
+    return config if isinstance(config, TrainConfig) else None

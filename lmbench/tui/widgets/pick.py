@@ -1,0 +1,76 @@
+"""A dialog that offers a list to choose one from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+__all__ = ["Pick"]
+
+
+class Pick(ModalScreen[str | None]):
+    """Gives the value that was chosen, or None when left with Esc."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "back", id="pick.back"),
+        Binding("j", "move('down')", show=False),
+        Binding("k", "move('up')", show=False),
+    ]
+    DEFAULT_CSS = """
+    Pick { align: center middle; background: $background 60%; }
+    Pick > Vertical {
+        width: 76; max-width: 96%; height: auto; max-height: 90%;
+        border: heavy $accent; background: $surface; padding: 0 1;
+        border-title-color: $accent; border-title-style: bold;
+        border-subtitle-color: $text-muted;
+    }
+    Pick OptionList {
+        height: auto; max-height: 100%; border: none; padding: 0; background: $surface;
+    }
+    """
+
+    def __init__(self, title: str, options: Sequence[tuple[str, str]], chosen: str = "") -> None:
+        """`options` are values, each with a few words about it; `chosen` has the cursor first."""
+        super().__init__()
+        self._title = title
+        self._options = tuple(options)
+        self._chosen = chosen
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = self._title
+            box.border_subtitle = "↑ ↓ choose   enter take   esc back"
+            width = min(24, max((len(value) for value, _ in self._options), default=0))
+            yield OptionList(*[Option(_line(v, about, width)) for v, about in self._options])
+
+    def on_mount(self) -> None:
+        values = [value for value, _ in self._options]
+        if values:
+            here = values.index(self._chosen) if self._chosen in values else 0
+            self.query_one(OptionList).highlighted = here
+
+    def action_move(self, where: str) -> None:
+        options = self.query_one(OptionList)
+        (options.action_cursor_down if where == "down" else options.action_cursor_up)()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    @on(OptionList.OptionSelected)
+    def _taken(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._options[event.option_index][0])
+
+
+def _line(value: str, about: str, width: int) -> Text:
+    text = Text(value.ljust(width), "bold", no_wrap=True, overflow="ellipsis")
+    text.append(f"  {about}", "not bold dim")
+    return text
