@@ -39,7 +39,6 @@ _COMMANDS = {
     "pack": ("lmbench.cli.pack:pack", "Write one small file with all a model needs."),
     "export": ("lmbench.cli.export:export", "Write a model as ONNX or safetensors."),
     "benchmark": ("lmbench.cli.benchmark:benchmark", "Size and speed in each runtime."),
-    "reproduce": ("lmbench.cli.reproduce:reproduce", "The published tables beside ours."),
     "runs": ("lmbench.cli.runs:app", "List, show, pause, stop, resume and delete runs."),
     "sessions": ("lmbench.cli.sessions:app", "List, copy, rename, pack and unpack sessions."),
     "data": ("lmbench.cli.data:app", "List, fetch and describe corpora."),

@@ -252,8 +252,8 @@ def _score(
     weights, nonzero, biases = count_weights(model)
     sizes = quantized_bytes(quantized)
     job.add_results(
-        parameters=weights + biases,
-        weights=weights,
+        parameters=weights,
+        biases=biases,
         nonzero=nonzero,
         sparsity=1.0 - nonzero / weights,
         bytes=sizes["total"],

@@ -63,7 +63,7 @@ def work(job: Job) -> None:
     with contextlib.suppress(StoppedError):
         _finish(job, config, _analyse(job, config, model, data, store))
     weights, nonzero, biases = count_weights(model)
-    job.add_results(parameters=weights + biases, nonzero=nonzero)
+    job.add_results(parameters=weights, biases=biases, nonzero=nonzero)
 
 
 def _known_points(job: Job) -> dict[str, float]:

@@ -131,8 +131,8 @@ def _train(
     )
     weights, _, biases = count_weights(model)
     job.update(device=str(device))
-    _begin(job, trainer, precision, weights + biases)
-    job.add_results(parameters=weights + biases, precision=precision)
+    _begin(job, trainer, precision, weights)
+    job.add_results(parameters=weights, biases=biases, precision=precision)
     trainer.run()
     _score(job, trainer, scheduler)
 
@@ -208,8 +208,8 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
     plateau = trainer.plateau
     valid = None if best is None else plateau.best
     job.add_results(
-        parameters=weights + biases,
-        weights=weights,
+        parameters=weights,
+        biases=biases,
         nonzero=nonzero,
         sparsity=1.0 - nonzero / weights,
         bytes=job.run.model_bytes(),
