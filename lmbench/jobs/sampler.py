@@ -9,17 +9,12 @@ one thread, steps back behind whatever else runs, and ends when stdin does.
 from __future__ import annotations
 
 import hashlib
-import os
-import queue
 import sys
-import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -32,6 +27,7 @@ from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_pro
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
 from lmbench.jobs.sampling import (
+    LANGUAGE,
     Alternative,
     Began,
     Ended,
@@ -42,9 +38,8 @@ from lmbench.jobs.sampling import (
     Refused,
     Write,
     Wrote,
-    decode,
-    encode,
 )
+from lmbench.jobs.talk import Say, serve
 from lmbench.session import Run
 
 __all__ = ["Desk", "main"]
@@ -52,9 +47,6 @@ __all__ = ["Desk", "main"]
 # As many models as can be compared side by side, and texts of two such rounds.
 _MODELS_KEPT = 4
 _TEXTS_KEPT = 8
-_NICENESS = 5
-
-Say = Callable[[Message], None]
 
 
 @dataclass
@@ -296,50 +288,10 @@ def _stamp(run: Run, checkpoint: str) -> tuple[object, ...]:
     return str(run.path / checkpoint), stat.st_mtime_ns, stat.st_size
 
 
-def main() -> int:
-    answers = _own_stdout()
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+def main() -> None:
     torch.set_num_threads(1)
-
-    def say(message: Message) -> None:
-        answers.write(encode(message))
-        answers.flush()
-
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    desk = Desk(say)
-    while True:
-        try:
-            line = requests.get(block=not desk.busy)
-        except queue.Empty:
-            desk.step()
-            continue
-        try:
-            request = decode(line)
-        except (ValueError, TypeError, RecursionError) as error:
-            say(Refused(reason=f"the sampler was asked what it does not understand: {error}"))
-            continue
-        desk.handle(request)
-
-
-def _own_stdout() -> BinaryIO:
-    """Stdout for answers alone: what libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
-
-
-def _listen(requests: queue.SimpleQueue[bytes]) -> None:
-    """Pass requests on; the end of stdin is the end, whatever else is being done."""
-    for line in sys.stdin.buffer:
-        requests.put(line)
-    os._exit(0)
+    serve("sampler", LANGUAGE, Desk)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (BrokenPipeError, KeyboardInterrupt):
-        # Whoever asked is gone.
-        os._exit(0)
+    main()
