@@ -2,26 +2,16 @@
 
 The command line's flags (`lmbench.cli.flags`), the workbench's forms, `run.json` and the docs are
 all made from these models, so nothing about a setting is written twice. No torch here.
-
-A field's metadata beyond pydantic's own lives in ``json_schema_extra``:
-
-* ``flags``: further spellings on the command line (``--wd``),
-* ``unit``: what the number counts (``words``, ``minutes``),
-* ``label``: the form's label where the field's name would not read well,
-* ``group``: the heading it stands under in help and forms,
-* ``choices_from``: what a form may offer (``corpora``, ``runs``, ``schedules``),
-* ``hidden``: kept out of the forms (it is about the command, not about the run).
+What a setting is stands in `lmbench.setting`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, Literal, get_args
 
 from lmbench.errors import LmbenchError
+from lmbench.setting import Config, changed_settings, flag_of, setting, validate
 
 __all__ = [
     "CONFIGS",
@@ -56,39 +46,6 @@ MACHINE = "Machine"
 COMPRESSION = "Compression"
 OUTPUT = "Output"
 SAMPLING = "Sampling"
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    unit: str | None = None,
-    label: str | None = None,
-    flags: tuple[str, ...] = (),
-    choices_from: str | None = None,
-    hidden: bool = False,
-    **bounds: Any,
-) -> Any:
-    """A pydantic field with the extra metadata that flags and forms are made from."""
-    extra: dict[str, Any] = {"group": group}
-    if unit:
-        extra["unit"] = unit
-    if label:
-        extra["label"] = label
-    if flags:
-        extra["flags"] = list(flags)
-    if choices_from:
-        extra["choices_from"] = choices_from
-    if hidden:
-        extra["hidden"] = True
-    return Field(default, description=help, json_schema_extra=extra, **bounds)
-
-
-class Config(BaseModel):
-    """Base of all settings: unknown names are refused, values never coerced silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MachineConfig(Config):
@@ -128,6 +85,13 @@ class ModelConfig(Config):
         "tie the word embedding and softmax weights (emsize must equal nhid)",
         group=MODEL,
     )
+
+    def check(self) -> None:
+        if self.tied and self.emsize != self.nhid:
+            raise LmbenchError(
+                f"--tied needs --emsize equal to --nhid: {self.emsize} is not {self.nhid} "
+                "(the embedding and the decoder share one matrix)"
+            )
 
 
 class TrainConfig(ModelConfig, MachineConfig):
@@ -459,49 +423,6 @@ CONFIGS: Mapping[Kind, type[Config]] = {
 }
 
 
-C = TypeVar("C", bound=Config)
-
-
 def parse_config(kind: Kind, values: Mapping[str, Any]) -> Config:
     """The settings of a run of this kind, checked; see `validate`."""
     return validate(CONFIGS[kind], values)
-
-
-def validate(model: type[C], values: Mapping[str, Any]) -> C:
-    """The settings that `values` give, with defaults for the rest.
-
-    Raises:
-        LmbenchError: one line that names the setting, the value, what is wrong and the bounds.
-    """
-    try:
-        config = model.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise LmbenchError(_line(model, first)) from None
-    if isinstance(config, ModelConfig) and config.tied and config.emsize != config.nhid:
-        raise LmbenchError(
-            f"--tied needs --emsize equal to --nhid: {config.emsize} is not {config.nhid} "
-            "(the embedding and the decoder share one matrix)"
-        )
-    return config
-
-
-def _line(model: type[Config], error: Any) -> str:
-    name = str(error["loc"][0]) if error["loc"] else model.__name__
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, model.model_fields, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        return f"unknown setting '{name}'{hint}"
-    message = str(error["msg"])
-    message = message[0].lower() + message[1:]
-    return f"{flag_of(name)}: {error['input']!r}: {message}"
-
-
-def flag_of(name: str) -> str:
-    """The command line's spelling of a setting: ``batch_size`` is ``--batch-size``."""
-    return "--" + name.replace("_", "-")
-
-
-def changed_settings(config: Config) -> dict[str, Any]:
-    """What differs from the defaults: all that a form stores and a command line needs."""
-    return config.model_dump(mode="json", exclude_defaults=True)

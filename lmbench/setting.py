@@ -1,0 +1,102 @@
+"""What a setting is: a value with bounds, unit and help, checked with a message that helps.
+
+A field's metadata beyond pydantic's own lives in ``json_schema_extra``:
+
+* ``flags``: further spellings on the command line (``--wd``),
+* ``unit``: what the number counts (``words``, ``minutes``),
+* ``label``: the form's label where the field's name would not read well,
+* ``group``: the heading it stands under in help and forms,
+* ``choices_from``: what a form may offer (``corpora``, ``runs``, ``schedules``),
+* ``hidden``: kept out of the forms (it is about the command, not about the run).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmbench.errors import LmbenchError
+
+__all__ = ["Config", "changed_settings", "flag_of", "setting", "validate"]
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    unit: str | None = None,
+    label: str | None = None,
+    flags: tuple[str, ...] = (),
+    choices_from: str | None = None,
+    hidden: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A pydantic field with the extra metadata that flags and forms are made from."""
+    extra: dict[str, Any] = {"group": group}
+    if unit:
+        extra["unit"] = unit
+    if label:
+        extra["label"] = label
+    if flags:
+        extra["flags"] = list(flags)
+    if choices_from:
+        extra["choices_from"] = choices_from
+    if hidden:
+        extra["hidden"] = True
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, and a name that is none of them is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def check(self) -> None:
+        """See that settings which are right alone are right together.
+
+        Raises:
+            LmbenchError: they are not; says which and what to change.
+        """
+
+
+C = TypeVar("C", bound=Config)
+
+
+def validate(model: type[C], values: Mapping[str, Any]) -> C:
+    """The settings that `values` give, with defaults for the rest.
+
+    Raises:
+        LmbenchError: one line that names the setting, the value, what is wrong and the bounds.
+    """
+    try:
+        config = model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LmbenchError(_line(model, first)) from None
+    config.check()
+    return config
+
+
+def _line(model: type[Config], error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else model.__name__
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, model.model_fields, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        return f"unknown setting '{name}'{hint}"
+    message = str(error["msg"])
+    message = message[0].lower() + message[1:]
+    return f"{flag_of(name)}: {error['input']!r}: {message}"
+
+
+def flag_of(name: str) -> str:
+    """The command line's spelling of a setting: ``batch_size`` is ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def changed_settings(config: Config) -> dict[str, Any]:
+    """What differs from the defaults: all that a form stores and a command line needs."""
+    return config.model_dump(mode="json", exclude_defaults=True)
