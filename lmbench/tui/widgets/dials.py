@@ -228,7 +228,11 @@ class Dials(Guarded, can_focus=True):
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     def _places(self, width: int) -> list[tuple[int, int, int, str]]:
-        """Each dial with its line, column and text."""
+        """Each dial with its line, column and text, in as few lines as there need be."""
+        roomy, close = self._spread(width, 2), self._spread(width, 1)
+        return close if close[-1][1] < roomy[-1][1] else roomy
+
+    def _spread(self, width: int, gap: int) -> list[tuple[int, int, int, str]]:
         found, row, column = [], 0, 0
         for index, dial in enumerate(DIALS):
             typed = index == self._at and self._typed
@@ -236,7 +240,7 @@ class Dials(Guarded, can_focus=True):
             if column and column + len(text) > width:
                 row, column = row + 1, 0
             found.append((index, row, column, text))
-            column += len(text) + 2
+            column += len(text) + gap
         return found
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:

@@ -21,7 +21,7 @@ __all__ = ["LayersPanel"]
 Table = Literal["sparsity", "quantization"]
 
 _SPARSITY = (
-    Column("tensor", 16, left=True, grow=2),
+    Column("tensor", 17, left=True, grow=2),
     Column("shape", 10, rank=4),
     Column("nonzero", 10, rank=3),
     Column("sparsity", 20, grow=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -231,12 +232,7 @@ class WordsView(ScrollView, can_focus=True):
         """What is said under the text, broken into lines."""
         if self.draft is None or not self.draft.problem or self._width < 4:
             return []
-        lines = [""]
-        for word in self.draft.problem.split():
-            if lines[-1] and len(lines[-1]) + 1 + len(word) > self._width:
-                lines.append("")
-            lines[-1] = f"{lines[-1]} {word}".strip()
-        return lines
+        return textwrap.wrap(one_line(self.draft.problem), self._width)
 
     def on_resize(self) -> None:
         if self._width != self.scrollable_content_region.width:

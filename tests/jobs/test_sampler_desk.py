@@ -1,0 +1,303 @@
+"""What the sampler answers, without a process around it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
+
+from lmbench.jobs.sampler import Desk
+from lmbench.jobs.sampling import (
+    Alternative,
+    Began,
+    Ended,
+    Forget,
+    Halt,
+    Message,
+    Opening,
+    Refused,
+    Write,
+    Wrote,
+    decode,
+    encode,
+)
+from lmbench.session import Home, Run
+
+
+class World:
+    def __init__(self, path: Path) -> None:
+        self.home = Home(path)
+        self.run = speaking_run(self.home)
+        self.heard: list[Message] = []
+        self.desk = Desk(self.heard.append)
+
+    def tell(self, request: Message, steps: int | None = None) -> None:
+        """Hand over a request and write so many words, or until nothing is left to do."""
+        self.desk.handle(request)
+        while self.desk.busy and steps != 0:
+            self.desk.step()
+            steps = None if steps is None else steps - 1
+
+    def write(self, id: int, run: Run | None = None, **changes: Any) -> list[str]:
+        self.tell(ask(id, run or self.run, **changes))
+        return words_of(self.heard, id)
+
+    def of(self, kind: type[Message]) -> list[Any]:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+    def samples(self) -> list[dict[str, Any]]:
+        path = self.run.session.samples_path
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_text_has_the_words_that_were_asked_for_each_with_its_alternatives(world):
+    text = world.write(1)
+    assert len(text) == 8
+    assert set(text) <= set(WORDS)
+    wrote = world.of(Wrote)
+    assert [w.at for w in wrote] == list(range(8))
+    assert all(len(w.alternatives) == 5 for w in wrote)
+    assert all(
+        a.before >= b.before
+        for w in wrote
+        for a, b in zip(w.alternatives, w.alternatives[1:], strict=False)
+    )
+    assert [type(m) for m in world.heard[:2]] == [Opening, Began]
+    assert world.heard[-1] == Ended(id=1, halted=False)
+
+
+def test_the_seconds_of_a_text_only_grow(world):
+    world.write(1)
+    seconds = [w.seconds for w in world.of(Wrote)]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def test_the_same_seed_writes_the_same_and_another_seed_something_else(world):
+    assert world.write(1) == world.write(2)
+    assert world.write(3, seed=4) != world.write(4)
+
+
+def test_a_model_is_read_once_and_again_when_its_file_has_changed(world):
+    first = world.write(1)
+    world.write(2)
+    assert len(world.of(Opening)) == 1
+    save_weights(world.run, seed=9)
+    assert world.write(3) != first
+    assert len(world.of(Opening)) == 2
+
+
+def test_two_texts_are_written_in_turn(world):
+    other = speaking_run(world.home, seed=1)
+    world.desk.handle(ask(1, world.run))
+    world.tell(ask(2, other))
+    order = [w.id for w in world.of(Wrote)]
+    assert order == [1, 2] * 8
+    assert words_of(world.heard, 1) != words_of(world.heard, 2)
+
+
+def test_a_branch_keeps_the_words_before_it_and_takes_the_chosen_one(world):
+    world.write(1)
+    wrote = world.of(Wrote)
+    kept = tuple(w.word for w in wrote[:3])
+    other = next(a.id for a in wrote[3].alternatives if a.id != wrote[3].word)
+    text = world.write(2, kept=kept, chosen=other, of=1)
+    assert text[0] == WORDS[other]
+    assert len(text) == 8 - 3
+    assert [w.at for w in world.of(Wrote) if w.id == 2] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_a_branch_is_the_same_whether_the_sampler_still_has_the_text_or_not(
+    world, tmp_path, temperature
+):
+    world.write(1, temperature=temperature)
+    kept = tuple(w.word for w in world.of(Wrote)[:4])
+    rewound = world.write(2, kept=kept, chosen=5, of=1, temperature=temperature)
+    forgotten = Desk(world.heard.append)
+    world.desk = forgotten
+    again = world.write(3, kept=kept, chosen=5, of=1, temperature=temperature)
+    assert rewound == again
+
+
+def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
+    world.write(1)
+    kept = tuple(w.word for w in world.of(Wrote)[:2])
+    text = world.write(2, kept=kept, chosen=5, of=1, prompt="March")
+    world.desk = Desk(world.heard.append)
+    assert text == world.write(3, kept=kept, chosen=5, prompt="March")
+
+
+def test_unk_is_not_written_where_it_is_ruled_out(world):
+    text = world.write(1, words=200, no_unk=True)
+    assert "<unk>" not in text
+    assert "<unk>" in world.write(2, words=200)
+
+
+def test_words_that_the_model_does_not_know_are_told(world):
+    world.write(1, prompt="the zyzzyva game")
+    assert world.of(Began)[0].unknown == ("zyzzyva",)
+
+
+def test_a_halted_text_writes_no_more_is_recorded_and_can_be_branched(world):
+    world.tell(ask(1, world.run, words=1000), steps=5)
+    world.desk.handle(Halt(id=1))
+    assert world.heard[-1] == Ended(id=1, halted=True)
+    assert not world.desk.busy
+    assert len(world.samples()[0]["text"].split()) == 5
+    kept = tuple(w.word for w in world.of(Wrote)[:2])
+    assert len(world.write(2, kept=kept, chosen=4, of=1)) == 6
+
+
+def test_a_forgotten_text_is_not_recorded(world):
+    world.tell(ask(1, world.run, words=1000), steps=5)
+    world.desk.handle(Forget(id=1))
+    assert not world.desk.busy
+    assert world.samples() == []
+
+
+def test_each_text_is_added_to_the_session_s_samples_with_all_that_repeats_it(world):
+    text = world.write(1, temperature=0.5)
+    kept = tuple(w.word for w in world.of(Wrote)[:2])
+    world.write(2, kept=kept, chosen=4, of=1, temperature=0.5)
+    first, second = world.samples()
+    assert first["text"].split() == text
+    assert (first["run"], first["prompt"], first["seed"]) == (world.run.ref, "the game", 3)
+    assert first["settings"]["temperature"] == 0.5
+    assert first["tokens_per_s"] > 0
+    assert second["settings"]["branch"] == {"at": 2, "word": WORDS[4]}
+    assert second["text"].split()[:2] == text[:2]
+
+
+def test_a_text_that_cannot_be_recorded_is_written_all_the_same_and_says_so(world):
+    world.run.session.samples_path.mkdir()
+    assert len(world.write(1)) == 8
+    assert "not recorded" in world.heard[-1].problem
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"temperature": -1}, "--temperature"),
+        ({"top_p": 0}, "--top-p"),
+        ({"words": 0}, "--words"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
+        ({"runtime": "abacus"}, "runtime 'abacus'"),
+        ({"checkpoint": "last"}, "no checkpoint 'last' yet"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words_and_the_next_request_works(world, settings, words):
+    world.write(1, **settings)
+    assert isinstance(world.heard[-1], Refused)
+    assert world.heard[-1].id == 1
+    assert words in world.heard[-1].reason
+    assert len(world.write(2)) == 8
+
+
+def test_a_run_that_is_not_there_a_word_that_is_none_and_damaged_weights_are_refused(world):
+    world.tell(Write(id=1, run="/nowhere/003-train", settings={}))
+    assert "/nowhere/003-train" in world.heard[-1].reason
+    world.write(2, kept=(1,), chosen=10**6)
+    assert "no word 1000000" in world.heard[-1].reason
+    (world.run.path / "best" / "model.safetensors").write_bytes(b"rubbish")
+    world.write(3)
+    assert "cannot be read as safetensors" in world.heard[-1].reason
+
+
+def test_weights_that_are_not_finite_are_refused_in_words(world):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = world.run.path / "best" / "model.safetensors"
+    save_file({n: torch.full_like(t, torch.nan) for n, t in load_file(path).items()}, path)
+    world.write(1)
+    assert "not finite" in world.heard[-1].reason
+
+
+def test_an_answer_cannot_be_asked(world):
+    world.desk.handle(Ended(id=4, halted=False))
+    assert world.heard[-1] == Refused(id=4, reason="'ended' is an answer and cannot be asked")
+
+
+def test_only_so_many_texts_and_models_are_kept(world):
+    runs = [speaking_run(world.home, seed=seed) for seed in range(6)]
+    for id, run in enumerate(runs, start=1):
+        world.write(id, run)
+    for id in range(20, 40):
+        world.write(id)
+    assert len(world.desk._texts) <= 8
+    assert len(world.desk._models) <= 4
+
+
+_text = st.text(st.characters(exclude_categories=["Cs"]))
+_alternatives = st.builds(
+    Alternative, id=st.integers(0, 99), text=_text, before=st.floats(0, 1), after=st.floats(0, 1)
+)
+_messages = st.one_of(
+    st.builds(
+        Write,
+        id=st.integers(0),
+        run=_text,
+        settings=st.dictionaries(_text, st.integers() | _text),
+        kept=st.lists(st.integers(0, 99)).map(tuple),
+        chosen=st.none() | st.integers(0, 99),
+        of=st.integers(0, 9),
+    ),
+    st.builds(
+        Wrote,
+        at=st.integers(0, 99),
+        word=st.integers(0, 99),
+        text=_text,
+        bits=st.floats(0, 99),
+        probability=st.floats(0, 1),
+        seconds=st.floats(0, 99),
+        alternatives=st.lists(_alternatives, max_size=3).map(tuple),
+    ),
+    st.builds(Began, runtime=_text, bytes=st.integers(0), unknown=st.lists(_text).map(tuple)),
+    st.builds(Refused, reason=_text),
+    st.builds(Ended, halted=st.booleans(), problem=_text),
+)
+
+
+@given(_messages)
+def test_a_message_survives_the_line_it_is_sent_as(message):
+    line = encode(message)
+    assert line.count(b"\n") == 1
+    assert decode(line) == message
+
+
+@given(st.binary())
+def test_a_line_of_rubbish_is_a_value_error_and_nothing_else(line):
+    with contextlib.suppress(ValueError):
+        decode(line)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        (b"[]", "not a JSON object"),
+        (b'{"kind": "sing"}', "no kind of message: 'sing'"),
+        (b'{"kind": ["write"]}', "no kind of message"),
+        (b'{"kind": "write"}', "run"),
+        (b'{"kind": "write", "run": 3}', "field 'run' cannot be 3"),
+        (b'{"kind": "write", "run": "x", "kept": [1, "b"]}', "field 'kept'"),
+        (b'{"kind": "halt", "id": true}', "field 'id' cannot be True"),
+        (b'{"kind": "halt", "loudly": 1}', "unknown field 'loudly'"),
+        (b'{"kind": "wrote", "alternatives": [{"id": 1}]}', "Alternative"),
+    ],
+)
+def test_a_wrong_message_says_what_is_wrong_with_it(line, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        decode(line)

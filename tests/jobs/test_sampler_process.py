@@ -1,0 +1,109 @@
+"""The sampler as a real process: asked, misused, killed and left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from sampler_world import Ears, ask, speaking_run
+
+from lmbench.jobs.sampling import Died, Ended, Halt, Refused, SamplerClient, Wrote, encode
+from lmbench.jobs.supervisor import python
+from lmbench.session import Home
+
+
+async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tmp_path: Path):
+    run = speaking_run(Home(tmp_path))
+    ears = Ears()
+    client = SamplerClient(tmp_path / "logs" / "sampler.log", ears)
+    await client.send(ask(1, run))
+    await ears.until_over(1)
+    first, pid = ears.text(1), client.pid
+    assert len(first) == 8
+    assert pid is not None
+
+    process = client._process
+    assert process is not None
+    assert process.stdin is not None
+    process.stdin.write(b'rubbish\n\xff\xfe\n{"kind": "halt", "id": []}\n' + b"[" * 5000 + b"\n")
+    await client.send(ask(2, run, temperature=-3))
+    await ears.until_over(2)
+    refused = [m for m in ears.heard if isinstance(m, Refused)]
+    assert len(refused) == 5
+    assert all("does not understand" in m.reason for m in refused[:4])
+
+    await client.send(ask(3, run, words=10**6))
+    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 3 and m.at > 20)
+    await client.send(Halt(id=3))
+    ended = await ears.until_over(3)
+    assert isinstance(ended, Ended)
+    assert ended.halted
+    assert client.pid == pid
+
+    await client.send(ask(4, run, words=10**6))
+    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 4)
+    os.kill(pid, signal.SIGKILL)
+    died = await ears.until(lambda m: isinstance(m, Died))
+    assert isinstance(died, Died)
+    assert died.reason == "the sampler is gone: killed, probably out of memory"
+    assert client.pid is None
+
+    await client.send(ask(5, run))
+    await ears.until_over(5)
+    assert ears.text(5) == first
+    again = client.pid
+    assert again not in (None, pid)
+    await client.send(ask(6, run, words=10**6))
+    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 6)
+    await client.close()
+    assert again is not None
+    assert not psutil.pid_exists(again)
+    assert sum(isinstance(m, Died) for m in ears.heard) == 1
+    await client.send(ask(7, run))
+    assert client.pid is None
+
+
+def test_it_ends_when_whoever_asked_is_killed(tmp_path: Path):
+    run = speaking_run(Home(tmp_path))
+    script = (
+        "import subprocess, sys, time\n"
+        f"p = subprocess.Popen({python('lmbench.jobs.sampler')!r}, stdin=subprocess.PIPE,"
+        " stdout=subprocess.PIPE, start_new_session=True)\n"
+        f"p.stdin.write({encode(ask(1, run, words=10**6))!r}); p.stdin.flush()\n"
+        "p.stdout.readline()\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert parent.stdout is not None
+    sampler = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    sampler.wait(60)
+
+
+async def test_a_process_that_cannot_be_started_is_told_as_a_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmbench.jobs.sampling.python", lambda module: ["/nowhere/python", module])
+    ears = Ears()
+    client = SamplerClient(tmp_path / "sampler.log", ears)
+    await client.send(Halt(id=1))
+    died = await ears.until(lambda m: isinstance(m, Died))
+    assert isinstance(died, Died)
+    assert "cannot be started" in died.reason
+    await asyncio.wait_for(client.close(), 5)
+
+
+def test_the_client_needs_no_torch():
+    code = "import sys, lmbench.jobs.sampling; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
