@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig
 from lmbench.corpus import Corpus
-from lmbench.corpus.batches import batchify, count_windows, windows
 from lmbench.deploy.load import QUANTIZATION, load_run
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -35,22 +32,28 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
 from lmbench.jobs.kinds.train import score_event
-from lmbench.jobs.quantizing import budget_of, settings_of
+from lmbench.jobs.quantizing import (
+    budget_of,
+    calibration_rows,
+    needs_moments,
+    score_rows,
+    scored,
+    settings_of,
+    window_steps,
+)
 from lmbench.jobs.texts import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.session.eventlog import EventLog
 from lmbench.session.events import Calibration, QuantResult, RunStarted, Try
 from lmbench.session.files import fresh_folder, swap_in, write_atomic, write_json
-from lmbench.training.evaluate import Evaluation, evaluate
+from lmbench.training.evaluate import perplexity
 from lmbench.training.startup import prepare_worker
 
 __all__ = ["STATS_FILE", "work"]
 
 STATS_FILE = "stats.yaml"
 
-_COLUMNS = 10
-_BPTT = 35
 # Of these windows the outputs of every module are held twice, to tell their error.
 _SQNR_WINDOWS = 2
 _SEARCH_TOKENS = 20_000
@@ -83,11 +86,11 @@ def _work(job: Job) -> None:
         )
     modular = modular_copy(model)
     job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
-    data = _rows(corpus, config.calibrate_on, config.calibration_tokens, device)
+    data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
     stats = _calibrate(job, modular, data)
     moments = None
-    if "gptq" in json.dumps(settings.to_dict()):
-        steps, total = _steps(data)
+    if needs_moments(settings):
+        steps, total = window_steps(data)
         report = seldom(job, "collecting second moments")
         moments = collect_input_moments(modular, steps, lambda done: report(done, total))
     if config.auto:
@@ -99,44 +102,8 @@ def _work(job: Job) -> None:
     _score(job, config, model, quantized, corpus, device)
 
 
-def _rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
-    data = batchify(corpus.split(split)[: tokens or None], _COLUMNS, device)
-    if len(data) < 2:
-        raise LmbenchError(
-            f"the calibration set is empty: {tokens} tokens of {split} leave nothing to run; use "
-            f"at least {2 * _COLUMNS}"
-        )
-    return data
-
-
-def _steps(
-    data: Tensor, most: int | None = None
-) -> tuple[Iterator[Callable[[nn.Module], Any]], int]:
-    """The windows of `data` as functions that run a model, its state carried along."""
-    count = min(most or 10**9, count_windows(len(data), _BPTT))
-
-    def generate() -> Iterator[Callable[[nn.Module], Any]]:
-        state: list[Any] = [None]
-        for number, (input, _) in enumerate(windows(data, _BPTT)):
-            if number == count:
-                return
-
-            def step(model: nn.Module, input: Tensor = input) -> None:
-                hidden = state[0] if state[0] is not None else _first_state(model)
-                _, state[0] = model(input, hidden)
-
-            yield step
-
-    return generate(), count
-
-
-def _first_state(model: nn.Module) -> Any:
-    assert isinstance(model, RNNModel)
-    return model.init_hidden(_COLUMNS)
-
-
 def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
-    steps, total = _steps(data)
+    steps, total = window_steps(data)
     report = seldom(job, "calibrating")
     stats = calibrate(modular, steps, lambda done: report(done, total))
     save_stats(stats, job.run.path / STATS_FILE)
@@ -166,7 +133,7 @@ def _search(
     device: torch.device,
 ) -> QuantSettings:
     """Choose clip mode and bits per module within the budget; every try is an event."""
-    sample = batchify(corpus.split("valid")[:_SEARCH_TOKENS], _COLUMNS, device)
+    sample = score_rows(corpus, "valid", _SEARCH_TOKENS, device)
     budget = budget_of(config)
     earlier = [
         Trial.from_dict(event.settings)
@@ -176,10 +143,9 @@ def _search(
     tries = 0
 
     def loss(candidate: nn.Module) -> float:
-        assert isinstance(candidate, RNNModel)
         if job.control() == "stop":
             raise StoppedError
-        return evaluate(candidate, sample, _BPTT).loss
+        return scored(candidate, sample).loss
 
     def on_try(trial: Trial) -> None:
         nonlocal tries
@@ -191,7 +157,7 @@ def _search(
                 number=tries,
                 settings=trial.to_dict(),
                 loss=trial.loss,
-                ppl=Evaluation(trial.loss, 0, 0.0).ppl,
+                ppl=perplexity(trial.loss),
                 bytes=trial.bytes,
                 accepted=trial.phase == "candidate",
             )
@@ -212,7 +178,7 @@ def _search(
 
 def _report_modules(job: Job, quantized: nn.Module, modular: nn.Module, data: Tensor) -> None:
     def run(model: nn.Module) -> None:
-        steps, _ = _steps(data, _SQNR_WINDOWS)
+        steps, _ = window_steps(data, _SQNR_WINDOWS)
         with torch.no_grad():
             for step in steps:
                 step(model)
@@ -240,15 +206,14 @@ def _score(
     corpus: Corpus,
     device: torch.device,
 ) -> None:
-    assert isinstance(quantized, RNNModel)
     results: dict[str, Any] = {}
     for split in ("valid", "test"):
-        data = batchify(corpus.split(split)[: config.eval_tokens or None], _COLUMNS, device)
-        scored = evaluate(quantized, data, _BPTT, seldom(job, f"scoring {split}"))
-        job.emit(score_event(split, scored, "quantized"))
-        print(f"| {split} | loss {scored.loss:.4f} | ppl {scored.ppl:.2f}", flush=True)
-        results |= {f"{split}_loss": scored.loss, f"{split}_ppl": scored.ppl}
-        results["tokens_per_s"] = scored.tokens_per_s
+        data = score_rows(corpus, split, config.eval_tokens, device)
+        found = scored(quantized, data, seldom(job, f"scoring {split}"))
+        job.emit(score_event(split, found, "quantized"))
+        print(f"| {split} | loss {found.loss:.4f} | ppl {found.ppl:.2f}", flush=True)
+        results |= {f"{split}_loss": found.loss, f"{split}_ppl": found.ppl}
+        results["tokens_per_s"] = found.tokens_per_s
     weights, nonzero, biases = count_weights(model)
     sizes = quantized_bytes(quantized)
     job.add_results(
