@@ -22,7 +22,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import Screen
 
 from lmbench.errors import LmbenchError
@@ -30,7 +30,8 @@ from lmbench.report.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.logs import crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
-from lmbench.tui.themes import DEFAULT_THEME, THEMES
+from lmbench.tui.settings import Settings, unknown_keys
+from lmbench.tui.themes import THEMES
 from lmbench.tui.watch import RunView, Snapshot, Watcher
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ SCREENS: dict[str, tuple[str, str]] = {
     "sessions": ("lmbench.tui.screens.sessions", "SessionsScreen"),
     "help": ("lmbench.tui.screens.help", "HelpScreen"),
     "welcome": ("lmbench.tui.screens.welcome", "WelcomeScreen"),
+    "settings": ("lmbench.tui.screens.settings", "SettingsScreen"),
     "tensor": ("lmbench.tui.screens.tensor", "TensorScreen"),
     "compare": ("lmbench.tui.screens.compare", "CompareScreen"),
     "lab": ("lmbench.tui.screens.lab", "LabScreen"),
@@ -76,19 +78,28 @@ class Workbench(App[None]):
         (0, "-narrow"),
         (110, "-wide"),
     ]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (40, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "quit", id="app.quit", tooltip="Leave the workbench"),
         Binding("ctrl+q", "leave", "quit", id="app.quit_always", show=False, priority=True),
         Binding("question_mark,f1", "help", "help", id="app.help", tooltip="Help for this panel"),
         Binding("ctrl+t", "next_theme", "theme", id="app.theme", show=False, tooltip="Next theme"),
+        Binding(
+            "comma",
+            "settings",
+            "settings",
+            id="app.settings",
+            show=False,
+            tooltip="Settings: theme, motion, keys",
+        ),
     ]
 
-    snapshot: reactive[Snapshot] = reactive(Snapshot, always_update=False, init=False)
-    selected: reactive[str] = reactive("", init=False)
+    snapshot: var[Snapshot] = var(Snapshot, init=False)
+    selected: var[str] = var("", init=False)
     """The run under the cursor, by its key (its folder's name); "" where there is none."""
-    marked: reactive[tuple[str, ...]] = reactive((), init=False)
+    marked: var[tuple[str, ...]] = var((), init=False)
     """The runs that are overlaid and compared, by key, in the order they were marked."""
-    happened: reactive[str] = reactive("", init=False)
+    happened: var[str] = var("", init=False)
     """What just happened, in one line."""
 
     def __init__(
@@ -97,11 +108,12 @@ class Workbench(App[None]):
         session: Session | None,
         *,
         player: Player | None = None,
+        settings: Settings | None = None,
         clock: Callable[[], float] = time.time,
         follow: bool = True,
     ) -> None:
-        """`session` None opens the welcome screen; `player` plays a recording into it; `follow`
-        False never looks by itself (tests call `look`)."""
+        """`session` None opens the welcome screen; `player` plays a recording into it;
+        `settings` are the user's own; `follow` False never looks by itself (tests call `look`)."""
         super().__init__()
         self.home = home
         self.session = session
@@ -114,7 +126,8 @@ class Workbench(App[None]):
         self._saving: asyncio.TimerHandle | None = None
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = self.recall("theme", DEFAULT_THEME)
+        self.settings = settings or Settings()
+        self.theme = self.recall("theme", self.settings.theme)
 
     @property
     def demo(self) -> bool:
@@ -127,6 +140,7 @@ class Workbench(App[None]):
         start_log(self.home)
         self._restore_terminal_on_signals()
         self.open("main")
+        self._take_settings()
         if self.session is None:
             self.open("welcome")
         else:
@@ -146,6 +160,33 @@ class Workbench(App[None]):
         if not self.demo:
             remember_session(self.home, session.name)
         self._looking = asyncio.create_task(self._keep_looking())
+
+    def change_session(self, session: Session) -> None:
+        """Leave all screens and show this session on the main screen, as it was left."""
+        self.attach(session)
+        self.theme = self.recall("theme", self.theme)
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.open("main")
+        self.say(f"session {session.name}")
+
+    def _take_settings(self) -> None:
+        """Keys and motion as the user has them; what is wrong in the file is said."""
+        self.animation_level = "full" if self.settings.motion else "none"
+        if self.settings.keys:
+            known = {binding.id for binding in self.known_bindings() if binding.id}
+            self.set_keymap(dict(self.settings.keys))
+            wrong = [*self.settings.problems, *unknown_keys(self.settings, known)]
+        else:
+            wrong = list(self.settings.problems)
+        if wrong:
+            self.complain(LmbenchError(*wrong))
+
+    def known_bindings(self) -> list[Binding]:
+        """Every binding of every screen and panel that can be given other keys."""
+        from lmbench.tui.keys import all_bindings
+
+        return all_bindings(type(self))
 
     async def _keep_looking(self) -> None:
         while True:
@@ -333,6 +374,9 @@ class Workbench(App[None]):
     def action_help(self) -> None:
         self.open("help")
 
+    def action_settings(self) -> None:
+        self.open("settings")
+
     async def action_leave(self) -> None:
         """Quit; where runs are alive, ask what becomes of them."""
         live = [view for view in self.snapshot.runs if view.live]
@@ -387,6 +431,8 @@ class Workbench(App[None]):
     def on_unmount(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        if self._saving is not None:
+            self._saving.cancel()
         self.flush()
 
     def _fatal_error(self) -> None:

@@ -1,0 +1,83 @@
+"""How the screens look, on the recorded session with a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from lmbench.session import Home
+from lmbench.tui.app import Workbench
+from lmbench.tui.demo import Player, recording
+
+# 2026-03-14 12:00 UTC
+NOON = 1_773_489_600.0
+SIZES = [(80, 24), (120, 30), (200, 50)]
+# Into the pruning, when half of it is done.
+MIDWAY_S = 70.0
+
+Snap = Callable[..., bool]
+
+
+def bench(folder: Path, seconds: float = MIDWAY_S) -> Workbench:
+    home = Home(folder)
+    player = Player(recording(), home)
+    session = player.start(NOON)
+    return Workbench(home, session, player=player, clock=lambda: NOON + seconds, follow=False)
+
+
+def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
+    async def before(pilot: Pilot[Any]) -> None:
+        app = pilot.app
+        assert isinstance(app, Workbench)
+        await app.look()
+        await pilot.pause()
+        if theme:
+            app.set_theme(theme)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause()
+        app.say("")
+        await pilot.pause()
+
+    return before
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_the_main_screen_midway_through_pruning(snap_compare: Snap, tmp_path, size):
+    assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing())
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_two_runs_overlaid_and_read_off_with_the_cursor(snap_compare: Snap, tmp_path, size):
+    keys = ("up", "space", "down", "2", *["left"] * 9)
+    assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing(*keys))
+
+
+def test_the_sparsity_of_each_tensor(snap_compare: Snap, tmp_path):
+    keys = ("2", "right_square_bracket", "right_square_bracket", "t")
+    assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=pressing(*keys))
+
+
+def test_the_log_of_a_run(snap_compare: Snap, tmp_path):
+    assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=pressing("5"))
+
+
+@pytest.mark.parametrize("name", ["light", "contrast", "ansi"])
+def test_the_other_themes(snap_compare: Snap, tmp_path, name):
+    before = pressing("up", "space", "down", theme=f"lmbench-{name}")
+    assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=before)
+
+
+def test_a_filter_and_its_answer(snap_compare: Snap, tmp_path):
+    keys = ("slash", *"int8")
+    assert snap_compare(bench(tmp_path), terminal_size=(80, 24), run_before=pressing(*keys))
+
+
+def test_an_empty_session(snap_compare: Snap, tmp_path):
+    home = Home(tmp_path)
+    app = Workbench(home, home.open_session("new"), clock=lambda: NOON, follow=False)
+    assert snap_compare(app, terminal_size=(80, 24), run_before=pressing())
