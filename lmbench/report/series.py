@@ -147,9 +147,9 @@ def _losses(source: Source, x: XAxis, as_perplexity: bool) -> Iterator[Series]:
     yield Series(
         f"{source.label} valid", _x(valid, x), valid["loss"], *looks, "points", False, turn
     )
-    if curves.test_loss is not None:
-        end = valid if len(valid) else steps
-        at = _x(end, x)[-1:] if len(end) else np.zeros(1)
+    end = valid if len(valid) else steps
+    if curves.test_loss is not None and len(end):
+        at = _x(end, x)[-1:]
         loss = np.array([curves.test_loss])
         yield Series(f"{source.label} test", at, loss, "✶", source.colour, "points", False, turn)
 

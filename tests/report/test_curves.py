@@ -101,6 +101,11 @@ def test_a_run_without_a_curve_has_no_empty_series_in_a_plot():
     assert gather("perplexity", [Source("1 a", "●", None, built(started()))], "step") == []
 
 
+def test_a_score_without_a_training_is_no_curve():
+    done = ev.Finished(t=4.0, status="finished", seconds=4.0, test_loss=3.0, test_ppl=20.0)
+    assert gather("perplexity", [Source("3 int8", "▲", None, built(done))], "step") == []
+
+
 def test_pruning_steps_and_rate_drops_become_moments_on_the_same_axis():
     curves = built(
         started(),

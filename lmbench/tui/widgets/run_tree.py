@@ -218,8 +218,7 @@ class RunTree(ScrollView, can_focus=True):
         return count
 
     def _tint(self, name: str, base: Style) -> Style:
-        colour = self.get_component_rich_style(name, partial=True).color
-        return base + Style(color=colour)
+        return base + Style(color=self.get_component_rich_style(name).color)
 
     def _left(self, view: RunView, branch: str, base: Style) -> list[Segment]:
         mark = mark_of(view.id)
