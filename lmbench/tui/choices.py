@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EDITOR", "corpora", "offered", "own_schedules", "schedule_folder", "schedules"]
 
-EDITOR = "edit or write one …"
+EDITOR = "write your own"
 """The entry that stands for the schedule editor."""
 
 _FOLDER = "schedules"

@@ -19,12 +19,14 @@ _FORWARD = 3.0
 def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured]) -> Text:
     """Parameters, memory and time of a training."""
     size = estimate(config, corpus.types)
-    text = Text(f"{size.parameters:,} parameters", "bold")
-    text.append(f" ({figures.size(4 * size.parameters)} as fp32)", "not bold")
-    text.append(f", about {figures.size(size.bytes)} of memory\n", "not bold")
+    text = Text.assemble(
+        (f"{size.parameters:,} parameters", "bold"),
+        f" ({figures.size(4 * size.parameters)} as fp32), ",
+        f"about {figures.size(size.bytes)} of memory\n",
+    )
     speed = expect(config, corpus.types, measured)
     if speed is None:
-        text.append("Time: nothing has been trained on this machine yet to judge by", "dim")
+        text.append("time: no training on this machine yet to judge it by", "dim")
     else:
         epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
         text.append(f"about {figures.duration(epoch)} an epoch", "bold")
@@ -32,7 +34,7 @@ def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured]) 
         text.append(_by(speed), "dim")
     text.append(f"\n{corpus.name}: {corpus.train:,} tokens, {corpus.types:,} words", "dim")
     if corpus.missing:
-        text.append(" (not here yet: starting fetches it)", "dim")
+        text.append("; starting fetches it", "dim")
     return text
 
 
@@ -56,10 +58,10 @@ def forecast_sensitivity(
     places = {"model": 1, "gate": model.nlayers * gates}.get(config.per, tensors)
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)
-    text = Text(f"{points:,} points of {each:,} tokens each", "bold")
+    text = Text.assemble((f"{points:,} points of {each:,} tokens each", "bold"))
     speed = expect(model.model_copy(update={"device": config.device}), types, measured)
     if speed is not None:
         seconds = points * each / (speed.tokens_per_s * _FORWARD)
-        text.append(f", about {figures.duration(seconds)} ", "not bold")
-        text.append(_by(speed), "not bold dim")
+        text.append(f", about {figures.duration(seconds)} ")
+        text.append(_by(speed), "dim")
     return text

@@ -62,7 +62,8 @@ def check_text(text: str, config: TrainConfig, types: int) -> Checked:
         plan = predict_sparsity(schedule, shapes, names, config.epochs)
     except ScheduleError as error:
         tree = _tree(text)
-        return Checked(tuple(_problem(line, tree) for line in error.problems))
+        problems = [_problem(line, tree) for line in error.problems]
+        return Checked(tuple(sorted(problems, key=lambda p: -1 if p.line is None else p.line)))
     warnings = tuple(line.removeprefix("schedule it: ") for line in schedule.warnings)
     return Checked((), plan, (*warnings, *plan.notes))
 

@@ -39,7 +39,7 @@ from lmbench.jobs.published import PUBLISHED
 from lmbench.report.speed import Measured, measured_speeds
 from lmbench.report.tables import plain
 from lmbench.session.store import Run
-from lmbench.tui import choices
+from lmbench.tui import choices, figures
 from lmbench.tui.corpus_size import CorpusSize, default_name, size_of
 from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
 from lmbench.tui.forecast import forecast, forecast_sensitivity
@@ -119,12 +119,14 @@ takes (judged by earlier runs on this machine), and the command line that does t
         self._origin = parent
         self._wrong: dict[str, str] = {}
         self._config: Config | None = None
-        self._given: dict[str, Any] = {}
+        # What differs from the defaults, or from the parent of a pruning.
+        self.given: dict[str, Any] = {}
         self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
         self._measured: list[Measured] = []
         self._visited = "@kind"
         self._settling: Timer | None = None
         self._starting = False
+        self._told = ""
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -185,7 +187,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
     @property
     def settings(self) -> list[Setting]:
         """What the form asks: a pruned model's shape and corpus are its parent's."""
-        first = COMPRESSION if self._kind == "prune" else ""
+        first = "" if self._kind == "train" else COMPRESSION
         found = settings_of(self.model, first)
         if self._kind == "prune" and self.origin is not None:
             return [s for s in found if s.group not in (MODEL, DATA)]
@@ -231,7 +233,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
             names = (_SCRATCH, *names)
         here = self.origin
         value = _titled(here) if here else names[0] if names else ""
-        note = "the trained run to start from" if names else "there is no trained run yet"
+        note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
         return FieldSpec("@parent", "start from", value, note, names or ("none",))
 
     def _placeholder(self, setting: Setting) -> str:
@@ -249,7 +251,6 @@ takes (judged by earlier runs on this machine), and the command line that does t
         return " ".join(part for part in parts if part) or setting.help
 
     async def _rebuild(self, given: Mapping[str, Any]) -> None:
-        self.bench.remember("new_kind", self._kind)
         await self.form.rebuild(self._start_values(given))
         self._read()
 
@@ -276,7 +277,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         full = {**self._inherited(), **given}
         wrong = {**problems(self.model, full), **wrong}
         wrong |= {k: v for k, v in self._missing(given).items() if k not in wrong}
-        self._wrong, self._given = wrong, given
+        self._wrong, self.given = wrong, given
         self._config = None if wrong else validate(self.model, full)
         changed = set(given)
         if texts.get("@name"):
@@ -306,11 +307,11 @@ takes (judged by earlier runs on this machine), and the command line that does t
             case "@kind":
                 self._kind = next(k for k in KINDS if k == texts["@kind"])
                 names = {s.name for s in settings_of(self.model)}
-                await self._rebuild({k: v for k, v in self._given.items() if k in names})
+                await self._rebuild({k: v for k, v in self.given.items() if k in names})
             case "@parent":
                 chosen = next((v for v in self.parents if _titled(v) == texts["@parent"]), None)
                 self._origin = chosen.key if chosen else None
-                await self._rebuild(self._given)
+                await self._rebuild(self.given)
             case "@preset":
                 self._fill(texts["@preset"])
             case _:
@@ -352,7 +353,9 @@ takes (judged by earlier runs on this machine), and the command line that does t
             text.append("\n" if not self.has_class("-wide") else "\n\n")
             text.append("$ ", self.bench.colour_style("accent"))
             text.append(self.command, "bold")
-        words.update(text)
+        if text.markup != self._told:
+            self._told = text.markup
+            words.update(text)
 
     def _about_field(self) -> str:
         if self._visited in _ABOUT_OWN:
@@ -369,17 +372,17 @@ takes (judged by earlier runs on this machine), and the command line that does t
             return Text(corpus or "looking at the corpus …", "dim")
         if parent is None or config is None:
             return Text()
-        text = Text(f"of {_titled(parent)}", "bold")
+        text = Text.assemble((f"of {_titled(parent)}", "bold"))
         shape = parent.record.shape if parent.record else {}
         model = _training_of(parent)
         if isinstance(config, SensitivityConfig) and model is not None and "ntoken" in shape:
             tokens = config.tokens or 200_000
-            text.append(": ", "not bold")
+            text.append(": ")
             return text + forecast_sensitivity(
                 config, model, int(shape["ntoken"]), tokens, self._measured
             )
         if parent.bytes:
-            text.append(f", {parent.bytes / 1e6:,.1f} MB on disk now", "not bold")
+            text.append(f", {figures.size(parent.bytes)} on disk now")
         return text
 
     def _corpus_size(self, config: TrainConfig) -> CorpusSize | str | None:
@@ -408,7 +411,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         session = self.bench.session
         return command_for(
             self._kind,
-            self._given,
+            self.given,
             parent=parent.run.ref if parent else None,
             name=self.form.values.get("@name", "").strip() or None,
             **({"session": session.name} if session else {}),
@@ -484,9 +487,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
     async def _start(self, config: Config) -> None:
         parent = self.origin
         name = self.form.values["@name"].strip() or None
-        run = await self.bench.do(
-            self._make, config, parent.run if parent else None, name, doing="while starting a run"
-        )
+        asked = (config, parent.run if parent else None, name, self.command)
+        run = await self.bench.do(self._make, *asked, doing="while starting a run")
         self._starting = False
         if not isinstance(run, Run):
             self.bench.say("not started")
@@ -498,7 +500,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         self.dismiss(run.path.name)
         await self.bench.look()
 
-    def _make(self, config: Config, parent: Run | None, name: str | None) -> Run:
+    def _make(self, config: Config, parent: Run | None, name: str | None, command: str) -> Run:
         """In a thread: it may fetch a corpus, and starts a process."""
         from lmbench.jobs import launch
 
@@ -506,7 +508,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         if isinstance(config, TrainConfig):
             check_training(config, home, self._on_progress)
         session = self.bench.session or home.open_session()
-        run = make_run(session, self._kind, config, parent=parent, name=name, command=self.command)
+        run = make_run(session, self._kind, config, parent=parent, name=name, command=command)
         launch.start(run)
         return run
 
@@ -521,6 +523,14 @@ def _label(setting: Setting) -> str:
 
 def _titled(view: RunView) -> str:
     return f"{view.id} {view.name}"
+
+
+def _shape_of(view: RunView) -> str:
+    """A trained model in words: LSTM 2x200 tied."""
+    config = _training_of(view)
+    if config is None:
+        return ""
+    return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
 
 
 def _trained(view: RunView) -> bool:

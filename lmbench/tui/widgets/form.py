@@ -125,7 +125,7 @@ class TextField(Input):
 class _Row(Horizontal):
     DEFAULT_CSS = """
     _Row { height: 1; }
-    _Row > .label { width: 19; padding: 0 1; color: $text-muted; }
+    _Row > .label { width: 22; padding: 0 1; color: $text-muted; }
     _Row > .note { width: 2fr; padding: 0 1; color: $text-muted; text-wrap: nowrap;
         text-overflow: ellipsis; }
     _Row.-changed > .label { color: $accent; text-style: bold; }
@@ -136,6 +136,7 @@ class _Row(Horizontal):
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__(name=spec.name)
         self.spec = spec
+        self._shown = (False, "", spec.note)
 
     def compose(self) -> ComposeResult:
         spec = self.spec
@@ -147,11 +148,16 @@ class _Row(Horizontal):
         yield Static(spec.note, classes="note", markup=False)
 
     def show(self, *, changed: bool, wrong: str, note: str) -> None:
+        """Repaints what differs from what is shown, and nothing else: rows are many."""
+        state = (changed, wrong, note)
+        if state == self._shown:
+            return
+        self._shown = state
         self.set_class(changed, "-changed")
         self.set_class(bool(wrong), "-wrong")
-        self.query_one(".note", Static).update(f"✗ {wrong}" if wrong else note)
-        mark = "•" if changed else ""
-        self.query_one(".label", Static).update(f"{self.spec.label} {mark}".rstrip())
+        self.query_one(".note", Static).update(f"✗ {wrong}" if wrong else note, layout=False)
+        label = f"{self.spec.label} •" if changed else self.spec.label
+        self.query_one(".label", Static).update(label, layout=False)
 
 
 class Form(VerticalScroll, Guarded, can_focus=False):

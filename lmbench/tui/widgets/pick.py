@@ -16,6 +16,9 @@ from textual.widgets.option_list import Option
 
 __all__ = ["Pick"]
 
+# Cells of a line, so that each entry is one line where the terminal has 80 columns.
+_WIDTH = 70
+
 
 class Pick(ModalScreen[str | None]):
     """Gives the value that was chosen, or None when left with Esc."""
@@ -33,8 +36,9 @@ class Pick(ModalScreen[str | None]):
         border-title-color: $accent; border-title-style: bold;
         border-subtitle-color: $text-muted;
     }
-    Pick OptionList {
+    Pick OptionList, Pick OptionList:focus {
         height: auto; max-height: 100%; border: none; padding: 0; background: $surface;
+        background-tint: $foreground 0%;
     }
     """
 
@@ -71,6 +75,6 @@ class Pick(ModalScreen[str | None]):
 
 
 def _line(value: str, about: str, width: int) -> Text:
-    text = Text(value.ljust(width), "bold", no_wrap=True, overflow="ellipsis")
-    text.append(f"  {about}", "not bold dim")
+    text = Text.assemble((value.ljust(width), "bold"), (f"  {about}", "dim"))
+    text.truncate(_WIDTH, overflow="ellipsis")
     return text
