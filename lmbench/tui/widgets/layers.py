@@ -36,8 +36,8 @@ _FIRST = ("bits", "bits_activations", "bits_weights", "scale", "zero_point", "cl
 _HIDDEN = ("type",)
 _TITLES = {
     "zero_point": "zero",
-    "bits_activations": "acts",
-    "bits_weights": "weights",
+    "bits_activations": "a bits",
+    "bits_weights": "w bits",
     "clip_activations": "clip",
     "per_channel": "channels",
 }
@@ -166,12 +166,12 @@ distribution of its weights, its gates, its sparsity over time.
         events = list(latest.values())
         names = _settings_of(events)
         columns = (
-            Column("module", 18, left=True, grow=2),
+            Column("module", 14, left=True, grow=2),
             *(
                 Column(_TITLES.get(n, n.replace("_", " ")), _wide(n, events), rank=rank)
                 for rank, n in enumerate(names)
             ),
-            Column("SQNR dB", 8),
+            Column("SQNR dB", 7),
         )
         keys: list[tuple[Any, ...]] = [
             (e.module, *(_sortable(e.settings.get(n)) for n in names), e.sqnr) for e in events

@@ -1,0 +1,439 @@
+"""The generation panel by keys alone, with a sampler that needs no torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sampler_double import TEXT, SamplerDouble, wrote
+from textual.pilot import Pilot
+
+from lmbench.jobs.sampling import Began, Died, Ended, Forget, Halt, Opening, Refused, Write
+from lmbench.tui.app import Workbench
+from lmbench.tui.themes import THEMES
+from lmbench.tui.widgets.alternatives import AlternativesList, bar_of
+from lmbench.tui.widgets.column import Column
+from lmbench.tui.widgets.dials import Dials
+from lmbench.tui.widgets.generate import GeneratePanel, PromptInput
+from lmbench.tui.widgets.words import Draft, WordsView, surprisal_style
+
+WORDS = TEXT.split()
+
+
+@pytest.fixture(autouse=True)
+def _double(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
+    monkeypatch.setattr(SamplerDouble, "answers", True)
+    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
+
+
+@asynccontextmanager
+async def opened(
+    world: Any, size: tuple[int, int] = (80, 24), run: str = "001-train"
+) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        app.select(run)
+        if not app.screen.query_one(GeneratePanel).has_focus_within:
+            await press(pilot, "g")
+        yield pilot
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    app = pilot.app
+    assert isinstance(app, Workbench)
+    await pilot.pause()
+    await app.look()
+    for _ in range(3):
+        await pilot.pause()
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+    await pilot.pause()
+
+
+async def typed(pilot: Pilot[None], text: str) -> None:
+    await press(pilot, *("space" if c == " " else c for c in text))
+
+
+def panel(pilot: Pilot[None]) -> GeneratePanel:
+    return pilot.app.screen.query_one(GeneratePanel)
+
+
+def dials(pilot: Pilot[None]) -> Dials:
+    return panel(pilot).query_one(Dials)
+
+
+def among(pilot: Pilot[None]) -> AlternativesList:
+    return panel(pilot).query_one(AlternativesList)
+
+
+def drafts(pilot: Pilot[None]) -> tuple[Draft, ...]:
+    return panel(pilot).drafts
+
+
+def views(pilot: Pilot[None]) -> list[WordsView]:
+    return [c.text for c in panel(pilot).query(Column) if c.display]
+
+
+def sampler() -> SamplerDouble:
+    return SamplerDouble.made[-1]
+
+
+def written(draft: Draft) -> list[str]:
+    return [word.text for word in draft.words]
+
+
+def heads(pilot: Pilot[None]) -> list[str]:
+    return [str(c._head.content) for c in panel(pilot).query(Column) if c.display]
+
+
+async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
+    async with opened(full) as pilot:
+        assert isinstance(pilot.app.focused, PromptInput)
+        await typed(pilot, "the game")
+        await press(pilot, "enter")
+        (request,) = sampler().writes
+        assert request.run.endswith("001-train")
+        assert request.settings["prompt"] == "the game"
+        assert request.settings["temperature"] == 0.8
+        (draft,) = drafts(pilot)
+        assert draft.prompt == ("the", "game")
+        assert written(draft) == WORDS
+        assert draft.state == "done"
+        assert "● 1 dense" in heads(pilot)[0]
+        assert "124.1 · 29.3 MB · 500/s" in heads(pilot)[0]
+
+
+async def test_typing_a_prompt_wakes_the_sampler_before_it_is_asked(full):
+    async with opened(full) as pilot:
+        assert SamplerDouble.made == []
+        await typed(pilot, "x")
+        assert sampler().started == 1
+        assert sampler().sent == []
+    assert sampler().closed
+
+
+async def test_a_run_that_is_training_answers_from_its_last_checkpoint_and_says_so(full):
+    (full.session.run(2).path / "last").mkdir()
+    async with opened(full, (120, 30), "002-prune") as pilot:
+        assert "will write from its last checkpoint, step 3,000" in heads(pilot)[0]
+        await press(pilot, "enter")
+        assert sampler().writes[0].settings["checkpoint"] == "last"
+        assert "from its last checkpoint, step 3,000, while it runs" in heads(pilot)[0]
+
+
+async def test_the_best_checkpoint_of_a_run_that_has_ended_is_taken(full):
+    for which in ("best", "last"):
+        (full.session.run(1).path / which).mkdir()
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        assert sampler().writes[0].settings["checkpoint"] == "best"
+
+
+async def test_down_and_up_go_from_prompt_to_settings_to_words_and_back(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down")
+        assert pilot.app.focused is dials(pilot)
+        await press(pilot, "down")
+        assert pilot.app.focused is views(pilot)[0]
+        await press(pilot, "up")
+        assert pilot.app.focused is dials(pilot)
+        await press(pilot, "up")
+        assert isinstance(pilot.app.focused, PromptInput)
+
+
+async def test_settings_are_chosen_by_arrows_and_changed_by_digits_and_signs(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", "1", "full_stop", "5", "right", "plus", "right", "minus")
+        assert dials(pilot).values["temperature"] == 1.5
+        assert dials(pilot).values["top_k"] == 50
+        assert dials(pilot).values["top_p"] == 0.95
+        await press(pilot, "right", "backspace", "backspace", "7", "right", "2", "5", "enter")
+        settings = sampler().writes[0].settings
+        assert (settings["seed"], settings["words"]) == (117, 25)
+        await press(pilot, "right", "space", "right", "space", "left", "h")
+        assert dials(pilot).values["no_unk"] is True
+        assert dials(pilot).values["runtime"] == "auto"
+        assert dials(pilot).dial.name == "words"
+
+
+async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", "right", "right", "7", "enter")
+        assert SamplerDouble.made == []
+        assert "--top-p" in pilot.app.happened  # type: ignore[attr-defined]
+        assert dials(pilot).values["top_p"] == 1.0
+        await press(pilot, "escape", "enter")
+        assert sampler().writes[0].settings["top_p"] == 1.0
+
+
+async def test_more_words_than_can_be_shown_are_refused(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", "left", "left", "left", *"9999", "enter")
+        assert SamplerDouble.made == []
+        assert "more than the workbench shows" in pilot.app.happened  # type: ignore[attr-defined]
+
+
+async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        request = sampler().writes[0]
+        assert "waking the sampler" in heads(pilot)[0]
+        sampler().heard(Opening(id=request.id))
+        await pilot.pause()
+        assert "opening the model" in heads(pilot)[0]
+        sampler().heard(Began(id=request.id, runtime="torch", bytes=1, unknown=("zyzzyva",)))
+        for at in range(3):
+            sampler().heard(wrote(request.id, at, WORDS[at]))
+        await pilot.pause()
+        assert written(drafts(pilot)[0]) == WORDS[:3]
+        assert "North America on" in screen_text(views(pilot)[0])
+        assert "zyzzyva" in pilot.app.happened  # type: ignore[attr-defined]
+        sampler().heard(wrote(99, 3, "stray"))
+        sampler().heard(wrote(request.id, 7, "late"))
+        await pilot.pause()
+        assert written(drafts(pilot)[0]) == WORDS[:3]
+
+
+async def test_w_stops_while_it_writes_and_writes_when_it_does_not(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "w")
+        request = sampler().writes[0]
+        assert sampler().sent[-1] == Halt(id=request.id)
+        sampler().heard(Ended(id=request.id, halted=True, problem="the disk is full"))
+        await pilot.pause()
+        assert drafts(pilot)[0].state == "halted"
+        assert "the disk is full" in pilot.app.happened  # type: ignore[attr-defined]
+        await press(pilot, "w")
+        assert len(sampler().writes) == 2
+        assert Forget(id=request.id) in sampler().sent
+
+
+async def test_a_cursor_on_a_word_shows_what_else_was_likely(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "down")
+        assert not among(pilot).display
+        await press(pilot, "right", "right", "right", "right")
+        assert among(pilot).display
+        assert among(pilot).word is drafts(pilot)[0].words[3]
+        assert [row.text for row in among(pilot).rows] == ["the", "a", "its", "March", "an"]
+        lines = list_text(among(pilot))
+        assert "before" in lines
+        assert "after" in lines
+        assert "▸March" in lines
+        assert "<0.1%" in lines
+        await press(pilot, "left", "home")
+        assert views(pilot)[0].cursor == 0
+        await press(pilot, "end")
+        assert views(pilot)[0].cursor == len(WORDS) - 1
+        await press(pilot, "home", "down", "up", "escape")
+        assert views(pilot)[0].cursor is None
+        assert not among(pilot).display
+
+
+async def test_enter_on_an_alternative_rewinds_and_branches(full):
+    async with opened(full) as pilot:
+        await typed(pilot, "in")
+        await press(pilot, "enter", "down", "down", "right", "right", "right", "enter")
+        assert pilot.app.focused is among(pilot)
+        await press(pilot, "up", "enter")
+        first, branch = sampler().writes
+        assert branch.of == first.id
+        assert branch.kept == (0, 11)
+        assert branch.chosen == 21
+        assert branch.settings["prompt"] == "in"
+        (draft,) = drafts(pilot)
+        assert draft.id == branch.id
+        assert written(draft) == [*WORDS[:2], "branched", *WORDS[3:]]
+        assert pilot.app.focused is views(pilot)[0]
+        assert not among(pilot).display
+
+
+async def test_escape_leaves_the_alternatives_and_b_goes_there(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "down", "right", "b", "j", "k", "end", "home")
+        assert pilot.app.focused is among(pilot)
+        await press(pilot, "escape")
+        assert pilot.app.focused is views(pilot)[0]
+        assert len(sampler().writes) == 1
+
+
+async def test_r_writes_with_another_seed_and_u_hides_unk(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "r", "u", "w")
+        first, second, third = (request.settings for request in sampler().writes)
+        assert first["seed"] != second["seed"]
+        assert (second["no_unk"], third["no_unk"]) == (False, True)
+
+
+async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
+    async with opened(full) as pilot:
+        await typed(pilot, "in")
+        await press(pilot, "enter", "down", "y")
+        assert pilot.app.clipboard == f"in {TEXT}"
+        await press(pilot, "i")
+        assert isinstance(pilot.app.focused, PromptInput)
+
+
+async def test_marked_runs_answer_side_by_side_with_the_same_prompt_and_seed(full):
+    async with opened(full, (120, 30)) as pilot:
+        pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]
+        await press(pilot, "enter")
+        one, other = sampler().writes
+        assert {r.run[-9:] for r in (one, other)} == {"001-train", "-quantize"}
+        assert one.settings == {**other.settings, "checkpoint": one.settings["checkpoint"]}
+        assert len(views(pilot)) == 2
+        assert "124.1" in heads(pilot)[0]
+        assert "7.4MB" in heads(pilot)[1].replace(" MB", "MB")
+        await press(pilot, "down", "down", "right", "right_square_bracket", "right", "right")
+        assert pilot.app.focused is views(pilot)[1]
+        assert views(pilot)[0].cursor is None
+        assert among(pilot).word is drafts(pilot)[1].words[1]
+        await press(pilot, "left_square_bracket")
+        assert pilot.app.focused is views(pilot)[0]
+
+
+async def test_m_changes_between_the_marked_runs_and_the_selected_one(full):
+    async with opened(full) as pilot:
+        pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]
+        await press(pilot, "down", "m", "w")
+        assert len(sampler().writes) == 1
+        await press(pilot, "m", "w")
+        assert len(sampler().writes) == 3
+
+
+async def test_no_more_than_four_runs_write_and_the_rest_is_told(full):
+    async with opened(full, (200, 50)) as pilot:
+        full.new("train", "fifth", status="finished")
+        await settled(pilot)
+        bench = pilot.app
+        assert isinstance(bench, Workbench)
+        bench.mark(tuple(view.key for view in bench.snapshot.runs))
+        await press(pilot, "enter")
+        assert len(sampler().writes) == 4
+        assert "the first 4 write" in bench.happened
+
+
+async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        sampler().heard(Refused(id=sampler().writes[0].id, reason="no checkpoint 'best' yet"))
+        await pilot.pause()
+        assert drafts(pilot)[0].state == "failed"
+        assert "no checkpoint 'best' yet" in screen_text(views(pilot)[0])
+
+
+async def test_a_death_ends_the_texts_that_were_being_written_and_w_writes_again(full, monkeypatch):
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        sampler().heard(Died(reason="the sampler is gone: killed"))
+        await pilot.pause()
+        assert drafts(pilot)[0].state == "done"
+        monkeypatch.setattr(SamplerDouble, "answers", False)
+        await press(pilot, "down", "w")
+        sampler().heard(Died(reason="the sampler is gone: killed"))
+        await pilot.pause()
+        assert "killed; w writes again" in screen_text(views(pilot)[0])
+        await press(pilot, "w")
+        assert isinstance(sampler().sent[-1], Write)
+
+
+async def test_prompt_and_settings_are_there_when_one_comes_back(full):
+    async with opened(full) as pilot:
+        await typed(pilot, "in")
+        await press(pilot, "down", "2", "right")
+        await pilot.app.workers.wait_for_complete()
+    kept = await kept_by(full, "sampling")
+    assert kept["prompt"] == "in"
+    assert kept["sampling"]["temperature"] == 2.0
+    async with opened(full) as pilot:
+        assert panel(pilot).query_one(PromptInput).value == "in"
+        assert dials(pilot).values["temperature"] == 2.0
+
+
+@pytest.mark.parametrize("kept", [3, {"temperature": "hot", "top_k": -1, "runtime": "abacus"}])
+async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
+    full.session.update(workbench={"sampling": kept, "prompt": 7})
+    async with opened(full) as pilot:
+        values = dials(pilot).values
+        assert (values["temperature"], values["top_k"], values["runtime"]) == (0.8, 40, "torch")
+
+
+async def test_a_session_without_runs_says_what_is_needed(world):
+    async with opened(world) as pilot:
+        assert heads(pilot) == ["A run is needed: n starts one."]
+        await press(pilot, "enter")
+        assert SamplerDouble.made == []
+
+
+async def test_growing_and_shrinking_keeps_text_and_cursor(full):
+    async with opened(full, (120, 30)) as pilot:
+        await press(pilot, "enter", "down", "down", "right", "right")
+        before = screen_text(views(pilot)[0])
+        for size in ((80, 24), (200, 50), (40, 12), (120, 30)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            await pilot.pause()
+            assert views(pilot)[0].cursor == 1
+        assert screen_text(views(pilot)[0]) == before
+
+
+async def test_control_characters_of_a_vocabulary_never_reach_the_terminal(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        id = sampler().writes[0].id
+        sampler().heard(wrote(id, 0, "\x1b[2Jboo\n"))
+        sampler().heard(wrote(id, 1, "x" * 300))
+        await pilot.pause()
+        text = screen_text(views(pilot)[0])
+        assert "\x1b" not in text
+        assert "boo" in text
+        assert max(len(line) for line in text.splitlines()) <= views(pilot)[0].size.width
+
+
+async def test_more_surprising_words_look_different_in_each_theme(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        bench = pilot.app
+        assert isinstance(bench, Workbench)
+        for theme in THEMES:
+            bench.set_theme(theme.name)
+            await pilot.pause()
+            styles = [str(surprisal_style(bench, bits)) for bits in (3.0, 7.0, 15.0)]
+            assert len(set(styles)) == 3
+            assert "North America" in screen_text(views(pilot)[0])
+
+
+@pytest.mark.parametrize(
+    "share, bar", [(0, "    "), (0.001, "▏   "), (0.5, "██  "), (1, "████"), (7, "████")]
+)
+def test_bars_are_drawn_to_an_eighth_of_a_cell(share, bar):
+    assert bar_of(share, 4) == bar
+
+
+async def kept_by(world: Any, key: str) -> dict[str, Any]:
+    """What the session keeps of the workbench, once `key` is there (it is written in a thread)."""
+    async with asyncio.timeout(30):
+        while key not in (kept := world.session.read().workbench):
+            await asyncio.sleep(0.05)
+    return kept
+
+
+def screen_text(view: WordsView) -> str:
+    return "\n".join(view.render_line(y).text.rstrip() for y in range(view.size.height))
+
+
+def list_text(view: AlternativesList) -> str:
+    return "\n".join(view.render_line(y).text for y in range(view.size.height))
