@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.style import Style
@@ -54,6 +55,9 @@ SCREENS: dict[str, tuple[str, str]] = {
 }
 """Each screen's module and class; a module is imported when its screen is first opened."""
 
+LASTING = ("compare", "lab", "sensitivity")
+"""Screens that one works on for long: the workbench opens on the one that it was left on."""
+
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 0.3
@@ -73,7 +77,7 @@ class Workbench(App[None]):
     """``lmbench tui``."""
 
     TITLE = "lmbench"
-    CSS_PATH = "workbench.tcss"
+    CSS_PATH = Path(__file__).with_name("workbench.tcss")
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-narrow"),
         (110, "-wide"),
@@ -127,7 +131,7 @@ class Workbench(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.settings = settings or Settings()
-        self.theme = self.recall("theme", self.settings.theme)
+        self._take_theme()
 
     @property
     def demo(self) -> bool:
@@ -145,6 +149,8 @@ class Workbench(App[None]):
             self.open("welcome")
         else:
             self.attach(self.session)
+            if (screen := self.recall("screen")) in LASTING and self.can_open(screen):
+                self.open(screen)
 
     def attach(self, session: Session) -> None:
         """Show this session from now on, as it was left."""
@@ -164,11 +170,16 @@ class Workbench(App[None]):
     def change_session(self, session: Session) -> None:
         """Leave all screens and show this session on the main screen, as it was left."""
         self.attach(session)
-        self.theme = self.recall("theme", self.theme)
+        self._take_theme()
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.open("main")
         self.say(f"session {session.name}")
+
+    def _take_theme(self) -> None:
+        """The session's theme, where this version has it."""
+        kept = self.recall("theme", self.settings.theme)
+        self.theme = kept if kept in self.available_themes else self.settings.theme
 
     def _take_settings(self) -> None:
         """Keys and motion as the user has them; what is wrong in the file is said."""
@@ -180,7 +191,7 @@ class Workbench(App[None]):
         else:
             wrong = list(self.settings.problems)
         if wrong:
-            self.complain(LmbenchError(*wrong))
+            self.complain(LmbenchError("; ".join(wrong)))
 
     def known_bindings(self) -> list[Binding]:
         """Every binding of every screen and panel that can be given other keys."""
@@ -311,6 +322,8 @@ class Workbench(App[None]):
         module, cls = SCREENS[name]
         screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
         self.push_screen(screen)
+        if name in LASTING and not arguments:
+            self.remember("screen", name)
         return screen
 
     def colour_style(self, variable: str) -> Style:
@@ -383,29 +396,9 @@ class Workbench(App[None]):
         if not live or self.demo:
             self.exit()
             return
-        from lmbench.tui.widgets.dialog import Answer, Ask
+        from lmbench.tui.leaving import ask_to_leave
 
-        names = ", ".join(f"{view.id} {view.name}" for view in live)
-        question = (
-            f"Still at work: {names}.\n"
-            "Runs do not need the workbench: left running, they go on and are here when you "
-            "come back."
-        )
-        answers = (
-            Answer("leave", "l", "leave running"),
-            Answer("stop", "s", "stop cleanly"),
-            Answer("", "escape", "stay"),
-        )
-        self.push_screen(Ask("Quit", question, answers), self._leave)
-
-    async def _leave(self, answer: str | None) -> None:
-        if answer == "stop":
-            from lmbench.jobs import launch
-
-            for view in (v for v in self.snapshot.runs if v.status in ("running", "paused")):
-                await self.do(launch.request, view.run, "stop", doing="while stopping a run")
-        if answer in ("leave", "stop"):
-            self.exit()
+        ask_to_leave(self, live)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         from lmbench.tui.palette import commands_of

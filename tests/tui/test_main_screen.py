@@ -330,6 +330,13 @@ async def test_everything_is_where_it_was_when_the_workbench_comes_back(full):
         assert bench.theme == "lmbench-light"
 
 
+async def test_a_theme_that_this_version_does_not_have_is_no_obstacle(full):
+    record = full.session.read()
+    full.session.write(record.model_copy(update={"workbench": {"theme": "from-the-future"}}))
+    async with opened(full) as pilot:
+        assert bench_of(pilot).theme == "lmbench-dark"
+
+
 async def test_quitting_with_a_live_run_asks_and_escape_stays(full):
     async with opened(full) as pilot:
         await press(pilot, "q")

@@ -140,6 +140,11 @@ class MainScreen(BenchScreen[None]):
         self._arrange()
         self.panel(focus if focus in ("runs", "plots", *LOWER) else "runs").take_focus()
 
+    def on_screen_resume(self) -> None:
+        # Not where another screen was opened over this one at once.
+        if self.app.screen is self:
+            self.bench.remember("screen", "main")
+
     def on_resize(self, event: Resize) -> None:
         self._arrange()
 

@@ -171,7 +171,8 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         roomy = self.size.width >= _ROOMY or self.size.height < 8
         text = _detail(view, self.bench.snapshot.run(view.parent or "")) if view else ""
         detail.set_class(not roomy and bool(text), "-shown")
-        put(detail, Text(text, no_wrap=True, overflow="ellipsis"))
+        wrapped = bool(view and actions.possible("why", view))
+        put(detail, Text(text, no_wrap=not wrapped, overflow="ellipsis"))
 
     # -- filter, sort, marks -------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
 
 def _detail(view: RunView, parent: RunView | None) -> str:
     if view.status in ("failed", "lost") or view.record is None:
-        return f"{view.reason or view.problem}"
+        return f"{view.reason or view.problem or 'no reason is known'} (enter: more)"
     parts = [view.kind]
     if view.test_ppl is not None:
         parts.append(f"test {figures.perplexity(view.test_ppl)}")
