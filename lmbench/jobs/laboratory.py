@@ -120,7 +120,7 @@ class Bench:
             raise LmbenchError(f"splits are {', '.join(names)}")
         tell("loading the model", 0, 0)
         device = choose_device(validate(QuantizeConfig, {}))
-        prepare_worker(threads=0, device=str(device))
+        prepare_worker(threads=request.threads, device=str(device))
         model = load_run(run, device=str(device)).model
         if type(model) is not RNNModel:
             raise LmbenchError(
@@ -387,7 +387,7 @@ def _bars(histogram: Mapping[str, Any] | None, low: float, high: float) -> tuple
 
 
 def main() -> None:
-    serve("laboratory", LANGUAGE, Laboratory)
+    serve("laboratory", LANGUAGE, Laboratory, niceness=0)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class Probe(Message):
     tokens: int = SAMPLE_TOKENS
     calibrate_on: str = QuantizeConfig().calibrate_on
     calibration_tokens: int = QuantizeConfig().calibration_tokens
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,7 @@ __all__ = ["Desk", "main"]
 # As many models as can be compared side by side, and texts of two such rounds.
 _MODELS_KEPT = 4
 _TEXTS_KEPT = 8
+_NICENESS = 5
 
 
 @dataclass
@@ -290,7 +291,7 @@ def _stamp(run: Run, checkpoint: str) -> tuple[object, ...]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    serve("sampler", LANGUAGE, Desk)
+    serve("sampler", LANGUAGE, Desk, niceness=_NICENESS)
 
 
 if __name__ == "__main__":

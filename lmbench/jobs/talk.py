@@ -27,7 +27,6 @@ __all__ = ["Client", "Desk", "Died", "Language", "Message", "Refused", "Say", "s
 # A line with a thousand alternatives, or a model of many modules, stays below it.
 _LONGEST_LINE = 1 << 20
 _PATIENCE_S = 2.0
-_NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +250,12 @@ class Desk(Protocol):
         ...
 
 
-def serve(name: str, language: Language, make: Callable[[Say], Desk]) -> None:
-    """The life of a resident process: it steps back behind whatever else runs, takes requests
-    between two steps, and ends when stdin does, whatever it is doing."""
+def serve(name: str, language: Language, make: Callable[[Say], Desk], *, niceness: int) -> None:
+    """The life of a resident process: it takes requests between two steps, and ends when stdin
+    does, whatever it is doing. `niceness` is how far it steps back behind whatever else runs."""
     answers = _own_stdout()
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
+    if niceness and hasattr(os, "nice"):
+        os.nice(niceness)
 
     def say(message: Message) -> None:
         answers.write(language.encode(message))

@@ -1,0 +1,326 @@
+"""The three panels of the laboratory: modules, tries, and the pruning slider."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from lmbench.report.draw import Look, draw
+from lmbench.report.plots import Plot
+from lmbench.report.series import Series
+from lmbench.tui import draft, figures
+from lmbench.tui.tries import Try, best_first
+from lmbench.tui.watch import one_line
+from lmbench.tui.widgets.grid import Cell, Column, Grid
+from lmbench.tui.widgets.panel import Panel, put
+
+if TYPE_CHECKING:
+    from lmbench.tui.screens.lab import LabScreen
+
+__all__ = ["ModulesPanel", "PrunePanel", "TriesPanel"]
+
+_MODULES = (
+    Column("module", 16, left=True, grow=2),
+    Column("precision", 9, left=True),
+    Column("clip", 6, left=True, rank=1),
+    Column("ch", 3, left=True, rank=2),
+    Column("mode", 8, left=True, rank=1),
+    Column("least", 7, rank=3),
+    Column("output", 12, left=True, grow=2, rank=2),
+    Column("most", 7, rank=3),
+    Column("std", 7, rank=4),
+    Column("weights", 9, rank=5),
+)
+_TRIES = (
+    Column("try", 14, left=True, grow=1),
+    Column("ppl", 7),
+    Column("change", 7),
+    Column("size", 8),
+    Column("loss", 8, rank=2),
+    Column("time", 6, rank=3),
+    Column("settings", 14, left=True, grow=3, rank=1),
+)
+# Changes of the perplexity against the model as it is, in percent.
+_GOOD, _POOR = 0.5, 5.0
+
+
+class _LabPanel(Panel):
+    @property
+    def lab(self) -> LabScreen:
+        from lmbench.tui.screens.lab import LabScreen
+
+        assert isinstance(self.screen, LabScreen)
+        return self.screen
+
+
+class ModulesPanel(_LabPanel):
+    """The draft: what each module would be quantized to, and the range of its outputs."""
+
+    TITLE = "Modules"
+    HELP = """
+Each module of the model with the range of its outputs, as they were on the calibration text, and
+what the draft makes of it. **b** turns its precision, **c** how its activations are clipped, **h**
+one scale or one for each channel, **m** the mode. **a** makes these keys change all modules at
+once. **0** takes back what was changed for the module alone, **p** starts from a preset. **Enter**
+prices the draft on the sample.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "price", "price it", id="lab.price", tooltip="Price the draft"),
+        Binding(
+            "b", "turn('precision')", "precision", id="lab.precision", tooltip="Next precision"
+        ),
+        Binding("c", "turn('clip')", "clip", id="lab.clip", tooltip="Next clip mode"),
+        Binding(
+            "h", "turn('channels')", "channels", id="lab.channels", tooltip="One scale or many"
+        ),
+        Binding("m", "turn('mode')", "mode", id="lab.mode", tooltip="Next quantization mode"),
+        Binding("a", "everywhere", "one/all", id="lab.all", tooltip="Change one module or all"),
+        Binding("0", "reset", "as all", id="lab.reset", tooltip="Take back the module's changes"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+
+    def refresh_view(self) -> None:
+        lab = self.lab
+        settings = lab.draft
+        rows = []
+        for module in lab.modules:
+            channels = draft.channels_of(settings, module)
+            rows.append(
+                (
+                    module.name,
+                    (
+                        Cell(one_line(module.name)),
+                        Cell(draft.precision_of(settings, module)),
+                        Cell(draft.clip_of(settings, module)),
+                        Cell("" if channels is None else "yes" if channels else "no"),
+                        Cell(draft.mode_of(settings, module)),
+                        Cell(f"{module.low:.2f}"),
+                        Cell(counts=module.counts),
+                        Cell(f"{module.high:.2f}"),
+                        Cell(f"{module.std:.3f}"),
+                        Cell(f"{module.weights:,}" if module.weights else ""),
+                    ),
+                )
+            )
+        self.query_one(Grid).show(_MODULES, tuple(rows))
+        scope = "all modules" if lab.everywhere else "one module"
+        self.subtitle(f"draft: {lab.draft_name} · keys change {scope}" if rows else "")
+        self.refresh_bindings()
+
+    @property
+    def module(self) -> str:
+        """The name of the module under the cursor."""
+        return self.query_one(Grid).cursor_key
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "reset":
+            return bool(self.lab.modules) and self.lab.has_own(self.module)
+        return bool(self.lab.modules)
+
+    def action_turn(self, what: str) -> None:
+        self.lab.turn(what, self.module)
+
+    def action_everywhere(self) -> None:
+        self.lab.everywhere = not self.lab.everywhere
+        self.refresh_view()
+
+    def action_reset(self) -> None:
+        self.lab.reset(self.module)
+
+    async def action_price(self) -> None:
+        await self.lab.price_draft()
+
+    def on_grid_moved(self) -> None:
+        self.refresh_bindings()
+
+
+class TriesPanel(_LabPanel):
+    """What was tried, best first."""
+
+    TITLE = "Tries"
+    HELP = """
+Each setting that was tried, the best first: perplexity on the sample, its change against the model
+as it is, the size of the packed model. **Enter** takes a try back into the draft, **K** keeps it:
+that makes a quantize run of it, scored on all of valid and test. **x** forgets it.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "take", "to draft", id="lab.take", tooltip="Take the try into the draft"),
+        Binding("x", "forget", "forget", id="lab.forget", tooltip="Forget the try"),
+    ]
+    DEFAULT_CSS = """
+    TriesPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
+    TriesPanel.-empty #nothing { display: block; }
+    TriesPanel.-empty Grid { display: none; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+        yield Static(
+            "Nothing was tried yet: Enter prices the draft, u the published rows.",
+            id="nothing",
+            markup=False,
+        )
+
+    def refresh_view(self) -> None:
+        tries = best_first(self.lab.tries)
+        empty = not tries
+        self.set_class(empty, "-empty")
+        self.can_focus = empty
+        self.query_one(Grid).show(_TRIES, tuple((str(t.number), self._cells(t)) for t in tries))
+        waiting = sum(t.state in ("waiting", "working") for t in tries)
+        self.subtitle(f"{waiting} to be priced" if waiting else "")
+        self.refresh_bindings()
+
+    def _cells(self, entry: Try) -> tuple[Cell, ...]:
+        name = Cell(entry.name)
+        words = Cell(entry.words)
+        if entry.state == "failed":
+            return (name, Cell("failed", "error"), *(Cell(),) * 4, Cell(one_line(entry.problem)))
+        if entry.state != "priced":
+            sign = "…" if entry.state == "waiting" else "▶"
+            return (name, Cell(sign), *(Cell(),) * 4, words)
+        change = self.lab.change(entry.ppl)
+        return (
+            name,
+            Cell(figures.perplexity(entry.ppl)),
+            _percent(change),
+            Cell(figures.size(entry.bytes)),
+            Cell(f"{entry.loss:.4f}"),
+            Cell(f"{entry.seconds:.1f} s"),
+            words,
+        )
+
+    @property
+    def chosen(self) -> Try | None:
+        """The try under the cursor."""
+        key = self.query_one(Grid).cursor_key
+        return next((t for t in self.lab.tries if str(t.number) == key), None)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        chosen = self.chosen
+        if action == "take":
+            return chosen is not None and bool(chosen.settings)
+        return chosen is not None and chosen.state in ("priced", "failed")
+
+    def action_take(self) -> None:
+        if self.chosen is not None:
+            self.lab.take(self.chosen)
+
+    def action_forget(self) -> None:
+        if self.chosen is not None:
+            self.lab.forget(self.chosen)
+
+    def on_grid_moved(self) -> None:
+        self.refresh_bindings()
+
+
+def _percent(change: float | None) -> Cell:
+    if change is None:
+        return Cell()
+    tint = "success" if change <= _GOOD else "error" if change > _POOR else "warning"
+    return Cell(f"{change:+.1f}%" if abs(change) < 1000 else ">999%", tint)
+
+
+class PrunePanel(_LabPanel, can_focus=True):
+    """The slider: what would taking so much away at once cost?"""
+
+    TITLE = "Prune at once"
+    HELP = """
+What would it cost to prune the whole model, or one tensor, to this level at once, by magnitude,
+without training on? **← →** move the level by five points (**[ ]** by one), **digits** go to
+10% … 90%, **t** chooses what is pruned. The price comes by itself; levels that were priced make a
+curve.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "right,l", "slide(0.05)", "level", id="lab.more", key_display="← →",
+            tooltip="Prune more",
+        ),
+        Binding("left,h", "slide(-0.05)", "less", id="lab.less", show=False, tooltip="Prune less"),
+        Binding(
+            "right_square_bracket", "slide(0.01)", "more", id="lab.more_1", show=False,
+            tooltip="Prune one point more",
+        ),
+        Binding(
+            "left_square_bracket", "slide(-0.01)", "less", id="lab.less_1", show=False,
+            tooltip="Prune one point less",
+        ),
+        Binding("t", "target", "tensor", id="lab.target", tooltip="What is pruned"),
+        *(
+            Binding(str(digit), f"go({digit / 10})", f"{digit}0%", show=False)
+            for digit in range(10)
+        ),
+    ]  # fmt: skip
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="slider")
+
+    def on_resize(self) -> None:
+        self.refresh_view()
+
+    def refresh_view(self) -> None:
+        lab, size = self.lab, self.content_size
+        lines = [self._line(size.width)]
+        points = sorted(lab.pruned.get(lab.target, {}).items())
+        if size.height >= 6 and len(points) > 1:
+            lines += self._curve(points, size.width, size.height - 1)
+        elif size.height > 1:
+            said = [f"{100 * level:.0f}% {figures.perplexity(ppl)}" for level, (ppl, _) in points]
+            lines.append(Text("priced: " + " · ".join(said) if said else "", "dim"))
+        for line in lines:
+            line.truncate(size.width, overflow="ellipsis")
+        put(self.query_one(Static), Text("\n").join(lines))
+        self.subtitle("all matrices" if lab.target == "model" else lab.target)
+
+    def _line(self, width: int) -> Text:
+        lab = self.lab
+        price = lab.pruned.get(lab.target, {}).get(lab.level)
+        line = Text(f"{100 * lab.level:3.0f}% ", "bold", no_wrap=True)
+        if not lab.modules:
+            said = "when the model is loaded, its levels can be priced"
+        elif price is None:
+            said = "…" if lab.level_asked else "← → price a level"
+        else:
+            ppl, left = price
+            change = lab.change(ppl)
+            said = f"ppl {figures.perplexity(ppl)}"
+            said += f" ({change:+.1f}%)" if change is not None and change < 1000 else ""
+            said += f"  {left:,} weights left"
+        room = min(max(width - len(said) - 7, 0), 40)
+        full = round(lab.level * room)
+        line.append("━" * full, self.bench.colour_style("accent"))
+        line.append("●" if room else "", self.bench.colour_style("accent"))
+        line.append("─" * (room - full) + " ", self.bench.colour_style("faint"))
+        line.append(said, "not bold")
+        return line
+
+    def _curve(
+        self, points: list[tuple[float, tuple[float, int]]], width: int, height: int
+    ) -> list[Text]:
+        x = np.array([100 * level for level, _ in points])
+        y = np.array([ppl for _, (ppl, _) in points])
+        y[y > 1e6] = math.nan
+        series = Series("ppl", x, y, "●", self.bench.colour("primary"), "points")
+        plot = Plot((series,), x_axis="sparsity %", log=True, window=(0.0, 100.0))
+        look = Look(self.bench.colour("foreground-muted"), self.bench.colour("faint"))
+        return draw(plot, width, height, look).lines
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self.lab.modules)
+
+    def action_slide(self, by: float) -> None:
+        self.lab.slide_to(self.lab.level + by)
+
+    def action_go(self, level: float) -> None:
+        self.lab.slide_to(level)
+
+    def action_target(self) -> None:
+        self.lab.next_target()
