@@ -1,0 +1,92 @@
+"""From a wish to a run: names, commands, what a pruning takes over."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from lmbench.cli.app import build
+from lmbench.config import (
+    EvaluateConfig,
+    PruneConfig,
+    QuantizeConfig,
+    SensitivityConfig,
+    TrainConfig,
+)
+from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import (
+    check_training,
+    command_for,
+    inherited_settings,
+    make_run,
+    run_name,
+)
+from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
+from lmbench.session import Home
+
+
+@pytest.mark.parametrize(
+    "kind, config, name",
+    [
+        ("train", TrainConfig(tied=True), "lstm-2x200-tied"),
+        ("train", TrainConfig(model="RNN_TANH", nlayers=1, nhid=64), "rnn-tanh-1x64"),
+        ("prune", PruneConfig(compress="sessions/a/schedules/mine.yaml"), "mine"),
+        ("quantize", QuantizeConfig(preset="int8-best"), "int8-best"),
+        ("quantize", QuantizeConfig(), "quantize"),
+        ("sensitivity", SensitivityConfig(granularity="rows"), "rows"),
+    ],
+)
+def test_a_run_without_a_name_is_called_after_what_it_is(kind, config, name):
+    assert run_name(kind, config) == name
+
+
+@pytest.mark.parametrize("published", [*PUBLISHED, FIRST_STEPS], ids=lambda p: p.name)
+def test_the_command_line_reads_back_the_settings_that_a_command_is_made_from(published):
+    words = shlex.split(command_for("train", published.settings, session="other"))
+    _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
+    given = {k: v for k, v in bound.arguments.items() if k in TrainConfig.model_fields}
+    assert given == dict(published.settings)
+    assert bound.arguments["session"] == "other"
+
+
+def test_a_pruning_s_command_names_its_parent_and_its_schedule():
+    command = command_for("prune", {"compress": "large-80", "lr": 0.5}, parent="a/001-train")
+    assert command == "lmbench prune a/001-train --schedule large-80 --lr 0.5"
+
+
+def test_names_with_blanks_survive_the_shell():
+    assert shlex.split(command_for("train", {}, name="my run"))[-2:] == ["--name", "my run"]
+
+
+def test_a_pruning_takes_over_all_but_the_schedule_and_the_teacher(tmp_path):
+    session = Home(tmp_path).open_session("s")
+    config = TrainConfig(emsize=64, nhid=64, lr=5.0, compress="large-70", teacher="s/1")
+    parent = session.new_run(config, "train")
+    assert inherited_settings(parent) == {"emsize": 64, "nhid": 64, "lr": 5.0}
+
+
+def test_what_is_no_training_cannot_be_pruned(tmp_path):
+    run = Home(tmp_path).open_session("s").new_run(EvaluateConfig(), "evaluate")
+    with pytest.raises(LmbenchError, match="no training"):
+        inherited_settings(run)
+
+
+def test_a_run_has_its_own_copy_of_its_schedule(tmp_path):
+    session = Home(tmp_path).open_session("s")
+    own = tmp_path / "mine.yaml"
+    own.write_text("version: 1\n")
+    run = make_run(session, "prune", PruneConfig(compress="mine.yaml"))
+    own.write_text("version: 2\n")
+    assert (run.path / "schedule.yaml").read_text() == "version: 1\n"
+
+
+def test_a_wrong_schedule_is_found_before_anything_is_made(tmp_path):
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("a b c d e f\n" * 200)
+    config = TrainConfig(data="tiny", compress="no-such-schedule")
+    with pytest.raises(LmbenchError, match="no-such-schedule"):
+        check_training(config, Home(tmp_path))
+    assert not (tmp_path / "sessions").exists()

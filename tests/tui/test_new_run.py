@@ -1,0 +1,320 @@
+"""The new-run form: made from the settings, usable by keys alone, and what it starts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from lmbench.cli.app import build
+from lmbench.config import TrainConfig
+from lmbench.jobs.published import PUBLISHED
+from lmbench.session import Run
+from lmbench.tui.app import Workbench
+from lmbench.tui.corpus_size import CorpusSize
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.schedule import ScheduleScreen
+from lmbench.tui.widgets.form import ChoiceField
+from lmbench.tui.widgets.pick import Pick
+
+NARROW, WIDE = (80, 24), (120, 30)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Runs that were handed to the launcher, which starts nothing here; no corpus is opened."""
+    runs: list[Run] = []
+
+    async def size(data: str | None, *_: Any) -> CorpusSize:
+        return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
+
+    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
+    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_: None)
+    monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
+    return runs
+
+
+@asynccontextmanager
+async def opened(world: Any, size: tuple[int, int] = NARROW, *keys: str) -> AsyncIterator[Any]:
+    """A pilot on the form, opened by its key from the main screen."""
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        await app.look()
+        await pilot.pause()
+        await press(pilot, "n", *keys)
+        yield pilot
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+    # What is typed is read a moment after the last key.
+    await pilot.pause(0.1)
+    await pilot.pause()
+
+
+def form(pilot: Pilot[None]) -> NewRunScreen:
+    screen = pilot.app.screen
+    assert isinstance(screen, NewRunScreen)
+    return screen
+
+
+def words(pilot: Pilot[None]) -> str:
+    return str(form(pilot).query_one("#words").render())
+
+
+async def go_to(pilot: Pilot[None], name: str) -> None:
+    """Down to a field with the arrow alone."""
+    for _ in range(60):
+        if form(pilot).form.focused_name == name:
+            return
+        await pilot.press("down")
+    raise AssertionError(f"{name} is not reached by going down")
+
+
+async def start(pilot: Pilot[None]) -> None:
+    await press(pilot, "ctrl+s")
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "emsize")
+        await press(pilot, *"64")
+        await go_to(pilot, "nhid")
+        await press(pilot, *"64")
+        await go_to(pilot, "tied")
+        await press(pilot, "right")
+        await go_to(pilot, "epochs")
+        await press(pilot, *"3")
+        await start(pilot)
+        assert isinstance(pilot.app.screen, MainScreen)
+    (run,) = started
+    record = run.read()
+    assert record.config == {"emsize": 64, "nhid": 64, "tied": True, "epochs": 3}
+    assert record.name == "lstm-2x64-tied"
+    assert record.status == "queued"
+    assert record.command == (
+        "lmbench train --emsize 64 --nhid 64 --tied --epochs 3 --session demo"
+    )
+
+
+async def test_the_started_run_is_selected(world, started):
+    async with opened(world) as pilot:
+        await start(pilot)
+        assert isinstance(pilot.app, Workbench)
+        assert pilot.app.selected == started[0].path.name == "001-train"
+
+
+async def test_a_value_out_of_bounds_is_marked_as_one_types_and_nothing_starts(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "dropout")
+        await press(pilot, *"1.5")
+        assert "dropout: 0 to below 1" in words(pilot)
+        assert form(pilot).form.row("dropout").has_class("-wrong")
+        await press(pilot, "down")
+        await start(pilot)
+        assert form(pilot).form.focused_name == "dropout"
+        await press(pilot, "ctrl+u", *"0.5")
+        assert not form(pilot).form.row("dropout").has_class("-wrong")
+        assert "$ lmbench train --dropout 0.5" in words(pilot)
+    assert started == []
+
+
+async def test_a_word_where_a_number_belongs_is_told(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "batch_size")
+        await press(pilot, *"many")
+        assert "a whole number is wanted" in words(pilot)
+
+
+async def test_an_empty_field_is_its_default(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "emsize")
+        await press(pilot, "backspace")
+        assert "$ lmbench train --session demo" in words(pilot)
+
+
+async def test_tied_with_unequal_sizes_is_told_at_the_field_that_asks_for_it(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "emsize")
+        await press(pilot, *"100")
+        await go_to(pilot, "tied")
+        await press(pilot, "space")
+        assert form(pilot).form.row("tied").has_class("-wrong")
+        assert "100 is not 200" in words(pilot)
+
+
+async def test_each_published_command_fills_the_form_and_the_defaults_empty_it(world, started):
+    async with opened(world, NARROW, "down") as pilot:
+        for published in PUBLISHED:
+            await press(pilot, "right")
+            assert form(pilot).given == dict(published.settings)
+        await press(pilot, "right")
+        assert form(pilot).form.values["@preset"] == "defaults"
+        assert form(pilot).given == {}
+
+
+async def test_a_letter_chooses_and_no_letter_reaches_the_screen(world, started):
+    async with opened(world) as pilot:
+        await press(pilot, "s")
+        assert form(pilot).form.values["@kind"] == "sensitivity"
+        await press(pilot, "q", "x")
+        assert form(pilot).form.values["@kind"] == "quantize"
+
+
+async def test_the_command_is_one_that_the_command_line_takes_and_means_the_same(world, started):
+    async with opened(world, NARROW, "down", "right", "right", "right", "right", "right") as pilot:
+        command = form(pilot).command
+    program, kind, *flags = shlex.split(command)
+    assert (program, kind) == ("lmbench", "train")
+    _, bound, _ = build().parse_args([kind, *flags], exit_on_error=False)
+    settings = {k: v for k, v in bound.arguments.items() if k in TrainConfig.model_fields}
+    assert settings == dict(PUBLISHED[4].settings)
+
+
+async def test_a_pruning_starts_from_the_selected_run_with_its_settings(full, started):
+    dense = full.session.run(1)
+    dense.update(config={"tied": True, "emsize": 64, "nhid": 64, "epochs": 9, "lr": 5.0})
+    async with opened(full, WIDE) as pilot:
+        pilot.app.pop_screen()
+        await press(pilot, "up", "n", "p")
+        assert form(pilot).form.values["@parent"] == "1 dense"
+        assert "emsize" not in form(pilot).form.values
+        assert form(pilot).form.values["epochs"] == "9"
+        await start(pilot)
+        assert form(pilot).form.focused_name == "compress"
+        await press(pilot, *"small-80")
+        await go_to(pilot, "epochs")
+        await press(pilot, *"4")
+        assert form(pilot).command == (
+            "lmbench prune demo/001-train --schedule small-80 --epochs 4"
+        )
+        await start(pilot)
+    record = started[0].read()
+    assert record.parent == "demo/001-train"
+    assert record.config == {
+        "tied": True, "emsize": 64, "nhid": 64, "epochs": 4, "lr": 5.0, "compress": "small-80",
+    }  # fmt: skip
+    assert record.name == "small-80"
+    assert "AutomatedGradualPruner" in (started[0].path / "schedule.yaml").read_text()
+
+
+async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
+    async with opened(full, NARROW, "p", "down") as pilot:
+        field = form(pilot).form.field("@parent")
+        assert isinstance(field, ChoiceField)
+        await press(pilot, "f")
+        assert form(pilot).form.values["@parent"] == "from scratch"
+        assert "emsize" in form(pilot).form.values
+
+
+async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):
+    async with opened(full, NARROW, "p") as pilot:
+        await go_to(pilot, "compress")
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, Pick)
+        await press(pilot, "escape")
+        assert form(pilot).form.values["compress"] == ""
+        await press(pilot, "ctrl+l", "j", "j", "k", "enter")
+        assert form(pilot).form.values["compress"] == "large-70"
+
+
+async def test_ctrl_e_opens_the_editor_and_what_is_saved_there_comes_back(full, started):
+    async with opened(full, NARROW, "p", "ctrl+e") as pilot:
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+        await press(pilot, "ctrl+s", *"mine", "enter")
+        assert form(pilot).form.values["compress"] == "sessions/demo/schedules/mine.yaml"
+    assert (full.session.path / "schedules" / "mine.yaml").is_file()
+
+
+@pytest.mark.parametrize("letter, kind", [("q", "quantize"), ("s", "sensitivity")])
+async def test_quantize_and_sensitivity_start_from_a_trained_run(full, started, letter, kind):
+    async with opened(full, NARROW, letter, "down", "left", "right") as pilot:
+        await start(pilot)
+    record = started[0].read()
+    assert (record.kind, record.parent, record.config) == (kind, "demo/002-prune", {})
+
+
+async def test_without_a_trained_run_quantize_says_what_to_do(world, started):
+    async with opened(world, NARROW, "q") as pilot:
+        assert "train a model first" in words(pilot)
+        await start(pilot)
+        assert isinstance(pilot.app.screen, NewRunScreen)
+    assert started == []
+
+
+async def test_the_estimate_counts_parameters_and_judges_time_by_an_earlier_run(full, started):
+    shape = {"ntoken": 33_278}
+    full.session.run(1).update(shape=shape, device="cpu", config={"tied": True})
+    async with opened(full, WIDE, "down", "right", "right") as pilot:
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        told = words(pilot)
+    assert "7,332,078 parameters" in told
+    assert "an epoch" in told
+    assert "in demo/001-train" in told
+    assert "for 6 epochs" in told
+
+
+async def test_without_an_earlier_run_no_time_is_made_up(world, started):
+    async with opened(world) as pilot:
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "no training on this machine yet" in words(pilot)
+
+
+async def test_ctrl_y_copies_the_command(world, started):
+    async with opened(world, NARROW, "ctrl+y") as pilot:
+        assert pilot.app.clipboard == "lmbench train --session demo"
+
+
+async def test_escape_goes_back_and_starts_nothing(world, started):
+    async with opened(world, NARROW, "escape") as pilot:
+        assert isinstance(pilot.app.screen, MainScreen)
+    assert started == []
+    assert world.session.runs() == []
+
+
+async def test_page_keys_go_from_heading_to_heading(world, started):
+    async with opened(world) as pilot:
+        seen = []
+        for _ in range(6):
+            await press(pilot, "pagedown")
+            seen.append(form(pilot).form.focused_name)
+        assert seen == ["model", "data", "lr", "compress", "device", "log_interval"]
+        await press(pilot, "pageup")
+        assert form(pilot).form.focused_name == "device"
+
+
+async def test_at_24_rows_every_field_can_be_seen_when_it_has_the_focus(world, started):
+    async with opened(world) as pilot:
+        names = list(form(pilot).form.specs)
+        for name in names:
+            await go_to(pilot, name)
+            await pilot.pause()
+            row = form(pilot).form.row(name)
+            assert form(pilot).form.region.contains_region(row.region), name
+
+
+async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, monkeypatch):
+    from lmbench.errors import LmbenchError
+
+    def fails(*_: Any) -> None:
+        raise LmbenchError("no corpus nowhere")
+
+    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", fails)
+    async with opened(world) as pilot:
+        await start(pilot)
+        told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "no corpus nowhere" in told
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, NewRunScreen)
+    assert world.session.runs() == []

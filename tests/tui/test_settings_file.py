@@ -1,0 +1,101 @@
+"""The user's settings file: what holds, and what is said of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmbench.errors import LmbenchError
+from lmbench.tui.settings import (
+    Settings,
+    load_settings,
+    save_settings,
+    settings_path,
+    template,
+    unknown_keys,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lmbench" / "workbench.yaml"
+
+
+def written(path: Path, text: str) -> Settings:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return load_settings(path)
+
+
+def test_without_a_file_everything_is_as_it_comes(path):
+    assert load_settings(path) == Settings(path=path)
+
+
+def test_theme_motion_and_keys_are_taken(path):
+    settings = written(path, "theme: light\nmotion: false\nkeys:\n  main.new: n,ctrl+n\n")
+    assert (settings.theme, settings.motion) == ("lmbench-light", False)
+    assert settings.keys == {"main.new": "n,ctrl+n"}
+    assert settings.problems == ()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("theme: pink\nmotion: false\n", "theme: 'pink' is none of dark, light, contrast, ansi"),
+        ("motion: maybe\n", "motion: 'maybe' is neither true nor false"),
+        ("keys: [a]\n", "keys: each is written as"),
+        ("colour: red\n", "'colour' is unknown"),
+        ("theme: [\n", "line 2:"),
+        ("- a\n", "write theme:, motion: and keys:"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file_and_the_rest_holds(path, text, said):
+    settings = written(path, text)
+    (problem,) = settings.problems
+    assert str(path) in problem
+    assert said in problem
+    assert settings.motion is ("motion: false" not in text)
+
+
+def test_an_action_that_there_is_not_is_told_with_the_one_probably_meant(path):
+    settings = written(path, "keys: {main.nwe: n}\n")
+    (line,) = unknown_keys(settings, ["main.new", "runs.filter"])
+    assert "no action 'main.nwe': did you mean main.new?" in line
+
+
+def test_saving_keeps_comments_and_keys(path):
+    settings = written(path, "# mine\nmotion: true  # glide\nkeys:\n  main.new: N\n")
+    save_settings(replace(settings, theme="lmbench-ansi", motion=False), path)
+    text = path.read_text()
+    assert "# mine" in text
+    assert "motion: false  # glide" in text
+    again = load_settings(path)
+    assert (again.theme, again.motion, again.keys) == ("lmbench-ansi", False, settings.keys)
+
+
+def test_the_template_changes_nothing_until_a_line_is_uncommented(path):
+    rows = [("main.new", "n", "New run"), ("app.quit", "q", "Leave the workbench")]
+    template(rows, Settings(), path)
+    assert load_settings(path) == Settings(path=path)
+    uncommented = path.read_text().replace("# main.new: n", "main.new: N")
+    assert written(path, uncommented).keys == {"main.new": "N"}
+
+
+def test_the_template_leaves_a_file_that_is_there_alone(path):
+    written(path, "theme: ansi\n")
+    template([], Settings(), path)
+    assert path.read_text() == "theme: ansi\n"
+
+
+def test_a_folder_that_cannot_be_written_is_told(path):
+    path.parent.parent.mkdir(exist_ok=True)
+    path.parent.write_text("a file where the folder should be")
+    with pytest.raises(LmbenchError, match="cannot be written"):
+        save_settings(Settings(), path)
+
+
+def test_the_file_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("LMBENCH_CONFIG", str(tmp_path))
+    assert settings_path() == tmp_path / "workbench.yaml"
