@@ -143,11 +143,18 @@ The slider prices pruning without training. **Tab** goes round.
         yield KeyBar()
 
     async def on_mount(self) -> None:
-        subject = subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
         self.query_one(ModulesPanel).take_focus()
+        self.watch(self.app, "snapshot", self._begin)
+
+    async def _begin(self) -> None:
+        """Put the run's model on the bench, as soon as the session is read and has one."""
+        if self._client is not None or self.bench.snapshot.session is None:
+            return
+        subject = subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
         if subject is None:
             self._problem = "A trained run is needed: Esc, then n starts one."
         else:
+            self._problem = ""
             self._key = subject.key
             self._recall(subject)
             path = self.bench.home.sessions_path / "laboratory.log"
