@@ -90,8 +90,6 @@ class Column(Vertical):
             facts.append("opening the model …")
         elif draft.state == "waiting":
             facts.append("waking the sampler …")
-        if draft.origin:
-            facts.append(draft.origin)
         line = " · ".join(facts)
         if draft.bits is not None and not draft.alive:
             surprise = f" · {draft.bits:.1f} bits a word"
@@ -100,6 +98,8 @@ class Column(Vertical):
             line = " ".join(fact.replace(" · ", " ").replace(" MB", "MB") for fact in facts)
         fits = title.cell_len + len(line) + 2 <= self.size.width
         title.append(("  " if fits else "\n") + line if line else "", "dim")
+        if draft.origin:
+            title.append(f"\n{draft.origin}", "dim italic")
         return title
 
 
@@ -111,12 +111,12 @@ def checkpoint_of(view: RunView) -> str:
 
 
 def origin_of(view: RunView) -> str:
-    """What a text of a run that is at work comes from."""
+    """What a text of a run that is at work comes from; "" for a run that has ended."""
     if not view.live:
         return ""
     step = view.checkpoint.step if view.checkpoint is not None else None
     at = f", step {step:,}" if step is not None else ""
-    return f"from its {checkpoint_of(view)} checkpoint{at}, while it runs"
+    return f"{checkpoint_of(view)} checkpoint{at}"
 
 
 def figures_of(view: RunView) -> str:

@@ -213,7 +213,9 @@ and writes on from it.
         if len(self.targets) > 1:
             return f"{len(self.targets)} marked runs will write side by side."
         view = self.targets[0]
-        return f"{view.id} {view.name} will write {origin_of(view)}".rstrip() + "."
+        origin = origin_of(view)
+        source = f" from its {origin}, while it goes on" if origin else ""
+        return f"{view.id} {view.name} will write{source}."
 
     def _arrange(self) -> None:
         shown = max(len(self.drafts), 1)
