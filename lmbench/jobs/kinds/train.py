@@ -16,9 +16,9 @@ from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
 from lmbench.session import store
-from lmbench.session.events import RunResumed, RunStarted, Score
+from lmbench.session.events import Epoch, Event, RunResumed, RunStarted, Score, Sparsity
 from lmbench.training.checkpoint import load_weights
-from lmbench.training.evaluate import Evaluation, evaluate
+from lmbench.training.evaluate import Evaluation, evaluate, perplexity
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
@@ -121,7 +121,7 @@ def _train(
         config,
         build_objective(job, config, precision, device),
         job.run.path,
-        emit=job.emit,
+        emit=lambda event: _note(job, event),
         control=job.control,
         log_offset=lambda: job.events_offset,
         optimizer=optimizer,
@@ -135,6 +135,19 @@ def _train(
     job.add_results(parameters=weights, biases=biases, precision=precision)
     trainer.run()
     _score(job, trainer, scheduler)
+
+
+def _note(job: Job, event: Event) -> None:
+    """Log an event; lists of runs show the best validation so far without reading the log."""
+    job.emit(event)
+    if isinstance(event, Epoch):
+        job.add_results(
+            valid_loss=event.best_valid_loss,
+            valid_ppl=perplexity(event.best_valid_loss),
+            best_epoch=event.best_epoch,
+        )
+    elif isinstance(event, Sparsity):
+        job.add_results(nonzero=event.nonzero, sparsity=event.total)
 
 
 def build_objective(
@@ -214,7 +227,7 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
         sparsity=1.0 - nonzero / weights,
         bytes=job.run.model_bytes(),
         valid_loss=valid,
-        valid_ppl=None if valid is None else Evaluation(valid, 0, 0.0).ppl,
+        valid_ppl=None if valid is None else perplexity(valid),
         best_epoch=plateau.best_epoch,
         test_loss=test.loss,
         test_ppl=test.ppl,
