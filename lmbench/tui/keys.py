@@ -14,7 +14,7 @@ from textual.dom import DOMNode
 import lmbench.tui.screens
 import lmbench.tui.widgets
 
-__all__ = ["all_bindings"]
+__all__ = ["all_bindings", "bindings_in_force"]
 
 
 def all_bindings(app: type[DOMNode]) -> list[Binding]:
@@ -41,3 +41,10 @@ def _modules() -> Iterator[ModuleType]:
     for package in (lmbench.tui.screens, lmbench.tui.widgets):
         for info in pkgutil.iter_modules(package.__path__):
             yield importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def bindings_in_force(node: DOMNode) -> Iterator[tuple[str, Binding]]:
+    """A node's own bindings with the keys that the user gave them, each with its key."""
+    bindings = node._bindings.copy()
+    bindings.apply_keymap(node.app._keymap)
+    yield from bindings

@@ -11,6 +11,7 @@ from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.screen import Screen
 
+from lmbench.tui.keys import bindings_in_force
 from lmbench.tui.widgets.panel import Panel
 
 __all__ = ["commands_of"]
@@ -45,5 +46,5 @@ def possible(app: App[Any], node: DOMNode, binding: Binding) -> bool:
 
 
 def _bindings(node: DOMNode) -> Iterable[Binding]:
-    for _, binding in node._bindings:
+    for _, binding in bindings_in_force(node):
         yield binding

@@ -17,6 +17,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Static
 
+from lmbench.tui.keys import bindings_in_force
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.status import KeyBar, TopBar
@@ -82,7 +83,7 @@ class HelpScreen(BenchScreen[None]):
     def _keys(self, node: DOMNode) -> Iterator[tuple[str, str]]:
         """(keys, what they do) of a node's own bindings; several keys of one action in one."""
         found: dict[str, tuple[list[str], str]] = {}
-        for key, binding in node._bindings:
+        for key, binding in bindings_in_force(node):
             if binding.id is None or binding.system:
                 continue
             keys, _ = found.setdefault(binding.id, ([], binding.tooltip or binding.description))

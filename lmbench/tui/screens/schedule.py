@@ -290,6 +290,7 @@ it. What you type is kept as a draft until it is saved, also when you leave.
         self.app.push_screen(Pick("Start from", offered), taken)
 
     def action_save(self) -> None:
+        self._check()
         self._save(then=self._after_saving)
 
     def _after_saving(self, path: str) -> None:
@@ -301,7 +302,10 @@ it. What you type is kept as a draft until it is saved, also when you leave.
             self.dismiss(path)
             self.bench.open("new_run", kind="prune", settings={"compress": path})
 
-        if self._path and self.editor.text == self._saved:
+        self._check()
+        if self._checked.problems:
+            self.bench.say("a schedule with mistakes cannot be pruned with")
+        elif self._path and self.editor.text == self._saved:
             prune(self._path)
         else:
             self._save(then=prune)
@@ -340,6 +344,8 @@ it. What you type is kept as a draft until it is saved, also when you leave.
         return choices.schedule_folder(session) / name
 
     def action_leave(self) -> None:
+        # The last keys may not have been judged yet, and the draft is kept by judging.
+        self._check()
         if self.editor.text != self._saved:
             self.bench.say("the schedule's draft is kept")
         self.dismiss(self._path if self._picking and self.editor.text == self._saved else None)

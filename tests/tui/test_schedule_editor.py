@@ -1,0 +1,134 @@
+"""The schedule editor by keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from textual.pilot import Pilot
+
+from lmbench.distiller.presets import preset_path
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.schedule import ScheduleScreen
+from lmbench.tui.widgets.dialog import Ask, AskText
+from lmbench.tui.widgets.pick import Pick
+
+
+@asynccontextmanager
+async def opened(world: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        await app.look()
+        await pilot.pause()
+        await press(pilot, "S")
+        yield pilot
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+    # The text is judged a moment after the last key.
+    await pilot.pause(0.2)
+    await pilot.pause()
+
+
+def screen(pilot: Pilot[None]) -> ScheduleScreen:
+    found = pilot.app.screen
+    assert isinstance(found, ScheduleScreen)
+    return found
+
+
+def verdict(pilot: Pilot[None]) -> str:
+    return str(screen(pilot).query_one("#verdict").render())
+
+
+async def test_it_begins_with_a_preset_in_order_drawn_beside_the_text(full):
+    async with opened(full) as pilot:
+        assert screen(pilot).editor.text == preset_path("small-80").read_text()
+        assert "in order" in verdict(pilot)
+        drawn = "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
+        assert "whole model" in drawn
+        assert "100%" in drawn
+
+
+async def test_a_mistake_is_told_with_its_line_and_ctrl_g_goes_there(full):
+    async with opened(full) as pilot:
+        await press(pilot, *["down"] * 9, "end", *"9")
+        assert "line 10: pruners: l0_rnn_pruner: final_sparsity" not in verdict(pilot)
+        await press(pilot, *["backspace"] * 4, *"1.5")
+        assert "line 10: pruners: l0_rnn_pruner: final_sparsity: 1.5" in verdict(pilot)
+        await press(pilot, "ctrl+home", "ctrl+g")
+        assert screen(pilot).editor.cursor_location == (9, 4)
+        await press(pilot, "end", "backspace", "backspace", "backspace", *"0.5")
+        assert "in order" in verdict(pilot)
+
+
+async def test_enter_keeps_the_indent_and_steps_in_after_a_colon(full):
+    async with opened(full) as pilot:
+        editor = screen(pilot).editor
+        editor.load_text("")
+        await press(pilot, *"pruners:", "enter", *"a:", "enter", *"class: X", "enter", *"b")
+        assert editor.text == "pruners:\n  a:\n    class: X\n    b"
+
+
+async def test_ctrl_o_starts_from_another_preset(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o")
+        assert isinstance(pilot.app.screen, Pick)
+        await press(pilot, "enter")
+        assert screen(pilot).editor.text == preset_path("large-70").read_text()
+
+
+async def test_ctrl_o_opens_a_file_by_its_path_and_tells_where_there_is_none(full):
+    (full.home.path / "mine.yaml").write_text("version: 1\npolicies: []\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter")
+        assert screen(pilot).editor.text.startswith("version: 1\npolicies")
+        await press(pilot, "ctrl+o", "up", "enter", *"nowhere.yaml", "enter")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert screen(pilot).editor.text.startswith("version: 1\npolicies")
+
+
+async def test_a_name_saves_into_the_session_and_a_path_anywhere(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s", *"mine", "enter")
+        assert (full.session.path / "schedules" / "mine.yaml").is_file()
+        await press(pilot, "ctrl+s")
+        assert isinstance(pilot.app.screen, AskText)
+        await press(pilot, "ctrl+u", *"sub/other.yaml", "enter")
+        assert (full.home.path / "sub" / "other.yaml").is_file()
+
+
+async def test_a_name_that_is_none_is_refused(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s", *"?!", "enter")
+        assert isinstance(pilot.app.screen, AskText)
+
+
+async def test_ctrl_r_saves_and_fills_a_pruning_with_it(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+r", *"mine", "enter")
+        form = pilot.app.screen
+        assert isinstance(form, NewRunScreen)
+        assert form.form.values["compress"] == "sessions/demo/schedules/mine.yaml"
+        assert form.form.values["@kind"] == "prune"
+
+
+async def test_a_schedule_with_mistakes_cannot_be_pruned_with(full):
+    async with opened(full) as pilot:
+        screen(pilot).editor.load_text("version: 1")
+        await press(pilot, "ctrl+r")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+
+
+async def test_a_draft_is_there_again_when_one_comes_back(full):
+    async with opened(full) as pilot:
+        screen(pilot).editor.load_text("# half done")
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+    async with opened(full) as pilot:
+        assert screen(pilot).editor.text == "# half done"

@@ -1,0 +1,163 @@
+"""The sessions screen by keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from textual.pilot import Pilot
+
+from lmbench.session.archive import pack
+from lmbench.tui.app import Workbench
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.sessions import SessionsScreen
+from lmbench.tui.widgets.dialog import Ask, AskText
+
+
+@asynccontextmanager
+async def opened(world: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        await app.look()
+        await pilot.pause()
+        await press(pilot, "o")
+        yield pilot
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+def bench(pilot: Pilot[None]) -> Workbench:
+    assert isinstance(pilot.app, Workbench)
+    return pilot.app
+
+
+def names(world: Any) -> list[str]:
+    return [session.name for session in world.home.sessions()]
+
+
+async def test_each_session_is_listed_and_enter_opens_the_one_under_the_cursor(world):
+    world.home.open_session("other")
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        assert {row.session.name for row in screen._rows} == {"demo", "other"}
+        while screen.row is None or screen.row.session.name != "other":
+            await press(pilot, "j")
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert bench(pilot).session == world.home.session("other")
+
+
+async def test_n_begins_a_session_and_refuses_a_name_that_is_taken(world):
+    async with opened(world) as pilot:
+        await press(pilot, "n", *"demo", "enter")
+        assert isinstance(pilot.app.screen, AskText)
+        await press(pilot, *"2", "enter")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert bench(pilot).session == world.home.session("demo2")
+
+
+async def test_a_saves_as_and_goes_on_in_the_new_one(world):
+    world.new("train", "dense", status="finished")
+    async with opened(world) as pilot:
+        await press(pilot, "a", *"second", "enter")
+        assert bench(pilot).session == world.home.session("second")
+        await bench(pilot).look()
+        await pilot.pause()
+        assert [view.name for view in bench(pilot).snapshot.runs] == ["dense"]
+    assert names(world) == ["demo", "second"]
+
+
+async def test_d_in_capitals_duplicates_and_stays(world):
+    async with opened(world) as pilot:
+        await press(pilot, "D", *"copy", "enter")
+        assert isinstance(pilot.app.screen, SessionsScreen)
+        assert bench(pilot).session == world.session
+    assert names(world) == ["copy", "demo"]
+
+
+async def test_r_renames_the_open_session_and_the_workbench_follows(world):
+    async with opened(world) as pilot:
+        await press(pilot, "r", *["backspace"] * 4, *"fresh", "enter")
+        assert bench(pilot).session == world.home.session("fresh")
+        assert names(world) == ["fresh"]
+
+
+async def test_d_asks_and_escape_keeps_the_session(world):
+    world.home.open_session("zebra")
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        while screen.row is None or screen.row.session.name != "zebra":
+            await press(pilot, "down")
+        await press(pilot, "d")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert names(world) == ["demo", "zebra"]
+        await press(pilot, "d", "d")
+    assert names(world) == ["demo"]
+
+
+async def test_the_open_session_cannot_be_deleted(world):
+    async with opened(world) as pilot:
+        await press(pilot, "d")
+        told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "open another session first" in told
+    assert names(world) == ["demo"]
+
+
+async def test_p_packs_into_a_file_and_asks_before_it_replaces_one(world):
+    async with opened(world) as pilot:
+        await press(pilot, "p", "enter")
+        packed = world.home.path / "demo.lmbench"
+        assert packed.is_file()
+        packed.write_text("mine")
+        await press(pilot, "p", "enter", "escape")
+        assert packed.read_text() == "mine"
+        await press(pilot, "p", "enter", "r")
+        assert packed.read_bytes()[:2] == b"PK"
+
+
+async def test_o_opens_a_packed_session(world, tmp_path):
+    other = world.home.open_session("guest")
+    pack(other, tmp_path / "guest.lmbench")
+    world.home.session("guest").path.rename(tmp_path / "gone")
+    async with opened(world) as pilot:
+        await press(pilot, "o", *"guest.lmbench", "enter")
+        assert names(world) == ["demo", "guest"]
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        assert screen.row is not None
+        assert screen.row.session.name == "guest"
+
+
+async def test_a_session_with_a_run_at_work_says_why_it_cannot_be_copied(full):
+    async with opened(full) as pilot:
+        await press(pilot, "D", *"copy", "enter")
+        told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "cannot be copied" in told
+    assert names(full) == ["demo"]
+
+
+async def test_a_damaged_session_is_listed_with_what_is_wrong(world):
+    broken = world.home.open_session("broken")
+    (broken.path / "session.json").write_text("{")
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        row = next(row for row in screen._rows if row.session.name == "broken")
+        assert "session.json" in row.problem
+
+
+async def test_escape_goes_back(world):
+    async with opened(world) as pilot:
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)

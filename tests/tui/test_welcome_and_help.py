@@ -1,0 +1,196 @@
+"""The first time, help, and the user's settings, by keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from lmbench.errors import LmbenchError
+from lmbench.session import Home, Run
+from lmbench.tui.app import Workbench
+from lmbench.tui.corpus_size import CorpusSize
+from lmbench.tui.screens.help import HelpScreen
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.sessions import SessionsScreen
+from lmbench.tui.screens.settings import SettingsScreen
+from lmbench.tui.screens.welcome import WelcomeScreen
+from lmbench.tui.settings import Settings, load_settings
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    runs: list[Run] = []
+
+    async def size(data: str | None, *_: Any) -> CorpusSize:
+        return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
+
+    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
+    monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
+    return runs
+
+
+@asynccontextmanager
+async def first_time(path: Path) -> AsyncIterator[Pilot[None]]:
+    app = Workbench(Home(path), None, follow=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert isinstance(app.screen, WelcomeScreen)
+        yield pilot
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+    await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+def said(pilot: Pilot[None]) -> str:
+    return " ".join(str(widget.render()) for widget in pilot.app.screen.query("Static"))
+
+
+async def test_t_starts_a_training_on_the_embedded_corpus_and_shows_it(tmp_path, started):
+    async with first_time(tmp_path) as pilot:
+        await press(pilot, "t")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert isinstance(pilot.app, Workbench)
+        assert pilot.app.selected == "001-train"
+    record = started[0].read()
+    assert record.config["data"] == "pydoc"
+    assert record.name == "first-steps"
+    assert record.command.startswith("lmbench train --data pydoc")
+
+
+async def test_w_gets_wikitext_2_and_says_what_to_do_with_it(tmp_path, started, monkeypatch):
+    asked = []
+
+    def get(name: str, home: Path, progress: Any) -> Path:
+        asked.append(name)
+        progress("train.txt", 5, 10)
+        return home / "data" / name
+
+    monkeypatch.setattr("lmbench.tui.screens.welcome.data_get", get)
+    async with first_time(tmp_path) as pilot:
+        await press(pilot, "w")
+        assert asked == ["wikitext-2"]
+        assert "p trains on it" in said(pilot)
+
+
+async def test_a_failed_fetch_is_told_and_the_other_ways_stay_open(tmp_path, started, monkeypatch):
+    def get(*_: Any) -> Path:
+        raise LmbenchError("no network")
+
+    monkeypatch.setattr("lmbench.tui.screens.welcome.data_get", get)
+    async with first_time(tmp_path) as pilot:
+        await press(pilot, "w")
+        assert "no network" in said(pilot)
+        await press(pilot, "t")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_p_fills_the_form_with_a_published_command_on_wikitext_2(tmp_path, started):
+    async with first_time(tmp_path) as pilot:
+        await press(pilot, "p", "down", "enter")
+        form = pilot.app.screen
+        assert isinstance(form, NewRunScreen)
+        assert form.given == {"data": "wikitext-2", "epochs": 6, "tied": True}
+
+
+async def test_o_shows_the_sessions_and_escape_the_empty_main_screen(tmp_path, started):
+    async with first_time(tmp_path) as pilot:
+        await press(pilot, "o")
+        assert isinstance(pilot.app.screen, SessionsScreen)
+        await press(pilot, "escape", "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert isinstance(pilot.app, Workbench)
+        assert pilot.app.session == Home(tmp_path).session("default")
+
+
+def words(pilot: Pilot[None]) -> str:
+    """All of the help, as wide as the screen."""
+    from rich.console import Console
+
+    screen = pilot.app.screen
+    assert isinstance(screen, HelpScreen)
+    console = Console(width=90, color_system=None)
+    with console.capture() as capture:
+        for part in screen._parts(screen._below()):
+            console.print(part)
+    return capture.get()
+
+
+@pytest.mark.parametrize("key", ["question_mark", "f1"])
+async def test_help_tells_of_the_focused_panel_first_and_of_every_key(full, key):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await press(pilot, "2", key)
+        told = words(pilot)
+        assert told.index("Keys of plots") < told.index("Keys of the screen")
+        assert "Keys of runs" in told
+        for line in ("New run", "Filter the runs", "Next plot", "Next theme"):
+            assert line in told
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_help_in_the_form_tells_of_the_form_while_one_types(full, started):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await press(pilot, "n", "down", "down", "f1")
+        assert "what differs from the default" in words(pilot)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, NewRunScreen)
+
+
+async def test_help_shows_the_keys_that_a_user_gave(full):
+    settings = Settings(keys={"main.new": "f9"})
+    async with full.bench(settings=settings).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "question_mark")
+        line = next(line for line in words(pilot).splitlines() if line.endswith("New run"))
+        assert line.startswith("f9")
+
+
+async def test_keys_of_the_settings_file_hold_and_a_wrong_one_is_told(full, started, tmp_path):
+    settings = Settings(keys={"main.new": "f9", "main.nwe": "x"}, path=tmp_path / "w.yaml")
+    async with full.bench(settings=settings).run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert "no action 'main.nwe': did you mean main.new?" in said(pilot)
+        await press(pilot, "escape", "n")
+        assert isinstance(pilot.app.screen, MainScreen)
+        await press(pilot, "f9")
+        assert isinstance(pilot.app.screen, NewRunScreen)
+
+
+async def test_settings_hold_at_once_and_are_kept(full, tmp_path):
+    path = tmp_path / "config" / "workbench.yaml"
+    async with full.bench(settings=Settings(path=path)).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "comma")
+        assert isinstance(pilot.app.screen, SettingsScreen)
+        await press(pilot, "right", "down", "right")
+        assert pilot.app.theme == "lmbench-light"
+        assert pilot.app.animation_level == "none"
+    kept = load_settings(path)
+    assert (kept.theme, kept.motion) == ("lmbench-light", False)
+
+
+async def test_ctrl_e_writes_a_file_with_every_action_s_keys(full, tmp_path):
+    path = tmp_path / "workbench.yaml"
+    async with full.bench(settings=Settings(path=path)).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "comma", "ctrl+e", "ctrl+y")
+        assert pilot.app.clipboard == str(path)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+    text = path.read_text()
+    for name in ("main.new: n", "runs.filter: ", "plots.next: ", "new.start: ctrl+s"):
+        assert f"# {name}" in text
+    assert load_settings(path) == Settings(path=path)
+
+
+async def test_without_motion_nothing_glides(full):
+    async with full.bench(settings=Settings(motion=False)).run_test() as pilot:
+        assert pilot.app.animation_level == "none"
