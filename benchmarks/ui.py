@@ -45,6 +45,7 @@ TRAINING = ("train", "--data", "pydoc", "--emsize", "128", "--nhid", "128", "--t
 PAINTED = b"Runs"
 TICK_S = 0.01
 SECONDS_A_POINT = 1.6
+FEWEST_POINTS = 5
 REPLAY_SPEED = 50
 
 
@@ -252,9 +253,12 @@ def speed(home: Path, rounds: int, seconds: float) -> dict[str, Any]:
 
         def rate() -> float:
             log.poll()
-            time.sleep(seconds)
-            steps = [event for event in log.poll() if isinstance(event, ev.Step)]
-            return statistics.median(step.tokens_per_s for step in steps)
+            began, rates = time.perf_counter(), []
+            while len(rates) < FEWEST_POINTS or time.perf_counter() - began < seconds:
+                time.sleep(0.5)
+                rates += [step.tokens_per_s for step in log.poll() if isinstance(step, ev.Step)]
+            # The first may reach back to before the workbench came or went.
+            return statistics.median(rates[1:])
 
         for _ in range(rounds):
             alone.append(rate())
