@@ -22,6 +22,7 @@ __all__ = [
     "clip_of",
     "differences",
     "mode_of",
+    "no_choice",
     "precision_of",
     "resolved",
     "turned",
@@ -136,6 +137,19 @@ def turned(settings: Settings, what: str, module: Module, *, everywhere: bool) -
     module, or for all modules."""
     entry = _NEXT[what](settings, module, everywhere)
     return _with_all(settings, entry) if everywhere else _with_own(settings, module.name, entry)
+
+
+def no_choice(settings: Settings, what: str, module: Module) -> str:
+    """Why there is nothing to choose for the module, in words; "" where there is."""
+    if what == "precision":
+        return ""
+    if _floating(settings, module):
+        return "is computed in floats: b changes that"
+    if what == "channels" and not module.weights:
+        return "has no weights, so no channels"
+    if what == "clip" and not clip_of(settings, module):
+        return "has no activations that are clipped"
+    return ""
 
 
 def _after(choices: tuple[Any, ...], now: Any) -> Any:

@@ -371,8 +371,9 @@ The slider prices pruning without training. **Tab** goes round.
         module = self._module(name)
         if module is None:
             return
-        if what == "channels" and not module.weights and not self.everywhere:
-            self.bench.say(f"{name} has no weights, so no channels")
+        nothing = drafts.no_choice(self.draft, what, module)
+        if nothing and not self.everywhere:
+            self.bench.say(f"{name} {nothing}")
             return
         self.draft = drafts.turned(self.draft, what, module, everywhere=self.everywhere)
         self._tell()

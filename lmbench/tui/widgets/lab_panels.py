@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["ModulesPanel", "PrunePanel", "TriesPanel"]
 
 _MODULES = (
-    Column("module", 16, left=True, grow=2),
-    Column("precision", 9, left=True),
+    Column("module", 17, left=True, grow=2),
+    Column("bits", 6, left=True),
     Column("clip", 6, left=True, rank=1),
     Column("ch", 3, left=True, rank=2),
     Column("mode", 8, left=True, rank=1),
@@ -97,7 +97,7 @@ prices the draft on the sample.
                 (
                     module.name,
                     (
-                        Cell(one_line(module.name)),
+                        Cell(_short(module.name)),
                         Cell(draft.precision_of(settings, module)),
                         Cell(draft.clip_of(settings, module)),
                         Cell("" if channels is None else "yes" if channels else "no"),
@@ -220,6 +220,11 @@ that makes a quantize run of it, scored on all of valid and test. **x** forgets 
 
     def on_grid_moved(self) -> None:
         self.refresh_bindings()
+
+
+def _short(name: str) -> str:
+    """A module's name without what all but two have in common."""
+    return one_line(name).removeprefix("rnn.cells.")
 
 
 def _percent(change: float | None) -> Cell:
