@@ -196,6 +196,7 @@ def test_the_search_meets_a_loss_with_the_smallest_model_it_finds(model, stats):
 def test_every_kind_of_layer_quantizes_with_little_loss(kind):
     torch.manual_seed(1)
     model = tie(LanguageModel(50, 16, 2, kind)).eval()
+    nn.init.uniform_(model.encoder.weight, -0.5, 0.5)
     data = torch.randint(50, (60, 6))
     stats = calibrate(modular_copy(model), runner(data))
     quantized = quantize(model, load_preset("int8-best"), stats)
@@ -226,3 +227,11 @@ def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, mode
         assert torch.equal(logits_fast, logits_slow)
         for ours, theirs in zip(state_fast, state_slow, strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_a_tied_matrix_in_half_precision_counts_once(model, stats):
+    sizes = quantized_bytes(quantize(model, load_preset("fp16"), stats))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert sizes == {"weights": 0, "scales": 0, "biases": 0} | dict.fromkeys(
+        ("other", "total"), 2 * parameters
+    )

@@ -155,10 +155,12 @@ def quantized_bytes(model: nn.Module) -> dict[str, int]:
         ranges = _distinct_ranges(module)
         zero_bits = 0 if module.mode.weights.symmetric else bits
         sizes["scales"] += ranges * 4 + -(-ranges * zero_bits // 8)
-    counted: set[int] = set()
+    counted: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        if not any(name.startswith(prefix) for prefix in inside) and id(parameter) not in counted:
-            counted.add(id(parameter))
+        if any(name.startswith(prefix) for prefix in inside):
+            continue
+        if not any(_same(parameter.detach(), kept) for kept in counted):
+            counted.append(parameter.detach().cpu())
             sizes["other"] += parameter.numel() * parameter.element_size()
     sizes["total"] = sum(sizes.values())
     return sizes
