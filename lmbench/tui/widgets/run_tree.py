@@ -89,6 +89,7 @@ class RunTree(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     RunTree {
         height: 1fr;
+        overflow-x: hidden;
         .runs--cursor {
             background: $block-cursor-background;
             color: $block-cursor-foreground;
@@ -140,7 +141,8 @@ class RunTree(ScrollView, can_focus=True):
         self._views = order(tuple(kept), self.sort)
         as_tree = self.sort == "tree" and not self.filter
         self._branches = branches(self._views) if as_tree else [""] * len(self._views)
-        self.virtual_size = Size(self.scrollable_content_region.width, len(self._views))
+        # Lines are drawn to the width there is: nothing lies to the right.
+        self.virtual_size = Size(1, len(self._views))
         self._repaint(before)
         self._keep_in_sight()
 

@@ -110,9 +110,8 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         #filter.-shown { display: block; }
         #detail { height: auto; max-height: 4; color: $text-muted; display: none; }
         #detail.-shown { display: block; }
-        #empty { color: $text-muted; padding: 1; height: 1fr; display: none; }
+        #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
         &.-empty #empty { display: block; }
-        &.-empty RunTree { display: none; }
     }
     """
 
