@@ -84,6 +84,7 @@ def test_the_schedule_editor_with_mistakes(snap_compare: Snap, full, size):
         assert isinstance(screen, ScheduleScreen)
         text = screen.editor.text.replace("0.74", "1.74", 1).replace("frequency", "frequncy", 1)
         screen.editor.load_text(text.replace("_ih_l1", "_ih_l7"))
+        await pilot.pause(0.3)
         await pressing("ctrl+g")(pilot)
 
     assert snap_compare(full.bench(), terminal_size=size, run_before=before)

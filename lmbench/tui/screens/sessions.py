@@ -28,6 +28,8 @@ from lmbench.tui.widgets.status import KeyBar, TopBar
 __all__ = ["SessionsScreen"]
 
 _COLUMNS = ("session", "runs", "state", "size", "made", "changed")
+# All six columns fit into 80.
+_STATE_WIDTH = 24
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -107,7 +109,8 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
     SessionsScreen #list { height: 1fr; border: heavy $accent; border-title-color: $accent;
         border-title-style: bold; border-subtitle-color: $text-muted; padding: 0 1; }
     SessionsScreen DataTable { height: 1fr; background: $background;
-        background-tint: $foreground 0%; }
+        scrollbar-size-horizontal: 0; }
+    SessionsScreen DataTable:focus { background-tint: $foreground 0%; }
     SessionsScreen DataTable > .datatable--header { background: $background; color: $text-muted;
         text-style: none; }
     SessionsScreen #empty { height: auto; padding: 1; color: $text-muted; }
@@ -168,14 +171,17 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         return [
             Text(f"{'▸' if here else ' '} {row.session.name}", "bold" if here else ""),
             Text(str(row.runs), justify="right"),
-            Text(plain(row.problem or row.state), self._tint(row)),
+            self._state(row),
             Text(figures.size(row.bytes), justify="right"),
             Text(_day(row.made, now)),
             Text(_day(row.changed, now)),
         ]
 
-    def _tint(self, row: _Row) -> Any:
-        return self.bench.colour_style("error" if row.problem else "success")
+    def _state(self, row: _Row) -> Text:
+        colour = self.bench.colour_style("error" if row.problem else "success")
+        text = Text(plain(row.problem or row.state), colour)
+        text.truncate(_STATE_WIDTH, overflow="ellipsis")
+        return text
 
     def on_data_table_row_highlighted(self) -> None:
         self._tell()
@@ -187,6 +193,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
     def _tell(self) -> None:
         row = self.row
         where = str(row.session.path) if row else str(self.bench.home.sessions_path)
+        where = plain(row.problem) if row and row.problem else where
         self.query_one("#where", Static).update(Text(where, no_wrap=True, overflow="ellipsis"))
 
     # -- keys ----------------------------------------------------------------------------------

@@ -80,9 +80,13 @@ class ChoiceField(Guarded, can_focus=True):
         here = self.choices.index(self.value)
         self._choose(self.choices[(here + step) % len(self.choices)])
 
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Letters choose here, so no key bar offers them for anything else."""
+        return character is not None and character.isprintable() and character not in " ?"
+
     def on_key(self, event: Key) -> None:
         letter = event.character
-        if letter is None or not letter.isprintable() or letter in " ?":
+        if letter is None or not self.check_consume_key(event.key, letter):
             return
         # No letter gets past: one that is typed here is not meant as a key of the screen.
         event.stop()
