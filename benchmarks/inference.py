@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from lmbench.config import PackConfig
 from lmbench.corpus import open_corpus
-from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document, table_text
+from lmbench.deploy.benchmark import Entrant, Row, benchmark, entrants, row_document, table_text
 from lmbench.deploy.load import Loaded, load_file
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, pack
+from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, open_packed, pack, repack
+from lmbench.deploy.runtimes import RUNTIMES
 from lmbench.model.rnn import RNNModel
 from lmbench.training.precision import machine_key
 from lmbench.training.startup import prepare_worker
@@ -100,9 +101,7 @@ def packed_forms(
     for name, (form, config) in forms.items():
         path = folder / f"{name.replace(' ', '-').replace('%', '')}.lmpack"
         plain = pack(form, words, path, config)
-        squeezed = pack(
-            form, words, folder / "squeezed.lmpack", config.model_copy(update={"zstd": True})
-        )
+        squeezed = repack(open_packed(path), folder / "squeezed.lmpack", zstd=True)
         paths[name] = path
         sizes.append(_size(name, base, plain, squeezed))
     return paths, sizes
@@ -131,8 +130,6 @@ def contestants(
         loaded = dense if form == "dense" else load_packed(paths[form])
         if form != "dense":
             object.__setattr__(loaded, "title", form)
-        from lmbench.deploy.runtimes import RUNTIMES
-
         for name in names:
             if only and name not in (*only, "naive", "torch"):
                 continue
@@ -208,8 +205,6 @@ def _stand_in_words(count: int) -> list[str]:
 
 
 def _report(document: Mapping[str, Any]) -> str:
-    from lmbench.deploy.benchmark import Row
-
     model = document["model"]
     lines = [
         f"{document['machine']}; torch {document['torch']}, {document['threads']} threads for "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmbench.config import PackConfig
-from lmbench.deploy.codecs import ValueType, encode
+from lmbench.deploy.codecs import Encoded, ValueType, encode
 from lmbench.deploy.container import is_container, open_container, write_container
 from lmbench.deploy.packed_document import (
     VOCABULARY,
@@ -42,6 +42,7 @@ __all__ = [
     "load_packed",
     "open_packed",
     "pack",
+    "repack",
     "rescore",
 ]
 
@@ -94,10 +95,8 @@ def pack(
         raise LmbenchError(
             f"{path.name}: the vocabulary has {len(vocabulary):,} words, the model {model.ntoken:,}"
         )
-    arrays: dict[str, NDArray[Any]] = {}
-    layout: dict[str, Any] = {}
-    infos: list[TensorInfo] = []
     grids = grids or {}
+    tensors: dict[str, Encoded] = {}
     for name, tensor in _tensors(model).items():
         own = auto if isinstance(auto, str) else auto.get(name, "fp32")
         values = own if config.weights == "auto" else config.weights
@@ -105,10 +104,32 @@ def pack(
         on_grid = name in grids and values == own
         scale = grids[name].detach().cpu().numpy() if on_grid else None
         try:
-            encoded = encode(tensor, values, config.sparse, scale=scale)
+            tensors[name] = encode(tensor, values, config.sparse, scale=scale)
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
-        described, parts = _store(name, encoded.parts, zstd=config.zstd)
+    return _write(path, _shape(model), tensors, vocabulary, about or About(), zstd=config.zstd)
+
+
+def repack(packed: Packed, path: Path, *, zstd: bool) -> PackedInfo:
+    """Write a packed model again, its numbers as they are, with or without compression."""
+    tensors = {name: packed.tensor(name) for name in packed.names}
+    return _write(path, packed.shape, tensors, packed.vocabulary, packed.about, zstd=zstd)
+
+
+def _write(
+    path: Path,
+    shape: Mapping[str, Any],
+    tensors: Mapping[str, Encoded],
+    vocabulary: Sequence[str],
+    about: About,
+    *,
+    zstd: bool,
+) -> PackedInfo:
+    arrays: dict[str, NDArray[Any]] = {}
+    layout: dict[str, Any] = {}
+    infos: list[TensorInfo] = []
+    for name, encoded in tensors.items():
+        described, parts = _store(name, encoded.parts, zstd=zstd)
         spec = encoded.spec
         layout[name] = {
             "layout": spec.layout,
@@ -122,13 +143,13 @@ def pack(
         stored = sum(part.nbytes for part in parts.values())
         infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
     words = np.frombuffer("\n".join(vocabulary).encode(), np.uint8)
-    described, parts = _store(VOCABULARY, {"words": words}, zstd=config.zstd)
+    described, parts = _store(VOCABULARY, {"words": words}, zstd=zstd)
     arrays |= parts
     metadata = {
-        "shape": _shape(model),
+        "shape": dict(shape),
         "tensors": layout,
         "vocabulary": described,
-        "about": about_document(about or About()),
+        "about": about_document(about),
     }
     size = write_container(path, arrays, metadata)
     return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))

@@ -116,7 +116,8 @@ def checked_shape(path: Path, shape: Any) -> dict[str, Any]:
     tied = shape.get("tied")
     if type(tied) is not bool or (tied and shape["emsize"] != shape["nhid"]):
         raise LmbenchError(f"{path}: damaged: its model's 'tied' is missing or impossible")
-    return {"model": shape["model"], **{k: shape[k] for k in (*limits, "dropout", "tied")}}
+    names = ("model", "emsize", "nhid", "nlayers", "dropout", "tied", "ntoken")
+    return {name: shape[name] for name in names}
 
 
 def checked_spec(path: Path, name: str, entry: Any) -> Spec:

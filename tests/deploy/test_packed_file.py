@@ -23,6 +23,7 @@ from lmbench.deploy.packed import (
     load_packed,
     open_packed,
     pack,
+    repack,
     rescore,
 )
 from lmbench.errors import LmbenchError
@@ -116,6 +117,16 @@ def test_zstd_makes_a_sparse_int8_file_smaller(tmp_path):
     levels, _ = quantize_rows(model.encoder.weight.detach().numpy())
     stored = open_packed(tmp_path / "b.lmpack").tensor("encoder.weight")
     assert np.array_equal(stored.parts["values"], levels[levels != 0])
+
+
+def test_repacking_changes_the_compression_and_nothing_else(tmp_path):
+    about = About("small/001-train", ("small/001-train",))
+    model = small_model(sparsity=0.8)
+    pack(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights="int8"), about=about)
+    repack(open_packed(tmp_path / "a.lmpack"), tmp_path / "b.lmpack", zstd=True)
+    repack(open_packed(tmp_path / "b.lmpack"), tmp_path / "c.lmpack", zstd=False)
+    assert (tmp_path / "a.lmpack").read_bytes() == (tmp_path / "c.lmpack").read_bytes()
+    assert (tmp_path / "a.lmpack").read_bytes() != (tmp_path / "b.lmpack").read_bytes()
 
 
 def test_what_is_said_about_the_model_is_kept_and_can_be_renewed(tmp_path):
@@ -239,7 +250,11 @@ def test_any_other_header_length_is_refused(tmp_path, sound, length):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
     ),

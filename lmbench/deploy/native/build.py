@@ -93,9 +93,12 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 @cache
-def _attempt(_path: str, _setting: str, _cxx: str) -> ctypes.CDLL | NativeUnavailableError:
-    """One try for each environment: a compiler that fails is not asked again and again."""
-    if _setting == "0":
+def _attempt(_path: str, setting: str, _cxx: str) -> ctypes.CDLL | NativeUnavailableError:
+    """One try for each environment: a compiler that fails is not asked again and again.
+
+    Where the cache is does not count: what is loaded once serves the whole process.
+    """
+    if setting == "0":
         return NativeUnavailableError("LMBENCH_NATIVE=0 is set")
     try:
         return _loaded(build())
@@ -113,7 +116,7 @@ def library() -> ctypes.CDLL:
     """
     environment = os.environ
     outcome = _attempt(
-        f"{environment.get('PATH', '')}|{cache_folder()}",
+        environment.get("PATH", ""),
         environment.get("LMBENCH_NATIVE", ""),
         environment.get("CXX", ""),
     )
