@@ -11,7 +11,6 @@ import asyncio
 import importlib
 import importlib.util
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +28,7 @@ from textual.screen import Screen
 from lmbench.errors import LmbenchError
 from lmbench.report.series import Colour
 from lmbench.session import Home, Session
+from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
 from lmbench.tui.logs import crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
 from lmbench.tui.settings import Settings, unknown_keys
@@ -52,6 +52,7 @@ SCREENS: dict[str, tuple[str, str]] = {
     "compare": ("lmbench.tui.screens.compare", "CompareScreen"),
     "lab": ("lmbench.tui.screens.lab", "LabScreen"),
     "sensitivity": ("lmbench.tui.screens.sensitivity", "SensitivityScreen"),
+    "chains": ("lmbench.tui.screens.chains", "ChainsScreen"),
 }
 """Each screen's module and class; a module is imported when its screen is first opened."""
 
@@ -142,7 +143,7 @@ class Workbench(App[None]):
 
     def on_mount(self) -> None:
         start_log(self.home)
-        self._restore_terminal_on_signals()
+        exit_on_signals(self._on_signal)
         self.open("main")
         self._take_settings()
         if self.session is None:
@@ -200,10 +201,13 @@ class Workbench(App[None]):
         return all_bindings(type(self))
 
     async def _keep_looking(self) -> None:
+        terminal = Terminal()
         while True:
             await self.look()
             if not self._follow:
                 return
+            if terminal.gone:
+                self.exit(return_code=HUNG_UP)
             busy = self.demo or self.snapshot.current is not None
             await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
 
@@ -402,21 +406,12 @@ class Workbench(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         from lmbench.tui.palette import commands_of
+        from lmbench.tui.published import published_commands
 
-        return commands_of(self, screen)
+        yield from commands_of(self, screen)
+        yield from published_commands(self)
 
     # -- the end -------------------------------------------------------------------------------
-
-    def _restore_terminal_on_signals(self) -> None:
-        if sys.platform == "win32":
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            try:
-                loop.add_signal_handler(number, self._on_signal, 128 + number)
-            except (ValueError, RuntimeError):
-                # Not the main thread: whoever runs us there has the signals.
-                return
 
     def _on_signal(self, code: int) -> None:
         self.exit(return_code=code)

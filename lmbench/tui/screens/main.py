@@ -67,6 +67,14 @@ class MainScreen(BenchScreen[None]):
             tooltip="Sensitivity of tensors",
         ),
         Binding(
+            "N",
+            "screen('chains')",
+            "chains",
+            id="main.chains",
+            show=False,
+            tooltip="Queue published commands as a chain",
+        ),
+        Binding(
             "o",
             "screen('sessions')",
             "sessions",
@@ -197,7 +205,7 @@ class MainScreen(BenchScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
-            starts_runs = parameters[0] in ("new_run", "lab", "schedule")
+            starts_runs = parameters[0] in ("new_run", "lab", "schedule", "chains")
             return self.bench.can_open(str(parameters[0])) and not (starts_runs and self.bench.demo)
         if action == "run":
             asked = actions.possible(str(parameters[0]), self.bench.selected_run)

@@ -1,0 +1,150 @@
+"""Published commands one after the other: train, prune at four levels, quantize each. No torch.
+
+A chain is queued whole. The queue takes the oldest run first, so each finds its parent done; where
+a parent failed, its children say in a line that it has no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmbench.config import (
+    Config,
+    Kind,
+    PruneConfig,
+    QuantizeConfig,
+    TrainConfig,
+    changed_settings,
+    validate,
+)
+from lmbench.corpus.files import Progress
+from lmbench.jobs.prepare import check_training, command_for, make_run
+from lmbench.jobs.published import FIRST_STEPS, PUBLISHED, Published
+from lmbench.report.speed import Measured, expect
+from lmbench.session.store import Home, Run, Session
+
+__all__ = ["CHAINS", "Chain", "Step", "chain_steps", "queue_chain", "seconds_of"]
+
+_QUANTIZATION = "int8-best"
+# Going forwards only is a third of the arithmetic of a training step.
+_FORWARD = 3.0
+# How much longer than the float model a simulated one takes, at most.
+_SIMULATION = 1.5
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A published training, the schedules that its model is pruned by, and how all of them are
+    quantized."""
+
+    name: str
+    about: str
+    training: Published
+    schedules: tuple[str, ...]
+    quantization: str = _QUANTIZATION
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a chain; `parent` is the place of the step it starts from, None for none."""
+
+    kind: Kind
+    name: str
+    config: Config
+    parent: int | None = None
+    given: Mapping[str, Any] | None = None
+    """What its command line says; None for all that differs from the defaults."""
+
+
+def _chain(training: Published, scale: str) -> Chain:
+    about = f"{training.about}; pruned to 70, 80, 90 and 95%; each to {_QUANTIZATION}"
+    schedules = tuple(f"{scale}-{level}" for level in (70, 80, 90, 95))
+    return Chain(training.name, about, training, schedules)
+
+
+CHAINS: tuple[Chain, ...] = (
+    _chain(FIRST_STEPS, "small"),
+    *(_chain(p, "small" if p.settings.get("epochs") == 6 else "large") for p in PUBLISHED),
+)
+"""Of each published training one; the schedules of six epochs or of forty, as it is long."""
+
+
+def chain_steps(chain: Chain, changes: Mapping[str, Any] | None = None) -> tuple[Step, ...]:
+    """The runs of a chain, each after the one that it starts from.
+
+    Args:
+        changes: settings of the training and the prunings that are to differ (corpus, device).
+    """
+    given = {**chain.training.settings, **(changes or {})}
+    dense = validate(TrainConfig, given)
+    machine = {k: v for k, v in given.items() if k in ("device", "threads")}
+    steps = [Step("train", chain.name, dense)]
+    for schedule in chain.schedules:
+        config = validate(PruneConfig, {**given, "compress": schedule})
+        steps.append(Step("prune", schedule, config, 0, {"compress": schedule}))
+    for place, step in enumerate(steps[:]):
+        config = validate(QuantizeConfig, {**machine, "preset": chain.quantization})
+        steps.append(Step("quantize", f"{step.name} {chain.quantization}", config, place))
+    return tuple(steps)
+
+
+def queue_chain(
+    session: Session,
+    chain: Chain,
+    changes: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Make every run of a chain and have the first worked on; the rest wait for the device.
+
+    Raises:
+        LmbenchError: the corpus or a schedule is wrong; nothing is made then.
+    """
+    from lmbench.jobs import launch
+
+    steps, home = chain_steps(chain, changes), Home(session.path.parent.parent)
+    for step in steps:
+        if isinstance(step.config, TrainConfig):
+            check_training(step.config, home, progress)
+    runs: list[Run] = []
+    for step in steps:
+        parent = runs[step.parent] if step.parent is not None else None
+        given = changed_settings(step.config) if step.given is None else step.given
+        command = command_for(
+            step.kind, given, parent=parent.ref if parent else None, name=step.name,
+            session=session.name,
+        )  # fmt: skip
+        run = make_run(
+            session, step.kind, step.config, parent=parent, name=step.name, command=command
+        )
+        runs.append(run)
+    # Its supervisor goes on with whatever waits, the oldest first.
+    launch.start(runs[0])
+    return runs
+
+
+def seconds_of(
+    step: Step,
+    ntoken: int,
+    tokens: Mapping[str, int],
+    measured: list[Measured],
+    training: TrainConfig,
+) -> float | None:
+    """About how long a step takes on this machine; None where nothing was measured to judge by.
+
+    Args:
+        ntoken: types of the corpus.
+        tokens: of each split.
+        training: the settings of the model that the step is about.
+    """
+    speed = expect(training, ntoken, measured)
+    if speed is None:
+        return None
+    forward = speed.tokens_per_s * _FORWARD
+    if isinstance(step.config, TrainConfig):
+        epoch = tokens["train"] / speed.tokens_per_s + tokens["valid"] / forward
+        return step.config.epochs * epoch + tokens["test"] / forward
+    assert isinstance(step.config, QuantizeConfig)
+    scored = tokens["valid"] + tokens["test"]
+    return (step.config.calibration_tokens + scored) * _SIMULATION / forward

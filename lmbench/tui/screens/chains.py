@@ -1,0 +1,257 @@
+"""Published commands as a chain: one key queues train, prune at four levels, quantize each."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.widgets import Static
+
+from lmbench.config import TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
+from lmbench.report.speed import Measured, measured_speeds
+from lmbench.session import Session
+from lmbench.tui import figures
+from lmbench.tui.corpus_size import CorpusSize, size_of
+from lmbench.tui.screens.base import BenchScreen
+from lmbench.tui.widgets.grid import Cell, Column, Grid
+from lmbench.tui.widgets.panel import Panel, put
+from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
+
+__all__ = ["ChainsScreen"]
+
+_CHAINS = (
+    Column("chain", 14, left=True),
+    Column("what it does", 30, left=True, grow=1),
+    Column("runs", 4),
+    Column("about", 10),
+)
+_STEPS = (
+    Column("run", 24, left=True, grow=1),
+    Column("kind", 9, left=True),
+    Column("from", 20, left=True, grow=1, rank=1),
+    Column("about", 10),
+)
+
+
+class ChainsPanel(Panel):
+    """The chains, one for each published training."""
+
+    TITLE = "Published commands, queued as a chain"
+    HELP = """
+Each chain trains a model by a published command, prunes it to four levels under the published
+schedules, and quantizes the dense model and each pruned one. **s** queues all of its runs: they
+work one after the other, whether the workbench is open or not. **n** puts the training alone into
+the form. How long it takes is judged by earlier trainings on this machine.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
+        Binding("n", "form", "form", id="chains.form", tooltip="The training alone, in the form"),
+    ]
+    DEFAULT_CSS = "ChainsPanel { height: 12; }"
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+
+    def refresh_view(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        rows = tuple(
+            (
+                chain.name,
+                (
+                    Cell(chain.name),
+                    Cell(chain.about),
+                    Cell(str(len(chain_steps(chain)))),
+                    Cell(screen.time_of(chain)),
+                ),
+            )
+            for chain in CHAINS
+        )
+        self.query_one(Grid).show(_CHAINS, rows)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not self.bench.demo
+
+    def action_queue(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        screen.queue()
+
+    def action_form(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        self.bench.open("new_run", kind="train", settings=screen.chain.training.settings)
+
+    def on_grid_moved(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        screen.show_chain()
+
+
+class StepsPanel(Panel):
+    """The runs of the chain under the cursor."""
+
+    TITLE = "Its runs"
+    DEFAULT_CSS = """
+    StepsPanel { height: 1fr; }
+    StepsPanel #judged { height: 1; color: $text-muted; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+        yield Static("", id="judged", markup=False)
+
+    def refresh_view(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        steps = chain_steps(screen.chain)
+        rows = tuple(
+            (
+                str(place),
+                (
+                    Cell(step.name),
+                    Cell(step.kind),
+                    Cell("" if step.parent is None else steps[step.parent].name),
+                    Cell(figures.duration(screen.seconds_of(screen.chain, step))),
+                ),
+            )
+            for place, step in enumerate(steps)
+        )
+        self.query_one(Grid).show(_STEPS, rows)
+        put(self.query_one("#judged", Static), screen.judged)
+
+
+class ChainsScreen(BenchScreen[None]):
+    """Opened by `N`."""
+
+    HELP = ChainsPanel.HELP
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "go", "next panel", id="chains.next", show=False),
+        Binding("shift+tab", "go", "previous panel", id="chains.previous", show=False),
+        Binding("escape", "back", "back", id="chains.back", tooltip="Back to the runs"),
+    ]
+    DEFAULT_CSS = "ChainsScreen #chains { height: 1fr; layout: vertical; }"
+
+    def __init__(self, first: str = "") -> None:
+        """`first` is the chain that has the cursor."""
+        super().__init__()
+        self._first = first or CHAINS[0].name
+        self._measured: list[Measured] = []
+        self._corpora: dict[str | None, CorpusSize | str] = {}
+        self._queueing = False
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Container(id="chains"):
+            yield ChainsPanel(id="list")
+            yield StepsPanel(id="steps")
+        yield StatusBar()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        panel = self.query_one(ChainsPanel)
+        panel.query_one(Grid).cursor_key = self._first
+        panel.take_focus()
+        self.run_worker(self._judge(), exit_on_error=False)
+
+    async def _judge(self) -> None:
+        """Find out how fast this machine is, and how large the corpora are."""
+        self._measured = await self.bench.do(measured_speeds, self.bench.home) or []
+        self._show()
+        for data in dict.fromkeys(chain.training.settings.get("data") for chain in CHAINS):
+            try:
+                self._corpora[data] = await size_of(data, "all", self.bench.home)
+            except LmbenchError as error:
+                self._corpora[data] = error.message
+            self._show()
+
+    def _show(self) -> None:
+        for panel in self.query(Panel):
+            panel.refresh_view()
+
+    @property
+    def chain(self) -> Chain:
+        """The chain under the cursor."""
+        key = self.query_one(ChainsPanel).query_one(Grid).cursor_key
+        return next((chain for chain in CHAINS if chain.name == key), CHAINS[0])
+
+    def _corpus(self, chain: Chain) -> CorpusSize | str | None:
+        return self._corpora.get(chain.training.settings.get("data"))
+
+    def seconds_of(self, chain: Chain, step: Step) -> float | None:
+        """About how long a step will take; None where it cannot be told."""
+        corpus = self._corpus(chain)
+        if not isinstance(corpus, CorpusSize):
+            return None
+        training = chain_steps(chain)[0].config
+        assert isinstance(training, TrainConfig)
+        # The two are about as long everywhere.
+        tokens = {"train": corpus.train, "valid": corpus.valid, "test": corpus.valid}
+        return seconds_of(step, corpus.types, tokens, self._measured, training)
+
+    def time_of(self, chain: Chain) -> str:
+        """About how long the chain will take."""
+        each = [self.seconds_of(chain, step) for step in chain_steps(chain)]
+        known = [seconds for seconds in each if seconds is not None]
+        return figures.duration(sum(known)) if len(known) == len(each) else "–"
+
+    @property
+    def judged(self) -> Text:
+        """What the estimates stand on."""
+        corpus = self._corpus(self.chain)
+        if isinstance(corpus, str):
+            return Text(corpus, self.bench.colour_style("error"))
+        if corpus is None:
+            return Text("looking at the corpus …")
+        words = f"{corpus.name}: {corpus.train:,} tokens"
+        words += " (not here yet: queueing fetches it)" if corpus.missing else ""
+        if not self._measured:
+            words += "; nothing was trained on this machine yet to judge the time by"
+        return Text(words)
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def action_back(self) -> None:
+        self.dismiss(None)
+
+    def action_go(self) -> None:
+        chains = self.query_one(ChainsPanel)
+        (self.query_one(StepsPanel) if chains.has_focus_within else chains).take_focus()
+
+    def show_chain(self) -> None:
+        self.query_one(StepsPanel).refresh_view()
+
+    def queue(self) -> None:
+        """Make and queue every run of the chain."""
+        if not self._queueing:
+            self._queueing = True
+            self.bench.say("looking at the corpus and the schedules …")
+            self.run_worker(self._queue(self.chain), exit_on_error=False)
+
+    async def _queue(self, chain: Chain) -> None:
+        session = self.bench.session or self.bench.home.open_session()
+        runs = await self.bench.do(
+            queue_chain, session, chain, None, self._on_progress, doing="while queueing a chain"
+        )
+        self._queueing = False
+        if not runs:
+            self.bench.say("nothing was queued")
+            return
+        self._opened(session)
+        self.bench.select(runs[0].path.name)
+        self.bench.say(f"queued {len(runs)} runs: {runs[0].id} to {runs[-1].id}")
+        self.dismiss(None)
+        await self.bench.look()
+
+    def _opened(self, session: Session) -> None:
+        if self.bench.session != session:
+            self.bench.attach(session)
+
+    def _on_progress(self, what: str, done: int, total: int | None) -> None:
+        share = f" {100 * done / total:.0f}%" if total else ""
+        self.app.call_from_thread(self.bench.say, f"{what}{share}")
