@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -368,6 +369,31 @@ async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
     async with opened(full) as pilot:
         values = dials(pilot).values
         assert (values["temperature"], values["top_k"], values["runtime"]) == (0.8, 40, "torch")
+
+
+async def test_what_a_run_wrote_before_is_there_until_something_is_written(full):
+    def line(run: str, text: str) -> str:
+        return json.dumps({"run": f"demo/{run}", "prompt": "in", "text": text, "tokens_per_s": 4.0})
+
+    full.session.samples_path.write_text(
+        "\n".join([line("001-train", "old"), line("001-train", "the new <eos> one"), "{torn"])
+    )
+    async with opened(full) as pilot:
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
+        assert "4/s · written before" in heads(pilot)[0]
+        await press(pilot, "down", "down", "right")
+        assert not among(pilot).display
+        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert drafts(pilot) == ()
+        await press(pilot, "w")
+        assert written(drafts(pilot)[0]) == WORDS
+        pilot.app.select("001-train")  # type: ignore[attr-defined]
+        await press(pilot)
+        assert drafts(pilot)[0].key == "003-quantize"
 
 
 async def test_a_session_without_runs_says_what_is_needed(world):

@@ -21,7 +21,7 @@ from lmbench.tui import figures
 from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.watch import RunView
-from lmbench.tui.widgets.column import checkpoint_of
+from lmbench.tui.widgets.drafts import checkpoint_of
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.histogram import draw_histogram
 from lmbench.tui.widgets.panel import Panel, put

@@ -11,15 +11,13 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from lmbench.jobs.sampling import Wrote
-from lmbench.tui import figures
-from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import put
 from lmbench.tui.widgets.words import WordsView
 
 if TYPE_CHECKING:
     from lmbench.tui.app import Workbench
 
-__all__ = ["Column", "checkpoint_of", "figures_of", "origin_of"]
+__all__ = ["Column"]
 
 # A rate that changes more often than this cannot be read.
 _RATE_EVERY_S = 0.3
@@ -91,7 +89,9 @@ class Column(Vertical):
         elif draft.state == "waiting":
             facts.append("waking the sampler …")
         line = " · ".join(facts)
-        if draft.bits is not None and not draft.alive:
+        if draft.recorded:
+            line += " · written before" if line else "written before"
+        elif draft.bits is not None and not draft.alive:
             surprise = f" · {draft.bits:.1f} bits a word"
             line += surprise if len(line) + len(surprise) <= self.size.width else ""
         if len(line) > self.size.width:
@@ -101,25 +101,3 @@ class Column(Vertical):
         if draft.origin:
             title.append(f"\n{draft.origin}", "dim italic")
         return title
-
-
-def checkpoint_of(view: RunView) -> str:
-    """The best one; of a run that is at work, the last, which shows how far it has come."""
-    if view.live and view.run.checkpoint("last") is not None:
-        return "last"
-    return "last" if view.run.checkpoint("best") is None else "best"
-
-
-def origin_of(view: RunView) -> str:
-    """What a text of a run that is at work comes from; "" for a run that has ended."""
-    if not view.live:
-        return ""
-    step = view.checkpoint.step if view.checkpoint is not None else None
-    at = f", step {step:,}" if step is not None else ""
-    return f"{checkpoint_of(view)} checkpoint{at}"
-
-
-def figures_of(view: RunView) -> str:
-    """Perplexity and size."""
-    parts = [figures.perplexity(view.valid_ppl), figures.size(view.bytes)]
-    return " · ".join(part for part in parts if part and part != "–")

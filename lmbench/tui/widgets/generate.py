@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
@@ -16,10 +17,20 @@ from textual.widgets import Input
 
 from lmbench.jobs import sampling as asked
 from lmbench.tui.marks import mark_of
+from lmbench.tui.samples import last_sample
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.alternatives import AlternativesList
-from lmbench.tui.widgets.column import Column, checkpoint_of, figures_of, origin_of
+from lmbench.tui.widgets.column import Column
 from lmbench.tui.widgets.dials import ALTERNATIVES, Dials
+from lmbench.tui.widgets.drafts import (
+    checkpoint_of,
+    figures_of,
+    hear,
+    invitation,
+    new_draft,
+    origin_of,
+    recorded,
+)
 from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.words import Draft, WordsView
 
@@ -133,9 +144,10 @@ and writes on from it.
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._client: Client | None = None
-        self._numbers = 0
+        self._numbers = itertools.count(1)
         self._comparing = True
         self._theme = ""
+        self._recalled = ""
         self._columns = tuple(Column() for _ in range(MOST_TEXTS))
 
     def compose(self) -> ComposeResult:
@@ -204,18 +216,26 @@ and writes on from it.
                 column.text.refresh()
         self._theme = self.bench.theme
         if not self.drafts:
-            self._columns[0].tell(self._invitation())
+            self._columns[0].tell(invitation(self.targets))
+        selected = self.bench.selected_run
+        if selected is not None and selected.key != self._recalled:
+            self._recalled = selected.key
+            if all(draft.recorded for draft in self.drafts):
+                self.run_worker(self._recall(selected), group="recall", exclusive=True)
         self.refresh_bindings()
 
-    def _invitation(self) -> str:
-        if not self.targets:
-            return "A run is needed: n starts one."
-        if len(self.targets) > 1:
-            return f"{len(self.targets)} marked runs will write side by side."
-        view = self.targets[0]
-        origin = origin_of(view)
-        source = f" from its {origin}, while it goes on" if origin else ""
-        return f"{view.id} {view.name} will write{source}."
+    async def _recall(self, view: RunView) -> None:
+        """Until something is written, show what the selected run wrote last."""
+        session = self.bench.session
+        if session is None:
+            return
+        sample = await self.bench.do(
+            last_sample, session, view.key, doing="while reading the samples"
+        )
+        if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
+            self._columns[0].text.show(recorded(view, sample) if sample is not None else None)
+            self._arrange()
+            self.refresh_view()
 
     def _arrange(self) -> None:
         shown = max(len(self.drafts), 1)
@@ -258,14 +278,15 @@ and writes on from it.
             self.bench.say("there is no run to write: n starts one")
             return
         for draft in self.drafts:
-            await self.client.send(asked.Forget(id=draft.id))
+            if not draft.recorded:
+                await self.client.send(asked.Forget(id=draft.id))
         prompt = self.query_one(PromptInput).value
         self.query_one(AlternativesList).show(None)
         self.remove_class("-pointing")
         requests = []
         for place, column in enumerate(self._columns):
             view = targets[place] if place < len(targets) else None
-            draft = self._draft(view, prompt) if view else None
+            draft = new_draft(next(self._numbers), view, prompt) if view else None
             column.text.show(draft)
             if view is not None and draft is not None:
                 settings = self._settings(view)
@@ -277,22 +298,6 @@ and writes on from it.
         for request in requests:
             await self.client.send(request)
         self.refresh_bindings()
-
-    def _draft(self, view: RunView, prompt: str) -> Draft:
-        return Draft(
-            id=self._number(),
-            run_id=view.id,
-            key=view.key,
-            name=view.name,
-            mark=mark_of(view.id),
-            origin=origin_of(view),
-            figures=figures_of(view),
-            prompt=tuple(prompt.split()),
-        )
-
-    def _number(self) -> int:
-        self._numbers += 1
-        return self._numbers
 
     def _settings(self, view: RunView) -> dict[str, Any]:
         return {
@@ -313,7 +318,7 @@ and writes on from it.
             return
         kept = draft.words[: event.word.at]
         request = asked.Write(
-            id=self._number(),
+            id=next(self._numbers),
             run=str(view.run.path),
             settings=self._settings(view) | {"prompt": " ".join(draft.prompt)},
             kept=tuple(word.word for word in kept),
@@ -332,50 +337,11 @@ and writes on from it.
     # -- hearing -------------------------------------------------------------------------------
 
     def on_heard(self, event: Heard) -> None:
-        message = event.message
-        if isinstance(message, asked.Died):
-            for column in self._columns:
-                if column.text.draft is not None and column.text.draft.alive:
-                    self._over(column, "failed", f"{message.reason}; w writes again")
-            return
-        column = next((c for c in self._columns if c.draft_id == message.id), None)
-        if column is None or column.text.draft is None:
-            return
-        draft = column.text.draft
-        match message:
-            case asked.Opening():
-                draft.state = "opening"
-                column.tell()
-            case asked.Began(runtime=runtime, unknown=unknown):
-                draft.state, draft.runtime = "writing", runtime
-                if unknown:
-                    words = ", ".join(unknown)
-                    self.bench.say(f"not in the vocabulary, read as <unk>: {words}")
-                column.tell()
-            case asked.Wrote():
-                self._add(column, draft, message)
-            case asked.Ended(halted=halted, problem=problem):
-                if problem:
-                    self.bench.say(problem)
-                self._over(column, "halted" if halted else "done", "")
-            case asked.Refused(reason=reason):
-                self._over(column, "failed", reason)
-
-    def _add(self, column: Column, draft: Draft, word: asked.Wrote) -> None:
-        if word.at != len(draft.words):
-            return
-        draft.words.append(word)
-        column.text.grow()
-        column.tell_rate()
-
-    def _over(self, column: Column, state: Any, problem: str) -> None:
-        draft = column.text.draft
-        assert draft is not None
-        draft.state, draft.problem = state, problem
-        if problem:
-            column.text.lay_out()
-        column.tell()
-        self.refresh_bindings()
+        news = hear(self._columns, event.message)
+        if news:
+            self.bench.say(news)
+        if not isinstance(event.message, asked.Wrote):
+            self.refresh_bindings()
 
     # -- the parts of the panel ----------------------------------------------------------------
 

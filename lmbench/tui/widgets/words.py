@@ -24,7 +24,7 @@ from lmbench.tui.watch import one_line
 if TYPE_CHECKING:
     from lmbench.tui.app import Workbench
 
-__all__ = ["Draft", "WordsView", "shown_word", "surprisal_style"]
+__all__ = ["Draft", "State", "WordsView", "shown_word", "surprisal_style"]
 
 State = Literal["waiting", "opening", "writing", "done", "halted", "failed"]
 

@@ -1,0 +1,139 @@
+"""From runs and the sampler's messages to the drafts on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmbench.jobs import sampling as asked
+from lmbench.jobs.sampling import Wrote
+from lmbench.tui import figures
+from lmbench.tui.marks import mark_of
+from lmbench.tui.samples import Sample
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.column import Column
+from lmbench.tui.widgets.words import Draft, State
+
+__all__ = [
+    "checkpoint_of",
+    "figures_of",
+    "hear",
+    "invitation",
+    "new_draft",
+    "origin_of",
+    "recorded",
+]
+
+
+def checkpoint_of(view: RunView) -> str:
+    """The best one; of a run that is at work, the last, which shows how far it has come."""
+    if view.live and view.run.checkpoint("last") is not None:
+        return "last"
+    return "last" if view.run.checkpoint("best") is None else "best"
+
+
+def origin_of(view: RunView) -> str:
+    """What a text of a run that is at work comes from; "" for a run that has ended."""
+    if not view.live:
+        return ""
+    step = view.checkpoint.step if view.checkpoint is not None else None
+    at = f", step {step:,}" if step is not None else ""
+    return f"{checkpoint_of(view)} checkpoint{at}"
+
+
+def figures_of(view: RunView) -> str:
+    """Perplexity and size."""
+    parts = [figures.perplexity(view.valid_ppl), figures.size(view.bytes)]
+    return " · ".join(part for part in parts if part and part != "–")
+
+
+def recorded(view: RunView, sample: Sample) -> Draft:
+    """A text of the session's samples, as far as they tell."""
+    rate = sample.tokens_per_s
+    words = [
+        Wrote(
+            at=at, word=-1, text=text, bits=0.0, probability=0.0,
+            seconds=(at + 1) / rate if rate else 0.0,
+        )
+        for at, text in enumerate(sample.words)
+    ]  # fmt: skip
+    return Draft(
+        id=0,
+        run_id=view.id,
+        key=view.key,
+        name=view.name,
+        mark=mark_of(view.id),
+        figures=figures_of(view),
+        prompt=tuple(sample.prompt.split()),
+        words=words,
+        state="done",
+        recorded=True,
+    )
+
+
+def new_draft(id: int, view: RunView, prompt: str) -> Draft:
+    """An empty text of this run."""
+    return Draft(
+        id=id,
+        run_id=view.id,
+        key=view.key,
+        name=view.name,
+        mark=mark_of(view.id),
+        origin=origin_of(view),
+        figures=figures_of(view),
+        prompt=tuple(prompt.split()),
+    )
+
+
+def invitation(targets: Sequence[RunView]) -> str:
+    """Who will write, said where the text will stand."""
+    if not targets:
+        return "A run is needed: n starts one."
+    if len(targets) > 1:
+        return f"{len(targets)} marked runs will write side by side."
+    view = targets[0]
+    origin = origin_of(view)
+    source = f" from its {origin}, while it goes on" if origin else ""
+    return f"{view.id} {view.name} will write{source}."
+
+
+def hear(columns: Sequence[Column], message: asked.Message) -> str:
+    """Bring the text that a message is about up to date.
+
+    Returns:
+        what the user should be told beyond that, or "".
+    """
+    if isinstance(message, asked.Died):
+        for column in columns:
+            if column.text.draft is not None and column.text.draft.alive:
+                _over(column, column.text.draft, "failed", f"{message.reason}; w writes again")
+        return ""
+    column = next((c for c in columns if c.draft_id == message.id), None)
+    draft = column.text.draft if column is not None else None
+    if column is None or draft is None:
+        return f"the sampler: {message.reason}" if isinstance(message, asked.Refused) else ""
+    match message:
+        case asked.Opening():
+            draft.state = "opening"
+            column.tell()
+        case asked.Began(runtime=runtime, unknown=unknown):
+            draft.state, draft.runtime = "writing", runtime
+            column.tell()
+            if unknown:
+                return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"
+        case asked.Wrote(at=at) if at == len(draft.words):
+            draft.words.append(message)
+            column.text.grow()
+            column.tell_rate()
+        case asked.Ended(halted=halted, problem=problem):
+            _over(column, draft, "halted" if halted else "done", "")
+            return problem
+        case asked.Refused(reason=reason):
+            _over(column, draft, "failed", reason)
+    return ""
+
+
+def _over(column: Column, draft: Draft, state: State, problem: str) -> None:
+    draft.state, draft.problem = state, problem
+    if problem:
+        column.text.lay_out()
+    column.tell()
