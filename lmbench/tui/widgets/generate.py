@@ -96,7 +96,7 @@ and writes on from it.
         Binding(
             "m",
             "compare",
-            "compare",
+            "side by side",
             id="generate.compare",
             tooltip="The marked runs side by side, or the selected one",
         ),
