@@ -1,0 +1,188 @@
+"""The workbench in a browser: ``lmbench tui --web``, through textual-serve (the extra ``web``).
+
+Whoever reaches the page can start and delete runs as the user can, so it is served on this
+machine alone unless another address is named, and then only to those who have the token. Pages of
+other sites must not reach it through the user's own browser either: requests have to name a host
+that is served, and sockets have to come from our own page.
+
+``python -m lmbench.tui.web [SESSION]`` is the process behind each page.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import secrets
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs.supervisor import python
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["COOKIE", "LOCAL", "check_address", "serve_web"]
+
+LOCAL = "127.0.0.1"
+COOKIE = "lmbench"
+_SHORTEST_TOKEN = 16
+_ELSEWHERE = re.compile(r'<link[^>]*href="https?://[^>]*>')
+
+
+def check_address(host: str, token: str | None) -> None:
+    """Is it safe to serve there?
+
+    Raises:
+        LmbenchError: the address is no address, or others can reach it and there is no token, or
+            a short one.
+    """
+    if not is_local(host) and token is None:
+        raise LmbenchError(
+            f"--host {host} lets other machines drive this workbench: give a --token too, such as "
+            f"{secrets.token_urlsafe(_SHORTEST_TOKEN)}"
+        )
+    if token is not None and len(token) < _SHORTEST_TOKEN:
+        raise LmbenchError(f"--token: use at least {_SHORTEST_TOKEN} characters")
+
+
+def is_local(host: str) -> bool:
+    """Is it an address that only this machine can reach?
+
+    Raises:
+        LmbenchError: it is no address.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise LmbenchError(f"--host {host}: use an IP address, or localhost") from None
+
+
+def serve_web(
+    session: str | None, *, host: str = LOCAL, port: int = 8000, token: str | None = None
+) -> int:
+    """Serve until Ctrl-C; gives the command's exit code.
+
+    Raises:
+        LmbenchError: the extra ``web`` is not installed, or the address is not safe or not free.
+    """
+    check_address(host, token)
+    try:
+        server = _server_class()(session, host, port, token)
+    except ModuleNotFoundError as error:
+        raise LmbenchError(
+            f"--web needs the package {error.name}: pip install 'lmbench[web]'"
+        ) from None
+    try:
+        server.serve()
+    except OSError as error:
+        raise LmbenchError(f"--host {host} --port {port}: {error.strerror or error}") from None
+    return 0
+
+
+def _server_class() -> Any:
+    """Made when it is needed: textual-serve is an extra, and slow to import."""
+    import aiohttp_jinja2
+    from aiohttp import web
+    from textual_serve.server import Server
+
+    class _Server(Server):
+        def __init__(self, session: str | None, host: str, port: int, token: str | None) -> None:
+            command = shlex.join(python("lmbench.tui.web", *([session] if session else [])))
+            super().__init__(command, host, port, title="lmbench")
+            self._token = token
+            self._local = is_local(host)
+
+        def initialize_logging(self) -> None:
+            """Errors alone, on stderr: Python's own last resort does that."""
+
+        async def on_startup(self, app: web.Application) -> None:
+            query = f"/?token={self._token}" if self._token else "/"
+            shown = f"[{self.host}]" if ":" in self.host else self.host
+            print(f"lmbench on http://{shown}:{self.port}{query} (Ctrl-C ends it)", flush=True)
+
+        async def _make_app(self) -> web.Application:
+            app = await super()._make_app()
+            app.middlewares.append(self._guard())
+            return app
+
+        def _guard(self) -> Any:
+            @web.middleware
+            async def guard(
+                request: web.Request,
+                handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+            ) -> web.StreamResponse:
+                if not _known_host(request, self._local):
+                    raise web.HTTPForbidden(text="this host is not served here")
+                if not _own_page(request):
+                    raise web.HTTPForbidden(text="only lmbench's own page may connect")
+                if self._token is not None:
+                    if _same(request.cookies.get(COOKIE), self._token):
+                        return await handler(request)
+                    if request.path != "/" or not _same(request.query.get("token"), self._token):
+                        raise web.HTTPForbidden(text="open the address that lmbench printed")
+                    # From now on the cookie tells, and the token stays out of the history.
+                    answer = web.HTTPFound("/")
+                    answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+                    return answer
+                return await handler(request)
+
+            return guard
+
+        async def handle_index(self, request: web.Request) -> web.Response:
+            """The page, with addresses as the browser knows this server, and nothing in it that
+            is fetched from elsewhere."""
+            scheme = "wss" if request.scheme == "https" else "ws"
+            size = request.query.get("fontsize", "")
+            context = {
+                "font_size": int(size) if size.isdecimal() else 16,
+                "app_websocket_url": f"{scheme}://{request.host}/ws",
+                "config": {"static": {"url": "/static/"}},
+                "application": {"name": "lmbench"},
+            }
+            text = aiohttp_jinja2.render_string("app_index.html", request, context)
+            return web.Response(text=_ELSEWHERE.sub("", text), content_type="text/html")
+
+    return _Server
+
+
+def _same(given: str | None, token: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode(), token.encode())
+
+
+def _known_host(request: web.Request, local: bool) -> bool:
+    """Served on this machine alone, the page's host has to be this machine: a name of somebody
+    else's that was made to point here is refused."""
+    if not local:
+        return True
+    name = request.url.host or ""
+    try:
+        return is_local(name)
+    except LmbenchError:
+        return False
+
+
+def _own_page(request: web.Request) -> bool:
+    """Does the request come from our own page? Browsers say where scripts and sockets are from."""
+    origin = request.headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == request.host
+
+
+def main() -> int:
+    """The process behind a page."""
+    from lmbench.tui.start import start
+
+    try:
+        return start(sys.argv[1] if len(sys.argv) > 1 else None)
+    except LmbenchError as error:
+        print(f"lmbench: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
