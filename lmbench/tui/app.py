@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +62,8 @@ LASTING = ("compare", "lab", "sensitivity")
 
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
+# How often it is looked whether there is a terminal still.
+TERMINAL_INTERVAL_S = 2.0
 SAVE_DELAY_S = 0.3
 
 _log = logging.getLogger(__name__)
@@ -144,6 +147,7 @@ class Workbench(App[None]):
     def on_mount(self) -> None:
         start_log(self.home)
         exit_on_signals(self._on_signal)
+        self.set_interval(TERMINAL_INTERVAL_S, partial(self._leave_without, Terminal()))
         self.open("main")
         self._take_settings()
         if self.session is None:
@@ -201,13 +205,10 @@ class Workbench(App[None]):
         return all_bindings(type(self))
 
     async def _keep_looking(self) -> None:
-        terminal = Terminal()
         while True:
             await self.look()
             if not self._follow:
                 return
-            if terminal.gone:
-                self.exit(return_code=HUNG_UP)
             busy = self.demo or self.snapshot.current is not None
             await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
 
@@ -415,6 +416,10 @@ class Workbench(App[None]):
 
     def _on_signal(self, code: int) -> None:
         self.exit(return_code=code)
+
+    def _leave_without(self, terminal: Terminal) -> None:
+        if terminal.gone:
+            self.exit(return_code=HUNG_UP)
 
     def on_unmount(self) -> None:
         if self._looking is not None:
