@@ -1,0 +1,228 @@
+"""The workbench in a browser: who may come in, and what they see."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.errors import LmbenchError
+from lmbench.session import events as ev
+from lmbench.tui.web import COOKIE, check_address, is_local
+
+aiohttp = pytest.importorskip("aiohttp")
+pytest.importorskip("textual_serve")
+
+TOKEN = "a-token-that-is-long-enough"
+BRAILLE = re.compile("[\u2801-\u28ff]{3}")
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@asynccontextmanager
+async def served(home: Path, *words: str) -> AsyncIterator[str]:
+    """The address of a served workbench."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lmbench", "tui", "demo", "--web", "--port", str(port), *words,
+        stdout=subprocess.PIPE, env=os.environ | {"LMBENCH_HOME": str(home)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        assert f":{port}/" in line
+        await listening(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def listening(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_this_machine_s_own_addresses_need_no_token(host):
+    assert is_local(host)
+    check_address(host, None)
+
+
+@pytest.mark.parametrize(
+    "host, token, words",
+    [
+        ("0.0.0.0", None, "lets other machines drive"),
+        ("192.168.1.7", None, "give a --token"),
+        ("::", None, "give a --token"),
+        ("0.0.0.0", "short", "at least 16 characters"),
+        ("example.org", TOKEN, "use an IP address"),
+    ],
+)
+def test_another_address_needs_a_token_that_cannot_be_guessed(host, token, words):
+    with pytest.raises(LmbenchError, match=words):
+        check_address(host, token)
+
+
+def test_another_address_without_a_token_is_refused_before_anything_is_served(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lmbench", "tui", "--web", "--host", "0.0.0.0"],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"LMBENCH_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--token" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+async def test_pages_of_other_sites_and_names_that_point_here_are_refused(full):
+    async with served(full.home.path) as address, aiohttp.ClientSession() as client:
+        async with client.get(address) as answer:
+            text = await answer.text()
+            assert answer.status == 200
+            assert "https://" not in text
+        async with client.get(address, headers={"Host": "rebound.example"}) as answer:
+            assert answer.status == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+            await client.ws_connect(f"{address}/ws", headers={"Origin": "http://evil.example"})
+
+
+async def test_with_a_token_only_its_holder_comes_in_and_then_by_a_cookie(full):
+    async with served(full.home.path, "--token", TOKEN) as address:
+        async with aiohttp.ClientSession() as stranger:
+            for path in ("/", "/ws", "/static/js/textual.js", "/?token=wrong"):
+                async with stranger.get(address + path) as answer:
+                    assert answer.status == 403
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(cookie_jar=jar) as client:
+            async with client.get(f"{address}/?token={TOKEN}") as answer:
+                assert answer.status == 200
+                assert "token" not in str(answer.url)
+            cookie = next(c for c in jar if c.key == COOKIE)
+            assert cookie["httponly"]
+            assert cookie["samesite"] == "Strict"
+            async with client.get(address) as answer:
+                assert answer.status == 200
+
+
+async def test_the_socket_carries_the_screen_with_its_plot_and_answers_keys(full):
+    async with (
+        served(full.home.path) as address,
+        aiohttp.ClientSession() as client,
+        client.ws_connect(f"{address}/ws?width=100&height=30") as page,
+    ):
+        await seen(page, BRAILLE)
+        await page.send_json(["stdin", "5"])
+        await seen(page, re.compile("pruned 5 tensors"))
+
+
+async def seen(page: Any, pattern: re.Pattern[str]) -> None:
+    text = ""
+    while not pattern.search(text):
+        message = await page.receive(60)
+        assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), message
+        if message.type == aiohttp.WSMsgType.BINARY:
+            text += message.data.decode(errors="replace")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+async def test_chromium_opens_the_page_and_sees_a_plot_that_lives(full, tmp_path):
+    run = full.session.run(2)
+    async with served(full.home.path) as address, browser(tmp_path / "profile") as page:
+        await page.call("Network.enable")
+        await page.call("Page.enable")
+        await page.call("Page.navigate", url=address)
+        await page.frames_until(BRAILLE)
+        page.text = ""
+        for step in range(3670, 5000, 10):
+            full.write(
+                run,
+                ev.Step(step=step, epoch=4, batch=1, loss=3.9, ppl=49.4, lr=1.0, grad_norm=1.0,
+                        tokens_per_s=4400.0),
+            )  # fmt: skip
+        await page.frames_until(BRAILLE)
+        shown = await page.call(
+            "Runtime.evaluate", expression="document.body.className", returnByValue=True
+        )
+        assert "-first-byte" in shown["result"]["value"]
+
+
+class Page:
+    """A tab, spoken to in Chromium's own protocol."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._number = 0
+        self.text = ""
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._number += 1
+        await self._socket.send_json({"id": self._number, "method": method, "params": params})
+        while True:
+            message = await self._hear()
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                return message["result"]
+
+    async def frames_until(self, pattern: re.Pattern[str]) -> None:
+        while not pattern.search(self.text):
+            await self._hear()
+
+    async def _hear(self) -> dict[str, Any]:
+        message = json.loads((await self._socket.receive(60)).data)
+        if message.get("method") == "Network.webSocketFrameReceived":
+            frame = message["params"]["response"]
+            if frame["opcode"] == 2:
+                self.text += base64.b64decode(frame["payloadData"]).decode(errors="replace")
+        return message
+
+
+@asynccontextmanager
+async def browser(profile: Path) -> AsyncIterator[Page]:
+    assert CHROMIUM is not None
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0",
+        f"--user-data-dir={profile}", "--window-size=1000,600", "about:blank",
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        found = None
+        while found is None:
+            line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+            assert line, "Chromium ended"
+            found = re.search(r"DevTools listening on ws://([^/]+)", line)
+        async with aiohttp.ClientSession() as client:
+            async with client.get(f"http://{found[1]}/json") as answer:
+                tabs = await answer.json()
+            tab = next(t for t in tabs if t["type"] == "page")
+            async with client.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
+                yield Page(socket)
+    finally:
+        process.kill()
+        await process.wait()
