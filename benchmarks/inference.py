@@ -236,11 +236,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nhid", type=int, default=650, choices=(200, 650, 1500))
     parser.add_argument("--runtimes", nargs="*", help="only these, and the baselines")
     parser.add_argument("--words", type=int, help="stepped in each round (default 100; 20)")
-    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 7; 3)")
-    parser.add_argument("--tokens", type=int, help="scored in the first round (default 7,000; 720)")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 7; 2)")
+    parser.add_argument("--tokens", type=int, help="scored in the first round (default 7,000; 370)")
     parser.add_argument("--threads", type=int, default=0, help="for scoring; 0: one a core")
     args = parser.parse_args()
-    for name, full, quick in (("words", 100, 20), ("rounds", 7, 3), ("tokens", 7_000, 720)):
+    for name, full, quick in (("words", 100, 20), ("rounds", 7, 2), ("tokens", 7_000, 370)):
         if getattr(args, name) is None:
             setattr(args, name, quick if args.quick else full)
     return args
