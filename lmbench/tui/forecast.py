@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from lmbench.config import SensitivityConfig, TrainConfig
+from lmbench.config import Config, SensitivityConfig, TrainConfig
 from lmbench.report.estimate import estimate
 from lmbench.report.speed import Measured, Speed, expect
 from lmbench.tui import figures
 from lmbench.tui.corpus_size import CorpusSize
+from lmbench.tui.run_form import titled, training_of
+from lmbench.tui.watch import RunView
 
-__all__ = ["forecast", "forecast_sensitivity"]
+__all__ = ["forecast", "forecast_derived"]
 
+# About what the validation split of WikiText-2 holds.
+_WHOLE_SPLIT = 217_646
 # Going forwards only is a third of the arithmetic of a training step.
 _FORWARD = 3.0
 
@@ -45,7 +49,20 @@ def _by(speed: Speed) -> str:
     return f"(about {figures.rate(speed.tokens_per_s)}, from {measure})"
 
 
-def forecast_sensitivity(
+def forecast_derived(config: Config, parent: RunView, measured: list[Measured]) -> Text:
+    """What is known beforehand of a run that is made of another one."""
+    text = Text.assemble((f"of {titled(parent)}", "bold"))
+    types = parent.record.shape.get("ntoken") if parent.record else None
+    model = training_of(parent)
+    if isinstance(config, SensitivityConfig) and model is not None and isinstance(types, int):
+        tokens = config.tokens or _WHOLE_SPLIT
+        return text.append(": ") + _sensitivity(config, model, types, tokens, measured)
+    if parent.bytes:
+        text.append(f", {figures.size(parent.bytes)} on disk now")
+    return text
+
+
+def _sensitivity(
     config: SensitivityConfig,
     model: TrainConfig,
     types: int,

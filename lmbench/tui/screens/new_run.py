@@ -21,7 +21,6 @@ from lmbench.config import (
     Config,
     Kind,
     PruneConfig,
-    SensitivityConfig,
     TrainConfig,
     flag_of,
     validate,
@@ -39,10 +38,20 @@ from lmbench.jobs.published import PUBLISHED
 from lmbench.report.speed import Measured, measured_speeds
 from lmbench.report.tables import plain
 from lmbench.session.store import Run
-from lmbench.tui import choices, figures
+from lmbench.tui import choices
 from lmbench.tui.corpus_size import CorpusSize, default_name, size_of
 from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
-from lmbench.tui.forecast import forecast, forecast_sensitivity
+from lmbench.tui.forecast import forecast, forecast_derived
+from lmbench.tui.run_form import (
+    ABOUT,
+    KINDS,
+    Wanted,
+    field_specs,
+    is_trained,
+    label,
+    titled,
+    training_of,
+)
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.form import FieldSpec, Form
@@ -51,22 +60,6 @@ from lmbench.tui.widgets.status import KeyBar, TopBar
 
 __all__ = ["NewRunScreen"]
 
-
-KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity")
-_WHAT = {
-    "train": "a language model from scratch",
-    "prune": "training under a schedule that takes weights away",
-    "quantize": "a trained model to fewer bits, without training",
-    "sensitivity": "what pruning each tensor alone would cost",
-}
-_SCRATCH = "from scratch"
-_DEFAULTS = "defaults"
-_ABOUT_OWN = {
-    "@kind": "What the run does. ← and → change it.",
-    "@preset": "A published command to start from; every setting can be changed after.",
-    "@parent": "The trained run that this one starts from.",
-    "@name": "What the run is called in the tree, in tables and plots.",
-}
 _SETTLE_S = 0.2
 
 
@@ -141,7 +134,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
 
     async def on_mount(self) -> None:
         selected = self.bench.selected_run
-        if self._origin is None and selected is not None and _trained(selected):
+        if self._origin is None and selected is not None and is_trained(selected):
             self._origin = selected.key
         await self._rebuild(self._first)
         self.run_worker(self._measure(), exit_on_error=False)
@@ -164,7 +157,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
     @property
     def parents(self) -> list[RunView]:
         """Runs that the new one can start from."""
-        return [view for view in self.bench.snapshot.runs if _trained(view)]
+        return [view for view in self.bench.snapshot.runs if is_trained(view)]
 
     @property
     def origin(self) -> RunView | None:
@@ -198,60 +191,12 @@ takes (judged by earlier runs on this machine), and the command line that does t
         inherited = self._inherited()
         return {s.name: inherited.get(s.name, s.default) for s in self.settings}
 
-    def _start_values(self, given: Mapping[str, Any]) -> list[FieldSpec]:
-        base = self._base()
-        specs = [FieldSpec("@kind", "what", self._kind, _WHAT[self._kind], KINDS)]
-        if self._kind == "train":
-            names = (_DEFAULTS, *(p.name for p in PUBLISHED))
-            specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
-        else:
-            specs.append(self._parent_spec())
-        specs.append(
-            FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
-        )
-        heading = ""
-        for setting in self.settings:
-            value = given.get(setting.name, base[setting.name])
-            specs.append(
-                FieldSpec(
-                    setting.name,
-                    _label(setting),
-                    shown(setting, value),
-                    self._note(setting, base[setting.name]),
-                    setting.choices,
-                    bool(setting.choices_from),
-                    setting.group if setting.group != heading else "",
-                    self._placeholder(setting),
-                )
-            )
-            heading = setting.group
-        return specs
-
-    def _parent_spec(self) -> FieldSpec:
-        names = tuple(_titled(view) for view in self.parents)
-        if self._kind == "prune":
-            names = (_SCRATCH, *names)
-        here = self.origin
-        value = _titled(here) if here else names[0] if names else ""
-        note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
-        return FieldSpec("@parent", "start from", value, note, names or ("none",))
-
-    def _placeholder(self, setting: Setting) -> str:
-        """What an empty field stands for."""
-        if setting.choices_from == "corpora":
-            return default_name(self.bench.home)
-        return "none" if setting.optional else ""
-
-    def _note(self, setting: Setting, base: Any) -> str:
-        if setting.choices_from:
-            return "Enter lists them"
-        parts = [setting.bounds, setting.unit]
-        if setting.shape != "yes/no" and not setting.choices and base is not None:
-            parts.append(f"(default {shown(setting, base)})" if setting.shape != "numbers" else "")
-        return " ".join(part for part in parts if part) or setting.help
+    def _specs(self, given: Mapping[str, Any]) -> list[FieldSpec]:
+        wanted = Wanted(self._kind, self.settings, self._base(), self.parents, self.origin)
+        return field_specs(wanted, given, default_name(self.bench.home))
 
     async def _rebuild(self, given: Mapping[str, Any]) -> None:
-        await self.form.rebuild(self._start_values(given))
+        await self.form.rebuild(self._specs(given))
         self._read()
 
     # -- reading it ----------------------------------------------------------------------------
@@ -309,7 +254,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
                 names = {s.name for s in settings_of(self.model)}
                 await self._rebuild({k: v for k, v in self.given.items() if k in names})
             case "@parent":
-                chosen = next((v for v in self.parents if _titled(v) == texts["@parent"]), None)
+                chosen = next((v for v in self.parents if titled(v) == texts["@parent"]), None)
                 self._origin = chosen.key if chosen else None
                 await self._rebuild(self.given)
             case "@preset":
@@ -346,8 +291,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
         text.append("\n" if self.has_class("-wide") else "")
         if self._wrong:
             first = next(iter(self._wrong))
-            label = self.form.specs[first].label if first in self.form.specs else first
-            text.append(f"✗ {label}: {self._wrong[first]}\n", self.bench.colour_style("error"))
+            name = self.form.specs[first].label if first in self.form.specs else first
+            text.append(f"✗ {name}: {self._wrong[first]}\n", self.bench.colour_style("error"))
         else:
             text.append_text(self._forecast())
             text.append("\n" if not self.has_class("-wide") else "\n\n")
@@ -358,8 +303,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
             words.update(text)
 
     def _about_field(self) -> str:
-        if self._visited in _ABOUT_OWN:
-            return _ABOUT_OWN[self._visited]
+        if self._visited in ABOUT:
+            return ABOUT[self._visited]
         found = next((s for s in self.settings if s.name == self._visited), None)
         return f"{flag_of(found.name)}: {found.help}" if found else ""
 
@@ -372,18 +317,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
             return Text(corpus or "looking at the corpus …", "dim")
         if parent is None or config is None:
             return Text()
-        text = Text.assemble((f"of {_titled(parent)}", "bold"))
-        shape = parent.record.shape if parent.record else {}
-        model = _training_of(parent)
-        if isinstance(config, SensitivityConfig) and model is not None and "ntoken" in shape:
-            tokens = config.tokens or 200_000
-            text.append(": ")
-            return text + forecast_sensitivity(
-                config, model, int(shape["ntoken"]), tokens, self._measured
-            )
-        if parent.bytes:
-            text.append(f", {figures.size(parent.bytes)} on disk now")
-        return text
+        return forecast_derived(config, parent, self._measured)
 
     def _corpus_size(self, config: TrainConfig) -> CorpusSize | str | None:
         """The size of the form's corpus; None while it is looked at, a text where that failed."""
@@ -449,7 +383,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
             elif value is not None:
                 self.form.put(name, value)
 
-        self.app.push_screen(Pick(_label(setting), offered, self.form.values[name]), taken)
+        self.app.push_screen(Pick(label(setting), offered, self.form.values[name]), taken)
 
     def action_schedule(self) -> None:
         """Edit the schedule that the form names, drawn for the form's model."""
@@ -460,7 +394,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
                 self.form.put("compress", path)
 
         config = self._config if isinstance(self._config, TrainConfig) else None
-        if config is None and (model := _training_of(self.origin)) is not None:
+        if config is None and (model := training_of(self.origin)) is not None:
             config = PruneConfig.model_validate(model.model_dump())
         types = 0
         if config is not None and isinstance(corpus := self._corpus_size(config), CorpusSize):
@@ -515,34 +449,3 @@ takes (judged by earlier runs on this machine), and the command line that does t
     def _on_progress(self, what: str, done: int, total: int | None) -> None:
         share = f" {100 * done / total:.0f}%" if total else ""
         self.app.call_from_thread(self.bench.say, f"{what}{share}")
-
-
-def _label(setting: Setting) -> str:
-    return "schedule" if setting.name == "compress" else setting.label
-
-
-def _titled(view: RunView) -> str:
-    return f"{view.id} {view.name}"
-
-
-def _shape_of(view: RunView) -> str:
-    """A trained model in words: LSTM 2x200 tied."""
-    config = _training_of(view)
-    if config is None:
-        return ""
-    return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
-
-
-def _trained(view: RunView) -> bool:
-    """Can another run start from this one, now or when its turn in the queue has come?"""
-    return view.record is not None and view.kind in ("train", "prune")
-
-
-def _training_of(view: RunView | None) -> TrainConfig | None:
-    if view is None:
-        return None
-    try:
-        config = view.run.config()
-    except LmbenchError:
-        return None
-    return config if isinstance(config, TrainConfig) else None

@@ -1,0 +1,145 @@
+"""Which lines the new-run form has, for a kind of run and the run that it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmbench.config import Kind, TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs.published import PUBLISHED
+from lmbench.tui.fields import Setting, shown
+from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.form import FieldSpec
+
+__all__ = [
+    "ABOUT",
+    "KINDS",
+    "Wanted",
+    "field_specs",
+    "is_trained",
+    "label",
+    "titled",
+    "training_of",
+]
+
+KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity")
+_WHAT = {
+    "train": "a language model from scratch",
+    "prune": "training under a schedule that takes weights away",
+    "quantize": "a trained model to fewer bits, without training",
+    "sensitivity": "what pruning each tensor alone would cost",
+}
+ABOUT = {
+    "@kind": "What the run does. ← and → change it.",
+    "@preset": "A published command to start from; every setting can be changed after.",
+    "@parent": "The trained run that this one starts from.",
+    "@name": "What the run is called in the tree, in tables and plots.",
+}
+"""What the form's own lines mean; the others have their help in the settings' definitions."""
+
+_SCRATCH = "from scratch"
+_DEFAULTS = "defaults"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run to ask for: `base` is each setting's value where the form is left alone, `parents` the
+    runs that it can start from, `origin` the one it does."""
+
+    kind: Kind
+    settings: list[Setting]
+    base: Mapping[str, Any]
+    parents: list[RunView]
+    origin: RunView | None
+
+
+def field_specs(wanted: Wanted, given: Mapping[str, Any], corpus: str) -> list[FieldSpec]:
+    """The form's lines, filled with `given`; `corpus` is the one that is taken by default."""
+    specs = [FieldSpec("@kind", "what", wanted.kind, _WHAT[wanted.kind], KINDS)]
+    if wanted.kind == "train":
+        names = (_DEFAULTS, *(p.name for p in PUBLISHED))
+        specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
+    else:
+        specs.append(_parent_spec(wanted))
+    specs.append(
+        FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
+    )
+    heading = ""
+    for setting in wanted.settings:
+        value = given.get(setting.name, wanted.base[setting.name])
+        specs.append(
+            FieldSpec(
+                setting.name,
+                label(setting),
+                shown(setting, value),
+                _note(setting, wanted.base[setting.name]),
+                setting.choices,
+                bool(setting.choices_from),
+                setting.group if setting.group != heading else "",
+                _placeholder(setting, corpus),
+            )
+        )
+        heading = setting.group
+    return specs
+
+
+def _parent_spec(wanted: Wanted) -> FieldSpec:
+    names = tuple(titled(view) for view in wanted.parents)
+    if wanted.kind == "prune":
+        names = (_SCRATCH, *names)
+    here = wanted.origin
+    value = titled(here) if here else names[0] if names else ""
+    note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
+    return FieldSpec("@parent", "start from", value, note, names or ("none",))
+
+
+def _placeholder(setting: Setting, corpus: str) -> str:
+    """What an empty field stands for."""
+    if setting.choices_from == "corpora":
+        return corpus
+    return "none" if setting.optional else ""
+
+
+def _note(setting: Setting, base: Any) -> str:
+    if setting.choices_from:
+        return "Enter lists them"
+    parts = [setting.bounds, setting.unit]
+    if setting.shape not in ("yes/no", "numbers") and not setting.choices and base is not None:
+        parts.append(f"(default {shown(setting, base)})")
+    return " ".join(part for part in parts if part) or setting.help
+
+
+def label(setting: Setting) -> str:
+    """A setting's name in the form."""
+    return "schedule" if setting.name == "compress" else setting.label
+
+
+def titled(view: RunView) -> str:
+    """A run's number and name."""
+    return f"{view.id} {view.name}"
+
+
+def _shape_of(view: RunView) -> str:
+    """A trained model in words: LSTM 2x200 tied."""
+    config = training_of(view)
+    if config is None:
+        return ""
+    return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
+
+
+def is_trained(view: RunView) -> bool:
+    """Can another run start from this one, now or when its turn in the queue has come?"""
+    return view.record is not None and view.kind in ("train", "prune")
+
+
+def training_of(view: RunView | None) -> TrainConfig | None:
+    """The settings of a training; None for any other run, or a damaged one."""
+    if view is None:
+        return None
+    try:
+        config = view.run.config()
+    except LmbenchError:
+        return None
+    return config if isinstance(config, TrainConfig) else None
