@@ -43,9 +43,9 @@ def work(job: Job) -> None:
     try:
         _train(job, config, corpus, device, precision)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        raise LmbenchError(_out_of_memory(config, corpus.ntokens, device)) from error
+        raise LmbenchError(out_of_memory_line(config, corpus.ntokens, device)) from error
 
 
 def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
@@ -250,14 +250,14 @@ def score_event(split: str, result: Evaluation, what: str) -> Score:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or (
         "DefaultCPUAllocator" in text and "memory" in text
     )
 
 
-def _out_of_memory(config: TrainConfig, ntoken: int, device: torch.device) -> str:
+def out_of_memory_line(config: TrainConfig, ntoken: int, device: torch.device) -> str:
     if device.type == "cuda":
         available = torch.cuda.get_device_properties(device).total_memory
     else:
