@@ -100,7 +100,7 @@ def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
             break
         tmux.press("Down")
         # On a busy machine the next field's help may take a while; never run past it.
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while help_of(tmux.screen()) == help_of(before) and time.monotonic() < end:
             time.sleep(0.1)
     tmux.wait_for(explained)
