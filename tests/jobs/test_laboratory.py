@@ -1,0 +1,248 @@
+"""The laboratory's prices against those of the runs that are made of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lmbench.config import TrainConfig
+from lmbench.corpus import open_corpus
+from lmbench.distiller.quantization import load_preset, preset_names
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.jobs.laboratory import Laboratory
+from lmbench.jobs.probing import (
+    LANGUAGE,
+    Message,
+    Price,
+    Priced,
+    Probe,
+    Prune,
+    Ready,
+    Refused,
+    Working,
+)
+from lmbench.jobs.quantizing import score_rows, scored
+from lmbench.model.rnn import RNNModel
+from lmbench.session import Home, Run
+from lmbench.session.store import Corpus
+from lmbench.tui.draft import resolved, turned
+
+TOKENS, CALIBRATION = 600, 800
+SIZES = {"model": "LSTM", "emsize": 12, "nhid": 12, "nlayers": 2, "dropout": 0.1, "tied": True}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a model that predicts unevenly, and its corpus."""
+    home = Home(tmp_path_factory.mktemp("laboratory"))
+    rng = random.Random(5)
+    words = [f"word{i}" for i in range(50)]
+    folder = home.path / "text"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        lines = (" ".join(rng.choices(words, k=9)) for _ in range(120))
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    corpus = open_corpus(str(folder), home.path)
+    session = home.open_session("default")
+    made = session.new_run(TrainConfig(emsize=12, nhid=12, tied=True), "train", name="dense")
+    session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
+    torch.manual_seed(2)
+    model = RNNModel("LSTM", corpus.ntokens, 12, 12, 2, 0.1, True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    (made.path / "best").mkdir()
+    tensors = {n: p.detach().clone() for n, p in model.named_parameters()}
+    save_file(tensors, made.path / "best" / "model.safetensors")
+    made.update(
+        status="finished",
+        shape={**SIZES, "ntoken": corpus.ntokens},
+        corpus=Corpus(
+            name="text", fingerprint=corpus.fingerprint, origin=str(folder),
+            ntokens=corpus.ntokens,
+        ),
+    )  # fmt: skip
+    return made
+
+
+class Ears(list[Message]):
+    def __call__(self, message: Message) -> None:
+        # What is said has to survive the way.
+        heard = LANGUAGE.decode(LANGUAGE.encode(message))
+        assert heard == message
+        if not isinstance(heard, Working):
+            self.append(heard)
+
+
+@pytest.fixture(scope="module")
+def lab(run: Run) -> tuple[Laboratory, Ears]:
+    ears = Ears()
+    laboratory = Laboratory(ears)
+    laboratory.handle(probe(run))
+    return laboratory, ears
+
+
+def probe(run: Run, **changes: Any) -> Probe:
+    asked = {"tokens": TOKENS, "calibration_tokens": CALIBRATION, "threads": 1, **changes}
+    return Probe(id=1, run=str(run.path), **asked)
+
+
+def answer(lab: tuple[Laboratory, Ears], request: Message) -> Message:
+    lab[0].handle(request)
+    return lab[1][-1]
+
+
+def price(lab: tuple[Laboratory, Ears], request: Message) -> Priced:
+    found = answer(lab, request)
+    assert isinstance(found, Priced), found
+    return found
+
+
+def command(run: Run, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmbench", *words, "--json"], capture_output=True, text=True,
+        check=False, env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab, tmp_path):
+    settings = load_preset("int8-best").to_dict()
+    settings["overrides"] = {"decoder": {"bits_weights": 4}, r"rnn\.cells\.0\..*": {"fp16": True}}
+    found = price(lab, Price(id=2, settings=settings))
+    path = tmp_path / "mixed.yaml"
+    path.write_text(json.dumps(settings))
+    made = command(
+        run, "quantize", "1", "--config", str(path), "--threads", "1",
+        "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
+    )  # fmt: skip
+    assert found.loss == pytest.approx(made["results"]["valid_loss"], abs=1e-4)
+    assert found.bytes == made["bytes"]
+    scored_again = command(
+        run, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
+        "--threads", "1",
+    )  # fmt: skip
+    assert found.loss == pytest.approx(scored_again["results"]["valid_loss"], abs=1e-4)
+    assert found.tokens == scored_again["results"]["tokens"]
+
+
+def test_the_model_as_it_is_has_a_price_too(run, lab):
+    ready = next(m for m in lab[1] if isinstance(m, Ready))
+    assert price(lab, Price(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
+
+
+def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
+    bench = lab[0]._bench
+    assert bench is not None
+    pruned = copy.deepcopy(bench.model)
+    with torch.no_grad():
+        for name, weight in pruned.named_parameters():
+            if weight.dim() == 2 and "bias" not in name:
+                least = weight.abs().flatten().kthvalue(weight.numel() // 2).values
+                weight.mul_(weight.abs() > least)
+    expected = scored(pruned, bench.sample).loss
+    found = price(lab, Prune(id=4, target="model", level=0.5))
+    assert found.loss == pytest.approx(expected, abs=1e-6)
+    assert found.nonzero == pytest.approx(found.weights / 2, abs=5)
+    assert price(lab, Prune(id=5, target="model", level=0.0)).nonzero == found.weights
+    one = price(lab, Prune(id=6, target="encoder.weight", level=0.9))
+    assert found.nonzero < one.nonzero < found.weights
+
+
+def test_the_model_on_the_bench_is_never_changed(run, lab):
+    before = price(lab, Price(id=7)).loss
+    price(lab, Price(id=8, settings=load_preset("int4-weights").to_dict()))
+    price(lab, Prune(id=9, target="model", level=0.8))
+    assert price(lab, Price(id=10)).loss == before
+
+
+def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
+    kept = run.path / f"ranges-train-{CALIBRATION}.yaml"
+    assert kept.is_file()
+
+    def calibrated() -> bool:
+        told: list[Message] = []
+        Laboratory(told.append).handle(probe(run))
+        return any(isinstance(m, Working) and m.what == "calibrating" for m in told)
+
+    assert not calibrated()
+    later = kept.stat().st_mtime + 1000
+    os.utime(run.path / "best" / "model.safetensors", (later, later))
+    assert calibrated()
+
+
+@pytest.mark.parametrize(
+    "request_, words",
+    [
+        (Price(id=1, settings={"bits_weights": 99}), "bits_weights"),
+        (Price(id=1, settings={"overrides": {"nobody": {"fp16": True}}}), "matches no module"),
+        (Prune(id=1, target="nothing", level=0.5), "cannot be pruned here"),
+        (Prune(id=1, target="model", level=1.5), "out of [0, 1)"),
+        (Working(id=1, what="what"), "cannot be asked"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(run, lab, request_, words):
+    refused = answer(lab, request_)
+    assert isinstance(refused, Refused)
+    assert words in refused.reason
+    assert "\n" not in refused.reason
+
+
+def test_a_run_without_a_model_is_refused(run):
+    empty = run.session.new_run(TrainConfig(), "train", name="empty")
+    ears = Ears()
+    Laboratory(ears).handle(probe(empty))
+    refused = ears[-1]
+    assert isinstance(refused, Refused)
+    assert "no checkpoint" in refused.reason
+
+
+def test_modules_have_ranges_and_histograms_that_count_every_value(run, lab):
+    ready = next(m for m in lab[1] if isinstance(m, Ready))
+    gate = next(m for m in ready.modules if m.name == "rnn.cells.0.act_f")
+    assert gate.type == "Sigmoid"
+    assert 0 <= gate.low < gate.high <= 1
+    assert sum(gate.counts) == 12 * (CALIBRATION // 10 - 1) * 10
+    assert [p.name for p in ready.presets if p.published] == preset_names()[:6]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_draft_shows_what_the_engine_will_do(run, lab, preset):
+    ready = next(m for m in lab[1] if isinstance(m, Ready))
+    settings = load_preset(preset).to_dict()
+    names = [module.name for module in ready.modules]
+    for name, chosen in QuantSettings.from_dict(settings).resolve(names).items():
+        shown = resolved(settings, name)
+        assert shown.get("precision") == chosen.precision
+        assert shown["bits_weights"] == chosen.bits_weights
+        assert shown["bits_activations"] == chosen.bits_activations
+        assert shown["clip_acts"] == chosen.clip_acts.name
+
+
+@pytest.mark.parametrize("what", ["precision", "clip", "channels", "mode"])
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_every_choice_that_a_draft_offers_can_be_priced(run, lab, what, everywhere):
+    ready = next(m for m in lab[1] if isinstance(m, Ready))
+    settings: dict[str, Any] = load_preset("mixed-avg").to_dict()
+    for name in ("encoder", "rnn.cells.0.fc_gate_x", "rnn.cells.0.act_f"):
+        module = next(m for m in ready.modules if m.name == name)
+        for _ in range(7):
+            settings = turned(settings, what, module, everywhere=everywhere)
+            QuantSettings.from_dict(settings).resolve([m.name for m in ready.modules])
+    price(lab, Price(id=20, settings=settings))
+
+
+def test_scoring_takes_the_tokens_that_were_asked_for(run):
+    corpus = open_corpus(str(run.home.path / "text"), run.home.path)
+    rows = score_rows(corpus, "valid", TOKENS, torch.device("cpu"))
+    assert rows.shape == (TOKENS // 10, 10)

@@ -1,0 +1,528 @@
+"""The laboratory, comparing, sensitivity and chains by keys alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+from textual.pilot import Pilot
+
+from lmbench.config import SensitivityConfig
+from lmbench.jobs import launch, probing
+from lmbench.session import Run
+from lmbench.session import events as ev
+from lmbench.tui.app import Workbench
+from lmbench.tui.corpus_size import CorpusSize
+from lmbench.tui.screens.chains import ChainsScreen
+from lmbench.tui.screens.compare import CompareScreen
+from lmbench.tui.screens.lab import LabScreen
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
+from lmbench.tui.tries import Try, best_first
+from lmbench.tui.widgets.grid import Grid
+from lmbench.tui.widgets.panel import Panel
+
+S = TypeVar("S")
+NARROW = (80, 24)
+SIZES = [(80, 24), (120, 30), (200, 50)]
+BASE: dict[str, Any] = {
+    "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
+    "per_channel_wts": True, "per_row_embedding": True, "precision": None,
+    "fp_activations": False, "overrides": {},
+}  # fmt: skip
+PUBLISHED = ("fp16", "int8-symmetric", "int8-asymmetric-per-channel", "int8-avg",
+             "mixed-eltwise-fp16", "mixed-avg")  # fmt: skip
+LEVELS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
+MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weight_ih_l1",
+            "rnn.weight_hh_l1")  # fmt: skip
+
+
+def module(name: str, type: str, weights: int, low: float, high: float) -> probing.Module:
+    counts = tuple(1 + (place * 7) % 11 for place in range(32))
+    return probing.Module(
+        name=name, type=type, weights=weights, low=low, high=high, mean=0.0, std=0.5, counts=counts
+    )
+
+
+READY = probing.Ready(
+    id=1,
+    loss=4.8,
+    bytes=29_321_000,
+    tokens=20_470,
+    device="cpu",
+    modules=(
+        module("encoder", "Embedding", 6_655_600, -1.0, 1.0),
+        module("rnn.cells.0.fc_gate_x", "Linear", 160_000, -20.0, 19.0),
+        module("rnn.cells.0.act_f", "Sigmoid", 0, 0.0, 1.0),
+        module("rnn.cells.0.eltwisemult_hidden", "EltwiseMult", 0, -1.0, 1.0),
+        module("decoder", "Linear", 6_655_600, -18.0, 24.0),
+    ),
+    presets=tuple(
+        probing.Preset(
+            name=name,
+            about=f"what {name} does",
+            published=name in PUBLISHED,
+            settings={**BASE, "bits_accum": 32 - place},
+        )
+        for place, name in enumerate((*PUBLISHED, "int8-best"))
+    ),
+    targets=("model", *MATRICES),
+)
+
+
+class Laboratory:
+    """Answers at once, and by rule: the fewer bits, the dearer."""
+
+    asked: list[probing.Message]
+
+    def __init__(self, path: Path, heard: Callable[[probing.Message], None]) -> None:
+        self._heard = heard
+        Laboratory.asked = []
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, message: probing.Message) -> None:
+        Laboratory.asked.append(message)
+        match message:
+            case probing.Probe():
+                self._heard(READY)
+            case probing.Price(settings=settings):
+                if settings.get("clip_acts") == "KL":
+                    self._heard(probing.Refused(id=message.id, reason="KL is not available"))
+                    return
+                loss = 4.8 + (settings.get("bits_accum", 32) - 20) / 1000 * bool(settings)
+                loss += 0.05 * len(settings.get("overrides", {}))
+                self._heard(_priced(message.id, loss, 7_400_000))
+            case probing.Prune(level=level):
+                self._heard(_priced(message.id, 4.8 + level**4, 0, level))
+
+
+def _priced(id: int, loss: float, size: int, level: float = 0.0) -> probing.Priced:
+    left = round(7_295_600 * (1 - level))
+    return probing.Priced(
+        id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,
+        nonzero=left, seconds=2.5,
+    )  # fmt: skip
+
+
+async def size_of(*_: object) -> CorpusSize:
+    """No corpus is read."""
+    return CorpusSize("wikitext-2", 33_278, 2_088_628, 217_646)
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """No process is started; the runs that would be are kept."""
+    runs: list[Run] = []
+    monkeypatch.setattr(LabScreen, "client_class", Laboratory)
+    for screen in ("chains", "new_run"):
+        monkeypatch.setattr(f"lmbench.tui.screens.{screen}.size_of", size_of)
+    monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
+    return runs
+
+
+@pytest.fixture
+def lab(full: Any) -> Any:
+    """The full session: its dense run has a model, and was measured."""
+    dense = full.session.run(1)
+    (dense.path / "best").mkdir()
+    (dense.path / "best" / "model.safetensors").write_bytes(b"")
+    config = {"emsize": 200, "nhid": 200, "tied": True, "epochs": 6, "data": "pydoc"}
+    dense.update(config=config, shape={**config, "model": "LSTM", "nlayers": 2, "ntoken": 33278})
+    return full
+
+
+def measure(world: Any) -> Run:
+    """A finished sensitivity run of the dense one."""
+    dense = world.session.run(1)
+    run = world.session.new_run(SensitivityConfig(), "sensitivity", name="curves", parent=dense)
+    run.update(status="finished")
+    point: dict[str, Any] = {"part": "model", "granularity": "element"}
+    points = [ev.SensitivityPoint(tensor="dense", level=0.0, ppl=124.1, **point)]
+    for place, tensor in enumerate(MATRICES):
+        for level in LEVELS:
+            ppl = 124.1 * (1 + (level ** (3 + place)) * (place + 1) / 4)
+            entry: dict[str, Any] = {"tensor": tensor, "part": "tensor", "granularity": "element"}
+            points.append(ev.SensitivityPoint(level=level, ppl=ppl, **entry))
+    world.write(run, *points)
+    return run
+
+
+@asynccontextmanager
+async def opened(
+    world: Any, *keys: str, size: tuple[int, int] = NARROW
+) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        await press(pilot, "home", *keys)
+        yield pilot
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    bench = bench_of(pilot)
+    await pilot.pause()
+    await bench.look()
+    for _ in range(3):
+        await pilot.pause()
+
+
+def bench_of(pilot: Pilot[None]) -> Workbench:
+    assert isinstance(pilot.app, Workbench)
+    return pilot.app
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    for key in keys:
+        await pilot.press(key)
+        await pilot.pause()
+        reading = [worker for worker in pilot.app.workers if worker.group == "compare"]
+        await pilot.app.workers.wait_for_complete(reading)
+        await pilot.pause()
+
+
+async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
+    """Wait for what is done in a thread; the test's time limit is the limit."""
+    while not holds():
+        await pilot.pause(0.02)
+
+
+def screen_of(pilot: Pilot[None], kind: type[S]) -> S:
+    assert isinstance(pilot.app.screen, kind)
+    return pilot.app.screen
+
+
+def words(pilot: Pilot[None]) -> str:
+    strips = pilot.app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def tries(pilot: Pilot[None]) -> list[Try]:
+    return best_first(screen_of(pilot, LabScreen).tries)
+
+
+# -- the laboratory ----------------------------------------------------------------------------
+
+
+async def test_l_opens_the_laboratory_and_enter_prices_the_draft(lab):
+    async with opened(lab, "l", "enter") as pilot:
+        (entry,) = tries(pilot)
+        assert (entry.name, entry.preset, entry.state) == ("int8-best", "int8-best", "priced")
+        assert "121.5 as it is" in words(pilot)
+        assert "7.4 MB" in words(pilot)
+
+
+async def test_keys_turn_precision_clip_channels_and_mode_of_one_module(lab):
+    async with opened(lab, "l", "down", "b", "c", "h", "m") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        own = screen.draft["overrides"]["rnn\\.cells\\.0\\.fc_gate_x"]
+        assert own["bits_weights"] == 6
+        assert own["clip_acts"] == "PERCENTILE"
+        assert own["per_channel_wts"] is False
+        assert own["mode"] == "SYMMETRIC_RESTRICTED"
+        assert "1 changed" in words(pilot)
+        await press(pilot, "0")
+        assert screen.draft["overrides"] == {}
+
+
+async def test_a_makes_the_keys_change_all_modules(lab):
+    async with opened(lab, "l", "b", "a", "c") as pilot:
+        draft = screen_of(pilot, LabScreen).draft
+        assert draft["clip_acts"] == "PERCENTILE"
+        assert draft["overrides"]["encoder"]["bits_weights"] == 6
+
+
+async def test_u_prices_the_seven_published_rows_best_first(lab):
+    async with opened(lab, "l", "u") as pilot:
+        found = tries(pilot)
+        assert len(found) == 7
+        assert [t.loss for t in found] == sorted(t.loss for t in found)
+        assert {t.preset for t in found} == {"", *PUBLISHED}
+        await press(pilot, "u")
+        assert len(tries(pilot)) == 7
+
+
+async def test_what_cannot_be_priced_says_why_and_the_rest_goes_on(lab):
+    async with opened(lab, "l", "a", "c", "c", "enter", "c", "enter") as pilot:
+        states = [t.state for t in tries(pilot)]
+        assert states == ["priced", "failed"]
+        assert bench_of(pilot).happened == "KL is not available"
+
+
+async def test_p_starts_the_draft_from_a_preset_and_a_try_can_be_taken_back(lab):
+    async with opened(lab, "l", "p", "home", "enter") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        assert screen.draft_name == "fp16"
+        await press(pilot, "b", "enter", "tab", "end", "enter")
+        assert screen.draft_name == "fp16 +1"
+        assert screen.panel("modules").has_focus_within
+
+
+async def test_keeping_a_preset_makes_a_quantize_run_of_it(lab, started):
+    async with opened(lab, "l", "enter", "K") as pilot:
+        await until(pilot, lambda: "kept" in bench_of(pilot).happened)
+        assert "kept as run 5" in bench_of(pilot).happened
+    record = started[0].read()
+    assert (record.kind, record.parent) == ("quantize", "demo/001-train")
+    assert record.config == {"preset": "int8-best"}
+    assert record.command == "lmbench quantize demo/001-train --preset int8-best --name int8-best"
+
+
+async def test_keeping_a_changed_draft_writes_its_settings_into_the_session(lab, started):
+    async with opened(lab, "l", "b", "enter", "K") as pilot:
+        await until(pilot, lambda: bool(started))
+    path = lab.home.path / started[0].read().config["config"]
+    assert yaml.safe_load(path.read_text())["overrides"]["encoder"]["bits_weights"] == 6
+    assert path.is_relative_to(lab.session.path)
+
+
+async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
+    async with opened(lab, "l", "tab", "tab", "6") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        await pilot.pause(0.4)
+        assert screen.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
+        await press(pilot, "right", "right", "left_square_bracket")
+        await pilot.pause(0.4)
+        assert screen.level == 0.69
+        asked = [m.level for m in Laboratory.asked if isinstance(m, probing.Prune)]
+        assert asked == [0.6, 0.69]
+        await press(pilot, "t")
+        await pilot.pause(0.4)
+        assert list(screen.pruned) == ["model", "encoder.weight"]
+
+
+async def test_tries_are_there_again_until_the_model_changes(lab):
+    async with opened(lab, "l", "enter", "escape") as pilot:
+        screen_of(pilot, MainScreen)
+        await press(pilot, "l")
+        assert len(tries(pilot)) == 1
+    path = lab.session.run(1).path / "best" / "model.safetensors"
+    path.write_bytes(b"trained on")
+    async with opened(lab, "escape", "l") as pilot:
+        assert tries(pilot) == []
+
+
+async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
+    async with opened(world, "l") as pilot:
+        assert "A trained run is needed" in words(pilot)
+
+
+async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
+    async with opened(lab, "l") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        assert screen._client is not None
+        screen._client._heard(probing.Died(reason="the laboratory is gone: killed"))  # type: ignore[attr-defined]
+        await pilot.pause()
+        await pilot.pause()
+        assert "the laboratory is gone: killed" in words(pilot)
+
+
+# -- comparing ---------------------------------------------------------------------------------
+
+
+async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
+    async with opened(lab, "c") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        await pilot.pause(0.2)
+        assert len(screen.rows) == 4
+        assert [row["name"] for row in screen.front()] == ["int8", "dense"]
+        await press(pilot, "escape", "space", "end", "space", "c")
+        await pilot.pause(0.2)
+        screen = screen_of(pilot, CompareScreen)
+        assert [row["name"] for row in screen.rows] == ["dense", "int8"]
+        await press(pilot, "a")
+        await pilot.pause(0.2)
+        assert len(screen.rows) == 4
+
+
+async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
+    async with opened(lab, "c", "t", "t") as pilot:
+        await pilot.pause(0.2)
+        screen = screen_of(pilot, CompareScreen)
+        while screen.sort != "bytes":
+            await press(pilot, "t")
+        names = [row["name"] for row in screen.rows]
+        assert names[:2] == ["int8", "dense"]
+        await press(pilot, "T")
+        assert [row["name"] for row in screen.rows][:2] == ["dense", "int8"]
+
+
+async def test_x_and_y_change_the_plot(lab):
+    async with opened(lab, "c", "tab", "x", "y") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        assert (screen.split, screen.log_axis) == ("valid", True)
+        assert "valid perplexity" in words(pilot)
+
+
+@pytest.mark.parametrize(
+    "steps, suffix, holds",
+    [(0, "md", "| demo/001-train | dense |"), (2, "tex", r"\begin{tabular}"), (4, "svg", "<svg")],
+)
+async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffix, holds):
+    monkeypatch.chdir(tmp_path)
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "e", *["down"] * steps, "enter", "enter")
+        path = tmp_path / f"demo-compared.{suffix}"
+        await until(pilot, path.exists)
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+    assert holds in path.read_text()
+
+
+async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "e", "down", "enter", "enter")
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+    rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
+    assert [row["bytes"] for row in rows] == ["29321000", "", "", "7400000"]
+
+
+async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "b")
+        await until(pilot, lambda: len(started) == 2)
+        assert [(r.read().kind, r.read().parent) for r in started] == [
+            ("benchmark", "demo/001-train"),
+            ("benchmark", "demo/003-quantize"),
+        ]
+        await press(pilot, "end", "enter")
+        screen_of(pilot, MainScreen)
+        assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
+    from lmbench.config import BenchmarkConfig
+
+    dense = lab.session.run(1)
+    bench = lab.session.new_run(BenchmarkConfig(), "benchmark", parent=dense)
+    rows = [{"model": dense.ref, "ms": 1.9}, {"model": dense.ref, "ms": 0.61}]
+    bench.update(status="finished", results={"rows": rows})
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        assert screen_of(pilot, CompareScreen).rows[0]["ms_per_token"] == 0.61
+
+
+# -- sensitivity -------------------------------------------------------------------------------
+
+
+async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
+    async with opened(lab, "v") as pilot:
+        assert "was not measured yet" in words(pilot)
+        await press(pilot, "r")
+        await until(pilot, lambda: "is queued" in words(pilot))
+        assert started[0].read().kind == "sensitivity"
+        assert "is queued" in words(pilot)
+
+
+async def test_the_goal_moves_and_the_suggestion_follows(lab):
+    measure(lab)
+    async with opened(lab, "v") as pilot:
+        screen = screen_of(pilot, SensitivityScreen)
+        assert screen.suggestion is not None
+        assert screen.suggestion.sparsity == pytest.approx(0.8, abs=1e-3)
+        await press(pilot, "left", "left_square_bracket")
+        assert screen.goal == 0.74
+        assert screen.suggestion.sparsity == pytest.approx(0.74, abs=1e-3)
+        await press(pilot, *["right"] * 5)
+        assert screen.suggestion is None
+        assert "reaches a total sparsity" in words(pilot)
+
+
+async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
+    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_: None)
+    measure(lab)
+    async with opened(lab, "v", "s") as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
+    (run,) = started
+    record = run.read()
+    assert (record.kind, record.parent) == ("prune", "demo/001-train")
+    schedule = yaml.safe_load((run.path / "schedule.yaml").read_text())
+    assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
+    assert record.config["epochs"] == 6
+    assert (lab.home.path / record.config["compress"]).is_file()
+
+
+async def test_f_puts_the_suggested_schedule_into_the_form(lab):
+    measure(lab)
+    async with opened(lab, "v", "f") as pilot:
+        await pilot.pause(0.3)
+        form = screen_of(pilot, NewRunScreen).form
+        assert form.values["compress"].endswith("schedules/suggested-80.yaml")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 40])
+def test_pruning_ends_before_the_training_does_where_there_is_room(epochs):
+    start, end = pruning_epochs(epochs)
+    assert start < end <= max(epochs, 1)
+    assert epochs < 3 or end < epochs
+
+
+# -- chains ------------------------------------------------------------------------------------
+
+
+async def test_s_queues_a_chain_whole_each_after_its_parent(lab, started, monkeypatch):
+    monkeypatch.setattr("lmbench.jobs.chains.check_training", lambda *_: None)
+    async with opened(lab, "N", "down", "down") as pilot:
+        assert screen_of(pilot, ChainsScreen).chain.name == "small-tied"
+        await press(pilot, "s")
+        await until(pilot, lambda: bool(started))
+    runs = [run for run in lab.session.runs() if run.id > 4]
+    assert started == runs[:1]
+    records = [run.read() for run in runs]
+    assert [r.kind for r in records] == ["train", *["prune"] * 4, *["quantize"] * 5]
+    dense = runs[0].ref
+    assert [r.parent for r in records[:6]] == [None, *[dense] * 4, dense]
+    assert [r.parent for r in records[6:]] == [run.ref for run in runs[1:5]]
+    assert [r.created for r in records] == sorted(r.created for r in records)
+    assert all((run.path / "schedule.yaml").is_file() for run in runs[1:5])
+
+
+async def test_the_palette_offers_every_published_command(lab):
+    async with opened(lab) as pilot:
+        app = pilot.app
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert "Train large-tied" in titles
+        assert "Queue small-tied: train, prune at four levels, quantize each" in titles
+        assert "Prune 1 dense by large-70b" in titles
+        assert "Quantize 1 dense to mixed-avg" in titles
+
+
+# -- all of them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("key", ["l", "c", "v", "N"])
+async def test_every_screen_fits_and_escape_leads_back(lab, key, size):
+    measure(lab)
+    async with opened(lab, key, size=size) as pilot:
+        await pilot.pause(0.3)
+        for panel in pilot.app.screen.query(Panel):
+            assert panel.region.height > 2
+            assert panel.region.right <= size[0]
+        assert any(grid.rows for grid in pilot.app.screen.query(Grid))
+        assert pilot.app.focused is not None
+        await press(pilot, "tab", "shift+tab", "escape")
+        screen_of(pilot, MainScreen)
+
+
+async def test_nothing_that_makes_runs_is_offered_while_a_recording_plays(lab, monkeypatch):
+    monkeypatch.setattr(Workbench, "demo", property(lambda self: True))
+    measure(lab)
+    async with opened(lab, "l", "N") as pilot:
+        screen_of(pilot, MainScreen)
+        await press(pilot, "v", "s")
+        screen_of(pilot, SensitivityScreen)
+    assert len(lab.session.runs()) == 5
+    assert json.loads((lab.session.path / "session.json").read_text())["name"] == "demo"
