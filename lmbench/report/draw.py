@@ -117,7 +117,9 @@ def _picture(
     plt.yticks([y for y, _ in scene.y_ticks], [text for _, text in scene.y_ticks])
     drawn = [trace for trace in scene.traces if len(trace.y)]
     # The first series lies on top, thin lines under all.
-    for trace in sorted(drawn[::-1], key=lambda t: t.series.style != "thin"):
+    bottom_up = drawn[::-1]
+    bottom_up.sort(key=lambda trace: trace.series.style != "thin")
+    for trace in bottom_up:
         colour = look.faint if trace.series.style == "thin" else trace.series.colour
         kwargs = {} if colour is None else {"color": colour}
         plt.plot(trace.columns.tolist(), trace.y.tolist(), marker="braille", **kwargs)
