@@ -109,6 +109,9 @@ def inspect_tensor(path: Path, name: str, model: str = "") -> TensorReport:
         )
 
 
+_NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+
+
 def _open(path: Path) -> Any:
     try:
         return safe_open(path, "np")
@@ -128,6 +131,9 @@ def _slices(
             return
         step = max(1, _SLICE_ELEMENTS // max(1, math.prod(shape[1:])))
         tensor = file.get_slice(name)
+        # numpy knows bfloat16 only where some other package has taught it.
+        if tensor.get_dtype() not in _NUMPY_TYPES:
+            raise TypeError(tensor.get_dtype())
         for row in range(first, last, step):
             yield np.asarray(tensor[row : min(row + step, last)], np.float64).ravel()
     except (TypeError, SafetensorError) as error:

@@ -67,10 +67,13 @@ class Run:
         return int(match[1]) if match else 0
 
     @property
-    def makes_model(self) -> bool:
-        """Is it of a kind that makes a model (and no score or table)? Told by the folder's name."""
+    def has_model(self) -> bool:
+        """Is there a model in it: a checkpoint, or a packed file?"""
         match = _RUN_FOLDER.fullmatch(self.path.name)
-        return match is not None and match[2] in _MODEL_KINDS
+        if match is None or match[2] not in _MODEL_KINDS:
+            return False
+        checkpoints = (self.checkpoint("best"), self.checkpoint("last"))
+        return any(checkpoints) or any(self.path.glob("*.lmpack"))
 
     @property
     def ref(self) -> str:
@@ -316,7 +319,7 @@ class Home:
         Args:
             ref: what the user wrote.
             session: the session that is meant where `ref` names none.
-            with_model: ``@`` passes over runs of a kind that makes no model.
+            with_model: ``@`` passes over runs that have no model (yet).
 
         Raises:
             LmbenchError: no such run, or a name that fits several.
@@ -327,7 +330,7 @@ class Home:
         where, _, what = ref.rpartition("/")
         home = self.session(where or session)
         if what == "@":
-            runs = [run for run in home.runs() if not with_model or run.makes_model]
+            runs = [run for run in home.runs() if not with_model or run.has_model]
             if not runs:
                 what = "no run with a model yet" if with_model else "no run yet"
                 raise LmbenchError(f"session '{home.name}' has {what}")
