@@ -200,6 +200,8 @@ def test_what_cannot_be_done_is_refused_in_one_line(run, lab, request_, words):
 
 def test_a_run_without_a_model_is_refused(run):
     empty = run.session.new_run(TrainConfig(), "train", name="empty")
+    # Queued, it would be worked on as soon as another run has let go of the device.
+    empty.update(status="stopped")
     ears = Ears()
     Laboratory(ears).handle(probe(empty))
     refused = ears[-1]
