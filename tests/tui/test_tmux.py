@@ -24,6 +24,8 @@ from lmbench.session import Home
 pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
     pytest.mark.timeout(600),
+    # Minutes of real trainings and real keys.
+    pytest.mark.slow,
 ]
 
 LIMIT_S = 180
