@@ -9,6 +9,9 @@ import pytest
 
 # Read when torch is loaded: two test processes with two threads each would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Read when Textual is loaded: pictures must not depend on where the tests are started.
+os.environ["TERM"] = "xterm"
+os.environ.pop("COLORTERM", None)
 
 
 @pytest.fixture(autouse=True)
