@@ -66,7 +66,7 @@ def test_the_log_of_a_run(snap_compare: Snap, tmp_path):
     assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=pressing("5"))
 
 
-@pytest.mark.parametrize("name", ["light", "contrast", "ansi"])
+@pytest.mark.parametrize("name", ["light", "contrast"])
 def test_the_other_themes(snap_compare: Snap, tmp_path, name):
     before = pressing("up", "space", "down", theme=f"lmbench-{name}")
     assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=before)
