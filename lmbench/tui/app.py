@@ -131,6 +131,8 @@ class Workbench(App[None]):
         self._follow = follow
         self._watcher: Watcher | None = None
         self._looking: asyncio.Task[None] | None = None
+        # One look at a time: two would share the watcher between two threads.
+        self._look = asyncio.Lock()
         self._saving: asyncio.TimerHandle | None = None
         for theme in THEMES:
             self.register_theme(theme)
@@ -214,17 +216,18 @@ class Workbench(App[None]):
 
     async def look(self) -> None:
         """Look at the session's folder once; posts `Watched` where something is new."""
-        if self._watcher is None:
-            return
-        try:
-            if self._player is not None:
-                await asyncio.to_thread(self._player.advance, self.clock())
-            snapshot = await asyncio.to_thread(self._watcher.poll)
-        except Exception as error:
-            self.complain(error, "while reading the session")
-            return
-        if snapshot is not None:
-            self.post_message(Watched(snapshot))
+        async with self._look:
+            if self._watcher is None:
+                return
+            try:
+                if self._player is not None:
+                    await asyncio.to_thread(self._player.advance, self.clock())
+                snapshot = await asyncio.to_thread(self._watcher.poll)
+            except Exception as error:
+                self.complain(error, "while reading the session")
+                return
+            if snapshot is not None:
+                self.post_message(Watched(snapshot))
 
     def on_watched(self, message: Watched) -> None:
         snapshot = message.snapshot

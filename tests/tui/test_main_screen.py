@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +20,7 @@ from lmbench.jobs.control import asked
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.watch import Watcher
 from lmbench.tui.widgets.dialog import Ask, AskText
 from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.plots import PlotPanel
@@ -487,3 +490,21 @@ async def test_an_error_while_drawing_ends_in_one_line_and_not_in_a_traceback(
 def lines_of(pilot: Pilot[None]) -> list[str]:
     panel = plots(pilot)
     return [panel.render_line(y).text for y in range(panel.content_size.height)]
+
+
+async def test_looks_at_the_session_never_overlap(full, monkeypatch):
+    inside, most = 0, 0
+    poll = Watcher.poll
+
+    def slowly(watcher: Watcher) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return poll(watcher)
+
+    monkeypatch.setattr(Watcher, "poll", slowly)
+    async with opened(full) as pilot:
+        await asyncio.gather(*(bench_of(pilot).look() for _ in range(4)))
+    assert most == 1
