@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,15 @@ from .policies import (
     PolicyLoss,
     PruningPolicy,
     PruningStep,
+    QuantizationPolicy,
     RegularizationPolicy,
     ScheduledTrainingPolicy,
 )
 from .rates import check_range, scheduled_epochs
 from .state import plain_state
+
+if TYPE_CHECKING:
+    from .quantization import Quantizer
 
 STATE_VERSION = 1
 
@@ -226,6 +230,12 @@ class CompressionScheduler:
     def _note_change(self) -> None:
         if self._steps:
             self.last_change = (self._steps[-1].epoch, self._steps[-1].minibatch)
+
+    @property
+    def quantizer(self) -> Quantizer | None:
+        """The training-time quantizer that has prepared the model, if the schedule has one."""
+        policies = (p for p in self.sched_metadata if isinstance(p, QuantizationPolicy))
+        return next((policy.quantizer for policy in policies), None)
 
     @property
     def sparsifying_epochs(self) -> list[int]:

@@ -1,7 +1,9 @@
 """Checkpoints: weights for everyone, and all that an exact resume needs for the trainer.
 
 A folder (``last/`` or ``best/``) holds ``model.safetensors`` (tied tensors once) and
-``meta.json``; ``last/`` holds ``trainer.safetensors`` and ``trainer.json`` too. The folder is
+``meta.json``; ``last/`` holds ``trainer.safetensors`` and ``trainer.json`` too. Where the model
+is quantized while it trains, ``model.safetensors`` has the quantized values under the model's own
+names, and ``trained.safetensors`` the module as it trains: floats, ranges, bounds. The folder is
 written beside and swapped in whole, so a reader never sees a half of one. No pickle anywhere.
 """
 
@@ -25,6 +27,7 @@ from lmbench.session.files import fresh_folder, fsync_folder, read_json, swap_in
 
 __all__ = [
     "load_generators",
+    "load_trained",
     "load_weights",
     "read_checkpoint",
     "save_generators",
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 CHECKPOINT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+TRAINED_FILE = "trained.safetensors"
 
 
 def write_checkpoint(
@@ -39,6 +44,7 @@ def write_checkpoint(
     model: nn.Module,
     meta: Mapping[str, Any],
     *,
+    trained: nn.Module | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
@@ -48,6 +54,7 @@ def write_checkpoint(
         folder: ``RUN/last`` or ``RUN/best``.
         model: its parameters and buffers are written, each tied tensor once.
         meta: JSON-able facts about the checkpoint (step, epoch, losses).
+        trained: the module as it trains, where `model` is what a quantizer makes of it.
         tensors: the trainer's tensors (optimizer, hidden state, masks, generators).
         state: the rest of the trainer's state, JSON-able.
 
@@ -56,11 +63,9 @@ def write_checkpoint(
     """
     try:
         fresh = fresh_folder(folder)
-        tied = shared_names(model)
-        weights = {k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}
-        _write_tensors(
-            fresh / "model.safetensors", weights, {f"tied.{k}": v for k, v in tied.items()}
-        )
+        _write_module(fresh / MODEL_FILE, model)
+        if trained is not None:
+            _write_module(fresh / TRAINED_FILE, trained)
         if tensors is not None:
             _write_tensors(fresh / "trainer.safetensors", tensors, {})
         if state is not None:
@@ -73,6 +78,12 @@ def write_checkpoint(
             f"{folder}: the checkpoint cannot be written ({error.strerror or error}); the one "
             "before it is kept. Free some space and resume the run"
         ) from error
+
+
+def _write_module(path: Path, module: nn.Module) -> None:
+    tied = shared_names(module)
+    weights = {k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}
+    _write_tensors(path, weights, {f"tied.{k}": v for k, v in tied.items()})
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -92,6 +103,16 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _read_tensors(folder / "trainer.safetensors"), read_json(
         folder / "trainer.json", version=CHECKPOINT_VERSION
     )
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Load the module as it trained, which is the model itself where no quantizer was in it.
+
+    Raises:
+        LmbenchError: damaged, or of another shape.
+    """
+    own = folder / TRAINED_FILE
+    load_weights(model, own if own.is_file() else folder / MODEL_FILE)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -136,6 +136,7 @@ def _is_plain(model: RNNModel) -> bool:
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
     """The summed negative log-likelihood (float64) of `target` [T * B] given `output` [T, B, H]."""
     flat, decoder = output.flatten(0, 1), model.decoder
-    if type(decoder) is nn.Linear:
+    # A training-time quantizer's weight is an image, which calling the decoder makes anew.
+    if type(decoder) is nn.Linear and isinstance(decoder.weight, nn.Parameter):
         return sum_nll(flat, decoder.weight, decoder.bias, target)
     return F.cross_entropy(decoder(flat), target, reduction="sum").to(torch.float64)

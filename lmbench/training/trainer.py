@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from lmbench.config import TrainConfig
@@ -29,7 +29,7 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.checkpoint import (
     load_generators,
-    load_weights,
+    load_trained,
     read_checkpoint,
     save_generators,
     write_checkpoint,
@@ -105,7 +105,7 @@ class Trainer:
         log_offset: Callable[[], int],
         optimizer: torch.optim.Optimizer,
         scheduler: CompressionScheduler | None = None,
-        sparsity: Callable[[int, int], Sparsity] | None = None,
+        sparsity: Callable[[nn.Module, int, int], Sparsity] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.model = model
@@ -281,7 +281,7 @@ class Trainer:
                 )
             )
         if steps and self.sparsity:
-            self.emit(self.sparsity(place.step, place.epoch + 1))
+            self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
 
     def _step_event(self) -> float:
         place, n = self.place, self.place.batches
@@ -335,10 +335,10 @@ class Trainer:
         )
         if is_best:
             meta = {"step": place.step, "epoch": place.epoch + 1, "valid_loss": valid.loss}
-            write_checkpoint(self.folder / "best", self.model, meta)
+            self._write("best", meta)
             self.emit(Checkpoint(which="best", step=place.step, epoch=place.epoch + 1))
         if self.sparsity:
-            self.emit(self.sparsity(place.step, place.epoch + 1))
+            self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
         self.emit(
             Epoch(
                 epoch=place.epoch + 1,
@@ -392,8 +392,22 @@ class Trainer:
         tensors, values = split_state(self.snapshot())
         place = self.place
         meta = {"step": place.step, "epoch": place.epoch, "batch": place.batch}
-        write_checkpoint(self.folder / "last", self.model, meta, tensors=tensors, state=values)
+        self._write("last", meta, tensors=tensors, state=values)
         self.emit(Checkpoint(which="last", step=place.step, epoch=place.epoch))
+
+    def plain_model(self) -> nn.Module:
+        """The model for everyone else: with the quantized values, where they are quantized."""
+        quantizer = self.scheduler.quantizer if self.scheduler else None
+        return self.model if quantizer is None else quantizer.plain_model()
+
+    def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
+        plain = self.plain_model()
+        trained = None if plain is self.model else self.model
+        write_checkpoint(self.folder / which, plain, meta, trained=trained, **state)
+
+    def load_best(self) -> None:
+        """Take the best checkpoint's weights, which the test set is scored with."""
+        load_trained(self.model, self.folder / "best")
 
     def restore(self, checkpoint: Path) -> int:
         """Go on from ``last/``; gives the offset in the event log from which events are void.
@@ -403,7 +417,7 @@ class Trainer:
         """
         tensors, values = read_checkpoint(checkpoint)
         state = join_state(tensors, values)
-        load_weights(self.model, checkpoint / "model.safetensors")
+        load_trained(self.model, checkpoint)
         self.place = Place(**state["place"])
         self.plateau = Plateau.from_state(state["plateau"])
         self._sums = state["sums"].to(self.device)

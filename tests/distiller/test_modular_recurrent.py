@@ -60,7 +60,9 @@ def test_a_converted_layer_computes_what_torch_does(kind, bidirectional, batch_f
     close(ours(x, hidden), theirs(x, hidden))
     close(ours(x), theirs(x))
     close(ours(x[0]), theirs(x[0]))
+    drawn = torch.get_rng_state()
     back = ours.to_pytorch_impl()
+    assert torch.equal(torch.get_rng_state(), drawn), "saving a copy must not change a training"
     for (name, a), (other, b) in zip(
         back.named_parameters(), theirs.named_parameters(), strict=True
     ):

@@ -52,6 +52,20 @@ policies:
     ending_epoch: 3
     frequency: 1
 """
+QUANTIZED = """
+version: 1
+quantizers:
+  qat:
+    class: QuantAwareTrainRangeLinearQuantizer
+    bits_weights: 4
+    bits_activations: 8
+    per_channel_wts: false
+policies:
+  - quantizer: {instance_name: qat}
+    starting_epoch: 0
+    ending_epoch: 3
+    frequency: 1
+"""
 
 
 @pytest.fixture
@@ -109,12 +123,14 @@ def comparable(run: Run) -> list[tuple[Any, ...]]:
     return kept
 
 
-@pytest.mark.parametrize("schedule", [None, SCHEDULE], ids=["dense", "pruned"])
+@pytest.mark.parametrize(
+    "schedule", [None, SCHEDULE, QUANTIZED], ids=["dense", "pruned", "quantized"]
+)
 def test_a_run_killed_five_times_equals_one_that_was_not(home: Home, schedule: str | None) -> None:
     changes: dict[str, Any] = {}
     if schedule:
-        (home.path / "agp.yaml").write_text(schedule, encoding="utf-8")
-        changes["compress"] = "agp.yaml"
+        (home.path / "schedule.yaml").write_text(schedule, encoding="utf-8")
+        changes["compress"] = "schedule.yaml"
     whole, killed = new_run(home, "whole", **changes), new_run(home, "killed", **changes)
     launch.start(whole, queue=False)
     assert wait(whole) == "finished", whole.log_path.read_text()
@@ -199,6 +215,25 @@ def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
     weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
     for name in ("rnn.weight_hh_l0", "encoder.weight"):
         assert int((weights[name] == 0).sum()) == int(0.7 * weights[name].numel())
+
+
+def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(home: Home) -> None:
+    assert command("train", *SMALL, "--epochs", "1", "--tied", "--json").returncode == 0
+    (home.path / "qat.yaml").write_text(QUANTIZED, encoding="utf-8")
+    done = command("prune", "@", "--schedule", "qat.yaml", "--epochs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
+    matrices = {name: w for name, w in weights.items() if w.dim() == 2}
+    assert matrices.keys() == {
+        "encoder.weight", *(f"rnn.weight_{k}_l{n}" for k in ("ih", "hh") for n in (0, 1)),
+    }  # fmt: skip
+    # One scale a tensor and four bits: no more than sixteen values are left in each.
+    assert all(len(w.unique()) <= 16 for w in matrices.values())
+    scored = command("evaluate", "@", "--json")
+    assert scored.returncode == 0, scored.stderr
+    # Without the 8-bit gates that it trained with, it is nearly the same model.
+    assert json.loads(scored.stdout)["test_ppl"] == pytest.approx(document["test_ppl"], rel=0.02)
 
 
 @pytest.mark.parametrize(

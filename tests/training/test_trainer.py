@@ -123,7 +123,7 @@ def trainer(
         log_offset=lambda: len(recorder.events),
         optimizer=optimizer,
         scheduler=dict_config(model, optimizer, schedule) if schedule else None,
-        sparsity=lambda step, epoch: sparsity_event(model, step, epoch),
+        sparsity=sparsity_event,
         say=lambda _line: None,
     )
 

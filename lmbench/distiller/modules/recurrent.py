@@ -314,9 +314,12 @@ class ModularRecurrent(nn.Module, ABC):
             batch_first=self.batch_first,
             dropout=self.dropout_factor,
             bidirectional=self.bidirectional,
+            # No first values are drawn: a training that saves a copy goes on as if it had not.
+            device="meta",
             **self.cell_options,
         )
-        module.to(self._all_cells()[0].fc_gate_x.weight)
+        like = self._all_cells()[0].fc_gate_x.weight
+        module.to(like.dtype).to_empty(device=like.device)
         with torch.no_grad():
             for index, cell in enumerate(self._ordered_cells()):
                 layer, direction = divmod(index, self.num_directions)

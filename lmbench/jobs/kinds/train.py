@@ -126,10 +126,10 @@ def _train(
         log_offset=lambda: job.events_offset,
         optimizer=optimizer,
         scheduler=scheduler,
-        sparsity=lambda step, epoch: sparsity_event(model, step, epoch),
+        sparsity=sparsity_event,
         say=lambda line: print(line, flush=True),
     )
-    weights, _, biases = count_weights(model)
+    weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
     _begin(job, trainer, precision, weights)
     job.add_results(parameters=weights, biases=biases, precision=precision)
@@ -206,7 +206,7 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
     best = job.run.checkpoint("best")
     which = config.test_checkpoint if best else "last"
     if which == "best" and best:
-        load_weights(model, best / "model.safetensors")
+        trainer.load_best()
     if scheduler and which == "last":
         scheduler.mask_all_weights()
     test = evaluate(model, trainer.splits.test, config.bptt)
@@ -217,7 +217,7 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
         f"| test ppl {test.ppl:8.2f}",
         flush=True,
     )
-    weights, nonzero, biases = count_weights(model)
+    weights, nonzero, biases = count_weights(trainer.plain_model())
     plateau = trainer.plateau
     valid = None if best is None else plateau.best
     job.add_results(
