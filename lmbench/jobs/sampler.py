@@ -8,6 +8,7 @@ one thread, steps back behind whatever else runs, and ends when stdin does.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 import time
@@ -26,6 +27,7 @@ from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
+from lmbench.jobs import launch
 from lmbench.jobs.sampling import (
     LANGUAGE,
     Alternative,
@@ -48,6 +50,8 @@ __all__ = ["Desk", "main"]
 _MODELS_KEPT = 4
 _TEXTS_KEPT = 8
 _NICENESS = 5
+# How long a run may take to its next step and the checkpoint after it.
+_SAVING_S = 60.0
 
 
 @dataclass
@@ -206,6 +210,9 @@ class Desk:
             del self._texts[oldest]
 
     def _model(self, id: int, run: Run, config: GenerateConfig) -> _Model:
+        if not any(run.checkpoint(which) for which in ("last", "best")):
+            self._say(Opening(id=id))
+            _have_saved(run)
         key = (*_stamp(run, config.checkpoint), config.runtime)
         known = self._models.get(key)
         if known is not None:
@@ -250,6 +257,17 @@ class Desk:
             except OSError as error:
                 problem = f"the text is not recorded: {error}"
         self._say(Ended(id=id, halted=halted, problem=problem))
+
+
+def _have_saved(run: Run) -> None:
+    """A run that is at work and has saved nothing yet is asked to; its next step does it."""
+    with contextlib.suppress(LmbenchError):
+        launch.request(run, "checkpoint")
+        give_up = time.monotonic() + _SAVING_S
+        while run.checkpoint("last") is None and time.monotonic() < give_up:
+            if run.status() != "running":
+                return
+            time.sleep(0.05)
 
 
 def _leads_to(old: _Text, request: Write, config: GenerateConfig) -> bool:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import platform
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 
+from lmbench.jobs.control import asked
 from lmbench.jobs.sampler import Desk
 from lmbench.jobs.sampling import (
     Alternative,
@@ -29,6 +34,7 @@ from lmbench.jobs.sampling import (
     encode,
 )
 from lmbench.session import Home, Run
+from lmbench.session.process import process_started
 
 
 class World:
@@ -301,3 +307,29 @@ def test_a_line_of_rubbish_is_a_value_error_and_nothing_else(line):
 def test_a_wrong_message_says_what_is_wrong_with_it(line, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         decode(line)
+
+
+def test_a_run_at_work_that_has_saved_nothing_is_asked_to(world):
+    run = world.run
+    (run.path / "best").rename(run.path / "kept")
+    run.update(
+        status="running", host=platform.node(), pid=os.getpid(),
+        process_started=process_started(os.getpid()),
+    )  # fmt: skip
+
+    def work() -> None:
+        while "checkpoint" not in asked(run):
+            time.sleep(0.01)
+        (run.path / "kept").rename(run.path / "last")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert len(world.write(1, checkpoint="last")) == 8
+    worker.join()
+
+
+def test_a_run_that_ended_without_a_checkpoint_is_not_waited_for(world):
+    (world.run.path / "best").rename(world.run.path / "kept")
+    world.write(1, checkpoint="last")
+    (refused,) = world.of(Refused)
+    assert "has no checkpoint 'last' yet" in refused.reason
