@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from laboratory_double import Laboratory, size_of
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.jobs import launch
 from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 from lmbench.session.process import process_started
 from lmbench.session.store import Corpus
 from lmbench.tui.app import Workbench
+from lmbench.tui.screens.lab import LabScreen
 
 # 2026-03-14 12:00 UTC
 NOON = 1_773_489_600.0
@@ -176,6 +179,28 @@ def world(tmp_path: Path) -> World:
 def full(world: World) -> World:
     world.full()
     return world
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """No process is started; the runs that would be are kept."""
+    runs: list[Run] = []
+    monkeypatch.setattr(LabScreen, "client_class", Laboratory)
+    for screen in ("chains", "new_run"):
+        monkeypatch.setattr(f"lmbench.tui.screens.{screen}.size_of", size_of)
+    monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
+    return runs
+
+
+@pytest.fixture
+def lab(full: Any) -> Any:
+    """The full session: its dense run has a model, and was measured."""
+    dense = full.session.run(1)
+    (dense.path / "best").mkdir()
+    (dense.path / "best" / "model.safetensors").write_bytes(b"")
+    config = {"emsize": 200, "nhid": 200, "tied": True, "epochs": 6, "data": "pydoc"}
+    dense.update(config=config, shape={**config, "model": "LSTM", "nlayers": 2, "ntoken": 33278})
+    return full
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from driving import press, settled
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 
@@ -42,22 +43,6 @@ async def opened(
         if not app.screen.query_one(GeneratePanel).has_focus_within:
             await press(pilot, "g")
         yield pilot
-
-
-async def settled(pilot: Pilot[None]) -> None:
-    app = pilot.app
-    assert isinstance(app, Workbench)
-    await pilot.pause()
-    await app.look()
-    for _ in range(3):
-        await pilot.pause()
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
-    await pilot.pause()
 
 
 async def typed(pilot: Pilot[None], text: str) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
+import driving
 import pytest
 import yaml
+from driving import bench_of, screen_of, settled, until, words
+from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
 
-from lmbench.config import SensitivityConfig
-from lmbench.jobs import launch, probing
-from lmbench.session import Run
-from lmbench.session import events as ev
+from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
-from lmbench.tui.corpus_size import CorpusSize
 from lmbench.tui.screens.chains import ChainsScreen
 from lmbench.tui.screens.compare import CompareScreen
 from lmbench.tui.screens.lab import LabScreen
@@ -32,129 +30,13 @@ from lmbench.tui.widgets.panel import Panel
 S = TypeVar("S")
 NARROW = (80, 24)
 SIZES = [(80, 24), (120, 30), (200, 50)]
-BASE: dict[str, Any] = {
-    "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
-    "per_channel_wts": True, "per_row_embedding": True, "precision": None,
-    "fp_activations": False, "overrides": {},
-}  # fmt: skip
-PUBLISHED = ("fp16", "int8-symmetric", "int8-asymmetric-per-channel", "int8-avg",
-             "mixed-eltwise-fp16", "mixed-avg")  # fmt: skip
-LEVELS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
-MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weight_ih_l1",
-            "rnn.weight_hh_l1")  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("started")
 
 
-def module(name: str, type: str, weights: int, low: float, high: float) -> probing.Module:
-    counts = tuple(1 + (place * 7) % 11 for place in range(32))
-    return probing.Module(
-        name=name, type=type, weights=weights, low=low, high=high, mean=0.0, std=0.5, counts=counts
-    )
-
-
-READY = probing.Ready(
-    id=1,
-    loss=4.8,
-    bytes=29_321_000,
-    tokens=20_470,
-    device="cpu",
-    modules=(
-        module("encoder", "Embedding", 6_655_600, -1.0, 1.0),
-        module("rnn.cells.0.fc_gate_x", "Linear", 160_000, -20.0, 19.0),
-        module("rnn.cells.0.act_f", "Sigmoid", 0, 0.0, 1.0),
-        module("rnn.cells.0.eltwisemult_hidden", "EltwiseMult", 0, -1.0, 1.0),
-        module("decoder", "Linear", 6_655_600, -18.0, 24.0),
-    ),
-    presets=tuple(
-        probing.Preset(
-            name=name,
-            about=f"what {name} does",
-            published=name in PUBLISHED,
-            settings={**BASE, "bits_accum": 32 - place},
-        )
-        for place, name in enumerate((*PUBLISHED, "int8-best"))
-    ),
-    targets=("model", *MATRICES),
-)
-
-
-class Laboratory:
-    """Answers at once, and by rule: the fewer bits, the dearer."""
-
-    asked: list[probing.Message]
-
-    def __init__(self, path: Path, heard: Callable[[probing.Message], None]) -> None:
-        self._heard = heard
-        Laboratory.asked = []
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    async def send(self, message: probing.Message) -> None:
-        Laboratory.asked.append(message)
-        match message:
-            case probing.Probe():
-                self._heard(READY)
-            case probing.Price(settings=settings):
-                if settings.get("clip_acts") == "KL":
-                    self._heard(probing.Refused(id=message.id, reason="KL is not available"))
-                    return
-                loss = 4.8 + (settings.get("bits_accum", 32) - 20) / 1000 * bool(settings)
-                loss += 0.05 * len(settings.get("overrides", {}))
-                self._heard(_priced(message.id, loss, 7_400_000))
-            case probing.Prune(level=level):
-                self._heard(_priced(message.id, 4.8 + level**4, 0, level))
-
-
-def _priced(id: int, loss: float, size: int, level: float = 0.0) -> probing.Priced:
-    left = round(7_295_600 * (1 - level))
-    return probing.Priced(
-        id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,
-        nonzero=left, seconds=2.5,
-    )  # fmt: skip
-
-
-async def size_of(*_: object) -> CorpusSize:
-    """No corpus is read."""
-    return CorpusSize("wikitext-2", 33_278, 2_088_628, 217_646)
-
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """No process is started; the runs that would be are kept."""
-    runs: list[Run] = []
-    monkeypatch.setattr(LabScreen, "client_class", Laboratory)
-    for screen in ("chains", "new_run"):
-        monkeypatch.setattr(f"lmbench.tui.screens.{screen}.size_of", size_of)
-    monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
-    return runs
-
-
-@pytest.fixture
-def lab(full: Any) -> Any:
-    """The full session: its dense run has a model, and was measured."""
-    dense = full.session.run(1)
-    (dense.path / "best").mkdir()
-    (dense.path / "best" / "model.safetensors").write_bytes(b"")
-    config = {"emsize": 200, "nhid": 200, "tied": True, "epochs": 6, "data": "pydoc"}
-    dense.update(config=config, shape={**config, "model": "LSTM", "nlayers": 2, "ntoken": 33278})
-    return full
-
-
-def measure(world: Any) -> Run:
-    """A finished sensitivity run of the dense one."""
-    dense = world.session.run(1)
-    run = world.session.new_run(SensitivityConfig(), "sensitivity", name="curves", parent=dense)
-    run.update(status="finished")
-    point: dict[str, Any] = {"part": "model", "granularity": "element"}
-    points = [ev.SensitivityPoint(tensor="dense", level=0.0, ppl=124.1, **point)]
-    for place, tensor in enumerate(MATRICES):
-        for level in LEVELS:
-            ppl = 124.1 * (1 + (level ** (3 + place)) * (place + 1) / 4)
-            entry: dict[str, Any] = {"tensor": tensor, "part": "tensor", "granularity": "element"}
-            points.append(ev.SensitivityPoint(level=level, ppl=ppl, **entry))
-    world.write(run, *points)
-    return run
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """With the reading of the models that the compare screen does."""
+    await driving.press(pilot, *keys, workers="compare")
 
 
 @asynccontextmanager
@@ -166,44 +48,6 @@ async def opened(
         await settled(pilot)
         await press(pilot, "home", *keys)
         yield pilot
-
-
-async def settled(pilot: Pilot[None]) -> None:
-    bench = bench_of(pilot)
-    await pilot.pause()
-    await bench.look()
-    for _ in range(3):
-        await pilot.pause()
-
-
-def bench_of(pilot: Pilot[None]) -> Workbench:
-    assert isinstance(pilot.app, Workbench)
-    return pilot.app
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
-        reading = [worker for worker in pilot.app.workers if worker.group == "compare"]
-        await pilot.app.workers.wait_for_complete(reading)
-        await pilot.pause()
-
-
-async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait for what is done in a thread; the test's time limit is the limit."""
-    while not holds():
-        await pilot.pause(0.02)
-
-
-def screen_of(pilot: Pilot[None], kind: type[S]) -> S:
-    assert isinstance(pilot.app.screen, kind)
-    return pilot.app.screen
-
-
-def words(pilot: Pilot[None]) -> str:
-    strips = pilot.app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
 
 
 def tries(pilot: Pilot[None]) -> list[Try]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driving import press, settled
 from safetensors.numpy import save_file
 from textual.pilot import Pilot
 
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.app import Workbench
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.tensor import DistributionPanel, TensorScreen
 from lmbench.tui.widgets.dialog import Ask
@@ -33,22 +33,6 @@ async def opened(
         app.select(run)
         await press(pilot, "3")
         yield pilot
-
-
-async def settled(pilot: Pilot[None]) -> None:
-    app = pilot.app
-    assert isinstance(app, Workbench)
-    await pilot.pause()
-    await app.look()
-    for _ in range(3):
-        await pilot.pause()
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
-    await pilot.pause()
 
 
 def grid(pilot: Pilot[None]) -> Grid:

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from driving import bench_of, press, settled
 from textual.pilot import Pilot
 from textual.widgets import Static
 
 from lmbench.jobs.control import asked
 from lmbench.session import events as ev
-from lmbench.tui.app import Workbench
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.watch import Watcher
 from lmbench.tui.widgets.dialog import Ask, AskText
@@ -38,20 +38,6 @@ async def opened(world: Any, size: tuple[int, int] = NARROW) -> AsyncIterator[Pi
         yield pilot
 
 
-async def settled(pilot: Pilot[None]) -> None:
-    """Look at the folders and let every message come through."""
-    bench = bench_of(pilot)
-    await pilot.pause()
-    await bench.look()
-    for _ in range(3):
-        await pilot.pause()
-
-
-def bench_of(pilot: Pilot[None]) -> Workbench:
-    assert isinstance(pilot.app, Workbench)
-    return pilot.app
-
-
 def tree(pilot: Pilot[None]) -> RunTree:
     return pilot.app.screen.query_one(RunTree)
 
@@ -62,12 +48,6 @@ def plots(pilot: Pilot[None]) -> PlotPanel:
 
 def shown(pilot: Pilot[None]) -> list[int]:
     return [view.id for view in tree(pilot).shown]
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
 
 
 async def test_the_tree_shows_children_under_their_parents_and_selects_the_live_run(full):

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from driving import press, settled
 from sampler_double import SamplerDouble
-from test_layers_panel import checkpoint, press, quantized, settled, tensor_of
+from test_layers_panel import checkpoint, quantized, tensor_of
 from textual.pilot import Pilot
 
 from lmbench.tui.app import Workbench

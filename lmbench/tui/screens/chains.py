@@ -211,7 +211,7 @@ class ChainsScreen(BenchScreen[None]):
         words = f"{corpus.name}: {corpus.train:,} tokens"
         words += " (not here yet: queueing fetches it)" if corpus.missing else ""
         if not self._measured:
-            words += "; nothing was trained on this machine yet to judge the time by"
+            words += "; no training here yet to judge the time by"
         return Text(words)
 
     # -- keys ----------------------------------------------------------------------------------

@@ -264,8 +264,8 @@ class SensitivityScreen(BenchScreen[None]):
             return self._problem
         found = self.suggestion
         return (
-            f"predicted at once: {figures.perplexity(found.dense)} → "
-            f"{figures.perplexity(found.predicted)}; training under it does better"
+            f"at once: {figures.perplexity(found.dense)} → "
+            f"{figures.perplexity(found.predicted)}; training does better"
         )
 
     def catch_up(self) -> None:

@@ -231,7 +231,7 @@ def _percent(change: float | None) -> Cell:
     if change is None:
         return Cell()
     tint = "success" if change <= _GOOD else "error" if change > _POOR else "warning"
-    return Cell(f"{change:+.1f}%" if abs(change) < 1000 else ">999%", tint)
+    return Cell(f"{change:+z.1f}%" if abs(change) < 1000 else ">999%", tint)
 
 
 class PrunePanel(_LabPanel, can_focus=True):
@@ -297,7 +297,7 @@ curve.
             ppl, left = price
             change = lab.change(ppl)
             said = f"ppl {figures.perplexity(ppl)}"
-            said += f" ({change:+.1f}%)" if change is not None and change < 1000 else ""
+            said += f" ({change:+z.1f}%)" if change is not None and change < 1000 else ""
             said += f"  {left:,} weights left"
         room = min(max(width - len(said) - 7, 0), 40)
         full = round(lab.level * room)

@@ -1,0 +1,115 @@
+"""Laboratories that answer at once and runs that were measured, for the screens that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmbench.config import SensitivityConfig
+from lmbench.jobs import probing
+from lmbench.session import Run
+from lmbench.session import events as ev
+from lmbench.tui.corpus_size import CorpusSize
+
+BASE: dict[str, Any] = {
+    "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
+    "per_channel_wts": True, "per_row_embedding": True, "precision": None,
+    "fp_activations": False, "overrides": {},
+}  # fmt: skip
+PUBLISHED = ("fp16", "int8-symmetric", "int8-asymmetric-per-channel", "int8-avg",
+             "mixed-eltwise-fp16", "mixed-avg")  # fmt: skip
+LEVELS = (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
+MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weight_ih_l1",
+            "rnn.weight_hh_l1")  # fmt: skip
+
+
+def module(name: str, type: str, weights: int, low: float, high: float) -> probing.Module:
+    counts = tuple(1 + (place * 7) % 11 for place in range(32))
+    return probing.Module(
+        name=name, type=type, weights=weights, low=low, high=high, mean=0.0, std=0.5, counts=counts
+    )
+
+
+READY = probing.Ready(
+    id=1,
+    loss=4.8,
+    bytes=29_321_000,
+    tokens=20_470,
+    device="cpu",
+    modules=(
+        module("encoder", "Embedding", 6_655_600, -1.0, 1.0),
+        module("rnn.cells.0.fc_gate_x", "Linear", 160_000, -20.0, 19.0),
+        module("rnn.cells.0.act_f", "Sigmoid", 0, 0.0, 1.0),
+        module("rnn.cells.0.eltwisemult_hidden", "EltwiseMult", 0, -1.0, 1.0),
+        module("decoder", "Linear", 6_655_600, -18.0, 24.0),
+    ),
+    presets=tuple(
+        probing.Preset(
+            name=name,
+            about=f"what {name} does",
+            published=name in PUBLISHED,
+            settings={**BASE, "bits_accum": 32 - place},
+        )
+        for place, name in enumerate((*PUBLISHED, "int8-best"))
+    ),
+    targets=("model", *MATRICES),
+)
+
+
+class Laboratory:
+    """Answers at once, and by rule: the fewer bits, the dearer."""
+
+    asked: list[probing.Message]
+
+    def __init__(self, path: Path, heard: Callable[[probing.Message], None]) -> None:
+        self._heard = heard
+        Laboratory.asked = []
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, message: probing.Message) -> None:
+        Laboratory.asked.append(message)
+        match message:
+            case probing.Probe():
+                self._heard(READY)
+            case probing.Price(settings=settings):
+                if settings.get("clip_acts") == "KL":
+                    self._heard(probing.Refused(id=message.id, reason="KL is not available"))
+                    return
+                loss = 4.8 + (settings.get("bits_accum", 32) - 20) / 1000 * bool(settings)
+                loss += 0.05 * len(settings.get("overrides", {}))
+                self._heard(_priced(message.id, loss, 7_400_000))
+            case probing.Prune(level=level):
+                self._heard(_priced(message.id, 4.8 + level**4, 0, level))
+
+
+def _priced(id: int, loss: float, size: int, level: float = 0.0) -> probing.Priced:
+    left = round(7_295_600 * (1 - level))
+    return probing.Priced(
+        id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,
+        nonzero=left, seconds=2.5,
+    )  # fmt: skip
+
+
+async def size_of(*_: object) -> CorpusSize:
+    """No corpus is read."""
+    return CorpusSize("wikitext-2", 33_278, 2_088_628, 217_646)
+
+
+def measure(world: Any) -> Run:
+    """A finished sensitivity run of the dense one."""
+    dense = world.session.run(1)
+    run = world.session.new_run(SensitivityConfig(), "sensitivity", name="curves", parent=dense)
+    run.update(status="finished")
+    point: dict[str, Any] = {"part": "model", "granularity": "element"}
+    points = [ev.SensitivityPoint(tensor="dense", level=0.0, ppl=124.1, **point)]
+    for place, tensor in enumerate(MATRICES):
+        for level in LEVELS:
+            ppl = 124.1 * (1 + (level ** (3 + place)) * (place + 1) / 4)
+            entry: dict[str, Any] = {"tensor": tensor, "part": "tensor", "granularity": "element"}
+            points.append(ev.SensitivityPoint(level=level, ppl=ppl, **entry))
+    world.write(run, *points)
+    return run
