@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.style import Style
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.message import Message
@@ -30,6 +30,7 @@ from lmbench.errors import LmbenchError
 from lmbench.report.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
+from lmbench.tui.key_order import KeysInOrder
 from lmbench.tui.logs import crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
 from lmbench.tui.settings import Settings, unknown_keys
@@ -77,7 +78,7 @@ class Watched(Message):
         self.snapshot = snapshot
 
 
-class Workbench(App[None]):
+class Workbench(KeysInOrder):
     """``lmbench tui``."""
 
     TITLE = "lmbench"

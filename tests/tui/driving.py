@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from textual.events import Key
 from textual.pilot import Pilot
 
 from lmbench.tui.app import Workbench
@@ -40,6 +41,12 @@ async def press(pilot: Pilot[None], *keys: str, workers: str | None = None) -> N
             await pilot.app.workers.wait_for_complete(busy)
             await pilot.pause()
     await pilot.pause()
+
+
+def burst(pilot: Pilot[None], *keys: str) -> None:
+    """All at once: none waits until the one before it has done anything."""
+    for key in keys:
+        pilot.app.post_message(Key(key, key if len(key) == 1 else None))
 
 
 async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:

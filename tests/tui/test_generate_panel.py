@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import press, settled
+from driving import burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 
@@ -96,6 +96,13 @@ async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
         assert draft.state == "done"
         assert "● 1 dense" in heads(pilot)[0]
         assert "124.1 · 29.3 MB · 500/s" in heads(pilot)[0]
+
+
+async def test_a_burst_of_arrows_goes_through_the_settings_into_the_text(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        burst(pilot, "down", "down", "right", "right", "right")
+        await until(pilot, lambda: views(pilot)[0].cursor == 2)
 
 
 async def test_typing_a_prompt_wakes_the_sampler_before_it_is_asked(full):

@@ -1,7 +1,8 @@
 """The workbench as a user has it: in tmux, by keys alone, with real workers on the embedded corpus.
 
-A training is started from the form, watched, zoomed, sampled from while it runs; the workbench is
-left with the run alive, and everything is found again.
+A training is started from the form, watched, zoomed and read, sampled from while it runs, branched
+from; pruned under a schedule that is edited, and watched; both are asked the same. The workbench is
+left with a run alive, and everything is found again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from lmbench.session import Home
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
-    pytest.mark.timeout(600),
-    # Minutes of real trainings and real keys.
-    pytest.mark.slow,
+    pytest.mark.timeout(900),
 ]
 
 LIMIT_S = 180
+BOTH = "● 1 vs ◆ 2|◆ 2 vs ● 1"
 
 
 class Tmux:
@@ -76,6 +76,12 @@ class Tmux:
             time.sleep(0.2)
         return screen
 
+    def wait_until_gone(self, pattern: str, limit_s: float = LIMIT_S) -> None:
+        end = time.monotonic() + limit_s
+        while re.search(pattern, screen := self.screen()):
+            assert time.monotonic() < end, f"still {pattern!r} on\n{screen}"
+            time.sleep(0.2)
+
     def close(self) -> None:
         subprocess.run(["tmux", "-L", self.server, "kill-server"], check=False)
 
@@ -88,31 +94,37 @@ def home(tmp_path: Path) -> Iterator[Path]:
             launch.request(run, "kill")
 
 
-def help_of(screen: str) -> str:
-    """The form's line about the field that has the focus."""
-    _, _, below = screen.partition("What it will be")
-    return below.partition("\n")[2].partition("\n")[0]
+def help_of(tmux: Tmux) -> str:
+    """The form's line about the field that has the focus, when it stands still."""
+    seen = ""
+    while True:
+        _, _, below = tmux.screen().partition("What it will be")
+        line = below.partition("\n")[2].partition("\n")[0]
+        # A picture may be taken while the line is being painted.
+        if line == seen:
+            return line
+        seen = line
+        time.sleep(0.2)
 
 
 def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
     """Go down to the field whose help says `explained`, and give it a value."""
     for _ in range(40):
-        before = tmux.screen()
-        if re.search(explained, before):
+        before = help_of(tmux)
+        if explained in before:
             break
         tmux.press("Down")
         # On a busy machine the next field's help may take a while; never run past it.
-        end = time.monotonic() + 60
-        while help_of(tmux.screen()) == help_of(before) and time.monotonic() < end:
-            time.sleep(0.1)
-    tmux.wait_for(explained)
+        end = time.monotonic() + LIMIT_S
+        while help_of(tmux) == before and time.monotonic() < end:
+            pass
     tmux.press("C-u")
     tmux.type(value)
     tmux.wait_for(shown)
 
 
 def start_training(tmux: Tmux) -> None:
-    """From the form: a model of 16 units in one layer."""
+    """From the form: a model of 16 units."""
     tmux.wait_for("Train a small model now")
     tmux.press("Escape")
     tmux.wait_for("No run yet")
@@ -120,9 +132,78 @@ def start_training(tmux: Tmux) -> None:
     tmux.wait_for("What the run does")
     fill(tmux, "--emsize: ", "16", r"train --emsize 16")
     fill(tmux, "--nhid: ", "16", r"--nhid 16")
-    fill(tmux, "--nlayers: ", "1", r"--nlayers 1")
     tmux.press("C-s")
     tmux.wait_for(r"● 1 .*▶")
+
+
+def read_the_plot(tmux: Tmux) -> None:
+    """The value under the cursor, in all of the curve and in a part of it."""
+    tmux.wait_for(r"─ 1 .*train [\d,.]+")
+    tmux.press("2", "Left", "Left")
+    tmux.wait_for(r"step [\d,]+")
+    tmux.press("+")
+    tmux.wait_for("zoomed")
+    tmux.press("0")
+    tmux.wait_until_gone("zoomed")
+    tmux.press("Escape", "Escape")
+
+
+def write_and_branch(tmux: Tmux) -> None:
+    """From the checkpoint of the run that trains; then on from another word in the second place."""
+    tmux.press("g")
+    tmux.type("the value of")
+    tmux.press("Enter")
+    tmux.wait_for(r"/s · [\d.]+ bits")
+    tmux.wait_for(r"last checkpoint")
+    tmux.press("Down", "Down", "Right", "Right")
+    tmux.wait_for(r"before +after")
+    tmux.press("Enter", "Down")
+    another = re.search(r"▸(\S+) +█", tmux.wait_for(r"▸\S+ +█"))
+    assert another
+    tmux.press("Enter")
+    tmux.wait_for(rf"the value of \S+\s+{re.escape(another[1])}")
+    tmux.wait_for(r"/s · [\d.]+ bits")
+    tmux.press("Escape", "Escape")
+
+
+def prune_half(tmux: Tmux) -> None:
+    """Under the preset, with the first layer's goal changed in the editor; watch the table."""
+    tmux.press("s")
+    tmux.wait_for(r"● 1 .*□")
+    tmux.press("n")
+    tmux.wait_for("What the run does")
+    tmux.press("Right")
+    tmux.wait_for("‹ prune ›")
+    tmux.press("C-e")
+    tmux.wait_for("Sparsity by epoch")
+    tmux.wait_for(r"final_sparsity: 0\.74")
+    tmux.press(*["Down"] * 9, "End", "BSpace", "BSpace")
+    tmux.type("50")
+    tmux.wait_for(r"50\.0% +rnn\.weight_ih_l0")
+    tmux.press("C-s")
+    tmux.wait_for("Save the schedule")
+    tmux.type("half")
+    tmux.press("Enter")
+    tmux.wait_for(r"schedule •")
+    tmux.press("C-s")
+    tmux.wait_for(r"◆ 2 half .*▶")
+    tmux.press("3")
+    tmux.wait_for(r"rnn\.weight_ih_l0 .* [1-5]\d\.\d")
+    tmux.press("Escape")
+
+
+def ask_both(tmux: Tmux) -> None:
+    """The same prompt, side by side."""
+    tmux.press("Space", "Up", "Space")
+    tmux.wait_for("2 marked")
+    tmux.press("g")
+    tmux.wait_for(BOTH)
+    tmux.press("i", "C-u")
+    tmux.type("the end of")
+    tmux.press("Enter")
+    # In the prompt and in both texts, which stand beside each other where there is room.
+    tmux.wait_for(r"(?s)(the end of .*){3}")
+    tmux.wait_for(r"(?s)(/s · [\d.]+ bits.*){2}")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
@@ -130,34 +211,23 @@ def test_a_day_at_the_workbench(home, size):
     tmux = Tmux(home, *size)
     try:
         start_training(tmux)
-        # Watch it: the curve, its values, a part of it.
-        tmux.wait_for(r"train [\d,.]+")
-        tmux.press("2", "Left", "Left")
-        tmux.wait_for(r"step [\d,]+")
-        tmux.press("+")
-        tmux.wait_for("zoomed")
-        tmux.press("0", "Escape")
-        # Write with it while it trains, from its last checkpoint.
-        run = Home(home).session("default").run(1)
-        launch.request(run, "checkpoint")
-        tmux.wait_for("saved last|from its last checkpoint|last")
-        tmux.press("g")
-        tmux.type("the value of")
-        tmux.press("Enter")
-        tmux.wait_for(r"words/s|/s")
-        # Leave with the run alive, come back and find everything.
+        read_the_plot(tmux)
+        write_and_branch(tmux)
+        prune_half(tmux)
+        ask_both(tmux)
         tmux.press("Escape", "Escape", "q")
         tmux.wait_for("leave running")
         tmux.press("l")
         tmux.wait_for("LEFT 0")
-        assert run.status() == "running"
     finally:
         tmux.close()
+    assert Home(home).session("default").run(2).status() == "running"
     again = Tmux(home, *size)
     try:
-        screen = again.wait_for(r"● 1 .*▶")
-        assert "Runs" in screen
-        again.press("4")
-        again.wait_for("the value of")
+        again.wait_for(r"● 1 .*□")
+        again.wait_for(r"◆ 2 half .*▶")
+        again.press("g")
+        again.wait_for("the end of")
+        again.wait_for(BOTH)
     finally:
         again.close()

@@ -40,7 +40,8 @@ class _Dialog(ModalScreen[str]):
         border: heavy $accent; background: $surface; padding: 0 2;
         border-title-color: $accent; border-title-style: bold;
     }
-    _Dialog Static { width: auto; max-width: 74; height: auto; margin: 1 0; }
+    _Dialog Static { width: auto; max-width: 64; height: auto; margin: 1 0; }
+    _Dialog Input { background: $block-cursor-blurred-background; }
     _Dialog Horizontal { width: auto; height: auto; align-horizontal: left; }
     _Dialog Button { margin: 0 1 0 0; min-width: 8; }
     _Dialog .problem { color: $error; margin: 0; }

@@ -1,0 +1,68 @@
+"""Keys take effect in the order in which they were pressed.
+
+Textual types a letter in the widget that has the focus, but looks a key's binding up only when the
+key has bubbled from there to the application. In a burst, as a slow line or a busy machine delivers
+them, letters overtake the Backspace, End or arrow before them and land where they were not meant.
+Here a key waits until the one before it is through.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from textual.app import App
+from textual.events import Event, Key
+from textual.message import Message
+from textual.timer import Timer
+
+__all__ = ["KeysInOrder"]
+
+# A key's mark is lost where the widget that it went to is gone by then.
+_LOST_S = 0.3
+
+
+class Through(Message):
+    """Follows a key on its way up to the application, and then what its binding has posted."""
+
+    def __init__(self, *, again: bool) -> None:
+        super().__init__()
+        self.again = again
+
+
+class KeysInOrder(App[None]):
+    """An application that lets one key go at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting_keys: deque[Key] = deque()
+        self._key_on_its_way: Timer | None = None
+
+    async def on_event(self, event: Event) -> None:
+        if not isinstance(event, Key) or event.is_forwarded:
+            await super().on_event(event)
+            return
+        self._waiting_keys.append(event)
+        if self._key_on_its_way is None:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Send the next key, and its mark behind it."""
+        if self._key_on_its_way is not None:
+            self._key_on_its_way.stop()
+            self._key_on_its_way = None
+        if not self._waiting_keys:
+            return
+        key = self._waiting_keys.popleft()
+        self._key_on_its_way = self.set_timer(_LOST_S, self._let_go, name="lost key")
+        await super().on_event(key)
+        (self.focused or self.screen).post_message(Through(again=True))
+
+    def on_through(self, mark: Through) -> None:
+        mark.stop()
+        if mark.again:
+            # The binding ran here. Messages of its own, as to leave for the next widget, start
+            # where the focus is; a second mark comes after them.
+            (self.focused or self.screen).post_message(Through(again=False))
+        else:
+            # A widget asks for the focus by a message to the application, which is before this.
+            self.call_later(self._let_go)

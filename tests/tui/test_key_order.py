@@ -1,0 +1,47 @@
+"""A burst of keys, as a slow line delivers it, does what the same keys do one by one."""
+
+from __future__ import annotations
+
+import pytest
+from driving import bench_of, burst, screen_of, settled, until
+
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.schedule import ScheduleScreen
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+async def test_letters_do_not_overtake_the_keys_that_delete_before_them(full):
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("S")
+        await until(pilot, lambda: isinstance(app.screen, ScheduleScreen))
+        editor = screen_of(pilot, ScheduleScreen).editor
+        burst(pilot, *["down"] * 9, "end", "backspace", "backspace", "5", "1")
+        await until(pilot, lambda: "51" in editor.text)
+        assert editor.document.get_line(9) == "    final_sparsity: 0.51"
+
+
+async def test_what_is_typed_after_an_arrow_lands_in_the_next_field(full):
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        form = screen_of(pilot, NewRunScreen).form
+        burst(pilot, *["down"] * 4, "6", "4", "down", "3", "2", "down", "down", "0")
+        await until(pilot, lambda: form.values["dropout"] == "0")
+        assert (form.values["emsize"], form.values["nhid"]) == ("64", "32")
+
+
+async def test_a_key_that_closes_its_screen_does_not_hold_up_the_next(full):
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        burst(pilot, "escape", "question_mark", "escape", "2")
+        await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
+        assert isinstance(app.screen, MainScreen)
