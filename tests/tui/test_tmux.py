@@ -148,6 +148,23 @@ def read_the_plot(tmux: Tmux) -> None:
     tmux.press("Escape", "Escape")
 
 
+def point_at_another(tmux: Tmux) -> str:
+    """In the list of alternatives, go to the likeliest that was not written."""
+    row = r"before +after.*\n.*[│┃]([▸ ])(\S+) +█"
+    tmux.press("Home")
+    seen = None
+    while (found := re.search(row, tmux.wait_for(row))) and found[0] != seen:
+        seen = found[0]
+        time.sleep(0.2)
+    assert found
+    if found[1] == " ":
+        return found[2]
+    tmux.press("Down")
+    below = re.search(row + r".*\n.*[│┃] (\S+) +█", tmux.screen())
+    assert below
+    return below[3]
+
+
 def write_and_branch(tmux: Tmux) -> None:
     """From the checkpoint of the run that trains; then on from another word in the second place."""
     tmux.press("g")
@@ -157,11 +174,10 @@ def write_and_branch(tmux: Tmux) -> None:
     tmux.wait_for(r"last checkpoint")
     tmux.press("Down", "Down", "Right", "Right")
     tmux.wait_for(r"before +after")
-    tmux.press("Enter", "Down")
-    another = re.search(r"▸(\S+) +█", tmux.wait_for(r"▸\S+ +█"))
-    assert another
     tmux.press("Enter")
-    tmux.wait_for(rf"the value of \S+\s+{re.escape(another[1])}")
+    another = point_at_another(tmux)
+    tmux.press("Enter")
+    tmux.wait_for(rf"the value of \S+\s+{re.escape(another)}")
     tmux.wait_for(r"/s · [\d.]+ bits")
     tmux.press("Escape", "Escape")
 
@@ -203,7 +219,7 @@ def ask_both(tmux: Tmux) -> None:
     tmux.press("Enter")
     # In the prompt and in both texts, which stand beside each other where there is room.
     tmux.wait_for(r"(?s)(the end of .*){3}")
-    tmux.wait_for(r"(?s)(/s · [\d.]+ bits.*){2}")
+    tmux.wait_for(r"(?s)(· [\d,]+/s.*){2}")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
