@@ -7,6 +7,7 @@ from lmbench.cli.foreground import command_line, work_through
 from lmbench.config import Config, Kind
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.prepare import make_run
 from lmbench.report.tables import run_document
 from lmbench.session import Run
 
@@ -23,7 +24,8 @@ def derive(
     """
     if parent.checkpoint("best") is None and not detach:
         raise LmbenchError(f"run {parent.ref} ({parent.status()}) has no model to start from")
-    run = parent.session.new_run(config, kind, name=name, parent=parent, command=command_line())
+    command = command_line()
+    run = make_run(parent.session, kind, config, parent=parent, name=name or kind, command=command)
     launch.start(run, queue=detach)
     if detach:
         print_detached(run, json=json)

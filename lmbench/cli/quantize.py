@@ -38,10 +38,12 @@ def quantize(
     if list_presets:
         _show_presets(json=json)
         return 0
+    from lmbench.jobs.own_files import settings_file
     from lmbench.jobs.quantizing import describe, settings_of
 
-    settings_of(config)
-    parent = Home.find().find_run(run, session, with_model=True)
+    home = Home.find()
+    settings_of(config, settings_file(config.config, home) if config.config else None)
+    parent = home.find_run(run, session, with_model=True)
     name = name or describe(config)
     return derive(parent, "quantize", config, name=name, detach=detach, json=json)[1]
 

@@ -23,7 +23,7 @@ from lmbench.corpus.files import Progress
 from lmbench.jobs.prepare import check_training, command_for, make_run
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED, Published
 from lmbench.report.speed import Measured, expect
-from lmbench.session.store import Home, Run, Session
+from lmbench.session.store import Run, Session
 
 __all__ = ["CHAINS", "Chain", "Step", "chain_steps", "queue_chain", "seconds_of"]
 
@@ -103,7 +103,7 @@ def queue_chain(
     """
     from lmbench.jobs import launch
 
-    steps, home = chain_steps(chain, changes), Home(session.path.parent.parent)
+    steps, home = chain_steps(chain, changes), session.home
     for step in steps:
         if isinstance(step.config, TrainConfig):
             check_training(step.config, home, progress)

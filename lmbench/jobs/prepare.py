@@ -15,7 +15,8 @@ from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_setti
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
-from lmbench.jobs.schedules import attach_schedule, check_schedule
+from lmbench.jobs.own_files import attach, own_files
+from lmbench.jobs.schedules import check_schedule
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 
 __all__ = [
@@ -79,12 +80,12 @@ def make_run(
     name: str | None = None,
     command: str = "",
 ) -> Run:
-    """A ``queued`` run for `lmbench.jobs.launch.start`, with its own copy of its schedule."""
+    """A ``queued`` run for `lmbench.jobs.launch.start`, with copies of the files it names."""
+    files = own_files(config, session.home)
     run = session.new_run(
         config, kind, name=name or run_name(kind, config), parent=parent, command=command
     )
-    if isinstance(config, TrainConfig):
-        attach_schedule(run, config)
+    attach(run, files)
     return run
 
 

@@ -48,8 +48,11 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _DEFAULT = "int8-best"
 
 
-def settings_of(config: QuantizeConfig) -> QuantSettings:
+def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettings:
     """The preset or file that is named (int8-best where none is), single settings over it.
+
+    Args:
+        file: where the file that is named is read from: `own_files.settings_file`, or a run's copy.
 
     Raises:
         LmbenchError: both are named, or a setting is wrong; says which.
@@ -58,7 +61,7 @@ def settings_of(config: QuantizeConfig) -> QuantSettings:
         raise LmbenchError("--preset and --config both name settings: give one of them")
     try:
         if config.config:
-            base = load_settings(Path(config.config))
+            base = load_settings(file or Path(config.config))
         else:
             base = load_preset(config.preset or _DEFAULT)
         return QuantSettings.from_dict({**base.to_dict(), **_changes(config)})

@@ -1,20 +1,14 @@
-"""A run's compression schedule: found and checked before it starts, kept in its folder.
-
-The text that a run was started with is copied to ``RUN/schedule.yaml``, so that editing the file
-it came from changes nothing about a run that is resumed.
-"""
+"""A run's compression schedule: checked before it starts, built from the run's own copy."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmbench.config import ModelConfig, TrainConfig
 from lmbench.distiller.errors import ScheduleError
-from lmbench.distiller.presets import find_schedule
 from lmbench.distiller.schedule import Schedule, check_parameters, load_schedule
 from lmbench.errors import LmbenchError
-from lmbench.session.files import write_atomic
+from lmbench.jobs.own_files import SCHEDULE_FILE, attach, own_files, schedule_file
 from lmbench.session.store import Home, Run
 
 if TYPE_CHECKING:
@@ -23,9 +17,7 @@ if TYPE_CHECKING:
 
     from lmbench.distiller import CompressionScheduler
 
-__all__ = ["attach_schedule", "build_scheduler", "check_schedule", "parameter_shapes"]
-
-SCHEDULE_FILE = "schedule.yaml"
+__all__ = ["build_scheduler", "check_schedule", "parameter_shapes"]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
@@ -41,7 +33,7 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
     if config.compress is None:
         return None
     try:
-        schedule = load_schedule(_file(config.compress, home.path))
+        schedule = load_schedule(schedule_file(config.compress, home))
         shapes = parameter_shapes(config, 1)
         names = {name: name for name in shapes}
         if config.tied:
@@ -50,13 +42,6 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
     return schedule
-
-
-def _file(name_or_path: str, home: Path) -> Path:
-    beside = home / name_or_path
-    if not Path(name_or_path).is_file() and beside.is_file():
-        return beside
-    return find_schedule(name_or_path)
 
 
 def parameter_shapes(config: ModelConfig, ntoken: int) -> dict[str, tuple[int, ...]]:
@@ -75,13 +60,6 @@ def parameter_shapes(config: ModelConfig, ntoken: int) -> dict[str, tuple[int, .
     return shapes
 
 
-def attach_schedule(run: Run, config: TrainConfig) -> None:
-    """Copy the schedule's text into the run's folder."""
-    if config.compress is not None:
-        text = _file(config.compress, run.home.path).read_bytes()
-        write_atomic(run.path / SCHEDULE_FILE, text)
-
-
 def build_scheduler(
     run: Run, config: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> CompressionScheduler | None:
@@ -95,7 +73,7 @@ def build_scheduler(
     from lmbench.distiller import file_config
 
     if not (run.path / SCHEDULE_FILE).is_file():
-        attach_schedule(run, config)
+        attach(run, own_files(config, run.home))
     try:
         return file_config(model, optimizer, run.path / SCHEDULE_FILE)
     except ScheduleError as error:

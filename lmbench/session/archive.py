@@ -42,7 +42,7 @@ _FILE = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}\.(?:{_KINDS_OF_FILE})"
 _RUN = r"runs/\d{3,9}-[a-z]{1,20}"
 _KNOWN = re.compile(
     rf"session\.json|samples\.jsonl|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
-    rf"|schedules/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
+    rf"|(?:schedules|quantization)/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
     rf"|{_RUN}/(?:last|best)/{_FILE}"
 )
 

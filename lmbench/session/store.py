@@ -82,7 +82,7 @@ class Run:
 
     @property
     def home(self) -> Home:
-        return Home(self.session.path.parent.parent)
+        return self.session.home
 
     @property
     def events_path(self) -> Path:
@@ -165,6 +165,10 @@ class Session:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def home(self) -> Home:
+        return Home(self.path.parent.parent)
 
     @property
     def runs_path(self) -> Path:

@@ -61,6 +61,5 @@ def schedule_folder(session: Session) -> Path:
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:
     """The session's own schedules, as paths from the working folder."""
-    home = session.path.parent.parent
     found = sorted(schedule_folder(session).glob("*.yaml"))
-    return [(str(path.relative_to(home)), "saved in this session") for path in found]
+    return [(str(path.relative_to(session.home.path)), "saved in this session") for path in found]

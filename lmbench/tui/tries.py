@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
+from lmbench.config import QuantizeConfig, changed_settings, validate
+from lmbench.jobs.prepare import command_for, make_run
+from lmbench.session import Run
+from lmbench.session.files import write_atomic
 from lmbench.tui.draft import Settings
 
-__all__ = ["State", "Try", "best_first", "from_json", "to_json"]
+__all__ = ["State", "Try", "best_first", "from_json", "keep", "to_json"]
 
 State = Literal["waiting", "working", "priced", "failed"]
 
@@ -60,3 +68,32 @@ def from_json(document: Any) -> list[Try]:
         if all(isinstance(n, int | float) for n in numbers) and isinstance(entry["settings"], dict):
             found.append(Try(**entry, state="priced"))
     return found
+
+
+def keep(parent: Run, chosen: Try) -> Run:
+    """Make a quantize run of a try and start it; settings that no preset has go into a file.
+
+    In a thread: writes files and starts a process.
+    """
+    from lmbench.jobs import launch
+
+    session = parent.session
+    if chosen.preset:
+        given: dict[str, Any] = {"preset": chosen.preset}
+    else:
+        folder = session.path / "quantization"
+        folder.mkdir(exist_ok=True)
+        path = _free(folder, parent.path.name)
+        write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
+        given = {"config": str(path.relative_to(session.home.path))}
+    config = validate(QuantizeConfig, given)
+    command = command_for("quantize", changed_settings(config), parent=parent.ref, name=chosen.name)
+    run = make_run(session, "quantize", config, parent=parent, name=chosen.name, command=command)
+    launch.start(run)
+    return run
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file of that folder that is not there yet."""
+    numbers = itertools.count(1)
+    return next(p for n in numbers if not (p := folder / f"{stem}-{n}.yaml").exists())

@@ -136,6 +136,34 @@ def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab,
     assert found.tokens == scored_again["results"]["tokens"]
 
 
+def test_settings_in_the_working_folder_are_found_from_elsewhere_and_kept(
+    run, tmp_path, monkeypatch
+):
+    home = run.home.path
+    (home / "own.yaml").write_text(json.dumps({"bits_weights": 6, "bits_activations": None}))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    made = command(
+        run, "quantize", "1", "--config", "own.yaml", "--threads", "1",
+        "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
+    )  # fmt: skip
+    kept = run.home.find_run(made["ref"]).path / "quantization.yaml"
+    assert kept.read_text() == (home / "own.yaml").read_text()
+
+
+def test_settings_that_are_not_there_are_named_and_no_run_is_made(run):
+    before = len(run.session.runs())
+    done = subprocess.run(
+        [sys.executable, "-m", "lmbench", "quantize", "1", "--config", "gone.yaml"],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--config gone.yaml: there is no such file" in " ".join(done.stderr.split())
+    assert len(run.session.runs()) == before
+
+
 def test_the_model_as_it_is_has_a_price_too(run, lab):
     ready = next(m for m in lab[1] if isinstance(m, Ready))
     assert price(lab, Price(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)

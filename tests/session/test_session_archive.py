@@ -25,8 +25,9 @@ def session(tmp_path: Path) -> Session:
     home = Home(tmp_path / "home")
     session = home.open_session("mine")
     session.write_vocabulary("ab" * 32, ["the", "<eos>", "naïve"])
-    (session.path / "schedules").mkdir()
-    (session.path / "schedules" / "my own.yaml").write_text("version: 1\n")
+    for name in ("schedules/my own.yaml", "quantization/001-train-1.yaml"):
+        (session.path / name).parent.mkdir()
+        (session.path / name).write_text("version: 1\n")
     session.samples_path.write_text('{"run": "mine/1"}\n')
     parent = session.new_run(TrainConfig(), "train")
     child = session.new_run(TrainConfig(), "prune", parent=parent)

@@ -1,25 +1,24 @@
 """The workbench as a user has it: in tmux, by keys alone, with real workers on the embedded corpus.
 
-A training is started from the form, watched, zoomed and read, sampled from while it runs, branched
-from; pruned under a schedule that is edited, and watched; both are asked the same. The workbench is
-left with a run alive, and everything is found again.
+One day: a training is started from the form, watched, zoomed and read, sampled from while it runs,
+branched from; pruned under a schedule that is edited, and watched; both are asked the same. The
+workbench is left with a run alive, and everything is found again.
+
+Another in the laboratory: settings are priced, the best is kept, the slider is moved; each tensor's
+sensitivity is measured and the schedule that follows is started; all is compared and exported.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tmux import LIMIT_S, Tmux, kill_all
 
-from lmbench.jobs import launch
 from lmbench.session import Home
 
 pytestmark = [
@@ -27,71 +26,14 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-LIMIT_S = 180
 BOTH = "● 1 vs ◆ 2|◆ 2 vs ● 1"
-
-
-class Tmux:
-    """A tmux server of our own with one window."""
-
-    def __init__(self, home: Path, columns: int, rows: int) -> None:
-        self.server = f"lmbench-{uuid.uuid4().hex[:8]}"
-        self.home = home
-        environment = {
-            "LMBENCH_HOME": str(home),
-            "LMBENCH_CONFIG": str(home),
-            "OMP_NUM_THREADS": "1",
-            "TERM": "xterm-256color",
-        }
-        command = f"{sys.executable} -m lmbench; echo LEFT $?; exec sleep 600"
-        self._call(
-            "new-session", "-d", "-x", str(columns), "-y", str(rows), command,
-            env=os.environ | environment,
-        )  # fmt: skip
-
-    def _call(self, *words: str, env: dict[str, str] | None = None) -> str:
-        done = subprocess.run(
-            ["tmux", "-f", "/dev/null", "-L", self.server, *words],
-            capture_output=True, text=True, check=True, env=env,
-        )  # fmt: skip
-        return done.stdout
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self._call("send-keys", key)
-            time.sleep(0.15)
-
-    def type(self, text: str) -> None:
-        self._call("send-keys", "-l", text)
-        time.sleep(0.3)
-
-    def screen(self) -> str:
-        return self._call("capture-pane", "-p")
-
-    def wait_for(self, pattern: str, limit_s: float = LIMIT_S) -> str:
-        """Until the screen shows the pattern; gives the screen."""
-        end = time.monotonic() + limit_s
-        while not re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < end, f"no {pattern!r} on\n{screen}"
-            time.sleep(0.2)
-        return screen
-
-    def wait_until_gone(self, pattern: str, limit_s: float = LIMIT_S) -> None:
-        end = time.monotonic() + limit_s
-        while re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < end, f"still {pattern!r} on\n{screen}"
-            time.sleep(0.2)
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-L", self.server, "kill-server"], check=False)
+SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    for run in Home(tmp_path).all_runs():
-        if run.status() in ("running", "paused"):
-            launch.request(run, "kill")
+    kill_all(tmp_path)
 
 
 def help_of(tmux: Tmux) -> str:
@@ -222,7 +164,7 @@ def ask_both(tmux: Tmux) -> None:
     tmux.wait_for(r"(?s)(· [\d,]+/s.*){2}")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
+@SIZES
 def test_a_day_at_the_workbench(home, size):
     tmux = Tmux(home, *size)
     try:
@@ -247,3 +189,93 @@ def test_a_day_at_the_workbench(home, size):
         again.wait_for(BOTH)
     finally:
         again.close()
+
+
+# -- the laboratory --------------------------------------------------------------------------------
+
+
+def train_one_epoch(tmux: Tmux) -> None:
+    """A model of 16 units, from the form."""
+    tmux.wait_for("Train a small model now")
+    tmux.press("Escape")
+    tmux.wait_for("No run yet")
+    tmux.press("n")
+    tmux.wait_for("What the run does")
+    fill(tmux, "--emsize: ", "16", r"train --emsize 16")
+    fill(tmux, "--nhid: ", "16", r"--nhid 16")
+    fill(tmux, "--epochs: ", "1", r"--epochs 1\b")
+    tmux.press("C-s")
+    tmux.wait_for(r"● 1 .*✓")
+
+
+def price_settings(tmux: Tmux) -> None:
+    """A draft of one's own and the published rows; the best is kept as a run."""
+    tmux.press("l")
+    tmux.wait_for(r"ppl [\d.]+ as it is")
+    tmux.press("b", "Enter")
+    tmux.wait_for(r"int8-best \+1 +[\d.]+")
+    tmux.press("u")
+    tmux.wait_for(r"mixed-avg +[\d.]+")
+    tmux.wait_until_gone("to be priced")
+    tmux.press("Tab", "K")
+    tmux.wait_for("kept as run 2")
+
+
+def move_the_slider(tmux: Tmux) -> None:
+    tmux.press("Tab", "6")
+    tmux.wait_for(r"60% .*ppl [\d.]+ .*weights left")
+    tmux.press("Right")
+    tmux.wait_for(r"65% .*ppl [\d.]+ .*weights left")
+    tmux.press("Escape")
+
+
+def prune_as_suggested(tmux: Tmux) -> None:
+    """Measure each tensor, lower the goal, start what follows."""
+    tmux.press("v")
+    tmux.wait_for("was not measured yet")
+    tmux.press("r")
+    tmux.wait_for(r"measured by 3 .*finished")
+    tmux.press("Left", "Left")
+    tmux.wait_for("goal 70%")
+    tmux.press("s")
+    tmux.wait_for(r"4 .*✓")
+
+
+def compare_and_export(tmux: Tmux, home: Path) -> None:
+    """Dense, quantized and pruned, in the table and as points."""
+    tmux.press("c")
+    screen = tmux.wait_for("(?s)Perplexity by size.*front: ")
+    for run in (r"● 1 ", r"◆ 2 ", r"4 "):
+        assert re.search(rf"{run}.* [\d.]+ .*B", screen), screen
+    for downs, suffix in ((0, ".md"), (2, ".tex"), (4, ".svg")):
+        tmux.press("e")
+        tmux.wait_for("Export as")
+        tmux.press(*["Down"] * downs, "Enter")
+        path = home / f"compared{suffix}"
+        tmux.wait_for("Write it to this file")
+        tmux.press("C-u")
+        tmux.type(str(path))
+        tmux.press("Enter")
+        tmux.wait_until_gone("Write it to this file")
+        tmux.wait_for("wrote ")
+        end = time.monotonic() + LIMIT_S
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+    assert (home / "compared.md").read_text().count("\n|") >= 4
+    assert "\\begin{tabular}" in (home / "compared.tex").read_text()
+    assert (home / "compared.svg").read_text().startswith("<svg")
+
+
+@SIZES
+def test_a_day_in_the_laboratory(home, size):
+    tmux = Tmux(home, *size)
+    try:
+        train_one_epoch(tmux)
+        price_settings(tmux)
+        move_the_slider(tmux)
+        prune_as_suggested(tmux)
+        compare_and_export(tmux, home)
+    finally:
+        tmux.close()
+    kinds = [run.read().kind for run in Home(home).session("default").runs()]
+    assert kinds == ["train", "quantize", "sensitivity", "prune"]

@@ -32,6 +32,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
 from lmbench.jobs.kinds.train import score_event
+from lmbench.jobs.own_files import SETTINGS_FILE
 from lmbench.jobs.quantizing import (
     budget_of,
     calibration_rows,
@@ -74,7 +75,8 @@ def _work(job: Job) -> None:
     device = choose_device(config)
     prepare_worker(threads=config.threads, device=str(device))
     torch.manual_seed(config.seed)
-    settings = settings_of(config)
+    own = job.run.path / SETTINGS_FILE
+    settings = settings_of(config, own if own.is_file() else None)
     parent = parent_of(job)
     note_parent(job, parent)
     job.update(device=str(device))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import yaml
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -18,18 +15,15 @@ from textual.message import Message as TextualMessage
 from textual.timer import Timer
 from textual.widgets import Static
 
-from lmbench.config import QuantizeConfig, changed_settings, validate
 from lmbench.jobs import probing
-from lmbench.jobs.prepare import command_for
 from lmbench.report.tables import plain
 from lmbench.session import Run
-from lmbench.session.files import write_atomic
 from lmbench.tui import draft as drafts
 from lmbench.tui import figures
 from lmbench.tui.draft import Settings
 from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.tries import Try, best_first, from_json, to_json
+from lmbench.tui.tries import Try, best_first, from_json, keep, to_json
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.lab_panels import ModulesPanel, PrunePanel, TriesPanel
 from lmbench.tui.widgets.panel import Panel, put
@@ -462,7 +456,7 @@ The slider prices pruning without training. **Tab** goes round.
         chosen, view = self._to_keep, self.subject
         if chosen is None or view is None:
             return
-        run = await self.bench.do(_keep, view.run, chosen, doing="while keeping a try")
+        run = await self.bench.do(keep, view.run, chosen, doing="while keeping a try")
         if isinstance(run, Run):
             self.bench.say(f"kept as run {run.id} {plain(chosen.name)}: scored on valid and test")
             await self.bench.look()
@@ -470,29 +464,3 @@ The slider prices pruning without training. **Tab** goes round.
 
 def _ppl(loss: float) -> float:
     return math.exp(min(loss, _LARGEST_LOSS))
-
-
-def _keep(parent: Run, chosen: Try) -> Run:
-    """In a thread: writes files and starts a process."""
-    from lmbench.jobs import launch
-
-    session = parent.session
-    if chosen.preset:
-        given: dict[str, Any] = {"preset": chosen.preset}
-    else:
-        folder = session.path / "quantization"
-        folder.mkdir(exist_ok=True)
-        path = _free(folder, parent.path.name)
-        write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
-        given = {"config": str(path.relative_to(session.path.parent.parent))}
-    config = validate(QuantizeConfig, given)
-    command = command_for("quantize", changed_settings(config), parent=parent.ref, name=chosen.name)
-    run = session.new_run(config, "quantize", name=chosen.name, parent=parent, command=command)
-    launch.start(run)
-    return run
-
-
-def _free(folder: Path, stem: str) -> Path:
-    """A file of that folder that is not there yet."""
-    numbers = itertools.count(1)
-    return next(p for n in numbers if not (p := folder / f"{stem}-{n}.yaml").exists())

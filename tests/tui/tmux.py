@@ -1,0 +1,80 @@
+"""The workbench in a tmux window of its own: keys in, screens out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from lmbench.jobs import launch
+from lmbench.session import Home
+
+__all__ = ["LIMIT_S", "Tmux", "kill_all"]
+
+LIMIT_S = 180
+
+
+class Tmux:
+    """A tmux server of our own with one window."""
+
+    def __init__(self, home: Path, columns: int, rows: int) -> None:
+        self.server = f"lmbench-{uuid.uuid4().hex[:8]}"
+        self.home = home
+        environment = {
+            "LMBENCH_HOME": str(home),
+            "LMBENCH_CONFIG": str(home),
+            "OMP_NUM_THREADS": "1",
+            "TERM": "xterm-256color",
+        }
+        command = f"{sys.executable} -m lmbench; echo LEFT $?; exec sleep 600"
+        self._call(
+            "new-session", "-d", "-x", str(columns), "-y", str(rows), command,
+            env=os.environ | environment,
+        )  # fmt: skip
+
+    def _call(self, *words: str, env: dict[str, str] | None = None) -> str:
+        done = subprocess.run(
+            ["tmux", "-f", "/dev/null", "-L", self.server, *words],
+            capture_output=True, text=True, check=True, env=env,
+        )  # fmt: skip
+        return done.stdout
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self._call("send-keys", key)
+            time.sleep(0.15)
+
+    def type(self, text: str) -> None:
+        self._call("send-keys", "-l", text)
+        time.sleep(0.3)
+
+    def screen(self) -> str:
+        return self._call("capture-pane", "-p")
+
+    def wait_for(self, pattern: str, limit_s: float = LIMIT_S) -> str:
+        """Until the screen shows the pattern; gives the screen."""
+        end = time.monotonic() + limit_s
+        while not re.search(pattern, screen := self.screen()):
+            assert time.monotonic() < end, f"no {pattern!r} on\n{screen}"
+            time.sleep(0.2)
+        return screen
+
+    def wait_until_gone(self, pattern: str, limit_s: float = LIMIT_S) -> None:
+        end = time.monotonic() + limit_s
+        while re.search(pattern, screen := self.screen()):
+            assert time.monotonic() < end, f"still {pattern!r} on\n{screen}"
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self.server, "kill-server"], check=False)
+
+
+def kill_all(home: Path) -> None:
+    """No worker outlives its test."""
+    for run in Home(home).all_runs():
+        if run.status() in ("queued", "running", "paused"):
+            launch.request(run, "kill")
