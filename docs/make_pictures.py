@@ -1,9 +1,11 @@
 """Pictures of the workbench's screens, from the recorded session.
 
     python docs/make_pictures.py [NAME…]
+    python docs/make_pictures.py --home HOME --session NAME [NAME…]
 
-writes ``docs/pictures/NAME.svg`` for each of `PICTURES`. The clock stands still, so the same
-recording gives the same pictures.
+The first writes ``docs/pictures/NAME.svg`` for each of `PICTURES`. The clock stands still, so the
+same recording gives the same pictures. The second does so for each of `LIVE`, screens that work on
+a model, from a session that has one; the laboratory really prices what its picture shows.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import argparse
 import asyncio
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
 from lmbench.tui.demo import Player, recording
+from lmbench.tui.screens.lab import LabScreen
 
 TARGET = Path(__file__).resolve().parent / "pictures"
 # 2026-03-14 12:00 UTC
@@ -27,13 +31,14 @@ FONT_RULE = re.compile(r"@font-face\s*\{[^}]*\}\s*")
 
 @dataclass(frozen=True)
 class Picture:
-    """What to press, at which size, `seconds` into the recording."""
+    """What to press, at which size, `seconds` into the recording; then to wait for words."""
 
     size: tuple[int, int]
     seconds: float
     keys: tuple[str, ...] = ()
     theme: str = ""
     waits: float = 0.3
+    until: str = ""
 
 
 # Into the pruning, when half of it is done.
@@ -48,10 +53,18 @@ PICTURES = {
     "sparsity": Picture((120, 34), MIDWAY, ("2", *["right_square_bracket"] * 2, "t", "left")),
     "palette": Picture((100, 30), MIDWAY, ("ctrl+p",)),
 }
+LIVE = {
+    "laboratory": Picture(
+        (150, 40), 0, ("home", "l", "enter", "u", "tab", "tab", *"2345678"), until="70%"
+    ),
+    "compare": Picture((120, 34), 0, ("c",), until="front"),
+    "sensitivity": Picture((120, 34), 0, ("home", "v"), until="goal"),
+}
+LIMIT_S = 600
 
 
 async def take(picture: Picture) -> str:
-    """The screen as SVG, without fonts from elsewhere."""
+    """The screen of the recorded session as SVG, without fonts from elsewhere."""
     now = NOON
     with tempfile.TemporaryDirectory() as folder:
         player = Player(recording(), Home(Path(folder)))
@@ -60,16 +73,40 @@ async def take(picture: Picture) -> str:
         bench = Workbench(
             Home(Path(folder)), session, player=player, clock=lambda: now, follow=False
         )
-        async with bench.run_test(size=picture.size) as pilot:
-            if picture.theme:
-                bench.set_theme(picture.theme)
-            await settle(bench, picture.waits)
-            for key in picture.keys:
-                await pilot.press(key)
-                await pilot.pause()
-            await settle(bench, picture.waits)
-            text = bench.export_screenshot(title="lmbench")
+        return await shot(bench, picture)
+
+
+async def shot(bench: Workbench, picture: Picture) -> str:
+    """Press the keys, wait for what they start, and export the screen."""
+    async with bench.run_test(size=picture.size) as pilot:
+        if picture.theme:
+            bench.set_theme(picture.theme)
+        await settle(bench, picture.waits)
+        end = time.monotonic() + LIMIT_S
+        for key in picture.keys:
+            await pilot.press(key)
+            await pilot.pause()
+            while picture.until and pending(bench) and time.monotonic() < end:
+                await asyncio.sleep(0.2)
+        await settle(bench, picture.waits)
+        while picture.until and picture.until not in words(bench) and time.monotonic() < end:
+            await asyncio.sleep(0.2)
+        text = bench.export_screenshot(title="lmbench")
     return FONT_RULE.sub("", text).replace("Fira Code", "monospace")
+
+
+def words(bench: Workbench) -> str:
+    strips = bench.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def pending(bench: Workbench) -> bool:
+    """Is the laboratory still at what it was asked?"""
+    lab = bench.screen
+    if not isinstance(lab, LabScreen):
+        return False
+    unpriced = any(entry.state in ("waiting", "working") for entry in lab.tries)
+    return not lab.modules or unpriced or lab.level_asked
 
 
 async def settle(bench: Workbench, seconds: float) -> None:
@@ -79,12 +116,20 @@ async def settle(bench: Workbench, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", help=", ".join(PICTURES))
-    names = parser.parse_args().names or list(PICTURES)
+    parser.add_argument("names", nargs="*", help=", ".join((*PICTURES, *LIVE)))
+    parser.add_argument("--home", type=Path, help="a working folder, for pictures of live screens")
+    parser.add_argument("--session", default="default", help="its session")
+    given = parser.parse_args()
+    offered = PICTURES if given.home is None else LIVE
     TARGET.mkdir(exist_ok=True)
-    for name in names:
+    for name in given.names or offered:
+        if given.home is None:
+            text = asyncio.run(take(PICTURES[name]))
+        else:
+            home = Home(given.home)
+            text = asyncio.run(shot(Workbench(home, home.session(given.session)), LIVE[name]))
         path = TARGET / f"{name}.svg"
-        path.write_text(asyncio.run(take(PICTURES[name])), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 
