@@ -7,9 +7,12 @@ from pathlib import Path
 
 from lmbench.session.store import Run
 
-__all__ = ["KILLED_BY_USER", "last_log_lines", "why_ended"]
+__all__ = ["KILLED_BY_USER", "ROOM", "last_log_lines", "why_ended"]
 
 KILLED_BY_USER = "killed at the user's request"
+
+# A file in the folder of a run that is worked on, with nothing in it but room for its last words.
+ROOM = ".room"
 
 _TAIL_BYTES = 16384
 

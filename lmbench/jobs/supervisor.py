@@ -27,7 +27,7 @@ from pathlib import Path
 from lmbench.errors import LmbenchError
 from lmbench.jobs.control import asked
 from lmbench.jobs.queue import device_of, queued_runs, take_device
-from lmbench.jobs.reasons import KILLED_BY_USER, last_log_lines, why_ended
+from lmbench.jobs.reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.session.files import locked
 from lmbench.session.store import LIVE, Run
 
@@ -128,6 +128,7 @@ def conclude(run: Run, pid: int, code: int, began: float) -> None:
     """Write the end of a run whose worker, started at `began`, died without writing one."""
     if code == 0 or not run.path.is_dir():
         return
+    (run.path / ROOM).unlink(missing_ok=True)
     with locked(run.path / ".lock"):
         record = run.read()
         ours = record.status in LIVE and record.pid == pid

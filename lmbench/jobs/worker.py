@@ -33,9 +33,10 @@ from typing import Any
 from lmbench import __version__
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
+from lmbench.jobs.reasons import ROOM
 from lmbench.session.eventlog import EventWriter
 from lmbench.session.events import Failed, Finished, RunResumed
-from lmbench.session.files import locked
+from lmbench.session.files import hold_room, locked
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
 
@@ -43,6 +44,8 @@ __all__ = ["main"]
 
 # What `exit_code` of a failed run says: that its input was refused, or anything else.
 _BAD_INPUT, _FAILED = 2, 1
+# A traceback, in the log and in the events, and the record.
+_LAST_WORDS_BYTES = 64 * 1024
 
 _OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 
@@ -75,6 +78,7 @@ def work(run: Run) -> int:
     if claim is None:
         return 0
     record, begun_before = claim
+    hold_room(run.path / ROOM, _LAST_WORDS_BYTES)
     try:
         # While the job is being set up, one SIGTERM is enough to end it.
         signal.signal(signal.SIGTERM, _raise_stop)
@@ -188,8 +192,10 @@ def _finish(job: Job) -> None:
 
 def _fail(run: Run, error: Exception) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (run.path / ROOM).unlink(missing_ok=True)
     trace = "".join(traceback.format_exception(error))
-    print(trace, file=sys.stderr, end="", flush=True)
+    with contextlib.suppress(OSError):
+        print(trace, file=sys.stderr, end="", flush=True)
     reason = reason_in_words(error)
     try:
         writer = EventWriter(run.events_path)
@@ -209,11 +215,12 @@ def reason_in_words(error: BaseException) -> str:
     if names & {"MemoryError", "OutOfMemoryError"} or any(w in words for w in _OUT_OF_MEMORY):
         return f"out of memory: {words}" if words else "out of memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({words})"
+        return "the disk is full: free some space and resume the run"
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0) -> None:
+    (run.path / ROOM).unlink(missing_ok=True)
     run.update(
         status=status,
         ended=time.time(),

@@ -19,8 +19,10 @@ except ImportError:  # Windows: there two processes that write one record at onc
 from lmbench.errors import LmbenchError
 
 __all__ = [
+    "drop_fresh",
     "fresh_folder",
     "fsync_folder",
+    "hold_room",
     "json_bytes",
     "locked",
     "parse_json",
@@ -117,6 +119,16 @@ def _refuse_constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
 
 
+def hold_room(path: Path, size: int) -> None:
+    """Hold some of the disk by a file that is unlinked when the last words must be written, which
+    are for a full disk, too. Holds nothing where there is no room even now."""
+    try:
+        # Zeros might be squeezed to nothing by the file system.
+        path.write_bytes(os.urandom(size))
+    except OSError:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold `path` as a lock between processes; waits for it. The kernel frees it on any death."""
@@ -155,6 +167,12 @@ def fresh_folder(final: Path) -> Path:
         shutil.rmtree(fresh)
     fresh.mkdir()
     return fresh
+
+
+def drop_fresh(final: Path) -> None:
+    """Give up on the `fresh_folder` that is not complete, as where the disk is full."""
+    if final.is_dir() or not final.with_name(final.name + ".old").is_dir():
+        shutil.rmtree(final.with_name(final.name + ".new"), ignore_errors=True)
 
 
 def swap_in(fresh: Path, final: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,9 +261,13 @@ class Session:
                 command=command,
                 cwd=_current_folder(),
             )
-            Run(staged).write(record)
             path = self.runs_path / f"{number:03d}-{kind}"
-            staged.rename(path)
+            try:
+                Run(staged).write(record)
+                staged.rename(path)
+            except OSError:
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
         return Run(path)
 
 

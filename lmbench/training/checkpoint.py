@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import shared_names
-from lmbench.session.files import fresh_folder, fsync_folder, read_json, swap_in, write_json
+from lmbench.session.files import (
+    drop_fresh,
+    fresh_folder,
+    fsync_folder,
+    read_json,
+    swap_in,
+    write_json,
+)
 
 __all__ = [
     "load_generators",
@@ -74,6 +81,8 @@ def write_checkpoint(
         fsync_folder(fresh)
         swap_in(fresh, folder)
     except OSError as error:
+        # Half a checkpoint is of no use, and its room is needed for the words about it.
+        drop_fresh(folder)
         raise LmbenchError(
             f"{folder}: the checkpoint cannot be written ({error.strerror or error}); the one "
             "before it is kept. Free some space and resume the run"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -52,26 +53,38 @@ def possible(action: str, view: RunView | None) -> bool:
     return True
 
 
+async def _done(
+    bench: Workbench, function: Callable[..., Any], *arguments: Any, doing: str
+) -> bool:
+    """Have it done in a thread; where it fails, the user has been told why."""
+
+    def whole() -> bool:
+        function(*arguments)
+        return True
+
+    return await bench.do(whole, doing=doing) is True
+
+
 async def pause_or_continue(bench: Workbench, view: RunView) -> None:
     from lmbench.jobs import launch
 
     action = "continue" if view.status == "paused" else "pause"
-    await bench.do(launch.request, view.run, action, doing="while asking the run")
-    bench.say(f"{view.id} {view.name}: asked to {action}")
+    if await _done(bench, launch.request, view.run, action, doing="while asking the run"):
+        bench.say(f"{view.id} {view.name}: asked to {action}")
 
 
 async def stop(bench: Workbench, view: RunView) -> None:
     from lmbench.jobs import launch
 
-    await bench.do(launch.request, view.run, "stop", doing="while asking the run")
-    bench.say(f"{view.id} {view.name}: asked to stop; it finishes its batch and is scored")
+    if await _done(bench, launch.request, view.run, "stop", doing="while asking the run"):
+        bench.say(f"{view.id} {view.name}: asked to stop; it finishes its batch and is scored")
 
 
 async def resume(bench: Workbench, view: RunView) -> None:
     from lmbench.jobs import launch
 
-    await bench.do(launch.resume, view.run, doing="while resuming the run")
-    bench.say(f"{view.id} {view.name}: resumes from its last checkpoint")
+    if await _done(bench, launch.resume, view.run, doing="while resuming the run"):
+        bench.say(f"{view.id} {view.name}: resumes from its last checkpoint")
 
 
 def rename(bench: Workbench, view: RunView) -> None:
@@ -108,9 +121,13 @@ def delete(bench: Workbench, views: list[RunView]) -> None:
 async def _delete(bench: Workbench, views: list[RunView]) -> None:
     from lmbench.session.manage import delete_run
 
-    for view in views:
-        await bench.do(delete_run, view.run, doing="while deleting a run")
-    bench.say(f"deleted {', '.join(f'{view.id} {view.name}' for view in views)}")
+    gone = [
+        view
+        for view in views
+        if await _done(bench, delete_run, view.run, doing="while deleting a run")
+    ]
+    if gone:
+        bench.say(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
     await bench.look()
 
 

@@ -31,7 +31,7 @@ from lmbench.report.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
 from lmbench.tui.key_order import KeysInOrder
-from lmbench.tui.logs import crash_line, log_path, start_log
+from lmbench.tui.logs import complaint, crash_line, log_path, start_log
 from lmbench.tui.memory import Memory, remember_session
 from lmbench.tui.settings import Settings, unknown_keys
 from lmbench.tui.themes import THEMES
@@ -171,9 +171,12 @@ class Workbench(KeysInOrder):
         self._watcher = Watcher(session, why_lost=why_lost)
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
-        if not self.demo:
-            remember_session(self.home, session.name)
         self._looking = asyncio.create_task(self._keep_looking())
+        if not self.demo:
+            try:
+                remember_session(self.home, session.name)
+            except OSError as error:
+                self.say(f"the workbench's state could not be saved: {error}")
 
     def change_session(self, session: Session) -> None:
         """Leave all screens and show this session on the main screen, as it was left."""
@@ -357,12 +360,7 @@ class Workbench(KeysInOrder):
         with its traceback, and the dialog names the log."""
         from lmbench.tui.widgets.dialog import Answer, Ask
 
-        if isinstance(error, LmbenchError):
-            title, text = "That does not work", error.message
-        else:
-            _log.error("%s", doing or "error", exc_info=error)
-            title = "Something went wrong"
-            text = f"{crash_line(error, doing)}\n\nThe details are in {log_path(self.home)}"
+        title, text = complaint(error, doing, self.home)
         self.push_screen(Ask(title, text, (Answer("", "enter", "go on"),)))
 
     async def do(self, function: Callable[..., Any], *arguments: Any, doing: str = "") -> Any:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from lmbench.errors import LmbenchError
 from lmbench.session.store import Home
 
-__all__ = ["crash_line", "log_path", "start_log"]
+__all__ = ["complaint", "crash_line", "log_path", "start_log"]
 
 _LIMIT_BYTES = 1_000_000
+# What the user's disk says no with is no defect of ours.
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_THE_DISKS = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+
+_log = logging.getLogger(__name__)
 
 
 def log_path(home: Home) -> Path:
@@ -27,9 +34,26 @@ def start_log(home: Home) -> None:
     handler = RotatingFileHandler(
         log_path(home), maxBytes=_LIMIT_BYTES, backupCount=1, delay=True, encoding="utf-8"
     )
+    # Where the log itself cannot be written, the screen is no place to say so.
+    handler.handleError = lambda record: None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def complaint(error: BaseException, doing: str, home: Home) -> tuple[str, str]:
+    """Title and text of the dialog about an error; a defect of ours is logged."""
+    if isinstance(error, LmbenchError):
+        return "That does not work", error.message
+    if isinstance(error, OSError) and error.errno in _THE_DISKS:
+        where = f": {error.filename}" if error.filename else ""
+        todo = " Free some space, then try again." if error.errno in _FULL else ""
+        return "The disk refused", f"{error.strerror} {doing}{where}.{todo}".replace(" :", ":")
+    _log.error("%s", doing or "error", exc_info=error)
+    return (
+        "Something went wrong",
+        f"{crash_line(error, doing)}\n\nThe details are in {log_path(home)}",
+    )
 
 
 def crash_line(error: BaseException | None, doing: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from jobs_world import World
 
 from lmbench.jobs import launch
 from lmbench.jobs.supervisor import python
-from lmbench.session import EventLog, Run
+from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
 from lmbench.session.process import process_started
 
@@ -98,6 +100,42 @@ def test_an_error_is_told_in_words_and_its_traceback_kept(
     assert failed.reason == reason
     assert "Traceback" in failed.traceback
     assert failed.traceback in run.log_path.read_text()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    world: World, small_disk: Path
+) -> None:
+    full = World(Home(small_disk))
+    run = full.run(total=400)
+    launch.start(run)
+    full.until_working(run)
+    filling = small_disk / "filling"
+    with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    full.until_status(run, "failed")
+    assert run.read().reason == "the disk is full: free some space and resume the run"
+    assert isinstance(events(run)[-1], Failed)
+    filling.unlink()
+    launch.resume(run)
+    assert finish(run).status == "finished"
+    assert not (run.path / ".room").exists()
 
 
 def test_settings_that_cannot_be_read_fail_the_run(world: World) -> None:

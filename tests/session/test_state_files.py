@@ -10,6 +10,7 @@ import pytest
 from lmbench.errors import LmbenchError
 from lmbench.session import files
 from lmbench.session.files import (
+    drop_fresh,
     fresh_folder,
     locked,
     read_json,
@@ -131,6 +132,23 @@ def put(final: Path, number: int, die_at: int) -> None:
 
 def content(folder: Path) -> list[str]:
     return [(folder / name).read_text() for name in ("a", "b")]
+
+
+def test_what_was_begun_is_dropped_and_what_was_whole_stays(tmp_path: Path) -> None:
+    final = tmp_path / "last"
+    (fresh_folder(final) / "a").write_text("half")
+    drop_fresh(final)
+    assert list(tmp_path.iterdir()) == []
+    put(final, 1, die_at=-1)
+    (fresh_folder(final) / "a").write_text("half")
+    drop_fresh(final)
+    assert content(final) == ["1", "1"]
+    assert list(tmp_path.iterdir()) == [final]
+    # Between the renames of a swap the new one is the whole one.
+    (fresh_folder(final) / "a").write_text("2")
+    final.rename(tmp_path / "last.old")
+    drop_fresh(final)
+    assert settled(final) == tmp_path / "last.new"
 
 
 def test_no_death_at_any_step_loses_the_last_whole_folder(

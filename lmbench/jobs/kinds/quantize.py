@@ -47,7 +47,7 @@ from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.session.eventlog import EventLog
 from lmbench.session.events import Calibration, QuantResult, RunStarted, Try
-from lmbench.session.files import fresh_folder, swap_in, write_atomic, write_json
+from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomic, write_json
 from lmbench.training.evaluate import perplexity
 from lmbench.training.startup import prepare_worker
 
@@ -195,8 +195,12 @@ def _keep(job: Job, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write ``best/``: the quantized tensors and how to run them, swapped in whole."""
     final = job.run.path / "best"
     fresh = fresh_folder(final)
-    write_atomic(fresh / "model.safetensors", save(tensors))
-    write_json(fresh / QUANTIZATION, {"version": 1, **meta})
+    try:
+        write_atomic(fresh / "model.safetensors", save(tensors))
+        write_json(fresh / QUANTIZATION, {"version": 1, **meta})
+    except OSError:
+        drop_fresh(final)
+        raise
     swap_in(fresh, final)
 
 
