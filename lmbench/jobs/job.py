@@ -39,14 +39,25 @@ class Job:
         resuming: the run goes on from its checkpoint ``last``. The handler then emits
             `RunResumed` with the offset that the checkpoint keeps. A run that is started again
             without a checkpoint begins anew, which the worker has already logged.
+        carries_on: the run was started again, has no checkpoint, and goes on from its events,
+            which say all that it found out; the worker has logged that too.
         stopped: the handler was told to stop.
         paused_s: seconds that this attempt was paused so far.
     """
 
-    def __init__(self, run: Run, record: RunRecord, config: Config, *, resuming: bool) -> None:
+    def __init__(
+        self,
+        run: Run,
+        record: RunRecord,
+        config: Config,
+        *,
+        resuming: bool,
+        carries_on: bool = False,
+    ) -> None:
         self.run = run
         self.config = config
         self.resuming = resuming
+        self.carries_on = carries_on
         self.stopped = False
         self.paused_s = 0.0
         self.finished_logged = False

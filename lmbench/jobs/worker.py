@@ -31,6 +31,7 @@ from types import FrameType
 from typing import Any
 
 from lmbench import __version__
+from lmbench.config import QuantizeConfig, SensitivityConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.reasons import ROOM
@@ -148,9 +149,14 @@ def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
         # Relative paths in the settings mean what they meant to the user who wrote them.
         os.chdir(record.cwd)
     resuming = begun_before and run.checkpoint("last") is not None
-    job = Job(run, record, run.config(), resuming=resuming)
+    config = run.config()
+    searches = isinstance(config, SensitivityConfig) or (
+        isinstance(config, QuantizeConfig) and config.auto
+    )
+    carries_on = begun_before and searches
+    job = Job(run, record, config, resuming=resuming, carries_on=carries_on)
     if begun_before and not resuming:
-        job.emit(RunResumed(offset=0, step=0, epoch=0))
+        job.emit(RunResumed(offset=job.events_offset if carries_on else 0, step=0, epoch=0))
     return job
 
 

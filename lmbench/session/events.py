@@ -167,7 +167,7 @@ class QuantResult(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try(Event):
-    """One setting that a search tried, and its price."""
+    """One setting that a search tried, and its price; `accepted` if it is within the budget."""
 
     kind: ClassVar[str] = "try"
     number: int

@@ -142,14 +142,15 @@ def told(event: ev.Event) -> str:
             cores = f", {threads} threads" if threads and device == "cpu" else ""
             return f"began on {device}{cores}, {precision}"
         case ev.RunResumed(step=step):
-            return f"went on from step {step:,}"
+            return f"went on from step {step:,}" if step else "started again"
         case ev.Epoch(epoch=epoch, valid_ppl=ppl, seconds=seconds, best_epoch=best):
             note = " (best so far)" if best == epoch else ""
             return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
         case ev.QuantResult(module=module, sqnr=sqnr):
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
         case ev.Try(number=number, ppl=ppl, accepted=accepted):
-            return f"try {number}: perplexity {ppl:,.2f}" + (", kept" if accepted else "")
+            note = ", within the budget" if accepted else ""
+            return f"try {number}: perplexity {ppl:,.2f}{note}"
         case ev.SensitivityPoint(tensor=tensor, level=level, ppl=ppl):
             return f"{tensor} at {100 * level:.0f}%: perplexity {ppl:,.2f}"
         case ev.Score(split=split, ppl=ppl, what=what):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from lmbench.cli import run as lmbench
-from lmbench.config import TrainConfig, validate
+from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, TrainConfig, validate
 from lmbench.jobs import launch
 from lmbench.session import EventLog, Home, Run
-from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.session.events import Epoch, Event, PruneStep, SensitivityPoint, Step, Try
 
 SETTINGS: dict[str, Any] = {
     "emsize": 24,
@@ -215,6 +216,40 @@ def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
     weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
     for name in ("rnn.weight_hh_l0", "encoder.weight"):
         assert int((weights[name] == 0).sum()) == int(0.7 * weights[name].numel())
+
+
+@pytest.mark.parametrize(
+    "kind, config, sign",
+    [
+        ("sensitivity", SensitivityConfig(tokens=300, threads=1), SensitivityPoint),
+        ("quantize", QuantizeConfig(auto=True, budget="30%", eval_tokens=300, threads=1), Try),
+    ],
+)
+def test_a_search_that_was_killed_goes_on_from_what_it_found(
+    home: Home, kind: Kind, config: Config, sign: type[SensitivityPoint | Try]
+) -> None:
+    parent = new_run(home, "dense", epochs=1)
+    launch.start(parent)
+    assert wait(parent) == "finished"
+
+    def found(run: Run) -> list[Any]:
+        return [e for e in EventLog(run.events_path).poll() if isinstance(e, sign)]
+
+    whole = home.session("s").new_run(config, kind, parent=parent)
+    launch.start(whole)
+    assert wait(whole) == "finished"
+    run = home.session("s").new_run(config, kind, parent=parent)
+    launch.start(run)
+    wait(run, until=lambda events: sum(isinstance(e, sign) for e in events) >= 3)
+    kill_worker(run)
+    before = found(run)
+    launch.resume(run)
+    assert wait(run) == "finished"
+    after = found(run)
+    assert after[: len(before)] == before
+    assert len(before) < len(after)
+    same = [dataclasses.replace(e, t=0.0) for e in after]
+    assert same == [dataclasses.replace(e, t=0.0) for e in found(whole)]
 
 
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(home: Home) -> None:

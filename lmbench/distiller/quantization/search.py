@@ -49,6 +49,13 @@ class Budget:
         if given is not None and given <= 0:
             raise QuantizationError(f"a budget must be above 0, got {given}")
 
+    def holds(self, trial: Trial, float_loss: float) -> bool:
+        """Does a trial fit, beside a float model of this loss?"""
+        if self.bytes is not None:
+            return trial.bytes <= self.bytes
+        assert self.loss is not None
+        return trial.loss - float_loss <= self.loss
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -250,10 +257,7 @@ def _fit(
     """The boldest choice within a loss, or the most careful one within a size, by bisection."""
 
     def fits(trial: Trial) -> bool:
-        if budget.bytes is not None:
-            return trial.bytes <= budget.bytes
-        assert budget.loss is not None
-        return trial.loss - float_loss <= budget.loss
+        return budget.holds(trial, float_loss)
 
     first, last = 0, len(walk)  # steps of the walk; 0 is the careful model
 

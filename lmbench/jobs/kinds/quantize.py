@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -110,6 +111,9 @@ def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
     stats = calibrate(modular, steps, lambda done: report(done, total))
     save_stats(stats, job.run.path / STATS_FILE)
     for module, entry in stats.items():
+        if job.carries_on:
+            # Told by the attempt before.
+            break
         job.emit(Calibration(module=module, stats=_plain(entry)))
     return stats
 
@@ -142,7 +146,7 @@ def _search(
         for event in EventLog(job.run.events_path).poll()
         if isinstance(event, Try)
     ]
-    tries = 0
+    tries, float_loss = 0, math.inf
 
     def loss(candidate: nn.Module) -> float:
         if job.control() == "stop":
@@ -150,8 +154,10 @@ def _search(
         return scored(candidate, sample).loss
 
     def on_try(trial: Trial) -> None:
-        nonlocal tries
+        nonlocal tries, float_loss
         tries += 1
+        if trial.phase == "float":
+            float_loss = trial.loss
         if tries <= len(earlier):
             return
         job.emit(
@@ -161,7 +167,7 @@ def _search(
                 loss=trial.loss,
                 ppl=perplexity(trial.loss),
                 bytes=trial.bytes,
-                accepted=trial.phase == "candidate",
+                accepted=trial.phase == "candidate" and budget.holds(trial, float_loss),
             )
         )
 
