@@ -20,7 +20,7 @@ from torch import Tensor
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.footprint import peak_memory
 from lmbench.deploy.load import Loaded
-from lmbench.deploy.runtime import Runtime, one_thread
+from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 
@@ -50,6 +50,8 @@ class Row:
 
     model: str
     runtime: str
+    accuracy: Accuracy
+    """How near the runtime is to the model in fp32."""
     disk: int
     """The model's file."""
     numbers: int
@@ -211,6 +213,7 @@ def _row(entrant: Entrant, found: Sequence[Entrant]) -> Row:
     return Row(
         model=entrant.loaded.title,
         runtime=entrant.runtime.name,
+        accuracy=RUNTIMES[entrant.runtime.name].accuracy,
         disk=entrant.disk,
         numbers=entrant.runtime.bytes,
         peak=entrant.peak,

@@ -91,7 +91,7 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
     """
     record = run.read()
     if record.kind == "pack":
-        return load_file(run.path / PACKED_NAME, device)
+        return load_file(run.path / PACKED_NAME, device, run.ref)
     folder = run.checkpoint(checkpoint)
     if folder is None:
         raise LmbenchError(_no_checkpoint(run, checkpoint))
@@ -111,7 +111,7 @@ def _no_checkpoint(run: Run, checkpoint: str) -> str:
     return f"{line}: use --checkpoint {other}" if run.checkpoint(other) else line
 
 
-def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
+def load_file(path: Path, device: str | torch.device = "cpu", title: str | None = None) -> Loaded:
     """The model in a packed file, a ``.safetensors`` file, or a folder's ``model.safetensors``.
 
     The shape comes from the file's metadata where `export` wrote it, else from the tensors: an
@@ -123,7 +123,7 @@ def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
     from lmbench.deploy.packed import is_packed, load_packed  # it builds on this module
 
     if is_packed(path):
-        return load_packed(path, device)
+        return load_packed(path, device, title)
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = _read(path)
     about = _about(path, metadata)
@@ -134,7 +134,7 @@ def load_file(path: Path, device: str | torch.device = "cpu") -> Loaded:
         raise LmbenchError(
             f"{path}: its vocabulary has {len(vocabulary):,} words, its tensors {shape['ntoken']:,}"
         )
-    return Loaded(model, vocabulary, shape, path.name, path)
+    return Loaded(model, vocabulary, shape, title or path.name, path)
 
 
 def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:

@@ -227,12 +227,14 @@ class PackedModel(Loaded):
 
     packed: Packed
 
-    def __init__(self, packed: Packed, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, packed: Packed, device: str | torch.device = "cpu", title: str | None = None
+    ) -> None:
         values = {
             "packed": packed,
             "vocabulary": packed.vocabulary,
             "shape": packed.shape,
-            "title": packed.path.name,
+            "title": title or packed.path.name,
             "path": packed.path,
             "_device": device,
         }
@@ -250,10 +252,15 @@ class PackedModel(Loaded):
     _device: str | torch.device
 
 
-def load_packed(path: Path, device: str | torch.device = "cpu") -> PackedModel:
+def load_packed(
+    path: Path, device: str | torch.device = "cpu", title: str | None = None
+) -> PackedModel:
     """A packed file ready to run, as `lmbench.deploy.load.load_run` gives it for a run.
+
+    Args:
+        title: what to call it on screen; left out, the file's name.
 
     Raises:
         LmbenchError: see `open_packed`.
     """
-    return PackedModel(open_packed(path), device)
+    return PackedModel(open_packed(path), device, title)

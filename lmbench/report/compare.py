@@ -13,7 +13,7 @@ from lmbench.errors import LmbenchError
 from lmbench.report.tables import human_bytes, human_time, plain
 from lmbench.session.store import Run, RunRecord, Session
 
-__all__ = ["COLUMNS", "Comparison", "compare_runs", "pareto_front", "report_session"]
+__all__ = ["COLUMNS", "MEASURABLE", "Comparison", "compare_runs", "pareto_front", "report_session"]
 
 Format = Literal["markdown", "csv", "latex", "html"]
 
@@ -29,6 +29,12 @@ COLUMNS = (
     ("ms_per_token", "ms a token"),
 )
 _RIGHT = {"sparsity", "nonzero", "valid_ppl", "test_ppl", "bytes", "ms_per_token"}
+
+_KEEPING = {"train": ("exact",), "prune": ("exact",), "pack": ("exact", "close")}
+"""By kind of run the accuracies of the runtimes that keep to its perplexity."""
+
+MEASURABLE = frozenset(_KEEPING)
+"""Kinds of run whose speed a benchmark can say."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,9 @@ class Comparison:
 def compare_runs(runs: Sequence[Run]) -> Comparison:
     """The table of these runs, in their order.
 
-    `ms_per_token` is that of the newest benchmark of the run on this machine, where there is one.
+    `ms_per_token` is the fastest of the newest benchmarks on this machine, in runtimes that keep to
+    the perplexity of the row: fp32 for trained and pruned runs, the integers of the file for packed
+    ones. A quantize run has none: it is a simulation until it is packed.
     """
     return Comparison(tuple(_row(run, run.read()) for run in runs))
 
@@ -81,13 +89,13 @@ def _row(run: Run, record: RunRecord) -> dict[str, Any]:
         "valid_ppl": results.get("valid_ppl"),
         "test_ppl": results.get("test_ppl"),
         "bytes": results.get("bytes"),
-        "ms_per_token": results.get("ms_per_token") or _benchmarked(run),
+        "ms_per_token": results.get("ms_per_token") or _benchmarked(run, record.kind),
     }
 
 
-def _benchmarked(run: Run) -> float | None:
-    """Milliseconds a token in the fastest runtime, by the newest benchmark of this machine."""
-    found = None
+def _benchmarked(run: Run, kind: str) -> float | None:
+    """Milliseconds a token in the fastest runtime, by the benchmarks of this machine."""
+    found, keeping = None, _KEEPING.get(kind, ())
     for other in run.session.runs():
         try:
             record = other.read()
@@ -95,7 +103,11 @@ def _benchmarked(run: Run) -> float | None:
             continue
         if record.kind == "benchmark" and record.host == platform.node():
             rows = record.results.get("rows", ())
-            times = [row["ms"] for row in rows if row.get("model") == run.ref]
+            times = [
+                row["ms"]
+                for row in rows
+                if row.get("model") == run.ref and row.get("accuracy") in keeping
+            ]
             found = min(times, default=found)
     return found
 

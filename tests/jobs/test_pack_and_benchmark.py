@@ -122,7 +122,7 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     rows = worked(parent, config, "benchmark").read().results["rows"]
     by_place = {(row["model"], row["runtime"]): row for row in rows}
     names = {"naive", "torch", "fp16"}
-    assert set(by_place) == {(m, n) for m in (parent.ref, "model.lmpack") for n in names}
+    assert set(by_place) == {(m, n) for m in (parent.ref, packed.ref) for n in names}
     for row in rows:
         assert row["ms"] > 0
         assert row["ms_p95"] >= row["ms"] * 0.5
@@ -133,8 +133,8 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
             assert row["step_vs_naive"] == row["score_vs_naive"] == 1
         if row["runtime"] == "torch":
             assert row["step_vs_fp32"] == row["score_vs_fp32"] == 1
-    sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, "model.lmpack")}
-    assert sizes["model.lmpack"] == (packed.path / "model.lmpack").stat().st_size
+    sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, packed.ref)}
+    assert sizes[packed.ref] == (packed.path / "model.lmpack").stat().st_size
     assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
         by_place[parent.ref, "torch"]["ppl"], rel=1e-5
     )

@@ -39,6 +39,8 @@ def work(job: Job) -> None:
     texts: list[Corpus | None] = []
     for name in named:
         loaded, source, text = _open(job, name, str(device))
+        if loaded.title in sources:
+            raise LmbenchError(f"{loaded.title} is named twice: give files of one name other names")
         models.append(loaded)
         sources[loaded.title] = source, _CHECKPOINT
         texts.append(text)

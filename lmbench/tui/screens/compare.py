@@ -13,7 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import Static
 
-from lmbench.report.compare import COLUMNS, Comparison, Format, compare_runs, pareto_front
+from lmbench.report.compare import (
+    COLUMNS,
+    MEASURABLE,
+    Comparison,
+    Format,
+    compare_runs,
+    pareto_front,
+)
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
@@ -60,7 +67,8 @@ class TablePanel(Panel):
 The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
 a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
 parameters with tied weights counted once, the model's size on disk, and the milliseconds a token
-that a benchmark on this machine has found (**b** queues one for runs without).
+that a benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained
+and pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
 
 **t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
 CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
@@ -364,7 +372,9 @@ class CompareScreen(BenchScreen[None]):
         return [
             view
             for view in self.views
-            if view.key in without - waiting and view.status == "finished"
+            if view.key in without - waiting
+            and view.status == "finished"
+            and view.kind in MEASURABLE
         ]
 
     async def action_benchmark(self) -> None:
@@ -372,7 +382,8 @@ class CompareScreen(BenchScreen[None]):
         runs = self._unmeasured
         done = await self.bench.do(_benchmark, runs, doing="while queueing benchmarks")
         if done:
-            self.bench.say(f"{done} benchmarks wait for the device")
+            waits = "benchmark waits" if done == 1 else "benchmarks wait"
+            self.bench.say(f"{done} {waits} for the device")
             await self.bench.look()
 
     def action_export(self) -> None:
