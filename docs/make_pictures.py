@@ -55,7 +55,7 @@ PICTURES = {
 }
 LIVE = {
     "laboratory": Picture(
-        (150, 40), 0, ("home", "l", "enter", "u", "tab", "tab", *"2345678"), until="70%"
+        (150, 40), 0, ("home", "l", "enter", "u", "tab", "tab", *"2345678"), until="weights left"
     ),
     "compare": Picture((120, 34), 0, ("c",), until="front"),
     "sensitivity": Picture((120, 34), 0, ("home", "v"), until="goal"),

@@ -159,20 +159,19 @@ class Trainer:
                 self.scheduler.on_epoch_begin(place.epoch, self.optimizer)
         began = saved = logged = time.perf_counter()
         self._meter.restart()
-        log_loss, log_batches = 0.0, 0
+        logged_loss, logged_batch = self._epoch_loss(), place.batch
         while place.batch < batches:
             self._batch(batches)
             if place.batch % self.config.event_interval == 0 or place.batch == batches:
-                loss = self._step_event()
-                log_loss += loss * place.batches
-                log_batches += place.batches
+                self._step_event()
                 place.loss = place.norm = 0.0
                 place.batches = 0
                 self._sums.zero_()
-            if place.batch % self.config.log_interval == 0 and log_batches:
-                now = time.perf_counter()
-                self._log_line(log_loss / log_batches, (now - logged) / log_batches)
-                logged, log_loss, log_batches = now, 0.0, 0
+            if place.batch % self.config.log_interval == 0:
+                now, loss = time.perf_counter(), self._epoch_loss()
+                since = place.batch - logged_batch
+                self._log_line((loss - logged_loss) / since, (now - logged) / since)
+                logged, logged_loss, logged_batch = now, loss, place.batch
             wanted = self._wanted()
             due = self.config.checkpoint_every * 60.0
             late = due > 0 and time.perf_counter() - saved > due
@@ -283,7 +282,11 @@ class Trainer:
         if steps and self.sparsity:
             self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
 
-    def _step_event(self) -> float:
+    def _epoch_loss(self) -> float:
+        """The sum over the epoch's batches so far."""
+        return self.place.epoch_loss + float(self._sums[0])
+
+    def _step_event(self) -> None:
         place, n = self.place, self.place.batches
         loss, norm = (float(x) / n for x in self._sums.tolist())
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -304,7 +307,6 @@ class Trainer:
                 utilisation=self._meter.utilisation(),
             )
         )
-        return loss
 
     def _log_line(self, loss: float, seconds: float) -> None:
         place = self.place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ class Recorder:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[Event] = []
+        self.lines: list[str] = []
         self.calls = 0
         self.stop_after = stop_after
 
@@ -124,7 +126,7 @@ def trainer(
         optimizer=optimizer,
         scheduler=dict_config(model, optimizer, schedule) if schedule else None,
         sparsity=sparsity_event,
-        say=lambda _line: None,
+        say=recorder.lines.append,
     )
 
 
@@ -181,6 +183,20 @@ def test_perplexity_falls_from_epoch_to_epoch(tmp_path: Path) -> None:
     ppl = [event.valid_ppl for event in recorder.of(Epoch)]
     assert len(ppl) == 3
     assert ppl == sorted(ppl, reverse=True)
+
+
+def test_log_lines_come_at_their_own_interval_whatever_that_of_the_events(tmp_path: Path) -> None:
+    each, seldom = Recorder(), Recorder()
+    trainer(small(epochs=1, event_interval=1, log_interval=7), tmp_path, each).run()
+    trainer(small(epochs=1, event_interval=5, log_interval=7), tmp_path, seldom).run()
+    losses = [event.loss for event in each.of(Step)]
+    assert len(losses) >= 14
+    for recorder in (each, seldom):
+        found = [re.findall(r"([\d.]+)/.*loss +([\d.]+)", line) for line in recorder.lines]
+        lines = [(int(match[0][0]), float(match[0][1])) for match in found if match]
+        assert [batch for batch, _ in lines] == list(range(7, len(losses) + 1, 7))
+        for batch, loss in lines:
+            assert loss == pytest.approx(sum(losses[batch - 7 : batch]) / 7, abs=0.006)
 
 
 def _comparable(events: list[Event]) -> list[tuple[Any, ...]]:
