@@ -136,12 +136,15 @@ def model_table(model: nn.Module) -> Table:
     return Table("Model", (Column("what", "What"), Column("count", "Count", whole)), tuple(values))
 
 
-def model_summary(model: nn.Module, what: str, gross: bool = False) -> Table:
+def model_summary(
+    model: nn.Module, what: str, dataset: str | None = None, *, gross: bool = False
+) -> Table:
     """The table that ``lmbench summary --kind`` names.
 
     Args:
         model: any module.
         what: ``sparsity``, ``percentile``, ``modules`` or ``model``.
+        dataset: accepted, as the original has it; the shapes are in the model.
         gross: for ``sparsity``; see `weights_sparsity_table`.
 
     Raises:

@@ -423,3 +423,8 @@ def test_the_engine_imports_nothing_else_of_lmbench_and_plans_without_torch():
         "assert rooms == {'distiller'}, rooms\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_schedules_are_built_by_the_originals_module_of_the_name_config():
+    assert distiller.config.file_config is distiller.file_config
+    assert distiller.config.dict_config is distiller.dict_config
