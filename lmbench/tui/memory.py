@@ -28,6 +28,7 @@ class Memory:
         self._values: dict[str, Any] = {}
         self._changed: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         if session is not None:
             try:
                 self._values = dict(session.read().workbench)
@@ -49,11 +50,16 @@ class Memory:
         return True
 
     def flush(self) -> None:
-        """Write what changed; waits for the session's lock.
+        """Write what changed; waits for the session's lock, and for a write that is under way in
+        another thread, so that all is on the disk when this returns.
 
         Raises:
             OSError, LmbenchError: it could not be written; the change is kept for the next time.
         """
+        with self._writing:
+            self._write()
+
+    def _write(self) -> None:
         with self._lock:
             changed, self._changed = self._changed, {}
         if not changed or self._session is None:

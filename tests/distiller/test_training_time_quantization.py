@@ -121,7 +121,7 @@ def test_pact_bounds_are_parameters_with_their_own_decay():
     assert any(float(bound.detach()) != 1.0 for bound in bounds)
 
 
-def english(limit=24000, words=800):
+def english(limit=60000, words=800):
     """Tokens of Python's own help topics: real English, on every machine."""
     text = " ".join(pydoc_data.topics.topics.values())
     tokens = re.findall(r"[a-z]+|[.,]", text.lower())[:limit]
@@ -151,7 +151,7 @@ def train(model, data, epochs, rate, extra=None):
 def test_an_epoch_with_four_bit_weights_beats_rounding_them_afterwards():
     torch.manual_seed(0)
     ids = english()
-    data, valid = batchify(ids[:20000], 20), batchify(ids[20000:], 10)
+    data, valid = batchify(ids[:50000], 20), batchify(ids[50000:], 10)
     parent = tie(LanguageModel(800, 32, 1))
     nn.init.uniform_(parent.encoder.weight, -0.1, 0.1)
     train(parent, data, 6, 15.0)
@@ -162,7 +162,7 @@ def test_an_epoch_with_four_bit_weights_beats_rounding_them_afterwards():
     student = copy.deepcopy(parent)
     quantizer = QuantAwareTrainRangeLinearQuantizer(student, bits_activations=None, bits_weights=4)
     quantizer.prepare_model()
-    train(student, data, 1, 5.0)
+    train(student, data, 1, 2.0)
     trained = quantizer.plain_model().eval()
     assert len(part(trained, "decoder").weight[5].unique()) <= 16
     assert mean_loss(trained, valid) < mean_loss(rounded, valid)

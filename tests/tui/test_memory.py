@@ -1,0 +1,47 @@
+"""What the workbench remembers, from two threads and two workbenches."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from lmbench.session import Home, Session
+from lmbench.tui.memory import Memory
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Home(tmp_path).open_session("s")
+
+
+def test_a_flush_waits_for_one_that_is_under_way(session: Session, monkeypatch) -> None:
+    memory = Memory(session)
+    memory.put("draft", "half done")
+    begun, go_on = threading.Event(), threading.Event()
+    write = Session.write
+
+    def slow(self: Session, record) -> None:
+        begun.set()
+        go_on.wait(30)
+        write(self, record)
+
+    monkeypatch.setattr(Session, "write", slow)
+    first = threading.Thread(target=memory.flush)
+    first.start()
+    assert begun.wait(30)
+    threading.Timer(0.2, go_on.set).start()
+    memory.flush()
+    assert Memory(session).get("draft") == "half done"
+    first.join()
+
+
+def test_two_workbenches_keep_out_of_each_others_way(session: Session) -> None:
+    one, other = Memory(session), Memory(session)
+    one.put("theme", "lmbench-light")
+    other.put("selected", "001-train")
+    one.flush()
+    other.flush()
+    found = Memory(session)
+    assert (found.get("theme"), found.get("selected")) == ("lmbench-light", "001-train")
