@@ -53,12 +53,16 @@ PICTURES = {
     "sparsity": Picture((120, 34), MIDWAY, ("2", *["right_square_bracket"] * 2, "t", "left")),
     "palette": Picture((100, 30), MIDWAY, ("ctrl+p",)),
 }
+# A session opens on the screen it was left on: Escape goes to the main one.
 LIVE = {
     "laboratory": Picture(
-        (150, 40), 0, ("home", "l", "enter", "u", "tab", "tab", *"2345678"), until="weights left"
+        (150, 40),
+        0,
+        ("escape", "home", "l", "enter", "u", "tab", "tab", *"2345678"),
+        until="weights left",
     ),
-    "compare": Picture((120, 34), 0, ("c",), until="front"),
-    "sensitivity": Picture((120, 34), 0, ("home", "v"), until="goal"),
+    "compare": Picture((120, 34), 0, ("escape", "c"), until="front"),
+    "sensitivity": Picture((120, 34), 0, ("escape", "home", "v"), until="goal"),
 }
 LIMIT_S = 600
 
