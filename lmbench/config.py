@@ -401,7 +401,17 @@ class GenerateConfig(MachineConfig):
         unit="words",
     )
     outf: str | None = setting(None, "write the text to this file too", group=OUTPUT)
-    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+    checkpoint: str = setting(
+        "best",
+        "which checkpoint of the run, best or last; or the file of a model in place of a run",
+        group=DATA,
+    )
+    data: str | None = setting(
+        None,
+        "corpus whose words the model speaks, for a file of weights that holds no words",
+        group=DATA,
+        choices_from="corpora",
+    )
     runtime: str = setting(
         "torch",
         "what executes the model; auto takes the fastest here whose perplexity stays within 0.1%",

@@ -11,7 +11,8 @@ from rich.text import Text
 from lmbench.cli.common import Json, SessionName, console, print_json, stderr
 from lmbench.cli.flags import configured
 from lmbench.config import GenerateConfig
-from lmbench.deploy.load import Loaded
+from lmbench.corpus import open_corpus
+from lmbench.deploy.load import Loaded, with_words_of
 from lmbench.deploy.open import open_model
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word
@@ -43,13 +44,33 @@ def generate(
             safetensors file.
     """
     home = Home.find()
-    loaded, found = open_model(run, home, session, config.checkpoint, choose_device(config))
+    run, checkpoint = _which(run, config.checkpoint)
+    loaded, found = open_model(run, home, session, checkpoint, choose_device(config))
+    if config.data is not None:
+        loaded = with_words_of(loaded, open_corpus(config.data, home.path))
     generation = generate_run(loaded, config, quiet=json)
     if found is not None:
         append_sample(found.session, generation)
     if json:
         print_json(generation.document())
     return _INTERRUPTED if generation.interrupted else 0
+
+
+def _which(run: str, checkpoint: str) -> tuple[str, str]:
+    """The model and the checkpoint of it that are meant.
+
+    The original generator knows models as files alone: ``--checkpoint model.safetensors``.
+    """
+    if checkpoint in ("best", "last"):
+        return run, checkpoint
+    if run != "@":
+        raise LmbenchError(
+            f"--checkpoint {checkpoint}: beside the run {run} use best or last; a model's file "
+            "stands in place of the run"
+        )
+    if not Path(checkpoint).expanduser().exists():
+        raise LmbenchError(f"--checkpoint {checkpoint}: best, last, or a file; no such file")
+    return checkpoint, "best"
 
 
 def generate_run(loaded: Loaded, config: GenerateConfig, *, quiet: bool) -> Generation:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console, stderr
+from lmbench.cli.common import Json, SessionName, console
 from lmbench.cli.derived import print_detached
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line, work_through
@@ -18,6 +18,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.prepare import check_training, inherited_settings, make_run
 from lmbench.session import Home, Run
+from lmbench.session.files import write_atomic
 
 __all__ = ["prune", "train"]
 
@@ -61,6 +62,7 @@ def train(
         from lmbench.cli.summary import summarise_untrained
 
         return summarise_untrained(config, summary, json=json)
+    _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
         run = home.find_run(resume, session)
         launch.resume(run, queue=detach)
@@ -121,6 +123,28 @@ def _check(config: TrainConfig, home: Home, *, quiet: bool) -> None:
         console().print(corpus.describe_choice(), soft_wrap=True)
 
 
+def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
+    """See now that what the command writes at the end can be written then.
+
+    Raises:
+        LmbenchError: nobody will be there to write it, it would overwrite something, or its folder
+            is missing.
+    """
+    for flag, path in files.items():
+        if path is None:
+            continue
+        if detach:
+            raise LmbenchError(
+                f"{flag} {path}: nothing waits for a run that is detached; leave it out and use "
+                "`lmbench export` when the run has finished"
+            )
+        target = path.expanduser()
+        if target.exists():
+            raise LmbenchError(f"{flag} {path}: is there already; name a file that is not")
+        if not target.parent.is_dir():
+            raise LmbenchError(f"{flag} {path}: the folder {target.parent} is not there")
+
+
 def _see_through(
     run: Run,
     *,
@@ -146,7 +170,9 @@ def _save(run: Run, target: Path) -> None:
     folder = run.checkpoint("best") or run.checkpoint("last")
     if folder is None:
         raise LmbenchError(f"run {run.ref} has no checkpoint to save to {target}")
-    if target.exists():
-        stderr().print(f"{target} is there already and was left alone", soft_wrap=True)
-        return
-    shutil.copyfile(folder / "model.safetensors", target)
+    if target.expanduser().exists():
+        raise LmbenchError(
+            f"--save {target}: came to be there while the run was at work and was left alone; "
+            f"the weights are in {folder}"
+        )
+    write_atomic(target.expanduser(), (folder / "model.safetensors").read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lmbench.corpus import Corpus
 from lmbench.deploy.weights import GATES, RecurrentWeights
 from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
 from lmbench.session import Run
 
-__all__ = ["METADATA", "PACKED_NAME", "Loaded", "expected_tensors", "load_file", "load_run"]
+__all__ = [
+    "METADATA",
+    "PACKED_NAME",
+    "Loaded",
+    "expected_tensors",
+    "load_file",
+    "load_run",
+    "with_words_of",
+]
 
 _SIZES = ("ntoken", "emsize", "nhid", "nlayers")
 
@@ -80,6 +89,27 @@ class Loaded:
     def weights(self) -> RecurrentWeights:
         """The tensors of a plain model."""
         return RecurrentWeights.of(self.recurrent)
+
+
+def with_words_of(loaded: Loaded, corpus: Corpus) -> Loaded:
+    """The model, speaking a corpus's words.
+
+    Raises:
+        LmbenchError: the corpus has another number of words than the model, or the model knows
+            words of its own and they are others.
+    """
+    ntoken = int(loaded.shape["ntoken"])
+    if len(corpus.vocabulary) != ntoken:
+        raise LmbenchError(
+            f"--data: {corpus.name} has {len(corpus.vocabulary):,} words and the model "
+            f"{loaded.title} {ntoken:,}: name the corpus that it was trained on"
+        )
+    if loaded.vocabulary and loaded.vocabulary != corpus.vocabulary:
+        raise LmbenchError(
+            f"--data: {corpus.name} numbers its words otherwise than the model {loaded.title}, "
+            "which holds its own words: leave --data out"
+        )
+    return replace(loaded, vocabulary=corpus.vocabulary)
 
 
 def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> Loaded:

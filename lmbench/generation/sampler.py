@@ -117,7 +117,8 @@ class Sampler:
                 "they do not belong together"
                 if vocabulary
                 else "the file holds weights but no vocabulary, so its words cannot be told; "
-                "name the run, or a file that `lmbench export` or `lmbench pack` wrote"
+                "name the run, a file that `lmbench export` or `lmbench pack` wrote, or the corpus "
+                "that it was trained on (--data)"
             )
         self.runtime = runtime
         self.vocabulary = vocabulary

@@ -151,6 +151,39 @@ def test_onnx_export_after_training_agrees_with_torch(
     assert target.stat().st_size > 1000
 
 
+def test_training_writes_the_weights_and_the_graph_where_it_was_told(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weights, graph = tmp_path / "w.safetensors", tmp_path / "m.onnx"
+    wanted = ("--save", str(weights), "--onnx-export", str(graph))
+    train = ("train", "--data", "tiny", "--emsize", "8", "--nhid", "8", "--epochs", "1")
+    document = answer(capsys, *train, *wanted)
+    kept = Path(document["run"]) / "best" / "model.safetensors"
+    assert weights.read_bytes() == kept.read_bytes()
+    assert graph.stat().st_size > 1000
+    assert home.session("default").read().corpus == home.find_run("@", "default").read().corpus
+
+
+@pytest.mark.parametrize("flag", ["--save", "--onnx-export"])
+def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str
+) -> None:
+    there = tmp_path / "there"
+    there.write_text("precious")
+    before = len(home.session("default").runs())
+    for words, said in (
+        ((str(tmp_path / "new"), "--detach"), "lmbench export"),
+        ((str(there),), "is there already"),
+        ((str(tmp_path / "no" / "file"),), "the folder"),
+    ):
+        assert lmbench(["train", "--data", "tiny", "--epochs", "1", flag, *words]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert flag in err
+    assert len(home.session("default").runs()) == before
+    assert there.read_text() == "precious"
+
+
 def test_train_summary_shows_the_model_that_would_be_trained(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

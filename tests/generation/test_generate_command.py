@@ -182,6 +182,54 @@ def test_an_exported_safetensors_file_generates_the_same_text_alone(
     assert command("generate", "m.safetensors", "--words", "30", "--seed", "9")[1] == of_run
 
 
+@pytest.fixture
+def corpus(run: Run) -> Path:
+    """A folder whose words come in the order of the model's ids."""
+    folder = run.home.path / "toy"
+    folder.mkdir()
+    # <eos> ends the first line, so it is the second word.
+    (folder / "train.txt").write_text("<unk>\n" + " ".join(WORDS[2:]) + "\n")
+    for split in ("valid", "test"):
+        (folder / f"{split}.txt").write_text("word1 word2\n")
+    return folder
+
+
+def test_a_bare_file_of_weights_speaks_the_words_of_the_corpus_that_is_named(
+    command: Command, run: Run, corpus: Path
+) -> None:
+    weights = str(run.path / "best" / "model.safetensors")
+    seed = ("--words", "8", "--seed", "7")
+    code, _, err = command("generate", weights, *seed)
+    assert code == 2
+    assert "--data" in err
+    expected = command("generate", "@", *seed)[1]
+    assert command("generate", weights, *seed, "--data", str(corpus))[1] == expected
+    # As the original's generator is called.
+    assert command("generate", "--checkpoint", weights, *seed, "--data", str(corpus))[1] == expected
+
+
+def test_a_corpus_that_is_not_the_models_is_refused(command: Command, corpus: Path) -> None:
+    train = corpus / "train.txt"
+    train.write_text("<unk>\n" + " ".join(reversed(WORDS[2:])) + "\n")
+    code, _, err = command("generate", "@", "--data", str(corpus))
+    assert code == 2
+    assert "numbers its words otherwise" in err
+    train.write_text("one two\n")
+    code, _, err = command("generate", "@", "--data", str(corpus))
+    assert code == 2
+    assert "has 5 words" in err
+    assert "default/001-train 40" in err
+
+
+@pytest.mark.parametrize("model", ["@", "1"])
+def test_a_checkpoint_is_best_last_or_a_file(command: Command, run: Run, model: str) -> None:
+    code, _, err = command("generate", model, "--checkpoint", "bets")
+    assert code == 2
+    assert "--checkpoint bets: " in err
+    assert "best" in err
+    assert "last" in err
+
+
 @pytest.mark.parametrize("bits", ["fp32", "int8", "int4"])
 def test_export_names_the_file_after_the_run_and_tells_how_well_it_agrees(
     command: Command, tmp_path: Path, bits: str

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from safetensors.torch import load_file
 from lmbench.cli import run as lmbench
 from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, TrainConfig, validate
 from lmbench.jobs import launch
+from lmbench.jobs.reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
-from lmbench.session.events import Epoch, Event, PruneStep, SensitivityPoint, Step, Try
+from lmbench.session.events import Epoch, Event, PruneStep, RunResumed, SensitivityPoint, Step, Try
 
 SETTINGS: dict[str, Any] = {
     "emsize": 24,
@@ -184,7 +186,8 @@ def test_train_json_is_one_document_with_falling_perplexity(home: Home) -> None:
     assert len(ppl) == 2
 
 
-def test_ctrl_c_saves_scores_the_test_set_and_exits_130(home: Home) -> None:
+def endless(home: Home) -> tuple[subprocess.Popen[str], Run]:
+    """A training in the foreground that has its first checkpoint."""
     process = subprocess.Popen(
         [sys.executable, "-m", "lmbench", "train", *SMALL, "--epochs", "100000", "--json"],
         stdout=subprocess.PIPE,
@@ -195,6 +198,36 @@ def test_ctrl_c_saves_scores_the_test_set_and_exits_130(home: Home) -> None:
     deadline = time.monotonic() + 120
     while not (run.path / "best").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    return process, run
+
+
+def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing_saved(home: Home) -> None:
+    process, run = endless(home)
+    worker = run.read().pid
+    assert worker is not None
+    # A worker that stands still can heed no stop: only the second press can end it.
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "Ctrl-C again" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    assert process.returncode == 130, err
+    assert json.loads(out)["status"] == "stopped"
+    assert run.read().reason == KILLED_BY_USER
+    launch.resume(run, queue=False)
+    assert wait(run, lambda events: any(isinstance(e, RunResumed) for e in events)) == "running"
+    launch.request(run, "stop")
+    assert wait(run) == "stopped"
+
+
+def test_ctrl_c_saves_scores_the_test_set_and_exits_130(home: Home) -> None:
+    process, run = endless(home)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err

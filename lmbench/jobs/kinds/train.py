@@ -62,14 +62,16 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             "same text"
         )
     job.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
+    text = store.Corpus(
+        name=corpus.name,
+        fingerprint=corpus.fingerprint,
+        origin=str(corpus.path),
+        ntokens=corpus.ntokens,
+        vocab=config.vocab,
+    )
+    job.session.update(corpus=text)
     job.update(
-        corpus=store.Corpus(
-            name=corpus.name,
-            fingerprint=corpus.fingerprint,
-            origin=str(corpus.path),
-            ntokens=corpus.ntokens,
-            vocab=config.vocab,
-        ),
+        corpus=text,
         shape={
             "model": config.model,
             "emsize": config.emsize,
