@@ -102,10 +102,14 @@ def test_exact_precision_is_the_plain_loop_over_200_batches(
     assert our_losses(config, corpus, tmp_path) == plain_losses(config, corpus)
 
 
-@pytest.mark.parametrize("model", ["LSTM", "GRU", "RNN_TANH", "RNN_RELU"])
+# At the original's rate training is chaotic: a rounding grows until the losses differ. These rates
+# are low enough that it does not; of a ReLU net, whose state nothing bounds, it must be lower.
+@pytest.mark.parametrize(
+    "model, lr", [("LSTM", 0.5), ("GRU", 0.5), ("RNN_TANH", 0.5), ("RNN_RELU", 0.1)]
+)
 def test_fp32_is_the_plain_loop_to_rounding_over_200_batches(
-    model: str, corpus: Corpus, tmp_path: Path
+    model: str, lr: float, corpus: Corpus, tmp_path: Path
 ) -> None:
-    config = settings(model=model, lr=0.5, precision="fp32")
+    config = settings(model=model, lr=lr, precision="fp32")
     ours, plain = our_losses(config, corpus, tmp_path), plain_losses(config, corpus)
     assert ours == pytest.approx(plain, abs=1e-5)

@@ -1,4 +1,5 @@
-"""The workbench as a user has it: in tmux, by keys alone, with real workers on the embedded corpus.
+"""The workbench as a user has it: in tmux, by keys alone, with real workers on the embedded corpus,
+and, where it is beside the checkout and slow tests are asked for, on WikiText-2.
 
 One day: a training is started from the form, watched, zoomed and read, sampled from while it runs,
 branched from; pruned under a schedule that is edited, and watched; both are asked the same. The
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tmux import LIMIT_S, Tmux, kill_all
+from tmux import Tmux, kill_all
 
 from lmbench.session import Home
 
@@ -30,8 +31,24 @@ BOTH = "● 1 vs ◆ 2|◆ 2 vs ● 1"
 SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext-2"
+REAL = pytest.param(
+    WIKITEXT,
+    id="wikitext-2",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.timeout(5400),
+        pytest.mark.skipif(not WIKITEXT.is_dir(), reason="WikiText-2 is not beside the checkout"),
+    ],
+)
+
+
+@pytest.fixture(params=[pytest.param(None, id="pydoc"), REAL])
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A working folder; with the real corpus in it a training takes that."""
+    if request.param is not None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "wikitext-2").symlink_to(request.param)
     yield tmp_path
     kill_all(tmp_path)
 
@@ -57,7 +74,7 @@ def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
             break
         tmux.press("Down")
         # On a busy machine the next field's help may take a while; never run past it.
-        end = time.monotonic() + LIMIT_S
+        end = time.monotonic() + tmux.limit_s
         while help_of(tmux) == before and time.monotonic() < end:
             pass
     tmux.press("C-u")
@@ -258,7 +275,7 @@ def compare_and_export(tmux: Tmux, home: Path) -> None:
         tmux.press("Enter")
         tmux.wait_until_gone("Write it to this file")
         tmux.wait_for("wrote ")
-        end = time.monotonic() + LIMIT_S
+        end = time.monotonic() + tmux.limit_s
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.1)
     assert (home / "compared.md").read_text().count("\n|") >= 4
