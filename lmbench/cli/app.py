@@ -13,8 +13,8 @@ __all__ = ["build"]
 _HELP = (
     "A workbench in the terminal for training, pruning and quantizing word-level language models."
     "\n\nWithout a command it opens the workbench. RUN is SESSION/3, SESSION/003-quantize, 3 or a "
-    "run's name in the current session, @ for its newest, or a path. Every command takes --json "
-    "and --session NAME."
+    "run's name in the current session, @ for its newest, or a path. Every command but tui takes "
+    "--json, and each that reads runs --session NAME."
 )
 
 # Each command, where it is defined and its line of help; a module is loaded only when its command
@@ -39,6 +39,7 @@ _COMMANDS = {
     "pack": ("lmbench.cli.pack:pack", "Write one small file with all a model needs."),
     "export": ("lmbench.cli.export:export", "Write a model as ONNX or safetensors."),
     "benchmark": ("lmbench.cli.benchmark:benchmark", "Size and speed in each runtime."),
+    "reproduce": ("lmbench.cli.reproduce:reproduce", "The published tables beside ours."),
     "runs": ("lmbench.cli.runs:app", "List, show, pause, stop, resume and delete runs."),
     "sessions": ("lmbench.cli.sessions:app", "List, copy, rename, pack and unpack sessions."),
     "data": ("lmbench.cli.data:app", "List, fetch and describe corpora."),

@@ -1,0 +1,117 @@
+"""``lmbench reproduce``: the published tables beside ours."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from lmbench.cli.common import Json, console, print_json, stderr
+from lmbench.cli.foreground import INTERRUPTED, work_through
+from lmbench.cli.progress import corpus_progress
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.jobs.reproduce import Reproduction, begin, compared, make_runs, plan
+from lmbench.session import Home, Run
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    table: Annotated[Literal["training", "pruning", "quantization"], Parameter(help="which table")],
+    /,
+    *,
+    scale: Annotated[
+        Literal["small", "large"],
+        Parameter(help="small: 2x200 and 6 epochs; large: as published, 40 epochs, for a GPU"),
+    ] = "small",
+    data: Annotated[str, Parameter(help="the corpus; the figures are WikiText-2's")] = "wikitext-2",
+    device: Annotated[str, Parameter(help="where to compute")] = "auto",
+    threads: Annotated[int, Parameter(help="CPU threads; 0 takes one for each core")] = 0,
+    session: Annotated[
+        str, Parameter(name="--session", help="the session that holds the runs")
+    ] = "reproduce",
+    detach: Annotated[
+        bool, Parameter(negative="", help="queue the runs and come back at once")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Make the runs of a published table, and show it beside ours.
+
+    Runs that the session has already count: called again, it goes on where it stopped, and shows
+    the table where all is done. The tables: `training` (PyTorch's example and Distiller's
+    baselines), `pruning` (AGP from scratch at several levels), `quantization` (after training).
+    """
+    given = {"data": data, "device": device, "threads": threads}
+    changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
+    wanted = plan(table, scale, changes)
+    with corpus_progress() as progress:
+        runs = make_runs(Home.find().open_session(session), wanted, progress)
+    code = 0
+    if detach:
+        for run in runs:
+            begin(run, queue=True)
+    else:
+        code = _work_through(runs, json=json)
+    rows = compared(wanted, runs)
+    if json:
+        print_json({"table": table, "scale": scale, "data": data, "rows": rows})
+    else:
+        console().print(_table(wanted, rows))
+    return code
+
+
+def _work_through(runs: list[Run], *, json: bool) -> int:
+    """One after the other; what fails or is interrupted ends it."""
+    for place, run in enumerate(runs):
+        if run.status() == "finished":
+            continue
+        if not json:
+            stderr().print(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}", markup=False)
+        begin(run, queue=False)
+        code = work_through(run, json=json, document=False)
+        if code:
+            if code == INTERRUPTED:
+                _leave_queue(runs)
+            return code
+    return 0
+
+
+def _leave_queue(runs: list[Run]) -> None:
+    """The worker's supervisor goes on with what waits, which nobody wants now."""
+    for run in runs:
+        try:
+            if run.status() == "queued":
+                launch.request(run, "stop")
+        except LmbenchError as error:
+            stderr().print(f"{run.ref}: {error.message}", markup=False)
+
+
+def _table(wanted: Reproduction, rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("run", "row"):
+        table.add_column(head)
+    for head in ("sparsity", "published valid", "ours", "published test", "ours", "status"):
+        table.add_column(head, justify="right" if head != "status" else "left")
+    for row in rows:
+        cells = [_figure(row, key) for key in _COLUMNS]
+        sparsity = row["sparsity"]
+        share = "" if sparsity is None else f"{sparsity:.1%}"
+        done = "" if row["status"] == "finished" else row["status"]
+        table.add_row(row["run"], row["name"], share, *cells, done)
+    if wanted.relative and wanted.scale == "small":
+        table.caption = "published: 2x1500 over 40 epochs; compare the changes"
+        table.caption_justify = "left"
+    return table
+
+
+_COLUMNS = ("published_valid", "valid", "published_test", "test")
+
+
+def _figure(row: dict[str, Any], key: str) -> str:
+    """A perplexity, and its change against the first row where the table is about that."""
+    value, change = row[f"{key}_ppl"], row.get(f"{key}_change")
+    if value is None:
+        return "–"
+    return f"{value:.2f}" + ("" if not change else f" {change:+.1%}")

@@ -1,0 +1,108 @@
+"""The published tables: what they are made of, and real runs of one."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.config import QuantizeConfig, TrainConfig
+from lmbench.distiller.presets import preset_names, quantization_preset_names
+from lmbench.errors import LmbenchError
+from lmbench.jobs.reproduce import SCALES, TABLES, compared, make_runs, plan
+from lmbench.session import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    generator = random.Random(5)
+    for split in ("train", "valid", "test"):
+        words = [f"w{int(30 * generator.random() ** 2)}" for _ in range(900)]
+        (folder / f"{split}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    return Home(tmp_path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_row_is_a_run_with_a_published_figure(table: str, scale: str) -> None:
+    rows = plan(table, scale).rows
+    for place, row in enumerate(rows):
+        assert row.valid or row.test
+        assert row.step.parent is None or row.step.parent < place
+        compress = getattr(row.step.config, "compress", None)
+        assert compress is None or compress in preset_names()
+        preset = getattr(row.step.config, "preset", None)
+        assert preset is None or preset in quantization_preset_names()
+
+
+def test_the_published_quantization_rows_are_calibrated_on_all_of_valid() -> None:
+    configs = [row.step.config for row in plan("quantization", "large").rows]
+    assert isinstance(configs[0], TrainConfig)
+    assert configs[0].nhid == 1500
+    assert len(configs) == 7
+    for config in configs[1:]:
+        assert isinstance(config, QuantizeConfig)
+        assert (config.calibrate_on, config.calibration_tokens) == ("valid", 217_646)
+
+
+def test_pruned_models_train_as_long_as_the_dense_one() -> None:
+    dense, *pruned = [row.step.config for row in plan("pruning", "small").rows]
+    assert isinstance(dense, TrainConfig)
+    for config in pruned:
+        assert isinstance(config, TrainConfig)
+        assert config.model_copy(update={"compress": None}).model_dump() == dense.model_dump()
+
+
+def test_changes_are_against_the_first_row(home: Home) -> None:
+    wanted = plan("pruning", "small", {"data": "tiny"})
+    runs = make_runs(home.open_session("s"), wanted)
+    for number, run in enumerate(runs):
+        run.update(results={"test_ppl": 100.0 + 5 * number, "valid_ppl": 50.0})
+    rows = compared(wanted, runs)
+    assert [row["test_change"] for row in rows] == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+    assert rows[2]["valid_change"] == 0.0
+    # 83.64 beside 83.85.
+    assert rows[2]["published_test_change"] == pytest.approx(-0.0025, abs=1e-4)
+
+
+def test_runs_that_are_there_are_not_made_again(home: Home) -> None:
+    session = home.open_session("s")
+    wanted = plan("quantization", "small", {"data": "tiny"})
+    runs = make_runs(session, wanted)
+    assert make_runs(session, wanted) == runs
+    # The dense model is that of the pruning table, too.
+    assert make_runs(session, plan("pruning", "small", {"data": "tiny"}))[0] == runs[0]
+    assert len(session.runs()) == len(runs) + 4
+
+
+@pytest.mark.parametrize("table, scale", [("prunning", "small"), ("pruning", "medium")])
+def test_what_there_is_no_table_of_is_refused(table: str, scale: str) -> None:
+    with pytest.raises(LmbenchError, match="use one of"):
+        plan(table, scale)
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    capsys.readouterr()
+    assert lmbench(["reproduce", "training", "--data", "tiny", "--threads", "1", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_table_is_made_by_real_runs_and_shown_beside_the_published(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(document(capsys, "--json"))["rows"]
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert [row["published_test_ppl"] for row in rows] == [142.07, 130.32]
+    assert all(row["test_ppl"] > 1 for row in rows)
+    made = home.session("reproduce").runs()
+    shown = document(capsys)
+    assert home.session("reproduce").runs() == made
+    assert "130.32" in shown
+    assert f"{rows[1]['test_ppl']:.2f}" in shown
