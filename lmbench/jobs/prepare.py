@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_settings, flag_of
@@ -54,7 +55,12 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     settings = parent.config()
     if not isinstance(settings, TrainConfig):
         raise LmbenchError(f"run {parent.ref} is no training: prune starts from a trained run")
-    return {k: v for k, v in changed_settings(settings).items() if k not in _OWN}
+    values = {k: v for k, v in changed_settings(settings).items() if k not in _OWN}
+    cwd = parent.read().cwd
+    # A folder that was named from where the parent's command was given.
+    if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
+        values["data"] = str((Path(cwd) / settings.data).resolve())
+    return values
 
 
 def run_name(kind: Kind, config: Config) -> str:

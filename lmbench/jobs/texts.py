@@ -19,7 +19,9 @@ def corpus_of(known: store.Corpus | None, home: Path, title: str) -> Corpus:
     """
     if known is None:
         raise LmbenchError(f"run {title} has no corpus: its worker never began")
-    found = matching_corpus(known.origin or known.name, known.fingerprint, home)
+    # A session that has travelled finds its text by name.
+    spec = known.origin if known.origin and Path(known.origin).is_dir() else known.name
+    found = matching_corpus(spec, known.fingerprint, home)
     if found is None:
         raise LmbenchError(
             f"corpus {known.name} ({known.origin}) has changed since run {title} (its fingerprint "

@@ -164,6 +164,27 @@ def test_training_writes_the_weights_and_the_graph_where_it_was_told(
     assert home.session("default").read().corpus == home.find_run("@", "default").read().corpus
 
 
+def test_a_run_finds_its_text_again_from_another_folder(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for path in (home.path / "data" / "tiny").glob("*.txt"):
+        (mine / path.name).write_bytes(path.read_bytes())
+    small = ("--emsize", "8", "--nhid", "8", "--epochs", "1", "--session", "elsewhere")
+    answer(capsys, "train", "--data", "mine", *small)
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert answer(capsys, "evaluate", "1", "--session", "elsewhere")
+    (tmp_path / "s.yaml").write_text(
+        "version: 1\npruners: {p: {class: SparsityLevelParameterPruner, levels: "
+        "{encoder.weight: 0.5}}}\npolicies: [{pruner: {instance_name: p}, epochs: [0]}]\n"
+    )
+    pruning = ("prune", "1", "--schedule", "../s.yaml", "--session", "elsewhere")
+    assert answer(capsys, *pruning)["status"] == "finished"
+
+
 @pytest.mark.parametrize("flag", ["--save", "--onnx-export"])
 def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(
     home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str

@@ -65,7 +65,7 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
     text = store.Corpus(
         name=corpus.name,
         fingerprint=corpus.fingerprint,
-        origin=str(corpus.path),
+        origin=str(corpus.path.resolve()),
         ntokens=corpus.ntokens,
         vocab=config.vocab,
     )
