@@ -71,9 +71,9 @@ def _show(
     json: bool = False,
     run: str | None = None,
 ) -> None:
-    from lmbench.distiller.modules_summary import model_summary
+    from lmbench.distiller.modules_summary import summary_table
 
-    table = model_summary(model, kind, gross=gross)
+    table = summary_table(model, kind, gross)
     if json:
         print_json({"run": run, "kind": kind, **table.to_json()})
     elif csv:
