@@ -165,7 +165,8 @@ class DorefaQuantizer(Quantizer):
 
     Weights pass a tanh, are brought to [0, 1], rounded and brought back. The paper leaves them in
     [-1, 1]; here they are then scaled to the magnitude that they had, without which a trained
-    parent would be lost at once.
+    parent would be lost at once. Zero is none of the levels: a weight that is exactly 0 was pruned,
+    and stays 0.
     """
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
@@ -174,7 +175,9 @@ class DorefaQuantizer(Quantizer):
         largest = squashed.detach().abs().max().clamp(min=1e-12)
         steps = 2**bits - 1
         unit = round_through((squashed / (2 * largest) + 0.5) * steps) / steps
-        return (2 * unit - 1) * weight.detach().abs().max()
+        image = (2 * unit - 1) * weight.detach().abs().max()
+        # Taken off as a constant, so that the gradient of a weight that may come back passes.
+        return image - image.detach() * (weight.detach() == 0)
 
     def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
         """Fixed bounds."""
