@@ -91,7 +91,7 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         mode: of weights and activations.
         ema_decay: of the activations' tracked ranges.
         per_channel_wts: a range for each output or row.
-        num_bits_inputs: accepted; inputs of a language model are ids.
+        quantize_inputs, num_bits_inputs: accepted; inputs of a language model are ids.
 
     Element-wise results, such as the cell state, are quantized as activations are.
     """
@@ -109,17 +109,10 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         mode: LinearQuantMode | str = LinearQuantMode.SYMMETRIC,
         ema_decay: float = 0.999,
         per_channel_wts: bool = True,
+        quantize_inputs: bool = True,
         num_bits_inputs: int | None = None,
     ) -> None:
-        # the original's 32 means "not quantized"
-        super().__init__(
-            model,
-            optimizer,
-            None if bits_activations == 32 else bits_activations,
-            None if bits_weights == 32 else bits_weights,
-            bits_bias,
-            overrides,
-        )
+        super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
         if not 0 <= ema_decay < 1:
             raise QuantizationError(f"ema_decay: {ema_decay} is not in [0, 1)")
         self.mode = parse_mode(mode)
