@@ -278,9 +278,9 @@ class SensitivityConfig(MachineConfig):
     granularity: Literal["element", "rows", "blocks"] = setting(
         "element", "what is pruned together", group=COMPRESSION
     )
-    per: Literal["tensor", "model", "gate"] = setting(
+    per: Literal["tensor", "model", "gate", "all"] = setting(
         "tensor",
-        "what is pruned alone: each tensor, the whole model, or each gate",
+        "what is pruned alone: each tensor, the whole model, each gate, or all of them in one pass",
         group=COMPRESSION,
     )
     split: SplitName = setting("valid", "split that is scored", group=DATA)
@@ -294,6 +294,25 @@ class SensitivityConfig(MachineConfig):
         gt=0.0,
         lt=1.0,
     )
+
+    def check(self) -> None:
+        """Whatever would be of no use only after all points are scored is refused before."""
+        wrong = [level for level in self.levels if not 0 <= level < 1]
+        if wrong or not any(self.levels):
+            told = f"{wrong[0]:g} is out of [0, 1)" if wrong else "no level is above 0"
+            raise LmbenchError(f"--levels: {told}; give shares of weights to prune, such as 0.5")
+        if self.suggest is None:
+            return
+        if self.per not in ("tensor", "all"):
+            raise LmbenchError(
+                f"--suggest needs the curves of tensors, which --per {self.per} does not score: "
+                "use --per tensor or all"
+            )
+        if self.suggest > max(self.levels):
+            raise LmbenchError(
+                f"--suggest {self.suggest:g} is above the highest of --levels, "
+                f"{max(self.levels):g}: add a higher level"
+            )
 
 
 class EvaluateConfig(MachineConfig):

@@ -7,14 +7,19 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from lmbench.cli.common import Json, console, print_json
+from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.cli.flags import configured
 from lmbench.config import PruneConfig
 from lmbench.distiller.plan import SchedulePlan, predict_sparsity
 from lmbench.distiller.presets import preset_names, preset_summary
 from lmbench.distiller.schedule import Schedule
 from lmbench.errors import LmbenchError
-from lmbench.jobs.schedules import check_schedule, parameter_shapes
+from lmbench.jobs.schedules import (
+    check_schedule,
+    parameter_shapes,
+    plan_on_run,
+    read_schedule,
+)
 from lmbench.session import Home
 
 __all__ = ["app"]
@@ -38,18 +43,33 @@ def list_(*, json: Json = False) -> None:
     console().print(table)
 
 
+Parent = Annotated[
+    str | None,
+    Parameter(
+        name="--run",
+        help="judge by the weights of this trained run, and take its shape (SESSION/3, 3, @)",
+    ),
+]
 Words = Annotated[int, Parameter(help="types of the corpus, for the totals (33,278: WikiText-2)")]
 
 
 @app.command
 @configured(PruneConfig)
-def check(config: PruneConfig, file: str, /, *, json: Json = False) -> None:
+def check(
+    config: PruneConfig,
+    file: str,
+    /,
+    *,
+    run: Parent = None,
+    session: SessionName = "default",
+    json: Json = False,
+) -> None:
     """Check a schedule against a model: each mistake is one line with the fix.
 
     Args:
         file: a YAML file or a preset.
     """
-    schedule, plan = _plan(config, file, WIKITEXT2_TYPES)
+    schedule, plan = _plan(config, file, WIKITEXT2_TYPES, run, session)
     if json:
         print_json(_document(schedule, plan))
         return
@@ -62,14 +82,21 @@ def check(config: PruneConfig, file: str, /, *, json: Json = False) -> None:
 @app.command
 @configured(PruneConfig)
 def plot(
-    config: PruneConfig, file: str, /, *, types: Words = WIKITEXT2_TYPES, json: Json = False
+    config: PruneConfig,
+    file: str,
+    /,
+    *,
+    run: Parent = None,
+    types: Words = WIKITEXT2_TYPES,
+    session: SessionName = "default",
+    json: Json = False,
 ) -> None:
     """Draw the sparsity of each tensor over the epochs, and the total the model will end with.
 
     Args:
         file: a YAML file or a preset.
     """
-    schedule, plan = _plan(config, file, types)
+    schedule, plan = _plan(config, file, types, run, session)
     if json:
         print_json(_document(schedule, plan))
         return
@@ -82,22 +109,31 @@ def plot(
         out.print(f"note: {note}", soft_wrap=True, markup=False)
 
 
-def _plan(config: PruneConfig, file: str, ntoken: int) -> tuple[Schedule, SchedulePlan]:
+def _plan(
+    config: PruneConfig, file: str, ntoken: int, run: str | None, session: str
+) -> tuple[Schedule, SchedulePlan]:
+    home = Home.find()
+    epochs = config.epochs if "epochs" in config.model_fields_set else None
+    if run is not None:
+        schedule = read_schedule(file, home)
+        return schedule, plan_on_run(schedule, home.find_run(run, session, with_model=True), epochs)
     config = config.model_copy(update={"compress": file})
-    schedule = check_schedule(config, Home.find())
+    schedule = check_schedule(config, home)
     if schedule is None:
         raise LmbenchError(f"{file}: no schedule")
     shapes = parameter_shapes(config, ntoken)
     names = {name: name for name in shapes}
     if config.tied:
         names["decoder.weight"] = "encoder.weight"
-    epochs = config.epochs if "epochs" in config.model_fields_set else None
     return schedule, predict_sparsity(schedule, shapes, names, epochs)
 
 
 def _outcome(plan: SchedulePlan) -> str:
     if plan.final_sparsity is None:
-        return "thresholds decide what is pruned, so the total depends on the weights"
+        return (
+            "thresholds decide what is pruned, so the total depends on the weights: name a trained "
+            "run with --run"
+        )
     about = "about " if plan.estimated else ""
     return (
         f"after {plan.epochs} epochs {about}{100 * plan.final_sparsity:.2f}% of {plan.total:,} "

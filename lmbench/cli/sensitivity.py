@@ -54,15 +54,16 @@ def sensitivity(
 def _plot(run: Run) -> None:
     points = [e for e in EventLog(run.events_path).poll() if isinstance(e, SensitivityPoint)]
     dense = [point.ppl for point in points if point.level == 0]
-    curves: dict[str, list[tuple[float, float]]] = {}
+    pictures: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for point in points:
         if point.level > 0:
+            curves = pictures.setdefault(point.part, {})
             curves.setdefault(point.tensor, [(0.0, dense[0])]).append((point.level, point.ppl))
     out = console()
-    picture = curves_text(
-        curves, min(out.width, 100), 18, unit="number", x_axis="sparsity", log=True
-    )
-    out.print(picture)
+    for curves in pictures.values():
+        out.print(
+            curves_text(curves, min(out.width, 100), 18, unit="number", x_axis="sparsity", log=True)
+        )
 
 
 def _copy_schedule(run: Run, output: Path) -> None:

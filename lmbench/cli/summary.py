@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.config import TrainConfig
+from lmbench.distiller.tables import Table
 from lmbench.errors import LmbenchError
-from lmbench.session import Home
+from lmbench.session import Home, Run
 
 __all__ = ["summarise_untrained", "summary"]
 
-Kind = Literal["sparsity", "model", "modules", "percentile"]
+Kind = Literal["sparsity", "model", "modules", "percentile", "masks"]
 
 
 def summary(
@@ -22,7 +23,11 @@ def summary(
     /,
     *,
     kind: Annotated[
-        Kind, Parameter(help="which table; percentile shows the q of the Baidu pruner")
+        Kind,
+        Parameter(
+            help="which table; percentile shows the q of the Baidu pruner, masks what the schedule "
+            "of a pruned run has masked at its last checkpoint"
+        ),
     ] = "sparsity",
     gross: Annotated[
         bool,
@@ -40,16 +45,21 @@ def summary(
     Args:
         run: the run (SESSION/3, 3, @, a path).
     """
-    from lmbench.deploy.load import load_run
-
     found = Home.find().find_run(run, session, with_model=True)
-    model = load_run(found, checkpoint).model
-    _show(model, kind, gross=gross, csv=csv, json=json, run=str(found.path))
+    if kind == "masks":
+        table = _masks(found)
+    else:
+        from lmbench.deploy.load import load_run
+        from lmbench.distiller.modules_summary import summary_table
+
+        table = summary_table(load_run(found, checkpoint).model, kind, gross)
+    _show(table, kind, csv=csv, json=json, run=str(found.path))
 
 
 def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
     """``lmbench train --summary KIND``: the table of the model that would be trained."""
     from lmbench.corpus import open_corpus
+    from lmbench.distiller.modules_summary import summary_table
     from lmbench.model import build_model
 
     if kind not in ("sparsity", "model", "modules", "percentile"):
@@ -58,22 +68,32 @@ def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
             "drew a graph; lmbench export --format onnx writes one that viewers open)"
         )
     corpus = open_corpus(config.data, Home.find().path, vocab=config.vocab)
-    _show(build_model(config, corpus.ntokens), kind, json=json)
+    _show(summary_table(build_model(config, corpus.ntokens), kind), kind, json=json)
     return 0
 
 
-def _show(
-    model: Any,
-    kind: str,
-    *,
-    gross: bool = False,
-    csv: bool = False,
-    json: bool = False,
-    run: str | None = None,
-) -> None:
-    from lmbench.distiller.modules_summary import model_summary
+def _masks(run: Run) -> Table:
+    """The masks that the trainer of a run has kept.
 
-    table = model_summary(model, kind, gross=gross)
+    Raises:
+        LmbenchError: no schedule has pruned the run.
+    """
+    from lmbench.distiller.state import join_state
+    from lmbench.distiller.summary import masks_table
+    from lmbench.training.checkpoint import read_checkpoint
+
+    config, folder = run.config(), run.checkpoint("last")
+    if not isinstance(config, TrainConfig) or config.compress is None or folder is None:
+        raise LmbenchError(
+            f"run {run.ref} has no masks, as no schedule has pruned it: name a prune run, or use "
+            "--kind sparsity"
+        )
+    return masks_table(join_state(*read_checkpoint(folder))["scheduler"]["masks_dict"])
+
+
+def _show(
+    table: Table, kind: str, *, csv: bool = False, json: bool = False, run: str | None = None
+) -> None:
     if json:
         print_json({"run": run, "kind": kind, **table.to_json()})
     elif csv:

@@ -16,9 +16,12 @@ _HOME = {
         "build": "build_scheduler config_component_from_file_by_class dict_config file_config "
         "parameter_names",
         "errors": "DistillerError ScheduleError",
+        "knowledge_distillation": "DistillationLossWeights KnowledgeDistillation "
+        "KnowledgeDistillationPolicy distillation_loss",
         "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
         "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",
-        "modules_summary": "ModuleCost model_summary model_table module_costs modules_table",
+        "modules_summary": "ModuleCost model_summary model_table module_costs modules_table "
+        "summary_table",
         "plan": "SchedulePlan TensorPlan predict_sparsity",
         "policies": "LRPolicy LossComponent PolicyLoss PruningPolicy PruningStep "
         "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy",
@@ -37,12 +40,16 @@ _HOME = {
         "summary": "TensorSparsity masks_sparsity_tbl_summary masks_table percentile_table "
         "tensor_sparsity weights_sparsity weights_sparsity_summary weights_sparsity_table "
         "weights_sparsity_tbl_summary",
+        "summary_graph": "SummaryGraph draw_model_to_file",
         "tables": "Column Table",
         "tensors": "density density_2D density_3D density_ch density_cols density_rows "
         "model_find_module model_find_module_name model_find_param model_find_param_name "
         "model_numel size_to_str sparsity sparsity_2D sparsity_3D sparsity_blocks sparsity_ch "
         "sparsity_cols sparsity_matrix sparsity_rows volume",
         "thresholding": "GroupThresholdMixin group_threshold_mask threshold_mask",
+        "utils": "has_children log_activation_statistics log_activation_statsitics "
+        "log_training_progress log_weights_sparsity model_device model_sparsity "
+        "normalize_module_name pretty_int set_deterministic set_seed size2str to_np",
         "weights": "ModelWeights plan_for_model",
     }.items()
     for name in names.split()

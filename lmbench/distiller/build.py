@@ -33,6 +33,8 @@ from .schedule import (
 from .schedule_text import one_line, read_yaml
 from .scheduler import CompressionScheduler
 
+_ORDER = {"quantizer": 1, "lr_scheduler": 2}
+
 
 def file_config(
     model: nn.Module,
@@ -89,8 +91,9 @@ def build_scheduler(
     check_parameters(schedule, parameter_names(model))
     scheduler = scheduler or CompressionScheduler(model)
     built: dict[tuple[str, str], ScheduledTrainingPolicy | Any] = {}
-    # A quantizer may replace parameters in the optimizer, so learning rates are wired last.
-    order = sorted(schedule.policies, key=lambda policy: policy.kind == "lr_scheduler")
+    # Pruners learn the model's layout before a quantizer takes its layers apart, and a quantizer
+    # may replace parameters in the optimizer, which learning rates must see.
+    order = sorted(schedule.policies, key=lambda policy: _ORDER.get(policy.kind, 0))
     for policy in order:
         component = schedule.component(policy)
         key = (policy.kind, policy.instance_name)

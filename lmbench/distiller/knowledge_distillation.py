@@ -12,10 +12,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from .errors import DistillerError
+from .masks import MaskDict
+from .policies import LossComponent, Meta, PolicyLoss, ScheduledTrainingPolicy
 
-__all__ = ["DistillationLossWeights", "KnowledgeDistillation", "distillation_loss"]
+__all__ = [
+    "DistillationLossWeights",
+    "KnowledgeDistillation",
+    "KnowledgeDistillationPolicy",
+    "distillation_loss",
+]
 
 
 class DistillationLossWeights(NamedTuple):
@@ -96,3 +104,95 @@ class KnowledgeDistillation:
         own = student_loss if isinstance(student_loss, Tensor) else student_loss()
         matched = distillation_loss(student_logits, teacher_logits, self.temperature)
         return self.weights.distill * matched + self.weights.student * own
+
+
+class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
+    """A teacher as a policy of a scheduler: at its epochs the loss is also that against it.
+
+    The training calls `forward` in place of the student, so that both get the same inputs.
+
+    Args:
+        student_model: the model in training.
+        teacher_model: a trained model with the same outputs; put into evaluation mode and frozen.
+        temperature: softens both distributions; above 0.
+        loss_weights: of the parts.
+
+    Raises:
+        DistillerError: as `KnowledgeDistillation`, or a weight for the teacher's own loss.
+    """
+
+    def __init__(
+        self,
+        student_model: nn.Module,
+        teacher_model: nn.Module,
+        temperature: float = 1.0,
+        loss_weights: DistillationLossWeights = DistillationLossWeights(0.5, 0.5, 0),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        loss_weights = DistillationLossWeights(*loss_weights)
+        if loss_weights.teacher:
+            raise DistillerError("distillation weights: the teacher is not trained; give it 0")
+        self.student = student_model
+        self.distillation = KnowledgeDistillation(teacher_model, temperature, loss_weights)
+        self.active = False
+        self._logits: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, *inputs: Any) -> Any:
+        """The student's outputs; the teacher's are kept for the loss.
+
+        Of a tuple, as a language model gives (logits, hidden state), the first is the logits. The
+        teacher gets the student's hidden state when that is among the inputs, so its own is as
+        wide; carry another teacher's with `KnowledgeDistillation`.
+        """
+        outputs = self.student(*inputs)
+        if self.active:
+            self._logits = _logits(outputs), _logits(self.distillation.teach(*inputs))
+        return outputs
+
+    def on_epoch_begin(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        self.active = True
+
+    def on_minibatch_begin(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        meta: Meta,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        # Also here, since a resumed run does not begin its epoch a second time.
+        self.active = True
+
+    def on_epoch_end(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        self.active, self._logits = False, None
+
+    def before_backward_pass(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None = None,
+    ) -> PolicyLoss:
+        if self._logits is None:
+            raise DistillerError(
+                "KnowledgeDistillationPolicy: the student ran without its teacher; call the "
+                "policy's forward in place of the model, and on_epoch_begin before"
+            )
+        student, teacher = self._logits
+        self._logits = None
+        overall = self.distillation.loss(student, teacher, loss)
+        part = overall.detach() - self.distillation.weights.student * loss.detach()
+        return PolicyLoss(overall, [LossComponent("distillation_loss", part)])
+
+
+def _logits(outputs: Any) -> Tensor:
+    return outputs[0] if isinstance(outputs, tuple) else outputs

@@ -13,6 +13,9 @@ from .errors import DistillerError, did_you_mean
 # Training-time quantizers keep a full-precision copy under this prefix, or wrap the module.
 _BACKUP_PREFIX = "float_"
 _WRAPPER = "wrapped_module"
+# In a modular cell (see `modules`): what the projections and the lists of cells are in torch.nn.
+_PROJECTIONS = {"fc_gate_x": "ih", "fc_gate_h": "hh"}
+_DIRECTIONS = {"cells": "", "cells_reverse": "_reverse"}
 
 
 class ParameterMasker:
@@ -168,10 +171,31 @@ def masked_parameters(
             yield masker, param
 
 
+def parameters_by_name(model: nn.Module, maskers: MaskDict) -> dict[str, nn.Parameter]:
+    """Each parameter as the model has it now under every name of its masker.
+
+    So under the names of a schedule, whatever a training-time quantizer has made of the model.
+    """
+    return {
+        name: param for masker, param in masked_parameters(model, maskers) for name in masker.names
+    }
+
+
 def _original_name(name: str) -> str:
-    parts = [part for part in name.split(".") if part != _WRAPPER]
-    parts[-1] = parts[-1].removeprefix(_BACKUP_PREFIX)
-    return ".".join(parts)
+    """The name before a training-time quantizer came.
+
+    It keeps weights as ``float_weight``, wraps modules, and splits recurrent layers into cells:
+    ``rnn.cells.0.fc_gate_x.float_weight`` was ``rnn.weight_ih_l0``, of the same shape.
+    """
+    *owner, leaf = [part for part in name.split(".") if part != _WRAPPER]
+    leaf = leaf.removeprefix(_BACKUP_PREFIX)
+    if owner and owner[-1] in _PROJECTIONS:
+        leaf = f"{leaf}_{_PROJECTIONS[owner.pop()]}"
+        if len(owner) > 1 and owner[-2] in _DIRECTIONS and owner[-1].isdigit():
+            direction, layer = owner[-2:]
+            leaf = f"{leaf}_l{layer}{_DIRECTIONS[direction]}"
+            owner = owner[:-2]
+    return ".".join([*owner, leaf])
 
 
 @torch.no_grad()

@@ -136,15 +136,12 @@ def model_table(model: nn.Module) -> Table:
     return Table("Model", (Column("what", "What"), Column("count", "Count", whole)), tuple(values))
 
 
-def model_summary(
-    model: nn.Module, what: str, dataset: str | None = None, *, gross: bool = False
-) -> Table:
+def summary_table(model: nn.Module, what: str, gross: bool = False) -> Table:
     """The table that ``lmbench summary --kind`` names.
 
     Args:
         model: any module.
         what: ``sparsity``, ``percentile``, ``modules`` or ``model``.
-        dataset: accepted, as the original has it; the shapes are in the model.
         gross: for ``sparsity``; see `weights_sparsity_table`.
 
     Raises:
@@ -163,3 +160,13 @@ def model_summary(
         if what == "model":
             return model_table(model)
     raise DistillerError(f"unknown summary {what!r}; choose sparsity, percentile, modules or model")
+
+
+def model_summary(model: nn.Module, what: str, dataset: str | None = None) -> Table:
+    """Print `summary_table` and return it.
+
+    ``dataset`` is accepted, as the original has it; the shapes are in the model. Raises as there.
+    """
+    table = summary_table(model, what)
+    print(table)
+    return table

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from .errors import DistillerError, ScheduleError, did_you_mean
-from .rates import AgpPruningRate, BaiduPruningRate, check_range, scheduled_epochs
+from .rates import AgpPruningRate, BaiduPruningRate, check_range
 from .schedule_args import (
     LR_SCHEDULERS,
     ONLY_FOR_CONVOLUTIONS,
@@ -23,90 +23,23 @@ from .schedule_args import (
     PruningPolicyArgs,
     RegularizationPolicyArgs,
 )
+from .schedule_entries import Component, Kind, PolicyEntry, Schedule
+from .schedule_quantizers import ONLY_AFTER_TRAINING, QUANTIZERS
 from .schedule_text import one_line, read_yaml, validation_lines
 
-Kind = Literal["pruner", "regularizer", "lr_scheduler", "quantizer"]
 SECTIONS: dict[Kind, str] = {
     "pruner": "pruners",
     "regularizer": "regularizers",
     "lr_scheduler": "lr_schedulers",
     "quantizer": "quantizers",
 }
+_CLASSES: dict[Kind, Mapping[str, type[Args]]] = {
+    "pruner": PRUNERS,
+    "regularizer": REGULARIZERS,
+    "quantizer": QUANTIZERS,
+}
 RANGE = ("starting_epoch", "ending_epoch", "frequency")
 LAST_EPOCH = 100_000
-
-
-@dataclass(frozen=True)
-class Component:
-    """A pruner, regularizer, learning rate scheduler or quantizer that a schedule defines."""
-
-    name: str
-    class_name: str
-    args: Args | FreeArgs
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments that the file gave, as the constructor takes them."""
-        return self.args.model_dump(exclude_unset=True)
-
-
-@dataclass(frozen=True)
-class PolicyEntry:
-    """When one component acts.
-
-    ``epochs`` is what the file listed, or None for a range with an exclusive ``ending_epoch``.
-    """
-
-    kind: Kind
-    instance_name: str
-    args: Args | None
-    epochs: tuple[int, ...] | None
-    starting_epoch: int
-    ending_epoch: int
-    frequency: int | None
-
-    @property
-    def run(self) -> list[int]:
-        """The epochs at which it acts, in order."""
-        if self.epochs is not None:
-            return sorted(set(self.epochs))
-        return list(scheduled_epochs(self.starting_epoch, self.ending_epoch, self.frequency or 1))
-
-    def meta(self, epoch: int) -> dict[str, Any]:
-        """What a pruner is told at an epoch."""
-        return {
-            "starting_epoch": self.starting_epoch,
-            "ending_epoch": self.ending_epoch,
-            "frequency": self.frequency,
-            "scheduled_epochs": self.run,
-            "current_epoch": epoch,
-        }
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A checked schedule.
-
-    ``warnings`` are lines about what is allowed and probably not meant.
-    """
-
-    source: str
-    components: dict[Kind, dict[str, Component]]
-    policies: tuple[PolicyEntry, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def pruners(self) -> dict[str, Component]:
-        """The pruners by name."""
-        return self.components["pruner"]
-
-    def component(self, policy: PolicyEntry) -> Component:
-        """What a policy runs."""
-        return self.components[policy.kind][policy.instance_name]
-
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch at which anything is scheduled, -1 for an empty schedule."""
-        return max((policy.run[-1] for policy in self.policies), default=-1)
 
 
 def load_schedule(path: str | Path) -> Schedule:
@@ -207,11 +140,16 @@ class _Reader:
                 "use L1RankedStructureParameterPruner with group_type Rows, Cols or Blocks",
             )
             return None
-        if kind == "quantizer":
-            return FreeArgs(**given)
         if kind == "lr_scheduler":
             return self._lr_arguments(class_name, given, where)
-        registry = PRUNERS if kind == "pruner" else REGULARIZERS
+        registry = _CLASSES[kind]
+        if kind == "quantizer" and class_name in ONLY_AFTER_TRAINING:
+            self.report(
+                where,
+                f"class {class_name} quantizes a trained model: use lmbench quantize; a schedule "
+                f"takes {', '.join(registry)}",
+            )
+            return None
         if class_name not in registry:
             self.report(where, f"unknown class '{class_name}' {did_you_mean(class_name, registry)}")
             return None

@@ -107,10 +107,18 @@ def suggestion_to_schedule(
     ending_epoch: int = 25,
     frequency: int = 1,
     initial_sparsity: float = 0.05,
+    group: str = "element",
 ) -> str:
     """The YAML text of an AGP schedule with the suggested targets.
 
     Tensors whose target is 0 are left out; a target below ``initial_sparsity`` starts at 0.
+
+    Args:
+        suggestion: the targets.
+        starting_epoch, ending_epoch, frequency: of every policy; the end is exclusive.
+        initial_sparsity: of every pruner.
+        group: what the curves were measured on and so is pruned: ``element``, ``rows``, ``cols``
+            or ``blocks`` of 8 by 8.
     """
     pruners, policies = {}, []
     for name, target in suggestion.targets.items():
@@ -119,7 +127,7 @@ def suggestion_to_schedule(
             continue
         key = f"{name.replace('.', '_')}_pruner"
         pruners[key] = {
-            "class": "AutomatedGradualPruner",
+            **_pruned(group),
             "initial_sparsity": initial_sparsity if initial_sparsity < level else 0.0,
             "final_sparsity": level,
             "weights": [name],
@@ -141,3 +149,14 @@ def suggestion_to_schedule(
     )
     body = {"version": 1, "pruners": pruners, "policies": policies}
     return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=96)
+
+
+def _pruned(group: str) -> dict[str, object]:
+    """The class of a pruner of such groups, and what names them."""
+    if group == "element":
+        return {"class": "AutomatedGradualPruner"}
+    ranked: dict[str, object] = {
+        "class": "L1RankedStructureParameterPruner_AGP",
+        "group_type": group.capitalize(),
+    }
+    return {**ranked, "kwargs": {"block_shape": [8, 8]}} if group == "blocks" else ranked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -188,16 +188,21 @@ def weights_sparsity_tbl_summary(
     return (text, float(table.total[9] or 0)) if return_total_sparsity else text
 
 
-def masks_table(scheduler: CompressionScheduler) -> Table:
-    """The mask of every parameter that has one: what it prunes, in weights, rows and columns."""
+def masks_table(masks: CompressionScheduler | Mapping[str, Tensor | None]) -> Table:
+    """The mask of every parameter that has one: what it prunes, in weights, rows and columns.
+
+    Args:
+        masks: a scheduler, or the ``masks_dict`` of its state.
+    """
+    if not isinstance(masks, Mapping):
+        masks = {masker.param_name: masker.mask for masker in masks.zeros_mask_dict.values()}
     rows = []
-    for masker in scheduler.zeros_mask_dict.values():
-        mask = masker.mask
+    for name, mask in masks.items():
         if mask is not None:
             kept = int(mask.sum())
             rows.append(
                 (
-                    masker.param_name,
+                    name,
                     size_to_str(mask.shape),
                     mask.numel(),
                     mask.numel() - kept,

@@ -53,6 +53,9 @@ class Table:
     rows: tuple[tuple[Value, ...], ...]
     total: tuple[Value, ...] | None = None
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     @property
     def all_rows(self) -> tuple[tuple[Value, ...], ...]:
         """The rows with the total."""

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lmbench.distiller import CompressionScheduler
+    from lmbench.distiller.plan import SchedulePlan
 
-__all__ = ["build_scheduler", "check_schedule", "parameter_shapes"]
+__all__ = [
+    "build_scheduler",
+    "check_schedule",
+    "parameter_shapes",
+    "plan_on_run",
+    "read_schedule",
+]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
@@ -33,7 +40,7 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
     if config.compress is None:
         return None
     try:
-        schedule = load_schedule(schedule_file(config.compress, home))
+        schedule = read_schedule(config.compress, home)
         shapes = parameter_shapes(config, 1)
         names = {name: name for name in shapes}
         if config.tied:
@@ -42,6 +49,34 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
     return schedule
+
+
+def read_schedule(name: str, home: Home) -> Schedule:
+    """Read and check a schedule, whatever the model: a path as in `check_schedule`, or a preset.
+
+    Raises:
+        LmbenchError: a line for each mistake.
+    """
+    try:
+        return load_schedule(schedule_file(name, home))
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
+
+
+def plan_on_run(schedule: Schedule, run: Run, epochs: int | None = None) -> SchedulePlan:
+    """What a schedule will leave of the weights of a trained run.
+
+    Raises:
+        LmbenchError: the run has no plain model, or the schedule names what the model has not.
+    """
+    from lmbench.deploy.load import load_run
+    from lmbench.distiller.weights import plan_for_model
+
+    model = load_run(run).recurrent
+    try:
+        return plan_for_model(schedule, model, epochs)
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
 
 
 def parameter_shapes(config: ModelConfig, ntoken: int) -> dict[str, tuple[int, ...]]:

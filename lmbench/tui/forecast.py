@@ -71,8 +71,8 @@ def _sensitivity(
 ) -> Text:
     """How many points a sensitivity analysis scores, and about how long that takes."""
     tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
-    gates = {"LSTM": 4, "GRU": 3}.get(model.model, 1)
-    places = {"model": 1, "gate": model.nlayers * gates}.get(config.per, tensors)
+    gates = model.nlayers * {"LSTM": 4, "GRU": 3}.get(model.model, 1)
+    places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)
     text = Text.assemble((f"{points:,} points of {each:,} tokens each", "bold"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from lmbench.cli import run as lmbench
 from lmbench.distiller.schedule import load_schedule
-from lmbench.session import Home
+from lmbench.session import EventLog, Home
+from lmbench.session.events import SensitivityPoint
 
 WORDS = 70
 
@@ -99,6 +101,75 @@ def test_sensitivity_suggests_a_schedule_that_reaches_the_total(
     assert document["status"] == "finished"
     assert document["results"]["suggested_sparsity"] == pytest.approx(0.7, abs=0.01)
     assert load_schedule(target).policies
+
+
+def test_one_pass_scores_the_whole_model_each_tensor_and_each_gate(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("--levels", "0.5", "--tokens", "300", "--per", "all", "--suggest", "0.3")
+    document = answer(capsys, "sensitivity", "1", *wanted, "--threads", "1")
+    assert document["results"]["suggested_sparsity"] == pytest.approx(0.3, abs=0.01)
+    found = home.find_run(document["run"])
+    points = [e for e in EventLog(found.events_path).poll() if isinstance(e, SensitivityPoint)]
+    parts = Counter(point.part for point in points if point.level > 0)
+    assert parts == {"model": 1, "tensor": 1 + 4, "gate": 2 * 4}
+
+
+@pytest.mark.parametrize(
+    "wanted, line",
+    [
+        (("--per", "gate", "--suggest", "0.5"), "--suggest needs the curves of tensors"),
+        (("--levels", "0.5", "--suggest", "0.7"), "--suggest 0.7 is above the highest of --levels"),
+        (("--levels", "1.5"), "--levels: 1.5 is out of [0, 1)"),
+        (("--levels", "0"), "--levels: no level is above 0"),
+    ],
+)
+def test_a_sensitivity_of_no_use_is_refused_before_a_run_is_made(
+    home: Home, capsys: pytest.CaptureFixture[str], wanted: tuple[str, ...], line: str
+) -> None:
+    before = len(list(home.open_session("default").runs()))
+    assert lmbench(["sensitivity", "1", *wanted]) == 2
+    assert line in capsys.readouterr().err
+    assert len(list(home.open_session("default").runs())) == before
+
+
+def test_summary_shows_the_masks_of_a_pruned_run_as_table_json_and_csv(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert lmbench(["summary", "1", "--kind", "masks"]) == 2
+    assert "has no masks, as no schedule has pruned it" in capsys.readouterr().err
+    (tmp_path / "half.yaml").write_text(
+        "pruners:\n  p: {class: AutomatedGradualPruner, initial_sparsity: 0.1, "
+        "final_sparsity: 0.5, weights: [rnn.weight_hh_l1]}\n"
+        "policies:\n  - {pruner: {instance_name: p}, epochs: [0]}\n"
+    )
+    few = ("--epochs", "1", "--threads", "1")
+    pruned = answer(capsys, "prune", "1", "--schedule", "half.yaml", *few)["run"]
+    document = answer(capsys, "summary", pruned, "--kind", "masks")
+    (row,) = document["rows"]
+    assert (row["name"], row["shape"]) == ("rnn.weight_hh_l1", "(64, 16)")
+    assert (row["numel"], row["pruned"], row["fine"]) == (1024, 512, 50.0)
+    assert document["total"]["pruned"] == 512
+    assert lmbench(["summary", pruned, "--kind", "masks", "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith('rnn.weight_hh_l1,"(64, 16)",1024')
+    assert lmbench(["summary", pruned, "--kind", "masks"]) == 0
+    assert "rnn.weight_hh_l1" in capsys.readouterr().out
+
+
+def test_a_schedule_of_thresholds_is_foretold_by_the_weights_of_a_run(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lmbench(["schedule", "plot", "large-baidu"]) == 0
+    assert "name a trained run with --run" in " ".join(capsys.readouterr().out.split())
+    document = answer(capsys, "schedule", "plot", "large-baidu", "--run", "1")
+    model = answer(capsys, "summary", "1")
+    assert document["weights"] == model["total"]["nnz_dense"]
+    assert 0 < document["final_sparsity"] < 1
+    assert all(tensor["estimated"] for tensor in document["tensors"])
+    assert lmbench(["schedule", "plot", "large-baidu", "--run", "1"]) == 0
+    assert f"{document['final_nonzero']:,} remain" in " ".join(capsys.readouterr().out.split())
+    assert lmbench(["schedule", "check", "large-baidu", "--run", "1"]) == 0
+    assert lmbench(["schedule", "plot", "none.yaml", "--run", "1"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["sparsity", "model", "modules", "percentile"])

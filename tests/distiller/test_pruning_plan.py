@@ -59,7 +59,8 @@ def test_a_preset_leaves_the_published_number_of_weights_of_a_real_model(preset)
     for policy in schedule.policies:
         scheduler.on_epoch_begin(policy.run[-1])
     scheduler.mask_all_weights()
-    table = distiller.weights_sparsity_table(model)
+    # What `lmbench summary --kind sparsity` shows.
+    table = distiller.summary_table(model, "sparsity")
     assert table.total is not None
     assert table.total[2:4] == (85_917_000, LEFT[preset])
 

@@ -346,7 +346,7 @@ class Quantizer:
 
 QUANTIZED = """
 quantizers:
-  q: {class: Quantizer, bits_weights: 4}
+  q: {class: WRPNQuantizer, bits_weights: 4}
 policies:
   - quantizer: {instance_name: q}
     starting_epoch: 0
@@ -377,8 +377,9 @@ def test_a_quantizer_of_a_file_is_built_by_its_class_with_overrides(monkeypatch,
     monkeypatch.setattr(distiller.build, "quantizer_class", lambda name: Quantizer)
     (tmp_path / "q.yaml").write_text(QUANTIZED)
     build = distiller.config_component_from_file_by_class
-    assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "Quantizer").bits == 4
-    assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "Quantizer", bits_weights=3).bits == 3
+    assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "WRPNQuantizer").bits == 4
+    other = build(nn.Linear(2, 2), tmp_path / "q.yaml", "WRPNQuantizer", bits_weights=3)
+    assert other.bits == 3
     with pytest.raises(distiller.ScheduleError, match=r"q\.yaml: quantizers: none has class Other"):
         build(nn.Linear(2, 2), tmp_path / "q.yaml", "Other")
 

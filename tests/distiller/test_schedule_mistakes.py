@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lmbench.distiller as distiller
-from lmbench.distiller import build, lr_schedulers, pruning, regularization, schedule_args
+from lmbench.distiller import (
+    build,
+    lr_schedulers,
+    pruning,
+    regularization,
+    schedule_args,
+    schedule_quantizers,
+)
 
 GOOD = {
     "version": 1,
@@ -289,7 +296,9 @@ WORDS = st.sampled_from(
         *("frequency", "weights", "levels", "kwargs", "block_shape", "group_type", "reg_regims"),
         *("initial_sparsity", "final_sparsity", "thresholds", "*", "l0", "pruner", "Rows"),
         *schedule_args.PRUNERS,
-        *("StepLR", "L1Regularizer", "rnn.weight_ih_l0"),
+        *("StepLR", "L1Regularizer", "rnn.weight_ih_l0", "q", "quantizer", "overrides"),
+        *("bits_weights", "bits_activations", "mode", "ema_decay", "encoder: {bits_weights: 8}"),
+        *schedule_quantizers.QUANTIZERS,
     ]
 )
 VALUES = st.recursive(
@@ -301,6 +310,15 @@ VALUES = st.recursive(
     ),
     max_leaves=25,
 )
+
+QUANTIZERS = {
+    "q": {
+        "class": "QuantAwareTrainRangeLinearQuantizer",
+        "bits_weights": 4,
+        "mode": "SYMMETRIC",
+        "overrides": {"encoder": {"bits_weights": 8}},
+    }
+}
 
 
 def survives(text):
@@ -324,7 +342,7 @@ def test_a_schedule_of_anything_is_accepted_or_gives_lines(value):
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_schedule_with_one_thing_changed_is_accepted_or_gives_lines(data):
-    schedule = copy.deepcopy(GOOD)
+    schedule: dict = {**copy.deepcopy(GOOD), "quantizers": copy.deepcopy(QUANTIZERS)}
     place = schedule
     while True:
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))

@@ -183,6 +183,24 @@ def test_the_suggested_schedule_reaches_the_total_with_the_predicted_targets():
     assert plan.final_sparsity == pytest.approx(0.3, abs=3 / 304)
 
 
+@pytest.mark.parametrize("group", ["rows", "cols", "blocks"])
+def test_what_was_measured_in_groups_is_suggested_in_the_same_groups(group):
+    model = nn.Linear(16, 16, bias=False)
+    curve = [(0.0, 10.0), (0.5, 11.0), (0.75, 12.0)]
+    suggestion = distiller.suggest_targets({"weight": curve}, {"weight": 256}, 0.5)
+    text = distiller.suggestion_to_schedule(suggestion, 0, 2, group=group)
+    scheduler = distiller.build_scheduler(distiller.parse_schedule(text), model)
+    scheduler.on_epoch_begin(1)
+    mask = scheduler.zeros_mask_dict["weight"].mask
+    assert mask is not None
+    empty = {
+        "rows": distiller.sparsity_rows(mask, transposed=False),
+        "cols": distiller.sparsity_cols(mask, transposed=False),
+        "blocks": distiller.sparsity_blocks(mask.float(), (8, 8)),
+    }
+    assert empty[group] == distiller.sparsity(mask) == 0.5
+
+
 def test_a_total_that_the_curves_do_not_reach_says_how_far_they_do():
     curves = {"a": [(0.0, 10.0), (0.5, 11.0)]}
     with pytest.raises(distiller.DistillerError, match=r"reaches a total sparsity of 0\.250"):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DistillerError
+from ..masks import parameters_by_name
 from ..rates import AgpPruningRate, BaiduPruningRate
 from .criteria import keep_largest, level_count, level_mask, threshold_keep
 from .pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
@@ -231,7 +232,7 @@ class GlobalMagnitudePruner(ListedWeightsPruner):
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
         chosen: dict[str, Tensor] = {}
         magnitudes, gone = [], []
-        for name, param in model.named_parameters(remove_duplicate=False):
+        for name, param in parameters_by_name(model, zeros_mask_dict).items():
             masker = zeros_mask_dict[name]
             if not self.handles(name) or masker.param_name in chosen:
                 continue

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import DistillerError
-from ..masks import ParameterMasker
+from ..masks import MaskDict
 
 Meta = Mapping[str, Any]
-Maskers = MutableMapping[str, ParameterMasker]
+Maskers = MaskDict
 
 
 class ParameterPruner:

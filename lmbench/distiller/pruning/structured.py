@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DistillerError
+from ..masks import parameters_by_name
 from ..rates import AgpPruningRate, structures_to_prune
 from .criteria import keep_largest
 from .hidden_units import HiddenUnits
@@ -152,7 +153,7 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
 
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
         fraction = self.fraction_to_prune(meta)
-        parameters = dict(model.named_parameters(remove_duplicate=False))
+        parameters = parameters_by_name(model, zeros_mask_dict)
         dense = {name: zeros_mask_dict[name].dense(p) for name, p in parameters.items()}
         if self.units is not None:
             self._unit_masks = self.units.masks(

@@ -40,6 +40,11 @@ def round_through(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
+def _bits(value: int | None, what: str) -> int | None:
+    """`check_bits`, where the original's 32 means "not quantized", too."""
+    return None if value == 32 else check_bits(value, what)
+
+
 class QuantizedActivation(nn.Module):
     """A module followed by the quantization of its output."""
 
@@ -61,8 +66,8 @@ class Quantizer(ABC):
             modular, so that recurrent weights and gates are really quantized.
         optimizer: told about parameters that replace others; None when there is none yet.
         bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
-            element-wise operations), or None.
-        bits_weights: 2 to 16 for linear layers and embeddings, or None.
+            element-wise operations), or None or 32 for full precision.
+        bits_weights: the same for linear layers and embeddings.
         bits_bias: accepted; biases stay floats, as accumulators are wide.
         overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
             that matches a module's full name wins.
@@ -86,8 +91,8 @@ class Quantizer(ABC):
             raise QuantizationError("this model is quantized already: train the model it came from")
         self.model = model
         self.optimizer = optimizer
-        self.bits_activations = check_bits(bits_activations, "bits_activations")
-        self.bits_weights = check_bits(bits_weights, "bits_weights")
+        self.bits_activations = _bits(bits_activations, "bits_activations")
+        self.bits_weights = _bits(bits_weights, "bits_weights")
         self.bits_bias = bits_bias
         self.overrides = parse_overrides(overrides)
         self._weights: dict[str, tuple[nn.Module, int]] = {}
@@ -121,11 +126,11 @@ class Quantizer(ABC):
         for name, module in targets.items():
             changes = matched.get(name, ("", {}))[1]
             if isinstance(module, nn.Linear | nn.Embedding):
-                bits = check_bits(changes.get("bits_weights", self.bits_weights), name)
+                bits = _bits(changes.get("bits_weights", self.bits_weights), name)
                 if bits is not None:
                     self._take_weight(name, module, bits, floats)
             else:
-                bits = check_bits(changes.get("bits_activations", self.bits_activations), name)
+                bits = _bits(changes.get("bits_activations", self.bits_activations), name)
                 if bits is not None:
                     parent, _, leaf = name.rpartition(".")
                     quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))

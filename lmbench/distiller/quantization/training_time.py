@@ -91,7 +91,7 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         mode: of weights and activations.
         ema_decay: of the activations' tracked ranges.
         per_channel_wts: a range for each output or row.
-        num_bits_inputs: accepted; inputs of a language model are ids.
+        quantize_inputs, num_bits_inputs: accepted; inputs of a language model are ids.
 
     Element-wise results, such as the cell state, are quantized as activations are.
     """
@@ -109,17 +109,10 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         mode: LinearQuantMode | str = LinearQuantMode.SYMMETRIC,
         ema_decay: float = 0.999,
         per_channel_wts: bool = True,
+        quantize_inputs: bool = True,
         num_bits_inputs: int | None = None,
     ) -> None:
-        # the original's 32 means "not quantized"
-        super().__init__(
-            model,
-            optimizer,
-            None if bits_activations == 32 else bits_activations,
-            None if bits_weights == 32 else bits_weights,
-            bits_bias,
-            overrides,
-        )
+        super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
         if not 0 <= ema_decay < 1:
             raise QuantizationError(f"ema_decay: {ema_decay} is not in [0, 1)")
         self.mode = parse_mode(mode)
@@ -165,7 +158,8 @@ class DorefaQuantizer(Quantizer):
 
     Weights pass a tanh, are brought to [0, 1], rounded and brought back. The paper leaves them in
     [-1, 1]; here they are then scaled to the magnitude that they had, without which a trained
-    parent would be lost at once.
+    parent would be lost at once. Zero is none of the levels: a weight that is exactly 0 was pruned,
+    and stays 0.
     """
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
@@ -174,7 +168,9 @@ class DorefaQuantizer(Quantizer):
         largest = squashed.detach().abs().max().clamp(min=1e-12)
         steps = 2**bits - 1
         unit = round_through((squashed / (2 * largest) + 0.5) * steps) / steps
-        return (2 * unit - 1) * weight.detach().abs().max()
+        image = (2 * unit - 1) * weight.detach().abs().max()
+        # Taken off as a constant, so that the gradient of a weight that may come back passes.
+        return image - image.detach() * (weight.detach() == 0)
 
     def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
         """Fixed bounds."""

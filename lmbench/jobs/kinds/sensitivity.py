@@ -13,6 +13,7 @@ from lmbench.deploy.load import load_run
 from lmbench.distiller.sensitivity import (
     Sensitivity,
     Target,
+    all_targets,
     analyse_sensitivity,
     gate_targets,
     model_target,
@@ -122,6 +123,8 @@ def _targets(config: SensitivityConfig, model: nn.Module) -> list[Target]:
             return gate_targets(model)
         case "model":
             return [model_target(model)]
+        case "all":
+            return all_targets(model)
         case _:
             return tensor_targets(model)
 
@@ -132,10 +135,8 @@ def _finish(job: Job, config: SensitivityConfig, found: Sensitivity) -> None:
     print(found.table().to_text(), flush=True)
     if config.suggest is None:
         return
-    if config.per != "tensor":
-        raise LmbenchError("--suggest needs the curves of tensors: leave --per at tensor")
     suggestion = suggest_targets(found.curves("tensor"), found.sizes, config.suggest)
-    text = suggestion_to_schedule(suggestion)
+    text = suggestion_to_schedule(suggestion, group=config.granularity)
     write_atomic(job.run.path / SCHEDULE_FILE, text.encode())
     job.add_results(
         suggested_sparsity=suggestion.sparsity,

@@ -1,0 +1,169 @@
+"""A schedule with pruners and a training-time quantizer prunes what it names, then quantizes it."""
+
+import pytest
+import torch
+from torch import nn
+
+import lmbench.distiller as distiller
+
+WORDS, WIDTH, STEPS = 31, 8, 4
+
+
+class Model(nn.Module):
+    def __init__(self, kind=nn.LSTM, bidirectional=False):
+        super().__init__()
+        self.encoder = nn.Embedding(WORDS, WIDTH)
+        self.rnn = kind(WIDTH, WIDTH, 2, bidirectional=bidirectional)
+        self.decoder = nn.Linear(WIDTH * (2 if bidirectional else 1), WORDS)
+        if not bidirectional:
+            self.decoder.weight = self.encoder.weight
+
+    def forward(self, ids):
+        return self.decoder(self.rnn(self.encoder(ids))[0])
+
+
+def schedule(pruner, quantizer, quantizer_first=True):
+    policies = [
+        {"quantizer": {"instance_name": "q"}, "epochs": [0, 1, 2]},
+        {"pruner": {"instance_name": "p"}, "epochs": [0, 1, 2]},
+    ]
+    return {
+        "version": 1,
+        "pruners": {"p": pruner},
+        "quantizers": {"q": quantizer},
+        "policies": policies if quantizer_first else policies[::-1],
+    }
+
+
+def train(model, plan, epochs=3):
+    """The scheduler after a training, and the model to save."""
+    torch.manual_seed(3)
+    ids = torch.randint(WORDS, (6, 4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9, weight_decay=1e-3)
+    scheduler = distiller.dict_config(model, optimizer, plan)
+    for epoch in range(epochs):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        for step in range(STEPS):
+            scheduler.on_minibatch_begin(epoch, step, STEPS, optimizer)
+            loss = nn.functional.cross_entropy(model(ids[:-1]).flatten(0, 1), ids[1:].flatten())
+            loss = scheduler.before_backward_pass(epoch, step, STEPS, loss, optimizer)
+            optimizer.zero_grad()
+            loss.backward()
+            scheduler.before_parameter_optimization(epoch, step, STEPS, optimizer)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, step, STEPS, optimizer)
+        scheduler.on_epoch_end(epoch, optimizer)
+    assert scheduler.quantizer is not None
+    return scheduler, scheduler.quantizer.plain_model()
+
+
+def agp(*weights, **more):
+    return {
+        "class": "AutomatedGradualPruner",
+        "initial_sparsity": 0.1,
+        "final_sparsity": 0.75,
+        "weights": list(weights),
+        **more,
+    }
+
+
+QUANTIZERS = {
+    "linear": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_weights": 4},
+    "asymmetric": {
+        "class": "QuantAwareTrainRangeLinearQuantizer",
+        "bits_weights": 4,
+        "mode": "ASYMMETRIC_UNSIGNED",
+    },
+    "dorefa": {"class": "DorefaQuantizer", "bits_weights": 4},
+    "pact": {"class": "PACTQuantizer", "bits_weights": 4, "bits_activations": 8},
+    "wrpn": {"class": "WRPNQuantizer", "bits_weights": 8},
+}
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("first", [True, False])
+def test_split_recurrent_weights_are_pruned_under_their_old_names(quantizer, first):
+    torch.manual_seed(0)
+    model = Model()
+    names = ("rnn.weight_ih_l0", "rnn.weight_hh_l1", "encoder.weight")
+    scheduler, plain = train(model, schedule(agp(*names), QUANTIZERS[quantizer], first))
+    after = dict(plain.named_parameters())
+    for name in names:
+        mask = scheduler.zeros_mask_dict[name].mask
+        assert mask is not None
+        assert distiller.sparsity(mask) == pytest.approx(0.75, abs=1 / mask.numel())
+        assert not after[name][~mask].any(), name
+    cell = model.get_submodule("rnn.cells.1.fc_gate_h")
+    mask = scheduler.zeros_mask_dict["rnn.weight_hh_l1"].mask
+    assert not cell.get_parameter("float_weight")[~mask].any()
+    assert distiller.sparsity(after["rnn.weight_hh_l0"]) < 0.5
+    assert plain.decoder.weight is plain.encoder.weight
+
+
+PRUNERS = {
+    "global": agp("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0")
+    | {"class": "GlobalMagnitudePruner"},
+    "rows": agp("rnn.weight_hh_l0", group_type="Rows")
+    | {"class": "L1RankedStructureParameterPruner_AGP"},
+    "units": agp("rnn.weight_hh_l0", group_type="HiddenUnits")
+    | {"class": "L1RankedStructureParameterPruner_AGP"},
+    "levels": {"class": "SparsityLevelParameterPruner", "levels": {"rnn.weight_hh_l1": 0.5}},
+    "everything": {"class": "MagnitudeParameterPruner", "thresholds": {"*": 0.1}},
+}
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_pruner_sees_the_same_weights_with_a_quantizer_as_without(pruner, kind):
+    torch.manual_seed(0)
+    model = Model(kind)
+    alone = distiller.dict_config(
+        model,
+        None,
+        {
+            "pruners": {"p": PRUNERS[pruner]},
+            "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+        },
+    )
+    alone.on_epoch_begin(0)
+    together = distiller.dict_config(
+        model,
+        None,
+        schedule(PRUNERS[pruner], QUANTIZERS["linear"])
+        | {
+            "policies": [
+                {"quantizer": {"instance_name": "q"}, "epochs": [0]},
+                {"pruner": {"instance_name": "p"}, "epochs": [0]},
+            ]
+        },
+    )
+    together.on_epoch_begin(0)
+    for name, masker in alone.zeros_mask_dict.items():
+        expected, found = masker.mask, together.zeros_mask_dict[name].mask
+        assert (expected is None) == (found is None), name
+        if expected is not None and found is not None:
+            assert torch.equal(expected, found), name
+    assert any(masker.mask is not None for masker in alone.zeros_mask_dict.values())
+
+
+def test_both_directions_of_a_bidirectional_layer_are_pruned():
+    torch.manual_seed(0)
+    model = Model(bidirectional=True)
+    names = ("rnn.weight_ih_l1", "rnn.weight_hh_l1_reverse")
+    _, plain = train(model, schedule(agp(*names), QUANTIZERS["linear"]))
+    after = dict(plain.named_parameters())
+    assert all(distiller.sparsity(after[name]) >= 0.75 for name in names)
+    assert distiller.sparsity(after["rnn.weight_hh_l1"]) < 0.5
+
+
+def test_the_state_of_a_pruned_and_quantized_training_comes_back():
+    torch.manual_seed(0)
+    plan = schedule(agp("rnn.weight_ih_l0", "encoder.weight"), QUANTIZERS["linear"])
+    scheduler, _ = train(Model(), plan)
+    fresh = Model()
+    other = distiller.dict_config(fresh, torch.optim.SGD(fresh.parameters(), 0.1), plan)
+    other.load_state_dict(scheduler.state_dict())
+    other.mask_all_weights()
+    weight = fresh.get_submodule("rnn.cells.0.fc_gate_x").get_parameter("float_weight")
+    mask = scheduler.zeros_mask_dict["rnn.weight_ih_l0"].mask
+    assert torch.equal(weight == 0, ~mask)

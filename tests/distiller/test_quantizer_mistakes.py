@@ -1,0 +1,104 @@
+"""A mistake in a schedule's quantizers is one line, told when the schedule is checked."""
+
+import inspect
+
+import pytest
+import yaml
+
+import lmbench.distiller as distiller
+from lmbench.distiller import quantization
+from lmbench.distiller.schedule_quantizers import ONLY_AFTER_TRAINING, QUANTIZERS
+
+POLICIES = [{"quantizer": {"instance_name": "q"}, "epochs": [0]}]
+LINEAR = "QuantAwareTrainRangeLinearQuantizer"
+
+
+def check(**entry):
+    entry["class"] = entry.pop("of", LINEAR)
+    text = yaml.safe_dump({"quantizers": {"q": entry}, "policies": POLICIES})
+    return distiller.parse_schedule(text, "q.yaml").components["quantizer"]["q"].arguments()
+
+
+@pytest.mark.parametrize(
+    "entry, line",
+    [
+        ({"of": "DorefaQuantiser"}, "unknown class 'DorefaQuantiser' (closest: DorefaQuantizer"),
+        ({"of": "Quantizer"}, "unknown class 'Quantizer' (closest: "),
+        (
+            {"of": "PostTrainLinearQuantizer"},
+            "class PostTrainLinearQuantizer quantizes a trained model: use lmbench quantize; ",
+        ),
+        ({"bit_weights": 8}, "unknown argument 'bit_weights' (closest: bits_weights"),
+        ({"of": "WRPNQuantizer", "mode": "SYMMETRIC"}, "unknown argument 'mode' (closest: "),
+        ({"bits_weights": 1}, "bits_weights: must be 2 to 16 bits, or null for full precision, no"),
+        ({"bits_weights": 17}, "bits_weights: must be 2 to 16 bits, or null for full precision, "),
+        ({"bits_activations": True}, "bits_activations: must be 2 to 16 bits, or null for full "),
+        ({"bits_activations": "8"}, "bits_activations: must be 2 to 16 bits, or null for full "),
+        ({"mode": "LINEAR"}, "mode: 'LINEAR' is unknown; choose 'SYMMETRIC', "),
+        ({"ema_decay": 1.0}, "ema_decay: 1.0 must be less than 1"),
+        ({"of": "PACTQuantizer", "act_clip_init_val": 0}, "act_clip_init_val: 0 must be greater"),
+        ({"overrides": 3}, "overrides: must be a mapping from modules to settings, such as {enc"),
+        ({"overrides": [1]}, "overrides: must be a mapping from modules to settings, such as"),
+        ({"overrides": "encoder"}, "overrides: must be a mapping from modules to settings, such"),
+        ({"overrides": {"encoder": 8}}, "overrides: 'encoder' is not a mapping of settings, such"),
+        ({"overrides": {"rnn(": {}}}, "overrides: 'rnn(' is not a regular expression (missing )"),
+        (
+            {"overrides": {"encoder": {"bits": 8}}},
+            "unknown argument 'bits' in overrides: encoder (closest: bits_",
+        ),
+        (
+            {"overrides": "encoder: {bits_weights: 99}"},
+            "overrides: encoder: bits_weights: must be 2 to 16 bits, or null for full precision, "
+            "not 99",
+        ),
+    ],
+)
+def test_each_mistake_of_a_quantizer_gives_its_line(entry, line):
+    with pytest.raises(distiller.ScheduleError) as caught:
+        check(**entry)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"schedule q.yaml: quantizers: q: {line}")
+    assert problem.isprintable()
+
+
+def test_what_the_originals_schedules_say_is_accepted():
+    told = check(
+        bits_activations=32,
+        bits_weights=4,
+        bits_bias=32,
+        mode="asymmetric_unsigned",
+        quantize_inputs=True,
+        overrides={"encoder": {"bits_weights": None}, r"rnn\.cells\.\d.*": {"bits_weights": 32}},
+    )
+    assert told["mode"] == "ASYMMETRIC_UNSIGNED"
+    assert told["overrides"] == {
+        "encoder": {"bits_weights": None},
+        r"rnn\.cells\.\d.*": {"bits_weights": 32},
+    }
+    assert check(overrides=None)["overrides"] == {}
+
+
+def test_a_quantizer_that_no_policy_uses_is_a_warning():
+    schedule = distiller.schedule_from_dict(
+        {
+            "pruners": {
+                "p": {"class": "SparsityLevelParameterPruner", "levels": {"*": 0.5}},
+            },
+            "quantizers": {"q": {"class": "WRPNQuantizer", "bits_weights": 4}},
+            "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+        },
+        "q.yaml",
+    )
+    assert schedule.warnings == ("schedule q.yaml: quantizers: q: no policy uses it",)
+
+
+def test_every_quantizer_that_a_schedule_may_name_exists_and_takes_its_arguments():
+    made = {
+        name
+        for name in quantization.__all__
+        if name.endswith("Quantizer") and not inspect.isabstract(getattr(quantization, name))
+    }
+    assert made == {*QUANTIZERS, *ONLY_AFTER_TRAINING}
+    for name, arguments in QUANTIZERS.items():
+        parameters = set(inspect.signature(getattr(quantization, name)).parameters)
+        assert set(arguments.model_fields) == parameters - {"model", "optimizer"}, name
