@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.config import TrainConfig
+from lmbench.distiller.tables import Table
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
 
 __all__ = ["summarise_untrained", "summary"]
 
-Kind = Literal["sparsity", "model", "modules", "percentile"]
+Kind = Literal["sparsity", "model", "modules", "percentile", "quantization"]
 
 
 def summary(
@@ -22,8 +23,13 @@ def summary(
     /,
     *,
     kind: Annotated[
-        Kind, Parameter(help="which table; percentile shows the q of the Baidu pruner")
-    ] = "sparsity",
+        Kind | None,
+        Parameter(
+            help="which table; percentile shows the q of the Baidu pruner, quantization each "
+            "module's settings and error (SQNR); left out: quantization for a quantize run, else "
+            "sparsity"
+        ),
+    ] = None,
     gross: Annotated[
         bool,
         Parameter(negative="", help="count as the original did, tied weights under each name"),
@@ -41,15 +47,22 @@ def summary(
         run: the run (SESSION/3, 3, @, a path).
     """
     from lmbench.deploy.load import load_run
+    from lmbench.distiller.modules_summary import model_summary
+    from lmbench.report.quantization import quantized_modules
 
     found = Home.find().find_run(run, session, with_model=True)
-    model = load_run(found, checkpoint).model
-    _show(model, kind, gross=gross, csv=csv, json=json, run=str(found.path))
+    kind = kind or ("quantization" if found.read().kind == "quantize" else "sparsity")
+    if kind == "quantization":
+        table = quantized_modules(found)
+    else:
+        table = model_summary(load_run(found, checkpoint).model, kind, gross=gross)
+    _show(table, kind, csv=csv, json=json, run=str(found.path))
 
 
 def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
     """``lmbench train --summary KIND``: the table of the model that would be trained."""
     from lmbench.corpus import open_corpus
+    from lmbench.distiller.modules_summary import model_summary
     from lmbench.model import build_model
 
     if kind not in ("sparsity", "model", "modules", "percentile"):
@@ -58,22 +71,18 @@ def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
             "drew a graph; lmbench export --format onnx writes one that viewers open)"
         )
     corpus = open_corpus(config.data, Home.find().path, vocab=config.vocab)
-    _show(build_model(config, corpus.ntokens), kind, json=json)
+    _show(model_summary(build_model(config, corpus.ntokens), kind), kind, json=json)
     return 0
 
 
 def _show(
-    model: Any,
+    table: Table,
     kind: str,
     *,
-    gross: bool = False,
     csv: bool = False,
     json: bool = False,
     run: str | None = None,
 ) -> None:
-    from lmbench.distiller.modules_summary import model_summary
-
-    table = model_summary(model, kind, gross=gross)
     if json:
         print_json({"run": run, "kind": kind, **table.to_json()})
     elif csv:

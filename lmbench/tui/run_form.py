@@ -106,7 +106,11 @@ def _note(setting: Setting, base: Any) -> str:
     if setting.choices_from:
         return "Enter lists them"
     parts = [setting.bounds, setting.unit]
-    if setting.shape not in ("yes/no", "numbers") and not setting.choices and base is not None:
+    if (
+        setting.shape not in ("yes/no", "numbers", "texts")
+        and not setting.choices
+        and base is not None
+    ):
         parts.append(f"(default {shown(setting, base)})")
     return " ".join(part for part in parts if part) or setting.help
 
