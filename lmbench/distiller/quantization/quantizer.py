@@ -29,15 +29,22 @@ from .linear import check_bits
 from .post_training import is_quantized
 from .settings import match_overrides, parse_overrides
 
-__all__ = ["QuantizedActivation", "Quantizer", "round_through"]
+__all__ = ["QuantizedActivation", "Quantizer", "full_is_none", "round_through"]
 
 _ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
+# What the original gives as the width of what is not quantized.
+_FULL = 32
 _ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
 
 
 def round_through(x: Tensor) -> Tensor:
     """Rounds halves to even; the gradient passes straight (Bengio et al. 2013, arXiv 1308.3432)."""
     return x + (x.round() - x).detach()
+
+
+def full_is_none(bits: int | None, what: str) -> int | None:
+    """The width in bits; None for the original's 32, which means "not quantized"."""
+    return None if bits == _FULL else check_bits(bits, what)
 
 
 class QuantizedActivation(nn.Module):
@@ -61,8 +68,8 @@ class Quantizer(ABC):
             modular, so that recurrent weights and gates are really quantized.
         optimizer: told about parameters that replace others; None when there is none yet.
         bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
-            element-wise operations), or None.
-        bits_weights: 2 to 16 for linear layers and embeddings, or None.
+            element-wise operations); None, or the original's 32, leaves them alone.
+        bits_weights: 2 to 16 for linear layers and embeddings; None or 32 leaves them alone.
         bits_bias: accepted; biases stay floats, as accumulators are wide.
         overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
             that matches a module's full name wins.
@@ -86,8 +93,8 @@ class Quantizer(ABC):
             raise QuantizationError("this model is quantized already: train the model it came from")
         self.model = model
         self.optimizer = optimizer
-        self.bits_activations = check_bits(bits_activations, "bits_activations")
-        self.bits_weights = check_bits(bits_weights, "bits_weights")
+        self.bits_activations = full_is_none(bits_activations, "bits_activations")
+        self.bits_weights = full_is_none(bits_weights, "bits_weights")
         self.bits_bias = bits_bias
         self.overrides = parse_overrides(overrides)
         self._weights: dict[str, tuple[nn.Module, int]] = {}
@@ -121,14 +128,16 @@ class Quantizer(ABC):
         for name, module in targets.items():
             changes = matched.get(name, ("", {}))[1]
             if isinstance(module, nn.Linear | nn.Embedding):
-                bits = check_bits(changes.get("bits_weights", self.bits_weights), name)
+                bits = full_is_none(changes.get("bits_weights", self.bits_weights), name)
                 if bits is not None:
                     self._take_weight(name, module, bits, floats)
             else:
-                bits = check_bits(changes.get("bits_activations", self.bits_activations), name)
+                bits = full_is_none(changes.get("bits_activations", self.bits_activations), name)
                 if bits is not None:
                     parent, _, leaf = name.rpartition(".")
                     quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
+                    if before:
+                        quantized.to(before[0].device)
                     setattr(self.model.get_submodule(parent), leaf, quantized)
         self._refresh_before_forward()
         self._tell_optimizer(before)
