@@ -122,12 +122,16 @@ class QuantizeConfig(MachineConfig):
         None,
         "activation scales as an integer of so many bits and a shift",
         group=ADVANCED,
+        label="scale mult bits",
         ge=1,
         le=32,
         unit="bits",
     )
     inputs_quant_auto_fallback: bool | None = setting(
-        None, "quantize an input that carries no scale by its statistics", group=ADVANCED
+        None,
+        "quantize an input that carries no scale by its statistics",
+        group=ADVANCED,
+        label="input fallback",
     )
     save_fp_weights: bool | None = setting(
         None, "keep the weights as they were beside the integers", group=ADVANCED

@@ -99,7 +99,7 @@ def _placeholder(setting: Setting, corpus: str) -> str:
     """What an empty field stands for."""
     if setting.choices_from == "corpora":
         return corpus
-    return "none" if setting.optional else ""
+    return "none" if setting.optional or setting.shape == "texts" else ""
 
 
 def _note(setting: Setting, base: Any) -> str:
