@@ -52,8 +52,13 @@ def quantize(
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
     parent = home.find_run(run, session, with_model=True)
-    if shape := parent.read().shape:
-        check_fit(settings, stats, shape)
+    record = parent.read()
+    if record.kind == "quantize":
+        raise LmbenchError(
+            f"run {parent.ref} is quantized already: name the run that it was made from"
+        )
+    if record.shape:
+        check_fit(settings, stats, record.shape)
     name = name or describe(config)
     made, code = derive(parent, "quantize", config, name=name, detach=detach, json=json)
     if not (code or detach or json) and made.status() == "finished":

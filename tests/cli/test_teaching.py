@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import answer
+from safetensors.torch import load_file
 
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
@@ -15,6 +16,18 @@ from lmbench.jobs.teacher import find_teacher
 from lmbench.jobs.texts import corpus_of
 from lmbench.session import Home
 
+FOUR_BITS = """
+version: 1
+quantizers:
+  four_bits:
+    class: QuantAwareTrainRangeLinearQuantizer
+    bits_weights: 4
+policies:
+  - quantizer: {instance_name: four_bits}
+    starting_epoch: 0
+    ending_epoch: 1
+    frequency: 1
+"""
 SMALL = ("--emsize", "12", "--nhid", "12", "--epochs", "1", "--threads", "1", "--lr", "1")
 
 
@@ -30,6 +43,21 @@ def test_a_smaller_student_learns_from_a_run(
     # The same seed and settings: what differs is the teacher's part of the loss.
     assert taught["valid_ppl"] != alone["valid_ppl"]
     assert taught["valid_ppl"] == pytest.approx(alone["valid_ppl"], rel=0.5)
+
+
+def test_a_dense_parent_teaches_its_quantized_training(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("four.yaml").write_text(FOUR_BITS, encoding="utf-8")
+    flags = ("--schedule", "four.yaml", "--epochs", "1", "--threads", "1", "--lr", "0.5")
+    alone = answer(capsys, "prune", "1", *flags)
+    taught = answer(capsys, "prune", "1", *flags, "--teacher", "1", "--distill-weight", "0.9")
+    assert taught["status"] == "finished"
+    assert taught["valid_ppl"] != alone["valid_ppl"]
+    folder = home.find_run(taught["run"]).checkpoint("best")
+    assert folder is not None
+    weight = load_file(folder / "model.safetensors")["rnn.weight_hh_l0"]
+    assert len(weight.unique()) <= 16
 
 
 def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(

@@ -19,10 +19,23 @@ from lmbench.distiller.quantization import (
     PostTrainLinearQuantizer,
     QuantAwareTrainRangeLinearQuantizer,
     QuantizationError,
+    RangeLinearQuantEltwiseAddWrapper,
+    RangeLinearQuantEltwiseMultWrapper,
     WRPNQuantizer,
 )
 
 CLIPPED = {"bits_activations": 32, "bits_weights": 32, "bits_bias": None, "overrides": None}
+WRAPPER = {
+    "num_bits_accum": 32,
+    "mode": LinearQuantMode.SYMMETRIC,
+    "clip_acts": ClipMode.NONE,
+    "activation_stats": None,
+    "clip_n_stds": None,
+    "clip_half_range": False,
+    "scale_approx_mult_bits": None,
+    "input_overrides": None,
+    "inputs_quant_auto_fallback": False,
+}
 SIGNATURES: list[tuple[type, dict[str, Any]]] = [
     (
         PostTrainLinearQuantizer,
@@ -77,10 +90,16 @@ SIGNATURES: list[tuple[type, dict[str, Any]]] = [
         },
     ),
     (DistillerLSTMCell, {"bias": True}),
+    *(
+        (made, WRAPPER)
+        for made in (RangeLinearQuantEltwiseAddWrapper, RangeLinearQuantEltwiseMultWrapper)
+    ),
 ]
 FIRST = {
     DistillerLSTM: ["input_size", "hidden_size", "num_layers"],
     DistillerLSTMCell: ["input_size", "hidden_size"],
+    RangeLinearQuantEltwiseAddWrapper: ["wrapped_module", "num_bits_acts"],
+    RangeLinearQuantEltwiseMultWrapper: ["wrapped_module", "num_bits_acts"],
 }
 
 
