@@ -11,6 +11,18 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from lmbench.errors import LmbenchError
+from lmbench.machine_config import (
+    COMPRESSION,
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    SAMPLING,
+    TRAINING,
+    MachineConfig,
+    SplitName,
+)
+from lmbench.quantize_config import QuantizeConfig
 from lmbench.setting import Config, changed_settings, flag_of, setting, validate
 
 __all__ = [
@@ -37,35 +49,6 @@ Kind = Literal["train", "prune", "quantize", "sensitivity", "evaluate", "benchma
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
-SplitName = Literal["train", "valid", "test"]
-
-MODEL = "Model"
-DATA = "Data"
-TRAINING = "Training"
-MACHINE = "Machine"
-COMPRESSION = "Compression"
-OUTPUT = "Output"
-SAMPLING = "Sampling"
-
-
-class MachineConfig(Config):
-    """Where and how precisely a run computes."""
-
-    device: str = setting(
-        "auto",
-        "where to compute: auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one",
-        group=MACHINE,
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-    )
-    cuda: bool = setting(False, "the same as --device cuda", group=MACHINE, hidden=True)
-    threads: int = setting(
-        0,
-        "CPU threads; 0 takes one for each core",
-        group=MACHINE,
-        ge=0,
-        le=1024,
-        unit="threads",
-    )
 
 
 class ModelConfig(Config):
@@ -212,59 +195,6 @@ class TrainConfig(ModelConfig, MachineConfig):
 
 class PruneConfig(TrainConfig):
     """Training under a schedule, from a trained parent or from scratch."""
-
-
-class QuantizeConfig(MachineConfig):
-    """Post-training quantization: calibrate, quantize, evaluate."""
-
-    preset: str | None = setting(
-        None,
-        "settings by name; `lmbench quantize --list-presets` shows them",
-        group=COMPRESSION,
-        choices_from="quantization_presets",
-    )
-    config: str | None = setting(None, "settings from a YAML file", group=COMPRESSION)
-    mode: (
-        Literal["symmetric", "symmetric-restricted", "asymmetric-signed", "asymmetric-unsigned"]
-        | None
-    ) = setting(None, "linear quantization mode of weights and activations", group=COMPRESSION)
-    bits_activations: int | None = setting(
-        None, "bits of activations", group=COMPRESSION, ge=2, le=16, unit="bits"
-    )
-    bits_parameters: int | None = setting(
-        None, "bits of weights", group=COMPRESSION, ge=2, le=16, unit="bits"
-    )
-    bits_accum: int | None = setting(
-        None, "bits of the accumulators", group=COMPRESSION, ge=8, le=64, unit="bits"
-    )
-    clip_acts: (
-        Literal["none", "avg", "n-std", "gauss", "laplace", "mse", "percentile", "kl"] | None
-    ) = setting(None, "how activations saturate", group=COMPRESSION)
-    clip_n_stds: float | None = setting(
-        None, "number of standard deviations kept by n-std", group=COMPRESSION, gt=0.0
-    )
-    per_channel: bool | None = setting(
-        None, "one scale for each output channel of the weights", group=COMPRESSION
-    )
-    rounding: Literal["nearest", "gptq"] | None = setting(
-        None, "how weights are rounded: to nearest, or with error compensation", group=COMPRESSION
-    )
-    auto: bool = setting(
-        False, "search clip mode and bits per module for a budget", group=COMPRESSION
-    )
-    budget: str | None = setting(
-        None,
-        "what --auto keeps to: bytes (4MB) or a loss of perplexity (1%)",
-        group=COMPRESSION,
-    )
-    calibrate_on: SplitName = setting("train", "split whose activations set the ranges", group=DATA)
-    calibration_tokens: int = setting(
-        100_000, "tokens of calibration", group=DATA, ge=1, unit="tokens"
-    )
-    eval_tokens: int = setting(
-        0, "tokens of each split to score; 0 scores all", group=DATA, ge=0, unit="tokens"
-    )
-    seed: int = setting(1111, "random seed", group=MACHINE, ge=0, lt=2**63)
 
 
 class SensitivityConfig(MachineConfig):

@@ -15,7 +15,7 @@ PACKAGE = Path(lmbench.__file__).parent
 
 # A room may import what stands on its own floor or below; `errors` and `config` are the ground.
 FLOORS = (
-    ("errors", "setting", "config", "__init__"),
+    ("errors", "setting", "machine_config", "quantize_config", "config", "__init__"),
     ("corpus", "model"),
     ("session", "distiller"),
     ("deploy",),

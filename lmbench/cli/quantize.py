@@ -11,6 +11,7 @@ from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.cli.derived import derive
 from lmbench.cli.flags import configured
 from lmbench.config import QuantizeConfig
+from lmbench.errors import LmbenchError
 from lmbench.session import Home
 
 __all__ = ["quantize"]
@@ -30,7 +31,8 @@ def quantize(
 ) -> int:
     """Quantize a trained or pruned run: calibrate, quantize, score on valid and test.
 
-    Without --preset and --config the preset int8-best holds; single flags change it.
+    Without --preset and --config the preset int8-best holds; single flags change it, and
+    --override changes it for some modules.
 
     Args:
         run: the run to quantize (SESSION/3, 3, @, a path).
@@ -38,14 +40,30 @@ def quantize(
     if list_presets:
         _show_presets(json=json)
         return 0
-    from lmbench.jobs.own_files import settings_file
-    from lmbench.jobs.quantizing import describe, settings_of
+    from lmbench.distiller.quantization import QuantizationError, load_stats
+    from lmbench.jobs.own_files import settings_file, stats_file
+    from lmbench.jobs.quantizing import check_fit, describe, settings_of
+    from lmbench.report.quantization import quantized_modules
 
     home = Home.find()
-    settings_of(config, settings_file(config.config, home) if config.config else None)
+    settings = settings_of(config, settings_file(config.config, home) if config.config else None)
+    try:
+        stats = load_stats(stats_file(config.stats, home)) if config.stats else None
+    except QuantizationError as error:
+        raise LmbenchError(str(error)) from None
     parent = home.find_run(run, session, with_model=True)
+    record = parent.read()
+    if record.kind == "quantize":
+        raise LmbenchError(
+            f"run {parent.ref} is quantized already: name the run that it was made from"
+        )
+    if record.shape:
+        check_fit(settings, stats, record.shape)
     name = name or describe(config)
-    return derive(parent, "quantize", config, name=name, detach=detach, json=json)[1]
+    made, code = derive(parent, "quantize", config, name=name, detach=detach, json=json)
+    if not (code or detach or json) and made.status() == "finished":
+        console().print(quantized_modules(made).to_rich())
+    return code
 
 
 def _show_presets(*, json: bool) -> None:

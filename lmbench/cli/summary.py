@@ -15,7 +15,7 @@ from lmbench.session import Home, Run
 
 __all__ = ["summarise_untrained", "summary"]
 
-Kind = Literal["sparsity", "model", "modules", "percentile", "masks"]
+Kind = Literal["sparsity", "model", "modules", "percentile", "masks", "quantization"]
 
 
 def summary(
@@ -23,12 +23,13 @@ def summary(
     /,
     *,
     kind: Annotated[
-        Kind,
+        Kind | None,
         Parameter(
             help="which table; percentile shows the q of the Baidu pruner, masks what the schedule "
-            "of a pruned run has masked at its last checkpoint"
+            "of a pruned run has masked at its last checkpoint, quantization each module's "
+            "settings and error (SQNR); left out: quantization for a quantize run, else sparsity"
         ),
-    ] = "sparsity",
+    ] = None,
     gross: Annotated[
         bool,
         Parameter(negative="", help="count as the original did, tied weights under each name"),
@@ -45,9 +46,14 @@ def summary(
     Args:
         run: the run (SESSION/3, 3, @, a path).
     """
+    from lmbench.report.quantization import quantized_modules
+
     found = Home.find().find_run(run, session, with_model=True)
+    kind = kind or ("quantization" if found.read().kind == "quantize" else "sparsity")
     if kind == "masks":
         table = _masks(found)
+    elif kind == "quantization":
+        table = quantized_modules(found)
     else:
         from lmbench.deploy.load import load_run
         from lmbench.distiller.modules_summary import summary_table

@@ -67,7 +67,7 @@ def train(
         run = home.find_run(resume, session)
         launch.resume(run, queue=detach)
     else:
-        _check(config, home, quiet=json or not detach)
+        _check(config, home, session, quiet=json or not detach)
         owner = home.open_session(session)
         run = make_run(owner, "train", config, name=name, command=command_line())
         launch.start(run, queue=detach)
@@ -95,7 +95,7 @@ def prune(
     home = Home.find()
     parent = home.find_run(run, session, with_model=True) if run else None
     config = _pruning_config(config, parent, schedule)
-    _check(config, home, quiet=json or not detach)
+    _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
     owner = parent.session if parent else home.open_session(session)
     new = make_run(owner, "prune", config, parent=parent, name=name, command=command_line())
     launch.start(new, queue=detach)
@@ -112,13 +112,13 @@ def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | Non
     return validate(PruneConfig, {**inherited, **given, "compress": wanted})
 
 
-def _check(config: TrainConfig, home: Home, *, quiet: bool) -> None:
+def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> None:
     """Check before anything is made; fetching a corpus shows a bar.
 
     `quiet` where the run's own log, which is shown, says which corpus it is.
     """
     with corpus_progress() as progress:
-        corpus = check_training(config, home, progress)
+        corpus = check_training(config, home, progress, session=session)
     if not quiet:
         console().print(corpus.describe_choice(), soft_wrap=True)
 

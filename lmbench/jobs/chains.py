@@ -106,7 +106,7 @@ def queue_chain(
     steps, home = chain_steps(chain, changes), session.home
     for step in steps:
         if isinstance(step.config, TrainConfig):
-            check_training(step.config, home, progress)
+            check_training(step.config, home, progress, session=session.name)
     runs: list[Run] = []
     for step in steps:
         parent = runs[step.parent] if step.parent is not None else None

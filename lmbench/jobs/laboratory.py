@@ -47,7 +47,7 @@ from lmbench.distiller.sensitivity import (
     tensor_targets,
 )
 from lmbench.errors import LmbenchError
-from lmbench.jobs.kinds.quantize import STATS_FILE
+from lmbench.jobs.own_files import STATS_FILE
 from lmbench.jobs.probing import (
     LANGUAGE,
     Message,
@@ -325,6 +325,7 @@ def _of_quantize_runs(run: Run, request: Probe) -> list[Path]:
             and record.parent == run.ref
             and config.calibrate_on == request.calibrate_on
             and config.calibration_tokens == request.calibration_tokens
+            and config.stats is None
         )
         if alike:
             found.append(other.path / STATS_FILE)

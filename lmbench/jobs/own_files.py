@@ -1,4 +1,4 @@
-"""The files that a run is started with: a schedule, or quantization settings.
+"""The files that a run is started with: a schedule, or quantization settings and statistics.
 
 They are copied into its folder, so that editing what they came from changes nothing about a run
 that waits or is resumed.
@@ -17,14 +17,18 @@ from lmbench.session.store import Home, Run
 __all__ = [
     "SCHEDULE_FILE",
     "SETTINGS_FILE",
+    "STATS_FILE",
     "attach",
     "own_files",
     "schedule_file",
     "settings_file",
+    "stats_file",
 ]
 
 SCHEDULE_FILE = "schedule.yaml"
 SETTINGS_FILE = "quantization.yaml"
+STATS_FILE = "stats.yaml"
+"""Activation statistics: those that a quantize run was given, or found."""
 
 
 def schedule_file(name: str, home: Home) -> Path:
@@ -42,9 +46,22 @@ def settings_file(name: str, home: Home) -> Path:
     Raises:
         LmbenchError: there is no such file.
     """
+    return _found("--config", name, home)
+
+
+def stats_file(name: str, home: Home) -> Path:
+    """Activation statistics by path, looked for as `settings_file` looks.
+
+    Raises:
+        LmbenchError: there is no such file.
+    """
+    return _found("--stats", name, home)
+
+
+def _found(flag: str, name: str, home: Home) -> Path:
     path = _in_home(name, home) or Path(name)
     if not path.is_file():
-        raise LmbenchError(f"--config {name}: there is no such file here or in {home.path}")
+        raise LmbenchError(f"{flag} {name}: there is no such file here or in {home.path}")
     return path
 
 
@@ -57,14 +74,19 @@ def own_files(config: Config, home: Home) -> dict[str, bytes]:
     """What the files that the settings name hold now, under the names that a run keeps them by.
 
     Raises:
-        LmbenchError: there is no such settings file.
+        LmbenchError: there is no such file of settings or statistics.
         ScheduleError: there is no such schedule.
     """
     if isinstance(config, TrainConfig) and config.compress is not None:
         return {SCHEDULE_FILE: schedule_file(config.compress, home).read_bytes()}
-    if isinstance(config, QuantizeConfig) and config.config is not None:
-        return {SETTINGS_FILE: settings_file(config.config, home).read_bytes()}
-    return {}
+    if not isinstance(config, QuantizeConfig):
+        return {}
+    files: dict[str, bytes] = {}
+    if config.config is not None:
+        files[SETTINGS_FILE] = settings_file(config.config, home).read_bytes()
+    if config.stats is not None:
+        files[STATS_FILE] = stats_file(config.stats, home).read_bytes()
+    return files
 
 
 def attach(run: Run, files: dict[str, bytes]) -> None:

@@ -18,6 +18,7 @@ from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.own_files import attach, own_files
 from lmbench.jobs.schedules import check_schedule
+from lmbench.jobs.teacher import find_teacher
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 
 __all__ = [
@@ -32,9 +33,18 @@ __all__ = [
 _OWN = ("compress", "teacher")
 
 
-def check_training(config: TrainConfig, home: Home, progress: Progress | None = None) -> Corpus:
+def check_training(
+    config: TrainConfig,
+    home: Home,
+    progress: Progress | None = None,
+    *,
+    session: str = DEFAULT_SESSION,
+) -> Corpus:
     """Open the corpus of a training (fetching it where it is known by name), see that it is long
-    enough for the batches that are asked for, and check the schedule.
+    enough for the batches that are asked for, and check the schedule and the teacher.
+
+    Args:
+        session: where a teacher's bare number is looked for.
 
     Raises:
         LmbenchError: what is wrong, where, and what to do.
@@ -42,6 +52,7 @@ def check_training(config: TrainConfig, home: Home, progress: Progress | None = 
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     check_schedule(config, home)
+    find_teacher(config, home, session, corpus)
     return corpus
 
 

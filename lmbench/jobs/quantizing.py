@@ -6,32 +6,35 @@ are made of them. Imports torch: for workers.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lmbench.config import QuantizeConfig
+from lmbench.config import ModelConfig, QuantizeConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify, count_windows, windows
 from lmbench.distiller.quantization import (
+    ActivationStats,
     Budget,
+    PostTrainLinearQuantizer,
     QuantizationError,
     QuantSettings,
     load_preset,
     load_settings,
+    modular_copy,
 )
 from lmbench.errors import LmbenchError
-from lmbench.model import RNNModel
+from lmbench.model import RNNModel, build_model
+from lmbench.quantize_config import parse_budget, parse_override
 from lmbench.training.evaluate import Evaluation, evaluate
 
 __all__ = [
     "budget_of",
     "calibration_rows",
+    "check_fit",
     "describe",
     "needs_moments",
     "score_rows",
@@ -43,8 +46,6 @@ __all__ = [
 _COLUMNS = 10
 _BPTT = 35
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _DEFAULT = "int8-best"
 
 
@@ -64,24 +65,58 @@ def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettin
             base = load_settings(file or Path(config.config))
         else:
             base = load_preset(config.preset or _DEFAULT)
-        return QuantSettings.from_dict({**base.to_dict(), **_changes(config)})
+        own = dict(parse_override(text) for text in config.override)
+        kept = {k: v for k, v in base.overrides.items() if k not in own}
+        entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
+        return QuantSettings.from_dict(entries)
     except QuantizationError as error:
         raise LmbenchError(str(error)) from None
 
 
 def _changes(config: QuantizeConfig) -> dict[str, Any]:
     """The single settings that were given, in the engine's own words."""
-    given: dict[str, Any] = {
-        "bits_activations": config.bits_activations,
+    given: dict[str, Any] = {name: getattr(config, name) for name in _SAME}
+    given |= {
         "bits_weights": config.bits_parameters,
-        "bits_accum": config.bits_accum,
-        "clip_n_stds": config.clip_n_stds,
         "per_channel_wts": config.per_channel,
-        "rounding": config.rounding,
-        "mode": config.mode and config.mode.upper().replace("-", "_"),
-        "clip_acts": config.clip_acts and config.clip_acts.upper().replace("-", "_"),
     }
-    return {name: value for name, value in given.items() if value is not None}
+    for name in _NAMED:
+        word = getattr(config, name)
+        given[name] = word and word.upper().replace("-", "_")
+    if config.fp16:
+        given |= {"precision": "16", "fp_activations": True}
+    changes = {name: value for name, value in given.items() if value is not None}
+    # Here None is a value: "not quantized".
+    return changes | ({"bits_activations": None} if config.weights_only else {})
+
+
+# Settings that the engine has under the same names, and those whose words it spells in capitals.
+_SAME = (
+    *("bits_activations", "bits_accum", "clip_n_stds", "rounding", "group_size"),
+    *("per_row_embedding", "precision", "fp_activations", "net_aware", "clip_half_range"),
+    *("scale_approx_mult_bits", "inputs_quant_auto_fallback", "save_fp_weights"),
+)
+_NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_weights")
+
+
+def check_fit(
+    settings: QuantSettings, stats: ActivationStats | None, shape: Mapping[str, Any]
+) -> None:
+    """See that settings and statistics fit a model of this shape, without its weights.
+
+    Args:
+        shape: as a run's record has it.
+
+    Raises:
+        LmbenchError: an override matches no module, or the statistics are of another model.
+    """
+    sizes = {k: v for k, v in shape.items() if k in ModelConfig.model_fields}
+    with torch.device("meta"):
+        model = modular_copy(build_model(ModelConfig(**sizes), int(shape["ntoken"])))
+    try:
+        PostTrainLinearQuantizer(model, settings=settings, model_activation_stats=stats).check()
+    except QuantizationError as error:
+        raise LmbenchError(str(error)) from None
 
 
 def needs_moments(settings: QuantSettings) -> bool:
@@ -96,7 +131,8 @@ def describe(config: QuantizeConfig) -> str:
         return f"auto {config.budget or ''}".strip()
     if config.config:
         return Path(config.config).stem
-    return config.preset or ("custom" if _changes(config) else _DEFAULT)
+    own = _changes(config) or config.override or config.stats or config.dynamic
+    return config.preset or ("custom" if own else _DEFAULT)
 
 
 def budget_of(config: QuantizeConfig) -> Budget:
@@ -105,13 +141,10 @@ def budget_of(config: QuantizeConfig) -> Budget:
     Raises:
         LmbenchError: none is given, or it is neither.
     """
-    text = (config.budget or "").strip()
-    if match := re.fullmatch(r"([\d.]+)\s*%", text):
-        return Budget(loss=math.log1p(float(match[1]) / 100.0))
-    match = re.fullmatch(r"([\d.]+)\s*([KMG]?i?B?)", text, re.IGNORECASE)
-    if match and match[2].upper() in _UNITS:
-        return Budget(bytes=int(float(match[1]) * _UNITS[match[2].upper()]))
-    raise LmbenchError(f"--budget {text!r}: use a size such as 4MB, or a loss such as 1%")
+    try:
+        return Budget(*parse_budget(config.budget or ""))
+    except ValueError as error:
+        raise LmbenchError(f"--budget: {error}") from None
 
 
 def calibration_rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:

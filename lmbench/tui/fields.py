@@ -21,16 +21,18 @@ from lmbench.config import (
     TRAINING,
     Config,
     ModelConfig,
+    QuantizeConfig,
 )
+from lmbench.machine_config import ADVANCED
 
 __all__ = ["Setting", "Shape", "parse", "problems", "settings_of", "shown"]
 
-Shape = Literal["whole", "number", "numbers", "text", "choice", "yes/no"]
+Shape = Literal["whole", "number", "numbers", "texts", "text", "choice", "yes/no"]
 
 UNSET = "–"
 """How a choice that is left open is shown."""
 _TRUE, _FALSE = "yes", "no"
-_ORDER = (MODEL, DATA, TRAINING, COMPRESSION, SAMPLING, MACHINE, OUTPUT)
+_ORDER = (MODEL, DATA, TRAINING, COMPRESSION, SAMPLING, MACHINE, OUTPUT, ADVANCED)
 # An upper bound from here on only catches slips, and tells a reader nothing.
 _SLIP = 60_000
 
@@ -107,7 +109,7 @@ def _shape(annotation: Any) -> tuple[Shape, tuple[str, ...]]:
     if get_origin(annotation) is Literal:
         return "choice", tuple(map(str, get_args(annotation)))
     if get_origin(annotation) is tuple:
-        return "numbers", ()
+        return ("numbers" if float in get_args(annotation) else "texts"), ()
     if annotation is int:
         return "whole", ()
     return ("number" if annotation is float else "text"), ()
@@ -172,10 +174,10 @@ def parse(setting: Setting, text: str) -> Any:
         case "number":
             return _real(text)
         case "numbers":
-            words = text.replace(",", " ").split()
-            if setting.default and isinstance(setting.default[0], float):
-                return tuple(_real(word) for word in words)
-            return tuple(words)
+            return tuple(_real(word) for word in text.replace(",", " ").split())
+        case "texts":
+            # A comma may be part of one of them.
+            return tuple(text.split())
     return text
 
 
@@ -210,4 +212,6 @@ def problems(model: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
         return found
     if isinstance(config, ModelConfig) and config.tied and config.emsize != config.nhid:
         found["tied"] = f"tied needs emsize = nhid, and {config.emsize} is not {config.nhid}"
+    elif isinstance(config, QuantizeConfig):
+        found |= config.conflicts()
     return found

@@ -99,14 +99,18 @@ def _placeholder(setting: Setting, corpus: str) -> str:
     """What an empty field stands for."""
     if setting.choices_from == "corpora":
         return corpus
-    return "none" if setting.optional else ""
+    return "none" if setting.optional or setting.shape == "texts" else ""
 
 
 def _note(setting: Setting, base: Any) -> str:
     if setting.choices_from:
         return "Enter lists them"
     parts = [setting.bounds, setting.unit]
-    if setting.shape not in ("yes/no", "numbers") and not setting.choices and base is not None:
+    if (
+        setting.shape not in ("yes/no", "numbers", "texts")
+        and not setting.choices
+        and base is not None
+    ):
         parts.append(f"(default {shown(setting, base)})")
     return " ".join(part for part in parts if part) or setting.help
 

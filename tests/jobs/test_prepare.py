@@ -90,3 +90,12 @@ def test_a_wrong_schedule_is_found_before_anything_is_made(tmp_path):
     with pytest.raises(LmbenchError, match="no-such-schedule"):
         check_training(config, Home(tmp_path))
     assert not (tmp_path / "sessions").exists()
+
+
+def test_overrides_come_back_from_the_command_line():
+    overrides = (r"(?:rnn)\..*:bits_weights=4,clip_acts=avg", "decoder:fp16=yes")
+    command = command_for("quantize", {"override": overrides, "preset": "fp16"}, parent="a/1")
+    _, bound, _ = build().parse_args(shlex.split(command)[1:], exit_on_error=False)
+    assert bound.arguments["override"] == overrides
+    assert bound.arguments["preset"] == "fp16"
+    assert bound.arguments["run"] == "a/1"

@@ -76,6 +76,20 @@ def test_several_numbers_are_parted_by_blanks_or_commas():
     assert parse(one, "0, 0.5  .9") == (0.0, 0.5, 0.9)
 
 
+def test_several_texts_are_parted_by_blanks_alone():
+    one = setting(QuantizeConfig, "override")
+    given = ("decoder:bits_weights=8,clip_acts=avg", r"rnn\..*:fp16=yes")
+    assert parse(one, shown(one, given)) == given
+    assert problems(QuantizeConfig, {"override": given}) == {}
+    assert "write PATTERN" in problems(QuantizeConfig, {"override": ("decoder",)})["override"]
+
+
+@pytest.mark.parametrize("values", [{"auto": True}, {"budget": "4MB"}])
+def test_a_search_and_its_budget_need_each_other(values: dict[str, Any]):
+    assert set(problems(QuantizeConfig, values)) == {"budget"}
+    assert problems(QuantizeConfig, {"auto": True, "budget": "4MB"}) == {}
+
+
 @pytest.mark.parametrize(
     "values, wrong",
     [

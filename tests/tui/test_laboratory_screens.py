@@ -290,7 +290,7 @@ async def test_the_goal_moves_and_the_suggestion_follows(lab):
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_: None)
+    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
     measure(lab)
     async with opened(lab, "v", "s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
@@ -322,7 +322,7 @@ def test_pruning_ends_before_the_training_does_where_there_is_room(epochs):
 
 
 async def test_s_queues_a_chain_whole_each_after_its_parent(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.jobs.chains.check_training", lambda *_: None)
+    monkeypatch.setattr("lmbench.jobs.chains.check_training", lambda *_, **__: None)
     async with opened(lab, "N", "down", "down") as pilot:
         assert screen_of(pilot, ChainsScreen).chain.name == "small-tied"
         await press(pilot, "s")

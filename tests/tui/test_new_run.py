@@ -34,7 +34,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_: None)
+    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_, **__: None)
     monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
     return runs
 
@@ -307,7 +307,7 @@ async def test_at_24_rows_every_field_can_be_seen_when_it_has_the_focus(world, s
 async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, monkeypatch):
     from lmbench.errors import LmbenchError
 
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise LmbenchError("no corpus nowhere")
 
     monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", fails)

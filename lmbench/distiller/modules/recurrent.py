@@ -333,10 +333,32 @@ class ModularRecurrent(nn.Module, ABC):
 
 
 class DistillerLSTM(ModularRecurrent):
-    """`nn.LSTM` as separate modules."""
+    """`nn.LSTM` as separate modules; made anew it drops half, as the original does."""
 
     CELL = DistillerLSTMCell
     TORCH = nn.LSTM
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.5,
+        bidirectional: bool = False,
+        bidirectional_type: int = 2,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            bidirectional_type,
+        )
 
 
 class DistillerGRU(ModularRecurrent):

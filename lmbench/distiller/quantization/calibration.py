@@ -15,6 +15,7 @@ moments and extremes are of all.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -279,16 +280,28 @@ def load_stats(source: str | Path | Mapping[str, Any]) -> ActivationStats:
     return stats
 
 
-def stats_for(stats: ActivationStats, name: str) -> dict[str, Any]:
+def stats_for(stats: ActivationStats, name: str, module: nn.Module | None = None) -> dict[str, Any]:
     """One module's statistics.
 
+    Args:
+        module: the module itself, whose width must be theirs.
+
     Raises:
-        QuantizationError: the statistics know no such module, so are of another model.
+        QuantizationError: the statistics know no such module, or one of another width, so are of
+            another model.
     """
     if name not in stats or not stats[name]["output"]:
         known = ", ".join(list(stats)[:4])
         raise QuantizationError(
             f"the statistics are of another model: they lack {name!r} (they hold {known}, …); "
             "calibrate this model"
+        )
+    seen = re.findall(r"\d+", str(stats[name]["output"].get("shape", "")))
+    width = module.embedding_dim if isinstance(module, nn.Embedding) else None
+    width = module.out_features if isinstance(module, nn.Linear) else width
+    if width is not None and seen and int(seen[-1]) != width:
+        raise QuantizationError(
+            f"the statistics are of another model: {name!r} gave {seen[-1]} values there and gives "
+            f"{width} here; calibrate this model"
         )
     return stats[name]

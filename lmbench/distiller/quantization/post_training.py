@@ -155,13 +155,9 @@ class PostTrainLinearQuantizer:
             QuantizationError: statistics of another model, an override that matches nothing, or
                 a setting that a module cannot have.
         """
-        modules = quantizable_modules(self.model)
-        if not modules:
-            raise QuantizationError("this model has no module that can be quantized")
-        resolved = self.settings.resolve(modules)
+        modules, resolved = self._chosen()
         stats = self._prepared_stats()
         half_range = set(self._rectified(modules))
-        self._own_precision = self._overridden_precisions(modules)
         for name, module in modules.items():
             chosen = resolved[name]
             own = self._own_stats(stats, name, module, chosen)
@@ -176,6 +172,25 @@ class PostTrainLinearQuantizer:
         install_fused(self.model)
         return self.model.eval()
 
+    def check(self) -> None:
+        """See that overrides and statistics fit the model, which may be on the device "meta".
+
+        Raises:
+            QuantizationError: statistics of another model, or an override that matches nothing.
+        """
+        modules, resolved = self._chosen()
+        for name, module in modules.items():
+            self._own_stats(self.stats, name, module, resolved[name])
+
+    def _chosen(self) -> tuple[dict[str, nn.Module], dict[str, ModuleSettings]]:
+        """The modules that can be quantized, and the settings of each."""
+        modules = quantizable_modules(self.model)
+        if not modules:
+            raise QuantizationError("this model has no module that can be quantized")
+        resolved = self.settings.resolve(modules)
+        self._own_precision = self._overridden_precisions(modules)
+        return modules, resolved
+
     def _own_stats(
         self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
     ) -> dict[str, Any] | None:
@@ -187,7 +202,7 @@ class PostTrainLinearQuantizer:
             needs = not chosen.per_row_embedding and not floating
         if stats is None or not needs:
             return None
-        return stats_for(stats, name)
+        return stats_for(stats, name, module)
 
     def _prepared_stats(self) -> ActivationStats | None:
         """The statistics after net-aware narrowing."""

@@ -29,9 +29,11 @@ from .linear import check_bits
 from .post_training import is_quantized
 from .settings import match_overrides, parse_overrides
 
-__all__ = ["QuantizedActivation", "Quantizer", "round_through"]
+__all__ = ["QuantizedActivation", "Quantizer", "full_is_none", "round_through"]
 
 _ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
+# What the original gives as the width of what is not quantized.
+_FULL = 32
 _ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
 
 
@@ -40,9 +42,9 @@ def round_through(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def _bits(value: int | None, what: str) -> int | None:
-    """`check_bits`, where the original's 32 means "not quantized", too."""
-    return None if value == 32 else check_bits(value, what)
+def full_is_none(bits: int | None, what: str) -> int | None:
+    """The width in bits; None for the original's 32, which means "not quantized"."""
+    return None if bits == _FULL else check_bits(bits, what)
 
 
 class QuantizedActivation(nn.Module):
@@ -66,8 +68,8 @@ class Quantizer(ABC):
             modular, so that recurrent weights and gates are really quantized.
         optimizer: told about parameters that replace others; None when there is none yet.
         bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
-            element-wise operations), or None or 32 for full precision.
-        bits_weights: the same for linear layers and embeddings.
+            element-wise operations); None, or the original's 32, leaves them alone.
+        bits_weights: 2 to 16 for linear layers and embeddings; None or 32 leaves them alone.
         bits_bias: accepted; biases stay floats, as accumulators are wide.
         overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
             that matches a module's full name wins.
@@ -91,8 +93,8 @@ class Quantizer(ABC):
             raise QuantizationError("this model is quantized already: train the model it came from")
         self.model = model
         self.optimizer = optimizer
-        self.bits_activations = _bits(bits_activations, "bits_activations")
-        self.bits_weights = _bits(bits_weights, "bits_weights")
+        self.bits_activations = full_is_none(bits_activations, "bits_activations")
+        self.bits_weights = full_is_none(bits_weights, "bits_weights")
         self.bits_bias = bits_bias
         self.overrides = parse_overrides(overrides)
         self._weights: dict[str, tuple[nn.Module, int]] = {}
@@ -126,14 +128,16 @@ class Quantizer(ABC):
         for name, module in targets.items():
             changes = matched.get(name, ("", {}))[1]
             if isinstance(module, nn.Linear | nn.Embedding):
-                bits = _bits(changes.get("bits_weights", self.bits_weights), name)
+                bits = full_is_none(changes.get("bits_weights", self.bits_weights), name)
                 if bits is not None:
                     self._take_weight(name, module, bits, floats)
             else:
-                bits = _bits(changes.get("bits_activations", self.bits_activations), name)
+                bits = full_is_none(changes.get("bits_activations", self.bits_activations), name)
                 if bits is not None:
                     parent, _, leaf = name.rpartition(".")
                     quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
+                    if before:
+                        quantized.to(before[0].device)
                     setattr(self.model.get_submodule(parent), leaf, quantized)
         self._refresh_before_forward()
         self._tell_optimizer(before)

@@ -1,8 +1,10 @@
 """An automatic choice of bits and clipping for each module, within a budget.
 
-First a sensitivity pass: each weight alone at each candidate width, everything else at the most
-careful settings, and the loss measured. Then a greedy walk from there: at each step the change
-that costs least loss for a byte saved. A budget of bytes stops the walk when the model fits; a
+First clip modes: the one that is best for all activations, then from module to module the one that
+is better for it, the others as they were found best so far. Then a sensitivity pass: each weight
+alone at each candidate width, everything else at the most careful settings, and the loss measured.
+Then a greedy walk from there: at each step the change that costs least loss for a byte saved. A
+budget of bytes stops the walk when the model fits; a
 budget of loss takes, by bisection over the walk, the smallest model that still meets it when
 measured as a whole. Every measurement is a `Trial`; a search that is given the trials of an
 earlier one does not repeat them.
@@ -11,6 +13,7 @@ earlier one does not repeat them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,11 +26,19 @@ from .errors import QuantizationError
 from .post_training import modular_copy, quantizable_modules, quantize
 from .settings import QuantSettings
 from .storage import quantized_bytes
+from .wrappers import Grid, RangeLinearQuantWrapper
 
 __all__ = ["Budget", "SearchResult", "Trial", "auto_quantize"]
 
 Choice = dict[str, dict[str, Any]]
-"""{module: {setting: value}}"""
+"""{module, or * for all: {setting: value}}"""
+
+# Operands of the modules that have most.
+_OPERANDS = 2
+# A module's own clip mode must gain so many nats a token (0.01% of perplexity): less is what
+# differs between two samples of text.
+_WORTH = 1e-4
+_SAME_SCALE = 0.01
 
 
 @dataclass(frozen=True)
@@ -118,9 +129,9 @@ class _Search:
         self.known = {self._key(t.phase, t.choice): t for t in known}
         self.trials: list[Trial] = []
         # of tied modules only the first is varied, and the others follow it
-        plain = modular_copy(model)
+        self.modules = quantizable_modules(modular_copy(model))
         groups: dict[int, list[str]] = {}
-        for name, module in quantizable_modules(plain).items():
+        for name, module in self.modules.items():
             if isinstance(module, nn.Linear | nn.Embedding):
                 groups.setdefault(id(module.weight), []).append(name)
         self.groups = {names[0]: names for names in groups.values()}
@@ -135,12 +146,34 @@ class _Search:
         changed = {"clip_acts": choice["*"]["clip_acts"]} if "*" in choice else {}
         plain = base.to_dict() | changed
         overrides: dict[str, dict[str, Any]] = {}
-        resolved = base.resolve_patterns(quantizable_modules(modular_copy(self.model)))
-        for first, entry in choice.items():
-            for name in self.groups.get(first, []):
-                inherited = dict(base.overrides.get(resolved.get(name, ""), {}))
-                overrides[name.replace(".", r"\.")] = inherited | entry
+        resolved = base.resolve_patterns(self.modules)
+        for name, entry in self._own(choice).items():
+            inherited = dict(base.overrides.get(resolved.get(name, ""), {}))
+            overrides[re.escape(name)] = inherited | entry
         return QuantSettings.from_dict(plain | {"overrides": overrides | dict(base.overrides)})
+
+    def _own(self, choice: Choice) -> Choice:
+        """What each module gets: bits are of a matrix, and hold for all that share it; a clip mode
+        is of one module's activations."""
+        own: Choice = {}
+        for chosen, entry in choice.items():
+            for name in self.groups.get(chosen, [chosen] if chosen != "*" else []):
+                shared = {key: v for key, v in entry.items() if key != "clip_acts"}
+                given = entry if name == chosen else shared
+                if given:
+                    own[name] = own.get(name, {}) | given
+        return own
+
+    def grids(self, choice: Choice) -> dict[str, list[Grid]]:
+        """The calibrated grids of each module's output and inputs."""
+        candidate = quantize(self.model, self.settings(choice), self.stats, self.moments)
+        found: dict[str, list[Grid]] = {}
+        for name in self.modules:
+            module = candidate.get_submodule(name)
+            if isinstance(module, RangeLinearQuantWrapper):
+                grids = [module.output_grid, *map(module.input_grid, range(_OPERANDS))]
+                found[name] = [grid for grid in grids if grid is not None]
+        return found
 
     def measure(self, phase: str, choice: Choice) -> Trial:
         key = self._key(phase, choice)
@@ -173,7 +206,10 @@ def auto_quantize(
     on_try: Callable[[Trial], None] | None = None,
     resume: Iterable[Trial | Mapping[str, Any]] = (),
 ) -> SearchResult:
-    """Chooses the clip mode of activations and the bits of each weight.
+    """Chooses the clip mode of each module's activations and the bits of each weight.
+
+    Clip modes take a measurement for each candidate, and one more for each module and each other
+    candidate that would move its range by more than 1%.
 
     Args:
         model: not changed.
@@ -204,14 +240,43 @@ def auto_quantize(
     float_loss = search.measure("float", {}).loss
     common: Choice = {}
     if stats is not None and start.base.bits_activations is not None:
-        clip_trials = [search.measure("clip", {"*": {"clip_acts": c.name}}) for c in clips]
-        common = min(clip_trials, key=lambda trial: trial.loss).choice
+        common = _clips(search, [clip.name for clip in clips]).choice
     careful = search.measure("candidate", common)
     walk = _walk(_sensitivities(search, common, careful, widths), common)
     best = _fit(search, careful, walk, budget, float_loss)
     return SearchResult(
         search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
     )
+
+
+def _clips(search: _Search, clips: list[str]) -> Trial:
+    """The best clip mode for all, then for each module in turn what lowers the loss further."""
+    alone = {clip: search.measure("clip", {"*": {"clip_acts": clip}}) for clip in clips}
+    common = min(alone, key=lambda clip: alone[clip].loss)
+    best = alone[common]
+    grids = {clip: search.grids(trial.choice) for clip, trial in alone.items()}
+    for name, now in grids[common].items():
+        others = [clip for clip in clips if clip != common and not _alike(now, grids[clip][name])]
+        tried = [
+            search.measure("clip", _with(best.choice, name, {"clip_acts": clip})) for clip in others
+        ]
+        better = min(tried, key=lambda trial: trial.loss, default=best)
+        if better.loss < best.loss - _WORTH:
+            best = better
+    return best
+
+
+def _alike(one: list[Grid], other: list[Grid]) -> bool:
+    """Do two grids lie so close that there is nothing to measure?"""
+    return all(
+        abs(a.scale / b.scale - 1) <= _SAME_SCALE and abs(a.zero_point - b.zero_point) <= 1
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _with(choice: Choice, name: str, entry: Mapping[str, Any]) -> Choice:
+    """The choice with more settings for one module."""
+    return {**choice, name: {**choice.get(name, {}), **entry}}
 
 
 def _sensitivities(
@@ -222,7 +287,7 @@ def _sensitivities(
     for name in search.groups:
         found[name] = [(widths[0], 0.0, 0)]
         for width in widths[1:]:
-            trial = search.measure("sensitivity", common | {name: {"bits_weights": width}})
+            trial = search.measure("sensitivity", _with(common, name, {"bits_weights": width}))
             rise = max(trial.loss - careful.loss, found[name][-1][1])
             found[name].append((width, rise, careful.bytes - trial.bytes))
     return found
@@ -245,10 +310,11 @@ def _walk(
         if not options:
             return walk
         level[min(options)[2]] += 1
-        narrowed = {
-            name: {"bits_weights": sensitivities[name][at][0]} for name, at in level.items() if at
-        }
-        walk.append(common | narrowed)
+        narrowed = common
+        for name, at in level.items():
+            if at:
+                narrowed = _with(narrowed, name, {"bits_weights": sensitivities[name][at][0]})
+        walk.append(narrowed)
 
 
 def _fit(

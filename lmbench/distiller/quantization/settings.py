@@ -73,7 +73,7 @@ class ModuleSettings:
     Attributes:
         bits_activations: 2 to 16, or None to leave inputs and outputs alone.
         bits_weights: 2 to 16, or None.
-        bits_accum: width of the accumulators.
+        bits_accum: width of the accumulators, 8 to 48.
         mode: of activations and weights.
         clip_acts: how activation ranges are chosen.
         clip_n_stds: for N_STD.
@@ -109,6 +109,8 @@ class ModuleSettings:
     def __post_init__(self) -> None:
         check_bits(self.bits_activations, "bits_activations")
         check_bits(self.bits_weights, "bits_weights")
+        # Sums are exact in float64, whose integers end at 2^53: a sum that is just over the
+        # accumulator's limit must still be exact to be seen and saturated.
         if not isinstance(self.bits_accum, int) or not 8 <= self.bits_accum <= 48:
             raise QuantizationError(f"bits_accum: {self.bits_accum!r} is out of range, use 8 to 48")
         if self.precision is not None and self.precision not in PRECISIONS:
@@ -123,11 +125,17 @@ class ModuleSettings:
             raise QuantizationError(f"group_size: {self.group_size} is less than 1")
         if self.clip_weights is ClipMode.N_STD and self.per_channel_wts:
             raise QuantizationError("clip mode N_STD is not supported per channel: use MSE")
+        if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
+            raise QuantizationError("clip mode N_STD needs clip_n_stds")
 
 
 _MODULE_FIELDS = {entry.name for entry in fields(ModuleSettings)}
 _ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
-_ACCEPTED = sorted(_MODULE_FIELDS | set(_ALIASES) | {"fp16", "bf16", "also_clip_weights"})
+_ACCEPTED = sorted(
+    _MODULE_FIELDS
+    | set(_ALIASES)
+    | {"fp16", "bf16", "also_clip_weights", "mode_activations", "mode_weights"}
+)
 
 
 def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> ModuleSettings:
@@ -140,6 +148,9 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
                 values["precision"] = "16" if given == "fp16" else "bf16"
         elif given == "also_clip_weights":
             values["_also_clip_weights"] = bool(value)
+        elif given in ("mode_activations", "mode_weights"):
+            # After a mode of both, which may stand behind it.
+            values["_" + given] = parse_mode(value)
         elif key == "bits_bias":
             continue  # biases take the accumulator's width, as in the original
         elif key not in _MODULE_FIELDS:
@@ -156,6 +167,10 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
             values[key] = {int(index): dict(entry) for index, entry in (value or {}).items()}
         else:
             values[key] = value
+    for side in ("activations", "weights"):
+        own = values.pop(f"_mode_{side}", None)
+        if own is not None:
+            values["mode"] = replace(values.get("mode", base.mode), **{side: own})
     also = values.pop("_also_clip_weights", None)
     if also is not None:
         values["clip_weights"] = values.get("clip_acts", base.clip_acts) if also else ClipMode.NONE
@@ -255,7 +270,11 @@ class QuantSettings:
         rest = {k: v for k, v in entries.items() if k not in own and k != "overrides"}
         rest.pop("description", None)
         base = _apply(ModuleSettings(), rest, where)
-        return cls(base, parse_overrides(entries.get("overrides")), **model)
+        overrides = parse_overrides(entries.get("overrides"))
+        for pattern, changes in overrides.items():
+            # Told now, not when a model is there to match them.
+            _apply(base, changes, f"override {pattern!r}")
+        return cls(base, overrides, **model)
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `from_dict`, plain enough for JSON."""

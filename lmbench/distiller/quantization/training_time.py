@@ -18,10 +18,10 @@ from .errors import QuantizationError
 from .linear import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
-    parse_mode,
     symmetric_linear_quantization_params,
 )
-from .quantizer import Quantizer, round_through
+from .quantizer import Quantizer, full_is_none, round_through
+from .settings import ModuleQuantMode
 
 __all__ = [
     "DorefaQuantizer",
@@ -88,10 +88,13 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
     """Linear quantization by ranges, in the forward pass (Jacob et al. 2018, arXiv 1712.05877).
 
     Args:
-        mode: of weights and activations.
+        mode: of weights and activations, which may differ.
         ema_decay: of the activations' tracked ranges.
-        per_channel_wts: a range for each output or row.
-        quantize_inputs, num_bits_inputs: accepted; inputs of a language model are ids.
+        per_channel_wts: a range for each output, and for each row of an embedding (of which the
+            original takes one; ties stay ties so).
+        quantize_inputs: quantize the model's first input, too, where it is floats and not ids: a
+            model with an embedding is taken to read ids.
+        num_bits_inputs: of that; None takes `bits_activations`.
 
     Element-wise results, such as the cell state, are quantized as activations are.
     """
@@ -106,30 +109,59 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         bits_weights: int | None = 32,
         bits_bias: int | None = 32,
         overrides: str | Mapping[str, Any] | None = None,
-        mode: LinearQuantMode | str = LinearQuantMode.SYMMETRIC,
+        mode: LinearQuantMode | ModuleQuantMode | Mapping[str, Any] | str = (
+            LinearQuantMode.SYMMETRIC
+        ),
         ema_decay: float = 0.999,
-        per_channel_wts: bool = True,
+        per_channel_wts: bool = False,
         quantize_inputs: bool = True,
         num_bits_inputs: int | None = None,
     ) -> None:
         super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
         if not 0 <= ema_decay < 1:
             raise QuantizationError(f"ema_decay: {ema_decay} is not in [0, 1)")
-        self.mode = parse_mode(mode)
+        self.mode = ModuleQuantMode.parse(mode)
         self.ema_decay = ema_decay
         self.per_channel_wts = per_channel_wts
+        self.quantize_inputs = quantize_inputs
+        self.num_bits_inputs = (
+            self.bits_activations
+            if num_bits_inputs is None
+            else full_is_none(num_bits_inputs, "num_bits_inputs")
+        )
+
+    def prepare_model(self, dummy_input: Any = None) -> nn.Module:
+        """As `Quantizer.prepare_model`, and the inputs if they are to be quantized."""
+        model = super().prepare_model(dummy_input)
+        reads_ids = any(isinstance(module, nn.Embedding) for module in model.modules())
+        if self.quantize_inputs and self.num_bits_inputs is not None and not reads_ids:
+            mode = self.mode.activations
+            quantize = FakeLinearQuantization(self.num_bits_inputs, mode, self.ema_decay)
+            model.inputs_quant = quantize.to(next(model.parameters()).device)
+            self._hooks.append(model.register_forward_pre_hook(_quantize_first_input))
+        return model
+
+    def plain_model(self) -> nn.Module:
+        """As `Quantizer.plain_model`: its inputs are floats."""
+        plain = super().plain_model()
+        plain._modules.pop("inputs_quant", None)
+        return plain
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
         """Ranges of the current weights."""
         with torch.no_grad():
             scale, zero = get_quant_params_from_tensor(
-                weight.detach(), bits, self.mode, per_channel=self.per_channel_wts
+                weight.detach(), bits, self.mode.weights, per_channel=self.per_channel_wts
             )
-        return _through_grid(weight, scale, zero, self.mode.quantized_range(bits))
+        return _through_grid(weight, scale, zero, self.mode.weights.quantized_range(bits))
 
     def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
         """Tracked ranges."""
-        return FakeLinearQuantization(bits, self.mode, self.ema_decay)
+        return FakeLinearQuantization(bits, self.mode.activations, self.ema_decay)
+
+
+def _quantize_first_input(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (model.get_submodule("inputs_quant")(inputs[0]), *inputs[1:])
 
 
 class BoundedQuantization(nn.Module):
@@ -161,6 +193,17 @@ class DorefaQuantizer(Quantizer):
     parent would be lost at once. Zero is none of the levels: a weight that is exactly 0 was pruned,
     and stays 0.
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        bits_activations: int | None = 32,
+        bits_weights: int | None = 32,
+        bits_bias: int | None = None,
+        overrides: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
         """tanh, rounding to 2^bits levels, and back."""
@@ -207,8 +250,8 @@ class PACTQuantizer(DorefaQuantizer):
         self,
         model: nn.Module,
         optimizer: Optimizer | None = None,
-        bits_activations: int | None = None,
-        bits_weights: int | None = None,
+        bits_activations: int | None = 32,
+        bits_weights: int | None = 32,
         bits_bias: int | None = None,
         overrides: str | Mapping[str, Any] | None = None,
         act_clip_init_val: float = 8.0,
@@ -240,6 +283,17 @@ class WRPNQuantizer(Quantizer):
 
     The paper widens layers to make up for the loss; choose a wider model for that.
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        bits_activations: int | None = 32,
+        bits_weights: int | None = 32,
+        bits_bias: int | None = None,
+        overrides: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
         """Clipped, rounded to multiples of 1 / (2^(bits - 1) - 1)."""

@@ -126,7 +126,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         clip_half_range: bool = False,
         scale_approx_mult_bits: int | None = None,
         input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
-        inputs_quant_auto_fallback: bool = True,
+        inputs_quant_auto_fallback: bool = False,
         save_fp_weights: bool = False,
         also_clip_weights: bool = False,
         clip_weights: ClipMode = ClipMode.NONE,

@@ -127,7 +127,7 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         clip_half_range: bool = False,
         scale_approx_mult_bits: int | None = None,
         input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
-        inputs_quant_auto_fallback: bool = True,
+        inputs_quant_auto_fallback: bool = False,
     ) -> None:
         super().__init__()
         self.wrapped_module = wrapped_module

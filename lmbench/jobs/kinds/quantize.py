@@ -23,6 +23,7 @@ from lmbench.distiller.quantization import (
     calibrate,
     collect_input_moments,
     export_state,
+    load_stats,
     modular_copy,
     quantization_table,
     quantize,
@@ -33,10 +34,11 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
 from lmbench.jobs.kinds.train import score_event
-from lmbench.jobs.own_files import SETTINGS_FILE
+from lmbench.jobs.own_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.quantizing import (
     budget_of,
     calibration_rows,
+    check_fit,
     needs_moments,
     score_rows,
     scored,
@@ -52,9 +54,7 @@ from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomi
 from lmbench.training.evaluate import perplexity
 from lmbench.training.startup import prepare_worker
 
-__all__ = ["STATS_FILE", "work"]
-
-STATS_FILE = "stats.yaml"
+__all__ = ["work"]
 
 # Of these windows the outputs of every module are held twice, to tell their error.
 _SQNR_WINDOWS = 2
@@ -87,10 +87,12 @@ def _work(job: Job) -> None:
         raise LmbenchError(
             f"run {parent.ref} is quantized already: name the run that it was made from"
         )
+    given = load_stats(job.run.path / STATS_FILE) if config.stats else None
+    check_fit(settings, given, parent.read().shape)
     modular = modular_copy(model)
     job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
-    stats = _calibrate(job, modular, data)
+    stats = None if config.dynamic else given or _calibrate(job, modular, data)
     moments = None
     if needs_moments(settings):
         steps, total = window_steps(data)
@@ -133,7 +135,7 @@ def _search(
     config: QuantizeConfig,
     model: RNNModel,
     corpus: Corpus,
-    stats: ActivationStats,
+    stats: ActivationStats | None,
     base: QuantSettings,
     moments: Any,
     device: torch.device,

@@ -12,6 +12,7 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.schedules import build_scheduler
+from lmbench.jobs.teacher import find_teacher
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
@@ -121,7 +122,7 @@ def _train(
         model,
         splits,
         config,
-        build_objective(job, config, precision, device),
+        build_objective(job, config, corpus, precision, device),
         job.run.path,
         emit=lambda event: _note(job, event),
         control=job.control,
@@ -153,10 +154,11 @@ def _note(job: Job, event: Event) -> None:
 
 
 def build_objective(
-    job: Job, config: TrainConfig, precision: Precision, device: torch.device
+    job: Job, config: TrainConfig, corpus: Corpus, precision: Precision, device: torch.device
 ) -> Objective:
     """Cross-entropy, or a blend with a teacher's predictions where one is named."""
-    if config.teacher is None:
+    teacher = find_teacher(config, job.home, job.session.name, corpus)
+    if teacher is None:
         exact = config.precision == "exact"
         return (
             ExactCrossEntropy() if exact else CrossEntropy(DecoderLoss(precision, into_grad=True))
@@ -164,10 +166,8 @@ def build_objective(
     from lmbench.deploy.load import load_run
     from lmbench.training.distillation import Distillation
 
-    teacher = job.home.find_run(config.teacher, job.session.name)
     model = load_run(teacher, device=str(device)).model
-    if not isinstance(model, RNNModel):
-        raise LmbenchError(f"--teacher {config.teacher}: a quantized run cannot teach")
+    assert isinstance(model, RNNModel)
     return Distillation(model, config.distill_temp, config.distill_weight)
 
 

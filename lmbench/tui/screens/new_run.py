@@ -37,7 +37,7 @@ from lmbench.jobs.prepare import (
 from lmbench.jobs.published import PUBLISHED
 from lmbench.report.speed import Measured, measured_speeds
 from lmbench.report.tables import plain
-from lmbench.session.store import Run
+from lmbench.session.store import DEFAULT_SESSION, Run
 from lmbench.tui import choices
 from lmbench.tui.corpus_size import CorpusSize, default_name, size_of
 from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
@@ -440,7 +440,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
 
         home = self.bench.home
         if isinstance(config, TrainConfig):
-            check_training(config, home, self._on_progress)
+            where = self.bench.session.name if self.bench.session else DEFAULT_SESSION
+            check_training(config, home, self._on_progress, session=where)
         session = self.bench.session or home.open_session()
         run = make_run(session, self._kind, config, parent=parent, name=name, command=command)
         launch.start(run)

@@ -441,7 +441,7 @@ def _prune(parent: Run, suggestion: Suggestion) -> Run:
 
     path = _write_schedule(parent, suggestion)
     config = _settings(parent).model_copy(update={"compress": path})
-    check_training(config, parent.home)
+    check_training(config, parent.home, session=parent.session.name)
     given = {k: v for k, v in changed_settings(config).items() if k == "compress"}
     command = command_for("prune", given, parent=parent.ref)
     run = make_run(parent.session, "prune", config, parent=parent, command=command)

@@ -1,0 +1,45 @@
+"""The run that a training distills from: found, and of the same words. No torch here."""
+
+from __future__ import annotations
+
+from lmbench.config import TrainConfig
+from lmbench.corpus import Corpus
+from lmbench.errors import LmbenchError
+from lmbench.session.store import Home, Run
+
+__all__ = ["find_teacher"]
+
+_TEACHES = ("train", "prune")
+
+
+def find_teacher(config: TrainConfig, home: Home, session: str, corpus: Corpus) -> Run | None:
+    """The run that ``--teacher`` names; None where none is named.
+
+    It may still be queued or training: then its words are looked at when the student begins.
+
+    Args:
+        session: the one that a bare number means.
+        corpus: what the student reads.
+
+    Raises:
+        LmbenchError: there is no such run, it is no training, or its ids mean other words.
+    """
+    if config.teacher is None:
+        return None
+    teacher = home.find_run(config.teacher, session)
+    record, said = teacher.read(), f"--teacher {config.teacher}"
+    if record.kind not in _TEACHES:
+        raise LmbenchError(
+            f"{said}: run {teacher.ref} is of kind '{record.kind}', and only "
+            f"{' and '.join(_TEACHES)} runs teach"
+        )
+    known = record.corpus
+    if known is None or known.fingerprint == corpus.fingerprint:
+        return teacher
+    if teacher.vocabulary(record) != corpus.vocabulary:
+        raise LmbenchError(
+            f"{said}: run {teacher.ref} knows the {known.ntokens:,} types of {known.name}, and "
+            f"{corpus.name} has {corpus.ntokens:,} of its own: the words of teacher and student "
+            "must be the same (train both on one corpus with one --vocab)"
+        )
+    return teacher

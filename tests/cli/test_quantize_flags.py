@@ -1,0 +1,219 @@
+"""``lmbench quantize``: every setting as a flag, and what is refused before anything is done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cli_world import answer
+
+from lmbench.cli import run as lmbench
+from lmbench.config import QuantizeConfig, validate
+from lmbench.errors import LmbenchError
+from lmbench.jobs.quantizing import settings_of
+from lmbench.session import EventLog, Home
+from lmbench.session.events import Calibration, QuantResult
+
+FEW = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
+
+
+def results(home: Home, document: Any) -> dict[str, QuantResult]:
+    """What a quantize run says of each module."""
+    events = EventLog(home.find_run(document["run"]).events_path).poll()
+    return {event.module: event for event in events if isinstance(event, QuantResult)}
+
+
+@pytest.mark.parametrize(
+    "given, wanted",
+    [
+        ({"mode": "asymmetric-signed"}, {"mode": "ASYMMETRIC_SIGNED"}),
+        (
+            {"mode": "asymmetric-signed", "mode_weights": "symmetric-restricted"},
+            {"mode": {"activations": "ASYMMETRIC_SIGNED", "weights": "SYMMETRIC_RESTRICTED"}},
+        ),
+        (
+            {"mode_activations": "asymmetric-unsigned"},
+            {"mode": {"activations": "ASYMMETRIC_UNSIGNED", "weights": "SYMMETRIC"}},
+        ),
+        ({"clip_acts": "n-std", "clip_n_stds": 2.5}, {"clip_acts": "N_STD", "clip_n_stds": 2.5}),
+        ({"clip_weights": "percentile"}, {"clip_weights": "PERCENTILE"}),
+        ({"bits_accum": 24}, {"bits_accum": 24}),
+        ({"weights_only": True}, {"bits_activations": None}),
+        ({"group_size": 16}, {"group_size": 16}),
+        ({"per_row_embedding": False}, {"per_row_embedding": False}),
+        ({"precision": "bf16"}, {"precision": "bf16", "fp_activations": False}),
+        ({"fp16": True}, {"precision": "16", "fp_activations": True}),
+        ({"net_aware": False}, {"net_aware": False}),
+        ({"clip_half_range": True}, {"clip_half_range": True}),
+        ({"scale_approx_mult_bits": 12}, {"scale_approx_mult_bits": 12}),
+        ({"inputs_quant_auto_fallback": False}, {"inputs_quant_auto_fallback": False}),
+        ({"save_fp_weights": True}, {"save_fp_weights": True}),
+        ({"rounding": "gptq"}, {"rounding": "gptq"}),
+    ],
+)
+def test_each_flag_changes_that_setting_of_the_preset_and_nothing_else(
+    given: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    before = settings_of(validate(QuantizeConfig, {"preset": "int8-best"})).to_dict()
+    after = settings_of(validate(QuantizeConfig, {"preset": "int8-best", **given})).to_dict()
+    assert after == {**before, **wanted}
+    assert after != before
+
+
+def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
+    config = validate(
+        QuantizeConfig,
+        {
+            "preset": "mixed-avg",
+            "override": (
+                r"(?:rnn)\.cells\.0\..*:bits_weights=4,clip_acts=none,mode_weights=symmetric",
+                "decoder:bits_activations=none,per_channel_wts=no,precision=bf16",
+            ),
+        },
+    )
+    assert list(settings_of(config).overrides.items()) == [
+        (
+            r"(?:rnn)\.cells\.0\..*",
+            {"bits_weights": 4, "clip_acts": "NONE", "mode_weights": "SYMMETRIC"},
+        ),
+        ("decoder", {"bits_activations": None, "per_channel_wts": False, "precision": "bf16"}),
+        ("encoder", {"fp16": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"auto": True}, "--budget: --auto needs one"),
+        ({"budget": "4MB"}, "--budget: '4MB' is what --auto keeps to"),
+        ({"auto": True, "budget": "4 apples"}, "--budget: '4 apples': use a size such as 4MB"),
+        ({"auto": True, "budget": "1.2.3MB"}, "--budget: '1.2.3MB': use a size"),
+        ({"auto": True, "budget": "0%"}, "--budget: '0%': use a size"),
+        ({"override": ("decoder",)}, "--override: 'decoder': write PATTERN:setting=value"),
+        ({"override": ("(:bits_weights=4",)}, "--override: '(' is no regular expression"),
+        ({"stats": "a.yaml", "dynamic": True}, "--dynamic: takes no statistics"),
+        ({"fp16": True, "precision": "bf16"}, "--fp16: --precision bf16 is another width"),
+        ({"weights_only": True, "bits_activations": 8}, "--weights-only: --bits-activations"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(LmbenchError, match=re.escape(words)):
+        validate(QuantizeConfig, given)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"override": ("decoder:bits_wieghts=4",)}, "'bits_wieghts' is not a setting"),
+        ({"override": ("decoder:bits_weights=40",)}, "override 'decoder': bits_weights: 40 bits"),
+        ({"clip_acts": "n-std"}, "clip mode N_STD needs clip_n_stds"),
+    ],
+)
+def test_values_that_the_engine_refuses_are_refused_without_a_model(
+    given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(LmbenchError, match=re.escape(words)):
+        settings_of(validate(QuantizeConfig, given))
+
+
+def test_both_ends_of_the_accumulators_are_bounds_of_the_engine_too() -> None:
+    for bits in (8, 48):
+        config = validate(QuantizeConfig, {"bits_accum": bits})
+        assert settings_of(config).base.bits_accum == bits
+    for bits in (7, 49):
+        with pytest.raises(LmbenchError, match="--bits-accum"):
+            validate(QuantizeConfig, {"bits_accum": bits})
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--auto",), "--budget: --auto needs one"),
+        (("--override", "dcoder:bits_weights=4"), "matches no module"),
+        (("--stats", "nowhere.yaml"), "--stats nowhere.yaml: there is no such file"),
+        (("--stats", "words.yaml"), "expected a mapping of modules"),
+        (("--stats", "other.yaml"), "the statistics are of another model: they lack 'rnn.cells.0"),
+        (("--stats", "wider.yaml"), "'rnn.cells.0.fc_gate_x' gave 800 values there and gives 64"),
+    ],
+)
+def test_a_mistake_is_one_line_and_makes_no_run(
+    home: Home, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: str
+) -> None:
+    gate = {"inputs": {0: {"min": -1.0, "max": 1.0}}, "output": {"min": -1.0, "max": 1.0}}
+    Path("words.yaml").write_text("just words\n", encoding="utf-8")
+    Path("other.yaml").write_text(yaml.safe_dump({"lstm": gate}), encoding="utf-8")
+    wider = {**gate, "output": {**gate["output"], "shape": "(10, 800)"}}
+    Path("wider.yaml").write_text(
+        yaml.safe_dump({"rnn.cells.0.fc_gate_x": wider}), encoding="utf-8"
+    )
+    before = len(home.open_session().runs())
+    assert lmbench(["quantize", "1", *FEW, *flags]) == 2
+    err = capsys.readouterr().err.strip()
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert len(home.open_session().runs()) == before
+
+
+def test_statistics_of_an_earlier_run_give_the_same_model_without_calibrating(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = answer(capsys, "quantize", "1", *FEW)
+    found = home.find_run(first["run"])
+    source = Path("kept.yaml")
+    source.write_bytes((found.path / "stats.yaml").read_bytes())
+    again = answer(capsys, "quantize", "1", *FEW, "--stats", str(source))
+    assert again["valid_ppl"] == first["valid_ppl"]
+    made = home.find_run(again["run"])
+    events = EventLog(made.events_path).poll()
+    assert not [event for event in events if isinstance(event, Calibration)]
+    assert (made.path / "stats.yaml").read_bytes() == source.read_bytes()
+
+
+def test_dynamic_quantization_leaves_element_wise_modules_alone(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = answer(capsys, "quantize", "1", *FEW, "--dynamic")
+    modules = results(home, document)
+    assert "decoder" in modules
+    assert not [name for name in modules if "eltwise" in name or ".act_" in name]
+    assert not (home.find_run(document["run"]).path / "stats.yaml").exists()
+    dense = home.find_run("1").read().results["valid_ppl"]
+    assert document["valid_ppl"] == pytest.approx(dense, rel=0.2)
+
+
+def test_an_override_reaches_the_modules_that_it_names(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--override", r"rnn\.cells\.1\.fc.*:bits_weights=4", "encoder:fp16=yes")
+    modules = results(home, answer(capsys, "quantize", "1", *FEW, *flags))
+    assert modules["rnn.cells.1.fc_gate_h"].settings["bits_weights"] == 4
+    assert modules["rnn.cells.0.fc_gate_h"].settings["bits_weights"] == 8
+    assert modules["encoder"].settings["precision"] == "16"
+
+
+def test_the_modules_are_tabulated_after_the_run_and_by_summary(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lmbench(["quantize", "1", *FEW, "--preset", "mixed-avg"]) == 0
+    printed = capsys.readouterr().out
+    assert "Quantized modules" in printed
+    row = next(line for line in printed.splitlines() if "rnn.cells.1.fc_gate_h" in line)
+    assert "asym / asym" in row
+    run = home.open_session().runs()[-1]
+    document = answer(capsys, "summary", run.ref)
+    rows = {entry["name"]: entry for entry in document["rows"]}
+    assert rows["rnn.cells.1.fc_gate_h"]["bits_weights"] == 8
+    assert rows["rnn.cells.1.fc_gate_h"]["clip_acts"] == "AVG"
+    assert rows["rnn.cells.1.fc_gate_h"]["weight_sqnr"] > 30
+    assert rows["decoder"]["precision"] == "16"
+    assert f"{rows['rnn.cells.1.fc_gate_h']['output_sqnr']:.1f}" in row
+
+
+def test_a_summary_of_modules_needs_a_quantize_run(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lmbench(["summary", "1", "--kind", "quantization"]) == 2
+    assert "has quantized no module" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""``--teacher``: a run that another one learns from, as a user names it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_world import answer
+from safetensors.torch import load_file
+
+from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig, validate
+from lmbench.errors import LmbenchError
+from lmbench.jobs.teacher import find_teacher
+from lmbench.jobs.texts import corpus_of
+from lmbench.session import Home
+
+FOUR_BITS = """
+version: 1
+quantizers:
+  four_bits:
+    class: QuantAwareTrainRangeLinearQuantizer
+    bits_weights: 4
+policies:
+  - quantizer: {instance_name: four_bits}
+    starting_epoch: 0
+    ending_epoch: 1
+    frequency: 1
+"""
+SMALL = ("--emsize", "12", "--nhid", "12", "--epochs", "1", "--threads", "1", "--lr", "1")
+
+
+def test_a_smaller_student_learns_from_a_run(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = answer(capsys, "train", "--data", "tiny", *SMALL)
+    taught = answer(
+        capsys, "train", "--data", "tiny", *SMALL, "--teacher", "1", "--distill-temp", "2"
+    )
+    assert taught["status"] == "finished"
+    assert taught["parameters"] == alone["parameters"]
+    # The same seed and settings: what differs is the teacher's part of the loss.
+    assert taught["valid_ppl"] != alone["valid_ppl"]
+    assert taught["valid_ppl"] == pytest.approx(alone["valid_ppl"], rel=0.5)
+
+
+def test_a_dense_parent_teaches_its_quantized_training(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("four.yaml").write_text(FOUR_BITS, encoding="utf-8")
+    flags = ("--schedule", "four.yaml", "--epochs", "1", "--threads", "1", "--lr", "0.5")
+    alone = answer(capsys, "prune", "1", *flags)
+    taught = answer(capsys, "prune", "1", *flags, "--teacher", "1", "--distill-weight", "0.9")
+    assert taught["status"] == "finished"
+    assert taught["valid_ppl"] != alone["valid_ppl"]
+    folder = home.find_run(taught["run"]).checkpoint("best")
+    assert folder is not None
+    weight = load_file(folder / "model.safetensors")["rnn.weight_hh_l0"]
+    assert len(weight.unique()) <= 16
+
+
+def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home.path / "data" / "other"
+    if not folder.exists():
+        shutil.copytree(home.path / "data" / "tiny", folder)
+        with (folder / "train.txt").open("a", encoding="utf-8") as file:
+            file.write("a word of its own\n")
+    before = len(home.open_session().runs())
+    assert lmbench(["train", "--data", "other", *SMALL, "--teacher", "1"]) == 2
+    err = capsys.readouterr().err.strip()
+    assert "--teacher 1: run default/001-train knows the" in err
+    assert "the words of teacher and student must be the same" in err
+    assert len(err.splitlines()) == 1
+    assert len(home.open_session().runs()) == before
+
+
+def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) -> None:
+    record = home.find_run("1").read()
+    corpus = corpus_of(record.corpus, home.path, "1")
+    folder = home.path / "data" / "longer"
+    if not folder.exists():
+        shutil.copytree(corpus.path, folder)
+        with (folder / "test.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{corpus.vocabulary[0]} {corpus.vocabulary[1]}\n")
+    from lmbench.corpus import open_corpus
+
+    longer = open_corpus("longer", home.path)
+    assert longer.fingerprint != corpus.fingerprint
+    config = validate(TrainConfig, {"data": "longer", "teacher": "1"})
+    found = find_teacher(config, home, "default", longer)
+    assert found == home.find_run("1")
+
+
+def test_a_quantized_run_does_not_teach(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
+    quantized = answer(capsys, "quantize", "1", *few)
+    record = home.find_run("1").read()
+    corpus = corpus_of(record.corpus, home.path, "1")
+    config = validate(TrainConfig, {"teacher": quantized["run"]})
+    with pytest.raises(LmbenchError, match="is of kind 'quantize'"):
+        find_teacher(config, home, "default", corpus)
+
+
+def test_a_teacher_that_there_is_not_is_named(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert lmbench(["train", "--data", "tiny", *SMALL, "--teacher", "77"]) == 2
+    assert "77" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""The search for clip modes and bits: what it chooses, and what it measures for that."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ptq_world import LanguageModel, batchify, mean_loss, runner, tie
+from torch import nn
+
+from lmbench.distiller.quantization import (
+    ActivationStats,
+    Budget,
+    ClipMode,
+    QuantSettings,
+    RangeLinearQuantWrapper,
+    Trial,
+    auto_quantize,
+    calibrate,
+    load_preset,
+    modular_copy,
+    quantize,
+    quantized_bytes,
+)
+
+CELL = "rnn.cells.0.eltwiseadd_cell"
+GATES = "rnn.cells.1.eltwiseadd_gate"
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    torch.manual_seed(4)
+    return tie(LanguageModel(60, 12, 2)).eval()
+
+
+@pytest.fixture(scope="module")
+def data() -> torch.Tensor:
+    return batchify(torch.randint(60, (800,)).numpy(), 8)
+
+
+@pytest.fixture(scope="module")
+def stats(model: LanguageModel, data: torch.Tensor) -> ActivationStats:
+    return calibrate(modular_copy(model), runner(data))
+
+
+def clips_of(candidate: nn.Module) -> dict[str, ClipMode]:
+    return {
+        name: module.clip_acts
+        for name, module in candidate.named_modules()
+        if isinstance(module, RangeLinearQuantWrapper)
+    }
+
+
+def wanting(likes: dict[str, tuple[ClipMode, float]]):
+    """A loss that is lower by so much where a module has the clip mode that it likes; every other
+    module likes AVG a little."""
+
+    def evaluate(candidate: nn.Module) -> float:
+        loss = 5.0
+        for name, clip in clips_of(candidate).items():
+            liked, gain = likes.get(name, (ClipMode.AVG, 0.01))
+            loss -= gain * (clip is liked)
+        return loss
+
+    return evaluate
+
+
+def test_each_module_gets_the_clip_mode_that_lowers_the_loss(
+    model: LanguageModel, stats: ActivationStats
+) -> None:
+    likes = {
+        CELL: (ClipMode.MSE, 0.05),
+        "decoder": (ClipMode.NONE, 0.02),
+        # Less than can be told from chance.
+        GATES: (ClipMode.MSE, 1e-6),
+    }
+    trials: list[Trial] = []
+    result = auto_quantize(
+        model, stats, wanting(likes), Budget(loss=10.0), bits=(8, 4), on_try=trials.append
+    )
+    chosen = clips_of(quantize(model, result.settings, stats))
+    assert chosen.pop(CELL) is ClipMode.MSE
+    assert chosen.pop("decoder") is ClipMode.NONE
+    assert set(chosen.values()) == {ClipMode.AVG}
+    assert len([t for t in trials if t.phase == "clip"]) <= 3 + 2 * (len(chosen) + 2)
+
+
+def test_the_widths_are_narrowed_beside_the_clip_modes(
+    model: LanguageModel, stats: ActivationStats
+) -> None:
+    likes = {"decoder": (ClipMode.NONE, 0.05), "rnn.cells.1.fc_gate_h": (ClipMode.MSE, 0.05)}
+    small = quantized_bytes(
+        quantize(
+            model, QuantSettings.from_dict({"bits_weights": 4, "per_channel_wts": True}), stats
+        )
+    )["total"]
+    result = auto_quantize(model, stats, wanting(likes), Budget(bytes=small), bits=(8, 4))
+    chosen = result.settings.resolve(
+        clips_of(quantize(model, result.settings, stats)) | {"encoder": 0}
+    )
+    assert {name: chosen[name].bits_weights for name in ("encoder", *likes)} == dict.fromkeys(
+        ("encoder", *likes), 4
+    )
+    assert {name: chosen[name].clip_acts for name in likes} == {k: v[0] for k, v in likes.items()}
+    # The tied matrix is one: what the decoder likes for its outputs is no business of its bits.
+    assert result.bytes <= small
+
+
+def test_clip_modes_that_change_nothing_are_not_measured(
+    model: LanguageModel, stats: ActivationStats
+) -> None:
+    same = {
+        name: {
+            "inputs": {
+                k: {**v, "avg_min": v["min"], "avg_max": v["max"]} for k, v in e["inputs"].items()
+            },
+            "output": {**e["output"], "avg_min": e["output"]["min"], "avg_max": e["output"]["max"]},
+        }
+        for name, e in stats.items()
+    }
+    trials: list[Trial] = []
+    auto_quantize(
+        model,
+        same,
+        wanting({}),
+        Budget(loss=10.0),
+        bits=(8,),
+        clips=(ClipMode.NONE, ClipMode.AVG),
+        on_try=trials.append,
+    )
+    assert [set(t.choice) for t in trials if t.phase == "clip"] == [{"*"}, {"*"}]
+
+
+def test_a_real_search_is_no_worse_than_its_best_common_clip_mode_and_resumes(
+    model: LanguageModel, stats: ActivationStats, data: torch.Tensor
+) -> None:
+    calls = []
+
+    def evaluate(candidate: nn.Module) -> float:
+        calls.append(candidate)
+        return mean_loss(candidate, data[:36])
+
+    base = load_preset("int8-best")
+    trials: list[Trial] = []
+    base = QuantSettings.from_dict({**base.to_dict(), "bits_activations": 4})
+    result = auto_quantize(
+        model, stats, evaluate, Budget(loss=1.0), base, bits=(8,), on_try=trials.append
+    )
+    common = [t.loss for t in trials if t.phase == "clip" and set(t.choice) == {"*"}]
+    assert result.loss <= min(common)
+    half, before = trials[: len(trials) // 2], len(calls)
+    again = auto_quantize(model, stats, evaluate, Budget(loss=1.0), base, bits=(8,), resume=half)
+    assert again.settings == result.settings
+    assert len(calls) - before == len({(t.phase, str(t.choice)) for t in trials[len(half) :]})

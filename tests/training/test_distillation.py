@@ -1,0 +1,178 @@
+"""A student that learns from a teacher's predictions too."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmbench.config import TrainConfig
+from lmbench.corpus.batches import windows
+from lmbench.model import Hidden, RNNModel, build_model, detach
+from lmbench.training.distillation import Distillation
+
+WORDS = 40
+# More rows than the loss takes at a time.
+STEPS, BATCH = 25, 8
+
+
+def small(model: str = "LSTM", seed: int = 0, **changes: object) -> RNNModel:
+    torch.manual_seed(seed)
+    shape = {"emsize": 10, "nhid": 10, "nlayers": 2, "dropout": 0.0, "tied": True}
+    built = build_model(TrainConfig.model_validate({"model": model, **shape, **changes}), WORDS)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            # Far enough from even odds that predictions differ.
+            parameter.mul_(6.0)
+    return built
+
+
+@pytest.fixture
+def window() -> tuple[Tensor, Tensor]:
+    data = torch.randint(WORDS, (STEPS + 1, BATCH), generator=torch.Generator().manual_seed(5))
+    return next(iter(windows(data, STEPS)))
+
+
+def gradients(
+    distillation: Distillation, model: RNNModel, window: tuple[Tensor, Tensor], adjust=None
+) -> tuple[float, dict[str, Tensor], Hidden]:
+    """What one window leaves: the loss that is told, the gradients, the state."""
+    model.train().zero_grad(set_to_none=True)
+    loss, hidden = distillation.gradients(model, *window, model.init_hidden(BATCH), adjust)
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return float(loss), found, hidden
+
+
+def by_hand(
+    student: RNNModel,
+    logits: Tensor,
+    window: tuple[Tensor, Tensor],
+    temperature: float,
+    weight: float,
+) -> tuple[float, dict[str, Tensor]]:
+    """The blend as Hinton et al. write it, all rows at once, in probabilities."""
+    model = copy.deepcopy(student).train()
+    own, _ = model(window[0], model.init_hidden(BATCH))
+    own = own.flatten(0, 1)
+    entropy = F.cross_entropy(own, window[1])
+    p = torch.softmax(logits / temperature, 1)
+    q = torch.softmax(own / temperature, 1)
+    divergence = (p * (p.log() - q.log())).sum(1).mean() * temperature**2
+    ((1 - weight) * entropy + weight * divergence).backward()
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return float(entropy.detach()), found
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
+@pytest.mark.parametrize("temperature, weight", [(1.0, 0.0), (1.0, 1.0), (2.5, 0.3)])
+def test_the_gradient_is_that_of_the_blend(kind, temperature, weight, window):
+    student, teacher = small(kind), small("LSTM", seed=1, emsize=14, nhid=14)
+    with torch.no_grad():
+        logits = teacher.eval()(window[0], teacher.init_hidden(BATCH))[0].flatten(0, 1)
+    distillation = Distillation(teacher, temperature, weight)
+    distillation.start_epoch(BATCH)
+    loss, found, hidden = gradients(distillation, student, window)
+    entropy, wanted = by_hand(student, logits, window, temperature, weight)
+    assert loss == pytest.approx(entropy, rel=1e-5)
+    assert set(found) == set(wanted)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7)
+    state = hidden[0] if isinstance(hidden, tuple) else hidden
+    assert not state.requires_grad
+
+
+def test_one_who_knows_all_the_teacher_knows_has_nothing_to_learn(window):
+    student = small()
+    distillation = Distillation(copy.deepcopy(student), 2.0, 1.0)
+    distillation.start_epoch(BATCH)
+    _, found, _ = gradients(distillation, student, window)
+    assert all(float(gradient.abs().max()) < 1e-6 for gradient in found.values())
+
+
+def test_the_teacher_never_changes_and_does_not_drop(window):
+    teacher = small(seed=1, dropout=0.5).train()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    distillation = Distillation(teacher, 1.0, 0.5)
+    results = []
+    for _ in range(2):
+        distillation.start_epoch(BATCH)
+        results.append(gradients(distillation, small(), window)[1])
+    for name, gradient in results[0].items():
+        assert torch.equal(gradient, results[1][name])
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+
+
+def test_the_teacher_reads_on_from_window_to_window_and_begins_again_with_the_epoch(window):
+    teacher, student = small(seed=1), small()
+    distillation = Distillation(teacher, 1.0, 1.0)
+    distillation.start_epoch(BATCH)
+    _, first, _ = gradients(distillation, student, window)
+    _, second, _ = gradients(distillation, student, window)
+    with torch.no_grad():
+        _, state = teacher(window[0], teacher.init_hidden(BATCH))
+        logits = teacher(window[0], detach(state))[0].flatten(0, 1)
+    _, wanted = by_hand(student, logits, window, 1.0, 1.0)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(second[name], gradient, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(first["decoder.bias"], second["decoder.bias"], atol=1e-5)
+    distillation.start_epoch(BATCH)
+    _, again, _ = gradients(distillation, student, window)
+    assert torch.equal(again["decoder.bias"], first["decoder.bias"])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_resumed_teacher_goes_on_where_it_read(kind, window):
+    teacher, student = small(kind, seed=1), small()
+    one = Distillation(teacher, 1.0, 0.7)
+    assert one.tensors() == {}
+    one.start_epoch(BATCH)
+    gradients(one, student, window)
+    kept = {name: tensor.clone() for name, tensor in one.tensors().items()}
+    assert len(kept) == (2 if kind == "LSTM" else 1)
+    other = Distillation(copy.deepcopy(teacher), 1.0, 0.7)
+    other.load_tensors(kept)
+    _, wanted, _ = gradients(one, student, window)
+    _, found, _ = gradients(other, student, window)
+    for name, gradient in wanted.items():
+        assert torch.equal(found[name], gradient)
+
+
+def test_what_a_schedule_adds_to_the_loss_is_added(window):
+    student = small()
+    plain, more = (Distillation(small(seed=1), 1.0, 0.5) for _ in range(2))
+    for one in (plain, more):
+        one.start_epoch(BATCH)
+    loss, without, _ = gradients(plain, student, window)
+    same, found, _ = gradients(
+        more, student, window, lambda value: value + student.decoder.bias.sum()
+    )
+    # Told is the cross-entropy, whatever is minimised.
+    assert same == loss
+    torch.testing.assert_close(found["decoder.bias"], without["decoder.bias"] + 1.0)
+    torch.testing.assert_close(found["rnn.weight_hh_l0"], without["rnn.weight_hh_l0"])
+
+
+def test_a_student_comes_to_predict_what_the_teacher_predicts(window):
+    student, teacher = small(), small(seed=1)
+    distillation = Distillation(teacher, 1.0, 1.0)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+
+    def distance() -> float:
+        with torch.no_grad():
+            p, q = (
+                torch.log_softmax(m.eval()(window[0], m.init_hidden(BATCH))[0], -1)
+                for m in (teacher, student)
+            )
+        return float(F.kl_div(q, p, reduction="batchmean", log_target=True))
+
+    before = distance()
+    for _ in range(60):
+        distillation.start_epoch(BATCH)
+        gradients(distillation, student, window)
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 0.25)
+        optimizer.step()
+    assert distance() < 0.5 * before
