@@ -38,11 +38,17 @@ class ModularCell(nn.Module, ABC):
         STATES: how many tensors the state has (2 for an LSTM: hidden and cell).
         FEEDS: for each gate sum, the activations that alone consume it; net-aware clipping
             reads this.
+        STEPS: results that only lead to the state and are never kept; a net-aware quantizer leaves
+            them as wide as the accumulator in which an integer kernel holds them.
+        BOUNDED: results whose range is known beforehand and in which nothing large is an outlier;
+            a net-aware quantizer does not clip them.
     """
 
     GATES: ClassVar[int]
     STATES: ClassVar[int] = 1
     FEEDS: ClassVar[dict[str, tuple[str, ...]]]
+    STEPS: ClassVar[tuple[str, ...]] = ()
+    BOUNDED: ClassVar[tuple[str, ...]] = ()
     TORCH: ClassVar[type[nn.RNNCellBase]]
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
@@ -170,6 +176,10 @@ class DistillerGRUCell(ModularCell):
 
     GATES = 3
     FEEDS: ClassVar = {"eltwiseadd_gate": ("act_r", "act_z"), "eltwiseadd_new": ("act_n",)}
+    # Rounded to 8 bits, each of these would err by as much as the state itself, at every step that
+    # it remembers; and an update gate that is cut off below 1 forgets.
+    STEPS: ClassVar = ("eltwisesub_hidden", "eltwisemult_update")
+    BOUNDED: ClassVar = ("act_r", "act_z", "act_n", "eltwiseadd_hidden")
     TORCH = nn.GRUCell
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, ModularCell, convert_model_to_modular
+from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, convert_model_to_modular
 from .calibration import ActivationStats, load_stats, stats_for
 from .clipping import ClipMode, parse_clip
 from .errors import QuantizationError
 from .floating import FPWrapper
 from .fused import install_fused
 from .linear import LinearQuantMode, check_bits
+from .net_aware import narrowed, rectified_sums, widened
 from .rounding import gptq_rounder
 from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
@@ -37,7 +38,6 @@ _ELTWISE: dict[type[nn.Module], type[RangeLinearQuantWrapper]] = {
 _QUANTIZABLE = (nn.Linear, nn.Embedding, *_ACTIVATIONS, *_ELTWISE)
 
 # A sigmoid is within 0.25% of its limit at 6, a tanh within 0.07% at 4.
-_SIGMOID_LIMIT, _TANH_LIMIT = 6.0, 4.0
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -157,7 +157,7 @@ class PostTrainLinearQuantizer:
         """
         modules, resolved = self._chosen()
         stats = self._prepared_stats()
-        half_range = set(self._rectified(modules))
+        half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
         for name, module in modules.items():
             chosen = resolved[name]
             own = self._own_stats(stats, name, module, chosen)
@@ -188,6 +188,9 @@ class PostTrainLinearQuantizer:
         if not modules:
             raise QuantizationError("this model has no module that can be quantized")
         resolved = self.settings.resolve(modules)
+        if self.settings.net_aware:
+            own = self.settings.resolve_patterns(modules)
+            resolved |= widened(self.model, {n: s for n, s in resolved.items() if n not in own})
         self._own_precision = self._overridden_precisions(modules)
         return modules, resolved
 
@@ -208,25 +211,7 @@ class PostTrainLinearQuantizer:
         """The statistics after net-aware narrowing."""
         if self.stats is None or not self.settings.net_aware:
             return self.stats
-        stats = copy.deepcopy(self.stats)
-        for name, limit in gate_limits(self.model).items():
-            if name in stats:
-                output = stats[name]["output"]
-                for key in ("min", "max", "avg_min", "avg_max"):
-                    if key in output:
-                        output[key] = min(max(output[key], -limit), limit)
-        return stats
-
-    def _rectified(self, modules: Mapping[str, nn.Module]) -> list[str]:
-        """Gate sums that only a ReLU consumes: half their range is never used."""
-        if not self.settings.net_aware:
-            return []
-        return [
-            f"{prefix}.{total}"
-            for prefix, cell in _cells(self.model)
-            for total, consumers in cell.FEEDS.items()
-            if all(isinstance(modules.get(f"{prefix}.{name}"), nn.ReLU) for name in consumers)
-        ]
+        return narrowed(self.stats, self.model)
 
     def _replace(
         self,
@@ -375,22 +360,6 @@ def modular_copy(model: nn.Module) -> nn.Module:
             "this model is quantized already: start from the model it was made from"
         )
     return convert_model_to_modular(copy.deepcopy(model)).eval()
-
-
-def gate_limits(model: nn.Module) -> dict[str, float]:
-    """For sums that only sigmoids and tanhs consume, how large a value they can tell apart."""
-    limits: dict[str, float] = {}
-    for prefix, cell in _cells(model):
-        for total, consumers in cell.FEEDS.items():
-            kinds = {type(cell.get_submodule(name)) for name in consumers}
-            if kinds <= {nn.Sigmoid, nn.Tanh}:
-                limit = _SIGMOID_LIMIT if nn.Sigmoid in kinds else _TANH_LIMIT
-                limits[f"{prefix}.{total}"] = limit
-    return limits
-
-
-def _cells(model: nn.Module) -> list[tuple[str, ModularCell]]:
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, ModularCell)]
 
 
 def _set_module(model: nn.Module, name: str, replacement: nn.Module) -> None:
