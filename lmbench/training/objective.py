@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
@@ -134,9 +134,9 @@ def _is_plain(model: RNNModel) -> bool:
 
 
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
-    """The summed negative log-likelihood (float64) of `target` [T * B] given `output` [T, B, H]."""
+    """The summed negative log-likelihood of `target` [T * B] given `output` [T, B, H]."""
     flat, decoder = output.flatten(0, 1), model.decoder
     # A training-time quantizer's weight is an image, which calling the decoder makes anew.
     if type(decoder) is nn.Linear and isinstance(decoder.weight, nn.Parameter):
         return sum_nll(flat, decoder.weight, decoder.bias, target)
-    return F.cross_entropy(decoder(flat), target, reduction="sum").to(torch.float64)
+    return F.cross_entropy(decoder(flat), target, reduction="sum").to(widest(flat.device))

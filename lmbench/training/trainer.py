@@ -25,6 +25,7 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.policies import LRPolicy
 from lmbench.distiller.state import join_state, split_state
 from lmbench.errors import LmbenchError
+from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.checkpoint import (
@@ -128,7 +129,7 @@ class Trainer:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
         # Sums stay on the device, so that CUDA need not wait for each batch's loss.
-        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._sums = in_float64(torch.zeros(2, device=self.device))
 
     @property
     def batches_per_epoch(self) -> int:
@@ -221,7 +222,7 @@ class Trainer:
         self._update(norm)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
-        self._sums += torch.stack((entropy.double(), norm.double()))
+        self._sums += in_float64(torch.stack((entropy, norm)))
         place.batch += 1
         place.step += 1
         place.batches += 1
@@ -422,7 +423,7 @@ class Trainer:
         load_trained(self.model, checkpoint)
         self.place = Place(**state["place"])
         self.plateau = Plateau.from_state(state["plateau"])
-        self._sums = state["sums"].to(self.device)
+        self._sums = state["sums"].to(self._sums.device)
         self._hidden = self._to_device(state["hidden"])
         self.objective.load_tensors(state["objective"])
         self.optimizer.load_state_dict(_integer_keys(state["optimizer"]))
