@@ -70,7 +70,8 @@ class Stateless:
 
 
 class CrossEntropy(Stateless):
-    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it.
+    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it and no
+    policy masks its gradient as it comes.
 
     On CUDA, windows without an `adjust` are replayed from a captured graph.
     """
@@ -87,7 +88,7 @@ class CrossEntropy(Stateless):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        if not _is_plain(model):
+        if not _can_fuse(model):
             return _backward(model, input, target, hidden, adjust)
         if input.device.type == "cuda" and adjust is None:
             if self._graph is None:
@@ -123,13 +124,20 @@ def _backward(
     return loss.detach(), detach(hidden)
 
 
-def _is_plain(model: RNNModel) -> bool:
-    """Are encoder and decoder torch's own, with weights that are parameters?"""
+def _can_fuse(model: RNNModel) -> bool:
+    """Are encoder and decoder torch's own, with weights that are parameters without hooks?
+
+    The fused loss leaves gradients in ``.grad`` past autograd, where a hook would not see them.
+    """
     return (
         type(model.encoder) is nn.Embedding
         and type(model.decoder) is nn.Linear
         and isinstance(model.encoder.weight, nn.Parameter)
         and isinstance(model.decoder.weight, nn.Parameter)
+        and not any(
+            p._backward_hooks  # torch has no public way to ask
+            for p in (model.encoder.weight, model.decoder.weight, model.decoder.bias)
+        )
     )
 
 
