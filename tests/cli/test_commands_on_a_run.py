@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_world import answer
 
 from lmbench.cli import run as lmbench
+from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedule import load_schedule
 from lmbench.session import Home
-
-WORDS = 70
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A working folder whose session `default` has one small trained model."""
-    home = tmp_path_factory.mktemp("commands")
-    generator = random.Random(3)
-    folder = home / "data" / "tiny"
-    folder.mkdir(parents=True)
-    for split, lines in (("train", 500), ("valid", 80), ("test", 80)):
-        text = [
-            " ".join(
-                f"w{int(WORDS * generator.random() ** 3)}"
-                for _ in range(generator.randrange(4, 12))
-            )
-            for _ in range(lines)
-        ]
-        (folder / f"{split}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LMBENCH_HOME", str(home))
-        patch.setenv("LMBENCH_CACHE", str(home / "cache"))
-        small = ["--emsize", "16", "--nhid", "16", "--tied", "--epochs", "1", "--threads", "1"]
-        assert lmbench(["train", "--data", "tiny", *small, "--lr", "1", "--json"]) == 0
-        yield Home(home)
-
-
-@pytest.fixture
-def home(trained: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
-    monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
-    monkeypatch.setenv("LMBENCH_CACHE", str(trained.path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return trained
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """The one JSON document that a command gives."""
-    capsys.readouterr()
-    assert lmbench([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def test_evaluate_scores_what_the_training_scored(
@@ -173,6 +130,20 @@ def test_doctor_says_what_is_here(home: Home, capsys: pytest.CaptureFixture[str]
     told = {finding["what"]: finding["value"] for finding in document["findings"]}
     assert told["corpus pydoc"] == "built in"
     assert {"Python", "torch", "threads"} <= told.keys()
+
+
+def test_doctor_says_why_the_compiled_kernels_are_not_there(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernels() -> dict[str, object]:
+        found = answer(capsys, "doctor")["findings"]
+        return next(finding for finding in found if finding["what"] == "compiled kernels")
+
+    if why_unavailable() is None:
+        assert (kernels()["value"], kernels()["good"]) == ("built", True)
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    assert "LMBENCH_NATIVE=0 is set" in str(kernels()["value"])
+    assert kernels()["good"] is False
 
 
 def test_a_newest_run_without_a_model_is_passed_over(

@@ -1,0 +1,46 @@
+"""A working folder with a trained run, made once for each file of tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.session import Home
+
+WORDS = 70
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A working folder whose session `default` has one small trained model."""
+    home = tmp_path_factory.mktemp("commands")
+    generator = random.Random(3)
+    folder = home / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for split, lines in (("train", 500), ("valid", 80), ("test", 80)):
+        text = [
+            " ".join(
+                f"w{int(WORDS * generator.random() ** 3)}"
+                for _ in range(generator.randrange(4, 12))
+            )
+            for _ in range(lines)
+        ]
+        (folder / f"{split}.txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMBENCH_HOME", str(home))
+        patch.setenv("LMBENCH_CACHE", str(home / "cache"))
+        small = ["--emsize", "16", "--nhid", "16", "--tied", "--epochs", "1", "--threads", "1"]
+        assert lmbench(["train", "--data", "tiny", *small, "--lr", "1", "--json"]) == 0
+        yield Home(home)
+
+
+@pytest.fixture
+def home(trained: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
+    monkeypatch.setenv("LMBENCH_CACHE", str(trained.path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return trained
