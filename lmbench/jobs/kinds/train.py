@@ -163,10 +163,10 @@ def build_objective(
     from lmbench.training.distillation import Distillation
 
     teacher = job.home.find_run(config.teacher, job.session.name)
-    model = load_run(teacher, device=str(device)).model
-    if not isinstance(model, RNNModel):
+    loaded = load_run(teacher, device=str(device))
+    if not loaded.plain:
         raise LmbenchError(f"--teacher {config.teacher}: a quantized run cannot teach")
-    return Distillation(model, config.distill_temp, config.distill_weight)
+    return Distillation(loaded.recurrent, config.distill_temp, config.distill_weight)
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
