@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from lmbench.config import PackConfig
 from lmbench.corpus import open_corpus
-from lmbench.deploy.benchmark import Entrant, Row, benchmark, entrants, row_document, table_text
+from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
 from lmbench.deploy.load import Loaded, load_file
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, open_packed, pack, repack
 from lmbench.deploy.runtimes import RUNTIMES
 from lmbench.model.rnn import RNNModel
+from lmbench.report.compare import runtime_table
 from lmbench.training.precision import machine_key
 from lmbench.training.startup import prepare_worker
 
@@ -213,7 +214,7 @@ def _report(document: Mapping[str, Any]) -> str:
         f"{model['weights']}; {document['text']}; {document['rounds']} rounds of "
         f"{document['words_a_round']} words",
         "",
-        table_text([Row(**row) for row in document["rows"]]),
+        runtime_table(document["rows"]).text(),
         "",
         "packed sizes, vocabulary included, against fp32 weights of "
         f"{document['sizes'][0]['fp32'] / 1e6:.1f} MB",

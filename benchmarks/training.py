@@ -17,38 +17,46 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
-from lmbench.corpus.batches import batchify, windows
+from lmbench.corpus.batches import batchify, count_windows, window
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, detach
 from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.startup import prepare_worker
-from lmbench.training.step import TrainStep
+from lmbench.training.trainer import Place, Splits, Trainer
 
 BATCH, BPTT, CLIP, LR, SEED, DROPOUT = 20, 35, 0.25, 20.0, 1111, 0.2
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
 
-Step = Callable[[Tensor, Tensor], float | Tensor]
+Step = Callable[[], float | Tensor]
+"""Does the next window of the text, from its start again after the last; gives the loss."""
 
 
-def plain_step(model: RNNModel) -> Step:
+def plain_step(model: RNNModel, source: Tensor) -> Step:
     """What the example does: log_softmax and NLLLoss, `.item()` each step, SGD by hand."""
     criterion = nn.NLLLoss()
-    state = model.init_hidden(BATCH)
+    state, at = model.init_hidden(BATCH), 0
 
-    def step(input: Tensor, target: Tensor) -> float:
-        nonlocal state
+    def step() -> float:
+        nonlocal state, at
+        if at == count_windows(len(source), BPTT):
+            state, at = model.init_hidden(BATCH), 0
+        input, target = window(source, at * BPTT, BPTT)
+        at += 1
         model.zero_grad()
         state = detach(state)
         output, state = model(input, state)
@@ -65,18 +73,27 @@ def plain_step(model: RNNModel) -> Step:
     return step
 
 
-def our_step(model: RNNModel, precision: Precision) -> Step:
-    """What `lmbench train` does with a batch."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    loss = DecoderLoss(precision, into_grad=True)
-    step_of = TrainStep(model, loss, optimizer, clip=CLIP, graph=True)
-    state = model.init_hidden(BATCH)
+def our_step(model: RNNModel, source: Tensor, precision: Precision) -> Step:
+    """What `lmbench train` does with a batch, by its own trainer, which writes nothing here."""
+    device = source.device
+    trainer = Trainer(
+        model,
+        Splits(source, source, source),
+        TrainConfig(batch_size=BATCH, bptt=BPTT, clip=CLIP, lr=LR, dropout=DROPOUT),
+        CrossEntropy(DecoderLoss(precision, into_grad=True)),
+        Path(tempfile.gettempdir()),
+        emit=lambda event: None,
+        control=lambda: None,
+        log_offset=lambda: 0,
+        optimizer=torch.optim.SGD(model.parameters(), lr=LR, fused=device.type == "cuda"),
+    )
 
-    def step(input: Tensor, target: Tensor) -> Tensor:
-        nonlocal state
-        done = step_of(input, target, state)
-        state = done.hidden
-        return done.loss
+    def step() -> Tensor:
+        if trainer.place.batch == trainer.batches_per_epoch:
+            trainer.place = Place()
+        if trainer.place.batch == 0:
+            trainer.begin_epoch()
+        return trainer.batch()
 
     return step
 
@@ -90,29 +107,23 @@ def serve(side: str, args: argparse.Namespace) -> None:
     elif args.threads:
         torch.set_num_threads(args.threads)
     corpus = open_corpus(args.data, Path.cwd(), may_fetch=False)
-    source = batchify(corpus.splits["train"][: args.tokens], BATCH, device)
+    source = whole_windows(batchify(corpus.splits["train"][: args.tokens], BATCH, device))
     torch.manual_seed(SEED)
     model = RNNModel(
         args.model, len(corpus.vocabulary), args.emsize, args.nhid, 2, DROPOUT, args.tied
     ).to(device)
     model.train()
-    step = our_step(model, precision) if precision else plain_step(model)
-    stream = forever(source)
+    step = our_step(model, source, precision) if precision else plain_step(model, source)
     for line in sys.stdin:
-        print(json.dumps(run(step, stream, int(line), device)), flush=True)
+        print(json.dumps(run(step, int(line), device)), flush=True)
 
 
-def forever(source: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The windows of full length, over and over."""
-    while True:
-        for input, target in windows(source, BPTT):
-            if len(input) == BPTT:
-                yield input, target
+def whole_windows(source: Tensor) -> Tensor:
+    """The rows that make windows of full length: a short one would be timed as if it were one."""
+    return source[: (len(source) - 1) // BPTT * BPTT + 1]
 
 
-def run(
-    step: Step, stream: Iterator[tuple[Tensor, Tensor]], batches: int, device: torch.device
-) -> dict[str, list[float]]:
+def run(step: Step, batches: int, device: torch.device) -> dict[str, list[float]]:
     """The milliseconds of each batch and its loss.
 
     On CUDA the batches are timed together and each is given the mean: asking for the time of one
@@ -123,7 +134,7 @@ def run(
     wait(device)
     began = last = time.perf_counter()
     for _ in range(batches):
-        losses.append(step(*next(stream)))
+        losses.append(step())
         now = time.perf_counter()
         times.append((now - last) * 1e3)
         last = now

@@ -32,12 +32,11 @@ def benchmark(
     own layers and to the fastest dense fp32 runtime.
     """
     home = Home.find()
-    wanted = models or config.models
-    if not wanted:
+    if not models:
         raise LmbenchError("benchmark needs at least one run or packed file (@ is the newest run)")
     runs: list[Run] = []
     resolved: list[str] = []
-    for model in wanted:
+    for model in models:
         path = Path(model).expanduser()
         if path.is_file():
             resolved.append(str(path.resolve()))

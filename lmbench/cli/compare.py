@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.errors import LmbenchError
-from lmbench.report.compare import COLUMNS, compare_runs, report_session
+from lmbench.report.compare import Comparison, compare_runs, compare_runtimes, report_session
 from lmbench.session import Home
 from lmbench.session.files import write_atomic
 
@@ -24,10 +24,17 @@ def compare(
     format: Annotated[
         Literal["table", "markdown", "csv", "latex"], Parameter(help="how to write it")
     ] = "table",
+    runtimes: Annotated[
+        bool,
+        Parameter(negative="", help="a line for each runtime that `lmbench benchmark` measured"),
+    ] = False,
     session: SessionName = "default",
     json: Json = False,
 ) -> None:
     """Show runs side by side: sparsity, parameters, perplexity, bytes, speed.
+
+    With --runtimes: bytes, memory, speed and perplexity in each runtime, by the newest benchmark of
+    this machine.
 
     Args:
         runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a model.
@@ -37,18 +44,25 @@ def compare(
     if not found:
         kinds = ("train", "prune", "quantize", "pack")
         found = [run for run in home.session(session).runs() if run.read().kind in kinds]
-    comparison = compare_runs(found)
+    comparison = compare_runtimes(found) if runtimes else compare_runs(found)
+    if runtimes and not comparison.rows:
+        names = " ".join(run.ref for run in found) or "@"
+        raise LmbenchError(f"none of these was measured on this machine: lmbench benchmark {names}")
     if json:
         print_json(list(comparison.rows))
     elif format != "table":
         sys.stdout.write(comparison.write(format))
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for number, (_, head) in enumerate(COLUMNS):
-            table.add_column(head, justify="left" if number < 3 else "right")
-        for row in comparison.cells():
-            table.add_row(*map(Text, row))
-        console().print(table)
+        console().print(_table(comparison))
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for (_, head), side in zip(comparison.columns, comparison.alignment(), strict=True):
+        table.add_column(head, justify="left" if side == "l" else "right")
+    for row in comparison.cells():
+        table.add_row(*map(Text, row))
+    return table
 
 
 def report(

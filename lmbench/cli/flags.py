@@ -20,8 +20,9 @@ C = TypeVar("C", bound=Config)
 def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command ``f(config, …)``: each field of `model` becomes a flag of it.
 
-    The command's own parameters stay as they are; `config` is built from the flags that were
-    given (``config.model_fields_set`` tells which) and checked once, by the model itself.
+    The command's own parameters stay as they are, and a field of the same name gets no flag;
+    `config` is built from the flags that were given (``config.model_fields_set`` tells which) and
+    checked once, by the model itself.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +32,8 @@ def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., A
             for name, parameter in inspect.signature(function).parameters.items()
             if name != "config"
         ]
-        fields = model.model_fields
+        taken = {parameter.name for parameter in own}
+        fields = {name: field for name, field in model.model_fields.items() if name not in taken}
 
         def command(*args: Any, **given: Any) -> Any:
             settings = {name: given.pop(name) for name in list(given) if name in fields}

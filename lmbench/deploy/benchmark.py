@@ -31,7 +31,6 @@ __all__ = [
     "disk_bytes",
     "entrants",
     "row_document",
-    "table_text",
 ]
 
 NAIVE = "naive"
@@ -232,54 +231,6 @@ def _ratio(entrant: Entrant, baseline: Entrant | None) -> float | None:
     if baseline is None or not baseline.tokens_per_s:
         return None
     return entrant.tokens_per_s / baseline.tokens_per_s
-
-
-_HEADINGS = (
-    "model",
-    "runtime",
-    "disk MB",
-    "peak MB",
-    "ms/word",
-    "p95",
-    "x naive",
-    "x fp32",
-    "scored tok/s",
-    "x naive",
-    "x fp32",
-    "ppl",
-)
-
-
-def table_text(rows: Sequence[Row]) -> str:
-    """The rows as an aligned table in plain text, for a log or a terminal."""
-    cells = [_HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADINGS))]
-    lines = []
-    for line in cells:
-        left = [line[i].ljust(widths[i]) for i in range(2)]
-        right = [line[i].rjust(widths[i]) for i in range(2, len(line))]
-        lines.append("  ".join([*left, *right]).rstrip())
-    return "\n".join(lines)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    def number(value: float | None, form: str = "{:.2f}") -> str:
-        return "-" if value is None else form.format(value)
-
-    return (
-        row.model,
-        row.runtime,
-        number(row.disk / 1e6),
-        number(row.peak and row.peak / 1e6, "{:.0f}"),
-        number(row.ms, "{:.3f}"),
-        number(row.ms_p95, "{:.3f}"),
-        number(row.step_vs_naive, "{:.1f}"),
-        number(row.step_vs_fp32, "{:.1f}"),
-        number(row.tokens_per_s, "{:,.0f}"),
-        number(row.score_vs_naive, "{:.1f}"),
-        number(row.score_vs_fp32, "{:.1f}"),
-        number(row.ppl, "{:.3f}"),
-    )
 
 
 def row_document(row: Row) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`--runtime auto`: the fastest runtime here that is accurate enough, measured once."""
+"""`--runtime`: a name, the form that the model has, or the fastest here, measured once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from lmbench.corpus.files import user_cache
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes import RuntimeEntry, build_runtime, supported
+from lmbench.deploy.scoring import natural_runtime
 from lmbench.errors import LmbenchError
+from lmbench.model.device import in_float64
 from lmbench.session.files import locked, read_json, write_json
 
 __all__ = ["Measured", "Purpose", "choose_runtime", "measure", "open_runtime"]
@@ -57,8 +59,13 @@ class Measured:
 def open_runtime(
     name: str, loaded: Loaded, purpose: Purpose, accuracy: Accuracy = "close"
 ) -> Runtime:
-    """The runtime of that name; ``auto`` is whichever `choose_runtime` says."""
-    if name == "auto":
+    """The runtime of that name.
+
+    ``as-is`` is `natural_runtime`'s, ``auto`` whichever `choose_runtime` says.
+    """
+    if name == "as-is":
+        name = natural_runtime(loaded)
+    elif name == "auto":
         name = choose_runtime(loaded, purpose, accuracy)
     return build_runtime(name, loaded)
 
@@ -121,7 +128,7 @@ def _own_text(exact: Runtime) -> tuple[list[int], list[Tensor]]:
     state = exact.initial_state()
     for _ in range(_WORDS):
         logits, state = exact.step(torch.tensor([ids[-1]], device=exact.device), state)
-        predictions.append(logits[0].double().log_softmax(0).cpu())
+        predictions.append(in_float64(logits[0]).log_softmax(0).cpu())
         ids.append(int(predictions[-1].exp().multinomial(1, generator=generator)))
     return ids[:-1], predictions
 
@@ -131,7 +138,7 @@ def _divergence(runtime: Runtime, text: list[int], expected: list[Tensor]) -> fl
     total = 0.0
     for id, log_p in zip(text, expected, strict=True):
         logits, state = runtime.step(torch.tensor([id], device=runtime.device), state)
-        log_q = logits[0].double().log_softmax(0).cpu()
+        log_q = in_float64(logits[0]).log_softmax(0).cpu()
         total += float((log_p.exp() * (log_p - log_q)).sum())
     mean = total / len(text)
     return mean if math.isfinite(mean) else math.inf

@@ -46,6 +46,9 @@ Layout = Literal["dense", "bitmask", "block"]
 ValueType = Literal["fp32", "fp16", "int8", "int4"]
 Array = NDArray[Any]
 
+# Of int8: 128 times it is still a float32.
+_LARGEST_SCALE = float(np.finfo(np.float32).max) / 128
+
 BLOCK_SHAPES: tuple[tuple[int, int], ...] = ((16, 4), (8, 8))
 """What the kernels multiply in one piece: height and width."""
 
@@ -154,6 +157,8 @@ class Encoded:
                 raise ValueError(f"part '{name}' is {part.dtype} {list(part.shape)}")
             if part.dtype.kind == "f" and not np.isfinite(part).all():
                 raise ValueError(f"part '{name}' holds a number that is not finite")
+            if name == "scale" and part.dtype == np.float32 and np.abs(part).max() > _LARGEST_SCALE:
+                raise ValueError("part 'scale' holds a number so large that weights overflow")
         if "mask" in wanted:
             self._check_mask()
 

@@ -162,7 +162,7 @@ def build_runtime(name: str, loaded: Loaded) -> Runtime:
         name = "naive"
     entry = RUNTIMES.get(name)
     if entry is None:
-        raise LmbenchError(f"runtime '{name}': use one of {', '.join(RUNTIMES)} or auto")
+        raise LmbenchError(f"runtime '{name}': use one of {', '.join(RUNTIMES)}, as-is or auto")
     reason = entry.refusal(loaded)
     if reason:
         can = ", ".join(e.name for e in supported(loaded))

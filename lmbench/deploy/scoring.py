@@ -1,25 +1,42 @@
-"""How a packed model will run: the runtime that its layout was made for."""
+"""How a model runs in the form it has: the runtime that its weights were made for."""
 
 from __future__ import annotations
 
-from lmbench.deploy.native import why_unavailable
+from collections.abc import Iterator
+
+from lmbench.deploy.load import Loaded
 from lmbench.deploy.packed import PackedModel
+from lmbench.deploy.runtimes import RUNTIMES
 
 __all__ = ["natural_runtime"]
 
 
-def natural_runtime(loaded: PackedModel) -> str:
+def natural_runtime(loaded: Loaded) -> str:
     """The runtime that computes with the stored numbers themselves.
 
-    Integers run on the compiled kernels of their layout; floats, and integers where the kernels
-    cannot be had, in torch on the fp32 weights that the file unpacks to.
+    Integers of a packed file run on the compiled kernels of their layout, modules that a quantizer
+    has wrapped as they are, and floats in torch; so do integers where the kernels cannot be had or
+    another device than the CPU was asked for, on the fp32 weights that the file unpacks to.
     """
+    if not loaded.plain:
+        return "naive"
+    if isinstance(loaded, PackedModel) and loaded.weights.encoder.device.type == "cpu":
+        for name in _kernels(loaded):
+            if RUNTIMES[name].refusal(loaded) is None:
+                return name
+    return "torch"
+
+
+def _kernels(loaded: PackedModel) -> Iterator[str]:
+    """The kernels for the layouts of this file's matrices, the most particular first."""
     specs = [spec for spec in loaded.packed.specs.values() if len(spec.shape) == 2]
-    if why_unavailable() or not any(spec.values in ("int8", "int4") for spec in specs):
-        return "torch"
     if any(spec.values == "int4" for spec in specs):
-        return "native-int4"
-    for layout, name in (("block", "block-int8"), ("bitmask", "sparse-int8")):
-        if any(spec.layout == layout for spec in specs):
-            return name
-    return "native-int8"
+        yield "native-int4"
+    integers = {spec.layout for spec in specs if spec.values == "int8"}
+    if "block" in integers:
+        yield "block-int8"
+    # A bitmask pays in bytes from fewer zeros on than in time; then the dense kernel is next.
+    if "bitmask" in integers:
+        yield "sparse-int8"
+    if integers:
+        yield "native-int8"

@@ -18,6 +18,7 @@ from lmbench.corpus.batches import windows
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.runtime import Accuracy, Progress, Runtime, Score, State
 from lmbench.deploy.weights import LayerWeights
+from lmbench.model.device import in_float64, widest
 
 __all__ = ["Bf16Runtime", "Fp16Runtime", "TorchRuntime", "cell", "gate_products"]
 
@@ -147,13 +148,13 @@ class TorchRuntime(Runtime):
         data = data.to(self.device)
         # Scoring takes long sequences, for which torch's own layers are the faster way.
         hidden = self._model.init_hidden(batch)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = in_float64(torch.zeros((), device=self.device))
         done = 0
         for input, target in windows(data, bptt):
             features, hidden = self._model.features(input, hidden)
             flat = features.view(-1, self._weights.nhid)
             for x, t in zip(flat.split(_ROWS), target.split(_ROWS), strict=True):
-                total += self._nll(x, t)
+                total += in_float64(self._nll(x, t))
             done += len(input)
             if progress:
                 progress(done, rows - 1)
@@ -163,8 +164,8 @@ class TorchRuntime(Runtime):
         """The summed negative log-likelihood of targets [M] given features [M, H]."""
         logits = self._decoder(features)
         slices = zip(logits.split(_SLICE), targets.split(_SLICE), strict=True)
-        losses = [F.cross_entropy(z.float(), t, reduction="sum").double() for z, t in slices]
-        return torch.stack(losses).sum()
+        losses = [F.cross_entropy(z.float(), t, reduction="sum") for z, t in slices]
+        return torch.stack(losses).sum(dtype=widest(features.device))
 
 
 class Fp16Runtime(TorchRuntime):

@@ -164,6 +164,18 @@ class CompressionScheduler:
                 components += _components(answer)
         return PolicyLoss(overall, components) if return_loss_components else overall
 
+    def changes_backward(self, epoch: int) -> bool:
+        """Whether forward and backward of this epoch's minibatches are more than the model's own.
+
+        They are where a policy adds to the loss, or a masker masks a gradient as it comes. Else
+        all that the policies do lies before the forward pass or after the backward pass, and a
+        training may leave out `before_backward_pass`.
+        """
+        plain = ScheduledTrainingPolicy.before_backward_pass
+        adding = (type(p).before_backward_pass is not plain for p in self.policies.get(epoch, ()))
+        masking = (masker.masks_gradient for masker in self.zeros_mask_dict.values())
+        return any(adding) or any(masking)
+
     def before_parameter_optimization(
         self,
         epoch: int,

@@ -7,6 +7,7 @@ needs no training.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from lmbench.corpus.batches import windows
 from lmbench.deploy.runtime import Progress, Score
 from lmbench.errors import LmbenchError
+from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
 
 __all__ = ["NeuralCache", "evaluate_with_cache"]
@@ -66,7 +68,7 @@ def evaluate_with_cache(
     hidden = model.init_hidden(batch)
     keys = torch.zeros(0, batch, model.nhid, device=data.device)  # [P, B, H], oldest first
     words = data.new_zeros(0, batch)  # [P, B]
-    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    total = in_float64(torch.zeros((), device=data.device))
     done = 0
     for input, target in windows(data, bptt):
         features, hidden = model.features(input, hidden)  # [T, B, H]
@@ -75,7 +77,7 @@ def evaluate_with_cache(
         nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         keys, words = torch.cat([keys, features]), torch.cat([words, target])
         recalled = _recalled(features, keys, words, cache)
-        total -= _blend(-nll.view_as(target), recalled, cache.share).sum(dtype=torch.float64)
+        total -= in_float64(_blend(-nll.view_as(target), recalled, cache.share).sum())
         keys, words = keys[-cache.size :], words[-cache.size :]
         done += len(input)
         if progress:
@@ -99,8 +101,8 @@ def _recalled(features: Tensor, keys: Tensor, words: Tensor, cache: NeuralCache)
 
 def _blend(log_p: Tensor, recalled: Tensor, share: float) -> Tensor:
     """log((1 - share) p + share recalled); log p alone where nothing can be recalled."""
-    blended = torch.logaddexp(
-        log_p.double() + torch.log1p(torch.tensor(-share, dtype=torch.float64)).to(log_p.device),
-        (share * recalled.double()).log(),
-    )
-    return torch.where(recalled.isnan(), log_p.double(), blended)
+    wide = widest(log_p.device)
+    own, recalled = log_p.to(wide), recalled.to(wide)
+    others = math.log1p(-share) if share < 1 else -math.inf
+    blended = torch.logaddexp(own + others, (share * recalled).log())
+    return torch.where(recalled.isnan(), own, blended)

@@ -1,13 +1,17 @@
-"""The one place that decides where to compute."""
+"""The one place that decides where to compute, and how wide sums can be there."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from lmbench.config import MachineConfig
 from lmbench.errors import LmbenchError
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "in_float64", "widest"]
+
+# Apple's GPUs have no float64; torch raises where one is asked for.
+_NO_FLOAT64 = frozenset({"mps"})
 
 
 def choose_device(config: MachineConfig) -> torch.device:
@@ -32,3 +36,17 @@ def choose_device(config: MachineConfig) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LmbenchError("--device mps: torch cannot use MPS on this machine; use --device cpu")
     return device
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The widest float that this device adds in: float64, or float32 where it has none."""
+    return torch.float32 if device.type in _NO_FLOAT64 else torch.float64
+
+
+def in_float64(value: Tensor) -> Tensor:
+    """`value` in float64, to be added to sums over many windows.
+
+    On its own device, so that nothing waits for it, but on the CPU where the device has no
+    float64.
+    """
+    return (value if widest(value.device) == torch.float64 else value.cpu()).double()

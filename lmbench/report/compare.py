@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import html
-import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmbench.errors import LmbenchError
+from lmbench.report.runtimes import RUNTIME_COLUMNS, benchmarked, runtime_cell
 from lmbench.report.tables import human_bytes, human_time, plain
 from lmbench.session.store import Run, RunRecord, Session
 
-__all__ = ["COLUMNS", "MEASURABLE", "Comparison", "compare_runs", "pareto_front", "report_session"]
+__all__ = [
+    "COLUMNS",
+    "MEASURABLE",
+    "Comparison",
+    "compare_runs",
+    "compare_runtimes",
+    "pareto_front",
+    "report_session",
+    "runtime_table",
+]
 
 Format = Literal["markdown", "csv", "latex", "html"]
 
@@ -28,7 +36,7 @@ COLUMNS = (
     ("bytes", "Bytes"),
     ("ms_per_token", "ms a token"),
 )
-_RIGHT = {"sparsity", "nonzero", "valid_ppl", "test_ppl", "bytes", "ms_per_token"}
+_LEFT = {"run", "name", "kind", "model", "runtime"}
 
 _KEEPING = {"train": ("exact",), "prune": ("exact",), "pack": ("exact", "close")}
 """By kind of run the accuracies of the runtimes that keep to its perplexity."""
@@ -39,33 +47,51 @@ MEASURABLE = frozenset(_KEEPING)
 
 @dataclass(frozen=True)
 class Comparison:
-    """The published-style table: one dictionary a run, with the keys of `COLUMNS`."""
+    """A table: one dictionary a run with the keys of `COLUMNS` (the published style), or one a
+    run and runtime with those of `RUNTIME_COLUMNS`."""
 
     rows: tuple[dict[str, Any], ...]
+    columns: tuple[tuple[str, str], ...] = COLUMNS
 
     def cells(self) -> list[list[str]]:
         """The rows as they are written; "" where a number is not known."""
-        return [[_cell(key, row.get(key)) for key, _ in COLUMNS] for row in self.rows]
+        return [[_cell(key, row.get(key)) for key, _ in self.columns] for row in self.rows]
+
+    def alignment(self) -> str:
+        """For each column ``l`` (words) or ``r`` (numbers)."""
+        return "".join("l" if key in _LEFT else "r" for key, _ in self.columns)
+
+    def text(self) -> str:
+        """The table in aligned columns, for a log; "-" where a number is not known."""
+        body = [[cell or "-" for cell in row] for row in self.cells()]
+        lines = [[head for _, head in self.columns], *body]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        sides = [str.ljust if side == "l" else str.rjust for side in self.alignment()]
+        return "\n".join(
+            "  ".join(
+                put(cell, width) for put, cell, width in zip(sides, line, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        )
 
     def write(self, form: Format) -> str:
         """The table as text of that format."""
-        heads = [head for _, head in COLUMNS]
+        heads = [head for _, head in self.columns]
         match form:
             case "markdown":
-                rule = [("---:" if key in _RIGHT else "---") for key, _ in COLUMNS]
+                rule = [("---" if key in _LEFT else "---:") for key, _ in self.columns]
                 body = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
                 return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
             case "csv":
-                return _csv([[key for key, _ in COLUMNS], *self._values()])
+                return _csv([[key for key, _ in self.columns], *self._values()])
             case "latex":
-                return _latex(heads, self.cells())
+                return _latex(heads, self.alignment(), self.cells())
             case "html":
                 return _html(heads, self.cells())
 
     def _values(self) -> list[list[Any]]:
-        return [
-            ["" if (v := row.get(key)) is None else v for key, _ in COLUMNS] for row in self.rows
-        ]
+        keys = [key for key, _ in self.columns]
+        return [["" if (v := row.get(key)) is None else v for key in keys] for row in self.rows]
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -75,10 +101,22 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     the perplexity of the row: fp32 for trained and pruned runs, the integers of the file for packed
     ones. A quantize run has none: it is a simulation until it is packed.
     """
-    return Comparison(tuple(_row(run, run.read()) for run in runs))
+    measured = benchmarked(runs)
+    return Comparison(tuple(_row(run, run.read(), measured.get(run.ref, ())) for run in runs))
 
 
-def _row(run: Run, record: RunRecord) -> dict[str, Any]:
+def compare_runtimes(runs: Sequence[Run]) -> Comparison:
+    """A line for each run and runtime, of the newest benchmark on this machine that measured it."""
+    measured = benchmarked(runs)
+    return runtime_table([row for run in runs for row in measured.get(run.ref, ())])
+
+
+def runtime_table(rows: Sequence[dict[str, Any]]) -> Comparison:
+    """A benchmark's rows as a table."""
+    return Comparison(tuple(rows), RUNTIME_COLUMNS)
+
+
+def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     results = record.results
     return {
         "run": run.ref,
@@ -89,27 +127,14 @@ def _row(run: Run, record: RunRecord) -> dict[str, Any]:
         "valid_ppl": results.get("valid_ppl"),
         "test_ppl": results.get("test_ppl"),
         "bytes": results.get("bytes"),
-        "ms_per_token": results.get("ms_per_token") or _benchmarked(run, record.kind),
+        "ms_per_token": results.get("ms_per_token") or _fastest(measured, record.kind),
     }
 
 
-def _benchmarked(run: Run, kind: str) -> float | None:
-    """Milliseconds a token in the fastest runtime, by the benchmarks of this machine."""
-    found, keeping = None, _KEEPING.get(kind, ())
-    for other in run.session.runs():
-        try:
-            record = other.read()
-        except LmbenchError:
-            continue
-        if record.kind == "benchmark" and record.host == platform.node():
-            rows = record.results.get("rows", ())
-            times = [
-                row["ms"]
-                for row in rows
-                if row.get("model") == run.ref and row.get("accuracy") in keeping
-            ]
-            found = min(times, default=found)
-    return found
+def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
+    """Milliseconds a token in the fastest runtime that keeps to the run's perplexity."""
+    keeping = _KEEPING.get(kind, ())
+    return min((row["ms"] for row in rows if row.get("accuracy") in keeping), default=None)
 
 
 def _cell(key: str, value: Any) -> str:
@@ -122,7 +147,7 @@ def _cell(key: str, value: Any) -> str:
             return f"{value:,}"
         case "valid_ppl" | "test_ppl" | "ms_per_token":
             return f"{value:.2f}"
-    return str(value)
+    return runtime_cell(key, value)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -147,11 +172,10 @@ def _csv(rows: list[list[Any]]) -> str:
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 
 
-def _latex(heads: list[str], rows: list[list[str]]) -> str:
+def _latex(heads: list[str], align: str, rows: list[list[str]]) -> str:
     def escape(cell: str) -> str:
         return "".join(_LATEX.get(character, character) for character in cell)
 
-    align = "".join("r" if key in _RIGHT else "l" for key, _ in COLUMNS)
     lines = [rf"\begin{{tabular}}{{{align}}}", r"\hline"]
     for number, row in enumerate([heads, *rows]):
         lines.append(" & ".join(map(escape, row)) + r" \\")
@@ -169,6 +193,8 @@ def _html(heads: list[str], rows: list[list[str]]) -> str:
     return f"<table>\n{body}\n</table>\n"
 
 
+_IN_RUNTIMES = "In each runtime, as measured on this machine"
+
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse}td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;"
@@ -182,22 +208,27 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     from lmbench.report.plots import Plot
 
     record, runs = session.read(), session.runs()
-    table = compare_runs(runs).write(form)
+    table, speeds = compare_runs(runs).write(form), compare_runtimes(runs)
+    runtimes = speeds.write(form) if speeds.rows else ""
     made = [_made(run) for run in runs]
     title = f"Session {session.name}"
     when = time.strftime("%F %R", time.localtime(record.created))
     if form == "markdown":
-        parts = [f"# {title}", f"Begun {when}.", record.notes, table, "## How each was made"]
+        parts = [f"# {title}", f"Begun {when}.", record.notes, table]
+        parts += [f"## {_IN_RUNTIMES}", runtimes] if runtimes else []
+        parts += ["## How each was made"]
         parts += [f"- `{name}`: {text}\n  `{command}`" for name, text, command in made]
         return "\n\n".join(part for part in parts if part) + "\n"
     series = _valid_curves(runs)
     plot = as_svg(Plot(series, log=True), "Validation perplexity") if series else ""
     items = "\n".join(_item(*parts) for parts in made)
     title = html.escape(title)
+    if runtimes:
+        runtimes = f"<h2>{_IN_RUNTIMES}</h2>\n{runtimes}\n"
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>\n"
-        f"<p>Begun {when}. {html.escape(record.notes)}</p>\n{table}\n{plot}\n"
+        f"<p>Begun {when}. {html.escape(record.notes)}</p>\n{table}\n{plot}\n{runtimes}"
         f"<h2>How each was made</h2>\n<ul>\n{items}\n</ul>\n</html>\n"
     )
 

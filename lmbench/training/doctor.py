@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from lmbench.corpus import data_list
+from lmbench.deploy.native import why_unavailable
 from lmbench.training.precision import measure_speedup
 from lmbench.training.startup import usable_cores
 
@@ -33,7 +34,7 @@ class Finding:
 
 
 def examine(home: Path) -> list[Finding]:
-    """Python, torch, devices, threads, memory, terminal and corpora."""
+    """Python, torch, devices, threads, memory, compiled kernels, terminal and corpora."""
     memory = psutil.virtual_memory()
     speedup = measure_speedup(torch.device("cpu"))
     found = [
@@ -45,6 +46,8 @@ def examine(home: Path) -> list[Finding]:
         Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),
     ]
     found += _gpus()
+    missing = why_unavailable()
+    found.append(Finding("compiled kernels", missing or "built", missing is None))
     found += _terminal()
     for entry in data_list(home):
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
+from lmbench.model.device import in_float64
 from lmbench.model.rnn import RNNModel
 from lmbench.training.objective import window_nll
 
@@ -63,12 +64,12 @@ def evaluate(
     began = time.perf_counter()
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    total = in_float64(torch.zeros((), device=data.device))
     hidden = model.init_hidden(batch)
     done = 0
     for input, target in windows(data, bptt):
         output, hidden = model.features(input, hidden)  # [T, B, H]
-        total += window_nll(model, output, target)
+        total += in_float64(window_nll(model, output, target))
         done += len(input)
         if progress:
             progress(done, rows - 1)

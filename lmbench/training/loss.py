@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmbench.model.device import widest
 from lmbench.training import products
 from lmbench.training.precision import Precision
 
@@ -155,7 +156,7 @@ def _slices(rows: int, words: int) -> list[slice]:
 
 
 def _softmax_and_nll(z: Tensor, targets: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits [R, V] become their softmax, in place; gives the sum of -log softmax[target], float64.
+    """Logits [R, V] become their softmax, in place; gives the sum of -log softmax[target].
 
     `again` computes the logits of the rows of a mask anew, [rows of it, V]. On CPU the loss is read
     off the target's own probability, and only where that has underflowed from the logits. On CUDA,
@@ -176,7 +177,7 @@ def _softmax_and_nll(z: Tensor, targets: Tensor, again: Callable[[Tensor], Tenso
         largest = z.amax(1).to(wide)
         torch.softmax(z, 1, out=z)
         nll = largest - z.amax(1).to(wide).log() - at_target
-    return nll.sum(dtype=torch.float64)
+    return nll.sum(dtype=widest(z.device))
 
 
 def _forward_fp32(
@@ -188,7 +189,7 @@ def _forward_fp32(
     grad_hidden = torch.empty_like(flat)
     grad_weight = owner._buffer("weight", *weight.shape, like=weight, dtype=dtype)
     grad_bias = owner._buffer("bias", words, like=weight, dtype=dtype)
-    nll = torch.zeros((), dtype=torch.float64, device=weight.device)
+    nll = torch.zeros((), dtype=widest(weight.device), device=weight.device)
     for at, part in enumerate(_slices(rows, words)):
         h, t = flat[part], targets[part]
         out = owner._buffer("logits", len(h), words, like=weight, dtype=dtype)
@@ -224,7 +225,7 @@ def _forward_bf16(
     grad_hidden = torch.empty(rows, width, dtype=torch.float32, device=hidden.device)
     grad_weight = owner._buffer("weight", words, width, like=weight, dtype=torch.float32)
     grad_bias = owner._buffer("bias", words, like=weight, dtype=torch.float32)
-    nll = torch.zeros((), dtype=torch.float64, device=weight.device)
+    nll = torch.zeros((), dtype=widest(weight.device), device=weight.device)
     for at, part in enumerate(_slices(rows, words)):
         h, t = h_all[part], targets[part]
         z = owner._buffer("logits", len(h), words, like=weight, dtype=half)
@@ -269,12 +270,12 @@ def sum_nll(
     *,
     precision: Precision = "fp32",
 ) -> Tensor:
-    """The summed negative log-likelihood in nats, a float64 scalar on the operands' device.
+    """The summed negative log-likelihood in nats, a `widest` scalar on the operands' device.
 
     For evaluation: hidden [N, H], weight [V, H], bias [V], targets [N], in slices of at most
     ``ROWS_TIMES_WORDS`` logits, none of which outlive the call.
     """
-    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    total = torch.zeros((), dtype=widest(hidden.device), device=hidden.device)
     half = precision == "bf16"
     w, b = (weight.bfloat16(), bias.bfloat16()) if half else (weight, bias)
     for part in _slices(len(hidden), len(weight)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
@@ -70,7 +70,8 @@ class Stateless:
 
 
 class CrossEntropy(Stateless):
-    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it.
+    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it and no
+    policy masks its gradient as it comes.
 
     On CUDA, windows without an `adjust` are replayed from a captured graph.
     """
@@ -87,7 +88,7 @@ class CrossEntropy(Stateless):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        if not _is_plain(model):
+        if not _can_fuse(model):
             return _backward(model, input, target, hidden, adjust)
         if input.device.type == "cuda" and adjust is None:
             if self._graph is None:
@@ -123,20 +124,27 @@ def _backward(
     return loss.detach(), detach(hidden)
 
 
-def _is_plain(model: RNNModel) -> bool:
-    """Are encoder and decoder torch's own, with weights that are parameters?"""
+def _can_fuse(model: RNNModel) -> bool:
+    """Are encoder and decoder torch's own, with weights that are parameters without hooks?
+
+    The fused loss leaves gradients in ``.grad`` past autograd, where a hook would not see them.
+    """
     return (
         type(model.encoder) is nn.Embedding
         and type(model.decoder) is nn.Linear
         and isinstance(model.encoder.weight, nn.Parameter)
         and isinstance(model.decoder.weight, nn.Parameter)
+        and not any(
+            p._backward_hooks  # torch has no public way to ask
+            for p in (model.encoder.weight, model.decoder.weight, model.decoder.bias)
+        )
     )
 
 
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
-    """The summed negative log-likelihood (float64) of `target` [T * B] given `output` [T, B, H]."""
+    """The summed negative log-likelihood of `target` [T * B] given `output` [T, B, H]."""
     flat, decoder = output.flatten(0, 1), model.decoder
     # A training-time quantizer's weight is an image, which calling the decoder makes anew.
     if type(decoder) is nn.Linear and isinstance(decoder.weight, nn.Parameter):
         return sum_nll(flat, decoder.weight, decoder.bias, target)
-    return F.cross_entropy(decoder(flat), target, reduction="sum").to(torch.float64)
+    return F.cross_entropy(decoder(flat), target, reduction="sum").to(widest(flat.device))

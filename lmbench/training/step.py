@@ -1,7 +1,6 @@
-"""One window of training: forward, loss, backward, clipping, update, with no pass too many.
+"""The parts of a training step, with no pass too many: gradients, their norm, clipping, update.
 
-`TrainStep` is the whole of it. A trainer that does something of its own between the parts (masks,
-regularisers) takes the parts: `compute_gradients`, `gradient_norm`, `clipped_update`.
+`lmbench.training.trainer.Trainer.batch` puts them together, with the schedule's part between them.
 
 What this saves beside the fused loss: the tied weight's gradient (27 MB at the default size) is
 not zeroed, not added up from two dense halves and not scaled before it is used. On CPU these are
@@ -11,7 +10,6 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,32 +23,15 @@ from torch import (  # the passes over all parameters that torch's own optimizer
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training import lstm_bf16
-from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
 
 __all__ = [
-    "StepResult",
-    "TrainStep",
     "clipped_update",
     "compute_gradients",
     "gradient_norm",
     "run_layers",
 ]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one window gave. All on the model's device: reading `loss` there waits for it."""
-
-    loss: Tensor
-    """Mean cross-entropy in nats a token, before the update; a scalar."""
-
-    norm: Tensor
-    """The gradient's norm before clipping; a scalar."""
-
-    hidden: Hidden
-    """The state after the window, detached, fp32."""
 
 
 def run_layers(
@@ -160,44 +141,3 @@ def _is_plain_sgd(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) is torch.optim.SGD and not any(
         group[name] for group in optimizer.param_groups for name in extras
     )
-
-
-class TrainStep:
-    """The step of an unscheduled run: gradients, clipping, update.
-
-    Args:
-        model: in train mode; changed in place.
-        loss: the decoder's.
-        optimizer: over the model's parameters; its learning rate may change between steps.
-        clip: largest norm of the gradient (0: never clipped).
-        graph: on CUDA, replay a captured graph of forward and backward for windows of the shape
-            seen first (`lmbench.training.graph`), so that the hundreds of small kernels are
-            launched at once; other windows run as they are. Ignored elsewhere.
-    """
-
-    def __init__(
-        self,
-        model: RNNModel,
-        loss: DecoderLoss,
-        optimizer: torch.optim.Optimizer,
-        *,
-        clip: float,
-        graph: bool = False,
-    ) -> None:
-        self._model, self._loss, self._optimizer, self._clip = model, loss, optimizer, clip
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        on_cuda = self._parameters[0].device.type == "cuda"
-        self._graph = (
-            GraphedGradients(compute_gradients, model, loss) if graph and on_cuda else None
-        )
-
-    def __call__(self, input: Tensor, target: Tensor, hidden: Hidden) -> StepResult:
-        """ids [T, B], ids [T * B] and the state before them; the weights are moved."""
-        if self._graph is not None:
-            value, hidden = self._graph(input, target, hidden)
-        else:
-            self._optimizer.zero_grad(set_to_none=True)
-            value, hidden = compute_gradients(self._model, self._loss, input, target, hidden)
-        norm = gradient_norm(self._parameters)
-        clipped_update(self._optimizer, norm, self._clip)
-        return StepResult(value, norm, hidden)

@@ -25,6 +25,7 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.policies import LRPolicy
 from lmbench.distiller.state import join_state, split_state
 from lmbench.errors import LmbenchError
+from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.checkpoint import (
@@ -128,7 +129,7 @@ class Trainer:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
         # Sums stay on the device, so that CUDA need not wait for each batch's loss.
-        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._sums = in_float64(torch.zeros(2, device=self.device))
 
     @property
     def batches_per_epoch(self) -> int:
@@ -153,15 +154,12 @@ class Trainer:
         place, batches = self.place, self.batches_per_epoch
         self.model.train()
         if place.batch == 0:
-            self._hidden = self.model.init_hidden(self.config.batch_size)
-            self.objective.start_epoch(self.config.batch_size)
-            if self.scheduler:
-                self.scheduler.on_epoch_begin(place.epoch, self.optimizer)
+            self.begin_epoch()
         began = saved = logged = time.perf_counter()
         self._meter.restart()
         logged_loss, logged_batch = self._epoch_loss(), place.batch
         while place.batch < batches:
-            self._batch(batches)
+            self.batch()
             if place.batch % self.config.event_interval == 0 or place.batch == batches:
                 self._step_event()
                 place.loss = place.norm = 0.0
@@ -185,6 +183,13 @@ class Trainer:
         self._end_epoch()
         return self._wanted() != "stop" or self.place.epoch >= self.config.epochs
 
+    def begin_epoch(self) -> None:
+        """The text begins again: state, objective and schedule are told."""
+        self._hidden = self.model.init_hidden(self.config.batch_size)
+        self.objective.start_epoch(self.config.batch_size)
+        if self.scheduler:
+            self.scheduler.on_epoch_begin(self.place.epoch, self.optimizer)
+
     def _wanted(self) -> str | None:
         """What the user wants now; once it is ``stop``, it stays that."""
         wanted = self.control()
@@ -197,10 +202,13 @@ class Trainer:
         self.place.epoch_seconds += now - began
         return now
 
-    def _batch(self, batches: int) -> None:
-        """One bptt window: forward, loss, backward, clipping, update."""
+    def batch(self) -> Tensor:
+        """One bptt window, the next of the epoch: forward, loss, backward, clipping, update.
+
+        Gives the mean cross-entropy before the update, a scalar on the device.
+        """
         place, schedule = self.place, self.scheduler
-        at = (place.epoch, place.batch, batches)
+        at = (place.epoch, place.batch, self.batches_per_epoch)
         bptt = self.config.bptt
         input, target = window(self.splits.train, place.batch * bptt, bptt)  # [T, B], [T * B]
         assert self._hidden is not None
@@ -221,16 +229,20 @@ class Trainer:
         self._update(norm)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
-        self._sums += torch.stack((entropy.double(), norm.double()))
+        self._sums += in_float64(torch.stack((entropy, norm)))
         place.batch += 1
         place.step += 1
         place.batches += 1
         place.tokens += target.numel()
+        return entropy
 
     def _adjust(self, at: tuple[int, int, int]) -> Adjust | None:
-        """What the schedule makes of the loss before the backward pass."""
+        """What the schedule makes of the loss before the backward pass; None where nothing.
+
+        Pruning alone does nothing there, and without it CUDA can replay the pass from a graph.
+        """
         schedule = self.scheduler
-        if schedule is None:
+        if schedule is None or not schedule.changes_backward(self.place.epoch):
             return None
 
         def adjust(loss: Tensor) -> Tensor:
@@ -422,7 +434,7 @@ class Trainer:
         load_trained(self.model, checkpoint)
         self.place = Place(**state["place"])
         self.plateau = Plateau.from_state(state["plateau"])
-        self._sums = state["sums"].to(self.device)
+        self._sums = state["sums"].to(self._sums.device)
         self._hidden = self._to_device(state["hidden"])
         self.objective.load_tensors(state["objective"])
         self.optimizer.load_state_dict(_integer_keys(state["optimizer"]))

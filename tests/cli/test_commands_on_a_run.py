@@ -9,6 +9,7 @@ import pytest
 from cli_world import answer
 
 from lmbench.cli import run as lmbench
+from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedule import load_schedule
 from lmbench.session import EventLog, Home
 from lmbench.session.events import SensitivityPoint
@@ -254,6 +255,20 @@ def test_doctor_says_what_is_here(home: Home, capsys: pytest.CaptureFixture[str]
     told = {finding["what"]: finding["value"] for finding in document["findings"]}
     assert told["corpus pydoc"] == "built in"
     assert {"Python", "torch", "threads"} <= told.keys()
+
+
+def test_doctor_says_why_the_compiled_kernels_are_not_there(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernels() -> dict[str, object]:
+        found = answer(capsys, "doctor")["findings"]
+        return next(finding for finding in found if finding["what"] == "compiled kernels")
+
+    if why_unavailable() is None:
+        assert (kernels()["value"], kernels()["good"]) == ("built", True)
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    assert "LMBENCH_NATIVE=0 is set" in str(kernels()["value"])
+    assert kernels()["good"] is False
 
 
 def test_a_newest_run_without_a_model_is_passed_over(

@@ -66,8 +66,9 @@ def test_a_packed_model_runs_where_there_is_no_compiler(tmp_path):
 import torch
 from pathlib import Path
 from lmbench.config import PackConfig
+from lmbench.deploy.choice import open_runtime
 from lmbench.deploy.packed import load_packed, pack
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.deploy.runtimes import RUNTIMES, supported
 from lmbench.model.rnn import RNNModel
 
 model = RNNModel("LSTM", 30, 16, 16, 1, 0.0, tie_weights=True).eval()
@@ -77,7 +78,8 @@ loaded = load_packed(path)
 names = [entry.name for entry in supported(loaded)]
 assert not any("native" in name for name in names), names
 print(RUNTIMES["native-int8"].refusal(loaded))
-runtime = build_runtime("naive", loaded)
+runtime = open_runtime("as-is", loaded, "step")
+assert runtime.name == "torch", runtime.name
 logits, _ = runtime.step(torch.tensor([3]), runtime.initial_state())
 assert logits.shape == (1, 30)
 """

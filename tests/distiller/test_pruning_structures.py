@@ -208,3 +208,22 @@ def test_wrong_arguments_are_one_line_with_the_fix(build, message):
     with pytest.raises(distiller.DistillerError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_the_block_preset_leaves_what_the_block_runtimes_multiply_faster():
+    torch.manual_seed(0)
+    model = Model(words=203, width=64, tied=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = distiller.load_preset("small-blocks-80")
+    scheduler = distiller.build_scheduler(schedule, model, optimizer)
+    for epoch in range(6):
+        scheduler.on_epoch_begin(epoch, optimizer)
+    scheduler.mask_all_weights()
+    for name, share in (("rnn.weight_hh_l0", 0.74), ("encoder.weight", 0.806)):
+        weight = model.get_parameter(name)
+        rows, columns = weight.shape
+        padded = nn.functional.pad(weight, (0, -columns % 8, 0, -rows % 8))
+        blocks = padded.unfold(0, 8, 8).unfold(1, 8, 8).flatten(2)
+        empty = (blocks == 0).all(2)
+        assert float(empty.float().mean()) == pytest.approx(share, abs=0.01)
+        assert float((weight == 0).float().mean()) == pytest.approx(share, abs=0.02)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lmbench.config import TrainConfig
+from lmbench.corpus.batches import windows
+from lmbench.distiller import dict_config
 from lmbench.model.rnn import Hidden, RNNModel, detach
+from lmbench.session.events import Event, Step
 from lmbench.training.loss import DecoderLoss, Precision
-from lmbench.training.step import TrainStep, clipped_update, gradient_norm
+from lmbench.training.objective import Adjust, CrossEntropy, Objective
+from lmbench.training.step import clipped_update, gradient_norm
+from lmbench.training.trainer import Place, Splits, Trainer
 
 WORDS, WIDTH, BATCH, BPTT = 97, 16, 4, 6
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
@@ -20,11 +30,8 @@ def build(kind: str, *, tied: bool = True) -> RNNModel:
     return RNNModel(kind, WORDS, WIDTH, WIDTH, 2, 0.3, tied).train()
 
 
-def text(steps: int) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(5)
-    ids = torch.randint(WORDS, (steps * BPTT + 1, BATCH), generator=generator)
-    starts = range(0, steps * BPTT, BPTT)
-    return [(ids[s : s + BPTT], ids[s + 1 : s + 1 + BPTT].reshape(-1)) for s in starts]
+def text(rows: int) -> Tensor:
+    return torch.randint(WORDS, (rows + 1, BATCH), generator=torch.Generator().manual_seed(5))
 
 
 def sgd(model: RNNModel, lr: float, extras: tuple[float, float]) -> torch.optim.SGD:
@@ -37,8 +44,8 @@ def plain_losses(
 ) -> list[float]:
     torch.manual_seed(7)  # of the dropout
     optimizer = sgd(model, lr, extras)
-    criterion, state, losses = nn.NLLLoss(), model.init_hidden(BATCH), []
-    for input, target in text(steps):
+    criterion, state, found = nn.NLLLoss(), model.init_hidden(BATCH), []
+    for input, target in windows(text(steps * BPTT), BPTT):
         optimizer.zero_grad()
         output, state = model(input, detach(state))
         loss = criterion(torch.log_softmax(output.view(-1, WORDS), 1), target)
@@ -46,8 +53,8 @@ def plain_losses(
         if clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
-        losses.append(loss.item())
-    return losses
+        found.append(loss.item())
+    return found
 
 
 def our_losses(
@@ -58,16 +65,42 @@ def our_losses(
     extras: tuple[float, float] = (0.0, 0.0),
     precision: Precision = "fp32",
 ) -> list[float]:
+    objective = CrossEntropy(DecoderLoss(precision, into_grad=True))
+    one = trainer(model, text(steps * BPTT), sgd(model, lr, extras), objective, clip)
     torch.manual_seed(7)
-    optimizer = sgd(model, lr, extras)
-    step = TrainStep(model, DecoderLoss(precision, into_grad=True), optimizer, clip=clip)
-    state: Hidden = model.init_hidden(BATCH)
-    losses = []
-    for input, target in text(steps):
-        done = step(input, target, state)
-        state = done.hidden
-        losses.append(done.loss.item())
-    return losses
+    return losses(one)
+
+
+def trainer(
+    model: RNNModel,
+    source: Tensor,
+    optimizer: torch.optim.SGD,
+    objective: Objective,
+    clip: float,
+    *,
+    schedule: dict[str, Any] | None = None,
+    emit: Callable[[Event], None] = lambda event: None,
+    folder: Path = Path("nowhere"),
+) -> Trainer:
+    return Trainer(
+        model,
+        Splits(source, source, source),
+        TrainConfig(batch_size=BATCH, bptt=BPTT, clip=clip, epochs=1),
+        objective,
+        folder,
+        emit=emit,
+        control=lambda: None,
+        log_offset=lambda: 0,
+        optimizer=optimizer,
+        scheduler=dict_config(model, optimizer, schedule) if schedule else None,
+        say=lambda line: None,
+    )
+
+
+def losses(one: Trainer) -> list[float]:
+    """Of an epoch's windows, nothing validated or written."""
+    one.begin_epoch()
+    return [one.batch().item() for _ in range(one.batches_per_epoch)]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -93,8 +126,8 @@ def test_every_kind_of_sgd_moves_as_with_torchs_own_clipping(
 def test_bf16_trains_alike_and_keeps_weights_and_state_in_fp32(kind: str) -> None:
     model = build(kind)
     expected = plain_losses(build(kind), 20, lr=0.5, clip=0.25)
-    losses = our_losses(model, 20, lr=0.5, clip=0.25, precision="bf16")
-    assert losses == pytest.approx(expected, abs=2e-2)
+    found = our_losses(model, 20, lr=0.5, clip=0.25, precision="bf16")
+    assert found == pytest.approx(expected, abs=2e-2)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in model.parameters())
 
@@ -102,20 +135,28 @@ def test_bf16_trains_alike_and_keeps_weights_and_state_in_fp32(kind: str) -> Non
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_repeats_to_the_bit(precision: Precision) -> None:
     first, second = build("LSTM"), build("LSTM")
-    losses = [our_losses(m, 5, 1.0, 0.25, precision=precision) for m in (first, second)]
-    assert losses[0] == losses[1]
+    found = [our_losses(m, 5, 1.0, 0.25, precision=precision) for m in (first, second)]
+    assert found[0] == found[1]
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_the_norm_is_that_before_clipping() -> None:
-    model = build("LSTM")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    loss = DecoderLoss(into_grad=True)
-    done = TrainStep(model, loss, optimizer, clip=1e-3)(*text(1)[0], model.init_hidden(BATCH))
+def test_the_norm_is_that_before_clipping(tmp_path: Path) -> None:
+    model, events = build("LSTM"), list[Event]()
+    one = trainer(
+        model,
+        text(BPTT),
+        torch.optim.SGD(model.parameters(), lr=1e-9),
+        CrossEntropy(DecoderLoss(into_grad=True)),
+        1e-3,
+        emit=events.append,
+        folder=tmp_path,
+    )
+    one.run()
+    (step,) = [event for event in events if isinstance(event, Step)]
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    assert done.norm.item() == pytest.approx(expected.norm().item(), rel=1e-5)
-    assert done.norm.item() > 1e-3
+    assert step.grad_norm == pytest.approx(expected.norm().item(), rel=1e-5)
+    assert step.grad_norm > 1e-3
 
 
 def test_an_embedding_without_gradient_is_left_alone() -> None:
@@ -137,24 +178,134 @@ def test_clipping_leaves_a_small_gradient_as_it_is() -> None:
     assert parameter.tolist() == [0.0, -3.0, -4.0]
 
 
+class Eager(CrossEntropy):
+    """Never replays a graph: a loss that is adjusted cannot be captured."""
+
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
+        return super().gradients(model, input, target, hidden, adjust or (lambda loss: loss))
+
+
+PRUNING = {
+    "version": 1,
+    "pruners": {
+        "p": {
+            "class": "AutomatedGradualPruner",
+            "initial_sparsity": 0.3,
+            "final_sparsity": 0.8,
+            "weights": ["rnn.weight_hh_l0", "encoder.weight"],
+        }
+    },
+    "policies": [
+        {"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1}
+    ],
+}
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("schedule", [None, PRUNING], ids=["plain", "pruned"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_captured_graph_trains_as_the_eager_step_does(precision: Precision) -> None:
+def test_a_captured_graph_trains_as_the_eager_step_does(
+    precision: Precision, schedule: dict[str, Any] | None
+) -> None:
     runs = []
-    for graph in (False, True):
+    for kind in (Eager, CrossEntropy):
         torch.manual_seed(3)
         model = RNNModel("LSTM", WORDS, WIDTH, WIDTH, 2, 0.0, True).cuda().train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=True)
-        loss = DecoderLoss(precision, into_grad=True)
-        step = TrainStep(model, loss, optimizer, clip=0.25, graph=graph)
-        state: Hidden = model.init_hidden(BATCH)
-        losses = []
-        windows = text(8)
-        short = (windows[4][0][:3], windows[4][1][: 3 * BATCH])  # falls out of the graph
-        for input, target in [*windows[:4], short, *windows[5:]]:
-            done = step(input.cuda(), target.cuda(), state)
-            state = done.hidden
-            losses.append(done.loss.item())
-        runs.append(losses)
+        source = text(8 * BPTT + 3).cuda()  # the last window is short and falls out of the graph
+        objective = kind(DecoderLoss(precision, into_grad=True))
+        one = trainer(model, source, optimizer, objective, 0.25, schedule=schedule)
+        found = losses(one)
+        one.place = Place(epoch=1)
+        runs.append([*found, *losses(one)])
+        if schedule:
+            zeros = [int((p == 0).sum()) / p.numel() for p in (model.encoder.weight,)]
+            assert zeros == pytest.approx([0.8], abs=0.01)
     assert runs[1] == pytest.approx(runs[0], abs=1e-3)
+
+
+class Watched(CrossEntropy):
+    """Notes whether a loss was to be adjusted, which takes the graph away."""
+
+    def __init__(self) -> None:
+        super().__init__(DecoderLoss(into_grad=True))
+        self.adjusted: list[bool] = []
+
+    def gradients(
+        self,
+        model: RNNModel,
+        input: Tensor,
+        target: Tensor,
+        hidden: Hidden,
+        adjust: Adjust | None,
+    ) -> tuple[Tensor, Hidden]:
+        self.adjusted.append(adjust is not None)
+        return super().gradients(model, input, target, hidden, adjust)
+
+
+REGULARIZING = {
+    "version": 1,
+    "regularizers": {"r": {"class": "L1Regularizer", "reg_regims": {"rnn.weight_hh_l0": 0.01}}},
+    "policies": [
+        {
+            "regularizer": {"instance_name": "r"},
+            "starting_epoch": 1,
+            "ending_epoch": 2,
+            "frequency": 1,
+        }
+    ],
+}
+MASKING_GRADIENTS = {
+    **PRUNING,
+    "policies": [
+        {
+            "pruner": {"instance_name": "p", "args": {"mask_gradients": True}},
+            "starting_epoch": 1,
+            "ending_epoch": 2,
+            "frequency": 1,
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "schedule, adjusted",
+    [(None, (False, False)), (PRUNING, (False, False)), (REGULARIZING, (False, True)),
+     (MASKING_GRADIENTS, (False, True))],
+    ids=["none", "pruning", "regularizer", "masked gradients"],
+)  # fmt: skip
+def test_only_what_changes_the_backward_pass_takes_the_graph_away(
+    schedule: dict[str, Any] | None, adjusted: tuple[bool, bool]
+) -> None:
+    model, objective = build("LSTM"), Watched()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    one = trainer(model, text(2 * BPTT), optimizer, objective, 0.25, schedule=schedule)
+    losses(one)
+    assert objective.adjusted == [adjusted[0]] * 2
+    one.place = Place(epoch=1)
+    losses(one)
+    assert objective.adjusted[2:] == [adjusted[1]] * 2
+
+
+def test_a_policy_that_masks_gradients_trains_the_pruned_model() -> None:
+    """`PRUNING` masks the embedding, whose gradient the fused loss would leave past the hook."""
+    runs = []
+    for schedule in (PRUNING, MASKING_GRADIENTS):
+        early = {**schedule, "policies": [{**p, "starting_epoch": 0} for p in schedule["policies"]]}
+        model = build("LSTM")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        objective = CrossEntropy(DecoderLoss(into_grad=True))
+        one = trainer(model, text(4 * BPTT), optimizer, objective, 0.25, schedule=early)
+        torch.manual_seed(7)
+        runs.append(losses(one))
+        assert one.model.encoder.weight.grad is not None
+    # The masks of the gradients come before the norm in both.
+    assert runs[1] == pytest.approx(runs[0], abs=1e-5)

@@ -8,13 +8,14 @@ import numpy as np
 
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
-from lmbench.deploy.benchmark import benchmark, entrants, row_document, table_text
+from lmbench.deploy.benchmark import benchmark, entrants, row_document
 from lmbench.deploy.load import Loaded, load_file, load_run
 from lmbench.deploy.packed import PackedModel
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.texts import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
+from lmbench.report.compare import runtime_table
 from lmbench.session import Run
 from lmbench.session.events import Progress
 from lmbench.training.startup import prepare_worker
@@ -65,8 +66,9 @@ def work(job: Job) -> None:
         progress=tell,
         stop=lambda: job.control() == "stop",
     )
-    print(table_text(rows), flush=True)
-    job.add_results(rows=[row_document(row) for row in rows])
+    documents = [row_document(row) for row in rows]
+    print(runtime_table(documents).text(), flush=True)
+    job.add_results(rows=documents)
 
 
 def _open(job: Job, name: str, device: str) -> tuple[Loaded, Path, Corpus | None]:

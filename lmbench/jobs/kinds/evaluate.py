@@ -8,6 +8,7 @@ import time
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
 from lmbench.corpus.batches import batchify
+from lmbench.deploy.benchmark import disk_bytes
 from lmbench.deploy.choice import open_runtime
 from lmbench.deploy.load import Loaded
 from lmbench.deploy.open import open_model
@@ -18,7 +19,6 @@ from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, seldom
 from lmbench.jobs.texts import corpus_of, matching_corpus
-from lmbench.model import RNNModel
 from lmbench.model.device import choose_device
 from lmbench.session import Run, events
 from lmbench.training.startup import prepare_worker
@@ -56,18 +56,26 @@ def _work(job: Job) -> None:
     progress = seldom(job, f"scoring {config.split}")
     began = time.perf_counter()
     if config.cache:
-        if not isinstance(loaded.model, RNNModel):
+        if not loaded.plain:
             raise LmbenchError("--cache needs a model that is not quantized")
+        if config.runtime not in ("as-is", "naive"):
+            raise LmbenchError(
+                f"--cache reads torch's own layers, not --runtime {config.runtime}: leave one out"
+            )
         cache = NeuralCache(config.cache, config.cache_theta, config.cache_lambda)
-        score = evaluate_with_cache(loaded.model, data, config.bptt, cache, progress)
+        score = evaluate_with_cache(loaded.recurrent, data, config.bptt, cache, progress)
+        took = "naive"
     else:
         runtime = open_runtime(config.runtime, loaded, "score")
         score = runtime.evaluate(data, config.bptt, progress)
+        took = runtime.name
     seconds = time.perf_counter() - began
-    _note(job, config, score, seconds)
+    _note(job, config, score, seconds, took)
     if parent is not None:
         known = parent.read().results
         job.add_results(**{key: known.get(key) for key in ("parameters", "nonzero", "bytes")})
+    else:
+        job.add_results(bytes=disk_bytes(loaded))
 
 
 def _corpus(job: Job, config: EvaluateConfig, loaded: Loaded, parent: Run | None) -> Corpus:
@@ -89,7 +97,8 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: Loaded, parent: Run | None
     return corpus
 
 
-def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float) -> None:
+def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float, runtime: str) -> None:
+    """Put down the score, and which runtime it is the score of."""
     rate = score.tokens / seconds
     job.emit(
         events.Score(
@@ -98,16 +107,17 @@ def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float) -> Non
             ppl=score.ppl,
             tokens=score.tokens,
             tokens_per_s=rate,
-            what=config.runtime,
+            what=runtime,
         )
     )
     print(
         f"| {config.split} | {score.tokens:,} tokens | loss {score.loss:.4f} "
-        f"| ppl {score.ppl:.2f} | {rate:,.0f} tokens/s"
+        f"| ppl {score.ppl:.2f} | {rate:,.0f} tokens/s | {runtime}"
     )
     job.add_results(
         **{f"{config.split}_loss": score.loss, f"{config.split}_ppl": score.ppl},
         tokens=score.tokens,
         tokens_per_s=rate,
         seconds=seconds,
+        runtime=runtime,
     )

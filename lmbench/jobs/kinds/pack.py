@@ -18,10 +18,10 @@ from lmbench.deploy.packed import About, PackedInfo, load_packed, pack, rescore
 from lmbench.deploy.runtime import Score
 from lmbench.deploy.runtimes import Runtime, build_runtime
 from lmbench.deploy.scoring import natural_runtime
+from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.texts import corpus_of
-from lmbench.model.rnn import RNNModel
 from lmbench.session import Run
 from lmbench.session import events as log
 from lmbench.training.startup import prepare_worker
@@ -40,6 +40,8 @@ def work(job: Job) -> None:
     prepare_worker(threads=config.threads, device="cpu")
     parent = job.home.find_run(job.record.parent, job.session.name)
     loaded = load_run(parent, config.checkpoint)
+    if config.thin:
+        loaded = _thinned(job, loaded)
     path = job.run.path / PACKED_NAME
     info = _pack(job, loaded, path, config, _about(parent, config))
     print(_sizes(info), flush=True)
@@ -58,10 +60,39 @@ def work(job: Job) -> None:
     _score(job, corpus_of(record.corpus, job.home.path, parent.ref), record.results)
 
 
+def _thinned(job: Job, loaded: Loaded) -> Loaded:
+    """The model without the hidden units that nothing reads; a quantized one as it is.
+
+    The integers of a quantized run lie on scales of its own rows and groups of columns, which a
+    smaller matrix would not keep.
+    """
+    if not loaded.plain:
+        small = thin(dequantized(loaded.model, loaded.shape).model)
+        idle = int(loaded.shape["nhid"]) - small.nhid
+        if idle:
+            job.warn(
+                f"{idle} hidden units that nothing reads stay, since {loaded.title} is quantized: "
+                "pack the run that it was made from with --weights int8 to leave them out"
+            )
+        return loaded
+    model, small = loaded.recurrent, thin(loaded.recurrent)
+    if small.nhid == model.nhid:
+        return loaded
+    before, after = (sum(p.numel() for p in one.parameters()) for one in (model, small))
+    print(
+        f"left out {model.nhid - small.nhid:,} of {model.nhid:,} hidden units of each layer, which "
+        f"nothing reads: {before - after:,} of {before:,} parameters",
+        flush=True,
+    )
+    job.add_results(units_left_out=model.nhid - small.nhid, parameters_left_out=before - after)
+    shape = {**loaded.shape, "nhid": small.nhid, "emsize": small.ninp}
+    return Loaded(small, loaded.vocabulary, shape, loaded.title, loaded.path)
+
+
 def _pack(job: Job, loaded: Loaded, path: Path, config: PackConfig, about: About) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
-    if isinstance(loaded.model, RNNModel):
-        return pack(loaded.model, loaded.vocabulary, path, config, about=about)
+    if loaded.plain:
+        return pack(loaded.recurrent, loaded.vocabulary, path, config, about=about)
     taken = dequantized(loaded.model, loaded.shape)
     if taken.renewed:
         job.warn(

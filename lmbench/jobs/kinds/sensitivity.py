@@ -52,9 +52,10 @@ def work(job: Job) -> None:
     note_parent(job, parent)
     job.update(device=str(device))
     corpus = corpus_of(parent.read().corpus, job.home.path, parent.ref)
-    model = load_run(parent, device=str(device)).model
-    if not isinstance(model, RNNModel):
+    loaded = load_run(parent, device=str(device))
+    if not loaded.plain:
         raise LmbenchError(f"run {parent.ref} is quantized: name the run that it was made from")
+    model = loaded.recurrent
     data = batchify(corpus.split(config.split)[: config.tokens or None], _COLUMNS, device)
     if len(data) < 2:
         raise LmbenchError(f"--tokens {config.tokens} leaves nothing to predict: score more")

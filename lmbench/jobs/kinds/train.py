@@ -166,9 +166,8 @@ def build_objective(
     from lmbench.deploy.load import load_run
     from lmbench.training.distillation import Distillation
 
-    model = load_run(teacher, device=str(device)).model
-    assert isinstance(model, RNNModel)
-    return Distillation(model, config.distill_temp, config.distill_weight)
+    loaded = load_run(teacher, device=str(device))
+    return Distillation(loaded.recurrent, config.distill_temp, config.distill_weight)
 
 
 def load_parent(job: Job, model: RNNModel) -> None:

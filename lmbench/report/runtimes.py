@@ -1,0 +1,77 @@
+"""What benchmarks of this machine found of runs, a row for each runtime. No torch here."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmbench.errors import LmbenchError
+from lmbench.session.store import Run
+
+__all__ = ["RUNTIME_COLUMNS", "benchmarked", "runtime_cell"]
+
+RUNTIME_COLUMNS = (
+    ("model", "Model"),
+    ("runtime", "Runtime"),
+    ("disk", "Disk MB"),
+    ("peak", "Peak MB"),
+    ("ms", "ms/word"),
+    ("ms_p95", "p95"),
+    ("step_vs_naive", "x naive"),
+    ("step_vs_fp32", "x fp32"),
+    ("tokens_per_s", "Scored tok/s"),
+    ("score_vs_naive", "x naive"),
+    ("score_vs_fp32", "x fp32"),
+    ("ppl", "Ppl"),
+)
+"""Keys of `lmbench.deploy.benchmark.Row` and how a table heads them.
+
+Ratios are to torch's own layers and to the fastest dense fp32 runtime: of the step first, then of
+scoring.
+"""
+
+_FORMS = {
+    "ms": "{:.3f}",
+    "ms_p95": "{:.3f}",
+    "step_vs_naive": "{:.1f}",
+    "step_vs_fp32": "{:.1f}",
+    "tokens_per_s": "{:,.0f}",
+    "score_vs_naive": "{:.1f}",
+    "score_vs_fp32": "{:.1f}",
+    "ppl": "{:.3f}",
+}
+
+
+def runtime_cell(key: str, value: Any) -> str:
+    """A number of a row as tables show it; "" where it was not measured."""
+    if value is None:
+        return ""
+    match key:
+        case "disk":
+            return f"{value / 1e6:.2f}"
+        case "peak":
+            return f"{value / 1e6:.0f}"
+    return _FORMS[key].format(value) if key in _FORMS else str(value)
+
+
+def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
+    """By reference of a run the rows of the newest benchmark that measured it on this machine.
+
+    Rows of different benchmarks are not mixed: only those of one were measured in turns. Benchmarks
+    are looked for in the sessions of `runs`; damaged ones are passed over.
+    """
+    wanted, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
+    sessions = {run.session.path: run.session for run in runs}
+    for session in sessions.values():
+        for run in session.runs():
+            try:
+                record = run.read()
+            except LmbenchError:
+                continue
+            if record.kind != "benchmark" or record.host != platform.node():
+                continue
+            rows = [row for row in record.results.get("rows", ()) if row.get("model") in wanted]
+            for ref in {row["model"] for row in rows}:
+                found[ref] = [row for row in rows if row["model"] == ref]
+    return found

@@ -1,0 +1,202 @@
+"""`lmbench pack`, and what evaluate, generate, benchmark and compare do with its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli_world import answer
+from safetensors.torch import load_file, save_file
+
+from lmbench.cli import run as lmbench
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed import load_packed, open_packed
+from lmbench.deploy.scoring import natural_runtime
+from lmbench.session import Home, Run
+
+Capture = pytest.CaptureFixture[str]
+
+INT8 = "torch" if why_unavailable() else "native-int8"
+"""Where a dense int8 file runs here."""
+
+
+@pytest.fixture(scope="module")
+def int8(trained: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model packed in int8."""
+    file = tmp_path_factory.mktemp("packed") / "int8.lmpack"
+    command = ["pack", "1", "--weights", "int8", "--threads", "1", "--output", str(file)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMBENCH_HOME", str(trained.path))
+        assert lmbench(command) == 0
+    return file
+
+
+@pytest.fixture(scope="module")
+def quantized(trained: Home) -> Run:
+    """The trained model quantized to int8."""
+    few = ["--calibration-tokens", "1500", "--threads", "1", "--name", "int8"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMBENCH_HOME", str(trained.path))
+        assert lmbench(["quantize", "1", "--preset", "int8-best", *few]) == 0
+    return trained.find_run("int8")
+
+
+def test_pack_puts_a_copy_of_the_runs_file_where_it_is_told(
+    home: Home, capsys: Capture, tmp_path: Path
+) -> None:
+    file = tmp_path / "small.lmpack"
+    document = answer(capsys, "pack", "1", "-o", str(file), "--threads", "1")
+    assert file.read_bytes() == (Path(str(document["run"])) / "model.lmpack").read_bytes()
+    assert document["bytes"] == file.stat().st_size
+    assert lmbench(["pack", "1", "-o", str(file)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert lmbench(["pack", "1", "-o", str(tmp_path / "no" / "x.lmpack")]) == 2
+    assert "is in no folder that exists" in capsys.readouterr().err
+
+
+def test_a_packed_file_evaluates_to_the_score_it_carries_in_the_runtime_it_names(
+    home: Home, capsys: Capture, int8: Path
+) -> None:
+    scores = open_packed(int8).about.scores
+    document = answer(capsys, "evaluate", str(int8), "--threads", "1")
+    assert document["test_ppl"] == pytest.approx(scores["test_ppl"], rel=1e-9)
+    assert document["results"]["runtime"] == scores["runtime"] == INT8
+    assert document["bytes"] == int8.stat().st_size
+
+
+@pytest.mark.parametrize("runtime, taken", [("as-is", INT8), ("fp16", "fp16")])
+def test_evaluate_prints_the_runtime_it_took(
+    home: Home, capsys: Capture, int8: Path, runtime: str, taken: str
+) -> None:
+    few = ("--tokens", "200", "--threads", "1", "--runtime", runtime)
+    assert lmbench(["evaluate", str(int8), *few]) == 0
+    assert f"| {taken}\n" in capsys.readouterr().out
+
+
+def test_a_quantized_run_is_evaluated_as_it_is(home: Home, capsys: Capture, quantized: Run) -> None:
+    again = answer(capsys, "evaluate", quantized.ref, "--tokens", "200", "--threads", "1")
+    assert again["results"]["runtime"] == "naive"
+
+
+def test_generate_writes_with_a_packed_file_on_its_own_kernels(
+    home: Home, capsys: Capture, int8: Path
+) -> None:
+    document = answer(capsys, "generate", str(int8), "--words", "12", "--seed", "5")
+    assert document["run"] == "int8.lmpack"
+    assert document["runtime"] == INT8
+    assert len(document["text"].split()) == 12
+    assert lmbench(["generate", str(int8), "--words", "12", "--seed", "5"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == document["text"].split()
+    assert f"({INT8}, seed 5)" in captured.err
+
+
+def test_a_neural_cache_and_another_runtime_exclude_each_other(home: Home, capsys: Capture) -> None:
+    few = ("--tokens", "200", "--threads", "1")
+    assert lmbench(["evaluate", "1", "--cache", "5", "--runtime", "fp16", *few]) == 2
+    assert "--cache reads torch's own layers" in capsys.readouterr().err
+
+
+def test_benchmark_and_compare_show_a_line_for_each_runtime(home: Home, capsys: Capture) -> None:
+    assert lmbench(["compare", "1", "--runtimes"]) == 2
+    assert "lmbench benchmark default/001-train" in capsys.readouterr().err
+    few = ("--words", "3", "--rounds", "1", "--tokens", "100", "--threads", "1")
+    assert lmbench(["benchmark", "1", "--runtimes", "fp16", *few]) == 0
+    told = capsys.readouterr().out
+    assert lmbench(["compare", "1", "--runtimes"]) == 0
+    compared = capsys.readouterr().out
+    for out in (told, compared):
+        assert {"naive", "torch", "fp16"} <= set(out.split())
+        assert {"Disk", "Peak", "ms/word", "p95", "naive", "fp32", "Scored", "Ppl"} <= set(
+            out.split()
+        )
+    document = answer(capsys, "compare", "1", "--runtimes")
+    assert [row["runtime"] for row in document] == ["naive", "torch", "fp16"]
+    assert all(row["ms_p95"] > 0 and row["tokens_per_s"] > 0 and row["ppl"] for row in document)
+
+
+def with_idle_units(home: Home, units: int) -> Run:
+    """A run like the first whose last hidden units are read by nobody, as the pruner leaves it."""
+    first = home.find_run("1")
+    record = first.read()
+    run = first.session.new_run(first.config(), "train")
+    folder = run.path / "best"
+    folder.mkdir()
+    weights = load_file(first.path / "best" / "model.safetensors")
+    width = weights["rnn.weight_hh_l0"].shape[1]
+    torch.manual_seed(1)
+    for name in ("rnn.weight_hh_l0", "rnn.weight_hh_l1", "rnn.weight_ih_l1", "encoder.weight"):
+        weights[name][:, width - units :] = 0
+    save_file(weights, folder / "model.safetensors")
+    run.update(status="finished", corpus=record.corpus, shape=record.shape)
+    return run
+
+
+def test_packing_leaves_out_hidden_units_that_nothing_reads(
+    home: Home, capsys: Capture, tmp_path: Path
+) -> None:
+    run = with_idle_units(home, 6)
+    whole, small = tmp_path / "whole.lmpack", tmp_path / "small.lmpack"
+    command = ["pack", run.ref, "--weights", "fp32", "--sparse", "never", "--threads", "1"]
+    assert lmbench([*command, "--no-thin", "-o", str(whole)]) == 0
+    assert "left out" not in capsys.readouterr().out
+    assert lmbench([*command, "-o", str(small)]) == 0
+    assert "left out 6 of 16 hidden units of each layer" in capsys.readouterr().out
+    assert small.stat().st_size < 0.75 * whole.stat().st_size
+    models = [load_packed(path).recurrent for path in (whole, small)]
+    assert [model.nhid for model in models] == [16, 10]
+    text = torch.randint(models[0].ntoken, (30, 2), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        logits = [model(text, model.init_hidden(2))[0] for model in models]
+    torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-5)
+    scores = [open_packed(path).about.scores["test_ppl"] for path in (whole, small)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-5)
+
+
+def test_a_thin_pack_run_tells_its_shape_and_what_was_left_out(home: Home, capsys: Capture) -> None:
+    run = with_idle_units(home, 4)
+    document = answer(capsys, "pack", run.ref, "--weights", "int8", "--threads", "1")
+    assert document["results"]["units_left_out"] == 4
+    made = home.find_run(document["ref"])
+    assert made.read().shape["nhid"] == made.read().shape["emsize"] == 12
+    assert document["parameters"] == sum(
+        p.numel() for p in load_packed(made.path / "model.lmpack").model.parameters()
+    )
+
+
+def test_a_quantized_run_keeps_its_units_and_says_so(home: Home, capsys: Capture) -> None:
+    run = with_idle_units(home, 4)
+    few = ("--calibration-tokens", "500", "--eval-tokens", "500", "--threads", "1")
+    made = answer(capsys, "quantize", run.ref, *few)
+    assert lmbench(["pack", made["ref"], "--threads", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "4 hidden units that nothing reads stay" in " ".join(captured.err.split())
+    assert "left out" not in captured.out
+
+
+def test_a_quantized_run_is_packed_on_its_own_grid(
+    home: Home, capsys: Capture, quantized: Run
+) -> None:
+    document = answer(capsys, "pack", quantized.ref, "--threads", "1")
+    assert document["test_ppl"] == pytest.approx(quantized.read().results["test_ppl"], rel=0.02)
+    small = load_packed(Path(document["run"]) / "model.lmpack")
+    values = {spec.values for spec in small.packed.specs.values() if len(spec.shape) == 2}
+    assert values == {"int8"}
+    assert document["results"]["runtime"] == natural_runtime(small)
+
+
+@pytest.mark.parametrize(
+    "command, reason",
+    [
+        (("sensitivity", "{run}", "--tokens", "200"), "is quantized: name the run that it was"),
+        (("evaluate", "{run}", "--cache", "5", "--tokens", "200"), "--cache needs a model that"),
+        (("train", "--data", "tiny", "--teacher", "{run}"), "a quantized run cannot teach"),
+    ],
+)
+def test_what_needs_plain_weights_refuses_a_quantized_run(
+    home: Home, capsys: Capture, quantized: Run, command: tuple[str, ...], reason: str
+) -> None:
+    words = [word.format(run=quantized.ref) for word in command]
+    assert lmbench([*words, "--threads", "1"]) == 2
+    assert reason in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,130 @@
+"""Packed files whose numbers someone made up, with a right checksum: refused, or run unharmed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmbench.config import PackConfig
+from lmbench.deploy.container import open_container, write_container
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed import load_packed, pack
+from lmbench.deploy.runtimes import RUNTIMES, build_runtime
+from lmbench.deploy.scoring import natural_runtime
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel
+
+WORDS = [f"w{i}" for i in range(45)]
+FORMS = {
+    "dense": ("int8", None, "native-int8"),
+    "bitmask": ("int8", (1, 1), "sparse-int8"),
+    "blocks of 16x4": ("int8", (16, 4), "block-int8"),
+    "blocks of 8x8": ("int8", (8, 8), "block-int8"),
+    "int4": ("int4", None, "native-int4"),
+}
+
+
+def packed(form: str, path: Path) -> None:
+    values, block, _ = FORMS[form]
+    torch.manual_seed(4)
+    model = RNNModel("LSTM", len(WORDS), 24, 24, 1, 0.0, True).eval()
+    generator = np.random.default_rng(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            if block and p.dim() == 2:
+                grid = [-(-size // side) for size, side in zip(p.shape, block, strict=True)]
+                keep = np.kron(generator.random(grid) < 0.2, np.ones(block))
+                p.mul_(torch.from_numpy(keep[: p.shape[0], : p.shape[1]]).float())
+    sparse = "auto" if block else "never"
+    pack(model, WORDS, path, PackConfig.model_validate({"weights": values, "sparse": sparse}))
+
+
+def run(path: Path, name: str | None = None) -> float:
+    """Step and score as the file's own runtime does; gives the loss."""
+    loaded = load_packed(path)
+    runtime = build_runtime(name or natural_runtime(loaded), loaded)
+    data = torch.arange(44).view(22, 2)
+    state = runtime.initial_state(2)
+    for ids in data:
+        _, state = runtime.step(ids, state)
+    return runtime.evaluate(data, 5).loss
+
+
+def complaint(path: Path, name: str | None) -> str | None:
+    """What is said of the file, or None where it runs."""
+    try:
+        run(path, name)
+    except LmbenchError as error:
+        return error.message
+    return None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_runs_on_the_kernel_of_its_layout(tmp_path: Path, form: str) -> None:
+    packed(form, tmp_path / "m.lmpack")
+    found = natural_runtime(load_packed(tmp_path / "m.lmpack"))
+    assert found == ("torch" if why_unavailable() else FORMS[form][2])
+    assert math.isfinite(run(tmp_path / "m.lmpack"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    which=st.integers(0, 30),
+    place=st.floats(0, 1, exclude_max=True),
+    forged=st.binary(min_size=1, max_size=24),
+)
+def test_no_numbers_make_it_crash(
+    tmp_path: Path, form: str, which: int, place: float, forged: bytes
+) -> None:
+    path = tmp_path / "m.lmpack"
+    packed(form, path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    names = sorted(name for name in arrays if not name.startswith("vocabulary"))
+    array = arrays[names[which % len(names)]]
+    raw = bytearray(array.tobytes())
+    at = int(place * len(raw))
+    raw[at : at + len(forged)] = forged[: len(raw) - at]
+    arrays[names[which % len(names)]] = np.frombuffer(bytes(raw), array.dtype).reshape(array.shape)
+    write_container(path, arrays, document)
+    for name in (None, "torch"):
+        problem = complaint(path, name)
+        assert problem is None or (str(path) in problem and "\n" not in problem)
+
+
+def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
+    """A bitmask is smaller from an eighth of zeros on, and faster only from a third on."""
+    torch.manual_seed(4)
+    model = RNNModel("LSTM", len(WORDS), 64, 64, 1, 0.0, True).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(torch.rand_like(p) >= 0.2)
+    path = tmp_path / "m.lmpack"
+    pack(model, WORDS, path, PackConfig(weights="int8"))
+    loaded = load_packed(path)
+    assert "bitmask" in {spec.layout for spec in loaded.packed.specs.values()}
+    expected = "torch" if why_unavailable() else "native-int8"
+    assert natural_runtime(loaded) == expected
+    assert RUNTIMES[expected].refusal(loaded) is None
+    assert math.isfinite(run(path))
+
+
+def test_a_scale_that_makes_weights_overflow_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("dense", path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    arrays["encoder.weight/scale"][3] = -3e38
+    write_container(path, arrays, dict(container.metadata))
+    assert "so large that weights overflow" in str(complaint(path, None))

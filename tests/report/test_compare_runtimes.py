@@ -1,0 +1,81 @@
+"""Benchmarks' rows beside runs: the newest of this machine, and no other's."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.config import BenchmarkConfig, TrainConfig
+from lmbench.report.compare import compare_runs, compare_runtimes, report_session, runtime_table
+from lmbench.report.runtimes import RUNTIME_COLUMNS
+from lmbench.session import Home, Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    made = Home(tmp_path).open_session("default").new_run(TrainConfig(), "train")
+    made.update(status="finished")
+    return made
+
+
+def row(run: Run, runtime: str, ms: float, accuracy: str = "exact") -> dict[str, Any]:
+    return {
+        "model": run.ref, "runtime": runtime, "accuracy": accuracy, "disk": 4_000_000,
+        "numbers": 3_900_000, "peak": 12_600_000, "ms": ms, "ms_p95": 2 * ms, "ppl": 98.7654,
+        "tokens_per_s": 12_345.6, "step_vs_naive": 2.0, "step_vs_fp32": None,
+        "score_vs_naive": 3.0, "score_vs_fp32": 1.5,
+    }  # fmt: skip
+
+
+def benchmark(run: Run, *rows: dict[str, Any], host: str | None = None) -> None:
+    made = run.session.new_run(BenchmarkConfig(), "benchmark", parent=run)
+    changes: dict[str, Any] = {"host": host} if host else {}
+    made.update(status="finished", results={"rows": list(rows)}, **changes)
+
+
+def test_the_rows_are_those_of_the_newest_benchmark_alone(run: Run) -> None:
+    benchmark(run, row(run, "torch", 1.0), row(run, "onnx", 0.5))
+    benchmark(run, row(run, "torch", 0.8), row(run, "int8", 0.2, "close"))
+    found = compare_runtimes([run]).rows
+    assert [(r["runtime"], r["ms"]) for r in found] == [("torch", 0.8), ("int8", 0.2)]
+    assert compare_runs([run]).rows[0]["ms_per_token"] == 0.8
+
+
+def test_another_machines_benchmark_says_nothing_here(run: Run) -> None:
+    benchmark(run, row(run, "torch", 1.0), host=f"not-{platform.node()}")
+    assert compare_runtimes([run]).rows == ()
+    assert compare_runs([run]).rows[0]["ms_per_token"] is None
+
+
+def test_a_table_has_a_column_for_each_figure(run: Run) -> None:
+    table = runtime_table([row(run, "int8", 0.25)])
+    assert table.cells() == [
+        [run.ref, "int8", "4.00", "13", "0.250", "0.500", "2.0", "", "12,346", "3.0", "1.5",
+         "98.765"]
+    ]  # fmt: skip
+    head, line = table.text().splitlines()
+    assert line.split()[:3] == [run.ref, "int8", "4.00"]
+    assert line.split()[7] == "-"
+    assert len(line) == len(head)
+
+
+@pytest.mark.parametrize(
+    "form, separator", [("markdown", " | "), ("csv", ","), ("latex", " & "), ("html", "</td><td>")]
+)
+def test_every_format_has_all_columns(run: Run, form: Any, separator: str) -> None:
+    one = {**row(run, "int8", 0.25), "tokens_per_s": 7.0}
+    lines = runtime_table([one]).write(form).splitlines()
+    line = next(line for line in lines if "int8" in line)
+    assert line.count(separator) == len(RUNTIME_COLUMNS) - 1
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+def test_a_report_has_the_runtimes_where_there_was_a_benchmark(run: Run, form: Any) -> None:
+    assert "In each runtime" not in report_session(run.session, form)
+    benchmark(run, row(run, "int8", 0.25))
+    text = report_session(run.session, form)
+    assert "In each runtime" in text
+    assert "98.765" in text
