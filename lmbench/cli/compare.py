@@ -48,6 +48,9 @@ def compare(
             table.add_column(head, justify="left" if number < 3 else "right")
         for row in comparison.cells():
             table.add_row(*map(Text, row))
+        if comparison.note:
+            table.caption = Text(comparison.note, "dim")
+            table.caption_justify = "left"
         console().print(table)
 
 

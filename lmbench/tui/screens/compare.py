@@ -24,6 +24,7 @@ from lmbench.report.compare import (
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
+from lmbench.report.tables import size_sign
 from lmbench.session.files import write_atomic
 from lmbench.tui import figures
 from lmbench.tui.marks import mark_of
@@ -66,9 +67,10 @@ class TablePanel(Panel):
     HELP = """
 The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
 a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
-parameters with tied weights counted once, the model's size on disk, and the milliseconds a token
-that a benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained
-and pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
+parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a
+quantize run, itself a simulation in floats, would have packed), and the milliseconds a token that a
+benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained and
+pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
 
 **t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
 CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
@@ -127,9 +129,9 @@ class ScatterPanel(Panel, can_focus=True):
 
     TITLE = "Perplexity by size"
     HELP = """
-Each run at its size on disk and its perplexity; down and to the left is better. The thin line is
-the Pareto front: no run is both smaller and better than one on it. **x** changes between test and
-valid, **y** between a logarithmic and a linear axis.
+Each run at its size (a quantize run at the one that it would have packed) and its perplexity; down
+and to the left is better. The thin line is the Pareto front: no run is both smaller and better than
+one on it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
@@ -158,7 +160,7 @@ valid, **y** between a logarithmic and a linear axis.
         )
         put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         front = ", ".join(str(_id(row)) for row in screen.front())
-        self.subtitle(f"{screen.split} perplexity by bytes on disk · front: {front}")
+        self.subtitle(f"{screen.split} perplexity by {screen.size_words} · front: {front}")
 
     def action_split(self) -> None:
         screen = self.screen
@@ -275,7 +277,7 @@ class CompareScreen(BenchScreen[None]):
             Cell("" if nonzero is None else f"{nonzero:,}"),
             Cell(figures.perplexity(row["valid_ppl"])),
             Cell(figures.perplexity(row["test_ppl"]), "success" if best else ""),
-            Cell(figures.size(row["bytes"])),
+            Cell(size_sign(row["kind"]) * bool(row["bytes"]) + figures.size(row["bytes"])),
             Cell("" if ms is None else f"{ms:.2f}"),
         )
 
@@ -308,7 +310,13 @@ class CompareScreen(BenchScreen[None]):
         sizes = [size for _, (size, _) in points] or [0.0, 1.0]
         room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
         window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-        return Plot(tuple(series), x_axis="bytes on disk", log=self.log_axis, window=window)
+        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
+
+    @property
+    def size_words(self) -> str:
+        """What the sizes of the scatter plot are."""
+        simulated = any(size_sign(row["kind"]) for row, _ in self._points())
+        return "bytes (quantized: as packed)" if simulated else "bytes"
 
     def look_at(self, *, split: str | None = None, log: bool | None = None) -> None:
         self.split = self.split if split is None else split
