@@ -28,7 +28,7 @@ from lmbench.session.files import write_atomic
 from lmbench.tui import choices, figures
 from lmbench.tui.marks import MARKERS, SERIES_COLOURS, mark_of
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.screens.lab import subject_of
+from lmbench.tui.subject import subject_of
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
@@ -217,8 +217,10 @@ class SensitivityScreen(BenchScreen[None]):
 
     def on_mount(self) -> None:
         kept = self.bench.recall("sensitivity")
-        if isinstance(kept, dict) and isinstance(kept.get("goal"), float):
-            self.goal = min(max(kept["goal"], 0.01), 0.99)
+        if isinstance(kept, dict):
+            if isinstance(kept.get("goal"), float):
+                self.goal = min(max(kept["goal"], 0.01), 0.99)
+            self.log_axis = kept.get("log") is not False
         self.query_one(SuggestionPanel).take_focus()
 
     # -- what is shown -------------------------------------------------------------------------
@@ -303,9 +305,12 @@ class SensitivityScreen(BenchScreen[None]):
 
     def set_goal(self, goal: float) -> None:
         self.goal = round(min(max(goal, 0.01), 0.99), 2)
-        self.bench.remember("sensitivity", {"goal": self.goal})
+        self._remember()
         self._suggest()
         self.query_one(SuggestionPanel).refresh_view()
+
+    def _remember(self) -> None:
+        self.bench.remember("sensitivity", {"goal": self.goal, "log": self.log_axis})
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -328,6 +333,7 @@ class SensitivityScreen(BenchScreen[None]):
 
     def action_log(self) -> None:
         self.log_axis = not self.log_axis
+        self._remember()
         self.query_one(CurvesPanel).refresh_view()
 
     async def action_measure(self) -> None:
