@@ -18,12 +18,13 @@ from textual.pilot import Pilot
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
 from lmbench.tui.screens.chains import ChainsScreen
-from lmbench.tui.screens.compare import CompareScreen, ScatterPanel
+from lmbench.tui.screens.compare import CompareScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
 from lmbench.tui.tries import Try, best_first
+from lmbench.tui.widgets.compare_panels import ScatterPanel
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.panel import Panel
 
