@@ -36,7 +36,6 @@ class Picture:
     size: tuple[int, int]
     seconds: float
     keys: tuple[str, ...] = ()
-    theme: str = ""
     waits: float = 0.3
     until: str = ""
 
@@ -49,9 +48,7 @@ PICTURES = {
     "main": Picture((120, 34), MIDWAY, ("up", "space", "down")),
     "main-narrow": Picture((80, 24), MIDWAY),
     "main-wide": Picture((200, 50), MIDWAY, ("up", "space", "down")),
-    "main-light": Picture((120, 34), MIDWAY, theme="lmbench-light"),
     "sparsity": Picture((120, 34), MIDWAY, ("2", *["right_square_bracket"] * 2, "t", "left")),
-    "palette": Picture((100, 30), MIDWAY, ("ctrl+p",)),
 }
 # A session opens on the screen it was left on: Escape goes to the main one.
 LIVE = {
@@ -83,8 +80,6 @@ async def take(picture: Picture) -> str:
 async def shot(bench: Workbench, picture: Picture) -> str:
     """Press the keys, wait for what they start, and export the screen."""
     async with bench.run_test(size=picture.size) as pilot:
-        if picture.theme:
-            bench.set_theme(picture.theme)
         await settle(bench, picture.waits)
         end = time.monotonic() + LIMIT_S
         for key in picture.keys:

@@ -62,6 +62,9 @@ def _table(comparison: Comparison) -> Table:
         table.add_column(head, justify="left" if side == "l" else "right")
     for row in comparison.cells():
         table.add_row(*map(Text, row))
+    if comparison.note:
+        table.caption = Text(comparison.note, "dim")
+        table.caption_justify = "left"
     return table
 
 

@@ -130,6 +130,7 @@ class _View:
         self._task: TaskID = bar.add_task(self._name, total=None)
         self._valid = ""
         self._epochs = 0
+        self._steps: int | None = None
 
     def waits(self, queued: bool, paused: bool) -> None:
         """Say why nothing moves."""
@@ -141,12 +142,14 @@ class _View:
         match event:
             case RunStarted():
                 self._epochs = event.epochs
-                if event.total_steps:
-                    self._bar.update(self._task, total=event.total_steps)
+                self._steps = event.total_steps or None
+                if self._steps:
+                    self._bar.update(self._task, total=self._steps)
             case Step():
                 self._bar.update(
                     self._task,
                     completed=event.step,
+                    total=self._steps,
                     description=(
                         f"{self._name} epoch {event.epoch}/{self._epochs} loss {event.loss:.3f} "
                         f"ppl {event.ppl:.1f}{self._valid} {event.tokens_per_s:,.0f} tok/s"

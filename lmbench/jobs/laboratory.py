@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig, SplitName, validate
 from lmbench.deploy.load import load_run
+from lmbench.deploy.packed import bitmask_bytes
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -104,7 +105,7 @@ class Bench:
     calibration: Tensor
     sample: Tensor
     moments: Mapping[str, Tensor] | None = None
-    pruned: dict[str, tuple[float, int]] = field(default_factory=dict)
+    pruned: dict[str, tuple[float, int, int]] = field(default_factory=dict)
 
     @classmethod
     def set_up(cls, request: Probe, tell: Tell) -> Bench:
@@ -152,8 +153,9 @@ class Bench:
         """Nats a token on the sample."""
         return scored(model, self.sample, lambda done, total: tell("scoring", done, total)).loss
 
-    def prune(self, target: str, level: float, tell: Tell) -> tuple[float, int]:
-        """Loss, and weights left, with `target` pruned to `level` by magnitude."""
+    def prune(self, target: str, level: float, tell: Tell) -> tuple[float, int, int]:
+        """Loss, weights left and bytes when packed of the model with `target` pruned to `level` by
+        magnitude."""
         targets = [model_target(self.model), *tensor_targets(self.model)]
         chosen = [found for found in targets if found.name == target]
         if not chosen:
@@ -164,11 +166,12 @@ class Bench:
         key = f"{target} {level:g}" if level else "dense"
         if key in self.pruned:
             return self.pruned[key]
-        found: list[tuple[float, int]] = []
+        found: list[tuple[float, int, int]] = []
 
         def score(candidate: nn.Module) -> float:
             assert isinstance(candidate, RNNModel)
-            found.append((self.loss(candidate, tell), count_weights(candidate)[1]))
+            left = count_weights(candidate)[1]
+            found.append((self.loss(candidate, tell), left, bitmask_bytes(candidate)))
             return found[-1][0]
 
         if level:
@@ -262,8 +265,9 @@ class Laboratory:
 
     def _prune(self, request: Prune, bench: Bench) -> None:
         began = time.perf_counter()
-        loss, left = bench.prune(request.target, request.level, self._teller(request.id))
-        self._tell_price(request.id, bench, loss, 0, left, began)
+        tell = self._teller(request.id)
+        loss, left, size = bench.prune(request.target, request.level, tell)
+        self._tell_price(request.id, bench, loss, size, left, began)
 
     def _tell_price(
         self, id: int, bench: Bench, loss: float, size: int, left: int | None, began: float

@@ -119,8 +119,8 @@ class Ready(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced(Message):
-    """Told: the price. `loss` in nats a token over `tokens`; `bytes` of the packed model, 0 where
-    it was pruned; of `weights`, tied ones once, `nonzero` are left."""
+    """Told: the price. `loss` in nats a token over `tokens`; `bytes` of the packed model (of a
+    pruned one in fp32, about); of `weights`, tied ones once, `nonzero` are left."""
 
     kind: ClassVar[str] = "priced"
     loss: float

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.report.runtimes import RUNTIME_COLUMNS, benchmarked, runtime_cell
-from lmbench.report.tables import human_bytes, human_time, plain
+from lmbench.report.tables import AS_PACKED, human_bytes, human_time, plain, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
@@ -55,7 +55,18 @@ class Comparison:
 
     def cells(self) -> list[list[str]]:
         """The rows as they are written; "" where a number is not known."""
-        return [[_cell(key, row.get(key)) for key, _ in self.columns] for row in self.rows]
+        return [
+            [_cell(key, row.get(key), row.get("kind", "")) for key, _ in self.columns]
+            for row in self.rows
+        ]
+
+    @property
+    def note(self) -> str:
+        """What must be said under the written table; "" where nothing must."""
+        packed = any(
+            size_sign(row.get("kind", "")) and row.get("bytes") is not None for row in self.rows
+        )
+        return AS_PACKED if packed else ""
 
     def alignment(self) -> str:
         """For each column ``l`` (words) or ``r`` (numbers)."""
@@ -75,19 +86,23 @@ class Comparison:
         )
 
     def write(self, form: Format) -> str:
-        """The table as text of that format."""
+        """The table as text of that format, with its `note`; CSV has numbers alone, and the kind
+        of run tells what its bytes are."""
         heads = [head for _, head in self.columns]
         match form:
             case "markdown":
                 rule = [("---" if key in _LEFT else "---:") for key, _ in self.columns]
                 body = [[cell.replace("|", "\\|") for cell in row] for row in self.cells()]
-                return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
+                table = "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
+                return table + (f"\n{self.note}\n" if self.note else "")
             case "csv":
                 return _csv([[key for key, _ in self.columns], *self._values()])
             case "latex":
-                return _latex(heads, self.alignment(), self.cells())
+                table = _latex(heads, self.alignment(), self.cells())
+                return table + (f"% {self.note}\n" if self.note else "")
             case "html":
-                return _html(heads, self.cells())
+                note = f"<p>{html.escape(self.note)}</p>\n" if self.note else ""
+                return _html(heads, self.cells()) + note
 
     def _values(self) -> list[list[Any]]:
         keys = [key for key, _ in self.columns]
@@ -137,13 +152,15 @@ def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
     return min((row["ms"] for row in rows if row.get("accuracy") in keeping), default=None)
 
 
-def _cell(key: str, value: Any) -> str:
+def _cell(key: str, value: Any, kind: str) -> str:
     if value is None:
         return ""
     match key:
         case "sparsity":
             return f"{100 * value:.1f}%"
-        case "nonzero" | "bytes":
+        case "bytes":
+            return f"{size_sign(kind)}{value:,}"
+        case "nonzero":
             return f"{value:,}"
         case "valid_ppl" | "test_ppl" | "ms_per_token":
             return f"{value:.2f}"
@@ -169,7 +186,8 @@ def _csv(rows: list[list[Any]]) -> str:
     return text.getvalue()
 
 
-_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+_LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+          "≈": r"$\approx$"}  # fmt: skip
 
 
 def _latex(heads: list[str], align: str, rows: list[list[str]]) -> str:
@@ -241,7 +259,8 @@ def _item(name: str, text: str, command: str) -> str:
 def _made(run: Run) -> tuple[str, str, str]:
     record = run.read()
     parts = [run.status(record), human_time(record.results.get("seconds"))]
-    parts += [human_bytes(record.results.get("bytes")), record.device]
+    size = human_bytes(record.results.get("bytes"))
+    parts += [size_sign(record.kind) + size if size else "", record.device]
     return run.ref, ", ".join(part for part in parts if part), plain(record.command)
 
 

@@ -17,6 +17,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.store import Run
 
 __all__ = [
+    "AS_PACKED",
     "human_bytes",
     "human_count",
     "human_time",
@@ -24,6 +25,7 @@ __all__ = [
     "run_document",
     "runs_table",
     "sessions_table",
+    "size_sign",
 ]
 
 _RESULTS = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_per_s", "seconds")
@@ -37,6 +39,9 @@ _STYLES = {
     "lost": "red",
     "damaged": "red",
 }
+AS_PACKED = "≈ as it would be packed: a quantize run itself keeps its numbers as floats"
+"""What `size_sign` means, for a line under a table."""
+
 _CONTROL = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
@@ -45,11 +50,17 @@ def plain(text: object) -> str:
     return str(text).translate(_CONTROL)
 
 
+def size_sign(kind: str) -> str:
+    """What stands before the size of a run's model: "≈" where no file has that size."""
+    return "≈" if kind == "quantize" else ""
+
+
 def run_document(run: Run) -> dict[str, Any]:
     """All that is known of a run, as every command's ``--json`` gives it.
 
-    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model on
-    disk), `tokens_per_s` and `seconds` are None where they are not known (yet).
+    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the
+    model's file; of a quantize run, those that it would have packed), `tokens_per_s` and `seconds`
+    are None where they are not known (yet).
 
     Raises:
         LmbenchError: the record is missing or damaged.
@@ -86,8 +97,12 @@ def runs_table(runs: Iterable[Run]) -> Table:
     for heading in ("valid ppl", "test ppl", "parameters", "sparsity", "size", "tok/s", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("parent", no_wrap=True)
-    for run in runs:
-        table.add_row(*_run_cells(run))
+    rows = [_run_cells(run) for run in runs]
+    for row in rows:
+        table.add_row(*row)
+    if any(cell.plain.startswith("≈") for row in rows for cell in row):
+        table.caption = Text(AS_PACKED, "dim")
+        table.caption_justify = "left"
     return table
 
 
@@ -107,7 +122,7 @@ def _run_cells(run: Run) -> list[Text]:
         _number(results.get("test_ppl"), "{:.2f}"),
         human_count(results.get("parameters")),
         _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
-        human_bytes(results.get("bytes")),
+        _size(record.kind, results.get("bytes")),
         _number(results.get("tokens_per_s"), "{:,.0f}"),
         human_time(seconds),
         plain(record.parent or ""),
@@ -138,6 +153,11 @@ def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
             Text(plain(row["problem"] or row["notes"])),
         )
     return table
+
+
+def _size(kind: str, count: Any) -> str:
+    size = human_bytes(count)
+    return size_sign(kind) + size if size else ""
 
 
 def _date(t: float | None) -> str:

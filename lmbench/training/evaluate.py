@@ -13,12 +13,15 @@ from torch import Tensor
 from lmbench.corpus.batches import windows
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import RNNModel
+from lmbench.session.events import Event, Progress
 from lmbench.training.objective import window_nll
 
-__all__ = ["Evaluation", "evaluate", "perplexity"]
+__all__ = ["Evaluation", "evaluate", "perplexity", "telling"]
 
 # Beyond this the exponential overflows a double.
 _MAX_LOSS = 709.0
+# What is over sooner needs no telling.
+_TELL_S = 1.0
 
 
 def perplexity(loss: float) -> float:
@@ -77,3 +80,17 @@ def evaluate(
     tokens = (rows - 1) * batch
     loss = total.item() / tokens
     return Evaluation(loss, tokens, time.perf_counter() - began)
+
+
+def telling(emit: Callable[[Event], None], what: str) -> Callable[[int, int], None]:
+    """A `progress` for `evaluate` that says at most once a second how far `what` is."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TELL_S:
+            told = now
+            emit(Progress(what=what, done=done, total=total))
+
+    return progress

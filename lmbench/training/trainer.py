@@ -35,7 +35,7 @@ from lmbench.training.checkpoint import (
     save_generators,
     write_checkpoint,
 )
-from lmbench.training.evaluate import evaluate, perplexity
+from lmbench.training.evaluate import evaluate, perplexity, telling
 from lmbench.training.meter import Meter
 from lmbench.training.objective import Adjust, Objective
 from lmbench.training.plateau import Plateau
@@ -333,7 +333,8 @@ class Trainer:
         place, config = self.place, self.config
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
-        valid = evaluate(self.model, self.splits.valid, config.bptt)
+        told = telling(self.emit, "validating")
+        valid = evaluate(self.model, self.splits.valid, config.bptt, told)
         place.epoch_seconds += valid.seconds
         place.seconds += valid.seconds
         if self.scheduler:

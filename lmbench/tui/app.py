@@ -61,6 +61,9 @@ SCREENS: dict[str, tuple[str, str]] = {
 LASTING = ("compare", "lab", "sensitivity")
 """Screens that one works on for long: the workbench opens on the one that it was left on."""
 
+REOPENED = (*LASTING, "new_run")
+"""A form that is half filled in comes back, too: it says itself that it is open."""
+
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 # How often it is looked whether there is a terminal still.
@@ -157,7 +160,7 @@ class Workbench(KeysInOrder):
             self.open("welcome")
         else:
             self.attach(self.session)
-            if (screen := self.recall("screen")) in LASTING and self.can_open(screen):
+            if (screen := self.recall("screen")) in REOPENED and self.can_open(screen):
                 self.open(screen)
 
     def attach(self, session: Session) -> None:

@@ -10,7 +10,7 @@ from textual.app import SystemCommand
 
 from lmbench.distiller.presets import preset_names, preset_summary, quantization_preset_names
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
-from lmbench.tui.screens.lab import subject_of
+from lmbench.tui.subject import subject_of
 
 if TYPE_CHECKING:
     from lmbench.tui.app import Workbench

@@ -9,7 +9,7 @@ from typing import Any
 from lmbench.config import Kind, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.published import PUBLISHED
-from lmbench.tui.fields import Setting, shown
+from lmbench.tui.fields import Setting, parse, shown
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.form import FieldSpec
 
@@ -20,6 +20,9 @@ __all__ = [
     "field_specs",
     "is_trained",
     "label",
+    "missing",
+    "preset_note",
+    "taken_from",
     "titled",
     "training_of",
 ]
@@ -83,6 +86,44 @@ def field_specs(wanted: Wanted, given: Mapping[str, Any], corpus: str) -> list[F
         )
         heading = setting.group
     return specs
+
+
+def taken_from(
+    settings: list[Setting], base: Mapping[str, Any], texts: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that differ from `base`, and what is wrong with texts that are no values."""
+    given: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for setting in settings:
+        text = texts.get(setting.name)
+        if text is None or (not text.strip() and not setting.choices):
+            continue
+        try:
+            value = parse(setting, text)
+        except ValueError as error:
+            wrong[setting.name] = str(error)
+            continue
+        if value != base[setting.name]:
+            given[setting.name] = value
+    return given, wrong
+
+
+def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dict[str, str]:
+    """What has to be chosen still."""
+    if kind == "prune" and not given.get("compress"):
+        return {"compress": "choose one: Enter lists them"}
+    if kind in ("quantize", "sensitivity") and origin is None:
+        return {"@parent": "train a model first"}
+    return {}
+
+
+def preset_note(preset: str | None) -> str:
+    """What the published command of this name is, and what it reached."""
+    chosen = next((p for p in PUBLISHED if p.name == preset), None)
+    if chosen is None:
+        return "the settings as the command line has them"
+    reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
+    return chosen.about + reached
 
 
 def _parent_spec(wanted: Wanted) -> FieldSpec:

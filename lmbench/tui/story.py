@@ -28,11 +28,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How far a run is. `fraction` in [0, 1]; `left_s` seconds to go, None where unknown."""
+    """How far a run is. `fraction` in [0, 1]; `left_s` seconds to go, None where unknown; `aside`
+    is the part of a training that has no steps, as ``validating 40%``."""
 
     what: str
     fraction: float
     left_s: float | None
+    aside: str = ""
 
 
 class Story:
@@ -47,6 +49,9 @@ class Story:
         self._notes: list[Note] = []
         self._pruned: list[ev.PruneStep] = []
         self._progress: list[tuple[float, str, float, float]] = []
+        self._aside = ""
+        # The next point of progress is the first of a new pace.
+        self._anew = False
 
     def add(self, event: ev.Event) -> None:
         self.curves.add((event,))
@@ -86,14 +91,27 @@ class Story:
                 if not isinstance(started, ev.RunStarted):
                     return
                 what = f"epoch {epoch}/{started.epochs}" if started.epochs else f"epoch {epoch}"
+                self._aside = ""
                 self._moved(event.t, what, step, started.total_steps)
+            case ev.Progress(what=what, done=done, total=total) if self._has_steps:
+                self._aside = f"{what} {100 * done / total:.0f}%" if total else what
             case ev.Progress(what=what, done=done, total=total):
                 self._moved(event.t, what, done, total)
             case ev.StatusChanged() | ev.RunResumed() | ev.Epoch():
                 # A pause is not slowness: the pace is measured anew.
-                self._progress.clear()
+                self._anew, self._aside = True, ""
+            case ev.Score() | ev.Finished():
+                self._aside = ""
+
+    @property
+    def _has_steps(self) -> bool:
+        started = self._latest.get(ev.RunStarted)
+        return isinstance(started, ev.RunStarted) and bool(started.total_steps)
 
     def _moved(self, t: float, what: str, done: float, total: float) -> None:
+        if self._anew:
+            self._anew = False
+            self._progress.clear()
         if self._progress and (total, done) < (self._progress[-1][3], self._progress[-1][2]):
             self._progress.clear()
         self._progress.append((t, what, done, total))
@@ -104,11 +122,12 @@ class Story:
             return None
         t1, what, done, total = self._progress[-1]
         if total <= 0:
-            return Pace(what, 0.0, None)
+            return Pace(what, 0.0, None, self._aside)
         t0, _, before, _ = self._progress[0]
         rate = (done - before) / (t1 - t0) if t1 > t0 else 0.0
-        left = (total - done) / rate if rate > 0 and status == "running" else None
-        return Pace(what, min(1.0, done / total), left)
+        running = rate > 0 and status == "running" and not self._anew
+        left = (total - done) / rate if running else None
+        return Pace(what, min(1.0, done / total), left, self._aside)
 
     def facts(self) -> dict[str, Any]:
         newest = {name: self._latest.get(kind) for name, kind in _NEWEST.items()}

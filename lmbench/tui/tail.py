@@ -9,16 +9,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmbench.session.events import Event, RunResumed, parse_event
 
-__all__ = ["Tail"]
+__all__ = ["LogPart", "Tail", "read_log"]
 
 # Python hands the interpreter from thread to thread at its own pace; a pause between slices lets
 # the screen's thread in at once.
 _SLICE_BYTES = 64 * 1024
 _BREATH_S = 0.0005
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """Whole lines of a worker's log, the offset where they end, and whether earlier ones no longer
+    count."""
+
+    lines: tuple[str, ...]
+    position: int
+    anew: bool = False
+
+
+def read_log(path: Path, position: int, most: int = _SLICE_BYTES) -> LogPart:
+    """The lines that a log got since `position`; of many only the last `most` bytes.
+
+    Reads a file: call it in a thread. A log that is not there has no lines.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            anew = size < position
+            begin = max(0 if anew else position, size - most)
+            torn = begin > 0 and begin != position
+            file.seek(begin)
+            data = file.read(most)
+    except OSError:
+        return LogPart((), 0, anew=position > 0)
+    whole, newline, _ = data.rpartition(b"\n")
+    if not newline:
+        return LogPart((), 0 if anew else position, anew)
+    lines = whole.decode("utf-8", "replace").splitlines()
+    return LogPart(tuple(lines[torn:]), begin + len(whole) + 1, anew)
 
 
 class Tail:

@@ -154,6 +154,8 @@ THEMES = (
             "screen-selection-background": "ansi_bright_blue",
             "screen-selection-foreground": "ansi_black",
             "faint": "ansi_bright_black",
+            # Textual mixes this one from the foreground, which a terminal's own colour is not for.
+            "foreground-muted": "ansi_default",
             "text-muted": "ansi_default",
             "border-blurred": "ansi_bright_black",
             "block-cursor-foreground": "ansi_black",

@@ -18,9 +18,10 @@ from types import MappingProxyType
 
 from lmbench.errors import LmbenchError
 from lmbench.report.curves import Curves
-from lmbench.report.tables import plain
+from lmbench.report.tables import plain, size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
+from lmbench.tui import figures
 from lmbench.tui.story import Note, Pace, Story
 from lmbench.tui.tail import Tail
 
@@ -61,6 +62,8 @@ class RunView:
     failed: ev.Failed | None = None
     notes: tuple[Note, ...] = ()
     bytes: int | None = None
+    log: object = None
+    """Another one when the worker's log has grown."""
 
     @property
     def id(self) -> int:
@@ -103,6 +106,11 @@ class RunView:
             return self.sparsity.total
         nonzero, parameters = self._result("nonzero"), self._result("parameters")
         return 1 - nonzero / parameters if nonzero is not None and parameters else None
+
+    @property
+    def size(self) -> str:
+        """The model's bytes in words; "≈" before those that a quantize run would have packed."""
+        return size_sign(self.kind) + figures.size(self.bytes) if self.bytes is not None else ""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -243,6 +251,7 @@ class _RunWatcher:
         self._missed_since: float | None = None
         self._reason = ""
         self._bytes: int | None = None
+        self._log: object = None
         self.view = self._make()
 
     def poll(self) -> bool:
@@ -250,6 +259,8 @@ class _RunWatcher:
         changed = self._read_record()
         changed = self._read_events() or changed
         changed = self._read_status() or changed
+        # What has ended writes no more.
+        changed = ((changed or self._status in LIVE) and self._see_log()) or changed
         if changed:
             self.view = self._make()
         return changed
@@ -296,6 +307,13 @@ class _RunWatcher:
             self._reason = self._why_lost(self.run)
         return True
 
+    def _see_log(self) -> bool:
+        stamp = _stamp(self.run.log_path)
+        if stamp == self._log:
+            return False
+        self._log = stamp
+        return True
+
     def _size(self) -> int | None:
         told = self._record.results.get("bytes") if self._record else None
         if isinstance(told, int):
@@ -329,6 +347,7 @@ class _RunWatcher:
             curves=story.curves.view(),
             pace=story.pace(self._status),
             bytes=self._bytes,
+            log=self._log,
             **story.facts(),
         )
 

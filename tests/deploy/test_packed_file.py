@@ -18,6 +18,7 @@ from lmbench.deploy.load import load_file
 from lmbench.deploy.packed import (
     About,
     PackedModel,
+    bitmask_bytes,
     fp32_bytes,
     is_packed,
     load_packed,
@@ -71,6 +72,14 @@ def test_tied_weights_are_stored_once(tmp_path):
     info = pack(small_model(), WORDS, tmp_path / "m.lmpack")
     assert "decoder.weight" not in [tensor.name for tensor in info.tensors]
     assert "decoder.bias" in [tensor.name for tensor in info.tensors]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.8])
+def test_the_size_that_is_told_before_packing_is_the_tensors_own(tmp_path, sparsity, tied):
+    model = small_model(sparsity=sparsity, tied=tied)
+    info = pack(model, WORDS, tmp_path / "m.lmpack")
+    assert bitmask_bytes(model) == sum(tensor.stored for tensor in info.tensors)
 
 
 @pytest.mark.parametrize("values", ["fp16", "int8", "int4"])

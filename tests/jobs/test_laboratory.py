@@ -182,7 +182,12 @@ def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
     found = price(lab, Prune(id=4, target="model", level=0.5))
     assert found.loss == pytest.approx(expected, abs=1e-6)
     assert found.nonzero == pytest.approx(found.weights / 2, abs=5)
-    assert price(lab, Prune(id=5, target="model", level=0.0)).nonzero == found.weights
+    dense = price(lab, Prune(id=5, target="model", level=0.0))
+    assert dense.nonzero == found.weights
+    assert dense.bytes == bench.float_bytes
+    # Half of the numbers, and a bit for each.
+    spared = 4 * (found.weights - found.nonzero) - found.weights / 8
+    assert found.bytes == pytest.approx(dense.bytes - spared, abs=20)
     one = price(lab, Prune(id=6, target="encoder.weight", level=0.9))
     assert found.nonzero < one.nonzero < found.weights
 

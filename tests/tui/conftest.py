@@ -186,8 +186,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """No process is started; the runs that would be are kept."""
     runs: list[Run] = []
     monkeypatch.setattr(LabScreen, "client_class", Laboratory)
-    for screen in ("chains", "new_run"):
-        monkeypatch.setattr(f"lmbench.tui.screens.{screen}.size_of", size_of)
+    for module in ("screens.chains", "widgets.about_run"):
+        monkeypatch.setattr(f"lmbench.tui.{module}.size_of", size_of)
     monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
     return runs
 

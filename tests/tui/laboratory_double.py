@@ -83,7 +83,8 @@ class Laboratory:
                 loss += 0.05 * len(settings.get("overrides", {}))
                 self._heard(_priced(message.id, loss, 7_400_000))
             case probing.Prune(level=level):
-                self._heard(_priced(message.id, 4.8 + level**4, 0, level))
+                size = round(29_321_000 * (1 - level))
+                self._heard(_priced(message.id, 4.8 + level**4, size, level))
 
 
 def _priced(id: int, loss: float, size: int, level: float = 0.0) -> probing.Priced:

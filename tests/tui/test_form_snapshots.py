@@ -31,7 +31,7 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def size(data: str | None, *_: Any) -> CorpusSize:
         return CorpusSize(data or "wikitext-2", 33_278, 2_088_628, 217_646)
 
-    monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
+    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
     monkeypatch.setattr("lmbench.tui.screens.new_run.default_name", lambda home: "wikitext-2")
     monkeypatch.chdir(tmp_path)
 
@@ -61,14 +61,16 @@ def test_the_form_with_a_published_command_and_an_estimate(snap_compare: Snap, f
     assert snap_compare(full.bench(), terminal_size=size, run_before=before)
 
 
-def test_the_form_with_a_mistake(snap_compare: Snap, full):
+@at_each_size
+def test_the_form_with_a_mistake(snap_compare: Snap, full, size):
     before = pressing("n", *["down"] * 7, *"1.5")
-    assert snap_compare(full.bench(), terminal_size=(80, 24), run_before=before)
+    assert snap_compare(full.bench(), terminal_size=size, run_before=before)
 
 
-def test_the_form_of_a_pruning_with_the_list_of_schedules(snap_compare: Snap, full):
+@at_each_size
+def test_the_form_of_a_pruning_with_the_list_of_schedules(snap_compare: Snap, full, size):
     before = pressing("n", "p", "down", "down", "down", "enter")
-    assert snap_compare(full.bench(), terminal_size=(80, 24), run_before=before)
+    assert snap_compare(full.bench(), terminal_size=size, run_before=before)
 
 
 @at_each_size
@@ -115,6 +117,7 @@ def test_the_welcome(snap_compare: Snap, size):
     assert snap_compare(app, terminal_size=size, run_before=pressing())
 
 
-def test_the_settings(snap_compare: Snap, full):
+@at_each_size
+def test_the_settings(snap_compare: Snap, full, size):
     app = full.bench(settings=Settings(path=Path("workbench.yaml")))
-    assert snap_compare(app, terminal_size=(80, 24), run_before=pressing("comma"))
+    assert snap_compare(app, terminal_size=size, run_before=pressing("comma"))

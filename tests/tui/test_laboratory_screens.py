@@ -24,6 +24,7 @@ from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
 from lmbench.tui.tries import Try, best_first
+from lmbench.tui.widgets.compare_panels import ScatterPanel
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.panel import Panel
 
@@ -144,6 +145,14 @@ async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
         assert list(screen.pruned) == ["model", "encoder.weight"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_slider_says_what_is_left_in_weights_and_in_bytes(lab, size):
+    async with opened(lab, "l", "tab", "tab", "6", size=size) as pilot:
+        await until(pilot, lambda: "weights left" in words(pilot))
+        assert "2,918,240 weights left, 11.7 MB packed" in words(pilot)
+        assert "ppl 138.3 (+13.8%)" in words(pilot)
+
+
 async def test_tries_are_there_again_until_the_model_changes(lab):
     async with opened(lab, "l", "enter", "escape") as pilot:
         screen_of(pilot, MainScreen)
@@ -205,6 +214,18 @@ async def test_x_and_y_change_the_plot(lab):
         screen = screen_of(pilot, CompareScreen)
         assert (screen.split, screen.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
+    async with opened(lab, "c", size=size) as pilot:
+        await pilot.pause(0.3)
+        panel = pilot.app.screen.query_one(ScatterPanel)
+        region, lines = panel.region, words(pilot).splitlines()
+        inner = lines[region.y + 1 : region.bottom - 1]
+        assert any("⠒" in line or "⠉" in line or "⠤" in line for line in inner)
+        assert {line[0] + line[region.width - 1] for line in inner} == {"││"}
+        assert max(map(len, lines)) == size[0]
 
 
 @pytest.mark.parametrize(

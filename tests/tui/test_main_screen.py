@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import bench_of, press, settled
+from driving import bench_of, press, settled, until
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -295,7 +295,22 @@ async def test_the_log_tells_the_selected_run_s_story_and_x_shows_its_worker_s_l
         await press(pilot, "5")
         assert "pruned 5 tensors" in log_text(pilot)
         await press(pilot, "x")
-        assert "torch says hello" in log_text(pilot)
+        await until(pilot, lambda: "torch says hello" in log_text(pilot))
+
+
+async def test_the_worker_s_log_is_followed_line_by_line_without_any_event(full):
+    path = full.session.run(2).log_path
+    path.write_text("one\ntw")
+    async with opened(full) as pilot:
+        await press(pilot, "5", "x")
+        await until(pilot, lambda: log_text(pilot).rstrip() == "one")
+        with path.open("a") as log:
+            log.write("o\nthree\n")
+        await settled(pilot)
+        await until(pilot, lambda: log_text(pilot).split() == ["one", "two", "three"])
+        path.write_text("anew\n")
+        await settled(pilot)
+        await until(pilot, lambda: log_text(pilot).split() == ["anew"])
 
 
 async def test_everything_is_where_it_was_when_the_workbench_comes_back(full):

@@ -35,7 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
     monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_, **__: None)
-    monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
+    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
     return runs
 
 

@@ -66,7 +66,8 @@ def test_a_tensor_of_a_run_that_prunes(full: Any, snap_compare: Any, size: tuple
     assert snap_compare(full.bench(), terminal_size=size, run_before=look)
 
 
-def test_the_modules_of_a_quantized_run(full: Any, snap_compare: Any):
+@pytest.mark.parametrize("size", SIZES, ids=IDS)
+def test_the_modules_of_a_quantized_run(full: Any, snap_compare: Any, size: tuple[int, int]):
     full.write(
         full.session.run(3),
         quantized("encoder", 33.25, scale=0.0123, zero_point=128, clip="AVG"),
@@ -78,4 +79,4 @@ def test_the_modules_of_a_quantized_run(full: Any, snap_compare: Any):
         await ready(pilot, "003-quantize")
         await press(pilot, "3", "down")
 
-    assert snap_compare(full.bench(), terminal_size=(80, 24), run_before=look)
+    assert snap_compare(full.bench(), terminal_size=size, run_before=look)

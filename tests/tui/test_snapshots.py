@@ -16,6 +16,7 @@ from lmbench.tui.demo import Player, recording
 # 2026-03-14 12:00 UTC
 NOON = 1_773_489_600.0
 SIZES = [(80, 24), (120, 30), (200, 50)]
+at_each_size = pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 # Into the pruning, when half of it is done.
 MIDWAY_S = 70.0
 
@@ -46,38 +47,42 @@ def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[No
     return before
 
 
-@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@at_each_size
 def test_the_main_screen_midway_through_pruning(snap_compare: Snap, tmp_path, size):
     assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing())
 
 
-@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@at_each_size
 def test_two_runs_overlaid_and_read_off_with_the_cursor(snap_compare: Snap, tmp_path, size):
     keys = ("up", "space", "down", "2", *["left"] * 9)
     assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing(*keys))
 
 
-def test_the_sparsity_of_each_tensor(snap_compare: Snap, tmp_path):
+@at_each_size
+def test_the_sparsity_of_each_tensor(snap_compare: Snap, tmp_path, size):
     keys = ("2", "right_square_bracket", "right_square_bracket", "t")
-    assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=pressing(*keys))
+    assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing(*keys))
 
 
-def test_the_log_of_a_run(snap_compare: Snap, tmp_path):
-    assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=pressing("5"))
+@at_each_size
+def test_the_log_of_a_run(snap_compare: Snap, tmp_path, size):
+    assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing("5"))
 
 
-@pytest.mark.parametrize("name", ["light", "contrast"])
+@pytest.mark.parametrize("name", ["light", "contrast", "ansi"])
 def test_the_other_themes(snap_compare: Snap, tmp_path, name):
     before = pressing("up", "space", "down", theme=f"lmbench-{name}")
     assert snap_compare(bench(tmp_path), terminal_size=(120, 30), run_before=before)
 
 
-def test_a_filter_and_its_answer(snap_compare: Snap, tmp_path):
+@at_each_size
+def test_a_filter_and_its_answer(snap_compare: Snap, tmp_path, size):
     keys = ("slash", *"int8")
-    assert snap_compare(bench(tmp_path), terminal_size=(80, 24), run_before=pressing(*keys))
+    assert snap_compare(bench(tmp_path), terminal_size=size, run_before=pressing(*keys))
 
 
-def test_an_empty_session(snap_compare: Snap, tmp_path):
+@at_each_size
+def test_an_empty_session(snap_compare: Snap, tmp_path, size):
     home = Home(tmp_path)
     app = Workbench(home, home.open_session("new"), clock=lambda: NOON, follow=False)
-    assert snap_compare(app, terminal_size=(80, 24), run_before=pressing())
+    assert snap_compare(app, terminal_size=size, run_before=pressing())

@@ -129,6 +129,16 @@ def test_without_colours_nothing_is_lost_but_colour(start):
     assert colours
 
 
+def test_a_terminal_of_sixteen_colours_is_sent_no_others(start):
+    terminal = start(TERM="xterm", COLORTERM="")
+    terminal.settle()
+    assert not COLOUR.search(terminal.seen)
+    # Each of the two runs has a colour of the sixteen, and its marker.
+    sixteen = rb"\x1b\[[0-9;]*(?:3[0-7]|9[0-7])[0-9;]*m"
+    for marker in ("●", "◆"):
+        assert re.search(sixteen + rb" ?" + marker.encode(), terminal.seen), marker
+
+
 def test_q_leaves_with_exit_code_0_and_the_screen_restored(full, start):
     full.session.run(2).update(status="stopped")
     terminal = start()

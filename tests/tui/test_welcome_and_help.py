@@ -31,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.screens.new_run.size_of", size)
+    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
     return runs
 
 

@@ -19,7 +19,7 @@ from lmbench.report.estimate import estimate, fitting
 from lmbench.session import store
 from lmbench.session.events import Epoch, Event, RunResumed, RunStarted, Score, Sparsity
 from lmbench.training.checkpoint import load_weights
-from lmbench.training.evaluate import Evaluation, evaluate, perplexity
+from lmbench.training.evaluate import Evaluation, evaluate, perplexity, telling
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
@@ -210,7 +210,8 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
         trainer.load_best()
     if scheduler and which == "last":
         scheduler.mask_all_weights()
-    test = evaluate(model, trainer.splits.test, config.bptt)
+    told = telling(job.emit, "scoring test")
+    test = evaluate(model, trainer.splits.test, config.bptt, told)
     job.emit(score_event("test", test, which))
     print("=" * 89)
     print(

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.widgets import Static
 
 from lmbench.report.compare import (
     COLUMNS,
@@ -21,34 +19,30 @@ from lmbench.report.compare import (
     compare_runs,
     pareto_front,
 )
-from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
+from lmbench.report.tables import size_sign
 from lmbench.session.files import write_atomic
 from lmbench.tui import figures
 from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.compare_panels import (
+    KEYS,
+    ScatterPanel,
+    TablePanel,
+    folder_of,
+    number_of,
+)
 from lmbench.tui.widgets.dialog import AskText
-from lmbench.tui.widgets.grid import Cell, Column, Grid
-from lmbench.tui.widgets.panel import Panel, put
+from lmbench.tui.widgets.grid import Cell, Grid
+from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.pick import Pick
 from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
 
 __all__ = ["CompareScreen"]
 
 _KINDS = ("train", "prune", "quantize", "pack")
-_TABLE = (
-    Column("run", 16, left=True, grow=3),
-    Column("kind", 8, left=True, rank=4),
-    Column("sparsity", 8, rank=2),
-    Column("nonzero", 10, rank=3),
-    Column("valid", 7),
-    Column("test", 7),
-    Column("size", 8),
-    Column("ms/token", 8, rank=1),
-)
-_KEYS = ("run", "kind", "sparsity", "nonzero", "valid_ppl", "test_ppl", "bytes", "ms_per_token")
 _FORMATS: dict[str, tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
     "csv": (".csv", "the table, every digit"),
@@ -57,118 +51,6 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "svg": (".svg", "the plot, as a picture"),
 }
 _MARGIN = 0.06
-
-
-class TablePanel(Panel):
-    """The table, in the order that is asked for."""
-
-    TITLE = "Compare"
-    HELP = """
-The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
-a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
-parameters with tied weights counted once, the model's size on disk, and the milliseconds a token
-that a benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained
-and pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
-
-**t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
-CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
-"""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "go to run", id="compare.open", tooltip="Select the run"),
-        Binding("t", "sort", "sort", id="compare.sort", tooltip="Sort by the next column"),
-        Binding("T", "reverse", "reverse", id="compare.reverse", tooltip="Reverse the order"),
-    ]
-    DEFAULT_CSS = """
-    TablePanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    TablePanel.-empty #nothing { display: block; }
-    TablePanel.-empty Grid { display: none; }
-    """
-
-    def compose(self) -> ComposeResult:
-        yield Grid()
-        yield Static("No run has a model yet: Esc, then n starts one.", id="nothing", markup=False)
-
-    def refresh_view(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        screen.catch_up()
-        rows = screen.rows
-        self.set_class(not rows, "-empty")
-        self.can_focus = not rows
-        shown = tuple((_key(row), screen.cells(row)) for row in rows)
-        titles = list(_KEYS)
-        by = titles.index(screen.sort) if screen.sort in titles else -1
-        self.query_one(Grid).show(_TABLE, shown, (), by)
-        self.subtitle(f"{len(rows)} {'marked runs' if screen.of_marked else 'runs with a model'}")
-        self.refresh_bindings()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        screen = self.screen
-        return not isinstance(screen, CompareScreen) or bool(screen.rows)
-
-    def action_open(self) -> None:
-        self.query_one(Grid).action_open()
-
-    def action_sort(self) -> None:
-        grid = self.query_one(Grid)
-        shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        screen.sort_by_next([_KEYS[i] for i in shown])
-
-    def action_reverse(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        screen.reverse()
-
-
-class ScatterPanel(Panel, can_focus=True):
-    """Perplexity against size, with the Pareto front."""
-
-    TITLE = "Perplexity by size"
-    HELP = """
-Each run at its size on disk and its perplexity; down and to the left is better. The thin line is
-the Pareto front: no run is both smaller and better than one on it. **x** changes between test and
-valid, **y** between a logarithmic and a linear axis.
-"""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
-        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
-    ]
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
-
-    def refresh_view(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        size, picture = self.content_size, self.query_one(Static)
-        plot = screen.plot()
-        if not plot.series:
-            words = "Runs with a score and a size come here: none has both yet."
-            put(picture, Text(words, "dim"))
-            return
-        look = Look(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("accent"),
-            self.bench.colour("error"),
-        )
-        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
-        front = ", ".join(str(_id(row)) for row in screen.front())
-        self.subtitle(f"{screen.split} perplexity by bytes on disk · front: {front}")
-
-    def action_split(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        screen.look_at(split="valid" if screen.split == "test" else "test")
-
-    def action_log(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, CompareScreen)
-        screen.look_at(log=not screen.log_axis)
 
 
 class CompareScreen(BenchScreen[None]):
@@ -258,16 +140,16 @@ class CompareScreen(BenchScreen[None]):
     def rows(self) -> list[dict[str, Any]]:
         """The table's rows in the order that is asked for; what has no figure stands last."""
         rows = list(self._comparison.rows)
-        if self.sort not in _KEYS:
+        if self.sort not in KEYS:
             return rows[::-1] if self._reversed else rows
         known = [row for row in rows if row.get(self.sort) is not None]
         known.sort(key=lambda row: row[self.sort], reverse=self._reversed)
         return known + [row for row in rows if row.get(self.sort) is None]
 
     def cells(self, row: dict[str, Any]) -> tuple[Cell, ...]:
-        number = _id(row)
+        number = number_of(row)
         mark, nonzero, ms = mark_of(number), row["nonzero"], row["ms_per_token"]
-        best = _key(row) in {_key(other) for other in self.front()}
+        best = folder_of(row) in {folder_of(other) for other in self.front()}
         return (
             Cell(f"{mark.marker} {number} {row['name']}", mark.variable),
             Cell(row["kind"]),
@@ -275,7 +157,7 @@ class CompareScreen(BenchScreen[None]):
             Cell("" if nonzero is None else f"{nonzero:,}"),
             Cell(figures.perplexity(row["valid_ppl"])),
             Cell(figures.perplexity(row["test_ppl"]), "success" if best else ""),
-            Cell(figures.size(row["bytes"])),
+            Cell(size_sign(row["kind"]) * bool(row["bytes"]) + figures.size(row["bytes"])),
             Cell("" if ms is None else f"{ms:.2f}"),
         )
 
@@ -297,7 +179,7 @@ class CompareScreen(BenchScreen[None]):
         points = self._points()
         series = []
         for row, (size, ppl) in points:
-            number = _id(row)
+            number = number_of(row)
             mark, label = mark_of(number), f"{number} {row['name']}"
             at, colour = np.array([size]), self.bench.colour(mark.variable)
             series.append(Series(label, at, np.array([ppl]), mark.marker, colour, "points"))
@@ -308,7 +190,13 @@ class CompareScreen(BenchScreen[None]):
         sizes = [size for _, (size, _) in points] or [0.0, 1.0]
         room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
         window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-        return Plot(tuple(series), x_axis="bytes on disk", log=self.log_axis, window=window)
+        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
+
+    @property
+    def size_words(self) -> str:
+        """What the sizes of the scatter plot are."""
+        simulated = any(size_sign(row["kind"]) for row, _ in self._points())
+        return "bytes (quantized: as packed)" if simulated else "bytes"
 
     def look_at(self, *, split: str | None = None, log: bool | None = None) -> None:
         self.split = self.split if split is None else split
@@ -368,7 +256,7 @@ class CompareScreen(BenchScreen[None]):
             for view in self.bench.snapshot.runs
             if view.kind == "benchmark" and view.status in ("queued", "running")
         }
-        without = {_key(row) for row in self._comparison.rows if row["ms_per_token"] is None}
+        without = {folder_of(row) for row in self._comparison.rows if row["ms_per_token"] is None}
         return [
             view
             for view in self.views
@@ -427,15 +315,6 @@ class CompareScreen(BenchScreen[None]):
             "markdown": "markdown", "csv": "csv", "latex": "latex", "html": "html",
         }  # fmt: skip
         write_atomic(path, Comparison(tuple(self.rows)).write(forms[form]).encode())
-
-
-def _key(row: dict[str, Any]) -> str:
-    """The run's folder."""
-    return str(row["run"]).rpartition("/")[2]
-
-
-def _id(row: dict[str, Any]) -> int:
-    return int(_key(row).partition("-")[0])
 
 
 def _benchmark(views: list[RunView]) -> int:

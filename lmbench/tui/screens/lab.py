@@ -21,15 +21,17 @@ from lmbench.session import Run
 from lmbench.tui import draft as drafts
 from lmbench.tui import figures
 from lmbench.tui.draft import Settings
+from lmbench.tui.lab_memory import Kept, Pruned
 from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.tries import Try, best_first, from_json, keep, to_json
+from lmbench.tui.subject import stamp_of, subject_of
+from lmbench.tui.tries import Try, best_first, keep
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.lab_panels import ModulesPanel, PrunePanel, TriesPanel
 from lmbench.tui.widgets.panel import Panel, put
 from lmbench.tui.widgets.status import KeyBar, StatusBar, bar
 
-__all__ = ["Client", "LabScreen", "subject_of"]
+__all__ = ["Client", "LabScreen"]
 
 _FIRST = "int8-best"
 _MOST = 0.99
@@ -54,21 +56,6 @@ class Heard(TextualMessage):
     def __init__(self, message: probing.Message) -> None:
         super().__init__()
         self.message = message
-
-
-def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
-    """The run whose float model is meant by a run: itself, the one it was made from, or else the
-    newest that has one."""
-    view = views.get(key)
-    while view is not None:
-        if _has_model(view):
-            return view
-        view = views.get(view.parent or "")
-    return max(filter(_has_model, views.values()), key=lambda v: v.id, default=None)
-
-
-def _has_model(view: RunView) -> bool:
-    return view.kind in ("train", "prune") and view.run.checkpoint("best") is not None
 
 
 class LabScreen(BenchScreen[None]):
@@ -124,7 +111,8 @@ The slider prices pruning without training. **Tab** goes round.
         self.target = "model"
         self.level = 0.0
         self.level_asked = False
-        self.pruned: dict[str, dict[float, tuple[float, int]]] = {}
+        self.pruned: dict[str, dict[float, Pruned]] = {}
+        self._stamp = 0
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -258,6 +246,8 @@ The slider prices pruning without training. **Tab** goes round.
                 self._ready = message
                 if not self._base_name:
                     self._start_from(_FIRST)
+                if self.target not in message.targets:
+                    self.target = "model"
             case probing.Price(), probing.Priced():
                 current = self._current
                 if current is not None:
@@ -266,7 +256,8 @@ The slider prices pruning without training. **Tab** goes round.
                     self._remember()
             case probing.Prune(target=target, level=level), probing.Priced():
                 found = self.pruned.setdefault(target, {})
-                found[level] = (message.ppl, message.nonzero)
+                found[level] = Pruned(message.ppl, message.nonzero, message.bytes)
+                self._remember()
                 if (target, level) == (self.target, self.level):
                     self.level_asked = False
             case probing.Probe(), probing.Refused():
@@ -321,7 +312,7 @@ The slider prices pruning without training. **Tab** goes round.
         """Make a try the draft."""
         self.draft = self._base = chosen.settings
         self._base_name = chosen.name
-        self._tell()
+        self._drafted()
         self.panel("modules").take_focus()
 
     def forget(self, chosen: Try) -> None:
@@ -329,27 +320,27 @@ The slider prices pruning without training. **Tab** goes round.
         self._remember()
         self._tell()
 
-    def _stamp(self, view: RunView) -> int:
-        """What tells whether the model is still the one that was tried."""
-        folder = view.run.checkpoint("best")
-        try:
-            return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
-        except OSError:
-            return 0
-
     def _remember(self) -> None:
+        """Keep how the bench stands; nothing before the model is on it."""
         view = self.subject
-        if view is None:
+        if view is None or self._ready is None:
             return
-        kept = dict(self.bench.recall("lab", {}))
-        kept[view.key] = {"stamp": self._stamp(view), "tries": to_json(self.tries)}
+        state = Kept(
+            tuple(self.tries), self.draft, self._base, self._base_name, self.everywhere,
+            self.target, self.level, self.pruned,
+        )  # fmt: skip
+        known = self.bench.recall("lab", {})
+        kept = {**(known if isinstance(known, dict) else {}), view.key: state.to_json(self._stamp)}
         self.bench.remember("lab", kept)
 
     def _recall(self, view: RunView) -> None:
         kept = self.bench.recall("lab", {})
-        own = kept.get(view.key) if isinstance(kept, dict) else None
-        if isinstance(own, dict) and own.get("stamp") == self._stamp(view):
-            self.tries = from_json(own.get("tries"))
+        self._stamp = stamp_of(view)
+        state = Kept.from_json(kept.get(view.key) if isinstance(kept, dict) else None, self._stamp)
+        self.tries = list(state.tries)
+        self.draft, self._base, self._base_name = state.draft, state.base, state.base_name
+        self.everywhere, self.target, self.level = state.everywhere, state.target, state.level
+        self.pruned = {target: dict(prices) for target, prices in state.pruned.items()}
 
     # -- the draft -----------------------------------------------------------------------------
 
@@ -370,7 +361,7 @@ The slider prices pruning without training. **Tab** goes round.
             self.bench.say(f"{name} {nothing}")
             return
         self.draft = drafts.turned(self.draft, what, module, everywhere=self.everywhere)
-        self._tell()
+        self._drafted()
 
     def has_own(self, name: str) -> bool:
         """Was anything changed for this module alone?"""
@@ -378,6 +369,15 @@ The slider prices pruning without training. **Tab** goes round.
 
     def reset(self, name: str) -> None:
         self.draft = drafts.without_own(self.draft, name)
+        self._drafted()
+
+    def turn_scope(self) -> None:
+        """From changing one module to changing all, or back."""
+        self.everywhere = not self.everywhere
+        self._drafted()
+
+    def _drafted(self) -> None:
+        self._remember()
         self._tell()
 
     # -- the slider ----------------------------------------------------------------------------
@@ -394,6 +394,7 @@ The slider prices pruning without training. **Tab** goes round.
         self._slid()
 
     def _slid(self) -> None:
+        self._remember()
         self.level_asked = self.level not in self.pruned.get(self.target, {})
         if self._settling is not None:
             self._settling.stop()
@@ -437,7 +438,7 @@ The slider prices pruning without training. **Tab** goes round.
         def taken(name: str | None) -> None:
             if name:
                 self._start_from(name)
-                self._tell()
+                self._drafted()
 
         offered = [(preset.name, preset.about) for preset in self.presets.values()]
         self.app.push_screen(Pick("Start the draft from", offered, self._base_name), taken)

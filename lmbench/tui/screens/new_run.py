@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.timer import Timer
-from textual.widgets import Static
 
 from lmbench.config import (
     COMPRESSION,
@@ -25,7 +22,6 @@ from lmbench.config import (
     flag_of,
     validate,
 )
-from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import (
     check_training,
@@ -35,13 +31,12 @@ from lmbench.jobs.prepare import (
     run_name,
 )
 from lmbench.jobs.published import PUBLISHED
-from lmbench.report.speed import Measured, measured_speeds
 from lmbench.report.tables import plain
 from lmbench.session.store import DEFAULT_SESSION, Run
 from lmbench.tui import choices
-from lmbench.tui.corpus_size import CorpusSize, default_name, size_of
-from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
-from lmbench.tui.forecast import forecast, forecast_derived
+from lmbench.tui.corpus_size import CorpusSize, default_name
+from lmbench.tui.fields import Setting, problems, settings_of, shown
+from lmbench.tui.form_draft import FormDraft
 from lmbench.tui.run_form import (
     ABOUT,
     KINDS,
@@ -49,18 +44,22 @@ from lmbench.tui.run_form import (
     field_specs,
     is_trained,
     label,
+    missing,
+    preset_note,
+    taken_from,
     titled,
     training_of,
 )
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.watch import RunView
+from lmbench.tui.widgets.about_run import AboutRun, Wish
 from lmbench.tui.widgets.form import FieldSpec, Form
 from lmbench.tui.widgets.pick import Pick
 from lmbench.tui.widgets.status import KeyBar, TopBar
 
 __all__ = ["NewRunScreen"]
 
-_SETTLE_S = 0.2
+_SETTLE_S = 0.05
 
 
 class NewRunScreen(BenchScreen[str]):
@@ -89,12 +88,9 @@ takes (judged by earlier runs on this machine), and the command line that does t
     ]
     DEFAULT_CSS = """
     NewRunScreen #new { height: 1fr; }
-    NewRunScreen #ask, NewRunScreen #about {
-        border: round $border-blurred; border-title-color: $text-muted;
-    }
     NewRunScreen #ask { border: heavy $accent; border-title-color: $accent;
         border-title-style: bold; height: 1fr; width: 1fr; }
-    NewRunScreen #about { padding: 0 1; height: 9; width: 1fr; overflow-y: auto; }
+    NewRunScreen #about { height: 9; width: 1fr; }
     NewRunScreen.-wide #new { layout: horizontal; }
     NewRunScreen.-wide #about { width: 46; height: 1fr; }
     """
@@ -114,12 +110,13 @@ takes (judged by earlier runs on this machine), and the command line that does t
         self._config: Config | None = None
         # What differs from the defaults, or from the parent of a pruning.
         self.given: dict[str, Any] = {}
-        self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
-        self._measured: list[Measured] = []
         self._visited = "@kind"
         self._settling: Timer | None = None
         self._starting = False
-        self._told = ""
+        # A form that was left half filled in; nothing is kept before it is there again.
+        self._draft: FormDraft | None = None
+        self._keeping = False
+        self._below = "main"
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -127,22 +124,51 @@ takes (judged by earlier runs on this machine), and the command line that does t
             with Vertical(id="ask") as box:
                 box.border_title = "New run"
                 yield Form((), id="form")
-            with Vertical(id="about") as about:
-                about.border_title = "What it will be"
-                yield Static(id="words", markup=False)
+            yield AboutRun(id="about")
         yield KeyBar()
 
     async def on_mount(self) -> None:
-        selected = self.bench.selected_run
-        if self._origin is None and selected is not None and is_trained(selected):
+        self._below = str(self.bench.recall("screen", "main"))
+        fresh = not self._first and self._origin is None and self._kind == "train"
+        if fresh and self._below == "new_run":
+            self._draft = FormDraft.from_json(self.bench.recall("new_run"))
+        if self._below == "new_run":
+            self._below = "main"
+        self.bench.remember("screen", "new_run")
+        if self._draft is not None and self.bench.snapshot.session is None:
+            # The workbench opens on the form: the runs that it can start from come in a moment.
+            self.watch(self.app, "snapshot", self._begin, init=False)
+        else:
+            await self._begin()
+
+    async def _begin(self) -> None:
+        """Fill the form: as it was left, or for the selected run."""
+        if self._keeping:
+            return
+        draft, selected = self._draft, self.bench.selected_run
+        if draft is not None:
+            self._kind, self._origin = draft.kind, draft.origin
+        elif self._origin is None and selected is not None and is_trained(selected):
             self._origin = selected.key
         await self._rebuild(self._first)
-        self.run_worker(self._measure(), exit_on_error=False)
+        self._keeping = True
+        if draft is not None:
+            self.form.fill(draft.texts)
+            if draft.visited in self.form.specs:
+                self.form.focus_field(draft.visited)
+        self._read()
 
-    async def _measure(self) -> None:
-        measured = await self.bench.do(measured_speeds, self.bench.home)
-        self._measured = measured or []
-        self._tell()
+    def _keep(self) -> None:
+        """Keep what stands in the form, until it is started or left."""
+        if self._keeping:
+            draft = FormDraft(self._kind, self._origin, self.form.values, self._visited)
+            self.bench.remember("new_run", draft.to_json())
+
+    def _leave(self, started: str | None = None) -> None:
+        self._keeping = False
+        self.bench.remember("new_run", None)
+        self.bench.remember("screen", self._below)
+        self.dismiss(started)
 
     # -- the form ------------------------------------------------------------------------------
 
@@ -203,48 +229,20 @@ takes (judged by earlier runs on this machine), and the command line that does t
 
     def _read(self) -> None:
         """Take the form's texts in, mark what is wrong, and tell what it will be."""
-        base, texts = self._base(), self.form.values
-        wrong: dict[str, str] = {}
-        given: dict[str, Any] = {}
-        for setting in self.settings:
-            text = texts.get(setting.name)
-            if text is None:
-                continue
-            if not text.strip() and not setting.choices:
-                continue
-            try:
-                value = parse(setting, text)
-            except ValueError as error:
-                wrong[setting.name] = str(error)
-                continue
-            if value != base[setting.name]:
-                given[setting.name] = value
+        texts = self.form.values
+        given, wrong = taken_from(self.settings, self._base(), texts)
         full = {**self._inherited(), **given}
         wrong = {**problems(self.model, full), **wrong}
-        wrong |= {k: v for k, v in self._missing(given).items() if k not in wrong}
+        wrong = {**missing(self._kind, self.origin, given), **wrong}
         self._wrong, self.given = wrong, given
         self._config = None if wrong else validate(self.model, full)
         changed = set(given)
         if texts.get("@name"):
             changed.add("@name")
-        self.form.judge(wrong, changed, self._notes(texts))
+        notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
+        self.form.judge(wrong, changed, notes)
+        self._keep()
         self._tell()
-
-    def _missing(self, given: Mapping[str, Any]) -> dict[str, str]:
-        if self._kind == "prune" and not given.get("compress"):
-            return {"compress": "choose one: Enter lists them"}
-        if self._kind in ("quantize", "sensitivity") and self.origin is None:
-            return {"@parent": "train a model first"}
-        return {}
-
-    def _notes(self, texts: Mapping[str, str]) -> dict[str, str]:
-        chosen = next((p for p in PUBLISHED if p.name == texts.get("@preset")), None)
-        if self._kind != "train":
-            return {}
-        if chosen is None:
-            return {"@preset": "the settings as the command line has them"}
-        reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
-        return {"@preset": chosen.about + reached}
 
     async def on_form_edited(self, event: Form.Edited) -> None:
         texts = self.form.values
@@ -275,68 +273,34 @@ takes (judged by earlier runs on this machine), and the command line that does t
         """Read the form a moment after the last keystroke."""
         if self._settling is not None:
             self._settling.stop()
-        self._settling = self.set_timer(_SETTLE_S / 4, self._read)
+        self._settling = self.set_timer(_SETTLE_S, self._read)
 
     def on_form_visited(self, event: Form.Visited) -> None:
         if event.name:
             self._visited = event.name
+            self._keep()
             self._tell()
 
     # -- what it will be -----------------------------------------------------------------------
 
     def _tell(self) -> None:
-        words = self.query_one("#words", Static)
-        text = Text()
-        text.append(self._about_field() + "\n")
-        text.append("\n" if self.has_class("-wide") else "")
+        problem = ""
         if self._wrong:
             first = next(iter(self._wrong))
             name = self.form.specs[first].label if first in self.form.specs else first
-            text.append(f"✗ {name}: {self._wrong[first]}\n", self.bench.colour_style("error"))
-        else:
-            text.append_text(self._forecast())
-            text.append("\n" if not self.has_class("-wide") else "\n\n")
-            text.append("$ ", self.bench.colour_style("accent"))
-            text.append(self.command, "bold")
-        if text.markup != self._told:
-            self._told = text.markup
-            words.update(text)
+            problem = f"{name}: {self._wrong[first]}"
+        wish = Wish(self._about_field(), problem, self._config, self.origin, self.command)
+        self.about.show(wish)
+
+    @property
+    def about(self) -> AboutRun:
+        return self.query_one(AboutRun)
 
     def _about_field(self) -> str:
         if self._visited in ABOUT:
             return ABOUT[self._visited]
         found = next((s for s in self.settings if s.name == self._visited), None)
         return f"{flag_of(found.name)}: {found.help}" if found else ""
-
-    def _forecast(self) -> Text:
-        config, parent = self._config, self.origin
-        if isinstance(config, TrainConfig):
-            corpus = self._corpus_size(config)
-            if isinstance(corpus, CorpusSize):
-                return forecast(config, corpus, self._measured)
-            return Text(corpus or "looking at the corpus …", "dim")
-        if parent is None or config is None:
-            return Text()
-        return forecast_derived(config, parent, self._measured)
-
-    def _corpus_size(self, config: TrainConfig) -> CorpusSize | str | None:
-        """The size of the form's corpus; None while it is looked at, a text where that failed."""
-        asked = (config.data, config.vocab)
-        if asked not in self._corpora:
-            self._corpora[asked] = ""
-            self.run_worker(self._look_at(*asked), exit_on_error=False)
-        return self._corpora[asked]
-
-    async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:
-        # Someone may still be typing a name.
-        await asyncio.sleep(_SETTLE_S if data else 0)
-        try:
-            found: CorpusSize | str = await size_of(data, vocab, self.bench.home)
-        except LmbenchError as error:
-            found = error.message
-        self._corpora[data, vocab] = found
-        if self.is_mounted:
-            self._tell()
 
     @property
     def command(self) -> str:
@@ -362,7 +326,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         return True
 
     def action_leave(self) -> None:
-        self.dismiss(None)
+        self._leave()
 
     def action_copy(self) -> None:
         self.bench.copy_to_clipboard(self.command)
@@ -397,16 +361,16 @@ takes (judged by earlier runs on this machine), and the command line that does t
         if config is None and (model := training_of(self.origin)) is not None:
             config = PruneConfig.model_validate(model.model_dump())
         types = 0
-        if config is not None and isinstance(corpus := self._corpus_size(config), CorpusSize):
+        if config is not None and isinstance(corpus := self.about.corpus_size(config), CorpusSize):
             types = corpus.types
         source = self.form.values.get("compress", "").strip() or None
         self.app.push_screen(ScheduleScreen(source, config, types, picking=True), saved)
 
     async def action_start(self) -> None:
         """Check everything once more, make the run's folder and have it worked on."""
-        self._read()
-        if self._starting:
+        if self._starting or not self._keeping:
             return
+        self._read()
         config = self._config
         if config is None:
             first = next(iter(self._wrong))
@@ -431,7 +395,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
             self.bench.attach(run.session)
         self.bench.select(run.path.name)
         self.bench.say(f"started {run.id} {plain(run_name(self._kind, config))}")
-        self.dismiss(run.path.name)
+        self._leave(run.path.name)
         await self.bench.look()
 
     def _make(self, config: Config, parent: Run | None, name: str | None, command: str) -> Run:

@@ -20,159 +20,25 @@ from lmbench.distiller.suggest import Suggestion, suggest_targets, suggestion_to
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run
 from lmbench.jobs.schedules import parameter_shapes
-from lmbench.report.draw import Look, draw
-from lmbench.report.plots import Plot
-from lmbench.report.series import Series
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
 from lmbench.tui import choices, figures
-from lmbench.tui.marks import MARKERS, SERIES_COLOURS, mark_of
+from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.screens.lab import subject_of
+from lmbench.tui.subject import subject_of
 from lmbench.tui.watch import RunView
-from lmbench.tui.widgets.grid import Cell, Column, Grid
-from lmbench.tui.widgets.panel import Panel, put
+from lmbench.tui.widgets.panel import put
+from lmbench.tui.widgets.sensitivity_panels import CurvesPanel, SuggestionPanel
 from lmbench.tui.widgets.status import KeyBar, StatusBar
 
 __all__ = ["SensitivityScreen", "pruning_epochs"]
 
-_TABLE = (
-    Column("tensor", 18, left=True, grow=2),
-    Column("prune to", 16, grow=2),
-    Column("alone", 7),
-    Column("weights left", 12, rank=1),
-    Column("of", 10, rank=2),
-)
 _GOAL = 0.8
-# Beyond this a perplexity says nothing but that the model is broken.
-_BROKEN = 1e6
 
 
 def pruning_epochs(epochs: int) -> tuple[int, int]:
     """Over which epochs a training of so many prunes: it has a third of them left to recover."""
     return 0, max(1, epochs - max(1, epochs // 3))
-
-
-class CurvesPanel(Panel):
-    """Perplexity against the level, a curve for each tensor."""
-
-    TITLE = "Sensitivity"
-    DEFAULT_CSS = "CurvesPanel { height: 3fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
-
-    def refresh_view(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, SensitivityScreen)
-        screen.catch_up()
-        size, picture = self.content_size, self.query_one(Static)
-        curves = screen.curves
-        if not curves:
-            put(picture, Text(screen.invitation, "dim"))
-            self.subtitle("")
-            return
-        series = []
-        for turn, (name, points) in enumerate(curves.items()):
-            y = np.array([ppl if ppl < _BROKEN else math.nan for _, ppl in points])
-            x = np.array([100 * level for level, _ in points])
-            series.append(
-                Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
-            )
-        look = Look(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
-        plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
-        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
-        scale = "log " if screen.log_axis else ""
-        self.subtitle(f"{scale}perplexity by sparsity in %, pruned alone, at once")
-
-
-class SuggestionPanel(Panel):
-    """How far each tensor should go for the goal, at the least predicted cost."""
-
-    TITLE = "Suggested schedule"
-    HELP = """
-Each tensor was pruned alone, at once and without training, to each level, and the model scored:
-the curves. **← →** move the goal, the sparsity of the whole model by five points (**[ ]** by one);
-the table says how far each tensor goes so that the predicted perplexity is least. **s** starts a
-pruning run from the model under this schedule, **f** puts it into the form to change settings
-first. **r** measures anew.
-"""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "right,l", "goal(0.05)", "goal", id="sensitivity.more", key_display="← →",
-            tooltip="A higher goal",
-        ),
-        Binding(
-            "left,h", "goal(-0.05)", "less", id="sensitivity.less", show=False,
-            tooltip="A lower goal",
-        ),
-        Binding("right_square_bracket", "goal(0.01)", "more", show=False),
-        Binding("left_square_bracket", "goal(-0.01)", "less", show=False),
-    ]  # fmt: skip
-    DEFAULT_CSS = """
-    SuggestionPanel { height: 2fr; min-height: 8; }
-    SuggestionPanel #words { height: 1; color: $text-muted; }
-    """
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="words", markup=False)
-        yield Grid()
-
-    def take_focus(self) -> None:
-        self.query_one(Grid).focus()
-
-    def refresh_view(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, SensitivityScreen)
-        put(self.query_one("#words", Static), screen.words)
-        suggestion, sizes = screen.suggestion, screen.sizes
-        rows, left, total = [], 0, 0
-        for turn, name in enumerate(screen.curves):
-            target = suggestion.targets.get(name, 0.0) if suggestion else 0.0
-            size = sizes.get(name, 0)
-            kept = size - round(target * size)
-            left, total = left + kept, total + size
-            rows.append(
-                (
-                    name,
-                    (
-                        Cell(f"{_sign(turn)} {name}", _colour(turn)),
-                        Cell(f"{100 * target:5.1f}%", share=target),
-                        Cell(figures.perplexity(screen.cost(name, target))),
-                        Cell(f"{kept:,}"),
-                        Cell(f"{size:,}"),
-                    ),
-                )
-            )
-        sum_up: tuple[Cell, ...] = ()
-        if suggestion is not None:
-            share = suggestion.sparsity
-            sum_up = (
-                Cell("in all"),
-                Cell(f"{100 * share:5.1f}%", share=share),
-                Cell(figures.perplexity(suggestion.predicted)),
-                Cell(f"{left:,}"),
-                Cell(f"{total:,}"),
-            )
-        self.query_one(Grid).show(_TABLE, tuple(rows), sum_up)
-        self.subtitle(f"goal {100 * screen.goal:.0f}% of the whole model" if rows else "")
-        self.refresh_bindings()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        screen = self.screen
-        return not isinstance(screen, SensitivityScreen) or bool(screen.curves)
-
-    def action_goal(self, by: float) -> None:
-        screen = self.screen
-        assert isinstance(screen, SensitivityScreen)
-        screen.set_goal(screen.goal + by)
 
 
 class SensitivityScreen(BenchScreen[None]):
@@ -217,8 +83,10 @@ class SensitivityScreen(BenchScreen[None]):
 
     def on_mount(self) -> None:
         kept = self.bench.recall("sensitivity")
-        if isinstance(kept, dict) and isinstance(kept.get("goal"), float):
-            self.goal = min(max(kept["goal"], 0.01), 0.99)
+        if isinstance(kept, dict):
+            if isinstance(kept.get("goal"), float):
+                self.goal = min(max(kept["goal"], 0.01), 0.99)
+            self.log_axis = kept.get("log") is not False
         self.query_one(SuggestionPanel).take_focus()
 
     # -- what is shown -------------------------------------------------------------------------
@@ -303,9 +171,12 @@ class SensitivityScreen(BenchScreen[None]):
 
     def set_goal(self, goal: float) -> None:
         self.goal = round(min(max(goal, 0.01), 0.99), 2)
-        self.bench.remember("sensitivity", {"goal": self.goal})
+        self._remember()
         self._suggest()
         self.query_one(SuggestionPanel).refresh_view()
+
+    def _remember(self) -> None:
+        self.bench.remember("sensitivity", {"goal": self.goal, "log": self.log_axis})
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -328,6 +199,7 @@ class SensitivityScreen(BenchScreen[None]):
 
     def action_log(self) -> None:
         self.log_axis = not self.log_axis
+        self._remember()
         self.query_one(CurvesPanel).refresh_view()
 
     async def action_measure(self) -> None:
@@ -363,14 +235,6 @@ class SensitivityScreen(BenchScreen[None]):
             self.bench.open(
                 "new_run", kind="prune", settings={"compress": path}, parent=subject.key
             )
-
-
-def _sign(turn: int) -> str:
-    return MARKERS[turn % len(MARKERS)]
-
-
-def _colour(turn: int) -> str:
-    return f"series-{turn % SERIES_COLOURS + 1}"
 
 
 def _curves(view: RunView) -> dict[str, list[tuple[float, float]]]:

@@ -39,6 +39,7 @@ class _Dialog(ModalScreen[str]):
         width: auto; max-width: 90%; min-width: 40; height: auto; max-height: 90%;
         border: heavy $accent; background: $surface; padding: 0 2;
         border-title-color: $accent; border-title-style: bold;
+        border-subtitle-color: $text-muted;
     }
     _Dialog Static { width: auto; max-width: 64; height: auto; margin: 1 0; }
     _Dialog Input { background: $block-cursor-blurred-background; }
@@ -102,6 +103,7 @@ class AskText(_Dialog):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = self._title
+            box.border_subtitle = "enter take   esc back"
             yield Static(self._question, markup=False)
             yield Input(self._value, compact=True)
             yield Static("", classes="problem", markup=False)

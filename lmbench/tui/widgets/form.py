@@ -6,7 +6,7 @@ what one types; nothing opens or hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -245,6 +245,14 @@ class Form(VerticalScroll, Guarded, can_focus=False):
         """Set a field's text, as if the user had."""
         self.field(name).value = value
         self.post_message(self.Edited(name))
+
+    def fill(self, texts: Mapping[str, str]) -> None:
+        """Put texts into the fields that there are; a choice that is none is left out."""
+        for name, text in texts.items():
+            if name in self.specs:
+                field = self.field(name)
+                if not isinstance(field, ChoiceField) or text in field.choices:
+                    field.value = text
 
     def judge(self, wrong: dict[str, str], changed: Iterable[str], notes: dict[str, str]) -> None:
         """Mark what is wrong and what differs from what it started from."""

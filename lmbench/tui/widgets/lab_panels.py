@@ -15,6 +15,7 @@ from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
 from lmbench.tui import draft, figures
+from lmbench.tui.lab_memory import Pruned
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.watch import one_line
 from lmbench.tui.widgets.grid import Cell, Column, Grid
@@ -48,6 +49,8 @@ _TRIES = (
 )
 # Changes of the perplexity against the model as it is, in percent.
 _GOOD, _POOR = 0.5, 5.0
+# Narrower than this the slider says in a second line what is left.
+_ONE_LINE = 72
 
 
 class _LabPanel(Panel):
@@ -129,8 +132,7 @@ prices the draft on the sample.
         self.lab.turn(what, self.module)
 
     def action_everywhere(self) -> None:
-        self.lab.everywhere = not self.lab.everywhere
-        self.refresh_view()
+        self.lab.turn_scope()
 
     def action_reset(self) -> None:
         self.lab.reset(self.module)
@@ -234,15 +236,19 @@ def _percent(change: float | None) -> Cell:
     return Cell(f"{change:+z.1f}%" if abs(change) < 1000 else ">999%", tint)
 
 
+def _left(price: Pruned) -> str:
+    return f"{price.left:,} weights left, {figures.size(price.bytes)} packed"
+
+
 class PrunePanel(_LabPanel, can_focus=True):
     """The slider: what would taking so much away at once cost?"""
 
     TITLE = "Prune at once"
     HELP = """
 What would it cost to prune the whole model, or one tensor, to this level at once, by magnitude,
-without training on? **← →** move the level by five points (**[ ]** by one), **digits** go to
-10% … 90%, **t** chooses what is pruned. The price comes by itself; levels that were priced make a
-curve.
+without training on, and how small would it get when packed (fp32, zeros left out)? **← →** move the
+level by five points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned. The
+price comes by itself; levels that were priced make a curve.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -273,19 +279,23 @@ curve.
 
     def refresh_view(self) -> None:
         lab, size = self.lab, self.content_size
-        lines = [self._line(size.width)]
+        wide = size.width >= _ONE_LINE
+        lines = [self._line(size.width, wide)]
+        price = lab.pruned.get(lab.target, {}).get(lab.level)
+        if price is not None and not wide:
+            lines.append(Text(_left(price)))
         points = sorted(lab.pruned.get(lab.target, {}).items())
-        if size.height >= 6 and len(points) > 1:
-            lines += self._curve(points, size.width, size.height - 1)
-        elif size.height > 1:
-            said = [f"{100 * level:.0f}% {figures.perplexity(ppl)}" for level, (ppl, _) in points]
+        if size.height >= 7 and len(points) > 1:
+            lines += self._curve(points, size.width, size.height - len(lines))
+        elif size.height > len(lines):
+            said = [f"{100 * level:.0f}% {figures.perplexity(p.ppl)}" for level, p in points]
             lines.append(Text("priced: " + " · ".join(said) if said else "", "dim"))
         for line in lines:
             line.truncate(size.width, overflow="ellipsis")
         put(self.query_one(Static), Text("\n").join(lines))
         self.subtitle("all matrices" if lab.target == "model" else lab.target)
 
-    def _line(self, width: int) -> Text:
+    def _line(self, width: int, wide: bool) -> Text:
         lab = self.lab
         price = lab.pruned.get(lab.target, {}).get(lab.level)
         line = Text(f"{100 * lab.level:3.0f}% ", "bold", no_wrap=True)
@@ -294,11 +304,10 @@ curve.
         elif price is None:
             said = "…" if lab.level_asked else "← → price a level"
         else:
-            ppl, left = price
-            change = lab.change(ppl)
-            said = f"ppl {figures.perplexity(ppl)}"
+            change = lab.change(price.ppl)
+            said = f"ppl {figures.perplexity(price.ppl)}"
             said += f" ({change:+z.1f}%)" if change is not None and change < 1000 else ""
-            said += f"  {left:,} weights left"
+            said += f"  {_left(price)}" if wide else ""
         room = min(max(width - len(said) - 7, 0), 40)
         full = round(lab.level * room)
         line.append("━" * full, self.bench.colour_style("accent"))
@@ -307,11 +316,9 @@ curve.
         line.append(said, "not bold")
         return line
 
-    def _curve(
-        self, points: list[tuple[float, tuple[float, int]]], width: int, height: int
-    ) -> list[Text]:
+    def _curve(self, points: list[tuple[float, Pruned]], width: int, height: int) -> list[Text]:
         x = np.array([100 * level for level, _ in points])
-        y = np.array([ppl for _, (ppl, _) in points])
+        y = np.array([price.ppl for _, price in points])
         y[y > 1e6] = math.nan
         series = Series("ppl", x, y, "●", self.bench.colour("primary"), "points")
         plot = Plot((series,), x_axis="sparsity %", log=True, window=(0.0, 100.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,12 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.widgets import RichLog
 
 from lmbench.tui import figures
+from lmbench.tui.tail import read_log
 from lmbench.tui.watch import Note, RunView
 from lmbench.tui.widgets.panel import Panel
 
 __all__ = ["LogPanel"]
 
-_TAIL_BYTES = 64 * 1024
 _LINES_KEPT = 2000
 _TINTS = {"failed": "error", "warning": "warning", "finished": "success"}
 
@@ -49,6 +49,7 @@ up to read in peace; End follows again.
         self._key = ("", "")
         self._shown: Note | None = None
         self._position = 0
+        self._seen: object = None
 
     def compose(self) -> ComposeResult:
         yield RichLog(max_lines=_LINES_KEPT, wrap=True, markup=False, min_width=20)
@@ -66,7 +67,8 @@ up to read in peace; End follows again.
         log = self.query_one(RichLog)
         key = (view.key if view else "", self._source)
         if key != self._key:
-            self._key, self._shown, self._position = key, None, 0
+            self._key, self._shown = key, None
+            self._position, self._seen = 0, None
             log.clear()
         name = "events" if self._source == "events" else "worker's log"
         self.subtitle(f"{name} of {view.id} {view.name}" if view else "")
@@ -76,8 +78,9 @@ up to read in peace; End follows again.
             log.write(Text(f"Nothing has happened in {view.id} {view.name} yet.", "dim"))
         if self._source == "events":
             self._write_notes(log, view)
-        else:
-            self._write_tail(log, view.run.log_path)
+        elif view.log != self._seen:
+            self._seen = view.log
+            self.run_worker(self._follow(view, key), group="log", exclusive=True)
 
     def _write_notes(self, log: RichLog, view: RunView) -> None:
         notes = view.notes
@@ -93,22 +96,17 @@ up to read in peace; End follows again.
         if view.notes:
             self._shown = view.notes[-1]
 
-    def _write_tail(self, log: RichLog, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                if size < self._position:
-                    self._position = 0
-                    log.clear()
-                file.seek(max(self._position, size - _TAIL_BYTES))
-                data = file.read()
-        except OSError:
+    async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
+        """Add what the worker's log got since the last look."""
+        part = await asyncio.to_thread(read_log, view.run.log_path, self._position)
+        if key != self._key:
             return
-        whole, newline, _ = data.rpartition(b"\n")
-        if newline:
-            self._position = size - len(data) + len(whole) + 1
-            for line in whole.decode("utf-8", "replace").splitlines():
-                log.write(Text.from_ansi(line), scroll_end=_following(log))
+        log = self.query_one(RichLog)
+        self._position = part.position
+        if part.anew:
+            log.clear()
+        for line in part.lines:
+            log.write(Text.from_ansi(line), scroll_end=_following(log))
 
 
 def _following(log: RichLog) -> bool:

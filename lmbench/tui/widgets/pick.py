@@ -16,8 +16,10 @@ from textual.widgets.option_list import Option
 
 __all__ = ["Pick"]
 
-# Cells of a line, so that each entry is one line where the terminal has 80 columns.
-_WIDTH = 70
+_LEAST_WIDTH = 76
+# The widest that a value can be before what is told about it moves to the right.
+_VALUE_WIDTH = 28
+_FRAME = 6
 
 
 class Pick(ModalScreen[str | None]):
@@ -31,14 +33,14 @@ class Pick(ModalScreen[str | None]):
     DEFAULT_CSS = """
     Pick { align: center middle; background: $background 60%; }
     Pick > Vertical {
-        width: 76; max-width: 96%; height: auto; max-height: 90%;
+        max-width: 96%; height: auto; max-height: 90%;
         border: heavy $accent; background: $surface; padding: 0 1;
         border-title-color: $accent; border-title-style: bold;
         border-subtitle-color: $text-muted;
     }
     Pick OptionList, Pick OptionList:focus {
         height: auto; max-height: 100%; border: none; padding: 0; background: $surface;
-        background-tint: $foreground 0%;
+        background-tint: $foreground 0%; text-wrap: nowrap; text-overflow: ellipsis;
     }
     """
 
@@ -53,8 +55,11 @@ class Pick(ModalScreen[str | None]):
         with Vertical() as box:
             box.border_title = self._title
             box.border_subtitle = "↑ ↓ choose   enter take   esc back"
-            width = min(24, max((len(value) for value, _ in self._options), default=0))
-            yield OptionList(*[Option(_line(v, about, width)) for v, about in self._options])
+            longest = max((len(value) for value, _ in self._options), default=0)
+            lines = [_line(v, about, min(_VALUE_WIDTH, longest)) for v, about in self._options]
+            widest = max((line.cell_len for line in lines), default=0)
+            box.styles.width = max(_LEAST_WIDTH, widest + _FRAME)
+            yield OptionList(*map(Option, lines))
 
     def on_mount(self) -> None:
         values = [value for value, _ in self._options]
@@ -75,6 +80,4 @@ class Pick(ModalScreen[str | None]):
 
 
 def _line(value: str, about: str, width: int) -> Text:
-    text = Text.assemble((value.ljust(width), "bold"), (f"  {about}", "dim"))
-    text.truncate(_WIDTH, overflow="ellipsis")
-    return text
+    return Text.assemble((value.ljust(width), "bold"), (f"  {about}", "dim"))

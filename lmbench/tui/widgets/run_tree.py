@@ -35,7 +35,7 @@ SORTS: dict[str, str] = {
 
 _SPARK_WIDTH = 7
 # Of status, perplexity, change since the parent, sparsity, size and spark line.
-_WIDTHS = (5, 7, 7, 7, 8, _SPARK_WIDTH + 1)
+_WIDTHS = (5, 7, 7, 7, 9, _SPARK_WIDTH + 1)
 _LONGEST_NAME = 22
 
 
@@ -241,7 +241,7 @@ class RunTree(ScrollView, can_focus=True):
             self._perplexity(view, base),
             self._change(view, base),
             Segment(figures.percent(share or None).rjust(_WIDTHS[3]), base),
-            Segment(figures.size(view.bytes).rjust(_WIDTHS[4]), base),
+            Segment(view.size.rjust(_WIDTHS[4]), base),
             self._spark(view, base),
         ]
         return columns[:count]

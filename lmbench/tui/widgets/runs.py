@@ -43,7 +43,8 @@ class RunsPanel(Panel):
     HELP = """
 Every run of this session, each under the run that it came from. The line shows its marker (the
 same in all plots), number and name, how it stands, its best validation perplexity, and where there
-is room the change since its parent, sparsity, size and the course of its loss.
+is room the change since its parent, sparsity, size (≈ where a quantize run would only have it when
+packed) and the course of its loss.
 
 ▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
 Enter on a failed or lost run says why, and what to do about it.
@@ -260,7 +261,7 @@ def _detail(view: RunView, parent: RunView | None) -> str:
     if view.test_ppl is not None:
         parts.append(f"test {figures.perplexity(view.test_ppl)}")
     lines = [" · ".join(parts)]
-    figures_line = [figures.percent(view.total_sparsity), figures.size(view.bytes)]
+    figures_line = [figures.percent(view.total_sparsity), view.size]
     mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
     if mine is not None and theirs is not None:
         figures_line.append(f"{mine - theirs:+.1f} ppl")

@@ -82,8 +82,10 @@ class TopBar(_Line):
 
 def _machine(snapshot: Snapshot) -> Text:
     view = snapshot.current
-    if view is None or view.started is None:
-        return Text("idle ", "dim")
+    if view is None:
+        return Text("queued " if snapshot.queue else "idle ", "dim")
+    if view.started is None:
+        return Text("starting " if _starts(view) else "busy ", "dim")
     parts = [view.started.device]
     if view.started.device == "cpu" and view.started.threads:
         parts.append(f"{view.started.threads} thr")
@@ -91,6 +93,11 @@ def _machine(snapshot: Snapshot) -> Text:
         parts.append(f"{view.step.utilisation:3.0f}%")
         parts.append(figures.size(view.step.memory).rjust(7))
     return Text("  ".join(parts) + " ")
+
+
+def _starts(view: RunView) -> bool:
+    """Has its worker said nothing yet?"""
+    return view.started is None and view.pace is None and not view.notes
 
 
 class StatusBar(_Line):
@@ -121,7 +128,8 @@ class StatusBar(_Line):
     def _idle(self, snapshot: Snapshot) -> Text:
         waiting = len(snapshot.queue)
         if waiting:
-            return Text(f" {waiting} queued; the device is busy with another session's run", "dim")
+            why = "starting, unless another session's run has the device"
+            return Text(f" {waiting} queued: {why}", "dim")
         return Text(" nothing runs", "dim")
 
     def _progress(self, view: RunView, waiting: int, width: int) -> Text:
@@ -137,6 +145,10 @@ class StatusBar(_Line):
             right.append(f" {pace.what} {100 * pace.fraction:3.0f}%")
         if view.status == "paused":
             right.append(f"  {STATUS_MARKS['paused'][0]} paused", "bold")
+        elif _starts(view):
+            right.append(" starting …")
+        elif pace is not None and pace.aside:
+            right.append(f"  {pace.aside}")
         elif view.step is not None:
             right.append(f"  {figures.rate(view.step.tokens_per_s)}")
         if pace is not None and pace.left_s is not None:

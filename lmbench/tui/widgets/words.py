@@ -257,8 +257,10 @@ class WordsView(ScrollView, can_focus=True):
     def action_move(self, by: int) -> None:
         count = len(self.draft.words) if self.draft else 0
         if self.cursor is None:
-            # The first step lands on the newest word, or from the left on the first.
-            self.put_cursor(count - 1 if by < 0 else 0)
+            # The first step lands on the newest word, or from the left on the first; Home and End
+            # go on from there.
+            start = count - 1 if by < 0 else 0
+            self.put_cursor(start if abs(by) == 1 else start + by)
         else:
             self.put_cursor(self.cursor + by)
 
@@ -272,6 +274,9 @@ class WordsView(ScrollView, can_focus=True):
         row = next(i for i, line in enumerate(self._lines) for p in line if p.index == self.cursor)
         column = next(p.column for p in self._lines[row] if p.index == self.cursor)
         target = min(row + by, len(self._lines) - 1)
+        if by < -1:
+            # A page up ends on the first line; only a step up from there leaves the text.
+            target = max(target, 0)
         written = [p for p in self._lines[target] if p.index >= 0] if target >= 0 else []
         if not written:
             self.put_cursor(None)

@@ -1,0 +1,70 @@
+"""The table of runs side by side says of each size what it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lmbench.cli import run as lmbench
+from lmbench.config import QuantizeConfig, TrainConfig
+from lmbench.report.compare import Comparison, compare_runs
+from lmbench.report.tables import AS_PACKED, runs_table
+from lmbench.session import Home, Run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    session = Home(tmp_path).open_session("s")
+    dense = session.new_run(TrainConfig(), "train", name="dense")
+    int8 = session.new_run(QuantizeConfig(), "quantize", name="int8", parent=dense)
+    for run, count in ((dense, 29_321_000), (int8, 7_400_000)):
+        run.update(status="finished", results={"bytes": count, "valid_ppl": 120.0})
+    return [dense, int8]
+
+
+@pytest.mark.parametrize(
+    "form, size", [("markdown", "≈7,400,000"), ("latex", r"$\approx$7,400,000"), ("html", "≈")]
+)
+def test_a_size_that_no_file_has_is_marked_and_explained(runs, form, size):
+    text = compare_runs(runs).write(form)
+    assert size in text
+    assert text.count(AS_PACKED.partition(" ")[2]) == 1
+    assert "29,321,000" in text
+    assert "≈29" not in text
+
+
+def test_without_quantize_runs_there_is_nothing_to_explain(runs):
+    comparison: Comparison = compare_runs(runs[:1])
+    assert comparison.note == ""
+    assert AS_PACKED not in comparison.write("markdown")
+
+
+def test_the_csv_has_the_number_alone(runs):
+    rows = list(csv.DictReader(io.StringIO(compare_runs(runs).write("csv"))))
+    assert [(row["kind"], row["bytes"]) for row in rows] == [
+        ("train", "29321000"),
+        ("quantize", "7400000"),
+    ]
+
+
+def test_the_list_of_runs_marks_the_same(runs):
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(runs_table(runs))
+    text = capture.get()
+    assert "≈7.1 MiB" in text
+    assert AS_PACKED in text
+    with console.capture() as capture:
+        console.print(runs_table(runs[:1]))
+    assert AS_PACKED not in capture.get()
+
+
+def test_the_command_s_table_says_it_too(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert lmbench(["compare", "--session", "s"]) == 0
+    assert AS_PACKED in capsys.readouterr().out

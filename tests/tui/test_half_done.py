@@ -1,0 +1,143 @@
+"""What is half done when the workbench is left is there when it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from driving import bench_of, press, screen_of, settled, until
+from laboratory_double import measure
+from textual.pilot import Pilot
+
+from lmbench.tui.form_draft import FormDraft
+from lmbench.tui.screens.lab import LabScreen
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.sensitivity import SensitivityScreen
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+@asynccontextmanager
+async def opened(world: Any, *keys: str) -> AsyncIterator[Pilot[None]]:
+    async with world.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await press(pilot, *keys)
+        yield pilot
+
+
+async def form_of(pilot: Pilot[None]) -> NewRunScreen:
+    screen = screen_of(pilot, NewRunScreen)
+    await until(pilot, lambda: "@kind" in screen.form.values)
+    return screen
+
+
+# -- the form ----------------------------------------------------------------------------------
+
+
+async def test_a_half_filled_form_comes_back_with_its_texts_right_or_wrong(full):
+    async with opened(full, "n", *["down"] * 4, *"64", *["down"] * 3, *"1.5") as pilot:
+        await pilot.pause(0.2)
+        assert (await form_of(pilot)).form.focused_name == "dropout"
+    async with opened(full) as pilot:
+        screen = await form_of(pilot)
+        await until(pilot, lambda: screen.form.values["emsize"] == "64")
+        assert screen.form.values["dropout"] == "1.5"
+        assert screen.form.row("dropout").has_class("-wrong")
+        assert screen.form.focused_name == "dropout"
+        assert screen.given == {"emsize": 64, "dropout": 1.5}
+        await press(pilot, "escape")
+        screen_of(pilot, MainScreen)
+
+
+async def test_a_form_that_was_left_with_escape_is_forgotten(full):
+    async with opened(full, "n", *["down"] * 4, *"64", "escape", "n") as pilot:
+        assert (await form_of(pilot)).form.values["emsize"] == "200"
+        await press(pilot, "escape")
+    async with opened(full) as pilot:
+        screen_of(pilot, MainScreen)
+
+
+async def test_a_form_that_started_a_run_is_forgotten(full, monkeypatch):
+    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_: None)
+    async with opened(full, "n", "ctrl+s") as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
+        assert bench_of(pilot).recall("new_run") is None
+    async with opened(full) as pilot:
+        screen_of(pilot, MainScreen)
+
+
+async def test_a_pruning_s_form_comes_back_with_the_run_that_it_starts_from(lab):
+    async with opened(lab, "home", "n", "p", *["down"] * 3, *"small-80") as pilot:
+        await pilot.pause(0.2)
+        assert (await form_of(pilot)).given["compress"] == "small-80"
+    async with opened(lab) as pilot:
+        screen = await form_of(pilot)
+        await until(pilot, lambda: screen.form.values.get("compress") == "small-80")
+        assert screen.form.values["@kind"] == "prune"
+        assert screen.form.values["@parent"] == "1 dense"
+        assert "emsize" not in screen.form.values
+
+
+@pytest.mark.parametrize("kept", [None, 3, {}, {"kind": "no such", "texts": {}}, {"kind": "train"}])
+def test_a_draft_that_does_not_fit_is_none(kept):
+    assert FormDraft.from_json(kept) is None
+
+
+def test_a_draft_survives_the_file():
+    draft = FormDraft("prune", "001-train", {"compress": "x", "@name": ""}, "compress")
+    assert FormDraft.from_json(draft.to_json()) == draft
+
+
+# -- the laboratory ----------------------------------------------------------------------------
+
+
+async def test_the_laboratory_s_draft_and_slider_come_back(lab):
+    keys = ("home", "l", "down", "b", "a", "m", "tab", "tab", "6")
+    async with opened(lab, *keys) as pilot:
+        screen = screen_of(pilot, LabScreen)
+        await until(pilot, lambda: 0.6 in screen.pruned.get("model", {}))
+        await press(pilot, "t", "right")
+        await until(pilot, lambda: 0.65 in screen.pruned.get(screen.target, {}))
+        draft, priced, target = screen.draft, screen.pruned, screen.target
+        assert draft["overrides"]
+        name = screen.draft_name
+    async with opened(lab) as pilot:
+        screen = screen_of(pilot, LabScreen)
+        await until(pilot, lambda: bool(screen.modules))
+        assert screen.draft == draft
+        assert screen.draft_name == name
+        assert screen.everywhere
+        assert (screen.target, screen.level) == (target, 0.65)
+        assert screen.pruned == priced
+        assert not screen.level_asked
+
+
+async def test_of_another_model_nothing_is_taken_over(lab):
+    async with opened(lab, "home", "l", "down", "b", "tab", "tab", "6") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        await until(pilot, lambda: 0.6 in screen.pruned.get("model", {}))
+    (lab.session.run(1).path / "best" / "model.safetensors").write_bytes(b"another")
+    async with opened(lab) as pilot:
+        screen = screen_of(pilot, LabScreen)
+        await until(pilot, lambda: bool(screen.modules))
+        assert screen.draft_name == "int8-best"
+        assert (screen.level, screen.pruned) == (0.0, {})
+
+
+# -- sensitivity -------------------------------------------------------------------------------
+
+
+async def test_the_sensitivity_plot_s_axis_comes_back(lab):
+    measure(lab)
+    async with opened(lab, "home", "v", "y", "left") as pilot:
+        assert not screen_of(pilot, SensitivityScreen).log_axis
+    async with opened(lab) as pilot:
+        screen = screen_of(pilot, SensitivityScreen)
+        assert not screen.log_axis
+        assert screen.goal == 0.75
+        await press(pilot, "y")
+    async with opened(lab) as pilot:
+        assert screen_of(pilot, SensitivityScreen).log_axis

@@ -1,0 +1,97 @@
+"""What top bar and status line say while a worker starts, validates and scores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from driving import settled
+from textual.pilot import Pilot
+
+from lmbench.session import Run
+from lmbench.session import events as ev
+from lmbench.tui.widgets.status import StatusBar, TopBar
+
+
+@asynccontextmanager
+async def opened(world: Any) -> AsyncIterator[Pilot[None]]:
+    async with world.bench().run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        yield pilot
+
+
+def top(pilot: Pilot[None]) -> str:
+    return pilot.app.screen.query_one(TopBar).line().plain.split()[-1]
+
+
+def status(pilot: Pilot[None]) -> str:
+    return pilot.app.screen.query_one(StatusBar).line().plain.splitlines()[-1]
+
+
+def alive(world: Any) -> Run:
+    run: Run = world.new("train", "dense")
+    world.live(run)
+    return run
+
+
+def step(number: int) -> ev.Step:
+    return ev.Step(
+        t=float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
+        grad_norm=0.5, tokens_per_s=100.0,
+    )  # fmt: skip
+
+
+STARTED = ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
+
+
+async def test_with_nothing_alive_it_is_idle_and_a_queued_run_is_told(world):
+    async with opened(world) as pilot:
+        assert top(pilot) == "idle"
+        world.new("train", "dense")
+        await settled(pilot)
+        assert top(pilot) == "queued"
+        assert "1 queued: starting" in status(pilot)
+
+
+async def test_a_worker_that_has_said_nothing_yet_is_starting(world):
+    run = alive(world)
+    async with opened(world) as pilot:
+        assert top(pilot) == "starting"
+        assert "starting …" in status(pilot)
+        world.write(run, STARTED, step(10))
+        await settled(pilot)
+        assert "cpu" in pilot.app.screen.query_one(TopBar).line().plain
+        assert "starting" not in status(pilot)
+
+
+async def test_validation_and_the_last_scoring_show_how_far_they_are(world):
+    run = alive(world)
+    world.write(run, STARTED, step(25), step(50))
+    async with opened(world) as pilot:
+        assert "epoch 1/2  50%  100 tok/s" in status(pilot)
+        world.write(run, ev.Progress(what="validating", done=40, total=100))
+        await settled(pilot)
+        assert "epoch 1/2  50%  validating 40%" in status(pilot)
+        world.write(
+            run,
+            ev.Epoch(
+                epoch=1, step=50, train_loss=5.0, valid_loss=5.0, valid_ppl=148.4,
+                best_valid_loss=5.0, best_epoch=1, lr=20.0, seconds=60.0,
+            ),
+        )  # fmt: skip
+        await settled(pilot)
+        assert "validating" not in status(pilot)
+        assert "50%" in status(pilot)
+        world.write(run, ev.Progress(what="scoring test", done=3, total=4))
+        await settled(pilot)
+        assert "scoring test 75%" in status(pilot)
+
+
+async def test_work_without_steps_keeps_its_bar(world):
+    run: Run = world.new("quantize", "int8")
+    world.live(run)
+    world.write(run, ev.Progress(what="scoring valid", done=1, total=4))
+    async with opened(world) as pilot:
+        assert "scoring valid  25%" in status(pilot)
+        assert top(pilot) == "busy"

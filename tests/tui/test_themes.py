@@ -1,0 +1,37 @@
+"""Every colour that a widget asks for by name is one in every theme."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from driving import bench_of, settled
+
+import lmbench.tui
+from lmbench.tui.marks import mark_of
+from lmbench.tui.themes import THEMES
+
+ASKED = re.compile(r'\bcolour(?:_style)?\("([a-z0-9-]+)"\)')
+
+
+def names() -> set[str]:
+    sources = Path(lmbench.tui.__file__).parent.rglob("*.py")
+    found = {name for source in sources for name in ASKED.findall(source.read_text())}
+    return found | {mark_of(number).variable for number in range(1, 20)}
+
+
+def test_the_names_are_found():
+    assert {"accent", "foreground-muted", "series-1"} <= names()
+
+
+@pytest.mark.parametrize("theme", [theme.name for theme in THEMES])
+async def test_each_theme_has_each_colour(full, theme):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        bench = bench_of(pilot)
+        bench.set_theme(theme)
+        await settled(pilot)
+        for name in names():
+            assert bench.colour(name) is not None, name
+            assert bench.colour_style(name).color is not None, name
