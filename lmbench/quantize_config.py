@@ -89,6 +89,11 @@ class QuantizeConfig(MachineConfig):
     mode_weights: _Mode | None = setting(
         None, "mode of weights, where it is another than --mode", group=ADVANCED
     )
+    clip_state: _Clip | None = setting(
+        None,
+        "how an LSTM's cell state saturates, where it is another than --clip-acts",
+        group=ADVANCED,
+    )
     weights_only: bool = setting(False, "leave activations as they are", group=ADVANCED)
     clip_weights: _Clip | None = setting(None, "how weights saturate", group=ADVANCED)
     group_size: int | None = setting(

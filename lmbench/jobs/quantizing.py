@@ -96,7 +96,7 @@ _SAME = (
     *("per_row_embedding", "precision", "fp_activations", "net_aware", "clip_half_range"),
     *("scale_approx_mult_bits", "inputs_quant_auto_fallback", "save_fp_weights"),
 )
-_NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_weights")
+_NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_state", "clip_weights")
 
 
 def check_fit(

@@ -24,8 +24,8 @@ from lmbench.distiller.quantization import (
 )
 
 WORDS, WIDTH, STEPS = 20, 16, 120
-STATE = ("eltwisesub_hidden", "eltwisemult_update")
-BOUNDED = ("act_r", "act_z", "act_n", "eltwiseadd_hidden")
+STEPS_16 = ("act_z", "eltwisesub_hidden", "eltwisemult_update")
+WHOLE = ("eltwiseadd_gate", "act_r", "act_n", "eltwiseadd_hidden")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def test_the_table_tells_which_steps_stay_wide(
         row.name.rpartition(".")[2]: row
         for row in quantization_table(quantize(remembering, int8_best(), stats))
     }
-    assert {rows[name].bits_activations for name in STATE} == {16}
-    assert {rows[name].bits_activations for name in BOUNDED} == {8}
-    assert {rows[name].clip_acts for name in (*STATE, *BOUNDED)} == {"NONE"}
-    assert rows["eltwiseadd_gate"].clip_acts == "AVG"
+    assert {rows[name].bits_activations for name in STEPS_16} == {16}
+    assert {rows[name].bits_activations for name in WHOLE} == {8}
+    assert {rows[name].clip_acts for name in (*STEPS_16, *WHOLE)} == {"NONE"}
+    assert rows["eltwiseadd_new"].clip_acts == "AVG"
 
 
 def test_an_override_has_the_last_word(remembering: LanguageModel, stats: ActivationStats) -> None:
@@ -94,6 +94,44 @@ def test_an_override_has_the_last_word(remembering: LanguageModel, stats: Activa
     assert rows["eltwisesub_hidden"].bits_activations == 8
     assert rows["eltwisesub_hidden"].clip_acts == "AVG"
     assert rows["eltwisemult_update"].bits_activations == 16
+
+
+def lstm_clips(**changes: Any) -> dict[str, str | None]:
+    """How each module of an LSTM gets its range, by its last name."""
+    torch.manual_seed(3)
+    model = LanguageModel(WORDS, WIDTH, 1)
+
+    def run(copy: nn.Module) -> None:
+        copy(torch.randint(WORDS, (30, 4), generator=torch.Generator().manual_seed(4)))
+
+    found = calibrate(modular_copy(model), run)
+    rows = quantization_table(quantize(model, int8_best(**changes), found))
+    return {row.name.rpartition(".")[2]: row.clip_acts for row in rows}
+
+
+def test_the_cell_state_has_a_range_of_its_own_choice() -> None:
+    memory = ("eltwisemult_cell_forget", "eltwiseadd_cell")
+    clips = lstm_clips()
+    assert {clips[name] for name in memory} == {"GAUSS"}
+    assert clips["eltwisemult_cell_input"] == "AVG"
+    assert clips["decoder"] == "NONE"
+    assert {lstm_clips(clip_state=None)[name] for name in memory} == {"AVG"}
+    own = lstm_clips(overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
+    assert [own[name] for name in memory] == ["GAUSS", "MSE"]
+
+
+def test_an_elman_net_keeps_what_cancels() -> None:
+    torch.manual_seed(5)
+    model = LanguageModel(WORDS, WIDTH, 1, nn.RNN)
+
+    def run(copy: nn.Module) -> None:
+        copy(torch.randint(WORDS, (30, 4), generator=torch.Generator().manual_seed(6)))
+
+    found = calibrate(modular_copy(model), run)
+    rows = quantization_table(quantize(model, int8_best(), found))
+    clips = {row.name.rpartition(".")[2]: row.clip_acts for row in rows}
+    assert (clips["fc_gate_x"], clips["fc_gate_h"]) == ("NONE", "NONE")
+    assert clips["eltwiseadd_gate"] == "AVG"
 
 
 def test_it_is_restored_as_it_was_kept(

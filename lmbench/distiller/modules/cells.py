@@ -38,17 +38,19 @@ class ModularCell(nn.Module, ABC):
         STATES: how many tensors the state has (2 for an LSTM: hidden and cell).
         FEEDS: for each gate sum, the activations that alone consume it; net-aware clipping
             reads this.
-        STEPS: results that only lead to the state and are never kept; a net-aware quantizer leaves
-            them as wide as the accumulator in which an integer kernel holds them.
-        BOUNDED: results whose range is known beforehand and in which nothing large is an outlier;
-            a net-aware quantizer does not clip them.
+        STEPS: results that lead to the state and are never kept nor multiplied by weights; a
+            net-aware quantizer leaves them as wide as an integer kernel holds them.
+        WHOLE: results in which what is large is no outlier; a net-aware quantizer does not clip
+            them.
+        MEMORY: where an unbounded state is kept, for `QuantSettings.clip_state`.
     """
 
     GATES: ClassVar[int]
     STATES: ClassVar[int] = 1
     FEEDS: ClassVar[dict[str, tuple[str, ...]]]
     STEPS: ClassVar[tuple[str, ...]] = ()
-    BOUNDED: ClassVar[tuple[str, ...]] = ()
+    WHOLE: ClassVar[tuple[str, ...]] = ()
+    MEMORY: ClassVar[tuple[str, ...]] = ()
     TORCH: ClassVar[type[nn.RNNCellBase]]
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
@@ -130,6 +132,7 @@ class DistillerLSTMCell(ModularCell):
     GATES = 4
     STATES = 2
     FEEDS: ClassVar = {"eltwiseadd_gate": ("act_f", "act_i", "act_o", "act_g")}
+    MEMORY: ClassVar = ("eltwisemult_cell_forget", "eltwiseadd_cell")
     TORCH = nn.LSTMCell
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
@@ -176,10 +179,10 @@ class DistillerGRUCell(ModularCell):
 
     GATES = 3
     FEEDS: ClassVar = {"eltwiseadd_gate": ("act_r", "act_z"), "eltwiseadd_new": ("act_n",)}
-    # Rounded to 8 bits, each of these would err by as much as the state itself, at every step that
-    # it remembers; and an update gate that is cut off below 1 forgets.
-    STEPS: ClassVar = ("eltwisesub_hidden", "eltwisemult_update")
-    BOUNDED: ClassVar = ("act_r", "act_z", "act_n", "eltwiseadd_hidden")
+    # Rounded to 8 bits, two of these would err by as much as the state itself, at every word that
+    # it remembers, and the update gate could not come near enough to 1 to remember for long.
+    STEPS: ClassVar = ("act_z", "eltwisesub_hidden", "eltwisemult_update")
+    WHOLE: ClassVar = ("eltwiseadd_gate", "act_r", "act_n", "eltwiseadd_hidden")
     TORCH = nn.GRUCell
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
@@ -229,6 +232,8 @@ class DistillerRNNCell(ModularCell):
 
     GATES = 1
     FEEDS: ClassVar = {"eltwiseadd_gate": ("act_h",)}
+    # Both are large where they cancel.
+    WHOLE: ClassVar = ("fc_gate_x", "fc_gate_h")
     TORCH = nn.RNNCell
 
     def __init__(

@@ -13,7 +13,7 @@ from .calibration import ActivationStats
 from .clipping import ClipMode
 from .settings import ModuleSettings
 
-__all__ = ["gate_limits", "narrowed", "rectified_sums", "widened"]
+__all__ = ["gate_limits", "narrowed", "rectified_sums", "remembering", "widened"]
 
 # The original's, for the gate sums of an LSTM.
 _SIGMOID_LIMIT, _TANH_LIMIT = 6.0, 4.0
@@ -57,11 +57,11 @@ def rectified_sums(model: nn.Module) -> frozenset[str]:
 def widened(model: nn.Module, resolved: Mapping[str, ModuleSettings]) -> dict[str, ModuleSettings]:
     """Of these modules those whose settings the arithmetic of their cell changes.
 
-    `ModularCell.STEPS` are kept in 16 bits, and neither they nor `ModularCell.BOUNDED` are clipped.
+    `ModularCell.STEPS` are kept in 16 bits, and neither they nor `ModularCell.WHOLE` are clipped.
     """
     changed: dict[str, ModuleSettings] = {}
     for prefix, cell in _cells(model):
-        for leaf in (*cell.STEPS, *cell.BOUNDED):
+        for leaf in (*cell.STEPS, *cell.WHOLE):
             name = f"{prefix}.{leaf}"
             chosen = resolved.get(name)
             if chosen is None or chosen.bits_activations is None or chosen.precision is not None:
@@ -73,6 +73,22 @@ def widened(model: nn.Module, resolved: Mapping[str, ModuleSettings]) -> dict[st
                 clip_acts=ClipMode.NONE,
             )
     return changed
+
+
+def remembering(
+    model: nn.Module, resolved: Mapping[str, ModuleSettings], clip: ClipMode
+) -> dict[str, ModuleSettings]:
+    """Of these modules those that keep a state (`ModularCell.MEMORY`), with `clip` for its range.
+
+    The ranges of an LSTM's cell state differ tenfold between stretches of one text, and averages of
+    them with the text; what a few units count up to must not cost the others their resolution.
+    """
+    names = [f"{prefix}.{leaf}" for prefix, cell in _cells(model) for leaf in cell.MEMORY]
+    return {
+        name: replace(resolved[name], clip_acts=clip)
+        for name in names
+        if name in resolved and resolved[name].bits_activations is not None
+    }
 
 
 def _cells(model: nn.Module) -> list[tuple[str, ModularCell]]:

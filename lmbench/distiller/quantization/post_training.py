@@ -16,7 +16,7 @@ from .errors import QuantizationError
 from .floating import FPWrapper
 from .fused import install_fused
 from .linear import LinearQuantMode, check_bits
-from .net_aware import narrowed, rectified_sums, widened
+from .net_aware import narrowed, rectified_sums, remembering, widened
 from .rounding import gptq_rounder
 from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
@@ -188,9 +188,12 @@ class PostTrainLinearQuantizer:
         if not modules:
             raise QuantizationError("this model has no module that can be quantized")
         resolved = self.settings.resolve(modules)
+        named = self.settings.resolve_patterns(modules)
+        free = {name: chosen for name, chosen in resolved.items() if name not in named}
         if self.settings.net_aware:
-            own = self.settings.resolve_patterns(modules)
-            resolved |= widened(self.model, {n: s for n, s in resolved.items() if n not in own})
+            resolved |= widened(self.model, free)
+        if self.settings.clip_state is not None:
+            resolved |= remembering(self.model, free, self.settings.clip_state)
         self._own_precision = self._overridden_precisions(modules)
         return modules, resolved
 

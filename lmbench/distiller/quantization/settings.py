@@ -245,7 +245,9 @@ class QuantSettings:
     Attributes:
         base: what holds for every module without an override.
         overrides: {regular expression: {setting: value}}, the first match of a full name wins.
-        net_aware: narrow gate sums to what their activations can tell apart.
+        net_aware: let the cells' own arithmetic have a say: narrow gate sums to what their
+            activations can tell apart; see `ModularCell` for what else.
+        clip_state: how the range of an LSTM's cell state is chosen; None: as clip_acts.
         inputs_quant_auto_fallback: quantize an input that carries no scale by its statistics.
         fp_activations: with a precision for all, also compute sigmoids and tanhs in it.
         save_fp_weights: keep the weights as they were beside the integers.
@@ -254,6 +256,7 @@ class QuantSettings:
     base: ModuleSettings = field(default_factory=ModuleSettings)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     net_aware: bool = True
+    clip_state: ClipMode | None = None
     inputs_quant_auto_fallback: bool = True
     fp_activations: bool = False
     save_fp_weights: bool = False
@@ -266,7 +269,10 @@ class QuantSettings:
             QuantizationError: an unknown setting or a wrong value.
         """
         own = {entry.name for entry in fields(cls)} - {"base", "overrides"}
-        model = {key: bool(entries[key]) for key in own if key in entries}
+        model: dict[str, Any] = {key: bool(entries[key]) for key in own if key in entries}
+        if "clip_state" in model:
+            clip = entries["clip_state"]
+            model["clip_state"] = None if clip is None else parse_clip(clip)
         rest = {k: v for k, v in entries.items() if k not in own and k != "overrides"}
         rest.pop("description", None)
         base = _apply(ModuleSettings(), rest, where)
@@ -287,6 +293,7 @@ class QuantSettings:
         return {
             **base,
             "net_aware": self.net_aware,
+            "clip_state": self.clip_state.name if self.clip_state else None,
             "inputs_quant_auto_fallback": self.inputs_quant_auto_fallback,
             "fp_activations": self.fp_activations,
             "save_fp_weights": self.save_fp_weights,
