@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from lmbench.config import PackConfig
 from lmbench.corpus import open_corpus
 from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
-from lmbench.deploy.load import Loaded, load_file
+from lmbench.deploy.load import load_file
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, open_packed, pack, repack
 from lmbench.deploy.runtimes import RUNTIMES

@@ -13,7 +13,8 @@ from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.corpus import open_corpus
 from lmbench.deploy.export import export_onnx, export_safetensors
 from lmbench.deploy.graph_model import Bits
-from lmbench.deploy.load import Loaded, load_run
+from lmbench.deploy.load import load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.open import open_model
 from lmbench.errors import LmbenchError
 from lmbench.report.tables import plain

@@ -12,7 +12,8 @@ from lmbench.cli.common import Json, SessionName, console, print_json, stderr
 from lmbench.cli.flags import configured
 from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
-from lmbench.deploy.load import Loaded, with_words_of
+from lmbench.deploy.load import with_words_of
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.open import open_model
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word

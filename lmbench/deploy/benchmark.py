@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.footprint import peak_memory
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmbench.corpus.batches import windows
 from lmbench.deploy.codecs import zero_blocks
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Progress, Runtime, Score, State
 from lmbench.deploy.torch_cells import cell, gate_products
 from lmbench.deploy.weights import LayerWeights

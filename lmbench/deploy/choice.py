@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lmbench.corpus.files import user_cache
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes import RuntimeEntry, build_runtime, supported
 from lmbench.deploy.scoring import natural_runtime

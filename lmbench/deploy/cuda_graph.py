@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, State
 from lmbench.deploy.torch_cells import TorchRuntime
 

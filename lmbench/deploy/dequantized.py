@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lmbench.deploy.codecs import GROUP, ValueType
-from lmbench.deploy.load import expected_tensors
+from lmbench.deploy.loaded import expected_tensors
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 

@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmbench.deploy.graph_model import Bits, build_graph, state_names
-from lmbench.deploy.load import METADATA, Loaded
+from lmbench.deploy.load import METADATA
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.naive import NaiveRuntime
 from lmbench.deploy.ort import open_session
 from lmbench.errors import LmbenchError

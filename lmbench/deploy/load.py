@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lmbench.corpus import Corpus
-from lmbench.deploy.weights import GATES, RecurrentWeights
+from lmbench.deploy.loaded import Loaded, expected_tensors
+from lmbench.deploy.packed import is_packed, load_packed
+from lmbench.deploy.weights import GATES
 from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
@@ -23,8 +24,6 @@ from lmbench.session import Run
 __all__ = [
     "METADATA",
     "PACKED_NAME",
-    "Loaded",
-    "expected_tensors",
     "load_file",
     "load_run",
     "with_words_of",
@@ -40,55 +39,6 @@ QUANTIZATION = "quantization.json"
 
 METADATA = "lmbench"
 """Key of a safetensors file's metadata under which `export` keeps shape and vocabulary."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to run, and the words it speaks."""
-
-    model: nn.Module
-    """In eval mode, on the device that was asked for; nothing of it asks for a gradient."""
-
-    vocabulary: list[str]
-    """Words in order of id; empty for a bare file of weights, which knows none."""
-
-    shape: Mapping[str, Any]
-    """As in a run's record: model, emsize, nhid, nlayers, dropout, tied, ntoken."""
-
-    title: str
-    """What to call it on screen: ``SESSION/003-train`` or a file's name."""
-
-    path: Path
-    """The folder of the checkpoint, or the file."""
-
-    @property
-    def plain(self) -> bool:
-        """Is it an ordinary float model, whose weights a runtime may take and lay out anew?
-
-        A model whose modules a quantizer has wrapped has to be run as it is.
-        """
-        model = self.model
-        return (
-            type(model) is RNNModel
-            and type(model.encoder) is nn.Embedding
-            and type(model.rnn) in (nn.LSTM, nn.GRU, nn.RNN)
-            and type(model.decoder) is nn.Linear
-        )
-
-    @property
-    def recurrent(self) -> RNNModel:
-        """The model, where it is a plain one."""
-        if not isinstance(self.model, RNNModel) or not self.plain:
-            raise LmbenchError(
-                f"{self.title}: a quantizer has wrapped its modules, so there are no plain weights "
-                "to take; use --runtime naive"
-            )
-        return self.model
-
-    @cached_property
-    def weights(self) -> RecurrentWeights:
-        """The tensors of a plain model."""
-        return RecurrentWeights.of(self.recurrent)
 
 
 def with_words_of(loaded: Loaded, corpus: Corpus) -> Loaded:
@@ -150,8 +100,6 @@ def load_file(path: Path, device: str | torch.device = "cpu", title: str | None 
     Raises:
         LmbenchError: no such file, damaged, or not a model of ours; names the file and tensor.
     """
-    from lmbench.deploy.packed import is_packed, load_packed  # it builds on this module
-
     if is_packed(path):
         return load_packed(path, device, title)
     path = path / "model.safetensors" if path.is_dir() else path
@@ -229,24 +177,6 @@ def _arguments(path: Path, shape: Mapping[str, Any]) -> tuple[str, int, int, int
         return str(shape["model"]), ntoken, emsize, nhid, nlayers, dropout, bool(shape["tied"])
     except (KeyError, TypeError, ValueError) as error:
         raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
-
-
-def expected_tensors(
-    kind: str, ntoken: int, emsize: int, nhid: int, nlayers: int, *, tied: bool
-) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor that a file must have, known before anything is built."""
-    if kind not in GATES:
-        raise LmbenchError(f"model type '{kind}': use one of {', '.join(GATES)}")
-    rows = GATES[kind] * nhid
-    names: dict[str, tuple[int, ...]] = {"encoder.weight": (ntoken, emsize)}
-    for i in range(nlayers):
-        names[f"rnn.weight_ih_l{i}"] = (rows, nhid if i else emsize)
-        names[f"rnn.weight_hh_l{i}"] = (rows, nhid)
-        names[f"rnn.bias_ih_l{i}"] = names[f"rnn.bias_hh_l{i}"] = (rows,)
-    if not tied:
-        names["decoder.weight"] = (ntoken, nhid)
-    names["decoder.bias"] = (ntoken,)
-    return names
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

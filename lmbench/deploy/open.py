@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from lmbench.deploy.load import Loaded, load_file, load_run
+from lmbench.deploy.load import load_file, load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.packed import is_packed, load_packed
 from lmbench.session import Home, Run
 

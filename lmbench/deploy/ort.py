@@ -14,7 +14,7 @@ from torch import Tensor
 from lmbench.corpus.batches import windows
 from lmbench.deploy.graph import initializer_bytes
 from lmbench.deploy.graph_model import Bits, build_graph, state_names
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Progress, Runtime, Score, State
 
 __all__ = ["FloatRuntime", "Int4Runtime", "Int8Runtime", "OnnxRuntime", "open_session"]

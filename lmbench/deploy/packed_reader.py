@@ -16,7 +16,7 @@ from torch import nn
 
 from lmbench.deploy.codecs import Encoded, Spec, decode
 from lmbench.deploy.container import Container, open_container
-from lmbench.deploy.load import Loaded, expected_tensors
+from lmbench.deploy.loaded import Loaded, expected_tensors
 from lmbench.deploy.packed_document import (
     VOCABULARY,
     PackedInfo,

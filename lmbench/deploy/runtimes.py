@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Runtime, Score, State
 from lmbench.errors import LmbenchError
 

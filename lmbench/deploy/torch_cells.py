@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Accuracy, Progress, Runtime, Score, State
 from lmbench.deploy.weights import LayerWeights
 from lmbench.model.device import in_float64, widest

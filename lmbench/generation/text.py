@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from lmbench.config import GenerateConfig
 from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import one_thread
 from lmbench.generation.sampler import Prompt, Sampler, Word, read_prompt
 from lmbench.generation.sampling import Sampling

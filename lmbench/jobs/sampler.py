@@ -21,7 +21,8 @@ import torch
 
 from lmbench.config import GenerateConfig, validate
 from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.load import Loaded, load_run
+from lmbench.deploy.load import load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_prompt

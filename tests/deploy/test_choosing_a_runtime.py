@@ -9,7 +9,7 @@ import torch
 
 from lmbench.deploy import choice
 from lmbench.deploy.choice import Measured, choose_runtime, measure, open_runtime
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtimes import RUNTIMES, RuntimeEntry
 from lmbench.model.rnn import RNNModel
 

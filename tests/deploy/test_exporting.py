@@ -15,7 +15,8 @@ from lmbench.deploy import export
 from lmbench.deploy.export import check_onnx, export_onnx, export_safetensors
 from lmbench.deploy.graph import initializer_bytes
 from lmbench.deploy.graph_model import build_graph
-from lmbench.deploy.load import Loaded, load_file
+from lmbench.deploy.load import load_file
+from lmbench.deploy.loaded import Loaded
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 

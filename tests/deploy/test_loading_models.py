@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from lmbench.config import EvaluateConfig, TrainConfig
-from lmbench.deploy.load import Loaded, load_file, load_run
+from lmbench.deploy.load import load_file, load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.open import open_model
 from lmbench.deploy.runtimes import build_runtime
 from lmbench.distiller.quantization import QuantSettings, export_state, quantize

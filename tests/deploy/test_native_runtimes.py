@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmbench.config import PackConfig
 from lmbench.deploy.bsr import BsrRuntime
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.naive import NaiveRuntime
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.naive import NaiveRuntime
 from lmbench.deploy.runtime import Runtime
 from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmbench.config import GenerateConfig
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtimes import build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Sampler, read_prompt

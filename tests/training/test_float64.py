@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmbench.config import TrainConfig
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.torch_cells import TorchRuntime
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.model import device as device_module

@@ -24,7 +24,7 @@ from lmbench.deploy.codecs import (
     levels_of,
     zero_blocks,
 )
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.native.build import why_unavailable
 from lmbench.deploy.native.kernels import CELLS, Kernels
 from lmbench.deploy.native.matrices import (

@@ -9,7 +9,8 @@ import numpy as np
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants, row_document
-from lmbench.deploy.load import Loaded, load_file, load_run
+from lmbench.deploy.load import load_file, load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.packed import PackedModel
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job

@@ -10,7 +10,7 @@ from lmbench.corpus import Corpus, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.benchmark import disk_bytes
 from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.load import Loaded
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.open import open_model
 from lmbench.deploy.packed import PackedModel
 from lmbench.deploy.runtime import Score

@@ -13,7 +13,8 @@ from lmbench.config import PackConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.dequantized import dequantized
-from lmbench.deploy.load import PACKED_NAME, Loaded, load_run
+from lmbench.deploy.load import PACKED_NAME, load_run
+from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.packed import About, PackedInfo, load_packed, pack, rescore
 from lmbench.deploy.runtime import Score
 from lmbench.deploy.runtimes import Runtime, build_runtime
