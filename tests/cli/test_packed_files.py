@@ -191,7 +191,7 @@ def test_a_quantized_run_is_packed_on_its_own_grid(
     [
         (("sensitivity", "{run}", "--tokens", "200"), "is quantized: name the run that it was"),
         (("evaluate", "{run}", "--cache", "5", "--tokens", "200"), "--cache needs a model that"),
-        (("train", "--data", "tiny", "--teacher", "{run}"), "a quantized run cannot teach"),
+        (("train", "--data", "tiny", "--teacher", "{run}"), "is of kind 'quantize', and only"),
     ],
 )
 def test_what_needs_plain_weights_refuses_a_quantized_run(
