@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from lmbench.deploy.choice import open_runtime
 from lmbench.deploy.load import load_run
 from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.runtime import Runtime
+from lmbench.deploy.runtimes import supported
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_prompt
 from lmbench.generation.sampling import Sampling
@@ -37,6 +39,7 @@ from lmbench.jobs.sampling import (
     Forget,
     Halt,
     Message,
+    Offered,
     Opening,
     Refused,
     Write,
@@ -113,6 +116,11 @@ class _Text:
 class _Model:
     loaded: Loaded
     runtime: Runtime
+
+    @cached_property
+    def runtimes(self) -> tuple[str, ...]:
+        """Asked for when a text is complete: it looks at all weights, and may have to compile."""
+        return tuple(entry.name for entry in supported(self.loaded))
 
 
 class Desk:
@@ -211,7 +219,8 @@ class Desk:
             del self._texts[oldest]
 
     def _model(self, id: int, run: Run, config: GenerateConfig) -> _Model:
-        if not any(run.checkpoint(which) for which in ("last", "best")):
+        trained = run.read().kind in ("train", "prune")
+        if trained and not any(run.checkpoint(which) for which in ("last", "best")):
             self._say(Opening(id=id))
             _have_saved(run)
         key = (*_stamp(run, config.checkpoint), config.runtime)
@@ -258,6 +267,7 @@ class Desk:
             except OSError as error:
                 problem = f"the text is not recorded: {error}"
         self._say(Ended(id=id, halted=halted, problem=problem))
+        self._say(Offered(id=id, runtimes=text.model.runtimes))
 
 
 def _have_saved(run: Run) -> None:

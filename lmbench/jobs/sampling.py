@@ -21,6 +21,7 @@ __all__ = [
     "Forget",
     "Halt",
     "Message",
+    "Offered",
     "Opening",
     "Refused",
     "SamplerClient",
@@ -116,8 +117,16 @@ class Ended(Message):
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered(Message):
+    """Told after a text has ended: the runtimes that can run its model on this machine."""
+
+    kind: ClassVar[str] = "offered"
+    runtimes: tuple[str, ...]
+
+
 LANGUAGE = Language(
-    (Write, Halt, Forget, Opening, Began, Wrote, Ended, Refused, Died), (Alternative,)
+    (Write, Halt, Forget, Opening, Began, Wrote, Ended, Offered, Refused, Died), (Alternative,)
 )
 encode, decode = LANGUAGE.encode, LANGUAGE.decode
 

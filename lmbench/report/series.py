@@ -60,12 +60,16 @@ PLOTS: dict[Kind, PlotKind] = {
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A run as a plot sees it: its label ("2 agp-80"), look, and curves."""
+    """A run as a plot sees it: its label ("2 agp-80"), look, and curves.
+
+    `level` is the validation loss of a run that has one and no curve: a line across the others.
+    """
 
     label: str
     marker: str
     colour: Colour
     curves: Curves
+    level: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +108,24 @@ def gather(
     """The series of one plot, for all runs that have any of it.
 
     Args:
-        per_tensor: the sparsity of each tensor instead of the total, if there is but one run.
+        per_tensor: the sparsity of each tensor instead of the total, if but one run prunes.
     """
     runs = list(sources)
     found: list[Series] = []
+    pruned = sum(bool(source.curves.sparsity) for source in runs)
     for source in runs:
         match kind:
             case "perplexity" | "loss":
                 found += _losses(source, x, kind == "perplexity")
             case "sparsity":
-                found += _sparsities(source, x, per_tensor and len(runs) == 1)
+                found += _sparsities(source, x, per_tensor and pruned == 1)
             case _:
                 column, smoothed = _COLUMNS[kind]
                 found += _column(source, x, column, smoothed)
-    return [series for series in found if len(series.x)]
+    found = [series for series in found if len(series.x)]
+    if kind in ("perplexity", "loss"):
+        found += _levels(runs, found, kind == "perplexity")
+    return found
 
 
 _COLUMNS: dict[str, tuple[str, bool]] = {
@@ -152,6 +160,20 @@ def _losses(source: Source, x: XAxis, as_perplexity: bool) -> Iterator[Series]:
         at = _x(end, x)[-1:]
         loss = np.array([curves.test_loss])
         yield Series(f"{source.label} test", at, loss, "✶", source.colour, "points", False, turn)
+
+
+def _levels(
+    sources: Sequence[Source], curves: Sequence[Series], as_perplexity: bool
+) -> Iterator[Series]:
+    """From the first to the last point of the curves; nothing where there are none."""
+    if not curves:
+        return
+    ends = np.array([min(s.x[0] for s in curves), max(s.x[-1] for s in curves)])
+    turn = perplexity_of if as_perplexity else None
+    for source in sources:
+        if source.level is not None:
+            loss, looks = np.full(2, source.level), (source.marker, source.colour)
+            yield Series(f"{source.label} valid", ends, loss, *looks, "points", False, turn)
 
 
 def _sparsities(source: Source, x: XAxis, per_tensor: bool) -> Iterator[Series]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.tui.bench import Bench
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.dialog import Answer, Ask, AskText
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = [
     "command_of",
@@ -53,9 +51,7 @@ def possible(action: str, view: RunView | None) -> bool:
     return True
 
 
-async def _done(
-    bench: Workbench, function: Callable[..., Any], *arguments: Any, doing: str
-) -> bool:
+async def _done(bench: Bench, function: Callable[..., Any], *arguments: Any, doing: str) -> bool:
     """Have it done in a thread; where it fails, the user has been told why."""
 
     def whole() -> bool:
@@ -65,7 +61,7 @@ async def _done(
     return await bench.do(whole, doing=doing) is True
 
 
-async def pause_or_continue(bench: Workbench, view: RunView) -> None:
+async def pause_or_continue(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
     action = "continue" if view.status == "paused" else "pause"
@@ -73,21 +69,21 @@ async def pause_or_continue(bench: Workbench, view: RunView) -> None:
         bench.say(f"{view.id} {view.name}: asked to {action}")
 
 
-async def stop(bench: Workbench, view: RunView) -> None:
+async def stop(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
     if await _done(bench, launch.request, view.run, "stop", doing="while asking the run"):
         bench.say(f"{view.id} {view.name}: asked to stop; it finishes its batch and is scored")
 
 
-async def resume(bench: Workbench, view: RunView) -> None:
+async def resume(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
     if await _done(bench, launch.resume, view.run, doing="while resuming the run"):
         bench.say(f"{view.id} {view.name}: resumes from its last checkpoint")
 
 
-def rename(bench: Workbench, view: RunView) -> None:
+def rename(bench: Bench, view: RunView) -> None:
     def done(name: str | None) -> None:
         if name and name != view.name:
             bench.run_worker(_rename(bench, view, name), exit_on_error=False)
@@ -100,11 +96,11 @@ def rename(bench: Workbench, view: RunView) -> None:
     bench.push_screen(AskText("Rename", f"A name for run {view.id}:", view.name, check), done)
 
 
-async def _rename(bench: Workbench, view: RunView, name: str) -> None:
+async def _rename(bench: Bench, view: RunView, name: str) -> None:
     await bench.do(lambda: view.run.update(name=name), doing="while renaming the run")
 
 
-def delete(bench: Workbench, views: list[RunView]) -> None:
+def delete(bench: Bench, views: list[RunView]) -> None:
     """Ask, then remove these runs' folders for good."""
 
     def done(answer: str | None) -> None:
@@ -118,7 +114,7 @@ def delete(bench: Workbench, views: list[RunView]) -> None:
     bench.push_screen(Ask("Delete", question, answers), done)
 
 
-async def _delete(bench: Workbench, views: list[RunView]) -> None:
+async def _delete(bench: Bench, views: list[RunView]) -> None:
     from lmbench.session.manage import delete_run
 
     gone = [
@@ -152,15 +148,15 @@ def command_of(view: RunView) -> str:
     return shlex.join(words)
 
 
-def copy_command(bench: Workbench, view: RunView) -> None:
+def copy_command(bench: Bench, view: RunView) -> None:
     bench.copy_to_clipboard(command_of(view))
 
 
-def copy_path(bench: Workbench, view: RunView) -> None:
+def copy_path(bench: Bench, view: RunView) -> None:
     bench.copy_to_clipboard(str(view.run.path))
 
 
-def why(bench: Workbench, view: RunView) -> None:
+def why(bench: Bench, view: RunView) -> None:
     """Why a run ended as it did, and which key does something about it."""
     text = Text()
     if view.reason:

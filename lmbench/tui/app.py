@@ -1,87 +1,36 @@
-"""The workbench's application: which session is open, what is selected, and the way to screens.
-
-It holds no truth of its own. A thread looks at the session's folders (`watch.Watcher`) and posts
-one kind of message, `Watched`, with an immutable snapshot; panels watch the reactives `snapshot`,
-`selected` and `marked`. Work is asked for through `lmbench.jobs.launch`, off the event loop.
-"""
+"""The workbench's application: its keys, its command palette, errors as dialogs, its end."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import importlib.util
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from rich.style import Style
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
-from textual.color import Color
 from textual.message import Message
-from textual.reactive import var
 from textual.screen import Screen
 
-from lmbench.errors import LmbenchError
-from lmbench.report.series import Colour
-from lmbench.session import Home, Session
+from lmbench.tui.bench import LASTING, Bench
 from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
-from lmbench.tui.key_order import KeysInOrder
 from lmbench.tui.logs import complaint, crash_line, log_path, start_log
-from lmbench.tui.memory import Memory, remember_session
-from lmbench.tui.settings import Settings, unknown_keys
 from lmbench.tui.themes import THEMES
-from lmbench.tui.watch import RunView, Snapshot, Watcher
 
-if TYPE_CHECKING:
-    from lmbench.tui.demo import Player
-
-__all__ = ["SCREENS", "Watched", "Workbench"]
-
-SCREENS: dict[str, tuple[str, str]] = {
-    "main": ("lmbench.tui.screens.main", "MainScreen"),
-    "new_run": ("lmbench.tui.screens.new_run", "NewRunScreen"),
-    "schedule": ("lmbench.tui.screens.schedule", "ScheduleScreen"),
-    "sessions": ("lmbench.tui.screens.sessions", "SessionsScreen"),
-    "help": ("lmbench.tui.screens.help", "HelpScreen"),
-    "welcome": ("lmbench.tui.screens.welcome", "WelcomeScreen"),
-    "settings": ("lmbench.tui.screens.settings", "SettingsScreen"),
-    "tensor": ("lmbench.tui.screens.tensor", "TensorScreen"),
-    "compare": ("lmbench.tui.screens.compare", "CompareScreen"),
-    "lab": ("lmbench.tui.screens.lab", "LabScreen"),
-    "sensitivity": ("lmbench.tui.screens.sensitivity", "SensitivityScreen"),
-    "chains": ("lmbench.tui.screens.chains", "ChainsScreen"),
-}
-"""Each screen's module and class; a module is imported when its screen is first opened."""
-
-LASTING = ("compare", "lab", "sensitivity")
-"""Screens that one works on for long: the workbench opens on the one that it was left on."""
+__all__ = ["Workbench"]
 
 REOPENED = (*LASTING, "new_run")
 """A form that is half filled in comes back, too: it says itself that it is open."""
 
-BUSY_INTERVAL_S = 0.25
-IDLE_INTERVAL_S = 0.5
 # How often it is looked whether there is a terminal still.
 TERMINAL_INTERVAL_S = 2.0
-SAVE_DELAY_S = 0.3
 
 _log = logging.getLogger(__name__)
 
 
-class Watched(Message):
-    """The session's folders have changed; this is how they stand."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__()
-        self.snapshot = snapshot
-
-
-class Workbench(KeysInOrder):
+class Workbench(Bench):
     """``lmbench tui``."""
 
     TITLE = "lmbench"
@@ -106,50 +55,6 @@ class Workbench(KeysInOrder):
         ),
     ]
 
-    snapshot: var[Snapshot] = var(Snapshot, init=False)
-    selected: var[str] = var("", init=False)
-    """The run under the cursor, by its key (its folder's name); "" where there is none."""
-    marked: var[tuple[str, ...]] = var((), init=False)
-    """The runs that are overlaid and compared, by key, in the order they were marked."""
-    happened: var[str] = var("", init=False)
-    """What just happened, in one line."""
-
-    def __init__(
-        self,
-        home: Home,
-        session: Session | None,
-        *,
-        player: Player | None = None,
-        settings: Settings | None = None,
-        clock: Callable[[], float] = time.time,
-        follow: bool = True,
-    ) -> None:
-        """`session` None opens the welcome screen; `player` plays a recording into it;
-        `settings` are the user's own; `follow` False never looks by itself (tests call `look`)."""
-        super().__init__()
-        self.home = home
-        self.session = session
-        self._player = player
-        self.clock = clock
-        self.memory = Memory(session)
-        self._follow = follow
-        self._watcher: Watcher | None = None
-        self._looking: asyncio.Task[None] | None = None
-        # One look at a time: two would share the watcher between two threads.
-        self._look = asyncio.Lock()
-        self._saving: asyncio.TimerHandle | None = None
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.settings = settings or Settings()
-        self._take_theme()
-
-    @property
-    def demo(self) -> bool:
-        """Is this a recording? Then nothing can be asked of its runs."""
-        return self._player is not None
-
-    # -- what is shown -------------------------------------------------------------------------
-
     def on_mount(self) -> None:
         start_log(self.home)
         exit_on_signals(self._on_signal)
@@ -163,109 +68,6 @@ class Workbench(KeysInOrder):
             if (screen := self.recall("screen")) in REOPENED and self.can_open(screen):
                 self.open(screen)
 
-    def attach(self, session: Session) -> None:
-        """Show this session from now on, as it was left."""
-        if self._looking is not None:
-            self._looking.cancel()
-        if session != self.session:
-            self.flush()
-            self.memory = Memory(session)
-        self.session = session
-        self._watcher = Watcher(session, why_lost=why_lost)
-        self.selected = str(self.recall("selected", ""))
-        self.marked = tuple(map(str, self.recall("marked", ())))
-        self._looking = asyncio.create_task(self._keep_looking())
-        if not self.demo:
-            try:
-                remember_session(self.home, session.name)
-            except OSError as error:
-                self.say(f"the workbench's state could not be saved: {error}")
-
-    def change_session(self, session: Session) -> None:
-        """Leave all screens and show this session on the main screen, as it was left."""
-        self.attach(session)
-        self._take_theme()
-        while len(self.screen_stack) > 1:
-            self.pop_screen()
-        self.open("main")
-        self.say(f"session {session.name}")
-
-    def _take_theme(self) -> None:
-        """The session's theme, where this version has it."""
-        kept = self.recall("theme", self.settings.theme)
-        self.theme = kept if kept in self.available_themes else self.settings.theme
-
-    def _take_settings(self) -> None:
-        """Keys and motion as the user has them; what is wrong in the file is said."""
-        self.animation_level = "full" if self.settings.motion else "none"
-        if self.settings.keys:
-            known = {binding.id for binding in self.known_bindings() if binding.id}
-            self.set_keymap(dict(self.settings.keys))
-            wrong = [*self.settings.problems, *unknown_keys(self.settings, known)]
-        else:
-            wrong = list(self.settings.problems)
-        if wrong:
-            self.complain(LmbenchError("; ".join(wrong)))
-
-    def known_bindings(self) -> list[Binding]:
-        """Every binding of every screen and panel that can be given other keys."""
-        from lmbench.tui.keys import all_bindings
-
-        return all_bindings(type(self))
-
-    async def _keep_looking(self) -> None:
-        while True:
-            await self.look()
-            if not self._follow:
-                return
-            busy = self.demo or self.snapshot.current is not None
-            await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
-
-    async def look(self) -> None:
-        """Look at the session's folder once; posts `Watched` where something is new."""
-        async with self._look:
-            if self._watcher is None:
-                return
-            try:
-                if self._player is not None:
-                    await asyncio.to_thread(self._player.advance, self.clock())
-                snapshot = await asyncio.to_thread(self._watcher.poll)
-            except Exception as error:
-                self.complain(error, "while reading the session")
-                return
-            if snapshot is not None:
-                self.post_message(Watched(snapshot))
-
-    def on_watched(self, message: Watched) -> None:
-        snapshot = message.snapshot
-        self._keep_selection(snapshot)
-        self._tell(self.snapshot, snapshot)
-        self.snapshot = snapshot
-
-    def _keep_selection(self, snapshot: Snapshot) -> None:
-        """A deleted run can neither stay selected nor marked; the newest run is selected first."""
-        if snapshot.run(self.selected) is None and snapshot.runs:
-            newest = max(snapshot.runs, key=lambda view: view.id)
-            self.select((snapshot.current or newest).key)
-        gone = [key for key in self.marked if snapshot.run(key) is None]
-        if gone:
-            self.mark(tuple(key for key in self.marked if key not in gone))
-
-    def _tell(self, before: Snapshot, now: Snapshot) -> None:
-        """One line for what is new: the youngest note of any run, or a run's end."""
-        if now.problem and now.problem != before.problem:
-            self.say(now.problem)
-            return
-        fresh = []
-        for view in now.runs:
-            old = before.run(view.key)
-            if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
-                fresh.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
-            if view.status in ("failed", "lost") and old and old.status != view.status:
-                fresh.append((float("inf"), f"{view.id} {view.name} {view.status}: {view.reason}"))
-        if fresh:
-            self.say(max(fresh)[1])
-
     async def _dispatch_message(self, message: Message) -> None:
         """Keys arrive here: an action that fails is a dialog, as in a panel."""
         try:
@@ -273,114 +75,11 @@ class Workbench(KeysInOrder):
         except Exception as error:
             self.complain(error, f"after {type(message).__name__.lower()}")
 
-    # -- selection and marks -------------------------------------------------------------------
-
-    def select(self, key: str) -> None:
-        """Put the cursor on this run, in all panels."""
-        self.selected = key
-        self.remember("selected", key)
-
-    def mark(self, keys: tuple[str, ...]) -> None:
-        """Overlay and compare exactly these runs."""
-        self.marked = keys
-        self.remember("marked", list(keys))
-
-    @property
-    def selected_run(self) -> RunView | None:
-        return self.snapshot.run(self.selected)
-
-    @property
-    def shown_runs(self) -> tuple[RunView, ...]:
-        """The runs that plots and comparisons show: the selected one, then the marked ones."""
-        keys = dict.fromkeys((self.selected, *self.marked))
-        return tuple(view for key in keys if (view := self.snapshot.run(key)) is not None)
-
-    # -- what is remembered --------------------------------------------------------------------
-
-    def recall(self, key: str, default: Any = None) -> Any:
-        """What `remember` kept under this key, in this or an earlier visit."""
-        return self.memory.get(key, default)
-
-    def remember(self, key: str, value: Any) -> None:
-        """Keep a JSON value in the session, written within `SAVE_DELAY_S`, off the event loop."""
-        if self.memory.put(key, value) and self._saving is None and self._running:
-            loop = asyncio.get_running_loop()
-            self._saving = loop.call_later(SAVE_DELAY_S, self._save_soon)
-
-    def _save_soon(self) -> None:
-        self._saving = None
-        if not self.demo:
-            self.run_worker(self._save(), group="save", exit_on_error=False)
-
-    async def _save(self) -> None:
-        try:
-            await asyncio.to_thread(self.memory.flush)
-        except (OSError, LmbenchError) as error:
-            self.say(f"the workbench's state could not be saved: {error}")
-
-    def flush(self) -> None:
-        """Write what is remembered right now."""
-        if self.demo:
-            return
-        try:
-            self.memory.flush()
-        except (OSError, LmbenchError) as error:
-            _log.warning("state not saved: %s", error)
-
-    # -- going about ---------------------------------------------------------------------------
-
-    def can_open(self, name: str) -> bool:
-        return importlib.util.find_spec(SCREENS[name][0]) is not None
-
-    def open(self, name: str, **arguments: Any) -> Screen[Any]:
-        """Push the screen of this name (see `SCREENS`), made with `arguments`."""
-        module, cls = SCREENS[name]
-        screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
-        self.push_screen(screen)
-        if name in LASTING and not arguments:
-            self.remember("screen", name)
-        return screen
-
-    def colour_style(self, variable: str) -> Style:
-        """The theme's colour of this name (``series-3``, ``error``) as a foreground."""
-        value = self.theme_variables.get(variable)
-        return Style(color=Color.parse(value).rich_color) if value else Style()
-
-    def colour(self, variable: str) -> Colour:
-        """The same for plots: RGB, or one of the terminal's own sixteen."""
-        value = self.theme_variables.get(variable)
-        if not value:
-            return None
-        colour = Color.parse(value)
-        return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
-
-    def say(self, text: str) -> None:
-        """Tell in one line what just happened."""
-        self.happened = text
-
     def complain(self, error: BaseException, doing: str = "") -> None:
-        """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged
-        with its traceback, and the dialog names the log."""
         from lmbench.tui.widgets.dialog import Answer, Ask
 
         title, text = complaint(error, doing, self.home)
         self.push_screen(Ask(title, text, (Answer("", "enter", "go on"),)))
-
-    async def do(self, function: Callable[..., Any], *arguments: Any, doing: str = "") -> Any:
-        """Call a function that waits on files or processes in a thread; complain where it fails.
-
-        Returns:
-            what the function returns, or None where it failed.
-        """
-        try:
-            return await asyncio.to_thread(function, *arguments)
-        except Exception as error:
-            self.complain(error, doing)
-            return None
-
-    def copy_to_clipboard(self, text: str) -> None:
-        super().copy_to_clipboard(text)
-        self.say(f"copied: {text}")
 
     # -- keys of everywhere --------------------------------------------------------------------
 
@@ -388,11 +87,6 @@ class Workbench(KeysInOrder):
         names = [theme.name for theme in THEMES]
         here = names.index(self.theme) if self.theme in names else -1
         self.set_theme(names[(here + 1) % len(names)])
-
-    def set_theme(self, name: str) -> None:
-        self.theme = name
-        self.remember("theme", name)
-        self.say(f"theme {name.removeprefix('lmbench-')}")
 
     def action_help(self) -> None:
         self.open("help")
@@ -426,13 +120,6 @@ class Workbench(KeysInOrder):
         if terminal.gone:
             self.exit(return_code=HUNG_UP)
 
-    def on_unmount(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._saving is not None:
-            self._saving.cancel()
-        self.flush()
-
     def _fatal_error(self) -> None:
         """The last resort: an error that no panel could keep to itself. No traceback on the
         screen; it goes to the log, and one line tells where."""
@@ -444,10 +131,3 @@ class Workbench(KeysInOrder):
             "Runs are not affected."
         )
         self._close_messages_no_wait()
-
-
-def why_lost(run: Any) -> str:
-    """Why a run's process is gone; the launcher is only imported when one is."""
-    from lmbench.jobs import launch
-
-    return launch.why_lost(run)

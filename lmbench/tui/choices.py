@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lmbench.corpus import data_list
 from lmbench.distiller.presets import preset_names, preset_summary, quantization_preset_names
 from lmbench.report.tables import plain
 from lmbench.session.store import Session
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
+from lmbench.tui.bench import Bench
 
 __all__ = ["EDITOR", "corpora", "offered", "own_schedules", "schedule_folder", "schedules"]
 
@@ -21,7 +18,7 @@ EDITOR = "write your own"
 _FOLDER = "schedules"
 
 
-def offered(kind: str, bench: Workbench) -> list[tuple[str, str]]:
+def offered(kind: str, bench: Bench) -> list[tuple[str, str]]:
     """The entries of the list that ``choices_from`` names: values with words about them."""
     match kind:
         case "corpora":

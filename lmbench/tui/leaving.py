@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lmbench.tui.bench import Bench
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.dialog import Answer, Ask
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["ask_to_leave"]
 
 
-def ask_to_leave(bench: Workbench, live: list[RunView]) -> None:
+def ask_to_leave(bench: Bench, live: list[RunView]) -> None:
     """Ask what becomes of the live runs: left running, stopped cleanly, or do not quit."""
 
     async def answered(answer: str | None) -> None:
@@ -35,7 +31,7 @@ def ask_to_leave(bench: Workbench, live: list[RunView]) -> None:
     bench.push_screen(Ask("Quit", question, answers), answered)
 
 
-async def _stop(bench: Workbench, live: list[RunView]) -> None:
+async def _stop(bench: Bench, live: list[RunView]) -> None:
     from lmbench.jobs import launch
 
     for view in live:

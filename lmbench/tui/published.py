@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from textual.app import SystemCommand
 
 from lmbench.distiller.presets import preset_names, preset_summary, quantization_preset_names
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
+from lmbench.tui.bench import Bench
 from lmbench.tui.subject import subject_of
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["published_commands"]
 
 
-def published_commands(bench: Workbench) -> Iterable[SystemCommand]:
+def published_commands(bench: Bench) -> Iterable[SystemCommand]:
     """A command for each preset; those that need a trained run only where there is one."""
     if bench.demo or bench.session is None:
         return
@@ -43,7 +41,5 @@ def published_commands(bench: Workbench) -> Iterable[SystemCommand]:
         yield SystemCommand(f"Quantize {of} to {name}", "opens the form", form)
 
 
-def _form(
-    bench: Workbench, kind: str, settings: Mapping[str, Any], parent: str | None
-) -> partial[Any]:
+def _form(bench: Bench, kind: str, settings: Mapping[str, Any], parent: str | None) -> partial[Any]:
     return partial(bench.open, "new_run", kind=kind, settings=settings, parent=parent)

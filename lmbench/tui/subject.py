@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lmbench.tui.watch import RunView
 
-__all__ = ["stamp_of", "subject_of"]
+__all__ = ["is_training", "stamp_of", "subject_of", "with_trainings"]
 
 
 def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
@@ -20,8 +20,26 @@ def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
     return max(filter(_has_model, views.values()), key=lambda v: v.id, default=None)
 
 
+def is_training(view: RunView) -> bool:
+    """Does it have curves of its own?"""
+    return view.kind in ("train", "prune")
+
+
+def with_trainings(views: Mapping[str, RunView], shown: Sequence[RunView]) -> tuple[RunView, ...]:
+    """The runs that are shown, and behind them the trainings that those without curves came from,
+    each once."""
+    found = {view.key: view for view in shown}
+    for view in shown:
+        ancestor: RunView | None = view
+        while ancestor is not None and not is_training(ancestor):
+            ancestor = views.get(ancestor.parent or "")
+        if ancestor is not None:
+            found.setdefault(ancestor.key, ancestor)
+    return tuple(found.values())
+
+
 def _has_model(view: RunView) -> bool:
-    return view.kind in ("train", "prune") and view.run.checkpoint("best") is not None
+    return is_training(view) and view.run.checkpoint("best") is not None
 
 
 def stamp_of(view: RunView) -> int:

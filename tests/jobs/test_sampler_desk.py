@@ -26,6 +26,7 @@ from lmbench.jobs.sampling import (
     Forget,
     Halt,
     Message,
+    Offered,
     Opening,
     Refused,
     Write,
@@ -68,6 +69,17 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def test_the_runtimes_of_the_model_are_offered_when_the_text_is_there(world):
+    world.write(1)
+    assert [type(message) for message in world.heard[-2:]] == [Ended, Offered]
+    (offered,) = world.of(Offered)
+    assert offered.id == 1
+    assert {"naive", "torch", "int8"} <= set(offered.runtimes)
+    assert "cuda" not in offered.runtimes
+    for turn, name in enumerate(offered.runtimes):
+        assert len(world.write(10 + turn, runtime=name)) == 8
+
+
 def test_a_text_has_the_words_that_were_asked_for_each_with_its_alternatives(world):
     text = world.write(1)
     assert len(text) == 8
@@ -81,7 +93,7 @@ def test_a_text_has_the_words_that_were_asked_for_each_with_its_alternatives(wor
         for a, b in zip(w.alternatives, w.alternatives[1:], strict=False)
     )
     assert [type(m) for m in world.heard[:2]] == [Opening, Began]
-    assert world.heard[-1] == Ended(id=1, halted=False)
+    assert world.of(Ended) == [Ended(id=1, halted=False)]
 
 
 def test_the_seconds_of_a_text_only_grow(world):
@@ -160,7 +172,7 @@ def test_words_that_the_model_does_not_know_are_told(world):
 def test_a_halted_text_writes_no_more_is_recorded_and_can_be_branched(world):
     world.tell(ask(1, world.run, words=1000), steps=5)
     world.desk.handle(Halt(id=1))
-    assert world.heard[-1] == Ended(id=1, halted=True)
+    assert world.of(Ended) == [Ended(id=1, halted=True)]
     assert not world.desk.busy
     assert len(world.samples()[0]["text"].split()) == 5
     kept = tuple(w.word for w in world.of(Wrote)[:2])
@@ -190,7 +202,7 @@ def test_each_text_is_added_to_the_session_s_samples_with_all_that_repeats_it(wo
 def test_a_text_that_cannot_be_recorded_is_written_all_the_same_and_says_so(world):
     world.run.session.samples_path.mkdir()
     assert len(world.write(1)) == 8
-    assert "not recorded" in world.heard[-1].problem
+    assert "not recorded" in world.of(Ended)[-1].problem
 
 
 @pytest.mark.parametrize(
@@ -274,6 +286,7 @@ _messages = st.one_of(
     st.builds(Began, runtime=_text, bytes=st.integers(0), unknown=st.lists(_text).map(tuple)),
     st.builds(Refused, reason=_text),
     st.builds(Ended, halted=st.booleans(), problem=_text),
+    st.builds(Offered, runtimes=st.lists(_text).map(tuple)),
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from textual.events import Key
 from textual.pilot import Pilot
@@ -41,6 +42,18 @@ async def press(pilot: Pilot[None], *keys: str, workers: str | None = None) -> N
             await pilot.app.workers.wait_for_complete(busy)
             await pilot.pause()
     await pilot.pause()
+
+
+@asynccontextmanager
+async def opened(
+    world: Any, *keys: str, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Pilot[None]]:
+    """The workbench on the world's session, its first run selected, and then these keys."""
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        await press(pilot, "home", *keys, workers="compare")
+        yield pilot
 
 
 def burst(pilot: Pilot[None], *keys: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lmbench.jobs.sampling import Alternative, Began, Ended, Message, Write, Wrote
+from lmbench.jobs.sampling import Alternative, Began, Ended, Message, Offered, Write, Wrote
 
 TEXT = "North America on March 9 , 2010 , and received <unk> reviews . <eos> The game was"
 
@@ -49,6 +49,11 @@ class SamplerDouble:
             self.heard(wrote(request.id, at, text))
         if end:
             self.heard(Ended(id=request.id, halted=False))
+            self.heard(Offered(id=request.id, runtimes=self.runtimes(request)))
+
+    def runtimes(self, request: Write) -> tuple[str, ...]:
+        """Fewer for what is quantized."""
+        return ("naive",) if "quantize" in request.run else ("naive", "torch", "native-int8")
 
 
 def wrote(id: int, at: int, text: str) -> Wrote:

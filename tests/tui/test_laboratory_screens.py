@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 import driving
 import pytest
 import yaml
-from driving import bench_of, screen_of, settled, until, words
+from driving import bench_of, opened, screen_of, until, words
 from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
 
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
 from lmbench.tui.screens.chains import ChainsScreen
-from lmbench.tui.screens.compare import CompareScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
 from lmbench.tui.tries import Try, best_first
-from lmbench.tui.widgets.compare_panels import ScatterPanel
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.panel import Panel
 
-S = TypeVar("S")
-NARROW = (80, 24)
 SIZES = [(80, 24), (120, 30), (200, 50)]
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -38,17 +30,6 @@ pytestmark = pytest.mark.usefixtures("started")
 async def press(pilot: Pilot[None], *keys: str) -> None:
     """With the reading of the models that the compare screen does."""
     await driving.press(pilot, *keys, workers="compare")
-
-
-@asynccontextmanager
-async def opened(
-    world: Any, *keys: str, size: tuple[int, int] = NARROW
-) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        await press(pilot, "home", *keys)
-        yield pilot
 
 
 def tries(pilot: Pilot[None]) -> list[Try]:
@@ -177,111 +158,6 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
-
-
-# -- comparing ---------------------------------------------------------------------------------
-
-
-async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
-    async with opened(lab, "c") as pilot:
-        screen = screen_of(pilot, CompareScreen)
-        await pilot.pause(0.2)
-        assert len(screen.rows) == 4
-        assert [row["name"] for row in screen.front()] == ["int8", "dense"]
-        await press(pilot, "escape", "space", "end", "space", "c")
-        await pilot.pause(0.2)
-        screen = screen_of(pilot, CompareScreen)
-        assert [row["name"] for row in screen.rows] == ["dense", "int8"]
-        await press(pilot, "a")
-        await pilot.pause(0.2)
-        assert len(screen.rows) == 4
-
-
-async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
-    async with opened(lab, "c", "t", "t") as pilot:
-        await pilot.pause(0.2)
-        screen = screen_of(pilot, CompareScreen)
-        while screen.sort != "bytes":
-            await press(pilot, "t")
-        names = [row["name"] for row in screen.rows]
-        assert names[:2] == ["int8", "dense"]
-        await press(pilot, "T")
-        assert [row["name"] for row in screen.rows][:2] == ["dense", "int8"]
-
-
-async def test_x_and_y_change_the_plot(lab):
-    async with opened(lab, "c", "tab", "x", "y") as pilot:
-        screen = screen_of(pilot, CompareScreen)
-        assert (screen.split, screen.log_axis) == ("valid", True)
-        assert "valid perplexity" in words(pilot)
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
-    async with opened(lab, "c", size=size) as pilot:
-        await pilot.pause(0.3)
-        panel = pilot.app.screen.query_one(ScatterPanel)
-        region, lines = panel.region, words(pilot).splitlines()
-        inner = lines[region.y + 1 : region.bottom - 1]
-        assert any("⠒" in line or "⠉" in line or "⠤" in line for line in inner)
-        assert {line[0] + line[region.width - 1] for line in inner} == {"││"}
-        assert max(map(len, lines)) == size[0]
-
-
-@pytest.mark.parametrize(
-    "steps, suffix, holds",
-    [(0, "md", "| demo/001-train | dense |"), (2, "tex", r"\begin{tabular}"), (4, "svg", "<svg")],
-)
-async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffix, holds):
-    monkeypatch.chdir(tmp_path)
-    async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
-        await press(pilot, "e", *["down"] * steps, "enter", "enter")
-        path = tmp_path / f"demo-compared.{suffix}"
-        await until(pilot, path.exists)
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
-    assert holds in path.read_text()
-
-
-async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
-        await press(pilot, "e", "down", "enter", "enter")
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
-    rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
-    assert [row["bytes"] for row in rows] == ["29321000", "", "", "7400000"]
-
-
-async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
-    async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
-        await press(pilot, "b")
-        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
-        # What is quantized is a simulation until it is packed.
-        assert [(r.read().kind, r.read().parent) for r in started] == [
-            ("benchmark", "demo/001-train"),
-        ]
-        await press(pilot, "end", "enter")
-        screen_of(pilot, MainScreen)
-        assert bench_of(pilot).selected == "003-quantize"
-
-
-async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
-    from lmbench.config import BenchmarkConfig
-
-    dense = lab.session.run(1)
-    bench = lab.session.new_run(BenchmarkConfig(), "benchmark", parent=dense)
-    rows = [
-        {"model": dense.ref, "ms": 1.9, "accuracy": "exact"},
-        {"model": dense.ref, "ms": 0.61, "accuracy": "exact"},
-        # Quicker, with another perplexity than the row's.
-        {"model": dense.ref, "ms": 0.2, "accuracy": "coarse"},
-    ]
-    bench.update(status="finished", results={"rows": rows})
-    async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
-        assert screen_of(pilot, CompareScreen).rows[0]["ms_per_token"] == 0.61
 
 
 # -- sensitivity -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from driving import press, settled
-from laboratory_double import measure
+from laboratory_double import benchmarked, measure
 from textual.pilot import Pilot
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -34,6 +34,12 @@ def test_the_laboratory_with_tries(snap_compare: Any, lab: Any, size: tuple[int,
 @sized
 def test_runs_compared(snap_compare: Any, lab: Any, size: tuple[int, int]):
     assert looks(snap_compare, lab, size, "c", "down")
+
+
+@sized
+def test_runtimes_compared(snap_compare: Any, lab: Any, size: tuple[int, int]):
+    benchmarked(lab)
+    assert looks(snap_compare, lab, size, "c", "r", "down", "down")
 
 
 @sized

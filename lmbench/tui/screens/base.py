@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from textual.message import Message
 from textual.screen import Screen
 
+from lmbench.tui.bench import Bench
 from lmbench.tui.widgets.panel import Panel
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["BenchScreen"]
 
@@ -22,11 +20,9 @@ class BenchScreen(Screen[T]):
     whose panels catch up when it comes to the front."""
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> Bench:
         """The application, with its own type."""
-        from lmbench.tui.app import Workbench
-
-        assert isinstance(self.app, Workbench)
+        assert isinstance(self.app, Bench)
         return self.app
 
     async def _dispatch_message(self, message: Message) -> None:

@@ -5,37 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 
 from lmbench.report.compare import (
-    COLUMNS,
     MEASURABLE,
     Comparison,
     Format,
     compare_runs,
-    pareto_front,
+    compare_runtimes,
 )
-from lmbench.report.plots import Plot
-from lmbench.report.series import Series
-from lmbench.report.tables import size_sign
+from lmbench.session import Run
 from lmbench.session.files import write_atomic
-from lmbench.tui import figures
-from lmbench.tui.marks import mark_of
+from lmbench.tui.compared import Compared, folder_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.watch import RunView
-from lmbench.tui.widgets.compare_panels import (
-    KEYS,
-    ScatterPanel,
-    TablePanel,
-    folder_of,
-    number_of,
-)
+from lmbench.tui.widgets.compare_panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.widgets.dialog import AskText
-from lmbench.tui.widgets.grid import Cell, Grid
+from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.pick import Pick
 from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
@@ -50,7 +39,6 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "html": (".html", "the table, for a page"),
     "svg": (".svg", "the plot, as a picture"),
 }
-_MARGIN = 0.06
 
 
 class CompareScreen(BenchScreen[None]):
@@ -58,11 +46,15 @@ class CompareScreen(BenchScreen[None]):
 
     HELP = TablePanel.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "r", "runtimes", "runtimes", id="compare.runtimes",
+            tooltip="The runs, or what each runtime measured",
+        ),
         Binding("e", "export", "export", id="compare.export", tooltip="Write table or plot"),
         Binding("a", "all", "marked/all", id="compare.all", tooltip="The marked runs, or all"),
         Binding(
             "b", "benchmark", "benchmark", id="compare.benchmark",
-            tooltip="Measure ms a token of the runs that have none",
+            tooltip="Measure the runs that have no figures in the table",
         ),
         Binding("tab", "go", "next panel", id="compare.next", show=False),
         Binding("shift+tab", "go", "previous panel", id="compare.previous", show=False),
@@ -72,34 +64,32 @@ class CompareScreen(BenchScreen[None]):
     CompareScreen #compare { height: 1fr; layout: vertical; }
     CompareScreen TablePanel { height: 2fr; }
     CompareScreen ScatterPanel { height: 3fr; }
+    CompareScreen.-runtimes TablePanel { height: 3fr; }
+    CompareScreen.-runtimes ScatterPanel { height: 2fr; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._comparison = Comparison(())
+        self.compared = Compared()
         self._known: tuple[Any, ...] = ()
         self._all = False
-        self.sort = ""
-        self._reversed = False
-        self.split = "test"
-        self.log_axis = False
 
     def compose(self) -> ComposeResult:
         yield TopBar()
         with Container(id="compare"):
-            yield TablePanel(id="table")
-            yield ScatterPanel(id="scatter")
+            yield TablePanel(self.compared, id="table")
+            yield ScatterPanel(self.compared, id="scatter")
         yield StatusBar()
         yield KeyBar()
 
     def on_mount(self) -> None:
-        kept = self.bench.recall("compare")
-        if isinstance(kept, dict):
-            self.sort = str(kept.get("sort", ""))
-            self._reversed = kept.get("reversed") is True
-            self.split = "valid" if kept.get("split") == "valid" else "test"
-            self.log_axis = kept.get("log") is True
+        self.compared.recall(self.bench.recall("compare"))
+        for name in ("snapshot", "marked"):
+            self.watch(self.app, name, self._catch_up_in_front, init=False)
         self.query_one(TablePanel).take_focus()
+
+    def on_screen_resume(self) -> None:
+        self.catch_up()
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -117,98 +107,57 @@ class CompareScreen(BenchScreen[None]):
             runs = tuple(view for view in runs if view.kind in _KINDS)
         return tuple(view for view in runs if view.record is not None)
 
+    def _catch_up_in_front(self) -> None:
+        if self.is_active:
+            self.catch_up()
+
     def catch_up(self) -> None:
         """Read the runs anew, in a thread, where something is new."""
         known = tuple(view.record for view in self.views)
-        known += tuple(v.record for v in self.bench.snapshot.runs if v.kind == "benchmark")
+        known += tuple((v.record, v.status) for v in self._benchmarks)
         if known != self._known:
             self._known = known
             self.run_worker(self._read(), group="compare", exclusive=True, exit_on_error=False)
 
     async def _read(self) -> None:
         runs = [view.run for view in self.views]
-        found = await self.bench.do(compare_runs, runs, doing="while comparing runs")
+        found = await self.bench.do(_compare, runs, doing="while comparing runs")
         if found is not None:
-            self._comparison = found
+            self.compared.runs, self.compared.runtimes = found
             self._show()
 
     def _show(self) -> None:
+        self.compared.of_marked = self.of_marked
+        self.compared.invitation = self._invitation()
+        self.set_class(self.compared.table == "runtimes", "-runtimes")
         for panel in self.query(Panel):
             panel.refresh_view()
+        self.refresh_bindings()
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The table's rows in the order that is asked for; what has no figure stands last."""
-        rows = list(self._comparison.rows)
-        if self.sort not in KEYS:
-            return rows[::-1] if self._reversed else rows
-        known = [row for row in rows if row.get(self.sort) is not None]
-        known.sort(key=lambda row: row[self.sort], reverse=self._reversed)
-        return known + [row for row in rows if row.get(self.sort) is None]
+    def _invitation(self) -> str:
+        if not self.compared.runs.rows:
+            return "No run has a model yet: Esc, then n starts one."
+        if self._awaited:
+            return "A benchmark is on its way: its lines come when it is done."
+        if self.bench.demo:
+            return "Nothing was benchmarked in this recording."
+        if self._unmeasured:
+            return "Nothing was benchmarked on this machine yet: b measures each in its runtimes."
+        return "Only runs that were trained, pruned or packed are benchmarked: none is done here."
 
-    def cells(self, row: dict[str, Any]) -> tuple[Cell, ...]:
-        number = number_of(row)
-        mark, nonzero, ms = mark_of(number), row["nonzero"], row["ms_per_token"]
-        best = folder_of(row) in {folder_of(other) for other in self.front()}
-        return (
-            Cell(f"{mark.marker} {number} {row['name']}", mark.variable),
-            Cell(row["kind"]),
-            Cell(figures.percent(row["sparsity"])),
-            Cell("" if nonzero is None else f"{nonzero:,}"),
-            Cell(figures.perplexity(row["valid_ppl"])),
-            Cell(figures.perplexity(row["test_ppl"]), "success" if best else ""),
-            Cell(size_sign(row["kind"]) * bool(row["bytes"]) + figures.size(row["bytes"])),
-            Cell("" if ms is None else f"{ms:.2f}"),
-        )
-
-    def _points(self) -> list[tuple[dict[str, Any], tuple[float, float]]]:
-        key = f"{self.split}_ppl"
-        return [
-            (row, (float(row["bytes"]), float(row[key])))
-            for row in self._comparison.rows
-            if row["bytes"] and row[key] is not None
-        ]
-
-    def front(self) -> list[dict[str, Any]]:
-        """The rows on the Pareto front, the smallest first."""
-        points = self._points()
-        return [points[i][0] for i in pareto_front([point for _, point in points])]
-
-    def plot(self) -> Plot:
-        """The scatter plot as it is looked at now."""
-        points = self._points()
-        series = []
-        for row, (size, ppl) in points:
-            number = number_of(row)
-            mark, label = mark_of(number), f"{number} {row['name']}"
-            at, colour = np.array([size]), self.bench.colour(mark.variable)
-            series.append(Series(label, at, np.array([ppl]), mark.marker, colour, "points"))
-        front = pareto_front([point for _, point in points])
-        if len(front) > 1:
-            x, y = np.array([points[i][1] for i in front]).T
-            series.append(Series("Pareto front", x, y, style="thin"))
-        sizes = [size for _, (size, _) in points] or [0.0, 1.0]
-        room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
-        window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
-
-    @property
-    def size_words(self) -> str:
-        """What the sizes of the scatter plot are."""
-        simulated = any(size_sign(row["kind"]) for row, _ in self._points())
-        return "bytes (quantized: as packed)" if simulated else "bytes"
-
-    def look_at(self, *, split: str | None = None, log: bool | None = None) -> None:
-        self.split = self.split if split is None else split
-        self.log_axis = self.log_axis if log is None else log
-        self._remember()
+    @on(ComparePanel.Turned)
+    def _turned(self) -> None:
+        self.bench.remember("compare", self.compared.to_json())
+        self._show()
 
     # -- keys ----------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "export":
-                return bool(self._comparison.rows)
+                return bool(self.compared.runs.rows)
+            case "runtimes":
+                return bool(self.compared.runs.rows) or self.compared.table == "runtimes"
             case "all":
                 return len(self.bench.marked) > 1
             case "benchmark":
@@ -224,49 +173,46 @@ class CompareScreen(BenchScreen[None]):
 
     def action_all(self) -> None:
         self._all = not self._all
+        self.catch_up()
         self._show()
 
-    def sort_by_next(self, shown: list[str]) -> None:
-        names = ["", *shown]
-        here = names.index(self.sort) if self.sort in names else 0
-        self.sort = names[(here + 1) % len(names)]
-        words = dict(COLUMNS).get(self.sort, "").lower()
-        self.bench.say(f"sorted by {words}" if words else "in the order of the runs")
-        self._remember()
-
-    def reverse(self) -> None:
-        self._reversed = not self._reversed
-        self._remember()
-
-    def _remember(self) -> None:
-        kept = {"sort": self.sort, "reversed": self._reversed}
-        self.bench.remember("compare", {**kept, "split": self.split, "log": self.log_axis})
-        self._show()
+    def action_runtimes(self) -> None:
+        focused = self.query_one(TablePanel).has_focus_within
+        self.compared.table = "runs" if self.compared.table == "runtimes" else "runtimes"
+        self._turned()
+        if focused:
+            self.query_one(TablePanel).take_focus()
 
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:
-        self.bench.select(event.key)
+        self.bench.select(folder_of(event.key))
         self.dismiss(None)
 
     @property
+    def _benchmarks(self) -> list[RunView]:
+        return [view for view in self.bench.snapshot.runs if view.kind == "benchmark"]
+
+    @property
+    def _awaited(self) -> set[str]:
+        """The compared runs, by key, that a benchmark measures or is about to."""
+        waiting = {v.parent for v in self._benchmarks if v.status in ("queued", "running")}
+        return {view.key for view in self.views if view.key in waiting}
+
+    @property
     def _unmeasured(self) -> list[RunView]:
-        """Runs with a model whose speed no benchmark has measured, or is about to."""
-        waiting = {
-            view.parent
-            for view in self.bench.snapshot.runs
-            if view.kind == "benchmark" and view.status in ("queued", "running")
-        }
-        without = {folder_of(row) for row in self._comparison.rows if row["ms_per_token"] is None}
+        """Runs with a model that no benchmark has measured, or is about to."""
+        measured = {row["model"] for row in self.compared.runtimes.rows}
         return [
             view
             for view in self.views
-            if view.key in without - waiting
+            if view.run.ref not in measured
+            and view.key not in self._awaited
             and view.status == "finished"
             and view.kind in MEASURABLE
         ]
 
     async def action_benchmark(self) -> None:
-        """Queue a benchmark of each run that has no ms a token yet."""
+        """Queue a benchmark of each run that was not measured yet."""
         runs = self._unmeasured
         done = await self.bench.do(_benchmark, runs, doing="while queueing benchmarks")
         if done:
@@ -297,7 +243,8 @@ class CompareScreen(BenchScreen[None]):
                 self.run_worker(self._export(form, Path(text).expanduser()), exit_on_error=False)
 
         question = "Write it to this file:"
-        value = f"{name.replace(' ', '-')}-compared{suffix}"
+        what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"
+        value = f"{name.replace(' ', '-')}-{what}{suffix}"
         self.app.push_screen(AskText("Export", question, value, check), done)
 
     async def _export(self, form: str, path: Path) -> None:
@@ -308,13 +255,20 @@ class CompareScreen(BenchScreen[None]):
     def _write(self, form: str, path: Path) -> None:
         from lmbench.report.export import export
 
+        compared = self.compared
         if form == "svg":
-            export(self.plot(), path, f"{self.split.capitalize()} perplexity against size")
+            title = f"{compared.split.capitalize()} perplexity against size"
+            export(compared.plot(self.bench.colour), path, title)
             return
         forms: dict[str, Format] = {
             "markdown": "markdown", "csv": "csv", "latex": "latex", "html": "html",
         }  # fmt: skip
-        write_atomic(path, Comparison(tuple(self.rows)).write(forms[form]).encode())
+        write_atomic(path, compared.in_order.write(forms[form]).encode())
+
+
+def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:
+    """In a thread: a line for each run, and one for each runtime that it was measured in."""
+    return compare_runs(runs), compare_runtimes(runs)
 
 
 def _benchmark(views: list[RunView]) -> int:

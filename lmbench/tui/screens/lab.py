@@ -117,10 +117,10 @@ The slider prices pruning without training. **Tab** goes round.
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
         with Container(id="lab"):
-            yield ModulesPanel(id="modules")
+            yield ModulesPanel(self, id="modules")
             with Vertical(id="right"):
-                yield TriesPanel(id="tries")
-                yield PrunePanel(id="prune")
+                yield TriesPanel(self, id="tries")
+                yield PrunePanel(self, id="prune")
         yield StatusBar()
         yield KeyBar()
 

@@ -76,8 +76,8 @@ class SensitivityScreen(BenchScreen[None]):
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
         with Container(id="sensitivity"):
-            yield CurvesPanel(id="curves")
-            yield SuggestionPanel(id="suggestion")
+            yield CurvesPanel(self, id="curves")
+            yield SuggestionPanel(self, id="suggestion")
         yield StatusBar()
         yield KeyBar()
 

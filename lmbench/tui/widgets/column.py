@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -11,11 +10,9 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from lmbench.jobs.sampling import Wrote
+from lmbench.tui.bench import Bench
 from lmbench.tui.widgets.panel import put
 from lmbench.tui.widgets.words import WordsView
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["Column"]
 
@@ -47,7 +44,7 @@ class Column(Vertical):
         self.tell()
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> Bench:
         return self.text.bench
 
     @property

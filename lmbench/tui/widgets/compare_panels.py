@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.draw import Look, draw
+from lmbench.tui.compared import Compared, Table, folder_of
 from lmbench.tui.widgets.grid import Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
-if TYPE_CHECKING:
-    from lmbench.tui.screens.compare import CompareScreen
+__all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
 
-__all__ = ["KEYS", "ScatterPanel", "TablePanel", "folder_of", "number_of"]
-
-_TABLE = (
-    Column("run", 16, left=True, grow=3),
-    Column("kind", 8, left=True, rank=4),
-    Column("sparsity", 8, rank=2),
-    Column("nonzero", 10, rank=3),
-    Column("valid", 7),
-    Column("test", 7),
-    Column("size", 8),
-    Column("ms/token", 8, rank=1),
-)
-KEYS = ("run", "kind", "sparsity", "nonzero", "valid_ppl", "test_ppl", "bytes", "ms_per_token")
-"""The columns' names in `report.compare`."""
-
-
-def folder_of(row: dict[str, Any]) -> str:
-    """The run's folder."""
-    return str(row["run"]).rpartition("/")[2]
-
-
-def number_of(row: dict[str, Any]) -> int:
-    return int(folder_of(row).partition("-")[0])
-
-
-class _ComparePanel(Panel):
-    @property
-    def compare(self) -> CompareScreen:
-        from lmbench.tui.screens.compare import CompareScreen
-
-        assert isinstance(self.screen, CompareScreen)
-        return self.screen
+_TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
+    "runs": (
+        ("run", Column("run", 16, left=True, grow=3)),
+        ("kind", Column("kind", 8, left=True, rank=4)),
+        ("sparsity", Column("sparsity", 8, rank=2)),
+        ("nonzero", Column("nonzero", 10, rank=3)),
+        ("valid_ppl", Column("valid", 7)),
+        ("test_ppl", Column("test", 7)),
+        ("bytes", Column("size", 8)),
+        ("ms_per_token", Column("ms/token", 8, rank=1)),
+    ),
+    "runtimes": (
+        ("model", Column("run", 14, left=True, grow=3)),
+        ("runtime", Column("runtime", 11, left=True)),
+        ("disk", Column("disk", 8)),
+        ("peak", Column("peak", 8)),
+        ("ms", Column("ms/token", 8)),
+        ("ms_p95", Column("p95", 7, rank=3)),
+        ("step_vs_naive", Column("x naive", 7, rank=4)),
+        ("step_vs_fp32", Column("x fp32", 6, rank=1)),
+        ("tokens_per_s", Column("tokens/s", 9)),
+        ("score_vs_naive", Column("x naive", 7, rank=5)),
+        ("score_vs_fp32", Column("x fp32", 6, rank=2)),
+        ("ppl", Column("ppl", 7)),
+    ),
+}
+"""For each table its columns, by their names in `report.compare` and `report.runtimes`."""
 
 
-class TablePanel(_ComparePanel):
+class ComparePanel(Panel):
+    """Shows a `Compared`, and posts `Turned` when it has turned it round."""
+
+    class Turned(Message):
+        """It is to be looked at otherwise."""
+
+    def __init__(self, compared: Compared, id: str) -> None:
+        super().__init__(id=id)
+        self.compared = compared
+
+
+class TablePanel(ComparePanel):
     """The table, in the order that is asked for."""
 
     TITLE = "Compare"
@@ -62,14 +69,26 @@ quantize run, itself a simulation in floats, would have packed), and the millise
 benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained and
 pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
 
+**r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
+its file, peak memory, milliseconds a token (the median; p95 where there is room), tokens a second
+when scoring, how many times faster than torch's own layers and than the best dense fp32 both are,
+and the perplexity as that runtime runs it. What is fastest for a run, within 0.1% of its
+perplexity, is tinted.
+
 **t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
 CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "go to run", id="compare.open", tooltip="Select the run"),
-        Binding("t", "sort", "sort", id="compare.sort", tooltip="Sort by the next column"),
-        Binding("T", "reverse", "reverse", id="compare.reverse", tooltip="Reverse the order"),
-    ]
+        Binding(
+            "t", "sort", "sort", id="compare.sort", key_display="t T",
+            tooltip="Sort by the next column",
+        ),
+        Binding(
+            "T", "reverse", "reverse", id="compare.reverse", show=False,
+            tooltip="Reverse the order",
+        ),
+    ]  # fmt: skip
     DEFAULT_CSS = """
     TablePanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
     TablePanel.-empty #nothing { display: block; }
@@ -78,37 +97,51 @@ CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
 
     def compose(self) -> ComposeResult:
         yield Grid()
-        yield Static("No run has a model yet: Esc, then n starts one.", id="nothing", markup=False)
+        yield Static("", id="nothing", markup=False)
 
     def refresh_view(self) -> None:
-        screen = self.compare
-        screen.catch_up()
-        rows = screen.rows
+        compared, grid = self.compared, self.query_one(Grid)
+        rows = compared.rows()
         self.set_class(not rows, "-empty")
         self.can_focus = not rows
-        shown = tuple((folder_of(row), screen.cells(row)) for row in rows)
-        titles = list(KEYS)
-        by = titles.index(screen.sort) if screen.sort in titles else -1
-        self.query_one(Grid).show(_TABLE, shown, (), by)
-        self.subtitle(f"{len(rows)} {'marked runs' if screen.of_marked else 'runs with a model'}")
+        if rows and self.has_focus:
+            grid.focus()
+        put(self.query_one("#nothing", Static), compared.invitation)
+        names = [name for name, _ in _TABLES[compared.table]]
+        by = compared.order.by
+        sorted_by = names.index(by) if by in names else -1
+        self._stay_on_the_run(grid, [key for key, _ in rows])
+        grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
+        of = "marked runs" if compared.of_marked else "runs with a model"
+        runtimes = f" · {len(rows)} runtimes" if compared.table == "runtimes" else ""
+        self.subtitle(f"{len(compared.runs.rows)} {of}{runtimes}")
         self.refresh_bindings()
 
+    def _stay_on_the_run(self, grid: Grid, keys: list[str]) -> None:
+        """In the other table the cursor stands on the same run."""
+        if grid.cursor_key not in keys:
+            same = (key for key in keys if folder_of(key) == folder_of(grid.cursor_key))
+            grid.cursor_key = next(same, grid.cursor_key)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return bool(self.compare.rows)
+        return bool(self.compared.shown.rows)
 
     def action_open(self) -> None:
         self.query_one(Grid).action_open()
 
     def action_sort(self) -> None:
         grid = self.query_one(Grid)
+        names = [name for name, _ in _TABLES[self.compared.table]]
         shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.compare.sort_by_next([KEYS[i] for i in shown])
+        self.bench.say(self.compared.sort_by_next([names[i] for i in shown]))
+        self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
-        self.compare.reverse()
+        self.compared.reverse()
+        self.post_message(self.Turned())
 
 
-class ScatterPanel(_ComparePanel, can_focus=True):
+class ScatterPanel(ComparePanel, can_focus=True):
     """Perplexity against size, with the Pareto front."""
 
     TITLE = "Perplexity by size"
@@ -129,9 +162,9 @@ one on it. **x** changes between test and valid, **y** between a logarithmic and
         self.refresh_view()
 
     def refresh_view(self) -> None:
-        screen = self.compare
+        compared = self.compared
         size, picture = self.content_size, self.query_one(Static)
-        plot = screen.plot()
+        plot = compared.plot(self.bench.colour)
         if not plot.series:
             words = "Runs with a score and a size come here: none has both yet."
             put(picture, Text(words, "dim"))
@@ -142,13 +175,13 @@ one on it. **x** changes between test and valid, **y** between a logarithmic and
             self.bench.colour("error"),
         )
         put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
-        front = ", ".join(str(number_of(row)) for row in screen.front())
-        self.subtitle(f"{screen.split} perplexity by {screen.size_words} · front: {front}")
+        by = compared.size_words
+        self.subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
 
     def action_split(self) -> None:
-        screen = self.compare
-        screen.look_at(split="valid" if screen.split == "test" else "test")
+        self.compared.split = "valid" if self.compared.split == "test" else "test"
+        self.post_message(self.Turned())
 
     def action_log(self) -> None:
-        screen = self.compare
-        screen.look_at(log=not screen.log_axis)
+        self.compared.log_axis = not self.compared.log_axis
+        self.post_message(self.Turned())

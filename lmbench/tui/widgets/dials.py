@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ class Dial:
     values: tuple[Any, ...] = ()
     """What it turns through, where it is not a number."""
     words: tuple[str, ...] = ()
-    """How those values read."""
+    """How those values read, where not as they are."""
 
 
 DIALS = (
@@ -45,7 +46,7 @@ DIALS = (
     Dial("seed", "seed", 1111, 1),
     Dial("words", "words", 60, 10),
     Dial("no_unk", "unk", False, values=(False, True), words=("on", "off")),
-    Dial("runtime", "", "torch", values=("torch", "auto"), words=("torch", "auto")),
+    Dial("runtime", "", GenerateConfig().runtime, values=("as-is", "auto", "torch")),
 )
 _BY_NAME = {dial.name: dial for dial in DIALS}
 
@@ -109,13 +110,21 @@ class Dials(Guarded, can_focus=True):
         self._at = 0
         self._typed = ""
         self._wrong = False
+        self._offered: tuple[str, ...] = ()
+        self._known: frozenset[str] = frozenset()
+
+    def offer(self, runtimes: Sequence[str]) -> None:
+        """Have the dial turn through these runtimes, too."""
+        self._offered = tuple(runtimes)
 
     @property
     def dial(self) -> Dial:
         return DIALS[self._at]
 
-    def recall(self, kept: Any) -> None:
-        """Take over what was remembered; what does not fit is left as it is."""
+    def recall(self, kept: Any, runtimes: Iterable[str] = ()) -> None:
+        """Take over what was remembered; what does not fit is left as it is. `runtimes` are those
+        that were offered for any run."""
+        self._known = frozenset(runtimes)
         for name, value in kept.items() if isinstance(kept, dict) else ():
             if name in _BY_NAME and not self._problem(name, value):
                 self.values[name] = value
@@ -137,13 +146,21 @@ class Dials(Guarded, can_focus=True):
         dial = _BY_NAME[name]
         if name == "words" and isinstance(value, int) and value > MOST_WORDS:
             return f"words: {value:,} are more than the workbench shows; use up to {MOST_WORDS:,}"
-        if dial.values and value not in dial.values:
-            return f"{name}: use one of {', '.join(dial.words)}"
+        choices = self._choices(dial)
+        if choices and value not in choices and value not in self._known:
+            return f"{name}: use one of {', '.join(dial.words or map(str, choices))}"
         try:
             validate(GenerateConfig, {**self.values, name: value})
         except LmbenchError as error:
             return error.message
         return ""
+
+    def _choices(self, dial: Dial) -> tuple[Any, ...]:
+        """What a dial without numbers turns through."""
+        if dial.name != "runtime":
+            return dial.values
+        # What was chosen for another run stays until it is turned.
+        return tuple(dict.fromkeys((*dial.values, *self._offered, self.values["runtime"])))
 
     # -- changing ------------------------------------------------------------------------------
 
@@ -195,9 +212,8 @@ class Dials(Guarded, can_focus=True):
         if not self._commit():
             return
         dial, value = self.dial, self.values[self.dial.name]
-        if dial.values:
-            place = dial.values.index(value)
-            self.set(dial.name, dial.values[(place + by) % len(dial.values)])
+        if choices := self._choices(dial):
+            self.set(dial.name, choices[(choices.index(value) + by) % len(choices)])
             return
         turned = round(value + by * dial.step, 6)
         if dial.name == "top_p":
@@ -223,7 +239,7 @@ class Dials(Guarded, can_focus=True):
 
     def _shown(self, dial: Dial) -> str:
         value = self.values[dial.name]
-        if dial.values:
+        if dial.words:
             return dial.words[dial.values.index(value)]
         return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -17,6 +17,7 @@ __all__ = [
     "checkpoint_of",
     "figures_of",
     "hear",
+    "hindrance",
     "invitation",
     "new_draft",
     "origin_of",
@@ -84,12 +85,33 @@ def new_draft(id: int, view: RunView, prompt: str) -> Draft:
     )
 
 
-def invitation(targets: Sequence[RunView]) -> str:
-    """Who will write, said where the text will stand."""
+def hindrance(view: RunView, parent: RunView | None) -> str:
+    """Why a run cannot write; "" where it can, or where the sampler has to find out."""
+    who = f"{view.id} {view.name}"
+    match view.kind:
+        case "train" | "prune":
+            return ""
+        case "quantize" | "pack":
+            if view.status == "finished" or view.run.checkpoint("best") is not None:
+                return ""
+            if view.live or view.status == "queued":
+                return f"{who} has no model until it is finished."
+            return f"{who} has no model, since it did not finish."
+    instead = f": select {parent.id} {parent.name}" if parent is not None else ""
+    return f"{who} measures a model and has none of its own{instead}."
+
+
+def invitation(targets: Sequence[RunView], hindrances: Sequence[str]) -> str:
+    """Who will write, said where the text will stand; `hindrances` of each, as `hindrance`."""
     if not targets:
         return "A run is needed: n starts one."
+    hindered = [words for words in hindrances if words]
+    if len(hindered) == len(targets):
+        return " ".join(hindered)
     if len(targets) > 1:
-        return f"{len(targets)} marked runs will write side by side."
+        able = len(targets) - len(hindered)
+        beside = f"{able} marked runs will write side by side."
+        return " ".join([beside if able > 1 else "One marked run will write.", *hindered])
     view = targets[0]
     origin = origin_of(view)
     source = f" from its {origin}, while it goes on" if origin else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -15,12 +15,10 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from lmbench.tui.bench import Bench
 from lmbench.tui.widgets.histogram import sparkbars
 
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
-
-__all__ = ["Cell", "Column", "Grid"]
+__all__ = ["Cell", "Column", "Grid", "Row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +105,8 @@ class Grid(ScrollView, can_focus=True):
         self.cursor_key = ""
 
     @property
-    def bench(self) -> Workbench:
-        from lmbench.tui.app import Workbench
-
-        assert isinstance(self.app, Workbench)
+    def bench(self) -> Bench:
+        assert isinstance(self.app, Bench)
         return self.app
 
     # -- what is shown -------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import numpy as np
 from rich.text import Text
@@ -11,20 +12,19 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
+from lmbench.jobs import probing
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
 from lmbench.tui import draft, figures
+from lmbench.tui.draft import Settings
 from lmbench.tui.lab_memory import Pruned
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.watch import one_line
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
-if TYPE_CHECKING:
-    from lmbench.tui.screens.lab import LabScreen
-
-__all__ = ["ModulesPanel", "PrunePanel", "TriesPanel"]
+__all__ = ["Lab", "ModulesPanel", "PrunePanel", "TriesPanel"]
 
 _MODULES = (
     Column("module", 17, left=True, grow=2),
@@ -53,13 +53,38 @@ _GOOD, _POOR = 0.5, 5.0
 _ONE_LINE = 72
 
 
-class _LabPanel(Panel):
-    @property
-    def lab(self) -> LabScreen:
-        from lmbench.tui.screens.lab import LabScreen
+class Lab(Protocol):
+    """The bench as its panels see it: what stands on it, and what can be asked of it."""
 
-        assert isinstance(self.screen, LabScreen)
-        return self.screen
+    draft: Settings
+    everywhere: bool
+    tries: list[Try]
+    target: str
+    level: float
+    level_asked: bool
+
+    @property
+    def modules(self) -> Sequence[probing.Module]: ...
+    @property
+    def draft_name(self) -> str: ...
+    @property
+    def pruned(self) -> Mapping[str, Mapping[float, Pruned]]: ...
+    def change(self, ppl: float) -> float | None: ...
+    def has_own(self, name: str) -> bool: ...
+    def turn(self, what: str, name: str) -> None: ...
+    def turn_scope(self) -> None: ...
+    def reset(self, name: str) -> None: ...
+    async def price_draft(self) -> None: ...
+    def take(self, chosen: Try) -> None: ...
+    def forget(self, chosen: Try) -> None: ...
+    def slide_to(self, level: float) -> None: ...
+    def next_target(self) -> None: ...
+
+
+class _LabPanel(Panel):
+    def __init__(self, lab: Lab, id: str) -> None:
+        super().__init__(id=id)
+        self.lab = lab
 
 
 class ModulesPanel(_LabPanel):

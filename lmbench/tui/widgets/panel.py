@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
@@ -10,8 +10,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
+from lmbench.tui.bench import Bench
 
 __all__ = ["Guarded", "Panel", "put"]
 
@@ -33,11 +32,9 @@ class Guarded(Widget):
     """
 
     @property
-    def bench(self) -> Workbench:
+    def bench(self) -> Bench:
         """The application, with its own type."""
-        from lmbench.tui.app import Workbench
-
-        assert isinstance(self.app, Workbench)
+        assert isinstance(self.app, Bench)
         return self.app
 
     async def _dispatch_message(self, message: Message) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lmbench.report.series import PLOTS, Kind, XAxis
 from lmbench.tui import figures
+from lmbench.tui.watch import RunView
 
-__all__ = ["SMOOTHINGS", "X_AXES", "View", "place", "written"]
+__all__ = ["SMOOTHINGS", "X_AXES", "View", "level_of", "place", "written"]
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
@@ -87,3 +89,12 @@ def written(value: float | None, unit: str) -> str:
         case "bytes":
             return figures.size(value)
     return figures.short(value)
+
+
+def level_of(run: RunView) -> float | None:
+    """The validation loss of a run that made a model without training it, where it was scored.
+
+    A sensitivity run has a perplexity, too, but of a sample.
+    """
+    ppl = run.valid_ppl if run.kind in ("quantize", "pack") else None
+    return math.log(ppl) if ppl is not None and ppl > 0 else None

@@ -19,9 +19,10 @@ from lmbench.report.draw import Drawing, Look, draw
 from lmbench.report.plots import Plot, extent, value_at
 from lmbench.report.series import PLOTS, Kind, Series, Source, gather, moments
 from lmbench.tui.marks import mark_of
+from lmbench.tui.subject import is_training, with_trainings
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import Panel
-from lmbench.tui.widgets.plot_view import SMOOTHINGS, X_AXES, View, place, written
+from lmbench.tui.widgets.plot_view import SMOOTHINGS, X_AXES, View, level_of, place, written
 
 __all__ = ["PlotPanel"]
 
@@ -41,7 +42,8 @@ class PlotPanel(Panel, can_focus=True):
 The selected run, overlaid with the marked ones. Each has its colour and its marker, the same as in
 the list of runs; validation has the marker at each epoch, training is the line, ✶ is the test
 score. ▼ marks pruning steps, ↘ drops of the learning rate, ✗ at the foot values that are
-not finite.
+not finite. A run that is no training shows the curves of the one that it came from; where it made a
+model, as by quantizing or packing, its own validation score is a level line over them.
 
 **← →** move a cursor that reads all curves at once (with Ctrl ten columns); **+ −** zoom around it,
 **Shift ← →** pan, **0** shows everything. **[ ]** change the plot, **x** the x axis, **y** log or
@@ -161,7 +163,10 @@ goes on, **e** writes it to a file.
 
     @property
     def runs(self) -> tuple[RunView, ...]:
-        return self._frozen if self._frozen is not None else self.bench.shown_runs
+        """The selected and the marked runs, and the trainings that those without curves are of."""
+        if self._frozen is not None:
+            return self._frozen
+        return with_trainings(self.bench.snapshot.by_key, self.bench.shown_runs)
 
     def plot(self) -> Plot:
         """The plot as it is looked at now."""
@@ -173,6 +178,7 @@ goes on, **e** writes it to a file.
                 mark_of(run.id).marker,
                 self.bench.colour(mark_of(run.id).variable),
                 run.curves,
+                level_of(run),
             )
             for run in self.runs
         ]
@@ -189,7 +195,8 @@ goes on, **e** writes it to a file.
     def refresh_view(self) -> None:
         size = self.content_size
         runs = self.runs
-        look = (size, self._view, self._cursor, self.app.theme)
+        levels = tuple(level_of(run) for run in runs)
+        look = (size, self._view, self._cursor, self.app.theme, levels)
         # Curves are immutable, so the same object is the same picture.
         curves = tuple(run.curves for run in runs)
         known = len(curves) == len(self._curves) and all(map(is_, curves, self._curves))
@@ -239,6 +246,9 @@ goes on, **e** writes it to a file.
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
+        training = next((run for run in self.runs if is_training(run)), None)
+        if training is not None and not is_training(self.runs[0]):
+            notes.append(f"of {training.id} {training.name}")
         self.subtitle(" · ".join(notes))
 
     def _empty(self) -> str:
@@ -246,14 +256,14 @@ goes on, **e** writes it to a file.
         if not runs:
             return "Curves of the selected run come here. n starts a run."
         name = PLOTS[self._view.kind].title.lower()
-        kind = runs[0].kind
-        if kind not in ("train", "prune"):
+        run = next(filter(is_training, runs), None)
+        if run is None:
             return f"{runs[0].name} is no training, so it has no curves. Mark others with Space."
-        if self._view.kind == "sparsity" and kind == "train":
+        if self._view.kind == "sparsity" and run.kind == "train":
             return "Nothing is pruned here. A pruning schedule draws its course in this plot."
-        if runs[0].status in ("queued", "running"):
+        if run.status in ("queued", "running"):
             return f"No {name} yet: the first points come with the first batches."
-        return f"{runs[0].name} has no {name} to show."
+        return f"{run.name} has no {name} to show."
 
     def _legend(self, plot: Plot, width: int, rows: int) -> list[Text]:
         """Sign, label and value of each series: at the cursor, or the newest."""
@@ -341,7 +351,7 @@ goes on, **e** writes it to a file.
         self._look(per_tensor=not self._view.per_tensor)
 
     def action_freeze(self) -> None:
-        self._frozen = self.bench.shown_runs if self._frozen is None else None
+        self._frozen = self.runs if self._frozen is None else None
         self._look_drawn = None
         self.refresh_view()
 

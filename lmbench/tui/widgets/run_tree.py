@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -16,11 +16,9 @@ from textual.strip import Strip
 
 from lmbench.report.plots import sparkline
 from lmbench.tui import figures
+from lmbench.tui.bench import Bench
 from lmbench.tui.marks import STATUS_MARKS, mark_of
 from lmbench.tui.watch import RunView, Snapshot
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["SORTS", "RunTree"]
 
@@ -124,10 +122,8 @@ class RunTree(ScrollView, can_focus=True):
         self._drawn: object = None
 
     @property
-    def bench(self) -> Workbench:
-        from lmbench.tui.app import Workbench
-
-        assert isinstance(self.app, Workbench)
+    def bench(self) -> Bench:
+        assert isinstance(self.app, Bench)
         return self.app
 
     @property

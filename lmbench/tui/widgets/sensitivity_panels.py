@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import numpy as np
 from rich.text import Text
@@ -11,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
+from lmbench.distiller.suggest import Suggestion
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
@@ -19,10 +21,7 @@ from lmbench.tui.marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
-if TYPE_CHECKING:
-    from lmbench.tui.screens.sensitivity import SensitivityScreen
-
-__all__ = ["CurvesPanel", "SuggestionPanel"]
+__all__ = ["CurvesPanel", "Sensitivity", "SuggestionPanel"]
 
 _TABLE = (
     Column("tensor", 18, left=True, grow=2),
@@ -43,13 +42,30 @@ def _colour(turn: int) -> str:
     return f"series-{turn % SERIES_COLOURS + 1}"
 
 
-class _SensitivityPanel(Panel):
-    @property
-    def sensitivity(self) -> SensitivityScreen:
-        from lmbench.tui.screens.sensitivity import SensitivityScreen
+class Sensitivity(Protocol):
+    """What was measured and what follows from it, as the panels see it."""
 
-        assert isinstance(self.screen, SensitivityScreen)
-        return self.screen
+    goal: float
+    log_axis: bool
+    suggestion: Suggestion | None
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def invitation(self) -> str: ...
+    @property
+    def words(self) -> str: ...
+    def catch_up(self) -> None: ...
+    def cost(self, name: str, level: float) -> float: ...
+    def set_goal(self, goal: float) -> None: ...
+
+
+class _SensitivityPanel(Panel):
+    def __init__(self, sensitivity: Sensitivity, id: str) -> None:
+        super().__init__(id=id)
+        self.sensitivity = sensitivity
 
 
 class CurvesPanel(_SensitivityPanel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -18,11 +18,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lmbench.jobs.sampling import Wrote
+from lmbench.tui.bench import Bench
 from lmbench.tui.marks import Mark
 from lmbench.tui.watch import one_line
-
-if TYPE_CHECKING:
-    from lmbench.tui.app import Workbench
 
 __all__ = ["Draft", "State", "WordsView", "shown_word", "surprisal_style"]
 
@@ -83,7 +81,7 @@ def shown_word(text: str) -> str:
     return EOS_SIGN if text == "<eos>" else one_line(text) or "·"
 
 
-def surprisal_style(bench: Workbench, bits: float) -> Style:
+def surprisal_style(bench: Bench, bits: float) -> Style:
     """From dull (the model was sure) over plain to red (it was most surprised)."""
     names = bench.theme_variables
     foreground = Color.parse(names["foreground"])
@@ -172,10 +170,8 @@ class WordsView(ScrollView, can_focus=True):
         self._width = 0
 
     @property
-    def bench(self) -> Workbench:
-        from lmbench.tui.app import Workbench
-
-        assert isinstance(self.app, Workbench)
+    def bench(self) -> Bench:
+        assert isinstance(self.app, Bench)
         return self.app
 
     @property
