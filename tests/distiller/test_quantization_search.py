@@ -21,6 +21,7 @@ from lmbench.distiller.quantization import (
     quantize,
     quantized_bytes,
 )
+from lmbench.distiller.quantization.search import _front
 
 CELL = "rnn.cells.0.eltwiseadd_cell"
 GATES = "rnn.cells.1.eltwiseadd_gate"
@@ -151,3 +152,28 @@ def test_a_real_search_is_no_worse_than_its_best_common_clip_mode_and_resumes(
     again = auto_quantize(model, stats, evaluate, Budget(loss=1.0), base, bits=(8,), resume=half)
     assert again.settings == result.settings
     assert len(calls) - before == len({(t.phase, str(t.choice)) for t in trials[len(half) :]})
+
+
+def test_the_front_has_the_least_predicted_loss_for_every_size() -> None:
+    steps = {
+        "big": [(8, 0.0, 0), (6, 0.01, 800), (4, 0.05, 1600)],
+        "small": [(8, 0.0, 0), (6, 0.015, 100), (4, 0.2, 200)],
+    }
+    every = [
+        (big[1] + small[1], big[2] + small[2], big[0], small[0])
+        for big in steps["big"]
+        for small in steps["small"]
+    ]
+    front = _front(steps, {})
+    found = [
+        tuple(choice.get(name, {}).get("bits_weights", 8) for name in steps) for choice in front
+    ]
+    # Each is on the front that trying all of them gives, and none is missing.
+    wanted = [
+        (big, small)
+        for rise, saved, big, small in sorted(every, key=lambda entry: entry[1])
+        if saved and not any(r <= rise and s > saved for r, s, *_ in every)
+    ]
+    assert found == wanted
+    assert (6, 6) in found
+    assert found[-1] == (4, 4)

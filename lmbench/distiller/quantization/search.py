@@ -3,16 +3,16 @@
 First clip modes: the one that is best for all activations, then from module to module the one that
 is better for it, the others as they were found best so far. Then a sensitivity pass: each weight
 alone at each candidate width, everything else at the most careful settings, and the loss measured.
-Then a greedy walk from there: at each step the change that costs least loss for a byte saved. A
-budget of bytes stops the walk when the model fits; a
-budget of loss takes, by bisection over the walk, the smallest model that still meets it when
-measured as a whole. Every measurement is a `Trial`; a search that is given the trials of an
-earlier one does not repeat them.
+Of all combinations of widths those count that none beats in both bytes and predicted loss. A budget
+of bytes takes the most careful of them that fits, one of loss the boldest that meets it when it is
+measured as a whole, found by bisection. Every measurement is a `Trial`; a search that is given the
+trials of an earlier one does not repeat them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -242,7 +242,7 @@ def auto_quantize(
     if stats is not None and start.base.bits_activations is not None:
         common = _clips(search, [clip.name for clip in clips]).choice
     careful = search.measure("candidate", common)
-    walk = _walk(_sensitivities(search, common, careful, widths), common)
+    walk = _front(_sensitivities(search, common, careful, widths), common)
     best = _fit(search, careful, walk, budget, float_loss)
     return SearchResult(
         search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
@@ -293,28 +293,34 @@ def _sensitivities(
     return found
 
 
-def _walk(
+def _front(
     sensitivities: Mapping[str, list[tuple[int, float, int]]], common: Choice
 ) -> list[Choice]:
-    """Choices from careful to bold, each one narrowing one weight further."""
-    level = dict.fromkeys(sensitivities, 0)
-    walk: list[Choice] = []
-    while True:
-        options = []
-        for name, at in level.items():
-            steps = sensitivities[name]
-            if at + 1 < len(steps):
-                rise = steps[at + 1][1] - steps[at][1]
-                saved = steps[at + 1][2] - steps[at][2]
-                options.append((rise / max(saved, 1), -saved, name))
-        if not options:
-            return walk
-        level[min(options)[2]] += 1
-        narrowed = common
-        for name, at in level.items():
-            if at:
-                narrowed = _with(narrowed, name, {"bits_weights": sensitivities[name][at][0]})
-        walk.append(narrowed)
+    """Choices from careful to bold: of all combinations of widths those that none beats in both
+    bytes and predicted loss, which is the sum of what the weights cost one by one."""
+    # (bytes saved, loss above, {weight: bits}), the careful one first
+    front: list[tuple[int, float, dict[str, int]]] = [(0, 0.0, {})]
+    for name, steps in sensitivities.items():
+        combined = [
+            (saved + more, rise + above, {**bits, name: width} if place else bits)
+            for saved, rise, bits in front
+            for place, (width, above, more) in enumerate(steps)
+        ]
+        combined.sort(key=lambda state: (-state[0], state[1]))
+        front, cheapest = [], math.inf
+        for state in combined:
+            if state[1] < cheapest:
+                cheapest = state[1]
+                front.append(state)
+        front.reverse()
+    choices: list[Choice] = []
+    for saved, _, bits in front:
+        if saved > 0:
+            narrowed = common
+            for name, width in bits.items():
+                narrowed = _with(narrowed, name, {"bits_weights": width})
+            choices.append(narrowed)
+    return choices
 
 
 def _fit(
@@ -325,7 +331,7 @@ def _fit(
     def fits(trial: Trial) -> bool:
         return budget.holds(trial, float_loss)
 
-    first, last = 0, len(walk)  # steps of the walk; 0 is the careful model
+    first, last = 0, len(walk)  # places on the front; 0 is the careful model
 
     def at(step: int) -> Trial:
         return careful if step == 0 else search.measure("candidate", walk[step - 1])
