@@ -18,6 +18,7 @@ from lmbench.distiller.quantization import (
     calibrate,
     load_preset,
     modular_copy,
+    quantization_table,
     quantize,
     quantized_bytes,
 )
@@ -177,3 +178,22 @@ def test_the_front_has_the_least_predicted_loss_for_every_size() -> None:
     assert found == wanted
     assert (6, 6) in found
     assert found[-1] == (4, 4)
+
+
+def test_one_width_for_all_is_taken_where_it_is_measured_to_be_better(
+    model: LanguageModel, stats: ActivationStats
+) -> None:
+    def loss(candidate: nn.Module) -> float:
+        """Narrow weights cost only beside wider ones: no sum of single costs foretells that."""
+        widths = {row.bits_weights for row in quantization_table(candidate)} - {None}
+        return 1.0 if len(widths) > 1 else 0.5
+
+    weights = {"bits_activations": None, "per_channel_wts": True}
+    plain = quantize(model, QuantSettings.from_dict({**weights, "bits_weights": 4}), stats)
+    size = quantized_bytes(plain)["total"]
+    found = auto_quantize(model, stats, loss, Budget(bytes=size), QuantSettings.from_dict(weights))
+    assert found.loss == 0.5
+    assert found.bytes == size
+    smallest = auto_quantize(model, stats, loss, Budget(loss=0.1), QuantSettings.from_dict(weights))
+    assert smallest.loss == 0.5
+    assert smallest.bytes < size

@@ -175,6 +175,11 @@ class _Search:
                 found[name] = [grid for grid in grids if grid is not None]
         return found
 
+    def bytes_of(self, choice: Choice) -> int:
+        """Of the packed model, without scoring it."""
+        candidate = quantize(self.model, self.settings(choice), self.stats, self.moments)
+        return quantized_bytes(candidate)["total"]
+
     def measure(self, phase: str, choice: Choice) -> Trial:
         key = self._key(phase, choice)
         trial = self.known.get(key)
@@ -244,6 +249,7 @@ def auto_quantize(
     careful = search.measure("candidate", common)
     walk = _front(_sensitivities(search, common, careful, widths), common)
     best = _fit(search, careful, walk, budget, float_loss)
+    best = _or_uniform(search, best, common, widths, budget, float_loss)
     return SearchResult(
         search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
     )
@@ -359,4 +365,33 @@ def _fit(
                 best, first = trial, middle
             else:
                 last = middle - 1
+    return best
+
+
+def _or_uniform(
+    search: _Search,
+    best: Trial,
+    common: Choice,
+    widths: list[int],
+    budget: Budget,
+    float_loss: float,
+) -> Trial:
+    """The best choice, or one width for all weights where that is measured to be better.
+
+    What weights cost one by one does not quite add up, so the prediction that led to `best` may be
+    beaten by plain rounding of the same size.
+    """
+    for width in widths[1:]:
+        uniform = common
+        for name in search.groups:
+            uniform = _with(uniform, name, {"bits_weights": width})
+        if budget.bytes is not None:
+            if search.bytes_of(uniform) > budget.bytes:
+                continue
+            trial = search.measure("candidate", uniform)
+            return min(best, trial, key=lambda found: found.loss)
+        trial = search.measure("candidate", uniform)
+        if not budget.holds(trial, float_loss):
+            return best
+        best = min(best, trial, key=lambda found: found.bytes)
     return best
