@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,7 @@ from lmbench.jobs import launch
 from lmbench.jobs.reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Epoch, Event, PruneStep, RunResumed, SensitivityPoint, Step, Try
+from lmbench.session.files import try_lock
 
 SETTINGS: dict[str, Any] = {
     "emsize": 24,
@@ -201,12 +203,26 @@ def endless(home: Home) -> tuple[subprocess.Popen[str], Run]:
     return process, run
 
 
+def freeze(worker: int, run: Run) -> None:
+    """Stop a process at a moment at which it does not hold the run's lock, which others need."""
+    while True:
+        os.kill(worker, signal.SIGSTOP)
+        while psutil.Process(worker).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        lock = try_lock(run.path / ".lock")
+        if lock is not None:
+            os.close(lock)
+            return
+        os.kill(worker, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing_saved(home: Home) -> None:
     process, run = endless(home)
     worker = run.read().pid
     assert worker is not None
     # A worker that stands still can heed no stop: only the second press can end it.
-    os.kill(worker, signal.SIGSTOP)
+    freeze(worker, run)
     try:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
