@@ -1,9 +1,9 @@
 """A plot on the terminal, drawn by plotext in braille dots.
 
-plotext (5.3) is asked for as little as possible: lines between integer columns, and axes with
-ticks that were chosen and scaled before. Logarithms are taken by us, non-finite values never get
-there, and the figure is cleared, drawn and built anew each time; its own ways with all three end
-in crashes. Signs, moments and the value cursor are put over its picture afterwards.
+plotext (5.3) is asked for as little as possible: a braille sign in each cell that a line touches,
+and axes with ticks that were chosen and scaled before. Logarithms are taken by us, non-finite
+values never get there, and the figure is cleared, drawn and built anew each time; its own ways with
+all three end in crashes. Signs, moments and the value cursor are put over its picture afterwards.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import numpy as np
 from rich.style import Style
 from rich.text import Text
 
+from lmbench.report.dots import ACROSS, DOWN, braille, dots
 from lmbench.report.plots import Plot, Scene, Trace, ready, stage
 from lmbench.report.series import Colour
 
 __all__ = ["Drawing", "Look", "draw"]
 
-_DOTS_ACROSS = 2
-_DOTS_DOWN = 4
 # Columns between two signs of one line.
 _SIGN_EVERY = 16
 _SMALLEST = (8, 4)
@@ -80,8 +79,8 @@ def draw(
     columns = width - left
     if columns < 4:
         return Drawing([Text(" " * width) for _ in range(height)])
-    scene = stage(plot, columns, rows, _DOTS_ACROSS, prepared)
-    lines = _picture(scene, columns, left, rows, width, height, look)
+    scene = stage(plot, columns, rows, ACROSS, prepared)
+    lines = _picture(scene, columns, rows, width, height, look)
     canvas = _Canvas(lines, left, columns, rows, scene)
     for trace in reversed(scene.traces):
         canvas.signs(trace)
@@ -93,7 +92,7 @@ def draw(
 
 
 def _picture(
-    scene: Scene, columns: int, left: int, rows: int, width: int, height: int, look: Look
+    scene: Scene, columns: int, rows: int, width: int, height: int, look: Look
 ) -> list[Text]:
     import plotext as plt
 
@@ -106,15 +105,17 @@ def _picture(
         plt.axes_color("default")
     plt.xaxes(True, False)
     plt.yaxes(True, False)
-    last_dot = columns * _DOTS_ACROSS - 1
-    plt.xlim(0, last_dot)
-    plt.ylim(*scene.y)
-    low, high = scene.x
+    plt.xlim(0, columns - 1)
+    plt.ylim(0, rows - 1)
+    (first, last), (low, high) = scene.x, scene.y
     plt.xticks(
-        [(x - low) / (high - low) * last_dot for x, _ in scene.x_ticks],
+        [(x - first) / (last - first) * (columns - 1) for x, _ in scene.x_ticks],
         [text for _, text in scene.x_ticks],
     )
-    plt.yticks([y for y, _ in scene.y_ticks], [text for _, text in scene.y_ticks])
+    plt.yticks(
+        [(y - low) / (high - low) * (rows - 1) for y, _ in scene.y_ticks],
+        [text for _, text in scene.y_ticks],
+    )
     drawn = [trace for trace in scene.traces if len(trace.y)]
     # The first series lies on top, thin lines under all.
     bottom_up = drawn[::-1]
@@ -122,10 +123,11 @@ def _picture(
     for trace in bottom_up:
         colour = look.faint if trace.series.style == "thin" else trace.series.colour
         kwargs = {} if colour is None else {"color": colour}
-        plt.plot(trace.columns.tolist(), trace.y.tolist(), marker="braille", **kwargs)
+        x, y, signs = braille(*dots(trace.columns, _dots_up(trace.y, scene.y, rows)))
+        plt.scatter(x.tolist(), y.tolist(), marker=signs, **kwargs)
     if not drawn:
         # Without any data plotext leaves the axes out.
-        plt.scatter([-1], [scene.y[0] - 1], marker=" ")
+        plt.scatter([-1], [-1], marker=" ")
     text = Text.from_ansi(plt.build(), no_wrap=True, end="")
     lines = list(text.split("\n", allow_blank=True))[:height]
     for line in lines:
@@ -152,17 +154,15 @@ class _Canvas:
             line.stylize(style, at, at + 1)
 
     def _row(self, y: float) -> int:
-        low, high = self._scene.y
-        dots = self._rows * _DOTS_DOWN
-        dot = int((y - low) / (high - low) * (dots - 1) + 0.5)
-        return self._rows - 1 - dot // _DOTS_DOWN
+        dot = int(_dots_up(np.array([y]), self._scene.y, self._rows)[0])
+        return self._rows - 1 - dot // DOWN
 
     def signs(self, trace: Trace) -> None:
         """The series' marker along its line, so that it is known without colour."""
         series = trace.series
         if not series.marker or not len(trace.y):
             return
-        cells = trace.columns // _DOTS_ACROSS
+        cells = trace.columns // ACROSS
         if series.style == "points":
             # A sign for each true point; the line between them has none.
             chosen = np.searchsorted(
@@ -203,7 +203,7 @@ class _Canvas:
         """A cross at the foot of the plot for each value that could not be drawn."""
         found = False
         for trace in self._scene.traces:
-            for column in np.unique(trace.bad // _DOTS_ACROSS):
+            for column in np.unique(trace.bad // ACROSS):
                 found = True
                 self._put(int(column), self._rows - 1, "✗", Style(color=_rich(look.bad), bold=True))
         return found
@@ -221,11 +221,17 @@ class _Canvas:
                 self._lines[row].stylize(Style(reverse=True), at, at + 1)
 
 
+def _dots_up(y: np.ndarray, limits: tuple[float, float], rows: int) -> np.ndarray:
+    """Which dot each value of `y`, within the limits, has in its column, from the foot up."""
+    low, high = limits
+    return np.floor((y - low) / (high - low) * (rows * DOWN - 1) + 0.5).astype(np.int64)
+
+
 def _dots_of(x: np.ndarray, window: tuple[float, float], columns: int) -> np.ndarray:
     """The columns of dots of the points that lie in the window."""
     low, high = window
     inside = x[(x >= low) & (x <= high)]
-    dots = np.floor((inside - low) / (high - low) * (columns * _DOTS_ACROSS - 1) + 0.5)
+    dots = np.floor((inside - low) / (high - low) * (columns * ACROSS - 1) + 0.5)
     return dots.astype(np.int64)
 
 

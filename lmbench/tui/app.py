@@ -65,7 +65,7 @@ class Workbench(Bench):
             self.open("welcome")
         else:
             self.attach(self.session)
-            if (screen := self.recall("screen")) in REOPENED and self.can_open(screen):
+            if (screen := self.recall("screen")) in REOPENED:
                 self.open(screen)
 
     async def _dispatch_message(self, message: Message) -> None:

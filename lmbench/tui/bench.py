@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import logging
 import time
 from collections.abc import Callable
@@ -28,9 +27,10 @@ from lmbench.report.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.key_order import KeysInOrder
 from lmbench.tui.memory import Memory, remember_session
+from lmbench.tui.rest import Rest
 from lmbench.tui.settings import Settings, unknown_keys
 from lmbench.tui.themes import THEMES
-from lmbench.tui.watch import RunView, Snapshot, Watcher
+from lmbench.tui.watch import RunView, Snapshot, Watcher, merely_grown
 
 if TYPE_CHECKING:
     from lmbench.tui.demo import Player
@@ -106,6 +106,9 @@ class Bench(KeysInOrder):
         # One look at a time: two would share the watcher between two threads.
         self._look = asyncio.Lock()
         self._saving: asyncio.TimerHandle | None = None
+        self._rest = Rest()
+        # What the watcher saw and no panel has shown yet.
+        self._unseen: Snapshot | None = None
         for theme in THEMES:
             self.register_theme(theme)
         self.settings = settings or Settings()
@@ -127,6 +130,7 @@ class Bench(KeysInOrder):
             self.memory = Memory(session)
         self.session = session
         self._watcher = Watcher(session, why_lost=why_lost)
+        self._unseen = None
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
         self._looking = asyncio.create_task(self._keep_looking())
@@ -170,7 +174,7 @@ class Bench(KeysInOrder):
 
     async def _keep_looking(self) -> None:
         while True:
-            await self.look()
+            await self._look_once(patient=not self.demo)
             if not self._follow:
                 return
             busy = self.demo or self.snapshot.current is not None
@@ -178,6 +182,10 @@ class Bench(KeysInOrder):
 
     async def look(self) -> None:
         """Look at the session's folder once; posts `Watched` where something is new."""
+        await self._look_once(patient=False)
+
+    async def _look_once(self, *, patient: bool) -> None:
+        """`patient` lets curves that have merely grown wait until their picture is due."""
         async with self._look:
             if self._watcher is None:
                 return
@@ -188,8 +196,15 @@ class Bench(KeysInOrder):
             except Exception as error:
                 self.complain(error, "while reading the session")
                 return
-            if snapshot is not None:
-                self.post_message(Watched(snapshot))
+            fresh = snapshot or self._unseen
+            if fresh is None:
+                return
+            if patient and not self._rest.over and merely_grown(self.snapshot, fresh):
+                self._unseen = fresh
+                return
+            self._unseen = None
+            self._rest.begin()
+            self.post_message(Watched(fresh))
 
     def on_watched(self, message: Watched) -> None:
         snapshot = message.snapshot
@@ -276,9 +291,6 @@ class Bench(KeysInOrder):
             _log.warning("state not saved: %s", error)
 
     # -- going about ---------------------------------------------------------------------------
-
-    def can_open(self, name: str) -> bool:
-        return importlib.util.find_spec(SCREENS[name][0]) is not None
 
     def open(self, name: str, **arguments: Any) -> Screen[Any]:
         """Push the screen of this name (see `SCREENS`), made with `arguments`."""

@@ -25,7 +25,7 @@ from lmbench.tui import figures
 from lmbench.tui.story import Note, Pace, Story
 from lmbench.tui.tail import Tail
 
-__all__ = ["LIVE", "Note", "Pace", "RunView", "Snapshot", "Watcher", "lineage"]
+__all__ = ["LIVE", "Note", "Pace", "RunView", "Snapshot", "Watcher", "lineage", "merely_grown"]
 
 LIVE: frozenset[str] = frozenset({"running", "paused"})
 # How long a dead worker's supervisor is given to say why, before its run is called lost.
@@ -147,6 +147,23 @@ class Snapshot:
     @property
     def queue(self) -> tuple[RunView, ...]:
         return tuple(sorted((v for v in self.runs if v.status == "queued"), key=lambda v: v.id))
+
+
+_GROWING = frozenset({"curves", "step", "pace", "sparsity", "notes", "log"})
+_STEADY = tuple(f.name for f in dataclasses.fields(RunView) if f.name not in _GROWING)
+
+
+def merely_grown(before: Snapshot, now: Snapshot) -> bool:
+    """Have runs only gone on as they went: longer curves, a later step, another line of log?"""
+    if (before.session, before.problem) != (now.session, now.problem):
+        return False
+    if before.record is not now.record or len(before.runs) != len(now.runs):
+        return False
+    pairs = zip(before.runs, now.runs, strict=True)
+    return all(
+        old is new or all(getattr(old, name) == getattr(new, name) for name in _STEADY)
+        for old, new in pairs
+    )
 
 
 class Watcher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,5 +21,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World(Home(tmp_path))
     yield world
     for process in world.processes():
-        os.kill(process.pid, signal.SIGKILL)
+        # One may end by itself in this moment.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
     world.until(lambda: not world.processes())

@@ -206,7 +206,7 @@ class MainScreen(BenchScreen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
             starts_runs = parameters[0] in ("new_run", "lab", "schedule", "chains")
-            return self.bench.can_open(str(parameters[0])) and not (starts_runs and self.bench.demo)
+            return not (starts_runs and self.bench.demo)
         if action == "run":
             asked = actions.possible(str(parameters[0]), self.bench.selected_run)
             return asked and not self.bench.demo

@@ -1,0 +1,176 @@
+"""Curves that merely grow are drawn seldom enough; anything else is shown at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from lmbench.config import TrainConfig
+from lmbench.session import EventWriter, Home, Run
+from lmbench.session import events as ev
+from lmbench.tui import bench
+from lmbench.tui.app import Workbench
+from lmbench.tui.rest import LONGEST_S, SHARE, Rest
+from lmbench.tui.watch import Watcher, merely_grown
+
+
+class Hands:
+    """A clock, and the processor's time beside it."""
+
+    def __init__(self) -> None:
+        self.now = self.used = 100.0
+
+    def rest(self) -> Rest:
+        return Rest(lambda: self.now, lambda: self.used)
+
+
+def test_the_first_picture_is_due_at_once():
+    assert Hands().rest().over
+
+
+def test_the_rest_is_as_long_as_the_work_calls_for():
+    hands = Hands()
+    rest = hands.rest()
+    hands.used += 0.01
+    rest.begin()
+    hands.now += 0.01 / SHARE - 0.001
+    assert not rest.over
+    hands.now += 0.002
+    assert rest.over
+
+
+def test_only_what_was_used_since_the_last_picture_counts():
+    hands = Hands()
+    rest = hands.rest()
+    hands.used += 0.015
+    rest.begin()
+    hands.now += 5
+    hands.used += 0.001
+    rest.begin()
+    hands.now += 0.001 / SHARE + 0.001
+    assert rest.over
+
+
+def test_however_much_was_used_a_picture_comes():
+    hands = Hands()
+    rest = hands.rest()
+    hands.used += 60
+    rest.begin()
+    hands.now += LONGEST_S
+    assert rest.over
+
+
+def step(number: int) -> ev.Step:
+    return ev.Step(
+        t=float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
+        grad_norm=0.5, tokens_per_s=100.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def run(home) -> Run:
+    run = home.open_session("default").new_run(TrainConfig(), "train", name="dense")
+    # No process stands behind it, so nobody may find that its process is gone.
+    run.update(status="finished")
+    EventWriter(run.events_path).write(
+        ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
+    )
+    return run
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        step(2),
+        ev.Warned(t=2.0, message="careful"),
+        ev.PruneStep(t=2.0, step=2, epoch=1, param="w", target=0.5, reached=0.5),
+    ],
+)
+def test_steps_and_notes_merely_grow(run, event):
+    watcher = Watcher(run.session)
+    writer = EventWriter(run.events_path)
+    writer.write(step(1))
+    before = watcher.poll()
+    writer.write(event)
+    now = watcher.poll()
+    assert before is not None
+    assert now is not None
+    assert merely_grown(before, now)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run.update(status="failed", reason="full"),
+        lambda run: run.update(name="other"),
+        lambda run: run.session.new_run(TrainConfig(), "train"),
+        lambda run: EventWriter(run.events_path).write(
+            ev.Score(t=2.0, split="valid", loss=5.0, ppl=148.4, tokens=10, tokens_per_s=9.0)
+        ),
+        lambda run: EventWriter(run.events_path).write(ev.Failed(t=2.0, reason="full")),
+        lambda run: run.session.update(notes="read me"),
+    ],
+    ids=["status", "name", "new run", "score", "failed", "session"],
+)
+def test_anything_else_is_news(run, change: Callable[[Run], object]):
+    watcher = Watcher(run.session)
+    before = watcher.poll()
+    change(run)
+    now = watcher.poll()
+    assert before is not None
+    assert now is not None
+    assert not merely_grown(before, now)
+
+
+async def test_the_workbench_rests_between_pictures_but_not_before_news(home, run, monkeypatch):
+    monkeypatch.setattr(bench, "IDLE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(bench, "BUSY_INTERVAL_S", 0.01)
+    app = Workbench(home, run.session)
+    hands = Hands()
+    writer = EventWriter(run.events_path)
+    async with app.run_test() as pilot:
+
+        def shown() -> int:
+            view = app.snapshot.run(run.path.name)
+            return len(view.curves.steps) if view else -1
+
+        async def until(points: int) -> None:
+            while shown() != points:
+                await pilot.pause(0.01)
+
+        await until(0)
+        app._rest = hands.rest()
+        writer.write(step(1))
+        await until(1)
+        hands.used += 0.01
+        app._rest.begin()
+        writer.write(step(2))
+        looks = 0
+        poll = Watcher.poll
+
+        def counted(watcher: Watcher):
+            nonlocal looks
+            looks += 1
+            return poll(watcher)
+
+        monkeypatch.setattr(Watcher, "poll", counted)
+        while looks < 5:
+            await asyncio.sleep(0.01)
+        assert shown() == 1, "the picture was not due"
+        hands.now += LONGEST_S
+        await until(2)
+        hands.used += 0.01
+        app._rest.begin()
+        writer.write(step(3))
+        run.update(name="other")
+        await until(3)
+        view = app.snapshot.run(run.path.name)
+        assert view is not None
+        assert view.name == "other"
