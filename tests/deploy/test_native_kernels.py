@@ -72,9 +72,9 @@ def quantized(x: np.ndarray) -> np.ndarray:
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(LAYOUTS),
-    st.integers(1, 70),
     st.integers(1, 150),
-    st.integers(1, 19),
+    st.integers(1, 150),
+    st.integers(1, 50),
     st.sampled_from([0.0, 0.05, 0.3, 1.0]),
     st.integers(0, 99),
     st.booleans(),
@@ -106,11 +106,12 @@ def test_sizes_of_real_models_agree_with_the_reference(layout, shape):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_batch_gives_for_each_vector_what_it_gives_alone(layout):
     matrix, _ = built(layout, 77, 90, density=0.3, seed=5)
-    x = np.random.default_rng(6).normal(size=(21, 90)).astype(np.float32)
+    x = np.random.default_rng(6).normal(size=(43, 90)).astype(np.float32)
+    bias = np.random.default_rng(7).normal(size=77).astype(np.float32)
     for isa in isas():
         kernels = Kernels(isa)
-        batch = product(kernels, matrix, x, None)
-        alone = np.concatenate([product(kernels, matrix, row[None], None) for row in x])
+        batch = product(kernels, matrix, x, bias)
+        alone = np.concatenate([product(kernels, matrix, row[None], bias) for row in x])
         assert np.array_equal(batch, alone), isa
 
 
@@ -133,8 +134,9 @@ def test_a_row_is_the_matrixs_row(layout):
         np.testing.assert_allclose(out, reference[row], rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 40])
 @pytest.mark.parametrize("layout", LAYOUTS[:4])
-def test_extreme_values_do_not_overflow(layout):
+def test_extreme_values_do_not_overflow(layout, n):
     levels = np.full((16, 4096), -127, np.int8)
     scale = np.ones(16, np.float32)
     build = {"dense": dense_matrix, "bitmask": bitmask_matrix}
@@ -144,7 +146,7 @@ def test_extreme_values_do_not_overflow(layout):
         else build[layout](levels, scale)
     )
     for sign in (1, -1):
-        x = np.full((1, 4096), sign * 127, np.float32)
+        x = np.full((n, 4096), sign * 127, np.float32)
         for isa in isas():
             assert np.all(product(Kernels(isa), matrix, x, None) == -sign * 127 * 127 * 4096)
 
@@ -188,19 +190,60 @@ def test_gates_saturate_without_overflow():
         np.testing.assert_allclose(h, 0.0, atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 3000), st.integers(1, 5), st.floats(0.1, 30), st.integers(0, 9))
-def test_likelihoods_are_those_of_log_softmax(words, n, spread, seed):
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(LAYOUTS),
+    st.integers(1, 1500),
+    st.integers(1, 40),
+    st.floats(0.1, 30),
+    st.integers(0, 9),
+)
+def test_a_score_is_the_log_softmax_of_the_product(layout, words, n, spread, seed):
+    matrix, _ = built(layout, words, 24, density=0.5, seed=seed)
     rng = np.random.default_rng(seed)
-    logits = (rng.normal(size=(n, words)) * spread).astype(np.float32)
+    x = (rng.normal(size=(n, 24)) * spread).astype(np.float32)
+    bias = rng.normal(size=words).astype(np.float32)
     targets = rng.integers(0, words, n)
-    wide = logits.astype(np.float64)
-    largest = wide.max(axis=1, keepdims=True)
-    normal = np.log(np.exp(wide - largest).sum(axis=1)) + largest[:, 0]
-    wanted = (normal - wide[np.arange(n), targets]).sum()
     for isa in isas():
-        assert Kernels(isa, threads=2).likelihoods(logits, targets) == pytest.approx(
-            wanted, rel=2e-6, abs=1e-5
+        kernels = Kernels(isa)
+        logits = product(kernels, matrix, x, bias).astype(np.float64)
+        largest = logits.max(axis=1)
+        normal = np.log(np.exp(logits - largest[:, None]).sum(axis=1)) + largest
+        wanted = (normal - logits[np.arange(n), targets]).sum()
+        assert scored(kernels, matrix, x, bias, targets) == pytest.approx(
+            wanted, rel=2e-6, abs=1e-5 * n
+        )
+
+
+def scored(
+    kernels: Kernels, matrix: Matrix, x: np.ndarray, bias: np.ndarray, targets: np.ndarray
+) -> float:
+    buffer = VectorBuffer(len(x), matrix.cols)
+    kernels.quantize(x, buffer)
+    return kernels.score(matrix, buffer, bias, targets)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_threads_share_a_score(layout):
+    matrix, _ = built(layout, 5000, 200, density=0.3, seed=7)
+    rng = np.random.default_rng(8)
+    x, bias = rng.normal(size=(40, 200)).astype(np.float32), np.zeros(5000, np.float32)
+    # One of the last words is certain: the other threads' parts are next to nothing beside it.
+    bias[4990] = 200
+    targets = rng.integers(0, 5000, 40)
+    targets[:20] = 4990
+    assert scored(Kernels(threads=3), matrix, x, bias, targets) == pytest.approx(
+        scored(Kernels(), matrix, x, bias, targets), rel=1e-9
+    )
+
+
+def test_what_is_no_number_is_no_score():
+    matrix, _ = built("dense", 40, 8, density=1, seed=0)
+    bias = np.zeros(40, np.float32)
+    bias[:] = np.nan
+    for isa in isas():
+        assert np.isnan(
+            scored(Kernels(isa), matrix, np.ones((2, 8), np.float32), bias, np.array([1, 2]))
         )
 
 

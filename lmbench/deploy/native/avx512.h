@@ -22,8 +22,9 @@ AVX512 INLINE void finish512(const Matrix *m, int g, __m512i acc, float vector_s
     __mmask16 keep = count >= ROWS ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
     acc = _mm512_sub_epi32(acc, _mm512_loadu_si512(m->offsets + first));
     __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(m->scale + first), _mm512_set1_ps(vector_scale));
-    __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
-    if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(keep, bias + first));
+    // Fused by hand: a compiler that fuses in one place and not in another makes batches differ.
+    __m512 begin = bias ? _mm512_maskz_loadu_ps(keep, bias + first) : _mm512_setzero_ps();
+    __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, begin);
     _mm512_mask_storeu_ps(out + first, keep, value);
 }
 
@@ -167,8 +168,8 @@ AVX512 INLINE void int4_512(const Matrix *m, int g, const Vectors *x, int v, con
         int begin = (g + i) * ROWS, count = m->rows - begin;
         __mmask16 keep = count >= ROWS ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
         for (int j = 0; j < V; ++j) {
-            __m512 value = _mm512_mul_ps(total[i][j], _mm512_set1_ps(x->scale[v + j]));
-            if (bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(keep, bias + begin));
+            __m512 start = bias ? _mm512_maskz_loadu_ps(keep, bias + begin) : _mm512_setzero_ps();
+            __m512 value = _mm512_fmadd_ps(total[i][j], _mm512_set1_ps(x->scale[v + j]), start);
             _mm512_mask_storeu_ps(out + (v + j) * ldo + begin, keep, value);
         }
     }
@@ -181,6 +182,17 @@ AVX512 void dense_groups512(const Matrix *m, int g, const int8_t *const *w, cons
     for (; v + 8 <= x->n; v += 8) dense512<G, 8>(m, g, w, x, v, bias, out, ldo);
     for (; v + 2 <= x->n; v += 2) dense512<G, 2>(m, g, w, x, v, bias, out, ldo);
     for (; v < x->n; ++v) dense512<G, 1>(m, g, w, x, v, bias, out, ldo);
+}
+
+// The tiles of one bitmask group, zeros and all.
+AVX512 INLINE void expand_group512(const Matrix *m, int g, int8_t *tiles) {
+    const int8_t *values = m->values + m->starts[g];
+    const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
+    for (int k = 0; k < m->quads; ++k) {
+        __m512i tile = _mm512_maskz_expand_epi8(_cvtu64_mask64(masks[k]), tile512(values));
+        values += __builtin_popcountll(masks[k]);
+        _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
+    }
 }
 
 // `scratch` holds a group's tiles while a batch uses them: 64 bytes a quad.
@@ -210,13 +222,7 @@ AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias,
             break;
         }
         for (; g < last; ++g) {
-            const int8_t *values = m->values + m->starts[g];
-            const uint64_t *masks = m->masks + static_cast<int64_t>(g) * m->quads;
-            for (int k = 0; k < m->quads; ++k) {
-                __m512i tile = _mm512_maskz_expand_epi8(_cvtu64_mask64(masks[k]), tile512(values));
-                values += __builtin_popcountll(masks[k]);
-                _mm512_storeu_si512(scratch + static_cast<int64_t>(k) * TILE, tile);
-            }
+            expand_group512(m, g, scratch);
             const int8_t *w = scratch;
             dense_groups512<1>(m, g, &w, x, bias, out, ldo);
         }

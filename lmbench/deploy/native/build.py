@@ -19,7 +19,15 @@ __all__ = ["NativeUnavailableError", "build", "compiler", "library", "why_unavai
 _SOURCES = Path(__file__).parent
 # No -march=native: a home folder is shared by machines, so the instruction set is chosen when the
 # kernels are called, not when they are compiled.
-_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-exceptions")
+_FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-exceptions",
+)
 _COMPILERS = ("g++", "clang++", "c++")
 _LIMIT_S = 180
 

@@ -39,6 +39,7 @@ INLINE void cells(int cell, int n, int H, const float *gi, const float *gh, floa
             const float *a = gi + static_cast<int64_t>(v) * 4 * H;
             const float *b = gh + static_cast<int64_t>(v) * 4 * H;
             float *cv = c + static_cast<int64_t>(v) * H;
+#pragma GCC ivdep
             for (int j = 0; j < H; ++j) {
                 float i = sigmoid(a[j] + b[j]);
                 float f = sigmoid(a[H + j] + b[H + j]);
@@ -51,6 +52,7 @@ INLINE void cells(int cell, int n, int H, const float *gi, const float *gh, floa
         } else if (cell == GRU) {
             const float *a = gi + static_cast<int64_t>(v) * 3 * H;
             const float *b = gh + static_cast<int64_t>(v) * 3 * H;
+#pragma GCC ivdep
             for (int j = 0; j < H; ++j) {
                 float r = sigmoid(a[j] + b[j]);
                 float z = sigmoid(a[H + j] + b[H + j]);
@@ -72,30 +74,39 @@ INLINE void cells(int cell, int n, int H, const float *gi, const float *gh, floa
     }
 }
 
-// Negative log-likelihoods, in nats, of `targets` under rows of logits [n][ldo]: log-sum-exp in
-// fp32 over lanes, gathered in double every 1024 words so that long vocabularies lose nothing.
-INLINE void likelihoods(const float *logits, int n, int words, int64_t ldo, const int64_t *targets,
-                        double *out) {
+// A softmax over words of which only a part is known yet: `total` is the sum of exp(x - largest)
+// over the logits x so far, and `chosen` the target's, once it is among them.
+struct Softmax {
+    float largest;
+    double total;
+    float chosen;
+};
+
+// Adds to the softmax of each of n vectors the logits [n][ldo] of the words from `first` on, at
+// most 1024: sums are fp32 over lanes, and double from call to call, so that long vocabularies
+// lose nothing.
+INLINE void add_logits(const float *logits, int n, int words, int64_t ldo, int64_t first,
+                       const int64_t *targets, Softmax *softmax) {
     for (int v = 0; v < n; ++v) {
         const float *x = logits + v * ldo;
+        Softmax *s = softmax + v;
         float lanes[16];
-        for (int l = 0; l < 16; ++l) lanes[l] = x[0];
+        for (int l = 0; l < 16; ++l) lanes[l] = s->largest;
         int whole = words / 16 * 16;
         for (int j = 0; j < whole; j += 16)
             for (int l = 0; l < 16; ++l) lanes[l] = x[j + l] > lanes[l] ? x[j + l] : lanes[l];
         float largest = lanes[0];
         for (int l = 1; l < 16; ++l) largest = lanes[l] > largest ? lanes[l] : largest;
         for (int j = whole; j < words; ++j) largest = x[j] > largest ? x[j] : largest;
-        double total = 0.0;
-        for (int begin = 0; begin < whole; begin += 1024) {
-            int end = begin + 1024 < whole ? begin + 1024 : whole;
-            for (int l = 0; l < 16; ++l) lanes[l] = 0.0f;
-            for (int j = begin; j < end; j += 16)
-                for (int l = 0; l < 16; ++l) lanes[l] += exponential(x[j + l] - largest);
-            for (int l = 0; l < 16; ++l) total += lanes[l];
-        }
-        for (int j = whole; j < words; ++j) total += exponential(x[j] - largest);
-        out[v] = std::log(total) + largest - x[targets[v]];
+        if (largest > s->largest) s->total *= exponential(s->largest - largest);
+        s->largest = largest;
+        for (int l = 0; l < 16; ++l) lanes[l] = 0.0f;
+        for (int j = 0; j < whole; j += 16)
+            for (int l = 0; l < 16; ++l) lanes[l] += exponential(x[j + l] - largest);
+        for (int l = 0; l < 16; ++l) s->total += lanes[l];
+        for (int j = whole; j < words; ++j) s->total += exponential(x[j] - largest);
+        int64_t at = targets[v] - first;
+        if (at >= 0 && at < words) s->chosen = x[at];
     }
 }
 
@@ -124,7 +135,7 @@ INLINE void quantize(const float *x, int n, int k, Vectors *out) {
         for (int j = k; j < out->stride; ++j) {
             words[j] = 0;
             bytes[j] = 0;
-            biased[j] = 128;
+            biased[j] = 0;
         }
         int32_t *sums = out->quad_sums + at / QUAD;
         for (int j = 0; j < out->stride / QUAD; ++j) {

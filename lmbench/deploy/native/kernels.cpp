@@ -5,8 +5,9 @@
 // matching activations broadcast, one VNNI instruction multiplies a whole tile and sums it into 16
 // lanes, one lane a row, so nothing is ever reduced across lanes. A sparse matrix is the same
 // tiles with a 64-bit mask each (VPEXPANDB puts the values in place), a block-sparse one is the
-// list of the tiles that are not zero. Integer sums are exact, so every instruction set gives the
-// same sums, and batches the same results as single vectors.
+// list of the tiles that are not zero. Sixteen tiles one after another are what an AMX register
+// holds, so batches are multiplied from the same memory. Integer sums are exact, so every
+// instruction set gives the same sums, and batches the same results as single vectors.
 //
 // The caller (runtime.py) lays the tiles out from arrays that are checked already; nothing
 // here reads a size from a file.
@@ -15,6 +16,7 @@
 #if HAVE_X86
 #include "avx2.h"
 #include "avx512.h"
+#include "amx.h"
 #endif
 
 #if HAVE_X86
@@ -27,13 +29,13 @@ AVX2 void cells_avx2(int cell, int n, int H, const float *gi, const float *gh, f
 AVX512 void cells_avx512(int cell, int n, int H, const float *gi, const float *gh, float *h, float *c) {
     cells(cell, n, H, gi, gh, h, c);
 }
-AVX2 void likelihoods_avx2(const float *logits, int n, int words, int64_t ldo,
-                           const int64_t *targets, double *out) {
-    likelihoods(logits, n, words, ldo, targets, out);
+AVX2 void add_logits_avx2(const float *logits, int n, int words, int64_t ldo, int64_t first,
+                          const int64_t *targets, Softmax *softmax) {
+    add_logits(logits, n, words, ldo, first, targets, softmax);
 }
-AVX512 void likelihoods_avx512(const float *logits, int n, int words, int64_t ldo,
-                               const int64_t *targets, double *out) {
-    likelihoods(logits, n, words, ldo, targets, out);
+AVX512 void add_logits_avx512(const float *logits, int n, int words, int64_t ldo, int64_t first,
+                              const int64_t *targets, Softmax *softmax) {
+    add_logits(logits, n, words, ldo, first, targets, softmax);
 }
 AVX2 void quantize_avx2(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
 AVX512 void quantize_avx512(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
@@ -41,18 +43,71 @@ AVX512 void quantize_avx512(const float *x, int n, int k, Vectors *out) { quanti
 }  // namespace
 #endif
 
+namespace {
+
+void any_product(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
+                 int first, int last, int isa, int8_t *scratch) {
+#if HAVE_X86
+#if HAVE_AMX
+    if (isa == USE_AMX) return product_amx(m, x, bias, out, ldo, first, last, scratch);
+#endif
+    if (isa >= USE_AVX512) return product_avx512(m, x, bias, out, ldo, first, last, scratch);
+    if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last);
+#endif
+    product_scalar(m, x, bias, out, ldo, first, last);
+}
+
+void any_add_logits(const float *logits, int n, int words, int64_t ldo, int64_t first,
+                    const int64_t *targets, Softmax *softmax, int isa) {
+#if HAVE_X86
+    if (isa >= USE_AVX512) return add_logits_avx512(logits, n, words, ldo, first, targets, softmax);
+    if (isa == USE_AVX2) return add_logits_avx2(logits, n, words, ldo, first, targets, softmax);
+#endif
+    add_logits(logits, n, words, ldo, first, targets, softmax);
+}
+
+// The groups [first, last) of a matrix as one of their own.
+Matrix part_of(const Matrix *m, int first, int last) {
+    Matrix part = *m;
+    int per = rows_of(m), begin = first * per;
+    part.groups = last - first;
+    part.rows = last * per < m->rows ? part.groups * per : m->rows - begin;
+    switch (m->kind) {
+    case DENSE: part.values += static_cast<int64_t>(first) * m->quads * TILE; break;
+    case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads;  // and its starts
+    case BLOCK_16X4:
+    case BLOCK_8X8: part.starts += first; break;
+    case INT4: {
+        int scale_groups = (m->quads + m->scale_quads - 1) / m->scale_quads;
+        part.values += static_cast<int64_t>(first) * m->quads * (TILE / 2);
+        part.scale += static_cast<int64_t>(first) * scale_groups * ROWS;
+        return part;
+    }
+    }
+    part.scale += begin;
+    part.offsets += begin;
+    return part;
+}
+
+}  // namespace
+
 // ---------------------------------------------------------------------------------- entry points
 
 extern "C" {
 
-// The best instruction set of this machine: 0 scalar, 1 AVX2, 2 AVX512 with VNNI and VBMI2.
+// The best instruction set of this machine: 0 scalar, 1 AVX2, 2 AVX512 with VNNI and VBMI2, 3 the
+// same with AMX for batches.
 int32_t lmb_isa(void) {
 #if HAVE_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512vl")) {
+#if HAVE_AMX
+        if (amx_allowed()) return USE_AMX;
+#endif
         return USE_AVX512;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return USE_AVX2;
 #endif
     return SCALAR;
@@ -62,7 +117,7 @@ int32_t lmb_isa(void) {
 void lmb_quantize(const float *x, int32_t n, int32_t k, Vectors *out, int32_t isa) {
     out->n = n;
 #if HAVE_X86
-    if (isa == USE_AVX512) return quantize_avx512(x, n, k, out);
+    if (isa >= USE_AVX512) return quantize_avx512(x, n, k, out);
     if (isa == USE_AVX2) return quantize_avx2(x, n, k, out);
 #endif
     quantize(x, n, k, out);
@@ -71,29 +126,36 @@ void lmb_quantize(const float *x, int32_t n, int32_t k, Vectors *out, int32_t is
 // out [n][ldo] = x m^T + bias for the groups of rows in [first, last); bias may be null.
 void lmb_product(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                  int32_t first, int32_t last, int32_t isa, int8_t *scratch) {
-#if HAVE_X86
-    if (isa == USE_AVX512) return product_avx512(m, x, bias, out, ldo, first, last, scratch);
-    if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last);
-#endif
-    product_scalar(m, x, bias, out, ldo, first, last);
+    any_product(m, x, bias, out, ldo, first, last, isa, scratch);
 }
 
 void lmb_cells(int32_t cell, int32_t n, int32_t H, const float *gi, const float *gh, float *h,
                float *c, int32_t isa) {
 #if HAVE_X86
-    if (isa == USE_AVX512) return cells_avx512(cell, n, H, gi, gh, h, c);
+    if (isa >= USE_AVX512) return cells_avx512(cell, n, H, gi, gh, h, c);
     if (isa == USE_AVX2) return cells_avx2(cell, n, H, gi, gh, h, c);
 #endif
     cells(cell, n, H, gi, gh, h, c);
 }
 
-void lmb_likelihoods(const float *logits, int32_t n, int32_t words, int64_t ldo,
-                     const int64_t *targets, double *out, int32_t isa) {
-#if HAVE_X86
-    if (isa == USE_AVX512) return likelihoods_avx512(logits, n, words, ldo, targets, out);
-    if (isa == USE_AVX2) return likelihoods_avx2(logits, n, words, ldo, targets, out);
-#endif
-    likelihoods(logits, n, words, ldo, targets, out);
+// The softmax of x m^T + bias for the groups of rows in [first, last): for each vector the largest
+// logit, the sum of exp(logit - largest), and the logit of its target, -infinity where the target
+// is not in these groups. The logits are never held but for a few groups at a time: `tile` has room
+// for n times SCORED_WORDS of them.
+constexpr int SCORED_WORDS = 512;
+
+void lmb_score(const Matrix *m, const Vectors *x, const float *bias, const int64_t *targets,
+               int32_t first, int32_t last, Softmax *softmax, float *tile, int32_t isa,
+               int8_t *scratch) {
+    for (int v = 0; v < x->n; ++v) softmax[v] = {-INFINITY, 0.0, -INFINITY};
+    int per = rows_of(m), step = SCORED_WORDS / per;
+    for (int g = first; g < last; g += step) {
+        int end = g + step < last ? g + step : last;
+        Matrix part = part_of(m, g, end);
+        any_product(&part, x, bias + g * per, tile, SCORED_WORDS, 0, part.groups, isa, scratch);
+        any_add_logits(tile, x->n, part.rows, SCORED_WORDS, static_cast<int64_t>(g) * per, targets,
+                       softmax, isa);
+    }
 }
 
 // Row `row` of a matrix as fp32: the embedding of a word. The caller has checked the row.

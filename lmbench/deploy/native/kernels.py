@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.native.build import library
-from lmbench.deploy.native.matrices import ISAS, QUAD, TILE, Isa, Matrix, VectorBuffer
+from lmbench.deploy.native.matrices import (
+    AT_ONCE,
+    ISAS,
+    QUAD,
+    TILE,
+    Isa,
+    Matrix,
+    VectorBuffer,
+)
 
 __all__ = ["CELLS", "Kernels"]
 
@@ -19,8 +28,11 @@ CELLS = {"LSTM": 0, "GRU": 1, "RNN_TANH": 2, "RNN_RELU": 3}
 
 Array = NDArray[Any]
 
+_SOFTMAX = np.dtype([("largest", "f4"), ("total", "f8"), ("chosen", "f4")], align=True)
+# As in kernels.cpp.
+_SCORED_WORDS = 512
 # Multiplications below which waking threads costs more than it saves.
-_WORTH_SHARING = 1 << 24
+_WORTH_SHARING = 1 << 25
 
 
 class Kernels:
@@ -54,33 +66,66 @@ class Kernels:
 
     def product(self, matrix: Matrix, buffer: VectorBuffer, bias: Array | None, out: Array) -> None:
         """out [n, R] = vectors matrix^T + bias."""
-        n = buffer.struct.n
-        work = n * matrix.rows * matrix.cols
-        parts = self.threads if self._pool and work > _WORTH_SHARING else 1
-        edges = [matrix.groups * i // parts for i in range(parts + 1)]
 
-        def part(i: int) -> None:
+        def part(i: int, first: int, last: int) -> None:
             self.library.lmb_product(
                 ctypes.byref(matrix.struct),
                 ctypes.byref(buffer.struct),
                 None if bias is None else _p(bias),
                 _p(out),
                 ctypes.c_int64(matrix.rows),
-                edges[i],
-                edges[i + 1],
+                first,
+                last,
                 self.isa,
                 _p(self.scratch(i, matrix)),
             )
 
+        self._share(matrix, buffer.struct.n, part)
+
+    def score(self, matrix: Matrix, buffer: VectorBuffer, bias: Array, targets: Array) -> float:
+        """The summed negative log-likelihood (nats) of targets int64 [n] under the softmax of
+        vectors matrix^T + bias, whose logits are held for a few hundred words at a time."""
+        n = buffer.struct.n
+        softmax = np.zeros((self.threads, n), _SOFTMAX)
+        softmax["largest"] = softmax["chosen"] = -np.inf
+
+        def part(i: int, first: int, last: int) -> None:
+            tile = np.empty(n * _SCORED_WORDS, np.float32)
+            self.library.lmb_score(
+                ctypes.byref(matrix.struct),
+                ctypes.byref(buffer.struct),
+                _p(bias),
+                _p(targets),
+                first,
+                last,
+                _p(softmax[i]),
+                _p(tile),
+                self.isa,
+                _p(self.scratch(i, matrix)),
+            )
+
+        self._share(matrix, n, part)
+        largest = softmax["largest"].max(axis=0).astype(np.float64)
+        # Logits that are no numbers make a score that is none.
+        with np.errstate(invalid="ignore"):
+            total = (softmax["total"] * np.exp(softmax["largest"] - largest)).sum(axis=0)
+            nll = np.log(total) + largest - softmax["chosen"].max(axis=0)
+        return float(nll.sum())
+
+    def _share(self, matrix: Matrix, n: int, part: Callable[[int, int, int], None]) -> None:
+        """Call `part` for each thread with its number and its groups of the matrix's rows."""
+        work = n * matrix.rows * matrix.cols
+        parts = self.threads if self._pool and work > _WORTH_SHARING else 1
+        edges = [matrix.groups * i // parts for i in range(parts + 1)]
         if parts == 1:
-            part(0)
+            part(0, 0, matrix.groups)
         else:
             assert self._pool
-            list(self._pool.map(part, range(parts)))
+            list(self._pool.map(part, range(parts), edges, edges[1:]))
 
     def scratch(self, thread: int, matrix: Matrix) -> Array:
-        """Room for one group of a matrix's tiles."""
-        needed = (-(-matrix.cols // QUAD) + 1) * TILE
+        """Room for one group of a matrix's tiles, and for what AMX reads beyond it."""
+        needed = (-(-matrix.cols // QUAD) + AT_ONCE) * TILE
         if self._scratch[thread].nbytes < needed:
             self._scratch[thread] = np.zeros(needed, np.int8)
         return self._scratch[thread]
@@ -96,32 +141,6 @@ class Kernels:
         """Row `row` of the matrix, as fp32 [C]."""
         assert 0 <= row < matrix.rows
         self.library.lmb_row(ctypes.byref(matrix.struct), ctypes.c_int64(row), _p(out))
-
-    def likelihoods(self, logits: Array, targets: Array) -> float:
-        """The summed negative log-likelihood of targets int64 [n] under logits [n, V]."""
-        n, words = logits.shape
-        out = np.empty(n, np.float64)
-        parts = self.threads if self._pool and n >= self.threads else 1
-        edges = [n * i // parts for i in range(parts + 1)]
-
-        def part(i: int) -> None:
-            first, last = edges[i], edges[i + 1]
-            self.library.lmb_likelihoods(
-                _p(logits[first:last]),
-                last - first,
-                words,
-                ctypes.c_int64(words),
-                _p(targets[first:last]),
-                _p(out[first:last]),
-                self.isa,
-            )
-
-        if parts == 1:
-            part(0)
-        else:
-            assert self._pool
-            list(self._pool.map(part, range(parts)))
-        return float(out.sum())
 
 
 def _p(array: Array) -> ctypes.c_void_p:

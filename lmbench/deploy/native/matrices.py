@@ -25,11 +25,13 @@ __all__ = [
 Array = NDArray[Any]
 
 ROWS, QUAD, TILE = 16, 4, 64
+# AMX reads tiles sixteen at a time, and vectors too.
+AT_ONCE = 16
 _DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4 = range(5)
 _BLOCK_KINDS = {(16, 4): _BLOCK_16X4, (8, 8): _BLOCK_8X8}
 
-Isa = Literal["scalar", "avx2", "avx512"]
-ISAS: tuple[Isa, ...] = ("scalar", "avx2", "avx512")
+Isa = Literal["scalar", "avx2", "avx512", "amx"]
+ISAS: tuple[Isa, ...] = ("scalar", "avx2", "avx512", "amx")
 
 
 class MatrixStruct(ctypes.Structure):
@@ -113,7 +115,9 @@ def _row_arrays(levels: Array, scale: Array, height: int) -> dict[str, Array]:
 def dense_matrix(levels: Array, scale: Array) -> Matrix:
     """int8 [R, C] with one scale a row, fp32 [R]."""
     tiles = _tiles(levels)
-    arrays = {"values": tiles, **_row_arrays(levels, scale, ROWS)}
+    beyond = np.zeros(AT_ONCE * TILE, np.int8)
+    values = np.concatenate([tiles.ravel(), beyond])
+    arrays = {"values": values, **_row_arrays(levels, scale, ROWS)}
     return Matrix(_DENSE, _shape(levels), arrays, groups=tiles.shape[0], quads=tiles.shape[1])
 
 
@@ -196,7 +200,7 @@ class VectorBuffer:
         stride = -(-width // TILE) * TILE
         self.capacity = capacity
         self._arrays: dict[str, Array] = {
-            "biased": np.zeros((capacity, stride), np.uint8),
+            "biased": np.zeros((-(-capacity // AT_ONCE) * AT_ONCE, stride), np.uint8),
             "bytes": np.zeros((capacity, stride), np.int8),
             "words": np.zeros((capacity, stride), np.int16),
             "quad_sums": np.zeros((capacity, stride // QUAD), np.int32),

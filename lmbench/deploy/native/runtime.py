@@ -54,9 +54,6 @@ __all__ = [
 
 Array = NDArray[Any]
 
-# Vectors whose logits are held at once while scoring: a batch that fills the kernels, in a buffer
-# that stays near the processor.
-_SLICE = 96
 # From this share of zeros on, a bitmask is read faster than the dense tiles.
 _SPARSE_FROM = 0.35
 
@@ -195,18 +192,12 @@ class NativeRuntime(Runtime):
         data = data.cpu()
         self._check(int(data.min()), int(data.max()))
         state: tuple[Tensor, ...] = self.initial_state(batch)
-        logits = np.empty((_SLICE, self._ntoken), np.float32)
-        buffer = VectorBuffer(_SLICE, self._nhid)
+        buffer = VectorBuffer(min(bptt, rows) * batch, self._nhid)
         total, done = 0.0, 0
         for input, target in windows(data, bptt):
-            features = self._features(input, state)
+            self._kernels.quantize(self._features(input, state), buffer)
             targets = np.ascontiguousarray(target.numpy())
-            for first in range(0, len(targets), _SLICE):
-                some = features[first : first + _SLICE]
-                out = logits[: len(some)]
-                self._kernels.quantize(some, buffer)
-                self._kernels.product(self._decoder, buffer, self._decoder_bias, out)
-                total += self._kernels.likelihoods(out, targets[first : first + _SLICE])
+            total += self._kernels.score(self._decoder, buffer, self._decoder_bias, targets)
             done += len(input)
             if progress:
                 progress(done, rows - 1)

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD;
 enum Kind { DENSE = 0, BITMASK = 1, BLOCK_16X4 = 2, BLOCK_8X8 = 3, INT4 = 4 };
-enum Isa { SCALAR = 0, USE_AVX2 = 1, USE_AVX512 = 2 };
+enum Isa { SCALAR = 0, USE_AVX2 = 1, USE_AVX512 = 2, USE_AMX = 3 };
 enum Cell { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3 };
 
 }  // namespace
@@ -41,10 +41,11 @@ struct Matrix {
     const int32_t *offsets;    // 128 times the sum of each row (not INT4)
 };
 
-// n vectors quantized to int8, in the three forms that the kernels want; `stride` is in elements.
+// n vectors quantized to int8, in the three forms that the kernels want; `stride` is in elements, a
+// multiple of 64, and there is room for a multiple of 16 vectors.
 struct Vectors {
     int32_t n, stride;
-    uint8_t *biased;           // value + 128
+    uint8_t *biased;           // value + 128; 0 beyond the vector's end
     int8_t *bytes;
     int16_t *words;
     int32_t *quad_sums;        // [n][stride / 4]
