@@ -152,6 +152,8 @@ def training(home: Path, *more: str) -> Iterator[Run]:
         yield run
     finally:
         launch.request(run, "kill")
+        while run.status() in ("running", "paused"):
+            time.sleep(0.1)
 
 
 def first_paint(home: Path, rounds: int) -> list[float]:

@@ -30,7 +30,6 @@ from lmbench.distiller.quantization import (
     QuantizationError,
     QuantSettings,
     calibrate,
-    collect_input_moments,
     load_preset,
     load_stats,
     modular_copy,
@@ -64,6 +63,7 @@ from lmbench.jobs.probing import (
 )
 from lmbench.jobs.quantizing import (
     calibration_rows,
+    moments_of,
     needs_moments,
     score_rows,
     scored,
@@ -142,9 +142,11 @@ class Bench:
     def quantized(self, settings: QuantSettings, tell: Tell) -> nn.Module:
         """The model as these settings make it."""
         if needs_moments(settings) and self.moments is None:
-            steps, total = window_steps(self.calibration)
-            self.moments = collect_input_moments(
-                self.modular, steps, lambda done: tell("collecting second moments", done, total)
+            assert isinstance(self.modular, RNNModel)
+            self.moments = moments_of(
+                self.modular,
+                self.calibration,
+                lambda done, total: tell("collecting second moments", done, total),
             )
         tell("quantizing", 0, 0)
         return quantize(self.model, settings, self.stats, self.moments)

@@ -7,6 +7,7 @@ are made of them. Imports torch: for workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lmbench.distiller.quantization import (
     PostTrainLinearQuantizer,
     QuantizationError,
     QuantSettings,
+    collect_input_moments,
     load_preset,
     load_settings,
     modular_copy,
@@ -36,6 +38,7 @@ __all__ = [
     "calibration_rows",
     "check_fit",
     "describe",
+    "moments_of",
     "needs_moments",
     "score_rows",
     "scored",
@@ -194,6 +197,31 @@ def window_steps(
             yield step
 
     return generate(), count
+
+
+def moments_of(
+    model: RNNModel, data: Tensor, progress: Callable[[int, int], None]
+) -> dict[str, Tensor]:
+    """Second moments of every linear layer's inputs on `data`, by name; `model` is modular.
+
+    The decoder is shown its inputs and not multiplied by: its product with a whole vocabulary
+    would take most of the time, and nobody asks for it.
+    """
+    steps, total = window_steps(data)
+    with _without_product(model.decoder):
+        return collect_input_moments(model, steps, lambda done: progress(done, total))
+
+
+@contextmanager
+def _without_product(layer: nn.Linear) -> Iterator[None]:
+    def as_it_is(x: Tensor) -> Tensor:
+        return x
+
+    setattr(layer, "forward", as_it_is)  # noqa: B010 (a method may not be assigned)
+    try:
+        yield
+    finally:
+        delattr(layer, "forward")
 
 
 def _first_state(model: nn.Module) -> Any:

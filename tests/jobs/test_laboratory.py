@@ -16,7 +16,12 @@ from safetensors.torch import save_file
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
-from lmbench.distiller.quantization import load_preset, preset_names
+from lmbench.distiller.quantization import (
+    collect_input_moments,
+    load_preset,
+    modular_copy,
+    preset_names,
+)
 from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.jobs.laboratory import Laboratory
 from lmbench.jobs.probing import (
@@ -30,7 +35,7 @@ from lmbench.jobs.probing import (
     Refused,
     Working,
 )
-from lmbench.jobs.quantizing import score_rows, scored
+from lmbench.jobs.quantizing import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
@@ -281,3 +286,23 @@ def test_scoring_takes_the_tokens_that_were_asked_for(run):
     corpus = open_corpus(str(run.home.path / "text"), run.home.path)
     rows = score_rows(corpus, "valid", TOKENS, torch.device("cpu"))
     assert rows.shape == (TOKENS // 10, 10)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
+def test_moments_without_the_decoders_product_are_the_moments(kind):
+    torch.manual_seed(3)
+    model = modular_copy(RNNModel(kind, 50, 12, 12, 2, 0.1, True))
+    assert isinstance(model, RNNModel)
+    rows = torch.randint(50, (80, 10))
+    steps, windows = window_steps(rows)
+    wanted = collect_input_moments(model, steps)
+    told: list[tuple[int, int]] = []
+    found = moments_of(model, rows, lambda done, total: told.append((done, total)))
+    assert found.keys() == wanted.keys()
+    assert "decoder" in found
+    for name, moment in found.items():
+        assert torch.equal(moment, wanted[name]), name
+    assert told[-1] == (windows, windows)
+    # It decodes again afterwards.
+    logits, _ = model(rows[:3], model.init_hidden(10))
+    assert logits.shape == (3, 10, 50)

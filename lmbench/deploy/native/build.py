@@ -14,7 +14,14 @@ from pathlib import Path
 
 from lmbench.corpus.files import user_cache
 
-__all__ = ["NativeUnavailableError", "build", "compiler", "library", "why_unavailable"]
+__all__ = [
+    "NativeUnavailableError",
+    "build",
+    "compiler",
+    "library",
+    "source_key",
+    "why_unavailable",
+]
 
 _SOURCES = Path(__file__).parent
 # No -march=native: a home folder is shared by machines, so the instruction set is chosen when the
@@ -58,7 +65,7 @@ def build(folder: Path | None = None) -> Path:
         NativeUnavailableError: there is no compiler, or it failed.
     """
     folder = folder or cache_folder()
-    target = folder / f"kernels-{_key()}.so"
+    target = folder / f"kernels-{source_key()}.so"
     if target.is_file():
         return target
     cxx = compiler()
@@ -75,7 +82,8 @@ def build(folder: Path | None = None) -> Path:
     return target
 
 
-def _key() -> str:
+def source_key() -> str:
+    """What tells versions of the kernels apart: a hash of source, flags and machine."""
     digest = hashlib.sha256(" ".join([*_FLAGS, platform.machine(), platform.system()]).encode())
     for source in sorted([*_SOURCES.glob("*.cpp"), *_SOURCES.glob("*.h")]):
         digest.update(source.read_bytes())

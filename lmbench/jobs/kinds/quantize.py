@@ -21,7 +21,6 @@ from lmbench.distiller.quantization import (
     Trial,
     auto_quantize,
     calibrate,
-    collect_input_moments,
     export_state,
     load_stats,
     modular_copy,
@@ -39,6 +38,7 @@ from lmbench.jobs.quantizing import (
     budget_of,
     calibration_rows,
     check_fit,
+    moments_of,
     needs_moments,
     score_rows,
     scored,
@@ -95,9 +95,8 @@ def _work(job: Job) -> None:
     stats = None if config.dynamic else given or _calibrate(job, modular, data)
     moments = None
     if needs_moments(settings):
-        steps, total = window_steps(data)
-        report = seldom(job, "collecting second moments")
-        moments = collect_input_moments(modular, steps, lambda done: report(done, total))
+        assert isinstance(modular, RNNModel)
+        moments = moments_of(modular, data, seldom(job, "collecting second moments"))
     if config.auto:
         settings = _search(job, config, model, corpus, stats, settings, moments, device)
     quantized = quantize(model, settings, stats, moments)
