@@ -137,9 +137,9 @@ def refusal(loaded: Loaded) -> str | None:
     """Why this model gains nothing here, or None."""
     if not loaded.plain:
         return "its modules are simulated quantization, not plain weights"
-    weights = loaded.weights
-    if weights.encoder.device.type != "cpu":
+    if loaded.device.type != "cpu":
         return "it runs on the CPU only"
+    weights = loaded.weights
     matrices = [weights.decoder, *(w for one in weights.layers for w in (one.w_ih, one.w_hh))]
     if max(zero_blocks(matrix.numpy(), BLOCK) for matrix in matrices) >= _WORTH_FROM:
         return None

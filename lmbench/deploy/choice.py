@@ -177,12 +177,14 @@ def _scoring(runtime: Runtime, text: list[int]) -> Callable[[], float]:
 
 def _key(loaded: Loaded, purpose: Purpose, entries: list[RuntimeEntry]) -> str:
     """What an answer depends on: machine, versions, threads, weights and what was on offer."""
-    weights = loaded.weights
-    device = weights.encoder.device
+    device = loaded.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    # A sample of the rows tells models apart without reading all of a large one.
-    rows = weights.decoder[:: max(1, weights.ntoken // 64)].contiguous().float().cpu()
-    digest = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for parameter in loaded.model.parameters():
+        # A sample of the rows, and how many are zero, tell models apart without reading all.
+        rows = parameter.detach()[:: max(1, len(parameter) // 64)].contiguous().float().cpu()
+        digest.update(rows.numpy().tobytes())
+        digest.update(str(int(parameter.count_nonzero())).encode())
     return "; ".join(
         (
             f"{platform.node()} {device} {gpu}".strip(),
@@ -190,7 +192,7 @@ def _key(loaded: Loaded, purpose: Purpose, entries: list[RuntimeEntry]) -> str:
             f"torch {torch.__version__}",
             f"onnxruntime {onnxruntime.__version__}",
             f"kernels {source_key()}",
-            f"{purpose} {digest}",
+            f"{purpose} {digest.hexdigest()[:16]}",
             " ".join(entry.name for entry in entries),
         )
     )

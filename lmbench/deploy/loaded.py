@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lmbench.deploy.weights import GATES, RecurrentWeights
@@ -49,6 +50,12 @@ class Loaded:
             and type(model.rnn) in (nn.LSTM, nn.GRU, nn.RNN)
             and type(model.decoder) is nn.Linear
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
 
     @property
     def recurrent(self) -> RNNModel:

@@ -249,6 +249,10 @@ class PackedModel(Loaded):
     def plain(self) -> bool:
         return True
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._device)
+
     _device: str | torch.device
 
 

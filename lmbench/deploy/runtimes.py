@@ -58,8 +58,7 @@ def _on_cuda(loaded: Loaded) -> str | None:
 
 
 def _elsewhere(loaded: Loaded, kind: str, reason: str) -> str | None:
-    device = loaded.weights.encoder.device
-    return None if device.type == kind else f"{reason} (--device {kind})"
+    return None if loaded.device.type == kind else f"{reason} (--device {kind})"
 
 
 def _entry(

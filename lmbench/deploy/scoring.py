@@ -20,7 +20,7 @@ def natural_runtime(loaded: Loaded) -> str:
     """
     if not loaded.plain:
         return "naive"
-    if isinstance(loaded, PackedModel) and loaded.weights.encoder.device.type == "cpu":
+    if isinstance(loaded, PackedModel) and loaded.device.type == "cpu":
         for name in _kernels(loaded):
             if RUNTIMES[name].refusal(loaded) is None:
                 return name

@@ -1,5 +1,6 @@
 """The compiled extra is built where a compiler is, once, and missed by nobody where none is."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -52,7 +53,51 @@ def test_a_broken_compiler_is_asked_only_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
     for _ in range(3):
         assert "failed" in str(why_unavailable())
-    assert counter.read_text() == "x\n"
+    # Once with all instructions, once without AMX, once without AVX512.
+    assert counter.read_text() == "x\n" * 3
+
+
+@needs_compiler
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+@pytest.mark.parametrize(
+    "unknown, best", [("nothing", None), ("LMBENCH_NO_AMX", 2), ("LMBENCH_NO_AVX512", 1)]
+)
+def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypatch, unknown, best):
+    """A compiler that fails until `unknown` is asked for."""
+    real = compiler()
+    fake = tmp_path / "c++"
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *{unknown}*|*{"" if best is None else "never"}*) '
+        f'exec {real} "$@";; esac\necho "error: no such instruction" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    built = ctypes.CDLL(str(build(tmp_path / "cache")))
+    machine = library().lmb_isa()
+    assert built.lmb_isa() == (machine if best is None else min(best, machine))
+
+
+@needs_compiler
+def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
+    foreign = build()
+    foreign.write_bytes(b"made for another system")
+    # A compiler of another name, so that this is a first attempt.
+    real = compiler()
+    assert real is not None
+    (tmp_path / "c++").symlink_to(real)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert why_unavailable() is None
+    assert foreign.read_bytes() == b"made for another system"
+
+
+def test_a_compiler_that_cannot_be_run_is_named(tmp_path, monkeypatch):
+    fake = tmp_path / "c++"
+    fake.write_bytes(b"\x7fELF no program")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    with pytest.raises(NativeUnavailableError, match=r"c\+\+ cannot be run"):
+        build(tmp_path / "cache")
 
 
 def test_it_can_be_switched_off(monkeypatch):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lmbench.config import PackConfig
 from lmbench.deploy.bsr import BsrRuntime
+from lmbench.deploy.choice import open_runtime
 from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.naive import NaiveRuntime
 from lmbench.deploy.native import why_unavailable
@@ -153,6 +154,18 @@ def test_a_packed_file_runs_on_its_stored_integers(tmp_path):
     plain = Int8Runtime(loaded(built))
     assert torch.equal(stepped(Int8Runtime(packed), text()), stepped(plain, text()))
     assert "model" not in vars(packed)
+
+
+@needs_kernels
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_a_packed_file_runs_as_it_is_without_its_fp32_weights(tmp_path, weights):
+    path = tmp_path / "m.lmpack"
+    pack(model(block=(1, 1)), WORDS, path, PackConfig(weights=weights))
+    packed = load_packed(path)
+    runtime = open_runtime("as-is", packed, "score")
+    assert runtime.evaluate(text(), 35).nll > 0
+    assert "model" not in vars(packed)
+    assert packed.device.type == "cpu"
 
 
 @needs_kernels

@@ -4,8 +4,9 @@
 
 #include "avx512.h"
 
-#if defined(__linux__) && ((defined(__GNUC__) && __GNUC__ >= 11) || \
-                           (defined(__clang_major__) && __clang_major__ >= 12))
+// An assembler that is older than the compiler may not know it: build.py then leaves it out.
+#if !defined(LMBENCH_NO_AMX) && defined(__linux__) && \
+    ((defined(__GNUC__) && __GNUC__ >= 11) || (defined(__clang_major__) && __clang_major__ >= 12))
 #define HAVE_AMX 1
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -150,6 +151,8 @@ AMX void product_amx(const Matrix *m, const Vectors *x, const float *bias, float
         const int8_t *w = m->values + g * group;
         if (m->kind == BITMASK) {
             expand_group512(m, g, scratch);
+            // A tile load does not tell the compiler that it reads memory.
+            asm volatile("" ::: "memory");
             w = scratch;
         }
         for (int v = 0; v < x->n; v += TILE_ROWS) tile_1x1(m, g, w, x, v, bias, out, ldo);

@@ -35,6 +35,8 @@ _FLAGS = (
     "-fno-trapping-math",
     "-fno-exceptions",
 )
+# Tried one after another where the compiler, or the assembler behind it, is too old for the rest.
+_WITHOUT = (("-DLMBENCH_NO_AMX",), ("-DLMBENCH_NO_AMX", "-DLMBENCH_NO_AVX512"))
 _COMPILERS = ("g++", "clang++", "c++")
 _LIMIT_S = 180
 
@@ -55,17 +57,18 @@ def cache_folder() -> Path:
     return user_cache() / "native"
 
 
-def build(folder: Path | None = None) -> Path:
+def build(folder: Path | None = None, host: str = "") -> Path:
     """The compiled library, from the cache or compiled now.
 
-    It is named by the hash of source, flags and machine, so an upgrade compiles anew and two
-    versions live side by side. It is compiled beside and moved in whole.
+    It is named by the hash of source, flags and kind of machine, so an upgrade compiles anew and
+    two versions live side by side; `host` is added where the common one does not load, as in a
+    home that machines with other system libraries share. It is compiled beside and moved in whole.
 
     Raises:
         NativeUnavailableError: there is no compiler, or it failed.
     """
     folder = folder or cache_folder()
-    target = folder / f"kernels-{source_key()}.so"
+    target = folder / f"kernels-{source_key()}{'-' + host if host else ''}.so"
     if target.is_file():
         return target
     cxx = compiler()
@@ -91,16 +94,30 @@ def source_key() -> str:
 
 
 def _compile(cxx: str, target: Path) -> None:
-    command = [cxx, *_FLAGS, str(_SOURCES / "kernels.cpp"), "-o", str(target)]
+    """Compile the newest instructions that this compiler and its assembler know."""
+    *attempts, last = ((), *_WITHOUT)
+    for left_out in attempts:
+        if not _try_to_compile(cxx, target, left_out):
+            return
+    if message := _try_to_compile(cxx, target, last):
+        raise NativeUnavailableError(f"{cxx} failed: {message}")
+
+
+def _try_to_compile(cxx: str, target: Path, left_out: tuple[str, ...]) -> str:
+    """What the compiler complains of, in a line; empty where it succeeded."""
+    command = [cxx, *_FLAGS, *left_out, str(_SOURCES / "kernels.cpp"), "-o", str(target)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise NativeUnavailableError(f"{cxx} took longer than {_LIMIT_S} s") from None
-    if done.returncode:
-        first = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
-        raise NativeUnavailableError(f"{cxx} failed: {first.strip()[:200]}")
+    except OSError as error:
+        raise NativeUnavailableError(f"{cxx} cannot be run ({error.strerror})") from None
+    if not done.returncode:
+        return ""
+    lines = done.stderr.splitlines()
+    return next((line for line in lines if "error" in line.lower()), "no message").strip()[:200]
 
 
 @cache
@@ -117,7 +134,10 @@ def _attempt(_path: str, setting: str, _cxx: str) -> ctypes.CDLL | NativeUnavail
     if setting == "0":
         return NativeUnavailableError("LMBENCH_NATIVE=0 is set")
     try:
-        return _loaded(build())
+        try:
+            return _loaded(build())
+        except OSError:
+            return _loaded(build(host=platform.node()))
     except NativeUnavailableError as error:
         return error
     except OSError as error:

@@ -15,29 +15,37 @@
 #include "scalar.h"
 #if HAVE_X86
 #include "avx2.h"
+#endif
+#if HAVE_AVX512
 #include "avx512.h"
 #include "amx.h"
 #endif
 
+// The loops of elementwise.h, vectorized for each instruction set.
 #if HAVE_X86
 namespace {
 
-// The loops of elementwise.h, vectorized for each instruction set.
 AVX2 void cells_avx2(int cell, int n, int H, const float *gi, const float *gh, float *h, float *c) {
-    cells(cell, n, H, gi, gh, h, c);
-}
-AVX512 void cells_avx512(int cell, int n, int H, const float *gi, const float *gh, float *h, float *c) {
     cells(cell, n, H, gi, gh, h, c);
 }
 AVX2 void add_logits_avx2(const float *logits, int n, int words, int64_t ldo, int64_t first,
                           const int64_t *targets, Softmax *softmax) {
     add_logits(logits, n, words, ldo, first, targets, softmax);
 }
+AVX2 void quantize_avx2(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
+
+}  // namespace
+#endif
+#if HAVE_AVX512
+namespace {
+
+AVX512 void cells_avx512(int cell, int n, int H, const float *gi, const float *gh, float *h, float *c) {
+    cells(cell, n, H, gi, gh, h, c);
+}
 AVX512 void add_logits_avx512(const float *logits, int n, int words, int64_t ldo, int64_t first,
                               const int64_t *targets, Softmax *softmax) {
     add_logits(logits, n, words, ldo, first, targets, softmax);
 }
-AVX2 void quantize_avx2(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
 AVX512 void quantize_avx512(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
 
 }  // namespace
@@ -47,11 +55,13 @@ namespace {
 
 void any_product(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                  int first, int last, int isa, int8_t *scratch) {
-#if HAVE_X86
+#if HAVE_AVX512
 #if HAVE_AMX
     if (isa == USE_AMX) return product_amx(m, x, bias, out, ldo, first, last, scratch);
 #endif
     if (isa >= USE_AVX512) return product_avx512(m, x, bias, out, ldo, first, last, scratch);
+#endif
+#if HAVE_X86
     if (isa == USE_AVX2) return product_avx2(m, x, bias, out, ldo, first, last);
 #endif
     product_scalar(m, x, bias, out, ldo, first, last);
@@ -59,8 +69,10 @@ void any_product(const Matrix *m, const Vectors *x, const float *bias, float *ou
 
 void any_add_logits(const float *logits, int n, int words, int64_t ldo, int64_t first,
                     const int64_t *targets, Softmax *softmax, int isa) {
-#if HAVE_X86
+#if HAVE_AVX512
     if (isa >= USE_AVX512) return add_logits_avx512(logits, n, words, ldo, first, targets, softmax);
+#endif
+#if HAVE_X86
     if (isa == USE_AVX2) return add_logits_avx2(logits, n, words, ldo, first, targets, softmax);
 #endif
     add_logits(logits, n, words, ldo, first, targets, softmax);
@@ -74,7 +86,7 @@ Matrix part_of(const Matrix *m, int first, int last) {
     part.rows = last * per < m->rows ? part.groups * per : m->rows - begin;
     switch (m->kind) {
     case DENSE: part.values += static_cast<int64_t>(first) * m->quads * TILE; break;
-    case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads;  // and its starts
+    case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads; [[fallthrough]];
     case BLOCK_16X4:
     case BLOCK_8X8: part.starts += first; break;
     case INT4: {
@@ -100,6 +112,7 @@ extern "C" {
 int32_t lmb_isa(void) {
 #if HAVE_X86
     __builtin_cpu_init();
+#if HAVE_AVX512
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
@@ -108,6 +121,7 @@ int32_t lmb_isa(void) {
 #endif
         return USE_AVX512;
     }
+#endif
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return USE_AVX2;
 #endif
     return SCALAR;
@@ -116,8 +130,10 @@ int32_t lmb_isa(void) {
 // x [n][k] fp32 to `out`, which has room for n vectors of out->stride elements.
 void lmb_quantize(const float *x, int32_t n, int32_t k, Vectors *out, int32_t isa) {
     out->n = n;
-#if HAVE_X86
+#if HAVE_AVX512
     if (isa >= USE_AVX512) return quantize_avx512(x, n, k, out);
+#endif
+#if HAVE_X86
     if (isa == USE_AVX2) return quantize_avx2(x, n, k, out);
 #endif
     quantize(x, n, k, out);
@@ -131,8 +147,10 @@ void lmb_product(const Matrix *m, const Vectors *x, const float *bias, float *ou
 
 void lmb_cells(int32_t cell, int32_t n, int32_t H, const float *gi, const float *gh, float *h,
                float *c, int32_t isa) {
-#if HAVE_X86
+#if HAVE_AVX512
     if (isa >= USE_AVX512) return cells_avx512(cell, n, H, gi, gh, h, c);
+#endif
+#if HAVE_X86
     if (isa == USE_AVX2) return cells_avx2(cell, n, H, gi, gh, h, c);
 #endif
     cells(cell, n, H, gi, gh, h, c);

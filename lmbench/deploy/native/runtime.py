@@ -8,6 +8,7 @@ stepping it alone gives, so a score is of the very arithmetic that generates.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -372,6 +373,12 @@ def _matrices(loaded: Loaded) -> list[Array]:
 
 
 def _sparsities(loaded: Loaded) -> list[float]:
+    if isinstance(loaded, PackedModel):
+        packed = loaded.packed
+        stored = [
+            packed.tensor(name) for name, spec in packed.specs.items() if len(spec.shape) == 2
+        ]
+        return [1 - one.nonzero / math.prod(one.spec.shape) for one in stored]
     return [1 - np.count_nonzero(matrix) / matrix.size for matrix in _matrices(loaded)]
 
 

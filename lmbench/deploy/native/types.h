@@ -9,11 +9,17 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define HAVE_X86 1
+#ifndef LMBENCH_NO_AVX512
+#define HAVE_AVX512 1
+#endif
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi2")))
 #else
 #define HAVE_X86 0
+#endif
+#ifndef HAVE_AVX512
+#define HAVE_AVX512 0
 #endif
 #define INLINE inline __attribute__((always_inline))
 
