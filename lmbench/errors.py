@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LmbenchError"]
+__all__ = ["ERROR", "LmbenchError"]
 
 
 class LmbenchError(Exception):
@@ -20,3 +20,7 @@ class LmbenchError(Exception):
     @property
     def message(self) -> str:
         return str(self)
+
+
+ERROR = "error: "
+"""Begins the last line of a run's log where it ended by a user's mistake."""

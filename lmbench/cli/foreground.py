@@ -14,7 +14,7 @@ from rich.progress import TaskID
 
 from lmbench.cli.common import print_json, stderr
 from lmbench.cli.progress import run_progress
-from lmbench.errors import LmbenchError
+from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
@@ -95,6 +95,9 @@ def _follow(run: Run, *, echo: bool) -> None:
             if not echo:
                 continue
             for line in log.lines():
+                if line.startswith(ERROR) and line == f"{ERROR}{run.read().reason}":
+                    # It is said at the end, on stderr.
+                    continue
                 if not sys.stdout.isatty():
                     print(line, flush=True)
                 elif not line.startswith("| epoch "):

@@ -32,7 +32,7 @@ from typing import Any
 
 from lmbench import __version__
 from lmbench.config import QuantizeConfig, SensitivityConfig
-from lmbench.errors import LmbenchError
+from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.reasons import ROOM
 from lmbench.session.eventlog import EventWriter
@@ -200,16 +200,25 @@ def _fail(run: Run, error: Exception) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (run.path / ROOM).unlink(missing_ok=True)
     trace = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError):
-        print(trace, file=sys.stderr, end="", flush=True)
     reason = reason_in_words(error)
+    mistake = isinstance(error, LmbenchError)
+    if not mistake:
+        _print(trace)
     try:
         writer = EventWriter(run.events_path)
         writer.write(Failed(reason=reason, traceback=trace))
         writer.close()
     finally:
-        code = _BAD_INPUT if isinstance(error, LmbenchError) else _FAILED
-        _end(run, "failed", reason=reason, exit_code=code)
+        _end(run, "failed", reason=reason, exit_code=_BAD_INPUT if mistake else _FAILED)
+    if mistake:
+        # A line says what was wrong; where in the code it was noticed is in the events. It comes
+        # last, when a command that waits for the run can tell that it is the reason.
+        _print(f"{ERROR}{reason}\n")
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, end="", flush=True)
 
 
 def reason_in_words(error: BaseException) -> str:

@@ -336,6 +336,8 @@ class Home:
         path = Path(ref).expanduser()
         if (path / "run.json").is_file():
             return Run(path.resolve())
+        if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:
+            raise LmbenchError(f"{ref}: there is no such file, and no run's folder")
         where, _, what = ref.rpartition("/")
         home = self.session(where or session)
         if what == "@":
@@ -353,6 +355,9 @@ class Home:
             ids = ", ".join(str(r.id) for r in named)
             raise LmbenchError(f"'{what}' names several runs of session '{home.name}': {ids}")
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
+
+
+_MODEL_FILES = frozenset({".lmpack", ".safetensors"})
 
 
 def _current_folder() -> str:

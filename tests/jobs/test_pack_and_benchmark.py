@@ -180,12 +180,15 @@ def test_an_unknown_runtime_is_one_clear_line(home):
     assert "runtime 'fast': use one of naive" in run.read().reason
 
 
-def test_packing_after_the_corpus_changed_refuses_to_score_another_text(home):
+def test_packing_after_the_corpus_changed_packs_and_scores_no_other_text(home):
     parent = trained(home)
     (home.path / "data" / "tiny" / "test.txt").write_text("other words\n")
-    run = parent.session.new_run(PackConfig(threads=1), "pack", parent=parent)
-    work(run)
-    assert "has changed since" in run.read().reason
+    run = worked(parent, PackConfig(threads=1), "pack")
+    results = run.read().results
+    assert "test_ppl" not in results
+    assert results["bytes"] == (run.path / "model.lmpack").stat().st_size
+    warnings = [json.loads(line).get("message", "") for line in run.events_path.open()]
+    assert any("packed, but not scored" in w and "has changed since" in w for w in warnings)
 
 
 def test_footprints_are_measured_in_a_process_of_their_own(home):

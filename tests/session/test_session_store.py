@@ -132,7 +132,10 @@ def test_a_run_is_found_by_the_path_of_its_folder(home: Home) -> None:
         ("nobody", "session 'work' has no run 'nobody'"),
         ("twin", "'twin' names several runs of session 'work': 1, 2"),
         ("nowhere/1", "no session 'nowhere'"),
-        ("../../etc/1", "session name"),
+        ("../../etc/1", "no such file"),
+        ("etc*/1", "session name"),
+        ("model.lmpack", "no such file"),
+        ("/nowhere/001-train", "no run's folder"),
         ("", "has no run ''"),
     ],
 )

@@ -58,7 +58,12 @@ def work(job: Job) -> None:
         nonzero=sum(tensor.nonzero for tensor in info.tensors),
         tensors=[_tensor_row(info, i) for i in range(len(info.tensors))],
     )
-    _score(job, corpus_of(record.corpus, job.home.path, parent.ref), record.results)
+    try:
+        corpus = corpus_of(record.corpus, job.home.path, parent.ref)
+    except LmbenchError as error:
+        job.warn(f"packed, but not scored: {error.message}")
+        return
+    _score(job, corpus, record.results)
 
 
 def _thinned(job: Job, loaded: Loaded) -> Loaded:
