@@ -5,7 +5,10 @@ so in blocks of 16x4 and 8x8, packed, and run by every runtime that can, in inte
 against torch's own nn.LSTM and against the fastest dense fp32 runtime. Without --model its weights
 are random: sizes and speeds are those of a trained model, perplexities are left out.
 
+On a GPU the dense model is run by the runtimes that a GPU has, against each other.
+
     python benchmarks/inference.py --nhid 650
+    python benchmarks/inference.py --nhid 650 --device cuda
     python benchmarks/inference.py --model model.safetensors --data data/wikitext-2
 """
 
@@ -15,6 +18,7 @@ import argparse
 import copy
 import json
 import platform
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmbench.config import PackConfig
+from lmbench.config import GenerateConfig, PackConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
 from lmbench.deploy.load import load_file
@@ -32,6 +36,8 @@ from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, open_packed, pack, repack
 from lmbench.deploy.runtimes import RUNTIMES
+from lmbench.errors import LmbenchError
+from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel
 from lmbench.report.compare import runtime_table
 from lmbench.training.precision import machine_key
@@ -48,6 +54,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "80% in 16x4": ("block-int8",),
     "80% in 8x8": ("block-int8", "bsr"),
 }
+CUDA_FORMS: Mapping[str, tuple[str, ...]] = {"dense": ("naive", "torch", "cuda")}
 
 
 def dense_model(args: argparse.Namespace) -> tuple[RNNModel, list[str] | None, str]:
@@ -128,7 +135,8 @@ def contestants(
     """Each form in its runtimes, and the runtimes that are missing here, with the reason."""
     found: list[Entrant] = []
     missing: list[str] = []
-    for form, names in FORMS.items():
+    forms = CUDA_FORMS if dense.weights.encoder.device.type == "cuda" else FORMS
+    for form, names in forms.items():
         loaded = dense if form == "dense" else load_packed(paths[form])
         if form != "dense":
             object.__setattr__(loaded, "title", form)
@@ -161,9 +169,14 @@ def against_dense(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
+def main() -> int:
     args = _arguments()
-    prepare_worker(threads=args.threads)
+    try:
+        device = choose_device(validate(GenerateConfig, {"device": args.device}))
+    except LmbenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    prepare_worker(threads=args.threads, device=str(device))
     model, words, about = dense_model(args)
     corpus = open_corpus(args.data, Path.cwd(), may_fetch=False) if args.data else None
     real = bool(args.model and corpus)
@@ -176,15 +189,19 @@ def main() -> None:
     shape = {"model": model.rnn_type, "emsize": model.ninp, "nhid": model.nhid}
     shape |= {"nlayers": model.nlayers, "tied": model.tied, "ntoken": model.ntoken}
     with tempfile.TemporaryDirectory() as scratch:
-        paths, sizes = packed_forms(model, words, Path(scratch))
+        gpu = device.type == "cuda"
+        # Files are as large and compressed runtimes as fast with a GPU as without one.
+        paths, sizes = ({}, []) if gpu else packed_forms(model, words, Path(scratch))
         path = Path(scratch) / "dense.lmpack"
         pack(model, words, path)
+        model.to(device)
         dense = Loaded(model, words, {**shape, "dropout": 0.0}, "dense", path)
         found, missing = contestants(dense, paths, args.runtimes)
         measured = benchmark(found, text, words=args.words, rounds=args.rounds, scored=real)
     rows = against_dense([row_document(row) for row in measured])
     document = {
-        "machine": machine_key(torch.device("cpu")),
+        "machine": machine_key(device),
+        "device": str(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -198,6 +215,7 @@ def main() -> None:
         "missing": missing,
     }
     print(json.dumps(document, indent=2) if args.json else _report(document))
+    return 0
 
 
 def _stand_in_words(count: int) -> list[str]:
@@ -216,16 +234,19 @@ def _report(document: Mapping[str, Any]) -> str:
         f"{document['words_a_round']} words",
         "",
         runtime_table(document["rows"]).text(),
-        "",
-        "packed sizes, vocabulary included, against fp32 weights of "
-        f"{document['sizes'][0]['fp32'] / 1e6:.1f} MB",
     ]
+    if document["sizes"]:
+        base = document["sizes"][0]["fp32"] / 1e6
+        about = f"packed sizes, vocabulary included, against fp32 weights of {base:.1f} MB"
+        lines += ["", about]
     for size in document["sizes"]:
         lines.append(
             f"  {size['form']:<12} {size['bytes'] / 1e6:7.2f} MB {size['ratio']:5.1f}x   zstd "
             f"{size['zstd_bytes'] / 1e6:7.2f} MB {size['zstd_ratio']:5.1f}x"
         )
     lines += [f"  not here: {line}" for line in document["missing"]]
+    if not torch.cuda.is_available():
+        lines.append("no CUDA device here; with one, add --device cuda")
     return "\n".join(lines)
 
 
@@ -236,6 +257,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, metavar="FILE", help="a .safetensors file")
     parser.add_argument("--data", metavar="DIR", help="the corpus that is stepped and scored")
     parser.add_argument("--nhid", type=int, default=650, choices=(200, 650, 1500))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
     parser.add_argument("--runtimes", nargs="*", help="only these, and the baselines")
     parser.add_argument("--words", type=int, help="stepped in each round (default 100; 20)")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 7; 2)")
@@ -249,4 +271,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

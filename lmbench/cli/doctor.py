@@ -21,7 +21,7 @@ def doctor(config: TrainConfig, *, json: Json = False) -> None:
 
     home = Home.find().path
     findings = examine(home)
-    lines = advice(home, config.nhid, config.batch_size)
+    lines = advice(home, config)
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "advice": lines})
         return

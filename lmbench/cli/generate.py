@@ -19,7 +19,7 @@ from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
-from lmbench.model.device import choose_device
+from lmbench.model.device import allow_tf32, choose_device
 from lmbench.report.tables import plain
 from lmbench.session import Home
 from lmbench.session.files import write_atomic
@@ -46,6 +46,7 @@ def generate(
     """
     home = Home.find()
     run, checkpoint = _which(run, config.checkpoint)
+    allow_tf32(False)
     loaded, found = open_model(run, home, session, checkpoint, choose_device(config))
     if config.data is not None:
         loaded = with_words_of(loaded, open_corpus(config.data, home.path))

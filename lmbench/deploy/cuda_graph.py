@@ -70,6 +70,7 @@ class CudaRuntime(TorchRuntime):
                     super().step(ids, state)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # torch's own stream for captures is made once, on the card that is current then.
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
                 logits, after = super().step(ids, state)
         return _Captured(graph, ids, state, logits, after)

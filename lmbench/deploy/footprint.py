@@ -43,9 +43,11 @@ def _measure(source: Path, checkpoint: str, runtime: str, device: str) -> int:
 
     from lmbench.deploy.load import load_file, load_run
     from lmbench.deploy.runtimes import build_runtime
+    from lmbench.model.device import allow_tf32
     from lmbench.session import Run
 
     torch.set_num_threads(1)
+    allow_tf32(False)
     before = psutil.Process().memory_info().rss
     is_run = (source / "run.json").is_file()
     loaded = load_run(Run(source), checkpoint, device) if is_run else load_file(source, device)

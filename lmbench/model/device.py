@@ -1,4 +1,4 @@
-"""The one place that decides where to compute, and how wide sums can be there."""
+"""The one place that decides where to compute, and how wide sums and products are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from lmbench.config import MachineConfig
 from lmbench.errors import LmbenchError
 
-__all__ = ["choose_device", "in_float64", "widest"]
+__all__ = ["allow_tf32", "choose_device", "in_float64", "widest"]
 
 # Apple's GPUs have no float64; torch raises where one is asked for.
 _NO_FLOAT64 = frozenset({"mps"})
@@ -36,6 +36,16 @@ def choose_device(config: MachineConfig) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LmbenchError("--device mps: torch cannot use MPS on this machine; use --device cpu")
     return device
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether this process's fp32 products on CUDA may round their operands to TF32.
+
+    Both of torch's switches: cuDNN, which computes recurrent layers, has one of its own, which
+    torch leaves on even where the plain products are fp32.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
 from lmbench.training.precision import measure_speedup
@@ -20,8 +21,12 @@ __all__ = ["Finding", "advice", "examine"]
 _GIB = 2**30
 # A bf16 product that is this much faster is worth its rounding (`choose_precision`).
 _WORTH = 1.3
-# What cuDNN's small persistent kernels hold of a layer, forward and backward.
-_PERSIST_FORWARD, _PERSIST_BACKWARD = 192, 128
+# How wide a layer may be for cuDNN's small persistent kernels, forward and backward: the limits by
+# which torch chooses (`use_rnn_persist_small_h` in ATen/native/cudnn/RNN.cpp). The large ones it
+# takes for single layers in fp16 alone, which nothing here trains.
+_PERSIST_GATED, _PERSIST_ELMAN = (192, 128), (384, 256)
+# Units too many that still count as a near miss.
+_NEAR = 16
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,11 @@ def _terminal() -> list[Finding]:
     return [Finding("terminal", f"{size}, {colours}{plain}", good)]
 
 
-def advice(home: Path, nhid: int, batch_size: int) -> list[str]:
+def advice(home: Path, config: TrainConfig) -> list[str]:
     """What would make training faster here, most first; sizes that just miss a fast kernel."""
     lines = []
     if torch.cuda.is_available():
-        lines += _cuda_advice(nhid, batch_size)
+        lines += _cuda_advice(config)
     elif measure_speedup(torch.device("cpu")) < _WORTH:
         lines.append("this CPU gains nothing from bf16: a GPU, or a smaller vocabulary, would help")
     if psutil.getloadavg()[0] > 0.5 * usable_cores():
@@ -107,16 +112,12 @@ def advice(home: Path, nhid: int, batch_size: int) -> list[str]:
     return lines
 
 
-def _cuda_advice(nhid: int, batch_size: int) -> list[str]:
-    lines = []
-    if _PERSIST_BACKWARD < nhid <= _PERSIST_FORWARD + 16:
-        lines.append(
-            f"--nhid {nhid} just misses cuDNN's small persistent kernels: they hold up to "
-            f"{_PERSIST_BACKWARD} units backward and {_PERSIST_FORWARD} forward"
-        )
-    if nhid <= 1024 and (nhid % 128 or batch_size % 8):
-        lines.append(
-            f"--nhid {nhid} --batch-size {batch_size} just misses cuDNN's large persistent "
-            "kernels: they want widths in multiples of 128 and batches in multiples of 8"
-        )
-    return lines
+def _cuda_advice(config: TrainConfig) -> list[str]:
+    elman = config.model.startswith("RNN")
+    forward, backward = _PERSIST_ELMAN if elman else _PERSIST_GATED
+    if not backward < config.nhid <= forward + _NEAR:
+        return []
+    return [
+        f"--nhid {config.nhid} just misses cuDNN's small persistent kernels: of {config.model} "
+        f"they hold up to {backward} units backward and {forward} forward"
+    ]

@@ -46,10 +46,12 @@ class GraphedGradients:
 
     def __call__(self, input: Tensor, target: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """ids [T, B], ids [T * B], the state; gives the loss and the next state, gradients left."""
-        if self._graph is not None and input.shape != self._input.shape:
+        if self._graph is not None and len(input) < len(self._input):
             return self._eagerly(self._loss, input, target, hidden)
-        if self._graph is None or self._addresses != self._current_addresses():
-            self._capture(input, target, hidden)
+        if not self._replays(input):
+            # Of the card that is not the current one the wrong generator would be captured.
+            with torch.cuda.device(input.device):
+                self._capture(input, target, hidden)
         assert self._graph is not None
         self._input.copy_(input)
         self._target.copy_(target)
@@ -67,10 +69,23 @@ class GraphedGradients:
             parameter.grad = None
         return self._compute(self._model, loss, input, target, hidden)
 
+    def _replays(self, input: Tensor) -> bool:
+        """Is there a graph of this shape and of the parameters where they are now?
+
+        Only the last window of an epoch is shorter than the others. A run that is resumed there
+        captures that one, which the next, longer one replaces.
+        """
+        return (
+            self._graph is not None
+            and input.shape == self._input.shape
+            and self._addresses == self._current_addresses()
+        )
+
     def _current_addresses(self) -> list[int]:
         return [parameter.data_ptr() for parameter in self._parameters]
 
     def _capture(self, input: Tensor, target: Tensor, hidden: Hidden) -> None:
+        """Capture a window of this shape; the current device is the one that it lies on."""
         self._graph = None
         self._input, self._target = input.clone(), target.clone()
         self._before = tuple(state.clone() for state in _as_tuple(hidden))
@@ -78,17 +93,18 @@ class GraphedGradients:
         arguments = (self._captured_loss, self._input, self._target, state)
         # Warming up draws dropout; the run's random stream must not notice.
         generator_state = torch.cuda.get_rng_state(input.device)
-        aside = torch.cuda.Stream(input.device)
-        aside.wait_stream(torch.cuda.current_stream(input.device))
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UP):
                 self._eagerly(*arguments)
-        torch.cuda.current_stream(input.device).wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(aside)
         torch.cuda.set_rng_state(generator_state, input.device)
         for parameter in self._parameters:
             parameter.grad = None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # torch's own stream for captures is made once, on the card that is current then.
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             self._value, after = self._compute(self._model, *arguments)
         self._after = _as_tuple(after)
         self._gradients = [parameter.grad for parameter in self._parameters]

@@ -12,7 +12,8 @@ Memory, for N tokens a window, V words, width H:
                             fp32                          bf16
 ==========================  ============================  ===============================
 logits, softmax, gradient   4 * R * V bytes               2 * R * V bytes
-copy of weight and bias     none                          2 * V * (H + 1) bytes
+copy of weight and bias     none                          2 * V * (H + 1) bytes (off the CPU V
+                                                          and H + 1 are rounded up to eights)
 gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes and, of the
                             and once more in passing      product, 2 * V * (H + 1) bytes
 ==========================  ============================  ===============================
@@ -46,6 +47,9 @@ __all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "sum_nll"]
 # Logits held at a time: 1,008 rows of 33,278 words, 134 MB in fp32. A window of the default size
 # goes through in one slice, which is fastest; a long or wide one is kept from filling the memory.
 ROWS_TIMES_WORDS = 2**25
+
+# Numbers of bf16 in the 16 bytes that tensor cores load at a time.
+_EIGHTS = 8
 
 # A probability below this may have lost digits to underflow (fp32 and bf16 end near 1e-38).
 _UNDERFLOW = 1e-30
@@ -217,29 +221,31 @@ def _forward_bf16(
     half = torch.bfloat16
     # The bias is the weight of one more input that is always 1: its addition and its gradient
     # come with the products.
-    w = owner._buffer("weight_bf16", words, width + 1, like=weight, dtype=half)
+    inputs = _aligned(width + 1, weight.device)
+    outputs = _aligned(words, weight.device)
+    w = owner._buffer("weight_bf16", outputs, inputs, like=weight, dtype=half)
     _with_bias(w, weight, bias)
-    h_all = torch.ones(rows, width + 1, dtype=half, device=hidden.device)
+    h_all = torch.ones(rows, inputs, dtype=half, device=hidden.device)
     h_all[:, :width] = hidden
-    product = owner._buffer("product", words, width + 1, like=weight, dtype=half)
+    product = owner._buffer("product", outputs, inputs, like=weight, dtype=half)
     grad_hidden = torch.empty(rows, width, dtype=torch.float32, device=hidden.device)
     grad_weight = owner._buffer("weight", words, width, like=weight, dtype=torch.float32)
     grad_bias = owner._buffer("bias", words, like=weight, dtype=torch.float32)
     nll = torch.zeros((), dtype=widest(weight.device), device=weight.device)
     for at, part in enumerate(_slices(rows, words)):
         h, t = h_all[part], targets[part]
-        z = owner._buffer("logits", len(h), words, like=weight, dtype=half)
-        torch.mm(h, w.t(), out=z)  # [R, V]
+        z = owner._buffer("logits", len(h), outputs, like=weight, dtype=half)
+        torch.mm(h, w.t(), out=z)  # [R, V], and the words of the padding
         nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], w))
         _subtract_one(z, t)
         grad_hidden[part] = torch.mm(z, w)[:, :width]
-        torch.mm(z.t(), h, out=product)  # [V, H + 1]
+        torch.mm(z.t(), h, out=product)  # [V, H + 1], padded
         if at == 0:
-            grad_weight.copy_(product[:, :width])
-            grad_bias.copy_(product[:, width])
+            grad_weight.copy_(product[:words, :width])
+            grad_bias.copy_(product[:words, width])
         else:
-            grad_weight += product[:, :width]
-            grad_bias += product[:, width]
+            grad_weight += product[:words, :width]
+            grad_bias += product[:words, width]
     for gradient in (grad_hidden, grad_weight, grad_bias):
         gradient /= rows
     return (nll / rows).float(), (
@@ -249,10 +255,30 @@ def _forward_bf16(
     )
 
 
+def _aligned(size: int, device: torch.device) -> int:
+    """The length of a bf16 row that holds `size` numbers, as this device multiplies it fast.
+
+    cuBLAS's kernels for tensor cores load 16 bytes at a time and want each row to begin at such
+    a border, which neither H + 1 nor a vocabulary of 33,278 words leads to. The CPU's do not mind.
+    """
+    return size if device.type == "cpu" else -(-size // _EIGHTS) * _EIGHTS
+
+
 def _with_bias(out: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """weight [V, H] and bias [V] side by side into `out` [V, H + 1]."""
-    out[:, :-1] = weight
-    out[:, -1] = bias
+    """weight [V, H] and bias [V] side by side into `out` [V, H + 1], which may be larger.
+
+    Columns beyond are zero, whatever they meet in a product. Rows beyond are words of which none
+    is ever likely: with the lowest bias there is, finite so that nothing times it is NaN, their
+    probability is exactly 0.
+    """
+    words, width = weight.shape
+    out[:words, :width] = weight
+    out[:words, width] = bias
+    if out.size(1) > width + 1:
+        out[:, width + 1 :] = 0
+    if len(out) > words:
+        out[words:, :width] = 0
+        out[words:, width] = torch.finfo(out.dtype).min
 
 
 def _subtract_one(p: Tensor, targets: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +13,8 @@ from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
-from lmbench.training.step import compute_gradients
+from lmbench.training.precision import Precision
+from lmbench.training.step import as_fp32, compute_gradients
 
 __all__ = ["Adjust", "CrossEntropy", "ExactCrossEntropy", "Objective", "window_nll"]
 
@@ -71,7 +73,7 @@ class Stateless:
 
 class CrossEntropy(Stateless):
     """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it and no
-    policy masks its gradient as it comes.
+    policy masks its gradient as it comes; in the loss's precision in either case.
 
     On CUDA, windows without an `adjust` are replayed from a captured graph.
     """
@@ -89,7 +91,7 @@ class CrossEntropy(Stateless):
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
         if not _can_fuse(model):
-            return _backward(model, input, target, hidden, adjust)
+            return _backward(model, input, target, hidden, adjust, self._loss.precision)
         if input.device.type == "cuda" and adjust is None:
             if self._graph is None:
                 self._graph = GraphedGradients(compute_gradients, model, self._loss)
@@ -116,9 +118,18 @@ class ExactCrossEntropy(Stateless):
 
 
 def _backward(
-    model: RNNModel, input: Tensor, target: Tensor, hidden: Hidden, adjust: Adjust | None
+    model: RNNModel,
+    input: Tensor,
+    target: Tensor,
+    hidden: Hidden,
+    adjust: Adjust | None,
+    precision: Precision = "fp32",
 ) -> tuple[Tensor, Hidden]:
-    logits, hidden = model(input, hidden)  # [T, B, V]
+    half = precision == "bf16"
+    with torch.autocast(input.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+        logits, hidden = model(input, hidden)  # [T, B, V]
+    if half:
+        logits, hidden = logits.float(), as_fp32(hidden)
     loss = F.nll_loss(F.log_softmax(logits.flatten(0, 1), dim=1), target)
     (loss if adjust is None else adjust(loss)).backward()
     return loss.detach(), detach(hidden)

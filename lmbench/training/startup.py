@@ -11,9 +11,10 @@ import sys
 
 import torch
 
+from lmbench.model.device import allow_tf32
 from lmbench.training.precision import Precision
 
-__all__ = ["prepare_worker"]
+__all__ = ["compute_in", "prepare_worker"]
 
 # From glibc's malloc.h, which Python does not carry.
 _M_TRIM_THRESHOLD = -1
@@ -21,13 +22,12 @@ _M_MMAP_MAX = -4
 _INT_MAX = 2**31 - 1
 
 
-def prepare_worker(*, threads: int = 0, device: str = "cpu", precision: Precision = "fp32") -> None:
-    """Make this process ready to compute.
+def prepare_worker(*, threads: int = 0, device: str = "cpu") -> None:
+    """Make this process ready to compute, in full fp32 (see `compute_in`).
 
     Args:
         threads: CPU threads; 0 takes one for each core that this process may use.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: the arithmetic that was chosen for the run.
     """
     keep_memory()
     torch.set_num_threads(threads or usable_cores())
@@ -35,9 +35,19 @@ def prepare_worker(*, threads: int = 0, device: str = "cpu", precision: Precisio
         # With a workspace of its own for each stream cuBLAS gives the same sum on every run; read
         # when the first handle is made, and never overriding what the user set.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Asked for fp32, the products are fp32 on every device. In bf16 the few that are left in fp32
-    # may as well take the tensor cores, by TF32, which is still finer than bf16.
-    torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+        # Streams, captures and generators that are not told a card take the current one, which
+        # is the first until something else is said.
+        torch.cuda.set_device(torch.device(device).index or 0)
+    compute_in("fp32")
+
+
+def compute_in(precision: Precision) -> None:
+    """Let this process's products be as fine as `precision` asks.
+
+    Asked for fp32, they are fp32 on every device. In bf16 the few that are left in fp32 may as
+    well take the tensor cores, by TF32, which is still finer than bf16.
+    """
+    allow_tf32(precision == "bf16")
 
 
 def keep_memory() -> bool:

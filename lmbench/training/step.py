@@ -27,6 +27,7 @@ from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
 
 __all__ = [
+    "as_fp32",
     "clipped_update",
     "compute_gradients",
     "gradient_norm",
@@ -85,7 +86,7 @@ def compute_gradients(
         if encoder.grad is None:
             encoder.grad = torch.zeros_like(encoder)
         _add_rows(encoder.grad, input.reshape(-1), embedded.grad.flatten(0, 1))
-    return value.detach(), _as_fp32(detach(state))
+    return value.detach(), as_fp32(detach(state))
 
 
 def _add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
@@ -97,7 +98,8 @@ def _add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
         into.index_add_(0, rows, values)
 
 
-def _as_fp32(hidden: Hidden) -> Hidden:
+def as_fp32(hidden: Hidden) -> Hidden:
+    """A state in fp32, in which it goes on to the next window."""
     if isinstance(hidden, Tensor):
         return hidden.float()
     return hidden[0].float(), hidden[1].float()

@@ -175,6 +175,8 @@ class Trainer:
             late = due > 0 and time.perf_counter() - saved > due
             if (wanted or late) and place.batch < batches:
                 began = self._count_time(began)
+                # A save waits for the device anyway, and must not put NaN over the last one.
+                self._means()
                 self.save()
                 saved = time.perf_counter()
             if wanted == "stop" and place.batch < batches:
@@ -262,14 +264,14 @@ class Trainer:
         self.optimizer.step()
 
     def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
-        # On CUDA asking would stop the stream at every batch; the step event asks there.
+        # On CUDA asking would stop the stream at every batch; step events and saves ask there.
         if self.device.type != "cuda" and not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self._diverged(loss.item(), norm.item())
+            self._diverged(loss.item(), norm.item(), self.place.step + 1)
 
-    def _diverged(self, loss: float, norm: float) -> None:
+    def _diverged(self, loss: float, norm: float, step: int) -> None:
         kept = "the last checkpoint is kept" if (self.folder / "last").exists() else "none was kept"
         raise LmbenchError(
-            f"training diverged at step {self.place.step + 1} (epoch {self.place.epoch + 1}): "
+            f"training diverged at step {step} (epoch {self.place.epoch + 1}): "
             f"loss {loss}, gradient norm {norm:.3g}, learning rate {self.lr:g}; {kept}. "
             "Try a smaller --lr or --clip"
         )
@@ -298,11 +300,21 @@ class Trainer:
         """The sum over the epoch's batches so far."""
         return self.place.epoch_loss + float(self._sums[0])
 
-    def _step_event(self) -> None:
-        place, n = self.place, self.place.batches
+    def _means(self) -> tuple[float, float]:
+        """Loss and gradient norm, a batch, since the last step event.
+
+        Raises:
+            LmbenchError: one of them is not finite; on CUDA this is the first to notice.
+        """
+        n = max(1, self.place.batches)
         loss, norm = (float(x) / n for x in self._sums.tolist())
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._diverged(loss, norm)
+            self._diverged(loss, norm, self.place.step)
+        return loss, norm
+
+    def _step_event(self) -> None:
+        place, n = self.place, self.place.batches
+        loss, norm = self._means()
         place.epoch_loss += loss * n
         per_batch = self.config.bptt * self.config.batch_size
         self.emit(

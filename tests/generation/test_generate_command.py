@@ -67,6 +67,14 @@ def test_the_same_seed_prints_the_same_text_twenty_words_a_line(command: Command
     assert command("generate", "@", "--words", "45", "--seed", "8")[1] != first
 
 
+def test_a_text_is_written_in_full_fp32_whatever_torch_lets_cudnn_do(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert command("generate", "@", "--words", "1")[0] == 0
+    assert torch.backends.cudnn.allow_tf32 is False
+
+
 def test_the_json_document_tells_all_and_is_alone_on_stdout(command: Command, run: Run) -> None:
     code, out, _ = command(
         *("generate", "1", "--words", "6", "--seed", "3", "--json", "--alternatives", "40"),

@@ -84,6 +84,52 @@ def test_bf16_is_as_close_as_the_documentation_says(
     assert all(gradient.dtype == torch.float32 for gradient in ours)
 
 
+def padded(size: int, device: torch.device) -> int:
+    """As `_aligned` makes a row's length on CUDA."""
+    return -(-size // 8) * 8
+
+
+def test_rows_begin_at_16_bytes_where_tensor_cores_load_them_and_stay_dense_on_the_cpu() -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    for size, expected in ((33_278, 33_280), (201, 208), (651, 656), (1501, 1504), (8, 8)):
+        assert loss_module._aligned(size, cuda) == padded(size, cuda) == expected
+        assert loss_module._aligned(size, cpu) == size
+
+
+@pytest.mark.parametrize("words, width", [(1997, 64), (2000, 63), (2001, 71)])
+@pytest.mark.parametrize("bound", [2**25, 30_000])
+def test_padded_rows_change_nothing_of_a_bf16_loss(
+    monkeypatch: pytest.MonkeyPatch, words: int, width: int, bound: int
+) -> None:
+    monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", bound)
+    given = operands(rows=300, words=words, width=width)
+    dense = DecoderLoss("bf16")(*given)
+    expected = gradients(dense, given)
+    monkeypatch.setattr(loss_module, "_aligned", padded)
+    owner = DecoderLoss("bf16")
+    loss = owner(*given)
+    ours, reference = gradients(loss, given), gradients(plain(*given), given)
+    assert owner._buffers["logits"].numel() % 8 == 0
+    # The same products in another order: what differs is how a sum was rounded.
+    assert loss.item() == pytest.approx(dense.item(), abs=1e-3)
+    assert max(map(relative, ours, expected)) < 2e-3
+    assert max(map(relative, ours, reference)) < 5e-3
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision, error", [("fp32", 1e-5), ("bf16", 5e-3)])
+def test_a_gpu_gives_the_loss_and_gradients_of_the_cpu(precision: Precision, error: float) -> None:
+    given = operands(rows=300, words=1997, width=65)
+    there = tuple(x.detach().cuda().requires_grad_(x.is_floating_point()) for x in given)
+    loss = DecoderLoss(precision)(*there)
+    reference = plain(*given)
+    assert loss.item() == pytest.approx(reference.item(), rel=error)
+    ours = torch.autograd.grad(loss, there[:3])
+    for a, b in zip(ours, gradients(reference, given), strict=True):
+        assert relative(a.cpu(), b) < error
+
+
 def test_in_double_precision_nothing_is_rounded_to_single() -> None:
     hidden, weight, bias, targets = operands()
     given = (

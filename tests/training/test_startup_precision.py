@@ -66,15 +66,36 @@ def test_the_measurement_is_a_positive_ratio() -> None:
     assert 0.0 < measure_speedup(CPU) < 1000.0
 
 
-def test_a_prepared_worker_has_its_threads_and_full_fp32() -> None:
-    code = (
-        "import torch\n"
-        "from lmbench.training.startup import prepare_worker\n"
-        "prepare_worker(threads=1)\n"
-        "print(torch.get_num_threads(), torch.get_float32_matmul_precision())\n"
-    )
+def in_a_worker(code: str) -> list[str]:
+    """What `code` prints, in a process of its own, after the settings were imported."""
+    code = f"import torch\nfrom lmbench.training.startup import compute_in, prepare_worker\n{code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "highest"]
+    return done.stdout.split()
+
+
+def test_a_prepared_worker_has_its_threads() -> None:
+    assert in_a_worker("prepare_worker(threads=1)\nprint(torch.get_num_threads())\n") == ["1"]
+
+
+def test_fp32_is_fp32_in_recurrent_layers_too_and_bf16_lets_them_take_tf32() -> None:
+    code = (
+        "def show(): print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)\n"
+        "show()\n"
+        "prepare_worker(threads=1); show()\n"
+        "compute_in('bf16'); show()\n"
+        "compute_in('fp32'); show()\n"
+    )
+    # torch's own settings come first: fp32 products, but TF32 inside cuDNN.
+    full, tf32 = ["highest", "False"], ["high", "True"]
+    assert in_a_worker(code) == ["highest", "True", *full, *tf32, *full]
+
+
+def test_a_prepared_worker_computes_on_the_card_that_was_asked_for() -> None:
+    code = (
+        "torch.cuda.set_device = print\n"
+        "for device in ('cpu', 'cuda', 'cuda:3'): prepare_worker(threads=1, device=device)\n"
+    )
+    assert in_a_worker(code) == ["0", "3"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -309,3 +309,23 @@ def test_a_policy_that_masks_gradients_trains_the_pruned_model() -> None:
         assert one.model.encoder.weight.grad is not None
     # The masks of the gradients come before the norm in both.
     assert runs[1] == pytest.approx(runs[0], abs=1e-5)
+
+
+def test_masked_gradients_are_computed_in_bf16_where_the_rest_of_the_run_is() -> None:
+    """The fused step and the one with hooks, each in both arithmetics, on the same window."""
+    masking = [{**p, "starting_epoch": 0} for p in MASKING_GRADIENTS["policies"]]
+    found: dict[str, list[Tensor]] = {}
+    for precision in ("fp32", "bf16"):
+        model = build("LSTM")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        objective = CrossEntropy(DecoderLoss(precision, into_grad=True))
+        schedule = {**MASKING_GRADIENTS, "policies": masking}
+        one = trainer(model, text(2 * BPTT), optimizer, objective, 0.0, schedule=schedule)
+        torch.manual_seed(7)
+        losses(one)
+        assert isinstance(one._hidden, tuple)
+        assert all(state.dtype == torch.float32 for state in one._hidden)
+        found[precision] = [p.grad for p in model.parameters() if p.grad is not None]
+    for full, half in zip(found["fp32"], found["bf16"], strict=True):
+        off = ((full - half).norm() / full.norm()).item()
+        assert 1e-4 < off < 5e-2

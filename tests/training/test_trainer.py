@@ -260,6 +260,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert (tmp_path / "last" / "model.safetensors").read_bytes() == kept
 
 
+def test_a_save_within_an_epoch_never_puts_nan_over_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(epochs=2, event_interval=1000)
+    trainer(config, tmp_path, Recorder(26)).run()
+    kept = (tmp_path / "last" / "model.safetensors").read_bytes()
+    recorder = Recorder(stop_after=3)
+    broken = trainer(config, tmp_path, recorder)
+    broken.restore(tmp_path / "last")
+    # As on CUDA, where no batch is looked at by itself.
+    monkeypatch.setattr(broken, "_check_finite", lambda loss, norm: None)
+    with torch.no_grad():
+        broken.model.decoder.bias[3] = math.nan
+    with pytest.raises(LmbenchError, match=r"step 28 \(epoch 2\): loss nan.*is kept"):
+        broken.run()
+    assert recorder.calls == 3
+    assert (tmp_path / "last" / "model.safetensors").read_bytes() == kept
+
+
 @pytest.mark.parametrize("bptt", [1, 5, 7, 49, 1000])
 def test_evaluation_counts_every_predicted_token_once_for_any_window(bptt: int) -> None:
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.sparsity import sparsity_event
-from lmbench.training.startup import prepare_worker
+from lmbench.training.startup import compute_in, prepare_worker
 from lmbench.training.trainer import Splits, Trainer
 
 __all__ = ["work"]
@@ -35,14 +35,13 @@ def work(job: Job) -> None:
     config = job.config
     assert isinstance(config, TrainConfig)
     device = choose_device(config)
-    precision = known_precision(job) or _precision(config, device)
-    prepare_worker(threads=config.threads, device=str(device), precision=precision)
+    prepare_worker(threads=config.threads, device=str(device))
     corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
     print(corpus.describe_choice(), flush=True)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     note_corpus(job, corpus, config)
     try:
-        _train(job, config, corpus, device, precision)
+        _train(job, config, corpus, device)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -85,10 +84,30 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
     )
 
 
-def _precision(config: TrainConfig, device: torch.device) -> Precision:
-    """The arithmetic of the products; ``exact`` is fp32 in another order of operations."""
+def run_precision(
+    job: Job, config: TrainConfig, scheduler: CompressionScheduler | None, device: torch.device
+) -> Precision:
+    """The arithmetic of the products; ``exact`` is fp32 in another order of operations.
+
+    In a prepared worker, since ``auto`` measures what the run will have.
+    """
+    only_fp32 = _only_in_fp32(config, scheduler)
+    if only_fp32 is not None:
+        if config.precision == "bf16":
+            job.warn(f"--precision bf16: {only_fp32}, so this run computes in fp32")
+        return "fp32"
     wanted = "fp32" if config.precision == "exact" else config.precision
-    return choose_precision(wanted, device)
+    return known_precision(job) or choose_precision(wanted, device)
+
+
+def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -> str | None:
+    """Why this run's step has no bf16, or None where it has."""
+    if config.teacher is not None:
+        return "a teacher's predictions are learnt in full precision"
+    if scheduler is not None and scheduler.quantizer is not None:
+        # bf16 would round the quantized values again, off the grid that is trained for.
+        return "a training-time quantizer rounds by itself"
+    return None
 
 
 def known_precision(job: Job) -> Precision | None:
@@ -97,9 +116,7 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
-def _train(
-    job: Job, config: TrainConfig, corpus: Corpus, device: torch.device, precision: Precision
-) -> None:
+def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus.ntokens)
     if job.record.parent and not job.resuming:
@@ -113,6 +130,8 @@ def _train(
         fused=device.type == "cuda",
     )
     scheduler = build_scheduler(job.run, config, model, optimizer)
+    precision = run_precision(job, config, scheduler, device)
+    compute_in(precision)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),

@@ -1,0 +1,109 @@
+"""The arithmetic that a training runs in is the one that its record names."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmbench.config import Config, TrainConfig, validate
+from lmbench.jobs.job import Job
+from lmbench.jobs.kinds import train as train_module
+from lmbench.session import EventLog, Home
+from lmbench.session.events import Warned
+
+SETTINGS: dict[str, Any] = {
+    "data": "tiny",
+    "emsize": 8,
+    "nhid": 8,
+    "tied": True,
+    "epochs": 1,
+    "batch_size": 4,
+    "eval_batch_size": 2,
+    "threads": 3,
+    "device": "cpu",
+}
+QUANTIZED = """
+version: 1
+quantizers:
+  qat: {class: QuantAwareTrainRangeLinearQuantizer, bits_weights: 4, bits_activations: 8}
+policies:
+  - quantizer: {instance_name: qat}
+    starting_epoch: 0
+    ending_epoch: 1
+    frequency: 1
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder, draw = tmp_path / "data" / "tiny", random.Random(5)
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        words = " ".join(f"w{draw.randrange(20)}" for _ in range(400))
+        (folder / f"{split}.txt").write_text(words + "\n", encoding="utf-8")
+    (tmp_path / "qat.yaml").write_text(QUANTIZED, encoding="utf-8")
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What a training does to its process, in order; bf16 is the faster one here."""
+    made: list[tuple[str, object]] = []
+
+    def prepare(*, threads: int, device: str) -> None:
+        made.append(("prepare", threads))
+
+    def choose(wanted: str, device: torch.device) -> str:
+        made.append(("choose", wanted))
+        return "bf16" if wanted == "auto" else wanted
+
+    monkeypatch.setattr(train_module, "prepare_worker", prepare)
+    monkeypatch.setattr(train_module, "choose_precision", choose)
+    monkeypatch.setattr(train_module, "compute_in", lambda given: made.append(("compute", given)))
+    return made
+
+
+def train(home: Home, **changes: Any) -> Job:
+    config: Config = validate(TrainConfig, {**SETTINGS, **changes})
+    run = home.open_session("s").new_run(config, "train")
+    job = Job(run, run.read(), config, resuming=False)
+    train_module.work(job)
+    return job
+
+
+def test_the_worker_is_prepared_before_its_precision_is_measured(
+    home: Home, calls: list[tuple[str, object]]
+) -> None:
+    job = train(home)
+    assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
+    assert job.record.results["precision"] == "bf16"
+
+
+def warnings(job: Job) -> list[str]:
+    return [e.message for e in EventLog(job.run.events_path).poll() if isinstance(e, Warned)]
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16", "fp32", "exact"])
+@pytest.mark.parametrize("what", ["teacher", "quantizer"])
+def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
+    what: str,
+    precision: str,
+    home: Home,
+    calls: list[tuple[str, object]],
+) -> None:
+    if what == "teacher":
+        changes = {"teacher": train(home, precision="fp32").run.ref}
+    else:
+        changes = {"compress": "qat.yaml"}
+    calls.clear()
+    job = train(home, precision=precision, **changes)
+    assert calls == [("prepare", 3), ("compute", "fp32")]
+    assert job.record.results["precision"] == "fp32"
+    said = [line for line in warnings(job) if "computes in fp32" in line]
+    assert len(said) == (precision == "bf16")

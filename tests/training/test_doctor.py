@@ -1,0 +1,42 @@
+"""What the doctor says about a width, where there is a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmbench.config import TrainConfig, validate
+from lmbench.training.doctor import advice
+
+
+@pytest.mark.parametrize(
+    "model, fits, misses, far",
+    [
+        ("LSTM", 128, (129, 192, 208), 209),
+        ("GRU", 128, (129, 208), 209),
+        ("RNN_TANH", 256, (257, 384, 400), 401),
+        ("RNN_RELU", 256, (257, 400), 401),
+    ],
+)
+def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
+    model: str,
+    fits: int,
+    misses: tuple[int, ...],
+    far: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def told(nhid: int) -> list[str]:
+        config = validate(TrainConfig, {"model": model, "nhid": nhid, "emsize": nhid})
+        return [line for line in advice(tmp_path, config) if "persistent" in line]
+
+    assert not told(fits)
+    assert not told(far)
+    for nhid in misses:
+        (line,) = told(nhid)
+        assert f"--nhid {nhid}" in line
+        assert f"{fits} units backward" in line

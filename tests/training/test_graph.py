@@ -1,0 +1,130 @@
+"""The windows that are replayed from a captured graph, and those that are not."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.training.graph import GraphedGradients
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.precision import Precision
+from lmbench.training.step import compute_gradients
+
+WORDS, WIDTH, BATCH = 31, 8, 3
+# As a run sees them that is resumed at an epoch's last, short window.
+LENGTHS = (2, 6, 6, 2, 6)
+
+
+def build(device: str = "cpu") -> RNNModel:
+    torch.manual_seed(3)
+    return RNNModel("LSTM", WORDS, WIDTH, WIDTH, 2, 0.0, True).to(device).train()
+
+
+def windows(device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    drawn = [torch.randint(WORDS, (length + 1, BATCH), generator=generator) for length in LENGTHS]
+    return [(ids[:-1].to(device), ids[1:].flatten().to(device)) for ids in drawn]
+
+
+class Recorded(GraphedGradients):
+    """On the CPU: a "graph" that computes anew, from the buffers that a real one would read."""
+
+    def __init__(self, model: RNNModel) -> None:
+        super().__init__(compute_gradients, model, DecoderLoss(into_grad=True))
+        self.captured: list[int] = []
+        self.replays = 0
+
+    def _capture(self, input: Tensor, target: Tensor, hidden: Hidden) -> None:
+        self.captured.append(len(input))
+        self._input, self._target = input.clone(), target.clone()
+        assert isinstance(hidden, tuple)
+        self._before = tuple(state.clone() for state in hidden)
+        self._addresses = self._current_addresses()
+        self._graph = self  # pyright: ignore[reportAttributeAccessIssue]
+
+    def replay(self) -> None:
+        self.replays += 1
+        before = self._before[0], self._before[1]
+        self._value, after = self._eagerly(self._captured_loss, self._input, self._target, before)
+        self._after = tuple(after)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+
+
+def check(graphed: GraphedGradients, model: RNNModel, device: str, tolerance: float) -> None:
+    """Loss, state and gradients of every window are those of `compute_gradients`."""
+    twin, loss = build(device), DecoderLoss(graphed._loss.precision)
+    state = twin_state = model.init_hidden(BATCH)
+    for input, target in windows(device):
+        twin.zero_grad(set_to_none=True)
+        wanted, twin_state = compute_gradients(twin, loss, input, target, twin_state)
+        found, state = graphed(input, target, state)
+        torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(state, twin_state, atol=tolerance, rtol=tolerance)
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """The devices that were made the current one."""
+    made: list[torch.device] = []
+
+    def device(wanted: torch.device) -> nullcontext[None]:
+        made.append(wanted)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    return made
+
+
+def test_a_run_resumed_at_a_short_window_replays_the_full_ones(cards: list[torch.device]) -> None:
+    model = build()
+    graphed = Recorded(model)
+    check(graphed, model, "cpu", 1e-6)
+    assert graphed.captured == [2, 6]
+    # The short window that comes once the graph is of full ones is computed outside it.
+    assert graphed.replays == 4
+    assert cards == [torch.device("cpu")] * 2
+
+
+def test_a_parameter_that_has_moved_is_captured_anew(cards: list[torch.device]) -> None:
+    model = build()
+    graphed = Recorded(model)
+    (input, target), state = windows()[1], model.init_hidden(BATCH)
+    graphed(input, target, state)
+    graphed(input, target, state)
+    assert graphed.captured == [6]
+    model.decoder.bias.data = model.decoder.bias.data.clone()
+    graphed(input, target, state)
+    assert graphed.captured == [6, 6]
+    assert len(cards) == 2
+
+
+needs_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.mark.cuda
+@needs_a_card
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_a_real_graph_gives_what_the_eager_step_does(
+    precision: Precision, tolerance: float
+) -> None:
+    model = build("cuda")
+    loss = DecoderLoss(precision, into_grad=True)
+    check(GraphedGradients(compute_gradients, model, loss), model, "cuda", tolerance)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_card_that_is_not_the_current_one_is_captured_on() -> None:
+    # torch's own stream for captures is made on the first card here.
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.zeros(1, device="cuda:0").add_(1)
+    model = build("cuda:1")
+    loss = DecoderLoss("fp32", into_grad=True)
+    check(GraphedGradients(compute_gradients, model, loss), model, "cuda:1", 1e-4)
+    assert torch.cuda.current_device() == 0
