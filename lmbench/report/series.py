@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lmbench.report.curves import Columns, Curves
 
 __all__ = [
+    "MARKERS",
     "PLOTS",
     "Colour",
     "Kind",
@@ -32,6 +33,9 @@ XAxis = Literal["step", "epoch", "time"]
 Kind = Literal["perplexity", "loss", "sparsity", "lr", "gradient", "speed", "memory", "load"]
 Colour = tuple[int, int, int] | int | None
 """RGB, one of the terminal's 256 colours, or the terminal's own foreground."""
+
+MARKERS = "●◆▲■▼✚○◇△"
+"""Signs one cell wide that tell series apart on a monochrome terminal."""
 
 # e^700 is about the largest float64; a loss beyond it is as infinite as one can tell.
 _LOSS_LIMIT = 700.0
@@ -137,8 +141,7 @@ def gather(
     return found
 
 
-_SIGNS = "●◆▲■▼✚○◇△"
-_SMALL = dict(zip(_SIGNS, "•♦▴▪▾+◦⋄▵", strict=True))
+_SMALL = dict(zip(MARKERS, "•♦▴▪▾+◦⋄▵", strict=True))
 
 _COLUMNS: dict[str, tuple[str, bool]] = {
     "lr": ("lr", False),
@@ -205,7 +208,7 @@ def _sparsities(source: Source, x: XAxis, per_tensor: bool, *, alone: bool) -> I
     for turn, name in enumerate(name for name in reached if name != "total"):
         columns = reached[name]
         yield Series(
-            name, _x(columns, x), columns["value"], _SIGNS[turn % len(_SIGNS)], source.colour
+            name, _x(columns, x), columns["value"], MARKERS[turn % len(MARKERS)], source.colour
         )
         if name in targets:
             target = targets[name]

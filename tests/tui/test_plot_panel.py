@@ -108,6 +108,8 @@ async def test_of_a_window_only_the_part_with_points_is_shown(two):
 async def test_the_cursor_starts_at_the_end_of_a_run_that_the_old_one_lies_beyond(two):
     async with opened(two, LONG, "end") as pilot:
         bench_of(pilot).select(SHORT)
+        await press(pilot)
+        assert "step" not in panel(pilot)._lines[0].plain
         await press(pilot, "left")
         assert panel(pilot).cursor_x == 1000
         assert "step 1,000" in words(pilot)

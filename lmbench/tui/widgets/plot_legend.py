@@ -44,11 +44,8 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
     for series in sorted(named, key=lambda series: _ORDER[series.style]):
         if series.label in paired:
             continue
-        entry = _entry(series, plot, at, brief=width < _NARROW)
         target = paired.get(series.label + _TARGET)
-        if target is not None:
-            entry.append(f" → {_value(target, plot, at)}")
-        items.append(entry + Text("  "))
+        items.append(_entry(series, target, plot, at, brief=width < _NARROW))
     lines: list[Text] = []
     for number, item in enumerate(items):
         if lines and lines[-1].cell_len + item.cell_len <= width:
@@ -71,12 +68,16 @@ def _value(series: Series, plot: Plot, at: float) -> str:
     return written(value, plot.unit)
 
 
-def _entry(series: Series, plot: Plot, at: float, *, brief: bool) -> Text:
+def _entry(series: Series, target: Series | None, plot: Plot, at: float, *, brief: bool) -> Text:
     colour = series.colour
     entry = Text(f"{series.sign} ", Style() if colour is None else Style(color=_rich(colour)))
     label = _SHARED.sub("", series.label) if brief else series.label
     entry.append(f"{label} ", "")
-    entry.append(_value(series, plot, at), "bold")
+    if target is None:
+        entry.append(f"{_value(series, plot, at)}  ", "bold")
+    else:
+        entry.append(_value(series, plot, at), "bold")
+        entry.append(f" → {_value(target, plot, at)}  ")
     return entry
 
 

@@ -112,7 +112,7 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
             "per_tensor",
             "tensors",
             id="plots.per_tensor",
-            tooltip="Sparsity of each tensor of the one run that prunes, or in total",
+            tooltip="Sparsity of each tensor or in total",
         ),
         Binding(
             "f",
