@@ -198,10 +198,12 @@ def _legend(scene: Scene) -> list[str]:
     for turn, trace in enumerate(_named(scene)):
         series, y = trace.series, _TOP + 8 + _ENTRY * turn
         colour = _hex(series.colour)
-        parts.append(f'<path d="M{x},{y}h18" stroke="{colour}" stroke-width="2"/>')
+        # Points have their sign at each end of what joins them, a line now and then.
+        joined = series.style != "points" or len(series.x) > 1
+        ends = (x, x + 18) if series.style == "points" and joined else (x + 9,)
+        if joined:
+            parts.append(f'<path d="M{x},{y}h18" stroke="{colour}" stroke-width="2"/>')
         if series.marker:
-            # Points have their sign at each end of what joins them, a line now and then.
-            ends = (x, x + 18) if series.style == "points" else (x + 9,)
             parts += [_sign(at, y, series, colour) for at in ends]
         parts.append(f'<text x="{x + 28}" y="{y + 4}" fill="{_INK}">{escape(series.label)}</text>')
     return parts

@@ -139,6 +139,13 @@ def test_an_exported_svg_has_signs_at_true_points_only_where_it_is_zoomed():
     assert len([at for at, _ in signs_of(svg, "◆") if at <= 700]) == 1
 
 
+def test_a_single_point_has_no_line_in_the_legend_of_an_exported_svg():
+    one = np.array([1.0])
+    svg = as_svg(Plot((Series("a", one, one, "◆", style="points"),)))
+    assert len([at for at, _ in signs_of(svg, "◆") if at > 700]) == 1
+    assert "h18" not in svg
+
+
 def test_an_exported_svg_marks_what_is_not_finite_at_its_foot():
     svg = as_svg(plot([1, math.nan, 2, math.inf, 3]))
     assert [at for at, _ in signs_of(svg, "✗")] == pytest.approx([227.5, 542.5], abs=8)
