@@ -267,7 +267,7 @@ def _made(run: Run) -> tuple[str, str, str]:
 def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:
     import numpy as np
 
-    from lmbench.report.series import Series
+    from lmbench.report.series import MARKERS, Series
     from lmbench.session.eventlog import EventLog
     from lmbench.session.events import Epoch
 
@@ -277,5 +277,6 @@ def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:
         if epochs:
             x = np.array([e.step for e in epochs], dtype=np.float64)
             y = np.array([e.valid_ppl for e in epochs], dtype=np.float64)
-            series.append(Series(run.ref, x, y, "●", None, "points"))
+            marker = MARKERS[(run.id - 1) % len(MARKERS)]
+            series.append(Series(run.ref, x, y, marker, None, "points"))
     return tuple(series)

@@ -15,13 +15,11 @@ from rich.style import Style
 from rich.text import Text
 
 from lmbench.report.dots import ACROSS, DOWN, braille, dots
-from lmbench.report.plots import Plot, Scene, Trace, ready, stage
+from lmbench.report.plots import Plot, Scene, Trace, marked, ready, stage
 from lmbench.report.series import Colour
 
 __all__ = ["Drawing", "Look", "draw"]
 
-# Columns between two signs of one line.
-_SIGN_EVERY = 16
 _SMALLEST = (8, 4)
 # More moments than one in so many columns are drawn as a stretch.
 _CROWDED = 8
@@ -82,7 +80,9 @@ def draw(
     scene = stage(plot, columns, rows, ACROSS, prepared)
     lines = _picture(scene, columns, rows, width, height, look)
     canvas = _Canvas(lines, left, columns, rows, scene)
-    for trace in reversed(scene.traces):
+    # The first series lies on top. A point's sign says where it is, a line's only whose it is.
+    bottom_up = scene.traces[::-1]
+    for trace in sorted(bottom_up, key=lambda trace: trace.series.style == "points"):
         canvas.signs(trace)
     canvas.moments(plot)
     bad = canvas.bad(look)
@@ -158,25 +158,11 @@ class _Canvas:
         return self._rows - 1 - dot // DOWN
 
     def signs(self, trace: Trace) -> None:
-        """The series' marker along its line, so that it is known without colour."""
-        series = trace.series
-        if not series.marker or not len(trace.y):
-            return
-        cells = trace.columns // ACROSS
-        if series.style == "points":
-            # A sign for each true point; the line between them has none.
-            chosen = np.searchsorted(
-                trace.columns, _dots_of(series.x, self._scene.x, self._columns)
-            )
-            chosen = np.unique(np.minimum(chosen, len(cells) - 1))
-        else:
-            offset = 3 + 5 * (ord(series.marker) % 3)
-            wanted = np.arange(offset, self._columns, _SIGN_EVERY)
-            found = np.searchsorted(cells, wanted)
-            chosen = np.unique(np.append(found[found < len(cells)], len(cells) - 1))
-        style = Style(color=_rich(series.colour))
-        for index in chosen:
-            self._put(int(cells[index]), self._row(float(trace.y[index])), series.marker, style)
+        """The series' marker along its line."""
+        style = Style(color=_rich(trace.series.colour))
+        for index in marked(trace, self._scene.x, self._columns, ACROSS):
+            column, row = int(trace.columns[index]) // ACROSS, self._row(float(trace.y[index]))
+            self._put(column, row, trace.series.marker, style)
 
     def moments(self, plot: Plot) -> None:
         """A row for each run at the upper edge; many moments of one kind become a stretch."""
@@ -225,14 +211,6 @@ def _dots_up(y: np.ndarray, limits: tuple[float, float], rows: int) -> np.ndarra
     """Which dot each value of `y`, within the limits, has in its column, from the foot up."""
     low, high = limits
     return np.floor((y - low) / (high - low) * (rows * DOWN - 1) + 0.5).astype(np.int64)
-
-
-def _dots_of(x: np.ndarray, window: tuple[float, float], columns: int) -> np.ndarray:
-    """The columns of dots of the points that lie in the window."""
-    low, high = window
-    inside = x[(x >= low) & (x <= high)]
-    dots = np.floor((inside - low) / (high - low) * (columns * ACROSS - 1) + 0.5)
-    return dots.astype(np.int64)
 
 
 def _rich(colour: Colour) -> str | None:

@@ -9,26 +9,37 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
+from rich.cells import cell_len
 
 from lmbench.errors import LmbenchError
 from lmbench.report.draw import draw
-from lmbench.report.plots import Plot, Scene, Trace, smooth, stage
-from lmbench.report.series import Colour
+from lmbench.report.plots import Plot, Scene, Trace, marked, smooth, stage
+from lmbench.report.series import Colour, Series
+from lmbench.session.files import write_atomic
 
 __all__ = ["FORMATS", "as_csv", "as_svg", "as_text", "export"]
 
 FORMATS = ("svg", "txt", "csv")
 
 _WIDTH, _HEIGHT = 900, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 200, 40, 46
-# Each pixel is a column; more would not be seen.
-_COLUMNS = _WIDTH - _LEFT - _RIGHT
+# Of the canvas; the legend stands to the right of it.
+_LEFT, _RIGHT, _TOP, _FOOT = 70, 700, 40, 374
+# A sign takes as many pixels; each pixel is a column of a trace, more would not be seen.
+_CELL = 8
+_COLUMNS = (_RIGHT - _LEFT) // _CELL
+_ENTRY = 18
+# About the widths of a letter of labels and of the title.
+_LETTER, _TITLE_LETTER = 7, 9
 _INK = "#333333"
 _PALE = "#999999"
+_BAD = "#c00000"
 
 
-def export(plot: Plot, path: Path, title: str = "") -> None:
-    """Write `plot` in the format that the file's ending names.
+def export(plot: Plot, path: Path, title: str = "") -> Path:
+    """Write `plot` in the format that the file's ending names; replaces a file of this name.
+
+    Returns:
+        the whole path of what was written.
 
     Raises:
         LmbenchError: another ending, or a file that cannot be written.
@@ -38,9 +49,10 @@ def export(plot: Plot, path: Path, title: str = "") -> None:
         raise LmbenchError(f"{path.name}: plots are written as .svg, .txt or .csv")
     text = {"svg": as_svg, "txt": as_text, "csv": as_csv}[suffix](plot, title)
     try:
-        path.write_text(text, encoding="utf-8")
+        write_atomic(path, text.encode())
     except OSError as error:
         raise LmbenchError(f"{path}: cannot be written ({error.strerror})") from None
+    return path.absolute()
 
 
 def as_csv(plot: Plot, title: str = "") -> str:
@@ -62,26 +74,34 @@ def as_csv(plot: Plot, title: str = "") -> str:
 
 
 def as_text(plot: Plot, title: str = "") -> str:
-    """The plot as it looks on the terminal, without colours, 100 cells wide, with its legend."""
+    """The plot as it looks on the terminal, without colours, 100 cells wide, and below it a line
+    for each series."""
     drawing = draw(plot, 100, 26)
-    legend = [f"{series.marker or '─'} {series.label}" for series in plot.series]
+    legend = [f"{series.sign:<2} {series.label}" for series in plot.series]
     head = [title] if title else []
-    lines = [*head, *(line.plain.rstrip() for line in drawing.lines), "  ".join(legend)]
+    lines = [*head, *(line.plain.rstrip() for line in drawing.lines), "", *legend]
     return "\n".join(lines) + "\n"
 
 
 def as_svg(plot: Plot, title: str = "") -> str:
-    """A drawing of 900 by 420 pixels without scripts, fonts or anything from elsewhere."""
-    scene = stage(plot, _COLUMNS // 8, (_HEIGHT - _TOP - _BOTTOM) // 14, 8)
+    """A drawing of 900 by 420 pixels, or more where the legend or the title is long, without
+    scripts, fonts or anything from elsewhere."""
+    scene = stage(plot, _COLUMNS, (_FOOT - _TOP) // 14, _CELL)
+    labels = [trace.series.label for trace in _named(scene)]
+    longest = max(map(cell_len, labels), default=0)
+    width = max(_WIDTH, _RIGHT + 48 + _LETTER * longest, _LEFT + _TITLE_LETTER * cell_len(title))
+    height = max(_HEIGHT, _TOP + _ENTRY * (len(labels) + 1))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="22" font-size="15" fill="{_INK}">{escape(title)}</text>',
         *_axes(scene, plot),
     ]
-    for trace in scene.traces:
+    for trace in reversed(scene.traces):
         parts += _curve(trace, scene)
+    for trace in scene.traces:
+        parts += _bad(trace)
     parts += _moments(plot, scene)
     parts += _legend(scene)
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -89,16 +109,20 @@ def as_svg(plot: Plot, title: str = "") -> str:
 
 def _px(x: float, scene: Scene) -> float:
     low, high = scene.x
-    return _LEFT + (x - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+    return _LEFT + (x - low) / (high - low) * (_RIGHT - _LEFT)
+
+
+def _column_px(column: int) -> float:
+    return _LEFT + column / (_COLUMNS * _CELL - 1) * (_RIGHT - _LEFT)
 
 
 def _py(y: float, scene: Scene) -> float:
     low, high = scene.y
-    return _HEIGHT - _BOTTOM - (y - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+    return _FOOT - (y - low) / (high - low) * (_FOOT - _TOP)
 
 
 def _axes(scene: Scene, plot: Plot) -> list[str]:
-    right, foot = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    right, foot = _RIGHT, _FOOT
     parts = [f'<path d="M{_LEFT},{_TOP}V{foot}H{right}" fill="none" stroke="{_INK}"/>']
     for value, text in scene.x_ticks:
         x = _px(value, scene)
@@ -123,22 +147,40 @@ def _axes(scene: Scene, plot: Plot) -> list[str]:
 def _curve(trace: Trace, scene: Scene) -> list[str]:
     if not len(trace.y):
         return []
-    last = _COLUMNS // 8 * 8 - 1
-    low, high = scene.x
-    xs = [_px(low + (high - low) * column / last, scene) for column in trace.columns]
-    points = [f"{x:.1f},{_py(float(y), scene):.1f}" for x, y in zip(xs, trace.y, strict=True)]
+    points = [
+        (_column_px(int(column)), _py(float(y), scene))
+        for column, y in zip(trace.columns, trace.y, strict=True)
+    ]
     thin = trace.series.style == "thin"
     colour = _PALE if thin else _hex(trace.series.colour)
     width, dash = (1, ' stroke-dasharray="4 3"') if thin else (1.6, "")
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts = [
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" '
-        f'stroke-width="{width}"{dash}/>'
+        f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}/>'
     ]
-    if trace.series.style == "points":
-        for point in points:
-            x, _, y = point.partition(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3.2" fill="{colour}"/>')
+    for index in marked(trace, scene.x, _COLUMNS, _CELL):
+        x, y = points[index]
+        parts.append(_sign(x, y, trace.series, colour))
     return parts
+
+
+def _sign(x: float, y: float, series: Series, colour: str) -> str:
+    """A series' marker with its middle at a place; letters stand on a line below theirs."""
+    # Those of lines are small, and would drown in them.
+    size = 18 if series.style == "line" else 12
+    return (
+        f'<text x="{x:.1f}" y="{y + size / 3:.1f}" font-size="{size}" text-anchor="middle" '
+        f'fill="{colour}">{escape(series.marker)}</text>'
+    )
+
+
+def _bad(trace: Trace) -> list[str]:
+    """A cross at the foot for each place with values that could not be drawn."""
+    return [
+        f'<text x="{_column_px(cell * _CELL + _CELL // 2):.1f}" y="{_FOOT - 3}" '
+        f'text-anchor="middle" font-weight="bold" fill="{_BAD}">✗</text>'
+        for cell in sorted({int(column) // _CELL for column in trace.bad})
+    ]
 
 
 def _moments(plot: Plot, scene: Scene) -> list[str]:
@@ -152,19 +194,23 @@ def _moments(plot: Plot, scene: Scene) -> list[str]:
 
 
 def _legend(scene: Scene) -> list[str]:
-    parts, y = [], _TOP + 8
-    for trace in scene.traces:
-        series = trace.series
-        if series.style == "thin":
-            continue
-        x, colour = _WIDTH - _RIGHT + 16, _hex(series.colour)
-        parts.append(
-            f'<path d="M{x},{y}h18" stroke="{colour}" stroke-width="2"/>'
-            f'<text x="{x + 24}" y="{y + 4}" fill="{_INK}">{escape(series.marker)} '
-            f"{escape(series.label)}</text>"
-        )
-        y += 18
+    parts, x = [], _RIGHT + 16
+    for turn, trace in enumerate(_named(scene)):
+        series, y = trace.series, _TOP + 8 + _ENTRY * turn
+        colour = _hex(series.colour)
+        # Points have their sign at each end of what joins them, a line now and then.
+        joined = series.style != "points" or len(series.x) > 1
+        ends = (x, x + 18) if series.style == "points" and joined else (x + 9,)
+        if joined:
+            parts.append(f'<path d="M{x},{y}h18" stroke="{colour}" stroke-width="2"/>')
+        if series.marker:
+            parts += [_sign(at, y, series, colour) for at in ends]
+        parts.append(f'<text x="{x + 28}" y="{y + 4}" fill="{_INK}">{escape(series.label)}</text>')
     return parts
+
+
+def _named(scene: Scene) -> list[Trace]:
+    return [trace for trace in scene.traces if trace.series.style != "thin"]
 
 
 def _hex(colour: Colour) -> str:

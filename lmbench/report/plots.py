@@ -21,6 +21,7 @@ __all__ = [
     "Trace",
     "extent",
     "label",
+    "marked",
     "ready",
     "smooth",
     "sparkline",
@@ -38,6 +39,8 @@ _MARGIN = 0.04
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
 _HUGE = 1e100
 _NEGLIGIBLE = 1e-17
+# Columns of cells between two signs of one line.
+_SIGN_EVERY = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +231,29 @@ def _columns_of(x: FloatArray, window: tuple[float, float], columns: int) -> npt
     inside = x[(x >= left) & (x <= right)]
     where = np.floor((inside - left) / (right - left) * (columns - 1) + 0.5)
     return np.unique(where.astype(np.int64))
+
+
+def marked(
+    trace: Trace, window: tuple[float, float], columns: int, raster: int
+) -> npt.NDArray[np.int64]:
+    """Which points of a trace bear its series' marker, so that it is known without colour.
+
+    Args:
+        window, columns, raster: as the trace was staged.
+
+    Returns:
+        indices, rising: of ``points`` each true point, of a line one here and there and its end.
+    """
+    series, at = trace.series, trace.columns
+    if not series.marker or not len(at):
+        return np.empty(0, np.int64)
+    if series.style == "points":
+        found = np.searchsorted(at, _columns_of(series.x, window, columns * raster))
+        return np.unique(np.minimum(found, len(at) - 1))
+    # Lines that lie on each other have their signs in different columns.
+    offset = 3 + 5 * (ord(series.marker) % 3)
+    found = np.searchsorted(at // raster, np.arange(offset, columns, _SIGN_EVERY))
+    return np.unique(np.append(found[found < len(at)], len(at) - 1))
 
 
 def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:

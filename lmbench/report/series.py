@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lmbench.report.curves import Columns, Curves
 
 __all__ = [
+    "MARKERS",
     "PLOTS",
     "Colour",
     "Kind",
@@ -32,6 +33,9 @@ XAxis = Literal["step", "epoch", "time"]
 Kind = Literal["perplexity", "loss", "sparsity", "lr", "gradient", "speed", "memory", "load"]
 Colour = tuple[int, int, int] | int | None
 """RGB, one of the terminal's 256 colours, or the terminal's own foreground."""
+
+MARKERS = "●◆▲■▼✚○◇△"
+"""Signs one cell wide that tell series apart on a monochrome terminal."""
 
 # e^700 is about the largest float64; a loss beyond it is as infinite as one can tell.
 _LOSS_LIMIT = 700.0
@@ -74,8 +78,9 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One curve. `x` rises; `style` is ``line``, ``points`` (joined, a sign at each) or ``thin``
-    (a faint line without a sign); `transform` turns what is smoothed into what is shown."""
+    """One curve. `x` rises; `style` is ``line`` (a sign here and there), ``points`` (joined, a sign
+    at each) or ``thin`` (faint, without a sign); `transform` turns what is smoothed into what is
+    shown."""
 
     label: str
     x: FloatArray
@@ -85,6 +90,13 @@ class Series:
     style: Literal["line", "points", "thin"] = "line"
     smoothed: bool = False
     transform: Callable[[FloatArray], FloatArray] | None = None
+
+    @property
+    def sign(self) -> str:
+        """What stands for it in a legend of text: ● for points, ─● for a line, ┄ for a thin one."""
+        if self.style == "thin":
+            return "┄"
+        return self.marker or "─" if self.style == "points" else f"─{self.marker}"
 
 
 @dataclass(frozen=True)
@@ -113,12 +125,13 @@ def gather(
     runs = list(sources)
     found: list[Series] = []
     pruned = sum(bool(source.curves.sparsity) for source in runs)
+    trained = sum(len(source.curves.steps) > 0 for source in runs)
     for source in runs:
         match kind:
             case "perplexity" | "loss":
-                found += _losses(source, x, kind == "perplexity")
+                found += _losses(source, x, kind == "perplexity", alone=trained < 2)
             case "sparsity":
-                found += _sparsities(source, x, per_tensor and pruned == 1)
+                found += _sparsities(source, x, per_tensor and pruned == 1, alone=pruned < 2)
             case _:
                 column, smoothed = _COLUMNS[kind]
                 found += _column(source, x, column, smoothed)
@@ -127,6 +140,8 @@ def gather(
         found += _levels(runs, found, kind == "perplexity")
     return found
 
+
+_SMALL = dict(zip(MARKERS, "•♦▴▪▾+◦⋄▵", strict=True))
 
 _COLUMNS: dict[str, tuple[str, bool]] = {
     "lr": ("lr", False),
@@ -144,14 +159,16 @@ def _column(source: Source, x: XAxis, column: str, smoothed: bool) -> Iterator[S
     )
 
 
-def _losses(source: Source, x: XAxis, as_perplexity: bool) -> Iterator[Series]:
+def _losses(source: Source, x: XAxis, as_perplexity: bool, *, alone: bool) -> Iterator[Series]:
     curves = source.curves
     turn = perplexity_of if as_perplexity else None
     looks = (source.marker, source.colour)
     steps, valid = curves.steps, curves.valid
-    yield Series(
-        f"{source.label} train", _x(steps, x), steps["loss"], "", source.colour, "line", True, turn
-    )
+    # A single line needs no sign; two are told apart without colour only by theirs, and from the
+    # points of validation by their size.
+    marker = "" if alone else _SMALL.get(source.marker, source.marker)
+    label = f"{source.label} train"
+    yield Series(label, _x(steps, x), steps["loss"], marker, source.colour, "line", True, turn)
     yield Series(
         f"{source.label} valid", _x(valid, x), valid["loss"], *looks, "points", False, turn
     )
@@ -176,7 +193,7 @@ def _levels(
             yield Series(f"{source.label} valid", ends, loss, *looks, "points", False, turn)
 
 
-def _sparsities(source: Source, x: XAxis, per_tensor: bool) -> Iterator[Series]:
+def _sparsities(source: Source, x: XAxis, per_tensor: bool, *, alone: bool) -> Iterator[Series]:
     reached, targets = source.curves.sparsity, source.curves.targets
     total = reached.get("total")
     if not per_tensor:
@@ -184,20 +201,18 @@ def _sparsities(source: Source, x: XAxis, per_tensor: bool) -> Iterator[Series]:
             yield Series(
                 f"{source.label} total", _x(total, x), total["value"], source.marker, source.colour
             )
+        whose = "" if alone else f"{source.label} "
         for name, target in targets.items():
-            yield Series(f"{name} target", _x(target, x), target["value"], "", None, "thin")
+            yield Series(f"{whose}{name} target", _x(target, x), target["value"], "", None, "thin")
         return
     for turn, name in enumerate(name for name in reached if name != "total"):
         columns = reached[name]
         yield Series(
-            name, _x(columns, x), columns["value"], _SIGNS[turn % len(_SIGNS)], source.colour
+            name, _x(columns, x), columns["value"], MARKERS[turn % len(MARKERS)], source.colour
         )
         if name in targets:
             target = targets[name]
             yield Series(f"{name} target", _x(target, x), target["value"], "", None, "thin")
-
-
-_SIGNS = "●◆▲■▼✚○◇△"
 
 
 def moments(sources: Sequence[Source], x: XAxis) -> list[Moment]:

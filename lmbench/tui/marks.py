@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmbench.report.series import MARKERS
+
 __all__ = ["MARKERS", "SERIES_COLOURS", "STATUS_MARKS", "Mark", "mark_of"]
 
-MARKERS = "●◆▲■▼✚○◇△"
 SERIES_COLOURS = 8
 
 STATUS_MARKS = {

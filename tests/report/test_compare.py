@@ -11,9 +11,10 @@ from rich.console import Console
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, TrainConfig
-from lmbench.report.compare import Comparison, compare_runs
+from lmbench.report.compare import Comparison, compare_runs, report_session
 from lmbench.report.tables import AS_PACKED, runs_table
-from lmbench.session import Home, Run
+from lmbench.session import EventWriter, Home, Run
+from lmbench.session import events as ev
 
 
 @pytest.fixture
@@ -68,3 +69,21 @@ def test_the_command_s_table_says_it_too(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     assert lmbench(["compare", "--session", "s"]) == 0
     assert AS_PACKED in capsys.readouterr().out
+
+
+def test_the_curves_of_a_report_have_a_marker_each(tmp_path):
+    session = Home(tmp_path).open_session("s")
+    for name in ("a", "b"):
+        writer = EventWriter(session.new_run(TrainConfig(), "train", name=name).events_path)
+        for epoch in (1, 2):
+            writer.write(
+                ev.Epoch(
+                    t=3.0, epoch=epoch, step=epoch, train_loss=5.0, valid_loss=4.0,
+                    valid_ppl=50.0 / epoch, best_valid_loss=4.0, best_epoch=1, lr=1.0, seconds=1.0,
+                )
+            )  # fmt: skip
+        writer.close()
+    text = report_session(session, "html")
+    # Two points, and the two ends of its line in the legend.
+    assert text.count(">●<") == 4
+    assert text.count(">◆<") == 4

@@ -97,6 +97,14 @@ def test_the_perplexity_plot_holds_train_valid_and_test():
     assert [series.x[-1] for series in found] == [2, 2, 2]
 
 
+def test_two_runs_lines_of_training_have_signs_of_their_own_and_a_single_one_has_none():
+    curves = built(started(), step(1, 1.0), step(2, 2.0))
+    sources = [Source("1 a", "●", None, curves), Source("2 b", "◆", None, curves)]
+    signs = [series.sign for series in gather("loss", sources, "step")]
+    assert signs == ["─•", "─♦"]
+    assert [series.sign for series in gather("loss", sources[:1], "step")] == ["─"]
+
+
 def test_a_run_without_a_curve_has_no_empty_series_in_a_plot():
     assert gather("perplexity", [Source("1 a", "●", None, built(started()))], "step") == []
 

@@ -56,6 +56,24 @@ def test_series_are_told_apart_by_their_markers_without_colour():
     assert "◆" in text
 
 
+def test_two_lines_of_training_are_told_apart_on_a_monochrome_terminal():
+    """As two runs before their first validation: nothing but signs differs."""
+    x = np.arange(100.0)
+    lines = (Series("1 train", x, x, "•"), Series("2 train", x, 99 - x, "♦"))
+    text = "\n".join(text_of(draw(Plot(lines), 60, 14)))
+    assert text.count("•") >= 3
+    assert text.count("♦") >= 3
+
+
+def test_the_sign_of_a_point_is_not_hidden_by_that_of_a_line():
+    x = np.arange(100.0)
+    y = np.full(100, 5.0)
+    # A line has a sign at its end; the line comes first, and so lies on top.
+    both = (Series("train", x, y, "•"), Series("valid", x[-1:], y[-1:], "●", style="points"))
+    text = "\n".join(text_of(draw(Plot(both), 60, 14)))
+    assert "●" in text
+
+
 def test_a_value_that_is_not_finite_is_marked_at_the_foot():
     drawing = draw(plot([1, math.nan, 2]), 40, 10)
     assert drawing.bad
@@ -99,11 +117,57 @@ def test_an_exported_svg_is_well_formed_and_names_its_series():
     assert root.findall(".//{*}polyline")
 
 
+def signs_of(svg: str, sign: str) -> list[tuple[float, float]]:
+    found = ElementTree.fromstring(svg).findall(".//{*}text")
+    return [(float(t.get("x", 0)), float(t.get("y", 0))) for t in found if t.text == sign]
+
+
+def test_an_exported_svg_has_each_series_own_marker_at_its_points_and_in_the_legend():
+    x, y = np.array([0.0, 1.0, 4.0]), np.array([1.0, 2.0, 3.0])
+    points = (Series("a", x, y, "◆", style="points"), Series("b", x, y, "▲", style="points"))
+    svg = as_svg(Plot(points))
+    assert "<circle" not in svg
+    for sign in "◆▲":
+        places = signs_of(svg, sign)
+        assert [at for at, _ in places if at <= 700] == pytest.approx([70, 227.5, 700], abs=1)
+        assert len([at for at, _ in places if at > 700]) == 2
+
+
+def test_an_exported_svg_has_signs_at_true_points_only_where_it_is_zoomed():
+    x, y = np.array([0.0, 1.0, 4.0]), np.array([1.0, 2.0, 3.0])
+    svg = as_svg(Plot((Series("a", x, y, "◆", style="points"),), window=(0.5, 2.0)))
+    assert len([at for at, _ in signs_of(svg, "◆") if at <= 700]) == 1
+
+
+def test_a_single_point_has_no_line_in_the_legend_of_an_exported_svg():
+    one = np.array([1.0])
+    svg = as_svg(Plot((Series("a", one, one, "◆", style="points"),)))
+    assert len([at for at, _ in signs_of(svg, "◆") if at > 700]) == 1
+    assert "h18" not in svg
+
+
+def test_an_exported_svg_marks_what_is_not_finite_at_its_foot():
+    svg = as_svg(plot([1, math.nan, 2, math.inf, 3]))
+    assert [at for at, _ in signs_of(svg, "✗")] == pytest.approx([227.5, 542.5], abs=8)
+    assert {y for _, y in signs_of(svg, "✗")} == {371}
+    assert signs_of(as_svg(plot([math.nan])), "✗")
+    assert not signs_of(as_svg(plot([1, 2])), "✗")
+
+
+def test_an_exported_svg_has_room_for_long_names_and_many_series():
+    x = np.arange(3.0)
+    svg = as_svg(Plot(tuple(Series("n" * 60, x, x, "●") for _ in range(30))))
+    root = ElementTree.fromstring(svg)
+    names = [t for t in root.findall(".//{*}text") if t.text == "n" * 60]
+    assert float(root.get("width", 0)) > float(names[0].get("x", 0)) + 60 * 6.5
+    assert float(root.get("height", 0)) > max(float(t.get("y", 0)) for t in names)
+
+
 def test_an_exported_text_has_no_colours_and_a_legend():
     text = as_text(plot([1, 2, 3]), "Loss")
     assert "\x1b" not in text
     assert text.startswith("Loss\n")
-    assert "● 0 run" in text
+    assert "─● 0 run" in text.splitlines()
 
 
 def test_an_ending_that_is_no_format_is_refused_by_name(tmp_path):
@@ -113,5 +177,5 @@ def test_an_ending_that_is_no_format_is_refused_by_name(tmp_path):
 
 def test_a_plot_is_written_to_the_file_that_is_named(tmp_path):
     for suffix in ("svg", "txt", "csv"):
-        export(plot([1, 2]), tmp_path / f"p.{suffix}")
+        assert export(plot([1, 2]), tmp_path / f"p.{suffix}") == tmp_path / f"p.{suffix}"
         assert (tmp_path / f"p.{suffix}").stat().st_size > 20

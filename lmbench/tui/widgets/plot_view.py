@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmbench.report.series import PLOTS, Kind, XAxis
+from lmbench.report.plots import Plot, extent
+from lmbench.report.series import PLOTS, Colour, Kind, Source, XAxis, gather, moments
 from lmbench.tui import figures
+from lmbench.tui.marks import mark_of
 from lmbench.tui.watch import RunView
 
-__all__ = ["SMOOTHINGS", "X_AXES", "View", "level_of", "place", "written"]
+__all__ = ["SMOOTHINGS", "X_AXES", "View", "inside", "level_of", "place", "plot_of", "written"]
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
@@ -65,6 +68,45 @@ def _window_of(kept: Any) -> tuple[float, float] | None:
     left, right = kept
     good = all(isinstance(edge, int | float) for edge in kept) and left < right
     return (float(left), float(right)) if good else None
+
+
+def inside(
+    window: tuple[float, float] | None, whole: tuple[float, float]
+) -> tuple[float, float] | None:
+    """The part of `window` that lies in `whole`; None where that is nothing, or all of `whole`."""
+    if window is None:
+        return None
+    left, right = max(window[0], whole[0]), min(window[1], whole[1])
+    return (left, right) if left < right and (left, right) != whole else None
+
+
+def plot_of(
+    view: View, runs: Sequence[RunView], colour: Callable[[str], Colour], *, brief: bool
+) -> Plot:
+    """The plot of these runs, looked at as `view` says; `brief` names them by number alone.
+
+    Of the window only what has points is shown; where nothing has, everything is.
+    """
+    sources = [
+        Source(
+            f"{run.id}" if brief else f"{run.id} {run.name}",
+            mark_of(run.id).marker,
+            colour(mark_of(run.id).variable),
+            run.curves,
+            level_of(run),
+        )
+        for run in runs
+    ]
+    series = tuple(gather(view.kind, sources, view.x_axis, per_tensor=view.per_tensor))
+    return Plot(
+        series=series,
+        moments=tuple(moments(sources, view.x_axis)),
+        x_axis=view.x_axis,
+        unit=PLOTS[view.kind].unit,
+        log=view.kind in view.logs,
+        smoothing=view.smoothing,
+        window=inside(view.window, extent(series)),
+    )
 
 
 def place(x: float, axis: str) -> str:

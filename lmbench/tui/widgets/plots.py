@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from operator import is_
-from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
@@ -16,13 +14,13 @@ from textual.strip import Strip
 
 from lmbench.report.curves import Curves
 from lmbench.report.draw import Drawing, Look, draw
-from lmbench.report.plots import Plot, extent, value_at
-from lmbench.report.series import PLOTS, Kind, Series, Source, gather, moments
-from lmbench.tui.marks import mark_of
+from lmbench.report.plots import Plot, extent
+from lmbench.report.series import PLOTS, Kind
 from lmbench.tui.subject import is_training, with_trainings
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import Panel
-from lmbench.tui.widgets.plot_view import SMOOTHINGS, X_AXES, View, level_of, place, written
+from lmbench.tui.widgets.plot_legend import legend
+from lmbench.tui.widgets.plot_view import SMOOTHINGS, X_AXES, View, inside, level_of, plot_of
 
 __all__ = ["PlotPanel"]
 
@@ -40,15 +38,16 @@ class PlotPanel(Panel, can_focus=True):
     TITLE = "Plots"
     HELP = """
 The selected run, overlaid with the marked ones. Each has its colour and its marker, the same as in
-the list of runs; validation has the marker at each epoch, training is the line, ✶ is the test
-score. ▼ marks pruning steps, ↘ drops of the learning rate, ✗ at the foot values that are
-not finite. A run that is no training shows the curves of the one that it came from; where it made a
-model, as by quantizing or packing, its own validation score is a level line over them.
+the list of runs; validation has the marker at each epoch, training is the line, with a marker here
+and there where several runs are shown, ✶ is the test score. ▼ marks pruning steps, ↘ drops of the
+learning rate, ✗ at the foot values that are not finite. A run that is no training shows the curves
+of the one that it came from; where it made a model, as by quantizing or packing, its own validation
+score is a level line over them.
 
-**← →** move a cursor that reads all curves at once (with Ctrl ten columns); **+ −** zoom around it,
-**Shift ← →** pan, **0** shows everything. **[ ]** change the plot, **x** the x axis, **y** log or
-linear, **m** smoothing, **t** every tensor's sparsity, **f** holds the picture still while training
-goes on, **e** writes it to a file.
+**← →** move a cursor that reads all curves at once, a tensor's target behind its → (with Ctrl ten
+columns); **+ −** zoom around it, **Shift ← →** pan, **0** shows everything. **[ ]** change the
+plot, **x** the x axis, **y** log or linear, **m** smoothing, **t** every tensor's sparsity, where
+one run prunes, **f** holds the picture still while training goes on, **e** writes it to a file.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -140,6 +139,7 @@ goes on, **e** writes it to a file.
         self._frozen: tuple[RunView, ...] | None = None
         self._look_drawn: object = None
         self._curves: tuple[Curves, ...] = ()
+        self._shown = Plot(())
         self._drawing = Drawing([])
         self._lines: list[Text] = []
         self._theme = ""
@@ -158,8 +158,18 @@ goes on, **e** writes it to a file.
 
     @property
     def cursor_x(self) -> float | None:
-        """Where the value cursor stands on the x axis, None without one."""
-        return self._cursor
+        """Where the value cursor stands on the x axis, None without one.
+
+        Runs that are shown in place of others may have nothing where it stood: then it is not
+        seen, until there is something again.
+        """
+        if self._cursor is None or not self._shown.series:
+            return None
+        left, right = self._shown.window or extent(self._shown.series)
+        slack = 1e-9 * (right - left)
+        if not left - slack <= self._cursor <= right + slack:
+            return None
+        return min(max(self._cursor, left), right)
 
     @property
     def runs(self) -> tuple[RunView, ...]:
@@ -168,29 +178,10 @@ goes on, **e** writes it to a file.
             return self._frozen
         return with_trainings(self.bench.snapshot.by_key, self.bench.shown_runs)
 
-    def plot(self) -> Plot:
-        """The plot as it is looked at now."""
-        view = self._view
-        brief = self.size.width < _BRIEF
-        sources = [
-            Source(
-                f"{run.id}" if brief else f"{run.id} {run.name}",
-                mark_of(run.id).marker,
-                self.bench.colour(mark_of(run.id).variable),
-                run.curves,
-                level_of(run),
-            )
-            for run in self.runs
-        ]
-        return Plot(
-            series=tuple(gather(view.kind, sources, view.x_axis, per_tensor=view.per_tensor)),
-            moments=tuple(moments(sources, view.x_axis)),
-            x_axis=view.x_axis,
-            unit=PLOTS[view.kind].unit,
-            log=view.kind in view.logs,
-            smoothing=view.smoothing,
-            window=view.window,
-        )
+    def plot(self, *, in_full: bool = False) -> Plot:
+        """The plot as it is looked at now; `in_full` names runs in a narrow panel, too."""
+        brief = self.size.width < _BRIEF and not in_full
+        return plot_of(self._view, self.runs, self.bench.colour, brief=brief)
 
     def refresh_view(self) -> None:
         size = self.content_size
@@ -203,9 +194,9 @@ goes on, **e** writes it to a file.
         if known and look == self._look_drawn:
             return
         self._look_drawn, self._curves = look, curves
-        self._titles()
         before = self._lines
         self._redraw(size.width, size.height)
+        self._titles()
         if len(before) != len(self._lines) or self._theme != self.app.theme:
             self._theme = self.app.theme
             self.refresh()
@@ -215,20 +206,20 @@ goes on, **e** writes it to a file.
                 self.refresh(Region(0, y, size.width, 1))
 
     def _redraw(self, width: int, height: int) -> None:
-        plot = self.plot()
+        plot = self._shown = self.plot()
         if not plot.series:
             self._drawing = Drawing([])
             self._lines = _centred(self._empty(), width, height)
             return
-        rows = 1 if height < 12 else 2 if height < 24 else 3
-        legend = self._legend(plot, width, rows)
         look = Look(
             axes=self.bench.colour("foreground-muted"),
             faint=self.bench.colour("faint"),
             bad=self.bench.colour("error"),
         )
-        self._drawing = draw(plot, width, height - len(legend), look, self._cursor)
-        self._lines = legend + self._drawing.lines
+        cursor = self.cursor_x
+        above = legend(plot, width, height, cursor)
+        self._drawing = draw(plot, width, height - len(above), look, cursor)
+        self._lines = above + self._drawing.lines
 
     def _titles(self) -> None:
         room = self.size.width - 6
@@ -242,7 +233,7 @@ goes on, **e** writes it to a file.
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")
-        if view.window is not None:
+        if self._shown.window is not None:
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
@@ -265,39 +256,6 @@ goes on, **e** writes it to a file.
             return f"No {name} yet: the first points come with the first batches."
         return f"{run.name} has no {name} to show."
 
-    def _legend(self, plot: Plot, width: int, rows: int) -> list[Text]:
-        """Sign, label and value of each series: at the cursor, or the newest."""
-        end = extent(plot.series)[1] if plot.window is None else plot.window[1]
-        at = end if self._cursor is None else self._cursor
-        items = [] if self._cursor is None else [Text(f"{place(at, plot.x_axis)}  ", "bold")]
-        named = [series for series in plot.series if series.style != "thin"]
-        for series in sorted(named, key=lambda s: s.style != "points"):
-            items.append(self._entry(series, plot, at))
-        lines: list[Text] = []
-        for number, item in enumerate(items):
-            if lines and lines[-1].cell_len + item.cell_len <= width:
-                lines[-1].append_text(item)
-            elif len(lines) < rows:
-                lines.append(Text(" ", no_wrap=True) + item)
-            else:
-                more = f" +{len(items) - number}"
-                lines[-1].truncate(max(0, width - len(more)))
-                lines[-1].append(more, "dim")
-                break
-        for line in lines:
-            line.truncate(width, overflow="ellipsis", pad=True)
-        return lines
-
-    def _entry(self, series: Series, plot: Plot, at: float) -> Text:
-        # A single point, the test score, holds for all x.
-        value = value_at(series, at if len(series.x) > 1 else series.x[0], plot.smoothing)
-        colour = series.colour
-        style = Style() if colour is None else Style(color=_rich(colour))
-        entry = Text(f"{series.marker or '─'} ", style)
-        entry.append(f"{series.label} ", "")
-        entry.append(f"{written(value, plot.unit)}  ", "bold")
-        return entry
-
     def render_line(self, y: int) -> Strip:
         width = self.content_size.width
         if y >= len(self._lines):
@@ -310,13 +268,15 @@ goes on, **e** writes it to a file.
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "per_tensor":
-                return self._view.kind == "sparsity"
+                # Tensors of several runs would have one colour and one name.
+                pruned = sum(bool(run.curves.sparsity) for run in self.runs)
+                return self._view.kind == "sparsity" and pruned == 1
             case "whole":
-                return self._view.window is not None
+                return self._shown.window is not None
             case "cursor" | "zoom" | "pan" | "export":
                 return bool(self._drawing.columns)
             case "no_cursor":
-                return self._cursor is not None
+                return self.cursor_x is not None
         return True
 
     def _look(self, **changes: Any) -> None:
@@ -358,7 +318,8 @@ goes on, **e** writes it to a file.
     def action_cursor(self, columns: int) -> None:
         drawing = self._drawing
         last = drawing.columns - 1
-        here = last + 1 if self._cursor is None else drawing.column_of(self._cursor)
+        cursor = self.cursor_x
+        here = last + 1 if cursor is None else drawing.column_of(cursor)
         self._cursor = drawing.x_at(min(max(here + columns, 0), last))
         self.refresh_view()
         self.refresh_bindings()
@@ -369,56 +330,39 @@ goes on, **e** writes it to a file.
         self.refresh_bindings()
 
     def action_zoom(self, way: int) -> None:
-        whole = extent(self.plot().series)
-        left, right = self._view.window or whole
-        middle = self._cursor if self._cursor is not None else (left + right) / 2
+        plot, cursor = self.plot(), self.cursor_x
+        whole = extent(plot.series)
+        left, right = plot.window or whole
+        middle = (left + right) / 2 if cursor is None else min(max(cursor, left), right)
         factor = _ZOOM if way > 0 else 1 / _ZOOM
         if way > 0 and (right - left) * factor < (whole[1] - whole[0]) * _NARROWEST:
             return
         self._window(middle - (middle - left) * factor, middle + (right - middle) * factor, whole)
 
     def action_pan(self, way: int) -> None:
-        whole = extent(self.plot().series)
-        left, right = self._view.window or whole
+        plot = self.plot()
+        whole = extent(plot.series)
+        left, right = plot.window or whole
         by = way * _PAN * (right - left)
         by = min(max(by, whole[0] - left), whole[1] - right)
         self._window(left + by, right + by, whole)
 
     def _window(self, left: float, right: float, whole: tuple[float, float]) -> None:
-        left, right = max(left, whole[0]), min(right, whole[1])
-        everything = (left, right) == whole
-        if self._cursor is not None:
-            self._cursor = min(max(self._cursor, left), right)
-        self._look(window=None if everything else (left, right))
+        window = inside((left, right), whole)
+        cursor, (left, right) = self.cursor_x, window or whole
+        if cursor is not None:
+            self._cursor = min(max(cursor, left), right)
+        self._look(window=window)
 
     def action_whole(self) -> None:
         self._look(window=None)
 
     def action_export(self) -> None:
-        from lmbench.report.export import FORMATS, export
-        from lmbench.tui.widgets.dialog import AskText
+        from lmbench.tui.widgets.plot_export import ask_and_export
 
-        plot, view = self.plot(), self._view
-        title = f"{PLOTS[view.kind].title}: {', '.join(run.name for run in self.runs)}"
-
-        def check(text: str) -> str:
-            path = Path(text)
-            if path.suffix.lstrip(".") not in FORMATS:
-                return "The ending says which format: .svg, .txt or .csv"
-            return "" if path.expanduser().parent.is_dir() else f"There is no folder {path.parent}"
-
-        async def write(text: str) -> None:
-            path = Path(text).expanduser()
-            await self.bench.do(export, plot, path, title, doing="while writing the plot")
-            if path.exists():
-                self.bench.say(f"wrote {path}")
-
-        def done(text: str | None) -> None:
-            if text:
-                self.bench.run_worker(write(text), exit_on_error=False)
-
-        question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
-        self.bench.push_screen(AskText("Export", question, f"{view.kind}.svg", check), done)
+        kind = self._view.kind
+        title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
+        ask_and_export(self.bench, self.plot(in_full=True), title, f"{kind}.svg")
 
     # -- mouse ---------------------------------------------------------------------------------
 
@@ -435,10 +379,6 @@ goes on, **e** writes it to a file.
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         if self._drawing.columns:
             self.action_zoom(-1)
-
-
-def _rich(colour: tuple[int, int, int] | int) -> str:
-    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)
 
 
 def _centred(words: str, width: int, height: int) -> list[Text]:
