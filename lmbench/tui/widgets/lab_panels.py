@@ -20,7 +20,7 @@ from lmbench.tui import draft, figures
 from lmbench.tui.draft import Settings
 from lmbench.tui.lab_memory import Pruned
 from lmbench.tui.tries import Try, best_first
-from lmbench.tui.watch import one_line
+from lmbench.tui.watch import one_line, short_module
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
@@ -125,7 +125,7 @@ prices the draft on the sample.
                 (
                     module.name,
                     (
-                        Cell(_short(module.name)),
+                        Cell(short_module(module.name)),
                         Cell(draft.precision_of(settings, module)),
                         Cell(draft.clip_of(settings, module)),
                         Cell("" if channels is None else "yes" if channels else "no"),
@@ -247,11 +247,6 @@ that makes a quantize run of it, scored on all of valid and test. **x** forgets 
 
     def on_grid_moved(self) -> None:
         self.refresh_bindings()
-
-
-def _short(name: str) -> str:
-    """A module's name without what all but two have in common."""
-    return one_line(name).removeprefix("rnn.cells.")
 
 
 def _percent(change: float | None) -> Cell:
