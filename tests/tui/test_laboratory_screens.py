@@ -7,7 +7,7 @@ import json
 import driving
 import pytest
 import yaml
-from driving import bench_of, opened, screen_of, until, words
+from driving import bench_of, opened, screen_of, settled, until, words
 from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
 
@@ -145,6 +145,24 @@ async def test_tries_are_there_again_until_the_model_changes(lab):
         assert tries(pilot) == []
 
 
+async def test_two_workbenches_keep_each_other_s_tries(lab):
+    """Each of another run, and of a run that the other has priced since it was opened."""
+    pruned = lab.session.run(2)
+    (pruned.path / "best").mkdir()
+    (pruned.path / "best" / "model.safetensors").write_bytes(b"")
+    async with opened(lab) as one:
+        async with opened(lab, "l", "enter", "u") as other:
+            assert len(tries(other)) == 8
+        await settled(one)
+        await press(one, "down", "l", "enter", "escape")
+        await press(one, "up", "l")
+        assert len(tries(one)) == 8
+    async with opened(lab, "escape", "l") as pilot:
+        assert len(tries(pilot)) == 8
+        await press(pilot, "escape", "down", "l")
+        assert len(tries(pilot)) == 1
+
+
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
@@ -184,6 +202,24 @@ async def test_the_goal_moves_and_the_suggestion_follows(lab):
         await press(pilot, *["right"] * 5)
         assert screen.suggestion is None
         assert "reaches a total sparsity" in words(pilot)
+
+
+@pytest.mark.parametrize(
+    "ended, says",
+    [
+        ({"status": "finished"}, "curves, finished"),
+        ({"status": "failed", "reason": "out of memory"}, "curves, failed: out of memory"),
+    ],
+)
+async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended, says):
+    run = measure(lab)
+    lab.live(run)
+    async with opened(lab, "v") as pilot:
+        assert "curves, running" in words(pilot)
+        run.update(pid=None, **ended)
+        await settled(pilot)
+        assert says in words(pilot)
+        assert "running" not in words(pilot).splitlines()[0]
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):

@@ -329,14 +329,11 @@ The slider prices pruning without training. **Tab** goes round.
             tuple(self.tries), self.draft, self._base, self._base_name, self.everywhere,
             self.target, self.level, self.pruned,
         )  # fmt: skip
-        known = self.bench.recall("lab", {})
-        kept = {**(known if isinstance(known, dict) else {}), view.key: state.to_json(self._stamp)}
-        self.bench.remember("lab", kept)
+        self.bench.remember(f"lab/{view.key}", state.to_json(self._stamp))
 
     def _recall(self, view: RunView) -> None:
-        kept = self.bench.recall("lab", {})
         self._stamp = stamp_of(view)
-        state = Kept.from_json(kept.get(view.key) if isinstance(kept, dict) else None, self._stamp)
+        state = Kept.from_json(self.bench.recall_each("lab").get(view.key), self._stamp)
         self.tries = list(state.tries)
         self.draft, self._base, self._base_name = state.draft, state.base, state.base_name
         self.everywhere, self.target, self.level = state.everywhere, state.target, state.level
