@@ -78,14 +78,15 @@ The slider prices pruning without training. **Tab** goes round.
     DEFAULT_CSS = """
     LabScreen #head { height: 2; padding: 0 1; background: $panel; }
     LabScreen #lab { height: 1fr; layout: vertical; }
-    LabScreen #right { height: 1fr; }
-    LabScreen ModulesPanel { height: 1fr; }
+    LabScreen #right { height: 11fr; }
+    LabScreen ModulesPanel { height: 9fr; }
     LabScreen TriesPanel { height: 1fr; }
     LabScreen PrunePanel { height: 4; }
     LabScreen.-wide #lab { layout: horizontal; }
     LabScreen.-wide ModulesPanel { width: 5fr; height: 1fr; }
-    LabScreen.-wide #right { width: 4fr; }
-    LabScreen.-wide PrunePanel { height: 12; }
+    LabScreen.-wide #right { width: 4fr; height: 1fr; }
+    LabScreen.-wide TriesPanel #settings { height: 2; }
+    LabScreen.-wide PrunePanel { height: 10; }
     """
 
     client_class: ClassVar[Any] = probing.LaboratoryClient

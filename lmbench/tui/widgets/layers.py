@@ -38,7 +38,7 @@ _QUANTIZED = (
     Column("bits", 6, left=True),
     Column("scale", 7, rank=1),
     Column("zero", 5, rank=1),
-    Column("clip", 7, left=True, rank=1),
+    Column("clip", 7, left=True, grow=1, rank=1),
     Column("mode w/a", 10, left=True, rank=2),
     Column("w SQNR", 6, rank=3),
     Column("SQNR", 5),
