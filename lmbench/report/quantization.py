@@ -8,19 +8,20 @@ from lmbench.session.eventlog import EventLog
 from lmbench.session.events import QuantResult
 from lmbench.session.store import Run
 
-__all__ = ["quantized_modules"]
+__all__ = ["MODE_WORDS", "quantized_modules", "short_mode"]
 
-_WORDS = {
+MODE_WORDS = {
     "SYMMETRIC": "sym",
     "SYMMETRIC_RESTRICTED": "sym-r",
     "ASYMMETRIC_SIGNED": "asym",
     "ASYMMETRIC_UNSIGNED": "asym-u",
 }
+"""The quantization modes, as short as a table needs them."""
 
 
-def _short(mode: str) -> str:
+def short_mode(mode: str) -> str:
     """``SYMMETRIC / ASYMMETRIC_SIGNED`` as ``sym / asym``."""
-    return " / ".join(_WORDS.get(word, word) for word in mode.split(" / "))
+    return " / ".join(MODE_WORDS.get(word, word) for word in mode.split(" / "))
 
 
 def _decibels(value: float | str) -> str:
@@ -38,7 +39,7 @@ _COLUMNS = (
     Column("bits_weights", "W bits", whole),
     Column("bits_activations", "A bits", whole),
     Column("precision", "Floats"),
-    Column("mode", "Mode w / a", _short),
+    Column("mode", "Mode w / a", short_mode),
     Column("clip_acts", "Clip"),
     Column("output_scale", "Scale", decimal),
     Column("output_zero_point", "Zero", _integer),

@@ -5,6 +5,7 @@ Read from the file in slices with numpy, so a large tensor needs little memory a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ GATE_NAMES: dict[str, tuple[str, ...]] = {"LSTM": ("i", "f", "g", "o"), "GRU": (
 
 BINS = 512
 _SLICE_ELEMENTS = 1 << 18
+# Of a module's weights: as floats, as integers, and as floats in a quantized model.
+_WEIGHTS = ("weight", "weight_q", "wrapped_module.weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,7 @@ def inspect_tensor(path: Path, name: str, model: str = "") -> TensorReport:
     """Look at one tensor of a ``.safetensors`` file.
 
     Args:
-        name: the tensor, or a module that has a ``weight``.
+        name: the tensor, or a module that has weights, of a quantized model too.
         model: the kind of cell (``LSTM``, …), which says how rows are stacked.
 
     Raises:
@@ -86,7 +89,7 @@ def inspect_tensor(path: Path, name: str, model: str = "") -> TensorReport:
     """
     with _open(path) as file:
         names = list(file.keys())
-        found = next((n for n in (name, f"{name}.weight") if n in names), None)
+        found = _weights_of(name, names, path)
         if found is None:
             raise LmbenchError(f"{path}: no tensor '{name}' (has {', '.join(sorted(names))})")
         tensor = file.get_slice(found)
@@ -107,6 +110,25 @@ def inspect_tensor(path: Path, name: str, model: str = "") -> TensorReport:
         return TensorReport(
             path, found, shape, str(tensor.get_dtype()), limits, tuple(parts), tuple(sorted(names))
         )
+
+
+def _weights_of(name: str, names: Sequence[str], path: Path) -> str | None:
+    """The tensor of this name, or the one with the weights of this module."""
+    candidates = (name, *(f"{name}.{end}" for end in _WEIGHTS))
+    found = next((n for n in candidates if n in names), None)
+    if found is None:
+        shared = _shared(path.with_name("quantization.json"))
+        found = next((shared[n] for n in candidates if shared.get(n) in names), None)
+    return found
+
+
+def _shared(path: Path) -> dict[str, Any]:
+    """Of tensors that a quantized model holds once for two modules: which stands for which."""
+    try:
+        shared = json.loads(path.read_bytes()).get("shared")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return shared if isinstance(shared, dict) else {}
 
 
 _NUMPY_TYPES = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")

@@ -264,6 +264,13 @@ class Bench(KeysInOrder):
         """What `remember` kept under this key, in this or an earlier visit."""
         return self.memory.get(key, default)
 
+    def recall_each(self, name: str) -> dict[str, Any]:
+        """What `remember` kept under ``name/…``, here or in another workbench on the session, by
+        what follows the slash: a run's key, mostly."""
+        if self.snapshot.record is not None:
+            self.memory.renew(self.snapshot.record.workbench)
+        return self.memory.each(name)
+
     def remember(self, key: str, value: Any) -> None:
         """Keep a JSON value in the session, written within `SAVE_DELAY_S`, off the event loop."""
         if self.memory.put(key, value) and self._saving is None and self._running:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmbench.jobs.probing import Module
+from lmbench.report.quantization import MODE_WORDS
 
 __all__ = [
     "CLIPS",
@@ -38,12 +39,6 @@ MODES: tuple[Any, ...] = (
     _MIXED, "SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED",
 )  # fmt: skip
 
-_WORDS = {
-    "SYMMETRIC": "sym",
-    "SYMMETRIC_RESTRICTED": "sym-r",
-    "ASYMMETRIC_SIGNED": "asym",
-    "ASYMMETRIC_UNSIGNED": "asym-u",
-}
 _FLOATS = {"16": "fp16", "bf16": "bf16", "32": "fp32", "64": "fp64"}
 _ACTIVATIONS = ("Sigmoid", "Tanh", "ReLU")
 _ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
@@ -126,7 +121,7 @@ def mode_of(settings: Settings, module: Module) -> str:
 def _mode(mode: Any) -> str:
     if isinstance(mode, Mapping):
         return f"{_mode(mode.get('activations'))}/{_mode(mode.get('weights'))}"
-    return _WORDS.get(str(mode), str(mode).lower())
+    return MODE_WORDS.get(str(mode), str(mode).lower())
 
 
 # -- changing ----------------------------------------------------------------------------------

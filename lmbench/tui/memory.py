@@ -1,14 +1,16 @@
 """Where the workbench was left: kept in ``session.json`` as it happens, and read at the start.
 
-Each thing is a key with a JSON value (``theme``, ``selected``, ``plot``, …). Only keys that
-changed are written, under the session's lock, so two workbenches on one session keep out of each
-other's way: for each key the last one wins.
+Each thing is a key with a JSON value (``theme``, ``selected``, ``plot``, …); what is kept of each
+run has a key for each, such as ``lab/001-train``. Only keys that changed are written, under the
+session's lock, so two workbenches on one session keep out of each other's way: for each key the
+last one wins.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from lmbench.errors import LmbenchError
@@ -27,6 +29,7 @@ class Memory:
         self._session = session
         self._values: dict[str, Any] = {}
         self._changed: dict[str, Any] = {}
+        self._own: set[str] = set()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         if session is not None:
@@ -39,6 +42,19 @@ class Memory:
     def get(self, key: str, default: Any = None) -> Any:
         return self._values.get(key, default)
 
+    def each(self, name: str) -> dict[str, Any]:
+        """What is kept under ``name/…``, by what follows the slash; of a session of an earlier
+        lmbench also what it kept as one value under `name`."""
+        whole, start = self._values.get(name), f"{name}/"
+        found = dict(whole) if isinstance(whole, dict) else {}
+        kept = {k.removeprefix(start): v for k, v in self._values.items() if k.startswith(start)}
+        return found | kept
+
+    def renew(self, values: Mapping[str, Any]) -> None:
+        """Take over what other workbenches have written since, but for keys put here."""
+        with self._lock:
+            self._values |= {k: v for k, v in values.items() if k not in self._own}
+
     def put(self, key: str, value: Any) -> bool:
         """Keep a value; is it new, so that a `flush` is due?"""
         if key in self._values and self._values[key] == value:
@@ -47,6 +63,7 @@ class Memory:
         with self._lock:
             self._values[key] = value
             self._changed[key] = value
+            self._own.add(key)
         return True
 
     def flush(self) -> None:

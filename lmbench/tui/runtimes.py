@@ -15,16 +15,13 @@ class KnownRuntimes:
     """By run the names that were offered for its model on this machine."""
 
     def __init__(self, kept: Any = None) -> None:
-        """`kept` is what `to_json` gave; what does not fit is passed over."""
+        """`kept` has a list of names for each run's key; what does not fit is passed over."""
         items = kept.items() if isinstance(kept, dict) else ()
         self._by_key = {
             key: tuple(name for name in names if isinstance(name, str) and _NAME.fullmatch(name))
             for key, names in items
             if isinstance(names, list)
         }
-
-    def to_json(self) -> dict[str, list[str]]:
-        return {key: list(names) for key, names in self._by_key.items()}
 
     def take(self, key: str, names: Sequence[str]) -> None:
         self._by_key[key] = tuple(names)

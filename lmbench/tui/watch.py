@@ -231,6 +231,11 @@ def one_line(text: str) -> str:
     return " ".join(plain(text).split())
 
 
+def short_module(name: str) -> str:
+    """A module's name without what all but two have in common."""
+    return one_line(name).removeprefix("rnn.cells.")
+
+
 def lineage(views: list[RunView]) -> list[RunView]:
     """The runs as a tree in reading order: each child under its parent, `depth` set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
+from safetensors.torch import save
 
+from lmbench.deploy.load import QUANTIZATION
+from lmbench.distiller.quantization import (
+    QuantSettings,
+    export_state,
+    quantization_table,
+    quantize,
+)
 from lmbench.errors import LmbenchError
+from lmbench.model import RNNModel
 from lmbench.report import tensor as under_test
 from lmbench.report.tensor import gates_of, inspect_tensor
 
@@ -83,6 +93,31 @@ def test_a_module_stands_for_its_weight_and_whole_numbers_are_read_too(path):
     assert report.name == "decoder.weight"
     assert report.dtype == "I8"
     assert report.limits == (-128, 127)
+
+
+@pytest.mark.parametrize(
+    "overrides, module, tensor",
+    [
+        ({}, "encoder", "encoder.weight_q"),
+        # Tied, and with one scale each, the two are one matrix in the file.
+        ({"encoder": {"per_row_embedding": False}}, "decoder", "encoder.weight_q"),
+        (
+            {"rnn.cells.0.fc_gate_h": {"fp16": True}},
+            "rnn.cells.0.fc_gate_h",
+            "rnn.cells.0.fc_gate_h.wrapped_module.weight",
+        ),
+    ],
+)
+def test_a_module_of_a_quantized_model_stands_for_its_weights(path, overrides, module, tensor):
+    chosen = QuantSettings.from_dict({"overrides": overrides})
+    quantized = quantize(RNNModel("LSTM", 40, 8, 8, 1, 0.0, True), chosen)
+    tensors, meta = export_state(quantized, chosen, dynamic=True)
+    path.write_bytes(save(tensors))
+    path.with_name(QUANTIZATION).write_text(json.dumps({"version": 1, **meta}))
+    assert inspect_tensor(path, module).name == tensor
+    weighted = [r for r in quantization_table(quantized) if r.kind in ("Linear", "Embedding")]
+    assert len(weighted) == 4
+    assert all(len(inspect_tensor(path, row.name).shape) == 2 for row in weighted)
 
 
 def test_scalars_and_constant_tensors_have_a_report(path):

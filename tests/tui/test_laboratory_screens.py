@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import driving
 import pytest
 import yaml
-from driving import bench_of, opened, screen_of, until, words
+from driving import bench_of, opened, screen_of, settled, until, words
 from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
@@ -20,6 +22,7 @@ from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.widgets.grid import Grid
+from lmbench.tui.widgets.lab_panels import TriesPanel
 from lmbench.tui.widgets.panel import Panel
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
@@ -84,6 +87,45 @@ async def test_what_cannot_be_priced_says_why_and_the_rest_goes_on(lab):
         assert bench_of(pilot).happened == "KL is not available"
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_settings_of_the_try_under_the_cursor_stand_below_the_list(lab, size):
+    changed = ("down", "b", "c", "m", "enter")
+    async with opened(lab, "l", *changed, "tab", size=size) as pilot:
+        (entry,) = tries(pilot)
+        assert len(entry.words) > 20
+        assert entry.words in settings_line(pilot)
+        assert len(settings_line(pilot)) < size[0]
+        await press(pilot, "u", "home")
+        while screen_of(pilot, LabScreen).query_one(TriesPanel).chosen != tries(pilot)[-1]:
+            await press(pilot, "down")
+        assert settings_line(pilot) == tries(pilot)[-1].words
+        await pilot.resize_terminal(*SIZES[0])
+        await pilot.pause()
+        assert settings_line(pilot) == tries(pilot)[-1].words
+
+
+async def test_of_a_try_that_failed_the_reason_stands_below_the_list(lab):
+    async with opened(lab, "l", "a", "c", "c", "enter", "tab", size=(120, 30)) as pilot:
+        assert settings_line(pilot) == "KL is not available"
+
+
+async def test_settings_in_more_words_than_there_is_room_for_end_in_an_ellipsis(lab):
+    async with opened(lab, "l", "enter", "tab") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        screen.tries = [replace(screen.tries[0], words="sixteen letters " * 20)]
+        screen.query_one(TriesPanel).refresh_view()
+        await pilot.pause()
+        assert settings_line(pilot).endswith(" …")
+        assert 60 < len(settings_line(pilot)) < 80
+
+
+def settings_line(pilot: Pilot[None]) -> str:
+    """What can be seen of it."""
+    line = pilot.app.screen.query_one("#settings", Static)
+    seen = [line.render_line(y).text.strip() for y in range(line.size.height)]
+    return " ".join(filter(None, seen))
+
+
 async def test_p_starts_the_draft_from_a_preset_and_a_try_can_be_taken_back(lab):
     async with opened(lab, "l", "p", "home", "enter") as pilot:
         screen = screen_of(pilot, LabScreen)
@@ -145,6 +187,24 @@ async def test_tries_are_there_again_until_the_model_changes(lab):
         assert tries(pilot) == []
 
 
+async def test_two_workbenches_keep_each_other_s_tries(lab):
+    """Each of another run, and of a run that the other has priced since it was opened."""
+    pruned = lab.session.run(2)
+    (pruned.path / "best").mkdir()
+    (pruned.path / "best" / "model.safetensors").write_bytes(b"")
+    async with opened(lab) as one:
+        async with opened(lab, "l", "enter", "u") as other:
+            assert len(tries(other)) == 8
+        await settled(one)
+        await press(one, "down", "l", "enter", "escape")
+        await press(one, "up", "l")
+        assert len(tries(one)) == 8
+    async with opened(lab, "escape", "l") as pilot:
+        assert len(tries(pilot)) == 8
+        await press(pilot, "escape", "down", "l")
+        assert len(tries(pilot)) == 1
+
+
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
@@ -184,6 +244,24 @@ async def test_the_goal_moves_and_the_suggestion_follows(lab):
         await press(pilot, *["right"] * 5)
         assert screen.suggestion is None
         assert "reaches a total sparsity" in words(pilot)
+
+
+@pytest.mark.parametrize(
+    "ended, says",
+    [
+        ({"status": "finished"}, "curves, finished"),
+        ({"status": "failed", "reason": "out of memory"}, "curves, failed: out of memory"),
+    ],
+)
+async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended, says):
+    run = measure(lab)
+    lab.live(run)
+    async with opened(lab, "v") as pilot:
+        assert "curves, running" in words(pilot)
+        run.update(pid=None, **ended)
+        await settled(pilot)
+        assert says in words(pilot)
+        assert "running" not in words(pilot).splitlines()[0]
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):

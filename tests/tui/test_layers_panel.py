@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
 import pytest
-from driving import press, settled
+from driving import press, settled, words
 from safetensors.numpy import save_file
 from textual.pilot import Pilot
 
+from lmbench.distiller.quantization import ModuleReport
+from lmbench.jobs.kinds.quantize import quant_result
 from lmbench.session import Run
 from lmbench.session import events as ev
 from lmbench.tui.screens.main import MainScreen
@@ -66,8 +70,35 @@ def sparse(step: int, *shares: float) -> ev.Sparsity:
     )  # fmt: skip
 
 
-def quantized(module: str, sqnr: float | None, **settings: Any) -> ev.QuantResult:
-    return ev.QuantResult(module=module, settings={"bits_weights": 8, **settings}, sqnr=sqnr)
+def quantized(module: str, **fields: Any) -> ev.QuantResult:
+    """The event that a worker writes of a module; `fields` are `ModuleReport`'s."""
+    fields.setdefault("kind", "Linear")
+    return quant_result(ModuleReport(name=module, **fields))
+
+
+MODULES = (
+    quantized(
+        "encoder", kind="Embedding", bits_weights=8, mode="SYMMETRIC", weight_sqnr=43.63,
+        output_sqnr=33.25,
+    ),
+    quantized(
+        "rnn.cells.0.fc_gate_x", bits_weights=8, bits_activations=8, clip_acts="AVG",
+        mode="SYMMETRIC / ASYMMETRIC_SIGNED", output_scale=14.099803924560547,
+        output_zero_point=-3.0, weight_sqnr=46.8, output_sqnr=12.19,
+    ),
+    quantized("rnn.cells.0.fc_gate_h", precision="16", output_sqnr=70.2),
+    quantized(
+        "rnn.cells.0.eltwiseadd_gate", kind="EltwiseAdd", bits_activations=8,
+        clip_acts="LAPLACE", mode="SYMMETRIC / ASYMMETRIC_SIGNED",
+        output_scale=0.0123, output_zero_point=128.0, output_sqnr=math.inf,
+    ),
+    quantized(
+        "decoder", bits_weights=4, bits_activations=8, clip_acts="NONE",
+        mode="SYMMETRIC / SYMMETRIC", output_scale=15.17259407043457, output_zero_point=69.0,
+        weight_sqnr=21.0, output_sqnr=30.9,
+    ),
+)  # fmt: skip
+"""As quantization reports them: an embedding, layers, one in floats, an operation."""
 
 
 def checkpoint(run: Run, which: str = "last", seed: int = 0) -> None:
@@ -143,30 +174,86 @@ async def test_the_order_is_there_when_one_comes_back_and_the_cursor_keeps_its_t
 
 
 async def test_a_quantized_run_shows_its_modules_and_x_its_sparsity(full):
-    run = full.session.run(3)
-    full.write(
-        run,
-        quantized("encoder", 33.25, scale=0.0123, zero_point=128, clip="AVG"),
-        quantized("rnn.cells.0", 12.0, scale=[0.5, 0.25, 1.0], zero_point=None, clip=None),
-        quantized("decoder", None, signed=True),
-        quantized("decoder", 41.0, signed=True),
-        sparse(1, 0.5, 0.5, 0.5),
-    )
+    again = quantized("decoder", bits_weights=8, output_sqnr=41.0)
+    full.write(full.session.run(3), *MODULES, again, sparse(1, 0.5, 0.5, 0.5))
     async with opened(full, "003-quantize") as pilot:
-        lines = shown(pilot)
-        assert keys(pilot) == ["encoder", "rnn.cells.0", "decoder"]
-        for words in ("scale", "zero", "clip", "SQNR"):
-            assert words in lines[0]
-        assert "0.0123" in lines[1]
-        assert "33.2" in lines[1]
-        assert "0.25…1" in lines[2]
-        assert "41.0" in lines[3]
+        assert keys(pilot) == [event.module for event in MODULES]
+        assert "41.0" in shown(pilot)[5]
         await press(pilot, "t")
-        assert keys(pilot) == ["decoder", "encoder", "rnn.cells.0"]
+        assert keys(pilot)[0] == "decoder"
+        await press(pilot, *"ttttt")
+        assert grid(pilot).columns[grid(pilot).sorted_by].title == "SQNR"
+        assert keys(pilot)[:2] == ["rnn.cells.0.eltwiseadd_gate", "rnn.cells.0.fc_gate_h"]
         await press(pilot, "x")
         assert keys(pilot)[0] == "encoder.weight"
         await press(pilot, "x")
         assert "SQNR" in shown(pilot)[0]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_bits_scale_zero_point_clip_and_sqnr_of_a_module_have_room_at_any_size(full, size):
+    full.write(full.session.run(3), *MODULES)
+    async with opened(full, "003-quantize", size=size) as pilot:
+        lines = [line.split() for line in shown(pilot)]
+        assert lines[0][:5] == ["module", "bits", "scale", "zero", "clip"]
+        assert lines[0][-1] == "SQNR"
+        assert lines[1][:2] == ["encoder", "w8"]
+        assert lines[2][:6] == ["0.fc_gate_x", "w8", "a8", "14.1", "-3", "avg"]
+        assert lines[2][-1] == "12.2"
+        assert lines[3] == ["0.fc_gate_h", "fp16", "70.2"]
+        assert lines[4][1:5] == ["a8", "0.0123", "128", "laplace"]
+        assert lines[4][-1] == "∞"
+        assert shown(pilot)[0].count("SQNR") == (1 if size[0] == 120 else 2)
+
+
+async def test_modes_are_short_and_stand_behind_the_rest(full):
+    full.write(full.session.run(3), *MODULES)
+    async with opened(full, "003-quantize", size=(80, 24)) as pilot:
+        assert shown(pilot)[2].split()[6:] == ["sym", "/", "asym", "46.8", "12.2"]
+
+
+async def test_enter_opens_the_weights_of_a_module_and_says_where_there_are_none(full):
+    run = full.session.run(3)
+    (run.path / "best").mkdir()
+    save_file(
+        {
+            "encoder.weight_q": np.arange(-60, 60, dtype=np.int8).reshape(12, 10),
+            "rnn.cells.0.fc_gate_h.wrapped_module.weight": np.ones((8, 2), np.float16),
+        },
+        run.path / "best" / "model.safetensors",
+    )
+    shared = {"version": 1, "shared": {"decoder.weight_q": "encoder.weight_q"}}
+    (run.path / "best" / "quantization.json").write_text(json.dumps(shared))
+    full.write(run, *MODULES)
+    async with opened(full, "003-quantize") as pilot:
+        for module, tensor in (
+            ("encoder", "encoder.weight_q"),
+            ("rnn.cells.0.fc_gate_h", "rnn.cells.0.fc_gate_h.wrapped_module.weight"),
+            ("decoder", "encoder.weight_q"),
+        ):
+            while grid(pilot).cursor_key != module:
+                await press(pilot, "down")
+            assert "layers.open" in offered(pilot)
+            await press(pilot, "enter")
+            screen = await tensor_of(pilot)
+            assert screen.report is not None
+            assert screen.report.name == tensor
+            await press(pilot, "escape")
+        await press(pilot, "up")
+        assert grid(pilot).cursor_key == "rnn.cells.0.eltwiseadd_gate"
+        assert "layers.open" not in offered(pilot)
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert "rnn.cells.0.eltwiseadd_gate has no weights" in words(pilot)
+        # A double click opens, too.
+        grid(pilot).post_message(Grid.Opened("rnn.cells.0.eltwiseadd_gate"))
+        await press(pilot)
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+def offered(pilot: Pilot[None]) -> set[str | None]:
+    active = pilot.app.screen.active_bindings.values()
+    return {b.binding.id for b in active if b.enabled}
 
 
 async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):
@@ -188,8 +275,7 @@ async def test_an_empty_table_says_what_fills_it(full, run, words):
     async with opened(full, run) as pilot:
         assert not grid(pilot).display
         assert words in str(pilot.app.screen.query_one("#nothing").render())
-        active = {b.binding.id for b in pilot.app.screen.active_bindings.values() if b.enabled}
-        assert not active & {"layers.open", "layers.sort"}
+        assert not offered(pilot) & {"layers.open", "layers.sort"}
 
 
 async def test_enter_opens_a_tensor_with_its_gates_and_escape_comes_back(full):

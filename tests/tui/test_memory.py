@@ -45,3 +45,29 @@ def test_two_workbenches_keep_out_of_each_others_way(session: Session) -> None:
     other.flush()
     found = Memory(session)
     assert (found.get("theme"), found.get("selected")) == ("lmbench-light", "001-train")
+
+
+def test_what_is_kept_of_each_run_is_not_lost_to_a_workbench_that_keeps_another_run_s(session):
+    one, other = Memory(session), Memory(session)
+    one.put("lab/001-train", {"tries": 1})
+    other.put("lab/002-prune", {"tries": 2})
+    one.flush()
+    other.flush()
+    assert Memory(session).each("lab") == {"001-train": {"tries": 1}, "002-prune": {"tries": 2}}
+
+
+def test_of_an_earlier_session_the_runs_under_one_key_are_found_until_each_is_kept_anew(session):
+    session.update(workbench={"lab": {"001-train": "old", "002-prune": "old"}, "labour": "no"})
+    memory = Memory(session)
+    memory.put("lab/002-prune", "new")
+    assert memory.each("lab") == {"001-train": "old", "002-prune": "new"}
+    session.update(workbench={"lab": "hostile"})
+    assert Memory(session).each("lab") == {}
+
+
+def test_what_others_have_written_is_taken_over_but_not_over_one_s_own(session):
+    memory = Memory(session)
+    memory.put("lab/001-train", "mine")
+    memory.flush()
+    memory.renew({"lab/001-train": "theirs", "lab/002-prune": "theirs"})
+    assert memory.each("lab") == {"001-train": "mine", "002-prune": "theirs"}

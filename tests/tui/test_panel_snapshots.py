@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from driving import press, settled
 from sampler_double import SamplerDouble
-from test_layers_panel import checkpoint, quantized, tensor_of
+from test_layers_panel import MODULES, checkpoint, tensor_of
 from textual.pilot import Pilot
 
 from lmbench.tui.app import Workbench
@@ -68,12 +68,7 @@ def test_a_tensor_of_a_run_that_prunes(full: Any, snap_compare: Any, size: tuple
 
 @pytest.mark.parametrize("size", SIZES, ids=IDS)
 def test_the_modules_of_a_quantized_run(full: Any, snap_compare: Any, size: tuple[int, int]):
-    full.write(
-        full.session.run(3),
-        quantized("encoder", 33.25, scale=0.0123, zero_point=128, clip="AVG"),
-        quantized("rnn.cells.0.fc_gate_x", 12.0, scale=[0.5, 0.25, 1.0], zero_point=0, clip="AVG"),
-        quantized("decoder", 41.0, scale=0.031, zero_point=121, clip="LAPLACE"),
-    )
+    full.write(full.session.run(3), *MODULES)
 
     async def look(pilot: Pilot[None]) -> None:
         await ready(pilot, "003-quantize")

@@ -145,10 +145,24 @@ async def test_a_runtime_that_was_chosen_is_there_when_one_comes_back(full):
         assert "naive" in await turned(pilot)
 
 
+async def test_what_two_workbenches_learn_of_runtimes_is_kept_of_both(full):
+    full.session.update(workbench={"runtimes": {"003-quantize": ["bsr"]}})
+    async with opened(full) as one:
+        async with opened(full, run="003-quantize") as other:
+            await press(other, "enter")
+        await press(one, "enter")
+    async with opened(full, "001-train", "003-quantize") as pilot:
+        assert bench_of(pilot).recall_each("runtimes") == {
+            "001-train": ["naive", "torch", "native-int8"], "003-quantize": ["naive"],
+        }  # fmt: skip
+
+
 def test_names_from_a_session_that_no_runtime_can_have_are_passed_over():
     kept = {"001-train": ["int8", "\x1b[2J", 7], "002-prune": "int8", "003-pack": ["int8", "bsr"]}
     known = KnownRuntimes(kept)
-    assert known.to_json() == {"001-train": ["int8"], "003-pack": ["int8", "bsr"]}
+    assert known.shared(["001-train"]) == ("int8",)
+    assert known.shared(["002-prune"]) == ()
+    assert known.shared(["003-pack"]) == ("int8", "bsr")
     assert known.shared(["001-train", "003-pack"]) == ("int8",)
     assert known.shared([]) == ()
     assert KnownRuntimes("hostile").all == frozenset()

@@ -16,6 +16,7 @@ from lmbench.corpus import Corpus
 from lmbench.deploy.load import QUANTIZATION, load_run
 from lmbench.distiller.quantization import (
     ActivationStats,
+    ModuleReport,
     QuantizationError,
     QuantSettings,
     Trial,
@@ -54,7 +55,7 @@ from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomi
 from lmbench.training.evaluate import perplexity
 from lmbench.training.startup import prepare_worker
 
-__all__ = ["work"]
+__all__ = ["quant_result", "work"]
 
 # Of these windows the outputs of every module are held twice, to tell their error.
 _SQNR_WINDOWS = 2
@@ -193,9 +194,15 @@ def _report_modules(job: Job, quantized: nn.Module, modular: nn.Module, data: Te
                 step(model)
 
     for row in quantization_table(quantized, modular, run):
-        settings = {k: v for k, v in asdict(row).items() if v not in (None, "")}
-        settings.pop("name")
-        job.emit(QuantResult(module=row.name, settings=settings, sqnr=row.output_sqnr))
+        job.emit(quant_result(row))
+
+
+def quant_result(row: ModuleReport) -> QuantResult:
+    """The event that tells how a module was quantized: the row's fields, where they say
+    anything."""
+    settings = {k: v for k, v in asdict(row).items() if v not in (None, "")}
+    settings.pop("name")
+    return QuantResult(module=row.name, settings=settings, sqnr=row.output_sqnr)
 
 
 def _keep(job: Job, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:

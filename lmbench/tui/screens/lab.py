@@ -78,14 +78,15 @@ The slider prices pruning without training. **Tab** goes round.
     DEFAULT_CSS = """
     LabScreen #head { height: 2; padding: 0 1; background: $panel; }
     LabScreen #lab { height: 1fr; layout: vertical; }
-    LabScreen #right { height: 1fr; }
-    LabScreen ModulesPanel { height: 1fr; }
+    LabScreen #right { height: 11fr; }
+    LabScreen ModulesPanel { height: 9fr; }
     LabScreen TriesPanel { height: 1fr; }
     LabScreen PrunePanel { height: 4; }
     LabScreen.-wide #lab { layout: horizontal; }
     LabScreen.-wide ModulesPanel { width: 5fr; height: 1fr; }
-    LabScreen.-wide #right { width: 4fr; }
-    LabScreen.-wide PrunePanel { height: 12; }
+    LabScreen.-wide #right { width: 4fr; height: 1fr; }
+    LabScreen.-wide TriesPanel #settings { height: 2; }
+    LabScreen.-wide PrunePanel { height: 10; }
     """
 
     client_class: ClassVar[Any] = probing.LaboratoryClient
@@ -329,14 +330,11 @@ The slider prices pruning without training. **Tab** goes round.
             tuple(self.tries), self.draft, self._base, self._base_name, self.everywhere,
             self.target, self.level, self.pruned,
         )  # fmt: skip
-        known = self.bench.recall("lab", {})
-        kept = {**(known if isinstance(known, dict) else {}), view.key: state.to_json(self._stamp)}
-        self.bench.remember("lab", kept)
+        self.bench.remember(f"lab/{view.key}", state.to_json(self._stamp))
 
     def _recall(self, view: RunView) -> None:
-        kept = self.bench.recall("lab", {})
         self._stamp = stamp_of(view)
-        state = Kept.from_json(kept.get(view.key) if isinstance(kept, dict) else None, self._stamp)
+        state = Kept.from_json(self.bench.recall_each("lab").get(view.key), self._stamp)
         self.tries = list(state.tries)
         self.draft, self._base, self._base_name = state.draft, state.base, state.base_name
         self.everywhere, self.target, self.level = state.everywhere, state.target, state.level

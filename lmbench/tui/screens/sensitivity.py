@@ -26,7 +26,7 @@ from lmbench.tui import choices, figures
 from lmbench.tui.marks import mark_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.subject import subject_of
-from lmbench.tui.watch import RunView
+from lmbench.tui.watch import RunView, one_line
 from lmbench.tui.widgets.panel import put
 from lmbench.tui.widgets.sensitivity_panels import CurvesPanel, SuggestionPanel
 from lmbench.tui.widgets.status import KeyBar, StatusBar
@@ -145,15 +145,21 @@ class SensitivityScreen(BenchScreen[None]):
             self.curves = _curves(measured) if measured else {}
             self.sizes = _sizes(subject) if subject else {}
             self._suggest()
-            head = Text(no_wrap=True, overflow="ellipsis")
-            if subject is not None:
-                mark = mark_of(subject.id)
-                head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-                head.append(f"{subject.id} {subject.name}", "bold")
-            if measured is not None:
-                head.append(f"  measured by {measured.id} {measured.name}, {measured.status}")
-            put(self.query_one("#head", Static), head)
+        # How the run stands changes without a new point, too: when it ends or is stopped.
+        put(self.query_one("#head", Static), self._head(measured, subject))
         self.refresh_bindings()
+
+    def _head(self, measured: RunView | None, subject: RunView | None) -> Text:
+        head = Text(no_wrap=True, overflow="ellipsis")
+        if subject is not None:
+            mark = mark_of(subject.id)
+            head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
+            head.append(f"{subject.id} {subject.name}", "bold")
+        if measured is not None:
+            head.append(f"  measured by {measured.id} {measured.name}, {measured.status}")
+            if measured.status in ("failed", "lost") and measured.reason:
+                head.append(f": {one_line(measured.reason)}")
+        return head
 
     def _suggest(self) -> None:
         self.suggestion, self._problem = None, ""

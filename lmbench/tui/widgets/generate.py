@@ -171,7 +171,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         with self.prevent(Input.Changed):
             box.value = str(self.bench.recall("prompt", ""))
         kept = self.bench.recall("sampling", {})
-        self._runtimes = KnownRuntimes(self.bench.recall("runtimes"))
+        self._runtimes = KnownRuntimes(self.bench.recall_each("runtimes"))
         self.query_one(Dials).recall(kept, self._runtimes.all)
         self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
         self._arrange()
@@ -377,7 +377,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         draft = next((draft for draft in self.drafts if draft.id == message.id), None)
         if draft is not None:
             self._runtimes.take(draft.key, message.runtimes)
-            self.bench.remember("runtimes", self._runtimes.to_json())
+            self.bench.remember(f"runtimes/{draft.key}", list(message.runtimes))
             self._offer()
 
     # -- the parts of the panel ----------------------------------------------------------------

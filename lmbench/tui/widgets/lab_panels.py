@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
@@ -20,7 +21,7 @@ from lmbench.tui import draft, figures
 from lmbench.tui.draft import Settings
 from lmbench.tui.lab_memory import Pruned
 from lmbench.tui.tries import Try, best_first
-from lmbench.tui.watch import one_line
+from lmbench.tui.watch import one_line, short_module
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
@@ -125,7 +126,7 @@ prices the draft on the sample.
                 (
                     module.name,
                     (
-                        Cell(_short(module.name)),
+                        Cell(short_module(module.name)),
                         Cell(draft.precision_of(settings, module)),
                         Cell(draft.clip_of(settings, module)),
                         Cell("" if channels is None else "yes" if channels else "no"),
@@ -175,8 +176,9 @@ class TriesPanel(_LabPanel):
     TITLE = "Tries"
     HELP = """
 Each setting that was tried, the best first: perplexity on the sample, its change against the model
-as it is, the size of the packed model. **Enter** takes a try back into the draft, **K** keeps it:
-that makes a quantize run of it, scored on all of valid and test. **x** forgets it.
+as it is, the size of the packed model. Below stand the settings of the one under the cursor.
+**Enter** takes a try back into the draft, **K** keeps it: that makes a quantize run of it, scored
+on all of valid and test. **x** forgets it.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "to draft", id="lab.take", tooltip="Take the try into the draft"),
@@ -185,11 +187,13 @@ that makes a quantize run of it, scored on all of valid and test. **x** forgets 
     DEFAULT_CSS = """
     TriesPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
     TriesPanel.-empty #nothing { display: block; }
-    TriesPanel.-empty Grid { display: none; }
+    TriesPanel.-empty Grid, TriesPanel.-empty #settings { display: none; }
+    TriesPanel #settings { height: 1; color: $text-muted; }
     """
 
     def compose(self) -> ComposeResult:
         yield Grid()
+        yield Static("", id="settings", markup=False)
         yield Static(
             "Nothing was tried yet: Enter prices the draft, u the published rows.",
             id="nothing",
@@ -204,7 +208,21 @@ that makes a quantize run of it, scored on all of valid and test. **x** forgets 
         self.query_one(Grid).show(_TRIES, tuple((str(t.number), self._cells(t)) for t in tries))
         waiting = sum(t.state in ("waiting", "working") for t in tries)
         self.subtitle(f"{waiting} to be priced" if waiting else "")
+        self._show_settings()
         self.refresh_bindings()
+
+    def on_resize(self) -> None:
+        self._show_settings()
+
+    def _show_settings(self) -> None:
+        """In full words what the grid may have no room for, of the try under the cursor."""
+        line, chosen = self.query_one("#settings", Static), self.chosen
+        said = "" if chosen is None else one_line(chosen.problem or chosen.words)
+        # As many lines as the screen's styles give it.
+        room = 2 if self.screen.has_class("-wide") else 1
+        width = max(self.content_size.width, 1)
+        lines = textwrap.wrap(said, width, max_lines=room, placeholder=" …")
+        put(line, "\n".join(lines))
 
     def _cells(self, entry: Try) -> tuple[Cell, ...]:
         name = Cell(entry.name)
@@ -246,12 +264,8 @@ that makes a quantize run of it, scored on all of valid and test. **x** forgets 
             self.lab.forget(self.chosen)
 
     def on_grid_moved(self) -> None:
+        self._show_settings()
         self.refresh_bindings()
-
-
-def _short(name: str) -> str:
-    """A module's name without what all but two have in common."""
-    return one_line(name).removeprefix("rnn.cells.")
 
 
 def _percent(change: float | None) -> Cell:

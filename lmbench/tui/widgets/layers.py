@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Key
 from textual.widgets import Static
 
+from lmbench.report.quantization import short_mode
 from lmbench.session import events as ev
-from lmbench.tui import figures
-from lmbench.tui.watch import RunView, one_line
+from lmbench.tui.watch import RunView, one_line, short_module
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
@@ -31,16 +32,20 @@ _SPARSITY = (
     Column("rows 0", 6, rank=6),
     Column("cols 0", 6, rank=6),
 )
-# Settings of a quantized module, in the order in which one asks for them; the rest follows.
-_FIRST = ("bits", "bits_activations", "bits_weights", "scale", "zero_point", "clip", "mode")
-_HIDDEN = ("type",)
-_TITLES = {
-    "zero_point": "zero",
-    "bits_activations": "a bits",
-    "bits_weights": "w bits",
-    "clip_activations": "clip",
-    "per_channel": "channels",
-}
+# Of a quantized module what `ModuleReport` tells; its kind can be told from its name.
+_QUANTIZED = (
+    Column("module", 14, left=True, grow=2),
+    Column("bits", 6, left=True),
+    Column("scale", 7, rank=1),
+    Column("zero", 5, rank=1),
+    Column("clip", 7, left=True, grow=1, rank=1),
+    Column("mode w/a", 10, left=True, rank=2),
+    Column("w SQNR", 6, rank=3),
+    Column("SQNR", 5),
+)
+_FLOATS = {"16": "fp16", "32": "fp32", "64": "fp64"}
+# Kinds of modules that have weights also where these stay floats.
+_WEIGHTED = ("Linear", "Embedding")
 # Differences in percentage points and decibels that are worth a colour.
 _NO_CHANGE = 0.05
 _POOR_DB, _GOOD_DB = 20.0, 35.0
@@ -53,8 +58,9 @@ class LayersPanel(Panel):
     HELP = """
 Each tensor of the selected run: its shape, how many weights are not zero, its sparsity, the change
 since the parent run in percentage points, and the mean magnitude. Tied weights stand once. During
-pruning the table follows each step. Of a quantized run it shows bits, scale, zero point, clipping
-and the signal-to-noise ratio (SQNR) of each module; **x** changes between the two tables.
+pruning the table follows each step. Of a quantized run it shows of each module the bits of weights
+and activations, scale, zero point and clipping of its output, and the signal-to-quantization-noise
+ratio (SQNR, in dB) of its output and of its weights; **x** changes between the two tables.
 
 **t** sorts by the next column, **T** turns the order round. **Enter** opens one tensor: the
 distribution of its weights, its gates, its sparsity over time.
@@ -164,26 +170,21 @@ distribution of its weights, its gates, its sparsity over time.
     def _show_quantization(self, view: RunView) -> None:
         latest = {event.module: event for event in view.quantized}
         events = list(latest.values())
-        names = _settings_of(events)
-        columns = (
-            Column("module", 14, left=True, grow=2),
-            *(
-                Column(_TITLES.get(n, n.replace("_", " ")), _wide(n, events), rank=rank)
-                for rank, n in enumerate(names)
-            ),
-            Column("SQNR dB", 7),
-        )
-        keys: list[tuple[Any, ...]] = [
-            (e.module, *(_sortable(e.settings.get(n)) for n in names), e.sqnr) for e in events
-        ]
-        places = self._order([c.title for c in columns], keys)
-        shown = []
-        for event in (events[i] for i in places):
-            values = (Cell(_said(event.settings.get(n))) for n in names)
-            name = Cell(one_line(event.module))
-            shown.append((event.module, (name, *values, _decibels(event.sqnr))))
-        self.query_one(Grid).show(columns, tuple(shown), (), self._sorted(columns))
+        keys = [_figures_of(event) for event in events]
+        places = self._order([c.title for c in _QUANTIZED], keys)
+        shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
+        self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
         self.subtitle(f"{view.id} {view.name} · {len(events)} modules")
+
+    @property
+    def _bare(self) -> str:
+        """The name of the module under the cursor where it has no weights to open, else ""."""
+        view = self.bench.selected_run
+        if view is None or self.table != "quantization":
+            return ""
+        chosen = self.query_one(Grid).cursor_key
+        latest = next((e for e in reversed(view.quantized) if e.module == chosen), None)
+        return chosen if latest is not None and not _has_weights(latest) else ""
 
     # -- sorting -------------------------------------------------------------------------------
 
@@ -234,9 +235,22 @@ distribution of its weights, its gates, its sparsity over time.
         match action:
             case "table":
                 return view is not None and bool(view.quantized) and view.sparsity is not None
-            case "open" | "sort" | "reverse":
+            case "open":
+                return self.table is not None and not self._bare
+            case "sort" | "reverse":
                 return self.table is not None
         return True
+
+    def on_key(self, event: Key) -> None:
+        """Enter where there is nothing to open comes here, as no action takes it."""
+        if event.key == "enter" and self._bare:
+            self._say_bare()
+
+    def _say_bare(self) -> None:
+        self.bench.say(f"{one_line(self._bare)} has no weights: there is no tensor to open")
+
+    def on_grid_moved(self) -> None:
+        self.refresh_bindings()
 
     def action_open(self) -> None:
         self.query_one(Grid).action_open()
@@ -244,7 +258,9 @@ distribution of its weights, its gates, its sparsity over time.
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:
         view = self.bench.selected_run
-        if view is not None:
+        if self._bare:
+            self._say_bare()
+        elif view is not None:
             self.bench.open("tensor", key=view.key, tensor=event.key)
 
 
@@ -309,45 +325,68 @@ def _count(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 1_000_000 else f"{number:,}"
 
 
-def _settings_of(events: list[ev.QuantResult]) -> list[str]:
-    """The settings that any module has, those one asks for first in front."""
-    found = dict.fromkeys(name for event in events for name in event.settings)
-    known = [name for name in _FIRST if name in found]
-    return known + [name for name in found if name not in (*_FIRST, *_HIDDEN)]
+def _has_weights(event: ev.QuantResult) -> bool:
+    settings = event.settings
+    return settings.get("bits_weights") is not None or settings.get("kind") in _WEIGHTED
 
 
-def _said(value: Any) -> str:
-    """A setting in words; of one value per channel, the least and the greatest."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        numbers = [v for v in value if isinstance(v, int | float)]
-        if len(numbers) != len(value) or not numbers:
-            return ", ".join(_said(item) for item in value)
-        if len(numbers) == 1:
-            return _said(numbers[0])
-        return f"{min(numbers):.3g}…{max(numbers):.3g}"
-    if isinstance(value, dict):
-        return " ".join(f"{key}={_said(item)}" for key, item in value.items())
-    return one_line(str(value))
+def _bits(settings: dict[str, Any]) -> str:
+    """``w8 a8``, ``w4``, ``a8``, or the floats that the module computes in, such as ``fp16``."""
+    precision = settings.get("precision")
+    if precision is not None:
+        return _FLOATS.get(str(precision), one_line(str(precision)))
+    sides = (("w", settings.get("bits_weights")), ("a", settings.get("bits_activations")))
+    return " ".join(f"{side}{bits}" for side, bits in sides if isinstance(bits, int))
 
 
-def _sortable(value: Any) -> Any:
-    return value if isinstance(value, int | float | None) else _said(value)
+def _figures_of(event: ev.QuantResult) -> tuple[Any, ...]:
+    """A module's values under `_QUANTIZED`, to be sorted by; None where it has none."""
+    settings = event.settings
+    return (
+        event.module,
+        _bits(settings) or None,
+        _number(settings, "output_scale"),
+        _number(settings, "output_zero_point"),
+        one_line(str(settings.get("clip_acts") or "")).lower() or None,
+        one_line(short_mode(str(settings.get("mode") or ""))) or None,
+        _decibels_of(settings.get("weight_sqnr")),
+        event.sqnr,
+    )
 
 
-def _wide(name: str, events: list[ev.QuantResult]) -> int:
-    title = _TITLES.get(name, name.replace("_", " "))
-    longest = max((len(_said(event.settings.get(name))) for event in events), default=0)
-    return min(max(len(title), longest), 20)
+def _decibels_of(value: Any) -> float | None:
+    """A ratio in dB; an event has the word for what JSON has no number for."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _quantized_cells(
+    module: str,
+    bits: str | None,
+    scale: float | None,
+    zero: float | None,
+    clip: str | None,
+    mode: str | None,
+    weights: float | None,
+    output: float | None,
+) -> tuple[Cell, ...]:
+    return (
+        Cell(short_module(module)),
+        Cell(bits or ""),
+        Cell("" if scale is None else f"{scale:.4g}"),
+        Cell("" if zero is None else f"{zero:.0f}"),
+        Cell(clip or ""),
+        Cell(mode or ""),
+        Cell() if weights is None else _decibels(weights),
+        _decibels(output),
+    )
 
 
 def _decibels(value: float | None) -> Cell:
-    if value is None:
+    if value is None or math.isnan(value):
         return Cell("–")
     tint = "error" if value < _POOR_DB else "success" if value >= _GOOD_DB else ""
-    return Cell(figures.short(value) if not math.isfinite(value) else f"{value:.1f}", tint=tint)
+    text = f"{value:.1f}" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    return Cell(text, tint=tint)

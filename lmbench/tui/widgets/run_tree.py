@@ -20,7 +20,7 @@ from lmbench.tui.bench import Bench
 from lmbench.tui.marks import STATUS_MARKS, mark_of
 from lmbench.tui.watch import RunView, Snapshot
 
-__all__ = ["SORTS", "RunTree"]
+__all__ = ["SORTS", "RunTree", "difference", "spark"]
 
 SORTS: dict[str, str] = {
     "tree": "lineage",
@@ -31,9 +31,11 @@ SORTS: dict[str, str] = {
 }
 """What the runs may be sorted by; all but the tree show them flat."""
 
-_SPARK_WIDTH = 7
-# Of status, perplexity, change since the parent, sparsity, size and spark line.
+_SPARK_WIDTH = 5
+_STATUS, _PPL, _CHANGE, _SPARSITY, _SIZE, _SPARK = range(6)
 _WIDTHS = (5, 7, 7, 7, 9, _SPARK_WIDTH + 1)
+# Which columns get a place first, where there is room beside status and perplexity.
+_NEXT = (_SPARSITY, _SIZE, _SPARK, _CHANGE)
 _LONGEST_NAME = 22
 
 
@@ -71,6 +73,22 @@ def branches(views: list[RunView]) -> list[str]:
             drawn[index] = bars + ("├" if open_below.get(depth) else "└")
             open_below[depth] = True
     return drawn
+
+
+def difference(view: RunView, parent: RunView | None) -> float | None:
+    """By how much its perplexity is above its parent's; None where either is unknown."""
+    mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
+    if mine is None or theirs is None or not math.isfinite(mine - theirs):
+        return None
+    return mine - theirs
+
+
+def spark(view: RunView, width: int) -> str:
+    """The course of its loss, of validation once that tells one; "" for a run without."""
+    curve = view.curves.valid["loss"]
+    if len(curve) < _SPARK_WIDTH:
+        curve = view.curves.steps["loss"]
+    return sparkline(curve, width)
 
 
 class RunTree(ScrollView, can_focus=True):
@@ -203,17 +221,33 @@ class RunTree(ScrollView, can_focus=True):
             left = Strip.join([left.crop(0, max(room - 1, 0)), Strip([Segment("…", base)])])
         return Strip.join([left.extend_cell_length(room, base), Strip(right)])
 
-    def _columns(self, width: int) -> int:
-        """How many columns there is room for beside the names: the same for all lines."""
+    def _columns(self, width: int) -> tuple[int, ...]:
+        """Which columns there is room for beside the names, the same for all lines: of those that
+        any run has something for."""
         names = [
             len(self._branches[i]) + 4 + len(f"{view.id} {view.name}")
             for i, view in enumerate(self._views)
         ]
-        room = width - min(max(names, default=0), _LONGEST_NAME)
-        count = 2
-        while count < len(_WIDTHS) and sum(_WIDTHS[: count + 1]) <= room:
-            count += 1
-        return count
+        room = width - min(max(names, default=0), _LONGEST_NAME) - _WIDTHS[_STATUS] - _WIDTHS[_PPL]
+        shown = [_STATUS, _PPL]
+        for column in _NEXT:
+            fits = _WIDTHS[column] <= room
+            if fits and any(self._has(view, column) for view in self._views):
+                shown.append(column)
+                room -= _WIDTHS[column]
+        return tuple(sorted(shown))
+
+    def _has(self, view: RunView, column: int) -> bool:
+        if column == _SPARSITY:
+            return bool(view.total_sparsity)
+        if column == _SIZE:
+            return view.bytes is not None
+        if column == _SPARK:
+            return bool(spark(view, _SPARK_WIDTH))
+        return difference(view, self._from(view)) is not None
+
+    def _from(self, view: RunView) -> RunView | None:
+        return self.bench.snapshot.run(view.parent) if view.parent else None
 
     def _tint(self, name: str, base: Style) -> Style:
         return base + Style(color=self.get_component_rich_style(name).color)
@@ -229,18 +263,18 @@ class RunTree(ScrollView, can_focus=True):
             Segment(f" {view.id} {view.name}", base),
         ]
 
-    def _right(self, view: RunView, base: Style, count: int) -> list[Segment]:
-        """The `count` most telling columns, widths as in `_WIDTHS`."""
+    def _right(self, view: RunView, base: Style, shown: tuple[int, ...]) -> list[Segment]:
+        """The columns that are shown, widths as in `_WIDTHS`."""
         share = view.total_sparsity
         columns = [
             self._status(view, base),
             self._perplexity(view, base),
             self._change(view, base),
-            Segment(figures.percent(share or None).rjust(_WIDTHS[3]), base),
-            Segment(view.size.rjust(_WIDTHS[4]), base),
+            Segment(figures.percent(share or None).rjust(_WIDTHS[_SPARSITY]), base),
+            Segment(view.size.rjust(_WIDTHS[_SIZE]), base),
             self._spark(view, base),
         ]
-        return columns[:count]
+        return [columns[i] for i in shown]
 
     def _status(self, view: RunView, base: Style) -> Segment:
         if view.record is None:
@@ -256,23 +290,17 @@ class RunTree(ScrollView, can_focus=True):
 
     def _perplexity(self, view: RunView, base: Style) -> Segment:
         if view.status == "queued":
-            return Segment("queued".rjust(_WIDTHS[1]), self._tint("runs--faint", base))
-        return Segment(figures.perplexity(view.valid_ppl).rjust(_WIDTHS[1]), base)
+            return Segment("queued".rjust(_WIDTHS[_PPL]), self._tint("runs--faint", base))
+        return Segment(figures.perplexity(view.valid_ppl).rjust(_WIDTHS[_PPL]), base)
 
     def _change(self, view: RunView, base: Style) -> Segment:
-        parent = self.bench.snapshot.run(view.parent) if view.parent else None
-        mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
-        if mine is None or theirs is None or not math.isfinite(mine - theirs):
-            return Segment(" " * _WIDTHS[2], base)
-        change = mine - theirs
+        change = difference(view, self._from(view))
+        if change is None:
+            return Segment(" " * _WIDTHS[_CHANGE], base)
         text = f"{change:+.1f}" if abs(change) < 1000 else f"{change:+.0e}"
         name = "runs--bad" if change > 0.05 else "runs--good" if change < -0.05 else "runs--faint"
-        return Segment(text.rjust(_WIDTHS[2]), self._tint(name, base))
+        return Segment(text.rjust(_WIDTHS[_CHANGE]), self._tint(name, base))
 
     def _spark(self, view: RunView, base: Style) -> Segment:
-        curve = view.curves.valid["loss"]
-        if len(curve) < 2:
-            curve = view.curves.steps["loss"]
-        text = sparkline(curve, _SPARK_WIDTH)
         colour = base + self.bench.colour_style(mark_of(view.id).variable)
-        return Segment(f" {text:<{_SPARK_WIDTH}}", colour)
+        return Segment(f" {spark(view, _SPARK_WIDTH):<{_SPARK_WIDTH}}", colour)

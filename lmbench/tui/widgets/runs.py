@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -11,14 +12,17 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from lmbench.tui import actions, figures
-from lmbench.tui.watch import RunView
+from lmbench.tui.marks import mark_of
+from lmbench.tui.watch import RunView, one_line
 from lmbench.tui.widgets.panel import Panel, put
-from lmbench.tui.widgets.run_tree import SORTS, RunTree
+from lmbench.tui.widgets.run_tree import SORTS, RunTree, difference, spark
 
 __all__ = ["RunsPanel"]
 
-# A panel this wide has the columns of the detail line beside each run.
-_ROOMY = 56
+# A panel lower than this has no lines to spare for the detail.
+_LOW = 8
+# The least and the most cells of the detail's spark line.
+_SPARK = (5, 20)
 
 
 class FilterInput(Input):
@@ -43,8 +47,8 @@ class RunsPanel(Panel):
     HELP = """
 Every run of this session, each under the run that it came from. The line shows its marker (the
 same in all plots), number and name, how it stands, its best validation perplexity, and where there
-is room the change since its parent, sparsity, size (≈ where a quantize run would only have it when
-packed) and the course of its loss.
+is room sparsity, size (≈ where a quantize run would only have it when packed), the course of its
+loss and the change since its parent. Below stand those of the selected run, or why it failed.
 
 ▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
 Enter on a failed or lost run says why, and what to do about it.
@@ -166,13 +170,19 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         self.subtitle(" · ".join(notes))
 
     def _show_detail(self, view: RunView | None) -> None:
-        """What a narrow line has no room for, of the selected run."""
-        detail = self.query_one("#detail", Static)
-        roomy = self.size.width >= _ROOMY or self.size.height < 8
-        text = _detail(view, self.bench.snapshot.run(view.parent or "")) if view else ""
-        detail.set_class(not roomy and bool(text), "-shown")
-        wrapped = bool(view and actions.possible("why", view))
-        put(detail, Text(text, no_wrap=not wrapped, overflow="ellipsis"))
+        """What a narrow line has no room for, of the selected run; or why it failed."""
+        detail, width = self.query_one("#detail", Static), self.content_size.width
+        text = Text()
+        if view is not None and _in_trouble(view):
+            text = Text(one_line(view.reason or view.problem or "no reason is known"))
+            text.append(" (enter: more)")
+            if self.size.height < _LOW:
+                text.truncate(width, overflow="ellipsis")
+        elif view is not None and self.size.height >= _LOW:
+            colour = self.bench.colour_style(mark_of(view.id).variable)
+            text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)
+        detail.set_class(bool(text), "-shown")
+        put(detail, text)
 
     # -- filter, sort, marks -------------------------------------------------------------------
 
@@ -254,17 +264,32 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             actions.copy_path(self.bench, view)
 
 
-def _detail(view: RunView, parent: RunView | None) -> str:
-    if view.status in ("failed", "lost") or view.record is None:
-        return f"{view.reason or view.problem or 'no reason is known'} (enter: more)"
-    parts = [view.kind]
-    if view.test_ppl is not None:
-        parts.append(f"test {figures.perplexity(view.test_ppl)}")
-    lines = [" · ".join(parts)]
-    figures_line = [figures.percent(view.total_sparsity), view.size]
-    mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
-    if mine is not None and theirs is not None:
-        figures_line.append(f"{mine - theirs:+.1f} ppl")
-    if any(figures_line):
-        lines.append(" · ".join(part for part in figures_line if part))
-    return "\n".join(lines)
+def _in_trouble(view: RunView) -> bool:
+    return view.status in ("failed", "lost") or view.record is None
+
+
+def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) -> Text:
+    """What is known of a run, packed into lines of so many cells; at the end its spark line."""
+    change = difference(view, parent)
+    parts = [
+        view.kind,
+        f"test {figures.perplexity(view.test_ppl)}" if view.test_ppl is not None else "",
+        figures.percent(view.total_sparsity or None),
+        view.size,
+        f"{change:+.1f} ppl" if change is not None else "",
+    ]
+    lines = [""]
+    for part in filter(None, parts):
+        longer = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    text = Text("\n".join(lines))
+    least, most = _SPARK
+    room = width - len(lines[-1]) - 1
+    drawn = spark(view, min(room if room >= least else width, most))
+    if drawn:
+        text.append(" " if room >= least else "\n")
+        text.append(drawn, colour)
+    return text
