@@ -6,7 +6,7 @@ a parent failed, its children say in a line that it has no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +95,12 @@ def queue_chain(
     chain: Chain,
     changes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Run]:
     """Make every run of a chain and have the first worked on; the rest wait for the device.
+
+    Args:
+        check: called when all is seen to be right and nothing is made yet; what it raises ends it.
 
     Raises:
         LmbenchError: the corpus or a schedule is wrong; nothing is made then.
@@ -107,6 +111,7 @@ def queue_chain(
     for step in steps:
         if isinstance(step.config, TrainConfig):
             check_training(step.config, home, progress, session=session.name)
+    check()
     runs: list[Run] = []
     for step in steps:
         parent = runs[step.parent] if step.parent is not None else None

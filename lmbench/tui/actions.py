@@ -72,8 +72,19 @@ async def pause_or_continue(bench: Bench, view: RunView) -> None:
 async def stop(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
-    if await _done(bench, launch.request, view.run, "stop", doing="while asking the run"):
-        bench.say(f"{view.id} {view.name}: asked to stop; it finishes its batch and is scored")
+    def asked() -> str:
+        launch.request(view.run, "stop")
+        return view.run.status()
+
+    status = await bench.do(asked, doing="while asking the run")
+    if status is None:
+        return
+    # The run may have left the queue for a worker since it was looked at.
+    waited = view.status == "queued" and status == "stopped"
+    what = (
+        "taken out of the queue" if waited else "asked to stop; it finishes its batch and is scored"
+    )
+    bench.say(f"{view.id} {view.name}: {what}")
 
 
 async def resume(bench: Bench, view: RunView) -> None:

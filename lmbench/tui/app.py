@@ -79,7 +79,10 @@ class Workbench(Bench):
         from lmbench.tui.widgets.dialog import Answer, Ask
 
         title, text = complaint(error, doing, self.home)
-        self.push_screen(Ask(title, text, (Answer("", "enter", "go on"),)))
+        dialog = Ask(title, text, (Answer("", "enter", "go on"),))
+        # What fails at each look is told once, not heaped up.
+        if not dialog.same_as(self.screen):
+            self.push_screen(dialog)
 
     # -- keys of everywhere --------------------------------------------------------------------
 
@@ -95,14 +98,13 @@ class Workbench(Bench):
         self.open("settings")
 
     async def action_leave(self) -> None:
-        """Quit; where runs are alive, ask what becomes of them."""
-        live = [view for view in self.snapshot.runs if view.live]
-        if not live or self.demo:
-            self.exit()
-            return
-        from lmbench.tui.leaving import ask_to_leave
+        """Quit; where runs are alive or wait in the queue, ask what becomes of them."""
+        from lmbench.tui.leaving import alive, ask_to_leave
 
-        ask_to_leave(self, live)
+        if self.demo or not alive(self.snapshot):
+            self.exit()
+        else:
+            ask_to_leave(self)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         from lmbench.tui.palette import commands_of

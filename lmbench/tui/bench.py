@@ -21,6 +21,7 @@ from textual.color import Color
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
+from textual.timer import Timer
 
 from lmbench.errors import LmbenchError
 from lmbench.report.series import Colour
@@ -59,6 +60,7 @@ LASTING = ("compare", "lab", "sensitivity")
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 0.3
+FRESH_S = 4.0
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +83,8 @@ class Bench(KeysInOrder):
     """The runs that are overlaid and compared, by key, in the order they were marked."""
     happened: var[str] = var("", init=False)
     """What just happened, in one line."""
+    fresh: var[str] = var("", init=False)
+    """The same for `FRESH_S` after it was said: lines that show something else give way to it."""
 
     def __init__(
         self,
@@ -106,7 +110,10 @@ class Bench(KeysInOrder):
         # One look at a time: two would share the watcher between two threads.
         self._look = asyncio.Lock()
         self._saving: asyncio.TimerHandle | None = None
+        self._aging: Timer | None = None
         self._rest = Rest()
+        # Why the last look failed.
+        self._trouble = ""
         # What the watcher saw and no panel has shown yet.
         self._unseen: Snapshot | None = None
         for theme in THEMES:
@@ -130,7 +137,7 @@ class Bench(KeysInOrder):
             self.memory = Memory(session)
         self.session = session
         self._watcher = Watcher(session, why_lost=why_lost)
-        self._unseen = None
+        self._unseen, self._trouble = None, ""
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
         self._looking = asyncio.create_task(self._keep_looking())
@@ -194,8 +201,12 @@ class Bench(KeysInOrder):
                     await asyncio.to_thread(self._player.advance, self.clock())
                 snapshot = await asyncio.to_thread(self._watcher.poll)
             except Exception as error:
-                self.complain(error, "while reading the session")
+                # Each look fails alike until it is mended: it is told once.
+                if repr(error) != self._trouble:
+                    self._trouble = repr(error)
+                    self.complain(error, "while reading the session")
                 return
+            self._trouble = ""
             fresh = snapshot or self._unseen
             if fresh is None:
                 return
@@ -226,15 +237,18 @@ class Bench(KeysInOrder):
         if now.problem and now.problem != before.problem:
             self.say(now.problem)
             return
-        fresh = []
+        notes, ends = [], []
         for view in now.runs:
             old = before.run(view.key)
             if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
-                fresh.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
+                notes.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
             if view.status in ("failed", "lost") and old and old.status != view.status:
-                fresh.append((float("inf"), f"{view.id} {view.name} {view.status}: {view.reason}"))
-        if fresh:
-            self.say(max(fresh)[1])
+                ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
+        if ends:
+            self.say(max(ends))
+        elif notes:
+            # No more than a note: it may come with each step, and nothing gives way to it.
+            self.happened = max(notes)[1]
 
     # -- selection and marks -------------------------------------------------------------------
 
@@ -322,8 +336,14 @@ class Bench(KeysInOrder):
         return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
 
     def say(self, text: str) -> None:
-        """Tell in one line what just happened."""
-        self.happened = text
+        """Tell in one line what just happened, on whatever screen is in front."""
+        self.happened = self.fresh = text
+        if self._aging is not None:
+            self._aging.stop()
+        self._aging = self.set_timer(FRESH_S, self._let_age)
+
+    def _let_age(self) -> None:
+        self.fresh = ""
 
     def complain(self, error: BaseException, doing: str = "") -> None:
         """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged

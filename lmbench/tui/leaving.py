@@ -1,38 +1,89 @@
-"""Leaving the workbench while runs are alive."""
+"""Leaving the workbench while runs are alive or wait for the device."""
 
 from __future__ import annotations
 
+from lmbench.errors import LmbenchError
+from lmbench.session import Run, Session
 from lmbench.tui.bench import Bench
-from lmbench.tui.watch import RunView
+from lmbench.tui.watch import LIVE, RunView, Snapshot
 from lmbench.tui.widgets.dialog import Answer, Ask
 
-__all__ = ["ask_to_leave"]
+__all__ = ["alive", "ask_to_leave"]
 
 
-def ask_to_leave(bench: Bench, live: list[RunView]) -> None:
-    """Ask what becomes of the live runs: left running, stopped cleanly, or do not quit."""
+def alive(snapshot: Snapshot) -> bool:
+    """Is there work that goes on without the workbench? Between one worker's end and the next
+    one's beginning only the queue tells."""
+    return bool(snapshot.queue) or snapshot.current is not None
+
+
+def ask_to_leave(bench: Bench) -> None:
+    """Ask what becomes of the runs at work and in the queue: left running, stopped cleanly, or do
+    not quit."""
 
     async def answered(answer: str | None) -> None:
-        if answer == "stop":
-            await _stop(bench, live)
-        if answer in ("leave", "stop"):
+        session = bench.session
+        if answer == "stop" and session is not None:
+            if await bench.do(_stop_all, session, doing="while stopping the runs"):
+                bench.exit()
+        elif answer in ("leave", "stop"):
             bench.exit()
 
-    names = ", ".join(f"{view.id} {view.name}" for view in live)
-    question = (
-        f"Still at work: {names}.\n"
-        "Runs do not need the workbench: left running, they go on and are here when you come back."
-    )
     answers = (
         Answer("leave", "l", "leave running"),
         Answer("stop", "s", "stop cleanly"),
         Answer("", "escape", "stay"),
     )
-    bench.push_screen(Ask("Quit", question, answers), answered)
+    bench.push_screen(Ask("Quit", _question(bench.snapshot), answers), answered)
 
 
-async def _stop(bench: Bench, live: list[RunView]) -> None:
+def _question(snapshot: Snapshot) -> str:
+    live = [view for view in snapshot.runs if view.live]
+    lines = []
+    if live:
+        lines.append(f"Still at work: {_names(live)}.")
+    if snapshot.queue:
+        lines.append(f"Waiting in the queue: {_names(snapshot.queue)}.")
+    lines.append(
+        "Runs do not need the workbench: left running, they go on and are here when you come back."
+    )
+    if snapshot.queue:
+        lines.append("Stopped, those that wait leave the queue; R resumes any of them.")
+    return "\n".join(lines)
+
+
+def _names(views: list[RunView] | tuple[RunView, ...]) -> str:
+    return ", ".join(f"{view.id} {view.name}" for view in views)
+
+
+def _stop_all(session: Session) -> bool:
+    """In a thread. What waits is taken out of the queue first: the supervisor begins the next run
+    as soon as the one at work has ended.
+
+    Raises:
+        LmbenchError: a run could not be asked.
+    """
+    for status in (("queued",), LIVE):
+        for run in session.runs():
+            if _status(run) in status:
+                _stop(run)
+    return True
+
+
+def _stop(run: Run) -> None:
     from lmbench.jobs import launch
 
-    for view in live:
-        await bench.do(launch.request, view.run, "stop", doing="while stopping a run")
+    try:
+        launch.request(run, "stop")
+    except LmbenchError:
+        # It may have ended in this very moment, which is what was wanted.
+        if _status(run) in ("queued", *LIVE):
+            raise
+
+
+def _status(run: Run) -> str:
+    """The empty string for a run that cannot be read: nobody works on it."""
+    try:
+        return run.status()
+    except LmbenchError:
+        return ""

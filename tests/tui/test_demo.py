@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from driving import bench_of, press, settled
+from sampler_double import SamplerDouble, wrote
+from textual.pilot import Pilot
 
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
+from lmbench.tui.app import Workbench
 from lmbench.tui.demo import Player, recording
 from lmbench.tui.watch import Watcher
+from lmbench.tui.widgets.alternatives import AlternativesList
+from lmbench.tui.widgets.column import Column
+from lmbench.tui.widgets.drafts import new_draft
+from lmbench.tui.widgets.generate import GeneratePanel, PromptInput
 
 START = 1_773_489_600.0
 
@@ -97,3 +108,60 @@ def test_the_recording_that_comes_with_lmbench_plays_to_its_end_and_tells_of_no_
     assert snapshot is not None
     assert {run.status for run in snapshot.runs} == {"finished"}
     assert not any(run.problem for run in snapshot.runs)
+
+
+@asynccontextmanager
+async def showing(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pilot[None]]:
+    """The recording that comes with lmbench at its end, the generation panel in front."""
+    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
+    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
+    player = Player(recording(), home)
+    app = Workbench(
+        home, player.start(START), player=player, clock=lambda: START + 1e6, follow=False
+    )
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await press(pilot, "home", "g")
+        yield pilot
+
+
+async def test_a_recording_writes_nothing_and_says_why(tmp_path, monkeypatch):
+    async with showing(Home(tmp_path), monkeypatch) as pilot:
+        panel = pilot.app.screen.query_one(GeneratePanel)
+        before = [(draft.key, draft.words) for draft in panel.drafts]
+        panel.query_one(PromptInput).focus()
+        await press(pilot, *"the", "enter")
+        assert bench_of(pilot).happened == "A recording has no model to write with."
+        assert not panel.check_action("write", ())
+        assert not panel.check_action("reseed", ())
+        await press(pilot, "down", "enter", "w", "r")
+        assert [(draft.key, draft.words) for draft in panel.drafts] == before
+    assert SamplerDouble.made == []
+
+
+async def test_what_was_written_when_it_was_recorded_is_shown(tmp_path, monkeypatch):
+    async with showing(Home(tmp_path), monkeypatch) as pilot:
+        panel = pilot.app.screen.query_one(GeneratePanel)
+        bench = bench_of(pilot)
+        for view in bench.snapshot.runs:
+            bench.select(view.key)
+            await settled(pilot)
+            await bench.workers.wait_for_complete()
+            if panel.drafts:
+                break
+        assert panel.drafts[0].words
+        assert panel.drafts[0].recorded
+
+
+async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, monkeypatch):
+    async with showing(Home(tmp_path), monkeypatch) as pilot:
+        bench = bench_of(pilot)
+        panel = pilot.app.screen.query_one(GeneratePanel)
+        word = wrote(0, 0, "the")
+        view = bench.snapshot.runs[0]
+        column = panel.query(Column).first()
+        column.text.show(dataclasses.replace(new_draft(0, view, ""), words=[word]))
+        panel.post_message(AlternativesList.Taken(word, word.alternatives[1]))
+        await press(pilot)
+        assert bench.happened == "A recording has no model to write with."
+    assert SamplerDouble.made == []

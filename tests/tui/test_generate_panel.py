@@ -41,7 +41,7 @@ async def opened(
         await settled(pilot)
         app.select(run)
         if not app.screen.query_one(GeneratePanel).has_focus_within:
-            await press(pilot, "g")
+            await press(pilot, "4")
         yield pilot
 
 

@@ -26,6 +26,7 @@ from lmbench.tui.widgets.panel import Panel
 from lmbench.tui.widgets.plots import PlotPanel
 from lmbench.tui.widgets.run_tree import RunTree
 from lmbench.tui.widgets.runs import FilterInput
+from lmbench.tui.widgets.status import KeyBar
 
 NARROW, WIDE = (80, 24), (120, 30)
 
@@ -385,6 +386,27 @@ async def test_the_palette_offers_what_is_possible_and_nothing_else(full):
         assert "Plots: Next plot" in titles
         assert "Resume the run from its last checkpoint" not in titles
         assert "Runs: Delete the run (asks)" not in titles
+
+
+async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one(world):
+    about_runs = {"main.generate", "main.compare", "main.lab", "main.sensitivity"}
+
+    def offered(pilot: Pilot[None]) -> set[str]:
+        active = pilot.app.screen.active_bindings.values()
+        return {entry.binding.id or "" for entry in active if entry.enabled}
+
+    async with opened(world, WIDE) as pilot:
+        titles = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
+        assert "New run" in titles
+        assert not titles & {
+            "Generate text", "Compare runs", "Quantization laboratory", "Sensitivity of tensors"
+        }  # fmt: skip
+        assert not offered(pilot) & about_runs
+        assert "compare" not in pilot.app.screen.query_one(KeyBar).line().plain
+        world.new("train", "dense")
+        await settled(pilot)
+        assert about_runs <= offered(pilot)
+        assert "compare" in pilot.app.screen.query_one(KeyBar).line().plain
 
 
 async def test_each_binding_that_does_something_can_be_remapped(full):

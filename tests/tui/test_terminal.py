@@ -140,7 +140,8 @@ def test_a_terminal_of_sixteen_colours_is_sent_no_others(start):
 
 
 def test_q_leaves_with_exit_code_0_and_the_screen_restored(full, start):
-    full.session.run(2).update(status="stopped")
+    for number in (2, 4):
+        full.session.run(number).update(status="stopped")
     terminal = start()
     terminal.settle()
     terminal.press(b"q")

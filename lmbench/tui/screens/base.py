@@ -19,6 +19,8 @@ class BenchScreen(Screen[T]):
     """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
     whose panels catch up when it comes to the front."""
 
+    _result: tuple[T | None] | None = None
+
     @property
     def bench(self) -> Bench:
         """The application, with its own type."""
@@ -31,6 +33,21 @@ class BenchScreen(Screen[T]):
         except Exception as error:
             self.bench.complain(error, f"in {type(self).__name__}")
 
+    @property
+    def gone(self) -> bool:
+        """Was it left? Work that it began may outlive it."""
+        return self not in self.app.screen_stack
+
+    def finish(self, result: T | None = None) -> None:
+        """Dismiss the screen, or as soon as what covers it is gone."""
+        self._result = (result,)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._result is not None and self.app.screen is self:
+            self.dismiss(*self._result)
+
     def on_screen_resume(self) -> None:
         for panel in self.query(Panel):
             panel.catch_up()
+        self._finish()

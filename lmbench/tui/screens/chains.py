@@ -17,6 +17,7 @@ from lmbench.report.speed import Measured, measured_speeds
 from lmbench.session import Session
 from lmbench.tui import figures
 from lmbench.tui.corpus_size import CorpusSize, size_of
+from lmbench.tui.errand import Errand
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
@@ -143,7 +144,8 @@ class ChainsScreen(BenchScreen[None]):
         self._first = first or CHAINS[0].name
         self._measured: list[Measured] = []
         self._corpora: dict[str | None, CorpusSize | str] = {}
-        self._queueing = False
+        # The queueing that is under way.
+        self._errand: Errand | None = None
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -217,6 +219,8 @@ class ChainsScreen(BenchScreen[None]):
     # -- keys ----------------------------------------------------------------------------------
 
     def action_back(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
         self.dismiss(None)
 
     def action_go(self) -> None:
@@ -228,30 +232,30 @@ class ChainsScreen(BenchScreen[None]):
 
     def queue(self) -> None:
         """Make and queue every run of the chain."""
-        if not self._queueing:
-            self._queueing = True
+        if self._errand is None:
+            errand = self._errand = Errand(self.bench)
             self.bench.say("looking at the corpus and the schedules …")
-            self.run_worker(self._queue(self.chain), exit_on_error=False)
+            self.bench.run_worker(self._queue(errand, self.chain), exit_on_error=False)
 
-    async def _queue(self, chain: Chain) -> None:
+    async def _queue(self, errand: Errand, chain: Chain) -> None:
         session = self.bench.session or self.bench.home.open_session()
-        runs = await self.bench.do(
-            queue_chain, session, chain, None, self._on_progress, doing="while queueing a chain"
-        )
-        self._queueing = False
+        doing = "while queueing a chain"
+        progress, check = errand.progress, errand.check
+        runs = await errand.run(queue_chain, session, chain, None, progress, check, doing=doing)
+        self._errand = None
         if not runs:
             self.bench.say("nothing was queued")
             return
         self._opened(session)
         self.bench.select(runs[0].path.name)
         self.bench.say(f"queued {len(runs)} runs: {runs[0].id} to {runs[-1].id}")
-        self.dismiss(None)
+        self.finish()
         await self.bench.look()
+
+    def on_unmount(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
 
     def _opened(self, session: Session) -> None:
         if self.bench.session != session:
             self.bench.attach(session)
-
-    def _on_progress(self, what: str, done: int, total: int | None) -> None:
-        share = f" {100 * done / total:.0f}%" if total else ""
-        self.app.call_from_thread(self.bench.say, f"{what}{share}")

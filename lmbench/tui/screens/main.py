@@ -33,6 +33,8 @@ _RUN_ACTIONS = {
     "resume": actions.resume,
 }
 LOWER = ("layers", "generate", "log")
+# Screens about runs that are there.
+_OF_RUNS = ("compare", "lab", "sensitivity")
 
 
 class MainScreen(BenchScreen[None]):
@@ -205,12 +207,19 @@ class MainScreen(BenchScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
-            starts_runs = parameters[0] in ("new_run", "lab", "schedule", "chains")
-            return not (starts_runs and self.bench.demo)
+            return self._possible(str(parameters[0]))
+        if action == "generate":
+            return bool(self.bench.snapshot.runs)
         if action == "run":
             asked = actions.possible(str(parameters[0]), self.bench.selected_run)
             return asked and not self.bench.demo
         return True
+
+    def _possible(self, screen: str) -> bool:
+        """Is there anything to do on a screen?"""
+        if self.bench.demo and screen in ("new_run", "lab", "schedule", "chains"):
+            return False
+        return bool(self.bench.snapshot.runs) or screen not in _OF_RUNS
 
     def action_screen(self, name: str) -> None:
         self.bench.open(name)

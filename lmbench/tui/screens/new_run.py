@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -32,9 +33,10 @@ from lmbench.jobs.prepare import (
 )
 from lmbench.jobs.published import PUBLISHED
 from lmbench.report.tables import plain
-from lmbench.session.store import DEFAULT_SESSION, Run
+from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 from lmbench.tui import choices
 from lmbench.tui.corpus_size import CorpusSize, default_name
+from lmbench.tui.errand import Errand
 from lmbench.tui.fields import Setting, problems, settings_of, shown
 from lmbench.tui.form_draft import FormDraft
 from lmbench.tui.run_form import (
@@ -112,7 +114,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
         self.given: dict[str, Any] = {}
         self._visited = "@kind"
         self._settling: Timer | None = None
-        self._starting = False
+        # The start that is under way.
+        self._errand: Errand | None = None
         # A form that was left half filled in; nothing is kept before it is there again.
         self._draft: FormDraft | None = None
         self._keeping = False
@@ -168,7 +171,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         self._keeping = False
         self.bench.remember("new_run", None)
         self.bench.remember("screen", self._below)
-        self.dismiss(started)
+        self.finish(started)
 
     # -- the form ------------------------------------------------------------------------------
 
@@ -326,6 +329,8 @@ takes (judged by earlier runs on this machine), and the command line that does t
         return True
 
     def action_leave(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
         self._leave()
 
     def action_copy(self) -> None:
@@ -368,7 +373,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
 
     async def action_start(self) -> None:
         """Check everything once more, make the run's folder and have it worked on."""
-        if self._starting or not self._keeping:
+        if self._errand is not None or not self._keeping:
             return
         self._read()
         config = self._config
@@ -378,39 +383,52 @@ takes (judged by earlier runs on this machine), and the command line that does t
                 self.form.focus_field(first)
             self.bench.say(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
             return
-        self._starting = True
+        errand = self._errand = Errand(self.bench)
         self.bench.say("starting …")
-        self.run_worker(self._start(config), exit_on_error=False)
-
-    async def _start(self, config: Config) -> None:
-        parent = self.origin
+        parent, session = self.origin, self.bench.session
         name = self.form.values["@name"].strip() or None
-        asked = (config, parent.run if parent else None, name, self.command)
-        run = await self.bench.do(self._make, *asked, doing="while starting a run")
-        self._starting = False
+        origin = parent.run if parent else None
+        kind, called = self._kind, name or run_name(self._kind, config)
+        make = partial(_make, self.bench.home, session, kind, config, origin, name, self.command)
+        self.bench.run_worker(self._start(errand, make, called), exit_on_error=False)
+
+    async def _start(self, errand: Errand, make: Callable[[Errand], Run], called: str) -> None:
+        run = await errand.run(make, errand, doing="while starting a run")
+        self._errand = None
         if not isinstance(run, Run):
             self.bench.say("not started")
             return
         if self.bench.session != run.session:
             self.bench.attach(run.session)
         self.bench.select(run.path.name)
-        self.bench.say(f"started {run.id} {plain(run_name(self._kind, config))}")
-        self._leave(run.path.name)
+        self.bench.say(f"started {run.id} {plain(called)}")
+        if not self.gone:
+            self._leave(run.path.name)
         await self.bench.look()
 
-    def _make(self, config: Config, parent: Run | None, name: str | None, command: str) -> Run:
-        """In a thread: it may fetch a corpus, and starts a process."""
-        from lmbench.jobs import launch
+    def on_unmount(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
 
-        home = self.bench.home
-        if isinstance(config, TrainConfig):
-            where = self.bench.session.name if self.bench.session else DEFAULT_SESSION
-            check_training(config, home, self._on_progress, session=where)
-        session = self.bench.session or home.open_session()
-        run = make_run(session, self._kind, config, parent=parent, name=name, command=command)
-        launch.start(run)
-        return run
 
-    def _on_progress(self, what: str, done: int, total: int | None) -> None:
-        share = f" {100 * done / total:.0f}%" if total else ""
-        self.app.call_from_thread(self.bench.say, f"{what}{share}")
+def _make(
+    home: Home,
+    session: Session | None,
+    kind: Kind,
+    config: Config,
+    parent: Run | None,
+    name: str | None,
+    command: str,
+    errand: Errand,
+) -> Run:
+    """In a thread: it may fetch a corpus, and starts a process."""
+    from lmbench.jobs import launch
+
+    if isinstance(config, TrainConfig):
+        where = session.name if session else DEFAULT_SESSION
+        check_training(config, home, errand.progress, session=where)
+    errand.check()
+    session = session or home.open_session()
+    run = make_run(session, kind, config, parent=parent, name=name, command=command)
+    launch.start(run)
+    return run

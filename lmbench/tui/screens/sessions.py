@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,8 +151,10 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
     async def _reload(self, name: str) -> None:
         """Read the folders again, with the cursor on the session of this name."""
-        self._rows = await self.bench.do(_look, self.bench.home, doing="while reading sessions")
-        self._rows = self._rows or []
+        rows = await self.bench.do(_look, self.bench.home, doing="while reading sessions")
+        if self.gone:
+            return
+        self._rows = rows or []
         table = self.table
         table.clear()
         for row in self._rows:
@@ -234,7 +236,9 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             self.bench.flush()
             made = await self.bench.do(copy_session, self.bench.home, session.name, name)
             if isinstance(made, Session):
-                self.bench.change_session(made)
+                # Who has left this screen meanwhile works on in the old one.
+                if not self.gone:
+                    self.bench.change_session(made)
                 self.bench.say(f"saved as {name}; {session.name} stays as it was")
 
         self._ask_name("Save as", f"{session.name} is saved under this name too:", "", copy)
@@ -280,7 +284,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
         def answered(answer: str | None) -> None:
             if answer == "delete":
-                self.run_worker(delete(), exit_on_error=False)
+                self._work(delete())
 
         question = f"Delete {name} for good: {row.runs} runs, {figures.size(row.bytes)}?"
         answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
@@ -305,7 +309,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             path = path if path.is_absolute() else self.bench.home.path / path
             if path.suffix != SUFFIX:
                 path = path.with_name(path.name + SUFFIX)
-            self._unless_there(path, lambda: self.run_worker(write(path), exit_on_error=False))
+            self._unless_there(path, lambda: self._work(write(path)))
 
         question = "Into which file? From the working folder, or a whole path:"
         self.app.push_screen(AskText("Pack", question, f"{session.name}{SUFFIX}", _given), named)
@@ -333,12 +337,16 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             if answer:
                 path = Path(answer).expanduser()
                 path = path if path.is_absolute() else self.bench.home.path / path
-                self.run_worker(read(path), exit_on_error=False)
+                self._work(read(path))
 
         question = f"Which file ({SUFFIX})? From the working folder, or a whole path:"
         self.app.push_screen(AskText("Open a file", question, "", _given), named)
 
     # -- asking --------------------------------------------------------------------------------
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, and tell of it, even where this screen is left meanwhile."""
+        self.bench.run_worker(work, exit_on_error=False)
 
     async def _then(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Do something to sessions, then show them with the cursor on this one."""
@@ -362,7 +370,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             if name and name != value:
                 result = then(name)
                 if result is not None:
-                    self.run_worker(result, exit_on_error=False)
+                    self._work(result)
 
         self.app.push_screen(AskText(title, question, value, check), named)
 

@@ -88,7 +88,11 @@ empty main screen.
         self._tell(Text(f"\nEverything is kept in {self.bench.home.path}", "dim"))
 
     def _tell(self, text: Text) -> None:
-        self.query_one("#now", Static).update(text)
+        """Here, or, where this screen was left meanwhile, in the line of the one in front."""
+        if self.gone:
+            self.bench.say(text.plain.strip())
+        else:
+            self.query_one("#now", Static).update(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return not (self._busy and action in ("train", "fetch", "sessions", "published"))
@@ -117,7 +121,7 @@ empty main screen.
         self._session()
         self.bench.select(run.path.name)
         self.bench.say(f"training {FIRST_STEPS.name} on the embedded corpus")
-        self.dismiss(None)
+        self.finish()
         await self.bench.look()
 
     def _start_first(self) -> Run:
@@ -165,7 +169,7 @@ empty main screen.
         self._tell(now)
         self._busy = True
         self.refresh_bindings()
-        self.run_worker(self._until_done(work), exit_on_error=False)
+        self.bench.run_worker(self._until_done(work), exit_on_error=False)
 
     async def _until_done(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -174,7 +178,7 @@ empty main screen.
             self.bench.complain(error, "on the welcome screen")
         finally:
             self._busy = False
-            if self.is_attached:
+            if not self.gone:
                 self.refresh_bindings()
 
     # -- sessions and published commands --------------------------------------------------------

@@ -10,12 +10,20 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 __all__ = ["Answer", "Ask", "AskText"]
+
+_SCROLLS = {
+    "up": "scroll_up",
+    "down": "scroll_down",
+    "pageup": "scroll_page_up",
+    "pagedown": "scroll_page_down",
+}
+"""Keys, and what they do to a long question."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,13 @@ class _Dialog(ModalScreen[str]):
     DEFAULT_CSS = """
     _Dialog { align: center middle; background: $background 60%; }
     _Dialog > Vertical {
-        width: auto; max-width: 90%; min-width: 40; height: auto; max-height: 90%;
+        width: auto; max-width: 90%; min-width: 40; height: auto; max-height: 100%;
         border: heavy $accent; background: $surface; padding: 0 2;
         border-title-color: $accent; border-title-style: bold;
         border-subtitle-color: $text-muted;
     }
+    _Dialog VerticalScroll { width: auto; height: auto; max-height: 75vh;
+        scrollbar-size-vertical: 1; }
     _Dialog Static { width: auto; max-width: 64; height: auto; margin: 1 0; }
     _Dialog Input { background: $block-cursor-blurred-background; }
     _Dialog Horizontal { width: auto; height: auto; align-horizontal: left; }
@@ -52,8 +62,16 @@ class _Dialog(ModalScreen[str]):
         self.dismiss("")
 
 
+class _Words(VerticalScroll, can_focus=False):
+    """Text that scrolls where it is too long, so that what answers it stays on the screen."""
+
+    def __init__(self, text: str | Text) -> None:
+        super().__init__(Static(text, markup=False))
+
+
 class Ask(_Dialog):
-    """A question. Each answer has a key of its own; arrows and Enter work too."""
+    """A question. Each answer has a key of its own; arrows and Enter work too, and ↑ ↓ scroll a
+    question that is too long for the screen."""
 
     def __init__(self, title: str, question: str | Text, answers: tuple[Answer, ...]) -> None:
         super().__init__()
@@ -61,10 +79,18 @@ class Ask(_Dialog):
         self._question = question
         self._answers = answers
 
+    def same_as(self, other: object) -> bool:
+        """Does it ask what another screen asks already?"""
+        return isinstance(other, Ask) and (self._title, self._question, self._answers) == (
+            other._title,
+            other._question,
+            other._answers,
+        )
+
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = self._title
-            yield Static(self._question, markup=False)
+            yield _Words(self._question)
             with Horizontal():
                 for answer in self._answers:
                     yield Button(
@@ -82,6 +108,9 @@ class Ask(_Dialog):
         if event.key in ("left", "right"):
             event.stop()
             (self.focus_previous if event.key == "left" else self.focus_next)()
+        if event.key in _SCROLLS:
+            event.stop()
+            getattr(self.query_one(_Words), _SCROLLS[event.key])(animate=False)
 
     @on(Button.Pressed)
     def _chosen(self, event: Button.Pressed) -> None:
@@ -104,7 +133,7 @@ class AskText(_Dialog):
         with Vertical() as box:
             box.border_title = self._title
             box.border_subtitle = "enter take   esc back"
-            yield Static(self._question, markup=False)
+            yield _Words(self._question)
             yield Input(self._value, compact=True)
             yield Static("", classes="problem", markup=False)
 

@@ -105,11 +105,11 @@ def invitation(targets: Sequence[RunView], hindrances: Sequence[str]) -> str:
     """Who will write, said where the text will stand; `hindrances` of each, as `hindrance`."""
     if not targets:
         return "A run is needed: n starts one."
-    hindered = [words for words in hindrances if words]
-    if len(hindered) == len(targets):
+    able = sum(not words for words in hindrances)
+    hindered = list(dict.fromkeys(words for words in hindrances if words))
+    if not able:
         return " ".join(hindered)
     if len(targets) > 1:
-        able = len(targets) - len(hindered)
         beside = f"{able} marked runs will write side by side."
         return " ".join([beside if able > 1 else "One marked run will write.", *hindered])
     view = targets[0]

@@ -196,6 +196,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
         return (selected,) if selected is not None else ()
 
     def _hindrance(self, view: RunView) -> str:
+        if self.bench.demo:
+            return "A recording has no model to write with."
         return hindrance(view, self.bench.snapshot.run(view.parent or ""))
 
     @property
@@ -342,6 +344,9 @@ floats. The other runtimes that a model has on this machine are offered once it 
         view = self.bench.snapshot.run(draft.key) if draft is not None else None
         if column is None or draft is None or view is None:
             return
+        if self.bench.demo:
+            self.bench.say(self._hindrance(view))
+            return
         kept = draft.words[: event.word.at]
         request = asked.Write(
             id=next(self._numbers),
@@ -387,7 +392,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
         event.stop()
         self.bench.remember("prompt", event.value)
         # Whoever types a prompt is about to write: torch may as well load meanwhile.
-        self.run_worker(self.client.start(), group="sampler", exclusive=False)
+        if not self.bench.demo:
+            self.run_worker(self.client.start(), group="sampler", exclusive=False)
 
     @on(Input.Submitted)
     @on(Dials.Go)

@@ -39,7 +39,7 @@ class _Line(Guarded):
     _drawn = ""
 
     def on_mount(self) -> None:
-        for name in ("snapshot", "selected", "happened", "theme"):
+        for name in ("snapshot", "selected", "happened", "fresh", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
@@ -75,7 +75,8 @@ class TopBar(_Line):
         if self.bench.demo:
             left.append("  recorded", "not bold italic")
         right = _machine(snapshot)
-        if self.app.size.height < _ROOMY_ROWS and snapshot.current and self.bench.happened:
+        older = self.bench.happened and not self.bench.fresh
+        if self.app.size.height < _ROOMY_ROWS and snapshot.current and older:
             left.append(f"   {self.bench.happened}", "not bold dim")
         return _justified(left, right, self.size.width)
 
@@ -115,7 +116,8 @@ class StatusBar(_Line):
         snapshot = self.bench.snapshot
         view = snapshot.current
         width = self.size.width
-        happened = Text(f" {self.bench.happened}", "dim", no_wrap=True, overflow="ellipsis")
+        words = self.bench.fresh or self.bench.happened
+        happened = Text(f" {words}", "dim", no_wrap=True, overflow="ellipsis")
         happened.truncate(width, overflow="ellipsis")
         if view is None:
             progress = self._idle(snapshot)
@@ -123,7 +125,8 @@ class StatusBar(_Line):
             progress = self._progress(view, len(snapshot.queue), width)
         if self.app.size.height >= _ROOMY_ROWS:
             return Text("\n").join([happened, progress])
-        return progress if view is not None or not self.bench.happened else happened
+        told = self.bench.fresh or (self.bench.happened and view is None)
+        return happened if told else progress
 
     def _idle(self, snapshot: Snapshot) -> Text:
         waiting = len(snapshot.queue)
@@ -163,7 +166,8 @@ class StatusBar(_Line):
 
 
 class KeyBar(Guarded):
-    """The keys that do something here and now: work first, then the focused panel's own."""
+    """The keys that do something here and now: work first, then the focused panel's own. On a
+    screen without a `StatusBar` what was just said stands here for a moment."""
 
     DEFAULT_CSS = """
     KeyBar { height: 1; width: 1fr; background: $panel; color: $foreground; }
@@ -174,7 +178,8 @@ class KeyBar(Guarded):
     def on_mount(self) -> None:
         self.auto_links = False
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
-        self.watch(self.app, "theme", self.redraw, init=False)
+        for name in ("fresh", "theme"):
+            self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
         self.redraw()
@@ -187,6 +192,8 @@ class KeyBar(Guarded):
             self.refresh()
 
     def line(self) -> Text:
+        if self.bench.fresh and not self.screen.query(StatusBar):
+            return Text(f" {self.bench.fresh}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         tail = Text(no_wrap=True)
         text = Text(no_wrap=True)

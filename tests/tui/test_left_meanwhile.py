@@ -1,0 +1,264 @@
+"""Screens that are left while what they asked for is under way in a thread."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import Any
+
+import pytest
+from driving import bench_of, opened, press, screen_of, until, words
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs import chains, prepare
+from lmbench.session import Home, Run
+from lmbench.session.archive import pack, unpack
+from lmbench.tui.app import Workbench
+from lmbench.tui.screens import new_run, sessions, welcome
+from lmbench.tui.screens.chains import ChainsScreen
+from lmbench.tui.screens.help import HelpScreen
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+
+
+class Gate:
+    """Holds a thread until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+        self.passed = threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.open.wait(30)
+        self.passed.set()
+
+
+@pytest.fixture
+def gate() -> Any:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def fetch(gate: Gate, started: list[Run], monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The corpus of a new run takes until the gate is open, and tells how far it has come."""
+
+    def slowly(config: Any, home: Home, progress: Any, **_: Any) -> None:
+        progress("fetching wikitext-2", 1, 4)
+        gate.wait()
+        progress("fetching wikitext-2", 2, 4)
+
+    monkeypatch.setattr(new_run, "check_training", slowly)
+    monkeypatch.setattr(chains, "check_training", slowly)
+    return gate
+
+
+async def test_the_fetch_is_told_on_the_form_and_the_run_starts_behind_it(world, started, fetch):
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s")
+        await until(pilot, lambda: "fetching wikitext-2 25%" in words(pilot))
+        fetch.open.set()
+        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
+        assert bench_of(pilot).happened == "started 1 lstm-2x200"
+    assert [run.id for run in started] == [1]
+
+
+async def test_escape_from_the_form_during_the_fetch_starts_nothing(world, started, fetch):
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s")
+        await until(pilot, fetch.reached.is_set)
+        await press(pilot, "escape")
+        screen_of(pilot, MainScreen)
+        fetch.open.set()
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert bench_of(pilot).happened == "not started"
+        screen_of(pilot, MainScreen)
+    assert started == []
+    assert world.session.runs() == []
+
+
+async def test_what_fails_after_escape_is_no_news(world, started, gate, monkeypatch):
+    def fails(*_: Any, **__: Any) -> None:
+        gate.wait()
+        raise LmbenchError("no network")
+
+    monkeypatch.setattr(new_run, "check_training", fails)
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        gate.open.set()
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        screen_of(pilot, MainScreen)
+
+
+async def test_escape_once_the_run_is_made_cannot_hide_that_it_starts(
+    world, started, gate, monkeypatch
+):
+    def slowly(*arguments: Any, **more: Any) -> Run:
+        gate.wait()
+        return prepare.make_run(*arguments, **more)
+
+    monkeypatch.setattr(new_run, "check_training", lambda *_, **__: None)
+    monkeypatch.setattr(new_run, "make_run", slowly)
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape", "comma")
+        there = pilot.app.screen
+        gate.open.set()
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert bench_of(pilot).happened == "started 1 lstm-2x200"
+        assert bench_of(pilot).selected == "001-train"
+        assert pilot.app.screen is there
+    assert [run.id for run in started] == [1]
+
+
+async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(
+    world, started, fetch
+):
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s")
+        await until(pilot, fetch.reached.is_set)
+        await press(pilot, "f1")
+        fetch.open.set()
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        screen_of(pilot, HelpScreen)
+        await press(pilot, "escape")
+        screen_of(pilot, MainScreen)
+    assert len(started) == 1
+
+
+async def test_escape_from_the_chains_during_the_fetch_queues_nothing(world, started, fetch):
+    async with opened(world, "N") as pilot:
+        await press(pilot, "s")
+        await until(pilot, fetch.reached.is_set)
+        screen_of(pilot, ChainsScreen)
+        await press(pilot, "escape")
+        fetch.open.set()
+        await until(pilot, lambda: bench_of(pilot).happened == "nothing was queued")
+        screen_of(pilot, MainScreen)
+    assert started == []
+    assert world.session.runs() == []
+
+
+async def test_chains_that_are_called_off_after_the_last_look_make_no_run(
+    world, started, gate, monkeypatch
+):
+    """The corpora are there, so that no progress is told which could end it."""
+    monkeypatch.setattr(chains, "check_training", lambda *_, **__: gate.wait())
+    async with opened(world, "N") as pilot:
+        await press(pilot, "s")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        gate.open.set()
+        await until(pilot, lambda: bench_of(pilot).happened == "nothing was queued")
+    assert world.session.runs() == []
+
+
+async def test_a_form_is_not_left_half_way_by_a_second_start(world, started, fetch):
+    async with opened(world, "n") as pilot:
+        await press(pilot, "ctrl+s", "ctrl+s")
+        await until(pilot, fetch.reached.is_set)
+        screen_of(pilot, NewRunScreen)
+        fetch.open.set()
+        await pilot.app.workers.wait_for_complete()
+    assert len(started) == 1
+
+
+async def test_a_session_that_is_packed_after_one_has_left_is_told(world, gate, monkeypatch):
+    def slowly(*arguments: Any) -> Any:
+        gate.wait()
+        return pack(*arguments)
+
+    monkeypatch.setattr(sessions, "pack", slowly)
+    async with opened(world, "o") as pilot:
+        await press(pilot, "p", "enter")
+        await until(pilot, gate.reached.is_set)
+        assert "packing demo" in words(pilot)
+        await press(pilot, "escape")
+        gate.open.set()
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("demo is in"))
+        assert "demo is in" in words(pilot)
+        screen_of(pilot, MainScreen)
+
+
+async def test_a_session_that_is_unpacked_after_one_has_left_is_told(world, gate, monkeypatch):
+    pack(world.home.open_session("guest"), world.home.path / "guest.lmbench")
+    shutil.rmtree(world.home.session("guest").path)
+
+    def slowly(*arguments: Any) -> Any:
+        gate.wait()
+        return unpack(*arguments)
+
+    monkeypatch.setattr(sessions, "unpack", slowly)
+    async with opened(world, "o") as pilot:
+        await press(pilot, "o", *"guest.lmbench", "enter")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        gate.open.set()
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("unpacked"))
+        screen_of(pilot, MainScreen)
+
+
+async def test_a_rename_is_followed_even_where_the_screen_was_left(world, gate, monkeypatch):
+    rename = sessions.rename_session
+
+    def slowly(*arguments: Any) -> Any:
+        gate.wait()
+        return rename(*arguments)
+
+    monkeypatch.setattr(sessions, "rename_session", slowly)
+    async with opened(world, "o") as pilot:
+        await press(pilot, "r", *"fresh", "enter")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        gate.open.set()
+        await until(pilot, lambda: bench_of(pilot).happened == "demo is now fresh")
+        assert bench_of(pilot).session == world.home.session("fresh")
+
+
+async def test_save_as_does_not_take_away_the_screen_of_who_has_left(world, gate, monkeypatch):
+    copy = sessions.copy_session
+
+    def slowly(*arguments: Any) -> Any:
+        gate.wait()
+        return copy(*arguments)
+
+    monkeypatch.setattr(sessions, "copy_session", slowly)
+    async with opened(world, "o") as pilot:
+        await press(pilot, "a", *"second", "enter")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape", "comma")
+        there = pilot.app.screen
+        gate.open.set()
+        await until(pilot, lambda: "saved as second" in bench_of(pilot).happened)
+        assert pilot.app.screen is there
+        assert bench_of(pilot).session == world.session
+
+
+async def test_a_fetch_from_the_welcome_screen_is_told_after_it_was_left(
+    tmp_path, gate, monkeypatch
+):
+    def get(name: str, home: Any, progress: Any) -> Any:
+        progress("train.txt", 1, 4)
+        gate.wait()
+        progress("train.txt", 2, 4)
+        return home / name
+
+    monkeypatch.setattr(welcome, "data_get", get)
+    app = Workbench(Home(tmp_path), None, follow=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "w")
+        await until(pilot, gate.reached.is_set)
+        await press(pilot, "escape")
+        screen_of(pilot, MainScreen)
+        gate.open.set()
+        await until(pilot, lambda: "p trains on it" in app.happened)

@@ -1,0 +1,125 @@
+"""What was just said can be read on every screen, for a few seconds, and then nothing is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from driving import bench_of, opened, press, settled, until, words
+
+from lmbench.errors import LmbenchError
+from lmbench.session import events as ev
+from lmbench.tui import bench
+from lmbench.tui.watch import Watcher
+from lmbench.tui.widgets.dialog import Ask
+from lmbench.tui.widgets.status import StatusBar
+
+pytestmark = pytest.mark.usefixtures("started")
+
+SCREENS: dict[str, tuple[str, ...]] = {
+    "main": (),
+    "new run": ("n",),
+    "schedule": ("S",),
+    "sessions": ("o",),
+    "settings": ("comma",),
+    "help": ("question_mark",),
+    "tensor": ("home", "down", "3", "enter"),
+    "compare": ("c",),
+    "laboratory": ("home", "l"),
+    "sensitivity": ("v",),
+    "chains": ("N",),
+}
+TOLD = "the answer to a key"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("name", SCREENS)
+async def test_what_was_said_stands_on_every_screen(lab, name, size):
+    async with opened(lab, *SCREENS[name], size=size) as pilot:
+        assert TOLD not in words(pilot)
+        bench_of(pilot).say(TOLD)
+        await press(pilot)
+        assert TOLD in words(pilot)
+
+
+@pytest.mark.parametrize("keys", [("n",), ("home", "l")], ids=["key bar", "status bar"])
+async def test_after_a_few_seconds_the_line_is_as_before(lab, monkeypatch, keys):
+    async with opened(lab, *keys) as pilot:
+        bench_of(pilot).fresh = ""
+        await press(pilot)
+        before = words(pilot).splitlines()[-2:]
+        monkeypatch.setattr(bench, "FRESH_S", 0.05)
+        bench_of(pilot).say(TOLD)
+        await press(pilot)
+        await until(pilot, lambda: not bench_of(pilot).fresh)
+        await press(pilot)
+        assert words(pilot).splitlines()[-2:] == before
+
+
+async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
+    async with opened(lab, "n") as pilot:
+        monkeypatch.setattr(bench, "FRESH_S", 0.05)
+        bench_of(pilot).say(TOLD)
+        await until(pilot, lambda: not bench_of(pilot).fresh)
+        monkeypatch.setattr(bench, "FRESH_S", 3600.0)
+        bench_of(pilot).say(TOLD)
+        await press(pilot)
+        assert TOLD in words(pilot)
+
+
+async def test_an_answer_is_not_cut_short_by_the_one_before_it(lab, monkeypatch):
+    async with opened(lab) as pilot:
+        app = bench_of(pilot)
+        monkeypatch.setattr(bench, "FRESH_S", 0.05)
+        app.say("the one before")
+        monkeypatch.setattr(bench, "FRESH_S", 3600.0)
+        app.say(TOLD)
+        await pilot.pause(0.3)
+        assert app.fresh == TOLD
+
+
+async def test_a_note_of_a_run_takes_no_key_and_no_progress_away(full):
+    async with opened(full) as pilot:
+        bench_of(pilot).fresh = ""
+        full.write(full.session.run(2), ev.Warned(t=9e9, message="something is odd"))
+        await settled(pilot)
+        assert "something is odd" in bench_of(pilot).happened
+        assert "left" in pilot.app.screen.query_one(StatusBar).line().plain
+
+
+async def test_an_answer_outlasts_a_note(full):
+    async with opened(full) as pilot:
+        bench_of(pilot).say(TOLD)
+        full.write(full.session.run(2), ev.Warned(t=9e9, message="something is odd"))
+        await settled(pilot)
+        assert TOLD in words(pilot)
+
+
+async def test_an_error_of_every_look_is_told_once(full, monkeypatch):
+    def broken(watcher: Watcher) -> Any:
+        raise ZeroDivisionError("a defect in looking")
+
+    async with opened(full) as pilot:
+        poll = Watcher.poll
+        monkeypatch.setattr(Watcher, "poll", broken)
+        for _ in range(3):
+            await settled(pilot)
+        assert isinstance(pilot.app.screen, Ask)
+        assert len(pilot.app.screen_stack) == 3
+        await press(pilot, "enter")
+        await settled(pilot)
+        assert not isinstance(pilot.app.screen, Ask)
+        monkeypatch.setattr(Watcher, "poll", poll)
+        await settled(pilot)
+        monkeypatch.setattr(Watcher, "poll", broken)
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, Ask)
+
+
+async def test_a_complaint_that_stands_there_already_is_not_stacked_and_another_one_is(full):
+    async with opened(full) as pilot:
+        depth = len(pilot.app.screen_stack)
+        for words_of_it in ("one thing", "one thing", "another thing"):
+            bench_of(pilot).complain(LmbenchError(words_of_it))
+            await press(pilot)
+        assert len(pilot.app.screen_stack) == depth + 2
