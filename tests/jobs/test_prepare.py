@@ -13,8 +13,10 @@ from lmbench.config import (
     QuantizeConfig,
     SensitivityConfig,
     TrainConfig,
+    validate,
 )
 from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import CHAINS, chain_steps
 from lmbench.jobs.prepare import (
     check_training,
     command_for,
@@ -48,6 +50,33 @@ def test_the_command_line_reads_back_the_settings_that_a_command_is_made_from(pu
     given = {k: v for k, v in bound.arguments.items() if k in TrainConfig.model_fields}
     assert given == dict(published.settings)
     assert bound.arguments["session"] == "other"
+
+
+@pytest.mark.parametrize("lr", [0.12345678, 1 / 3, 20.0, 1e-6, 123456789.5])
+def test_a_number_of_the_command_line_reads_back_as_the_same_number(lr):
+    words = shlex.split(command_for("train", {"lr": lr}))
+    _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
+    assert bound.arguments["lr"] == lr
+
+
+def test_levels_of_a_command_line_read_back_as_the_same_numbers():
+    levels = (0.0, 0.1234567, 0.5)
+    words = shlex.split(command_for("sensitivity", {"levels": levels}, parent="a/1"))
+    _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
+    assert tuple(bound.arguments["levels"]) == levels
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda p: p.name)
+def test_published_trainings_name_the_corpus_that_their_figures_are_of(published):
+    assert validate(TrainConfig, published.settings).data == "wikitext-2"
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda c: c.name)
+def test_a_chain_trains_and_prunes_on_one_named_corpus(chain):
+    trained = [s.config for s in chain_steps(chain) if isinstance(s.config, TrainConfig)]
+    assert {config.data for config in trained} == {chain.training.settings["data"]}
+    changed = [s.config for s in chain_steps(chain, {"data": "mine"})]
+    assert {c.data for c in changed if isinstance(c, TrainConfig)} == {"mine"}
 
 
 def test_a_pruning_s_command_names_its_parent_and_its_schedule():
