@@ -143,8 +143,15 @@ class ChainsScreen(BenchScreen[None]):
 
     HELP = ChainsPanel.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "go", "next panel", id="chains.next", show=False),
-        Binding("shift+tab", "go", "previous panel", id="chains.previous", show=False),
+        Binding("tab", "go", "next panel", id="chains.next", show=False, tooltip="The next panel"),
+        Binding(
+            "shift+tab",
+            "go",
+            "previous panel",
+            id="chains.previous",
+            show=False,
+            tooltip="The panel before",
+        ),
         Binding("escape", "back", "back", id="chains.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = "ChainsScreen #chains { height: 1fr; layout: vertical; }"
