@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from lmbench.config import (
     validate,
 )
 from lmbench.errors import LmbenchError
-from lmbench.jobs.chains import CHAINS, chain_steps
+from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
 from lmbench.jobs.prepare import (
     check_training,
     command_for,
@@ -25,6 +26,7 @@ from lmbench.jobs.prepare import (
     run_name,
 )
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
+from lmbench.report.speed import Measured, operations
 from lmbench.session import Home
 
 
@@ -77,6 +79,21 @@ def test_a_chain_trains_and_prunes_on_one_named_corpus(chain):
     assert {config.data for config in trained} == {chain.training.settings["data"]}
     changed = [s.config for s in chain_steps(chain, {"data": "mine"})]
     assert {c.data for c in changed if isinstance(c, TrainConfig)} == {"mine"}
+
+
+def test_a_quantization_takes_as_long_as_what_it_runs_over():
+    training = TrainConfig(tied=True)
+    rate = Measured("a/1", "cpu", "auto", operations(training, 1000), 100.0, 1.0)
+
+    def seconds(**settings: Any) -> float | None:
+        step = Step("quantize", "", QuantizeConfig(**settings))
+        return seconds_of(step, 1000, {"valid": 3000, "test": 5000}, [rate], training)
+
+    # Forwards three times as fast as training, simulated half as slow again.
+    assert seconds(calibration_tokens=2000) == pytest.approx(10_000 / 300 * 1.5)
+    assert seconds(calibration_tokens=2000, eval_tokens=1000) == pytest.approx(4000 / 300 * 1.5)
+    assert seconds(dynamic=True) == pytest.approx(8000 / 300 * 1.5)
+    assert seconds(auto=True, budget="4MB") is None
 
 
 def test_a_pruning_s_command_names_its_parent_and_its_schedule():

@@ -254,6 +254,7 @@ async def test_a_chain_names_wikitext_2_and_d_takes_another_corpus(lab, started,
         chains = screen_of(pilot, ChainsScreen)
         await until(pilot, lambda: "wikitext-2: 2,088,628 tokens" in str(chains.judged))
         assert "not here yet: queueing fetches it" in str(chains.judged)
+        assert "time: unknown until a training has run here" in str(chains.judged)
         await press(pilot, "d")
         listed = screen_of(pilot, Pick).query_one(OptionList).options
         place = next(n for n, one in enumerate(listed) if str(one.prompt).startswith("mine"))

@@ -17,6 +17,7 @@ from lmbench.report.speed import Measured, measured_speeds
 from lmbench.session import Session
 from lmbench.tui import choices, figures
 from lmbench.tui.corpus_size import CorpusSize, size_of
+from lmbench.tui.forecast import UNKNOWN_TIME
 from lmbench.tui.run_form import titled, training_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.grid import Cell, Column, Grid
@@ -27,6 +28,7 @@ from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
 __all__ = ["ChainsScreen"]
 
 _AS_PUBLISHED = "as published"
+_NO_TIME = "–"
 
 _CHAINS = (
     Column("chain", 14, left=True),
@@ -231,7 +233,7 @@ class ChainsScreen(BenchScreen[None]):
         """About how long the chain will take."""
         each = [self.seconds_of(chain, step) for step in chain_steps(chain)]
         known = [seconds for seconds in each if seconds is not None]
-        return figures.duration(sum(known)) if len(known) == len(each) else "–"
+        return figures.duration(sum(known)) if len(known) == len(each) else _NO_TIME
 
     @property
     def judged(self) -> Text:
@@ -245,8 +247,8 @@ class ChainsScreen(BenchScreen[None]):
         words += " (not here yet: queueing fetches it)" if corpus.missing else ""
         published = self.chain.training.settings.get("data")
         words += f", instead of {published}" if self._data not in (None, published) else ""
-        if not self._measured:
-            words += "; no training here yet to judge the time by"
+        if self.time_of(self.chain) == _NO_TIME:
+            words += f"; time: {UNKNOWN_TIME}"
         return Text(words)
 
     # -- keys ----------------------------------------------------------------------------------
