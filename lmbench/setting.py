@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmbench.errors import LmbenchError
 
-__all__ = ["Config", "changed_settings", "flag_of", "setting", "validate"]
+__all__ = ["Config", "changed_settings", "flag_of", "setting", "validate", "value_text"]
 
 
 def setting(
@@ -95,6 +95,14 @@ def _line(model: type[Config], error: Any) -> str:
 def flag_of(name: str) -> str:
     """The command line's spelling of a setting: ``batch_size`` is ``--batch-size``."""
     return "--" + name.replace("_", "-")
+
+
+def value_text(value: Any) -> str:
+    """A single value as the shortest text that reads back as the same value: 20, not 20.0."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def changed_settings(config: Config) -> dict[str, Any]:

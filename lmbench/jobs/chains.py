@@ -136,20 +136,25 @@ def seconds_of(
     measured: list[Measured],
     training: TrainConfig,
 ) -> float | None:
-    """About how long a step takes on this machine; None where nothing was measured to judge by.
+    """About how long a step takes on this machine; None where nothing was measured to judge by,
+    and for a search, which takes as long as its budget lets it.
 
     Args:
         ntoken: types of the corpus.
         tokens: of each split.
         training: the settings of the model that the step is about.
     """
+    search = isinstance(step.config, QuantizeConfig) and step.config.auto
     speed = expect(training, ntoken, measured)
-    if speed is None:
+    if speed is None or search:
         return None
     forward = speed.tokens_per_s * _FORWARD
     if isinstance(step.config, TrainConfig):
         epoch = tokens["train"] / speed.tokens_per_s + tokens["valid"] / forward
         return step.config.epochs * epoch + tokens["test"] / forward
     assert isinstance(step.config, QuantizeConfig)
-    scored = tokens["valid"] + tokens["test"]
-    return (step.config.calibration_tokens + scored) * _SIMULATION / forward
+    most = step.config.eval_tokens or max(tokens.values())
+    scored = min(tokens["valid"], most) + min(tokens["test"], most)
+    ranges_known = step.config.dynamic or step.config.stats is not None
+    calibrated = 0 if ranges_known else step.config.calibration_tokens
+    return (calibrated + scored) * _SIMULATION / forward

@@ -20,6 +20,7 @@ from lmbench.jobs.own_files import attach, own_files
 from lmbench.jobs.schedules import check_schedule
 from lmbench.jobs.teacher import find_teacher
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
+from lmbench.setting import value_text
 
 __all__ = [
     "check_training",
@@ -142,7 +143,7 @@ def flag_words(settings: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, list | tuple):
-            words += [flag, *map(str, value)]
+            words += [flag, *map(value_text, value)]
         elif value is not None:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag, value_text(value)]
     return words

@@ -28,8 +28,12 @@ class Published:
     test_ppl: str = ""
 
 
+_CORPUS = "wikitext-2"
+
+
 def _published(name: str, about: str, test_ppl: str = "", **settings: Any) -> Published:
-    return Published(name, about, MappingProxyType(settings), test_ppl)
+    # The figures are of this corpus, so it is named: the default is whatever is at hand.
+    return Published(name, about, MappingProxyType({"data": _CORPUS, **settings}), test_ppl)
 
 
 _MEDIUM = {"emsize": 650, "nhid": 650, "dropout": 0.5}

@@ -42,7 +42,15 @@ class Workbench(Bench):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (40, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "quit", id="app.quit", tooltip="Leave the workbench"),
-        Binding("ctrl+q", "leave", "quit", id="app.quit_always", show=False, priority=True),
+        Binding(
+            "ctrl+q",
+            "leave",
+            "quit",
+            id="app.quit_always",
+            show=False,
+            priority=True,
+            tooltip="Leave the workbench, also while typing",
+        ),
         Binding("question_mark,f1", "help", "help", id="app.help", tooltip="Help for this panel"),
         Binding("ctrl+t", "next_theme", "theme", id="app.theme", show=False, tooltip="Next theme"),
         Binding(

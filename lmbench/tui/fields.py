@@ -24,6 +24,7 @@ from lmbench.config import (
     QuantizeConfig,
 )
 from lmbench.machine_config import ADVANCED
+from lmbench.setting import value_text
 
 __all__ = ["Setting", "Shape", "parse", "problems", "settings_of", "shown"]
 
@@ -146,13 +147,8 @@ def shown(setting: Setting, value: Any) -> str:
     if setting.shape == "yes/no":
         return _TRUE if value else _FALSE
     if isinstance(value, list | tuple):
-        return " ".join(_number(item) if isinstance(item, float) else str(item) for item in value)
-    return _number(value) if isinstance(value, float) else str(value)
-
-
-def _number(value: float) -> str:
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+        return " ".join(map(value_text, value))
+    return value_text(value)
 
 
 def parse(setting: Setting, text: str) -> Any:

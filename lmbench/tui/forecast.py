@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from lmbench.config import Config, SensitivityConfig, TrainConfig
+from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.jobs.chains import Step, seconds_of
 from lmbench.report.estimate import estimate
 from lmbench.report.speed import Measured, Speed, expect
 from lmbench.tui import figures
 from lmbench.tui.corpus_size import CorpusSize
-from lmbench.tui.run_form import titled, training_of
+from lmbench.tui.run_form import titled
 from lmbench.tui.watch import RunView
 
-__all__ = ["forecast", "forecast_derived"]
+__all__ = ["UNKNOWN_TIME", "forecast", "forecast_derived"]
+
+UNKNOWN_TIME = "unknown until a training has run here"
 
 # About what the validation split of WikiText-2 holds.
 _WHOLE_SPLIT = 217_646
@@ -30,7 +33,7 @@ def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured]) 
     )
     speed = expect(config, corpus.types, measured)
     if speed is None:
-        text.append("time: no training on this machine yet to judge it by", "dim")
+        text.append(f"time: {UNKNOWN_TIME}", "dim")
     else:
         epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
         text.append(f"about {figures.duration(epoch)} an epoch", "bold")
@@ -49,17 +52,53 @@ def _by(speed: Speed) -> str:
     return f"(about {figures.rate(speed.tokens_per_s)}, from {measure})"
 
 
-def forecast_derived(config: Config, parent: RunView, measured: list[Measured]) -> Text:
-    """What is known beforehand of a run that is made of another one."""
+def forecast_derived(
+    config: Config,
+    parent: RunView,
+    model: TrainConfig | None,
+    corpus: CorpusSize | None,
+    measured: list[Measured],
+) -> Text:
+    """What is known beforehand of a run that is made of another one.
+
+    Args:
+        model: the parent's training; None where it was none.
+        corpus: the parent's; None where it is not known, or not yet.
+    """
     text = Text.assemble((f"of {titled(parent)}", "bold"))
     types = parent.record.shape.get("ntoken") if parent.record else None
-    model = training_of(parent)
-    if isinstance(config, SensitivityConfig) and model is not None and isinstance(types, int):
-        tokens = config.tokens or _WHOLE_SPLIT
-        return text.append(": ") + _sensitivity(config, model, types, tokens, measured)
+    # Valid and test are about as long everywhere.
+    split = corpus.valid if corpus is not None else _WHOLE_SPLIT
+    known = (model, types) if model is not None and isinstance(types, int) else None
+    if isinstance(config, SensitivityConfig) and known is not None:
+        if config.split == "train" and corpus is not None:
+            split = corpus.train
+        return text.append(": ") + _sensitivity(config, *known, split, measured)
     if parent.bytes:
         text.append(f", {figures.size(parent.bytes)} on disk now")
+    if isinstance(config, QuantizeConfig) and known is not None:
+        text.append("\n").append_text(_quantize(config, *known, split, measured))
     return text
+
+
+def _quantize(
+    config: QuantizeConfig,
+    model: TrainConfig,
+    types: int,
+    split: int,
+    measured: list[Measured],
+) -> Text:
+    """About how long calibrating and scoring both splits takes."""
+    if config.auto:
+        return Text("time: as long as the search needs for its budget", "dim")
+    training = model.model_copy(update={"device": config.device})
+    speed = expect(training, types, measured)
+    tokens = {"train": 0, "valid": split, "test": split}
+    seconds = seconds_of(Step("quantize", "", config), types, tokens, measured, training)
+    if speed is None or seconds is None:
+        return Text(f"time: {UNKNOWN_TIME}", "dim")
+    text = Text.assemble((f"about {figures.duration(seconds)} ", "bold"))
+    return text.append(_by(speed), "dim")
 
 
 def _sensitivity(
@@ -77,7 +116,9 @@ def _sensitivity(
     each = min(config.tokens or tokens, tokens)
     text = Text.assemble((f"{points:,} points of {each:,} tokens each", "bold"))
     speed = expect(model.model_copy(update={"device": config.device}), types, measured)
-    if speed is not None:
+    if speed is None:
+        text.append(f", time: {UNKNOWN_TIME}", "dim")
+    else:
         seconds = points * each / (speed.tokens_per_s * _FORWARD)
         text.append(f", about {figures.duration(seconds)} ")
         text.append(_by(speed), "dim")

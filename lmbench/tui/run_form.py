@@ -36,7 +36,8 @@ _WHAT = {
 }
 ABOUT = {
     "@kind": "What the run does. ← and → change it.",
-    "@preset": "A published command to start from; every setting can be changed after.",
+    "@preset": "A published command to start from, on WikiText-2. "
+    "Every setting can be changed after, the corpus too.",
     "@parent": "The trained run that this one starts from.",
     "@name": "What the run is called in the tree, in tables and plots.",
 }

@@ -25,11 +25,12 @@ from lmbench.tui.themes import DEFAULT_THEME, THEMES
 
 __all__ = [
     "Settings",
+    "lists_keys",
     "load_settings",
     "save_settings",
     "settings_path",
-    "template",
     "unknown_keys",
+    "write_keys",
 ]
 
 _PREFIX = "lmbench-"
@@ -103,7 +104,8 @@ def _judged(path: Path, document: Mapping[Any, Any]) -> Settings:
     else:
         problems.append(f"{path}: motion: {motion!r} is neither true nor false")
     keys = document.get("keys") or {}
-    if isinstance(keys, Mapping) and all(isinstance(v, str) for v in keys.values()):
+    # YAML takes the key 5 for a number.
+    if isinstance(keys, Mapping) and all(type(v) in (str, int) for v in keys.values()):
         settings = replace(settings, keys={str(name): str(key) for name, key in keys.items()})
     else:
         problems.append(f"{path}: keys: each is written as `action: key`, such as `main.new: n`")
@@ -146,27 +148,57 @@ def save_settings(settings: Settings, path: Path) -> None:
     _write(path, "\n".join(lines) + "\n")
 
 
-def template(bindings: Iterable[tuple[str, str, str]], settings: Settings, path: Path) -> None:
-    """Begin a settings file that lists every action, its keys and what it does, as comments.
+def lists_keys(path: Path) -> bool:
+    """Has the file an entry ``keys``?"""
+    try:
+        return _has_keys(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
 
-    `bindings` are (id, keys, words). An existing file is left alone.
+
+def _has_keys(text: str) -> bool:
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return isinstance(document, Mapping) and "keys" in document
+
+
+def write_keys(bindings: Iterable[tuple[str, str, str]], settings: Settings, path: Path) -> bool:
+    """Add every action with its keys and what it does, as comments, to a file that has no `keys`;
+    begin the file where it is not there. False where it has them: then it is left alone.
+
+    `bindings` are (id, keys, words).
 
     Raises:
-        LmbenchError: the file cannot be written.
+        LmbenchError: the file cannot be read or written, or is not such that lines can be added.
     """
-    if path.exists():
-        return
+    if lists_keys(path):
+        return False
     rows = sorted(set(bindings))
     width = max((len(f"{name}: {keys}") for name, keys, _ in rows), default=0)
     lines = [
-        f"theme: {settings.theme.removeprefix(_PREFIX)}  # {', '.join(_THEMES)}",
-        f"motion: {'true' if settings.motion else 'false'}  # false: nothing glides",
         "",
         "# To give an action other keys, take the # away before it; several are joined by commas.",
         "keys:",
         *(f"  # {f'{name}: {keys}'.ljust(width)}  # {words}" for name, keys, words in rows),
     ]
-    _write(path, "\n".join(lines) + "\n")
+    try:
+        before = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        before = [
+            f"theme: {settings.theme.removeprefix(_PREFIX)}  # {', '.join(_THEMES)}",
+            f"motion: {'true' if settings.motion else 'false'}  # false: nothing glides",
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LmbenchError(f"{path}: cannot be read ({error}): mend or move it") from None
+    text = "\n".join([*before, *lines]) + "\n"
+    if not _has_keys(text):
+        raise LmbenchError(f"{path}: no settings by lines, such as `theme: dark`: mend or move it")
+    _write(path, text)
+    return True
 
 
 def _write(path: Path, text: str) -> None:

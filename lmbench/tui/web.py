@@ -18,6 +18,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.supervisor import python
@@ -102,7 +103,7 @@ def _server_class() -> Any:
             """Errors alone, on stderr: Python's own last resort does that."""
 
         async def on_startup(self, app: web.Application) -> None:
-            query = f"/?token={self._token}" if self._token else "/"
+            query = f"/?token={quote(self._token, safe='')}" if self._token else "/"
             shown = f"[{self.host}]" if ":" in self.host else self.host
             print(f"lmbench on http://{shown}:{self.port}{query} (Ctrl-C ends it)", flush=True)
 
@@ -122,13 +123,15 @@ def _server_class() -> Any:
                 if not _own_page(request):
                     raise web.HTTPForbidden(text="only lmbench's own page may connect")
                 if self._token is not None:
-                    if _same(request.cookies.get(COOKIE), self._token):
+                    # Quoted: a cookie cannot hold all that a token can.
+                    kept = quote(self._token, safe="")
+                    if _same(request.cookies.get(COOKIE), kept):
                         return await handler(request)
                     if request.path != "/" or not _same(request.query.get("token"), self._token):
                         raise web.HTTPForbidden(text="open the address that lmbench printed")
                     # From now on the cookie tells, and the token stays out of the history.
                     answer = web.HTTPFound("/")
-                    answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+                    answer.set_cookie(COOKIE, kept, httponly=True, samesite="Strict")
                     return answer
                 return await handler(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from lmbench.config import (
     QuantizeConfig,
     SensitivityConfig,
     TrainConfig,
+    validate,
 )
 from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
 from lmbench.jobs.prepare import (
     check_training,
     command_for,
@@ -23,6 +26,7 @@ from lmbench.jobs.prepare import (
     run_name,
 )
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
+from lmbench.report.speed import Measured, operations
 from lmbench.session import Home
 
 
@@ -48,6 +52,48 @@ def test_the_command_line_reads_back_the_settings_that_a_command_is_made_from(pu
     given = {k: v for k, v in bound.arguments.items() if k in TrainConfig.model_fields}
     assert given == dict(published.settings)
     assert bound.arguments["session"] == "other"
+
+
+@pytest.mark.parametrize("lr", [0.12345678, 1 / 3, 20.0, 1e-6, 123456789.5])
+def test_a_number_of_the_command_line_reads_back_as_the_same_number(lr):
+    words = shlex.split(command_for("train", {"lr": lr}))
+    _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
+    assert bound.arguments["lr"] == lr
+
+
+def test_levels_of_a_command_line_read_back_as_the_same_numbers():
+    levels = (0.0, 0.1234567, 0.5)
+    words = shlex.split(command_for("sensitivity", {"levels": levels}, parent="a/1"))
+    _, bound, _ = build().parse_args(words[1:], exit_on_error=False)
+    assert tuple(bound.arguments["levels"]) == levels
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda p: p.name)
+def test_published_trainings_name_the_corpus_that_their_figures_are_of(published):
+    assert validate(TrainConfig, published.settings).data == "wikitext-2"
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda c: c.name)
+def test_a_chain_trains_and_prunes_on_one_named_corpus(chain):
+    trained = [s.config for s in chain_steps(chain) if isinstance(s.config, TrainConfig)]
+    assert {config.data for config in trained} == {chain.training.settings["data"]}
+    changed = [s.config for s in chain_steps(chain, {"data": "mine"})]
+    assert {c.data for c in changed if isinstance(c, TrainConfig)} == {"mine"}
+
+
+def test_a_quantization_takes_as_long_as_what_it_runs_over():
+    training = TrainConfig(tied=True)
+    rate = Measured("a/1", "cpu", "auto", operations(training, 1000), 100.0, 1.0)
+
+    def seconds(**settings: Any) -> float | None:
+        step = Step("quantize", "", QuantizeConfig(**settings))
+        return seconds_of(step, 1000, {"valid": 3000, "test": 5000}, [rate], training)
+
+    # Forwards three times as fast as training, simulated half as slow again.
+    assert seconds(calibration_tokens=2000) == pytest.approx(10_000 / 300 * 1.5)
+    assert seconds(calibration_tokens=2000, eval_tokens=1000) == pytest.approx(4000 / 300 * 1.5)
+    assert seconds(dynamic=True) == pytest.approx(8000 / 300 * 1.5)
+    assert seconds(auto=True, budget="4MB") is None
 
 
 def test_a_pruning_s_command_names_its_parent_and_its_schedule():

@@ -38,6 +38,15 @@ def test_a_size_that_no_file_has_is_marked_and_explained(runs, form, size):
     assert "≈29" not in text
 
 
+def test_latex_prints_every_character_of_a_name(runs):
+    runs[0].update(name=r"a\b~c^d_e{f}<g>|h&i%j#k$")
+    (line,) = [t for t in compare_runs(runs[:1]).write("latex").splitlines() if "train &" in t]
+    assert line.split(" & ")[1] == (
+        r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d\_e\{f\}"
+        r"\textless{}g\textgreater{}\textbar{}h\&i\%j\#k\$"
+    )
+
+
 def test_without_quantize_runs_there_is_nothing_to_explain(runs):
     comparison: Comparison = compare_runs(runs[:1])
     assert comparison.note == ""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,12 +22,14 @@ from sampler_double import SamplerDouble
 from test_layers_panel import checkpoint
 from textual.actions import parse
 from textual.binding import Binding
+from textual.pilot import Pilot
 
 import lmbench.tui.screens
 import lmbench.tui.widgets
 from lmbench.session import Home
 from lmbench.tui import app as app_module
 from lmbench.tui.app import Workbench
+from lmbench.tui.screens.help import HelpScreen
 from lmbench.tui.widgets.generate import GeneratePanel
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -74,6 +79,10 @@ REACHED: dict[str, tuple[str, ...]] = {
 the welcome screen comes by itself where there is no session."""
 
 
+MODAL = ("Pick", "_Dialog")
+"""They say their keys themselves, and nothing opens above them."""
+
+
 def modules() -> Iterator[ModuleType]:
     yield app_module
     for package in (lmbench.tui.screens, lmbench.tui.widgets):
@@ -102,6 +111,30 @@ def keys_of(cls: type[Any]) -> list[tuple[str, str, tuple[Any, ...]]]:
     return found
 
 
+MOVES = {"up", "k", "down", "j", "pageup", "pagedown", "home", "end", "G"}
+"""Keys that go through lines as everywhere in a terminal, and cannot be changed …"""
+
+WITH_LINES = {
+    "AlternativesList", "Form", "Grid", "HelpScreen", "Pick", "RunTree", "SessionsScreen",
+    "WordsView",
+}  # fmt: skip
+"""… in these classes."""
+
+
+def test_every_key_can_be_changed_but_those_that_go_through_lines():
+    """Help, palette and settings file list what has an id, in the words of its tooltip."""
+    ids: Counter[str] = Counter()
+    for name, cls in with_keys().items():
+        for binding in cls.__dict__["BINDINGS"]:
+            if binding.id:
+                assert binding.tooltip, f"{binding.id} says nowhere what it does"
+                ids[binding.id] += 1
+            else:
+                fixed = name in WITH_LINES and set(binding.key.split(",")) <= MOVES
+                assert fixed, f"{binding.key} of {name} needs an id and a tooltip"
+    assert [name for name, count in ids.items() if count > 1] == []
+
+
 def test_every_class_with_keys_is_in_the_list():
     assert set(with_keys()) == set(REACHED)
 
@@ -119,9 +152,9 @@ def ready(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lab
 
 
-@pytest.mark.parametrize("name", REACHED)
-async def test_each_key_reaches_its_action(ready, tmp_path, monkeypatch, name):
-    cls = with_keys()[name]
+@asynccontextmanager
+async def reached(ready: Any, tmp_path: Path, name: str) -> AsyncIterator[Pilot[None]]:
+    """A pilot where the class of this name has the keys."""
     if name == "WelcomeScreen":
         app = Workbench(Home(tmp_path / "nothing yet"), None, follow=False)
     else:
@@ -132,11 +165,35 @@ async def test_each_key_reaches_its_action(ready, tmp_path, monkeypatch, name):
             await press(pilot, *REACHED[name])
         elif name != "WelcomeScreen":
             await press(pilot, "home", *REACHED[name], workers="compare")
+        yield pilot
+
+
+@pytest.mark.parametrize("name", REACHED)
+async def test_each_key_reaches_its_action(ready, tmp_path, monkeypatch, name):
+    cls = with_keys()[name]
+    async with reached(ready, tmp_path, name) as pilot:
         done = recorded(cls, monkeypatch)
         for key, action, arguments in keys_of(cls):
             await press(pilot, key)
             assert done == [(action, arguments)], f"{key} of {name}"
             done.clear()
+
+
+@pytest.mark.parametrize("name", [name for name in REACHED if name not in MODAL])
+async def test_help_lists_each_key_that_can_be_changed_once(ready, tmp_path, name):
+    cls = with_keys()[name]
+    bindings = [b for b in cls.__dict__["BINDINGS"] if b.id and not b.system]
+    async with reached(ready, tmp_path, name) as pilot:
+        if name != "HelpScreen":
+            await press(pilot, "f1")
+        help = pilot.app.screen
+        assert isinstance(help, HelpScreen)
+        below = help if name == "HelpScreen" else help._below()
+        areas = [list(help._keys(nodes)) for _, nodes in help._areas(below)]
+    told = [words for area in areas for _, words in area]
+    for binding in bindings:
+        assert told.count(binding.tooltip) >= 1, f"{binding.id} is not in the help"
+    assert all(len(set(area)) == len(area) for area in areas)
 
 
 def recorded(cls: type[Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:

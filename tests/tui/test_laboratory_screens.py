@@ -11,10 +11,12 @@ import yaml
 from driving import bench_of, opened, screen_of, settled, until, words
 from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import OptionList, Static
 
+from lmbench.config import TrainConfig
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
+from lmbench.tui.corpus_size import size_of
 from lmbench.tui.screens.chains import ChainsScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
@@ -24,6 +26,7 @@ from lmbench.tui.tries import Try, best_first
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.lab_panels import TriesPanel
 from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.pick import Pick
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 
@@ -311,6 +314,34 @@ async def test_s_queues_a_chain_whole_each_after_its_parent(lab, started, monkey
     assert [r.parent for r in records[6:]] == [run.ref for run in runs[1:5]]
     assert [r.created for r in records] == sorted(r.created for r in records)
     assert all((run.path / "schedule.yaml").is_file() for run in runs[1:5])
+
+
+async def test_a_chain_names_wikitext_2_and_d_takes_another_corpus(lab, started, monkeypatch):
+    """None of the two is here: the published one is fetched when it is queued, and that is said."""
+    checked: list[TrainConfig] = []
+    monkeypatch.setattr(
+        "lmbench.jobs.chains.check_training", lambda config, *_, **__: checked.append(config)
+    )
+    monkeypatch.setattr("lmbench.tui.screens.chains.size_of", size_of)
+    folder = lab.home.path / "data" / "mine"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("a b c d e f\n" * 200)
+    async with opened(lab, "N", "down", "down") as pilot:
+        chains = screen_of(pilot, ChainsScreen)
+        await until(pilot, lambda: "wikitext-2: 2,088,628 tokens" in str(chains.judged))
+        assert "not here yet: queueing fetches it" in str(chains.judged)
+        assert "time: unknown until a training has run here" in str(chains.judged)
+        await press(pilot, "d")
+        listed = screen_of(pilot, Pick).query_one(OptionList).options
+        place = next(n for n, one in enumerate(listed) if str(one.prompt).startswith("mine"))
+        await press(pilot, *["down"] * place, "enter")
+        await until(pilot, lambda: "instead of wikitext-2" in str(chains.judged))
+        assert str(chains.judged).startswith("mine: 1,400 tokens")
+        await press(pilot, "s")
+        await until(pilot, lambda: bool(started))
+    assert {config.data for config in checked} == {"mine"}
+    assert started[0].read().config["data"] == "mine"
 
 
 async def test_the_palette_offers_every_published_command(lab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -268,7 +269,34 @@ async def test_without_an_earlier_run_no_time_is_made_up(world, started):
     async with opened(world) as pilot:
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
-        assert "no training on this machine yet" in words(pilot)
+        assert "time: unknown until a training has run here" in words(pilot)
+
+
+@pytest.mark.parametrize("letter, what", [("q", "MB on disk now"), ("s", "points of")])
+async def test_the_time_of_a_derived_run_is_judged_by_an_earlier_training(
+    full, started, letter, what
+):
+    dense = full.session.run(1)
+    dense.update(shape={"ntoken": 33_278}, config={"tied": True})
+    full.session.run(2).update(status="finished", shape={"ntoken": 33_278})
+    for device, said in (("", "unknown until a training has run here"), ("cpu", "in demo/001")):
+        dense.update(device=device, host=platform.node())
+        async with opened(full, WIDE, "escape", "home", "n", letter) as pilot:
+            await pilot.app.workers.wait_for_complete()
+            await pilot.pause()
+            told = words(pilot)
+        assert what in told
+        assert said in told
+
+
+async def test_a_search_says_that_its_time_is_its_budget_s(full, started):
+    full.session.run(1).update(shape={"ntoken": 33_278}, device="cpu", config={"tied": True})
+    async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
+        await go_to(pilot, "auto")
+        await press(pilot, "right")
+        await go_to(pilot, "budget")
+        await press(pilot, *"4MB")
+        assert "as long as the search needs" in words(pilot)
 
 
 async def test_ctrl_y_copies_the_command(world, started):

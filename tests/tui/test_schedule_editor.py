@@ -9,6 +9,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from lmbench.distiller.presets import preset_path
+from lmbench.tui.schedule_drafts import LONGEST, drafts, keep_draft
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.schedule import ScheduleScreen
@@ -103,6 +104,48 @@ async def test_a_name_saves_into_the_session_and_a_path_anywhere(full):
         assert (full.home.path / "sub" / "other.yaml").is_file()
 
 
+async def test_what_cannot_be_opened_leaves_the_text_unsaved_and_its_path(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s", *"mine", "enter", *"# more ")
+        text = screen(pilot).editor.text
+        await press(pilot, "ctrl+o", "up", "enter", *"nowhere.yaml", "enter", "escape")
+        assert screen(pilot).editor.text == text
+        assert "mine.yaml *" in str(screen(pilot).query_one("#text").border_title)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+        await press(pilot, "S")
+        assert screen(pilot).editor.text == text
+        await press(pilot, "ctrl+s", "enter")
+    assert (full.session.path / "schedules" / "mine.yaml").read_text() == text
+
+
+async def test_a_file_that_was_not_opened_is_only_replaced_when_asked(full):
+    other = full.session.path / "schedules" / "other.yaml"
+    other.parent.mkdir()
+    other.write_text("version: 1\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s", *"other", "enter")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert other.read_text() == "version: 1\n"
+        await press(pilot, "ctrl+s", *"other", "enter", "r")
+        assert other.read_text() == screen(pilot).editor.text
+        # From now on it is this one's file.
+        await press(pilot, *"# ", "ctrl+s", "enter")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+        assert other.read_text().startswith("# ")
+
+
+async def test_a_file_that_was_opened_is_saved_without_a_question(full):
+    path = full.home.path / "mine.yaml"
+    path.write_text("version: 1\npolicies: []\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter", *"# ")
+        await press(pilot, "ctrl+s", "end", "ctrl+u", *"./mine.yaml", "enter")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+    assert path.read_text().startswith("# version")
+
+
 async def test_a_name_that_is_none_is_refused(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+s", *"?!", "enter")
@@ -132,3 +175,80 @@ async def test_a_draft_is_there_again_when_one_comes_back(full):
         assert isinstance(pilot.app.screen, MainScreen)
     async with opened(full) as pilot:
         assert screen(pilot).editor.text == "# half done"
+
+
+async def test_each_source_has_a_draft_of_its_own_that_comes_back(full):
+    """From the form, too: the draft, not the text that it began from, and it is said."""
+    async with opened(full) as pilot:
+        await press(pilot, *"# small ", "escape", "n", "p")
+        form = pilot.app.screen
+        assert isinstance(form, NewRunScreen)
+        form.form.put("compress", "large-70")
+        await press(pilot, "ctrl+e")
+        assert screen(pilot).editor.text == preset_path("large-70").read_text()
+        assert "is back" not in verdict(pilot)
+        await press(pilot, *"# large ", "escape", "ctrl+e")
+        assert screen(pilot).editor.text.startswith("# large ")
+        assert "The draft of large-70 is back" in verdict(pilot)
+        await press(pilot, *"and ")
+        assert screen(pilot).editor.text.startswith("and # large ")
+        assert "is back" not in verdict(pilot)
+        await press(pilot, "escape")
+        form.form.put("compress", "small-80")
+        await press(pilot, "ctrl+e")
+        assert screen(pilot).editor.text.startswith("# small ")
+
+
+async def test_starting_from_a_source_with_a_draft_asks_which_of_the_two(full):
+    async with opened(full) as pilot:
+        await press(pilot, *"# mine ", "ctrl+o", "enter")
+        assert screen(pilot).editor.text == preset_path("large-70").read_text()
+        screen(pilot)._begin_from("small-80")
+        await press(pilot, "d")
+        assert screen(pilot).editor.text.startswith("# mine ")
+        screen(pilot)._begin_from("small-80")
+        await press(pilot, "escape")
+        assert screen(pilot).editor.text.startswith("# mine ")
+        screen(pilot)._begin_from("small-80")
+        await press(pilot, "a")
+        assert screen(pilot).editor.text == preset_path("small-80").read_text()
+        assert "small-80" not in drafts(screen(pilot).bench)
+
+
+async def test_a_draft_that_was_saved_or_undone_is_none_any_more(full):
+    async with opened(full) as pilot:
+        await press(pilot, *"# ")
+        assert list(drafts(screen(pilot).bench)) == ["small-80"]
+        await press(pilot, "backspace", "backspace")
+        assert drafts(screen(pilot).bench) == {}
+        await press(pilot, *"# ", "ctrl+s", *"mine", "enter")
+        assert drafts(screen(pilot).bench) == {}
+
+
+async def test_the_draft_of_a_file_that_is_gone_is_still_there(full):
+    path = full.home.path / "mine.yaml"
+    path.write_text("version: 1\n")
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter", *"# ", "escape")
+        path.unlink()
+        await press(pilot, "S")
+        assert screen(pilot).editor.text == "# version: 1\n"
+
+
+async def test_what_is_too_long_for_a_draft_is_not_left_without_a_question(full):
+    async with opened(full) as pilot:
+        screen(pilot).editor.load_text("#" * (LONGEST + 1))
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, Ask)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+        await press(pilot, "escape", "l")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_the_newest_eight_drafts_are_kept(full):
+    async with opened(full) as pilot:
+        bench = screen(pilot).bench
+        for number in range(10):
+            keep_draft(bench, f"{number}.yaml", "text")
+        assert list(drafts(bench)) == [f"{number}.yaml" for number in range(2, 10)]

@@ -10,11 +10,12 @@ import pytest
 from lmbench.errors import LmbenchError
 from lmbench.tui.settings import (
     Settings,
+    lists_keys,
     load_settings,
     save_settings,
     settings_path,
-    template,
     unknown_keys,
+    write_keys,
 )
 
 
@@ -38,6 +39,10 @@ def test_theme_motion_and_keys_are_taken(path):
     assert (settings.theme, settings.motion) == ("lmbench-light", False)
     assert settings.keys == {"main.new": "n,ctrl+n"}
     assert settings.problems == ()
+
+
+def test_a_digit_is_a_key(path):
+    assert written(path, "keys:\n  main.new: 5\n").keys == {"main.new": "5"}
 
 
 @pytest.mark.parametrize(
@@ -75,18 +80,41 @@ def test_saving_keeps_comments_and_keys(path):
     assert (again.theme, again.motion, again.keys) == ("lmbench-ansi", False, settings.keys)
 
 
-def test_the_template_changes_nothing_until_a_line_is_uncommented(path):
-    rows = [("main.new", "n", "New run"), ("app.quit", "q", "Leave the workbench")]
-    template(rows, Settings(), path)
+ROWS = [("main.new", "n", "New run"), ("app.quit", "q", "Leave the workbench")]
+
+
+def test_the_written_keys_change_nothing_until_a_line_is_uncommented(path):
+    assert write_keys(ROWS, Settings(), path)
     assert load_settings(path) == Settings(path=path)
     uncommented = path.read_text().replace("# main.new: n", "main.new: N")
     assert written(path, uncommented).keys == {"main.new": "N"}
 
 
-def test_the_template_leaves_a_file_that_is_there_alone(path):
-    written(path, "theme: ansi\n")
-    template([], Settings(), path)
-    assert path.read_text() == "theme: ansi\n"
+@pytest.mark.parametrize("text", ["theme: ansi\nmotion: false\n", "# mine", ""])
+def test_keys_are_added_to_a_file_that_has_none(path, text):
+    before = written(path, text)
+    assert not lists_keys(path)
+    assert write_keys(ROWS, Settings(), path)
+    assert path.read_text().startswith(text)
+    assert load_settings(path) == before
+    assert lists_keys(path)
+    uncommented = path.read_text().replace("# app.quit: q", "app.quit: Q")
+    assert written(path, uncommented).keys == {"app.quit": "Q"}
+
+
+def test_a_file_that_has_keys_is_left_alone(path):
+    text = "theme: ansi\nkeys: {main.new: N}\n"
+    written(path, text)
+    assert not write_keys(ROWS, Settings(), path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["{theme: ansi}\n", "theme: [\n", "- a\n"])
+def test_keys_are_not_added_where_that_would_make_no_settings(path, text):
+    written(path, text)
+    with pytest.raises(LmbenchError, match="no settings by lines"):
+        write_keys(ROWS, Settings(), path)
+    assert path.read_text() == text
 
 
 def test_a_folder_that_cannot_be_written_is_told(path):

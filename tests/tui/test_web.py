@@ -40,7 +40,14 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def served(home: Path, *words: str) -> AsyncIterator[str]:
-    """The address of a served workbench."""
+    """The address of a served workbench, without the token."""
+    async with linked(home, *words) as link:
+        yield link.partition("/?")[0].rstrip("/")
+
+
+@asynccontextmanager
+async def linked(home: Path, *words: str) -> AsyncIterator[str]:
+    """The link that a served workbench prints."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "lmbench", "tui", "demo", "--web", "--port", str(port), *words,
@@ -51,7 +58,7 @@ async def served(home: Path, *words: str) -> AsyncIterator[str]:
         line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         assert f":{port}/" in line
         await listening(port)
-        yield f"http://127.0.0.1:{port}"
+        yield line.split()[2]
     finally:
         process.terminate()
         await process.wait()
@@ -128,6 +135,19 @@ async def test_with_a_token_only_its_holder_comes_in_and_then_by_a_cookie(full):
             assert cookie["samesite"] == "Strict"
             async with client.get(address) as answer:
                 assert answer.status == 200
+
+
+async def test_the_printed_link_works_whatever_is_in_the_token(full):
+    token = 'a+b&c#d e%41=ü/;,"long enough'
+    async with linked(full.home.path, "--token", token) as link:
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(cookie_jar=jar) as client:
+            async with client.get(link) as answer:
+                assert answer.status == 200
+            async with client.get(link.partition("?")[0]) as answer:
+                assert answer.status == 200
+        async with aiohttp.ClientSession() as stranger, stranger.get(link[:-1]) as answer:
+            assert answer.status == 403
 
 
 async def test_the_socket_carries_the_screen_with_its_plot_and_answers_keys(full):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
@@ -189,6 +190,27 @@ async def test_ctrl_e_writes_a_file_with_every_action_s_keys(full, tmp_path):
     for name in ("main.new: n", "runs.filter: ", "plots.next: ", "new.start: ctrl+s"):
         assert f"# {name}" in text
     assert load_settings(path) == Settings(path=path)
+
+
+async def test_ctrl_e_adds_the_keys_to_the_file_that_a_change_of_theme_began(full, tmp_path):
+    path = tmp_path / "workbench.yaml"
+    async with full.bench(settings=Settings(path=path)).run_test(size=(80, 24)) as pilot:
+        await press(pilot, "comma", "right")
+        file = pilot.app.screen.query_one("#file", Static)
+        assert "no keys yet; Ctrl+E adds" in str(file.render())
+        await press(pilot, "ctrl+e")
+        bench = pilot.app
+        assert isinstance(bench, Workbench)
+        assert bench.happened == f"keys: {path}"
+        assert "Edit it to give actions other keys" in str(file.render())
+        await press(pilot, "ctrl+e")
+        assert bench.happened == f"keys are there already: {path}"
+        await press(pilot, "f1")
+        assert "Ctrl+E writes every action" in words(pilot)
+    text = path.read_text()
+    assert text.count("keys:\n") == 1
+    assert "# main.new: n" in text
+    assert load_settings(path).theme == "lmbench-light"
 
 
 async def test_without_motion_nothing_glides(full):

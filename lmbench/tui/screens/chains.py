@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -15,15 +15,21 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
 from lmbench.report.speed import Measured, measured_speeds
 from lmbench.session import Session
-from lmbench.tui import figures
+from lmbench.tui import choices, figures
 from lmbench.tui.corpus_size import CorpusSize, size_of
 from lmbench.tui.errand import Errand
+from lmbench.tui.forecast import UNKNOWN_TIME
+from lmbench.tui.run_form import titled, training_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
+from lmbench.tui.widgets.pick import Pick
 from lmbench.tui.widgets.status import KeyBar, StatusBar, TopBar
 
 __all__ = ["ChainsScreen"]
+
+_AS_PUBLISHED = "as published"
+_NO_TIME = "–"
 
 _CHAINS = (
     Column("chain", 14, left=True),
@@ -47,11 +53,13 @@ class ChainsPanel(Panel):
 Each chain trains a model by a published command, prunes it to four levels under the published
 schedules, and quantizes the dense model and each pruned one. **s** queues all of its runs: they
 work one after the other, whether the workbench is open or not. **n** puts the training alone into
-the form. How long it takes is judged by earlier trainings on this machine.
+the form. They train on the corpus that the published figures are of, WikiText-2; **d** takes
+another. How long it takes is judged by earlier trainings on this machine.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
         Binding("n", "form", "form", id="chains.form", tooltip="The training alone, in the form"),
+        Binding("d", "corpus", "corpus", id="chains.corpus", tooltip="Train on another corpus"),
     ]
     DEFAULT_CSS = "ChainsPanel { height: 12; }"
 
@@ -86,7 +94,13 @@ the form. How long it takes is judged by earlier trainings on this machine.
     def action_form(self) -> None:
         screen = self.screen
         assert isinstance(screen, ChainsScreen)
-        self.bench.open("new_run", kind="train", settings=screen.chain.training.settings)
+        settings = {**screen.chain.training.settings, **screen.changes}
+        self.bench.open("new_run", kind="train", settings=settings)
+
+    def action_corpus(self) -> None:
+        screen = self.screen
+        assert isinstance(screen, ChainsScreen)
+        screen.choose_corpus()
 
     def on_grid_moved(self) -> None:
         screen = self.screen
@@ -100,7 +114,7 @@ class StepsPanel(Panel):
     TITLE = "Its runs"
     DEFAULT_CSS = """
     StepsPanel { height: 1fr; }
-    StepsPanel #judged { height: 1; color: $text-muted; }
+    StepsPanel #judged { height: auto; max-height: 2; color: $text-muted; }
     """
 
     def compose(self) -> ComposeResult:
@@ -132,8 +146,15 @@ class ChainsScreen(BenchScreen[None]):
 
     HELP = ChainsPanel.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "go", "next panel", id="chains.next", show=False),
-        Binding("shift+tab", "go", "previous panel", id="chains.previous", show=False),
+        Binding("tab", "go", "next panel", id="chains.next", show=False, tooltip="The next panel"),
+        Binding(
+            "shift+tab",
+            "go",
+            "previous panel",
+            id="chains.previous",
+            show=False,
+            tooltip="The panel before",
+        ),
         Binding("escape", "back", "back", id="chains.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = "ChainsScreen #chains { height: 1fr; layout: vertical; }"
@@ -146,6 +167,7 @@ class ChainsScreen(BenchScreen[None]):
         self._corpora: dict[str | None, CorpusSize | str] = {}
         # The queueing that is under way.
         self._errand: Errand | None = None
+        self._data: str | None = None
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -165,7 +187,12 @@ class ChainsScreen(BenchScreen[None]):
         """Find out how fast this machine is, and how large the corpora are."""
         self._measured = await self.bench.do(measured_speeds, self.bench.home) or []
         self._show()
-        for data in dict.fromkeys(chain.training.settings.get("data") for chain in CHAINS):
+        await self._look_at_corpora()
+
+    async def _look_at_corpora(self) -> None:
+        for data in dict.fromkeys(self._data_of(chain) for chain in CHAINS):
+            if data in self._corpora:
+                continue
             try:
                 self._corpora[data] = await size_of(data, "all", self.bench.home)
             except LmbenchError as error:
@@ -182,8 +209,16 @@ class ChainsScreen(BenchScreen[None]):
         key = self.query_one(ChainsPanel).query_one(Grid).cursor_key
         return next((chain for chain in CHAINS if chain.name == key), CHAINS[0])
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Settings that are to differ from the published ones."""
+        return {} if self._data is None else {"data": self._data}
+
+    def _data_of(self, chain: Chain) -> str | None:
+        return self._data or chain.training.settings.get("data")
+
     def _corpus(self, chain: Chain) -> CorpusSize | str | None:
-        return self._corpora.get(chain.training.settings.get("data"))
+        return self._corpora.get(self._data_of(chain))
 
     def seconds_of(self, chain: Chain, step: Step) -> float | None:
         """About how long a step will take; None where it cannot be told."""
@@ -200,7 +235,7 @@ class ChainsScreen(BenchScreen[None]):
         """About how long the chain will take."""
         each = [self.seconds_of(chain, step) for step in chain_steps(chain)]
         known = [seconds for seconds in each if seconds is not None]
-        return figures.duration(sum(known)) if len(known) == len(each) else "–"
+        return figures.duration(sum(known)) if len(known) == len(each) else _NO_TIME
 
     @property
     def judged(self) -> Text:
@@ -212,8 +247,10 @@ class ChainsScreen(BenchScreen[None]):
             return Text("looking at the corpus …")
         words = f"{corpus.name}: {corpus.train:,} tokens"
         words += " (not here yet: queueing fetches it)" if corpus.missing else ""
-        if not self._measured:
-            words += "; no training here yet to judge the time by"
+        published = self.chain.training.settings.get("data")
+        words += f", instead of {published}" if self._data not in (None, published) else ""
+        if self.time_of(self.chain) == _NO_TIME:
+            words += f"; time: {UNKNOWN_TIME}"
         return Text(words)
 
     # -- keys ----------------------------------------------------------------------------------
@@ -230,6 +267,25 @@ class ChainsScreen(BenchScreen[None]):
     def show_chain(self) -> None:
         self.query_one(StepsPanel).refresh_view()
 
+    def choose_corpus(self) -> None:
+        """Take another corpus for all chains: one known by name, or one that a run has used."""
+        offered = dict(choices.corpora(self.bench.home.path))
+        for view in self.bench.snapshot.runs:
+            training = training_of(view)
+            if training is not None and training.data:
+                offered.setdefault(training.data, f"as {titled(view)}")
+
+        listed = [(_AS_PUBLISHED, "what the figures are of"), *offered.items()]
+
+        def chosen(data: str | None) -> None:
+            if data is not None:
+                self._data = None if data == _AS_PUBLISHED else data
+                self._show()
+                self.run_worker(self._look_at_corpora(), exit_on_error=False)
+
+        here = self._data or _AS_PUBLISHED
+        self.app.push_screen(Pick("Train the chains on", listed, here), chosen)
+
     def queue(self) -> None:
         """Make and queue every run of the chain."""
         if self._errand is None:
@@ -241,7 +297,9 @@ class ChainsScreen(BenchScreen[None]):
         session = self.bench.session or self.bench.home.open_session()
         doing = "while queueing a chain"
         progress, check = errand.progress, errand.check
-        runs = await errand.run(queue_chain, session, chain, None, progress, check, doing=doing)
+        runs = await errand.run(
+            queue_chain, session, chain, self.changes, progress, check, doing=doing
+        )
         self._errand = None
         if not runs:
             self.bench.say("nothing was queued")

@@ -56,8 +56,11 @@ class CompareScreen(BenchScreen[None]):
             "b", "benchmark", "benchmark", id="compare.benchmark",
             tooltip="Measure the runs that have no figures in the table",
         ),
-        Binding("tab", "go", "next panel", id="compare.next", show=False),
-        Binding("shift+tab", "go", "previous panel", id="compare.previous", show=False),
+        Binding("tab", "go", "next panel", id="compare.next", show=False, tooltip="The next panel"),
+        Binding(
+            "shift+tab", "go", "previous panel", id="compare.previous", show=False,
+            tooltip="The panel before",
+        ),
         Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """

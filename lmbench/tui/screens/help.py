@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rich.console import Group
@@ -58,13 +59,18 @@ class HelpScreen(BenchScreen[None]):
 
     def _parts(self, below: Screen[Any]) -> Iterator[Any]:
         accent = self.bench.colour_style("accent")
+        told = set[str]()
         for node in _helpful(below):
+            help = str(getattr(node, "HELP", "")).strip()
+            if help in told:
+                continue
+            told.add(help)
             title = getattr(node, "TITLE", "") if isinstance(node, Panel) else ""
             if title:
                 yield Text(f"\n{title}", accent + Style(bold=True))
-            yield Markdown(str(getattr(node, "HELP", "")).strip())
+            yield Markdown(help)
         for title, nodes in self._areas(below):
-            rows = [row for node in nodes for row in self._keys(node)]
+            rows = list(self._keys(nodes))
             if rows:
                 yield Text(f"\n{title}", accent + Style(bold=True))
                 yield _table(rows)
@@ -75,21 +81,24 @@ class HelpScreen(BenchScreen[None]):
         panels = [p for p in below.query(Panel) if p is not focused and p.display]
         if focused is not None:
             yield f"Keys of {focused.TITLE.lower()}", [focused, *_inside(focused)]
-        yield "Keys of the screen", [below]
+        yield "Keys of the screen", [below, *_outside(below)]
         for panel in panels:
             yield f"Keys of {panel.TITLE.lower()}", [panel, *_inside(panel)]
         yield "Everywhere", [self.app]
 
-    def _keys(self, node: DOMNode) -> Iterator[tuple[str, str]]:
-        """(keys, what they do) of a node's own bindings; several keys of one action in one."""
+    def _keys(self, nodes: list[DOMNode]) -> Iterator[tuple[str, str]]:
+        """(keys, what they do) of the nodes' own bindings; several keys of one action in one, and
+        the action of several nodes of a kind once."""
         found: dict[str, tuple[list[str], str]] = {}
-        for key, binding in bindings_in_force(node):
-            if binding.id is None or binding.system:
-                continue
-            keys, _ = found.setdefault(binding.id, ([], binding.tooltip or binding.description))
-            shown = self.app.get_key_display(binding) if len(keys) == 0 else _key(key)
-            if shown not in keys:
-                keys.append(shown)
+        for node in nodes:
+            for key, binding in bindings_in_force(node):
+                if binding.id is None or binding.system:
+                    continue
+                keys, _ = found.setdefault(binding.id, ([], binding.tooltip or binding.description))
+                one = binding if not keys else replace(binding, key=key, key_display=None)
+                shown = self.app.get_key_display(one)
+                if shown not in keys:
+                    keys.append(shown)
         for keys, words in found.values():
             yield " ".join(keys), words
 
@@ -108,19 +117,27 @@ def _focused_panel(screen: Screen[Any]) -> Panel | None:
 
 def _inside(panel: Panel) -> list[DOMNode]:
     """The parts of a panel that have keys of their own."""
-    return [node for node in panel.query("*") if any(b.id for _, b in node._bindings)]
+    return [node for node in panel.query("*") if _has_keys(node)]
+
+
+def _outside(screen: Screen[Any]) -> list[DOMNode]:
+    """The parts of a screen that are in no panel and have keys of their own."""
+    parts = [node for node in screen.query("*") if _has_keys(node)]
+    return [p for p in parts if not any(isinstance(a, Panel) for a in p.ancestors_with_self)]
+
+
+def _has_keys(node: DOMNode) -> bool:
+    return any(binding.id for _, binding in node._bindings)
 
 
 def _helpful(screen: Screen[Any]) -> Iterator[DOMNode]:
-    """The focused panel, and the screen, where they have something to say."""
+    """The focused panel, and the screen, where they have something to say; the panels of a screen
+    that can have no focus."""
     focused = _focused_panel(screen)
-    for node in (focused, screen):
+    panels = [] if focused is not None else list(screen.query(Panel))
+    for node in (focused, screen, *panels):
         if node is not None and getattr(node, "HELP", None):
             yield node
-
-
-def _key(key: str) -> str:
-    return {"question_mark": "?"}.get(key, key)
 
 
 def _table(rows: list[tuple[str, str]]) -> Table:

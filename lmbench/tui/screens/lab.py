@@ -71,8 +71,15 @@ The slider prices pruning without training. **Tab** goes round.
         Binding("u", "published", "published", id="lab.published", tooltip="Price the seven rows"),
         Binding("p", "preset", "preset", id="lab.preset", tooltip="Start the draft from a preset"),
         Binding("K", "keep", "keep", id="lab.keep", tooltip="Make a quantize run of the try"),
-        Binding("tab", "go(1)", "next panel", id="lab.next", show=False),
-        Binding("shift+tab", "go(-1)", "previous panel", id="lab.previous", show=False),
+        Binding("tab", "go(1)", "next panel", id="lab.next", show=False, tooltip="The next panel"),
+        Binding(
+            "shift+tab",
+            "go(-1)",
+            "previous panel",
+            id="lab.previous",
+            show=False,
+            tooltip="The panel before",
+        ),
         Binding("escape", "back", "back", id="lab.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = """

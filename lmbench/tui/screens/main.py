@@ -122,9 +122,25 @@ class MainScreen(BenchScreen[None]):
         Binding(
             "5", "panel('log')", "log", id="main.panel_log", show=False, tooltip="Go to the log"
         ),
-        Binding("tab", "go(1)", "next panel", id="main.next_panel", show=False),
-        Binding("shift+tab", "go(-1)", "previous panel", id="main.previous_panel", show=False),
-        Binding("escape", "panel('runs')", "back to the runs", id="main.back", show=False),
+        Binding(
+            "tab", "go(1)", "next panel", id="main.next_panel", show=False, tooltip="The next panel"
+        ),
+        Binding(
+            "shift+tab",
+            "go(-1)",
+            "previous panel",
+            id="main.previous_panel",
+            show=False,
+            tooltip="The panel before",
+        ),
+        Binding(
+            "escape",
+            "panel('runs')",
+            "back to the runs",
+            id="main.back",
+            show=False,
+            tooltip="Back to the runs",
+        ),
     ]
 
     lower: var[str] = var("layers", init=False)

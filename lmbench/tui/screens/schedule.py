@@ -15,18 +15,17 @@ from textual.widgets import Static
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
-from lmbench.distiller.presets import find_schedule, preset_names, preset_path
+from lmbench.distiller.presets import find_schedule, preset_names
 from lmbench.errors import LmbenchError
-from lmbench.report.draw import Look, draw
-from lmbench.report.plots import Plot
 from lmbench.report.tables import plain
 from lmbench.session.files import write_atomic
-from lmbench.tui import choices, figures
-from lmbench.tui.schedule_check import Checked, check_text, curves
+from lmbench.tui import choices
+from lmbench.tui.schedule_check import Checked, check_text
+from lmbench.tui.schedule_drafts import LONGEST, drafts, drop_draft, keep_draft
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.widgets.dialog import AskText
-from lmbench.tui.widgets.panel import Guarded
+from lmbench.tui.widgets.dialog import Answer, Ask, AskText
 from lmbench.tui.widgets.pick import Pick
+from lmbench.tui.widgets.schedule_curves import ScheduleCurves
 from lmbench.tui.widgets.status import KeyBar, TopBar
 from lmbench.tui.widgets.yaml_editor import YamlEditor
 
@@ -35,61 +34,7 @@ __all__ = ["ScheduleScreen"]
 _FIRST = "small-80"
 _DEFAULT_TYPES = 33_278
 _SETTLE_S = 0.12
-_MAX_DRAFT = 64 * 1024
 _FILE = "a file …"
-_COLOURS = 8
-
-
-class _Curves(Guarded):
-    """The plan of a schedule, drawn; what is wrong with it stands under the editor."""
-
-    DEFAULT_CSS = """
-    _Curves { width: 1fr; height: 1fr; }
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.checked = Checked(())
-
-    def show(self, checked: Checked) -> None:
-        self.checked = checked
-        self.refresh()
-
-    def render(self) -> Text:
-        plan = self.checked.plan
-        if plan is None:
-            return Text("The curves come back when the schedule is in order.", "dim")
-        bench = self.bench
-        width, height = self.content_size
-        series = curves(plan, [bench.colour(f"series-{n}") for n in range(1, _COLOURS + 1)])
-        legend = Text()
-        for one, number in zip(series, range(1, _COLOURS + 1), strict=False):
-            last = figures.percent(float(one.y[-1])).rjust(6)
-            legend.append(f"\n{one.marker} ", bench.colour_style(f"series-{number}"))
-            legend.append(f"{last}  {_shortened(one.label, width - 10)}")
-        told = _outcome(self.checked)
-        told.append_text(legend)
-        lines = told.wrap(bench.console, max(width, 1))
-        rows = height - len(lines)
-        look = Look(axes=bench.colour("faint"), faint=bench.colour("faint"))
-        picture = draw(Plot(series, x_axis="epoch", unit="share"), width, rows, look)
-        return Text("\n").join([*picture.lines, *lines]) if rows > 0 else told
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
-
-
-def _outcome(checked: Checked) -> Text:
-    plan = checked.plan
-    assert plan is not None
-    if plan.final_sparsity is None:
-        return Text("thresholds decide, so the total depends on the weights", "bold")
-    about = "about " if plan.estimated else ""
-    return Text.assemble(
-        (f"{about}{100 * plan.final_sparsity:.1f}% zero", "bold"),
-        f" after {plan.epochs} epochs: {plan.final_nonzero:,} of {plan.total:,} stay",
-    )
 
 
 class ScheduleScreen(BenchScreen[str]):
@@ -100,7 +45,8 @@ On the left the schedule, in YAML; on the right, as you type, the share of weigh
 take away by the end of each epoch. Mistakes stand below with their lines, and **Ctrl+G** goes from
 one to the next. **Ctrl+O** starts from a preset, a schedule of this session, or a file. **Ctrl+S**
 saves: a name keeps it in the session, a path puts it anywhere. **Ctrl+R** saves and prunes with
-it. What you type is kept as a draft until it is saved, also when you leave.
+it. What you type is kept as a draft of what you began from until it is saved, also when you leave;
+opened again, the draft is back. The last eight drafts are kept.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "save", id="schedule.save", tooltip="Save the schedule"),
@@ -144,15 +90,19 @@ it. What you type is kept as a draft until it is saved, also when you leave.
         *,
         picking: bool = False,
     ) -> None:
-        """`source` is a path or a preset, None for the draft; the curves are for the model of
-        `config` over `types` words; `picking` says that a form waits for what is saved."""
+        """`source` is a path or a preset, None for the newest draft; the curves are for the model
+        of `config` over `types` words; `picking` says that a form waits for what is saved."""
         super().__init__()
-        self._source = source
+        self._source = source or ""
         self._config = config
         self._types = types or _DEFAULT_TYPES
         self._picking = picking
+        # Where it was opened from or saved to, as the form writes it and as a file.
         self._path = ""
+        self._file: Path | None = None
+        # The text on the disk; None where there is none.
         self._saved: str | None = None
+        self._returned: str | None = None
         self._checked = Checked(())
         self._settling: Timer | None = None
 
@@ -163,20 +113,15 @@ it. What you type is kept as a draft until it is saved, also when you leave.
                 yield YamlEditor()
             with Vertical(id="curves") as box:
                 box.border_title = "Sparsity by epoch"
-                yield _Curves()
+                yield ScheduleCurves()
         yield Static(id="verdict", markup=False)
         yield KeyBar()
 
     def on_mount(self) -> None:
         if self._config is None:
             self._config, self._types = self._of_selected()
-        draft = self.bench.recall("schedule")
-        if self._source:
-            self._load(self._source)
-        elif isinstance(draft, dict) and isinstance(draft.get("text"), str):
-            self._path = str(draft.get("path", ""))
-            self._put(draft["text"], saved=False)
-        else:
+        newest = next(reversed(drafts(self.bench)), _FIRST)
+        if not self._load(self._source or newest):
             self._load(_FIRST)
         self.editor.focus()
 
@@ -199,23 +144,27 @@ it. What you type is kept as a draft until it is saved, also when you leave.
 
     # -- text ----------------------------------------------------------------------------------
 
-    def _load(self, source: str) -> None:
-        """Put the text of a preset or of a file into the editor."""
+    def _load(self, source: str, *, anew: bool = False) -> bool:
+        """Put a preset or a file into the editor, or the draft that was begun from it unless it is
+        to be `anew`. False where it cannot be read: then everything stays as it is."""
+        draft = None if anew else drafts(self.bench).get(source)
         beside = self.bench.home.path / source
+        path = text = None
         try:
             path = beside if beside.is_file() else find_schedule(Path(source).expanduser())
             text = path.read_text(encoding="utf-8")
         except (ScheduleError, OSError, UnicodeDecodeError) as error:
-            self.bench.complain(LmbenchError(f"{source}: {error}"))
-            text = self.editor.text or preset_path(_FIRST).read_text(encoding="utf-8")
-            source = _FIRST
-        self._path = "" if source in preset_names() else source
-        self._put(text, saved=True)
-
-    def _put(self, text: str, *, saved: bool) -> None:
-        self.editor.load_text(text)
-        self._saved = text if saved else None
+            if draft is None:
+                self.bench.complain(LmbenchError(f"{source}: {error}"))
+                return False
+        preset = source in preset_names()
+        self._source, self._path = source, "" if preset else source
+        self._file = None if preset or path is None else path.resolve()
+        self._saved = text
+        self._returned = draft if draft != text else None
+        self.editor.load_text(draft if draft is not None else text or "")
         self._check()
+        return True
 
     def on_text_area_changed(self) -> None:
         if self._settling is not None:
@@ -228,14 +177,16 @@ it. What you type is kept as a draft until it is saved, also when you leave.
         self._checked = check_text(text, self._config, self._types)
         problems = self._checked.problems
         self.editor.mark_problems(p.line for p in problems if p.line is not None)
-        self.query_one(_Curves).show(self._checked)
+        self.query_one(ScheduleCurves).show(self._checked)
         self.query_one("#verdict", Static).update(self._verdict())
         box = self.query_one("#text")
         changed = " *" if text != self._saved and self._path else ""
         box.border_title = f"Schedule {plain(Path(self._path).name) or 'not saved yet'}{changed}"
         box.border_subtitle = self._for()
-        if text != self._saved and len(text) <= _MAX_DRAFT:
-            self.bench.remember("schedule", {"text": text, "path": self._path})
+        if text == self._saved:
+            drop_draft(self.bench, self._source)
+        elif len(text) <= LONGEST:
+            keep_draft(self.bench, self._source, text)
         self.refresh_bindings()
 
     def _for(self) -> str:
@@ -246,10 +197,15 @@ it. What you type is kept as a draft until it is saved, also when you leave.
 
     def _verdict(self) -> Text:
         checked = self._checked
+        text = Text()
+        if self._returned is not None and self.editor.text == self._returned:
+            words = f"The draft of {plain(self._source)} is back; Ctrl+O can start anew.\n"
+            text.append(words, self.bench.colour_style("accent"))
         if checked.problems:
             style = self.bench.colour_style("error")
-            return Text("\n").join(Text(f"✗ {plain(p.words)}", style) for p in checked.problems)
-        text = Text("✓ in order", self.bench.colour_style("success"))
+            lines = [Text(f"✗ {plain(p.words)}", style) for p in checked.problems]
+            return text + Text("\n").join(lines)
+        text.append("✓ in order", self.bench.colour_style("success"))
         for warning in checked.warnings:
             text.append(f"\n! {plain(warning)}", self.bench.colour_style("warning"))
         return text
@@ -281,13 +237,33 @@ it. What you type is kept as a draft until it is saved, also when you leave.
                 question = "Which file? A path, from the working folder or from its root:"
                 self.app.push_screen(AskText("Open a schedule", question, ""), named)
             elif value:
-                self._load(value)
+                self._begin_from(value)
 
         def named(path: str | None) -> None:
             if path:
-                self._load(path)
+                self._begin_from(path)
 
         self.app.push_screen(Pick("Start from", offered), taken)
+
+    def _begin_from(self, source: str) -> None:
+        """Open it; where it has a draft, ask which of the two."""
+        # The last keys may not have been judged yet, and the draft is kept by judging.
+        self._check()
+        if source not in drafts(self.bench):
+            self._load(source)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer:
+                self._load(source, anew=answer == "anew")
+
+        question = f"There is a draft of {source} that was not saved."
+        answers = (
+            Answer("draft", "d", "go on with it"),
+            Answer("anew", "a", "start anew, without it", danger=True),
+            Answer("", "escape", "stay"),
+        )
+        self.app.push_screen(Ask("Start from", question, answers), answered)
 
     def action_save(self) -> None:
         self._check()
@@ -317,6 +293,12 @@ it. What you type is kept as a draft until it is saved, also when you leave.
             if not answer:
                 return
             path = self._target(answer)
+            if path.exists() and path.resolve() != self._file:
+                self._ask_to_replace(path, lambda: written(path))
+            else:
+                written(path)
+
+        def written(path: Path) -> None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, self.editor.text.encode())
@@ -324,15 +306,27 @@ it. What you type is kept as a draft until it is saved, also when you leave.
                 self.bench.complain(LmbenchError(f"{path}: cannot be written ({error.strerror})"))
                 return
             home = self.bench.home.path
+            drop_draft(self.bench, self._source)
             self._path = str(path.relative_to(home) if path.is_relative_to(home) else path)
+            self._source, self._file = self._path, path.resolve()
             self._saved = self.editor.text
-            self.bench.remember("schedule", None)
             self.bench.say(f"saved {self._path}")
             self._check()
             then(self._path)
 
         name = Path(self._path).stem if "schedules/" in self._path else self._path
         self.app.push_screen(AskText("Save the schedule", question, name, _check_name), named)
+
+    def _ask_to_replace(self, path: Path, replace: Callable[[], None]) -> None:
+        """The file is there, and it is not the one that was opened or saved before."""
+
+        def answered(answer: str | None) -> None:
+            if answer == "replace":
+                replace()
+
+        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+        question = f"{path} is there already."
+        self.app.push_screen(Ask("Save the schedule", question, answers), answered)
 
     def _target(self, answer: str) -> Path:
         """The file that an answer means: in the session's folder, or where its path leads."""
@@ -346,9 +340,22 @@ it. What you type is kept as a draft until it is saved, also when you leave.
     def action_leave(self) -> None:
         # The last keys may not have been judged yet, and the draft is kept by judging.
         self._check()
-        if self.editor.text != self._saved:
+        text = self.editor.text
+        if text != self._saved and len(text) > LONGEST:
+            self._ask_to_lose()
+            return
+        if text != self._saved:
             self.bench.say("the schedule's draft is kept")
-        self.dismiss(self._path if self._picking and self.editor.text == self._saved else None)
+        self.dismiss(self._path if self._picking and text == self._saved else None)
+
+    def _ask_to_lose(self) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "leave":
+                self.dismiss(None)
+
+        question = f"Longer than {LONGEST:,} characters, it is not kept as a draft."
+        answers = (Answer("leave", "l", "leave it", danger=True), Answer("", "escape", "stay"))
+        self.app.push_screen(Ask("Not saved", question, answers), answered)
 
 
 def _check_name(name: str) -> str:

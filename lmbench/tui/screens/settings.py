@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from lmbench.tui.screens.base import BenchScreen
-from lmbench.tui.settings import save_settings, settings_path, template
+from lmbench.tui.settings import lists_keys, save_settings, settings_path, write_keys
 from lmbench.tui.themes import THEMES
 from lmbench.tui.widgets.form import FieldSpec, Form
 from lmbench.tui.widgets.status import KeyBar, TopBar
@@ -28,17 +28,17 @@ class SettingsScreen(BenchScreen[None]):
     """Changes hold at once and are kept for all sessions."""
 
     HELP = """
-**← →** change a setting; it holds at once and is kept. **e** writes a file with every action, its
-keys and what it does; take the `#` away before a line and change its key, and it holds when the
-workbench is opened again.
+**← →** change a setting; it holds at once and is kept. **Ctrl+E** writes every action into the
+settings file, with its keys and what it does; take the `#` away before a line and change its key,
+and it holds when the workbench is opened again. **Ctrl+Y** copies the path of the file.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "ctrl+e",
             "keys",
-            "write the file of keys",
+            "write the keys",
             id="settings.keys",
-            tooltip="Begin a file in which actions get other keys",
+            tooltip="List all actions and keys in the settings file, to change them there",
         ),
         Binding("ctrl+y", "copy", "copy its path", id="settings.copy", tooltip="Copy its path"),
         Binding("escape", "leave", "back", id="settings.back", tooltip="Back"),
@@ -73,8 +73,10 @@ workbench is opened again.
 
     def _tell(self) -> None:
         text = Text(f"{self.path}\n")
-        if self.path.exists():
+        if lists_keys(self.path):
             text.append("Edit it to give actions other keys; it is read when lmbench opens.")
+        elif self.path.exists():
+            text.append("It has no keys yet; Ctrl+E adds every action and its keys.")
         else:
             text.append("It is not there yet; Ctrl+E begins it, with every action and its keys.")
         self.query_one("#file", Static).update(text)
@@ -98,8 +100,9 @@ workbench is opened again.
             (binding.id or "", binding.key, binding.tooltip or binding.description)
             for binding in self.bench.known_bindings()
         ]
-        await self.bench.do(template, rows, self.bench.settings, self.path)
-        self.bench.say(f"keys: {self.path}")
+        written = await self.bench.do(write_keys, rows, self.bench.settings, self.path)
+        if written is not None:
+            self.bench.say(f"{'keys' if written else 'keys are there already'}: {self.path}")
         self._tell()
 
     def action_copy(self) -> None:

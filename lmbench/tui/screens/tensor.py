@@ -49,6 +49,11 @@ class DistributionPanel(Panel):
     """The histogram of the whole tensor or of one gate."""
 
     TITLE = "Distribution"
+    HELP = """
+How many weights lie where, of the whole tensor or of the gate under the cursor below. The zeros
+have a bar of their own at the foot: they would be higher than all the rest. **y** counts on a
+logarithmic scale, so that the few far from zero are seen, too.
+"""
     DEFAULT_CSS = "DistributionPanel { width: 1fr; height: 1fr; }"
 
     def compose(self) -> ComposeResult:
@@ -93,6 +98,10 @@ class CoursePanel(Panel):
     """The tensor's sparsity over the run's steps, with the target."""
 
     TITLE = "Sparsity over time"
+    HELP = """
+The share of zeros in this tensor over the steps of the run, with the schedule's target as a thin
+line. A run that prunes nothing has none.
+"""
     DEFAULT_CSS = "CoursePanel { width: 1fr; height: 1fr; }"
 
     def compose(self) -> ComposeResult:
@@ -124,6 +133,12 @@ class CoursePanel(Panel):
 class TensorScreen(BenchScreen[None]):
     """Opened by Enter in the layers table."""
 
+    HELP = """
+One tensor of a run, read from its checkpoint. **← →** go to the next tensor, **b** changes between
+the best checkpoint and the last one, **F5** reads the file again while the run goes on. Below
+stands a line for all rows and one for each gate of a recurrent layer: zeros, a small histogram,
+mean, mean of the sizes, deviation, least and most. **↑ ↓** choose which of them is drawn large.
+"""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),
         Binding(

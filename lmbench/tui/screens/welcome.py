@@ -198,7 +198,6 @@ empty main screen.
                 return
             self._session()
             self.dismiss(None)
-            settings = {"data": "wikitext-2", **chosen.settings}
-            self.bench.open("new_run", kind="train", settings=settings)
+            self.bench.open("new_run", kind="train", settings=chosen.settings)
 
         self.app.push_screen(Pick("Published commands", offered), taken)

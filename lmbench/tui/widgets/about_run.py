@@ -14,9 +14,11 @@ from textual.widgets import Static
 from lmbench.config import Config, TrainConfig
 from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import inherited_settings
 from lmbench.report.speed import Measured, measured_speeds
 from lmbench.tui.corpus_size import CorpusSize, size_of
 from lmbench.tui.forecast import forecast, forecast_derived
+from lmbench.tui.run_form import training_of
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import Guarded
 
@@ -95,7 +97,18 @@ class AboutRun(Vertical, Guarded):
             return Text(corpus or "looking at the corpus …", "dim")
         if wish.parent is None or wish.config is None:
             return Text()
-        return forecast_derived(wish.config, wish.parent, self._measured)
+        model = self._model_of(wish.parent)
+        corpus = self.corpus_size(model) if model is not None else ""
+        known = corpus if isinstance(corpus, CorpusSize) else None
+        return forecast_derived(wish.config, wish.parent, model, known, self._measured)
+
+    def _model_of(self, parent: RunView) -> TrainConfig | None:
+        """The parent's training, its corpus as it is found from here; None where it was none."""
+        model = training_of(parent)
+        if model is None:
+            return None
+        data = inherited_settings(parent.run).get("data", model.data)
+        return model.model_copy(update={"data": data})
 
     def corpus_size(self, config: TrainConfig) -> CorpusSize | str:
         """The size of a training's corpus; "" while it is looked at, a text where that failed."""

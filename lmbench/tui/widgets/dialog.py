@@ -39,7 +39,9 @@ class Answer:
 class _Dialog(ModalScreen[str]):
     """Gives "" when left with Esc."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "back", id="dialog.back")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "back", id="dialog.back", tooltip="Back, choosing nothing")
+    ]
 
     DEFAULT_CSS = """
     _Dialog { align: center middle; background: $background 60%; }

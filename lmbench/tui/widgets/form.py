@@ -47,8 +47,8 @@ class ChoiceField(Guarded, can_focus=True):
     """One of a few: ← and → change it, so does the first letter of a choice."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "turn(-1)", show=False),
-        Binding("right,space", "turn(1)", show=False),
+        Binding("left", "turn(-1)", id="form.previous", show=False, tooltip="The choice before"),
+        Binding("right,space", "turn(1)", id="form.next", show=False, tooltip="The next choice"),
     ]
     DEFAULT_CSS = """
     ChoiceField { height: 1; width: 1fr; background: $surface; }

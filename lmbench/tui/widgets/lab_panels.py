@@ -305,7 +305,10 @@ price comes by itself; levels that were priced make a curve.
         ),
         Binding("t", "target", "tensor", id="lab.target", tooltip="What is pruned"),
         *(
-            Binding(str(digit), f"go({digit / 10})", f"{digit}0%", show=False)
+            Binding(
+                str(digit), f"go({digit / 10})", f"{digit}0%", id=f"lab.prune_{digit}", show=False,
+                tooltip=f"Prune {10 * digit}%",
+            )
             for digit in range(10)
         ),
     ]  # fmt: skip

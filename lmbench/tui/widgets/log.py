@@ -86,15 +86,15 @@ up to read in peace; End follows again.
         notes = view.notes
         if self._shown is not None and self._shown in notes:
             notes = notes[notes.index(self._shown) + 1 :]
-        elif self._shown is not None:
+        elif notes or self._shown is not None:
+            # A story that was begun anew, or the words that nothing has happened.
             log.clear()
         for note in notes:
             line = Text(f"{figures.clock(note.t)}  ", "dim")
             tint = _TINTS.get(note.kind)
             line.append(note.text, self.bench.colour_style(tint) if tint else "")
             log.write(line, scroll_end=_following(log))
-        if view.notes:
-            self._shown = view.notes[-1]
+        self._shown = view.notes[-1] if view.notes else None
 
     async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
         """Add what the worker's log got since the last look."""

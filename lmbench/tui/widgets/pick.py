@@ -26,7 +26,7 @@ class Pick(ModalScreen[str | None]):
     """Gives the value that was chosen, or None when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", id="pick.back"),
+        Binding("escape", "leave", "back", id="pick.back", tooltip="Back, choosing nothing"),
         Binding("j", "move('down')", show=False),
         Binding("k", "move('up')", show=False),
     ]

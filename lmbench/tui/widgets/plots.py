@@ -82,10 +82,38 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
             show=False,
             tooltip="Move the cursor right",
         ),
-        Binding("ctrl+left", "cursor(-10)", "read", show=False),
-        Binding("ctrl+right", "cursor(10)", "read", show=False),
-        Binding("home", "cursor(-100000)", "first", show=False),
-        Binding("end", "cursor(100000)", "last", show=False),
+        Binding(
+            "ctrl+left",
+            "cursor(-10)",
+            "read",
+            id="plots.left_10",
+            show=False,
+            tooltip="Move the cursor ten columns left",
+        ),
+        Binding(
+            "ctrl+right",
+            "cursor(10)",
+            "read",
+            id="plots.right_10",
+            show=False,
+            tooltip="Move the cursor ten columns right",
+        ),
+        Binding(
+            "home",
+            "cursor(-100000)",
+            "first",
+            id="plots.first",
+            show=False,
+            tooltip="Move the cursor to the first value",
+        ),
+        Binding(
+            "end",
+            "cursor(100000)",
+            "last",
+            id="plots.last",
+            show=False,
+            tooltip="Move the cursor to the last value",
+        ),
         Binding(
             "plus,equals_sign",
             "zoom(1)",
@@ -129,7 +157,14 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
             id="plots.export",
             tooltip="Export the plot as SVG, text or CSV",
         ),
-        Binding("escape", "no_cursor", "no cursor", show=False),
+        Binding(
+            "escape",
+            "no_cursor",
+            "no cursor",
+            id="plots.no_cursor",
+            show=False,
+            tooltip="Take the cursor away",
+        ),
     ]
 
     def __init__(self, id: str | None = None) -> None:

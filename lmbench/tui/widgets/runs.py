@@ -29,8 +29,16 @@ class FilterInput(Input):
     """The filter's line; Escape empties and leaves it, Enter and Down go to the runs."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave(True)", "no filter", id="filter.clear"),
-        Binding("enter,down", "leave(False)", "to the runs", id="filter.done"),
+        Binding(
+            "escape", "leave(True)", "no filter", id="filter.clear", tooltip="Take the filter away"
+        ),
+        Binding(
+            "enter,down",
+            "leave(False)",
+            "to the runs",
+            id="filter.done",
+            tooltip="From the filter to the runs",
+        ),
     ]
 
     def action_leave(self, clear: bool) -> None:

@@ -127,8 +127,14 @@ first. **r** measures anew.
             "left,h", "goal(-0.05)", "less", id="sensitivity.less", show=False,
             tooltip="A lower goal",
         ),
-        Binding("right_square_bracket", "goal(0.01)", "more", show=False),
-        Binding("left_square_bracket", "goal(-0.01)", "less", show=False),
+        Binding(
+            "right_square_bracket", "goal(0.01)", "more", id="sensitivity.more_1", show=False,
+            tooltip="A goal one point higher",
+        ),
+        Binding(
+            "left_square_bracket", "goal(-0.01)", "less", id="sensitivity.less_1", show=False,
+            tooltip="A goal one point lower",
+        ),
     ]  # fmt: skip
     DEFAULT_CSS = """
     SuggestionPanel { height: 2fr; min-height: 8; }

@@ -126,8 +126,22 @@ class WordsView(ScrollView, can_focus=True):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "move(-1)", "word", id="words.left", key_display="← →", show=True),
-        Binding("right", "move(1)", "next word", show=False),
+        Binding(
+            "left,h",
+            "move(-1)",
+            "word",
+            id="words.left",
+            key_display="← →",
+            tooltip="To the word before",
+        ),
+        Binding(
+            "right",
+            "move(1)",
+            "next word",
+            id="words.right",
+            show=False,
+            tooltip="To the next word",
+        ),
         Binding("up,k", "line(-1)", "line up", show=False),
         Binding("down,j", "line(1)", "line down", show=False),
         Binding("pageup", "line(-8)", "page up", show=False),
@@ -141,7 +155,14 @@ class WordsView(ScrollView, can_focus=True):
             id="words.choose",
             tooltip="Choose another word here and branch",
         ),
-        Binding("escape", "leave", "no cursor", show=False),
+        Binding(
+            "escape",
+            "leave",
+            "no cursor",
+            id="words.leave",
+            show=False,
+            tooltip="Take the cursor away",
+        ),
     ]
 
     class Moved(Message):

@@ -1,0 +1,35 @@
+"""The log of a run to which nothing has happened yet, and then something."""
+
+from __future__ import annotations
+
+from driving import opened, settled
+from textual.pilot import Pilot
+from textual.widgets import RichLog
+
+from lmbench.session import events as ev
+from lmbench.tui.widgets.log import LogPanel
+
+NOTHING = "Nothing has happened in"
+
+
+def lines(pilot: Pilot[None]) -> list[str]:
+    log = pilot.app.screen.query_one(LogPanel).query_one(RichLog)
+    return [strip.text.strip() for strip in log.lines]
+
+
+async def test_the_words_that_nothing_has_happened_go_when_something_does(full):
+    run = full.session.run(3)
+    async with opened(full, "end", "5") as pilot:
+        for _ in range(2):
+            await settled(pilot)
+            (line,) = lines(pilot)
+            assert line.startswith(NOTHING)
+        full.write(run, ev.Warned(t=1.0, message="something"))
+        await settled(pilot)
+        (line,) = lines(pilot)
+        assert line.endswith("something")
+        full.write(run, ev.Warned(t=2.0, message="more"))
+        await settled(pilot)
+        first, second = lines(pilot)
+        assert first.endswith("something")
+        assert second.endswith("more")
