@@ -146,6 +146,7 @@ async def test_tries_are_there_again_until_the_model_changes(lab):
 
 
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
+    world.new("train", "dense")
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
 
