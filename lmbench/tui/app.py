@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.message import Message
 from textual.screen import Screen
+from textual.widgets import Input
 
 from lmbench.tui.bench import LASTING, Bench
 from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
@@ -82,6 +84,11 @@ class Workbench(Bench):
             await super()._dispatch_message(message)
         except Exception as error:
             self.complain(error, f"after {type(message).__name__.lower()}")
+
+    def on_command_palette_opened(self) -> None:
+        """Like every other input here the palette's does not blink: that would send bytes."""
+        if isinstance(self.screen, CommandPalette):
+            self.screen.query_one(Input).cursor_blink = False
 
     def complain(self, error: BaseException, doing: str = "") -> None:
         from lmbench.tui.widgets.dialog import Answer, Ask

@@ -209,6 +209,7 @@ async def test_two_workbenches_keep_each_other_s_tries(lab):
 
 
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
+    world.new("train", "dense")
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
 

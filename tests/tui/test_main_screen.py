@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from driving import bench_of, press, settled, until
+from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from lmbench.jobs.control import asked
 from lmbench.session import events as ev
@@ -386,6 +387,13 @@ async def test_the_palette_offers_what_is_possible_and_nothing_else(full):
         assert "Plots: Next plot" in titles
         assert "Resume the run from its last checkpoint" not in titles
         assert "Runs: Delete the run (asks)" not in titles
+
+
+async def test_the_palette_s_cursor_does_not_blink(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+p")
+        assert isinstance(pilot.app.screen, CommandPalette)
+        assert not pilot.app.screen.query_one(Input).cursor_blink
 
 
 async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one(world):
