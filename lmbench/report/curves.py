@@ -37,17 +37,20 @@ _SAME_RATE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Named columns of equal length, as read-only arrays."""
+    """Named columns of equal length, as read-only arrays; kept as float64 or, where there are many
+    rows, as float32."""
 
     names: tuple[str, ...]
-    data: FloatArray
+    data: npt.NDArray[np.floating]
 
     def __len__(self) -> int:
         return self.data.shape[1]
 
     def __getitem__(self, name: str) -> FloatArray:
         """One column, shape (rows,)."""
-        return self.data[self.names.index(name)]
+        column = self.data[self.names.index(name)].astype(np.float64, copy=False)
+        column.flags.writeable = False
+        return column
 
     def last(self, name: str) -> float | None:
         """The newest value of a column, or None where there is none."""
@@ -57,17 +60,19 @@ class Columns:
 class _Growing:
     """Columns that rows are appended to; amortised constant time."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], dtype: type[np.floating] = np.float64) -> None:
         self.names = names
-        self._data = np.empty((len(names), _FIRST_CAPACITY))
+        self._data = np.empty((len(names), _FIRST_CAPACITY), dtype)
         self._rows = 0
 
     def append(self, *row: float) -> None:
         if self._rows == self._data.shape[1]:
-            larger = np.empty((len(self.names), 2 * self._rows))
+            larger = np.empty((len(self.names), 2 * self._rows), self._data.dtype)
             larger[:, : self._rows] = self._data
             self._data = larger
-        self._data[:, self._rows] = row
+        with np.errstate(over="ignore"):
+            # What is too large for float32 is infinite on a plot, too.
+            self._data[:, self._rows] = row
         self._rows += 1
 
     def view(self) -> Columns:
@@ -105,7 +110,8 @@ class CurvesBuilder:
     """Gathers a run's curves; feed it the events in their order."""
 
     def __init__(self) -> None:
-        self._steps = _Growing(_STEP)
+        # A workbench stays open for days, and these are its one store that grows with the time.
+        self._steps = _Growing(_STEP, np.float32)
         self._valid = _Growing(_EPOCH)
         self._prunes = _Growing(_MARK)
         self._drops = _Growing(_MARK)

@@ -68,9 +68,14 @@ def as_csv(plot: Plot, title: str = "") -> str:
             calm = smooth(series.y[good], plot.smoothing)
             smoothed[good] = series.transform(calm) if series.transform else calm
         for x, value, calm in zip(series.x, values, smoothed, strict=True):
-            calm_text = "" if math.isnan(calm) else repr(float(calm))
-            writer.writerow([series.label, f"{x:.10g}", repr(float(value)), calm_text])
+            calm_text = "" if math.isnan(calm) else _number(calm)
+            writer.writerow([series.label, f"{x:.10g}", _number(value), calm_text])
     return out.getvalue()
+
+
+def _number(value: float) -> str:
+    """In the digits that a curve keeps."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.8g}"
 
 
 def as_text(plot: Plot, title: str = "") -> str:

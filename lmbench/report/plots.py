@@ -370,7 +370,7 @@ def value_at(series: Series, x: float, smoothing: float = 0.0) -> float | None:
 
 def sparkline(values: FloatArray, width: int) -> str:
     """The course of the values in at most `width` cells; what is not finite is left out."""
-    values = values[np.isfinite(values)]
+    values = values[np.abs(values) < _HUGE]
     if not len(values) or width < 1:
         return ""
     if len(values) > width:
