@@ -259,4 +259,70 @@ AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias,
     }
 }
 
+// add_logits in one pass: exp by 2^n times a polynomial in what is left, with an exponent that cannot
+// overflow on the way down, against the largest logit of the words before. Only where these rise far
+// above it are they gone over again.
+AVX512 INLINE __m512 exp2_512(__m512 t) {
+    // Below this it is zero, and what is no number stays none.
+    t = _mm512_max_ps(_mm512_set1_ps(-200.0f), t);
+    __m512 whole = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(t, whole);  // in [-1/2, 1/2]
+    // 2^f, relative error below 3e-7: the Taylor series of exp(f ln 2) in f.
+    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, whole);
+}
+
+// The sum of exp(x - reference) over a row, and its largest x.
+AVX512 INLINE float sum_exp512(const float *x, int words, float reference, float *largest) {
+    const __m512 log2e = _mm512_set1_ps(1.44269504f);
+    const __m512 shift = _mm512_set1_ps(reference);
+    const __m512 lowest = _mm512_set1_ps(-INFINITY);
+    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()}, most[2] = {lowest, lowest};
+    int j = 0;
+    for (; j + 32 <= words; j += 32)
+        for (int i = 0; i < 2; ++i) {
+            __m512 v = _mm512_loadu_ps(x + j + 16 * i);
+            most[i] = _mm512_max_ps(most[i], v);
+            sum[i] = _mm512_add_ps(sum[i], exp2_512(_mm512_mul_ps(_mm512_sub_ps(v, shift), log2e)));
+        }
+    for (; j < words; j += 16) {
+        __mmask16 keep = words - j >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << (words - j)) - 1);
+        __m512 v = _mm512_mask_loadu_ps(lowest, keep, x + j);  // exp of it adds nothing
+        most[0] = _mm512_max_ps(most[0], v);
+        sum[0] = _mm512_add_ps(sum[0], exp2_512(_mm512_mul_ps(_mm512_sub_ps(v, shift), log2e)));
+    }
+    *largest = _mm512_reduce_max_ps(_mm512_max_ps(most[0], most[1]));
+    return _mm512_reduce_add_ps(_mm512_add_ps(sum[0], sum[1]));
+}
+
+AVX512 void add_logits_avx512(const float *logits, int n, int words, int64_t ldo, int64_t first,
+                              const int64_t *targets, Softmax *softmax) {
+    // A sum of 1024 terms of at most exp(60) is far from the end of fp32.
+    constexpr float FAR = 60.0f;
+    for (int v = 0; v < n; ++v) {
+        const float *x = logits + v * ldo;
+        Softmax *s = softmax + v;
+        float largest, sum = 0.0f;
+        bool begun = s->largest > -INFINITY;
+        if (begun) sum = sum_exp512(x, words, s->largest, &largest);
+        if (!begun || largest - s->largest > FAR) {
+            // Only the largest counts of the first going over, whose terms may be anything.
+            float before = s->largest;
+            sum_exp512(x, words, 0.0f, &largest);
+            s->largest = largest > before ? largest : before;
+            if (begun) s->total *= exponential(before - s->largest);
+            sum = sum_exp512(x, words, s->largest, &largest);
+        }
+        s->total += sum;
+        int64_t at = targets[v] - first;
+        if (at >= 0 && at < words) s->chosen = x[at];
+    }
+}
+
 }  // namespace

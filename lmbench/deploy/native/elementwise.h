@@ -75,7 +75,8 @@ INLINE void cells(int cell, int n, int H, const float *gi, const float *gh, floa
 }
 
 // A softmax over words of which only a part is known yet: `total` is the sum of exp(x - largest)
-// over the logits x so far, and `chosen` the target's, once it is among them.
+// over the logits x so far, `largest` the largest of them or one not far below it, and `chosen` the
+// target's, once it is among them.
 struct Softmax {
     float largest;
     double total;

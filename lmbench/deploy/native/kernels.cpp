@@ -42,10 +42,6 @@ namespace {
 AVX512 void cells_avx512(int cell, int n, int H, const float *gi, const float *gh, float *h, float *c) {
     cells(cell, n, H, gi, gh, h, c);
 }
-AVX512 void add_logits_avx512(const float *logits, int n, int words, int64_t ldo, int64_t first,
-                              const int64_t *targets, Softmax *softmax) {
-    add_logits(logits, n, words, ldo, first, targets, softmax);
-}
 AVX512 void quantize_avx512(const float *x, int n, int k, Vectors *out) { quantize(x, n, k, out); }
 
 }  // namespace
@@ -156,8 +152,8 @@ void lmb_cells(int32_t cell, int32_t n, int32_t H, const float *gi, const float 
     cells(cell, n, H, gi, gh, h, c);
 }
 
-// The softmax of x m^T + bias for the groups of rows in [first, last): for each vector the largest
-// logit, the sum of exp(logit - largest), and the logit of its target, -infinity where the target
+// The softmax of x m^T + bias for the groups of rows in [first, last): for each vector one near the
+// largest logit, the sum of exp(logit - that one), and the logit of its target, -infinity where the target
 // is not in these groups. The logits are never held but for a few groups at a time: `tile` has room
 // for n times SCORED_WORDS of them.
 constexpr int SCORED_WORDS = 512;
@@ -215,6 +211,27 @@ void lmb_row(const Matrix *m, int64_t row, float *out) {
         const int8_t *values = m->values + b * TILE + width * r;
         for (int c = 0; c < width && width * m->places[b] + c < m->cols; ++c)
             out[width * m->places[b] + c] = static_cast<float>(values[c]) * scale;
+    }
+}
+
+// Rows `ids` [n] of a matrix as fp32, out [n][cols].
+void lmb_rows(const Matrix *m, const int64_t *ids, int32_t n, float *out) {
+    for (int32_t i = 0; i < n; ++i) lmb_row(m, ids[i], out + static_cast<int64_t>(i) * m->cols);
+}
+
+// A layer over a window of `steps` words of `batch` texts. gi [steps][batch][gates * H] are the
+// inputs' products; gh has room for one step of the state's; h, c [batch][H] are updated in place,
+// and out [steps][batch][H] gets each h; `vectors` has room for the batch.
+void lmb_layer(const Layer *layer, int32_t cell, int32_t H, int32_t steps, int32_t batch,
+               const float *gi, float *gh, float *h, float *c, float *out, Vectors *vectors,
+               int8_t *scratch, int32_t isa) {
+    int64_t gates = layer->hidden.rows, state = static_cast<int64_t>(batch) * H;
+    for (int32_t t = 0; t < steps; ++t) {
+        lmb_quantize(h, batch, H, vectors, isa);
+        lmb_product(&layer->hidden, vectors, layer->bias_hidden, gh, gates, 0,
+                    layer->hidden.groups, isa, scratch);
+        lmb_cells(cell, batch, H, gi + t * batch * gates, gh, h, c, isa);
+        std::memcpy(out + t * state, h, sizeof(float) * state);
     }
 }
 

@@ -137,10 +137,46 @@ class Kernels:
             cell, n, hidden, _p(gi), _p(gh), _p(h), None if c is None else _p(c), self.isa
         )
 
-    def row(self, matrix: Matrix, row: int, out: Array) -> None:
-        """Row `row` of the matrix, as fp32 [C]."""
-        assert 0 <= row < matrix.rows
-        self.library.lmb_row(ctypes.byref(matrix.struct), ctypes.c_int64(row), _p(out))
+    def layer(
+        self,
+        struct: ctypes.Structure,
+        cell: int,
+        hidden: Matrix,
+        gi: Array,
+        h: Array,
+        c: Array | None,
+    ) -> Array:
+        """One layer over a window: gi [T, n, G*H] to [T, n, H]; h and c [n, H] are updated.
+
+        Args:
+            struct: the layer as the kernels read it, `hidden` its matrix for the state.
+        """
+        steps, n, gates = gi.shape
+        out = np.empty((steps, n, h.shape[1]), np.float32)
+        from_state = np.empty((n, gates), np.float32)
+        vectors = VectorBuffer(n, h.shape[1])
+        self.library.lmb_layer(
+            ctypes.byref(struct),
+            cell,
+            h.shape[1],
+            steps,
+            n,
+            _p(gi),
+            _p(from_state),
+            _p(h),
+            None if c is None else _p(c),
+            _p(out),
+            ctypes.byref(vectors.struct),
+            _p(self.scratch(0, hidden)),
+            self.isa,
+        )
+        return out
+
+    def rows(self, matrix: Matrix, ids: Array) -> Array:
+        """The rows `ids` int64 [n] of the matrix, as fp32 [n, C]; they must be rows of it."""
+        out = np.empty((len(ids), matrix.cols), np.float32)
+        self.library.lmb_rows(ctypes.byref(matrix.struct), _p(ids), len(ids), _p(out))
+        return out
 
 
 def _p(array: Array) -> ctypes.c_void_p:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from lmbench.deploy.loaded import Loaded
 from lmbench.deploy.native.build import why_unavailable
 from lmbench.deploy.native.kernels import CELLS, Kernels
 from lmbench.deploy.native.matrices import (
+    ISAS,
     Matrix,
     MatrixStruct,
     VectorBuffer,
@@ -91,6 +93,8 @@ class NativeRuntime(Runtime):
 
     def __init__(self, loaded: Loaded, kernels: Kernels | None = None) -> None:
         self._kernels = kernels or Kernels(threads=torch.get_num_threads())
+        # For what runs beside a score, with scratch memory of its own.
+        self._alone = Kernels(ISAS[self._kernels.isa])
         shape = loaded.shape
         self._kind = str(shape["model"])
         self._ntoken, self._emsize = int(shape["ntoken"]), int(shape["emsize"])
@@ -195,38 +199,49 @@ class NativeRuntime(Runtime):
         state: tuple[Tensor, ...] = self.initial_state(batch)
         buffer = VectorBuffer(min(bptt, rows) * batch, self._nhid)
         total, done = 0.0, 0
-        for input, target in windows(data, bptt):
-            self._kernels.quantize(self._features(input, state), buffer)
-            targets = np.ascontiguousarray(target.numpy())
-            total += self._kernels.score(self._decoder, buffer, self._decoder_bias, targets)
-            done += len(input)
-            if progress:
-                progress(done, rows - 1)
+        # What the next window's decoder will see depends on no score, so it is made meanwhile.
+        with ThreadPoolExecutor(1) as ahead:
+            pending: list[tuple[Future[Array], Array]] = []
+
+            def score() -> None:
+                nonlocal total, done
+                features, targets = pending.pop(0)
+                self._kernels.quantize(features.result(), buffer)
+                total += self._kernels.score(self._decoder, buffer, self._decoder_bias, targets)
+                done += len(targets) // batch
+                if progress:
+                    progress(done, rows - 1)
+
+            for input, target in windows(data, bptt):
+                targets = np.ascontiguousarray(target.numpy())
+                pending.append((ahead.submit(self._features, input, state), targets))
+                if len(pending) > 1:
+                    score()
+            while pending:
+                score()
         return Score(total, (rows - 1) * batch)
 
     def _features(self, ids: Tensor, state: tuple[Tensor, ...]) -> Array:
         """What the decoder sees, [T * B, H], for ids [T, B]; `state` is advanced in place."""
         steps, batch = ids.shape
-        kernels, count, gates = self._kernels, steps * batch, GATES[self._kind] * self._nhid
-        x = np.empty((count, self._emsize), np.float32)
-        for i, word in enumerate(ids.reshape(-1).tolist()):
-            kernels.row(self._embedding, word, x[i])
-        all_inputs = np.empty((count, gates), np.float32)
-        from_hidden = np.empty((batch, gates), np.float32)
-        wide = VectorBuffer(count, max(self._emsize, self._nhid))
-        narrow = VectorBuffer(batch, self._nhid)
-        for layer, (ih, hh, b_ih, b_hh) in enumerate(self._layers):
-            kernels.quantize(x, wide)
-            kernels.product(ih, wide, b_ih, all_inputs)
+        kernels, count, gates = self._alone, steps * batch, GATES[self._kind] * self._nhid
+        x = kernels.rows(self._embedding, np.ascontiguousarray(ids.numpy()).reshape(-1))
+        gi = np.empty((count, gates), np.float32)
+        buffer = VectorBuffer(count, max(self._emsize, self._nhid))
+        for layer, (ih, hh, b_ih, _) in enumerate(self._layers):
+            kernels.quantize(x, buffer)
+            kernels.product(ih, buffer, b_ih, gi)
             h = state[0][layer].numpy()  # [B, H]
             c = state[1][layer].numpy() if self._kind == "LSTM" else None
-            x = np.empty((count, self._nhid), np.float32)
-            for t in range(steps):
-                at = slice(t * batch, (t + 1) * batch)
-                kernels.quantize(h, narrow)
-                kernels.product(hh, narrow, b_hh, from_hidden)
-                kernels.cells(CELLS[self._kind], all_inputs[at], from_hidden, h, c)
-                x[at] = h
+            out = kernels.layer(
+                self._layer_structs[layer],
+                CELLS[self._kind],
+                hh,
+                gi.reshape(steps, batch, gates),
+                h,
+                c,
+            )
+            x = out.reshape(count, self._nhid)
         return x
 
     def _check(self, least: int, largest: int) -> None:
