@@ -315,7 +315,7 @@ def main() -> None:
         probe(arguments.probe, arguments.seconds)
         return
     quick = arguments.quick
-    with tempfile.TemporaryDirectory(prefix="lmbench-ui-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         Home(home).open_session("default")
         paints = first_paint(home, 3 if quick else 11)
