@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 __all__ = ["LONGEST_S", "SHARE", "Rest"]
 
-SHARE = 0.01
+SHARE = 0.006
 """How much of one core the workbench takes for watching."""
-LONGEST_S = 2.0
+LONGEST_S = 3.0
 
 
 class Rest:
