@@ -175,7 +175,11 @@ def ask_both(tmux: Tmux) -> None:
     tmux.wait_for(BOTH)
     tmux.press("i", "C-u")
     tmux.type("the end of")
+    # So few words that no text is longer than its panel, which would show its end.
+    tmux.press("Down", *["Right"] * 4)
+    tmux.type("20")
     tmux.press("Enter")
+    tmux.wait_for("words 20")
     # In the prompt and in both texts, which stand beside each other where there is room.
     tmux.wait_for(r"(?s)(the end of .*){3}")
     tmux.wait_for(r"(?s)(· [\d,]+/s.*){2}")
