@@ -174,7 +174,10 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
         self._frozen: tuple[RunView, ...] | None = None
         self._look_drawn: object = None
         self._curves: tuple[Curves, ...] = ()
-        self._shown = Plot(())
+        # The part of the x axis that is shown, and whether there is more of it. Not the plot: its
+        # series are as long as the training.
+        self._span: tuple[float, float] | None = None
+        self._zoomed = False
         self._drawing = Drawing([])
         self._lines: list[Text] = []
         self._theme = ""
@@ -198,9 +201,9 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
         Runs that are shown in place of others may have nothing where it stood: then it is not
         seen, until there is something again.
         """
-        if self._cursor is None or not self._shown.series:
+        if self._cursor is None or self._span is None:
             return None
-        left, right = self._shown.window or extent(self._shown.series)
+        left, right = self._span
         slack = 1e-9 * (right - left)
         if not left - slack <= self._cursor <= right + slack:
             return None
@@ -241,7 +244,9 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
                 self.refresh(Region(0, y, size.width, 1))
 
     def _redraw(self, width: int, height: int) -> None:
-        plot = self._shown = self.plot()
+        plot = self.plot()
+        self._zoomed = plot.window is not None
+        self._span = (plot.window or extent(plot.series)) if plot.series else None
         if not plot.series:
             self._drawing = Drawing([])
             self._lines = _centred(self._empty(), width, height)
@@ -268,7 +273,7 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")
-        if self._shown.window is not None:
+        if self._zoomed:
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
@@ -307,7 +312,7 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
                 pruned = sum(bool(run.curves.sparsity) for run in self.runs)
                 return self._view.kind == "sparsity" and pruned == 1
             case "whole":
-                return self._shown.window is not None
+                return self._zoomed
             case "cursor" | "zoom" | "pan" | "export":
                 return bool(self._drawing.columns)
             case "no_cursor":
