@@ -77,14 +77,8 @@ def test_on_a_gpu_the_dense_model_runs_where_a_gpu_can_run_it(
 ) -> None:
     inference = script("inference")
     loaded = dense(tmp_path, "meta")
+    monkeypatch.setattr(Loaded, "device", torch.device("cuda"))
     asked: list[str] = []
-
-    class OnTheCard:
-        """What the script asks a tensor: where it is."""
-
-        device = torch.device("cuda")
-
-    object.__setattr__(loaded, "weights", type("Weights", (), {"encoder": OnTheCard()})())
 
     def entrants(models: list[Loaded], names: list[str]) -> list[Entrant]:
         asked.extend(names)

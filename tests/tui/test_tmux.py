@@ -236,9 +236,12 @@ def price_settings(tmux: Tmux) -> None:
     tmux.press("b", "Enter")
     tmux.wait_for(r"int8-best \+1 +[\d.]+")
     tmux.press("u")
-    tmux.wait_for(r"mixed-avg +[\d.]+")
+    tmux.wait_for("to be priced")
     tmux.wait_until_gone("to be priced")
-    tmux.press("Tab", "K")
+    # The best stands first; the cursor is still on the try that was the first to be priced.
+    tmux.press("Tab", "Home")
+    tmux.wait_for(r"try +ppl .*\n.*(mixed-|int8-|fp16)\S* +[\d.]+")
+    tmux.press("K")
     tmux.wait_for("kept as run 2")
 
 
