@@ -135,7 +135,7 @@ def contestants(
     """Each form in its runtimes, and the runtimes that are missing here, with the reason."""
     found: list[Entrant] = []
     missing: list[str] = []
-    forms = CUDA_FORMS if dense.weights.encoder.device.type == "cuda" else FORMS
+    forms = CUDA_FORMS if dense.device.type == "cuda" else FORMS
     for form, names in forms.items():
         loaded = dense if form == "dense" else load_packed(paths[form])
         if form != "dense":
