@@ -14,18 +14,23 @@ AVX512 INLINE __m512i quad512(const void *x) {
 
 AVX512 INLINE __m512i tile512(const int8_t *p) { return _mm512_loadu_si512(p); }
 
-// Integer sums of 16 rows, less what the activations' offset of 128 added, to the output.
-AVX512 INLINE void finish512(const Matrix *m, int g, __m512i acc, float vector_scale,
-                             const float *bias, float *out) {
+// Integer sums of 16 rows to the output, when what the activations' offset of 128 added is off.
+AVX512 INLINE void scale512(const Matrix *m, int g, __m512i acc, float vector_scale,
+                            const float *bias, float *out) {
     int first = g * ROWS;
     int count = m->rows - first;
     __mmask16 keep = count >= ROWS ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
-    acc = _mm512_sub_epi32(acc, _mm512_loadu_si512(m->offsets + first));
     __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(m->scale + first), _mm512_set1_ps(vector_scale));
     // Fused by hand: a compiler that fuses in one place and not in another makes batches differ.
     __m512 begin = bias ? _mm512_maskz_loadu_ps(keep, bias + first) : _mm512_setzero_ps();
     __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc), scale, begin);
     _mm512_mask_storeu_ps(out + first, keep, value);
+}
+
+AVX512 INLINE void finish512(const Matrix *m, int g, __m512i acc, float vector_scale,
+                             const float *bias, float *out) {
+    acc = _mm512_sub_epi32(acc, _mm512_loadu_si512(m->offsets + g * ROWS));
+    scale512(m, g, acc, vector_scale, bias, out);
 }
 
 // The same for the 8 rows of a group of 8x8 blocks, whose offsets are off already.
@@ -59,6 +64,33 @@ AVX512 INLINE void dense512(const Matrix *m, int g, const int8_t *const *w, cons
     for (int i = 0; i < G; ++i)
         for (int j = 0; j < V; ++j)
             finish512(m, g + i, acc[i][j], x->scale[v + j], bias, out + (v + j) * ldo);
+}
+
+// A group of a dense matrix with one vector. That waits for memory and not for the processor: the
+// weights are read in one stream, and the offsets summed up anew from them instead of read, too.
+AVX512 INLINE void alone512(const Matrix *m, int g, const int8_t *w, const Vectors *x,
+                            const float *bias, float *out) {
+    constexpr int CHAINS = 4;  // hides the latency of a single chain of sums
+    const __m512i offset = _mm512_set1_epi8(static_cast<char>(128));
+    __m512i acc[CHAINS], off[CHAINS];
+    for (int c = 0; c < CHAINS; ++c) acc[c] = off[c] = _mm512_setzero_si512();
+    const uint8_t *quad = x->biased;
+    int k = 0;
+    for (; k + CHAINS <= m->quads; k += CHAINS, w += CHAINS * TILE, quad += CHAINS * QUAD)
+        for (int c = 0; c < CHAINS; ++c) {
+            __m512i tile = tile512(w + c * TILE);
+            acc[c] = _mm512_dpbusd_epi32(acc[c], quad512(quad + c * QUAD), tile);
+            off[c] = _mm512_dpbusd_epi32(off[c], offset, tile);
+        }
+    for (; k < m->quads; ++k, w += TILE, quad += QUAD) {
+        acc[0] = _mm512_dpbusd_epi32(acc[0], quad512(quad), tile512(w));
+        off[0] = _mm512_dpbusd_epi32(off[0], offset, tile512(w));
+    }
+    for (int c = 1; c < CHAINS; ++c) {
+        acc[0] = _mm512_add_epi32(acc[0], acc[c]);
+        off[0] = _mm512_add_epi32(off[0], off[c]);
+    }
+    scale512(m, g, _mm512_sub_epi32(acc[0], off[0]), x->scale[0], bias, out);
 }
 
 // G groups with one vector, bitmask: each group has its own run of values.
@@ -214,11 +246,13 @@ AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias,
     int g = first;
     switch (m->kind) {
     case DENSE:
-        for (int step = x->n == 1 ? 4 : 2; g + step <= last; g += step) {
-            const int8_t *w[4];
-            for (int i = 0; i < step; ++i) w[i] = m->values + (g + i) * group_bytes;
-            if (step == 4) dense512<4, 1>(m, g, w, x, 0, bias, out, ldo);
-            else dense_groups512<2>(m, g, w, x, bias, out, ldo);
+        if (x->n == 1) {
+            for (; g < last; ++g) alone512(m, g, m->values + g * group_bytes, x, bias, out);
+            break;
+        }
+        for (; g + 2 <= last; g += 2) {
+            const int8_t *w[2] = {m->values + g * group_bytes, m->values + (g + 1) * group_bytes};
+            dense_groups512<2>(m, g, w, x, bias, out, ldo);
         }
         for (; g < last; ++g) {
             const int8_t *w = m->values + g * group_bytes;

@@ -235,9 +235,25 @@ void lmb_layer(const Layer *layer, int32_t cell, int32_t H, int32_t steps, int32
     }
 }
 
+// The logits of one vector. A decoder is larger than the second cache, which would hold nothing of
+// it that is asked for again if every word went through it from the start. Turning round at each
+// end, a word finds there what the one before read last.
+constexpr int TURN_GROUPS = 32;
+
+void decode(Model *model, const Vectors *vectors, float *logits, int8_t *scratch, int isa) {
+    const Matrix *m = model->decoder;
+    int parts = (m->groups + TURN_GROUPS - 1) / TURN_GROUPS;
+    for (int i = 0; i < parts; ++i) {
+        int first = (model->backwards ? parts - 1 - i : i) * TURN_GROUPS;
+        int last = first + TURN_GROUPS < m->groups ? first + TURN_GROUPS : m->groups;
+        any_product(m, vectors, model->decoder_bias, logits, m->rows, first, last, isa, scratch);
+    }
+    model->backwards = !model->backwards;
+}
+
 // One word through the whole model. h, c [layers][H] are updated in place; logits [vocabulary];
 // work has room for max(embedding, H) + 2 gates * H floats; vectors for one vector of the largest width.
-void lmb_step(const Model *model, int64_t word, float *h, float *c, float *logits, float *work,
+void lmb_step(Model *model, int64_t word, float *h, float *c, float *logits, float *work,
               Vectors *vectors, int8_t *scratch, int32_t isa) {
     int H = model->hidden_size;
     int gates = model->cell == LSTM ? 4 : (model->cell == GRU ? 3 : 1);
@@ -259,8 +275,7 @@ void lmb_step(const Model *model, int64_t word, float *h, float *c, float *logit
         width = H;
     }
     lmb_quantize(x, 1, width, vectors, isa);
-    lmb_product(model->decoder, vectors, model->decoder_bias, logits, model->decoder->rows, 0,
-                model->decoder->groups, isa, scratch);
+    decode(model, vectors, logits, scratch, isa);
 }
 
 }  // extern "C"

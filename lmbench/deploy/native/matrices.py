@@ -25,6 +25,7 @@ __all__ = [
 Array = NDArray[Any]
 
 ROWS, QUAD, TILE = 16, 4, 64
+_LINE = 64  # bytes of a cache line
 # AMX reads tiles sixteen at a time, and vectors too.
 AT_ONCE = 16
 _DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4 = range(5)
@@ -79,7 +80,7 @@ class Matrix:
         self.rows, self.cols = shape
         self.groups = groups
         self.kind = kind
-        self._arrays = arrays
+        self._arrays = arrays = {name: _at_a_line(array) for name, array in arrays.items()}
         self.struct = MatrixStruct(kind, self.rows, self.cols, groups, quads, scale_quads)
         for name, array in arrays.items():
             setattr(self.struct, name, array.ctypes.data)
@@ -88,6 +89,17 @@ class Matrix:
     def nbytes(self) -> int:
         """Memory that the kernels read."""
         return sum(array.nbytes for array in self._arrays.values())
+
+
+def _at_a_line(array: Array) -> Array:
+    """The array where a cache line begins: a tile that lies across two costs twice the loads."""
+    if array.ctypes.data % _LINE == 0:
+        return array
+    room = np.empty(array.nbytes + _LINE, np.uint8)
+    begin = -room.ctypes.data % _LINE
+    moved = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
 
 
 def _tiles(levels: Array, *, even: bool = False) -> Array:

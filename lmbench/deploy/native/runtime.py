@@ -80,6 +80,7 @@ class ModelStruct(ctypes.Structure):
         ("decoder", ctypes.c_void_p),
         ("layer", ctypes.c_void_p),
         ("decoder_bias", ctypes.c_void_p),
+        ("backwards", ctypes.c_int32),
     )
 
 

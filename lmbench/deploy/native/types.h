@@ -68,6 +68,7 @@ struct Model {
     const Matrix *embedding, *decoder;
     const Layer *layer;
     const float *decoder_bias;
+    int32_t backwards;         // the way the decoder's groups are gone through next
 };
 
 }  // extern "C"
