@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmbench.corpus.files import user_cache
 from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.native.build import source_key
+from lmbench.deploy.native.build import KERNELS
 from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes import RuntimeEntry, build_runtime, supported
 from lmbench.deploy.scoring import natural_runtime
@@ -191,7 +191,7 @@ def _key(loaded: Loaded, purpose: Purpose, entries: list[RuntimeEntry]) -> str:
             f"{torch.get_num_threads()} threads",
             f"torch {torch.__version__}",
             f"onnxruntime {onnxruntime.__version__}",
-            f"kernels {source_key()}",
+            f"kernels {KERNELS.key()}",
             f"{purpose} {digest.hexdigest()[:16]}",
             " ".join(entry.name for entry in entries),
         )

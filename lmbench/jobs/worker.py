@@ -40,6 +40,7 @@ from lmbench.session.events import Failed, Finished, RunResumed
 from lmbench.session.files import hold_room, locked
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
+from lmbench.training.environment import worker_environment
 
 __all__ = ["main"]
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     faulthandler.enable()
+    os.environ.update(worker_environment())
     return work(Run(options.run.resolve()))
 
 

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from lmbench.compiled import compiler
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
-from lmbench.deploy.native.build import build, compiler
+from lmbench.deploy.native.build import KERNELS
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
 
 
 @needs_compiler
 def test_it_is_compiled_once_and_found_again_without_a_compiler(tmp_path, monkeypatch):
-    first = build(tmp_path)
+    first = KERNELS.build(tmp_path)
     assert first.is_file()
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert build(tmp_path) == first
+    assert KERNELS.build(tmp_path) == first
     assert [p.name for p in tmp_path.iterdir()] == [first.name]
 
 
@@ -28,7 +29,7 @@ def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(NativeUnavailableError, match="no C\\+\\+ compiler"):
-        build(tmp_path)
+        KERNELS.build(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
@@ -40,7 +41,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path, monkeypatc
     with pytest.raises(
         NativeUnavailableError, match=r"failed: kernels\.cpp:1: error: what is this"
     ):
-        build(tmp_path / "cache")
+        KERNELS.build(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -72,7 +73,7 @@ def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypat
     )
     fake.chmod(0o755)
     monkeypatch.setenv("CXX", str(fake))
-    built = ctypes.CDLL(str(build(tmp_path / "cache")))
+    built = ctypes.CDLL(str(KERNELS.build(tmp_path / "cache")))
     machine = library().lmb_isa()
     assert built.lmb_isa() == (machine if best is None else min(best, machine))
 
@@ -80,7 +81,7 @@ def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypat
 @needs_compiler
 def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
-    foreign = build()
+    foreign = KERNELS.build()
     foreign.write_bytes(b"made for another system")
     # A compiler of another name, so that this is a first attempt.
     real = compiler()
@@ -97,7 +98,7 @@ def test_a_compiler_that_cannot_be_run_is_named(tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setenv("CXX", str(fake))
     with pytest.raises(NativeUnavailableError, match=r"c\+\+ cannot be run"):
-        build(tmp_path / "cache")
+        KERNELS.build(tmp_path / "cache")
 
 
 def test_it_can_be_switched_off(monkeypatch):

@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmbench.training import loss as loss_module
-from lmbench.training import products
+from lmbench.training import native, products
 from lmbench.training.loss import DecoderLoss, Precision, sum_nll
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def torchs_own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled one has tests of its own."""
+    monkeypatch.setattr(native, "kernel", lambda: None)
 
 
 def operands(rows: int = 37, words: int = 501, width: int = 24, seed: int = 0) -> Operands:

@@ -18,6 +18,7 @@ from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
 from lmbench.session import store
 from lmbench.session.events import Epoch, Event, RunResumed, RunStarted, Score, Sparsity
+from lmbench.training import native
 from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, telling
 from lmbench.training.loss import DecoderLoss
@@ -116,6 +117,25 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
+def settle_kernels(job: Job, device: torch.device) -> str:
+    """Whose kernels the loss takes, ``amx`` or ``torch``, which round differently.
+
+    A resumed run goes on with those that it began with, or says that it cannot.
+    """
+    if device.type != "cpu":
+        return "torch"
+    begun = job.resuming and job.run.checkpoint("last") is not None
+    known = job.record.results.get("kernels", "torch") if begun else "amx"
+    native.allow(known == "amx")
+    here = "torch" if native.kernel() is None else "amx"
+    if begun and here != known:
+        job.warn(
+            "the run began with the compiled kernels, which cannot be had here now (no C++ "
+            "compiler, or LMBENCH_NATIVE=0?): it goes on with torch's, which round differently"
+        )
+    return here
+
+
 def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus.ntokens)
@@ -132,6 +152,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     scheduler = build_scheduler(job.run, config, model, optimizer)
     precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
+    kernels = settle_kernels(job, device)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
@@ -154,7 +175,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
     _begin(job, trainer, precision, weights)
-    job.add_results(parameters=weights, biases=biases, precision=precision)
+    job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
     _score(job, trainer, scheduler)
 

@@ -1,0 +1,185 @@
+"""Calling decoder.cpp: a decoder's loss and gradients where the processor multiplies by tiles."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.training.precision import Precision
+
+__all__ = ["DECODER", "Kernel", "allow", "kernel"]
+
+DECODER = Unit(Path(__file__).with_name("decoder.cpp"))
+
+Buffers = Callable[[str, int], Tensor]
+"""Memory by name: a uint8 tensor of at least so many bytes, whatever is in it."""
+
+# Parts of an operand of 24 bits (fp32) or 8 (bf16) that are multiplied; see decoder.cpp.
+_TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
+# Below this the tiles would be mostly empty, and threads cost more than they do.
+_LEAST_ROWS, _LEAST_WORDS = 32, 512
+
+_allowed = True
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("words", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("terms", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("hidden", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p),
+        ("grad_hidden", ctypes.c_void_p),
+        ("grad_weight", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("accumulate", ctypes.c_int32),
+        ("exponentials", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+        ("parallel", ctypes.c_void_p),
+        ("nll", ctypes.c_double),
+    )
+
+
+class Kernel:
+    """The loss of a linear decoder, as `lmbench.training.loss` has it, on AMX.
+
+    In fp32 each number is multiplied as three of bf16 that add up to all of its 24 bits; the error
+    of the loss and the gradients is that of an fp32 product (1e-7 to 1e-6 of their norm). In bf16
+    the operands are rounded, and nothing else is: sums and softmax are fp32.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.lmb_decoder_held.restype = ctypes.c_int64
+        library.lmb_decoder_scratch.restype = ctypes.c_int64
+
+    def fits(self, hidden: Tensor, weight: Tensor) -> bool:
+        """Are these operands that it takes, and enough of them to be worth it?"""
+        return (
+            weight.dtype == torch.float32
+            and hidden.dtype in (torch.float32, torch.bfloat16)
+            and weight.device.type == hidden.device.type == "cpu"
+            and len(hidden) >= _LEAST_ROWS
+            and len(weight) >= _LEAST_WORDS
+        )
+
+    def gradients(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        into: tuple[Tensor, Tensor, Tensor],
+        buffers: Buffers,
+        *,
+        precision: Precision,
+        rows: int,
+        add: bool = False,
+    ) -> float | None:
+        """The summed negative log-likelihood, and the gradients of its share of the mean.
+
+        Args:
+            hidden: [N, H]; weight: [V, H]; bias: [V]; targets: [N].
+            into: takes the gradients of the first three, contiguous fp32.
+            rows: of the whole window, whose mean the gradients are of.
+            add: add to the gradients of weight and bias instead of setting them.
+
+        Returns:
+            None where a logit overflowed or was not a number: the gradients are not there then.
+        """
+        task, operands = self._task(hidden, weight, bias, targets, precision)
+        task.grad_hidden, task.grad_weight, task.grad_bias = (t.data_ptr() for t in into)
+        task.scale, task.accumulate = 1.0 / rows, add
+        held = buffers("exponentials", self._library.lmb_decoder_held(ctypes.byref(task)))
+        task.exponentials = held.data_ptr()
+        return self._run(task, operands, buffers)
+
+    def nll(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        buffers: Buffers,
+        *,
+        precision: Precision,
+    ) -> float | None:
+        """The summed negative log-likelihood alone; no logits are held."""
+        task, operands = self._task(hidden, weight, bias, targets, precision)
+        return self._run(task, operands, buffers)
+
+    def _task(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, precision: Precision
+    ) -> tuple[_Decoder, tuple[Tensor, ...]]:
+        operands = tuple(t.detach().contiguous() for t in (hidden, weight, bias, targets))
+        task = _Decoder(
+            len(hidden), *weight.shape, _TERMS[precision], torch.get_num_threads()
+        )  # fmt: skip
+        task.parallel = _openmp()
+        task.hidden, task.weight, task.bias, task.targets = (t.data_ptr() for t in operands)
+        return task, operands
+
+    def _run(self, task: _Decoder, operands: tuple[Tensor, ...], buffers: Buffers) -> float | None:
+        """`operands` are only to be alive while it runs."""
+        scratch = buffers("scratch", self._library.lmb_decoder_scratch(ctypes.byref(task)))
+        task.scratch = scratch.data_ptr()
+        return task.nll if self._library.lmb_decoder(ctypes.byref(task)) else None
+
+
+def allow(yes: bool) -> None:
+    """Let this process use the kernel, or not: a run that began without one goes on without."""
+    global _allowed
+    _allowed = yes
+
+
+def kernel() -> Kernel | None:
+    """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
+    try:
+        return _kernel(DECODER.library()) if _allowed and _has_amx() else None
+    except NativeUnavailableError:
+        return None
+
+
+@cache
+def _kernel(library: ctypes.CDLL) -> Kernel | None:
+    return Kernel(library) if library.lmb_decoder_fits() else None
+
+
+@cache
+def _openmp() -> int | None:
+    """Where torch's OpenMP begins a parallel region, if it is one that says so (GNU's, LLVM's)."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    mapped = (line.split(maxsplit=5)[-1] for line in lines)
+    path = next((p for p in mapped if Path(p).name.startswith(("libgomp", "libiomp5"))), None)
+    if path is None:
+        return None
+    start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
+    return ctypes.cast(start, ctypes.c_void_p).value if start else None
+
+
+@cache
+def _has_amx() -> bool:
+    """Does the processor say so? Asked first, so that others need not wait for a compiler."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)
