@@ -271,6 +271,8 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
 
 # -- ticks -------------------------------------------------------------------------------------
 
+# Of a tick's label.
+_DIGITS = 4
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 # On less than half a decade evenly spread ticks read better, though they stand unevenly.
 _HALF_DECADE = 0.5
@@ -327,24 +329,31 @@ def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[fl
 
 
 def _labels(values: Sequence[float], unit: str) -> list[str]:
-    """Labels of one axis: all with the same number of digits, so that they stand in line."""
-    texts = [label(v, unit) for v in values]
+    """Labels of one axis: all with the same number of digits, so that they stand in line.
+
+    As many as tell the values apart, which on a narrow range is more than `label` gives one alone.
+    """
+    texts: list[str] = []
+    for digits in range(_DIGITS, 3 * _DIGITS):
+        texts = [label(v, unit, digits) for v in values]
+        if len(set(texts)) == len(set(values)):
+            break
     if unit == "number" and all(t.replace(".", "").lstrip("-").isdigit() for t in texts):
         digits = max(len(t.partition(".")[2]) for t in texts)
         texts = [f"{v:.{digits}f}" for v in values]
     return texts
 
 
-def label(value: float, unit: str = "number") -> str:
+def label(value: float, unit: str = "number", digits: int = _DIGITS) -> str:
     """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2G."""
     if not math.isfinite(value):
         return str(value)
     if unit in ("percent", "share"):
-        return f"{value * (100 if unit == 'share' else 1):.3g}%"
+        return f"{value * (100 if unit == 'share' else 1):.{digits - 1}g}%"
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else 2e3, "k")):
         if abs(value) >= limit * (1 - 1e-9):
-            return f"{value / (1e3 if suffix == 'k' else limit):.4g}{suffix}"
-    return f"{value:.4g}"
+            return f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
 
 
 # -- reading off -------------------------------------------------------------------------------

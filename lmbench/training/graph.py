@@ -1,9 +1,10 @@
-"""Forward and backward as one CUDA graph.
+"""A training step as two CUDA graphs: forward and backward, and clipping with the update.
 
 At width 200 a window is several hundred kernels of a few microseconds each, and launching them
 takes longer than running them. A graph launches them all at once. It holds addresses, not tensors:
 it works on inputs of one shape, in memory of its own, and is captured anew when a parameter has
-moved.
+moved. Two graphs and not one, since a schedule's part of the step stands between them: under a
+schedule the first is replayed alone.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import (
+    Tensor,
+    _foreach_add_,  # pyright: ignore[reportPrivateImportUsage]
+    _foreach_mul_,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from lmbench.model.rnn import Hidden, RNNModel
 from lmbench.training.loss import DecoderLoss
+from lmbench.training.step import clipping_factor, gradient_norm, is_plain_sgd
 
-__all__ = ["GraphedGradients"]
+__all__ = ["GraphedGradients", "GraphedUpdate"]
 
 Compute = Callable[[RNNModel, DecoderLoss, Tensor, Tensor, Hidden], tuple[Tensor, Hidden]]
 
@@ -27,7 +33,6 @@ _WARM_UP = 3
 class GraphedGradients:
     """`compute` (that is `step.compute_gradients`) on CUDA, replayed from a graph where it can be.
 
-    Clipping and the update stay outside, since the learning rate changes and masks come between.
     The gradients lie in memory of the graph: after a replay the parameters' ``.grad`` are put
     back to it, whatever ``zero_grad`` or another window did meanwhile.
     """
@@ -109,6 +114,83 @@ class GraphedGradients:
         self._after = _as_tuple(after)
         self._gradients = [parameter.grad for parameter in self._parameters]
         self._addresses = self._current_addresses()
+        self._graph = graph
+
+
+class GraphedUpdate:
+    """Clipping and plain SGD on CUDA, replayed from a graph where the gradients lie still.
+
+    The learning rates lie on the device, so that they may change between replays. Eager or
+    replayed it is the same operations, so a resumed run, whose first updates are eager, computes
+    what the uninterrupted one does.
+
+    Args:
+        optimizer: one that `fits`.
+        clip: the norm to clip to; 0: none.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float) -> None:
+        self._optimizer, self._clip = optimizer, clip
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._rates: list[Tensor] = []
+        self._known: list[float] = []
+        # Where parameters and gradients lay when the graph was captured, and at the last update.
+        self._captured: list[tuple[int, int]] = []
+        self._last: list[tuple[int, int]] = []
+        self._seen = 0
+        self._norm = torch.empty(0)
+
+    @staticmethod
+    def fits(optimizer: torch.optim.Optimizer) -> bool:
+        """Is it SGD without momentum or decay, of parameters that lie on one CUDA device?"""
+        devices = {p.device for group in optimizer.param_groups for p in group["params"]}
+        return is_plain_sgd(optimizer) and [d.type for d in devices] == ["cuda"]
+
+    def __call__(self) -> Tensor:
+        """Update the parameters that have gradients; gives the gradients' norm before clipping."""
+        moved = [p for params in self._moved() for p in params]
+        if not self._rates:
+            self._rates = [moved[0].new_zeros(()) for _ in self._optimizer.param_groups]
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        if rates != self._known:
+            for kept, rate in zip(self._rates, rates, strict=True):
+                kept.fill_(rate)
+            self._known = rates
+        places = [(p.data_ptr(), p.grad.data_ptr()) for p in moved if p.grad is not None]
+        if self._graph is None or places != self._captured:
+            self._seen = self._seen + 1 if places == self._last else 0
+            self._last = places
+            # The first ones load the kernels, and an epoch's short last window has gradients
+            # elsewhere, once.
+            if self._seen < _WARM_UP:
+                return self._compute()
+            with torch.cuda.device(moved[0].device):
+                self._capture()
+            self._captured = places
+        assert self._graph is not None
+        self._graph.replay()
+        return self._norm.clone()
+
+    def _moved(self) -> list[list[Tensor]]:
+        groups = self._optimizer.param_groups
+        return [[p for p in group["params"] if p.grad is not None] for group in groups]
+
+    @torch.no_grad()
+    def _compute(self) -> Tensor:
+        groups = self._moved()
+        norm = gradient_norm(p for params in groups for p in params)
+        factor = clipping_factor(norm, self._clip)
+        for rate, params in zip(self._rates, groups, strict=True):
+            gradients = [p.grad for p in params if p.grad is not None]
+            _foreach_mul_(gradients, -rate if factor is None else -rate * factor)
+            _foreach_add_(params, gradients)
+        return norm
+
+    def _capture(self) -> None:
+        """Nothing is computed while it is captured."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+            self._norm = self._compute()
         self._graph = graph
 
 

@@ -22,15 +22,17 @@ from torch import (  # the passes over all parameters that torch's own optimizer
 )
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.training import lstm_bf16
+from lmbench.training import lstm
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
 
 __all__ = [
     "as_fp32",
     "clipped_update",
+    "clipping_factor",
     "compute_gradients",
     "gradient_norm",
+    "is_plain_sgd",
     "run_layers",
 ]
 
@@ -43,11 +45,13 @@ def run_layers(
     In bf16 the layers' products and their backward are bf16; weights and their gradients stay
     fp32. The casts are not cached across calls, which a captured CUDA graph could not bear.
     """
+    layer = lstm.layer_for(rnn, embedded, precision)
+    if layer is not None:
+        assert isinstance(rnn, nn.LSTM)
+        assert isinstance(hidden, tuple)
+        return lstm.forward(layer, rnn, embedded, hidden)
     if precision == "fp32":
         return rnn(embedded, hidden)
-    if isinstance(rnn, nn.LSTM) and lstm_bf16.fits(rnn, embedded):
-        assert isinstance(hidden, tuple)
-        return lstm_bf16.forward(rnn, embedded, hidden)
     with torch.autocast(embedded.device.type, torch.bfloat16, cache_enabled=False):
         return rnn(embedded, hidden)
 
@@ -105,7 +109,7 @@ def as_fp32(hidden: Hidden) -> Hidden:
     return hidden[0].float(), hidden[1].float()
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     """The 2-norm of all gradients together, a scalar on their device, which is not waited for."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.linalg.vector_norm(torch.stack(_foreach_norm(gradients)))
@@ -118,8 +122,8 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
     the clipping into its learning rate, so the gradients are read once and stay unclipped in
     ``.grad``.
     """
-    factor = (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
-    if norm.device.type == "cpu" and _is_plain_sgd(optimizer):
+    factor = clipping_factor(norm, clip)
+    if norm.device.type == "cpu" and is_plain_sgd(optimizer):
         scale = 1.0 if factor is None else factor.item()
         for group in optimizer.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
@@ -138,7 +142,13 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
     optimizer.step()
 
 
-def _is_plain_sgd(optimizer: torch.optim.Optimizer) -> bool:
+def clipping_factor(norm: Tensor, clip: float) -> Tensor | None:
+    """What brings gradients of this norm down to `clip`; None where that is 0, for never."""
+    return (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
+
+
+def is_plain_sgd(optimizer: torch.optim.Optimizer) -> bool:
+    """Is an update nothing but the gradient times the learning rate?"""
     extras = ("momentum", "weight_decay", "nesterov", "maximize")
     return type(optimizer) is torch.optim.SGD and not any(
         group[name] for group in optimizer.param_groups for name in extras

@@ -36,6 +36,7 @@ from lmbench.training.checkpoint import (
     write_checkpoint,
 )
 from lmbench.training.evaluate import evaluate, perplexity, telling
+from lmbench.training.graph import GraphedUpdate
 from lmbench.training.meter import Meter
 from lmbench.training.objective import Adjust, Objective
 from lmbench.training.plateau import Plateau
@@ -128,6 +129,13 @@ class Trainer:
         self._stopping = False
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
+        # A schedule has its part between the gradients and the update.
+        alone = scheduler is None and config.precision != "exact"
+        self._graphed = (
+            GraphedUpdate(optimizer, config.clip)
+            if alone and GraphedUpdate.fits(optimizer)
+            else None
+        )
         # Sums stay on the device, so that CUDA need not wait for each batch's loss.
         self._sums = in_float64(torch.zeros(2, device=self.device))
 
@@ -224,11 +232,7 @@ class Trainer:
         )
         if schedule and self.config.masked_gradients == "excluded":
             schedule.mask_gradients()
-        norm = gradient_norm(self._parameters)
-        self._check_finite(entropy, norm)
-        if schedule:
-            schedule.before_parameter_optimization(*at, self.optimizer)
-        self._update(norm)
+        norm = self._graphed() if self._graphed else self._clip_and_update(entropy, at)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
         self._sums += in_float64(torch.stack((entropy, norm)))
@@ -253,6 +257,15 @@ class Trainer:
             return overall
 
         return adjust
+
+    def _clip_and_update(self, entropy: Tensor, at: tuple[int, int, int]) -> Tensor:
+        """The update, with the schedule's part before it; gives the norm before clipping."""
+        norm = gradient_norm(self._parameters)
+        self._check_finite(entropy, norm)
+        if self.scheduler:
+            self.scheduler.before_parameter_optimization(*at, self.optimizer)
+        self._update(norm)
+        return norm
 
     def _update(self, norm: Tensor) -> None:
         """Clip to the norm and let the optimizer step; in ``exact`` as the original does it."""

@@ -99,6 +99,13 @@ def test_a_log_axis_has_ticks_inside_its_limits(low, span, rows):
         assert text
 
 
+@given(st.floats(1, 1e4), st.floats(1e-3, 10), st.integers(4, 60))
+def test_ticks_of_a_narrow_range_are_told_apart(low, span, rows):
+    """As of two perplexities that a quantization hardly changed."""
+    texts = [text for _, text in stage(Plot((series([low, low + span]),)), 40, rows).y_ticks]
+    assert len(set(texts)) == len(texts)
+
+
 def test_what_is_not_finite_is_never_drawn_but_its_place_is_kept():
     scene = stage(Plot((series([1, math.nan, 3, math.inf, -math.inf, 2]),)), 6, 10)
     trace = scene.traces[0]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lmbench.model.rnn import Hidden, RNNModel
-from lmbench.training.graph import GraphedGradients
+from lmbench.training.graph import GraphedGradients, GraphedUpdate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
-from lmbench.training.step import compute_gradients
+from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
 
 WORDS, WIDTH, BATCH = 31, 8, 3
 # As a run sees them that is resumed at an epoch's last, short window.
@@ -104,6 +104,63 @@ def test_a_parameter_that_has_moved_is_captured_anew(cards: list[torch.device]) 
     assert len(cards) == 2
 
 
+class RecordedUpdate(GraphedUpdate):
+    """On the CPU, as `Recorded`."""
+
+    captures = replays = 0
+
+    def _capture(self) -> None:
+        self.captures += 1
+        self._graph = self  # pyright: ignore[reportAttributeAccessIssue]
+
+    def replay(self) -> None:
+        self.replays += 1
+        self._norm = self._compute()
+
+
+def check_updates(
+    kind: type[GraphedUpdate], device: str, clip: float, tolerance: float
+) -> GraphedUpdate:
+    """Eleven updates, with gradients that move twice and a rate that falls, as `clipped_update`."""
+    model, twin = build(device), build(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    other = torch.optim.SGD(twin.parameters(), lr=2.0)
+    update = kind(optimizer, clip)
+    generator = torch.Generator().manual_seed(9)
+    still = [torch.zeros_like(p) for p in model.parameters()]
+    for step in range(11):
+        if step == 6:
+            optimizer.param_groups[0]["lr"] = other.param_groups[0]["lr"] = 0.5
+        for place, ours, theirs in zip(still, model.parameters(), twin.parameters(), strict=True):
+            drawn = torch.randn(place.shape, generator=generator).to(device)
+            ours.grad = drawn.clone() if step in (0, 7) else place.copy_(drawn)
+            theirs.grad = drawn
+        wanted = gradient_norm(twin.parameters())
+        clipped_update(other, wanted, clip)
+        torch.testing.assert_close(update(), wanted, rtol=tolerance, atol=tolerance)
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    return update
+
+
+@pytest.mark.parametrize("clip", [0.25, 0.0])
+def test_updates_are_replayed_where_the_gradients_lie_still(
+    cards: list[torch.device], clip: float
+) -> None:
+    update = check_updates(RecordedUpdate, "cpu", clip, 1e-6)
+    assert isinstance(update, RecordedUpdate)
+    # Steps 1 to 3 are the first of their place, 7 is elsewhere.
+    assert (update.captures, update.replays) == (1, 6)
+    assert cards == [torch.device("cpu")]
+
+
+def test_only_plain_sgd_on_a_card_is_replayed() -> None:
+    parameters = list(build().parameters())
+    assert not GraphedUpdate.fits(torch.optim.SGD(parameters, lr=1.0))
+    moved = [torch.nn.Parameter(p.detach().to("meta")) for p in parameters]
+    assert not GraphedUpdate.fits(torch.optim.SGD([*parameters, *moved], lr=1.0))
+
+
 needs_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
@@ -116,6 +173,14 @@ def test_a_real_graph_gives_what_the_eager_step_does(
     model = build("cuda")
     loss = DecoderLoss(precision, into_grad=True)
     check(GraphedGradients(compute_gradients, model, loss), model, "cuda", tolerance)
+
+
+@pytest.mark.cuda
+@needs_a_card
+@pytest.mark.parametrize("clip", [0.25, 0.0])
+def test_a_real_graph_updates_as_the_eager_step_does(clip: float) -> None:
+    check_updates(GraphedUpdate, "cuda", clip, 1e-5)
+    assert GraphedUpdate.fits(torch.optim.SGD(build("cuda").parameters(), lr=1.0))
 
 
 @pytest.mark.cuda

@@ -21,7 +21,7 @@ from lmbench.jobs.kinds.train import settle_kernels
 from lmbench.training import loss as loss_module
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss, sum_nll
-from lmbench.training.native import decoder
+from lmbench.training.native import decoder, process
 from lmbench.training.precision import Precision
 
 needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="no AMX or no compiler here")
@@ -109,7 +109,7 @@ def test_the_same_operands_give_the_same_bits_whichever_threads_there_are(monkey
     given = operands(200, 3000, 70)
     once = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
     again = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
-    monkeypatch.setattr(decoder, "_openmp", lambda: None)
+    monkeypatch.setattr(decoder, "openmp", lambda: None)
     own = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
     for a, b, c in zip(once, again, own, strict=True):
         assert torch.equal(a, b)
@@ -209,9 +209,9 @@ def test_small_ones_and_other_numbers_are_left_to_torch():
 
 
 def test_it_is_had_by_nobody_whom_it_is_not_allowed_to(monkeypatch):
-    monkeypatch.setattr(decoder, "_allowed", False)
+    monkeypatch.setattr(process, "_allowed", False)
     assert native.kernel() is None
-    monkeypatch.setattr(decoder, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", True)
     monkeypatch.setenv("LMBENCH_NATIVE", "0")
     assert native.kernel() is None
 
@@ -220,7 +220,7 @@ def test_a_processor_without_tiles_asks_no_compiler(monkeypatch):
     def compile_it() -> None:
         raise AssertionError("it was compiled")
 
-    monkeypatch.setattr(decoder, "_has_amx", lambda: False)
+    monkeypatch.setattr(process, "has_amx", lambda: False)
     monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: compile_it())
     assert native.kernel() is None
 
@@ -252,9 +252,9 @@ assert w.grad is not None
     "begun, known", [(False, None), (True, None), (True, "torch"), (True, "amx")]
 )
 def test_a_run_goes_on_with_the_kernels_that_it_began_with(monkeypatch, there, begun, known):
-    monkeypatch.setattr(decoder, "_allowed", True)
+    monkeypatch.setattr(process, "_allowed", True)
     kernel = native.kernel
-    monkeypatch.setattr(decoder, "_has_amx", lambda: there)
+    monkeypatch.setattr(process, "has_amx", lambda: there)
     monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: "a library")
     monkeypatch.setattr(decoder, "_kernel", lambda library: library)
     warned: list[str] = []

@@ -1,34 +1,11 @@
-// A decoder's product, softmax, cross-entropy and all three gradients on AMX, for decoder_amx.py.
+// A decoder's product, softmax, cross-entropy and all three gradients on AMX, for decoder.py.
 //
 // The rows of a window (N of them, H wide) meet a vocabulary of V words. Two passes over the words:
 // the first leaves exp(logit - the target's logit) and sums it up, the second turns that into the
 // gradient of the logits, a few hundred words at a time, and multiplies it while it is in the
 // cache. The bias is the weight of one more input, which is always 1.
-//
-// The tiles multiply bf16 numbers and sum in fp32. One term keeps 8 bits of each operand. Three
-// terms, each the rounding error of those before it, keep all 24 bits of an fp32 number: their six
-// largest products give what an fp32 product gives, with an error as small.
-//
-// Operands are packed into tiles of 1 KB before they are multiplied, each as it is wanted: a panel
-// is 16 rows (of the left operand) or 16 columns (of the right one), tile after tile, and the terms
-// of a tile lie one after another.
 
-#include <cpuid.h>
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <thread>
-#include <vector>
-
-#define AMX                                                                                      \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")))
-#define INLINE inline __attribute__((always_inline))
+#include "tiles.h"
 
 extern "C" {
 
@@ -42,34 +19,13 @@ struct Decoder {
     int32_t accumulate;                   // add to grad_weight and grad_bias
     uint8_t *exponentials;                // lmb_decoder_held bytes; null: the likelihood alone
     uint8_t *scratch;                     // lmb_decoder_scratch bytes; both begin at 64-byte borders
-    // OpenMP's GOMP_parallel where the process has it: its threads wait busily for a while after
-    // each of their works, in the way of any others. Null: threads of our own.
-    void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
+    Parallel parallel;
     double nll;                           // out: summed over the rows
 };
 
 }  // extern "C"
 
 namespace {
-
-constexpr int64_t LINE = 64, SIDE = 16, DEPTH = 32;  // bytes, rows, and bf16 numbers in a row of a tile
-constexpr int64_t BYTES = LINE * SIDE, SUMS = SIDE * SIDE;
-constexpr int64_t BLOCK = 32;  // words, or rows of the window, that four tiles of sums take
-constexpr int64_t GROUP = 8;   // blocks of words at a time: their panels fit the second cache
-
-constexpr int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-struct alignas(64) TileShapes {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {0};
-    uint16_t bytes[16] = {0};
-    uint8_t rows[16] = {0};
-    TileShapes() {
-        for (int i = 0; i < 8; ++i) bytes[i] = LINE, rows[i] = SIDE;
-    }
-};
-
-// A compiler does not know that tiles read and write memory.
-INLINE void settle_memory() { asm volatile("" ::: "memory"); }
 
 // How everything is cut, and where it lies in the scratch memory.
 struct Plan {
@@ -118,209 +74,7 @@ struct Plan {
     uint8_t *work(int t) const { return own + t * own_size + work_at; }
 };
 
-// ------------------------------------------------------------------------------------- products
-
-// Tiles 0 to 3, two by two, += the panels a0, a1 times b0, b1 over `steps` tiles of their depth.
-// Of three terms the products go from the smallest to the largest, changing one operand at a time.
-template <int TERMS>
-AMX INLINE void multiply(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0, const uint8_t *b1,
-                         int64_t steps) {
-    constexpr int64_t step = TERMS * BYTES;
-    for (int64_t k = 0; k < steps; ++k, a0 += step, a1 += step, b0 += step, b1 += step) {
-// The intrinsics are statements.
-#define LEFT(i) _tile_loadd(4, a0 + (i) * BYTES, LINE); _tile_loadd(5, a1 + (i) * BYTES, LINE);
-#define RIGHT(i) _tile_loadd(6, b0 + (i) * BYTES, LINE); _tile_loadd(7, b1 + (i) * BYTES, LINE);
-#define FOUR                                                                    \
-    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6);  \
-    _tile_dpbf16ps(3, 5, 7);
-        if (TERMS == 3) {
-            LEFT(0) RIGHT(2) FOUR
-            RIGHT(1) FOUR
-            LEFT(1) FOUR
-            RIGHT(0) FOUR
-            LEFT(2) FOUR
-            LEFT(0) FOUR
-        } else {
-            LEFT(0) RIGHT(0) FOUR
-        }
-#undef LEFT
-#undef RIGHT
-#undef FOUR
-    }
-}
-
-AMX INLINE void zero() { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
-
-AMX INLINE void fetch(const float *sums) {
-    settle_memory();
-    _tile_loadd(0, sums, LINE); _tile_loadd(1, sums + SUMS, LINE);
-    _tile_loadd(2, sums + 2 * SUMS, LINE); _tile_loadd(3, sums + 3 * SUMS, LINE);
-}
-
-AMX INLINE void keep(float *sums) {
-    _tile_stored(0, sums, LINE); _tile_stored(1, sums + SUMS, LINE);
-    _tile_stored(2, sums + 2 * SUMS, LINE); _tile_stored(3, sums + 3 * SUMS, LINE);
-    settle_memory();
-}
-
-// Row i of 32 in the four tiles: its first 16 numbers, and 256 further on the others.
-INLINE const float *row_of(const float *sums, int i) {
-    return sums + i / SIDE * 2 * SUMS + i % SIDE * SIDE;
-}
-
-// -------------------------------------------------------------------------------------- packing
-
-// A matrix with a column added on its right: `last` of each row, or 1 where that is null.
-struct Matrix {
-    const float *data;
-    int64_t rows, width;
-    const float *last;
-};
-
-AMX INLINE __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
-
-// 32 numbers of a row from column k on; zeros beyond the matrix.
-AMX INLINE void read(const Matrix &m, int64_t row, int64_t k, __m512 *low, __m512 *high) {
-    if (row >= m.rows) {
-        *low = *high = _mm512_setzero_ps();
-        return;
-    }
-    const float *from = m.data + row * m.width + k;
-    int64_t there = m.width - k;
-    *low = _mm512_maskz_loadu_ps(first(there), from);
-    *high = _mm512_maskz_loadu_ps(first(there - 16), from + 16);
-    if (there < 0 || there >= DEPTH) return;
-    __m512 last = _mm512_set1_ps(m.last ? m.last[row] : 1.0f);
-    __mmask16 at = there % 16 == there ? 1u << there : 0;
-    *low = _mm512_mask_mov_ps(*low, at, last);
-    *high = _mm512_mask_mov_ps(*high, there >= 16 ? 1u << (there - 16) : 0, last);
-}
-
-AMX INLINE void widen(__m512i halves, __m512 *low, __m512 *high) {
-    __m512i l = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(halves));
-    __m512i h = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(halves, 1));
-    *low = _mm512_castsi512_ps(_mm512_slli_epi32(l, 16));
-    *high = _mm512_castsi512_ps(_mm512_slli_epi32(h, 16));
-}
-
-// 32 fp32 numbers to the terms of each, 32 bf16 numbers a term.
-template <int TERMS>
-AMX INLINE void split(__m512 low, __m512 high, __m512i *terms) {
-    for (int s = 0; s < TERMS; ++s) {
-        terms[s] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
-        if (s + 1 == TERMS) return;
-        __m512 l, h;
-        widen(terms[s], &l, &h);
-        low = _mm512_sub_ps(low, l), high = _mm512_sub_ps(high, h);
-    }
-}
-
-// 16 x 16 numbers of 32 bits.
-AMX INLINE void transpose(__m512i *r) {
-    __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; ++i) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
-}
-
-// Two rows of 32 numbers to pairs, one of each: 16 pairs in each of two registers.
-AMX INLINE void pair(__m512i upper, __m512i lower, __m512i *left, __m512i *right) {
-    __m512i even = _mm512_unpacklo_epi16(upper, lower), odd = _mm512_unpackhi_epi16(upper, lower);
-    const __m512i front = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-    const __m512i back = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    *left = _mm512_permutex2var_epi64(even, front, odd);
-    *right = _mm512_permutex2var_epi64(even, back, odd);
-}
-
-// Rows [r, r + 16) as a left operand, contracted over the columns.
-template <int TERMS>
-AMX void pack_left(const Matrix &m, int64_t r, int64_t steps, uint8_t *panel) {
-    for (int64_t i = 0; i < SIDE; ++i)
-        for (int64_t k = 0; k < steps; ++k) {
-            __m512 low, high;
-            __m512i terms[TERMS];
-            read(m, r + i, k * DEPTH, &low, &high);
-            split<TERMS>(low, high, terms);
-            for (int s = 0; s < TERMS; ++s)
-                _mm512_store_si512(panel + (k * TERMS + s) * BYTES + LINE * i, terms[s]);
-        }
-}
-
-// Rows [r, r + 16) as the columns of a right operand, contracted over the columns.
-template <int TERMS>
-AMX void pack_right_across(const Matrix &m, int64_t r, int64_t steps, uint8_t *panel) {
-    for (int64_t k = 0; k < steps; ++k) {
-        __m512i all[TERMS][SIDE];
-        for (int i = 0; i < SIDE; ++i) {
-            __m512 low, high;
-            __m512i terms[TERMS];
-            read(m, r + i, k * DEPTH, &low, &high);
-            split<TERMS>(low, high, terms);
-            for (int s = 0; s < TERMS; ++s) all[s][i] = terms[s];
-        }
-        for (int s = 0; s < TERMS; ++s) {
-            transpose(all[s]);
-            for (int i = 0; i < SIDE; ++i)
-                _mm512_store_si512(panel + (k * TERMS + s) * BYTES + LINE * i, all[s][i]);
-        }
-    }
-}
-
-// Rows [r, r + 32) as one tile of each of `panels` right operands, `stride` bytes apart,
-// contracted over the rows.
-template <int TERMS>
-AMX void pack_right_down(const Matrix &m, int64_t r, int64_t panels, uint8_t *tile, int64_t stride) {
-    for (int64_t i = 0; i < SIDE; ++i)
-        for (int64_t p = 0; p < panels; p += 2) {
-            __m512 low, high;
-            __m512i upper[TERMS], lower[TERMS], left, right;
-            read(m, r + 2 * i, p * SIDE, &low, &high);
-            split<TERMS>(low, high, upper);
-            read(m, r + 2 * i + 1, p * SIDE, &low, &high);
-            split<TERMS>(low, high, lower);
-            for (int s = 0; s < TERMS; ++s) {
-                uint8_t *at = tile + p * stride + s * BYTES + LINE * i;
-                pair(upper[s], lower[s], &left, &right);
-                _mm512_store_si512(at, left);
-                _mm512_store_si512(at + stride, right);
-            }
-        }
-}
-
 // ------------------------------------------------------------------------------------ the passes
-
-// exp with a relative error below 3e-7 (Cephes), 0 and infinity where fp32 ends.
-AMX INLINE __m512 exponential(__m512 x) {
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693145752f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(1.42860677e-6f), r);
-    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
 
 // A number as the tiles see it, in the numbers of a register.
 template <int TERMS>
@@ -354,9 +108,8 @@ INLINE int64_t share(const Plan &p, const Decoder &d, int t) { return p.word_blo
 
 template <int TERMS>
 AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
-    static const TileShapes shapes;
-    _tile_loadconfig(&shapes);
-    const Matrix weight{d.weight, d.words, d.width, d.bias};
+    begin_tiles();
+    const Matrix weight{d.weight, d.words, d.width, d.width, Matrix::EACH, d.bias};
     int64_t begin = share(p, d, t), end = share(p, d, t + 1);
     uint8_t *panels = p.work(t);
     double *sums = p.sums(t);
@@ -467,9 +220,8 @@ AMX INLINE void write_gradients(const Decoder &d, const float *sums, int64_t wor
 
 template <int TERMS>
 AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
-    static const TileShapes shapes;
-    _tile_loadconfig(&shapes);
-    const Matrix weight{d.weight, d.words, d.width, d.bias};
+    begin_tiles();
+    const Matrix weight{d.weight, d.words, d.width, d.width, Matrix::EACH, d.bias};
     int64_t begin = share(p, d, t), end = share(p, d, t + 1);
     uint8_t *by_word = p.work(t), *by_row = by_word + 2 * GROUP * p.tall;
     uint8_t *words = by_row + p.rows / SIDE * p.deep;
@@ -507,28 +259,6 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
     _tile_release();
 }
 
-// The parts of a work, each taken by whichever thread comes first.
-template <class Work>
-struct Parts {
-    const Work &work;
-    int count;
-    std::atomic<int> next{0};
-    static void take(void *given) {
-        Parts *parts = static_cast<Parts *>(given);
-        for (int t; (t = parts->next++) < parts->count;) parts->work(t);
-    }
-};
-
-template <class Work>
-void in_parallel(const Decoder &d, const Work &work) {
-    Parts<Work> parts{work, d.threads};
-    if (d.parallel) return d.parallel(Parts<Work>::take, &parts, d.threads, 0);
-    std::vector<std::thread> others;
-    for (int t = 1; t < d.threads; ++t) others.emplace_back(Parts<Work>::take, &parts);
-    Parts<Work>::take(&parts);
-    for (std::thread &one : others) one.join();
-}
-
 void write_grad_hidden(const Decoder &d, const Plan &p) {
     for (int64_t n = 0; n < d.rows; ++n)
         for (int64_t k = 0; k < d.width; ++k) {
@@ -544,7 +274,7 @@ void write_grad_hidden(const Decoder &d, const Plan &p) {
 template <int TERMS>
 int32_t run(Decoder &d) {
     const Plan p(d);
-    const Matrix hidden{d.hidden, d.rows, d.width, nullptr};
+    const Matrix hidden{d.hidden, d.rows, d.width, d.width, Matrix::ONES};
     std::vector<double> exact(d.rows);
     std::fill(p.logit, p.logit + p.rows, 0.0f);
     std::fill(p.inverse, p.inverse + p.rows, 0.0f);
@@ -556,7 +286,7 @@ int32_t run(Decoder &d) {
     }
     for (int64_t n = 0; n < p.rows / SIDE; ++n)
         pack_right_across<TERMS>(hidden, SIDE * n, p.across, p.hidden_across + n * p.flat);
-    in_parallel(d, [&](int t) { sum_exponentials<TERMS>(d, p, t); });
+    in_parallel(d.parallel, d.threads, [&](int t) { sum_exponentials<TERMS>(d, p, t); });
     d.nll = 0.0;
     for (int64_t n = 0; n < d.rows; ++n) {
         double sum = 0.0;
@@ -568,7 +298,7 @@ int32_t run(Decoder &d) {
     if (!d.exponentials) return 1;
     for (int64_t n = 0; n < p.down; ++n)
         pack_right_down<TERMS>(hidden, DEPTH * n, p.input_panels, p.hidden_down + n * TERMS * BYTES, p.tall);
-    in_parallel(d, [&](int t) { add_gradients<TERMS>(d, p, t); });
+    in_parallel(d.parallel, d.threads, [&](int t) { add_gradients<TERMS>(d, p, t); });
     write_grad_hidden(d, p);
     return 1;
 }
@@ -579,18 +309,7 @@ int32_t run(Decoder &d) {
 
 extern "C" {
 
-// Has the processor the instructions, and does the kernel let this process use the registers?
-int32_t lmb_decoder_fits(void) {
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    if (!(d >> 22 & 1) || !(d >> 24 & 1)) return 0;  // AMX-BF16, AMX-TILE
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
-        return 0;
-    constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
+int32_t lmb_decoder_fits(void) { return tiles_allowed(); }
 
 int64_t lmb_decoder_held(const Decoder *d) {
     const Plan p(*d);

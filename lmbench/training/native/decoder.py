@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,22 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.compiled import Unit
+from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["DECODER", "Kernel", "allow", "kernel"]
+__all__ = ["DECODER", "Kernel", "kernel"]
 
 DECODER = Unit(Path(__file__).with_name("decoder.cpp"))
 
 Buffers = Callable[[str, int], Tensor]
 """Memory by name: a uint8 tensor of at least so many bytes, whatever is in it."""
 
-# Parts of an operand of 24 bits (fp32) or 8 (bf16) that are multiplied; see decoder.cpp.
-_TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 # Below this the tiles would be mostly empty, and threads cost more than they do.
 _LEAST_ROWS, _LEAST_WORDS = 32, 512
-
-_allowed = True
 
 
 class _Decoder(ctypes.Structure):
@@ -125,9 +121,9 @@ class Kernel:
     ) -> tuple[_Decoder, tuple[Tensor, ...]]:
         operands = tuple(t.detach().contiguous() for t in (hidden, weight, bias, targets))
         task = _Decoder(
-            len(hidden), *weight.shape, _TERMS[precision], torch.get_num_threads()
+            len(hidden), *weight.shape, TERMS[precision], torch.get_num_threads()
         )  # fmt: skip
-        task.parallel = _openmp()
+        task.parallel = openmp()
         task.hidden, task.weight, task.bias, task.targets = (t.data_ptr() for t in operands)
         return task, operands
 
@@ -138,48 +134,11 @@ class Kernel:
         return task.nll if self._library.lmb_decoder(ctypes.byref(task)) else None
 
 
-def allow(yes: bool) -> None:
-    """Let this process use the kernel, or not: a run that began without one goes on without."""
-    global _allowed
-    _allowed = yes
-
-
 def kernel() -> Kernel | None:
     """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
-    try:
-        return _kernel(DECODER.library()) if _allowed and _has_amx() else None
-    except NativeUnavailableError:
-        return None
+    return usable(DECODER, _kernel)
 
 
 @cache
 def _kernel(library: ctypes.CDLL) -> Kernel | None:
     return Kernel(library) if library.lmb_decoder_fits() else None
-
-
-@cache
-def _openmp() -> int | None:
-    """Where torch's OpenMP begins a parallel region, if it is one that says so (GNU's, LLVM's)."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return None
-    mapped = (line.split(maxsplit=5)[-1] for line in lines)
-    path = next((p for p in mapped if Path(p).name.startswith(("libgomp", "libiomp5"))), None)
-    if path is None:
-        return None
-    start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
-    return ctypes.cast(start, ctypes.c_void_p).value if start else None
-
-
-@cache
-def _has_amx() -> bool:
-    """Does the processor say so? Asked first, so that others need not wait for a compiler."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
-    return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)

@@ -83,7 +83,9 @@ The slider prices pruning without training. **Tab** goes round.
         Binding("escape", "back", "back", id="lab.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = """
-    LabScreen #head { height: 2; padding: 0 1; background: $panel; }
+    LabScreen #head {
+        height: auto; min-height: 2; max-height: 5; padding: 0 1; background: $panel;
+    }
     LabScreen #lab { height: 1fr; layout: vertical; }
     LabScreen #right { height: 11fr; }
     LabScreen ModulesPanel { height: 9fr; }
@@ -185,7 +187,9 @@ The slider prices pruning without training. **Tab** goes round.
     def _tell(self) -> None:
         """Bring the head and the panels up to date."""
         view = self.subject
-        head = Text(no_wrap=True, overflow="ellipsis")
+        # Of what went wrong no word may be missing; the rest has a line each.
+        whole = bool(self._problem)
+        head = Text(no_wrap=not whole, overflow="fold" if whole else "ellipsis")
         if view is not None:
             mark = mark_of(view.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))

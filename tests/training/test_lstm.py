@@ -1,4 +1,4 @@
-"""The bf16 LSTM layers against `torch.nn.LSTM`."""
+"""The LSTM layers that stand in for torch's, against `torch.nn.LSTM`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lmbench.model.rnn import RNNModel
-from lmbench.training import lstm_bf16
+from lmbench.training import lstm, native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
 
@@ -26,7 +26,7 @@ def test_outputs_states_and_every_gradient_agree_to_bf16(layers: int) -> None:
     hidden = (torch.randn(layers, BATCH, WIDTH) * 0.3, torch.randn(layers, BATCH, WIDTH) * 0.3)
     above = torch.randn(STEPS, BATCH, WIDTH)
     wanted = [x, *rnn.parameters()]
-    output, (h, c) = lstm_bf16.forward(rnn, x, hidden)
+    output, (h, c) = lstm.forward(lstm._in_bf16, rnn, x, hidden)
     expected, (expected_h, expected_c) = rnn(x, hidden)
     ours = [output, h, c, *torch.autograd.grad(output, wanted, above)]
     theirs = [expected, expected_h, expected_c, *torch.autograd.grad(expected, wanted, above)]
@@ -39,23 +39,31 @@ def test_dropout_lies_between_the_layers_and_only_in_training() -> None:
     rnn = nn.LSTM(EMBEDDING, WIDTH, 2, dropout=0.5)
     x = torch.randn(STEPS, BATCH, EMBEDDING)
     hidden = (torch.zeros(2, BATCH, WIDTH), torch.zeros(2, BATCH, WIDTH))
-    one, other = (lstm_bf16.forward(rnn, x, hidden)[0] for _ in range(2))
+    one, other = (lstm.forward(lstm._in_bf16, rnn, x, hidden)[0] for _ in range(2))
     assert not torch.equal(one, other)
     rnn.eval()
-    one, other = (lstm_bf16.forward(rnn, x, hidden)[0] for _ in range(2))
+    one, other = (lstm.forward(lstm._in_bf16, rnn, x, hidden)[0] for _ in range(2))
     assert torch.equal(one, other)
 
 
-def test_it_stands_in_only_for_wide_plain_lstms_on_cpu() -> None:
+def test_it_stands_in_only_for_wide_plain_lstms_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "lstm_library", lambda: None)
     x = torch.zeros(1, 1, 450)
-    assert lstm_bf16.fits(nn.LSTM(450, 450), x)
-    assert not lstm_bf16.fits(nn.LSTM(450, 100), x)
-    assert not lstm_bf16.fits(nn.GRU(450, 450), x)
-    assert not lstm_bf16.fits(nn.LSTM(450, 450, bidirectional=True), x)
-    assert not lstm_bf16.fits(nn.LSTM(450, 450, bias=False), x)
+    assert lstm.layer_for(nn.LSTM(450, 450), x, "bf16")
+    assert not lstm.layer_for(nn.LSTM(450, 450), x, "fp32")
+    assert not lstm.layer_for(nn.LSTM(450, 100), x, "bf16")
+    assert not lstm.layer_for(nn.GRU(450, 450), x, "bf16")
+    assert not lstm.layer_for(nn.LSTM(450, 450, bidirectional=True), x, "bf16")
+    assert not lstm.layer_for(nn.LSTM(450, 450, bias=False), x, "bf16")
+    assert not lstm.layer_for(nn.LSTM(450, 450).double(), x.double(), "bf16")
 
 
-def test_the_training_step_takes_it_and_moves_all_weights() -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_training_step_takes_it_and_moves_all_weights(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(native, "lstm_library", lambda: None)
     torch.manual_seed(0)
     model = RNNModel("LSTM", 31, 400, 400, 2, 0.2, True).train()
     before = [p.clone() for p in model.parameters()]
