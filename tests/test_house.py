@@ -17,7 +17,7 @@ PACKAGE = Path(lmbench.__file__).parent
 FLOORS = (
     ("errors", "setting", "machine_config", "quantize_config", "config", "__init__"),
     ("corpus", "model"),
-    ("session", "distiller"),
+    ("session", "distiller", "compiled"),
     ("deploy",),
     ("generation",),
     ("training", "report"),

@@ -13,6 +13,7 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
+from lmbench.training import native
 from lmbench.training.precision import measure_speedup
 from lmbench.training.startup import usable_cores
 
@@ -53,6 +54,7 @@ def examine(home: Path) -> list[Finding]:
     found += _gpus()
     missing = why_unavailable()
     found.append(Finding("compiled kernels", missing or "built", missing is None))
+    found.append(_training_kernels(missing))
     found += _terminal()
     for entry in data_list(home):
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
@@ -67,6 +69,17 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _training_kernels(missing: str | None) -> Finding:
+    """Those on AMX, which need the same compiler, and a processor that has it."""
+    what = "training on AMX"
+    if not native.has_amx():
+        return Finding(what, "no, the processor has none: torch's kernels train")
+    here = native.kernel() is not None and native.lstm_library() is not None
+    return Finding(
+        what, "built" if here else missing or "not to be had: torch's kernels train", here
+    )
 
 
 def _gpus() -> list[Finding]:

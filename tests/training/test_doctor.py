@@ -1,4 +1,4 @@
-"""What the doctor says about a width, where there is a GPU."""
+"""What the doctor says about kernels, and about a width where there is a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lmbench.config import TrainConfig, validate
+from lmbench.training import doctor, native
 from lmbench.training.doctor import advice
 
 
@@ -40,3 +41,21 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
         (line,) = told(nhid)
         assert f"--nhid {nhid}" in line
         assert f"{fits} units backward" in line
+
+
+@pytest.mark.parametrize(
+    "amx, built, value, good",
+    [
+        (False, False, "no, the processor has none: torch's kernels train", None),
+        (True, True, "built", True),
+        (True, False, "not to be had: torch's kernels train", False),
+    ],
+)
+def test_it_says_whether_training_is_on_amx(monkeypatch, tmp_path, amx, built, value, good):
+    found = "a library" if built else None
+    monkeypatch.setattr(native, "has_amx", lambda: amx)
+    monkeypatch.setattr(native, "kernel", lambda: found)
+    monkeypatch.setattr(native, "lstm_library", lambda: found)
+    monkeypatch.setattr(doctor, "why_unavailable", lambda: None)
+    line = next(f for f in doctor.examine(tmp_path) if f.what == "training on AMX")
+    assert (line.value, line.good) == (value, good)

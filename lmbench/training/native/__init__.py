@@ -2,6 +2,6 @@
 
 from lmbench.training.native.decoder import Kernel, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
-from lmbench.training.native.process import allow
+from lmbench.training.native.process import allow, has_amx
 
-__all__ = ["Kernel", "allow", "kernel", "lstm_layer", "lstm_library"]
+__all__ = ["Kernel", "allow", "has_amx", "kernel", "lstm_layer", "lstm_library"]

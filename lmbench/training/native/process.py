@@ -12,7 +12,7 @@ from typing import TypeVar
 from lmbench.compiled import NativeUnavailableError, Unit
 from lmbench.training.precision import Precision
 
-__all__ = ["TERMS", "allow", "openmp", "usable"]
+__all__ = ["TERMS", "allow", "has_amx", "openmp", "usable"]
 
 TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 """Parts of an operand, of 24 bits or of 8, that are multiplied; see tiles.h."""
