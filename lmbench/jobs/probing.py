@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from lmbench.config import QuantizeConfig
 from lmbench.jobs.supervisor import python
 from lmbench.jobs.talk import Client, Died, Language, Message, Refused
+from lmbench.training.environment import worker_environment
 
 __all__ = [
     "LANGUAGE",
@@ -143,3 +144,7 @@ class LaboratoryClient(Client):
 
     def command(self) -> list[str]:
         return python("lmbench.jobs.laboratory")
+
+    def environment(self) -> Mapping[str, str]:
+        """A worker's: a run that is kept is scored on the same cores."""
+        return worker_environment()

@@ -136,7 +136,9 @@ class SamplerClient(Client):
 
     name = "sampler"
     language = LANGUAGE
-    environment: ClassVar[Mapping[str, str]] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def command(self) -> list[str]:
         return python("lmbench.jobs.sampler")
+
+    def environment(self) -> Mapping[str, str]:
+        return {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

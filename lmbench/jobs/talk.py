@@ -140,7 +140,6 @@ class Client:
     name: ClassVar[str]
     """What the process is called in a sentence."""
     language: ClassVar[Language]
-    environment: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, log_path: Path, heard: Callable[[Message], None]) -> None:
         self._log_path = log_path
@@ -153,6 +152,10 @@ class Client:
     def command(self) -> list[str]:
         """The process's command line."""
         raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """What the process finds in its environment besides what this one does."""
+        return {}
 
     @property
     def pid(self) -> int | None:
@@ -180,7 +183,7 @@ class Client:
                 stderr=log,
                 start_new_session=True,
                 limit=_LONGEST_LINE,
-                env=os.environ | dict(self.environment),
+                env=os.environ | dict(self.environment()),
             )
 
     async def send(self, message: Message) -> None:

@@ -17,7 +17,7 @@ from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
 from lmbench.session import store
-from lmbench.session.events import Epoch, Event, RunResumed, RunStarted, Score, Sparsity
+from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, RunStarted, Score, Sparsity
 from lmbench.training import native
 from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, telling
@@ -189,6 +189,8 @@ def _note(job: Job, event: Event) -> None:
             valid_ppl=perplexity(event.best_valid_loss),
             best_epoch=event.best_epoch,
         )
+    elif isinstance(event, Checkpoint):
+        job.add_results(bytes=job.run.model_bytes())
     elif isinstance(event, Sparsity):
         job.add_results(nonzero=event.nonzero, sparsity=event.total)
 
