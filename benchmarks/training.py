@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -32,6 +33,8 @@ from lmbench.corpus.batches import batchify, count_windows, window
 from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
+from lmbench.training import native
+from lmbench.training.environment import worker_environment
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
@@ -169,6 +172,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | (worker_environment() if name in _PRECISIONS else {}),
         )
 
     def turn(self, batches: int, *, count: bool) -> None:
@@ -237,6 +241,7 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "device": machine_key(torch.device(args.device)),
+        "kernels": "torch" if args.device != "cpu" or native.kernel() is None else "amx",
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
     }
