@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psutil
 import torch
 
@@ -127,7 +129,10 @@ def settle_kernels(job: Job, device: torch.device) -> str:
     begun = job.resuming and job.run.checkpoint("last") is not None
     known = job.record.results.get("kernels", "torch") if begun else "amx"
     native.allow(known == "amx")
-    here = "torch" if native.kernel() is None else "amx"
+    # The first time on a machine they are compiled, side by side.
+    with ThreadPoolExecutor() as pool:
+        pool.submit(native.lstm_library)
+        here = "torch" if pool.submit(native.kernel).result() is None else "amx"
     if begun and here != known:
         job.warn(
             "the run began with the compiled kernels, which cannot be had here now (no C++ "
