@@ -103,14 +103,14 @@ AMX double target_logit(const Decoder &d, int64_t n) {
     return _mm512_reduce_add_pd(sum) + _mm512_cvtss_f32(bias);
 }
 
-// What thread t has of the words: whole blocks.
-INLINE int64_t share(const Plan &p, const Decoder &d, int t) { return p.word_blocks * t / d.threads; }
+// Where the share of thread t begins.
+INLINE int64_t share(int64_t all, const Decoder &d, int t) { return all * t / d.threads; }
 
 template <int TERMS>
 AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     begin_tiles();
     const Matrix weight{d.weight, d.words, d.width, d.width, Matrix::EACH, d.bias};
-    int64_t begin = share(p, d, t), end = share(p, d, t + 1);
+    int64_t begin = share(p.word_blocks, d, t), end = share(p.word_blocks, d, t + 1);
     uint8_t *panels = p.work(t);
     double *sums = p.sums(t);
     alignas(64) float z[4 * SUMS];
@@ -222,7 +222,7 @@ template <int TERMS>
 AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
     begin_tiles();
     const Matrix weight{d.weight, d.words, d.width, d.width, Matrix::EACH, d.bias};
-    int64_t begin = share(p, d, t), end = share(p, d, t + 1);
+    int64_t begin = share(p.word_blocks, d, t), end = share(p.word_blocks, d, t + 1);
     uint8_t *by_word = p.work(t), *by_row = by_word + 2 * GROUP * p.tall;
     uint8_t *words = by_row + p.rows / SIDE * p.deep;
     float *grad = p.grad(t);
@@ -259,8 +259,8 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
     _tile_release();
 }
 
-void write_grad_hidden(const Decoder &d, const Plan &p) {
-    for (int64_t n = 0; n < d.rows; ++n)
+void write_grad_hidden(const Decoder &d, const Plan &p, int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
         for (int64_t k = 0; k < d.width; ++k) {
             int64_t at = (n / BLOCK * p.input_panels + k / BLOCK * 2) * 2 * SUMS +
                          n % BLOCK / SIDE * 2 * SUMS + k % BLOCK / SIDE * SUMS + n % SIDE * SIDE +
@@ -279,13 +279,16 @@ int32_t run(Decoder &d) {
     std::fill(p.logit, p.logit + p.rows, 0.0f);
     std::fill(p.inverse, p.inverse + p.rows, 0.0f);
     std::fill(p.targets, p.targets + p.rows, -1);
-    for (int64_t n = 0; n < d.rows; ++n) {
-        exact[n] = target_logit<TERMS>(d, n);
-        p.logit[n] = static_cast<float>(exact[n]);
-        p.targets[n] = static_cast<int32_t>(d.targets[n]);
-    }
-    for (int64_t n = 0; n < p.rows / SIDE; ++n)
-        pack_right_across<TERMS>(hidden, SIDE * n, p.across, p.hidden_across + n * p.flat);
+    in_parallel(d.parallel, d.threads, [&](int t) {
+        for (int64_t n = share(d.rows, d, t); n < share(d.rows, d, t + 1); ++n) {
+            exact[n] = target_logit<TERMS>(d, n);
+            p.logit[n] = static_cast<float>(exact[n]);
+            p.targets[n] = static_cast<int32_t>(d.targets[n]);
+        }
+        int64_t panels = p.rows / SIDE;
+        for (int64_t n = share(panels, d, t); n < share(panels, d, t + 1); ++n)
+            pack_right_across<TERMS>(hidden, SIDE * n, p.across, p.hidden_across + n * p.flat);
+    });
     in_parallel(d.parallel, d.threads, [&](int t) { sum_exponentials<TERMS>(d, p, t); });
     d.nll = 0.0;
     for (int64_t n = 0; n < d.rows; ++n) {
@@ -296,10 +299,15 @@ int32_t run(Decoder &d) {
         d.nll += std::log(sum) + p.logit[n] - exact[n];
     }
     if (!d.exponentials) return 1;
-    for (int64_t n = 0; n < p.down; ++n)
-        pack_right_down<TERMS>(hidden, DEPTH * n, p.input_panels, p.hidden_down + n * TERMS * BYTES, p.tall);
+    in_parallel(d.parallel, d.threads, [&](int t) {
+        for (int64_t n = share(p.down, d, t); n < share(p.down, d, t + 1); ++n)
+            pack_right_down<TERMS>(hidden, DEPTH * n, p.input_panels,
+                                   p.hidden_down + n * TERMS * BYTES, p.tall);
+    });
     in_parallel(d.parallel, d.threads, [&](int t) { add_gradients<TERMS>(d, p, t); });
-    write_grad_hidden(d, p);
+    in_parallel(d.parallel, d.threads, [&](int t) {
+        write_grad_hidden(d, p, share(d.rows, d, t), share(d.rows, d, t + 1));
+    });
     return 1;
 }
 
