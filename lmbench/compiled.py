@@ -115,8 +115,9 @@ class Unit:
             environment.get("LMBENCH_NATIVE", ""),
             environment.get("CXX", ""),
         )
-        if isinstance(outcome, NativeUnavailableError):
-            raise outcome
+        if isinstance(outcome, str):
+            # A new one each time: one that is raised again keeps the frames of all its raisers.
+            raise NativeUnavailableError(outcome)
         return outcome
 
     def _compile(self, cxx: str, target: Path) -> None:
@@ -151,21 +152,20 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 @cache
-def _attempt(
-    unit: Unit, _path: str, setting: str, _cxx: str
-) -> ctypes.CDLL | NativeUnavailableError:
+def _attempt(unit: Unit, _path: str, setting: str, _cxx: str) -> ctypes.CDLL | str:
     """One try for each environment: a compiler that fails is not asked again and again.
 
-    Where the cache is does not count: what is loaded once serves the whole process.
+    Gives the library, or why there is none. Where the cache is does not count: what is loaded once
+    serves the whole process.
     """
     if setting == "0":
-        return NativeUnavailableError("LMBENCH_NATIVE=0 is set")
+        return "LMBENCH_NATIVE=0 is set"
     try:
         try:
             return _loaded(unit.build())
         except OSError:
             return _loaded(unit.build(host=platform.node()))
     except NativeUnavailableError as error:
-        return error
+        return str(error)
     except OSError as error:
-        return NativeUnavailableError(f"the compiled kernels cannot be loaded ({error})")
+        return f"the compiled kernels cannot be loaded ({error})"
