@@ -130,6 +130,15 @@ def test_logits_far_above_the_targets_are_left_to_torch(counted, precision):
 
 
 @needs_kernel
+@pytest.mark.parametrize("target", [-1, 777])
+def test_a_target_that_is_no_word_is_refused(target):
+    hidden, weight, bias, targets = operands()
+    targets[3] = target
+    with pytest.raises(IndexError, match="777"):
+        DecoderLoss()(hidden, weight, bias, targets)
+
+
+@needs_kernel
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_gives_none(value):
     hidden, weight, bias, targets = operands()

@@ -53,7 +53,8 @@ class Kernel:
 
     In fp32 each number is multiplied as three of bf16 that add up to all of its 24 bits; the error
     of the loss and the gradients is that of an fp32 product (1e-7 to 1e-6 of their norm). In bf16
-    the operands are rounded, and nothing else is: sums and softmax are fp32.
+    the operands of the products are rounded, those that are gradients of the logits among them;
+    sums and exponentials are fp32.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -119,6 +120,10 @@ class Kernel:
     def _task(
         self, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, precision: Precision
     ) -> tuple[_Decoder, tuple[Tensor, ...]]:
+        # The kernel trusts what it is given.
+        if not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+            raise IndexError(f"targets must be in [0, {len(weight)})")
+        assert hidden.shape == (len(targets), weight.size(1)), "one target a row, of one width"
         operands = tuple(t.detach().contiguous() for t in (hidden, weight, bias, targets))
         task = _Decoder(
             len(hidden), *weight.shape, TERMS[precision], torch.get_num_threads()
