@@ -60,6 +60,14 @@ def lstm_layer(
         state: [B, H] each; no gradient goes into it or comes from the state that is returned.
         weights: of the input, of the state, and their biases.
     """
+    (_, batch, inputs), width = x.shape, weights[1].size(1)
+    # The kernel trusts what it is given.
+    assert [w.shape for w in weights] == [
+        (4 * width, inputs),
+        (4 * width, width),
+        *2 * [(4 * width,)],
+    ]
+    assert state[0].shape == state[1].shape == (batch, width)
     out, last_h, last_c = _Function.apply(library, precision, x, *state, *weights)  # pyright: ignore[reportGeneralTypeIssues]
     return out, (last_h, last_c)
 
