@@ -1,5 +1,6 @@
 """Native and block-sparse runtimes: near the fp32 model, one arithmetic in all ways of use."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,19 @@ def test_stepping_alone_in_a_batch_and_scoring_are_one_arithmetic(tmp_path, runt
     )
     for bptt in (1, 4, 100):
         assert built.evaluate(ids, bptt).nll == pytest.approx(nll.item(), rel=1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize("runtime", [Int8Runtime, SparseInt8Runtime])
+def test_a_vocabulary_is_gone_through_from_either_end(runtime):
+    """Of more parts than one, from the first and from the last in turns."""
+    torch.manual_seed(1)
+    built = RNNModel("LSTM", 1203, 36, 36, 1, 0.2, tie_weights=True).eval().requires_grad_(False)
+    source = replace(loaded(built), vocabulary=[f"w{i}" for i in range(1203)])
+    ids = torch.randint(0, 1203, (6, 4), generator=torch.Generator().manual_seed(3))
+    ready = runtime(source)
+    alone = torch.cat([stepped(ready, ids[:, i : i + 1]) for i in range(4)], dim=1)
+    torch.testing.assert_close(alone, stepped(ready, ids), rtol=0, atol=2e-6)
 
 
 @needs_kernels
