@@ -83,7 +83,8 @@ def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
 
 
 def start_training(tmux: Tmux) -> None:
-    """From the form: a model of 16 units."""
+    """From the form: a model of 16 units, for so long that it is still under way when it is stopped,
+    on any machine."""
     tmux.wait_for("Train a small model now")
     tmux.press("Escape")
     tmux.wait_for("No run yet")
@@ -91,6 +92,7 @@ def start_training(tmux: Tmux) -> None:
     tmux.wait_for("What the run does")
     fill(tmux, "--emsize: ", "16", r"train --emsize 16")
     fill(tmux, "--nhid: ", "16", r"--nhid 16")
+    fill(tmux, "--epochs: ", "1000", r"--epochs 1000")
     tmux.press("C-s")
     tmux.wait_for(r"● 1 .*▶")
 
