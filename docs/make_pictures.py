@@ -104,8 +104,8 @@ def pending(bench: Workbench) -> bool:
     lab = bench.screen
     if not isinstance(lab, LabScreen):
         return False
-    unpriced = any(entry.state in ("waiting", "working") for entry in lab.tries)
-    return not lab.modules or unpriced or lab.level_asked
+    unpriced = any(entry.state in ("waiting", "working") for entry in lab.desk.tries)
+    return not lab.desk.modules or unpriced or lab.desk.level_asked
 
 
 async def settle(bench: Workbench, seconds: float) -> None:

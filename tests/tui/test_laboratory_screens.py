@@ -39,7 +39,7 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
 
 
 def tries(pilot: Pilot[None]) -> list[Try]:
-    return best_first(screen_of(pilot, LabScreen).tries)
+    return best_first(screen_of(pilot, LabScreen).desk.tries)
 
 
 # -- the laboratory ----------------------------------------------------------------------------
@@ -56,19 +56,19 @@ async def test_l_opens_the_laboratory_and_enter_prices_the_draft(lab):
 async def test_keys_turn_precision_clip_channels_and_mode_of_one_module(lab):
     async with opened(lab, "l", "down", "b", "c", "h", "m") as pilot:
         screen = screen_of(pilot, LabScreen)
-        own = screen.draft["overrides"]["rnn\\.cells\\.0\\.fc_gate_x"]
+        own = screen.desk.draft["overrides"]["rnn\\.cells\\.0\\.fc_gate_x"]
         assert own["bits_weights"] == 6
         assert own["clip_acts"] == "PERCENTILE"
         assert own["per_channel_wts"] is False
         assert own["mode"] == "SYMMETRIC_RESTRICTED"
         assert "1 changed" in words(pilot)
         await press(pilot, "0")
-        assert screen.draft["overrides"] == {}
+        assert screen.desk.draft["overrides"] == {}
 
 
 async def test_a_makes_the_keys_change_all_modules(lab):
     async with opened(lab, "l", "b", "a", "c") as pilot:
-        draft = screen_of(pilot, LabScreen).draft
+        draft = screen_of(pilot, LabScreen).desk.draft
         assert draft["clip_acts"] == "PERCENTILE"
         assert draft["overrides"]["encoder"]["bits_weights"] == 6
 
@@ -115,7 +115,7 @@ async def test_of_a_try_that_failed_the_reason_stands_below_the_list(lab):
 async def test_settings_in_more_words_than_there_is_room_for_end_in_an_ellipsis(lab):
     async with opened(lab, "l", "enter", "tab") as pilot:
         screen = screen_of(pilot, LabScreen)
-        screen.tries = [replace(screen.tries[0], words="sixteen letters " * 20)]
+        screen.desk.tries = [replace(screen.desk.tries[0], words="sixteen letters " * 20)]
         screen.query_one(TriesPanel).refresh_view()
         await pilot.pause()
         assert settings_line(pilot).endswith(" …")
@@ -132,9 +132,9 @@ def settings_line(pilot: Pilot[None]) -> str:
 async def test_p_starts_the_draft_from_a_preset_and_a_try_can_be_taken_back(lab):
     async with opened(lab, "l", "p", "home", "enter") as pilot:
         screen = screen_of(pilot, LabScreen)
-        assert screen.draft_name == "fp16"
+        assert screen.desk.draft_name == "fp16"
         await press(pilot, "b", "enter", "tab", "end", "enter")
-        assert screen.draft_name == "fp16 +1"
+        assert screen.desk.draft_name == "fp16 +1"
         assert screen.panel("modules").has_focus_within
 
 
@@ -160,15 +160,15 @@ async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
     async with opened(lab, "l", "tab", "tab", "6") as pilot:
         screen = screen_of(pilot, LabScreen)
         await pilot.pause(0.4)
-        assert screen.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
+        assert screen.desk.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
         await press(pilot, "right", "right", "left_square_bracket")
         await pilot.pause(0.4)
-        assert screen.level == 0.69
+        assert screen.desk.level == 0.69
         asked = [m.level for m in Laboratory.asked if isinstance(m, probing.Prune)]
         assert asked == [0.6, 0.69]
         await press(pilot, "t")
         await pilot.pause(0.4)
-        assert list(screen.pruned) == ["model", "encoder.weight"]
+        assert list(screen.desk.pruned) == ["model", "encoder.weight"]
 
 
 @pytest.mark.parametrize("size", SIZES)

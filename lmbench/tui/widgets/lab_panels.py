@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.widgets import Static
 
-from lmbench.jobs import probing
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
 from lmbench.report.series import Series
 from lmbench.tui import draft, figures
-from lmbench.tui.draft import Settings
+from lmbench.tui.lab_desk import Desk
 from lmbench.tui.lab_memory import Pruned
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.watch import one_line, short_module
 from lmbench.tui.widgets.grid import Cell, Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
 
-__all__ = ["Lab", "ModulesPanel", "PrunePanel", "TriesPanel"]
+__all__ = ["ModulesPanel", "PrunePanel", "TriesPanel"]
 
 _MODULES = (
     Column("module", 17, left=True, grow=2),
@@ -54,38 +53,10 @@ _GOOD, _POOR = 0.5, 5.0
 _ONE_LINE = 72
 
 
-class Lab(Protocol):
-    """The bench as its panels see it: what stands on it, and what can be asked of it."""
-
-    draft: Settings
-    everywhere: bool
-    tries: list[Try]
-    target: str
-    level: float
-    level_asked: bool
-
-    @property
-    def modules(self) -> Sequence[probing.Module]: ...
-    @property
-    def draft_name(self) -> str: ...
-    @property
-    def pruned(self) -> Mapping[str, Mapping[float, Pruned]]: ...
-    def change(self, ppl: float) -> float | None: ...
-    def has_own(self, name: str) -> bool: ...
-    def turn(self, what: str, name: str) -> None: ...
-    def turn_scope(self) -> None: ...
-    def reset(self, name: str) -> None: ...
-    async def price_draft(self) -> None: ...
-    def take(self, chosen: Try) -> None: ...
-    def forget(self, chosen: Try) -> None: ...
-    def slide_to(self, level: float) -> None: ...
-    def next_target(self) -> None: ...
-
-
 class _LabPanel(Panel):
-    def __init__(self, lab: Lab, id: str) -> None:
+    def __init__(self, desk: Desk, id: str) -> None:
         super().__init__(id=id)
-        self.lab = lab
+        self.desk = desk
 
 
 class ModulesPanel(_LabPanel):
@@ -117,10 +88,10 @@ prices the draft on the sample.
         yield Grid()
 
     def refresh_view(self) -> None:
-        lab = self.lab
-        settings = lab.draft
+        desk = self.desk
+        settings = desk.draft
         rows = []
-        for module in lab.modules:
+        for module in desk.modules:
             channels = draft.channels_of(settings, module)
             rows.append(
                 (
@@ -140,8 +111,8 @@ prices the draft on the sample.
                 )
             )
         self.query_one(Grid).show(_MODULES, tuple(rows))
-        scope = "all modules" if lab.everywhere else "one module"
-        self.subtitle(f"draft: {lab.draft_name} · keys change {scope}" if rows else "")
+        scope = "all modules" if desk.everywhere else "one module"
+        self.subtitle(f"draft: {desk.draft_name} · keys change {scope}" if rows else "")
         self.refresh_bindings()
 
     @property
@@ -151,20 +122,20 @@ prices the draft on the sample.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "reset":
-            return bool(self.lab.modules) and self.lab.has_own(self.module)
-        return bool(self.lab.modules)
+            return bool(self.desk.modules) and self.desk.has_own(self.module)
+        return bool(self.desk.modules)
 
     def action_turn(self, what: str) -> None:
-        self.lab.turn(what, self.module)
+        self.desk.turn(what, self.module)
 
     def action_everywhere(self) -> None:
-        self.lab.turn_scope()
+        self.desk.turn_scope()
 
     def action_reset(self) -> None:
-        self.lab.reset(self.module)
+        self.desk.reset(self.module)
 
-    async def action_price(self) -> None:
-        await self.lab.price_draft()
+    def action_price(self) -> None:
+        self.desk.price_draft()
 
     def on_grid_moved(self) -> None:
         self.refresh_bindings()
@@ -172,6 +143,9 @@ prices the draft on the sample.
 
 class TriesPanel(_LabPanel):
     """What was tried, best first."""
+
+    class Taken(Message):
+        """A try was made the draft."""
 
     TITLE = "Tries"
     HELP = """
@@ -201,7 +175,7 @@ on all of valid and test. **x** forgets it.
         )
 
     def refresh_view(self) -> None:
-        tries = best_first(self.lab.tries)
+        tries = best_first(self.desk.tries)
         empty = not tries
         self.set_class(empty, "-empty")
         self.can_focus = empty
@@ -232,7 +206,7 @@ on all of valid and test. **x** forgets it.
         if entry.state != "priced":
             sign = "…" if entry.state == "waiting" else "▶"
             return (name, Cell(sign), *(Cell(),) * 4, words)
-        change = self.lab.change(entry.ppl)
+        change = self.desk.change(entry.ppl)
         return (
             name,
             Cell(figures.perplexity(entry.ppl)),
@@ -247,7 +221,7 @@ on all of valid and test. **x** forgets it.
     def chosen(self) -> Try | None:
         """The try under the cursor."""
         key = self.query_one(Grid).cursor_key
-        return next((t for t in self.lab.tries if str(t.number) == key), None)
+        return next((t for t in self.desk.tries if str(t.number) == key), None)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         chosen = self.chosen
@@ -257,11 +231,12 @@ on all of valid and test. **x** forgets it.
 
     def action_take(self) -> None:
         if self.chosen is not None:
-            self.lab.take(self.chosen)
+            self.desk.take(self.chosen)
+            self.post_message(self.Taken())
 
     def action_forget(self) -> None:
         if self.chosen is not None:
-            self.lab.forget(self.chosen)
+            self.desk.forget(self.chosen)
 
     def on_grid_moved(self) -> None:
         self._show_settings()
@@ -320,13 +295,13 @@ price comes by itself; levels that were priced make a curve.
         self.refresh_view()
 
     def refresh_view(self) -> None:
-        lab, size = self.lab, self.content_size
+        desk, size = self.desk, self.content_size
         wide = size.width >= _ONE_LINE
         lines = [self._line(size.width, wide)]
-        price = lab.pruned.get(lab.target, {}).get(lab.level)
+        price = desk.pruned.get(desk.target, {}).get(desk.level)
         if price is not None and not wide:
             lines.append(Text(_left(price)))
-        points = sorted(lab.pruned.get(lab.target, {}).items())
+        points = sorted(desk.pruned.get(desk.target, {}).items())
         if size.height >= 7 and len(points) > 1:
             lines += self._curve(points, size.width, size.height - len(lines))
         elif size.height > len(lines):
@@ -335,23 +310,23 @@ price comes by itself; levels that were priced make a curve.
         for line in lines:
             line.truncate(size.width, overflow="ellipsis")
         put(self.query_one(Static), Text("\n").join(lines))
-        self.subtitle("all matrices" if lab.target == "model" else lab.target)
+        self.subtitle("all matrices" if desk.target == "model" else desk.target)
 
     def _line(self, width: int, wide: bool) -> Text:
-        lab = self.lab
-        price = lab.pruned.get(lab.target, {}).get(lab.level)
-        line = Text(f"{100 * lab.level:3.0f}% ", "bold", no_wrap=True)
-        if not lab.modules:
+        desk = self.desk
+        price = desk.pruned.get(desk.target, {}).get(desk.level)
+        line = Text(f"{100 * desk.level:3.0f}% ", "bold", no_wrap=True)
+        if not desk.modules:
             said = "when the model is loaded, its levels can be priced"
         elif price is None:
-            said = "…" if lab.level_asked else "← → price a level"
+            said = "…" if desk.level_asked else "← → price a level"
         else:
-            change = lab.change(price.ppl)
+            change = desk.change(price.ppl)
             said = f"ppl {figures.perplexity(price.ppl)}"
             said += f" ({change:+z.1f}%)" if change is not None and change < 1000 else ""
             said += f"  {_left(price)}" if wide else ""
         room = min(max(width - len(said) - 7, 0), 40)
-        full = round(lab.level * room)
+        full = round(desk.level * room)
         line.append("━" * full, self.bench.colour_style("accent"))
         line.append("●" if room else "", self.bench.colour_style("accent"))
         line.append("─" * (room - full) + " ", self.bench.colour_style("faint"))
@@ -368,13 +343,13 @@ price comes by itself; levels that were priced make a curve.
         return draw(plot, width, height, look).lines
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return bool(self.lab.modules)
+        return bool(self.desk.modules)
 
     def action_slide(self, by: float) -> None:
-        self.lab.slide_to(self.lab.level + by)
+        self.desk.slide_to(self.desk.level + by)
 
     def action_go(self, level: float) -> None:
-        self.lab.slide_to(level)
+        self.desk.slide_to(level)
 
     def action_target(self) -> None:
-        self.lab.next_target()
+        self.desk.next_target()
