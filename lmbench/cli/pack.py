@@ -14,6 +14,7 @@ from lmbench.cli.foreground import command_line, work_through
 from lmbench.config import PackConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.prepare import make_run
 from lmbench.session import Home
 
 __all__ = ["pack"]
@@ -43,9 +44,7 @@ def pack(
     if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
         reason = "is there already" if output.exists() else "is in no folder that exists"
         raise LmbenchError(f"--output {output} {reason}; choose another place")
-    new = parent.session.new_run(
-        config, "pack", name=name or "packed", parent=parent, command=command_line()
-    )
+    new = make_run(parent.session, "pack", config, parent=parent, name=name, command=command_line())
     launch.start(new, queue=False)
     code = work_through(new, json=json)
     packed = new.path / "model.lmpack"

@@ -6,7 +6,7 @@ is left behind: the packed file's kernels quantize those themselves, anew for ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from lmbench.deploy.codecs import GROUP, ValueType
 from lmbench.deploy.loaded import expected_tensors
+from lmbench.deploy.packed import packed_bytes
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["Dequantized", "dequantized"]
+__all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
     plain = RNNModel(kind, ntoken, emsize, nhid, nlayers, float(shape.get("dropout", 0.0)), tied)
     plain.load_state_dict(weights)
     return Dequantized(plain.eval().requires_grad_(False), values, grids, tuple(renewed))
+
+
+def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Sequence[str]) -> int:
+    """About the bytes of the file that packing a quantized model gives: its weights in 8 bits, or
+    in 4 where it has no more, their zeros left out where that is smaller, and the words.
+
+    Raises:
+        LmbenchError: its modules are not those of a recurrent language model.
+    """
+    taken = dequantized(model, shape)
+    return packed_bytes(taken.model, vocabulary, taken.values)
 
 
 def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lmbench.config import PackConfig
-from lmbench.deploy.codecs import Encoded, ValueType, encode
+from lmbench.deploy.codecs import Encoded, ValueType, encode, stored_bytes
 from lmbench.deploy.container import is_container, open_container, write_container
 from lmbench.deploy.packed_document import (
     VOCABULARY,
@@ -28,6 +28,7 @@ from lmbench.deploy.packed_document import (
     expansion_limit,
 )
 from lmbench.deploy.packed_reader import Packed, PackedModel, load_packed, open_packed
+from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shared_names
 
@@ -37,14 +38,15 @@ __all__ = [
     "PackedInfo",
     "PackedModel",
     "TensorInfo",
-    "bitmask_bytes",
     "fp32_bytes",
     "is_packed",
     "load_packed",
     "open_packed",
     "pack",
+    "packed_bytes",
     "repack",
     "rescore",
+    "shape_of",
 ]
 
 SUFFIX = ".lmpack"
@@ -59,17 +61,23 @@ def fp32_bytes(model: nn.Module) -> int:
     return 4 * sum(p.numel() for p in model.parameters())
 
 
-def bitmask_bytes(model: nn.Module) -> int:
-    """About the bytes of a model's parameters when packed in fp32, tied ones once: each matrix
-    dense, or as a mask of bits and its numbers that are not zero, whichever is smaller. The
-    vocabulary comes on top; blocks, where `pack` finds some, are of about the same size."""
-    total = 0
-    for parameter in model.parameters():
-        dense = 4 * parameter.numel()
-        if parameter.dim() == 2:
-            sparse = -(-parameter.numel() // 8) + 4 * int(parameter.count_nonzero())
-            dense = min(dense, sparse)
-        total += dense
+def packed_bytes(
+    model: RNNModel,
+    vocabulary: Sequence[str],
+    values: ValueType | Mapping[str, ValueType] = "fp32",
+) -> int:
+    """About the bytes of the file that `pack` would write with its defaults: matrices dense or as a
+    bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
+
+    Args:
+        values: as `auto` of `pack`: for all weights, or by parameter name with fp32 for the rest.
+    """
+    small, tied = thin(model), shared_names(model)
+    total = len(_words(vocabulary))
+    for name, tensor in small.state_dict().items():
+        if name not in tied:
+            kind = values if isinstance(values, str) else values.get(name, "fp32")
+            total += stored_bytes(tuple(tensor.shape), int(tensor.count_nonzero()), kind)
     return total
 
 
@@ -122,7 +130,7 @@ def pack(
             tensors[name] = encode(tensor, values, config.sparse, scale=scale)
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
-    return _write(path, _shape(model), tensors, vocabulary, about or About(), zstd=config.zstd)
+    return _write(path, shape_of(model), tensors, vocabulary, about or About(), zstd=config.zstd)
 
 
 def repack(packed: Packed, path: Path, *, zstd: bool) -> PackedInfo:
@@ -157,7 +165,7 @@ def _write(
         arrays |= parts
         stored = sum(part.nbytes for part in parts.values())
         infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
-    words = np.frombuffer("\n".join(vocabulary).encode(), np.uint8)
+    words = np.frombuffer(_words(vocabulary), np.uint8)
     described, parts = _store(VOCABULARY, {"words": words}, zstd=zstd)
     arrays |= parts
     metadata = {
@@ -170,6 +178,10 @@ def _write(
     return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))
 
 
+def _words(vocabulary: Sequence[str]) -> bytes:
+    return "\n".join(vocabulary).encode()
+
+
 def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
     tied = shared_names(model)
     return {
@@ -179,7 +191,8 @@ def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _shape(model: RNNModel) -> dict[str, Any]:
+def shape_of(model: RNNModel) -> dict[str, Any]:
+    """What a run's record and a packed file say of a model's shape."""
     return {
         "model": model.rnn_type,
         "emsize": model.ninp,

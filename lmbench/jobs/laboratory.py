@@ -14,7 +14,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig, SplitName, validate
+from lmbench.deploy.dequantized import dequantized_bytes
 from lmbench.deploy.load import load_run
-from lmbench.deploy.packed import bitmask_bytes
+from lmbench.deploy.packed import packed_bytes, shape_of
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -37,7 +38,6 @@ from lmbench.distiller.quantization import (
     preset_names,
     quantizable_modules,
     quantize,
-    quantized_bytes,
     save_stats,
 )
 from lmbench.distiller.sensitivity import (
@@ -81,7 +81,6 @@ __all__ = ["Bench", "Laboratory", "main"]
 
 _BARS = 32
 _PROGRESS_S = 0.2
-_FLOAT_BYTES = 4
 # The published table: the model as it is, and these.
 _PUBLISHED = (
     "fp16",
@@ -104,6 +103,7 @@ class Bench:
     stats: ActivationStats
     calibration: Tensor
     sample: Tensor
+    vocabulary: Sequence[str]
     moments: Mapping[str, Tensor] | None = None
     pruned: dict[str, tuple[float, int, int]] = field(default_factory=dict)
 
@@ -122,7 +122,8 @@ class Bench:
         tell("loading the model", 0, 0)
         device = choose_device(validate(QuantizeConfig, {}))
         prepare_worker(threads=request.threads, device=str(device))
-        model = load_run(run, device=str(device)).model
+        loaded = load_run(run, device=str(device))
+        model = loaded.model
         if type(model) is not RNNModel:
             raise LmbenchError(
                 f"run {run.ref} is quantized already: name the run that it was made from"
@@ -137,7 +138,7 @@ class Bench:
         if stats is None:
             stats = _calibrate(modular, rows, tell)
             save_stats(stats, _stats_path(run, request))
-        return cls(model, modular, stats, rows, sample)
+        return cls(model, modular, stats, rows, sample, loaded.vocabulary)
 
     def quantized(self, settings: QuantSettings, tell: Tell) -> nn.Module:
         """The model as these settings make it."""
@@ -173,7 +174,8 @@ class Bench:
         def score(candidate: nn.Module) -> float:
             assert isinstance(candidate, RNNModel)
             left = count_weights(candidate)[1]
-            found.append((self.loss(candidate, tell), left, bitmask_bytes(candidate)))
+            size = packed_bytes(candidate, self.vocabulary)
+            found.append((self.loss(candidate, tell), left, size))
             return found[-1][0]
 
         if level:
@@ -191,9 +193,13 @@ class Bench:
         return (len(self.sample) - 1) * self.sample.shape[1]
 
     @property
-    def float_bytes(self) -> int:
-        weights, _, biases = count_weights(self.model)
-        return _FLOAT_BYTES * (weights + biases)
+    def packed_bytes(self) -> int:
+        """Of the model as it is; for what settings make of it, see `size_of`."""
+        return packed_bytes(self.model, self.vocabulary)
+
+    def size_of(self, quantized: nn.Module) -> int:
+        """Bytes of what packing a quantized model gives."""
+        return dequantized_bytes(quantized, shape_of(self.model), self.vocabulary)
 
 
 class Laboratory:
@@ -260,9 +266,9 @@ class Laboratory:
         began, tell = time.perf_counter(), self._teller(request.id)
         if request.settings:
             model = bench.quantized(QuantSettings.from_dict(request.settings), tell)
-            size = quantized_bytes(model)["total"]
+            size = bench.size_of(model)
         else:
-            model, size = bench.model, bench.float_bytes
+            model, size = bench.model, bench.packed_bytes
         self._tell_price(request.id, bench, bench.loss(model, tell), size, None, began)
 
     def _prune(self, request: Prune, bench: Bench) -> None:
@@ -343,7 +349,7 @@ def _ready(id: int, bench: Bench, loss: float) -> Ready:
     return Ready(
         id=id,
         loss=loss,
-        bytes=bench.float_bytes,
+        bytes=bench.packed_bytes,
         tokens=bench.tokens,
         device=str(bench.sample.device),
         modules=tuple(

@@ -86,7 +86,7 @@ def run_name(kind: Kind, config: Config) -> str:
         chosen = getattr(config, setting, None)
         if chosen:
             return str(chosen)
-    return kind
+    return "packed" if kind == "pack" else kind
 
 
 def make_run(

@@ -211,7 +211,8 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
     top = reproduction.rows[0]
     table = []
     for row, run in zip(reproduction.rows, runs, strict=True):
-        results = run.read().results
+        record = run.read()
+        results = record.results
         entry: dict[str, Any] = {
             "name": row.name,
             "run": run.ref,
@@ -219,7 +220,7 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
             "published_valid_ppl": row.valid,
             "published_test_ppl": row.test,
             **{key: results.get(key) for key in ("valid_ppl", "test_ppl", "sparsity", "nonzero")},
-            "bytes": results.get("bytes"),
+            "bytes": record.size.bytes,
         }
         if reproduction.relative:
             entry |= {

@@ -56,16 +56,14 @@ class Comparison:
     def cells(self) -> list[list[str]]:
         """The rows as they are written; "" where a number is not known."""
         return [
-            [_cell(key, row.get(key), row.get("kind", "")) for key, _ in self.columns]
+            [_cell(key, row.get(key), bool(row.get("as_packed"))) for key, _ in self.columns]
             for row in self.rows
         ]
 
     @property
     def note(self) -> str:
         """What must be said under the written table; "" where nothing must."""
-        packed = any(
-            size_sign(row.get("kind", "")) and row.get("bytes") is not None for row in self.rows
-        )
+        packed = any(row.get("as_packed") and row.get("bytes") is not None for row in self.rows)
         return AS_PACKED if packed else ""
 
     def alignment(self) -> str:
@@ -86,8 +84,8 @@ class Comparison:
         )
 
     def write(self, form: Format) -> str:
-        """The table as text of that format, with its `note`; CSV has numbers alone, and the kind
-        of run tells what its bytes are."""
+        """The table as text of that format, with its `note`; CSV has numbers alone: of pruned and
+        quantized runs the bytes are those that they would have packed."""
         heads = [head for _, head in self.columns]
         match form:
             case "markdown":
@@ -132,7 +130,7 @@ def runtime_table(rows: Sequence[dict[str, Any]]) -> Comparison:
 
 
 def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    results = record.results
+    results, size = record.results, record.size
     return {
         "run": run.ref,
         "name": plain(record.name),
@@ -141,7 +139,8 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "nonzero": results.get("nonzero"),
         "valid_ppl": results.get("valid_ppl"),
         "test_ppl": results.get("test_ppl"),
-        "bytes": results.get("bytes"),
+        "bytes": size.bytes,
+        "as_packed": size.as_packed,
         "ms_per_token": results.get("ms_per_token") or _fastest(measured, record.kind),
     }
 
@@ -152,14 +151,14 @@ def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
     return min((row["ms"] for row in rows if row.get("accuracy") in keeping), default=None)
 
 
-def _cell(key: str, value: Any, kind: str) -> str:
+def _cell(key: str, value: Any, as_packed: bool) -> str:
     if value is None:
         return ""
     match key:
         case "sparsity":
             return f"{100 * value:.1f}%"
         case "bytes":
-            return f"{size_sign(kind)}{value:,}"
+            return f"{size_sign(as_packed)}{value:,}"
         case "nonzero":
             return f"{value:,}"
         case "valid_ppl" | "test_ppl" | "ms_per_token":
@@ -261,8 +260,8 @@ def _item(name: str, text: str, command: str) -> str:
 def _made(run: Run) -> tuple[str, str, str]:
     record = run.read()
     parts = [run.status(record), human_time(record.results.get("seconds"))]
-    size = human_bytes(record.results.get("bytes"))
-    parts += [size_sign(record.kind) + size if size else "", record.device]
+    size = human_bytes(record.size.bytes)
+    parts += [size_sign(record.size.as_packed) + size if size else "", record.device]
     return run.ref, ", ".join(part for part in parts if part), plain(record.command)
 
 

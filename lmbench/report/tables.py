@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
 __all__ = [
@@ -28,7 +29,10 @@ __all__ = [
     "size_sign",
 ]
 
-_RESULTS = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_per_s", "seconds")
+_RESULTS = (
+    *("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "packed_bytes"),
+    *("tokens_per_s", "seconds"),
+)
 _STYLES = {
     "queued": "dim",
     "running": "green",
@@ -39,8 +43,8 @@ _STYLES = {
     "lost": "red",
     "damaged": "red",
 }
-AS_PACKED = "≈ as it would be packed: a quantize run itself keeps its numbers as floats"
-"""What `size_sign` means, for a line under a table."""
+AS_PACKED = "≈ as it would be packed: the run itself keeps each of its numbers as a float"
+"""What the sign of `size_sign` means, for a line under a table."""
 
 _CONTROL = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
@@ -50,17 +54,16 @@ def plain(text: object) -> str:
     return str(text).translate(_CONTROL)
 
 
-def size_sign(kind: str) -> str:
+def size_sign(as_packed: bool) -> str:
     """What stands before the size of a run's model: "≈" where no file has that size."""
-    return "≈" if kind == "quantize" else ""
+    return "≈" if as_packed else ""
 
 
 def run_document(run: Run) -> dict[str, Any]:
     """All that is known of a run, as every command's ``--json`` gives it.
-
-    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the
-    model's file; of a quantize run, those that it would have packed), `tokens_per_s` and `seconds`
-    are None where they are not known (yet).
+    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model's
+    file), `packed_bytes` (about those of the file that packing a pruned or quantized model would
+    give), `tokens_per_s` and `seconds` are None where they are not known (yet).
 
     Raises:
         LmbenchError: the record is missing or damaged.
@@ -122,7 +125,7 @@ def _run_cells(run: Run) -> list[Text]:
         _number(results.get("test_ppl"), "{:.2f}"),
         human_count(results.get("parameters")),
         _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
-        _size(record.kind, results.get("bytes")),
+        _size(record.size),
         _number(results.get("tokens_per_s"), "{:,.0f}"),
         human_time(seconds),
         plain(record.parent or ""),
@@ -155,9 +158,9 @@ def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
-def _size(kind: str, count: Any) -> str:
-    size = human_bytes(count)
-    return size_sign(kind) + size if size else ""
+def _size(size: ModelSize) -> str:
+    text = human_bytes(size.bytes)
+    return size_sign(size.as_packed) + text if text else ""
 
 
 def _date(t: float | None) -> str:

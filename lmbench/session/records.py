@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ __all__ = [
     "LIVE",
     "STATUSES",
     "Corpus",
+    "ModelSize",
     "RunRecord",
     "SessionRecord",
     "Status",
@@ -48,6 +49,14 @@ class Corpus(BaseModel):
     vocab: Literal["all", "train"] = "all"
 
 
+class ModelSize(NamedTuple):
+    """Bytes of a run's model; `as_packed` where they are those of the file that packing it would
+    give, and none has that size yet."""
+
+    bytes: int | None
+    as_packed: bool
+
+
 class RunRecord(_Record):
     """``run.json``. Times are seconds since the epoch; `config` holds what differs from default."""
 
@@ -72,6 +81,17 @@ class RunRecord(_Record):
     corpus: Corpus | None = None
     shape: dict[str, Any] = Field(default_factory=dict)
     results: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def size(self) -> ModelSize:
+        """Of a pruned or quantized model as it would be packed: the checkpoint itself keeps every
+        number, zeros too, as a float. Else of the model's file."""
+        packed = self.results.get("packed_bytes")
+        if isinstance(packed, int):
+            return ModelSize(packed, True)
+        size = self.results.get("bytes")
+        # Before there was `packed_bytes`, `bytes` of a quantize run were those.
+        return ModelSize(size if isinstance(size, int) else None, self.kind == "quantize")
 
 
 class SessionRecord(_Record):

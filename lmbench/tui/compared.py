@@ -150,7 +150,7 @@ class Compared:
             Cell("" if nonzero is None else f"{nonzero:,}"),
             Cell(figures.perplexity(row["valid_ppl"])),
             Cell(figures.perplexity(row["test_ppl"]), "success" if best else ""),
-            Cell(size_sign(row["kind"]) * bool(row["bytes"]) + figures.size(row["bytes"])),
+            Cell(size_sign(row["as_packed"]) * bool(row["bytes"]) + figures.size(row["bytes"])),
             Cell("" if ms is None else f"{ms:.2f}"),
         )
 
@@ -219,8 +219,8 @@ class Compared:
     @property
     def size_words(self) -> str:
         """What the sizes of the scatter plot are."""
-        simulated = any(size_sign(row["kind"]) for row, _ in self._points())
-        return "bytes (quantized: as packed)" if simulated else "bytes"
+        packed = any(row["as_packed"] for row, _ in self._points())
+        return "bytes (pruned, quantized: as packed)" if packed else "bytes"
 
 
 _KEPT: dict[Table, tuple[str, str]] = {

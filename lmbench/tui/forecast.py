@@ -74,8 +74,8 @@ def forecast_derived(
         if config.split == "train" and corpus is not None:
             split = corpus.train
         return text.append(": ") + _sensitivity(config, *known, split, measured)
-    if parent.bytes:
-        text.append(f", {figures.size(parent.bytes)} on disk now")
+    if parent.size:
+        text.append(f", {parent.size} {'when packed' if parent.as_packed else 'on disk now'}")
     if isinstance(config, QuantizeConfig) and known is not None:
         text.append("\n").append_text(_quantize(config, *known, split, measured))
     return text

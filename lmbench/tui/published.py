@@ -11,6 +11,7 @@ from textual.app import SystemCommand
 from lmbench.distiller.presets import preset_names, preset_summary, quantization_preset_names
 from lmbench.jobs.published import FIRST_STEPS, PUBLISHED
 from lmbench.tui.bench import Bench
+from lmbench.tui.run_form import can_start, titled
 from lmbench.tui.subject import subject_of
 
 __all__ = ["published_commands"]
@@ -28,10 +29,14 @@ def published_commands(bench: Bench) -> Iterable[SystemCommand]:
             training.about,
             partial(bench.open, "chains", first=training.name),
         )
+    selected = bench.selected_run
+    if selected is not None and can_start("pack", selected):
+        form = _form(bench, "pack", {}, selected.key)
+        yield SystemCommand(f"Pack {titled(selected)} into one small file", "opens the form", form)
     subject = subject_of(bench.snapshot.by_key, bench.selected)
     if subject is None:
         return
-    of = f"{subject.id} {subject.name}"
+    of = titled(subject)
     for name in preset_names():
         about = preset_summary(name).partition(". ")[0]
         form = _form(bench, "prune", {"compress": name}, subject.key)

@@ -17,22 +17,24 @@ __all__ = [
     "ABOUT",
     "KINDS",
     "Wanted",
+    "can_start",
     "field_specs",
-    "is_trained",
     "label",
     "missing",
     "preset_note",
+    "start_of",
     "taken_from",
     "titled",
     "training_of",
 ]
 
-KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity")
+KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity", "pack")
 _WHAT = {
     "train": "a language model from scratch",
     "prune": "training under a schedule that takes weights away",
     "quantize": "a trained model to fewer bits, without training",
     "sensitivity": "what pruning each tensor alone would cost",
+    "pack": "one small file of the model, its words and scores",
 }
 ABOUT = {
     "@kind": "What the run does. ← and → change it.",
@@ -113,7 +115,7 @@ def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dic
     """What has to be chosen still."""
     if kind == "prune" and not given.get("compress"):
         return {"compress": "choose one: Enter lists them"}
-    if kind in ("quantize", "sensitivity") and origin is None:
+    if kind in ("quantize", "sensitivity", "pack") and origin is None:
         return {"@parent": "train a model first"}
     return {}
 
@@ -175,9 +177,23 @@ def _shape_of(view: RunView) -> str:
     return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
 
 
-def is_trained(view: RunView) -> bool:
-    """Can another run start from this one, now or when its turn in the queue has come?"""
-    return view.record is not None and view.kind in ("train", "prune")
+def can_start(kind: Kind, view: RunView) -> bool:
+    """Can a run of this kind start from that one, now or when its turn in the queue has come?"""
+    sources = ("train", "prune", "quantize") if kind == "pack" else ("train", "prune")
+    return view.record is not None and view.kind in sources
+
+
+def start_of(kind: Kind, views: Mapping[str, RunView], key: str | None) -> RunView | None:
+    """The run that one of this kind starts from where `key` is asked for: that run, or the nearest
+    that it was made from which can be; else the first, where one is needed."""
+    if kind == "train":
+        return None
+    view = views.get(key or "")
+    while view is not None and not can_start(kind, view):
+        view = views.get(view.parent or "")
+    if view is not None or kind == "prune":
+        return view
+    return next((view for view in views.values() if can_start(kind, view)), None)
 
 
 def training_of(view: RunView | None) -> TrainConfig | None:

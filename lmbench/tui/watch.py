@@ -21,6 +21,7 @@ from lmbench.report.curves import Curves
 from lmbench.report.tables import plain, size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
+from lmbench.session.records import ModelSize
 from lmbench.tui import figures
 from lmbench.tui.story import Note, Pace, Story
 from lmbench.tui.tail import Tail
@@ -62,6 +63,8 @@ class RunView:
     failed: ev.Failed | None = None
     notes: tuple[Note, ...] = ()
     bytes: int | None = None
+    as_packed: bool = False
+    """Are these bytes those of the file that packing would give?"""
     log: object = None
     """Another one when the worker's log has grown."""
 
@@ -109,8 +112,10 @@ class RunView:
 
     @property
     def size(self) -> str:
-        """The model's bytes in words; "≈" before those that a quantize run would have packed."""
-        return size_sign(self.kind) + figures.size(self.bytes) if self.bytes is not None else ""
+        """The model's bytes in words; "≈" before those that it would have packed."""
+        if self.bytes is None:
+            return ""
+        return size_sign(self.as_packed) + figures.size(self.bytes)
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -272,7 +277,7 @@ class _RunWatcher:
         self._status: Status | None = None
         self._missed_since: float | None = None
         self._reason = ""
-        self._bytes: int | None = None
+        self._size = ModelSize(None, False)
         self._log: object = None
         self.view = self._make()
 
@@ -296,7 +301,7 @@ class _RunWatcher:
             self._record, self._problem = self.run.read(), ""
         except LmbenchError as error:
             self._record, self._problem = None, error.message
-        self._bytes = self._size()
+        self._size = self._model_size()
         return True
 
     def _read_events(self) -> bool:
@@ -307,7 +312,7 @@ class _RunWatcher:
                 self._story = Story(self._tail.generation)
             self._story.add(event)
             if isinstance(event, ev.Checkpoint | ev.Finished):
-                self._bytes = self._size()
+                self._size = self._model_size()
         if self._tail.generation != self._story.generation:
             self._story = Story(self._tail.generation)
         return True
@@ -336,14 +341,13 @@ class _RunWatcher:
         self._log = stamp
         return True
 
-    def _size(self) -> int | None:
-        told = self._record.results.get("bytes") if self._record else None
-        if isinstance(told, int):
-            return told
+    def _model_size(self) -> ModelSize:
+        if self._record is not None and self._record.size.bytes is not None:
+            return self._record.size
         try:
-            return self.run.model_bytes()
+            return ModelSize(self.run.model_bytes(), False)
         except OSError:
-            return None
+            return ModelSize(None, False)
 
     def _make(self) -> RunView:
         record, story = self._record, self._story
@@ -368,7 +372,8 @@ class _RunWatcher:
             generation=story.generation,
             curves=story.curves.view(),
             pace=story.pace(self._status),
-            bytes=self._bytes,
+            bytes=self._size.bytes,
+            as_packed=self._size.as_packed,
             log=self._log,
             **story.facts(),
         )

@@ -132,7 +132,7 @@ def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab,
         "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
     )  # fmt: skip
     assert found.loss == pytest.approx(made["results"]["valid_loss"], abs=1e-4)
-    assert found.bytes == made["bytes"]
+    assert found.bytes == made["packed_bytes"]
     scored_again = command(
         run, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
         "--threads", "1",
@@ -189,7 +189,7 @@ def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
     assert found.nonzero == pytest.approx(found.weights / 2, abs=5)
     dense = price(lab, Prune(id=5, target="model", level=0.0))
     assert dense.nonzero == found.weights
-    assert dense.bytes == bench.float_bytes
+    assert dense.bytes == bench.packed_bytes
     # Half of the numbers, and a bit for each.
     spared = 4 * (found.weights - found.nonzero) - found.weights / 8
     assert found.bytes == pytest.approx(dense.bytes - spared, abs=20)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmbench.config import BenchmarkConfig, Config, PackConfig, TrainConfig
+from lmbench.config import BenchmarkConfig, Config, PackConfig, QuantizeConfig, TrainConfig
 from lmbench.corpus import open_corpus
 from lmbench.deploy.load import load_run
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import PackedModel, open_packed
+from lmbench.deploy.packed import PackedModel, open_packed, packed_bytes
 from lmbench.jobs.worker import work
 from lmbench.model import build_model
 from lmbench.session import Home, Run
@@ -79,10 +79,43 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
     assert packed.about.scores["test_ppl"] == results["test_ppl"] > 1
     assert packed.about.scores["runtime"] == results["runtime"]
     assert packed.about.lineage == (parent.ref,)
-    assert (
-        results["parameters"]
-        == 40 * 32 + 40 + 2 * 4 * 32 * 33 + 40 - 40 + (packed.shape["ntoken"] - 40) * 33
+    words = packed.shape["ntoken"]
+    assert results["parameters"] == words * 32 + 2 * 4 * 32 * 32
+    assert results["biases"] == words + 2 * 4 * 32
+    assert results["nonzero"] == pytest.approx(0.2 * results["parameters"], rel=0.1)
+    assert results["sparsity"] == 1 - results["nonzero"] / results["parameters"]
+
+
+def without_header(run: Run) -> int:
+    info = open_packed(run.path / "model.lmpack").info()
+    return sum(tensor.stored for tensor in info.tensors) + info.vocabulary
+
+
+@pytest.mark.parametrize("preset", ["int8-best", "int6-best", "fp16"])
+def test_what_a_quantize_run_says_it_would_pack_to_is_what_it_packs_to(home, preset):
+    parent = trained(home, sparsity=0.8)
+    config = QuantizeConfig(
+        preset=preset, threads=1, calibration_tokens=500, eval_tokens=300, calibrate_on="valid"
     )
+    run = worked(parent, config, "quantize")
+    told = run.read().results["packed_bytes"]
+    assert told == without_header(worked(run, PackConfig(threads=1), "pack"))
+    assert run.read().size == (told, True)
+    assert run.read().results["bytes"] == run.model_bytes()
+
+
+def test_a_search_within_a_size_finds_a_model_whose_file_has_it(home):
+    parent = trained(home)
+    model = load_run(parent).recurrent
+    words = parent.vocabulary()
+    wide, narrow = (packed_bytes(model, words, kind) for kind in ("int8", "int4"))
+    budget = (2 * narrow + wide) // 3
+    config = QuantizeConfig(
+        auto=True, budget=f"{budget}B", threads=1, calibration_tokens=500, eval_tokens=300
+    )
+    run = worked(parent, config, "quantize")
+    packed = worked(run, PackConfig(threads=1), "pack")
+    assert narrow <= without_header(packed) <= budget
 
 
 def test_a_packed_file_tells_nothing_of_the_machine_it_was_made_on(home):

@@ -265,6 +265,11 @@ def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
     weights = load_file(Path(document["run"]) / "best" / "model.safetensors")
     for name in ("rnn.weight_hh_l0", "encoder.weight"):
         assert int((weights[name] == 0).sum()) == int(0.7 * weights[name].numel())
+    packed = json.loads(command("pack", "@", "--json").stdout)
+    assert packed["results"]["sparsity"] == document["results"]["sparsity"]
+    header = packed["bytes"] - document["packed_bytes"]
+    assert 0 < header < 4096
+    assert document["packed_bytes"] < document["bytes"]
 
 
 @pytest.mark.parametrize(

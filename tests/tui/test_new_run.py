@@ -41,13 +41,17 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
 
 @asynccontextmanager
-async def opened(world: Any, size: tuple[int, int] = NARROW, *keys: str) -> AsyncIterator[Any]:
-    """A pilot on the form, opened by its key from the main screen."""
+async def opened(
+    world: Any, size: tuple[int, int] = NARROW, *keys: str, select: str = ""
+) -> AsyncIterator[Any]:
+    """A pilot on the form, opened by its key from the main screen, with a run selected."""
     app = world.bench()
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         await app.look()
         await pilot.pause()
+        if select:
+            app.select(select)
         await press(pilot, "n", *keys)
         yield pilot
 
@@ -242,6 +246,29 @@ async def test_quantize_and_sensitivity_start_from_a_trained_run(full, started, 
         await start(pilot)
     record = started[0].read()
     assert (record.kind, record.parent, record.config) == (kind, "demo/002-prune", {})
+
+
+async def test_pack_starts_from_the_selected_run_which_may_be_a_quantized_one(full, started):
+    async with opened(full, NARROW, "p", "p", *["down"] * 3, "right") as pilot:
+        assert form(pilot).form.values["@kind"] == "pack"
+        assert form(pilot).command == "lmbench pack demo/002-prune --weights fp32"
+        await start(pilot)
+    async with opened(full, NARROW, select="003-quantize") as pilot:
+        assert form(pilot).origin is None
+        await press(pilot, "p", "p")
+        assert form(pilot).form.values["@parent"] == "3 int8"
+        await start(pilot)
+    first, second = (run.read() for run in started)
+    assert (first.kind, first.name, first.parent) == ("pack", "packed", "demo/002-prune")
+    assert first.config == {"weights": "fp32"}
+    assert (second.parent, second.config) == ("demo/003-quantize", {})
+
+
+async def test_what_a_quantized_run_was_made_from_is_what_it_is_quantized_from_again(full, started):
+    async with opened(full, NARROW, "q", select="003-quantize") as pilot:
+        assert form(pilot).form.values["@parent"] == "1 dense"
+        await start(pilot)
+    assert started[0].read().parent == "demo/001-train"
 
 
 async def test_without_a_trained_run_quantize_says_what_to_do(world, started):

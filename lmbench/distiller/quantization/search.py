@@ -122,8 +122,10 @@ class _Search:
         moments: Mapping[str, Tensor] | None,
         on_try: Callable[[Trial], None] | None,
         resume: Iterable[Trial | Mapping[str, Any]],
+        size: Callable[[nn.Module], int],
     ) -> None:
         self.model, self.stats, self.evaluate = model, stats, evaluate
+        self.size = size
         self.base, self.moments, self.on_try = base, moments, on_try
         known = [t if isinstance(t, Trial) else Trial.from_dict(t) for t in resume]
         self.known = {self._key(t.phase, t.choice): t for t in known}
@@ -178,7 +180,7 @@ class _Search:
     def bytes_of(self, choice: Choice) -> int:
         """Of the packed model, without scoring it."""
         candidate = quantize(self.model, self.settings(choice), self.stats, self.moments)
-        return quantized_bytes(candidate)["total"]
+        return self.size(candidate)
 
     def measure(self, phase: str, choice: Choice) -> Trial:
         key = self._key(phase, choice)
@@ -190,8 +192,7 @@ class _Search:
                 trial = Trial(phase, choice, self.evaluate(plain), size)
             else:
                 candidate = quantize(self.model, self.settings(choice), self.stats, self.moments)
-                size = quantized_bytes(candidate)["total"]
-                trial = Trial(phase, choice, self.evaluate(candidate), size)
+                trial = Trial(phase, choice, self.evaluate(candidate), self.size(candidate))
             self.known[key] = trial
         self.trials.append(trial)
         if self.on_try is not None:
@@ -210,6 +211,7 @@ def auto_quantize(
     input_moments: Mapping[str, Tensor] | None = None,
     on_try: Callable[[Trial], None] | None = None,
     resume: Iterable[Trial | Mapping[str, Any]] = (),
+    size: Callable[[nn.Module], int] | None = None,
 ) -> SearchResult:
     """Chooses the clip mode of each module's activations and the bits of each weight.
 
@@ -228,6 +230,7 @@ def auto_quantize(
         input_moments: for a base with `rounding: gptq`.
         on_try: called with each trial as it is known.
         resume: trials of an earlier search with the same arguments.
+        size: a quantized model → its bytes; default: each weight in so many bits as it has.
 
     Raises:
         QuantizationError: nothing that was tried fits the budget.
@@ -241,7 +244,9 @@ def auto_quantize(
     )
     widths = sorted(set(bits), reverse=True)
     start = replace(start, base=replace(start.base, bits_weights=widths[0]))
-    search = _Search(model, stats, evaluate, start, input_moments, on_try, resume)
+    search = _Search(
+        model, stats, evaluate, start, input_moments, on_try, resume, size or _own_width
+    )
     float_loss = search.measure("float", {}).loss
     common: Choice = {}
     if stats is not None and start.base.bits_activations is not None:
@@ -253,6 +258,10 @@ def auto_quantize(
     return SearchResult(
         search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
     )
+
+
+def _own_width(model: nn.Module) -> int:
+    return quantized_bytes(model)["total"]
 
 
 def _clips(search: _Search, clips: list[str]) -> Trial:

@@ -73,7 +73,8 @@ def _work(job: Job) -> None:
     _note(job, config, score, seconds, took)
     if parent is not None:
         known = parent.read().results
-        job.add_results(**{key: known.get(key) for key in ("parameters", "nonzero", "bytes")})
+        taken = ("parameters", "nonzero", "bytes", "packed_bytes")
+        job.add_results(**{key: known[key] for key in taken if key in known})
     else:
         job.add_results(bytes=disk_bytes(loaded))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,17 @@ def work(job: Job) -> None:
     print(_sizes(info), flush=True)
     record = parent.read()
     job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
+    weights, biases, nonzero = _counts(info)
     job.add_results(
         path=str(path),
         bytes=info.bytes,
         fp32_bytes=info.fp32,
         ratio=info.ratio,
         vocabulary_bytes=info.vocabulary,
-        parameters=sum(tensor.fp32 for tensor in info.tensors) // 4,
-        nonzero=sum(tensor.nonzero for tensor in info.tensors),
+        parameters=weights,
+        biases=biases,
+        nonzero=nonzero,
+        sparsity=1.0 - nonzero / weights,
         tensors=[_tensor_row(info, i) for i in range(len(info.tensors))],
     )
     try:
@@ -138,6 +142,14 @@ def _about(parent: Run, config: PackConfig) -> About:
 def _shareable(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings without those that name files or machines."""
     return {k: v for k, v in settings.items() if k not in ("data", "compress", "teacher", "device")}
+
+
+def _counts(info: PackedInfo) -> tuple[int, int, int]:
+    """Weights, biases, and the weights that are not zero in the file."""
+    matrices = [t for t in info.tensors if len(t.spec.shape) == 2]
+    weights = sum(math.prod(t.spec.shape) for t in matrices)
+    everything = sum(math.prod(t.spec.shape) for t in info.tensors)
+    return weights, everything - weights, sum(t.nonzero for t in matrices)
 
 
 def _sizes(info: PackedInfo) -> str:

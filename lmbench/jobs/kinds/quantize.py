@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig
 from lmbench.corpus import Corpus
+from lmbench.deploy.dequantized import dequantized_bytes
 from lmbench.deploy.load import QUANTIZATION, load_run
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -60,6 +62,8 @@ __all__ = ["quant_result", "work"]
 # Of these windows the outputs of every module are held twice, to tell their error.
 _SQNR_WINDOWS = 2
 _SEARCH_TOKENS = 20_000
+# What a packed file holds: other widths would save nothing.
+_WIDTHS = (8, 4)
 
 
 def work(job: Job) -> None:
@@ -83,13 +87,18 @@ def _work(job: Job) -> None:
     note_parent(job, parent)
     job.update(device=str(device))
     corpus = corpus_of(parent.read().corpus, job.home.path, parent.ref)
-    model = load_run(parent, device=str(device)).model
+    loaded = load_run(parent, device=str(device))
+    model = loaded.model
     if type(model) is not RNNModel:
         raise LmbenchError(
             f"run {parent.ref} is quantized already: name the run that it was made from"
         )
     given = load_stats(job.run.path / STATS_FILE) if config.stats else None
     check_fit(settings, given, parent.read().shape)
+
+    def size(quantized: nn.Module) -> int:
+        return dequantized_bytes(quantized, loaded.shape, loaded.vocabulary)
+
     modular = modular_copy(model)
     job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
@@ -99,11 +108,12 @@ def _work(job: Job) -> None:
         assert isinstance(modular, RNNModel)
         moments = moments_of(modular, data, seldom(job, "collecting second moments"))
     if config.auto:
-        settings = _search(job, config, model, corpus, stats, settings, moments, device)
+        settings = _search(job, config, model, corpus, stats, settings, moments, device, size)
     quantized = quantize(model, settings, stats, moments)
     _report_modules(job, quantized, modular, data)
     tensors, meta = export_state(quantized, settings)
     _keep(job, tensors, meta)
+    job.add_results(packed_bytes=size(quantized))
     _score(job, config, model, quantized, corpus, device)
 
 
@@ -139,8 +149,10 @@ def _search(
     base: QuantSettings,
     moments: Any,
     device: torch.device,
+    size: Callable[[nn.Module], int],
 ) -> QuantSettings:
-    """Choose clip mode and bits per module within the budget; every try is an event."""
+    """Choose clip mode and bits per module within the budget, of the file that packing gives;
+    every try is an event."""
     sample = score_rows(corpus, "valid", _SEARCH_TOKENS, device)
     budget = budget_of(config)
     earlier = [
@@ -179,9 +191,11 @@ def _search(
         loss,
         budget,
         base,
+        bits=_WIDTHS,
         input_moments=moments,
         on_try=on_try,
         resume=earlier,
+        size=size,
     )
     return result.settings
 
@@ -235,13 +249,12 @@ def _score(
         results |= {f"{split}_loss": found.loss, f"{split}_ppl": found.ppl}
         results["tokens_per_s"] = found.tokens_per_s
     weights, nonzero, biases = count_weights(model)
-    sizes = quantized_bytes(quantized)
     job.add_results(
         parameters=weights,
         biases=biases,
         nonzero=nonzero,
         sparsity=1.0 - nonzero / weights,
-        bytes=sizes["total"],
-        sizes=sizes,
+        bytes=job.run.model_bytes(),
+        sizes=quantized_bytes(quantized),
         **results,
     )

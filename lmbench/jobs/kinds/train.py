@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psutil
 import torch
+from torch import nn
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
+from lmbench.deploy.packed import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
@@ -174,7 +178,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         log_offset=lambda: job.events_offset,
         optimizer=optimizer,
         scheduler=scheduler,
-        sparsity=sparsity_event,
+        sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
         say=lambda line: print(line, flush=True),
     )
     weights, _, biases = count_weights(trainer.plain_model())
@@ -182,7 +186,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     _begin(job, trainer, precision, weights)
     job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
-    _score(job, trainer, scheduler)
+    _score(job, trainer, scheduler, corpus)
 
 
 def _note(job: Job, event: Event) -> None:
@@ -198,6 +202,17 @@ def _note(job: Job, event: Event) -> None:
         job.add_results(bytes=job.run.model_bytes())
     elif isinstance(event, Sparsity):
         job.add_results(nonzero=event.nonzero, sparsity=event.total)
+
+
+def _sparsity(
+    job: Job, vocabulary: Sequence[str], model: nn.Module, step: int, epoch: int
+) -> Sparsity:
+    """How sparse a model is under its schedule; of one with zeros also how small it would be
+    packed."""
+    told = sparsity_event(model, step, epoch)
+    if told.total and isinstance(model, RNNModel):
+        job.add_results(packed_bytes=packed_bytes(model, vocabulary))
+    return told
 
 
 def build_objective(
@@ -248,7 +263,9 @@ def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) ->
     )
 
 
-def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -> None:
+def _score(
+    job: Job, trainer: Trainer, scheduler: CompressionScheduler | None, corpus: Corpus
+) -> None:
     """Score the checkpoint that the settings name on the test set, and note all results."""
     model, config, place = trainer.model, trainer.config, trainer.place
     best = job.run.checkpoint("best")
@@ -266,7 +283,10 @@ def _score(job: Job, trainer: Trainer, scheduler: CompressionScheduler | None) -
         f"| test ppl {test.ppl:8.2f}",
         flush=True,
     )
-    weights, nonzero, biases = count_weights(trainer.plain_model())
+    plain = trainer.plain_model()
+    weights, nonzero, biases = count_weights(plain)
+    if nonzero < weights and isinstance(plain, RNNModel):
+        job.add_results(packed_bytes=packed_bytes(plain, corpus.vocabulary))
     plateau = trainer.plateau
     valid = None if best is None else plateau.best
     job.add_results(

@@ -43,11 +43,12 @@ from lmbench.tui.run_form import (
     ABOUT,
     KINDS,
     Wanted,
+    can_start,
     field_specs,
-    is_trained,
     label,
     missing,
     preset_note,
+    start_of,
     taken_from,
     titled,
     training_of,
@@ -151,7 +152,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
         draft, selected = self._draft, self.bench.selected_run
         if draft is not None:
             self._kind, self._origin = draft.kind, draft.origin
-        elif self._origin is None and selected is not None and is_trained(selected):
+        elif self._origin is None and selected is not None:
             self._origin = selected.key
         await self._rebuild(self._first)
         self._keeping = True
@@ -186,14 +187,12 @@ takes (judged by earlier runs on this machine), and the command line that does t
     @property
     def parents(self) -> list[RunView]:
         """Runs that the new one can start from."""
-        return [view for view in self.bench.snapshot.runs if is_trained(view)]
+        return [view for view in self.bench.snapshot.runs if can_start(self._kind, view)]
 
     @property
     def origin(self) -> RunView | None:
         """The run that the new one starts from."""
-        if self._kind == "train":
-            return None
-        return next((view for view in self.parents if view.key == self._origin), None)
+        return start_of(self._kind, self.bench.snapshot.by_key, self._origin)
 
     def _inherited(self) -> dict[str, Any]:
         """What a pruning takes over from its parent."""

@@ -64,10 +64,11 @@ class TablePanel(ComparePanel):
     HELP = """
 The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
 a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
-parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a
-quantize run, itself a simulation in floats, would have packed), and the milliseconds a token that a
-benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained and
-pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
+parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a pruned
+or quantized run, which keeps each number as a float, would have packed), and the milliseconds a
+token that a benchmark on this machine has found (**b** queues one for runs without): in fp32 for
+trained and pruned runs, on the packed integers for packed ones. What is quantized but not packed
+has none.
 
 **r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
 its file, peak memory, milliseconds a token (the median; p95 where there is room), tokens a second
