@@ -97,6 +97,22 @@ Matrix part_of(const Matrix *m, int first, int last) {
     return part;
 }
 
+// The logits of one vector. A decoder is larger than the second cache, which would hold nothing of
+// it that is asked for again if every word went through it from the start. Turning round at each
+// end, a word finds there what the one before read last.
+constexpr int TURN_GROUPS = 32;
+
+void decode(Model *model, const Vectors *vectors, float *logits, int8_t *scratch, int isa) {
+    const Matrix *m = model->decoder;
+    int parts = (m->groups + TURN_GROUPS - 1) / TURN_GROUPS;
+    for (int i = 0; i < parts; ++i) {
+        int first = (model->backwards ? parts - 1 - i : i) * TURN_GROUPS;
+        int last = first + TURN_GROUPS < m->groups ? first + TURN_GROUPS : m->groups;
+        any_product(m, vectors, model->decoder_bias, logits, m->rows, first, last, isa, scratch);
+    }
+    model->backwards = !model->backwards;
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------------------------- entry points
@@ -233,22 +249,6 @@ void lmb_layer(const Layer *layer, int32_t cell, int32_t H, int32_t steps, int32
         lmb_cells(cell, batch, H, gi + t * batch * gates, gh, h, c, isa);
         std::memcpy(out + t * state, h, sizeof(float) * state);
     }
-}
-
-// The logits of one vector. A decoder is larger than the second cache, which would hold nothing of
-// it that is asked for again if every word went through it from the start. Turning round at each
-// end, a word finds there what the one before read last.
-constexpr int TURN_GROUPS = 32;
-
-void decode(Model *model, const Vectors *vectors, float *logits, int8_t *scratch, int isa) {
-    const Matrix *m = model->decoder;
-    int parts = (m->groups + TURN_GROUPS - 1) / TURN_GROUPS;
-    for (int i = 0; i < parts; ++i) {
-        int first = (model->backwards ? parts - 1 - i : i) * TURN_GROUPS;
-        int last = first + TURN_GROUPS < m->groups ? first + TURN_GROUPS : m->groups;
-        any_product(m, vectors, model->decoder_bias, logits, m->rows, first, last, isa, scratch);
-    }
-    model->backwards = !model->backwards;
 }
 
 // One word through the whole model. h, c [layers][H] are updated in place; logits [vocabulary];
