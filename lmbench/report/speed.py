@@ -1,31 +1,45 @@
 """How fast this machine has trained so far, and what that says of a training yet to start.
 
-The figures are those that earlier runs of this machine wrote down while they trained. A model of
-another size is scaled by its arithmetic: six operations for each weight of the recurrent layers
-and of the decoder, forwards and backwards, for each token. No torch here.
+The figures are those that earlier runs of this machine wrote down while they trained; before there
+is one, those of a trial (`lmbench.jobs.pace`). A model of another size is scaled by its arithmetic:
+six operations for each weight of the recurrent layers and of the decoder, forwards and backwards,
+for each token. No torch here.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import platform
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lmbench.config import TrainConfig
+from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.events import Step, parse_event
+from lmbench.session.files import read_json, write_json
 from lmbench.session.store import Home, Run, RunRecord
 
-__all__ = ["Measured", "Speed", "expect", "measured_speeds", "operations"]
+__all__ = [
+    "Measured",
+    "Speed",
+    "expect",
+    "known_trial",
+    "measured_speeds",
+    "operations",
+    "remember_trial",
+]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # The last so many bytes of a log hold enough steps for a median.
 _TAIL_BYTES = 64 * 1024
 _RUNS = 40
+_TRIAL_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,40 @@ def _measured(run: Run, record: RunRecord) -> Measured | None:
     rate = statistics.median(rates)
     cost = operations(config, ntoken)
     return Measured(run.ref, record.device, config.precision, cost, rate, record.created)
+
+
+def known_trial() -> Measured | None:
+    """What a trial with this torch found on this machine; None where there was none."""
+    try:
+        document = read_json(_trial_path(), version=_TRIAL_VERSION)
+        if document.get("made_by") != _made_by():
+            return None
+        found = Measured(**document["measured"])
+        return found if found.tokens_per_s > 0 and found.operations > 0 else None
+    except (LmbenchError, KeyError, TypeError):
+        return None
+
+
+def remember_trial(measured: Measured) -> None:
+    """Keep it in the user's cache folder; where that is not allowed, it is measured again."""
+    path = _trial_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            path,
+            {"version": _TRIAL_VERSION, "made_by": _made_by(), "measured": asdict(measured)},
+        )
+    except OSError:
+        return
+
+
+def _trial_path() -> Path:
+    return user_cache() / "trial.json"
+
+
+def _made_by() -> dict[str, str | int | None]:
+    """What the speed depends on, as far as it can be told without torch."""
+    return {"host": platform.node(), "cores": os.cpu_count(), "torch": version("torch")}
 
 
 def _last_steps(path: Path) -> list[Step]:

@@ -13,9 +13,8 @@ from lmbench.tui.corpus_size import CorpusSize
 from lmbench.tui.run_form import titled
 from lmbench.tui.watch import RunView
 
-__all__ = ["UNKNOWN_TIME", "forecast", "forecast_derived"]
+__all__ = ["forecast", "forecast_derived", "unknown_time"]
 
-UNKNOWN_TIME = "unknown until a training has run here"
 
 # About what the validation split of WikiText-2 holds.
 _WHOLE_SPLIT = 217_646
@@ -23,17 +22,24 @@ _WHOLE_SPLIT = 217_646
 _FORWARD = 3.0
 
 
-def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured]) -> Text:
-    """Parameters, memory and time of a training."""
+def unknown_time(measured: list[Measured] | None) -> str:
+    """Why no time can be told: of `measured` nothing can be judged, or (None) it is to come."""
+    if measured is None:
+        return "this machine's speed is being measured …"
+    return "unknown until a training has run here"
+
+
+def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured] | None) -> Text:
+    """Parameters, memory and time of a training; of `measured` see `unknown_time`."""
     size = estimate(config, corpus.types)
     text = Text.assemble(
         (f"{size.parameters:,} parameters", "bold"),
         f" ({figures.size(4 * size.parameters)} as fp32), ",
         f"about {figures.size(size.bytes)} of memory\n",
     )
-    speed = expect(config, corpus.types, measured)
+    speed = expect(config, corpus.types, measured or [])
     if speed is None:
-        text.append(f"time: {UNKNOWN_TIME}", "dim")
+        text.append(f"time: {unknown_time(measured)}", "dim")
     else:
         epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
         text.append(f"about {figures.duration(epoch)} an epoch", "bold")
@@ -57,7 +63,7 @@ def forecast_derived(
     parent: RunView,
     model: TrainConfig | None,
     corpus: CorpusSize | None,
-    measured: list[Measured],
+    measured: list[Measured] | None,
 ) -> Text:
     """What is known beforehand of a run that is made of another one.
 
@@ -86,17 +92,17 @@ def _quantize(
     model: TrainConfig,
     types: int,
     split: int,
-    measured: list[Measured],
+    measured: list[Measured] | None,
 ) -> Text:
     """About how long calibrating and scoring both splits takes."""
     if config.auto:
         return Text("time: as long as the search needs for its budget", "dim")
     training = model.model_copy(update={"device": config.device})
-    speed = expect(training, types, measured)
+    speed = expect(training, types, measured or [])
     tokens = {"train": 0, "valid": split, "test": split}
-    seconds = seconds_of(Step("quantize", "", config), types, tokens, measured, training)
+    seconds = seconds_of(Step("quantize", "", config), types, tokens, measured or [], training)
     if speed is None or seconds is None:
-        return Text(f"time: {UNKNOWN_TIME}", "dim")
+        return Text(f"time: {unknown_time(measured)}", "dim")
     text = Text.assemble((f"about {figures.duration(seconds)} ", "bold"))
     return text.append(_by(speed), "dim")
 
@@ -106,7 +112,7 @@ def _sensitivity(
     model: TrainConfig,
     types: int,
     tokens: int,
-    measured: list[Measured],
+    measured: list[Measured] | None,
 ) -> Text:
     """How many points a sensitivity analysis scores, and about how long that takes."""
     tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
@@ -115,9 +121,9 @@ def _sensitivity(
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)
     text = Text.assemble((f"{points:,} points of {each:,} tokens each", "bold"))
-    speed = expect(model.model_copy(update={"device": config.device}), types, measured)
+    speed = expect(model.model_copy(update={"device": config.device}), types, measured or [])
     if speed is None:
-        text.append(f", time: {UNKNOWN_TIME}", "dim")
+        text.append(f", time: {unknown_time(measured)}", "dim")
     else:
         seconds = points * each / (speed.tokens_per_s * _FORWARD)
         text.append(f", about {figures.duration(seconds)} ")

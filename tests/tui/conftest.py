@@ -171,6 +171,15 @@ class World:
         return Workbench(self.home, session or self.session, **arguments)
 
 
+@pytest.fixture(autouse=True)
+def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test trains to find out how fast this machine is, unless it says so."""
+
+    async def none() -> None: ...
+
+    monkeypatch.setattr("lmbench.tui.pace.try_out", none)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)

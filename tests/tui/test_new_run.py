@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import shlex
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from textual.pilot import Pilot
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
 from lmbench.jobs.published import PUBLISHED
+from lmbench.report.speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.tui.app import Workbench
 from lmbench.tui.corpus_size import CorpusSize
@@ -297,6 +299,46 @@ async def test_without_an_earlier_run_no_time_is_made_up(world, started):
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
         assert "time: unknown until a training has run here" in words(pilot)
+
+
+async def test_before_any_training_a_trial_tells_the_time(world, started, monkeypatch):
+    tried = asyncio.Event()
+    found = Measured("a trial", "cpu", "auto", operations(TrainConfig(), 33_278), 1000.0, 0.0)
+
+    async def try_out() -> None:
+        await tried.wait()
+        remember_trial(found)
+
+    monkeypatch.setattr("lmbench.tui.pace.try_out", try_out)
+    async with opened(world) as pilot:
+        await pilot.pause()
+        assert "time: this machine's speed is being measured" in words(pilot)
+        tried.set()
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "(1,000 tok/s in a trial)" in words(pilot)
+    monkeypatch.setattr("lmbench.tui.pace.try_out", None)
+    async with opened(world) as pilot:
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "(1,000 tok/s in a trial)" in words(pilot)
+
+
+async def test_leaving_the_form_ends_the_trial(world, started, monkeypatch):
+    ended = asyncio.Event()
+
+    async def try_out() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    monkeypatch.setattr("lmbench.tui.pace.try_out", try_out)
+    async with opened(world) as pilot:
+        await pilot.pause()
+        await press(pilot, "escape")
+        await asyncio.wait_for(ended.wait(), 10)
 
 
 @pytest.mark.parametrize("letter, what", [("q", "MB on disk now"), ("s", "points of")])

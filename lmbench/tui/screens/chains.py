@@ -13,12 +13,13 @@ from textual.widgets import Static
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
-from lmbench.report.speed import Measured, measured_speeds
+from lmbench.report.speed import Measured
 from lmbench.session import Session
 from lmbench.tui import choices, figures
 from lmbench.tui.corpus_size import CorpusSize, size_of
 from lmbench.tui.errand import Errand
-from lmbench.tui.forecast import UNKNOWN_TIME
+from lmbench.tui.forecast import unknown_time
+from lmbench.tui.pace import speeds
 from lmbench.tui.run_form import titled, training_of
 from lmbench.tui.screens.base import BenchScreen
 from lmbench.tui.widgets.grid import Cell, Column, Grid
@@ -163,7 +164,7 @@ class ChainsScreen(BenchScreen[None]):
         """`first` is the chain that has the cursor."""
         super().__init__()
         self._first = first or CHAINS[0].name
-        self._measured: list[Measured] = []
+        self._measured: list[Measured] | None = []
         self._corpora: dict[str | None, CorpusSize | str] = {}
         # The queueing that is under way.
         self._errand: Errand | None = None
@@ -185,9 +186,10 @@ class ChainsScreen(BenchScreen[None]):
 
     async def _judge(self) -> None:
         """Find out how fast this machine is, and how large the corpora are."""
-        self._measured = await self.bench.do(measured_speeds, self.bench.home) or []
-        self._show()
-        await self._look_at_corpora()
+        self.run_worker(self._look_at_corpora(), exit_on_error=False)
+        async for known in speeds(self.bench):
+            self._measured = known
+            self._show()
 
     async def _look_at_corpora(self) -> None:
         for data in dict.fromkeys(self._data_of(chain) for chain in CHAINS):
@@ -229,7 +231,7 @@ class ChainsScreen(BenchScreen[None]):
         assert isinstance(training, TrainConfig)
         # The two are about as long everywhere.
         tokens = {"train": corpus.train, "valid": corpus.valid, "test": corpus.valid}
-        return seconds_of(step, corpus.types, tokens, self._measured, training)
+        return seconds_of(step, corpus.types, tokens, self._measured or [], training)
 
     def time_of(self, chain: Chain) -> str:
         """About how long the chain will take."""
@@ -250,7 +252,7 @@ class ChainsScreen(BenchScreen[None]):
         published = self.chain.training.settings.get("data")
         words += f", instead of {published}" if self._data not in (None, published) else ""
         if self.time_of(self.chain) == _NO_TIME:
-            words += f"; time: {UNKNOWN_TIME}"
+            words += f"; time: {unknown_time(self._measured)}"
         return Text(words)
 
     # -- keys ----------------------------------------------------------------------------------

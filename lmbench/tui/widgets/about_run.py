@@ -15,9 +15,10 @@ from lmbench.config import Config, TrainConfig
 from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import inherited_settings
-from lmbench.report.speed import Measured, measured_speeds
+from lmbench.report.speed import Measured
 from lmbench.tui.corpus_size import CorpusSize, size_of
 from lmbench.tui.forecast import forecast, forecast_derived
+from lmbench.tui.pace import speeds
 from lmbench.tui.run_form import training_of
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.panel import Guarded
@@ -53,7 +54,7 @@ class AboutRun(Vertical, Guarded):
         self.border_title = "What it will be"
         self._wish: Wish | None = None
         self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
-        self._measured: list[Measured] = []
+        self._measured: list[Measured] | None = []
         self._told = ""
 
     def compose(self) -> ComposeResult:
@@ -64,8 +65,9 @@ class AboutRun(Vertical, Guarded):
 
     async def _measure(self) -> None:
         """Find out how fast this machine is."""
-        self._measured = await self.bench.do(measured_speeds, self.bench.home) or []
-        self._tell()
+        async for known in speeds(self.bench):
+            self._measured = known
+            self._tell()
 
     def show(self, wish: Wish) -> None:
         self._wish = wish
