@@ -44,7 +44,7 @@ def dials(pilot: Pilot[None]) -> Dials:
 
 def heads(pilot: Pilot[None]) -> str:
     panel = pilot.app.screen.query_one(GeneratePanel)
-    return "\n".join(str(c._head.content) for c in panel._columns if c.display)
+    return "\n".join(str(c._head.content) for c in panel._texts.shown)
 
 
 async def turned(pilot: Pilot[None]) -> list[str]:

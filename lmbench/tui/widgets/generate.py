@@ -21,7 +21,6 @@ from lmbench.tui.runtimes import KnownRuntimes
 from lmbench.tui.samples import last_sample
 from lmbench.tui.watch import RunView
 from lmbench.tui.widgets.alternatives import AlternativesList
-from lmbench.tui.widgets.column import Column
 from lmbench.tui.widgets.dials import ALTERNATIVES, Dials
 from lmbench.tui.widgets.drafts import (
     checkpoint_of,
@@ -34,14 +33,12 @@ from lmbench.tui.widgets.drafts import (
     recorded,
 )
 from lmbench.tui.widgets.panel import Panel
+from lmbench.tui.widgets.texts import MOST_TEXTS, Texts
 from lmbench.tui.widgets.words import Draft, WordsView
 
-__all__ = ["MOST_TEXTS", "Client", "GeneratePanel"]
+__all__ = ["Client", "GeneratePanel"]
 
-MOST_TEXTS = 4
-# Columns narrower than this stand under each other; panels wider than this have the
-# alternatives at the side where there are few rows.
-_NARROWEST_COLUMN = 16
+# Panels wider than this have the alternatives at the side where there are few rows.
 _WIDE_ENOUGH = 60
 _FEW_ROWS = 16
 
@@ -128,11 +125,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
     GeneratePanel {
         layout: vertical;
         Input { height: 1; border: none; padding: 0; background: $surface; }
-        #desk, #texts { width: 1fr; height: 1fr; layout: vertical; }
+        #desk { width: 1fr; height: 1fr; layout: vertical; }
         #desk.-down Column { min-height: 3; }
-        #texts.-across { layout: horizontal; }
-        #texts.-across Column { margin: 0 1 0 0; }
-        #texts.-across Column.-last { margin: 0; }
         AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
         #desk.-down AlternativesList { max-height: 8; }
         &.-pointing AlternativesList { display: block; }
@@ -155,14 +149,13 @@ floats. The other runtimes that a model has on this machine are offered once it 
         self._theme = ""
         self._recalled = ""
         self._runtimes = KnownRuntimes()
-        self._columns = tuple(Column() for _ in range(MOST_TEXTS))
+        self._texts = Texts()
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
         yield Dials()
         with Container(id="desk"):
-            with Container(id="texts"):
-                yield from self._columns
+            yield self._texts
             yield AlternativesList()
 
     def on_mount(self) -> None:
@@ -208,14 +201,14 @@ floats. The other runtimes that a model has on this machine are offered once it 
     @property
     def drafts(self) -> tuple[Draft, ...]:
         """The texts on the screen."""
-        return tuple(c.text.draft for c in self._columns if c.text.draft is not None)
+        return self._texts.drafts
 
     @property
     def writing(self) -> bool:
-        return any(draft.alive for draft in self.drafts)
+        return self._texts.writing
 
     def take_focus(self) -> None:
-        column = self._focused_column()
+        column = self._texts.focused
         (column.text if column is not None and self.drafts else self.query_one(Input)).focus()
 
     def refresh_view(self) -> None:
@@ -224,7 +217,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         if len(targets) > 1:
             names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
         self.subtitle(" vs ".join(names))
-        for column in self._columns:
+        for column in self._texts.columns:
             draft = column.text.draft
             view = self.bench.snapshot.run(draft.key) if draft else None
             if draft is not None and view is not None:
@@ -234,7 +227,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
                 column.text.refresh()
         self._theme = self.bench.theme
         if not self.drafts:
-            self._columns[0].tell(invitation(targets, [self._hindrance(v) for v in targets]))
+            self._texts.columns[0].tell(invitation(targets, [self._hindrance(v) for v in targets]))
         self._offer()
         selected = self.bench.selected_run
         if selected is not None and selected.key != self._recalled:
@@ -256,33 +249,15 @@ floats. The other runtimes that a model has on this machine are offered once it 
             last_sample, session, view.key, doing="while reading the samples"
         )
         if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
-            self._columns[0].text.show(recorded(view, sample) if sample is not None else None)
+            self._texts.columns[0].text.show(recorded(view, sample) if sample is not None else None)
             self._arrange()
             self.refresh_view()
 
     def _arrange(self) -> None:
-        shown = max(len(self.drafts), 1)
         width, height = self.content_size
         self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
-        across = width // shown >= _NARROWEST_COLUMN
-        self.query_one("#texts").set_class(across, "-across")
+        across = self._texts.fit(width)
         self.query_one("#desk").set_class(not across, "-down")
-        for place, column in enumerate(self._columns):
-            column.display = place < shown
-            column.set_class(place == shown - 1, "-last")
-            column.alone = shown == 1
-            column.tell()
-
-    def _focused_column(self) -> Column | None:
-        """The column whose text has the focus, or the cursor, or else the first."""
-        shown = [c for c in self._columns if c.display]
-        for column in shown:
-            if column.text.has_focus:
-                return column
-        for column in shown:
-            if column.text.cursor is not None:
-                return column
-        return shown[0] if shown else None
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -310,7 +285,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         self.query_one(AlternativesList).show(None)
         self.remove_class("-pointing")
         requests = []
-        for place, column in enumerate(self._columns):
+        for place, column in enumerate(self._texts.columns):
             view = targets[place] if place < len(targets) else None
             draft = new_draft(next(self._numbers), view, prompt) if view else None
             if view is not None and draft is not None and (why := self._hindrance(view)):
@@ -339,7 +314,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
     async def _branch(self, event: AlternativesList.Taken) -> None:
         """Rewind to the word and write on from another one."""
         event.stop()
-        column = next((c for c in self._columns if c.holds(event.word)), None)
+        column = self._texts.with_word(event.word)
         draft = column.text.draft if column is not None else None
         view = self.bench.snapshot.run(draft.key) if draft is not None else None
         if column is None or draft is None or view is None:
@@ -371,7 +346,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         if isinstance(event.message, asked.Offered):
             self._take_offer(event.message)
             return
-        news = hear(self._columns, event.message)
+        news = hear(self._texts.columns, event.message)
         if news:
             self.bench.say(news)
         if not isinstance(event.message, asked.Wrote):
@@ -408,7 +383,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
 
     @on(Dials.Left)
     def _out_of_dials(self, event: Dials.Left) -> None:
-        column = self._focused_column()
+        column = self._texts.focused
         if event.direction < 0 or column is None:
             self.query_one(PromptInput).focus()
         else:
@@ -422,10 +397,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
     def _pointed(self, event: WordsView.Moved) -> None:
         word = event.view.word
         among = word if word is not None and word.alternatives else None
-        for column in self._columns:
-            if among is not None and column.text is not event.view:
-                column.text.cursor = None
-                column.text.refresh()
+        if among is not None:
+            self._texts.take_cursor(event.view)
         self.set_class(among is not None, "-pointing")
         self.query_one(AlternativesList).show(among)
 
@@ -435,7 +408,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
 
     @on(AlternativesList.Left)
     def _back_to_words(self) -> None:
-        column = self._focused_column()
+        column = self._texts.focused
         if column is not None:
             column.text.focus()
 
@@ -481,13 +454,10 @@ floats. The other runtimes that a model has on this machine are offered once it 
         self.bench.say(f"writing: {one}")
 
     def action_column(self, by: int) -> None:
-        shown = [c for c in self._columns if c.display]
-        here = self._focused_column()
-        place = shown.index(here) if here is not None else 0
-        shown[(place + by) % len(shown)].text.focus()
+        self._texts.focus_beside(by)
 
     def action_copy(self) -> None:
-        column = self._focused_column()
+        column = self._texts.focused
         draft = column.text.draft if column is not None else None
         if draft is not None:
             self.app.copy_to_clipboard(" ".join((*draft.prompt, *(w.text for w in draft.words))))
