@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import driving
+import laboratory_double
 import pytest
 import yaml
 from driving import bench_of, opened, screen_of, settled, until, words
@@ -17,6 +18,7 @@ from lmbench.config import TrainConfig
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
 from lmbench.tui.corpus_size import size_of
+from lmbench.tui.draft import differences
 from lmbench.tui.screens.chains import ChainsScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
@@ -71,6 +73,40 @@ async def test_a_makes_the_keys_change_all_modules(lab):
         draft = screen_of(pilot, LabScreen).desk.draft
         assert draft["clip_acts"] == "PERCENTILE"
         assert draft["overrides"]["encoder"]["bits_weights"] == 6
+
+
+async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwise(
+    lab, monkeypatch
+):
+    state = laboratory_double.module("cells.0.cell", "EltwiseAdd", 0, -9.0, 9.0, role="state")
+    presets = tuple(
+        replace(preset, settings={**preset.settings, "clip_state": "GAUSS"})
+        for preset in laboratory_double.READY.presets
+    )
+    ready = replace(laboratory_double.READY, modules=(state,), presets=presets)
+    monkeypatch.setattr(laboratory_double, "READY", ready)
+
+    def line(pilot: Pilot[None]) -> str:
+        return next(line for line in words(pilot).splitlines() if "cells.0.cell" in line)
+
+    async with opened(lab, "l", "m") as pilot:
+        assert "a8     gauss" in line(pilot)
+        assert "sym-r" in line(pilot)
+        await press(pilot, "c")
+        assert "lapla" in line(pilot)
+        await press(pilot, "0")
+        assert "gauss" in line(pilot)
+        await press(pilot, "a", "c")
+        assert "lapla" in line(pilot)
+        assert "cell state as all" in ", ".join(
+            differences(screen_of(pilot, LabScreen).desk.draft, presets[-1].settings)
+        )
+
+
+async def test_a_key_that_would_change_no_module_says_why(lab):
+    async with opened(lab, "l", "a", "b", "b", "b", "c") as pilot:
+        assert bench_of(pilot).happened == "encoder is computed in floats: b changes that"
+        assert screen_of(pilot, LabScreen).desk.draft["clip_acts"] == "MSE"
 
 
 async def test_u_prices_the_seven_published_rows_best_first(lab):
