@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import BenchmarkConfig, SensitivityConfig
+from lmbench.config import BenchmarkConfig, SensitivityConfig, validate
 from lmbench.distiller.cell_roles import Role
 from lmbench.jobs import probing
 from lmbench.session import Run
@@ -105,18 +105,21 @@ async def size_of(*_: object) -> CorpusSize:
     return CorpusSize("wikitext-2", 33_278, 2_088_628, 217_646)
 
 
-def measure(world: Any) -> Run:
+def measure(world: Any, granularity: str = "element", per: str = "tensor") -> Run:
     """A finished sensitivity run of the dense one."""
     dense = world.session.run(1)
-    run = world.session.new_run(SensitivityConfig(), "sensitivity", name="curves", parent=dense)
+    config = validate(SensitivityConfig, {"granularity": granularity, "per": per})
+    run = world.session.new_run(config, "sensitivity", name="curves", parent=dense)
     run.update(status="finished")
-    point: dict[str, Any] = {"part": "model", "granularity": "element"}
-    points = [ev.SensitivityPoint(tensor="dense", level=0.0, ppl=124.1, **point)]
-    for place, tensor in enumerate(MATRICES):
+    names = {"tensor": MATRICES, "gate": ("rnn.l0.input", "rnn.l0.forget"), "model": ("model",)}
+    common: dict[str, Any] = {"granularity": granularity}
+    points = [ev.SensitivityPoint(tensor="dense", part="model", level=0.0, ppl=124.1, **common)]
+    for place, name in enumerate(names[per]):
         for level in LEVELS:
             ppl = 124.1 * (1 + (level ** (3 + place)) * (place + 1) / 4)
-            entry: dict[str, Any] = {"tensor": tensor, "part": "tensor", "granularity": "element"}
-            points.append(ev.SensitivityPoint(level=level, ppl=ppl, **entry))
+            points.append(
+                ev.SensitivityPoint(tensor=name, part=per, level=level, ppl=ppl, **common)
+            )
     world.write(run, *points)
     return run
 

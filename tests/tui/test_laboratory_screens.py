@@ -22,8 +22,7 @@ from lmbench.tui.draft import differences
 from lmbench.tui.screens.chains import ChainsScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
+from lmbench.tui.screens.sensitivity import SensitivityScreen
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.lab_panels import TriesPanel
@@ -258,79 +257,6 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
-
-
-# -- sensitivity -------------------------------------------------------------------------------
-
-
-async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
-    async with opened(lab, "v") as pilot:
-        assert "was not measured yet" in words(pilot)
-        await press(pilot, "r")
-        await until(pilot, lambda: "is queued" in words(pilot))
-        assert started[0].read().kind == "sensitivity"
-        assert "is queued" in words(pilot)
-
-
-async def test_the_goal_moves_and_the_suggestion_follows(lab):
-    measure(lab)
-    async with opened(lab, "v") as pilot:
-        screen = screen_of(pilot, SensitivityScreen)
-        assert screen.suggestion is not None
-        assert screen.suggestion.sparsity == pytest.approx(0.8, abs=1e-3)
-        await press(pilot, "left", "left_square_bracket")
-        assert screen.goal == 0.74
-        assert screen.suggestion.sparsity == pytest.approx(0.74, abs=1e-3)
-        await press(pilot, *["right"] * 5)
-        assert screen.suggestion is None
-        assert "reaches a total sparsity" in words(pilot)
-
-
-@pytest.mark.parametrize(
-    "ended, says",
-    [
-        ({"status": "finished"}, "curves, finished"),
-        ({"status": "failed", "reason": "out of memory"}, "curves, failed: out of memory"),
-    ],
-)
-async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended, says):
-    run = measure(lab)
-    lab.live(run)
-    async with opened(lab, "v") as pilot:
-        assert "curves, running" in words(pilot)
-        run.update(pid=None, **ended)
-        await settled(pilot)
-        assert says in words(pilot)
-        assert "running" not in words(pilot).splitlines()[0]
-
-
-async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
-    measure(lab)
-    async with opened(lab, "v", "s") as pilot:
-        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
-    (run,) = started
-    record = run.read()
-    assert (record.kind, record.parent) == ("prune", "demo/001-train")
-    schedule = yaml.safe_load((run.path / "schedule.yaml").read_text())
-    assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
-    assert record.config["epochs"] == 6
-    assert (lab.home.path / record.config["compress"]).is_file()
-
-
-async def test_f_puts_the_suggested_schedule_into_the_form(lab):
-    measure(lab)
-    async with opened(lab, "v", "f") as pilot:
-        await pilot.pause(0.3)
-        form = screen_of(pilot, NewRunScreen).form
-        assert form.values["compress"].endswith("schedules/suggested-80.yaml")
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 40])
-def test_pruning_ends_before_the_training_does_where_there_is_room(epochs):
-    start, end = pruning_epochs(epochs)
-    assert start < end <= max(epochs, 1)
-    assert epochs < 3 or end < epochs
 
 
 # -- chains ------------------------------------------------------------------------------------
