@@ -25,6 +25,7 @@ from lmbench.config import QuantizeConfig, SplitName, validate
 from lmbench.deploy.dequantized import dequantized_bytes
 from lmbench.deploy.load import load_run
 from lmbench.deploy.packed import packed_bytes, shape_of
+from lmbench.distiller.cell_roles import Role
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -40,6 +41,7 @@ from lmbench.distiller.quantization import (
     quantize,
     save_stats,
 )
+from lmbench.distiller.quantization.net_aware import cell_roles
 from lmbench.distiller.sensitivity import (
     WHOLE_MODEL,
     analyse_sensitivity,
@@ -346,6 +348,7 @@ def _of_quantize_runs(run: Run, request: Probe) -> list[Path]:
 
 def _ready(id: int, bench: Bench, loss: float) -> Ready:
     targets = (WHOLE_MODEL, *(target.name for target in tensor_targets(bench.model)))
+    roles = cell_roles(bench.modular)
     return Ready(
         id=id,
         loss=loss,
@@ -353,7 +356,7 @@ def _ready(id: int, bench: Bench, loss: float) -> Ready:
         tokens=bench.tokens,
         device=str(bench.sample.device),
         modules=tuple(
-            _module(name, module, bench.stats)
+            _module(name, module, roles.get(name, ""), bench.stats)
             for name, module in quantizable_modules(bench.modular).items()
         ),
         presets=tuple(
@@ -369,14 +372,17 @@ def _ready(id: int, bench: Bench, loss: float) -> Ready:
     )
 
 
-def _module(name: str, module: nn.Module, stats: ActivationStats) -> Module:
+def _module(name: str, module: nn.Module, role: Role, stats: ActivationStats) -> Module:
     output: Mapping[str, Any] = stats.get(name, {}).get("output", {})
     weight = getattr(module, "weight", None)
+    sides = weight.shape if isinstance(weight, Tensor) else (0, 0)
     low, high = float(output.get("min", 0.0)), float(output.get("max", 0.0))
     return Module(
         name=name,
         type=type(module).__name__,
-        weights=weight.numel() if isinstance(weight, Tensor) else 0,
+        role=role,
+        weights=math.prod(sides),
+        columns=sides[-1],
         low=low,
         high=high,
         mean=float(output.get("mean", 0.0)),

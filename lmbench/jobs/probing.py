@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lmbench.config import QuantizeConfig
+from lmbench.distiller.cell_roles import Role
 from lmbench.jobs.supervisor import python
 from lmbench.jobs.talk import Client, Died, Language, Message, Refused
 from lmbench.training.environment import worker_environment
@@ -80,12 +81,14 @@ class Working(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A module that can be quantized: its weights (0 for none) and its output's range, with a
-    histogram of `counts` between `low` and `high`."""
+    """A module that can be quantized: its weights (0 for none) in rows of so many columns, its role
+    in a cell, and its output's range, with a histogram of `counts` between `low` and `high`."""
 
     name: str
     type: str
+    role: Role
     weights: int
+    columns: int
     low: float
     high: float
     mean: float

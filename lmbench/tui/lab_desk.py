@@ -213,11 +213,11 @@ class Desk:
         module = next((m for m in self.modules if m.name == name), None)
         if module is None:
             return
-        nothing = drafts.no_choice(self.draft, what, module)
-        if nothing and not self.everywhere:
-            self._say(f"{name} {nothing}")
+        every = self.modules if self.everywhere else ()
+        if all(drafts.no_choice(self.draft, what, one) for one in every or (module,)):
+            self._say(f"{name} {drafts.no_choice(self.draft, what, module)}")
             return
-        self.draft = drafts.turned(self.draft, what, module, everywhere=self.everywhere)
+        self.draft = drafts.turned(self.draft, what, module, every)
         self._changed(True)
 
     def turn_scope(self) -> None:

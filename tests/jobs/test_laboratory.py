@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
-import random
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from laboratory_world import CALIBRATION, TOKENS, Ears, probe, trained
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
@@ -22,14 +21,11 @@ from lmbench.distiller.quantization import (
     modular_copy,
     preset_names,
 )
-from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.jobs.laboratory import Laboratory
 from lmbench.jobs.probing import (
-    LANGUAGE,
     Message,
     Price,
     Priced,
-    Probe,
     Prune,
     Ready,
     Refused,
@@ -37,55 +33,12 @@ from lmbench.jobs.probing import (
 )
 from lmbench.jobs.quantizing import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
-from lmbench.session import Home, Run
-from lmbench.session.store import Corpus
-from lmbench.tui.draft import resolved, turned
-
-TOKENS, CALIBRATION = 600, 800
-SIZES = {"model": "LSTM", "emsize": 12, "nhid": 12, "nlayers": 2, "dropout": 0.1, "tied": True}
+from lmbench.session import Run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with a model that predicts unevenly, and its corpus."""
-    home = Home(tmp_path_factory.mktemp("laboratory"))
-    rng = random.Random(5)
-    words = [f"word{i}" for i in range(50)]
-    folder = home.path / "text"
-    folder.mkdir()
-    for split in ("train", "valid", "test"):
-        lines = (" ".join(rng.choices(words, k=9)) for _ in range(120))
-        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
-    corpus = open_corpus(str(folder), home.path)
-    session = home.open_session("default")
-    made = session.new_run(TrainConfig(emsize=12, nhid=12, tied=True), "train", name="dense")
-    session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
-    torch.manual_seed(2)
-    model = RNNModel("LSTM", corpus.ntokens, 12, 12, 2, 0.1, True)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5)
-    (made.path / "best").mkdir()
-    tensors = {n: p.detach().clone() for n, p in model.named_parameters()}
-    save_file(tensors, made.path / "best" / "model.safetensors")
-    made.update(
-        status="finished",
-        shape={**SIZES, "ntoken": corpus.ntokens},
-        corpus=Corpus(
-            name="text", fingerprint=corpus.fingerprint, origin=str(folder),
-            ntokens=corpus.ntokens,
-        ),
-    )  # fmt: skip
-    return made
-
-
-class Ears(list[Message]):
-    def __call__(self, message: Message) -> None:
-        # What is said has to survive the way.
-        heard = LANGUAGE.decode(LANGUAGE.encode(message))
-        assert heard == message
-        if not isinstance(heard, Working):
-            self.append(heard)
+    return trained(tmp_path_factory.mktemp("laboratory"), "LSTM")
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +47,6 @@ def lab(run: Run) -> tuple[Laboratory, Ears]:
     laboratory = Laboratory(ears)
     laboratory.handle(probe(run))
     return laboratory, ears
-
-
-def probe(run: Run, **changes: Any) -> Probe:
-    asked = {"tokens": TOKENS, "calibration_tokens": CALIBRATION, "threads": 1, **changes}
-    return Probe(id=1, run=str(run.path), **asked)
 
 
 def answer(lab: tuple[Laboratory, Ears], request: Message) -> Message:
@@ -254,32 +202,6 @@ def test_modules_have_ranges_and_histograms_that_count_every_value(run, lab):
     assert 0 <= gate.low < gate.high <= 1
     assert sum(gate.counts) == 12 * (CALIBRATION // 10 - 1) * 10
     assert [p.name for p in ready.presets if p.published] == preset_names()[:6]
-
-
-@pytest.mark.parametrize("preset", preset_names())
-def test_a_draft_shows_what_the_engine_will_do(run, lab, preset):
-    ready = next(m for m in lab[1] if isinstance(m, Ready))
-    settings = load_preset(preset).to_dict()
-    names = [module.name for module in ready.modules]
-    for name, chosen in QuantSettings.from_dict(settings).resolve(names).items():
-        shown = resolved(settings, name)
-        assert shown.get("precision") == chosen.precision
-        assert shown["bits_weights"] == chosen.bits_weights
-        assert shown["bits_activations"] == chosen.bits_activations
-        assert shown["clip_acts"] == chosen.clip_acts.name
-
-
-@pytest.mark.parametrize("what", ["precision", "clip", "channels", "mode"])
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_every_choice_that_a_draft_offers_can_be_priced(run, lab, what, everywhere):
-    ready = next(m for m in lab[1] if isinstance(m, Ready))
-    settings: dict[str, Any] = load_preset("mixed-avg").to_dict()
-    for name in ("encoder", "rnn.cells.0.fc_gate_x", "rnn.cells.0.act_f"):
-        module = next(m for m in ready.modules if m.name == name)
-        for _ in range(7):
-            settings = turned(settings, what, module, everywhere=everywhere)
-            QuantSettings.from_dict(settings).resolve([m.name for m in ready.modules])
-    price(lab, Price(id=20, settings=settings))
 
 
 def test_scoring_takes_the_tokens_that_were_asked_for(run):

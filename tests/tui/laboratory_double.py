@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import BenchmarkConfig, SensitivityConfig
+from lmbench.config import BenchmarkConfig, SensitivityConfig, validate
+from lmbench.distiller.cell_roles import Role
 from lmbench.jobs import probing
 from lmbench.session import Run
 from lmbench.session import events as ev
@@ -14,8 +15,9 @@ from lmbench.tui.corpus_size import CorpusSize
 
 BASE: dict[str, Any] = {
     "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
-    "per_channel_wts": True, "per_row_embedding": True, "precision": None,
-    "fp_activations": False, "overrides": {},
+    "clip_n_stds": None, "per_channel_wts": True, "per_row_embedding": True, "group_size": None,
+    "precision": None, "net_aware": True, "clip_state": None, "fp_activations": False,
+    "overrides": {},
 }  # fmt: skip
 PUBLISHED = ("fp16", "int8-symmetric", "int8-asymmetric-per-channel", "int8-avg",
              "mixed-eltwise-fp16", "mixed-avg")  # fmt: skip
@@ -24,11 +26,14 @@ MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weigh
             "rnn.weight_hh_l1")  # fmt: skip
 
 
-def module(name: str, type: str, weights: int, low: float, high: float) -> probing.Module:
+def module(
+    name: str, type: str, weights: int, low: float, high: float, role: Role = ""
+) -> probing.Module:
     counts = tuple(1 + (place * 7) % 11 for place in range(32))
     return probing.Module(
-        name=name, type=type, weights=weights, low=low, high=high, mean=0.0, std=0.5, counts=counts
-    )
+        name=name, type=type, role=role, weights=weights, columns=200 if weights else 0,
+        low=low, high=high, mean=0.0, std=0.5, counts=counts,
+    )  # fmt: skip
 
 
 READY = probing.Ready(
@@ -100,18 +105,21 @@ async def size_of(*_: object) -> CorpusSize:
     return CorpusSize("wikitext-2", 33_278, 2_088_628, 217_646)
 
 
-def measure(world: Any) -> Run:
+def measure(world: Any, granularity: str = "element", per: str = "tensor") -> Run:
     """A finished sensitivity run of the dense one."""
     dense = world.session.run(1)
-    run = world.session.new_run(SensitivityConfig(), "sensitivity", name="curves", parent=dense)
+    config = validate(SensitivityConfig, {"granularity": granularity, "per": per})
+    run = world.session.new_run(config, "sensitivity", name="curves", parent=dense)
     run.update(status="finished")
-    point: dict[str, Any] = {"part": "model", "granularity": "element"}
-    points = [ev.SensitivityPoint(tensor="dense", level=0.0, ppl=124.1, **point)]
-    for place, tensor in enumerate(MATRICES):
+    names = {"tensor": MATRICES, "gate": ("rnn.l0.input", "rnn.l0.forget"), "model": ("model",)}
+    common: dict[str, Any] = {"granularity": granularity}
+    points = [ev.SensitivityPoint(tensor="dense", part="model", level=0.0, ppl=124.1, **common)]
+    for place, name in enumerate(names[per]):
         for level in LEVELS:
             ppl = 124.1 * (1 + (level ** (3 + place)) * (place + 1) / 4)
-            entry: dict[str, Any] = {"tensor": tensor, "part": "tensor", "granularity": "element"}
-            points.append(ev.SensitivityPoint(level=level, ppl=ppl, **entry))
+            points.append(
+                ev.SensitivityPoint(tensor=name, part=per, level=level, ppl=ppl, **common)
+            )
     world.write(run, *points)
     return run
 

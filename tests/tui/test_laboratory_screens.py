@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import driving
+import laboratory_double
 import pytest
 import yaml
 from driving import bench_of, opened, screen_of, settled, until, words
@@ -17,11 +18,11 @@ from lmbench.config import TrainConfig
 from lmbench.jobs import probing
 from lmbench.tui.app import Workbench
 from lmbench.tui.corpus_size import size_of
+from lmbench.tui.draft import differences
 from lmbench.tui.screens.chains import ChainsScreen
 from lmbench.tui.screens.lab import LabScreen
 from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
+from lmbench.tui.screens.sensitivity import SensitivityScreen
 from lmbench.tui.tries import Try, best_first
 from lmbench.tui.widgets.grid import Grid
 from lmbench.tui.widgets.lab_panels import TriesPanel
@@ -71,6 +72,40 @@ async def test_a_makes_the_keys_change_all_modules(lab):
         draft = screen_of(pilot, LabScreen).desk.draft
         assert draft["clip_acts"] == "PERCENTILE"
         assert draft["overrides"]["encoder"]["bits_weights"] == 6
+
+
+async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwise(
+    lab, monkeypatch
+):
+    state = laboratory_double.module("cells.0.cell", "EltwiseAdd", 0, -9.0, 9.0, role="state")
+    presets = tuple(
+        replace(preset, settings={**preset.settings, "clip_state": "GAUSS"})
+        for preset in laboratory_double.READY.presets
+    )
+    ready = replace(laboratory_double.READY, modules=(state,), presets=presets)
+    monkeypatch.setattr(laboratory_double, "READY", ready)
+
+    def line(pilot: Pilot[None]) -> str:
+        return next(line for line in words(pilot).splitlines() if "cells.0.cell" in line)
+
+    async with opened(lab, "l", "m") as pilot:
+        assert "a8     gauss" in line(pilot)
+        assert "sym-r" in line(pilot)
+        await press(pilot, "c")
+        assert "lapla" in line(pilot)
+        await press(pilot, "0")
+        assert "gauss" in line(pilot)
+        await press(pilot, "a", "c")
+        assert "lapla" in line(pilot)
+        assert "cell state as all" in ", ".join(
+            differences(screen_of(pilot, LabScreen).desk.draft, presets[-1].settings)
+        )
+
+
+async def test_a_key_that_would_change_no_module_says_why(lab):
+    async with opened(lab, "l", "a", "b", "b", "b", "c") as pilot:
+        assert bench_of(pilot).happened == "encoder is computed in floats: b changes that"
+        assert screen_of(pilot, LabScreen).desk.draft["clip_acts"] == "MSE"
 
 
 async def test_u_prices_the_seven_published_rows_best_first(lab):
@@ -222,79 +257,6 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
-
-
-# -- sensitivity -------------------------------------------------------------------------------
-
-
-async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
-    async with opened(lab, "v") as pilot:
-        assert "was not measured yet" in words(pilot)
-        await press(pilot, "r")
-        await until(pilot, lambda: "is queued" in words(pilot))
-        assert started[0].read().kind == "sensitivity"
-        assert "is queued" in words(pilot)
-
-
-async def test_the_goal_moves_and_the_suggestion_follows(lab):
-    measure(lab)
-    async with opened(lab, "v") as pilot:
-        screen = screen_of(pilot, SensitivityScreen)
-        assert screen.suggestion is not None
-        assert screen.suggestion.sparsity == pytest.approx(0.8, abs=1e-3)
-        await press(pilot, "left", "left_square_bracket")
-        assert screen.goal == 0.74
-        assert screen.suggestion.sparsity == pytest.approx(0.74, abs=1e-3)
-        await press(pilot, *["right"] * 5)
-        assert screen.suggestion is None
-        assert "reaches a total sparsity" in words(pilot)
-
-
-@pytest.mark.parametrize(
-    "ended, says",
-    [
-        ({"status": "finished"}, "curves, finished"),
-        ({"status": "failed", "reason": "out of memory"}, "curves, failed: out of memory"),
-    ],
-)
-async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended, says):
-    run = measure(lab)
-    lab.live(run)
-    async with opened(lab, "v") as pilot:
-        assert "curves, running" in words(pilot)
-        run.update(pid=None, **ended)
-        await settled(pilot)
-        assert says in words(pilot)
-        assert "running" not in words(pilot).splitlines()[0]
-
-
-async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
-    measure(lab)
-    async with opened(lab, "v", "s") as pilot:
-        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
-    (run,) = started
-    record = run.read()
-    assert (record.kind, record.parent) == ("prune", "demo/001-train")
-    schedule = yaml.safe_load((run.path / "schedule.yaml").read_text())
-    assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
-    assert record.config["epochs"] == 6
-    assert (lab.home.path / record.config["compress"]).is_file()
-
-
-async def test_f_puts_the_suggested_schedule_into_the_form(lab):
-    measure(lab)
-    async with opened(lab, "v", "f") as pilot:
-        await pilot.pause(0.3)
-        form = screen_of(pilot, NewRunScreen).form
-        assert form.values["compress"].endswith("schedules/suggested-80.yaml")
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 40])
-def test_pruning_ends_before_the_training_does_where_there_is_room(epochs):
-    start, end = pruning_epochs(epochs)
-    assert start < end <= max(epochs, 1)
-    assert epochs < 3 or end < epochs
 
 
 # -- chains ------------------------------------------------------------------------------------

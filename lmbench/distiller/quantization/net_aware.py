@@ -8,16 +8,16 @@ from dataclasses import replace
 
 from torch import nn
 
+from ..cell_roles import Role, in_force
 from ..modules import ModularCell
 from .calibration import ActivationStats
 from .clipping import ClipMode
-from .settings import ModuleSettings
+from .settings import ModuleSettings, QuantSettings
 
-__all__ = ["gate_limits", "narrowed", "rectified_sums", "remembering", "widened"]
+__all__ = ["cell_roles", "gate_limits", "in_their_roles", "narrowed", "rectified_sums"]
 
 # The original's, for the gate sums of an LSTM.
 _SIGMOID_LIMIT, _TANH_LIMIT = 6.0, 4.0
-_STEP_BITS = 16
 
 
 def gate_limits(model: nn.Module) -> dict[str, float]:
@@ -54,41 +54,38 @@ def rectified_sums(model: nn.Module) -> frozenset[str]:
     )
 
 
-def widened(model: nn.Module, resolved: Mapping[str, ModuleSettings]) -> dict[str, ModuleSettings]:
-    """Of these modules those whose settings the arithmetic of their cell changes.
-
-    `ModularCell.STEPS` are kept in 16 bits, and neither they nor `ModularCell.WHOLE` are clipped.
-    """
-    changed: dict[str, ModuleSettings] = {}
+def cell_roles(model: nn.Module) -> dict[str, Role]:
+    """The modules that have a role in their cell, by name."""
+    roles: dict[str, Role] = {}
     for prefix, cell in _cells(model):
-        for leaf in (*cell.STEPS, *cell.WHOLE):
-            name = f"{prefix}.{leaf}"
-            chosen = resolved.get(name)
-            if chosen is None or chosen.bits_activations is None or chosen.precision is not None:
-                continue
-            bits = chosen.bits_activations
-            changed[name] = replace(
-                chosen,
-                bits_activations=max(bits, _STEP_BITS) if leaf in cell.STEPS else bits,
-                clip_acts=ClipMode.NONE,
-            )
-    return changed
+        leaves: dict[Role, tuple[str, ...]] = {
+            "step": cell.STEPS,
+            "whole": cell.WHOLE,
+            "state": cell.MEMORY,
+        }
+        for role, names in leaves.items():
+            roles |= {f"{prefix}.{name}": role for name in names}
+    return roles
 
 
-def remembering(
-    model: nn.Module, resolved: Mapping[str, ModuleSettings], clip: ClipMode
+def in_their_roles(
+    model: nn.Module, unnamed: Mapping[str, ModuleSettings], settings: QuantSettings
 ) -> dict[str, ModuleSettings]:
-    """Of these modules those that keep a state (`ModularCell.MEMORY`), with `clip` for its range.
-
-    The ranges of an LSTM's cell state differ tenfold between stretches of one text, and averages of
-    them with the text; what a few units count up to must not cost the others their resolution.
-    """
-    names = [f"{prefix}.{leaf}" for prefix, cell in _cells(model) for leaf in cell.MEMORY]
-    return {
-        name: replace(resolved[name], clip_acts=clip)
-        for name in names
-        if name in resolved and resolved[name].bits_activations is not None
-    }
+    """Of these modules, which no override names, those that have a role, as that changes them."""
+    changed: dict[str, ModuleSettings] = {}
+    for name, role in cell_roles(model).items():
+        if name in unnamed:
+            chosen = unnamed[name]
+            bits, clip = in_force(
+                role,
+                chosen.bits_activations,
+                chosen.clip_acts.name,
+                floating=chosen.precision is not None,
+                net_aware=settings.net_aware,
+                clip_state=None if settings.clip_state is None else settings.clip_state.name,
+            )
+            changed[name] = replace(chosen, bits_activations=bits, clip_acts=ClipMode[clip])
+    return changed
 
 
 def _cells(model: nn.Module) -> list[tuple[str, ModularCell]]:

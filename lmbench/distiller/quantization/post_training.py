@@ -16,7 +16,7 @@ from .errors import QuantizationError
 from .floating import FPWrapper
 from .fused import install_fused
 from .linear import LinearQuantMode, check_bits
-from .net_aware import narrowed, rectified_sums, remembering, widened
+from .net_aware import in_their_roles, narrowed, rectified_sums
 from .rounding import gptq_rounder
 from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
 from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
@@ -189,11 +189,8 @@ class PostTrainLinearQuantizer:
             raise QuantizationError("this model has no module that can be quantized")
         resolved = self.settings.resolve(modules)
         named = self.settings.resolve_patterns(modules)
-        free = {name: chosen for name, chosen in resolved.items() if name not in named}
-        if self.settings.net_aware:
-            resolved |= widened(self.model, free)
-        if self.settings.clip_state is not None:
-            resolved |= remembering(self.model, free, self.settings.clip_state)
+        unnamed = {name: chosen for name, chosen in resolved.items() if name not in named}
+        resolved |= in_their_roles(self.model, unnamed, self.settings)
         self._own_precision = self._overridden_precisions(modules)
         return modules, resolved
 

@@ -34,6 +34,10 @@ from lmbench.tui.widgets.status import KeyBar, StatusBar
 __all__ = ["SensitivityScreen", "pruning_epochs"]
 
 _GOAL = 0.8
+_ELEMENT = "element"
+# What a run may measure in place of tensors.
+_ALONE = {"gate": "each gate alone", "model": "the whole model"}
+_BUSY = ("queued", "running", "paused")
 
 
 def pruning_epochs(epochs: int) -> tuple[int, int]:
@@ -68,6 +72,7 @@ class SensitivityScreen(BenchScreen[None]):
         self.log_axis = True
         self.curves: dict[str, list[tuple[float, float]]] = {}
         self.sizes: dict[str, int] = {}
+        self.group = _ELEMENT
         self.suggestion: Suggestion | None = None
         self._problem = ""
         self._shown: Any = None
@@ -93,10 +98,13 @@ class SensitivityScreen(BenchScreen[None]):
 
     @property
     def measured(self) -> RunView | None:
-        """The sensitivity run that is shown: the selected one, or the newest of the subject."""
+        """The sensitivity run that is shown: the selected one, or the newest of the subject; one
+        that has no tensors only where there is no other."""
         snapshot = self.bench.snapshot
         chosen = snapshot.run(self._key or self.bench.selected)
-        if chosen is not None and chosen.kind == "sensitivity":
+        if chosen is not None and chosen.kind != "sensitivity":
+            chosen = None
+        if chosen is not None and not _alone(chosen):
             return chosen
         subject = self.subject
         found = [
@@ -104,7 +112,7 @@ class SensitivityScreen(BenchScreen[None]):
             for view in snapshot.runs
             if subject and view.kind == "sensitivity" and view.parent == subject.key
         ]
-        return max(found, key=lambda view: view.id, default=None)
+        return max(found, key=lambda v: (not _alone(v), v is chosen, v.id), default=chosen)
 
     @property
     def subject(self) -> RunView | None:
@@ -116,12 +124,15 @@ class SensitivityScreen(BenchScreen[None]):
         subject, measured = self.subject, self.measured
         if subject is None:
             return "A trained run is needed: Esc, then n starts one."
-        if measured is not None and measured.status in ("queued", "running"):
-            return (
-                f"{measured.id} {measured.name} is {measured.status}: curves come as it measures."
-            )
-        if measured is not None and measured.reason:
-            return f"{measured.id} {measured.name} {measured.status}: {measured.reason}"
+        if measured is not None:
+            run, alone = f"{measured.id} {measured.name}", _alone(measured)
+            if measured.status in ("queued", "running") and not alone:
+                return f"{run} is {measured.status}: curves come as it measures."
+            if measured.reason:
+                return f"{run} {measured.status}: {measured.reason}"
+            if alone:
+                verb = "measures" if measured.status in _BUSY else "measured"
+                return f"{run} {verb} {alone}: r prunes each tensor alone, as a schedule needs."
         return f"{subject.id} {subject.name} was not measured yet: r prunes each tensor alone."
 
     @property
@@ -143,6 +154,7 @@ class SensitivityScreen(BenchScreen[None]):
         if seen != self._shown:
             self._shown = seen
             self.curves = _curves(measured) if measured else {}
+            self.group = _group(measured) if measured else _ELEMENT
             self.sizes = _sizes(subject) if subject else {}
             self._suggest()
         # How the run stands changes without a new point, too: when it ends or is stopped.
@@ -156,7 +168,8 @@ class SensitivityScreen(BenchScreen[None]):
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
             head.append(f"{subject.id} {subject.name}", "bold")
         if measured is not None:
-            head.append(f"  measured by {measured.id} {measured.name}, {measured.status}")
+            group = "" if self.group == _ELEMENT else f" in {self.group}"
+            head.append(f"  measured by {measured.id} {measured.name}{group}, {measured.status}")
             if measured.status in ("failed", "lost") and measured.reason:
                 head.append(f": {one_line(measured.reason)}")
         return head
@@ -194,7 +207,7 @@ class SensitivityScreen(BenchScreen[None]):
                 return whole and self.suggestion is not None and not self.bench.demo
             case "measure":
                 measured = self.measured
-                busy = measured is not None and measured.status in ("queued", "running", "paused")
+                busy = measured is not None and measured.status in _BUSY and not _alone(measured)
                 return self.subject is not None and not busy and not self.bench.demo
             case "log":
                 return bool(self.curves)
@@ -224,7 +237,9 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is None or suggestion is None or self._starting:
             return
         self._starting = True
-        run = await self.bench.do(_prune, subject.run, suggestion, doing="while starting a run")
+        run = await self.bench.do(
+            _prune, subject.run, suggestion, self.group, doing="while starting a run"
+        )
         self._starting = False
         if isinstance(run, Run):
             self.bench.select(run.path.name)
@@ -236,11 +251,21 @@ class SensitivityScreen(BenchScreen[None]):
         subject, suggestion = self.subject, self.suggestion
         if subject is None or suggestion is None:
             return
-        path = await self.bench.do(_write_schedule, subject.run, suggestion)
+        path = await self.bench.do(_write_schedule, subject.run, suggestion, self.group)
         if path is not None:
             self.bench.open(
                 "new_run", kind="prune", settings={"compress": path}, parent=subject.key
             )
+
+
+def _alone(view: RunView) -> str:
+    """What a sensitivity run measures, where that is no tensor; else ""."""
+    return _ALONE.get(str(view.record.config.get("per")), "") if view.record else ""
+
+
+def _group(view: RunView) -> str:
+    """What was pruned together for the curves."""
+    return next((point.granularity for point in view.points), _ELEMENT)
 
 
 def _curves(view: RunView) -> dict[str, list[tuple[float, float]]]:
@@ -284,10 +309,10 @@ def _settings(parent: Run) -> PruneConfig:
     return validate(PruneConfig, inherited_settings(parent))
 
 
-def _write_schedule(parent: Run, suggestion: Suggestion) -> str:
+def _write_schedule(parent: Run, suggestion: Suggestion, group: str) -> str:
     """In a thread: the suggested schedule as a file of the session; its path from the home."""
     start, end = pruning_epochs(_settings(parent).epochs)
-    text = suggestion_to_schedule(suggestion, start, end)
+    text = suggestion_to_schedule(suggestion, start, end, group=group)
     folder = choices.schedule_folder(parent.session)
     folder.mkdir(exist_ok=True)
     stem = f"suggested-{100 * suggestion.sparsity:.0f}"
@@ -305,11 +330,11 @@ def _free(folder: Path, stem: str, text: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _prune(parent: Run, suggestion: Suggestion) -> Run:
+def _prune(parent: Run, suggestion: Suggestion, group: str) -> Run:
     """In a thread: it may read a corpus, and starts a process."""
     from lmbench.jobs import launch
 
-    path = _write_schedule(parent, suggestion)
+    path = _write_schedule(parent, suggestion, group)
     config = _settings(parent).model_copy(update={"compress": path})
     check_training(config, parent.home, session=parent.session.name)
     given = {k: v for k, v in changed_settings(config).items() if k == "compress"}

@@ -65,10 +65,11 @@ class ModulesPanel(_LabPanel):
     TITLE = "Modules"
     HELP = """
 Each module of the model with the range of its outputs, as they were on the calibration text, and
-what the draft makes of it. **b** turns its precision, **c** how its activations are clipped, **h**
-one scale or one for each channel, **m** the mode. **a** makes these keys change all modules at
-once. **0** takes back what was changed for the module alone, **p** starts from a preset. **Enter**
-prices the draft on the sample.
+what the draft makes of it: also where a cell asks for more than the settings of all, as an LSTM for
+its state and a GRU for steps in 16 bits. **b** turns its precision, **c** how its activations are
+clipped, **h** one scale or one for each channel, **m** the mode. **a** makes these keys change all
+modules at once. **0** takes back what was changed for the module alone, **p** starts from a preset.
+**Enter** prices the draft on the sample.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "price", "price it", id="lab.price", tooltip="Price the draft"),
@@ -92,7 +93,6 @@ prices the draft on the sample.
         settings = desk.draft
         rows = []
         for module in desk.modules:
-            channels = draft.channels_of(settings, module)
             rows.append(
                 (
                     module.name,
@@ -100,7 +100,7 @@ prices the draft on the sample.
                         Cell(short_module(module.name)),
                         Cell(draft.precision_of(settings, module)),
                         Cell(draft.clip_of(settings, module)),
-                        Cell("" if channels is None else "yes" if channels else "no"),
+                        Cell(draft.channels_of(settings, module)),
                         Cell(draft.mode_of(settings, module)),
                         Cell(f"{module.low:.2f}"),
                         Cell(counts=module.counts),

@@ -116,7 +116,7 @@ Each tensor was pruned alone, at once and without training, to each level, and t
 the curves. **← →** move the goal, the sparsity of the whole model by five points (**[ ]** by one);
 the table says how far each tensor goes so that the predicted perplexity is least. **s** starts a
 pruning run from the model under this schedule, **f** puts it into the form to change settings
-first. **r** measures anew.
+first; what was measured in rows or blocks is pruned in them. **r** measures anew.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

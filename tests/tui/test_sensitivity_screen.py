@@ -1,0 +1,157 @@
+"""What was measured of each tensor, and the schedule that follows, by keys alone."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from driving import bench_of, opened, press, screen_of, settled, until, words
+from laboratory_double import MATRICES, measure
+
+from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
+    async with opened(lab, "v") as pilot:
+        assert "was not measured yet" in words(pilot)
+        await press(pilot, "r")
+        await until(pilot, lambda: "is queued" in words(pilot))
+        assert started[0].read().kind == "sensitivity"
+        assert "is queued" in words(pilot)
+
+
+async def test_the_goal_moves_and_the_suggestion_follows(lab):
+    measure(lab)
+    async with opened(lab, "v") as pilot:
+        screen = screen_of(pilot, SensitivityScreen)
+        assert screen.suggestion is not None
+        assert screen.suggestion.sparsity == pytest.approx(0.8, abs=1e-3)
+        await press(pilot, "left", "left_square_bracket")
+        assert screen.goal == 0.74
+        assert screen.suggestion.sparsity == pytest.approx(0.74, abs=1e-3)
+        await press(pilot, *["right"] * 5)
+        assert screen.suggestion is None
+        assert "reaches a total sparsity" in words(pilot)
+
+
+@pytest.mark.parametrize(
+    "ended, says",
+    [
+        ({"status": "finished"}, "curves, finished"),
+        ({"status": "failed", "reason": "out of memory"}, "curves, failed: out of memory"),
+    ],
+)
+async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended, says):
+    run = measure(lab)
+    lab.live(run)
+    async with opened(lab, "v") as pilot:
+        assert "curves, running" in words(pilot)
+        run.update(pid=None, **ended)
+        await settled(pilot)
+        assert says in words(pilot)
+        assert "running" not in words(pilot).splitlines()[0]
+
+
+async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
+    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
+    measure(lab)
+    async with opened(lab, "v", "s") as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
+    (run,) = started
+    record = run.read()
+    assert (record.kind, record.parent) == ("prune", "demo/001-train")
+    schedule = yaml.safe_load((run.path / "schedule.yaml").read_text())
+    assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
+    assert record.config["epochs"] == 6
+    assert (lab.home.path / record.config["compress"]).is_file()
+
+
+@pytest.mark.parametrize(
+    "granularity, pruner",
+    [
+        ("element", {"class": "AutomatedGradualPruner"}),
+        ("rows", {"class": "L1RankedStructureParameterPruner_AGP", "group_type": "Rows"}),
+        (
+            "blocks",
+            {
+                "class": "L1RankedStructureParameterPruner_AGP",
+                "group_type": "Blocks",
+                "kwargs": {"block_shape": [8, 8]},
+            },
+        ),
+    ],
+)
+@pytest.mark.parametrize("key", ["s", "f"])
+async def test_what_was_measured_together_is_pruned_together(
+    lab, started, monkeypatch, granularity, pruner, key
+):
+    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
+    measure(lab, granularity)
+    folder = lab.session.path / "schedules"
+    async with opened(lab, "v") as pilot:
+        head = words(pilot).splitlines()[0]
+        assert (f"curves in {granularity}, finished" in head) == (granularity != "element")
+        await press(pilot, key)
+        await until(pilot, lambda: bool(started) if key == "s" else folder.is_dir())
+        await until(pilot, lambda: not isinstance(pilot.app.screen, SensitivityScreen))
+    (path,) = folder.iterdir()
+    policies = yaml.safe_load(path.read_text())
+    assert policies["pruners"]
+    for given in policies["pruners"].values():
+        assert {k: v for k, v in given.items() if k in ("class", "group_type", "kwargs")} == pruner
+
+
+@pytest.mark.parametrize(
+    "per, says",
+    [
+        ("gate", "curves measured each gate alone: r prunes each tensor alone"),
+        ("model", "curves measured the whole model: r prunes each tensor alone"),
+    ],
+)
+async def test_of_a_run_without_tensors_it_says_what_it_measured_and_r_measures_them(
+    lab, started, per, says
+):
+    run = measure(lab, per=per)
+    async with opened(lab) as pilot:
+        bench_of(pilot).select(run.path.name)
+        await press(pilot, "v")
+        # In two lines of the panel.
+        told = " ".join(words(pilot).replace("│", " ").split())
+        assert says in told
+        assert "not measured" not in told
+        await press(pilot, "r")
+        await until(pilot, lambda: "is queued: curves come" in words(pilot))
+    assert "per" not in started[0].read().config
+
+
+async def test_a_run_of_gates_that_works_does_not_keep_r_away(lab):
+    lab.live(measure(lab, per="gate"))
+    async with opened(lab, "v") as pilot:
+        assert "curves measures each gate alone: r prunes" in words(pilot)
+        assert pilot.app.screen.check_action("measure", ())
+
+
+async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(lab):
+    tensors, gates = measure(lab), measure(lab, per="gate")
+    assert gates.id > tensors.id
+    async with opened(lab, "v") as pilot:
+        assert list(screen_of(pilot, SensitivityScreen).curves) == list(MATRICES)
+        assert f"measured by {tensors.id} curves" in words(pilot)
+
+
+async def test_f_puts_the_suggested_schedule_into_the_form(lab):
+    measure(lab)
+    async with opened(lab, "v", "f") as pilot:
+        await pilot.pause(0.3)
+        form = screen_of(pilot, NewRunScreen).form
+        assert form.values["compress"].endswith("schedules/suggested-80.yaml")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 6, 40])
+def test_pruning_ends_before_the_training_does_where_there_is_room(epochs):
+    start, end = pruning_epochs(epochs)
+    assert start < end <= max(epochs, 1)
+    assert epochs < 3 or end < epochs
