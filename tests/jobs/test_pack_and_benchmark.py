@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmbench.config import BenchmarkConfig, Config, PackConfig, TrainConfig
+from lmbench.config import BenchmarkConfig, Config, EvaluateConfig, PackConfig, TrainConfig
 from lmbench.corpus import open_corpus
+from lmbench.deploy import choice
+from lmbench.deploy.choice import Measured
 from lmbench.deploy.load import load_run
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed import PackedModel, open_packed
@@ -138,6 +140,22 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
     assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
         by_place[parent.ref, "torch"]["ppl"], rel=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "accuracy, taken", [("exact", "onnx"), ("close", "int8"), ("coarse", "int4")]
+)
+def test_auto_scores_as_near_to_fp32_as_is_asked_for(home, monkeypatch, accuracy, taken):
+    monkeypatch.setenv("LMBENCH_CACHE", str(home.path / "cache"))
+    seconds = {"onnx": 3.0, "int8": 2.0, "int4": 1.0}
+
+    def pretend(_, entries, purpose):
+        assert purpose == "score"
+        return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
+
+    monkeypatch.setattr(choice, "measure", pretend)
+    config = EvaluateConfig(threads=1, device="cpu", runtime="auto", accuracy=accuracy)
+    assert worked(trained(home), config, "evaluate").read().results["runtime"] == taken
 
 
 def test_a_packed_file_alone_is_benchmarked_on_its_own_corpus(home, tmp_path):
