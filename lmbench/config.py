@@ -296,7 +296,11 @@ class BenchmarkConfig(MachineConfig):
     words: int = setting(200, "words stepped in each round", group=SAMPLING, ge=1, unit="words")
     rounds: int = setting(5, "interleaved rounds", group=SAMPLING, ge=1, le=1000, unit="rounds")
     tokens: int = setting(
-        20_000, "tokens of test scored by each runtime", group=DATA, ge=0, unit="tokens"
+        20_000,
+        "score only the first tokens of test, in each runtime; 0 scores all",
+        group=DATA,
+        ge=0,
+        unit="tokens",
     )
 
 

@@ -131,12 +131,16 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
         assert row["tokens_per_s"] > 0
         assert row["ppl"] > 1
         assert row["peak"] == 1_000_000
+        # The whole of test is 60 lines of 12 words and a line end.
+        assert (row["tokens"], row["split_tokens"]) == (300, 60 * 13)
         if row["runtime"] == "naive":
             assert row["step_vs_naive"] == row["score_vs_naive"] == 1
         if row["runtime"] == "torch":
             assert row["step_vs_fp32"] == row["score_vs_fp32"] == 1
     sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, packed.ref)}
     assert sizes[packed.ref] == (packed.path / "model.lmpack").stat().st_size
+    weights = {runtime: by_place[parent.ref, runtime]["numbers"] for runtime in names}
+    assert weights["fp16"] < weights["torch"] < sizes[parent.ref]
     assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
         by_place[parent.ref, "torch"]["ppl"], rel=1e-5
     )
@@ -183,9 +187,19 @@ def test_without_the_corpus_speeds_are_given_and_perplexities_are_not(home):
         tokens=99,
     )
     run = worked(parent, config, "benchmark")
-    assert all(row["ppl"] is None for row in run.read().results["rows"])
+    for row in run.read().results["rows"]:
+        assert (row["ppl"], row["tokens"], row["split_tokens"]) == (None, None, None)
     kinds = [json.loads(line)["kind"] for line in run.events_path.read_text().splitlines()]
     assert "warning" in kinds
+
+
+def test_all_of_test_is_scored_where_that_is_asked_for(home):
+    parent = trained(home)
+    config = BenchmarkConfig(threads=1, runtimes=("naive",), words=3, rounds=1, tokens=0)
+    run = worked(parent, config, "benchmark")
+    assert {(row["tokens"], row["split_tokens"]) for row in run.read().results["rows"]} == {
+        (780, 780)
+    }
 
 
 def test_an_unknown_runtime_is_one_clear_line(home):
