@@ -93,8 +93,9 @@ def scores_note(rows: Sequence[Mapping[str, Any]]) -> str:
 def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
     """By reference of a run the rows of the newest benchmark that measured it on this machine.
 
-    Rows of different benchmarks are not mixed: only those of one were measured in turns. Benchmarks
-    are looked for in the sessions of `runs`; damaged ones are passed over.
+    Rows of different benchmarks are not mixed: only those of one were measured in turns. When that
+    began is each row's ``measured``. Benchmarks are looked for in the sessions of `runs`; damaged
+    ones are passed over.
     """
     wanted, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
     sessions = {run.session.path: run.session for run in runs}
@@ -106,7 +107,9 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
                 continue
             if record.kind != "benchmark" or record.host != platform.node():
                 continue
-            rows = [row for row in record.results.get("rows", ()) if row.get("model") in wanted]
+            began = {"measured": record.started or record.created}
+            told = record.results.get("rows", ())
+            rows = [row | began for row in told if row.get("model") in wanted]
             for ref in {row["model"] for row in rows}:
                 found[ref] = [row for row in rows if row["model"] == ref]
     return found

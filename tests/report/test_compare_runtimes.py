@@ -42,6 +42,10 @@ def test_the_rows_are_those_of_the_newest_benchmark_alone(run: Run) -> None:
     found = compare_runtimes([run]).rows
     assert [(r["runtime"], r["ms"]) for r in found] == [("torch", 0.8), ("int8", 0.2)]
     assert compare_runs([run]).rows[0]["ms_per_token"] == 0.8
+    newest = run.session.runs()[-1]
+    assert {r["measured"] for r in found} == {newest.read().created}
+    newest.update(started=newest.read().created + 60)
+    assert {r["measured"] for r in compare_runtimes([run]).rows} == {newest.read().started}
 
 
 def test_another_machines_benchmark_says_nothing_here(run: Run) -> None:

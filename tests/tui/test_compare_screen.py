@@ -6,6 +6,7 @@ import csv
 
 import driving
 import pytest
+from conftest import NOON
 from driving import bench_of, opened, screen_of, until, words
 from laboratory_double import benchmarked
 from textual.pilot import Pilot
@@ -279,4 +280,44 @@ async def test_the_other_runs_are_still_there_to_be_measured(lab, started):
     async with opened(lab, "c", "r") as pilot:
         await press(pilot, "b")
         await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+def _measured(lab, *numbers: int) -> float:
+    """Runs 1 and 2 are done and these are measured; says when."""
+    for number in (1, 2):
+        lab.session.run(number).update(status="finished", pid=None, ended=NOON)
+    benchmarked(lab, *numbers)
+    return lab.session.runs()[-1].read().created
+
+
+async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "down", size=(120, 30)) as pilot:
+        await press(pilot, "b")
+        said = "measuring 2 agp-80 again: 1 benchmark waits for the device"
+        await until(pilot, lambda: bench_of(pilot).happened == said)
+        assert [run.read().parent for run in started] == ["demo/002-prune"]
+        # Once is enough, and what is quantized is a simulation until it is packed.
+        await press(pilot, "b", "down", "b")
+        assert "b benchmark" not in words(pilot).splitlines()[-1]
+        await press(pilot, "home")
+        assert "b benchmark" in words(pilot).splitlines()[-1]
+        assert len(started) == 1
+
+
+async def test_of_the_runtimes_too_the_run_under_the_cursor_is_measured_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "r", "end") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cursor(lab, started):
+    when = _measured(lab, 1, 2)
+    lab.session.run(2).update(ended=when + 60)
+    async with opened(lab, "c", "r", "home") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
     assert [run.read().parent for run in started] == ["demo/002-prune"]

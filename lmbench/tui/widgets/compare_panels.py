@@ -68,8 +68,10 @@ The marked runs (**Space** marks in the list of runs), or, with fewer than two m
 a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
 parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a
 quantize run, itself a simulation in floats, would have packed), and the milliseconds a token that a
-benchmark on this machine has found (**b** queues one for runs without): in fp32 for trained and
-pruned runs, on the packed integers for packed ones. What is quantized but not packed has none.
+benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed integers for
+packed ones. What is quantized but not packed has none. **b** queues a benchmark of each run that
+was not measured or has changed since; where there is none, the run under the cursor is measured
+again.
 
 **r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
 its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95
