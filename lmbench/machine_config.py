@@ -80,6 +80,6 @@ class RuntimeConfig(MachineConfig):
     def check(self) -> None:
         if self.accuracy != "close" and self.runtime != "auto":
             raise LmbenchError(
-                f"--accuracy {self.accuracy} is for --runtime auto to choose by, and --runtime "
-                f"{self.runtime} leaves no choice: leave one out"
+                f"--accuracy {self.accuracy} is for --runtime auto to choose by: add that, or "
+                "leave it out"
             )
