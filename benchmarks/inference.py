@@ -179,11 +179,12 @@ def main() -> int:
     prepare_worker(threads=args.threads, device=str(device))
     model, words, about = dense_model(args)
     corpus = open_corpus(args.data, Path.cwd(), may_fetch=False) if args.data else None
-    real = bool(args.model and corpus)
+    split_tokens = None
     if corpus is not None and len(corpus.vocabulary) == model.ntoken:
-        words, text = corpus.vocabulary, np.asarray(corpus.split("test"))[: args.tokens]
+        test = np.asarray(corpus.split("test"))
+        words, text = corpus.vocabulary, test[: args.tokens]
+        split_tokens = len(test) if args.model else None
     else:
-        real = False
         text = np.random.default_rng(SEED).integers(0, model.ntoken, args.tokens)
     words = words or _stand_in_words(model.ntoken)
     shape = {"model": model.rnn_type, "emsize": model.ninp, "nhid": model.nhid}
@@ -197,8 +198,11 @@ def main() -> int:
         model.to(device)
         dense = Loaded(model, words, {**shape, "dropout": 0.0}, "dense", path)
         found, missing = contestants(dense, paths, args.runtimes)
-        measured = benchmark(found, text, words=args.words, rounds=args.rounds, scored=real)
+        measured = benchmark(
+            found, text, words=args.words, rounds=args.rounds, split_tokens=split_tokens
+        )
     rows = against_dense([row_document(row) for row in measured])
+    source = corpus.name if split_tokens and corpus else "random ids"
     document = {
         "machine": machine_key(device),
         "device": str(device),
@@ -207,7 +211,7 @@ def main() -> int:
         "threads": torch.get_num_threads(),
         "kernels": why_unavailable() or "compiled",
         "model": {**shape, "weights": about},
-        "text": f"{len(text):,} words of {corpus.name if real and corpus else 'random ids'}",
+        "text": f"{len(text):,} words of {source}",
         "words_a_round": args.words,
         "rounds": args.rounds,
         "sizes": sizes,

@@ -20,6 +20,7 @@ from lmbench.machine_config import (
     SAMPLING,
     TRAINING,
     MachineConfig,
+    RuntimeConfig,
     SplitName,
 )
 from lmbench.quantize_config import QuantizeConfig
@@ -245,7 +246,7 @@ class SensitivityConfig(MachineConfig):
             )
 
 
-class EvaluateConfig(MachineConfig):
+class EvaluateConfig(RuntimeConfig):
     """Perplexity and tokens a second of a run, as it will run."""
 
     data: str | None = setting(
@@ -277,12 +278,6 @@ class EvaluateConfig(MachineConfig):
     cache_lambda: float = setting(
         0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
     )
-    runtime: str = setting(
-        "as-is",
-        "what executes the model; as-is runs it in the form it has, a packed file's integers on "
-        "their own kernels; auto takes the fastest here whose perplexity stays within 0.1%",
-        group=MACHINE,
-    )
 
 
 class BenchmarkConfig(MachineConfig):
@@ -301,7 +296,11 @@ class BenchmarkConfig(MachineConfig):
     words: int = setting(200, "words stepped in each round", group=SAMPLING, ge=1, unit="words")
     rounds: int = setting(5, "interleaved rounds", group=SAMPLING, ge=1, le=1000, unit="rounds")
     tokens: int = setting(
-        20_000, "tokens of test scored by each runtime", group=DATA, ge=0, unit="tokens"
+        20_000,
+        "score only the first tokens of test, in each runtime; 0 scores all",
+        group=DATA,
+        ge=0,
+        unit="tokens",
     )
 
 
@@ -326,7 +325,7 @@ class PackConfig(MachineConfig):
     checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
 
 
-class GenerateConfig(MachineConfig):
+class GenerateConfig(RuntimeConfig):
     """Text from a model, a word at a time."""
 
     words: int = setting(
@@ -371,12 +370,6 @@ class GenerateConfig(MachineConfig):
         "corpus whose words the model speaks, for a file of weights that holds no words",
         group=DATA,
         choices_from="corpora",
-    )
-    runtime: str = setting(
-        "as-is",
-        "what executes the model; as-is runs it in the form it has, a packed file's integers on "
-        "their own kernels; auto takes the fastest here whose perplexity stays within 0.1%",
-        group=MACHINE,
     )
     log_interval: int = setting(
         100, "words between two lines of progress", group=OUTPUT, ge=1, hidden=True

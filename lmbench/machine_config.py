@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lmbench.errors import LmbenchError
 from lmbench.setting import Config, setting
 
 __all__ = [
@@ -15,11 +16,20 @@ __all__ = [
     "OUTPUT",
     "SAMPLING",
     "TRAINING",
+    "Accuracy",
     "MachineConfig",
+    "RuntimeConfig",
     "SplitName",
 ]
 
 SplitName = Literal["train", "valid", "test"]
+
+Accuracy = Literal["exact", "close", "coarse"]
+"""How near a runtime's perplexity is to fp32's.
+
+``exact``: fp32 arithmetic, to rounding. ``close``: within 0.1% (fp16, bf16, int8). ``coarse``:
+within 1% (4-bit decoder).
+"""
 
 MODEL = "Model"
 DATA = "Data"
@@ -49,3 +59,27 @@ class MachineConfig(Config):
         le=1024,
         unit="threads",
     )
+
+
+class RuntimeConfig(MachineConfig):
+    """What executes a trained model."""
+
+    runtime: str = setting(
+        "as-is",
+        "what executes the model; as-is runs it in the form it has, a packed file's integers on "
+        "their own kernels; auto takes the fastest here of those that --accuracy allows",
+        group=MACHINE,
+    )
+    accuracy: Accuracy = setting(
+        "close",
+        "how near to fp32 --runtime auto must stay: exact computes in fp32; close also in fp16, "
+        "bf16 or int8, perplexity within 0.1%; coarse also with a 4-bit decoder, within 1%",
+        group=MACHINE,
+    )
+
+    def check(self) -> None:
+        if self.accuracy != "close" and self.runtime != "auto":
+            raise LmbenchError(
+                f"--accuracy {self.accuracy} is for --runtime auto to choose by: add that, or "
+                "leave it out"
+            )

@@ -20,7 +20,7 @@ from torch import Tensor
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.footprint import peak_memory
 from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtime import Accuracy, Runtime, one_thread
+from lmbench.deploy.runtime import Accuracy, Runtime, Score, one_thread
 from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 
@@ -52,7 +52,7 @@ class Row:
     accuracy: Accuracy
     """How near the runtime is to the model in fp32."""
     disk: int
-    """The model's file."""
+    """The model's file, the same in each runtime."""
     numbers: int
     """The weights as the runtime keeps them in memory."""
     peak: int | None
@@ -63,6 +63,10 @@ class Row:
     """While scoring, ten texts at a time."""
     ppl: float | None
     """As this runtime runs the model."""
+    tokens: int | None
+    """How many tokens `ppl` is of: the first of the split."""
+    split_tokens: int | None
+    """How many the split has."""
     step_vs_naive: float | None
     step_vs_fp32: float | None
     score_vs_naive: float | None
@@ -127,7 +131,7 @@ def benchmark(
     *,
     words: int,
     rounds: int,
-    scored: bool = True,
+    split_tokens: int | None = None,
     sources: dict[str, tuple[Path, str]] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -138,7 +142,8 @@ def benchmark(
         text: ids that are stepped and scored, at least 20 words; ids of the models' vocabulary.
         words: steps each entrant makes in a round.
         rounds: how often each has its turn.
-        scored: `text` is real text, whose perplexity means something.
+        split_tokens: how many tokens the split has that `text` is the start of; left out: `text`
+            is no real text, and its perplexity would mean nothing.
         sources: by a model's title, its run's folder (or file) and checkpoint: peak memory is
             measured for these, each in a process of its own.
         progress: told (what, done, in all).
@@ -160,7 +165,9 @@ def benchmark(
         if progress:
             progress(f"{entrant.loaded.title} in {entrant.runtime.name}", done, steps)
         _step(entrant, stream)
-        _score(entrant, some if turn else whole, scored=scored and turn == 0)
+        score = _score(entrant, some if turn else whole)
+        if split_tokens is not None and turn == 0:
+            entrant.ppl = score.ppl
     else:
         for number, entrant in enumerate(found):
             if sources and entrant.loaded.title in sources and not stop():
@@ -170,7 +177,8 @@ def benchmark(
                 path, checkpoint = sources[entrant.loaded.title]
                 device = str(entrant.runtime.device)
                 entrant.peak = peak_memory(path, checkpoint, entrant.runtime.name, device)
-    return [_row(entrant, found) for entrant in found if entrant.steps]
+    tokens = None if split_tokens is None else len(text)
+    return [_row(entrant, found, tokens, split_tokens) for entrant in found if entrant.steps]
 
 
 def _turns(found: Sequence[Entrant], rounds: int) -> Iterator[tuple[int, Entrant]]:
@@ -195,15 +203,16 @@ def _step(entrant: Entrant, stream: Tensor) -> None:
                 entrant.steps.append(seconds)
 
 
-def _score(entrant: Entrant, data: Tensor, *, scored: bool) -> None:
+def _score(entrant: Entrant, data: Tensor) -> Score:
     began = time.perf_counter()
     score = entrant.runtime.evaluate(data.to(entrant.runtime.device), _BPTT)
     entrant.rates.append(score.tokens / (time.perf_counter() - began))
-    if scored:
-        entrant.ppl = score.ppl
+    return score
 
 
-def _row(entrant: Entrant, found: Sequence[Entrant]) -> Row:
+def _row(
+    entrant: Entrant, found: Sequence[Entrant], tokens: int | None, split_tokens: int | None
+) -> Row:
     peers = [e for e in found if e.loaded is entrant.loaded and e.steps]
     naive = next((e for e in peers if e.runtime.name == NAIVE), None)
     fp32 = [e for e in peers if e.runtime.name in FP32]
@@ -220,6 +229,8 @@ def _row(entrant: Entrant, found: Sequence[Entrant]) -> Row:
         ms_p95=1e3 * float(np.percentile(entrant.steps, 95)),
         tokens_per_s=entrant.tokens_per_s,
         ppl=entrant.ppl,
+        tokens=tokens,
+        split_tokens=split_tokens,
         step_vs_naive=naive.ms / entrant.ms if naive else None,
         step_vs_fp32=quickest.ms / entrant.ms if quickest else None,
         score_vs_naive=_ratio(entrant, naive),

@@ -62,7 +62,7 @@ def open_runtime(
 ) -> Runtime:
     """The runtime of that name.
 
-    ``as-is`` is `natural_runtime`'s, ``auto`` whichever `choose_runtime` says.
+    ``as-is`` is `natural_runtime`'s, ``auto`` whichever `choose_runtime` says for `accuracy`.
     """
     if name == "as-is":
         name = natural_runtime(loaded)
@@ -89,7 +89,7 @@ def choose_runtime(
         if entry.name != "naive" and _RANK[entry.accuracy] <= _RANK[accuracy]
     ]
     cache = cache or user_cache() / "runtimes.json"
-    key = _key(loaded, purpose, entries)
+    key = _key(loaded, purpose, accuracy, entries)
     known = _remembered(cache).get(key)
     if isinstance(known, str) and known in {e.name for e in entries}:
         return known
@@ -175,8 +175,9 @@ def _scoring(runtime: Runtime, text: list[int]) -> Callable[[], float]:
     return timed
 
 
-def _key(loaded: Loaded, purpose: Purpose, entries: list[RuntimeEntry]) -> str:
-    """What an answer depends on: machine, versions, threads, weights and what was on offer."""
+def _key(loaded: Loaded, purpose: Purpose, accuracy: Accuracy, entries: list[RuntimeEntry]) -> str:
+    """What an answer depends on: machine, versions, threads, weights, what was on offer, and what
+    it was allowed to cost."""
     device = loaded.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     digest = hashlib.sha256()
@@ -192,7 +193,7 @@ def _key(loaded: Loaded, purpose: Purpose, entries: list[RuntimeEntry]) -> str:
             f"torch {torch.__version__}",
             f"onnxruntime {onnxruntime.__version__}",
             f"kernels {KERNELS.key()}",
-            f"{purpose} {digest.hexdigest()[:16]}",
+            f"{purpose} {accuracy} {digest.hexdigest()[:16]}",
             " ".join(entry.name for entry in entries),
         )
     )

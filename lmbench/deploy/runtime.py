@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from lmbench.machine_config import Accuracy
 
 __all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "one_thread"]
 
@@ -22,13 +24,6 @@ So keeping a reference is a snapshot, and stepping from an old one rewinds.
 
 Progress = Callable[[int, int], None]
 """Told (rows done, rows in all) while a text is scored."""
-
-Accuracy = Literal["exact", "close", "coarse"]
-"""How near a runtime's perplexity is to fp32's.
-
-``exact``: fp32 arithmetic, to rounding. ``close``: within 0.1% (fp16, bf16, int8). ``coarse``:
-within 1% (4-bit decoder).
-"""
 
 _MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 

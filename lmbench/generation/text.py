@@ -98,7 +98,7 @@ def open_sampler(loaded: Loaded, config: GenerateConfig) -> tuple[Sampler, Promp
         LmbenchError: a setting out of bounds, no vocabulary, or a runtime that cannot be had.
     """
     sampling = Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
-    runtime = open_runtime(config.runtime, loaded, "step")
+    runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
     sampler = Sampler(runtime, loaded.vocabulary, sampling, seed=config.seed, no_unk=config.no_unk)
     prompt = read_prompt(config.prompt, loaded.vocabulary)
     sampler.read(prompt.ids)

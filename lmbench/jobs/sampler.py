@@ -223,7 +223,7 @@ class Desk:
         if trained and not any(run.checkpoint(which) for which in ("last", "best")):
             self._say(Opening(id=id))
             _have_saved(run)
-        key = (*_stamp(run, config.checkpoint), config.runtime)
+        key = (*_stamp(run, config.checkpoint), config.runtime, config.accuracy)
         known = self._models.get(key)
         if known is not None:
             self._models.move_to_end(key)
@@ -233,7 +233,7 @@ class Desk:
         for stale in [k for k in self._models if k[0] == key[0] and k[1:3] != key[1:3]]:
             del self._models[stale]
         loaded = load_run(run, config.checkpoint)
-        runtime = open_runtime(config.runtime, loaded, "step")
+        runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
         runtime.warm()
         model = self._models[key] = _Model(loaded, runtime)
         while len(self._models) > _MODELS_KEPT:
@@ -286,7 +286,7 @@ def _leads_to(old: _Text, request: Write, config: GenerateConfig) -> bool:
     at = len(request.kept)
     same = all(
         getattr(old.config, name) == getattr(config, name)
-        for name in ("prompt", "seed", "checkpoint", "runtime")
+        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy")
     )
     written = tuple(word.id for word in old.words[:at])
     return (

@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmbench.report.runtimes import RUNTIME_COLUMNS, benchmarked, runtime_cell
+from lmbench.report.runtimes import (
+    RUNTIME_COLUMNS,
+    SCORED,
+    benchmarked,
+    runtime_cell,
+    scores_note,
+)
 from lmbench.report.tables import AS_PACKED, human_bytes, human_time, plain, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
@@ -52,6 +58,13 @@ class Comparison:
 
     rows: tuple[dict[str, Any], ...]
     columns: tuple[tuple[str, str], ...] = COLUMNS
+    beside: tuple[str, ...] = ()
+    """Keys without a column, which CSV has all the same: elsewhere `note` says them in words."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All that is told of a row."""
+        return (*(key for key, _ in self.columns), *self.beside)
 
     def cells(self) -> list[list[str]]:
         """The rows as they are written; "" where a number is not known."""
@@ -64,28 +77,31 @@ class Comparison:
     def note(self) -> str:
         """What must be said under the written table; "" where nothing must."""
         packed = any(row.get("as_packed") and row.get("bytes") is not None for row in self.rows)
-        return AS_PACKED if packed else ""
+        return AS_PACKED if packed else scores_note(self.rows)
 
     def alignment(self) -> str:
         """For each column ``l`` (words) or ``r`` (numbers)."""
         return "".join("l" if key in _LEFT else "r" for key, _ in self.columns)
 
     def text(self) -> str:
-        """The table in aligned columns, for a log; "-" where a number is not known."""
+        """The table in aligned columns, for a log, with its `note`; "-" where a number is not
+        known."""
         body = [[cell or "-" for cell in row] for row in self.cells()]
         lines = [[head for _, head in self.columns], *body]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         sides = [str.ljust if side == "l" else str.rjust for side in self.alignment()]
-        return "\n".join(
+        table = "\n".join(
             "  ".join(
                 put(cell, width) for put, cell, width in zip(sides, line, widths, strict=True)
             ).rstrip()
             for line in lines
         )
+        return table + (f"\n{self.note}" if self.note else "")
 
     def write(self, form: Format) -> str:
-        """The table as text of that format, with its `note`; CSV has numbers alone: of pruned and
-        quantized runs the bytes are those that they would have packed."""
+        """The table as text of that format, with its `note`; CSV has numbers alone (of pruned and
+        quantized runs the bytes are those that they would have packed), and what is `beside` the
+        columns."""
         heads = [head for _, head in self.columns]
         match form:
             case "markdown":
@@ -94,7 +110,7 @@ class Comparison:
                 table = "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
                 return table + (f"\n{self.note}\n" if self.note else "")
             case "csv":
-                return _csv([[key for key, _ in self.columns], *self._values()])
+                return _csv([list(self.keys), *self._values()])
             case "latex":
                 table = _latex(heads, self.alignment(), self.cells())
                 return table + (f"% {self.note}\n" if self.note else "")
@@ -103,8 +119,9 @@ class Comparison:
                 return _html(heads, self.cells()) + note
 
     def _values(self) -> list[list[Any]]:
-        keys = [key for key, _ in self.columns]
-        return [["" if (v := row.get(key)) is None else v for key in keys] for row in self.rows]
+        return [
+            ["" if (v := row.get(key)) is None else v for key in self.keys] for row in self.rows
+        ]
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -126,7 +143,7 @@ def compare_runtimes(runs: Sequence[Run]) -> Comparison:
 
 def runtime_table(rows: Sequence[dict[str, Any]]) -> Comparison:
     """A benchmark's rows as a table."""
-    return Comparison(tuple(rows), RUNTIME_COLUMNS)
+    return Comparison(tuple(rows), RUNTIME_COLUMNS, SCORED)
 
 
 def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,12 +9,20 @@ from typing import Any
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Run
 
-__all__ = ["RUNTIME_COLUMNS", "benchmarked", "runtime_cell"]
+__all__ = [
+    "RUNTIME_COLUMNS",
+    "SCORED",
+    "benchmarked",
+    "runtime_cell",
+    "scored_text",
+    "scores_note",
+]
 
 RUNTIME_COLUMNS = (
     ("model", "Model"),
     ("runtime", "Runtime"),
     ("disk", "Disk MB"),
+    ("numbers", "Weights MB"),
     ("peak", "Peak MB"),
     ("ms", "ms/word"),
     ("ms_p95", "p95"),
@@ -27,9 +35,13 @@ RUNTIME_COLUMNS = (
 )
 """Keys of `lmbench.deploy.benchmark.Row` and how a table heads them.
 
-Ratios are to torch's own layers and to the fastest dense fp32 runtime: of the step first, then of
-scoring.
+Disk is the model's file, weights what the runtime makes of them and holds in memory. Ratios are to
+torch's own layers and to the fastest dense fp32 runtime: of the step first, then of scoring.
 """
+
+SCORED = ("tokens", "split_tokens")
+"""Keys of a row that `scores_note` puts in words: the tokens of test that its perplexity is of, and
+all that test has. Rows of early benchmarks have neither."""
 
 _FORMS = {
     "ms": "{:.3f}",
@@ -48,18 +60,42 @@ def runtime_cell(key: str, value: Any) -> str:
     if value is None:
         return ""
     match key:
-        case "disk":
+        case "disk" | "numbers":
             return f"{value / 1e6:.2f}"
         case "peak":
             return f"{value / 1e6:.0f}"
     return _FORMS[key].format(value) if key in _FORMS else str(value)
 
 
+def scored_text(row: Mapping[str, Any]) -> str:
+    """What the row's perplexity is of, as it stands after "ppl of"; "" where it has none."""
+    if row.get("ppl") is None:
+        return ""
+    tokens, whole = (row.get(key) for key in SCORED)
+    if tokens is None:
+        return "an unrecorded part of test"
+    return "test" if tokens == whole else f"the first {tokens:,} tokens of test"
+
+
+def scores_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the perplexities of a table of runtimes are of; "" where it has none."""
+    models: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if text := scored_text(row):
+            models.setdefault(text, {})[row["model"]] = None
+    if not models:
+        return ""
+    texts = [f"{text} ({', '.join(of)})" for text, of in models.items()]
+    note = f"Ppl of {'; of '.join(texts if len(models) > 1 else models)}"
+    return note + ("; a run's own test ppl is of all of test" if set(models) != {"test"} else "")
+
+
 def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
     """By reference of a run the rows of the newest benchmark that measured it on this machine.
 
-    Rows of different benchmarks are not mixed: only those of one were measured in turns. Benchmarks
-    are looked for in the sessions of `runs`; damaged ones are passed over.
+    Rows of different benchmarks are not mixed: only those of one were measured in turns. When that
+    began is each row's ``measured``. Benchmarks are looked for in the sessions of `runs`; damaged
+    ones are passed over.
     """
     wanted, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
     sessions = {run.session.path: run.session for run in runs}
@@ -71,7 +107,9 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
                 continue
             if record.kind != "benchmark" or record.host != platform.node():
                 continue
-            rows = [row for row in record.results.get("rows", ()) if row.get("model") in wanted]
+            began = {"measured": record.started or record.created}
+            told = record.results.get("rows", ())
+            rows = [row | began for row in told if row.get("model") in wanted]
             for ref in {row["model"] for row in rows}:
                 found[ref] = [row for row in rows if row["model"] == ref]
     return found

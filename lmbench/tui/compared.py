@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from lmbench.report.compare import COLUMNS, Comparison, pareto_front
+from lmbench.report.compare import COLUMNS, Comparison, pareto_front, runtime_table
 from lmbench.report.plots import Plot
-from lmbench.report.runtimes import RUNTIME_COLUMNS
+from lmbench.report.runtimes import scored_text
 from lmbench.report.series import Colour, Series
 from lmbench.report.tables import plain, size_sign
 from lmbench.tui import figures
@@ -23,10 +23,12 @@ Table = Literal["runs", "runtimes"]
 
 _MARGIN = 0.06
 _TWO_DIGITS = 9999.0
+_NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
 _WORDS = dict(COLUMNS) | {
     "model": "run",
     "runtime": "runtime",
     "disk": "bytes on disk",
+    "numbers": "bytes of weights",
     "peak": "peak memory",
     "ms": "ms a token",
     "ms_p95": "the slowest tokens",
@@ -36,6 +38,7 @@ _WORDS = dict(COLUMNS) | {
     "score_vs_naive": "scoring against naive",
     "score_vs_fp32": "scoring against the best fp32",
     "ppl": "perplexity",
+    "tokens": "tokens that the perplexity is of",
 }
 """How a line names the columns that a table is sorted by."""
 
@@ -66,7 +69,7 @@ class Compared:
 
     def __init__(self) -> None:
         self.runs = Comparison(())
-        self.runtimes = Comparison((), RUNTIME_COLUMNS)
+        self.runtimes = runtime_table(())
         self.of_marked = False
         self.invitation = ""
         """What is said in place of a table without rows."""
@@ -106,13 +109,13 @@ class Compared:
     def in_order(self) -> Comparison:
         """The same with its rows as they are asked for; those without a figure stand last."""
         rows, order = list(self.shown.rows), self.order
-        if order.by not in dict(self.shown.columns):
+        if order.by not in self.shown.keys:
             rows = rows[::-1] if order.reversed else rows
         else:
             known = [row for row in rows if row.get(order.by) is not None]
             known.sort(key=lambda row: row[order.by], reverse=order.reversed)
             rows = known + [row for row in rows if row.get(order.by) is None]
-        return Comparison(tuple(rows), self.shown.columns)
+        return replace(self.shown, rows=tuple(rows))
 
     def sort_by_next(self, shown: list[str]) -> str:
         """Sort by the next of the columns that are shown; says by which."""
@@ -131,7 +134,8 @@ class Compared:
         if self.table == "runs":
             best = {_folder(row) for row in self.front()}
             return tuple((_folder(row), self._run(row, _folder(row) in best)) for row in rows)
-        fastest, most = _best(rows, "ms", min), _best(rows, "tokens_per_s", max)
+        keeping = _keeping(self.runtimes.rows)
+        fastest, most = _best(keeping, "ms", min), _best(keeping, "tokens_per_s", max)
         names = {row["run"]: row["name"] for row in self.runs.rows}
         return tuple(
             (
@@ -167,6 +171,7 @@ class Compared:
             _name(row, name),
             Cell(plain(str(row["runtime"]))),
             Cell(figures.size(row.get("disk"))),
+            Cell(figures.size(row.get("numbers"))),
             Cell(figures.size(row.get("peak"))),
             ms,
             Cell(_written(row, "ms_p95", "{:.3f}")),
@@ -176,7 +181,16 @@ class Compared:
             Cell(_written(row, "score_vs_naive", "{:.1f}")),
             Cell(_written(row, "score_vs_fp32", "{:.1f}")),
             Cell(_precise(row.get("ppl"))),
+            Cell(_written(row, "tokens", "{:,}")),
         )
+
+    @property
+    def scored_words(self) -> str:
+        """What the perplexities of the runtimes are of; "" where they have none."""
+        texts = {scored_text(row) for row in self.runtimes.rows} - {""}
+        if not texts:
+            return ""
+        return f"ppl of {texts.pop()}" if len(texts) == 1 else "ppl of different parts of test"
 
     # -- the plot ------------------------------------------------------------------------------
 
@@ -235,13 +249,29 @@ def _name(row: dict[str, Any], name: str) -> Cell:
     return Cell(f"{mark.marker} {_number(row)} {name}", mark.variable)
 
 
+def _keeping(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the runtimes that keep to the perplexity of an exact one, as measured."""
+    rows, exact = list(rows), dict[str, float]()
+    for row in rows:
+        if row.get("accuracy") == "exact" and row.get("ppl") is not None:
+            exact.setdefault(row["model"], row["ppl"])
+    return [row for row in rows if _keeps(row, exact.get(row["model"]))]
+
+
+def _keeps(row: Mapping[str, Any], exact: float | None) -> bool:
+    if row.get("accuracy") == "exact":
+        return True
+    ppl = row.get("ppl")
+    return ppl is not None and exact is not None and abs(ppl - exact) <= _NEAR * exact
+
+
 def _best(
     rows: Iterable[dict[str, Any]], key: str, best: Callable[[Iterable[float]], float]
 ) -> dict[str, float]:
-    """By model the best figure of the runtimes that stay close to its perplexity."""
+    """The best figure of each model."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row.get("accuracy") != "coarse" and row.get(key) is not None:
+        if row.get(key) is not None:
             found.setdefault(row["model"], []).append(row[key])
     return {model: best(values) for model, values in found.items()}
 

@@ -61,6 +61,19 @@ def test_a_choice_is_remembered_for_these_weights_and_this_purpose(
     assert len(measured) == 3
 
 
+def test_a_choice_for_one_accuracy_is_none_for_another(
+    tmp_path: Path, measured: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the same runtimes are on offer, they are not all near enough for each."""
+    offered = [RUNTIMES["torch"], RUNTIMES["bf16"]]
+    monkeypatch.setattr(choice, "supported", lambda _: offered)
+    cache = tmp_path / "runtimes.json"
+    assert choose_runtime(loaded(), "step", "coarse", cache=cache) == "bf16"
+    assert choose_runtime(loaded(), "step", "close", cache=cache) == "torch"
+    assert choose_runtime(loaded(), "step", "coarse", cache=cache) == "bf16"
+    assert len(measured) == 2
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"version": 1, "chosen": []}', '{"version": 99}'])
 def test_a_damaged_memory_is_measured_and_written_anew(
     tmp_path: Path, measured: list[list[str]], text: str
@@ -102,5 +115,6 @@ def test_auto_opens_what_was_chosen(
 ) -> None:
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
     assert open_runtime("auto", loaded(), "step").name == "int8"
+    assert open_runtime("auto", loaded(), "step", "exact").name == "onnx"
     assert open_runtime("onnx", loaded(), "step").name == "onnx"
     assert (tmp_path / "runtimes.json").is_file()

@@ -24,7 +24,7 @@ from lmbench.deploy.native.runtime import (
     SparseInt8Runtime,
 )
 from lmbench.deploy.packed import load_packed, pack
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime
+from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -265,6 +265,16 @@ def test_the_registry_builds_each_for_the_model_it_is_for(tmp_path):
     assert isinstance(
         build_runtime("native-int4", load_packed(tmp_path / "m.lmpack")), NativeRuntime
     )
+
+
+@needs_kernels
+@pytest.mark.parametrize("runtime", NATIVE)
+def test_a_model_on_a_gpu_is_left_to_what_a_gpu_runs(tmp_path, monkeypatch, runtime):
+    source = source_for(runtime, model(block=(8, 8)), tmp_path)
+    assert runtime.name in [entry.name for entry in supported(source)]
+    monkeypatch.setattr(type(source), "device", torch.device("cuda"))
+    assert RUNTIMES[runtime.name].refusal(source) == "it runs on the CPU only (--device cpu)"
+    assert {entry.name for entry in supported(source)} <= {"naive", "torch", "fp16", "bf16", "cuda"}
 
 
 def test_without_the_kernels_each_native_runtime_says_so(monkeypatch):

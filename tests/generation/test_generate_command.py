@@ -11,8 +11,12 @@ import torch
 
 from lmbench.cli import run as lmbench
 from lmbench.config import GenerateConfig, TrainConfig
+from lmbench.deploy import choice
+from lmbench.deploy.choice import Measured
 from lmbench.deploy.export import export_safetensors
 from lmbench.deploy.load import load_run
+from lmbench.deploy.loaded import Loaded
+from lmbench.deploy.runtimes import RuntimeEntry
 from lmbench.generation import text as text_module
 from lmbench.generation.sampler import Sampler
 from lmbench.generation.text import append_sample, generate
@@ -100,6 +104,28 @@ def test_alternatives_are_shown_beside_each_word(command: Command) -> None:
     assert "before → after" in out
 
 
+@pytest.mark.parametrize(
+    "accuracy, taken", [("exact", "onnx"), ("close", "int8"), ("coarse", "int4")]
+)
+def test_auto_is_as_near_to_fp32_as_is_asked_for(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accuracy: str,
+    taken: str,
+) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+    seconds = {"onnx": 3.0, "int8": 2.0, "int4": 1.0}
+
+    def pretend(_: Loaded, entries: list[RuntimeEntry], purpose: str) -> list[Measured]:
+        assert purpose == "step"
+        return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
+
+    monkeypatch.setattr(choice, "measure", pretend)
+    words = ("--words", "2", "--device", "cpu", "--runtime", "auto", "--accuracy", accuracy)
+    assert json.loads(command("generate", *words, "--json")[1])["runtime"] == taken
+
+
 def test_an_unknown_word_of_the_prompt_is_said(command: Command) -> None:
     _, _, err = command("generate", "--words", "2", "--prompt", "zebra word3")
     assert "not in the vocabulary, read as <unk>: 'zebra'" in err
@@ -140,6 +166,8 @@ def test_a_sample_after_a_torn_line_begins_a_line_of_its_own(run: Run) -> None:
         (("--top-k", "-3"), "--top-k"),
         (("--words", "0"), "--words"),
         (("--runtime", "int3"), "runtime 'int3'"),
+        (("--runtime", "auto", "--accuracy", "rough"), "--accuracy"),
+        (("--accuracy", "exact"), "--accuracy exact is for --runtime auto to choose by"),
         (("--outf", "no/such/folder/x.txt"), "--outf"),
         (("--checkpoint", "last"), "no checkpoint 'last'"),
     ],

@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmbench.config import BenchmarkConfig, Config, PackConfig, QuantizeConfig, TrainConfig
+from lmbench.config import (
+    BenchmarkConfig,
+    Config,
+    EvaluateConfig,
+    PackConfig,
+    QuantizeConfig,
+    TrainConfig,
+)
 from lmbench.corpus import open_corpus
+from lmbench.deploy import choice
+from lmbench.deploy.choice import Measured
 from lmbench.deploy.load import load_run
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed import PackedModel, open_packed, packed_bytes
@@ -162,15 +171,35 @@ def test_benchmarking_gives_a_row_for_each_runtime_with_both_baselines(home):
         assert row["tokens_per_s"] > 0
         assert row["ppl"] > 1
         assert row["peak"] == 1_000_000
+        # The whole of test is 60 lines of 12 words and a line end.
+        assert (row["tokens"], row["split_tokens"]) == (300, 60 * 13)
         if row["runtime"] == "naive":
             assert row["step_vs_naive"] == row["score_vs_naive"] == 1
         if row["runtime"] == "torch":
             assert row["step_vs_fp32"] == row["score_vs_fp32"] == 1
     sizes = {model: by_place[model, "naive"]["disk"] for model in (parent.ref, packed.ref)}
     assert sizes[packed.ref] == (packed.path / "model.lmpack").stat().st_size
+    weights = {runtime: by_place[parent.ref, runtime]["numbers"] for runtime in names}
+    assert weights["fp16"] < weights["torch"] < sizes[parent.ref]
     assert by_place[parent.ref, "naive"]["ppl"] == pytest.approx(
         by_place[parent.ref, "torch"]["ppl"], rel=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "accuracy, taken", [("exact", "onnx"), ("close", "int8"), ("coarse", "int4")]
+)
+def test_auto_scores_as_near_to_fp32_as_is_asked_for(home, monkeypatch, accuracy, taken):
+    monkeypatch.setenv("LMBENCH_CACHE", str(home.path / "cache"))
+    seconds = {"onnx": 3.0, "int8": 2.0, "int4": 1.0}
+
+    def pretend(_, entries, purpose):
+        assert purpose == "score"
+        return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
+
+    monkeypatch.setattr(choice, "measure", pretend)
+    config = EvaluateConfig(threads=1, device="cpu", runtime="auto", accuracy=accuracy)
+    assert worked(trained(home), config, "evaluate").read().results["runtime"] == taken
 
 
 def test_a_packed_file_alone_is_benchmarked_on_its_own_corpus(home, tmp_path):
@@ -198,9 +227,19 @@ def test_without_the_corpus_speeds_are_given_and_perplexities_are_not(home):
         tokens=99,
     )
     run = worked(parent, config, "benchmark")
-    assert all(row["ppl"] is None for row in run.read().results["rows"])
+    for row in run.read().results["rows"]:
+        assert (row["ppl"], row["tokens"], row["split_tokens"]) == (None, None, None)
     kinds = [json.loads(line)["kind"] for line in run.events_path.read_text().splitlines()]
     assert "warning" in kinds
+
+
+def test_all_of_test_is_scored_where_that_is_asked_for(home):
+    parent = trained(home)
+    config = BenchmarkConfig(threads=1, runtimes=("naive",), words=3, rounds=1, tokens=0)
+    run = worked(parent, config, "benchmark")
+    assert {(row["tokens"], row["split_tokens"]) for row in run.read().results["rows"]} == {
+        (780, 780)
+    }
 
 
 def test_an_unknown_runtime_is_one_clear_line(home):

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 
+from lmbench.deploy import choice
 from lmbench.jobs.control import asked
 from lmbench.jobs.sampler import Desk
 from lmbench.jobs.sampling import (
@@ -78,6 +79,20 @@ def test_the_runtimes_of_the_model_are_offered_when_the_text_is_there(world):
     assert "cuda" not in offered.runtimes
     for turn, name in enumerate(offered.runtimes):
         assert len(world.write(10 + turn, runtime=name)) == 8
+
+
+def test_auto_is_as_near_to_fp32_as_is_asked_for(world, monkeypatch):
+    asked = []
+
+    def chosen(_, purpose, accuracy):
+        asked.append((purpose, accuracy))
+        return "torch" if accuracy == "exact" else "int8"
+
+    monkeypatch.setattr(choice, "choose_runtime", chosen)
+    for turn, accuracy in enumerate(("close", "exact")):
+        world.write(1 + turn, runtime="auto", accuracy=accuracy)
+    assert asked == [("step", "close"), ("step", "exact")]
+    assert [began.runtime for began in world.of(Began)] == ["int8", "torch"]
 
 
 def test_a_text_has_the_words_that_were_asked_for_each_with_its_alternatives(world):

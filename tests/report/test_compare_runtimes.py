@@ -10,7 +10,7 @@ import pytest
 
 from lmbench.config import BenchmarkConfig, TrainConfig
 from lmbench.report.compare import compare_runs, compare_runtimes, report_session, runtime_table
-from lmbench.report.runtimes import RUNTIME_COLUMNS
+from lmbench.report.runtimes import RUNTIME_COLUMNS, SCORED
 from lmbench.session import Home, Run
 
 
@@ -25,8 +25,8 @@ def row(run: Run, runtime: str, ms: float, accuracy: str = "exact") -> dict[str,
     return {
         "model": run.ref, "runtime": runtime, "accuracy": accuracy, "disk": 4_000_000,
         "numbers": 3_900_000, "peak": 12_600_000, "ms": ms, "ms_p95": 2 * ms, "ppl": 98.7654,
-        "tokens_per_s": 12_345.6, "step_vs_naive": 2.0, "step_vs_fp32": None,
-        "score_vs_naive": 3.0, "score_vs_fp32": 1.5,
+        "tokens": 20_000, "split_tokens": 245_569, "tokens_per_s": 12_345.6,
+        "step_vs_naive": 2.0, "step_vs_fp32": None, "score_vs_naive": 3.0, "score_vs_fp32": 1.5,
     }  # fmt: skip
 
 
@@ -42,6 +42,10 @@ def test_the_rows_are_those_of_the_newest_benchmark_alone(run: Run) -> None:
     found = compare_runtimes([run]).rows
     assert [(r["runtime"], r["ms"]) for r in found] == [("torch", 0.8), ("int8", 0.2)]
     assert compare_runs([run]).rows[0]["ms_per_token"] == 0.8
+    newest = run.session.runs()[-1]
+    assert {r["measured"] for r in found} == {newest.read().created}
+    newest.update(started=newest.read().created + 60)
+    assert {r["measured"] for r in compare_runtimes([run]).rows} == {newest.read().started}
 
 
 def test_another_machines_benchmark_says_nothing_here(run: Run) -> None:
@@ -53,13 +57,14 @@ def test_another_machines_benchmark_says_nothing_here(run: Run) -> None:
 def test_a_table_has_a_column_for_each_figure(run: Run) -> None:
     table = runtime_table([row(run, "int8", 0.25)])
     assert table.cells() == [
-        [run.ref, "int8", "4.00", "13", "0.250", "0.500", "2.0", "", "12,346", "3.0", "1.5",
+        [run.ref, "int8", "4.00", "3.90", "13", "0.250", "0.500", "2.0", "", "12,346", "3.0", "1.5",
          "98.765"]
     ]  # fmt: skip
-    head, line = table.text().splitlines()
-    assert line.split()[:3] == [run.ref, "int8", "4.00"]
-    assert line.split()[7] == "-"
+    head, line, note = table.text().splitlines()
+    assert line.split()[:4] == [run.ref, "int8", "4.00", "3.90"]
+    assert line.split()[8] == "-"
     assert len(line) == len(head)
+    assert note == table.note
 
 
 @pytest.mark.parametrize(
@@ -67,9 +72,54 @@ def test_a_table_has_a_column_for_each_figure(run: Run) -> None:
 )
 def test_every_format_has_all_columns(run: Run, form: Any, separator: str) -> None:
     one = {**row(run, "int8", 0.25), "tokens_per_s": 7.0}
-    lines = runtime_table([one]).write(form).splitlines()
-    line = next(line for line in lines if "int8" in line)
-    assert line.count(separator) == len(RUNTIME_COLUMNS) - 1
+    text = runtime_table([one]).write(form)
+    line = next(line for line in text.splitlines() if "int8" in line)
+    beside = len(SCORED) if form == "csv" else 0
+    assert line.count(separator) == len(RUNTIME_COLUMNS) + beside - 1
+    # Of what the perplexity is goes with every format.
+    assert (",20000,245569" if form == "csv" else "Ppl of the first 20,000 tokens of test") in text
+
+
+ALL = {"tokens": 245_569}
+EARLY = {"tokens": None, "split_tokens": None}
+WHOLE = "; a run's own test ppl is of all of test"
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ([{}, {}], "Ppl of the first 20,000 tokens of test" + WHOLE),
+        ([ALL, ALL], "Ppl of test"),
+        ([EARLY, EARLY], "Ppl of an unrecorded part of test" + WHOLE),
+        ([{"ppl": None}, {"ppl": None}], ""),
+        ([ALL, {"ppl": None}], "Ppl of test"),
+        (
+            [ALL, {}],
+            "Ppl of test (default/001-train); of the first 20,000 tokens of test (other)" + WHOLE,
+        ),
+        (
+            [{}, EARLY],
+            "Ppl of the first 20,000 tokens of test (default/001-train); of an unrecorded part of "
+            "test (other)" + WHOLE,
+        ),
+    ],
+)
+def test_a_table_says_what_its_perplexities_are_of(
+    run: Run, changes: list[dict[str, Any]], said: str
+) -> None:
+    first, second = changes
+    rows = [row(run, "torch", 1.0) | first, row(run, "int8", 0.25, "close") | first]
+    table = runtime_table([*rows, row(run, "torch", 0.5) | second | {"model": "other"}])
+    assert table.note == said
+
+
+def test_rows_of_early_benchmarks_are_read_without_what_they_lack(run: Run) -> None:
+    early = {k: v for k, v in row(run, "torch", 1.0).items() if k not in SCORED}
+    benchmark(run, early)
+    table = compare_runtimes([run])
+    assert table.cells()[0][-1] == "98.765"
+    assert "of an unrecorded part of test" in table.note
+    assert table.write("csv").splitlines()[1].endswith(",98.7654,,")
 
 
 @pytest.mark.parametrize("form", ["markdown", "html"])

@@ -97,7 +97,7 @@ def test_the_gpus_runtimes_are_measured(tmp_path: Path) -> None:
     inference = script("inference")
     loaded = dense(tmp_path, "cuda")
     found, _ = inference.contestants(loaded, {}, None)
-    rows = inference.benchmark(found, np.arange(40) % 50, words=3, rounds=1, scored=False)
+    rows = inference.benchmark(found, np.arange(40) % 50, words=3, rounds=1)
     measured = inference.against_dense([inference.row_document(row) for row in rows])
     assert [row["runtime"] for row in measured] == ["naive", "torch", "cuda"]
     assert all(row["step_vs_naive"] > 0 for row in measured)

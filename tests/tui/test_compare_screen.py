@@ -6,6 +6,7 @@ import csv
 
 import driving
 import pytest
+from conftest import NOON
 from driving import bench_of, opened, screen_of, until, words
 from laboratory_double import benchmarked
 from textual.pilot import Pilot
@@ -137,7 +138,7 @@ async def test_r_changes_between_the_runs_and_their_runtimes(lab):
         assert "2 runtimes" not in shown
         assert "4 runs with a model · 5 runtimes" in shown
         (line,) = [line for line in shown.splitlines() if "native-int8" in line]
-        for part in ("1 dense", "29.3 MB", "61.2 MB", "0.148", "34,100", "118.34"):
+        for part in ("1 dense", "29.3 MB", "7.4 MB", "61.2 MB", "0.148", "34,100", "118.34"):
             assert part in line
         await press(pilot, "r")
         assert "native-int8" not in words(pilot)
@@ -152,7 +153,9 @@ async def test_size_memory_speed_and_perplexity_of_a_runtime_are_read_at_any_wid
         shown = [grid.columns[i].title for i, _ in grid.layout_columns(grid.size.width)]
         needed = {"run", "runtime", "disk", "peak", "ms/token", "tokens/s", "ppl"}
         assert needed <= set(shown)
+        assert "weights" in shown
         assert ("p95" in shown) == (size[0] > 80)
+        assert "ppl of the first 20,000 tokens of test" in words(pilot)
         assert "r runtimes" in words(pilot).splitlines()[-1]
 
 
@@ -217,9 +220,48 @@ async def test_the_fastest_runtime_that_keeps_the_perplexity_is_tinted(lab):
     benchmarked(lab)
     async with opened(lab, "c", "r") as pilot:
         screen = screen_of(pilot, CompareScreen)
-        tinted = [key for key, cells in screen.compared.rows() if cells[4].tint]
+        tinted = [key for key, cells in screen.compared.rows() if cells[5].tint]
         # int4 is quicker, with another perplexity.
         assert tinted == ["001-train/native-int8", "002-prune/torch"]
+
+
+def _found_otherwise(lab, name: str, **figures: object) -> None:
+    """Have the benchmark of the first run say something else of a runtime."""
+    run = next(run for run in lab.session.runs() if run.read().kind == "benchmark")
+    rows = [r | figures if r["runtime"] == name else r for r in run.read().results["rows"]]
+    run.update(results={"rows": rows})
+
+
+@pytest.mark.parametrize(
+    "name, ppl, tinted",
+    [
+        # Whatever its class: the measured perplexity decides.
+        ("native-int8", 118.41, "native-int8"),
+        ("native-int8", 118.42, "torch"),
+        ("native-int8", 118.10, "torch"),
+        ("native-int8", None, "torch"),
+        ("int4", 118.35, "int4"),
+    ],
+)
+async def test_what_keeps_to_the_perplexity_is_judged_by_the_one_measured(lab, name, ppl, tinted):
+    benchmarked(lab, 1)
+    _found_otherwise(lab, name, ppl=ppl)
+    async with opened(lab, "c", "r") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        await until(pilot, lambda: len(screen.compared.rows()) == 4)
+        found = [key for key, cells in screen.compared.rows() if cells[5].tint]
+        assert found == [f"001-train/{tinted}"]
+
+
+async def test_perplexities_of_different_parts_of_test_are_said_to_be(lab):
+    benchmarked(lab)
+    _found_otherwise(lab, "torch", tokens=245_569)
+    async with opened(lab, "c", "r", size=(200, 50)) as pilot:
+        assert "5 runtimes · ppl of different parts of test" in words(pilot)
+        shown = [
+            line.rstrip("┃").split()[-2:] for line in words(pilot).splitlines() if "MB" in line
+        ]
+        assert shown[:2] == [["118.30", "20,000"], ["118.30", "245,569"]]
 
 
 async def test_e_exports_the_runtimes_where_they_are_shown(lab, tmp_path, monkeypatch):
@@ -238,4 +280,44 @@ async def test_the_other_runs_are_still_there_to_be_measured(lab, started):
     async with opened(lab, "c", "r") as pilot:
         await press(pilot, "b")
         await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+def _measured(lab, *numbers: int) -> float:
+    """Runs 1 and 2 are done and these are measured; says when."""
+    for number in (1, 2):
+        lab.session.run(number).update(status="finished", pid=None, ended=NOON)
+    benchmarked(lab, *numbers)
+    return lab.session.runs()[-1].read().created
+
+
+async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "down", size=(120, 30)) as pilot:
+        await press(pilot, "b")
+        said = "measuring 2 agp-80 again: 1 benchmark waits for the device"
+        await until(pilot, lambda: bench_of(pilot).happened == said)
+        assert [run.read().parent for run in started] == ["demo/002-prune"]
+        # Once is enough, and what is quantized is a simulation until it is packed.
+        await press(pilot, "b", "down", "b")
+        assert "b benchmark" not in words(pilot).splitlines()[-1]
+        await press(pilot, "home")
+        assert "b benchmark" in words(pilot).splitlines()[-1]
+        assert len(started) == 1
+
+
+async def test_of_the_runtimes_too_the_run_under_the_cursor_is_measured_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "r", "end") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cursor(lab, started):
+    when = _measured(lab, 1, 2)
+    lab.session.run(2).update(ended=when + 60)
+    async with opened(lab, "c", "r", "home") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
     assert [run.read().parent for run in started] == ["demo/002-prune"]

@@ -52,7 +52,7 @@ def work(job: Job) -> None:
             + ", ".join(f"{m.title} {m.shape['ntoken']:,}" for m in models)
         )
     job.update(device=str(device))
-    ids, scored = _text(job, texts, int(models[0].shape["ntoken"]), config)
+    ids, split_tokens = _text(job, texts, int(models[0].shape["ntoken"]), config)
 
     def tell(what: str, done: int, total: int) -> None:
         job.emit(Progress(what=what, done=done, total=total))
@@ -62,7 +62,7 @@ def work(job: Job) -> None:
         ids,
         words=config.words,
         rounds=config.rounds,
-        scored=scored,
+        split_tokens=split_tokens,
         sources=sources,
         progress=tell,
         stop=lambda: job.control() == "stop",
@@ -99,15 +99,16 @@ def _by_name(known: object, home: Path) -> Corpus | None:
 
 def _text(
     job: Job, texts: list[Corpus | None], ntoken: int, config: BenchmarkConfig
-) -> tuple[np.ndarray, bool]:
-    """The start of the test split, or random words where the corpus is not at hand."""
+) -> tuple[np.ndarray, int | None]:
+    """The start of the test split and how many tokens that has, or, where the corpus is not at
+    hand, random words and None."""
     fingerprints = {text.fingerprint if text else "" for text in texts}
     corpus = texts[0]
     if corpus is not None and len(fingerprints) == 1:
         ids = np.asarray(corpus.split("test"))
-        return ids[: config.tokens] if config.tokens else ids, True
+        return ids[: config.tokens or None], len(ids)
     job.warn(
         "the models' corpus is not at hand or not the same for all: random words are stepped, and "
         "no perplexity is given"
     )
-    return np.random.default_rng(_SEED).integers(0, ntoken, config.tokens or 20_000), False
+    return np.random.default_rng(_SEED).integers(0, ntoken, config.tokens or 20_000), None

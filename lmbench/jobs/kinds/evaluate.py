@@ -66,7 +66,7 @@ def _work(job: Job) -> None:
         score = evaluate_with_cache(loaded.recurrent, data, config.bptt, cache, progress)
         took = "naive"
     else:
-        runtime = open_runtime(config.runtime, loaded, "score")
+        runtime = open_runtime(config.runtime, loaded, "score", config.accuracy)
         score = runtime.evaluate(data, config.bptt, progress)
         took = runtime.name
     seconds = time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ class CompareScreen(BenchScreen[None]):
         Binding("a", "all", "marked/all", id="compare.all", tooltip="The marked runs, or all"),
         Binding(
             "b", "benchmark", "benchmark", id="compare.benchmark",
-            tooltip="Measure the runs that have no figures in the table",
+            tooltip="Measure runs without figures or changed since, else this one again",
         ),
         Binding("tab", "go", "next panel", id="compare.next", show=False, tooltip="The next panel"),
         Binding(
@@ -144,7 +145,7 @@ class CompareScreen(BenchScreen[None]):
             return "A benchmark is on its way: its lines come when it is done."
         if self.bench.demo:
             return "Nothing was benchmarked in this recording."
-        if self._unmeasured:
+        if self._due:
             return "Nothing was benchmarked on this machine yet: b measures each in its runtimes."
         return "Only runs that were trained, pruned or packed are benchmarked: none is done here."
 
@@ -164,7 +165,7 @@ class CompareScreen(BenchScreen[None]):
             case "all":
                 return len(self.bench.marked) > 1
             case "benchmark":
-                return bool(self._unmeasured) and not self.bench.demo
+                return bool(self._due or self._here) and not self.bench.demo
         return True
 
     def action_back(self) -> None:
@@ -186,6 +187,11 @@ class CompareScreen(BenchScreen[None]):
         if focused:
             self.query_one(TablePanel).take_focus()
 
+    @on(Grid.Moved)
+    def _moved(self) -> None:
+        # The run under the cursor may be one that can be measured.
+        self.refresh_bindings()
+
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:
         self.bench.select(folder_of(event.key))
@@ -202,25 +208,36 @@ class CompareScreen(BenchScreen[None]):
         return {view.key for view in self.views if view.key in waiting}
 
     @property
-    def _unmeasured(self) -> list[RunView]:
-        """Runs with a model that no benchmark has measured, or is about to."""
-        measured = {row["model"] for row in self.compared.runtimes.rows}
+    def _measurable(self) -> list[RunView]:
+        """Runs with a model whose speed can be said, and that no benchmark is about to measure."""
         return [
             view
             for view in self.views
-            if view.run.ref not in measured
-            and view.key not in self._awaited
-            and view.status == "finished"
+            if view.status == "finished"
             and view.kind in MEASURABLE
+            and view.key not in self._awaited
         ]
 
+    @property
+    def _due(self) -> list[RunView]:
+        """Those that no benchmark has measured as they are now."""
+        measured = {row["model"]: row["measured"] for row in self.compared.runtimes.rows}
+        return [v for v in self._measurable if _ended(v) > measured.get(v.run.ref, -math.inf)]
+
+    @property
+    def _here(self) -> list[RunView]:
+        """The run under the cursor, where it can be measured."""
+        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
+        return [view for view in self._measurable if view.key in keys]
+
     async def action_benchmark(self) -> None:
-        """Queue a benchmark of each run that was not measured yet."""
-        runs = self._unmeasured
-        done = await self.bench.do(_benchmark, runs, doing="while queueing benchmarks")
+        """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
+        due = self._due
+        done = await self.bench.do(_benchmark, due or self._here, doing="while queueing benchmarks")
         if done:
-            waits = "benchmark waits" if done == 1 else "benchmarks wait"
-            self.bench.say(f"{done} {waits} for the device")
+            waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
+            again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
+            self.bench.say(f"{again}{len(done)} {waits} for the device")
             await self.bench.look()
 
     def action_export(self) -> None:
@@ -274,7 +291,12 @@ def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:
     return compare_runs(runs), compare_runtimes(runs)
 
 
-def _benchmark(views: list[RunView]) -> int:
+def _ended(view: RunView) -> float:
+    """When the run last wrote its model."""
+    return (view.record.ended if view.record else None) or 0.0
+
+
+def _benchmark(views: list[RunView]) -> list[RunView]:
     """In a thread: make and start a benchmark of each run."""
     from lmbench.config import BenchmarkConfig
     from lmbench.jobs import launch
@@ -287,4 +309,4 @@ def _benchmark(views: list[RunView]) -> int:
             command=command,
         )  # fmt: skip
         launch.start(run)
-    return len(views)
+    return views

@@ -31,8 +31,9 @@ _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
     "runtimes": (
         ("model", Column("run", 14, left=True, grow=3)),
         ("runtime", Column("runtime", 11, left=True)),
-        ("disk", Column("disk", 8)),
-        ("peak", Column("peak", 8)),
+        ("disk", Column("disk", 7)),
+        ("numbers", Column("weights", 7, rank=1)),
+        ("peak", Column("peak", 7)),
         ("ms", Column("ms/token", 8)),
         ("ms_p95", Column("p95", 7, rank=3)),
         ("step_vs_naive", Column("x naive", 7, rank=4)),
@@ -41,6 +42,7 @@ _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
         ("score_vs_naive", Column("x naive", 7, rank=5)),
         ("score_vs_fp32", Column("x fp32", 6, rank=2)),
         ("ppl", Column("ppl", 7)),
+        ("tokens", Column("ppl of", 7, rank=6)),
     ),
 }
 """For each table its columns, by their names in `report.compare` and `report.runtimes`."""
@@ -66,15 +68,18 @@ The marked runs (**Space** marks in the list of runs), or, with fewer than two m
 a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
 parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a pruned
 or quantized run, which keeps each number as a float, would have packed), and the milliseconds a
-token that a benchmark on this machine has found (**b** queues one for runs without): in fp32 for
-trained and pruned runs, on the packed integers for packed ones. What is quantized but not packed
-has none.
+token that a benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed
+integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of each
+run that was not measured or has changed since; where there is none, the run under the cursor is
+measured again.
 
 **r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
-its file, peak memory, milliseconds a token (the median; p95 where there is room), tokens a second
-when scoring, how many times faster than torch's own layers and than the best dense fp32 both are,
-and the perplexity as that runtime runs it. What is fastest for a run, within 0.1% of its
-perplexity, is tinted.
+its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95
+where there is room), tokens a second when scoring, how many times faster than torch's own layers
+and than the best dense fp32 both are, and the perplexity as that runtime runs it. The frame's foot
+says what it is of: by default the start of test, where the table of runs has that of all of test,
+which may be far from it. What is fastest for a run, of the runtimes whose perplexity here is within
+0.1% of an exact one's, is tinted.
 
 **t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
 CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
@@ -114,8 +119,10 @@ CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
         self._stay_on_the_run(grid, [key for key, _ in rows])
         grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
         of = "marked runs" if compared.of_marked else "runs with a model"
-        runtimes = f" · {len(rows)} runtimes" if compared.table == "runtimes" else ""
-        self.subtitle(f"{len(compared.runs.rows)} {of}{runtimes}")
+        words = [f"{len(compared.runs.rows)} {of}"]
+        if compared.table == "runtimes":
+            words += [f"{len(rows)} runtimes", compared.scored_words]
+        self.subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
 
     def _stay_on_the_run(self, grid: Grid, keys: list[str]) -> None:
