@@ -66,7 +66,6 @@ REACHED: dict[str, tuple[str, ...]] = {
     "ChainsPanel": ("N",),
     "CompareScreen": ("c",),
     "TablePanel": ("c",),
-    "ScatterPanel": ("c", "tab"),
     "LabScreen": TRIED,
     "ModulesPanel": TRIED,
     "TriesPanel": (*TRIED, "tab"),

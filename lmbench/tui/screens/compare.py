@@ -61,6 +61,8 @@ class CompareScreen(BenchScreen[None]):
             "shift+tab", "go", "previous panel", id="compare.previous", show=False,
             tooltip="The panel before",
         ),
+        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
+        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
         Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
@@ -157,7 +159,7 @@ class CompareScreen(BenchScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
-            case "export":
+            case "export" | "split" | "log":
                 return bool(self.compared.runs.rows)
             case "runtimes":
                 return bool(self.compared.runs.rows) or self.compared.table == "runtimes"
@@ -185,6 +187,14 @@ class CompareScreen(BenchScreen[None]):
         self._turned()
         if focused:
             self.query_one(TablePanel).take_focus()
+
+    def action_split(self) -> None:
+        self.compared.split = "valid" if self.compared.split == "test" else "test"
+        self._turned()
+
+    def action_log(self) -> None:
+        self.compared.log_axis = not self.compared.log_axis
+        self._turned()
 
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:

@@ -75,8 +75,9 @@ when scoring, how many times faster than torch's own layers and than the best de
 and the perplexity as that runtime runs it. What is fastest for a run, within 0.1% of its
 perplexity, is tinted.
 
-**t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
-CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
+**t** sorts by the next column, **T** turns the order round. **x** changes the plot between test and
+valid, **y** between a logarithmic and a linear axis. **e** writes the table as Markdown, CSV, LaTeX
+or HTML, or the plot as SVG. **Enter** goes to the run.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "go to run", id="compare.open", tooltip="Select the run"),
@@ -150,10 +151,6 @@ Each run at its size (a quantize run at the one that it would have packed) and i
 and to the left is better. The thin line is the Pareto front: no run is both smaller and better than
 one on it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
-        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
-    ]
 
     def compose(self) -> ComposeResult:
         yield Static("", id="picture")
@@ -177,11 +174,3 @@ one on it. **x** changes between test and valid, **y** between a logarithmic and
         put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         by = compared.size_words
         self.subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
-
-    def action_split(self) -> None:
-        self.compared.split = "valid" if self.compared.split == "test" else "test"
-        self.post_message(self.Turned())
-
-    def action_log(self) -> None:
-        self.compared.log_axis = not self.compared.log_axis
-        self.post_message(self.Turned())
