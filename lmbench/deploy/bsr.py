@@ -1,10 +1,10 @@
 """Models pruned in 8x8 blocks on torch's own block-sparse products: no compiler needed.
 
 torch multiplies a matrix in BSR layout: block compressed rows, square blocks only. Whether that is
-faster than the dense product depends on the processor. A Zen 4 took a quarter to a fifth of the time
-for a decoder with nine tenths of its blocks gone. On a Xeon one column takes 27 to 53 times as long
-with four fifths of them gone, a whole word 13 to 20 times as long as by `nn.LSTM`; 16 columns at once
-are faster than by the dense product. ``auto`` measures before it takes one.
+faster than the dense product depends on the processor. A Zen 4 took a quarter to a fifth of the
+time for a decoder with nine tenths of its blocks gone. On a Xeon one column takes 27 to 53 times as
+long with four fifths of them gone, a whole word 13 to 20 times as long as by `nn.LSTM`; 16 columns
+at once are faster than by the dense product. ``auto`` measures before it takes one.
 """
 
 from __future__ import annotations
