@@ -4,8 +4,9 @@
     python docs/make_pictures.py --home HOME --session NAME [NAME…]
 
 The first writes ``docs/pictures/NAME.svg`` for each of `PICTURES`. The clock stands still, so the
-same recording gives the same pictures. The second does so for each of `LIVE`, screens that work on
-a model, from a session that has one; the laboratory really prices what its picture shows.
+same recording gives the same pictures (the form's on the same Python, whose text it tells of). The
+second does so for each of `LIVE`, screens that work on a model, from a session that has one; the
+laboratory really prices what its picture shows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import asyncio
 import re
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
@@ -31,24 +34,38 @@ FONT_RULE = re.compile(r"@font-face\s*\{[^}]*\}\s*")
 
 @dataclass(frozen=True)
 class Picture:
-    """What to press, at which size, `seconds` into the recording; then to wait for words."""
+    """What to press, at which size, `seconds` into the recording; then to wait for words.
+
+    `screen` is opened first, with `arguments`: a recording offers no key for one that starts runs.
+    """
 
     size: tuple[int, int]
     seconds: float
     keys: tuple[str, ...] = ()
     waits: float = 0.3
     until: str = ""
+    screen: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Into the pruning, when half of it is done.
 MIDWAY = 70.0
-END = 100_000.0
+PRUNED_MORE = {"compress": "small-90", "epochs": 6, "lr": 10.0}
 
 PICTURES = {
     "main": Picture((120, 34), MIDWAY, ("up", "space", "down")),
     "main-narrow": Picture((80, 24), MIDWAY),
     "main-wide": Picture((200, 50), MIDWAY, ("up", "space", "down")),
     "sparsity": Picture((120, 34), MIDWAY, ("2", *["right_square_bracket"] * 2, "t", "left")),
+    "new-run": Picture(
+        (120, 34),
+        MIDWAY,
+        ("down",) * 3,
+        until="an epoch",
+        screen="new_run",
+        arguments={"kind": "prune", "parent": "001-train", "settings": PRUNED_MORE},
+    ),
+    "schedule": Picture((120, 34), MIDWAY, until="in order", screen="schedule"),
 }
 # A session opens on the screen it was left on: Escape goes to the main one.
 LIVE = {
@@ -81,6 +98,9 @@ async def shot(bench: Workbench, picture: Picture) -> str:
     """Press the keys, wait for what they start, and export the screen."""
     async with bench.run_test(size=picture.size) as pilot:
         await settle(bench, picture.waits)
+        if picture.screen:
+            bench.open(picture.screen, **picture.arguments)
+            await settle(bench, picture.waits)
         end = time.monotonic() + LIMIT_S
         for key in picture.keys:
             await pilot.press(key)

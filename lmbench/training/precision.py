@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
 import torch
 
+from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.files import read_json, write_json
 from lmbench.training import products
@@ -55,7 +55,7 @@ def choose_precision(
 
 
 def default_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("lmbench", appauthor=False)) / "precision.json"
+    return user_cache() / "precision.json"
 
 
 def machine_key(device: torch.device) -> str:

@@ -34,6 +34,16 @@ def test_auto_takes_bf16_only_where_it_is_faster_and_measures_once(
     assert json.loads(cache.read_text())["speedups"] == {machine_key(CPU): speedup}
 
 
+def test_it_is_remembered_in_the_cache_folder_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "mine"))
+    monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
+    assert choose_precision("auto", CPU) == "bf16"
+    kept = json.loads((tmp_path / "mine" / "precision.json").read_text())
+    assert kept["speedups"] == {machine_key(CPU): 2.0}
+
+
 def test_what_is_asked_for_is_taken_without_measuring(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,8 +55,9 @@ async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
         assert [row["name"] for row in screen.compared.in_order.rows][:2] == ["dense", "int8"]
 
 
-async def test_x_and_y_change_the_plot(lab):
-    async with opened(lab, "c", "tab", "x", "y") as pilot:
+@pytest.mark.parametrize("where", [(), ("tab",), ("r",)])
+async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
+    async with opened(lab, "c", *where, "x", "y") as pilot:
         screen = screen_of(pilot, CompareScreen)
         assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)

@@ -66,7 +66,6 @@ REACHED: dict[str, tuple[str, ...]] = {
     "ChainsPanel": ("N",),
     "CompareScreen": ("c",),
     "TablePanel": ("c",),
-    "ScatterPanel": ("c", "tab"),
     "LabScreen": TRIED,
     "ModulesPanel": TRIED,
     "TriesPanel": (*TRIED, "tab"),
@@ -133,6 +132,14 @@ def test_every_key_can_be_changed_but_those_that_go_through_lines():
                 fixed = name in WITH_LINES and set(binding.key.split(",")) <= MOVES
                 assert fixed, f"{binding.key} of {name} needs an id and a tooltip"
     assert [name for name, count in ids.items() if count > 1] == []
+
+
+def test_the_keys_of_everywhere_mean_the_same_in_every_panel():
+    everywhere = {key for key, _, _ in keys_of(Workbench)}
+    # The help is closed by the keys that open it, and by `q`.
+    others = {n: cls for n, cls in with_keys().items() if n not in ("Workbench", "HelpScreen")}
+    for name, cls in others.items():
+        assert everywhere.isdisjoint(key for key, _, _ in keys_of(cls)), name
 
 
 def test_every_class_with_keys_is_in_the_list():

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
+from lmbench.distiller.presets import preset_path
 from lmbench.jobs.published import PUBLISHED
 from lmbench.report.speed import Measured, operations, remember_trial
 from lmbench.session import Run
@@ -24,6 +25,7 @@ from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.schedule import ScheduleScreen
 from lmbench.tui.widgets.form import ChoiceField
 from lmbench.tui.widgets.pick import Pick
+from lmbench.tui.widgets.status import KeyBar
 
 NARROW, WIDE = (80, 24), (120, 30)
 
@@ -240,6 +242,18 @@ async def test_ctrl_e_opens_the_editor_and_what_is_saved_there_comes_back(full, 
         await press(pilot, "ctrl+s", *"mine", "enter")
         assert form(pilot).form.values["compress"] == "sessions/demo/schedules/mine.yaml"
     assert (full.session.path / "schedules" / "mine.yaml").is_file()
+
+
+async def test_the_field_of_the_schedule_offers_its_list_and_the_editor(full, started):
+    async with opened(full, NARROW, "p") as pilot:
+        keys = form(pilot).query_one(KeyBar)
+        assert "^l list" not in keys.line().plain
+        await go_to(pilot, "compress")
+        assert "^l list" in keys.line().plain
+        assert "^e edit schedule" in keys.line().plain
+        await press(pilot, *"large-70", "ctrl+e")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+        assert pilot.app.screen.editor.text == preset_path("large-70").read_text()
 
 
 @pytest.mark.parametrize("letter, kind", [("q", "quantize"), ("s", "sensitivity")])

@@ -18,6 +18,7 @@ from lmbench.report.plots import Plot
 from lmbench.report.series import Series
 from lmbench.session import EventWriter, Run
 from lmbench.tui.screens.main import MainScreen
+from lmbench.tui.screens.settings import SettingsScreen
 from lmbench.tui.widgets.dialog import Ask
 from lmbench.tui.widgets.plot_legend import legend
 from lmbench.tui.widgets.plot_view import inside
@@ -253,3 +254,18 @@ async def test_a_folder_is_no_file_to_write_to(full, tmp_path, monkeypatch):
     (tmp_path / "out.csv").mkdir()
     async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
         assert "out.csv is a folder" in words(pilot)
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+async def test_angle_brackets_turn_from_plot_to_plot_too(two):
+    async with opened(two, LONG, "greater_than_sign") as pilot:
+        assert panel(pilot).view.kind == "loss"
+        await press(pilot, "less_than_sign")
+        assert panel(pilot).view.kind == "perplexity"
+
+
+async def test_a_comma_opens_the_settings_as_everywhere(two):
+    async with opened(two, LONG, "comma") as pilot:
+        screen_of(pilot, SettingsScreen)

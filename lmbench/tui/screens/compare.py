@@ -62,6 +62,8 @@ class CompareScreen(BenchScreen[None]):
             "shift+tab", "go", "previous panel", id="compare.previous", show=False,
             tooltip="The panel before",
         ),
+        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
+        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
         Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
@@ -158,7 +160,7 @@ class CompareScreen(BenchScreen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
-            case "export":
+            case "export" | "split" | "log":
                 return bool(self.compared.runs.rows)
             case "runtimes":
                 return bool(self.compared.runs.rows) or self.compared.table == "runtimes"
@@ -191,6 +193,14 @@ class CompareScreen(BenchScreen[None]):
     def _moved(self) -> None:
         # The run under the cursor may be one that can be measured.
         self.refresh_bindings()
+
+    def action_split(self) -> None:
+        self.compared.split = "valid" if self.compared.split == "test" else "test"
+        self._turned()
+
+    def action_log(self) -> None:
+        self.compared.log_axis = not self.compared.log_axis
+        self._turned()
 
     @on(Grid.Opened)
     def _open(self, event: Grid.Opened) -> None:

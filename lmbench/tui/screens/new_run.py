@@ -80,8 +80,14 @@ takes (judged by earlier runs on this machine), and the command line that does t
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "start", "start", id="new.start", tooltip="Start the run"),
+        # Before a text field, which takes the key for the end of its line.
         Binding(
-            "ctrl+e", "schedule", "edit schedule", id="new.schedule", tooltip="Edit its schedule"
+            "ctrl+e",
+            "schedule",
+            "edit schedule",
+            id="new.schedule",
+            priority=True,
+            tooltip="Edit its schedule",
         ),
         Binding("ctrl+l", "list", "list", id="new.list", tooltip="List what the field can be"),
         Binding(
@@ -282,6 +288,7 @@ takes (judged by earlier runs on this machine), and the command line that does t
             self._visited = event.name
             self._keep()
             self._tell()
+            self.refresh_bindings()
 
     # -- what it will be -----------------------------------------------------------------------
 

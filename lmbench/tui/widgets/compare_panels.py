@@ -69,9 +69,9 @@ a model; **a** changes between the two. Perplexities of valid and test, sparsity
 parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a pruned
 or quantized run, which keeps each number as a float, would have packed), and the milliseconds a
 token that a benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed
-integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of each
-run that was not measured or has changed since; where there is none, the run under the cursor is
-measured again.
+integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of
+each run that was not measured or has changed since; where there is none, the run under the cursor
+is measured again.
 
 **r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
 its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95
@@ -81,8 +81,9 @@ says what it is of: by default the start of test, where the table of runs has th
 which may be far from it. What is fastest for a run, of the runtimes whose perplexity here is within
 0.1% of an exact one's, is tinted.
 
-**t** sorts by the next column, **T** turns the order round. **e** writes the table as Markdown,
-CSV, LaTeX or HTML, or the plot as SVG. **Enter** goes to the run.
+**t** sorts by the next column, **T** turns the order round. **x** changes the plot between test and
+valid, **y** between a logarithmic and a linear axis. **e** writes the table as Markdown, CSV, LaTeX
+or HTML, or the plot as SVG. **Enter** goes to the run.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "go to run", id="compare.open", tooltip="Select the run"),
@@ -158,10 +159,6 @@ Each run at its size (a quantize run at the one that it would have packed) and i
 and to the left is better. The thin line is the Pareto front: no run is both smaller and better than
 one on it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
-        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
-    ]
 
     def compose(self) -> ComposeResult:
         yield Static("", id="picture")
@@ -185,11 +182,3 @@ one on it. **x** changes between test and valid, **y** between a logarithmic and
         put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         by = compared.size_words
         self.subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
-
-    def action_split(self) -> None:
-        self.compared.split = "valid" if self.compared.split == "test" else "test"
-        self.post_message(self.Turned())
-
-    def action_log(self) -> None:
-        self.compared.log_axis = not self.compared.log_axis
-        self.post_message(self.Turned())

@@ -45,13 +45,14 @@ of the one that it came from; where it made a model, as by quantizing or packing
 score is a level line over them.
 
 **← →** move a cursor that reads all curves at once, a tensor's target behind its → (with Ctrl ten
-columns); **+ −** zoom around it, **Shift ← →** pan, **0** shows everything. **[ ]** change the
-plot, **x** the x axis, **y** log or linear, **m** smoothing, **t** every tensor's sparsity, where
-one run prunes, **f** holds the picture still while training goes on, **e** writes it to a file.
+columns); **+ −** zoom around it, **Shift ← →** pan, **0** shows everything. **[ ]** or **< >**
+change the plot, **x** the x axis, **y** log or linear, **m** smoothing, **t** every tensor's
+sparsity, where one run prunes, **f** holds the picture still while training goes on, **e** writes
+it to a file.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "right_square_bracket,full_stop",
+            "right_square_bracket,greater_than_sign",
             "turn(1)",
             "next",
             id="plots.next",
@@ -59,7 +60,7 @@ one run prunes, **f** holds the picture still while training goes on, **e** writ
             tooltip="Next plot",
         ),
         Binding(
-            "left_square_bracket,comma",
+            "left_square_bracket,less_than_sign",
             "turn(-1)",
             "previous",
             id="plots.previous",

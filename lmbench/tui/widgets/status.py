@@ -17,7 +17,7 @@ __all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
 
 # Below this the line about what happened moves up beside the session's name.
 _ROOMY_ROWS = 28
-_FIRST = ("main.new", "main.pause", "main.stop", "main.resume")
+_FIRST = ("main.new", "main.pause", "main.stop", "main.resume", "new.start")
 _ALWAYS = ("app.help", "app.quit")
 
 
