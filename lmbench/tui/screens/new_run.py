@@ -75,7 +75,8 @@ type. Clearing a field brings its default back. A **•** marks what differs fro
 that is stored. **Enter** opens a list where there is one.
 
 Beside the form stand what the setting means, how large the model is, about how long an epoch
-takes (judged by earlier runs on this machine), and the command line that does the same.
+takes (judged by earlier runs on this machine, or by a trial), and the command line that does the
+same.
 **Ctrl+S** starts the run; while another one computes, it waits in the queue.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
