@@ -234,13 +234,25 @@ def test_progress_is_told_while_scoring():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_bsr_runtime_is_the_fp32_model(kind, tied):
+@pytest.mark.parametrize("columns", [1, 16])
+def test_the_bsr_runtime_is_the_fp32_model(kind, tied, columns, monkeypatch):
+    monkeypatch.setattr("lmbench.deploy.bsr.fewest_columns", lambda: columns)
     source = loaded(model(kind, tied=tied, block=(8, 8)))
     naive, bsr = NaiveRuntime(source), BsrRuntime(source)
     ids = text(9, 4)
     torch.testing.assert_close(stepped(bsr, ids), stepped(naive, ids), rtol=1e-4, atol=1e-5)
     assert bsr.evaluate(ids, 3).nll == pytest.approx(naive.evaluate(ids, 3).nll, rel=1e-6)
     assert bsr.bytes < naive.bytes
+
+
+def test_with_how_many_columns_bsr_multiplies_is_measured(monkeypatch):
+    from lmbench.deploy import bsr
+
+    for slow in (1, 16):
+        bsr.fewest_columns.cache_clear()
+        monkeypatch.setattr(bsr, "_time_of", lambda _, x, slow=slow: float(len(x) == slow))
+        assert bsr.fewest_columns() == 17 - slow
+    bsr.fewest_columns.cache_clear()
 
 
 def test_runtimes_for_compressed_models_say_why_they_refuse_a_dense_one():
