@@ -266,15 +266,13 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(monkeypatch, there, b
     monkeypatch.setattr(process, "has_amx", lambda: there)
     monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: "a library")
     monkeypatch.setattr(decoder, "_kernel", lambda library: library)
-    warned: list[str] = []
     job: Any = SimpleNamespace(
         resuming=begun,
         run=SimpleNamespace(checkpoint=lambda name: Path(name) if begun else None),
         record=SimpleNamespace(results={} if known is None else {"kernels": known}),
-        warn=warned.append,
     )
-    settled = settle_kernels(job, torch.device("cpu"))
+    settled, warning = settle_kernels(job, torch.device("cpu"))
     wanted = known or ("torch" if begun else "amx")
-    assert settled == (wanted if there else "torch")
-    assert (kernel() is None) == (settled == "torch")
-    assert bool(warned) == (wanted == "amx" and begun and not there)
+    assert settled == (wanted if begun or there else "torch")
+    assert (kernel() is not None) == (wanted == "amx" and there)
+    assert (warning is not None) == (wanted == "amx" and begun and not there)

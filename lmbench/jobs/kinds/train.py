@@ -89,18 +89,18 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
 
 def run_precision(
     job: Job, config: TrainConfig, scheduler: CompressionScheduler | None, device: torch.device
-) -> Precision:
-    """The arithmetic of the products; ``exact`` is fp32 in another order of operations.
+) -> tuple[Precision, str | None]:
+    """The arithmetic of the products, and what is to be warned of; ``exact`` is fp32 in another
+    order of operations.
 
     In a prepared worker, since ``auto`` measures what the run will have.
     """
     only_fp32 = _only_in_fp32(config, scheduler)
     if only_fp32 is not None:
-        if config.precision == "bf16":
-            job.warn(f"--precision bf16: {only_fp32}, so this run computes in fp32")
-        return "fp32"
+        told = f"--precision bf16: {only_fp32}, so this run computes in fp32"
+        return "fp32", told if config.precision == "bf16" else None
     wanted = "fp32" if config.precision == "exact" else config.precision
-    return known_precision(job) or choose_precision(wanted, device)
+    return known_precision(job) or choose_precision(wanted, device), None
 
 
 def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -> str | None:
@@ -119,26 +119,27 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
-def settle_kernels(job: Job, device: torch.device) -> str:
-    """Whose kernels the loss takes, ``amx`` or ``torch``, which round differently.
+def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
+    """Whose kernels the run begins with, ``amx`` or ``torch``, which round differently, and what
+    is to be warned of.
 
-    A resumed run goes on with those that it began with, or says that it cannot.
+    A resumed run goes on with those that it began with, or has to be told that it cannot.
     """
-    if device.type != "cpu":
-        return "torch"
     begun = job.resuming and job.run.checkpoint("last") is not None
     known = job.record.results.get("kernels", "torch") if begun else "amx"
+    if device.type != "cpu":
+        return known if begun else "torch", None
     native.allow(known == "amx")
     # The first time on a machine they are compiled, side by side.
     with ThreadPoolExecutor() as pool:
         pool.submit(native.lstm_library)
         here = "torch" if pool.submit(native.kernel).result() is None else "amx"
     if begun and here != known:
-        job.warn(
+        return known, (
             "the run began with the compiled kernels, which cannot be had here now (no C++ "
             "compiler, or LMBENCH_NATIVE=0?): it goes on with torch's, which round differently"
         )
-    return here
+    return here, None
 
 
 def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
@@ -155,9 +156,9 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         fused=device.type == "cuda",
     )
     scheduler = build_scheduler(job.run, config, model, optimizer)
-    precision = run_precision(job, config, scheduler, device)
+    precision, of_precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
-    kernels = settle_kernels(job, device)
+    kernels, of_kernels = settle_kernels(job, device)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
@@ -180,6 +181,10 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
     _begin(job, trainer, precision, weights)
+    # Not before: a resumed run voids what was logged since its checkpoint.
+    for warning in (of_precision, of_kernels):
+        if warning:
+            job.warn(warning)
     job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
     _score(job, trainer, scheduler)
