@@ -112,6 +112,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
     precision = _PRECISIONS.get(side)  # None is the plain side
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
+        native.both_or_none()
     elif args.threads:
         torch.set_num_threads(args.threads)
     # The plain side is fp32 throughout: torch by itself would let its recurrent layers take TF32
@@ -241,7 +242,7 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "device": machine_key(torch.device(args.device)),
-        "kernels": "torch" if args.device != "cpu" or native.kernel() is None else "amx",
+        "kernels": "torch" if args.device != "cpu" or native.why_not() else "amx",
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
     }

@@ -54,7 +54,7 @@ def examine(home: Path) -> list[Finding]:
     found += _gpus()
     missing = why_unavailable()
     found.append(Finding("compiled kernels", missing or "built", missing is None))
-    found.append(_training_kernels(missing))
+    found.append(_training_kernels())
     found += _terminal()
     for entry in data_list(home):
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
@@ -71,15 +71,14 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _training_kernels(missing: str | None) -> Finding:
-    """Those on AMX, which need the same compiler, and a processor that has it."""
+def _training_kernels() -> Finding:
+    """Those on AMX, which need the compiler, too, and a processor that has it."""
     what = "training on AMX"
     if not native.has_amx():
         return Finding(what, "no, the processor has none: torch's kernels train")
-    here = native.kernel() is not None and native.lstm_library() is not None
-    return Finding(
-        what, "built" if here else missing or "not to be had: torch's kernels train", here
-    )
+    missing = native.why_not()
+    value = f"no, {missing}: torch's kernels train" if missing else "built"
+    return Finding(what, value, missing is None)
 
 
 def _gpus() -> list[Finding]:

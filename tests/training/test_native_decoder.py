@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lmbench.jobs.kinds.train import settle_kernels
 from lmbench.training import loss as loss_module
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss, sum_nll
@@ -254,25 +252,3 @@ assert w.grad is not None
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("there", [True, False], ids=["compiler", "no compiler"])
-@pytest.mark.parametrize(
-    "begun, known", [(False, None), (True, None), (True, "torch"), (True, "amx")]
-)
-def test_a_run_goes_on_with_the_kernels_that_it_began_with(monkeypatch, there, begun, known):
-    monkeypatch.setattr(process, "_allowed", True)
-    kernel = native.kernel
-    monkeypatch.setattr(process, "has_amx", lambda: there)
-    monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: "a library")
-    monkeypatch.setattr(decoder, "_kernel", lambda library: library)
-    job: Any = SimpleNamespace(
-        resuming=begun,
-        run=SimpleNamespace(checkpoint=lambda name: Path(name) if begun else None),
-        record=SimpleNamespace(results={} if known is None else {"kernels": known}),
-    )
-    settled, warning = settle_kernels(job, torch.device("cpu"))
-    wanted = known or ("torch" if begun else "amx")
-    assert settled == (wanted if begun or there else "torch")
-    assert (kernel() is not None) == (wanted == "amx" and there)
-    assert (warning is not None) == (wanted == "amx" and begun and not there)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import psutil
 import torch
 
@@ -129,17 +127,20 @@ def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
     known = job.record.results.get("kernels", "torch") if begun else "amx"
     if device.type != "cpu":
         return known if begun else "torch", None
-    native.allow(known == "amx")
-    # The first time on a machine they are compiled, side by side.
-    with ThreadPoolExecutor() as pool:
-        pool.submit(native.lstm_library)
-        here = "torch" if pool.submit(native.kernel).result() is None else "amx"
-    if begun and here != known:
+    if known != "amx":
+        native.allow(False)
+        return known, None
+    missing = native.both_or_none()
+    if missing is None:
+        return "amx", None
+    if begun:
         return known, (
-            "the run began with the compiled kernels, which cannot be had here now (no C++ "
-            "compiler, or LMBENCH_NATIVE=0?): it goes on with torch's, which round differently"
+            f"the run began with the compiled kernels, which cannot be had here now ({missing}): "
+            "it goes on with torch's, which round differently"
         )
-    return here, None
+    if native.has_amx():
+        print(f"training with torch's kernels and none for AMX: {missing}", flush=True)
+    return "torch", None
 
 
 def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:

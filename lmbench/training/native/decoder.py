@@ -14,7 +14,7 @@ from lmbench.compiled import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["DECODER", "Kernel", "kernel"]
+__all__ = ["DECODER", "Kernel", "kernel", "prepared"]
 
 DECODER = Unit(Path(__file__).with_name("decoder.cpp"))
 
@@ -141,9 +141,10 @@ class Kernel:
 
 def kernel() -> Kernel | None:
     """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
-    return usable(DECODER, _kernel)
+    return usable(DECODER, prepared)
 
 
 @cache
-def _kernel(library: ctypes.CDLL) -> Kernel | None:
+def prepared(library: ctypes.CDLL) -> Kernel | None:
+    """The library's kernel; None where the system does not let it multiply by tiles."""
     return Kernel(library) if library.lmb_decoder_fits() else None

@@ -15,7 +15,7 @@ from lmbench.compiled import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["LSTM", "lstm_layer", "lstm_library"]
+__all__ = ["LSTM", "lstm_layer", "lstm_library", "prepared"]
 
 LSTM = Unit(Path(__file__).with_name("lstm.cpp"))
 
@@ -37,11 +37,12 @@ class _Layer(ctypes.Structure):
 
 def lstm_library() -> ctypes.CDLL | None:
     """The kernels, compiled if they have to be; None where they may not or cannot be used."""
-    return usable(LSTM, _prepared)
+    return usable(LSTM, prepared)
 
 
 @cache
-def _prepared(library: ctypes.CDLL) -> ctypes.CDLL | None:
+def prepared(library: ctypes.CDLL) -> ctypes.CDLL | None:
+    """The library, ready to be called; None where the system does not let it multiply by tiles."""
     library.lmb_lstm_columns.restype = ctypes.c_int64
     library.lmb_lstm_scratch.restype = ctypes.c_int64
     return library if library.lmb_lstm_fits() else None

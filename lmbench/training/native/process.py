@@ -12,7 +12,7 @@ from typing import TypeVar
 from lmbench.compiled import NativeUnavailableError, Unit
 from lmbench.training.precision import Precision
 
-__all__ = ["TERMS", "allow", "has_amx", "openmp", "usable"]
+__all__ = ["TERMS", "allow", "find", "has_amx", "openmp", "usable"]
 
 TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 """Parts of an operand, of 24 bits or of 8, that are multiplied; see tiles.h."""
@@ -28,11 +28,26 @@ def allow(yes: bool) -> None:
     _allowed = yes
 
 
+def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T:
+    """The unit's library as `prepare` makes it, compiled if it has to be.
+
+    Raises:
+        NativeUnavailableError: it is not allowed or cannot be had.
+    """
+    if not _allowed:
+        raise NativeUnavailableError("this process does without them")
+    if not has_amx():
+        raise NativeUnavailableError("the processor has no AMX")
+    found = prepare(unit.library())
+    if found is None:
+        raise NativeUnavailableError("the system does not let this process use AMX")
+    return found
+
+
 def usable(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T | None:
-    """The unit's library as `prepare` makes it, compiled if it has to be; None where it is not
-    allowed or cannot be had."""
+    """What `find` finds, or None."""
     try:
-        return prepare(unit.library()) if _allowed and has_amx() else None
+        return find(unit, prepare)
     except NativeUnavailableError:
         return None
 
