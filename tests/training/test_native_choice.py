@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.config import TrainConfig, validate
 from lmbench.jobs.kinds.train import settle_kernels
 from lmbench.training import native
 from lmbench.training.native import decoder, lstm, process
 
+CONFIG = TrainConfig()
 FAILED = "g++ failed: unknown target 'amx-tile'"
 
 
@@ -95,7 +97,7 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     known: str | None,
 ) -> None:
     break_compiler(monkeypatch, *(() if there else (lstm.LSTM,)))
-    settled, warning = settle_kernels(job(begun=begun, kernels=known), torch.device("cpu"))
+    settled, warning = settle_kernels(job(begun=begun, kernels=known), CONFIG, torch.device("cpu"))
     wanted = known or ("torch" if begun else "amx")
     assert settled == (wanted if begun or there else "torch")
     assert (native.kernel() is not None) == (wanted == "amx" and there)
@@ -110,11 +112,20 @@ def test_a_processor_without_amx_is_no_news(
 ) -> None:
     for where in (process, native):
         monkeypatch.setattr(where, "has_amx", lambda: False)
-    assert settle_kernels(job(begun=False), torch.device("cpu")) == ("torch", None)
+    assert settle_kernels(job(begun=False), CONFIG, torch.device("cpu")) == ("torch", None)
     assert capsys.readouterr().out == ""
-    _, warning = settle_kernels(job(begun=True, kernels="amx"), torch.device("cpu"))
+    _, warning = settle_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
     assert warning is not None
     assert "the processor has no AMX" in warning
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_exact_is_torchs_own_operations_throughout(begun: bool) -> None:
+    exact = validate(TrainConfig, {"precision": "exact"})
+    settled = settle_kernels(job(begun=begun, kernels="amx"), exact, torch.device("cpu"))
+    assert settled == ("torch", None)
+    assert native.kernel() is None
+    assert native.lstm_library() is None
 
 
 class StopError(BaseException):

@@ -117,7 +117,7 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
-def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
+def settle_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple[str, str | None]:
     """Whose kernels the run begins with, ``amx`` or ``torch``, which round differently, and what
     is to be warned of.
 
@@ -125,11 +125,12 @@ def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
     known = job.record.results.get("kernels", "torch") if begun else "amx"
-    if device.type != "cpu":
-        return known if begun else "torch", None
-    if known != "amx":
+    if config.precision == "exact":
+        # Torch's own operations, when it is validated and scored, too.
+        known = "torch"
+    if known != "amx" or device.type != "cpu":
         native.allow(False)
-        return known, None
+        return known if begun else "torch", None
     missing = native.both_or_none()
     if missing is None:
         return "amx", None
@@ -159,7 +160,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     scheduler = build_scheduler(job.run, config, model, optimizer)
     precision, of_precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
-    kernels, of_kernels = settle_kernels(job, device)
+    kernels, of_kernels = settle_kernels(job, config, device)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
