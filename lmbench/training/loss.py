@@ -195,7 +195,7 @@ def _forward_native(
     owner: DecoderLoss, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None:
     """None where the compiled kernel is not there, does not take these, or meets an overflow."""
-    kernel = _kernel_for(hidden, weight)
+    kernel = _kernel_for(hidden, weight, bias)
     if kernel is None:
         return None
     rows, words = len(hidden), len(weight)
@@ -217,11 +217,11 @@ def _forward_native(
     return weight.new_tensor(nll / rows), (grad_hidden.to(hidden.dtype), grad_weight, grad_bias)
 
 
-def _kernel_for(hidden: Tensor, weight: Tensor) -> native.Kernel | None:
+def _kernel_for(hidden: Tensor, weight: Tensor, bias: Tensor) -> native.Kernel | None:
     if hidden.device.type != "cpu":
         return None
     kernel = native.kernel()
-    return kernel if kernel is not None and kernel.fits(hidden, weight) else None
+    return kernel if kernel is not None and kernel.fits(hidden, weight, bias) else None
 
 
 def _forward_fp32(
@@ -342,7 +342,7 @@ def sum_nll(
     ``ROWS_TIMES_WORDS`` logits, none of which outlive the call.
     """
     total = torch.zeros((), dtype=widest(hidden.device), device=hidden.device)
-    kernel = _kernel_for(hidden, weight)
+    kernel = _kernel_for(hidden, weight, bias)
     for part in _slices(len(hidden), len(weight)):
         given = (hidden[part], weight, bias, targets[part])
         known = None

@@ -205,14 +205,43 @@ def test_torchs_own_products_on_tiles_are_right_between_and_after(counted):
 
 
 def test_small_ones_and_other_numbers_are_left_to_torch():
-    fits = decoder.Kernel.fits
     kernel: Any = None
-    assert fits(kernel, torch.zeros(32, 8), torch.zeros(512, 8))
-    assert fits(kernel, torch.zeros(32, 8, dtype=torch.bfloat16), torch.zeros(512, 8))
-    assert not fits(kernel, torch.zeros(31, 8), torch.zeros(512, 8))
-    assert not fits(kernel, torch.zeros(32, 8), torch.zeros(511, 8))
-    assert not fits(kernel, torch.zeros(32, 8).double(), torch.zeros(512, 8).double())
-    assert not fits(kernel, torch.zeros(32, 8, device="meta"), torch.zeros(512, 8, device="meta"))
+
+    def fits(hidden: Tensor, weight: Tensor, bias: Tensor) -> bool:
+        return decoder.Kernel.fits(kernel, hidden, weight, bias)
+
+    hidden, weight, bias = torch.zeros(32, 8), torch.zeros(512, 8), torch.zeros(512)
+    assert fits(hidden, weight, bias)
+    assert fits(hidden.bfloat16(), weight, bias)
+    assert not fits(hidden[1:], weight, bias)
+    assert not fits(hidden, weight[1:], bias[1:])
+    assert not fits(hidden.double(), weight.double(), bias.double())
+    assert not fits(hidden.to("meta"), weight.to("meta"), bias.to("meta"))
+    # Read as what they are not, these would be read beyond their ends.
+    assert not fits(hidden, weight, bias.bfloat16())
+    assert not fits(hidden, weight, bias.to("meta"))
+    assert not fits(hidden, weight, bias[1:])
+    assert not fits(hidden, weight, bias.unsqueeze(1))
+    assert not fits(hidden[:, 1:], weight, bias)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (lambda targets: targets.int(), TypeError),
+        (lambda targets: targets.double(), TypeError),
+        (lambda targets: targets[1:], ValueError),
+        (lambda targets: targets.unsqueeze(1), ValueError),
+    ],
+    ids=["int32", "float64", "too few", "a column"],
+)
+def test_targets_that_are_not_one_id_a_row_are_refused(change, error):
+    hidden, weight, bias, targets = operands()
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        DecoderLoss()(hidden, weight, bias, change(targets))
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        sum_nll(hidden, weight, bias, change(targets))
 
 
 def test_it_is_had_by_nobody_whom_it_is_not_allowed_to(monkeypatch):

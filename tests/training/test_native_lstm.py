@@ -133,6 +133,35 @@ def test_what_is_no_number_stays_none():
         assert torch.isfinite(output[:, 0]).all()
 
 
+def test_what_is_not_of_the_layers_shape_or_type_is_refused():
+    library, width = LIBRARY, 8
+    assert library is not None
+    x, state = torch.zeros(2, 3, 5), torch.zeros(3, width)
+    good = [
+        state,
+        state,
+        torch.zeros(4 * width, 5),
+        torch.zeros(4 * width, width),
+        *2 * [torch.zeros(4 * width)],
+    ]
+
+    def call(x: Tensor, given: list[Tensor]) -> None:
+        h, c, w_ih, w_hh, b_ih, b_hh = given
+        native.lstm_layer(library, "fp32", x, (h, c), (w_ih, w_hh, b_ih, b_hh))
+
+    call(x, good)
+    for at in (0, 1, 2, 4, 5):
+        with pytest.raises(ValueError, match="state and weights of"):
+            call(x, [*good[:at], good[at][1:], *good[at + 1 :]])
+    with pytest.raises(ValueError, match="state and weights of"):
+        call(x[..., 1:], good)
+    for at in range(6):
+        with pytest.raises(TypeError, match="fp32 on the CPU"):
+            call(x, [*good[:at], good[at].bfloat16(), *good[at + 1 :]])
+    with pytest.raises(TypeError, match="fp32 on the CPU"):
+        call(x.bfloat16(), good)
+
+
 def test_it_is_taken_for_lstms_wide_enough(monkeypatch):
     x = torch.zeros(1, 1, 64)
     for precision in ERRORS:

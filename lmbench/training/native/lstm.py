@@ -63,12 +63,17 @@ def lstm_layer(
     """
     (_, batch, inputs), width = x.shape, weights[1].size(1)
     # The kernel trusts what it is given.
-    assert [w.shape for w in weights] == [
+    wanted = [
+        *2 * [(batch, width)],
         (4 * width, inputs),
         (4 * width, width),
         *2 * [(4 * width,)],
     ]
-    assert state[0].shape == state[1].shape == (batch, width)
+    given = [*state, *weights]
+    if [t.shape for t in given] != wanted:
+        raise ValueError(f"state and weights of {[list(t.shape) for t in given]}, not {wanted}")
+    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, *given)):
+        raise TypeError("input, state and weights must be fp32 on the CPU")
     out, last_h, last_c = _Function.apply(library, precision, x, *state, *weights)  # pyright: ignore[reportGeneralTypeIssues]
     return out, (last_h, last_c)
 
