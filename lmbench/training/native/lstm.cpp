@@ -87,12 +87,6 @@ AMX INLINE __m512 sigmoid(__m512 x) {
     return _mm512_div_ps(one, _mm512_add_ps(one, e));
 }
 
-AMX INLINE __m512 hyperbolic_tangent(__m512 x) {
-    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
-    __m512 e = exponential(_mm512_mul_ps(_mm512_set1_ps(-2.0f), x));
-    return _mm512_sub_ps(_mm512_div_ps(two, _mm512_add_ps(one, e)), one);
-}
-
 // Sums of four tiles, 32 rows by 32 columns, to a matrix, of which `rows` by `columns` are there.
 AMX INLINE void store_block(const float *sums, float *to, int64_t stride, int64_t rows, int64_t columns) {
     for (int i = 0; i < std::min(rows, BLOCK); ++i) {
