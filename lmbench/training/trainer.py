@@ -38,7 +38,7 @@ from lmbench.training.checkpoint import (
 from lmbench.training.evaluate import evaluate, perplexity, telling
 from lmbench.training.graph import GraphedUpdate
 from lmbench.training.meter import Meter
-from lmbench.training.objective import Adjust, Objective
+from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
 from lmbench.training.step import clipped_update, gradient_norm
 
@@ -129,8 +129,9 @@ class Trainer:
         self._stopping = False
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
-        # A schedule has its part between the gradients and the update.
-        alone = scheduler is None and config.precision != "exact"
+        # A schedule has its part between the gradients and the update, and autograd (under a
+        # teacher, or in ``exact``) may put the gradients elsewhere at each step.
+        alone = scheduler is None and isinstance(objective, CrossEntropy)
         self._graphed = (
             GraphedUpdate(optimizer, config.clip)
             if alone and GraphedUpdate.fits(optimizer)
