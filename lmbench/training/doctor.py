@@ -13,7 +13,7 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
-from lmbench.training import native
+from lmbench.training import native, processor
 from lmbench.training.precision import measure_speedup
 from lmbench.training.startup import usable_cores
 
@@ -46,7 +46,7 @@ def examine(home: Path) -> list[Finding]:
     found = [
         Finding("Python", platform.python_version(), True),
         Finding("torch", torch.__version__, True),
-        Finding("processor", f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("processor", f"{processor.name()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
         Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
         Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),
@@ -60,15 +60,6 @@ def examine(home: Path) -> list[Finding]:
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
         found.append(Finding(f"corpus {entry.name}", where, entry.is_here or None))
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _training_kernels() -> Finding:

@@ -79,8 +79,6 @@ struct Plan {
     uint8_t *work(int t) const { return own + t * own_size; }
 };
 
-INLINE int64_t share(int64_t all, const Layer &d, int t) { return all * t / d.threads; }
-
 AMX INLINE __m512 sigmoid(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.training import processor
 from lmbench.training.precision import Precision
 
 __all__ = ["TERMS", "allow", "find", "has_amx", "openmp", "openmp_library", "usable"]
@@ -85,11 +85,5 @@ def openmp_library(maps: list[str], torch_folder: Path) -> str | None:
 @cache
 def has_amx() -> bool:
     """Does the processor say so? Asked first, so that others need not wait for a compiler."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    flags = processor.described().get("flags", "").split()
     return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)

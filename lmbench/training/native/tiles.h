@@ -305,6 +305,12 @@ void in_parallel(Parallel parallel, int threads, const Work &work) {
     for (std::thread &one : others) one.join();
 }
 
+// Where the share of thread t of a task's threads begins.
+template <class Task>
+INLINE int64_t share(int64_t all, const Task &d, int t) {
+    return all * t / d.threads;
+}
+
 // --------------------------------------------------------------------------------------- numbers
 
 // The q and n of exp(x) = (1 + q) 2^n, q between -0.3 and 0.42, with a relative error of exp below
