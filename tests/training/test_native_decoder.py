@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lmbench.config import TrainConfig, validate
+from lmbench.report.estimate import estimate
 from lmbench.training import loss as loss_module
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss, sum_nll
@@ -202,6 +204,33 @@ def test_torchs_own_products_on_tiles_are_right_between_and_after(counted):
         check(given, "bf16")
         assert torch.equal(a.bfloat16() @ b.bfloat16(), expected)
     assert counted() == 6
+
+
+@needs_kernel
+@BOTH
+@pytest.mark.parametrize("batch_size, width", [(20, 200), (40, 650)])
+def test_what_a_thread_takes_is_as_the_estimate_has_it(precision, batch_size, width):
+    kernel = native.kernel()
+    assert kernel is not None
+    hidden, weight, bias, targets = operands(batch_size * 35, 600, width)
+    taken: list[int] = []
+    told: list[int] = []
+
+    def buffers(_name: str, size: int) -> Tensor:
+        taken.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    settings = {"batch_size": batch_size, "nhid": width, "emsize": width, "precision": precision}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            kernel.nll(hidden, weight, bias, targets, buffers, precision=precision)
+            config = validate(TrainConfig, {**settings, "threads": threads})
+            told.append(estimate(config, 600).bytes)
+    finally:
+        torch.set_num_threads(before)
+    assert told[1] - told[0] == pytest.approx(taken[1] - taken[0], rel=0.1)
 
 
 def test_small_ones_and_other_numbers_are_left_to_torch():

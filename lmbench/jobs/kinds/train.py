@@ -316,8 +316,11 @@ def is_out_of_memory(error: Exception) -> bool:
 def out_of_memory_line(config: TrainConfig, ntoken: int, device: torch.device) -> str:
     if device.type == "cuda":
         available = torch.cuda.get_device_properties(device).total_memory
+        threads = 0
     else:
         available = psutil.virtual_memory().available
+        threads = torch.get_num_threads()
+    config = config.model_copy(update={"threads": threads})
     need = estimate(config, ntoken).bytes
     line = (
         f"out of memory on {device}: tried --batch-size {config.batch_size} --bptt {config.bptt} "
