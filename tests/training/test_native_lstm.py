@@ -197,9 +197,15 @@ def test_what_is_not_of_the_layers_shape_or_type_is_refused():
 
 
 def test_it_is_taken_for_lstms_wide_enough(monkeypatch):
-    x = torch.zeros(1, 1, 64)
+    x = torch.zeros(1, 8, 64)
     for precision in ERRORS:
         assert lstm.layer_for(nn.LSTM(64, 64), x, precision)
         assert not lstm.layer_for(nn.LSTM(64, 32), x, precision)
     monkeypatch.setattr(process, "_allowed", False)
     assert not lstm.layer_for(nn.LSTM(64, 64), x, "fp32")
+
+
+def test_with_few_texts_torchs_layer_is_as_fast_in_fp32():
+    few = torch.zeros(35, 7, 64)
+    assert not lstm.layer_for(nn.LSTM(64, 64), few, "fp32")
+    assert lstm.layer_for(nn.LSTM(64, 64), few, "bf16")
