@@ -35,11 +35,12 @@ from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
 from lmbench.training import native
 from lmbench.training.environment import worker_environment
+from lmbench.training.keeping import Place
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.startup import compute_in, prepare_worker
-from lmbench.training.trainer import Place, Splits, Trainer
+from lmbench.training.trainer import Splits, Trainer
 
 BATCH, BPTT, CLIP, LR, SEED, DROPOUT = 20, 35, 0.25, 20.0, 1111, 0.2
 # On CUDA a turn ends with waiting for the device, which must not be much of it.
@@ -112,6 +113,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
     precision = _PRECISIONS.get(side)  # None is the plain side
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
+        native.both_or_none()
     elif args.threads:
         torch.set_num_threads(args.threads)
     # The plain side is fp32 throughout: torch by itself would let its recurrent layers take TF32
@@ -241,7 +243,7 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 def machine(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "device": machine_key(torch.device(args.device)),
-        "kernels": "torch" if args.device != "cpu" or native.kernel() is None else "amx",
+        "kernels": "torch" if args.device != "cpu" or native.why_not() else "amx",
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
     }

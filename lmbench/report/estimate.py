@@ -10,6 +10,8 @@ __all__ = ["Estimate", "estimate", "fitting"]
 
 _FLOAT = 4
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+# A number in a packed operand, and words at a time; see training/native/tiles.h (GROUP blocks).
+_PACKED, _GROUP = 2, 256
 # An interpreter with torch loaded, its libraries and its work space.
 _PROCESS_BYTES = 450 * 2**20
 
@@ -37,7 +39,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     """Parameters and memory of a training with these settings over `ntoken` types.
 
     The model's bytes are weights, gradients and what the optimizer keeps; the step's are the
-    logits of one window, kept once, and the layers' activations.
+    logits of one window, kept once, the layers' activations and, where their number is set, what
+    each thread of the decoder's kernel has for itself (on AMX; see `lmbench.training.loss`).
     """
     gates, e, h = _GATES[config.model], config.emsize, config.nhid
     weights = ntoken * e + (0 if config.tied else ntoken * h)
@@ -48,12 +51,15 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     copies = 2 + (1 if config.momentum else 0)
     window = config.batch_size * config.bptt
     logit = 2 if config.precision == "bf16" else _FLOAT
+    terms = 1 if config.precision == "bf16" else 3
+    # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.
+    a_thread = window * h * _FLOAT + terms * _PACKED * _GROUP * (2 * window + h)
     activations = window * (e + config.nlayers * h * (gates + 3)) * _FLOAT * 2
     return Estimate(
         weights=weights,
         biases=biases,
         model_bytes=(weights + biases) * _FLOAT * copies,
-        step_bytes=window * ntoken * logit + activations,
+        step_bytes=window * ntoken * logit + activations + config.threads * a_thread,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
-from lmbench.training import native
+from lmbench.training import native, processor
 from lmbench.training.precision import measure_speedup
 from lmbench.training.startup import usable_cores
 
@@ -46,7 +46,7 @@ def examine(home: Path) -> list[Finding]:
     found = [
         Finding("Python", platform.python_version(), True),
         Finding("torch", torch.__version__, True),
-        Finding("processor", f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("processor", f"{processor.name()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
         Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
         Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),
@@ -54,7 +54,7 @@ def examine(home: Path) -> list[Finding]:
     found += _gpus()
     missing = why_unavailable()
     found.append(Finding("compiled kernels", missing or "built", missing is None))
-    found.append(_training_kernels(missing))
+    found.append(_training_kernels())
     found += _terminal()
     for entry in data_list(home):
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
@@ -62,24 +62,14 @@ def examine(home: Path) -> list[Finding]:
     return found
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _training_kernels(missing: str | None) -> Finding:
-    """Those on AMX, which need the same compiler, and a processor that has it."""
+def _training_kernels() -> Finding:
+    """Those on AMX, which need the compiler, too, and a processor that has it."""
     what = "training on AMX"
     if not native.has_amx():
         return Finding(what, "no, the processor has none: torch's kernels train")
-    here = native.kernel() is not None and native.lstm_library() is not None
-    return Finding(
-        what, "built" if here else missing or "not to be had: torch's kernels train", here
-    )
+    missing = native.why_not()
+    value = f"no, {missing}: torch's kernels train" if missing else "built"
+    return Finding(what, value, missing is None)
 
 
 def _gpus() -> list[Finding]:

@@ -20,7 +20,9 @@ gradient of weight, bias    4 * V * (H + 1) bytes,        4 * V * (H + 1) bytes 
 
 Where the processor multiplies by tiles (AMX) and a compiler is at hand, `lmbench.training.native`
 does all of this in two passes over the words, and holds 4 * R * V (fp32) or 2 * R * V (bf16) bytes
-of exponentials instead of logits, no copy of the weight and no gradient twice.
+of exponentials instead of logits, no copy of the weight and no gradient twice. Each thread has for
+itself 4 * R * H bytes of the hidden rows' gradient and 512 * (2 * R + H) bytes of packed operands,
+three times as many in fp32: 3.1 MB at the sizes below.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and
@@ -195,7 +197,7 @@ def _forward_native(
     owner: DecoderLoss, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None:
     """None where the compiled kernel is not there, does not take these, or meets an overflow."""
-    kernel = _kernel_for(hidden, weight)
+    kernel = _kernel_for(hidden, weight, bias)
     if kernel is None:
         return None
     rows, words = len(hidden), len(weight)
@@ -217,11 +219,11 @@ def _forward_native(
     return weight.new_tensor(nll / rows), (grad_hidden.to(hidden.dtype), grad_weight, grad_bias)
 
 
-def _kernel_for(hidden: Tensor, weight: Tensor) -> native.Kernel | None:
+def _kernel_for(hidden: Tensor, weight: Tensor, bias: Tensor) -> native.Kernel | None:
     if hidden.device.type != "cpu":
         return None
     kernel = native.kernel()
-    return kernel if kernel is not None and kernel.fits(hidden, weight) else None
+    return kernel if kernel is not None and kernel.fits(hidden, weight, bias) else None
 
 
 def _forward_fp32(
@@ -342,7 +344,7 @@ def sum_nll(
     ``ROWS_TIMES_WORDS`` logits, none of which outlive the call.
     """
     total = torch.zeros((), dtype=widest(hidden.device), device=hidden.device)
-    kernel = _kernel_for(hidden, weight)
+    kernel = _kernel_for(hidden, weight, bias)
     for part in _slices(len(hidden), len(weight)):
         given = (hidden[part], weight, bias, targets[part])
         known = None

@@ -13,7 +13,7 @@ import torch
 from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.files import read_json, write_json
-from lmbench.training import products
+from lmbench.training import processor, products
 
 __all__ = ["Precision", "choose_precision", "measure_speedup"]
 
@@ -68,17 +68,11 @@ def machine_key(device: torch.device) -> str:
 
 def _processor() -> str:
     """The processor's name, as exactly as the system tells it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    found = processor.described()
+    if not found:
         return platform.processor() or platform.machine()
     # Virtual machines hide the model's name; family and instructions tell such machines apart.
     wanted = ("model name", "cpu family", "model", "CPU part")
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in wanted:
-            found.setdefault(name.strip(), value.strip())
     known = " ".join(found[name] for name in wanted if name in found)
     return f"{known or platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 

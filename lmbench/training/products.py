@@ -10,10 +10,11 @@ for bit, what the uninterrupted one does.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lmbench.training import processor
 
 __all__ = ["grad_hidden", "grad_weight_and_bias", "logits", "prefers_onednn"]
 
@@ -29,18 +30,8 @@ def prefers_onednn() -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and torch.backends.mkl.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _vendor() == "AuthenticAMD"
+        and processor.described().get("vendor_id") == "AuthenticAMD"
     )
-
-
-def _vendor() -> str:
-    """The processor's maker as Linux names it; empty where it does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
-    return next(found, "")
 
 
 def _onednn_fits(*tensors: Tensor) -> bool:

@@ -1,9 +1,8 @@
 """The training loop: the original's protocol, resumable to the bit.
 
 One `Trainer` is one run. It computes; what it finds out it hands to `emit` as events, and between
-two batches it asks `control` what the user wants. All that decides the future of the run is in
-`Trainer.snapshot`, so a run that was stopped or killed and one that was never interrupted end
-with equal weights, scores and events.
+two batches it asks `control` what the user wants. What it keeps on disk, and how it goes on from
+there, is `lmbench.training.keeping`.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +21,19 @@ from lmbench.config import TrainConfig
 from lmbench.corpus.batches import count_windows, window
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.policies import LRPolicy
-from lmbench.distiller.state import join_state, split_state
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
-from lmbench.training.checkpoint import (
-    load_generators,
-    load_trained,
-    read_checkpoint,
-    save_generators,
-    write_checkpoint,
-)
 from lmbench.training.evaluate import evaluate, perplexity, telling
 from lmbench.training.graph import GraphedUpdate
+from lmbench.training.keeping import Keeper, Place, Standing
 from lmbench.training.meter import Meter
-from lmbench.training.objective import Adjust, Objective
+from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
 from lmbench.training.step import clipped_update, gradient_norm
 
-__all__ = ["Place", "Splits", "Trainer"]
+__all__ = ["Splits", "Trainer"]
 
 
 @dataclass(frozen=True)
@@ -52,28 +43,6 @@ class Splits:
     train: Tensor
     valid: Tensor
     test: Tensor
-
-
-@dataclass
-class Place:
-    """Where a run stands. `epoch` and `batch` count what is done from 0, `step` over all epochs.
-
-    Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
-    epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    norm: float = 0.0
-    batches: int = 0
-    epoch_loss: float = 0.0
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
-    tokens: int = 0
-    masks_changed: bool = False
-    reached: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -114,10 +83,8 @@ class Trainer:
         self.splits = splits
         self.config = config
         self.objective = objective
-        self.folder = folder
         self.emit = emit
         self.control = control
-        self.log_offset = log_offset
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.sparsity = sparsity
@@ -127,10 +94,12 @@ class Trainer:
         self.device = splits.train.device
         self._hidden: Hidden | None = None
         self._stopping = False
+        self._keeper = Keeper(folder, model, objective, optimizer, scheduler, log_offset)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
-        # A schedule has its part between the gradients and the update.
-        alone = scheduler is None and config.precision != "exact"
+        # A schedule has its part between the gradients and the update, and autograd (under a
+        # teacher, or in ``exact``) may put the gradients elsewhere at each step.
+        alone = scheduler is None and isinstance(objective, CrossEntropy)
         self._graphed = (
             GraphedUpdate(optimizer, config.clip)
             if alone and GraphedUpdate.fits(optimizer)
@@ -282,7 +251,7 @@ class Trainer:
             self._diverged(loss.item(), norm.item(), self.place.step + 1)
 
     def _diverged(self, loss: float, norm: float, step: int) -> None:
-        kept = "the last checkpoint is kept" if (self.folder / "last").exists() else "none was kept"
+        kept = "the last checkpoint is kept" if self._keeper.has_last else "none was kept"
         raise LmbenchError(
             f"training diverged at step {step} (epoch {self.place.epoch + 1}): "
             f"loss {loss}, gradient norm {norm:.3g}, learning rate {self.lr:g}; {kept}. "
@@ -374,8 +343,7 @@ class Trainer:
             f"| valid loss {valid.loss:5.2f} | valid ppl {valid.ppl:8.2f}"
         )
         if is_best:
-            meta = {"step": place.step, "epoch": place.epoch + 1, "valid_loss": valid.loss}
-            self._write("best", meta)
+            self._keeper.write_best(place, valid.loss)
             self.emit(Checkpoint(which="best", step=place.step, epoch=place.epoch + 1))
         if self.sparsity:
             self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
@@ -410,44 +378,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] *= factor
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that decides how the run goes on: tensors and JSON values, nested."""
-        generators, generator_state = save_generators(self.device)
-        hidden = self._hidden
-        return {
-            "place": asdict(self.place),
-            "sums": self._sums,
-            "plateau": self.plateau.state(),
-            "hidden": list(hidden) if isinstance(hidden, tuple) else hidden,
-            "objective": self.objective.tensors(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "generators": generators,
-            "generator_state": generator_state,
-            "log_offset": self.log_offset(),
-        }
-
     def save(self) -> None:
         """Write ``last/``."""
-        tensors, values = split_state(self.snapshot())
         place = self.place
-        meta = {"step": place.step, "epoch": place.epoch, "batch": place.batch}
-        self._write("last", meta, tensors=tensors, state=values)
+        self._keeper.write_last(Standing(place, self.plateau, self._sums, self._hidden))
         self.emit(Checkpoint(which="last", step=place.step, epoch=place.epoch))
-
-    def plain_model(self) -> nn.Module:
-        """The model for everyone else: with the quantized values, where they are quantized."""
-        quantizer = self.scheduler.quantizer if self.scheduler else None
-        return self.model if quantizer is None else quantizer.plain_model()
-
-    def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
-        plain = self.plain_model()
-        trained = None if plain is self.model else self.model
-        write_checkpoint(self.folder / which, plain, meta, trained=trained, **state)
-
-    def load_best(self) -> None:
-        """Take the best checkpoint's weights, which the test set is scored with."""
-        load_trained(self.model, self.folder / "best")
 
     def restore(self, checkpoint: Path) -> int:
         """Go on from ``last/``; gives the offset in the event log from which events are void.
@@ -455,31 +390,19 @@ class Trainer:
         Raises:
             LmbenchError: the checkpoint is damaged or of another model.
         """
-        tensors, values = read_checkpoint(checkpoint)
-        state = join_state(tensors, values)
-        load_trained(self.model, checkpoint)
-        self.place = Place(**state["place"])
-        self.plateau = Plateau.from_state(state["plateau"])
-        self._sums = state["sums"].to(self._sums.device)
-        self._hidden = self._to_device(state["hidden"])
-        self.objective.load_tensors(state["objective"])
-        self.optimizer.load_state_dict(_integer_keys(state["optimizer"]))
-        if self.scheduler and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        load_generators(state["generators"], state["generator_state"], self.device)
-        return int(state["log_offset"])
+        stood, offset = self._keeper.restore(checkpoint, self.device)
+        self.place, self.plateau = stood.place, stood.plateau
+        self._sums, self._hidden = stood.sums, stood.hidden
+        return offset
 
-    def _to_device(self, hidden: Any) -> Hidden | None:
-        if isinstance(hidden, list):
-            return hidden[0].to(self.device), hidden[1].to(self.device)
-        return None if hidden is None else hidden.to(self.device)
+    def plain_model(self) -> nn.Module:
+        """The model for everyone else: with the quantized values, where they are quantized."""
+        return self._keeper.plain_model()
+
+    def load_best(self) -> None:
+        """Take the best checkpoint's weights, which the test set is scored with."""
+        self._keeper.load_best()
 
 
 def _sets_learning_rate(scheduler: CompressionScheduler) -> bool:
     return any(isinstance(policy, LRPolicy) for policy in scheduler.sched_metadata)
-
-
-def _integer_keys(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """JSON made strings of the parameter numbers that torch counts with."""
-    per_parameter = {int(key): value for key, value in optimizer["state"].items()}
-    return {**optimizer, "state": per_parameter}

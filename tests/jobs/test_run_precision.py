@@ -13,7 +13,8 @@ from lmbench.config import Config, TrainConfig, validate
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
 from lmbench.session import EventLog, Home
-from lmbench.session.events import Warned
+from lmbench.session.events import RunResumed, Warned
+from lmbench.training.native import process
 
 SETTINGS: dict[str, Any] = {
     "data": "tiny",
@@ -42,6 +43,8 @@ policies:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    # A training settles it for its whole process.
+    monkeypatch.setattr(process, "_allowed", True)
     folder, draw = tmp_path / "data" / "tiny", random.Random(5)
     folder.mkdir(parents=True)
     for split in ("train", "valid", "test"):
@@ -77,6 +80,13 @@ def train(home: Home, **changes: Any) -> Job:
     return job
 
 
+def resume(job: Job) -> Job:
+    """The run goes on from its last checkpoint, which is at its end."""
+    again = Job(job.run, job.run.read(), job.config, resuming=True)
+    train_module.work(again)
+    return again
+
+
 def test_the_worker_is_prepared_before_its_precision_is_measured(
     home: Home, calls: list[tuple[str, object]]
 ) -> None:
@@ -107,3 +117,21 @@ def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
     assert job.record.results["precision"] == "fp32"
     said = [line for line in warnings(job) if "computes in fp32" in line]
     assert len(said) == (precision == "bf16")
+
+
+def test_what_a_resumed_run_is_warned_of_stays_in_its_log(
+    home: Home, calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = train(home, precision="bf16", compress="qat.yaml")
+    job.add_results(kernels="amx")
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    for _ in range(2):
+        job = resume(job)
+        events = EventLog(job.run.events_path).poll()
+        assert isinstance(events[-4], RunResumed)
+        told = [e.message for e in events[-3:] if isinstance(e, Warned)]
+        assert len(told) == 2
+        assert "computes in fp32" in told[0]
+        assert "began with the compiled kernels" in told[1]
+        # Each resume goes on from the same checkpoint, and is no more exact than the one before.
+        assert job.record.results["kernels"] == "amx"

@@ -101,3 +101,17 @@ def test_the_gpus_runtimes_are_measured(tmp_path: Path) -> None:
     measured = inference.against_dense([inference.row_document(row) for row in rows])
     assert [row["runtime"] for row in measured] == ["naive", "torch", "cuda"]
     assert all(row["step_vs_naive"] > 0 for row in measured)
+
+
+@pytest.mark.parametrize(
+    "device, missing, kernels",
+    [("cpu", None, "amx"), ("cpu", "no compiler", "torch"), ("cuda", None, "torch")],
+)
+def test_a_training_benchmark_names_the_kernels_that_it_took(
+    device: str, missing: str | None, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = script("training")
+    monkeypatch.setattr(training.native, "why_not", lambda: missing)
+    monkeypatch.setattr(training, "machine_key", str)
+    monkeypatch.setattr(sys, "argv", ["training.py", "--device", device])
+    assert training.machine(training.parse())["kernels"] == kernels

@@ -44,18 +44,15 @@ def test_a_width_that_just_misses_the_fast_kernels_of_its_cell_is_told(
 
 
 @pytest.mark.parametrize(
-    "amx, built, value, good",
+    "amx, missing, value, good",
     [
-        (False, False, "no, the processor has none: torch's kernels train", None),
-        (True, True, "built", True),
-        (True, False, "not to be had: torch's kernels train", False),
+        (False, "no AMX", "no, the processor has none: torch's kernels train", None),
+        (True, None, "built", True),
+        (True, "g++ failed: x", "no, g++ failed: x: torch's kernels train", False),
     ],
 )
-def test_it_says_whether_training_is_on_amx(monkeypatch, tmp_path, amx, built, value, good):
-    found = "a library" if built else None
+def test_it_says_whether_training_is_on_amx(monkeypatch, tmp_path, amx, missing, value, good):
     monkeypatch.setattr(native, "has_amx", lambda: amx)
-    monkeypatch.setattr(native, "kernel", lambda: found)
-    monkeypatch.setattr(native, "lstm_library", lambda: found)
-    monkeypatch.setattr(doctor, "why_unavailable", lambda: None)
+    monkeypatch.setattr(native, "why_not", lambda: missing)
     line = next(f for f in doctor.examine(tmp_path) if f.what == "training on AMX")
     assert (line.value, line.good) == (value, good)

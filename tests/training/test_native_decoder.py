@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lmbench.jobs.kinds.train import settle_kernels
+from lmbench.config import TrainConfig, validate
+from lmbench.report.estimate import estimate
 from lmbench.training import loss as loss_module
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss, sum_nll
@@ -206,15 +206,71 @@ def test_torchs_own_products_on_tiles_are_right_between_and_after(counted):
     assert counted() == 6
 
 
+@needs_kernel
+@BOTH
+@pytest.mark.parametrize("batch_size, width", [(20, 200), (40, 650)])
+def test_what_a_thread_takes_is_as_the_estimate_has_it(precision, batch_size, width):
+    kernel = native.kernel()
+    assert kernel is not None
+    hidden, weight, bias, targets = operands(batch_size * 35, 600, width)
+    taken: list[int] = []
+    told: list[int] = []
+
+    def buffers(_name: str, size: int) -> Tensor:
+        taken.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    settings = {"batch_size": batch_size, "nhid": width, "emsize": width, "precision": precision}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            kernel.nll(hidden, weight, bias, targets, buffers, precision=precision)
+            config = validate(TrainConfig, {**settings, "threads": threads})
+            told.append(estimate(config, 600).bytes)
+    finally:
+        torch.set_num_threads(before)
+    assert told[1] - told[0] == pytest.approx(taken[1] - taken[0], rel=0.1)
+
+
 def test_small_ones_and_other_numbers_are_left_to_torch():
-    fits = decoder.Kernel.fits
     kernel: Any = None
-    assert fits(kernel, torch.zeros(32, 8), torch.zeros(512, 8))
-    assert fits(kernel, torch.zeros(32, 8, dtype=torch.bfloat16), torch.zeros(512, 8))
-    assert not fits(kernel, torch.zeros(31, 8), torch.zeros(512, 8))
-    assert not fits(kernel, torch.zeros(32, 8), torch.zeros(511, 8))
-    assert not fits(kernel, torch.zeros(32, 8).double(), torch.zeros(512, 8).double())
-    assert not fits(kernel, torch.zeros(32, 8, device="meta"), torch.zeros(512, 8, device="meta"))
+
+    def fits(hidden: Tensor, weight: Tensor, bias: Tensor) -> bool:
+        return decoder.Kernel.fits(kernel, hidden, weight, bias)
+
+    hidden, weight, bias = torch.zeros(32, 8), torch.zeros(512, 8), torch.zeros(512)
+    assert fits(hidden, weight, bias)
+    assert fits(hidden.bfloat16(), weight, bias)
+    assert not fits(hidden[1:], weight, bias)
+    assert not fits(hidden, weight[1:], bias[1:])
+    assert not fits(hidden.double(), weight.double(), bias.double())
+    assert not fits(hidden.to("meta"), weight.to("meta"), bias.to("meta"))
+    # Read as what they are not, these would be read beyond their ends.
+    assert not fits(hidden, weight, bias.bfloat16())
+    assert not fits(hidden, weight, bias.to("meta"))
+    assert not fits(hidden, weight, bias[1:])
+    assert not fits(hidden, weight, bias.unsqueeze(1))
+    assert not fits(hidden[:, 1:], weight, bias)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (lambda targets: targets.int(), TypeError),
+        (lambda targets: targets.double(), TypeError),
+        (lambda targets: targets[1:], ValueError),
+        (lambda targets: targets.unsqueeze(1), ValueError),
+    ],
+    ids=["int32", "float64", "too few", "a column"],
+)
+def test_targets_that_are_not_one_id_a_row_are_refused(change, error):
+    hidden, weight, bias, targets = operands()
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        DecoderLoss()(hidden, weight, bias, change(targets))
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        sum_nll(hidden, weight, bias, change(targets))
 
 
 def test_it_is_had_by_nobody_whom_it_is_not_allowed_to(monkeypatch):
@@ -254,27 +310,3 @@ assert w.grad is not None
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("there", [True, False], ids=["compiler", "no compiler"])
-@pytest.mark.parametrize(
-    "begun, known", [(False, None), (True, None), (True, "torch"), (True, "amx")]
-)
-def test_a_run_goes_on_with_the_kernels_that_it_began_with(monkeypatch, there, begun, known):
-    monkeypatch.setattr(process, "_allowed", True)
-    kernel = native.kernel
-    monkeypatch.setattr(process, "has_amx", lambda: there)
-    monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: "a library")
-    monkeypatch.setattr(decoder, "_kernel", lambda library: library)
-    warned: list[str] = []
-    job: Any = SimpleNamespace(
-        resuming=begun,
-        run=SimpleNamespace(checkpoint=lambda name: Path(name) if begun else None),
-        record=SimpleNamespace(results={} if known is None else {"kernels": known}),
-        warn=warned.append,
-    )
-    settled = settle_kernels(job, torch.device("cpu"))
-    wanted = known or ("torch" if begun else "amx")
-    assert settled == (wanted if there else "torch")
-    assert (kernel() is None) == (settled == "torch")
-    assert bool(warned) == (wanted == "amx" and begun and not there)

@@ -87,6 +87,40 @@ def test_at_the_default_size_it_is_as_exact(precision):
     assert max(map(relative, *run(35, 20, 200, 200, 2, precision))) < ERRORS[precision]
 
 
+@pytest.mark.parametrize("spread", [1.0, 0.01, 1e-4])
+def test_small_sums_are_as_exact_as_torchs(spread: float) -> None:
+    """As early in a training: nearly all of a tangent's argument is in its small bits."""
+    torch.manual_seed(7)
+    rnn = nn.LSTM(90, 90, 2)
+    for bias in (w for name, w in rnn.named_parameters() if "bias" in name):
+        bias.data *= spread
+    exact = nn.LSTM(90, 90, 2).double()
+    exact.load_state_dict({name: w.double() for name, w in rnn.state_dict().items()})
+    x, above = torch.randn(9, 20, 90) * spread, torch.randn(9, 20, 90)
+    none = torch.zeros(2, 20, 90)
+
+    def found(rnn: nn.LSTM, results: tuple[Tensor, lstm.State], above: Tensor) -> list[Tensor]:
+        output, last = results
+        return [output, *last, *torch.autograd.grad(output, list(rnn.parameters()), above)]
+
+    wanted = found(exact, exact(x.double(), (none.double(), none.double())), above.double())
+    theirs = found(rnn, rnn(x, (none, none)), above)
+    ours = found(rnn, lstm.forward(layer("fp32"), rnn, x, (none, none)), above)
+    for a, b, c in zip(ours, theirs, wanted, strict=True):
+        assert relative(a, c) < max(1.5 * relative(b, c), 4e-7)
+
+
+def test_gates_are_full_where_their_sums_are_huge() -> None:
+    rnn = nn.LSTM(64, 64)
+    state = torch.zeros(1, 2, 64), torch.zeros(1, 2, 64)
+    signs = torch.ones(4, 64)
+    signs[2] = torch.tensor([1.0, -1.0]).repeat(32)
+    for value in (30.0, 1e4, 1e8, float("inf")):
+        rnn.bias_ih_l0.data = value * signs.flatten()
+        output, _ = lstm.forward(layer("fp32"), rnn, torch.zeros(3, 2, 64), state)
+        torch.testing.assert_close(output, rnn(torch.zeros(3, 2, 64), state)[0])
+
+
 @BOTH
 def test_the_same_operands_give_the_same_bits_whichever_threads_there_are(monkeypatch, precision):
     once, _ = run(7, 20, 70, 90, 1, precision)
@@ -133,10 +167,45 @@ def test_what_is_no_number_stays_none():
         assert torch.isfinite(output[:, 0]).all()
 
 
+def test_what_is_not_of_the_layers_shape_or_type_is_refused():
+    library, width = LIBRARY, 8
+    assert library is not None
+    x, state = torch.zeros(2, 3, 5), torch.zeros(3, width)
+    good = [
+        state,
+        state,
+        torch.zeros(4 * width, 5),
+        torch.zeros(4 * width, width),
+        *2 * [torch.zeros(4 * width)],
+    ]
+
+    def call(x: Tensor, given: list[Tensor]) -> None:
+        h, c, w_ih, w_hh, b_ih, b_hh = given
+        native.lstm_layer(library, "fp32", x, (h, c), (w_ih, w_hh, b_ih, b_hh))
+
+    call(x, good)
+    for at in (0, 1, 2, 4, 5):
+        with pytest.raises(ValueError, match="state and weights of"):
+            call(x, [*good[:at], good[at][1:], *good[at + 1 :]])
+    with pytest.raises(ValueError, match="state and weights of"):
+        call(x[..., 1:], good)
+    for at in range(6):
+        with pytest.raises(TypeError, match="fp32 on the CPU"):
+            call(x, [*good[:at], good[at].bfloat16(), *good[at + 1 :]])
+    with pytest.raises(TypeError, match="fp32 on the CPU"):
+        call(x.bfloat16(), good)
+
+
 def test_it_is_taken_for_lstms_wide_enough(monkeypatch):
-    x = torch.zeros(1, 1, 64)
+    x = torch.zeros(1, 8, 64)
     for precision in ERRORS:
         assert lstm.layer_for(nn.LSTM(64, 64), x, precision)
         assert not lstm.layer_for(nn.LSTM(64, 32), x, precision)
     monkeypatch.setattr(process, "_allowed", False)
     assert not lstm.layer_for(nn.LSTM(64, 64), x, "fp32")
+
+
+def test_with_few_texts_torchs_layer_is_as_fast_in_fp32():
+    few = torch.zeros(35, 7, 64)
+    assert not lstm.layer_for(nn.LSTM(64, 64), few, "fp32")
+    assert lstm.layer_for(nn.LSTM(64, 64), few, "bf16")

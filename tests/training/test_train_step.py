@@ -15,10 +15,11 @@ from lmbench.corpus.batches import windows
 from lmbench.distiller import dict_config
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Event, Step
+from lmbench.training.keeping import Place
 from lmbench.training.loss import DecoderLoss, Precision
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.step import clipped_update, gradient_norm
-from lmbench.training.trainer import Place, Splits, Trainer
+from lmbench.training.trainer import Splits, Trainer
 
 WORDS, WIDTH, BATCH, BPTT = 97, 16, 4, 6
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")

@@ -19,9 +19,12 @@ from lmbench.distiller import dict_config
 from lmbench.errors import LmbenchError
 from lmbench.model import RNNModel, build_model, detach
 from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.training import trainer as trainer_module
+from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import evaluate
+from lmbench.training.graph import GraphedUpdate
 from lmbench.training.loss import DecoderLoss
-from lmbench.training.objective import CrossEntropy, ExactCrossEntropy
+from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.sparsity import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
@@ -102,9 +105,13 @@ def trainer(
     *,
     schedule: dict[str, Any] | None = None,
     prepare: Callable[[RNNModel], None] | None = None,
+    objective: Objective | None = None,
 ) -> Trainer:
     torch.manual_seed(config.seed)
-    exact = config.precision == "exact"
+    if objective is None:
+        exact = config.precision == "exact"
+        loss = DecoderLoss("fp32", into_grad=True)
+        objective = ExactCrossEntropy() if exact else CrossEntropy(loss)
     model = build_model(config, WORDS)
     if prepare:
         prepare(model)
@@ -118,7 +125,7 @@ def trainer(
         model,
         splits(config),
         config,
-        ExactCrossEntropy() if exact else CrossEntropy(DecoderLoss("fp32", into_grad=True)),
+        objective,
         folder,
         emit=recorder.events.append,
         control=recorder.control,
@@ -298,3 +305,36 @@ def test_decay_multiplies_the_rate_after_each_epoch(tmp_path: Path) -> None:
     recorder = Recorder()
     trainer(small(decay=0.5), tmp_path, recorder).run()
     assert [event.lr for event in recorder.of(Epoch)] == [5.0, 2.5, 1.25]
+
+
+@pytest.mark.parametrize(
+    "objective, schedule, graphed",
+    [("entropy", None, True), ("entropy", AGP, False), ("exact", None, False),
+     ("teacher", None, False)],
+    ids=["plain", "pruned", "exact", "taught"],
+)  # fmt: skip
+def test_updates_are_graphed_only_where_gradients_lie_still(
+    objective: str,
+    schedule: dict[str, Any] | None,
+    graphed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where they move from step to step, graphs would be captured again and again."""
+    made: list[float] = []
+
+    class Made(GraphedUpdate):
+        def __init__(self, optimizer: torch.optim.Optimizer, clip: float) -> None:
+            made.append(clip)
+
+        @staticmethod
+        def fits(optimizer: torch.optim.Optimizer) -> bool:
+            return True
+
+    monkeypatch.setattr(trainer_module, "GraphedUpdate", Made)
+    config = small(precision="exact" if objective == "exact" else "fp32")
+    taught: Objective | None = None
+    if objective == "teacher":
+        taught = Distillation(build_model(config, WORDS), 2.0, 0.5)
+    trainer(config, tmp_path, Recorder(), schedule=schedule, objective=taught)
+    assert made == [config.clip] * graphed

@@ -351,6 +351,8 @@ def refusal(loaded: Loaded) -> str | None:
     """Why the compiled kernels cannot run this model here, or None."""
     if not loaded.plain:
         return "its modules are simulated quantization, not plain weights"
+    if loaded.device.type != "cpu":
+        return "it runs on the CPU only (--device cpu)"
     return why_unavailable()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import psutil
@@ -123,7 +122,7 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
-def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
+def settle_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple[str, str | None]:
     """Whose kernels the run begins with, ``amx`` or ``torch``, which round differently, and what
     is to be warned of.
 
@@ -131,19 +130,23 @@ def settle_kernels(job: Job, device: torch.device) -> tuple[str, str | None]:
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
     known = job.record.results.get("kernels", "torch") if begun else "amx"
-    if device.type != "cpu":
+    if config.precision == "exact":
+        # Torch's own operations, when it is validated and scored, too.
+        known = "torch"
+    if known != "amx" or device.type != "cpu":
+        native.allow(False)
         return known if begun else "torch", None
-    native.allow(known == "amx")
-    # The first time on a machine they are compiled, side by side.
-    with ThreadPoolExecutor() as pool:
-        pool.submit(native.lstm_library)
-        here = "torch" if pool.submit(native.kernel).result() is None else "amx"
-    if begun and here != known:
+    missing = native.both_or_none()
+    if missing is None:
+        return "amx", None
+    if begun:
         return known, (
-            "the run began with the compiled kernels, which cannot be had here now (no C++ "
-            "compiler, or LMBENCH_NATIVE=0?): it goes on with torch's, which round differently"
+            f"the run began with the compiled kernels, which cannot be had here now ({missing}): "
+            "it goes on with torch's, which round differently"
         )
-    return here, None
+    if native.has_amx():
+        print(f"training with torch's kernels and none for AMX: {missing}", flush=True)
+    return "torch", None
 
 
 def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
@@ -162,7 +165,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     scheduler = build_scheduler(job.run, config, model, optimizer)
     precision, of_precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
-    kernels, of_kernels = settle_kernels(job, device)
+    kernels, of_kernels = settle_kernels(job, config, device)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
@@ -334,8 +337,11 @@ def is_out_of_memory(error: Exception) -> bool:
 def out_of_memory_line(config: TrainConfig, ntoken: int, device: torch.device) -> str:
     if device.type == "cuda":
         available = torch.cuda.get_device_properties(device).total_memory
+        threads = 0
     else:
         available = psutil.virtual_memory().available
+        threads = torch.get_num_threads()
+    config = config.model_copy(update={"threads": threads})
     need = estimate(config, ntoken).bytes
     line = (
         f"out of memory on {device}: tried --batch-size {config.batch_size} --bptt {config.bptt} "

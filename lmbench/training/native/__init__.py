@@ -1,7 +1,17 @@
 """Training on AMX: an optional compiled extra, which no training needs."""
 
+from lmbench.training.native.choice import both_or_none, why_not
 from lmbench.training.native.decoder import Kernel, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
 from lmbench.training.native.process import allow, has_amx
 
-__all__ = ["Kernel", "allow", "has_amx", "kernel", "lstm_layer", "lstm_library"]
+__all__ = [
+    "Kernel",
+    "allow",
+    "both_or_none",
+    "has_amx",
+    "kernel",
+    "lstm_layer",
+    "lstm_library",
+    "why_not",
+]

@@ -103,9 +103,6 @@ AMX double target_logit(const Decoder &d, int64_t n) {
     return _mm512_reduce_add_pd(sum) + _mm512_cvtss_f32(bias);
 }
 
-// Where the share of thread t begins.
-INLINE int64_t share(int64_t all, const Decoder &d, int t) { return all * t / d.threads; }
-
 template <int TERMS>
 AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     begin_tiles();

@@ -14,7 +14,7 @@ from lmbench.compiled import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["DECODER", "Kernel", "kernel"]
+__all__ = ["DECODER", "Kernel", "kernel", "prepared"]
 
 DECODER = Unit(Path(__file__).with_name("decoder.cpp"))
 
@@ -62,12 +62,14 @@ class Kernel:
         library.lmb_decoder_held.restype = ctypes.c_int64
         library.lmb_decoder_scratch.restype = ctypes.c_int64
 
-    def fits(self, hidden: Tensor, weight: Tensor) -> bool:
+    def fits(self, hidden: Tensor, weight: Tensor, bias: Tensor) -> bool:
         """Are these operands that it takes, and enough of them to be worth it?"""
         return (
-            weight.dtype == torch.float32
+            weight.dtype == bias.dtype == torch.float32
             and hidden.dtype in (torch.float32, torch.bfloat16)
-            and weight.device.type == hidden.device.type == "cpu"
+            and all(t.device.type == "cpu" for t in (hidden, weight, bias))
+            and bias.shape == weight.shape[:1]
+            and hidden.shape[1:] == weight.shape[1:]
             and len(hidden) >= _LEAST_ROWS
             and len(weight) >= _LEAST_WORDS
         )
@@ -121,9 +123,14 @@ class Kernel:
         self, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, precision: Precision
     ) -> tuple[_Decoder, tuple[Tensor, ...]]:
         # The kernel trusts what it is given.
+        if targets.dtype != torch.int64 or targets.device.type != "cpu":
+            raise TypeError(
+                f"targets must be int64 on the CPU, not {targets.dtype} on {targets.device}"
+            )
+        if targets.shape != (len(hidden),):
+            raise ValueError(f"one target a row: {list(targets.shape)} for {len(hidden)} rows")
         if not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
             raise IndexError(f"targets must be in [0, {len(weight)})")
-        assert hidden.shape == (len(targets), weight.size(1)), "one target a row, of one width"
         operands = tuple(t.detach().contiguous() for t in (hidden, weight, bias, targets))
         task = _Decoder(
             len(hidden), *weight.shape, TERMS[precision], torch.get_num_threads()
@@ -141,9 +148,10 @@ class Kernel:
 
 def kernel() -> Kernel | None:
     """The kernel, compiled if it has to be; None where it is not allowed or cannot be had."""
-    return usable(DECODER, _kernel)
+    return usable(DECODER, prepared)
 
 
 @cache
-def _kernel(library: ctypes.CDLL) -> Kernel | None:
+def prepared(library: ctypes.CDLL) -> Kernel | None:
+    """The library's kernel; None where the system does not let it multiply by tiles."""
     return Kernel(library) if library.lmb_decoder_fits() else None

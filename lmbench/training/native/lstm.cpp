@@ -79,18 +79,10 @@ struct Plan {
     uint8_t *work(int t) const { return own + t * own_size; }
 };
 
-INLINE int64_t share(int64_t all, const Layer &d, int t) { return all * t / d.threads; }
-
 AMX INLINE __m512 sigmoid(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512 e = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
     return _mm512_div_ps(one, _mm512_add_ps(one, e));
-}
-
-AMX INLINE __m512 hyperbolic_tangent(__m512 x) {
-    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
-    __m512 e = exponential(_mm512_mul_ps(_mm512_set1_ps(-2.0f), x));
-    return _mm512_sub_ps(_mm512_div_ps(two, _mm512_add_ps(one, e)), one);
 }
 
 // Sums of four tiles, 32 rows by 32 columns, to a matrix, of which `rows` by `columns` are there.

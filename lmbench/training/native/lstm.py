@@ -15,7 +15,7 @@ from lmbench.compiled import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 
-__all__ = ["LSTM", "lstm_layer", "lstm_library"]
+__all__ = ["LSTM", "lstm_layer", "lstm_library", "prepared"]
 
 LSTM = Unit(Path(__file__).with_name("lstm.cpp"))
 
@@ -37,11 +37,12 @@ class _Layer(ctypes.Structure):
 
 def lstm_library() -> ctypes.CDLL | None:
     """The kernels, compiled if they have to be; None where they may not or cannot be used."""
-    return usable(LSTM, _prepared)
+    return usable(LSTM, prepared)
 
 
 @cache
-def _prepared(library: ctypes.CDLL) -> ctypes.CDLL | None:
+def prepared(library: ctypes.CDLL) -> ctypes.CDLL | None:
+    """The library, ready to be called; None where the system does not let it multiply by tiles."""
     library.lmb_lstm_columns.restype = ctypes.c_int64
     library.lmb_lstm_scratch.restype = ctypes.c_int64
     return library if library.lmb_lstm_fits() else None
@@ -62,12 +63,17 @@ def lstm_layer(
     """
     (_, batch, inputs), width = x.shape, weights[1].size(1)
     # The kernel trusts what it is given.
-    assert [w.shape for w in weights] == [
+    wanted = [
+        *2 * [(batch, width)],
         (4 * width, inputs),
         (4 * width, width),
         *2 * [(4 * width,)],
     ]
-    assert state[0].shape == state[1].shape == (batch, width)
+    given = [*state, *weights]
+    if [t.shape for t in given] != wanted:
+        raise ValueError(f"state and weights of {[list(t.shape) for t in given]}, not {wanted}")
+    if not all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (x, *given)):
+        raise TypeError("input, state and weights must be fp32 on the CPU")
     out, last_h, last_c = _Function.apply(library, precision, x, *state, *weights)  # pyright: ignore[reportGeneralTypeIssues]
     return out, (last_h, last_c)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.training import processor
 from lmbench.training.precision import Precision
 
-__all__ = ["TERMS", "allow", "has_amx", "openmp", "usable"]
+__all__ = ["TERMS", "allow", "find", "has_amx", "openmp", "openmp_library", "usable"]
 
 TERMS: dict[Precision, int] = {"fp32": 3, "bf16": 1}
 """Parts of an operand, of 24 bits or of 8, that are multiplied; see tiles.h."""
+
+# GNU's, LLVM's, Intel's.
+_OPENMP = ("libgomp", "libomp.", "libiomp5")
 
 _allowed = True
 
@@ -28,11 +33,26 @@ def allow(yes: bool) -> None:
     _allowed = yes
 
 
+def find(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T:
+    """The unit's library as `prepare` makes it, compiled if it has to be.
+
+    Raises:
+        NativeUnavailableError: it is not allowed or cannot be had.
+    """
+    if not _allowed:
+        raise NativeUnavailableError("this process does without them")
+    if not has_amx():
+        raise NativeUnavailableError("the processor has no AMX")
+    found = prepare(unit.library())
+    if found is None:
+        raise NativeUnavailableError("the system does not let this process use AMX")
+    return found
+
+
 def usable(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T | None:
-    """The unit's library as `prepare` makes it, compiled if it has to be; None where it is not
-    allowed or cannot be had."""
+    """What `find` finds, or None."""
     try:
-        return prepare(unit.library()) if _allowed and has_amx() else None
+        return find(unit, prepare)
     except NativeUnavailableError:
         return None
 
@@ -41,25 +61,29 @@ def usable(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T | None:
 def openmp() -> int | None:
     """Where torch's OpenMP begins a parallel region, if it is one that says so (GNU's, LLVM's)."""
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        path = openmp_library(lines, Path(torch.__file__).resolve().parent)
+        start = None if path is None else getattr(ctypes.CDLL(path), "GOMP_parallel", None)
     except OSError:
         return None
-    mapped = (line.split(maxsplit=5)[-1] for line in lines)
-    path = next((p for p in mapped if Path(p).name.startswith(("libgomp", "libiomp5"))), None)
-    if path is None:
-        return None
-    start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
     return ctypes.cast(start, ctypes.c_void_p).value if start else None
+
+
+def openmp_library(maps: list[str], torch_folder: Path) -> str | None:
+    """Of the files that a process has mapped the OpenMP that torch computes with.
+
+    Another package may have brought a copy of its own: the one that lies with torch goes first.
+    What a link is called (conda's libgomp.so.1 is LLVM's) is not what is mapped.
+    """
+    mapped = [line.split(maxsplit=5)[-1] for line in maps]
+    found = [path for path in mapped if Path(path).name.startswith(_OPENMP)]
+    with_torch = (torch_folder, torch_folder.with_name("torch.libs"))
+    own = (path for path in found if any(map(Path(path).is_relative_to, with_torch)))
+    return next(own, next(iter(found), None))
 
 
 @cache
 def has_amx() -> bool:
     """Does the processor say so? Asked first, so that others need not wait for a compiler."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    flags = processor.described().get("flags", "").split()
     return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)

@@ -305,11 +305,18 @@ void in_parallel(Parallel parallel, int threads, const Work &work) {
     for (std::thread &one : others) one.join();
 }
 
+// Where the share of thread t of a task's threads begins.
+template <class Task>
+INLINE int64_t share(int64_t all, const Task &d, int t) {
+    return all * t / d.threads;
+}
+
 // --------------------------------------------------------------------------------------- numbers
 
-// exp with a relative error below 3e-7 (Cephes), 0 and infinity where fp32 ends.
-AMX INLINE __m512 exponential(__m512 x) {
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
+// The q and n of exp(x) = (1 + q) 2^n, q between -0.3 and 0.42, with a relative error of exp below
+// 3e-7 (Cephes).
+AMX INLINE __m512 reduced_exponential(__m512 x, __m512 *power) {
+    __m512 n = *power = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693145752f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(1.42860677e-6f), r);
@@ -319,8 +326,24 @@ AMX INLINE __m512 exponential(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
+    return _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
+}
+
+// exp, 0 and infinity where fp32 ends.
+AMX INLINE __m512 exponential(__m512 x) {
+    __m512 n, q = reduced_exponential(x, &n);
+    return _mm512_scalef_ps(_mm512_add_ps(q, _mm512_set1_ps(1.0f)), n);
+}
+
+// tanh, by exp(-2 x) - 1: the exponential itself would have lost the digits of a small x to its 1.
+AMX INLINE __m512 hyperbolic_tangent(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
+    // Beyond this tanh is 1 in fp32, and the quotient would be one of infinities. NaN stays NaN.
+    const __m512 most = _mm512_set1_ps(10.0f), least = _mm512_set1_ps(-10.0f);
+    x = _mm512_max_ps(least, _mm512_min_ps(most, x));
+    __m512 n, q = reduced_exponential(_mm512_mul_ps(_mm512_set1_ps(-2.0f), x), &n);
+    __m512 e = _mm512_add_ps(_mm512_scalef_ps(q, n), _mm512_sub_ps(_mm512_scalef_ps(one, n), one));
+    return _mm512_div_ps(_mm512_sub_ps(_mm512_setzero_ps(), e), _mm512_add_ps(e, two));
 }
 
 }  // namespace

@@ -1,0 +1,164 @@
+"""Whether a training takes the compiled kernels: both or none, and the reason for none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.config import TrainConfig, validate
+from lmbench.jobs.kinds.train import settle_kernels
+from lmbench.training import native
+from lmbench.training.native import decoder, lstm, process
+
+CONFIG = TrainConfig()
+FAILED = "g++ failed: unknown target 'amx-tile'"
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with AMX and a compiler; what is settled for the process is settled back."""
+    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "has_amx", lambda: True)
+    monkeypatch.setattr(native, "has_amx", lambda: True)
+    monkeypatch.setattr(Unit, "library", lambda self: "a library")
+    for part in (decoder, lstm):
+        monkeypatch.setattr(part, "prepared", lambda library: library)
+
+
+def break_compiler(monkeypatch: pytest.MonkeyPatch, *broken: Unit) -> None:
+    def library(self: Unit) -> Any:
+        if self in broken:
+            raise NativeUnavailableError(FAILED)
+        return "a library"
+
+    monkeypatch.setattr(Unit, "library", library)
+
+
+def test_both_are_had_where_both_can_be() -> None:
+    assert native.both_or_none() is None
+    assert native.kernel() is not None
+    assert native.lstm_library() is not None
+
+
+@pytest.mark.parametrize("broken", [decoder.DECODER, lstm.LSTM], ids=lambda unit: unit.source.stem)
+def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken: Unit) -> None:
+    break_compiler(monkeypatch, broken)
+    assert native.both_or_none() == FAILED
+    assert native.kernel() is None
+    assert native.lstm_library() is None
+    # Another training of this process asks again.
+    break_compiler(monkeypatch)
+    assert native.both_or_none() is None
+
+
+def test_each_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr(lstm, "prepared", lambda library: None)
+        assert native.why_not() == "the system does not let this process use AMX"
+    with monkeypatch.context() as changed:
+        changed.setattr(process, "has_amx", lambda: False)
+        assert native.why_not() == "the processor has no AMX"
+    with monkeypatch.context() as changed:
+        changed.setattr(process, "_allowed", False)
+        assert native.why_not() == "this process does without them"
+    monkeypatch.undo()
+    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setattr(process, "has_amx", lambda: True)
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    assert native.why_not() == "LMBENCH_NATIVE=0 is set"
+
+
+def job(*, begun: bool, kernels: str | None = None) -> Any:
+    return SimpleNamespace(
+        resuming=begun,
+        run=SimpleNamespace(checkpoint=lambda name: Path(name) if begun else None),
+        record=SimpleNamespace(results={} if kernels is None else {"kernels": kernels}),
+    )
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["compiler", "no compiler"])
+@pytest.mark.parametrize(
+    "begun, known", [(False, None), (True, None), (True, "torch"), (True, "amx")]
+)
+def test_a_run_goes_on_with_the_kernels_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    there: bool,
+    begun: bool,
+    known: str | None,
+) -> None:
+    break_compiler(monkeypatch, *(() if there else (lstm.LSTM,)))
+    settled, warning = settle_kernels(job(begun=begun, kernels=known), CONFIG, torch.device("cpu"))
+    wanted = known or ("torch" if begun else "amx")
+    assert settled == (wanted if begun or there else "torch")
+    assert (native.kernel() is not None) == (wanted == "amx" and there)
+    assert (warning is not None) == (wanted == "amx" and begun and not there)
+    # The reason is told, where there is one, in the warning or in a line.
+    told = (warning or "") + capsys.readouterr().out
+    assert (FAILED in told) == (wanted == "amx" and not there)
+
+
+def test_a_processor_without_amx_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for where in (process, native):
+        monkeypatch.setattr(where, "has_amx", lambda: False)
+    assert settle_kernels(job(begun=False), CONFIG, torch.device("cpu")) == ("torch", None)
+    assert capsys.readouterr().out == ""
+    _, warning = settle_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
+    assert warning is not None
+    assert "the processor has no AMX" in warning
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_exact_is_torchs_own_operations_throughout(begun: bool) -> None:
+    exact = validate(TrainConfig, {"precision": "exact"})
+    settled = settle_kernels(job(begun=begun, kernels="amx"), exact, torch.device("cpu"))
+    assert settled == ("torch", None)
+    assert native.kernel() is None
+    assert native.lstm_library() is None
+
+
+class StopError(BaseException):
+    pass
+
+
+def test_what_ends_the_training_ends_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(process, "has_amx", lambda: True)
+    slow = tmp_path / "slow-compiler"
+    slow.write_text(f"#!/bin/sh\ncd '{tmp_path}'\ntouch begun\nsleep 3\ntouch ended\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+
+    def stop(*_: object) -> None:
+        raise StopError
+
+    def stop_when_begun() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    user = threading.Thread(target=stop_when_begun)
+    user.start()
+    try:
+        with pytest.raises(StopError):
+            native.both_or_none()
+    finally:
+        user.join()
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "ended").exists()
+    assert not list((tmp_path / "cache").rglob(".build-*"))
