@@ -142,7 +142,7 @@ class GraphedUpdate:
 
     @staticmethod
     def fits(optimizer: torch.optim.Optimizer) -> bool:
-        """Is it SGD without momentum or decay, of parameters that lie on one CUDA device?"""
+        """Is it SGD without momentum, of parameters that lie on one CUDA device?"""
         devices = {p.device for group in optimizer.param_groups for p in group["params"]}
         return is_plain_sgd(optimizer) and [d.type for d in devices] == ["cuda"]
 
@@ -180,8 +180,11 @@ class GraphedUpdate:
         groups = self._moved()
         norm = gradient_norm(p for params in groups for p in params)
         factor = clipping_factor(norm, self._clip)
-        for rate, params in zip(self._rates, groups, strict=True):
+        decays = [float(group["weight_decay"]) for group in self._optimizer.param_groups]
+        for rate, decay, params in zip(self._rates, decays, groups, strict=True):
             gradients = [p.grad for p in params if p.grad is not None]
+            if decay:
+                _foreach_mul_(params, 1.0 - rate * decay)
             _foreach_mul_(gradients, -rate if factor is None else -rate * factor)
             _foreach_add_(params, gradients)
         return norm

@@ -119,8 +119,8 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
     """Clip the gradients to the norm `clip` (0: never) and let the optimizer step.
 
     The same as ``clip_grad_norm_`` and ``optimizer.step()``, to rounding. Plain SGD on CPU takes
-    the clipping into its learning rate, so the gradients are read once and stay unclipped in
-    ``.grad``.
+    the clipping into its learning rate and the decay into the weights, so the gradients are read
+    once and stay as they are in ``.grad``.
     """
     factor = clipping_factor(norm, clip)
     if norm.device.type == "cpu" and is_plain_sgd(optimizer):
@@ -128,8 +128,11 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
         for group in optimizer.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in moved]
+            rate, decay = float(group["lr"]), float(group["weight_decay"])
             with torch.no_grad():
-                _foreach_add_(moved, gradients, alpha=-float(group["lr"]) * scale)
+                if decay:
+                    _foreach_mul_(moved, 1.0 - rate * decay)
+                _foreach_add_(moved, gradients, alpha=-rate * scale)
         return
     if factor is not None:
         gradients = [
@@ -148,8 +151,8 @@ def clipping_factor(norm: Tensor, clip: float) -> Tensor | None:
 
 
 def is_plain_sgd(optimizer: torch.optim.Optimizer) -> bool:
-    """Is an update nothing but the gradient times the learning rate?"""
-    extras = ("momentum", "weight_decay", "nesterov", "maximize")
+    """Does an update depend on nothing but gradient, weight, learning rate and decay?"""
+    extras = ("momentum", "nesterov", "maximize")
     return type(optimizer) is torch.optim.SGD and not any(
         group[name] for group in optimizer.param_groups for name in extras
     )

@@ -119,12 +119,12 @@ class RecordedUpdate(GraphedUpdate):
 
 
 def check_updates(
-    kind: type[GraphedUpdate], device: str, clip: float, tolerance: float
+    kind: type[GraphedUpdate], device: str, clip: float, decay: float, tolerance: float
 ) -> GraphedUpdate:
     """Eleven updates, with gradients that move twice and a rate that falls, as `clipped_update`."""
     model, twin = build(device), build(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
-    other = torch.optim.SGD(twin.parameters(), lr=2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0, weight_decay=decay)
+    other = torch.optim.SGD(twin.parameters(), lr=2.0, weight_decay=decay)
     update = kind(optimizer, clip)
     generator = torch.Generator().manual_seed(9)
     still = [torch.zeros_like(p) for p in model.parameters()]
@@ -144,10 +144,11 @@ def check_updates(
 
 
 @pytest.mark.parametrize("clip", [0.25, 0.0])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_updates_are_replayed_where_the_gradients_lie_still(
-    cards: list[torch.device], clip: float
+    cards: list[torch.device], clip: float, decay: float
 ) -> None:
-    update = check_updates(RecordedUpdate, "cpu", clip, 1e-6)
+    update = check_updates(RecordedUpdate, "cpu", clip, decay, 1e-6)
     assert isinstance(update, RecordedUpdate)
     # Steps 1 to 3 are the first of their place, 7 is elsewhere.
     assert (update.captures, update.replays) == (1, 6)
@@ -178,8 +179,9 @@ def test_a_real_graph_gives_what_the_eager_step_does(
 @pytest.mark.cuda
 @needs_a_card
 @pytest.mark.parametrize("clip", [0.25, 0.0])
-def test_a_real_graph_updates_as_the_eager_step_does(clip: float) -> None:
-    check_updates(GraphedUpdate, "cuda", clip, 1e-5)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_real_graph_updates_as_the_eager_step_does(clip: float, decay: float) -> None:
+    check_updates(GraphedUpdate, "cuda", clip, decay, 1e-5)
     assert GraphedUpdate.fits(torch.optim.SGD(build("cuda").parameters(), lr=1.0))
 
 
