@@ -32,7 +32,7 @@ def test_quantize_makes_a_smaller_run_that_evaluates_to_the_same(
     few = ("--calibration-tokens", "1500", "--threads", "1")
     quantized = answer(capsys, "quantize", "1", "--preset", "int8-best", *few)
     dense = home.find_run("1").read().results
-    assert quantized["bytes"] < 0.45 * dense["bytes"]
+    assert quantized["packed_bytes"] < 0.45 * dense["bytes"]
     assert quantized["test_ppl"] == pytest.approx(dense["test_ppl"], rel=0.05)
     again = answer(capsys, "evaluate", quantized["run"], "--threads", "1")
     assert again["test_ppl"] == pytest.approx(quantized["test_ppl"], rel=1e-4)
