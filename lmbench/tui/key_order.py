@@ -4,6 +4,11 @@ Textual types a letter in the widget that has the focus, but looks a key's bindi
 key has bubbled from there to the application. In a burst, as a slow line or a busy machine delivers
 them, letters overtake the Backspace, End or arrow before them and land where they were not meant.
 Here a key waits until the one before it is through.
+
+A terminal tells Alt and a letter by the same two bytes as Escape and then the letter. Textual takes
+them for the first where they come within a tenth of a second, as they do over a slow line or beside
+a busy core: the Escape would be lost, and what follows it, too. Here they are two keys, unless
+something is bound to the one.
 """
 
 from __future__ import annotations
@@ -41,9 +46,19 @@ class KeysInOrder(App[None]):
         if not isinstance(event, Key) or event.is_forwarded:
             await super().on_event(event)
             return
-        self._waiting_keys.append(event)
+        self._waiting_keys += self._pressed(event)
         if self._key_on_its_way is None:
             await self._let_go()
+
+    def _pressed(self, key: Key) -> tuple[Key, ...]:
+        letter = key.character or ""
+        if (
+            not key.key.startswith("alt+")
+            or not letter.isalnum()
+            or key.key in self.screen.active_bindings
+        ):
+            return (key,)
+        return Key("escape", "\x1b"), Key(letter, letter)
 
     async def _let_go(self) -> None:
         """Send the next key, and its mark behind it."""

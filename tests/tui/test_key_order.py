@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from driving import bench_of, burst, screen_of, settled, until
+from textual._compositor import Compositor
+from textual._xterm_parser import XTermParser
+from textual.pilot import Pilot
 
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
@@ -45,3 +48,55 @@ async def test_a_key_that_closes_its_screen_does_not_hold_up_the_next(full):
         burst(pilot, "escape", "question_mark", "escape", "2")
         await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
         assert isinstance(app.screen, MainScreen)
+
+
+def arrive(pilot: Pilot[None], sent: str) -> None:
+    """As the terminal sends it, in one piece."""
+    parser = XTermParser()
+    for message in (*parser.feed(sent), *parser.feed("")):
+        pilot.app.post_message(message)
+
+
+@pytest.mark.parametrize("letter", ["n", "N"])
+async def test_escape_and_a_letter_that_arrive_together_are_two_keys(full, letter):
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+        form = app.screen
+        # Alone neither letter opens anything from a field of the form, which takes it.
+        arrive(pilot, f"\x1b{letter}")
+        await until(
+            pilot, lambda: app.screen is not form and not isinstance(app.screen, MainScreen)
+        )
+
+
+async def test_alt_and_a_letter_to_which_something_is_bound_are_one_key(full):
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        app.set_keymap({"main.panel_plots": "alt+p"})
+        arrive(pilot, "\x1bp")
+        await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
+
+
+async def test_the_focus_moves_without_the_whole_screen_being_painted(
+    full, monkeypatch: pytest.MonkeyPatch
+):
+    whole: list[bool] = []
+    paint = Compositor.render_full_update
+
+    def counted(self: Compositor, simplify: bool = False) -> object:
+        whole.append(simplify)
+        return paint(self, simplify)
+
+    app = full.bench()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        monkeypatch.setattr(Compositor, "render_full_update", counted)
+        for key, panel in (("2", "plots"), ("3", "layers"), ("4", "generate"), ("escape", "runs")):
+            await pilot.press(key)
+            await until(pilot, lambda panel=panel: bench_of(pilot).recall("focus", "") == panel)
+            await pilot.pause(0.1)
+        assert not whole

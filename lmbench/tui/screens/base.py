@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from lmbench.tui.bench import Bench
 from lmbench.tui.widgets.panel import Panel
@@ -18,6 +20,10 @@ T = TypeVar("T")
 class BenchScreen(Screen[T]):
     """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
     whose panels catch up when it comes to the front."""
+
+    # Those that win or lose the focus repaint themselves; Textual would repaint the whole screen,
+    # too: more to compute, and over a slow line more to send.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
     _result: tuple[T | None] | None = None
 
