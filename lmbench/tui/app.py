@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
+from textual.driver import Driver
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
@@ -98,6 +99,14 @@ class Workbench(Bench):
         # What fails at each look is told once, not heaped up.
         if not dialog.same_as(self.screen):
             self.push_screen(dialog)
+
+    def get_driver_class(self) -> type[Driver]:
+        taken = super().get_driver_class()
+        if sys.platform == "win32":
+            return taken
+        from lmbench.tui.driver import lasting
+
+        return lasting(taken)
 
     # -- keys of everywhere --------------------------------------------------------------------
 

@@ -1,0 +1,63 @@
+"""The terminal as Textual drives it, made to outlive what may happen to a terminal.
+
+Textual writes from a thread that ends at the first write that fails; thirty writes later the
+application waits for ever for room in its queue. And at each SIGCONT it starts anew, with one more
+reader and one more writer, also where nothing had put it to sleep; the kernel sends one along with
+the SIGHUP that tells of a terminal's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, TextIO, cast
+
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
+
+__all__ = ["LastingDriver", "lasting"]
+
+
+def lasting(driver: type[Driver]) -> type[Driver]:
+    """The driver to take in its place; those of other systems and of a browser stay."""
+    return LastingDriver if driver is LinuxDriver else driver
+
+
+class LastingDriver(LinuxDriver):
+    """See the module."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._file = cast(TextIO, _Lasting(self._file))
+        self._asleep = False
+        self._loop = asyncio.get_running_loop()
+
+    def _sigtstp_application(self, *signal: Any) -> None:
+        self._asleep = True
+        super()._sigtstp_application(*signal)
+
+    def _sigcont_application(self, *signal: Any) -> None:
+        if self._asleep:
+            self._asleep = False
+            super()._sigcont_application(*signal)
+        else:
+            # Whoever stopped us from outside may have written over the picture.
+            self._loop.call_soon_threadsafe(self._app.refresh)
+
+
+class _Lasting:
+    """A file that takes what nobody can read any more."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
