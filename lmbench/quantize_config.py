@@ -89,6 +89,14 @@ class QuantizeConfig(MachineConfig):
     mode_weights: _Mode | None = setting(
         None, "mode of weights, where it is another than --mode", group=ADVANCED
     )
+    bits_state: int | None = setting(
+        None,
+        "bits of an LSTM's cell state, where they are others than --bits-activations",
+        group=ADVANCED,
+        ge=2,
+        le=16,
+        unit="bits",
+    )
     clip_state: _Clip | None = setting(
         None,
         "how an LSTM's cell state saturates, where it is another than --clip-acts",

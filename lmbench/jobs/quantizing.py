@@ -95,7 +95,7 @@ def _changes(config: QuantizeConfig) -> dict[str, Any]:
 
 # Settings that the engine has under the same names, and those whose words it spells in capitals.
 _SAME = (
-    *("bits_activations", "bits_accum", "clip_n_stds", "rounding", "group_size"),
+    *("bits_activations", "bits_state", "bits_accum", "clip_n_stds", "rounding", "group_size"),
     *("per_row_embedding", "precision", "fp_activations", "net_aware", "clip_half_range"),
     *("scale_approx_mult_bits", "inputs_quant_auto_fallback", "save_fp_weights"),
 )

@@ -85,7 +85,8 @@ def resolved(settings: Settings, module: Module) -> dict[str, Any]:
         base["clip_acts"],
         floating=base["precision"] is not None,
         net_aware=base["net_aware"],
-        clip_state=base["clip_state"],
+        bits_state=base.get("bits_state"),
+        clip_state=base.get("clip_state"),
     )
     return base | {"bits_activations": bits, "clip_acts": clip}
 
@@ -246,6 +247,9 @@ _NEXT = {
 }
 
 
+_OF_THE_STATE = {"bits_activations": "bits_state", "clip_acts": "clip_state"}
+
+
 def _with_own(settings: Settings, module: Module, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The module's own override in front of all others, with what was in force for it before:
     another override's, or what its role gave it, which an override ends."""
@@ -268,8 +272,8 @@ def _with_all(
         if left:
             overrides[pattern] = left
     changed = {**settings, **entry, "overrides": overrides}
-    if "clip_acts" in entry and any(module.role == "state" for module in modules):
-        changed["clip_state"] = None
+    if any(module.role == "state" for module in modules):
+        changed |= {own: None for key, own in _OF_THE_STATE.items() if key in entry}
     # The last first: each one's own override comes in front.
     for module in reversed(modules):
         now, wanted = resolved(changed, module), entry
@@ -318,6 +322,8 @@ def _said(key: str, entry: Mapping[str, Any]) -> str:
             return "int" if value is None else _FLOATS.get(str(value), str(value))
         case "clip_acts":
             return f"clip {_clip(entry)}"
+        case "bits_state":
+            return f"cell state {'as all' if value is None else f'a{value}'}"
         case "clip_state":
             return f"cell state {'as all' if value is None else f'clip {value.lower()}'}"
         case "mode":

@@ -41,6 +41,7 @@ def results(home: Home, document: Any) -> dict[str, QuantResult]:
         ({"clip_acts": "n-std", "clip_n_stds": 2.5}, {"clip_acts": "N_STD", "clip_n_stds": 2.5}),
         ({"clip_weights": "percentile"}, {"clip_weights": "PERCENTILE"}),
         ({"bits_accum": 24}, {"bits_accum": 24}),
+        ({"bits_state": 8, "clip_state": "gauss"}, {"bits_state": 8, "clip_state": "GAUSS"}),
         ({"weights_only": True}, {"bits_activations": None}),
         ({"group_size": 16}, {"group_size": 16}),
         ({"per_row_embedding": False}, {"per_row_embedding": False}),

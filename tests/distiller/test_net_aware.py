@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.quantization import (
     ActivationStats,
+    QuantizationError,
     QuantSettings,
     calibrate,
     export_state,
@@ -81,7 +82,7 @@ def test_the_table_tells_which_steps_stay_wide(
     assert {rows[name].bits_activations for name in STEPS_16} == {16}
     assert {rows[name].bits_activations for name in WHOLE} == {8}
     assert {rows[name].clip_acts for name in (*STEPS_16, *WHOLE)} == {"NONE"}
-    assert rows["eltwiseadd_new"].clip_acts == "AVG"
+    assert rows["eltwiseadd_new"].clip_acts == "PERCENTILE"
 
 
 def test_an_override_has_the_last_word(remembering: LanguageModel, stats: ActivationStats) -> None:
@@ -96,8 +97,8 @@ def test_an_override_has_the_last_word(remembering: LanguageModel, stats: Activa
     assert rows["eltwisemult_update"].bits_activations == 16
 
 
-def lstm_clips(**changes: Any) -> dict[str, str | None]:
-    """How each module of an LSTM gets its range, by its last name."""
+def lstm_rows(**changes: Any) -> dict[str, tuple[int | None, str | None]]:
+    """The bits of each module of an LSTM, and how it gets its range, by its last name."""
     torch.manual_seed(3)
     model = LanguageModel(WORDS, WIDTH, 1)
 
@@ -106,18 +107,48 @@ def lstm_clips(**changes: Any) -> dict[str, str | None]:
 
     found = calibrate(modular_copy(model), run)
     rows = quantization_table(quantize(model, int8_best(**changes), found))
-    return {row.name.rpartition(".")[2]: row.clip_acts for row in rows}
+    return {row.name.rpartition(".")[2]: (row.bits_activations, row.clip_acts) for row in rows}
 
 
-def test_the_cell_state_has_a_range_of_its_own_choice() -> None:
+def test_the_cell_state_has_bits_and_a_range_of_its_own() -> None:
     memory = ("eltwisemult_cell_forget", "eltwiseadd_cell")
-    clips = lstm_clips()
-    assert {clips[name] for name in memory} == {"GAUSS"}
-    assert clips["eltwisemult_cell_input"] == "AVG"
-    assert clips["decoder"] == "NONE"
-    assert {lstm_clips(clip_state=None)[name] for name in memory} == {"AVG"}
-    own = lstm_clips(overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
-    assert [own[name] for name in memory] == ["GAUSS", "MSE"]
+    rows = lstm_rows()
+    assert {rows[name] for name in memory} == {(16, "NONE")}
+    assert rows["eltwisemult_cell_input"] == (8, "PERCENTILE")
+    assert rows["decoder"] == (8, "NONE")
+    chosen = {"bits_state": None, "clip_state": "GAUSS"}
+    assert {lstm_rows(**chosen)[name] for name in memory} == {(8, "GAUSS")}
+    chosen = {"bits_state": 12, "clip_state": None}
+    assert {lstm_rows(**chosen)[name] for name in memory} == {(12, "PERCENTILE")}
+    own = lstm_rows(overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
+    assert [own[name] for name in memory] == [(16, "NONE"), (8, "MSE")]
+
+
+def test_bits_that_no_state_has_are_refused() -> None:
+    with pytest.raises(QuantizationError, match="bits_state: 17 bits is out of range, use 2 to 16"):
+        int8_best(bits_state=17)
+
+
+def test_what_counts_upwards_costs_the_rest_of_the_state_nothing() -> None:
+    """Units of an LSTM that count with every word, beside units that stay small."""
+    torch.manual_seed(7)
+    model = LanguageModel(WORDS, WIDTH, 1)
+    with torch.no_grad():
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            gates = model.rnn.get_parameter(name).view(4, WIDTH)
+            # Two units keep what they have and add one; see `torch.nn.LSTM` for the gates' order.
+            gates[:2, :2] = 4.0
+            gates[2, :2] = 2.0
+    ids = torch.randint(WORDS, (60, 4), generator=torch.Generator().manual_seed(8))
+    found = calibrate(modular_copy(model), lambda copy: copy(ids))
+
+    def off(**changes: Any) -> float:
+        with torch.no_grad():
+            state = quantize(model, int8_best(**changes), found)(ids)[1][1]
+            exact = model(ids)[1][1]
+        return float((state - exact)[..., 2:].norm() / exact[..., 2:].norm())
+
+    assert off() < 0.5 * off(bits_state=None)
 
 
 def test_an_elman_net_keeps_what_cancels() -> None:
@@ -131,7 +162,7 @@ def test_an_elman_net_keeps_what_cancels() -> None:
     rows = quantization_table(quantize(model, int8_best(), found))
     clips = {row.name.rpartition(".")[2]: row.clip_acts for row in rows}
     assert (clips["fc_gate_x"], clips["fc_gate_h"]) == ("NONE", "NONE")
-    assert clips["eltwiseadd_gate"] == "AVG"
+    assert clips["eltwiseadd_gate"] == "PERCENTILE"
 
 
 def test_it_is_restored_as_it_was_kept(

@@ -16,8 +16,8 @@ from lmbench.tui.corpus_size import CorpusSize
 BASE: dict[str, Any] = {
     "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
     "clip_n_stds": None, "per_channel_wts": True, "per_row_embedding": True, "group_size": None,
-    "precision": None, "net_aware": True, "clip_state": None, "fp_activations": False,
-    "overrides": {},
+    "precision": None, "net_aware": True, "bits_state": None, "clip_state": None,
+    "fp_activations": False, "overrides": {},
 }  # fmt: skip
 PUBLISHED = ("fp16", "int8-symmetric", "int8-asymmetric-per-channel", "int8-avg",
              "mixed-eltwise-fp16", "mixed-avg")  # fmt: skip

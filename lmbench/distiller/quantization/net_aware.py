@@ -82,6 +82,7 @@ def in_their_roles(
                 chosen.clip_acts.name,
                 floating=chosen.precision is not None,
                 net_aware=settings.net_aware,
+                bits_state=settings.bits_state,
                 clip_state=None if settings.clip_state is None else settings.clip_state.name,
             )
             changed[name] = replace(chosen, bits_activations=bits, clip_acts=ClipMode[clip])

@@ -247,6 +247,7 @@ class QuantSettings:
         overrides: {regular expression: {setting: value}}, the first match of a full name wins.
         net_aware: let the cells' own arithmetic have a say: narrow gate sums to what their
             activations can tell apart; see `ModularCell` for what else.
+        bits_state: bits of an LSTM's cell state, 2 to 16; None: as bits_activations.
         clip_state: how the range of an LSTM's cell state is chosen; None: as clip_acts.
         inputs_quant_auto_fallback: quantize an input that carries no scale by its statistics.
         fp_activations: with a precision for all, also compute sigmoids and tanhs in it.
@@ -256,6 +257,7 @@ class QuantSettings:
     base: ModuleSettings = field(default_factory=ModuleSettings)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     net_aware: bool = True
+    bits_state: int | None = None
     clip_state: ClipMode | None = None
     inputs_quant_auto_fallback: bool = True
     fp_activations: bool = False
@@ -270,6 +272,9 @@ class QuantSettings:
         """
         own = {entry.name for entry in fields(cls)} - {"base", "overrides"}
         model: dict[str, Any] = {key: bool(entries[key]) for key in own if key in entries}
+        if "bits_state" in model:
+            model["bits_state"] = entries["bits_state"]
+            check_bits(entries["bits_state"], f"{where}: bits_state")
         if "clip_state" in model:
             clip = entries["clip_state"]
             model["clip_state"] = None if clip is None else parse_clip(clip)
@@ -293,6 +298,7 @@ class QuantSettings:
         return {
             **base,
             "net_aware": self.net_aware,
+            "bits_state": self.bits_state,
             "clip_state": self.clip_state.name if self.clip_state else None,
             "inputs_quant_auto_fallback": self.inputs_quant_auto_fallback,
             "fp_activations": self.fp_activations,
