@@ -29,7 +29,7 @@ __all__ = ["ModulesPanel", "PrunePanel", "TriesPanel"]
 _MODULES = (
     Column("module", 17, left=True, grow=2),
     Column("bits", 6, left=True),
-    Column("clip", 6, left=True, rank=1),
+    Column("clip", 7, left=True, rank=1),
     Column("ch", 3, left=True, rank=2),
     Column("mode", 8, left=True, rank=1),
     Column("least", 7, rank=3),
@@ -51,6 +51,10 @@ _TRIES = (
 _GOOD, _POOR = 0.5, 5.0
 # Narrower than this the slider says in a second line what is left.
 _ONE_LINE = 72
+
+
+def _short(clip: str) -> str:
+    return "pctile" if clip == "percentile" else clip
 
 
 class _LabPanel(Panel):
@@ -99,7 +103,7 @@ modules at once. **0** takes back what was changed for the module alone, **p** s
                     (
                         Cell(short_module(module.name)),
                         Cell(draft.precision_of(settings, module)),
-                        Cell(draft.clip_of(settings, module)),
+                        Cell(_short(draft.clip_of(settings, module))),
                         Cell(draft.channels_of(settings, module)),
                         Cell(draft.mode_of(settings, module)),
                         Cell(f"{module.low:.2f}"),
