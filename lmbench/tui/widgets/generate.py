@@ -248,6 +248,9 @@ floats. The other runtimes that a model has on this machine are offered once it 
         sample = await self.bench.do(
             last_sample, session, view.key, doing="while reading the samples"
         )
+        # Whoever left meanwhile takes this panel down, its parts first.
+        if not self.query(Dials):
+            return
         if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
             self._texts.columns[0].text.show(recorded(view, sample) if sample is not None else None)
             self._arrange()
