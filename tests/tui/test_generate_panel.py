@@ -456,3 +456,14 @@ def screen_text(view: WordsView) -> str:
 
 def list_text(view: AlternativesList) -> str:
     return "\n".join(view.render_line(y).text for y in range(view.size.height))
+
+
+async def test_a_sample_that_is_read_while_the_panel_is_taken_down_asks_for_none_of_its_parts(full):
+    app = full.bench()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        panel = app.screen.query_one(GeneratePanel)
+        view = app.selected_run
+        assert view is not None
+        await panel.query_one(Dials).remove()
+        await panel._recall(view)
