@@ -243,7 +243,7 @@ def price_settings(tmux: Tmux) -> None:
     tmux.wait_until_gone("to be priced")
     # The best stands first; the cursor is still on the try that was the first to be priced.
     tmux.press("Tab", "Home")
-    first = tmux.wait_for(r"try +ppl .*\n.*(as it is|mixed-|int8-|fp16)\S* +[\d.]+")
+    first = tmux.wait_for(r"try +ppl .*\n.*(as it is|mixed-|int8-|fp16)\S*( \+\d)? +[\d.]+")
     # Where no setting is better than the model as it is, that is nothing to keep: the next one.
     if re.search(r"try +ppl .*\n.*as it is", first):
         tmux.press("Down")
