@@ -96,8 +96,9 @@ class Workbench(Bench):
 
         title, text = complaint(error, doing, self.home)
         dialog = Ask(title, text, (Answer("", "enter", "go on"),))
-        # What fails at each look is told once, not heaped up.
-        if not dialog.same_as(self.screen):
+        # What fails at each look is told once, not heaped up; what fails as the last screen goes is
+        # in the log.
+        if self.screen_stack and not dialog.same_as(self.screen):
             self.push_screen(dialog)
 
     def get_driver_class(self) -> type[Driver]:

@@ -45,7 +45,10 @@ class KeysInOrder(App[None]):
     async def on_event(self, event: Event) -> None:
         if not isinstance(event, Key) or event.is_forwarded:
             await super().on_event(event)
-            return
+        elif self.screen_stack:
+            await self._take(event)
+
+    async def _take(self, event: Key) -> None:
         self._waiting_keys += self._pressed(event)
         if self._key_on_its_way is None:
             await self._let_go()
@@ -65,19 +68,24 @@ class KeysInOrder(App[None]):
         if self._key_on_its_way is not None:
             self._key_on_its_way.stop()
             self._key_on_its_way = None
-        if not self._waiting_keys:
+        if not self._waiting_keys or not self.screen_stack:
             return
         key = self._waiting_keys.popleft()
         self._key_on_its_way = self.set_timer(_LOST_S, self._let_go, name="lost key")
         await super().on_event(key)
-        (self.focused or self.screen).post_message(Through(again=True))
+        self._mark(again=True)
+
+    def _mark(self, *, again: bool) -> None:
+        """Follow the key, unless leaving has taken the screens down meanwhile."""
+        if self.screen_stack:
+            (self.focused or self.screen).post_message(Through(again=again))
 
     def on_through(self, mark: Through) -> None:
         mark.stop()
         if mark.again:
             # The binding ran here. Messages of its own, as to leave for the next widget, start
             # where the focus is; a second mark comes after them.
-            (self.focused or self.screen).post_message(Through(again=False))
+            self._mark(again=False)
         else:
             # A widget asks for the focus by a message to the application, which is before this.
             self.call_later(self._let_go)

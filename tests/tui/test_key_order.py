@@ -6,8 +6,12 @@ import pytest
 from driving import bench_of, burst, screen_of, settled, until
 from textual._compositor import Compositor
 from textual._xterm_parser import XTermParser
+from textual.events import Key
+from textual.message import Message
 from textual.pilot import Pilot
 
+from lmbench.tui.key_order import Through
+from lmbench.tui.logs import log_path
 from lmbench.tui.screens.main import MainScreen
 from lmbench.tui.screens.new_run import NewRunScreen
 from lmbench.tui.screens.schedule import ScheduleScreen
@@ -48,6 +52,42 @@ async def test_a_key_that_closes_its_screen_does_not_hold_up_the_next(full):
         burst(pilot, "escape", "question_mark", "escape", "2")
         await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
         assert isinstance(app.screen, MainScreen)
+
+
+LATE = Key("a", "a"), Key("alt+n", "n"), Through(again=True)
+
+
+@pytest.mark.parametrize("late", LATE, ids=["letter", "alt", "mark"])
+async def test_a_key_that_comes_when_the_screens_are_gone_is_for_nobody(
+    full, late: Message, monkeypatch: pytest.MonkeyPatch
+):
+    app = full.bench()
+    close = app._close_all
+
+    async def close_and_be_late() -> None:
+        await close()
+        await app._dispatch_message(late)
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        monkeypatch.setattr(app, "_close_all", close_and_be_late)
+    assert not log_path(full.home).exists()
+
+
+async def test_an_error_when_the_screens_are_gone_is_in_the_log(
+    full, monkeypatch: pytest.MonkeyPatch
+):
+    app = full.bench()
+    close = app._close_all
+
+    async def close_and_complain() -> None:
+        await close()
+        app.complain(ZeroDivisionError("too late"))
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        monkeypatch.setattr(app, "_close_all", close_and_complain)
+    assert "too late" in log_path(full.home).read_text()
 
 
 def arrive(pilot: Pilot[None], sent: str) -> None:
