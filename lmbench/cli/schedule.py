@@ -20,6 +20,7 @@ from lmbench.jobs.schedules import (
     plan_on_run,
     read_schedule,
 )
+from lmbench.report.tables import counted
 from lmbench.session import Home
 
 __all__ = ["app"]
@@ -136,8 +137,8 @@ def _outcome(plan: SchedulePlan) -> str:
         )
     about = "about " if plan.estimated else ""
     return (
-        f"after {plan.epochs} epochs {about}{100 * plan.final_sparsity:.2f}% of {plan.total:,} "
-        f"weights are zero, {plan.final_nonzero:,} remain"
+        f"after {counted(plan.epochs, 'epoch')} {about}{100 * plan.final_sparsity:.2f}% of "
+        f"{plan.total:,} weights are zero, {plan.final_nonzero:,} remain"
     )
 
 

@@ -10,7 +10,14 @@ from rich.text import Text
 
 from lmbench.cli.common import Json, Yes, confirm, console, print_json, stderr
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import human_bytes, plain, run_document, runs_table, sessions_table
+from lmbench.report.tables import (
+    counted,
+    human_bytes,
+    plain,
+    run_document,
+    runs_table,
+    sessions_table,
+)
 from lmbench.session import Home, Session
 from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.manage import copy_session, delete_session, refuse_busy, rename_session
@@ -148,7 +155,8 @@ def delete(
     refuse_busy(doomed, "deleted")
     document = _session_document(doomed)
     size = human_bytes(document["bytes"])
-    confirm(f"Delete session {doomed.name} ({document['runs']} runs, {size}) for good?", yes=yes)
+    runs = counted(document["runs"], "run")
+    confirm(f"Delete session {doomed.name} ({runs}, {size}) for good?", yes=yes)
     delete_session(home, doomed.name)
     if json:
         print_json({"session": str(doomed.path), "name": doomed.name, "deleted": True})

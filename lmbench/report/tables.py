@@ -19,6 +19,7 @@ from lmbench.session.store import Run
 
 __all__ = [
     "AS_PACKED",
+    "counted",
     "human_bytes",
     "human_count",
     "human_time",
@@ -179,6 +180,11 @@ def human_count(value: int | None) -> str:
         if value >= size:
             return f"{value / size:.1f} {unit}"
     return str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def human_bytes(value: int | None) -> str:

@@ -8,6 +8,7 @@ from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfi
 from lmbench.jobs.chains import Step, seconds_of
 from lmbench.report.estimate import estimate
 from lmbench.report.speed import Measured, Speed, expect
+from lmbench.report.tables import counted
 from lmbench.tui import figures
 from lmbench.tui.corpus_size import CorpusSize
 from lmbench.tui.run_form import titled
@@ -43,7 +44,8 @@ def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured] |
     else:
         epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
         text.append(f"about {figures.duration(epoch)} an epoch", "bold")
-        text.append(f", {figures.duration(epoch * config.epochs)} for {config.epochs} epochs ")
+        epochs = counted(config.epochs, "epoch")
+        text.append(f", {figures.duration(epoch * config.epochs)} for {epochs} ")
         text.append(_by(speed), "dim")
     text.append(f"\n{corpus.name}: {corpus.train:,} tokens, {corpus.types:,} words", "dim")
     if corpus.missing:
@@ -120,7 +122,7 @@ def _sensitivity(
     places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)
-    text = Text.assemble((f"{points:,} points of {each:,} tokens each", "bold"))
+    text = Text.assemble((f"{counted(points, 'point')} of {each:,} tokens each", "bold"))
     speed = expect(model.model_copy(update={"device": config.device}), types, measured or [])
     if speed is None:
         text.append(f", time: {unknown_time(measured)}", "dim")

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.supervisor import python
+from lmbench.session import Home
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -70,9 +71,13 @@ def serve_web(
     """Serve until Ctrl-C; gives the command's exit code.
 
     Raises:
-        LmbenchError: the extra ``web`` is not installed, or the address is not safe or not free.
+        LmbenchError: the extra ``web`` is not installed, the address is not safe or not free, or
+            there is no session of that name.
     """
     check_address(host, token)
+    if session is not None:
+        # The process behind a page could not say it there: the page would load for ever.
+        Home.find().session(session)
     try:
         server = _server_class()(session, host, port, token)
     except ModuleNotFoundError as error:

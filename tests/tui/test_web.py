@@ -107,6 +107,17 @@ def test_another_address_without_a_token_is_refused_before_anything_is_served(tm
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_session_that_is_not_there_is_said_before_anything_is_served(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lmbench", "tui", "nosuch", "--web", "--port", str(free_port())],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"LMBENCH_HOME": str(tmp_path)}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "nosuch" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 async def test_pages_of_other_sites_and_names_that_point_here_are_refused(full):
     async with served(full.home.path) as address, aiohttp.ClientSession() as client:
         async with client.get(address) as answer:

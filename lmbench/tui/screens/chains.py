@@ -14,6 +14,7 @@ from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
 from lmbench.report.speed import Measured
+from lmbench.report.tables import counted
 from lmbench.session import Session
 from lmbench.tui import choices, figures
 from lmbench.tui.corpus_size import CorpusSize, size_of
@@ -308,7 +309,7 @@ class ChainsScreen(BenchScreen[None]):
             return
         self._opened(session)
         self.bench.select(runs[0].path.name)
-        self.bench.say(f"queued {len(runs)} runs: {runs[0].id} to {runs[-1].id}")
+        self.bench.say(f"queued {counted(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}")
         self.finish()
         await self.bench.look()
 

@@ -17,7 +17,7 @@ from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.presets import find_schedule, preset_names
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import plain
+from lmbench.report.tables import counted, plain
 from lmbench.session.files import write_atomic
 from lmbench.tui import choices
 from lmbench.tui.schedule_check import Checked, check_text
@@ -193,7 +193,8 @@ opened again, the draft is back. The last eight drafts are kept.
         config = self._config
         assert config is not None
         tied = " tied" if config.tied else ""
-        return f"for {config.model} {config.nlayers}x{config.nhid}{tied}, {config.epochs} epochs"
+        size = f"{config.nlayers}x{config.nhid}{tied}"
+        return f"for {config.model} {size}, {counted(config.epochs, 'epoch')}"
 
     def _verdict(self) -> Text:
         checked = self._checked

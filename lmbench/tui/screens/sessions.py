@@ -16,7 +16,7 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import plain
+from lmbench.report.tables import counted, plain
 from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.manage import copy_session, delete_session, rename_session
 from lmbench.session.store import LIVE, Home, Session, check_session_name
@@ -286,7 +286,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             if answer == "delete":
                 self._work(delete())
 
-        question = f"Delete {name} for good: {row.runs} runs, {figures.size(row.bytes)}?"
+        question = f"Delete {name} for good: {counted(row.runs, 'run')}, {figures.size(row.bytes)}?"
         answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(Ask("Delete", question, answers), answered)
 

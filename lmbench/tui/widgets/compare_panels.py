@@ -11,6 +11,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.draw import Look, draw
+from lmbench.report.tables import counted
 from lmbench.tui.compared import Compared, Table, folder_of
 from lmbench.tui.widgets.grid import Column, Grid
 from lmbench.tui.widgets.panel import Panel, put
@@ -119,10 +120,11 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         sorted_by = names.index(by) if by in names else -1
         self._stay_on_the_run(grid, [key for key, _ in rows])
         grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
-        of = "marked runs" if compared.of_marked else "runs with a model"
-        words = [f"{len(compared.runs.rows)} {of}"]
+        runs = len(compared.runs.rows)
+        of_all = f"{counted(runs, 'run')} with a model"
+        words = [counted(runs, "marked run") if compared.of_marked else of_all]
         if compared.table == "runtimes":
-            words += [f"{len(rows)} runtimes", compared.scored_words]
+            words += [counted(len(rows), "runtime"), compared.scored_words]
         self.subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
 

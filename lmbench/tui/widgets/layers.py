@@ -12,6 +12,7 @@ from textual.events import Key
 from textual.widgets import Static
 
 from lmbench.report.quantization import short_mode
+from lmbench.report.tables import counted
 from lmbench.session import events as ev
 from lmbench.tui.watch import RunView, one_line, short_module
 from lmbench.tui.widgets.grid import Cell, Column, Grid
@@ -174,7 +175,7 @@ distribution of its weights, its gates, its sparsity over time.
         places = self._order([c.title for c in _QUANTIZED], keys)
         shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
         self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
-        self.subtitle(f"{view.id} {view.name} · {len(events)} modules")
+        self.subtitle(f"{view.id} {view.name} · {counted(len(events), 'module')}")
 
     @property
     def _bare(self) -> str:

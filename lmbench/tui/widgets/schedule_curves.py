@@ -6,6 +6,7 @@ from rich.text import Text
 
 from lmbench.report.draw import Look, draw
 from lmbench.report.plots import Plot
+from lmbench.report.tables import counted
 from lmbench.tui import figures
 from lmbench.tui.schedule_check import Checked, curves
 from lmbench.tui.widgets.panel import Guarded
@@ -63,5 +64,5 @@ def _outcome(checked: Checked) -> Text:
     about = "about " if plan.estimated else ""
     return Text.assemble(
         (f"{about}{100 * plan.final_sparsity:.1f}% zero", "bold"),
-        f" after {plan.epochs} epochs: {plan.final_nonzero:,} of {plan.total:,} stay",
+        f" after {counted(plan.epochs, 'epoch')}: {plan.final_nonzero:,} of {plan.total:,} stay",
     )
