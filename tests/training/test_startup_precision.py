@@ -125,3 +125,14 @@ def test_a_prepared_worker_does_not_map_its_memory_anew() -> None:
         pytest.skip("this C library has no mallopt")
     # Mapped anew each time, 100 MB are at least 50 faults each, even in pages of 2 MB.
     assert faults < 50
+
+
+def test_whether_the_answer_was_known_makes_no_difference_to_what_a_seed_gives(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(1111)
+    choose_precision("auto", "cpu", cache=tmp_path / "precision.json")
+    first = torch.rand(3)
+    torch.manual_seed(1111)
+    choose_precision("auto", "cpu", cache=tmp_path / "precision.json")
+    assert torch.equal(first, torch.rand(3))
