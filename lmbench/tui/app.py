@@ -96,8 +96,8 @@ class Workbench(Bench):
 
         title, text = complaint(error, doing, self.home)
         dialog = Ask(title, text, (Answer("", "enter", "go on"),))
-        # What fails at each look is told once, not heaped up; what fails as the last screen goes is
-        # in the log.
+        # What fails at each look is told once, not heaped up; as the last screen goes a defect is
+        # told by the log alone.
         if self.screen_stack and not dialog.same_as(self.screen):
             self.push_screen(dialog)
 
