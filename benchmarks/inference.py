@@ -31,17 +31,24 @@ from torch import Tensor, nn
 from lmbench.config import GenerateConfig, PackConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
-from lmbench.deploy.load import load_file
-from lmbench.deploy.loaded import Loaded
+from lmbench.deploy.load_model import load_file
+from lmbench.deploy.loaded_model import Loaded
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import PackedInfo, fp32_bytes, load_packed, open_packed, pack, repack
-from lmbench.deploy.runtimes import RUNTIMES
+from lmbench.deploy.packed_file.writing import (
+    PackedInfo,
+    fp32_bytes,
+    load_packed,
+    open_packed,
+    pack,
+    repack,
+)
+from lmbench.deploy.runtimes.table import RUNTIMES
 from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel
 from lmbench.report.compare import runtime_table
 from lmbench.training.precision import machine_key
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 SPARSITY, NTOKEN, LAYERS, SEED = 0.8, 33_278, 2, 1111
 BASELINES = ("naive", "torch", "onnx")

@@ -20,8 +20,17 @@ from typing import Any
 
 import torch
 
-from lmbench.jobs.laboratory import Laboratory
-from lmbench.jobs.probing import SAMPLE_TOKENS, Message, Price, Priced, Probe, Prune, Ready, Refused
+from lmbench.jobs.hosts.laboratory import Laboratory
+from lmbench.jobs.hosts.laboratory_messages import (
+    SAMPLE_TOKENS,
+    Message,
+    Price,
+    Priced,
+    Probe,
+    Prune,
+    Ready,
+    Refused,
+)
 from lmbench.session import Home
 
 LEVELS = (0.5, 0.8, 0.9)

@@ -34,12 +34,12 @@ from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
 from lmbench.training import native
-from lmbench.training.environment import worker_environment
-from lmbench.training.keeping import Place
+from lmbench.training.kept_checkpoints import Place
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
-from lmbench.training.startup import compute_in, prepare_worker
+from lmbench.training.process_setup import compute_in, prepare_worker
+from lmbench.training.thread_environment import worker_environment
 from lmbench.training.trainer import Splits, Trainer
 
 BATCH, BPTT, CLIP, LR, SEED, DROPOUT = 20, 35, 0.25, 20.0, 1111, 0.2

@@ -33,9 +33,9 @@ import numpy as np
 import psutil
 
 from lmbench.config import TrainConfig
-from lmbench.report.draw import draw
-from lmbench.report.plots import Plot
-from lmbench.report.series import Series
+from lmbench.report.plots.draw import draw
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import Series
 from lmbench.session import EventLog, EventWriter, Home, Run
 from lmbench.session import events as ev
 

@@ -24,7 +24,7 @@ from typing import Any
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
 from lmbench.tui.demo import Player, recording
-from lmbench.tui.screens.lab import LabScreen
+from lmbench.tui.laboratory.screen import LabScreen
 
 TARGET = Path(__file__).resolve().parent / "pictures"
 # 2026-03-14 12:00 UTC

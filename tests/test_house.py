@@ -15,9 +15,9 @@ PACKAGE = Path(lmbench.__file__).parent
 
 # A room may import what stands on its own floor or below; `errors` and `config` are the ground.
 FLOORS = (
-    ("errors", "setting", "machine_config", "quantize_config", "config", "__init__"),
+    ("errors", "config", "__init__"),
     ("corpus", "model"),
-    ("session", "distiller", "compiled"),
+    ("session", "distiller", "compile_kernels"),
     ("deploy",),
     ("generation",),
     ("training", "report"),
@@ -86,6 +86,28 @@ def test_rooms_do_not_import_in_circles() -> None:
         reach(room, frozenset())
 
 
+def test_a_feature_of_the_workbench_imports_no_other_feature() -> None:
+    """Nor the application that puts them together: only the bench, the kit and itself."""
+    shared = {"lmbench.tui.bench", "lmbench.tui.kit", "lmbench.tui.demo"}
+    folders = {
+        f"lmbench.tui.{folder.name}"
+        for folder in (PACKAGE / "tui").iterdir()
+        if (folder / "__init__.py").is_file()
+    }
+
+    def folder_of(module: str) -> str:
+        return ".".join(module.split(".")[:3])
+
+    strangers = [
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        if folder_of(module) in folders
+        for other in others
+        if other.startswith("lmbench.tui.") and folder_of(other) not in shared | {folder_of(module)}
+    ]
+    assert not strangers
+
+
 def test_the_compression_engine_knows_nothing_of_us() -> None:
     strangers = {
         f"{module} imports {other}"
@@ -113,7 +135,7 @@ for module in pkgutil.walk_packages(room.__path__, "lmbench.{room}."):
         "import lmbench.corpus",
         "import lmbench.session",
         "import lmbench.jobs.launch",
-        "import lmbench.jobs.schedules",
+        "import lmbench.jobs.run_schedule",
         ALL_OF.format(room="report"),
         ALL_OF.format(room="tui"),
         "from lmbench.cli import run\ntry: run(['--help'])\nexcept SystemExit: pass",

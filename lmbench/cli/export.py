@@ -11,11 +11,11 @@ from cyclopts import Parameter
 
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.corpus import open_corpus
-from lmbench.deploy.export import export_onnx, export_safetensors
-from lmbench.deploy.graph_model import Bits
-from lmbench.deploy.load import load_run
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.open import open_model
+from lmbench.deploy.export.onnx_model import Bits
+from lmbench.deploy.export.write import export_onnx, export_safetensors
+from lmbench.deploy.find_model import open_model
+from lmbench.deploy.load_model import load_run
+from lmbench.deploy.loaded_model import Loaded
 from lmbench.errors import LmbenchError
 from lmbench.report.tables import plain
 from lmbench.session import Home, Run

@@ -12,9 +12,9 @@ from lmbench.cli.common import Json, SessionName, console, print_json, stderr
 from lmbench.cli.flags import configured
 from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
-from lmbench.deploy.load import with_words_of
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.open import open_model
+from lmbench.deploy.find_model import open_model
+from lmbench.deploy.load_model import with_words_of
+from lmbench.deploy.loaded_model import Loaded
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines

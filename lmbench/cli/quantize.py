@@ -41,9 +41,9 @@ def quantize(
         _show_presets(json=json)
         return 0
     from lmbench.distiller.quantization import QuantizationError, load_stats
-    from lmbench.jobs.own_files import settings_file, stats_file
-    from lmbench.jobs.quantizing import check_fit, describe, settings_of
-    from lmbench.report.quantization import quantized_modules
+    from lmbench.jobs.input_files import settings_file, stats_file
+    from lmbench.jobs.quantization import check_fit, describe, settings_of
+    from lmbench.report.quantized_modules import quantized_modules
 
     home = Home.find()
     settings = settings_of(config, settings_file(config.config, home) if config.config else None)

@@ -10,16 +10,11 @@ from rich.table import Table
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.cli.flags import configured
 from lmbench.config import PruneConfig
-from lmbench.distiller.plan import SchedulePlan, predict_sparsity
-from lmbench.distiller.presets import preset_names, preset_summary
-from lmbench.distiller.schedule import Schedule
+from lmbench.distiller.schedules.checking import Schedule
+from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
+from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.errors import LmbenchError
-from lmbench.jobs.schedules import (
-    check_schedule,
-    parameter_shapes,
-    plan_on_run,
-    read_schedule,
-)
+from lmbench.jobs.run_schedule import check_schedule, parameter_shapes, plan_on_run, read_schedule
 from lmbench.report.tables import counted
 from lmbench.session import Home
 
@@ -101,7 +96,7 @@ def plot(
     if json:
         print_json(_document(schedule, plan))
         return
-    from lmbench.report.terminal import schedule_text
+    from lmbench.report.plots.terminal import schedule_text
 
     out = console()
     out.print(schedule_text(plan, min(out.width, 100), 18))

@@ -12,7 +12,7 @@ from lmbench.cli.common import Json, SessionName, console, stderr
 from lmbench.cli.derived import derive
 from lmbench.cli.flags import configured
 from lmbench.config import SensitivityConfig
-from lmbench.report.terminal import curves_text
+from lmbench.report.plots.terminal import curves_text
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
 

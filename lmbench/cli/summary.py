@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.config import TrainConfig
-from lmbench.distiller.tables import Table
+from lmbench.distiller.reports.table import Table
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 
@@ -46,7 +46,7 @@ def summary(
     Args:
         run: the run (SESSION/3, 3, @, a path).
     """
-    from lmbench.report.quantization import quantized_modules
+    from lmbench.report.quantized_modules import quantized_modules
 
     found = Home.find().find_run(run, session, with_model=True)
     kind = kind or ("quantization" if found.read().kind == "quantize" else "sparsity")
@@ -55,8 +55,8 @@ def summary(
     elif kind == "quantization":
         table = quantized_modules(found)
     else:
-        from lmbench.deploy.load import load_run
-        from lmbench.distiller.modules_summary import summary_table
+        from lmbench.deploy.load_model import load_run
+        from lmbench.distiller.reports.modules_table import summary_table
 
         table = summary_table(load_run(found, checkpoint).model, kind, gross)
     _show(table, kind, csv=csv, json=json, run=str(found.path))
@@ -65,7 +65,7 @@ def summary(
 def summarise_untrained(config: TrainConfig, kind: str, *, json: bool) -> int:
     """``lmbench train --summary KIND``: the table of the model that would be trained."""
     from lmbench.corpus import open_corpus
-    from lmbench.distiller.modules_summary import summary_table
+    from lmbench.distiller.reports.modules_table import summary_table
     from lmbench.model import build_model
 
     if kind not in ("sparsity", "model", "modules", "percentile"):
@@ -84,8 +84,8 @@ def _masks(run: Run) -> Table:
     Raises:
         LmbenchError: no schedule has pruned the run.
     """
-    from lmbench.distiller.state import join_state
-    from lmbench.distiller.summary import masks_table
+    from lmbench.distiller.reports.sparsity_tables import masks_table
+    from lmbench.distiller.schedules.nested_state import join_state
     from lmbench.training.checkpoint import read_checkpoint
 
     config, folder = run.config(), run.checkpoint("last")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.footprint import peak_memory
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtime import Accuracy, Runtime, Score, one_thread
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.peak_memory import peak_memory
+from lmbench.deploy.runtimes.interface import Accuracy, Runtime, Score, one_thread
+from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 
 __all__ = [

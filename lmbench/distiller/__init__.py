@@ -9,52 +9,79 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from lmbench.distiller.compat import install_aliases
+
+install_aliases(__name__)
+
 # The module that defines each public name.
 _HOME = {
     name: module
     for module, names in {
-        "build": "build_scheduler config_component_from_file_by_class dict_config file_config "
-        "parameter_names",
-        "errors": "DistillerError ScheduleError",
-        "knowledge_distillation": "DistillationLossWeights KnowledgeDistillation "
-        "KnowledgeDistillationPolicy distillation_loss",
-        "lr_schedulers": "MultiStepMultiGammaLR PolynomialLR",
-        "masks": "MaskDict ParameterMasker create_model_masks_dict mask_gradients",
-        "modules_summary": "ModuleCost model_summary model_table module_costs modules_table "
-        "summary_table",
-        "plan": "SchedulePlan TensorPlan predict_sparsity",
-        "policies": "LRPolicy LossComponent PolicyLoss PruningPolicy PruningStep "
-        "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy",
-        "pruning": "create_mask_level_criterion create_mask_sensitivity_criterion "
-        "create_mask_threshold_criterion mask_tensor",
-        "presets": "find_schedule load_preset preset_names preset_path preset_summary",
-        "rates": "AgpPruningRate BaiduPruningRate",
-        "regularization": "GroupLassoRegularizer L1Regularizer",
-        "schedule": "Schedule check_parameters load_schedule parse_schedule schedule_from_dict",
-        "scheduler": "CompressionScheduler",
-        "sensitivity": "Sensitivity SensitivityPoint Target all_targets analyse_sensitivity "
-        "gate_targets model_target perform_sensitivity_analysis point_key sensitivities_to_csv "
-        "tensor_targets",
-        "state": "join_state split_state",
-        "suggest": "Suggestion suggest_targets suggestion_to_schedule",
-        "summary": "TensorSparsity masks_sparsity_tbl_summary masks_table percentile_table "
-        "tensor_sparsity weights_sparsity weights_sparsity_summary weights_sparsity_table "
-        "weights_sparsity_tbl_summary",
-        "summary_graph": "SummaryGraph draw_model_to_file",
-        "tables": "Column Table",
-        "tensors": "density density_2D density_3D density_ch density_cols density_rows "
-        "model_find_module model_find_module_name model_find_param model_find_param_name "
-        "model_numel size_to_str sparsity sparsity_2D sparsity_3D sparsity_blocks sparsity_ch "
-        "sparsity_cols sparsity_matrix sparsity_rows volume",
-        "thresholding": "GroupThresholdMixin group_threshold_mask threshold_mask",
-        "utils": "has_children log_activation_statistics log_activation_statsitics "
-        "log_training_progress log_weights_sparsity model_device model_sparsity "
-        "normalize_module_name pretty_int set_deterministic set_seed size2str to_np",
-        "weights": "ModelWeights plan_for_model",
+        "compat.summary_graph": ("SummaryGraph draw_model_to_file"),
+        "compat.utils": (
+            "has_children log_activation_statistics log_activation_statsitics "
+            "log_training_progress log_weights_sparsity model_device model_sparsity "
+            "normalize_module_name pretty_int set_deterministic set_seed size2str "
+            "to_np"
+        ),
+        "errors": ("DistillerError ScheduleError"),
+        "knowledge_distillation": (
+            "DistillationLossWeights KnowledgeDistillation "
+            "KnowledgeDistillationPolicy distillation_loss"
+        ),
+        "pruning": (
+            "create_mask_level_criterion create_mask_sensitivity_criterion "
+            "create_mask_threshold_criterion mask_tensor"
+        ),
+        "schedules.agp": ("AgpPruningRate BaiduPruningRate"),
+        "pruning.masks": ("MaskDict ParameterMasker create_model_masks_dict mask_gradients"),
+        "pruning.regularization": ("GroupLassoRegularizer L1Regularizer"),
+        "pruning.sensitivity": (
+            "Sensitivity SensitivityPoint Target all_targets analyse_sensitivity "
+            "gate_targets model_target perform_sensitivity_analysis point_key "
+            "sensitivities_to_csv tensor_targets"
+        ),
+        "schedules.suggest": ("Suggestion suggest_targets suggestion_to_schedule"),
+        "pruning.thresholding": ("GroupThresholdMixin group_threshold_mask threshold_mask"),
+        "reports.modules_table": (
+            "ModuleCost model_summary model_table module_costs modules_table summary_table"
+        ),
+        "reports.sparsity_tables": (
+            "TensorSparsity masks_sparsity_tbl_summary masks_table percentile_table "
+            "tensor_sparsity weights_sparsity weights_sparsity_summary "
+            "weights_sparsity_table weights_sparsity_tbl_summary"
+        ),
+        "reports.table": ("Column Table"),
+        "reports.tensor_sparsity": (
+            "density density_2D density_3D density_ch density_cols density_rows "
+            "model_find_module model_find_module_name model_find_param "
+            "model_find_param_name model_numel size_to_str sparsity sparsity_2D "
+            "sparsity_3D sparsity_blocks sparsity_ch sparsity_cols sparsity_matrix "
+            "sparsity_rows volume"
+        ),
+        "schedules.build": (
+            "build_scheduler config_component_from_file_by_class dict_config "
+            "file_config parameter_names"
+        ),
+        "schedules.checking": (
+            "Schedule check_parameters load_schedule parse_schedule schedule_from_dict"
+        ),
+        "schedules.lr_schedulers": ("MultiStepMultiGammaLR PolynomialLR"),
+        "schedules.model_plan": ("ModelWeights plan_for_model"),
+        "schedules.nested_state": ("join_state split_state"),
+        "schedules.plan": ("SchedulePlan TensorPlan predict_sparsity"),
+        "schedules.policies": (
+            "LRPolicy LossComponent PolicyLoss PruningPolicy PruningStep "
+            "QuantizationPolicy RegularizationPolicy ScheduledTrainingPolicy"
+        ),
+        "schedules.preset_files": (
+            "find_schedule load_preset preset_names preset_path preset_summary"
+        ),
+        "schedules.scheduler": ("CompressionScheduler"),
     }.items()
     for name in names.split()
 }
-_PACKAGES = ("data_loggers", "modules", "pruning", "quantization")
+_PACKAGES = ("compat", "modules", "pruning", "quantization", "reports", "schedules")
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -70,7 +97,7 @@ def __getattr__(name: str) -> Any:
         if error.name != f"{__name__}.{name}":
             raise
     # Part of the public surface is defined by the packages themselves, in their __all__.
-    for package in ("pruning", "quantization", "modules", "data_loggers"):
+    for package in ("pruning", "quantization", "modules", "reports.data_loggers"):
         try:
             module = importlib.import_module(f".{package}", __name__)
         except ModuleNotFoundError as error:

@@ -14,9 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from .errors import DistillerError
-from .masks import MaskDict
-from .policies import LossComponent, Meta, PolicyLoss, ScheduledTrainingPolicy
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.masks import MaskDict
+from lmbench.distiller.schedules.policies import (
+    LossComponent,
+    Meta,
+    PolicyLoss,
+    ScheduledTrainingPolicy,
+)
 
 __all__ = [
     "DistillationLossWeights",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.runtime import Progress, Score
+from lmbench.deploy.runtimes.interface import Progress, Score
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmbench.deploy.runtime import Runtime, State
+from lmbench.deploy.runtimes.interface import Runtime, State
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampling import Candidates, Sampling, candidates, draw
 

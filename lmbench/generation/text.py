@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from lmbench.config import GenerateConfig
-from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtime import one_thread
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.runtimes.interface import one_thread
 from lmbench.generation.sampler import Prompt, Sampler, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.session import Session

@@ -21,8 +21,8 @@ from lmbench.config import (
 )
 from lmbench.corpus.files import Progress
 from lmbench.jobs.prepare import check_training, command_for, make_run
-from lmbench.jobs.published import FIRST_STEPS, PUBLISHED, Published
-from lmbench.report.speed import Measured, expect
+from lmbench.jobs.published_trainings import FIRST_STEPS, PUBLISHED, Published
+from lmbench.report.training_speed import Measured, expect
 from lmbench.session.store import Run, Session
 
 __all__ = ["CHAINS", "Chain", "Step", "chain_steps", "queue_chain", "seconds_of"]

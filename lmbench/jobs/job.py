@@ -14,7 +14,7 @@ import time
 from typing import Any, Literal
 
 from lmbench.config import Config
-from lmbench.session.eventlog import EventWriter
+from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 

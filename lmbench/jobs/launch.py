@@ -17,11 +17,11 @@ from typing import Literal
 import psutil
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.control import ask
+from lmbench.jobs.control_file import ask
+from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.queue import queued_runs
-from lmbench.jobs.reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.supervisor import python
-from lmbench.session.eventlog import EventLog
+from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.files import locked
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_settings, flag_of
+from lmbench.config.setting import value_text
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
-from lmbench.jobs.own_files import attach, own_files
-from lmbench.jobs.schedules import check_schedule
-from lmbench.jobs.teacher import find_teacher
+from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.input_files import attach, own_files
+from lmbench.jobs.run_schedule import check_schedule
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
-from lmbench.setting import value_text
 
 __all__ = [
     "check_training",

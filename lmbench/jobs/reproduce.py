@@ -17,7 +17,7 @@ from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
 from lmbench.jobs.prepare import check_training, command_for, make_run
-from lmbench.jobs.published import PUBLISHED
+from lmbench.jobs.published_trainings import PUBLISHED
 from lmbench.session.store import LIVE, Run, Session
 
 __all__ = ["SCALES", "TABLES", "Reproduction", "Row", "begin", "compared", "make_runs", "plan"]

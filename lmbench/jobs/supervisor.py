@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.control import asked
+from lmbench.jobs.control_file import asked
+from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.jobs.queue import device_of, queued_runs, take_device
-from lmbench.jobs.reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.session.files import locked
 from lmbench.session.store import LIVE, Run
 

@@ -33,14 +33,14 @@ from typing import Any
 from lmbench import __version__
 from lmbench.config import QuantizeConfig, SensitivityConfig
 from lmbench.errors import ERROR, LmbenchError
+from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.job import Job
-from lmbench.jobs.reasons import ROOM
-from lmbench.session.eventlog import EventWriter
+from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Failed, Finished, RunResumed
 from lmbench.session.files import hold_room, locked
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
-from lmbench.training.environment import worker_environment
+from lmbench.training.thread_environment import worker_environment
 
 __all__ = ["main"]
 

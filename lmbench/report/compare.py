@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmbench.report.runtimes import (
+from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
     SCORED,
     benchmarked,
@@ -240,8 +240,8 @@ _STYLE = (
 
 def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     """A session as one document: its table, its curves, and how each run was made."""
-    from lmbench.report.export import as_svg
-    from lmbench.report.plots import Plot
+    from lmbench.report.plots.export import as_svg
+    from lmbench.report.plots.layout import Plot
 
     record, runs = session.read(), session.runs()
     table, speeds = compare_runs(runs).write(form), compare_runtimes(runs)
@@ -285,8 +285,8 @@ def _made(run: Run) -> tuple[str, str, str]:
 def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:
     import numpy as np
 
-    from lmbench.report.series import MARKERS, Series
-    from lmbench.session.eventlog import EventLog
+    from lmbench.report.plots.series import MARKERS, Series
+    from lmbench.session.event_log import EventLog
     from lmbench.session.events import Epoch
 
     series = []

@@ -1,6 +1,6 @@
 """Sessions, runs and events: what is on disk, and the only truth about all work. No torch here."""
 
-from lmbench.session.eventlog import EventLog, EventWriter
+from lmbench.session.event_log import EventLog, EventWriter
 from lmbench.session.store import Home, Run, RunRecord, Session, SessionRecord, Status
 
 __all__ = [

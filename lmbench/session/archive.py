@@ -21,13 +21,7 @@ from typing import TypeVar
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import fsync_folder, json_bytes, parse_json
-from lmbench.session.manage import (
-    at_rest,
-    put_in_place,
-    refuse_busy,
-    rename_refs,
-    staged_folder,
-)
+from lmbench.session.manage import at_rest, put_in_place, refuse_busy, rename_refs, staged_folder
 from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
 from lmbench.session.store import Home, Session, check_session_name
 

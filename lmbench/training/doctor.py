@@ -13,9 +13,9 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
-from lmbench.training import native, processor
+from lmbench.training import cpu_info, native
 from lmbench.training.precision import measure_speedup
-from lmbench.training.startup import usable_cores
+from lmbench.training.process_setup import usable_cores
 
 __all__ = ["Finding", "advice", "examine"]
 
@@ -46,7 +46,7 @@ def examine(home: Path) -> list[Finding]:
     found = [
         Finding("Python", platform.python_version(), True),
         Finding("torch", torch.__version__, True),
-        Finding("processor", f"{processor.name()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("processor", f"{cpu_info.name()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
         Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
         Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),

@@ -47,7 +47,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmbench.model.device import widest
-from lmbench.training import native, products
+from lmbench.training import decoder_products, native
 from lmbench.training.precision import Precision
 
 __all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "sum_nll"]
@@ -239,14 +239,14 @@ def _forward_fp32(
     for at, part in enumerate(_slices(rows, words)):
         h, t = flat[part], targets[part]
         out = owner._buffer("logits", len(h), words, like=weight, dtype=dtype)
-        z = products.logits(h, weight, bias, out)  # [R, V]
+        z = decoder_products.logits(h, weight, bias, out)  # [R, V]
         nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], weight, bias))
         _subtract_one(z, t)
-        grad_hidden[part] = products.grad_hidden(z, weight)
+        grad_hidden[part] = decoder_products.grad_hidden(z, weight)
         first = at == 0
         into_w = grad_weight if first else torch.empty_like(grad_weight)
         into_b = grad_bias if first else torch.empty_like(grad_bias)
-        products.grad_weight_and_bias(z, h / rows, into_w, into_b)
+        decoder_products.grad_weight_and_bias(z, h / rows, into_w, into_b)
         if not first:
             grad_weight += into_w
             grad_bias += into_b
@@ -364,5 +364,5 @@ def _slice_nll(
     half = precision == "bf16"
     w, b = (weight.bfloat16(), bias.bfloat16()) if half else (weight, bias)
     h = hidden.to(w.dtype)
-    z = F.linear(h, w, b) if half else products.logits(h, w, b, w.new_empty(len(h), len(w)))
+    z = F.linear(h, w, b) if half else decoder_products.logits(h, w, b, w.new_empty(len(h), len(w)))
     return _softmax_and_nll(z, targets, lambda rows: F.linear(h[rows], w, b))

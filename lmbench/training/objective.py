@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.training.graph import GraphedGradients
+from lmbench.training.cuda_graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
 from lmbench.training.precision import Precision
 from lmbench.training.step import as_fp32, compute_gradients

@@ -13,7 +13,7 @@ import torch
 from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.files import read_json, write_json
-from lmbench.training import processor, products
+from lmbench.training import cpu_info, decoder_products
 
 __all__ = ["Precision", "choose_precision", "measure_speedup"]
 
@@ -68,7 +68,7 @@ def machine_key(device: torch.device) -> str:
 
 def _processor() -> str:
     """The processor's name, as exactly as the system tells it."""
-    found = processor.described()
+    found = cpu_info.described()
     if not found:
         return platform.processor() or platform.machine()
     # Virtual machines hide the model's name; family and instructions tell such machines apart.
@@ -89,7 +89,7 @@ def measure_speedup(device: torch.device) -> float:
     out_half = out.bfloat16()
 
     def fp32() -> None:
-        products.logits(hidden, weight, bias, out)
+        decoder_products.logits(hidden, weight, bias, out)
 
     def bf16() -> None:
         torch.mm(hidden_half, weight_half.t(), out=out_half)

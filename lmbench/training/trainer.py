@@ -2,7 +2,7 @@
 
 One `Trainer` is one run. It computes; what it finds out it hands to `emit` as events, and between
 two batches it asks `control` what the user wants. What it keeps on disk, and how it goes on from
-there, is `lmbench.training.keeping`.
+there, is `lmbench.training.kept_checkpoints`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch.nn.utils import clip_grad_norm_
 from lmbench.config import TrainConfig
 from lmbench.corpus.batches import count_windows, window
 from lmbench.distiller import CompressionScheduler
-from lmbench.distiller.policies import LRPolicy
+from lmbench.distiller.schedules.policies import LRPolicy
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
+from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.evaluate import evaluate, perplexity, telling
-from lmbench.training.graph import GraphedUpdate
-from lmbench.training.keeping import Keeper, Place, Standing
-from lmbench.training.meter import Meter
+from lmbench.training.kept_checkpoints import Keeper, Place, Standing
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
+from lmbench.training.speed_meter import Meter
 from lmbench.training.step import clipped_update, gradient_norm
 
 __all__ = ["Splits", "Trainer"]

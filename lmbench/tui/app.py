@@ -17,10 +17,10 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
 
-from lmbench.tui.bench import LASTING, Bench
-from lmbench.tui.hangup import HUNG_UP, Terminal, exit_on_signals
-from lmbench.tui.logs import complaint, crash_line, log_path, start_log
-from lmbench.tui.themes import THEMES
+from lmbench.tui.bench.bench import LASTING, Bench
+from lmbench.tui.bench.themes import THEMES
+from lmbench.tui.kit.hangup import HUNG_UP, Terminal, exit_on_signals
+from lmbench.tui.log_file import complaint, crash_line, log_path, start_log
 
 __all__ = ["Workbench"]
 
@@ -92,7 +92,7 @@ class Workbench(Bench):
             self.screen.query_one(Input).cursor_blink = False
 
     def complain(self, error: BaseException, doing: str = "") -> None:
-        from lmbench.tui.widgets.dialog import Answer, Ask
+        from lmbench.tui.kit.dialog import Answer, Ask
 
         title, text = complaint(error, doing, self.home)
         dialog = Ask(title, text, (Answer("", "enter", "go on"),))
@@ -105,7 +105,7 @@ class Workbench(Bench):
         taken = super().get_driver_class()
         if sys.platform == "win32":
             return taken
-        from lmbench.tui.driver import lasting
+        from lmbench.tui.kit.driver import lasting
 
         return lasting(taken)
 
@@ -132,8 +132,8 @@ class Workbench(Bench):
             ask_to_leave(self)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        from lmbench.tui.palette import commands_of
-        from lmbench.tui.published import published_commands
+        from lmbench.tui.command_palette import commands_of
+        from lmbench.tui.new_run.published_commands import published_commands
 
         yield from commands_of(self, screen)
         yield from published_commands(self)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lmbench.errors import LmbenchError
 from lmbench.session import Run, Session
-from lmbench.tui.bench import Bench
-from lmbench.tui.watch import LIVE, RunView, Snapshot
-from lmbench.tui.widgets.dialog import Answer, Ask
+from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.snapshots import LIVE, RunView, Snapshot
+from lmbench.tui.kit.dialog import Answer, Ask
 
 __all__ = ["alive", "ask_to_leave"]
 

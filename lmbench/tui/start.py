@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lmbench.session import Home, Session
 from lmbench.tui.app import Workbench
-from lmbench.tui.memory import last_session
-from lmbench.tui.settings import load_settings, settings_path
+from lmbench.tui.bench.saved_state import last_session
+from lmbench.tui.bench.user_settings import load_settings, settings_path
 
 __all__ = ["start"]
 

@@ -10,7 +10,7 @@ from cli_world import answer
 
 from lmbench.cli import run as lmbench
 from lmbench.deploy.native import why_unavailable
-from lmbench.distiller.schedule import load_schedule
+from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.session import EventLog, Home
 from lmbench.session.events import SensitivityPoint
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from lmbench.cli import run as lmbench
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import load_packed, open_packed
-from lmbench.deploy.scoring import natural_runtime
+from lmbench.deploy.packed_file.writing import load_packed, open_packed
+from lmbench.deploy.runtimes.stored_form import natural_runtime
 from lmbench.session import Home, Run
 
 Capture = pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from cli_world import answer
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.jobs.quantizing import settings_of
+from lmbench.jobs.quantization import settings_of
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Calibration, QuantResult
 

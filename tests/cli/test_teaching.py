@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.jobs.teacher import find_teacher
-from lmbench.jobs.texts import corpus_of
+from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
 
 FOUR_BITS = """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmbench.deploy import choice
-from lmbench.deploy.choice import Measured, choose_runtime, measure, open_runtime
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtimes import RUNTIMES, RuntimeEntry
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes import choose
+from lmbench.deploy.runtimes.choose import Measured, choose_runtime, measure, open_runtime
+from lmbench.deploy.runtimes.table import RUNTIMES, RuntimeEntry
 from lmbench.model.rnn import RNNModel
 
 
@@ -33,7 +33,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         asked.append(names)
         return [Measured(n, seconds[n], divergences.get(n, 0.0)) for n in names]
 
-    monkeypatch.setattr(choice, "measure", pretend)
+    monkeypatch.setattr(choose, "measure", pretend)
     return asked
 
 
@@ -66,7 +66,7 @@ def test_a_choice_for_one_accuracy_is_none_for_another(
 ) -> None:
     """Where the same runtimes are on offer, they are not all near enough for each."""
     offered = [RUNTIMES["torch"], RUNTIMES["bf16"]]
-    monkeypatch.setattr(choice, "supported", lambda _: offered)
+    monkeypatch.setattr(choose, "supported", lambda _: offered)
     cache = tmp_path / "runtimes.json"
     assert choose_runtime(loaded(), "step", "coarse", cache=cache) == "bf16"
     assert choose_runtime(loaded(), "step", "close", cache=cache) == "torch"
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_costs_no_more_than_measuring(
 def test_where_nothing_is_accurate_enough_fp32_in_torch_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "measure", lambda *_: [Measured("int8", 1.0, float("inf"))])
+    monkeypatch.setattr(choose, "measure", lambda *_: [Measured("int8", 1.0, float("inf"))])
     assert choose_runtime(loaded(), "step", cache=tmp_path / "x.json") == "torch"
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lmbench.deploy.codecs import (
+from lmbench.deploy.packed_file.tensor_encoding import (
     BLOCK_SHAPES,
     Encoded,
     Spec,

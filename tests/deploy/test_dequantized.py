@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lmbench.deploy.dequantized import dequantized
-from lmbench.deploy.packed import open_packed, pack
+from lmbench.deploy.packed_file.dequantize import dequantized
+from lmbench.deploy.packed_file.writing import open_packed, pack
 from lmbench.distiller.quantization import QuantSettings, quantize
 from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
 from lmbench.model.rnn import RNNModel

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import torch
 
-from lmbench.deploy import export
-from lmbench.deploy.export import check_onnx, export_onnx, export_safetensors
-from lmbench.deploy.graph import initializer_bytes
-from lmbench.deploy.graph_model import build_graph
-from lmbench.deploy.load import load_file
-from lmbench.deploy.loaded import Loaded
+from lmbench.deploy.export import write
+from lmbench.deploy.export.onnx_model import build_graph
+from lmbench.deploy.export.onnx_nodes import initializer_bytes
+from lmbench.deploy.export.write import check_onnx, export_onnx, export_safetensors
+from lmbench.deploy.load_model import load_file
+from lmbench.deploy.loaded_model import Loaded
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -93,7 +93,7 @@ def test_a_file_whose_predictions_are_not_the_models_is_not_written(
     other = loaded()
     other.recurrent.decoder.bias.add_(torch.linspace(-1, 1, len(WORDS)))
     monkeypatch.setattr(
-        export, "build_graph", lambda weights, bits: build_graph(other.weights, bits)
+        write, "build_graph", lambda weights, bits: build_graph(other.weights, bits)
     )
     with pytest.raises(LmbenchError, match=r"not written: .* differ from torch's"):
         export_onnx(loaded(), tmp_path / "m.onnx", TOKENS)
@@ -111,7 +111,7 @@ def test_weights_that_are_not_numbers_are_not_exported(tmp_path: Path) -> None:
 def test_a_model_too_large_for_one_onnx_file_is_told_what_to_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_ONNX_LIMIT", 1000)
+    monkeypatch.setattr(write, "_ONNX_LIMIT", 1000)
     with pytest.raises(LmbenchError, match="--format safetensors"):
         export_onnx(loaded(), tmp_path / "m.onnx", TOKENS)
 

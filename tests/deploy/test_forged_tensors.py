@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmbench.config import PackConfig
-from lmbench.deploy.container import open_container, write_container
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import load_packed, pack
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime
-from lmbench.deploy.scoring import natural_runtime
+from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.writing import load_packed, pack
+from lmbench.deploy.runtimes.stored_form import natural_runtime
+from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 

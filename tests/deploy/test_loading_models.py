@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from lmbench.config import EvaluateConfig, TrainConfig
-from lmbench.deploy.load import load_file, load_run
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.open import open_model
-from lmbench.deploy.runtimes import build_runtime
+from lmbench.deploy.find_model import open_model
+from lmbench.deploy.load_model import load_file, load_run
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.distiller.quantization import QuantSettings, export_state, quantize
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Sampler

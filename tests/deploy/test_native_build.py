@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmbench.compiled import compiler
+from lmbench.compile_kernels import compiler
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
 from lmbench.deploy.native.build import KERNELS
 
@@ -112,9 +112,9 @@ def test_a_packed_model_runs_where_there_is_no_compiler(tmp_path):
 import torch
 from pathlib import Path
 from lmbench.config import PackConfig
-from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.packed import load_packed, pack
-from lmbench.deploy.runtimes import RUNTIMES, supported
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.packed_file.writing import (load_packed, pack)
+from lmbench.deploy.runtimes.table import (RUNTIMES, supported)
 from lmbench.model.rnn import RNNModel
 
 model = RNNModel("LSTM", 30, 16, 16, 1, 0.0, tie_weights=True).eval()

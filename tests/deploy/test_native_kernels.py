@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmbench.deploy.codecs import quantize_groups, quantize_rows
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels
 from lmbench.deploy.native.matrices import (
@@ -18,6 +17,7 @@ from lmbench.deploy.native.matrices import (
     dense_matrix,
     int4_matrix,
 )
+from lmbench.deploy.packed_file.tensor_encoding import quantize_groups, quantize_rows
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from lmbench.config import PackConfig
-from lmbench.deploy.bsr import BsrRuntime
-from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.naive import NaiveRuntime
+from lmbench.deploy.loaded_model import Loaded
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels
 from lmbench.deploy.native.matrices import ISAS
-from lmbench.deploy.native.runtime import (
+from lmbench.deploy.packed_file.writing import load_packed, pack
+from lmbench.deploy.runtimes.bsr import BsrRuntime
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.runtimes.naive import NaiveRuntime
+from lmbench.deploy.runtimes.native import (
     BlockInt8Runtime,
     Int4Runtime,
     Int8Runtime,
     NativeRuntime,
     SparseInt8Runtime,
 )
-from lmbench.deploy.packed import load_packed, pack
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -236,7 +236,7 @@ def test_progress_is_told_while_scoring():
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("columns", [1, 16])
 def test_the_bsr_runtime_is_the_fp32_model(kind, tied, columns, monkeypatch):
-    monkeypatch.setattr("lmbench.deploy.bsr.fewest_columns", lambda: columns)
+    monkeypatch.setattr("lmbench.deploy.runtimes.bsr.fewest_columns", lambda: columns)
     source = loaded(model(kind, tied=tied, block=(8, 8)))
     naive, bsr = NaiveRuntime(source), BsrRuntime(source)
     ids = text(9, 4)
@@ -246,7 +246,7 @@ def test_the_bsr_runtime_is_the_fp32_model(kind, tied, columns, monkeypatch):
 
 
 def test_with_how_many_columns_bsr_multiplies_is_measured(monkeypatch):
-    from lmbench.deploy import bsr
+    from lmbench.deploy.runtimes import bsr
 
     for slow in (1, 16):
         bsr.fewest_columns.cache_clear()

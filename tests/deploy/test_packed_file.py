@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from lmbench.config import PackConfig
-from lmbench.deploy.codecs import quantize_rows
-from lmbench.deploy.container import open_container, write_container
-from lmbench.deploy.load import load_file
-from lmbench.deploy.packed import (
+from lmbench.deploy.load_model import load_file
+from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
+from lmbench.deploy.packed_file.writing import (
     About,
     PackedModel,
     fp32_bytes,

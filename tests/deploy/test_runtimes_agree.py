@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.naive import NaiveRuntime
-from lmbench.deploy.runtime import Runtime
-from lmbench.deploy.runtimes import RUNTIMES, build_runtime, supported
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.interface import Runtime
+from lmbench.deploy.runtimes.naive import NaiveRuntime
+from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 

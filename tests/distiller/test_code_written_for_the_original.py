@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import lmbench.distiller as distiller
-from lmbench.distiller import apputils
-from lmbench.distiller.data_loggers import CsvLogger, PythonLogger, TensorBoardLogger
+from lmbench.distiller.compat import apputils
+from lmbench.distiller.reports.data_loggers import CsvLogger, PythonLogger, TensorBoardLogger
 
 WORDS, WIDTH, STEPS, BPTT, BATCH = 23, 8, 6, 5, 3
 SCHEDULE = """

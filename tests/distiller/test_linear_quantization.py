@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmbench.distiller.quantization import q_utils
+from lmbench.distiller.compat import q_utils
 from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
@@ -16,7 +16,7 @@ from lmbench.distiller.quantization.clipping import (
 )
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.histogram import Histogram
-from lmbench.distiller.quantization.linear import (
+from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantizeSTE,
     LinearQuantMode,
     check_bits,

@@ -18,7 +18,6 @@ from ptq_world import (
 )
 from torch import nn
 
-from lmbench.distiller.data_loggers import collect_quant_stats
 from lmbench.distiller.modules import convert_model_to_distiller_lstm
 from lmbench.distiller.quantization.calibration import calibrate, load_stats, save_stats
 from lmbench.distiller.quantization.errors import QuantizationError
@@ -28,6 +27,7 @@ from lmbench.distiller.quantization.post_training import (
     quantize,
 )
 from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.reports.data_loggers import collect_quant_stats
 
 VECTORS, ARRAYS = read_vectors()
 TEST = batchify(ARRAYS["test_tokens"])

@@ -11,7 +11,7 @@ from torch import nn
 
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
-from lmbench.distiller.masks import MaskDict, ParameterMasker
+from lmbench.distiller.pruning.masks import MaskDict, ParameterMasker
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 AGP = json.loads((VECTORS / "agp_schedule.json").read_text())

@@ -28,7 +28,10 @@ from lmbench.distiller.quantization import (
     quantized_bytes,
     restore,
 )
-from lmbench.distiller.quantization.linear import linear_dequantize, linear_quantize_clamp
+from lmbench.distiller.quantization.scale_and_zero_point import (
+    linear_dequantize,
+    linear_quantize_clamp,
+)
 
 _, ARRAYS = read_vectors()
 TEST = batchify(ARRAYS["test_tokens"])[:71]

@@ -7,7 +7,7 @@ import yaml
 
 import lmbench.distiller as distiller
 from lmbench.distiller import quantization
-from lmbench.distiller.schedule_quantizers import ONLY_AFTER_TRAINING, QUANTIZERS
+from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
 
 POLICIES = [{"quantizer": {"instance_name": "q"}, "epochs": [0]}]
 LINEAR = "QuantAwareTrainRangeLinearQuantizer"

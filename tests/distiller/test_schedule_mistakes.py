@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lmbench.distiller as distiller
-from lmbench.distiller import (
-    build,
-    lr_schedulers,
-    pruning,
-    regularization,
-    schedule_args,
-    schedule_quantizers,
-)
+from lmbench.distiller import pruning
+from lmbench.distiller.pruning import regularization
+from lmbench.distiller.schedules import arguments, build, lr_schedulers, quantizer_arguments
 
 GOOD = {
     "version": 1,
@@ -261,15 +256,15 @@ def test_every_class_that_a_schedule_may_name_exists_and_takes_its_arguments():
     import inspect
 
     for registry, home in (
-        (schedule_args.PRUNERS, pruning),
-        (schedule_args.REGULARIZERS, regularization),
+        (arguments.PRUNERS, pruning),
+        (arguments.REGULARIZERS, regularization),
     ):
         for name, model_of_arguments in registry.items():
             parameters = set(inspect.signature(getattr(home, name)).parameters)
             fields = set(model_of_arguments.model_fields)
             assert fields <= parameters, name
             assert parameters - fields <= {"name", "model"}, name
-    for name, (needed, allowed) in schedule_args.LR_SCHEDULERS.items():
+    for name, (needed, allowed) in arguments.LR_SCHEDULERS.items():
         cls = getattr(lr_schedulers, name, None) or getattr(torch.optim.lr_scheduler, name)
         parameters = set(inspect.signature(cls).parameters)
         assert {*needed, *allowed} <= parameters, name
@@ -295,10 +290,10 @@ WORDS = st.sampled_from(
         *("class", "instance_name", "args", "epochs", "starting_epoch", "ending_epoch"),
         *("frequency", "weights", "levels", "kwargs", "block_shape", "group_type", "reg_regims"),
         *("initial_sparsity", "final_sparsity", "thresholds", "*", "l0", "pruner", "Rows"),
-        *schedule_args.PRUNERS,
+        *arguments.PRUNERS,
         *("StepLR", "L1Regularizer", "rnn.weight_ih_l0", "q", "quantizer", "overrides"),
         *("bits_weights", "bits_activations", "mode", "ema_decay", "encoder: {bits_weights: 8}"),
-        *schedule_quantizers.QUANTIZERS,
+        *quantizer_arguments.QUANTIZERS,
     ]
 )
 VALUES = st.recursive(

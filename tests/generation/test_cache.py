@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.naive import NaiveRuntime
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.model.rnn import RNNModel

@@ -11,12 +11,12 @@ import torch
 
 from lmbench.cli import run as lmbench
 from lmbench.config import GenerateConfig, TrainConfig
-from lmbench.deploy import choice
-from lmbench.deploy.choice import Measured
-from lmbench.deploy.export import export_safetensors
-from lmbench.deploy.load import load_run
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtimes import RuntimeEntry
+from lmbench.deploy.export.write import export_safetensors
+from lmbench.deploy.load_model import load_run
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes import choose
+from lmbench.deploy.runtimes.choose import Measured
+from lmbench.deploy.runtimes.table import RuntimeEntry
 from lmbench.generation import text as text_module
 from lmbench.generation.sampler import Sampler
 from lmbench.generation.text import append_sample, generate
@@ -121,7 +121,7 @@ def test_auto_is_as_near_to_fp32_as_is_asked_for(
         assert purpose == "step"
         return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
 
-    monkeypatch.setattr(choice, "measure", pretend)
+    monkeypatch.setattr(choose, "measure", pretend)
     words = ("--words", "2", "--device", "cpu", "--runtime", "auto", "--accuracy", accuracy)
     assert json.loads(command("generate", *words, "--json")[1])["runtime"] == taken
 

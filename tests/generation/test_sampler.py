@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lmbench.config import GenerateConfig
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.runtimes import build_runtime
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Sampler, read_prompt
 from lmbench.generation.sampling import Sampling

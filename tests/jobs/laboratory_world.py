@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
-from lmbench.jobs.probing import LANGUAGE, Message, Probe, Working
+from lmbench.jobs.hosts.laboratory_messages import LANGUAGE, Message, Probe, Working
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus

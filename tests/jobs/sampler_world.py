@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmbench.config import TrainConfig
-from lmbench.jobs.sampling import Ended, Message, Refused, Write, Wrote
+from lmbench.jobs.hosts.sampler_messages import Ended, Message, Refused, Write, Wrote
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus

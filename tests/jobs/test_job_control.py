@@ -11,7 +11,7 @@ import pytest
 
 from lmbench.config import EvaluateConfig
 from lmbench.jobs import job as job_module
-from lmbench.jobs.control import ask, asked
+from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.job import Job
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Event, Finished, StatusChanged, Warned

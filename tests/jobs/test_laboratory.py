@@ -21,8 +21,8 @@ from lmbench.distiller.quantization import (
     modular_copy,
     preset_names,
 )
-from lmbench.jobs.laboratory import Laboratory
-from lmbench.jobs.probing import (
+from lmbench.jobs.hosts.laboratory import Laboratory
+from lmbench.jobs.hosts.laboratory_messages import (
     Message,
     Price,
     Priced,
@@ -31,7 +31,7 @@ from lmbench.jobs.probing import (
     Refused,
     Working,
 )
-from lmbench.jobs.quantizing import moments_of, score_rows, scored, window_steps
+from lmbench.jobs.quantization import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Run
 

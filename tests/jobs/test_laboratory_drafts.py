@@ -19,16 +19,16 @@ from lmbench.distiller.quantization import (
     preset_names,
 )
 from lmbench.distiller.quantization.floating import FPWrapper
-from lmbench.jobs.laboratory import Bench, Laboratory
-from lmbench.jobs.probing import Module, Price, Priced, Ready
-from lmbench.report.quantization import MODE_WORDS
-from lmbench.tui import draft
-from lmbench.tui.draft import turned, without_own
+from lmbench.jobs.hosts.laboratory import Bench, Laboratory
+from lmbench.jobs.hosts.laboratory_messages import Module, Price, Priced, Ready
+from lmbench.report.quantized_modules import MODE_WORDS
+from lmbench.tui.laboratory import quantization_settings
+from lmbench.tui.laboratory.quantization_settings import turned, without_own
 
 KINDS = ("LSTM", "GRU", "RNN_TANH")
 WHATS = ("precision", "clip", "channels", "mode")
 # Once round the longest of the choices.
-ROUND = len(draft.CLIPS)
+ROUND = len(quantization_settings.CLIPS)
 
 
 class Row(NamedTuple):
@@ -50,18 +50,18 @@ class Lab(NamedTuple):
         assert self.laboratory._bench is not None
         return self.laboratory._bench
 
-    def shown(self, settings: draft.Settings) -> dict[str, Row]:
+    def shown(self, settings: quantization_settings.Settings) -> dict[str, Row]:
         return {
             module.name: Row(
-                draft.precision_of(settings, module),
-                draft.clip_of(settings, module),
-                draft.channels_of(settings, module),
-                draft.mode_of(settings, module),
+                quantization_settings.precision_of(settings, module),
+                quantization_settings.clip_of(settings, module),
+                quantization_settings.channels_of(settings, module),
+                quantization_settings.mode_of(settings, module),
             )
             for module in self.modules
         }
 
-    def done(self, settings: draft.Settings) -> dict[str, Row]:
+    def done(self, settings: quantization_settings.Settings) -> dict[str, Row]:
         """What the engine makes of it."""
         chosen = QuantSettings.from_dict(settings)
         model = self.bench.quantized(chosen, lambda *_: None)
@@ -117,7 +117,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_every_clip_mode_of_the_engine_is_a_choice() -> None:
-    assert set(draft.CLIPS) == {clip.name for clip in ClipMode}
+    assert set(quantization_settings.CLIPS) == {clip.name for clip in ClipMode}
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -152,9 +152,9 @@ def test_a_key_changes_what_is_in_force_for_one_module_and_nothing_else(
 ) -> None:
     start = load_preset("int8-best").to_dict()
     for module in lab.one_of_each():
-        if draft.no_choice(start, what, module):
+        if quantization_settings.no_choice(start, what, module):
             continue
-        settings: draft.Settings = start
+        settings: quantization_settings.Settings = start
         for _ in range(ROUND):
             before = lab.shown(settings)
             settings = turned(settings, what, module)
@@ -181,7 +181,7 @@ def column(rows: dict[str, Row], what: str) -> dict[str, str]:
 def test_a_key_changes_what_is_in_force_for_all_modules(lab: Lab, what: str) -> None:
     start = load_preset("int8-best").to_dict()
     for module in lab.one_of_each():
-        settings: draft.Settings = start
+        settings: quantization_settings.Settings = start
         for _ in range(ROUND):
             before = column(lab.shown(settings), what)
             settings = turned(settings, what, module, lab.modules)
@@ -201,9 +201,9 @@ def test_a_key_changes_what_is_in_force_for_all_modules(lab: Lab, what: str) -> 
 def test_a_precision_for_all_holds_for_all(lab: Lab, name: str) -> None:
     """Of weights or of activations, whichever the module under the cursor has."""
     module = next(m for m in lab.modules if m.name == name)
-    settings: draft.Settings = load_preset("int8-best").to_dict()
+    settings: quantization_settings.Settings = load_preset("int8-best").to_dict()
     side = "w" if module.weights else "a"
-    for wanted in draft.PRECISIONS[1:] + draft.PRECISIONS[:1]:
+    for wanted in quantization_settings.PRECISIONS[1:] + quantization_settings.PRECISIONS[:1]:
         settings = turned(settings, "precision", module, lab.modules)
         after = lab.shown(settings)
         assert after == lab.done(settings)
@@ -217,9 +217,9 @@ def test_a_precision_for_all_holds_for_all(lab: Lab, name: str) -> None:
 def test_what_a_role_gave_is_there_again_after_floats(lab: Lab) -> None:
     """Turned by a module whose weights are meant, activations are what they were."""
     decoder = lab.modules[-1]
-    before: draft.Settings = load_preset("int8-best").to_dict()
+    before: quantization_settings.Settings = load_preset("int8-best").to_dict()
     settings = before
-    for _ in draft.PRECISIONS:
+    for _ in quantization_settings.PRECISIONS:
         settings = turned(settings, "precision", decoder, lab.modules)
     assert lab.shown(settings) == lab.shown(before)
 
@@ -229,7 +229,7 @@ def test_what_a_role_gave_is_there_again_after_floats(lab: Lab) -> None:
 def test_every_choice_that_a_draft_offers_can_be_priced(
     lab: Lab, what: str, everywhere: bool
 ) -> None:
-    settings: draft.Settings = load_preset("mixed-avg").to_dict()
+    settings: quantization_settings.Settings = load_preset("mixed-avg").to_dict()
     for name in ("encoder", "rnn.cells.0.fc_gate_x", "rnn.cells.0.eltwiseadd_gate"):
         module = next(m for m in lab.modules if m.name == name)
         for _ in range(ROUND):
@@ -242,11 +242,11 @@ def test_every_choice_that_a_draft_offers_can_be_priced(
 def test_what_differs_is_told_in_words(lab: Lab) -> None:
     base = load_preset("int8-best").to_dict()
     gates = next(m for m in lab.modules if m.name == "rnn.cells.0.eltwiseadd_gate")
-    settings: draft.Settings = base
-    while not draft.clip_of(settings, gates).endswith(" std"):
+    settings: quantization_settings.Settings = base
+    while not quantization_settings.clip_of(settings, gates).endswith(" std"):
         settings = turned(settings, "clip", gates, lab.modules)
-    words = draft.differences(settings, base)
-    assert words[0] == f"clip {draft.clip_of(settings, gates)}"
+    words = quantization_settings.differences(settings, base)
+    assert words[0] == f"clip {quantization_settings.clip_of(settings, gates)}"
     assert ("cell state as all" in words) == (lab.bench.model.rnn_type == "LSTM")
-    own = draft.differences(turned(settings, "channels", lab.modules[0]), settings)
+    own = quantization_settings.differences(turned(settings, "channels", lab.modules[0]), settings)
     assert own == ["encoder: one scale"]

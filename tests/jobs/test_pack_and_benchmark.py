@@ -15,11 +15,11 @@ from lmbench.config import (
     TrainConfig,
 )
 from lmbench.corpus import open_corpus
-from lmbench.deploy import choice
-from lmbench.deploy.choice import Measured
-from lmbench.deploy.load import load_run
+from lmbench.deploy.load_model import load_run
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed import PackedModel, open_packed, packed_bytes
+from lmbench.deploy.packed_file.writing import PackedModel, open_packed, packed_bytes
+from lmbench.deploy.runtimes import choose
+from lmbench.deploy.runtimes.choose import Measured
 from lmbench.jobs.worker import work
 from lmbench.model import build_model
 from lmbench.session import Home, Run
@@ -197,7 +197,7 @@ def test_auto_scores_as_near_to_fp32_as_is_asked_for(home, monkeypatch, accuracy
         assert purpose == "score"
         return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
 
-    monkeypatch.setattr(choice, "measure", pretend)
+    monkeypatch.setattr(choose, "measure", pretend)
     config = EvaluateConfig(threads=1, device="cpu", runtime="auto", accuracy=accuracy)
     assert worked(trained(home), config, "evaluate").read().results["runtime"] == taken
 
@@ -264,7 +264,7 @@ def test_packing_after_the_corpus_changed_packs_and_scores_no_other_text(home):
 
 
 def test_footprints_are_measured_in_a_process_of_their_own(home):
-    from lmbench.deploy.footprint import peak_memory
+    from lmbench.deploy.peak_memory import peak_memory
 
     parent = trained(home)
     peak = peak_memory(parent.path, "best", "naive")
@@ -273,7 +273,7 @@ def test_footprints_are_measured_in_a_process_of_their_own(home):
 
 
 def test_a_footprint_that_cannot_be_measured_is_none(monkeypatch):
-    from lmbench.deploy import footprint
+    from lmbench.deploy import peak_memory
 
-    monkeypatch.setattr(footprint.sys, "executable", "false")
-    assert footprint.peak_memory(Path("nowhere"), "best", "naive") is None
+    monkeypatch.setattr(peak_memory.sys, "executable", "false")
+    assert peak_memory.peak_memory(Path("nowhere"), "best", "naive") is None

@@ -11,7 +11,7 @@ import pytest
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, TrainConfig
-from lmbench.distiller.presets import preset_names, quantization_preset_names
+from lmbench.distiller.schedules.preset_files import preset_names, quantization_preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.reproduce import SCALES, TABLES, compared, make_runs, plan
 from lmbench.session import Home

@@ -12,7 +12,7 @@ import pytest
 from lmbench.config import EvaluateConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.control import asked
+from lmbench.jobs.control_file import asked
 from lmbench.session import Home, Run
 from lmbench.session.process import process_started
 

@@ -10,7 +10,7 @@ from jobs_world import World
 
 from lmbench.cli import run as lmbench
 from lmbench.jobs import launch
-from lmbench.jobs.control import asked
+from lmbench.jobs.control_file import asked
 
 REPORTED = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_per_s", "seconds")
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 
-from lmbench.deploy import choice
-from lmbench.jobs.control import asked
-from lmbench.jobs.sampler import Desk
-from lmbench.jobs.sampling import (
+from lmbench.deploy.runtimes import choose
+from lmbench.jobs.control_file import asked
+from lmbench.jobs.hosts.sampler import Desk
+from lmbench.jobs.hosts.sampler_messages import (
     Alternative,
     Began,
     Ended,
@@ -88,7 +88,7 @@ def test_auto_is_as_near_to_fp32_as_is_asked_for(world, monkeypatch):
         asked.append((purpose, accuracy))
         return "torch" if accuracy == "exact" else "int8"
 
-    monkeypatch.setattr(choice, "choose_runtime", chosen)
+    monkeypatch.setattr(choose, "choose_runtime", chosen)
     for turn, accuracy in enumerate(("close", "exact")):
         world.write(1 + turn, runtime="auto", accuracy=accuracy)
     assert asked == [("step", "close"), ("step", "exact")]

@@ -13,7 +13,15 @@ import psutil
 import pytest
 from sampler_world import Ears, ask, speaking_run
 
-from lmbench.jobs.sampling import Died, Ended, Halt, Refused, SamplerClient, Wrote, encode
+from lmbench.jobs.hosts.sampler_messages import (
+    Died,
+    Ended,
+    Halt,
+    Refused,
+    SamplerClient,
+    Wrote,
+    encode,
+)
 from lmbench.jobs.supervisor import python
 from lmbench.session import Home
 
@@ -73,7 +81,7 @@ def test_it_ends_when_whoever_asked_is_killed(tmp_path: Path):
     run = speaking_run(Home(tmp_path))
     script = (
         "import subprocess, sys, time\n"
-        f"p = subprocess.Popen({python('lmbench.jobs.sampler')!r}, stdin=subprocess.PIPE,"
+        f"p = subprocess.Popen({python('lmbench.jobs.hosts.sampler')!r}, stdin=subprocess.PIPE,"
         " stdout=subprocess.PIPE, start_new_session=True)\n"
         f"p.stdin.write({encode(ask(1, run, words=10**6))!r}); p.stdin.flush()\n"
         "p.stdout.readline()\n"
@@ -94,7 +102,9 @@ def test_it_ends_when_whoever_asked_is_killed(tmp_path: Path):
 async def test_a_process_that_cannot_be_started_is_told_as_a_death(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("lmbench.jobs.sampling.python", lambda module: ["/nowhere/python", module])
+    monkeypatch.setattr(
+        "lmbench.jobs.hosts.sampler_messages.python", lambda module: ["/nowhere/python", module]
+    )
     ears = Ears()
     client = SamplerClient(tmp_path / "sampler.log", ears)
     await client.send(Halt(id=1))
@@ -105,5 +115,5 @@ async def test_a_process_that_cannot_be_started_is_told_as_a_death(
 
 
 def test_the_client_needs_no_torch():
-    code = "import sys, lmbench.jobs.sampling; sys.exit('torch' in sys.modules)"
+    code = "import sys, lmbench.jobs.hosts.sampler_messages; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

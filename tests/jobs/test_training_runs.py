@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from lmbench.cli import run as lmbench
 from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, TrainConfig, validate
 from lmbench.jobs import launch
-from lmbench.jobs.reasons import KILLED_BY_USER
+from lmbench.jobs.exit_reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Epoch, Event, PruneStep, RunResumed, SensitivityPoint, Step, Try
 from lmbench.session.files import try_lock

@@ -10,7 +10,7 @@ import pytest
 
 from lmbench.config import BenchmarkConfig, TrainConfig
 from lmbench.report.compare import compare_runs, compare_runtimes, report_session, runtime_table
-from lmbench.report.runtimes import RUNTIME_COLUMNS, SCORED
+from lmbench.report.runtime_table import RUNTIME_COLUMNS, SCORED
 from lmbench.session import Home, Run
 
 

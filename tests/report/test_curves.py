@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lmbench.report.curves import CurvesBuilder
-from lmbench.report.series import Source, gather, moments
+from lmbench.report.plots.curves import CurvesBuilder
+from lmbench.report.plots.series import Source, gather, moments
 from lmbench.session import events as ev
 
 

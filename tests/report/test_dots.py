@@ -7,7 +7,7 @@ import plotext as plt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmbench.report.dots import ACROSS, DOWN, braille, dots
+from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
 
 COLUMNS, ROWS = 12, 6
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmbench.report.plots import (
+from lmbench.report.plots.layout import (
     Plot,
     extent,
     label,
@@ -20,7 +20,7 @@ from lmbench.report.plots import (
     ticks,
     value_at,
 )
-from lmbench.report.series import Moment, Series, perplexity_of
+from lmbench.report.plots.series import Moment, Series, perplexity_of
 
 finite = st.floats(-1e6, 1e6)
 curves = st.lists(finite, min_size=1, max_size=300).map(np.array)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmbench.config import TrainConfig
-from lmbench.report.speed import Measured, expect, measured_speeds, operations
+from lmbench.report.training_speed import Measured, expect, measured_speeds, operations
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
 

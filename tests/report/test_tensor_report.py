@@ -14,17 +14,12 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
 from safetensors.torch import save
 
-from lmbench.deploy.load import QUANTIZATION
-from lmbench.distiller.quantization import (
-    QuantSettings,
-    export_state,
-    quantization_table,
-    quantize,
-)
+from lmbench.deploy.load_model import QUANTIZATION
+from lmbench.distiller.quantization import QuantSettings, export_state, quantization_table, quantize
 from lmbench.errors import LmbenchError
 from lmbench.model import RNNModel
-from lmbench.report import tensor as under_test
-from lmbench.report.tensor import gates_of, inspect_tensor
+from lmbench.report import tensor_distribution as under_test
+from lmbench.report.tensor_distribution import gates_of, inspect_tensor
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lmbench.deploy.benchmark import Entrant
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.packed import pack
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.packed_file.writing import pack
 from lmbench.model.rnn import RNNModel
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lmbench.training import decoder_products, native
 from lmbench.training import loss as loss_module
-from lmbench.training import native, products
 from lmbench.training.loss import DecoderLoss, Precision, sum_nll
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -57,7 +57,7 @@ def test_fp32_gives_the_plain_loss_and_gradients_at_any_size_and_in_any_slices(
     given = operands(rows, words, width)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loss_module, "ROWS_TIMES_WORDS", bound)
-        patch.setattr(products, "prefers_onednn", lambda: onednn)
+        patch.setattr(decoder_products, "prefers_onednn", lambda: onednn)
         fused = DecoderLoss("fp32")(*given)
     reference = plain(*given)
     torch.testing.assert_close(fused, reference, rtol=1e-6, atol=1e-6)
@@ -72,7 +72,7 @@ def test_both_layouts_of_the_weight_gradient_are_right_by_either_library(
     given = operands(20, 90, width)
     reference = gradients(plain(*given), given)
     for onednn in (False, True):
-        monkeypatch.setattr(products, "prefers_onednn", lambda onednn=onednn: onednn)
+        monkeypatch.setattr(decoder_products, "prefers_onednn", lambda onednn=onednn: onednn)
         ours = gradients(DecoderLoss("fp32")(*given), given)
         assert max(map(relative, ours, reference)) < 1e-5
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lmbench.training.environment import worker_environment
+from lmbench.training.thread_environment import worker_environment
 
 OURS = {"THP_MEM_ALLOC_ENABLE", "GOMP_SPINCOUNT"}
 
@@ -39,13 +39,13 @@ def test_what_the_user_set_stays(
 
 STEPS = """
 import os
-from lmbench.training.environment import worker_environment
+from lmbench.training.thread_environment import worker_environment
 os.environ.update(worker_environment())
 import psutil, torch
 from lmbench.model.rnn import RNNModel
 from lmbench.training.loss import DecoderLoss
-from lmbench.training.startup import prepare_worker
-from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
+from lmbench.training.process_setup import prepare_worker
+from lmbench.training.step import (clipped_update, compute_gradients, gradient_norm)
 prepare_worker(threads=2)
 model = RNNModel("LSTM", 20_000, 48, 48, 2, 0.2, True).train()
 optimizer, loss = torch.optim.SGD(model.parameters(), lr=1.0), DecoderLoss("bf16", into_grad=True)

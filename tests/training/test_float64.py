@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmbench.config import TrainConfig
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.torch_cells import TorchRuntime
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.torch_cells import TorchRuntime
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.model import device as device_module
 from lmbench.model.device import in_float64, widest

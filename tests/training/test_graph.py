@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmbench.model.rnn import Hidden, RNNModel
-from lmbench.training.graph import GraphedGradients, GraphedUpdate
+from lmbench.training.cuda_graph import GraphedGradients, GraphedUpdate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm

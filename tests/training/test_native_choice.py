@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
 from lmbench.jobs.kinds.train import settle_kernels
 from lmbench.training import native

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmbench.training import processor
+from lmbench.training import cpu_info
 
 XEON = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -23,17 +23,17 @@ vendor_id\t: another
 
 @pytest.fixture(autouse=True)
 def afresh() -> Iterator[None]:
-    processor.described.cache_clear()
+    cpu_info.described.cache_clear()
     yield
-    processor.described.cache_clear()
+    cpu_info.described.cache_clear()
 
 
 def test_the_first_cores_fields_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: XEON)
-    found = processor.described()
+    found = cpu_info.described()
     assert (found["processor"], found["vendor_id"]) == ("0", "GenuineIntel")
     assert found["flags"].split() == ["fpu", "amx_bf16"]
-    assert processor.name() == "Intel(R) Xeon(R): a Processor"
+    assert cpu_info.name() == "Intel(R) Xeon(R): a Processor"
 
 
 def test_where_nothing_is_told_the_machines_kind_is_the_name(
@@ -43,5 +43,5 @@ def test_where_nothing_is_told_the_machines_kind_is_the_name(
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", missing)
-    assert processor.described() == {}
-    assert processor.name() == (platform.processor() or platform.machine())
+    assert cpu_info.described() == {}
+    assert cpu_info.name() == (platform.processor() or platform.machine())

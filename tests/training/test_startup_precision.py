@@ -78,7 +78,10 @@ def test_the_measurement_is_a_positive_ratio() -> None:
 
 def in_a_worker(code: str) -> list[str]:
     """What `code` prints, in a process of its own, after the settings were imported."""
-    code = f"import torch\nfrom lmbench.training.startup import compute_in, prepare_worker\n{code}"
+    code = (
+        "import torch\nfrom lmbench.training.process_setup import compute_in, prepare_worker\n"
+        f"{code}"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
@@ -112,7 +115,7 @@ def test_a_prepared_worker_computes_on_the_card_that_was_asked_for() -> None:
 def test_a_prepared_worker_does_not_map_its_memory_anew() -> None:
     code = (
         "import resource, torch\n"
-        "from lmbench.training.startup import keep_memory\n"
+        "from lmbench.training.process_setup import keep_memory\n"
         "told = keep_memory()\n"
         "torch.ones(25_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

@@ -15,7 +15,7 @@ from lmbench.corpus.batches import windows
 from lmbench.distiller import dict_config
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Event, Step
-from lmbench.training.keeping import Place
+from lmbench.training.kept_checkpoints import Place
 from lmbench.training.loss import DecoderLoss, Precision
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.step import clipped_update, gradient_norm

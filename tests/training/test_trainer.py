@@ -20,12 +20,12 @@ from lmbench.errors import LmbenchError
 from lmbench.model import RNNModel, build_model, detach
 from lmbench.session.events import Epoch, Event, PruneStep, Step
 from lmbench.training import trainer as trainer_module
+from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import evaluate
-from lmbench.training.graph import GraphedUpdate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
-from lmbench.training.sparsity import sparsity_event
+from lmbench.training.sparsity_event import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")

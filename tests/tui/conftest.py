@@ -18,9 +18,9 @@ from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 from lmbench.session.process import process_started
 from lmbench.session.store import Corpus
-from lmbench.tui import bench
 from lmbench.tui.app import Workbench
-from lmbench.tui.screens.lab import LabScreen
+from lmbench.tui.bench import bench
+from lmbench.tui.laboratory.screen import LabScreen
 
 # 2026-03-14 12:00 UTC
 NOON = 1_773_489_600.0
@@ -177,7 +177,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def none() -> None: ...
 
-    monkeypatch.setattr("lmbench.tui.pace.try_out", none)
+    monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", none)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """No process is started; the runs that would be are kept."""
     runs: list[Run] = []
     monkeypatch.setattr(LabScreen, "client_class", Laboratory)
-    for module in ("screens.chains", "widgets.about_run"):
+    for module in ("new_run.chains_screen", "new_run.about_panel"):
         monkeypatch.setattr(f"lmbench.tui.{module}.size_of", size_of)
     monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
     return runs

@@ -8,10 +8,10 @@ from typing import Any
 
 from lmbench.config import BenchmarkConfig, SensitivityConfig, validate
 from lmbench.distiller.cell_roles import Role
-from lmbench.jobs import probing
+from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.corpus_size import CorpusSize
+from lmbench.tui.new_run.corpus_size import CorpusSize
 
 BASE: dict[str, Any] = {
     "bits_activations": 8, "bits_weights": 8, "mode": "SYMMETRIC", "clip_acts": "MSE",
@@ -28,15 +28,15 @@ MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.weigh
 
 def module(
     name: str, type: str, weights: int, low: float, high: float, role: Role = ""
-) -> probing.Module:
+) -> messages.Module:
     counts = tuple(1 + (place * 7) % 11 for place in range(32))
-    return probing.Module(
+    return messages.Module(
         name=name, type=type, role=role, weights=weights, columns=200 if weights else 0,
         low=low, high=high, mean=0.0, std=0.5, counts=counts,
     )  # fmt: skip
 
 
-READY = probing.Ready(
+READY = messages.Ready(
     id=1,
     loss=4.8,
     bytes=29_321_000,
@@ -50,7 +50,7 @@ READY = probing.Ready(
         module("decoder", "Linear", 6_655_600, -18.0, 24.0),
     ),
     presets=tuple(
-        probing.Preset(
+        messages.Preset(
             name=name,
             about=f"what {name} does",
             published=name in PUBLISHED,
@@ -65,9 +65,9 @@ READY = probing.Ready(
 class Laboratory:
     """Answers at once, and by rule: the fewer bits, the dearer."""
 
-    asked: list[probing.Message]
+    asked: list[messages.Message]
 
-    def __init__(self, path: Path, heard: Callable[[probing.Message], None]) -> None:
+    def __init__(self, path: Path, heard: Callable[[messages.Message], None]) -> None:
         self._heard = heard
         Laboratory.asked = []
 
@@ -75,26 +75,26 @@ class Laboratory:
 
     async def close(self) -> None: ...
 
-    async def send(self, message: probing.Message) -> None:
+    async def send(self, message: messages.Message) -> None:
         Laboratory.asked.append(message)
         match message:
-            case probing.Probe():
+            case messages.Probe():
                 self._heard(READY)
-            case probing.Price(settings=settings):
+            case messages.Price(settings=settings):
                 if settings.get("clip_acts") == "KL":
-                    self._heard(probing.Refused(id=message.id, reason="KL is not available"))
+                    self._heard(messages.Refused(id=message.id, reason="KL is not available"))
                     return
                 loss = 4.8 + (settings.get("bits_accum", 32) - 20) / 1000 * bool(settings)
                 loss += 0.05 * len(settings.get("overrides", {}))
                 self._heard(_priced(message.id, loss, 7_400_000))
-            case probing.Prune(level=level):
+            case messages.Prune(level=level):
                 size = round(29_321_000 * (1 - level))
                 self._heard(_priced(message.id, 4.8 + level**4, size, level))
 
 
-def _priced(id: int, loss: float, size: int, level: float = 0.0) -> probing.Priced:
+def _priced(id: int, loss: float, size: int, level: float = 0.0) -> messages.Priced:
     left = round(7_295_600 * (1 - level))
-    return probing.Priced(
+    return messages.Priced(
         id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,
         nonzero=left, seconds=2.5,
     )  # fmt: skip

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lmbench.jobs.sampling import Alternative, Began, Ended, Message, Offered, Write, Wrote
+from lmbench.jobs.hosts.sampler_messages import (
+    Alternative,
+    Began,
+    Ended,
+    Message,
+    Offered,
+    Write,
+    Wrote,
+)
 
 TEXT = "North America on March 9 , 2010 , and received <unk> reviews . <eos> The game was"
 

@@ -13,10 +13,10 @@ from textual.pilot import Pilot
 
 from lmbench.config import BenchmarkConfig
 from lmbench.tui.app import Workbench
-from lmbench.tui.screens.compare import CompareScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.widgets.compare_panels import ScatterPanel
-from lmbench.tui.widgets.grid import Grid
+from lmbench.tui.compare.panels import ScatterPanel
+from lmbench.tui.compare.screen import CompareScreen
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.main_screen import MainScreen
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 

@@ -17,12 +17,12 @@ from textual.pilot import Pilot
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.demo import Player, recording
-from lmbench.tui.watch import Watcher
-from lmbench.tui.widgets.alternatives import AlternativesList
-from lmbench.tui.widgets.column import Column
-from lmbench.tui.widgets.drafts import new_draft
-from lmbench.tui.widgets.generate import GeneratePanel, PromptInput
+from lmbench.tui.generate.alternatives import AlternativesList
+from lmbench.tui.generate.panel import GeneratePanel, PromptInput
+from lmbench.tui.generate.text_column import Column
+from lmbench.tui.generate.texts import new_draft
 
 START = 1_773_489_600.0
 

@@ -13,7 +13,7 @@ from textual.widgets import Button
 from lmbench.errors import LmbenchError
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.widgets.dialog import Ask
+from lmbench.tui.kit.dialog import Ask
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -39,8 +39,8 @@ DIALOGS: dict[str, tuple[str, ...]] = {
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Paths that are the same on every machine."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmbench.tui.screens.sessions._look", lambda home: [])
-    monkeypatch.setattr("lmbench.tui.screens.sessions.SessionsScreen._tell", lambda self: None)
+    monkeypatch.setattr("lmbench.tui.sessions.screen._look", lambda home: [])
+    monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._tell", lambda self: None)
     log = property(lambda run: Path("sessions", "demo", "runs", run.path.name, "log.txt"))
     monkeypatch.setattr(Run, "log_path", log)
 

@@ -24,13 +24,11 @@ from textual.actions import parse
 from textual.binding import Binding
 from textual.pilot import Pilot
 
-import lmbench.tui.screens
-import lmbench.tui.widgets
+import lmbench.tui
 from lmbench.session import Home
-from lmbench.tui import app as app_module
 from lmbench.tui.app import Workbench
-from lmbench.tui.screens.help import HelpScreen
-from lmbench.tui.widgets.generate import GeneratePanel
+from lmbench.tui.generate.panel import GeneratePanel
+from lmbench.tui.help_screen import HelpScreen
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -83,10 +81,8 @@ MODAL = ("Pick", "_Dialog")
 
 
 def modules() -> Iterator[ModuleType]:
-    yield app_module
-    for package in (lmbench.tui.screens, lmbench.tui.widgets):
-        for info in pkgutil.iter_modules(package.__path__):
-            yield importlib.import_module(f"{package.__name__}.{info.name}")
+    for info in pkgutil.walk_packages(lmbench.tui.__path__, "lmbench.tui."):
+        yield importlib.import_module(info.name)
 
 
 def with_keys() -> dict[str, type[Any]]:

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmbench.config import (
-    Config,
-    PruneConfig,
-    QuantizeConfig,
-    SensitivityConfig,
-    TrainConfig,
-)
-from lmbench.tui.fields import Setting, parse, problems, settings_of, shown
+from lmbench.config import Config, PruneConfig, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.tui.new_run.fields import Setting, parse, problems, settings_of, shown
 
 MODELS = (TrainConfig, PruneConfig, QuantizeConfig, SensitivityConfig)
 

@@ -11,10 +11,10 @@ from textual.pilot import Pilot
 
 from lmbench.session import Home, Session
 from lmbench.tui.app import Workbench
-from lmbench.tui.corpus_size import CorpusSize
-from lmbench.tui.screens.schedule import ScheduleScreen
-from lmbench.tui.screens.sessions import _Row
-from lmbench.tui.settings import Settings
+from lmbench.tui.bench.user_settings import Settings
+from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.schedule.screen import ScheduleScreen
+from lmbench.tui.sessions.screen import _Row
 
 # 2026-03-14 12:00 UTC
 NOON = 1_773_489_600.0
@@ -31,8 +31,8 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def size(data: str | None, *_: Any) -> CorpusSize:
         return CorpusSize(data or "wikitext-2", 33_278, 2_088_628, 217_646)
 
-    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
-    monkeypatch.setattr("lmbench.tui.screens.new_run.default_name", lambda home: "wikitext-2")
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    monkeypatch.setattr("lmbench.tui.new_run.screen.default_name", lambda home: "wikitext-2")
     monkeypatch.chdir(tmp_path)
 
 
@@ -100,8 +100,8 @@ def test_the_sessions(snap_compare: Snap, full, size, monkeypatch):
         _Row(Session(folder / "pruning study"), 12, "", 311_000_000, NOON - 5e6, NOON - 4e5),
         _Row(Session(folder / "old"), 0, "", 900, 0.0, 0.0, "session.json: not readable"),
     ]
-    monkeypatch.setattr("lmbench.tui.screens.sessions._look", lambda home: rows)
-    monkeypatch.setattr("lmbench.tui.screens.sessions.SessionsScreen._tell", lambda self: None)
+    monkeypatch.setattr("lmbench.tui.sessions.screen._look", lambda home: rows)
+    monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._tell", lambda self: None)
     assert snap_compare(full.bench(), terminal_size=size, run_before=pressing("o"))
 
 

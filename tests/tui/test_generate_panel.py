@@ -13,14 +13,23 @@ from driving import burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 
-from lmbench.jobs.sampling import Began, Died, Ended, Forget, Halt, Opening, Refused, Write
+from lmbench.jobs.hosts.sampler_messages import (
+    Began,
+    Died,
+    Ended,
+    Forget,
+    Halt,
+    Opening,
+    Refused,
+    Write,
+)
 from lmbench.tui.app import Workbench
-from lmbench.tui.themes import THEMES
-from lmbench.tui.widgets.alternatives import AlternativesList, bar_of
-from lmbench.tui.widgets.column import Column
-from lmbench.tui.widgets.dials import Dials
-from lmbench.tui.widgets.generate import GeneratePanel, PromptInput
-from lmbench.tui.widgets.words import Draft, WordsView, surprisal_style
+from lmbench.tui.bench.themes import THEMES
+from lmbench.tui.generate.alternatives import AlternativesList, bar_of
+from lmbench.tui.generate.panel import GeneratePanel, PromptInput
+from lmbench.tui.generate.sampling_controls import Dials
+from lmbench.tui.generate.text_column import Column
+from lmbench.tui.generate.tinted_text import Draft, WordsView, surprisal_style
 
 WORDS = TEXT.split()
 

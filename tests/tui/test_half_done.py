@@ -11,11 +11,11 @@ from driving import bench_of, press, screen_of, settled, until
 from laboratory_double import measure
 from textual.pilot import Pilot
 
-from lmbench.tui.form_draft import FormDraft
-from lmbench.tui.screens.lab import LabScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen
+from lmbench.tui.laboratory.screen import LabScreen
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.new_run.unfinished_form import FormDraft
+from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -61,7 +61,7 @@ async def test_a_form_that_was_left_with_escape_is_forgotten(full):
 
 
 async def test_a_form_that_started_a_run_is_forgotten(full, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.new_run.screen.check_training", lambda *_, **__: None)
     async with opened(full, "n", "ctrl+s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
         assert bench_of(pilot).recall("new_run") is None

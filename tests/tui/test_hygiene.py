@@ -31,15 +31,15 @@ def imports(module: str, heavy: tuple[str, ...]) -> subprocess.CompletedProcess[
     [
         "lmbench.tui.app",
         "lmbench.tui.start",
-        "lmbench.tui.screens.main",
-        "lmbench.tui.screens.new_run",
-        "lmbench.tui.screens.schedule",
-        "lmbench.tui.screens.sessions",
-        "lmbench.tui.screens.help",
-        "lmbench.tui.screens.welcome",
-        "lmbench.tui.screens.settings",
-        "lmbench.tui.actions",
-        "lmbench.tui.palette",
+        "lmbench.tui.main_screen",
+        "lmbench.tui.new_run.screen",
+        "lmbench.tui.schedule.screen",
+        "lmbench.tui.sessions.screen",
+        "lmbench.tui.help_screen",
+        "lmbench.tui.welcome_screen",
+        "lmbench.tui.settings.screen",
+        "lmbench.tui.runs.actions",
+        "lmbench.tui.command_palette",
         "lmbench.jobs.launch",
     ],
 )
@@ -50,8 +50,13 @@ def test_the_workbench_never_imports_torch(module):
 
 def test_the_first_paint_waits_for_no_screen_but_the_main_one():
     done = imports(
-        "lmbench.tui.screens.main",
-        ("lmbench.jobs.launch", "lmbench.report.export", "plotext", "textual.widgets._text_area"),
+        "lmbench.tui.main_screen",
+        (
+            "lmbench.jobs.launch",
+            "lmbench.report.plots.export",
+            "plotext",
+            "textual.widgets._text_area",
+        ),
     )
     assert done.returncode == 0, done.stderr
 
@@ -76,7 +81,7 @@ def test_the_workbench_s_modules_import_each_other_in_one_direction():
         if path.name != "__init__.py"
     }
     graph = {name: imported(path, modules) for name, path in modules.items()}
-    assert "lmbench.tui.bench" in graph["lmbench.tui.widgets.panel"]
+    assert "lmbench.tui.bench.bench" in graph["lmbench.tui.kit.panel"]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

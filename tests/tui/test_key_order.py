@@ -10,11 +10,11 @@ from textual.events import Key
 from textual.message import Message
 from textual.pilot import Pilot
 
-from lmbench.tui.key_order import Through
-from lmbench.tui.logs import log_path
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.schedule import ScheduleScreen
+from lmbench.tui.bench.key_order import Through
+from lmbench.tui.log_file import log_path
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.schedule.screen import ScheduleScreen
 
 pytestmark = pytest.mark.usefixtures("started")
 

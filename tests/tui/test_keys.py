@@ -15,17 +15,17 @@ from textual.pilot import Pilot
 
 from lmbench.jobs.chains import CHAINS
 from lmbench.session import Run
-from lmbench.tui.screens.help import HelpScreen
-from lmbench.tui.screens.lab import LabScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen
-from lmbench.tui.widgets.alternatives import AlternativesList
-from lmbench.tui.widgets.dialog import Ask
-from lmbench.tui.widgets.generate import GeneratePanel
-from lmbench.tui.widgets.grid import Grid
-from lmbench.tui.widgets.plots import PlotPanel
-from lmbench.tui.widgets.words import WordsView
+from lmbench.tui.generate.alternatives import AlternativesList
+from lmbench.tui.generate.panel import GeneratePanel
+from lmbench.tui.generate.tinted_text import WordsView
+from lmbench.tui.help_screen import HelpScreen
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.laboratory.screen import LabScreen
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.plots.panel import PlotPanel
+from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 pytestmark = pytest.mark.usefixtures("started")
 

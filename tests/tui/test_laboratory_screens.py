@@ -15,19 +15,19 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from lmbench.config import TrainConfig
-from lmbench.jobs import probing
+from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.tui.app import Workbench
-from lmbench.tui.corpus_size import size_of
-from lmbench.tui.draft import differences
-from lmbench.tui.screens.chains import ChainsScreen
-from lmbench.tui.screens.lab import LabScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen
-from lmbench.tui.tries import Try, best_first
-from lmbench.tui.widgets.grid import Grid
-from lmbench.tui.widgets.lab_panels import TriesPanel
-from lmbench.tui.widgets.panel import Panel
-from lmbench.tui.widgets.pick import Pick
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.kit.panel import Panel
+from lmbench.tui.laboratory.candidates import Try, best_first
+from lmbench.tui.laboratory.panels import TriesPanel
+from lmbench.tui.laboratory.quantization_settings import differences
+from lmbench.tui.laboratory.screen import LabScreen
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.chains_screen import ChainsScreen
+from lmbench.tui.new_run.corpus_size import size_of
+from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 
@@ -199,7 +199,7 @@ async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
         await press(pilot, "right", "right", "left_square_bracket")
         await pilot.pause(0.4)
         assert screen.desk.level == 0.69
-        asked = [m.level for m in Laboratory.asked if isinstance(m, probing.Prune)]
+        asked = [m.level for m in Laboratory.asked if isinstance(m, messages.Prune)]
         assert asked == [0.6, 0.69]
         await press(pilot, "t")
         await pilot.pause(0.4)
@@ -253,7 +253,7 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
     async with opened(lab, "l") as pilot:
         screen = screen_of(pilot, LabScreen)
         assert screen._client is not None
-        screen._client._heard(probing.Died(reason="the laboratory is gone: killed"))  # type: ignore[attr-defined]
+        screen._client._heard(messages.Died(reason="the laboratory is gone: killed"))  # type: ignore[attr-defined]
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
@@ -285,7 +285,7 @@ async def test_a_chain_names_wikitext_2_and_d_takes_another_corpus(lab, started,
     monkeypatch.setattr(
         "lmbench.jobs.chains.check_training", lambda config, *_, **__: checked.append(config)
     )
-    monkeypatch.setattr("lmbench.tui.screens.chains.size_of", size_of)
+    monkeypatch.setattr("lmbench.tui.new_run.chains_screen.size_of", size_of)
     folder = lab.home.path / "data" / "mine"
     folder.mkdir(parents=True)
     for split in ("train", "valid", "test"):

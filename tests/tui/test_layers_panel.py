@@ -18,11 +18,11 @@ from lmbench.distiller.quantization import ModuleReport
 from lmbench.jobs.kinds.quantize import quant_result
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.tensor import DistributionPanel, TensorScreen
-from lmbench.tui.widgets.dialog import Ask
-from lmbench.tui.widgets.grid import Grid
-from lmbench.tui.widgets.histogram import columns_of, sparkbars
+from lmbench.tui.kit.bars import columns_of, sparkbars
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
+from lmbench.tui.main_screen import MainScreen
 
 NAMES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0")
 

@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.control import asked
+from lmbench.jobs.control_file import asked
 from lmbench.session import Run
-from lmbench.tui.widgets.dialog import Ask
+from lmbench.tui.kit.dialog import Ask
 
 
 @asynccontextmanager

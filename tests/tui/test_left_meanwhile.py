@@ -13,12 +13,14 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs import chains, prepare
 from lmbench.session import Home, Run
 from lmbench.session.archive import pack, unpack
+from lmbench.tui import welcome_screen
 from lmbench.tui.app import Workbench
-from lmbench.tui.screens import new_run, sessions, welcome
-from lmbench.tui.screens.chains import ChainsScreen
-from lmbench.tui.screens.help import HelpScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
+from lmbench.tui.help_screen import HelpScreen
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run import screen as new_run
+from lmbench.tui.new_run.chains_screen import ChainsScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.sessions import screen as sessions
 
 
 class Gate:
@@ -253,7 +255,7 @@ async def test_a_fetch_from_the_welcome_screen_is_told_after_it_was_left(
         progress("train.txt", 2, 4)
         return home / name
 
-    monkeypatch.setattr(welcome, "data_get", get)
+    monkeypatch.setattr(welcome_screen, "data_get", get)
     app = Workbench(Home(tmp_path), None, follow=False)
     async with app.run_test(size=(80, 24)) as pilot:
         await press(pilot, "w")

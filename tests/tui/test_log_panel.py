@@ -7,7 +7,7 @@ from textual.pilot import Pilot
 from textual.widgets import RichLog
 
 from lmbench.session import events as ev
-from lmbench.tui.widgets.log import LogPanel
+from lmbench.tui.runs.log_panel import LogPanel
 
 NOTHING = "Nothing has happened in"
 

@@ -18,16 +18,16 @@ from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from lmbench.jobs.control import asked
+from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.watch import Watcher
-from lmbench.tui.widgets.dialog import Ask, AskText
-from lmbench.tui.widgets.panel import Panel
-from lmbench.tui.widgets.plots import PlotPanel
-from lmbench.tui.widgets.run_tree import RunTree
-from lmbench.tui.widgets.runs import FilterInput
-from lmbench.tui.widgets.status import KeyBar
+from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.kit.panel import Panel
+from lmbench.tui.kit.status_lines import KeyBar
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.plots.panel import PlotPanel
+from lmbench.tui.runs.panel import FilterInput
+from lmbench.tui.runs.tree import RunTree
 
 NARROW, WIDE = (80, 24), (120, 30)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmbench.session import Home, Session
-from lmbench.tui.memory import Memory
+from lmbench.tui.bench.saved_state import Memory
 
 
 @pytest.fixture

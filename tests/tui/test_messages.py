@@ -9,10 +9,10 @@ from driving import bench_of, opened, press, settled, until, words
 
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
-from lmbench.tui import bench
-from lmbench.tui.watch import Watcher
-from lmbench.tui.widgets.dialog import Ask
-from lmbench.tui.widgets.status import StatusBar
+from lmbench.tui.bench import bench
+from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.status_lines import StatusBar
 
 pytestmark = pytest.mark.usefixtures("started")
 

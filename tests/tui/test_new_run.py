@@ -14,18 +14,18 @@ from textual.pilot import Pilot
 
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
-from lmbench.distiller.presets import preset_path
-from lmbench.jobs.published import PUBLISHED
-from lmbench.report.speed import Measured, operations, remember_trial
+from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.tui.app import Workbench
-from lmbench.tui.corpus_size import CorpusSize
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.schedule import ScheduleScreen
-from lmbench.tui.widgets.form import ChoiceField
-from lmbench.tui.widgets.pick import Pick
-from lmbench.tui.widgets.status import KeyBar
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.form import ChoiceField
+from lmbench.tui.kit.status_lines import KeyBar
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.schedule.screen import ScheduleScreen
 
 NARROW, WIDE = (80, 24), (120, 30)
 
@@ -39,8 +39,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", lambda *_, **__: None)
-    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
+    monkeypatch.setattr("lmbench.tui.new_run.screen.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
     return runs
 
 
@@ -323,7 +323,7 @@ async def test_before_any_training_a_trial_tells_the_time(world, started, monkey
         await tried.wait()
         remember_trial(found)
 
-    monkeypatch.setattr("lmbench.tui.pace.try_out", try_out)
+    monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", try_out)
     async with opened(world) as pilot:
         await pilot.pause()
         assert "time: this machine's speed is being measured" in words(pilot)
@@ -331,7 +331,7 @@ async def test_before_any_training_a_trial_tells_the_time(world, started, monkey
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
         assert "(1,000 tok/s in a trial)" in words(pilot)
-    monkeypatch.setattr("lmbench.tui.pace.try_out", None)
+    monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", None)
     async with opened(world) as pilot:
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
@@ -348,7 +348,7 @@ async def test_leaving_the_form_ends_the_trial(world, started, monkeypatch):
             ended.set()
             raise
 
-    monkeypatch.setattr("lmbench.tui.pace.try_out", try_out)
+    monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", try_out)
     async with opened(world) as pilot:
         await pilot.pause()
         await press(pilot, "escape")
@@ -421,7 +421,7 @@ async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, 
     def fails(*_: Any, **__: Any) -> None:
         raise LmbenchError("no corpus nowhere")
 
-    monkeypatch.setattr("lmbench.tui.screens.new_run.check_training", fails)
+    monkeypatch.setattr("lmbench.tui.new_run.screen.check_training", fails)
     async with opened(world) as pilot:
         await start(pilot)
         told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))

@@ -14,7 +14,7 @@ from test_layers_panel import MODULES, checkpoint, tensor_of
 from textual.pilot import Pilot
 
 from lmbench.tui.app import Workbench
-from lmbench.tui.widgets.generate import GeneratePanel
+from lmbench.tui.generate.panel import GeneratePanel
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 IDS = [f"{width}x{height}" for width, height in SIZES]

@@ -9,7 +9,7 @@ import pytest
 from driving import bench_of, press, settled, words
 from textual.pilot import Pilot
 
-from lmbench.tui.widgets.plots import PlotPanel
+from lmbench.tui.plots.panel import PlotPanel
 
 
 def panel(pilot: Pilot[None]) -> PlotPanel:

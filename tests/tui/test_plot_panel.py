@@ -14,15 +14,15 @@ from driving import bench_of, press, screen_of, settled, until, words
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from lmbench.report.plots import Plot
-from lmbench.report.series import Series
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import Series
 from lmbench.session import EventWriter, Run
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.settings import SettingsScreen
-from lmbench.tui.widgets.dialog import Ask
-from lmbench.tui.widgets.plot_legend import legend
-from lmbench.tui.widgets.plot_view import inside
-from lmbench.tui.widgets.plots import PlotPanel
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.plots.legend import legend
+from lmbench.tui.plots.panel import PlotPanel
+from lmbench.tui.plots.view import inside
+from lmbench.tui.settings.screen import SettingsScreen
 
 LONG, SHORT = "001-train", "002-train"
 
@@ -233,7 +233,7 @@ async def test_a_file_that_cannot_be_written_is_left_and_not_said_to_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmbench.report.export.write_atomic", refuse)
+    monkeypatch.setattr("lmbench.report.plots.export.write_atomic", refuse)
     (tmp_path / "out.svg").write_text("mine")
     async with opened(full, "001-train", *NAME, *"svg", "enter", "r") as pilot:
         await until(pilot, lambda: "No space left" in words(pilot))

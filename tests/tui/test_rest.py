@@ -10,10 +10,10 @@ import pytest
 from lmbench.config import TrainConfig
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
-from lmbench.tui import bench
 from lmbench.tui.app import Workbench
-from lmbench.tui.rest import LONGEST_S, SHARE, Rest
-from lmbench.tui.watch import Watcher, merely_grown
+from lmbench.tui.bench import bench
+from lmbench.tui.bench.redraw_interval import LONGEST_S, SHARE, Rest
+from lmbench.tui.bench.snapshots import Watcher, merely_grown
 
 
 class Hands:

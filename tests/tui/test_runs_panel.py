@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from lmbench.tui.widgets.run_tree import RunTree
+from lmbench.tui.runs.tree import RunTree
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 SPARKS = set("▁▂▃▄▅▆▇█")
@@ -108,7 +108,7 @@ REASON = "the loss is not finite at step 12"
 @pytest.mark.parametrize("size", [*SIZES, (260, 60), (80, 18)])
 @pytest.mark.parametrize("status", ["failed", "lost", "unreadable"])
 async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.watch._WITNESS_S", 0.0)
+    monkeypatch.setattr("lmbench.tui.bench.snapshots._WITNESS_S", 0.0)
     run = full.session.run(3)
     if status == "failed":
         run.update(status="failed", reason=REASON)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lmbench.config import PruneConfig
-from lmbench.distiller.presets import preset_names, preset_path
-from lmbench.tui.schedule_check import check_text, curves
-from lmbench.tui.widgets.yaml_editor import spans
+from lmbench.distiller.schedules.preset_files import preset_names, preset_path
+from lmbench.tui.schedule.check import check_text, curves
+from lmbench.tui.schedule.yaml_editor import spans
 
 TIED = PruneConfig(tied=True, epochs=6)
 TEXT = preset_path("small-80").read_text(encoding="utf-8")

@@ -8,13 +8,13 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from lmbench.distiller.presets import preset_path
-from lmbench.tui.schedule_drafts import LONGEST, drafts, keep_draft
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.schedule import ScheduleScreen
-from lmbench.tui.widgets.dialog import Ask, AskText
-from lmbench.tui.widgets.pick import Pick
+from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.schedule.screen import ScheduleScreen
+from lmbench.tui.schedule.unsaved import LONGEST, drafts, keep_draft
 
 
 @asynccontextmanager

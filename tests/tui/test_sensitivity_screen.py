@@ -7,9 +7,9 @@ import yaml
 from driving import bench_of, opened, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
 
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sensitivity import SensitivityScreen, pruning_epochs
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.sensitivity.screen import SensitivityScreen, pruning_epochs
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -56,7 +56,7 @@ async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.sensitivity.screen.check_training", lambda *_, **__: None)
     measure(lab)
     async with opened(lab, "v", "s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
@@ -88,7 +88,7 @@ async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monk
 async def test_what_was_measured_together_is_pruned_together(
     lab, started, monkeypatch, granularity, pruner, key
 ):
-    monkeypatch.setattr("lmbench.tui.screens.sensitivity.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.sensitivity.screen.check_training", lambda *_, **__: None)
     measure(lab, granularity)
     folder = lab.session.path / "schedules"
     async with opened(lab, "v") as pilot:

@@ -10,9 +10,9 @@ from textual.pilot import Pilot
 
 from lmbench.session.archive import pack
 from lmbench.tui.app import Workbench
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.sessions import SessionsScreen
-from lmbench.tui.widgets.dialog import Ask, AskText
+from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.sessions.screen import SessionsScreen
 
 
 @asynccontextmanager

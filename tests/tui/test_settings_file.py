@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmbench.errors import LmbenchError
-from lmbench.tui.settings import (
+from lmbench.tui.bench.user_settings import (
     Settings,
     lists_keys,
     load_settings,

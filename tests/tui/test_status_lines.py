@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.widgets.status import StatusBar, TopBar
+from lmbench.tui.kit.status_lines import StatusBar, TopBar
 
 
 @asynccontextmanager

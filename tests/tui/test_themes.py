@@ -9,8 +9,8 @@ import pytest
 from driving import bench_of, settled
 
 import lmbench.tui
-from lmbench.tui.marks import mark_of
-from lmbench.tui.themes import THEMES
+from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.themes import THEMES
 
 ASKED = re.compile(r'\bcolour(?:_style)?\("([a-z0-9-]+)"\)')
 

@@ -14,14 +14,14 @@ from textual.widgets import Static
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 from lmbench.tui.app import Workbench
-from lmbench.tui.corpus_size import CorpusSize
-from lmbench.tui.screens.help import HelpScreen
-from lmbench.tui.screens.main import MainScreen
-from lmbench.tui.screens.new_run import NewRunScreen
-from lmbench.tui.screens.sessions import SessionsScreen
-from lmbench.tui.screens.settings import SettingsScreen
-from lmbench.tui.screens.welcome import WelcomeScreen
-from lmbench.tui.settings import Settings, load_settings
+from lmbench.tui.bench.user_settings import Settings, load_settings
+from lmbench.tui.help_screen import HelpScreen
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.sessions.screen import SessionsScreen
+from lmbench.tui.settings.screen import SettingsScreen
+from lmbench.tui.welcome_screen import WelcomeScreen
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.widgets.about_run.size_of", size)
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
     return runs
 
 
@@ -77,7 +77,7 @@ async def test_w_gets_wikitext_2_and_says_what_to_do_with_it(tmp_path, started, 
         progress("train.txt", 5, 10)
         return home / "data" / name
 
-    monkeypatch.setattr("lmbench.tui.screens.welcome.data_get", get)
+    monkeypatch.setattr("lmbench.tui.welcome_screen.data_get", get)
     async with first_time(tmp_path) as pilot:
         await press(pilot, "w")
         assert asked == ["wikitext-2"]
@@ -88,7 +88,7 @@ async def test_a_failed_fetch_is_told_and_the_other_ways_stay_open(tmp_path, sta
     def get(*_: Any) -> Path:
         raise LmbenchError("no network")
 
-    monkeypatch.setattr("lmbench.tui.screens.welcome.data_get", get)
+    monkeypatch.setattr("lmbench.tui.welcome_screen.data_get", get)
     async with first_time(tmp_path) as pilot:
         await press(pilot, "w")
         assert "no network" in said(pilot)

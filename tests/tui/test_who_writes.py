@@ -12,9 +12,9 @@ from sampler_double import SamplerDouble
 from textual.pilot import Pilot
 
 from lmbench.config import GenerateConfig
-from lmbench.tui.runtimes import KnownRuntimes
-from lmbench.tui.widgets.dials import Dials
-from lmbench.tui.widgets.generate import GeneratePanel
+from lmbench.tui.generate.known_runtimes import KnownRuntimes
+from lmbench.tui.generate.panel import GeneratePanel
+from lmbench.tui.generate.sampling_controls import Dials
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ Nothing needs it: where no C++ compiler is at hand, or ``LMBENCH_NATIVE=0`` is s
 that use it say so and the others go on working.
 """
 
-from lmbench.compiled import NativeUnavailableError
+from lmbench.compile_kernels import NativeUnavailableError
 from lmbench.deploy.native.build import library, why_unavailable
 
 __all__ = ["NativeUnavailableError", "library", "why_unavailable"]

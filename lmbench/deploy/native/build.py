@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from lmbench.compiled import NativeUnavailableError, Unit
+from lmbench.compile_kernels import NativeUnavailableError, Unit
 
 __all__ = ["KERNELS", "library", "why_unavailable"]
 

@@ -11,15 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.native.build import library
-from lmbench.deploy.native.matrices import (
-    AT_ONCE,
-    ISAS,
-    QUAD,
-    TILE,
-    Isa,
-    Matrix,
-    VectorBuffer,
-)
+from lmbench.deploy.native.matrices import AT_ONCE, ISAS, QUAD, TILE, Isa, Matrix, VectorBuffer
 
 __all__ = ["CELLS", "Kernels"]
 

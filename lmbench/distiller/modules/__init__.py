@@ -1,13 +1,23 @@
 """Operations and recurrent layers as modules that can be named, observed and quantized."""
 
-from .cells import DistillerGRUCell, DistillerLSTMCell, DistillerRNNCell, ModularCell
-from .convert import (
+from lmbench.distiller.modules.cells import (
+    DistillerGRUCell,
+    DistillerLSTMCell,
+    DistillerRNNCell,
+    ModularCell,
+)
+from lmbench.distiller.modules.convert import (
     convert_model_to_distiller_lstm,
     convert_model_to_modular,
     convert_model_to_pytorch,
 )
-from .eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
-from .recurrent import DistillerGRU, DistillerLSTM, DistillerRNN, ModularRecurrent
+from lmbench.distiller.modules.eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
+from lmbench.distiller.modules.recurrent import (
+    DistillerGRU,
+    DistillerLSTM,
+    DistillerRNN,
+    ModularRecurrent,
+)
 
 __all__ = [
     "DistillerGRU",

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
+from lmbench.distiller.modules.eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
 
 __all__ = ["DistillerGRUCell", "DistillerLSTMCell", "DistillerRNNCell", "ModularCell", "State"]
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
-from .cells import DistillerGRUCell, DistillerLSTMCell, DistillerRNNCell, ModularCell
-from .recurrent import DistillerGRU, DistillerLSTM, DistillerRNN, ModularRecurrent
+from lmbench.distiller.modules.cells import (
+    DistillerGRUCell,
+    DistillerLSTMCell,
+    DistillerRNNCell,
+    ModularCell,
+)
+from lmbench.distiller.modules.recurrent import (
+    DistillerGRU,
+    DistillerLSTM,
+    DistillerRNN,
+    ModularRecurrent,
+)
 
 __all__ = [
     "convert_model_to_distiller_lstm",

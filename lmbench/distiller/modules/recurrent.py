@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .cells import DistillerGRUCell, DistillerLSTMCell, DistillerRNNCell, ModularCell, State
+from lmbench.distiller.modules.cells import (
+    DistillerGRUCell,
+    DistillerLSTMCell,
+    DistillerRNNCell,
+    ModularCell,
+    State,
+)
 
 __all__ = ["DistillerGRU", "DistillerLSTM", "DistillerRNN", "ModularRecurrent"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ..rates import AgpPruningRate, BaiduPruningRate
-from .criteria import (
+from lmbench.distiller.pruning.criteria import (
     create_mask_level_criterion,
     create_mask_sensitivity_criterion,
     create_mask_threshold_criterion,
     mask_tensor,
 )
-from .elementwise import (
+from lmbench.distiller.pruning.elementwise import (
     AutomatedGradualPruner,
     BaiduRNNPruner,
     GlobalMagnitudePruner,
@@ -18,9 +17,9 @@ from .elementwise import (
     SparsityLevelParameterPruner,
     SplicingPruner,
 )
-from .hidden_units import HiddenUnits, RecurrentLayer, recurrent_layers
-from .pruner import ParameterPruner
-from .structured import (
+from lmbench.distiller.pruning.hidden_units import HiddenUnits, RecurrentLayer, recurrent_layers
+from lmbench.distiller.pruning.pruner import ParameterPruner
+from lmbench.distiller.pruning.structured import (
     L1RankedStructureParameterPruner,
     L1RankedStructureParameterPruner_AGP,
     L2RankedStructureParameterPruner,
@@ -29,8 +28,9 @@ from .structured import (
     RandomLevelStructureParameterPruner,
     StructureParameterPruner,
 )
-from .structures import Structures
-from .thinning import removable_units, thin
+from lmbench.distiller.pruning.structures import Structures
+from lmbench.distiller.pruning.thinning import removable_units, thin
+from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate
 
 __all__ = [
     "AgpPruningRate",

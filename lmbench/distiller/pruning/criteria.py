@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import DistillerError
+from lmbench.distiller.errors import DistillerError
 
 
 def keep_largest(magnitudes: Tensor, prune: int, pruned_before: Tensor | None = None) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DistillerError
-from ..masks import parameters_by_name
-from ..rates import AgpPruningRate, BaiduPruningRate
-from .criteria import keep_largest, level_count, level_mask, threshold_keep
-from .pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.criteria import keep_largest, level_count, level_mask, threshold_keep
+from lmbench.distiller.pruning.masks import parameters_by_name
+from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
+from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate
 
 
 class AutomatedGradualPruner(ListedWeightsPruner):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import DistillerError, did_you_mean
-from .structures import Norm
+from lmbench.distiller.errors import DistillerError, did_you_mean
+from lmbench.distiller.pruning.structures import Norm
 
 _WEIGHT = re.compile(r"(?:(?P<module>.+)\.)?weight_(?:ih|hh)_l(?P<layer>\d+)")
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}

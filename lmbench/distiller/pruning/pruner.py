@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import DistillerError
-from ..masks import MaskDict
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.masks import MaskDict
 
 Meta = Mapping[str, Any]
 Maskers = MaskDict

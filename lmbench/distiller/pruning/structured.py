@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DistillerError
-from ..masks import parameters_by_name
-from ..rates import AgpPruningRate, structures_to_prune
-from .criteria import keep_largest
-from .hidden_units import HiddenUnits
-from .pruner import ListedWeightsPruner, Maskers, Meta, ParameterPruner
-from .structures import Norm, Structures, block_of, check_group_type
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.criteria import keep_largest
+from lmbench.distiller.pruning.hidden_units import HiddenUnits
+from lmbench.distiller.pruning.masks import parameters_by_name
+from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, ParameterPruner
+from lmbench.distiller.pruning.structures import Norm, Structures, block_of, check_group_type
+from lmbench.distiller.schedules.agp import AgpPruningRate, structures_to_prune
 
 Rounding = Callable[[float], int] | str
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DistillerError
+from lmbench.distiller.errors import DistillerError
 
 Norm = Literal["L1", "L2", "Max"]
 GROUP_TYPES = ("Rows", "Cols", "Channels", "Blocks")

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import DistillerError
-from .hidden_units import RecurrentLayer, recurrent_layers
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.hidden_units import RecurrentLayer, recurrent_layers
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -5,11 +5,32 @@ at `quantization_table`, keep `export_state` and come back with `restore`.
 During training: a `Quantizer` named in a schedule.
 """
 
-from .calibration import ActivationStats, StatsCollector, calibrate, load_stats, save_stats
-from .clipping import ClipMode
-from .errors import QuantizationError
-from .floating import FP16Wrapper, FPWrapper
-from .linear import (
+from lmbench.distiller.quantization.calibration import (
+    ActivationStats,
+    StatsCollector,
+    calibrate,
+    load_stats,
+    save_stats,
+)
+from lmbench.distiller.quantization.clipping import ClipMode
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
+from lmbench.distiller.quantization.module_report import (
+    ModuleReport,
+    output_sqnr,
+    quantization_table,
+    sqnr,
+)
+from lmbench.distiller.quantization.post_training import (
+    PostTrainLinearQuantizer,
+    is_quantized,
+    modular_copy,
+    quantizable_modules,
+    quantize,
+)
+from lmbench.distiller.quantization.quantizer import Quantizer
+from lmbench.distiller.quantization.rounding import collect_input_moments, gptq_round
+from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
     linear_dequantize,
@@ -17,18 +38,8 @@ from .linear import (
     linear_quantize_clamp,
     symmetric_linear_quantization_params,
 )
-from .post_training import (
-    PostTrainLinearQuantizer,
-    is_quantized,
-    modular_copy,
-    quantizable_modules,
-    quantize,
-)
-from .quantizer import Quantizer
-from .report import ModuleReport, output_sqnr, quantization_table, sqnr
-from .rounding import collect_input_moments, gptq_round
-from .search import Budget, SearchResult, Trial, auto_quantize
-from .settings import (
+from lmbench.distiller.quantization.search import Budget, SearchResult, Trial, auto_quantize
+from lmbench.distiller.quantization.settings import (
     ModuleQuantMode,
     ModuleSettings,
     QuantSettings,
@@ -37,15 +48,18 @@ from .settings import (
     preset_description,
     preset_names,
 )
-from .storage import export_state, quantized_bytes, restore
-from .training_time import (
+from lmbench.distiller.quantization.storage import export_state, quantized_bytes, restore
+from lmbench.distiller.quantization.training_time import (
     DorefaQuantizer,
     PACTQuantizer,
     QuantAwareTrainRangeLinearQuantizer,
     WRPNQuantizer,
 )
-from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
-from .wrappers import (
+from lmbench.distiller.quantization.weights import (
+    RangeLinearEmbeddingWrapper,
+    RangeLinearQuantParamLayerWrapper,
+)
+from lmbench.distiller.quantization.wrappers import (
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,

@@ -24,8 +24,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from .errors import QuantizationError
-from .histogram import Histogram
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.histogram import Histogram
 
 __all__ = [
     "ActivationStats",

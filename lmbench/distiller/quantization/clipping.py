@@ -17,9 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import QuantizationError
-from .histogram import Histogram, best_kl_range, best_mse_range, percentile_range
-from .linear import (
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.histogram import (
+    Histogram,
+    best_kl_range,
+    best_mse_range,
+    percentile_range,
+)
+from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     approx_scale_as_mult_and_shift,
     asymmetric_linear_quantization_params,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import DistillerError
+from lmbench.distiller.errors import DistillerError
 
 __all__ = ["QuantizationError"]
 

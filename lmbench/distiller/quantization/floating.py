@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .errors import QuantizationError
+from lmbench.distiller.quantization.errors import QuantizationError
 
 __all__ = ["FP16Wrapper", "FPWrapper"]
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..modules import DistillerLSTMCell, ModularCell, ModularRecurrent
-from ..modules.cells import State
-from ..modules.recurrent import run_cell
-from .integers import IntegerLinear
-from .weights import RangeLinearQuantParamLayerWrapper
-from .wrappers import (
+from lmbench.distiller.modules import DistillerLSTMCell, ModularCell, ModularRecurrent
+from lmbench.distiller.modules.cells import State
+from lmbench.distiller.modules.recurrent import run_cell
+from lmbench.distiller.quantization.integers import IntegerLinear
+from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
+from lmbench.distiller.quantization.wrappers import (
     Grid,
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from ..cell_roles import Role, in_force
-from ..modules import ModularCell
-from .calibration import ActivationStats
-from .clipping import ClipMode
-from .settings import ModuleSettings, QuantSettings
+from lmbench.distiller.cell_roles import Role, in_force
+from lmbench.distiller.modules import ModularCell
+from lmbench.distiller.quantization.calibration import ActivationStats
+from lmbench.distiller.quantization.clipping import ClipMode
+from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
 
 __all__ = ["cell_roles", "gate_limits", "in_their_roles", "narrowed", "rectified_sums"]
 

@@ -9,18 +9,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..modules import EltwiseAdd, EltwiseMult, EltwiseSub, convert_model_to_modular
-from .calibration import ActivationStats, load_stats, stats_for
-from .clipping import ClipMode, parse_clip
-from .errors import QuantizationError
-from .floating import FPWrapper
-from .fused import install_fused
-from .linear import LinearQuantMode, check_bits
-from .net_aware import in_their_roles, narrowed, rectified_sums
-from .rounding import gptq_rounder
-from .settings import ModuleQuantMode, ModuleSettings, QuantSettings, parse_overrides
-from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
-from .wrappers import (
+from lmbench.distiller.modules import EltwiseAdd, EltwiseMult, EltwiseSub, convert_model_to_modular
+from lmbench.distiller.quantization.calibration import ActivationStats, load_stats, stats_for
+from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.floating import FPWrapper
+from lmbench.distiller.quantization.fused import install_fused
+from lmbench.distiller.quantization.net_aware import in_their_roles, narrowed, rectified_sums
+from lmbench.distiller.quantization.rounding import gptq_rounder
+from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
+from lmbench.distiller.quantization.settings import (
+    ModuleQuantMode,
+    ModuleSettings,
+    QuantSettings,
+    parse_overrides,
+)
+from lmbench.distiller.quantization.weights import (
+    RangeLinearEmbeddingWrapper,
+    RangeLinearQuantParamLayerWrapper,
+)
+from lmbench.distiller.quantization.wrappers import (
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..modules import (
+from lmbench.distiller.modules import (
     EltwiseAdd,
     EltwiseMult,
     EltwiseSub,
@@ -24,10 +24,10 @@ from ..modules import (
     convert_model_to_modular,
     convert_model_to_pytorch,
 )
-from .errors import QuantizationError
-from .linear import check_bits
-from .post_training import is_quantized
-from .settings import match_overrides, parse_overrides
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import is_quantized
+from lmbench.distiller.quantization.scale_and_zero_point import check_bits
+from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 
 __all__ = ["QuantizedActivation", "Quantizer", "full_is_none", "round_through"]
 

@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import QuantizationError
-from .linear import linear_dequantize, linear_quantize_clamp
-from .weights import Rounder
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.scale_and_zero_point import (
+    linear_dequantize,
+    linear_quantize_clamp,
+)
+from lmbench.distiller.quantization.weights import Rounder
 
 __all__ = ["collect_input_moments", "gptq_round", "gptq_rounder"]
 

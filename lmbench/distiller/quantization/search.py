@@ -20,13 +20,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .calibration import ActivationStats
-from .clipping import ClipMode
-from .errors import QuantizationError
-from .post_training import modular_copy, quantizable_modules, quantize
-from .settings import QuantSettings
-from .storage import quantized_bytes
-from .wrappers import Grid, RangeLinearQuantWrapper
+from lmbench.distiller.quantization.calibration import ActivationStats
+from lmbench.distiller.quantization.clipping import ClipMode
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import modular_copy, quantizable_modules, quantize
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.storage import quantized_bytes
+from lmbench.distiller.quantization.wrappers import Grid, RangeLinearQuantWrapper
 
 __all__ = ["Budget", "SearchResult", "Trial", "auto_quantize"]
 

@@ -12,10 +12,14 @@ from typing import Any
 
 import yaml
 
-from ..errors import did_you_mean
-from .clipping import ClipMode, parse_clip
-from .errors import QuantizationError
-from .linear import LinearQuantMode, check_bits, parse_mode
+from lmbench.distiller.errors import did_you_mean
+from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.scale_and_zero_point import (
+    LinearQuantMode,
+    check_bits,
+    parse_mode,
+)
 
 __all__ = [
     "PRECISIONS",

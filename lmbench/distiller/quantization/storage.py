@@ -14,10 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import QuantizationError
-from .post_training import PostTrainLinearQuantizer, is_quantized, modular_copy
-from .settings import QuantSettings
-from .weights import RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import (
+    PostTrainLinearQuantizer,
+    is_quantized,
+    modular_copy,
+)
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.weights import (
+    RangeLinearEmbeddingWrapper,
+    RangeLinearQuantParamLayerWrapper,
+)
 
 __all__ = ["dequantized_weights", "export_state", "quantized_bytes", "restore"]
 

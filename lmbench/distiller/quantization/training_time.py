@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .clipping import get_quant_params_from_tensor
-from .errors import QuantizationError
-from .linear import (
+from lmbench.distiller.quantization.clipping import get_quant_params_from_tensor
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.quantizer import Quantizer, full_is_none, round_through
+from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
     symmetric_linear_quantization_params,
 )
-from .quantizer import Quantizer, full_is_none, round_through
-from .settings import ModuleQuantMode
+from lmbench.distiller.quantization.settings import ModuleQuantMode
 
 __all__ = [
     "DorefaQuantizer",

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clipping import (
+from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
     get_quant_params_from_tensor,
 )
-from .errors import QuantizationError
-from .integers import IntegerLinear, dequantize_into, storage_dtype
-from .linear import LinearQuantMode, check_bits, linear_quantize_clamp
-from .settings import ModuleQuantMode
-from .wrappers import Grid, RangeLinearQuantWrapper, attach_grid
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
+from lmbench.distiller.quantization.scale_and_zero_point import (
+    LinearQuantMode,
+    check_bits,
+    linear_quantize_clamp,
+)
+from lmbench.distiller.quantization.settings import ModuleQuantMode
+from lmbench.distiller.quantization.wrappers import Grid, RangeLinearQuantWrapper, attach_grid
 
 __all__ = [
     "RangeLinearEmbeddingWrapper",

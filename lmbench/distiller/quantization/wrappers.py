@@ -20,16 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .clipping import (
+from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
     get_quant_params_from_tensor,
     parse_clip,
 )
-from .errors import QuantizationError
-from .integers import requantize_
-from .linear import LinearQuantMode, approx_scale_as_mult_and_shift, check_bits, parse_mode
-from .settings import ModuleQuantMode
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.integers import requantize_
+from lmbench.distiller.quantization.scale_and_zero_point import (
+    LinearQuantMode,
+    approx_scale_as_mult_and_shift,
+    check_bits,
+    parse_mode,
+)
+from lmbench.distiller.quantization.settings import ModuleQuantMode
 
 __all__ = [
     "Grid",

@@ -9,17 +9,17 @@ import numpy as np
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants, row_document
-from lmbench.deploy.load import load_file, load_run
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.packed import PackedModel
+from lmbench.deploy.load_model import load_file, load_run
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.packed_file.writing import PackedModel
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.texts import corpus_of, matching_corpus
+from lmbench.jobs.scoring_text import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
 from lmbench.report.compare import runtime_table
 from lmbench.session import Run
 from lmbench.session.events import Progress
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["work"]
 

@@ -9,19 +9,19 @@ from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.benchmark import disk_bytes
-from lmbench.deploy.choice import open_runtime
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.open import open_model
-from lmbench.deploy.packed import PackedModel
-from lmbench.deploy.runtime import Score
+from lmbench.deploy.find_model import open_model
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.packed_file.writing import PackedModel
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, seldom
-from lmbench.jobs.texts import corpus_of, matching_corpus
+from lmbench.jobs.scoring_text import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
 from lmbench.session import Run, events
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["work"]
 

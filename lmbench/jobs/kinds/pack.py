@@ -13,20 +13,20 @@ import torch
 from lmbench.config import PackConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.dequantized import dequantized
-from lmbench.deploy.load import PACKED_NAME, load_run
-from lmbench.deploy.loaded import Loaded
-from lmbench.deploy.packed import About, PackedInfo, load_packed, pack, rescore
-from lmbench.deploy.runtime import Score
-from lmbench.deploy.runtimes import Runtime, build_runtime
-from lmbench.deploy.scoring import natural_runtime
+from lmbench.deploy.load_model import PACKED_NAME, load_run
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.packed_file.dequantize import dequantized
+from lmbench.deploy.packed_file.writing import About, PackedInfo, load_packed, pack, rescore
+from lmbench.deploy.runtimes.interface import Score
+from lmbench.deploy.runtimes.stored_form import natural_runtime
+from lmbench.deploy.runtimes.table import Runtime, build_runtime
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.texts import corpus_of
+from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Run
 from lmbench.session import events as log
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["work"]
 

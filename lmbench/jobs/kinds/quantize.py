@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig
 from lmbench.corpus import Corpus
-from lmbench.deploy.dequantized import dequantized_bytes
-from lmbench.deploy.load import QUANTIZATION, load_run
+from lmbench.deploy.load_model import QUANTIZATION, load_run
+from lmbench.deploy.packed_file.dequantize import dequantized_bytes
 from lmbench.distiller.quantization import (
     ActivationStats,
     ModuleReport,
@@ -33,11 +33,11 @@ from lmbench.distiller.quantization import (
     save_stats,
 )
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
 from lmbench.jobs.kinds.train import score_event
-from lmbench.jobs.own_files import SETTINGS_FILE, STATS_FILE
-from lmbench.jobs.quantizing import (
+from lmbench.jobs.quantization import (
     budget_of,
     calibration_rows,
     check_fit,
@@ -48,14 +48,14 @@ from lmbench.jobs.quantizing import (
     settings_of,
     window_steps,
 )
-from lmbench.jobs.texts import corpus_of
+from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
-from lmbench.session.eventlog import EventLog
+from lmbench.session.event_log import EventLog
 from lmbench.session.events import Calibration, QuantResult, RunStarted, Try
 from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomic, write_json
 from lmbench.training.evaluate import perplexity
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["quant_result", "work"]
 

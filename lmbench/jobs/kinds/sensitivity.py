@@ -9,8 +9,8 @@ from torch import nn
 
 from lmbench.config import SensitivityConfig
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.load import load_run
-from lmbench.distiller.sensitivity import (
+from lmbench.deploy.load_model import load_run
+from lmbench.distiller.pruning.sensitivity import (
     Sensitivity,
     Target,
     all_targets,
@@ -19,19 +19,19 @@ from lmbench.distiller.sensitivity import (
     model_target,
     tensor_targets,
 )
-from lmbench.distiller.sensitivity import SensitivityPoint as Point
-from lmbench.distiller.suggest import suggest_targets, suggestion_to_schedule
+from lmbench.distiller.pruning.sensitivity import SensitivityPoint as Point
+from lmbench.distiller.schedules.suggest import suggest_targets, suggestion_to_schedule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of
-from lmbench.jobs.texts import corpus_of
+from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
-from lmbench.session.eventlog import EventLog
+from lmbench.session.event_log import EventLog
 from lmbench.session.events import Progress, RunStarted, SensitivityPoint
 from lmbench.session.files import write_atomic
 from lmbench.training.evaluate import evaluate
-from lmbench.training.startup import prepare_worker
+from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["SCHEDULE_FILE", "TABLE_FILE", "work"]
 

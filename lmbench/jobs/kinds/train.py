@@ -12,12 +12,12 @@ from torch import nn
 from lmbench.config import TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.packed import packed_bytes
+from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.errors import LmbenchError
+from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.job import Job
-from lmbench.jobs.schedules import build_scheduler
-from lmbench.jobs.teacher import find_teacher
+from lmbench.jobs.run_schedule import build_scheduler
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
@@ -29,8 +29,8 @@ from lmbench.training.evaluate import Evaluation, evaluate, perplexity, telling
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
-from lmbench.training.sparsity import sparsity_event
-from lmbench.training.startup import compute_in, prepare_worker
+from lmbench.training.process_setup import compute_in, prepare_worker
+from lmbench.training.sparsity_event import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
 __all__ = ["work"]
@@ -233,7 +233,7 @@ def build_objective(
         return (
             ExactCrossEntropy() if exact else CrossEntropy(DecoderLoss(precision, into_grad=True))
         )
-    from lmbench.deploy.load import load_run
+    from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, device=str(device))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lmbench.compiled import Unit
+from lmbench.compile_kernels import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 

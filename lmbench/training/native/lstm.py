@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lmbench.compiled import Unit
+from lmbench.compile_kernels import Unit
 from lmbench.training.native.process import TERMS, openmp, usable
 from lmbench.training.precision import Precision
 

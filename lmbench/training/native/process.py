@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import torch
 
-from lmbench.compiled import NativeUnavailableError, Unit
-from lmbench.training import processor
+from lmbench.compile_kernels import NativeUnavailableError, Unit
+from lmbench.training import cpu_info
 from lmbench.training.precision import Precision
 
 __all__ = ["TERMS", "allow", "find", "has_amx", "openmp", "openmp_library", "usable"]
@@ -85,5 +85,5 @@ def openmp_library(maps: list[str], torch_folder: Path) -> str | None:
 @cache
 def has_amx() -> bool:
     """Does the processor say so? Asked first, so that others need not wait for a compiler."""
-    flags = processor.described().get("flags", "").split()
+    flags = cpu_info.described().get("flags", "").split()
     return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)

@@ -1,0 +1,150 @@
+"""From a model with simulated quantization back to a plain one on the same grid, for packing.
+
+The weights keep the values that their integers stand for. What the simulation does to activations
+is left behind: the packed file's kernels quantize those themselves, anew for each vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.deploy.loaded_model import expected_tensors
+from lmbench.deploy.packed_file.tensor_encoding import GROUP, ValueType
+from lmbench.deploy.packed_file.writing import packed_bytes
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel
+
+__all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
+
+
+@dataclass(frozen=True)
+class Dequantized:
+    """A plain model, and what `packed_file.writing.pack` needs to keep its integers."""
+
+    model: RNNModel
+    values: Mapping[str, ValueType]
+    """By parameter: int4, int8, or fp16 and fp32 where it was left in floats."""
+    grids: Mapping[str, Tensor]
+    """By parameter: scales, [R] (int8) or [R, groups] (int4)."""
+    renewed: tuple[str, ...]
+    """Parameters whose grid a packed file cannot hold (asymmetric, or other groups): these are
+    rounded anew, to a symmetric grid of the same width or a wider one."""
+
+
+def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
+    """Take a quantized model apart.
+
+    Args:
+        model: from `lmbench.distiller.quantization`.
+        shape: as in a run's record.
+
+    Raises:
+        LmbenchError: its modules are not those of a recurrent language model.
+    """
+    kind = str(shape["model"])
+    ntoken, emsize, nhid, nlayers = (
+        int(shape[key]) for key in ("ntoken", "emsize", "nhid", "nlayers")
+    )
+    expected = expected_tensors(kind, ntoken, emsize, nhid, nlayers, tied=False)
+    weights: dict[str, Tensor] = {}
+    values: dict[str, ValueType] = {}
+    grids: dict[str, Tensor] = {}
+    renewed: list[str] = []
+    for name, module in _modules(model, nlayers).items():
+        weights[name], bias = _numbers(module)
+        if bias is not None:
+            weights[_bias_of(name)] = bias
+        values[name] = _value_type(module)
+        grid = _grid(module, values[name])
+        if grid is not None:
+            grids[name] = grid
+        elif values[name] in ("int8", "int4"):
+            renewed.append(name)
+    for name, size in expected.items():
+        if name not in weights or tuple(weights[name].shape) != size:
+            raise LmbenchError(f"the quantized model has no tensor '{name}' of {list(size)}")
+    tied = bool(shape["tied"]) and _alike(weights, values, grids)
+    plain = RNNModel(kind, ntoken, emsize, nhid, nlayers, float(shape.get("dropout", 0.0)), tied)
+    plain.load_state_dict(weights)
+    return Dequantized(plain.eval().requires_grad_(False), values, grids, tuple(renewed))
+
+
+def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Sequence[str]) -> int:
+    """About the bytes of the file that packing a quantized model gives: its weights in 8 bits, or
+    in 4 where it has no more, their zeros left out where that is smaller, and the words.
+
+    Raises:
+        LmbenchError: its modules are not those of a recurrent language model.
+    """
+    taken = dequantized(model, shape)
+    return packed_bytes(taken.model, vocabulary, taken.values)
+
+
+def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:
+    """The modules that hold weights, by the parameter names of a plain model."""
+    places = {"encoder.weight": "encoder", "decoder.weight": "decoder"}
+    for i in range(nlayers):
+        places[f"rnn.weight_ih_l{i}"] = f"rnn.cells.{i}.fc_gate_x"
+        places[f"rnn.weight_hh_l{i}"] = f"rnn.cells.{i}.fc_gate_h"
+    try:
+        return {name: model.get_submodule(place) for name, place in places.items()}
+    except AttributeError as error:
+        raise LmbenchError(f"the quantized model is not as expected ({error})") from None
+
+
+def _bias_of(weight: str) -> str:
+    if weight.startswith("rnn.weight_"):
+        return weight.replace("weight_", "bias_")
+    return weight.replace(".weight", ".bias")
+
+
+def _numbers(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias in fp32, of a quantized module or of one that stayed in floats."""
+    inner = module if hasattr(module, "weight_q") else getattr(module, "wrapped_module", module)
+    bias = getattr(inner, "bias", None)
+    weight: Any = inner.weight
+    return weight.detach().float(), None if bias is None else bias.detach().float()
+
+
+def _value_type(module: nn.Module) -> ValueType:
+    if hasattr(module, "weight_q"):
+        return "int4" if int(getattr(module, "num_bits_params", 8)) <= 4 else "int8"
+    half = any(p.dtype == torch.float16 for p in module.parameters())
+    return "fp16" if half else "fp32"
+
+
+def _grid(module: nn.Module, values: ValueType) -> Tensor | None:
+    """The scales of a symmetric grid that the packed file can hold, else None."""
+    steps: Any = getattr(module, "w_scale", None)  # steps per unit
+    zero: Any = getattr(module, "w_zero_point", None)
+    if steps is None or int(getattr(module, "num_bits_params", 8)) > 8:
+        return None
+    if zero is not None and bool(torch.as_tensor(zero).any()):
+        return None
+    weight: Any = getattr(module, "weight", None)
+    rows, columns = weight.shape
+    full = (1.0 / torch.as_tensor(steps).float()).expand(
+        (rows, columns) if torch.as_tensor(steps).dim() == 2 else (rows, 1)
+    )
+    if values == "int8":
+        row = full[:, :1]
+        return row[:, 0].clone() if bool((full == row).all()) else None
+    groups = -(-columns // GROUP)
+    starts = full[:, ::GROUP] if full.shape[1] == columns else full.expand(rows, groups)
+    whole = starts.repeat_interleave(GROUP, 1)[:, :columns]
+    return starts.clone() if bool((full == whole).all()) else None
+
+
+def _alike(
+    weights: Mapping[str, Tensor], values: Mapping[str, ValueType], grids: Mapping[str, Tensor]
+) -> bool:
+    """Do embedding and decoder still hold the same numbers, so that one is enough?"""
+    first, second = "encoder.weight", "decoder.weight"
+    if values[first] != values[second] or (first in grids) != (second in grids):
+        return False
+    return torch.equal(weights[first], weights[second])

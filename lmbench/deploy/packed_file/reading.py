@@ -1,0 +1,270 @@
+"""Reading a packed file, without trust in it: every claim is checked before it is acted on."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import zstandard
+from numpy.typing import NDArray
+from torch import nn
+
+from lmbench.deploy.loaded_model import Loaded, expected_tensors
+from lmbench.deploy.packed_file.header import Container, open_container
+from lmbench.deploy.packed_file.metadata import (
+    VOCABULARY,
+    PackedInfo,
+    TensorInfo,
+    checked_about,
+    checked_shape,
+    checked_spec,
+    expansion_limit,
+)
+from lmbench.deploy.packed_file.tensor_encoding import Encoded, Spec, decode
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, shared_names
+
+__all__ = ["Packed", "PackedModel", "load_packed", "open_packed"]
+
+# The share of the free memory that a file's claims may take before they are refused.
+_MEMORY_SHARE = 0.9
+
+
+class Packed:
+    """An open packed file: its document at once, its words and tensors on demand."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self.path = container.path
+        self.bytes = container.nbytes
+        document = container.metadata
+        self.shape = checked_shape(self.path, document.get("shape"))
+        self._layout: Any = document.get("tensors")
+        self._words: Any = document.get("vocabulary")
+        self._check_tensors()
+        self.about = checked_about(self.path, document.get("about"))
+
+    @property
+    def names(self) -> list[str]:
+        """The stored tensors; the decoder of a tied model is not among them."""
+        return list(self.specs)
+
+    @cached_property
+    def specs(self) -> dict[str, Spec]:
+        """The layout of each tensor, known without reading any."""
+        return {name: checked_spec(self.path, name, e) for name, e in self._layout.items()}
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """The words in order of id."""
+        if not isinstance(self._words, dict) or set(self._words) != {"words"}:
+            raise self._damaged("its vocabulary is not described")
+        raw = self._part(VOCABULARY, "words", self._words["words"], np.dtype("u1"), (None,))
+        try:
+            words = raw.tobytes().decode().split("\n")
+        except UnicodeDecodeError:
+            raise self._damaged("its vocabulary is no text") from None
+        if len(words) != self.shape["ntoken"]:
+            raise self._damaged(
+                f"its vocabulary has {len(words):,} words, its tensors {self.shape['ntoken']:,}"
+            )
+        return words
+
+    def tensor(self, name: str) -> Encoded:
+        """One tensor as it is stored, unpacked from zstd and checked.
+
+        Raises:
+            LmbenchError: the file is damaged; names the tensor and what is wrong with it.
+        """
+        spec = self.specs[name]
+        described = self._layout[name]["parts"]
+        wanted = spec.parts()
+        if not isinstance(described, dict) or set(described) != set(wanted):
+            raise self._damaged(f"tensor '{name}' has not the parts that it needs")
+        parts = {
+            part: self._part(name, part, described[part], dtype, shape)
+            for part, (dtype, shape) in wanted.items()
+        }
+        encoded = Encoded(spec, parts)
+        try:
+            encoded.check()
+        except ValueError as error:
+            raise self._damaged(f"tensor '{name}': {error}") from None
+        return encoded
+
+    def dense(self, name: str) -> NDArray[np.float32]:
+        """One tensor in fp32; see `tensor`."""
+        return decode(self.tensor(name))
+
+    def to_model(self) -> RNNModel:
+        """The model in fp32, each weight as the packed file has it."""
+        self._check_memory(4 * sum(math.prod(spec.shape) for spec in self.specs.values()))
+        s = self.shape
+        with torch.device("meta"):
+            model = RNNModel(
+                s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], s["dropout"],
+                s["tied"],
+            )  # fmt: skip
+        weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
+        weights |= {alias: weights[kept] for alias, kept in shared_names(model).items()}
+        model.load_state_dict(weights, assign=True)
+        if s["tied"]:
+            # `assign` gives each name a parameter of its own.
+            model.decoder.weight = model.encoder.weight
+        return model.eval().requires_grad_(False)
+
+    def info(self) -> PackedInfo:
+        """Bytes of each tensor, as `pack` reported them."""
+        infos = []
+        for name, spec in self.specs.items():
+            encoded = self.tensor(name)
+            stored = sum(self._container.size(f"{name}/{part}") for part in encoded.parts)
+            infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
+        words = self._container.size(f"{VOCABULARY}/words")
+        return PackedInfo(self.path, self.bytes, words, tuple(infos))
+
+    def _check_tensors(self) -> None:
+        """The tensors must be those that the shape calls for, before anything is allocated."""
+        s = self.shape
+        expected = expected_tensors(
+            s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], tied=s["tied"]
+        )
+        if not isinstance(self._layout, dict):
+            raise self._damaged("its tensors are not described")
+        for name, size in expected.items():
+            if name not in self._layout:
+                raise self._damaged(f"tensor '{name}' is missing")
+            if self.specs[name].shape != size:
+                raise self._damaged(
+                    f"tensor '{name}' is {list(self.specs[name].shape)}, but the model's shape "
+                    f"says {list(size)}"
+                )
+        if len(self._layout) != len(expected):
+            raise self._damaged("it holds tensors that its model does not have")
+
+    def _part(
+        self,
+        name: str,
+        part: str,
+        entry: Any,
+        dtype: np.dtype[Any],
+        wanted: tuple[int | None, ...],
+    ) -> NDArray[Any]:
+        """A part as an array of `dtype`; None in `wanted` is a length the file may choose."""
+        what = f"part '{part}' of '{name}'"
+        if (
+            not isinstance(entry, dict)
+            or set(entry) != {"shape", "zstd"}
+            or type(entry["zstd"]) is not bool
+        ):
+            raise self._damaged(f"{what} is not described in full")
+        shape = entry["shape"]
+        if (
+            not isinstance(shape, list)
+            or len(shape) != len(wanted)
+            or not all(type(n) is int and 0 <= n < 2**40 for n in shape)
+            or any(w is not None and n != w for n, w in zip(shape, wanted, strict=True))
+        ):
+            raise self._damaged(f"{what} has a wrong shape")
+        array = self._container.array(f"{name}/{part}")
+        if entry["zstd"]:
+            size = math.prod(shape) * dtype.itemsize
+            array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
+        if array.dtype != dtype or list(array.shape) != shape:
+            raise self._damaged(f"{what} is {array.dtype} {list(array.shape)}")
+        return array
+
+    def _unpacked(self, squeezed: NDArray[Any], size: int, what: str) -> bytes:
+        """Decompress exactly `size` bytes; every claim is checked before memory is taken."""
+        if squeezed.dtype != np.uint8 or size > expansion_limit(squeezed.nbytes):
+            raise self._damaged(f"{what} claims to unpack to {size:,} bytes")
+        self._check_memory(size)
+        data = squeezed.tobytes()
+        try:
+            claimed = zstandard.get_frame_parameters(data).content_size
+            if claimed != size:
+                raise self._damaged(f"{what} unpacks to another size than its shape needs")
+            content = zstandard.ZstdDecompressor().decompress(
+                data, max_output_size=size, allow_extra_data=False
+            )
+        except zstandard.ZstdError as error:
+            raise self._damaged(f"{what} cannot be decompressed ({error})") from None
+        if len(content) != size:
+            raise self._damaged(f"{what} unpacks to another size than its shape needs")
+        return content
+
+    def _check_memory(self, needed: int) -> None:
+        free = psutil.virtual_memory().available
+        if needed > _MEMORY_SHARE * free:
+            raise LmbenchError(
+                f"{self.path}: unpacking needs {needed / 1e9:.1f} GB of memory, and "
+                f"{free / 1e9:.1f} GB are free"
+            )
+
+    def _damaged(self, what: str) -> LmbenchError:
+        return LmbenchError(f"{self.path}: damaged: {what}")
+
+
+def open_packed(path: Path) -> Packed:
+    """Open a packed file; weights and words are read when they are asked for.
+
+    Raises:
+        LmbenchError: missing, damaged, hostile, or of a newer format; one line.
+    """
+    return Packed(open_container(path))
+
+
+class PackedModel(Loaded):
+    """A `Loaded` whose fp32 model is made only when a runtime asks for it.
+
+    The native runtimes take the stored tensors from `packed` and never need it.
+    """
+
+    packed: Packed
+
+    def __init__(
+        self, packed: Packed, device: str | torch.device = "cpu", title: str | None = None
+    ) -> None:
+        values = {
+            "packed": packed,
+            "vocabulary": packed.vocabulary,
+            "shape": packed.shape,
+            "title": title or packed.path.name,
+            "path": packed.path,
+            "_device": device,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def model(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.packed.to_model().to(self._device)
+
+    @property
+    def plain(self) -> bool:
+        return True
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._device)
+
+    _device: str | torch.device
+
+
+def load_packed(
+    path: Path, device: str | torch.device = "cpu", title: str | None = None
+) -> PackedModel:
+    """A packed file ready to run, as `lmbench.deploy.load_model.load_run` gives it for a run.
+
+    Args:
+        title: what to call it on screen; left out, the file's name.
+
+    Raises:
+        LmbenchError: see `open_packed`.
+    """
+    return PackedModel(open_packed(path), device, title)

@@ -1,0 +1,235 @@
+"""The packed file, ``*.lmpack``: one small file with all that generating and scoring need.
+
+It holds the model's tensors (each in a layout of `tensor_encoding`, tied weights once), the
+vocabulary, and a document: the shape, the settings and lineage of the run, and its scores.
+Reading one needs no session. ``docs/packed-format.md`` describes every byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lmbench.config import PackConfig
+from lmbench.deploy.packed_file.header import is_container, open_container, write_container
+from lmbench.deploy.packed_file.metadata import (
+    VOCABULARY,
+    About,
+    PackedInfo,
+    TensorInfo,
+    about_document,
+    expansion_limit,
+)
+from lmbench.deploy.packed_file.reading import Packed, PackedModel, load_packed, open_packed
+from lmbench.deploy.packed_file.tensor_encoding import Encoded, ValueType, encode, stored_bytes
+from lmbench.distiller import thin
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, shared_names
+
+__all__ = [
+    "About",
+    "Packed",
+    "PackedInfo",
+    "PackedModel",
+    "TensorInfo",
+    "fp32_bytes",
+    "is_packed",
+    "load_packed",
+    "open_packed",
+    "pack",
+    "packed_bytes",
+    "repack",
+    "rescore",
+    "shape_of",
+]
+
+SUFFIX = ".lmpack"
+
+# Weights have no repetitions to find: all of the gain is entropy coding, which level 9 has in full
+# at a twentieth of the time of level 19.
+_ZSTD_LEVEL = 9
+
+
+def fp32_bytes(model: nn.Module) -> int:
+    """Bytes of a model's parameters in fp32, tied ones once."""
+    return 4 * sum(p.numel() for p in model.parameters())
+
+
+def packed_bytes(
+    model: RNNModel,
+    vocabulary: Sequence[str],
+    values: ValueType | Mapping[str, ValueType] = "fp32",
+) -> int:
+    """About the bytes of the file that `pack` would write with its defaults: matrices dense or as a
+    bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
+
+    Args:
+        values: as `auto` of `pack`: for all weights, or by parameter name with fp32 for the rest.
+    """
+    small, tied = thin(model), shared_names(model)
+    total = len(_words(vocabulary))
+    for name, tensor in small.state_dict().items():
+        if name not in tied:
+            kind = values if isinstance(values, str) else values.get(name, "fp32")
+            total += stored_bytes(tuple(tensor.shape), int(tensor.count_nonzero()), kind)
+    return total
+
+
+def is_packed(path: Path) -> bool:
+    """Is this file meant as a packed model: by its name, or by how it begins?"""
+    return path.suffix == SUFFIX or is_container(path)
+
+
+def pack(
+    model: RNNModel,
+    vocabulary: Sequence[str],
+    path: Path,
+    config: PackConfig | None = None,
+    *,
+    about: About | None = None,
+    grids: Mapping[str, Tensor] | None = None,
+    auto: ValueType | Mapping[str, ValueType] = "fp32",
+) -> PackedInfo:
+    """Write a model and its words into one file.
+
+    Args:
+        model: its tied weights are stored once.
+        vocabulary: the words in order of id, without line feeds in them.
+        config: value type, sparse layouts and compression.
+        about: what to say about the model.
+        grids: scales of weights that post-training quantization put on a grid, by parameter
+            name, [R] or [R, 1] (int8) or [R, groups of 64] (int4), so that packing rounds
+            nothing anew; the other weights get scales of their own.
+        auto: the value type that ``weights="auto"`` stands for, what the run computes with: for
+            all weights, or by parameter name with fp32 for the rest.
+
+    Raises:
+        LmbenchError: a weight that is not finite, a vocabulary of another size, or a file that
+            cannot be written.
+    """
+    config = config or PackConfig()
+    if len(vocabulary) != model.ntoken:
+        raise LmbenchError(
+            f"{path.name}: the vocabulary has {len(vocabulary):,} words, the model {model.ntoken:,}"
+        )
+    grids = grids or {}
+    tensors: dict[str, Encoded] = {}
+    for name, tensor in _tensors(model).items():
+        own = auto if isinstance(auto, str) else auto.get(name, "fp32")
+        values = own if config.weights == "auto" else config.weights
+        # A grid is one of the run's own value type, and means nothing to another.
+        on_grid = name in grids and values == own
+        scale = grids[name].detach().cpu().numpy() if on_grid else None
+        try:
+            tensors[name] = encode(tensor, values, config.sparse, scale=scale)
+        except ValueError as error:
+            raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
+    return _write(path, shape_of(model), tensors, vocabulary, about or About(), zstd=config.zstd)
+
+
+def repack(packed: Packed, path: Path, *, zstd: bool) -> PackedInfo:
+    """Write a packed model again, its numbers as they are, with or without compression."""
+    tensors = {name: packed.tensor(name) for name in packed.names}
+    return _write(path, packed.shape, tensors, packed.vocabulary, packed.about, zstd=zstd)
+
+
+def _write(
+    path: Path,
+    shape: Mapping[str, Any],
+    tensors: Mapping[str, Encoded],
+    vocabulary: Sequence[str],
+    about: About,
+    *,
+    zstd: bool,
+) -> PackedInfo:
+    arrays: dict[str, NDArray[Any]] = {}
+    layout: dict[str, Any] = {}
+    infos: list[TensorInfo] = []
+    for name, encoded in tensors.items():
+        described, parts = _store(name, encoded.parts, zstd=zstd)
+        spec = encoded.spec
+        layout[name] = {
+            "layout": spec.layout,
+            "values": spec.values,
+            "shape": list(spec.shape),
+            **({"block": list(spec.block)} if spec.block else {}),
+            **({"group": spec.group} if spec.group else {}),
+            "parts": described,
+        }
+        arrays |= parts
+        stored = sum(part.nbytes for part in parts.values())
+        infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
+    words = np.frombuffer(_words(vocabulary), np.uint8)
+    described, parts = _store(VOCABULARY, {"words": words}, zstd=zstd)
+    arrays |= parts
+    metadata = {
+        "shape": dict(shape),
+        "tensors": layout,
+        "vocabulary": described,
+        "about": about_document(about),
+    }
+    size = write_container(path, arrays, metadata)
+    return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))
+
+
+def _words(vocabulary: Sequence[str]) -> bytes:
+    return "\n".join(vocabulary).encode()
+
+
+def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
+    tied = shared_names(model)
+    return {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
+
+
+def shape_of(model: RNNModel) -> dict[str, Any]:
+    """What a run's record and a packed file say of a model's shape."""
+    return {
+        "model": model.rnn_type,
+        "emsize": model.ninp,
+        "nhid": model.nhid,
+        "nlayers": model.nlayers,
+        "dropout": model.drop.p,
+        "tied": model.tied,
+        "ntoken": model.ntoken,
+    }
+
+
+def _store(
+    name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The parts as arrays of the file, and what the document says of them.
+
+    A compressed part is uint8 and its document holds the shape and type that it unpacks to.
+    """
+    described: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL) if zstd else None
+    for part, array in parts.items():
+        entry: dict[str, Any] = {"shape": list(array.shape), "zstd": False}
+        arrays[f"{name}/{part}"] = array
+        if compressor and array.nbytes:
+            squeezed = compressor.compress(np.ascontiguousarray(array).tobytes())
+            if len(squeezed) < array.nbytes <= expansion_limit(len(squeezed)):
+                arrays[f"{name}/{part}"] = np.frombuffer(squeezed, np.uint8)
+                entry["zstd"] = True
+        described[part] = entry
+    return described, arrays
+
+
+def rescore(path: Path, change: Callable[[About], About]) -> int:
+    """Rewrite what a packed file says about itself, its tensors untouched; gives its new size."""
+    container = open_container(path)
+    packed = Packed(container)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = {**container.metadata, "about": about_document(change(packed.about))}
+    return write_container(path, arrays, document)

@@ -1,0 +1,114 @@
+"""What every executor of a model offers: stepping a word at a time, and scoring a text."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lmbench.config.machine import Accuracy
+
+__all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "one_thread"]
+
+State = Any
+"""A model's memory between two steps: opaque, and never changed in place by a runtime.
+
+So keeping a reference is a snapshot, and stepping from an old one rewinds.
+"""
+
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all) while a text is scored."""
+
+_MAX_LOSS = 709.0  # beyond this the exponential overflows a double
+
+
+@dataclass(frozen=True)
+class Score:
+    """The summed negative log-likelihood, in nats, of `tokens` predicted tokens."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        return self.nll / self.tokens
+
+    @property
+    def ppl(self) -> float:
+        return math.inf if self.loss > _MAX_LOSS else math.exp(self.loss)
+
+
+class Runtime(ABC):
+    """One way to execute one model.
+
+    A runtime keeps no state of a text: `step` is a function of its arguments. It is not
+    thread-safe, since it may reuse buffers from call to call.
+    """
+
+    name: ClassVar[str]
+    """What the command line calls it."""
+
+    accuracy: ClassVar[Accuracy]
+
+    device: torch.device = torch.device("cpu")
+    """Where ids are expected best and logits are given."""
+
+    @property
+    @abstractmethod
+    def ntoken(self) -> int:
+        """Types V of the vocabulary."""
+
+    @property
+    @abstractmethod
+    def bytes(self) -> int:
+        """Size of the model's numbers as this runtime stores them, tied weights once."""
+
+    @abstractmethod
+    def initial_state(self, batch: int = 1) -> State:
+        """The state before a text, for `batch` texts at once."""
+
+    @abstractmethod
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one word of each text.
+
+        Args:
+            ids: int64 [B].
+            state: from `initial_state(B)` or an earlier step; stays usable.
+
+        Returns:
+            Logits of the next word, float32 [B, V], which are the caller's only until the next
+            step, and the new state.
+        """
+
+    @abstractmethod
+    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
+        """Score every token after the first row once, the state carried from window to window.
+
+        Args:
+            data: ids, int64 [rows, B], as `lmbench.corpus.batches.batchify` lays them out.
+            bptt: rows a window; it changes speed and memory. Where activations are quantized
+                dynamically it changes the score a little too, since the range is the window's.
+        """
+
+    def warm(self, batch: int = 1) -> None:
+        """Do now what the first step would do late: packing, capturing, paging in."""
+        self.step(
+            torch.zeros(batch, dtype=torch.int64, device=self.device), self.initial_state(batch)
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Step on one thread: a step is too short to share, and waking threads costs more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

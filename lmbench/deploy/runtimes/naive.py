@@ -1,0 +1,62 @@
+"""The model run as PyTorch's example runs it: the yardstick, and the way for wrapped models."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmbench.corpus.batches import windows
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+
+__all__ = ["NaiveRuntime"]
+
+
+class NaiveRuntime(Runtime):
+    """The module's own `forward`, with logits for every word and `log_softmax` over them.
+
+    It takes whatever speaks `RNNModel`'s language (``model(ids, hidden)`` and
+    ``model.init_hidden(batch)``), so models with simulated quantization run here too.
+    """
+
+    name: ClassVar[str] = "naive"
+    accuracy: ClassVar[Accuracy] = "exact"
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._model: Any = loaded.model
+        self._ntoken = int(loaded.shape["ntoken"])
+        tensors = [*self._model.parameters(), *self._model.buffers()]
+        self._bytes = sum(t.numel() * t.element_size() for t in tensors)
+        self.device = tensors[0].device
+
+    @property
+    def ntoken(self) -> int:
+        return self._ntoken
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def initial_state(self, batch: int = 1) -> State:
+        return self._model.init_hidden(batch)
+
+    @torch.no_grad()
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, state = self._model(ids.view(1, -1), state)  # [1, B, V]
+        return logits[0], state
+
+    @torch.no_grad()
+    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
+        rows, batch = data.shape
+        state, total, done = self.initial_state(batch), 0.0, 0
+        for input, target in windows(data, bptt):
+            logits, state = self._model(input, state)  # [T, B, V]
+            log_probs = F.log_softmax(logits.view(-1, self._ntoken), dim=1)
+            total += F.nll_loss(log_probs, target, reduction="sum").item()
+            done += len(input)
+            if progress:
+                progress(done, rows - 1)
+        return Score(total, (rows - 1) * batch)

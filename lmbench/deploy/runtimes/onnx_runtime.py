@@ -1,0 +1,118 @@
+"""ONNX Runtime as executor: fp32, int8, and int8 with a 4-bit decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from lmbench.corpus.batches import windows
+from lmbench.deploy.export.onnx_model import Bits, build_graph, state_names
+from lmbench.deploy.export.onnx_nodes import initializer_bytes
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+
+__all__ = ["FloatRuntime", "Int4Runtime", "Int8Runtime", "OnnxRuntime", "open_session"]
+
+
+def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU that leaves idle cores alone."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads steal the cores from torch's own and from other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxRuntime(Runtime):
+    """A model built as an ONNX graph by us, executed by ONNX Runtime.
+
+    There are two sessions, each made when it is first needed: one steps, on one thread, since a
+    step is too short to share; one scores, on as many threads as torch has at that moment.
+    """
+
+    bits: ClassVar[Bits]
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._weights = loaded.weights
+        self._states = state_names(self._weights)
+
+    @property
+    def ntoken(self) -> int:
+        return self._weights.ntoken
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    @cached_property
+    def _bytes(self) -> int:
+        return initializer_bytes(build_graph(self._weights, self.bits, one_step=True))
+
+    @cached_property
+    def _stepper(self) -> onnxruntime.InferenceSession:
+        model = build_graph(self._weights, self.bits, one_step=True)
+        return open_session(model.SerializeToString(), 1)
+
+    @cached_property
+    def _scorer(self) -> onnxruntime.InferenceSession:
+        model = build_graph(self._weights, self.bits, score=True)
+        return open_session(model.SerializeToString(), torch.get_num_threads())
+
+    def initial_state(self, batch: int = 1) -> State:
+        return tuple(part.numpy() for part in self._weights.zeros(batch))
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        feeds = {"ids": ids.view(1, -1).numpy(), **self._named(state)}
+        logits, *after = self._run(self._stepper, feeds)
+        return torch.from_numpy(logits)[0], tuple(after)
+
+    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
+        rows, batch = data.shape
+        state, total, done = self.initial_state(batch), 0.0, 0
+        for input, target in windows(data.cpu(), bptt):
+            feeds = {"ids": input.numpy(), "targets": target.view_as(input).numpy()}
+            nll, *state = self._run(self._scorer, feeds | self._named(state))
+            total += float(nll.sum(dtype=np.float64))
+            done += len(input)
+            if progress:
+                progress(done, rows - 1)
+        return Score(total, (rows - 1) * batch)
+
+    def _named(self, state: State) -> dict[str, np.ndarray]:
+        return dict(zip(self._states, state, strict=True))
+
+    @staticmethod
+    def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+        return session.run(None, feeds)  # pyright: ignore[reportReturnType]
+
+
+class FloatRuntime(OnnxRuntime):
+    """fp32, with ONNX Runtime's own LSTM, GRU and RNN."""
+
+    name: ClassVar[str] = "onnx"
+    accuracy: ClassVar[Accuracy] = "exact"
+    bits: ClassVar[Bits] = "fp32"
+
+
+class Int8Runtime(OnnxRuntime):
+    """int8 weights, activations quantized as they come."""
+
+    name: ClassVar[str] = "int8"
+    accuracy: ClassVar[Accuracy] = "close"
+    bits: ClassVar[Bits] = "int8"
+
+
+class Int4Runtime(OnnxRuntime):
+    """int8, and a decoder (with it a tied embedding) of 4 bits."""
+
+    name: ClassVar[str] = "int4"
+    accuracy: ClassVar[Accuracy] = "coarse"
+    bits: ClassVar[Bits] = "int4"

@@ -1,0 +1,34 @@
+"""The original's module of this name: quantization by ranges, after and during training."""
+
+from lmbench.distiller.quantization.clipping import ClipMode
+from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
+from lmbench.distiller.quantization.post_training import PostTrainLinearQuantizer
+from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode
+from lmbench.distiller.quantization.settings import ModuleQuantMode
+from lmbench.distiller.quantization.training_time import QuantAwareTrainRangeLinearQuantizer
+from lmbench.distiller.quantization.weights import (
+    RangeLinearEmbeddingWrapper,
+    RangeLinearQuantParamLayerWrapper,
+)
+from lmbench.distiller.quantization.wrappers import (
+    RangeLinearFakeQuantWrapper,
+    RangeLinearQuantEltwiseAddWrapper,
+    RangeLinearQuantEltwiseMultWrapper,
+    RangeLinearQuantWrapper,
+)
+
+__all__ = [
+    "ClipMode",
+    "FP16Wrapper",
+    "FPWrapper",
+    "LinearQuantMode",
+    "ModuleQuantMode",
+    "PostTrainLinearQuantizer",
+    "QuantAwareTrainRangeLinearQuantizer",
+    "RangeLinearEmbeddingWrapper",
+    "RangeLinearFakeQuantWrapper",
+    "RangeLinearQuantEltwiseAddWrapper",
+    "RangeLinearQuantEltwiseMultWrapper",
+    "RangeLinearQuantParamLayerWrapper",
+    "RangeLinearQuantWrapper",
+]

@@ -1,0 +1,210 @@
+"""Which weights of a parameter stay, and how that is imposed on the parameter and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lmbench.distiller.errors import DistillerError, did_you_mean
+
+# Training-time quantizers keep a full-precision copy under this prefix, or wrap the module.
+_BACKUP_PREFIX = "float_"
+_WRAPPER = "wrapped_module"
+# In a modular cell (see `modules`): what the projections and the lists of cells are in torch.nn.
+_PROJECTIONS = {"fc_gate_x": "ih", "fc_gate_h": "hh"}
+_DIRECTIONS = {"cells": "", "cells_reverse": "_reverse"}
+
+
+class ParameterMasker:
+    """The mask of one parameter and what the policies said about its use.
+
+    Attributes:
+        param_name: the parameter's first name in the model.
+        names: that name and those of its ties.
+        use_double_copies: the forward pass sees masked weights, the update goes to dense ones.
+        mask_on_forward_only: the update may change masked weights.
+        is_regularization_mask: applied once and then forgotten.
+        unmasked_copy: the dense weights while the parameter holds masked ones.
+    """
+
+    def __init__(self, param_name: str, aliases: tuple[str, ...] = ()) -> None:
+        self.param_name = param_name
+        self.names = (param_name, *aliases)
+        self.use_double_copies = False
+        self.mask_on_forward_only = False
+        self.is_regularization_mask = False
+        self.unmasked_copy: Tensor | None = None
+        self._mask: Tensor | None = None
+        self._factor: Tensor | None = None
+        self._gradient_hook: RemovableHandle | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """True where a weight stays, in the parameter's shape; None when nothing is pruned."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: Tensor | None) -> None:
+        self._mask = None if mask is None else mask.detach().to(torch.bool)
+        self._factor = None
+
+    def kept(self, param: Tensor) -> Tensor:
+        """The mask, or one that keeps everything."""
+        return torch.ones_like(param, dtype=torch.bool) if self._mask is None else self._mask
+
+    def dense(self, param: Tensor) -> Tensor:
+        """The weights to judge by: the dense copy where there is one."""
+        return param if self.unmasked_copy is None else self.unmasked_copy
+
+    @torch.no_grad()
+    def mask_tensor(self, tensor: Tensor) -> None:
+        """Put the pruned entries of ``tensor`` to zero in place."""
+        if self._mask is None:
+            return
+        # Kept in the tensor's dtype: a product with a boolean takes three times as long, twice a
+        # minibatch. A product and not masked_fill, for the bits of the original, whose pruned
+        # negative weights are -0.0.
+        if self._factor is None or self._factor.dtype != tensor.dtype:
+            self._factor = self._mask.to(tensor.dtype)
+        tensor.mul_(self._factor)
+
+    @torch.no_grad()
+    def apply_mask(self, parameter: Tensor) -> Tensor:
+        """Mask the parameter for the forward pass."""
+        if self._mask is not None:
+            if self.use_double_copies:
+                if self.unmasked_copy is None:
+                    self.unmasked_copy = parameter.detach().clone()
+                parameter.copy_(self.unmasked_copy)
+            self.mask_tensor(parameter)
+            if self.is_regularization_mask:
+                self.mask = None
+        return parameter
+
+    @torch.no_grad()
+    def revert_weights(self, parameter: Tensor) -> None:
+        """Give the parameter its dense weights back, so that the update goes to them."""
+        if self.unmasked_copy is not None:
+            parameter.copy_(self.unmasked_copy)
+            self.unmasked_copy = None
+
+    @torch.no_grad()
+    def apply_after_update(self, parameter: Tensor) -> None:
+        """Mask what the update brought back, unless only the forward pass is masked."""
+        if self._mask is None:
+            return
+        if self.unmasked_copy is not None:
+            # The trainer did not revert before its update, which so went to the masked weights:
+            # put the weights that were masked away back underneath it.
+            parameter.add_(self.unmasked_copy * ~self._mask)
+            self.unmasked_copy = None
+        if not self.mask_on_forward_only:
+            self.apply_mask(parameter)
+
+    def mask_gradient(self, gradient: Tensor) -> Tensor:
+        """The gradient with that of the pruned weights at zero."""
+        return gradient if self._mask is None else gradient * self._mask
+
+    def watch_gradient(self, parameter: Tensor) -> None:
+        """Mask the parameter's gradient in each backward pass from now on."""
+        if self._gradient_hook is None:
+            self._gradient_hook = parameter.register_hook(self.mask_gradient)
+
+    def unwatch_gradient(self) -> None:
+        """Stop masking the gradient."""
+        if self._gradient_hook is not None:
+            self._gradient_hook.remove()
+            self._gradient_hook = None
+
+    @property
+    def masks_gradient(self) -> bool:
+        """Whether the gradient is masked in the backward pass."""
+        return self._gradient_hook is not None
+
+
+class MaskDict(dict[str, ParameterMasker]):
+    """The maskers by first parameter name; the name of a tie leads to the same masker."""
+
+    def __missing__(self, name: str) -> ParameterMasker:
+        for masker in self.values():
+            if name in masker.names:
+                return masker
+        known = [alias for masker in self.values() for alias in masker.names]
+        raise DistillerError(
+            f"'{name}' is not a parameter of this model {did_you_mean(name, known)}"
+        )
+
+
+def tied_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The other names of each parameter, under its first."""
+    first: dict[int, str] = {}
+    names: dict[str, list[str]] = {}
+    for name, param in model.named_parameters(remove_duplicate=False):
+        canonical = first.setdefault(id(param), name)
+        others = names.setdefault(canonical, [])
+        if name != canonical:
+            others.append(name)
+    return {name: tuple(others) for name, others in names.items()}
+
+
+def create_model_masks_dict(model: nn.Module) -> MaskDict:
+    """A masker without a mask for each parameter of the model, one for tied parameters."""
+    return MaskDict(
+        (name, ParameterMasker(name, aliases)) for name, aliases in tied_names(model).items()
+    )
+
+
+def masked_parameters(
+    model: nn.Module, maskers: MaskDict
+) -> Iterator[tuple[ParameterMasker, nn.Parameter]]:
+    """Each masker with its parameter as the model has it now.
+
+    A training-time quantizer may have moved the parameter; parameters that it added have no
+    masker and are left out.
+    """
+    for name, param in model.named_parameters():
+        masker = maskers.get(name) or maskers.get(_original_name(name))
+        if masker is not None:
+            yield masker, param
+
+
+def parameters_by_name(model: nn.Module, maskers: MaskDict) -> dict[str, nn.Parameter]:
+    """Each parameter as the model has it now under every name of its masker.
+
+    So under the names of a schedule, whatever a training-time quantizer has made of the model.
+    """
+    return {
+        name: param for masker, param in masked_parameters(model, maskers) for name in masker.names
+    }
+
+
+def _original_name(name: str) -> str:
+    """The name before a training-time quantizer came.
+
+    It keeps weights as ``float_weight``, wraps modules, and splits recurrent layers into cells:
+    ``rnn.cells.0.fc_gate_x.float_weight`` was ``rnn.weight_ih_l0``, of the same shape.
+    """
+    *owner, leaf = [part for part in name.split(".") if part != _WRAPPER]
+    leaf = leaf.removeprefix(_BACKUP_PREFIX)
+    if owner and owner[-1] in _PROJECTIONS:
+        leaf = f"{leaf}_{_PROJECTIONS[owner.pop()]}"
+        if len(owner) > 1 and owner[-2] in _DIRECTIONS and owner[-1].isdigit():
+            direction, layer = owner[-2:]
+            leaf = f"{leaf}_l{layer}{_DIRECTIONS[direction]}"
+            owner = owner[:-2]
+    return ".".join([*owner, leaf])
+
+
+@torch.no_grad()
+def mask_gradients(model: nn.Module, maskers: MaskDict) -> None:
+    """Put the gradients of pruned weights to zero in place, before the norm for clipping is taken.
+
+    Gradients that still train a dense copy, or weights masked on the forward pass only, stay.
+    """
+    for masker, param in masked_parameters(model, maskers):
+        trains_dense = masker.use_double_copies or masker.mask_on_forward_only
+        if param.grad is not None and masker.mask is not None and not trains_dense:
+            masker.mask_tensor(param.grad)

@@ -1,0 +1,133 @@
+"""Regularizers that push weights, or whole rows and columns, towards zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.masks import MaskDict
+from lmbench.distiller.pruning.structures import check_group_type
+from lmbench.distiller.pruning.thresholding import group_threshold_mask, threshold_mask
+
+# Keeps the gradient of a group's norm finite where the group is zero.
+EPSILON = 1e-8
+
+
+class Regularizer:
+    """Base of the regularizers.
+
+    Args:
+        name: of the regularizer.
+        model: kept for the original's signature.
+        reg_regims: what to do with each parameter, by name.
+        threshold_criteria: None, or how to threshold after each update, with the strength as
+            the threshold.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module | None,
+        reg_regims: Mapping[str, Any],
+        threshold_criteria: str | None = None,
+    ) -> None:
+        if not reg_regims:
+            raise DistillerError(f"regularizer '{name}': reg_regims is empty; list parameters")
+        self.name = name
+        self.model = model
+        self.reg_regims = dict(reg_regims)
+        self.threshold_criteria = threshold_criteria
+
+    def handled_name(self, names: Sequence[str]) -> str | None:
+        """Which of a parameter's names is regularized, None when none is."""
+        return next((name for name in names if name in self.reg_regims), None)
+
+    def loss(
+        self, param: Tensor, param_name: str, regularizer_loss: Tensor, zeros_mask_dict: MaskDict
+    ) -> Tensor:
+        """``regularizer_loss`` plus the term of this parameter."""
+        raise NotImplementedError
+
+    def threshold(self, param: Tensor, param_name: str, zeros_mask_dict: MaskDict) -> None:
+        """Set a mask, good for one use, of what is at or below the threshold."""
+        raise NotImplementedError
+
+
+class L1Regularizer(Regularizer):
+    """Adds ``strength * sum(|w|)``; any ``threshold_criteria`` zeroes magnitudes up to it.
+
+    ``reg_regims`` maps a parameter name to its strength.
+    """
+
+    def loss(
+        self, param: Tensor, param_name: str, regularizer_loss: Tensor, zeros_mask_dict: MaskDict
+    ) -> Tensor:
+        if param_name not in self.reg_regims:
+            return regularizer_loss
+        return regularizer_loss + param.abs().sum() * float(self.reg_regims[param_name])
+
+    def threshold(self, param: Tensor, param_name: str, zeros_mask_dict: MaskDict) -> None:
+        if self.threshold_criteria is None or param_name not in self.reg_regims:
+            return
+        masker = zeros_mask_dict[param_name]
+        masker.mask = threshold_mask(param.detach(), float(self.reg_regims[param_name]))
+        masker.is_regularization_mask = True
+
+
+class GroupLassoRegularizer(Regularizer):
+    """Adds ``strength`` times the sum of the Euclidean norms of rows, columns or both.
+
+    Yuan and Lin, "Model selection and estimation in regression with grouped variables", 2006.
+    ``reg_regims`` maps a parameter name to ``[strength, 'Rows' | 'Cols' | 'Rows+Cols']``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module | None,
+        reg_regims: Mapping[str, Sequence[Any]],
+        threshold_criteria: str | None = None,
+    ) -> None:
+        super().__init__(name, model, reg_regims, threshold_criteria)
+        if threshold_criteria not in (None, "Max", "Mean_Abs"):
+            raise DistillerError(
+                f"regularizer '{name}': unknown threshold_criteria {threshold_criteria!r}; "
+                "choose Max or Mean_Abs, or leave it out"
+            )
+        self._regimes = {
+            key: (float(pair[0]), tuple(str(pair[1]).split("+")))
+            for key, pair in self.reg_regims.items()
+        }
+        for _, groups in self._regimes.values():
+            for group_type in groups:
+                check_group_type(group_type)
+                if group_type == "Blocks":
+                    raise DistillerError(
+                        f"regularizer '{name}': group_type Blocks; choose Rows, Cols or Rows+Cols"
+                    )
+
+    def loss(
+        self, param: Tensor, param_name: str, regularizer_loss: Tensor, zeros_mask_dict: MaskDict
+    ) -> Tensor:
+        if param_name not in self._regimes:
+            return regularizer_loss
+        strength, groups = self._regimes[param_name]
+        for group_type in groups:
+            squares = param.square().sum(1 if group_type == "Rows" else 0)
+            regularizer_loss = regularizer_loss + (squares + EPSILON).sqrt().sum() * strength
+        return regularizer_loss
+
+    def threshold(self, param: Tensor, param_name: str, zeros_mask_dict: MaskDict) -> None:
+        if self.threshold_criteria is None or param_name not in self._regimes:
+            return
+        strength, groups = self._regimes[param_name]
+        masker = zeros_mask_dict[param_name]
+        mask = masker.kept(param)
+        for group_type in groups:
+            part = group_threshold_mask(param, group_type, strength, self.threshold_criteria)
+            mask = mask & part.bool()
+        masker.mask = mask
+        masker.is_regularization_mask = True

@@ -1,0 +1,50 @@
+"""Masks by thresholds, of single weights and of whole structures."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmbench.distiller.pruning.criteria import create_mask_threshold_criterion
+from lmbench.distiller.pruning.structures import Structures
+
+
+def threshold_mask(weights: Tensor, threshold: float) -> Tensor:
+    """A mask in the dtype of ``weights`` that keeps magnitudes above ``threshold``."""
+    return create_mask_threshold_criterion(weights, threshold)
+
+
+def group_threshold_binary_map(
+    param: Tensor, group_type: str, threshold: float, threshold_criteria: str
+) -> Tensor:
+    """True for each row or column whose size is above the threshold.
+
+    Args:
+        param: a matrix.
+        group_type: ``Rows``, ``Cols`` or ``Channels`` (the same as columns).
+        threshold: what a structure must exceed to stay.
+        threshold_criteria: ``Mean_Abs``, ``Max`` or ``L1``; see `Structures.sizes`.
+    """
+    return Structures(group_type).sizes(param, threshold_criteria) > threshold
+
+
+def group_threshold_mask(
+    param: Tensor,
+    group_type: str,
+    threshold: float,
+    threshold_criteria: str,
+    binary_map: Tensor | None = None,
+) -> Tensor:
+    """A mask in the dtype of ``param`` that drops the structures at or below the threshold."""
+    if binary_map is None:
+        binary_map = group_threshold_binary_map(param, group_type, threshold, threshold_criteria)
+    return Structures(group_type).expand(binary_map.bool(), param).to(param.dtype)
+
+
+class GroupThresholdMixin:
+    """Gives a class `group_threshold_mask` as a method, as the original did."""
+
+    def group_threshold_mask(
+        self, param: Tensor, group_type: str, threshold: float, threshold_criteria: str
+    ) -> Tensor:
+        """See `group_threshold_mask`."""
+        return group_threshold_mask(param, group_type, threshold, threshold_criteria)

@@ -1,0 +1,296 @@
+"""Linear quantization: from a range to a scale and a zero point, and from floats to integers.
+
+The sign convention is the original's, which is the opposite of the usual one::
+
+    q = clamp(round_half_even(scale * x - zero_point), q_min, q_max)
+    x = (q + zero_point) / scale
+
+so `scale` counts steps per unit, and the integer that stands for 0.0 is `-zero_point`. A zero
+point is integral unless asked otherwise, so that 0.0 is always represented exactly.
+
+Tensors may be of any floating dtype; arithmetic happens in it. Ranges may be per tensor (0-dim)
+or per channel (broadcastable).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from lmbench.distiller.quantization.errors import QuantizationError
+
+__all__ = [
+    "MAX_BITS",
+    "MIN_BITS",
+    "LinearQuantMode",
+    "LinearQuantizeSTE",
+    "approx_scale_as_mult_and_shift",
+    "asymmetric_linear_quantization_params",
+    "check_bits",
+    "clamp",
+    "get_quantized_range",
+    "get_scale_approximation_mult",
+    "get_scale_approximation_params",
+    "get_scale_approximation_shift_bits",
+    "is_linear_quant_mode_asymmetric",
+    "is_linear_quant_mode_symmetric",
+    "linear_dequantize",
+    "linear_quantize",
+    "linear_quantize_clamp",
+    "parse_mode",
+    "symmetric_linear_quantization_params",
+]
+
+MIN_BITS, MAX_BITS = 2, 16
+_EMPTY = 1e-30
+
+
+class LinearQuantMode(Enum):
+    """How a range maps to integers.
+
+    SYMMETRIC: zero point 0, all 2^b integers, scale = (2^b - 1) / 2 / max|x|.
+    SYMMETRIC_RESTRICTED: zero point 0, the lowest integer unused, scale = (2^(b-1) - 1) / max|x|.
+    ASYMMETRIC_UNSIGNED: integers 0 … 2^b - 1 over [min, max], which always contains 0.
+    ASYMMETRIC_SIGNED: the same range over integers -2^(b-1) … 2^(b-1) - 1.
+    """
+
+    SYMMETRIC = 1
+    ASYMMETRIC_UNSIGNED = 2
+    ASYMMETRIC_SIGNED = 3
+    SYMMETRIC_RESTRICTED = 4
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the zero point is always 0."""
+        return self in (LinearQuantMode.SYMMETRIC, LinearQuantMode.SYMMETRIC_RESTRICTED)
+
+    @property
+    def signed(self) -> bool:
+        """Whether the integers are signed."""
+        return self is not LinearQuantMode.ASYMMETRIC_UNSIGNED
+
+    def quantized_range(self, num_bits: int) -> tuple[int, int]:
+        """The lowest and the highest integer at `num_bits`."""
+        restricted = self is LinearQuantMode.SYMMETRIC_RESTRICTED
+        return get_quantized_range(num_bits, self.signed, restricted)
+
+
+def parse_mode(value: LinearQuantMode | str) -> LinearQuantMode:
+    """A mode from its name, in any case.
+
+    Raises:
+        QuantizationError: an unknown name.
+    """
+    if isinstance(value, LinearQuantMode):
+        return value
+    try:
+        return LinearQuantMode[str(value).upper()]
+    except KeyError:
+        known = ", ".join(mode.name for mode in LinearQuantMode)
+        raise QuantizationError(f"mode {value!r} is unknown: use one of {known}") from None
+
+
+def is_linear_quant_mode_symmetric(mode: LinearQuantMode) -> bool:
+    """Whether the mode's zero point is always 0."""
+    return mode.symmetric
+
+
+def is_linear_quant_mode_asymmetric(mode: LinearQuantMode) -> bool:
+    """Whether the mode has a zero point."""
+    return not mode.symmetric
+
+
+def check_bits(value: int | None, what: str) -> int | None:
+    """The bit width itself, None meaning "not quantized".
+
+    Raises:
+        QuantizationError: outside 2 … 16.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not MIN_BITS <= value <= MAX_BITS:
+        raise QuantizationError(
+            f"{what}: {value!r} bits is out of range, use {MIN_BITS} to {MAX_BITS} "
+            "or null for full precision"
+        )
+    return value
+
+
+def get_quantized_range(
+    num_bits: int, signed: bool = True, signed_restrict_qrange: bool = False
+) -> tuple[int, int]:
+    """The lowest and the highest integer of `num_bits` bits."""
+    if not signed:
+        return 0, 2**num_bits - 1
+    half = 2 ** (num_bits - 1)
+    return (-half + 1 if signed_restrict_qrange else -half), half - 1
+
+
+def _as_float(*values: float | Tensor) -> tuple[Tensor, ...]:
+    like = next((v for v in values if isinstance(v, Tensor)), None)
+    device = None if like is None else like.device
+    return tuple(torch.as_tensor(v, dtype=torch.float32, device=device) for v in values)
+
+
+def _steps_over(steps: float, width: Tensor) -> Tensor:
+    """`steps / width`; a range too narrow to divide by is empty and gives scale 1."""
+    return steps / torch.where(width < _EMPTY, torch.full_like(width, steps), width)
+
+
+def symmetric_linear_quantization_params(
+    num_bits: int, saturation_val: float | Tensor, restrict_qrange: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point (0) of the symmetric range ±saturation_val.
+
+    Args:
+        num_bits: width of the integers.
+        saturation_val: largest magnitude, not negative; a float or a tensor of any shape.
+        restrict_qrange: leave the lowest integer unused.
+
+    Raises:
+        QuantizationError: a negative value.
+    """
+    (limit,) = _as_float(saturation_val)
+    if bool((limit < 0).any()):
+        raise QuantizationError("saturation value must be at least 0")
+    steps = 2 ** (num_bits - 1) - 1 if restrict_qrange else (2**num_bits - 1) / 2
+    return _steps_over(steps, limit), torch.zeros_like(limit)
+
+
+def asymmetric_linear_quantization_params(
+    num_bits: int,
+    saturation_min: float | Tensor,
+    saturation_max: float | Tensor,
+    integral_zero_point: bool = True,
+    signed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the range [min, max], widened so that it contains 0.
+
+    Args:
+        num_bits: width of the integers.
+        saturation_min: lowest value; a float or a tensor of any shape.
+        saturation_max: highest value, of the same shape.
+        integral_zero_point: round the zero point, so that 0.0 is exact.
+        signed: use signed integers.
+
+    Raises:
+        QuantizationError: min above max.
+    """
+    low, high = _as_float(saturation_min, saturation_max)
+    if bool((low > high).any()):
+        raise QuantizationError("saturation min must not be above saturation max")
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = _steps_over(2**num_bits - 1, high - low)
+    zero_point = scale * low
+    if integral_zero_point:
+        zero_point = zero_point.round()
+    if signed:
+        zero_point = zero_point + 2 ** (num_bits - 1)
+    return scale, zero_point
+
+
+def clamp(input: Tensor, min: float | Tensor, max: float | Tensor, inplace: bool = False) -> Tensor:
+    """`input` limited to [min, max]; bounds may be tensors."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        low, high = torch.as_tensor(min).to(input), torch.as_tensor(max).to(input)
+        result = torch.minimum(torch.maximum(input, low), high)
+        return input.copy_(result) if inplace else result
+    return input.clamp_(min, max) if inplace else input.clamp(min, max)
+
+
+def linear_quantize(
+    input: Tensor, scale: float | Tensor, zero_point: float | Tensor, inplace: bool = False
+) -> Tensor:
+    """round(scale * x - zero_point), halves to even, without a limit on the range."""
+    if inplace:
+        return input.mul_(scale).sub_(zero_point).round_()
+    return torch.round(scale * input - zero_point)
+
+
+def linear_quantize_clamp(
+    input: Tensor,
+    scale: float | Tensor,
+    zero_point: float | Tensor,
+    clamp_min: float | Tensor,
+    clamp_max: float | Tensor,
+    inplace: bool = False,
+) -> Tensor:
+    """`linear_quantize`, limited to [clamp_min, clamp_max]."""
+    return clamp(linear_quantize(input, scale, zero_point, inplace), clamp_min, clamp_max, inplace)
+
+
+def linear_dequantize(
+    input: Tensor, scale: float | Tensor, zero_point: float | Tensor, inplace: bool = False
+) -> Tensor:
+    """(q + zero_point) / scale."""
+    if inplace:
+        return input.add_(zero_point).div_(scale)
+    return (input + zero_point) / scale
+
+
+class LinearQuantizeSTE(torch.autograd.Function):
+    """Quantize and, if asked, dequantize, with the straight-through gradient.
+
+    The gradient passes unchanged: Bengio et al. 2013, arXiv 1308.3432. Clamp before it, so that
+    values outside the range get none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        input: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        dequantize: bool,
+        inplace: bool,
+    ) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(input)
+        output = linear_quantize(input, scale, zero_point, inplace)
+        return linear_dequantize(output, scale, zero_point, inplace) if dequantize else output
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None, None, None, None]:
+        return grad_outputs[0], None, None, None, None
+
+
+def get_scale_approximation_shift_bits(
+    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
+) -> Tensor:
+    """The largest shift with which the multiplier still fits `mult_bits` unsigned bits.
+
+    Args:
+        limit: never shift by more than `mult_bits`.
+    """
+    (scale,) = _as_float(fp32_scale)
+    shift = torch.floor(torch.log2((2**mult_bits - 1) / scale))
+    return shift.clamp(max=mult_bits) if limit else shift
+
+
+def get_scale_approximation_mult(fp32_scale: float | Tensor, shift_bits: float | Tensor) -> Tensor:
+    """floor(scale * 2^shift)."""
+    scale, shift = _as_float(fp32_scale, shift_bits)
+    return torch.floor(scale * torch.pow(2.0, shift))
+
+
+def get_scale_approximation_params(
+    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Multiplier and shift with which multiplier / 2^shift comes closest from below."""
+    shift = get_scale_approximation_shift_bits(fp32_scale, mult_bits, limit)
+    return get_scale_approximation_mult(fp32_scale, shift), shift
+
+
+def approx_scale_as_mult_and_shift(
+    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
+) -> Tensor:
+    """The scale that hardware with an integer multiplier and a shift would apply."""
+    multiplier, shift = get_scale_approximation_params(fp32_scale, mult_bits, limit)
+    return multiplier / torch.pow(2.0, shift)

@@ -1,0 +1,1 @@
+"""Tables about a model: sparsity, modules, operations; and loggers."""

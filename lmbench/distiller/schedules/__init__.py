@@ -1,0 +1,1 @@
+"""Schedules: read, checked, predicted, and run."""

@@ -1,0 +1,355 @@
+"""Schedules: read from YAML with a safe loader, and checked entry by entry. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lmbench.distiller.errors import DistillerError, ScheduleError, did_you_mean
+from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, check_range
+from lmbench.distiller.schedules.arguments import (
+    LR_SCHEDULERS,
+    ONLY_FOR_CONVOLUTIONS,
+    PRUNERS,
+    REGULARIZERS,
+    Args,
+    BaiduArgs,
+    FreeArgs,
+    GradualArgs,
+    PruningPolicyArgs,
+    RegularizationPolicyArgs,
+)
+from lmbench.distiller.schedules.entries import Component, Kind, PolicyEntry, Schedule
+from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
+from lmbench.distiller.schedules.yaml_text import one_line, read_yaml, validation_lines
+
+SECTIONS: dict[Kind, str] = {
+    "pruner": "pruners",
+    "regularizer": "regularizers",
+    "lr_scheduler": "lr_schedulers",
+    "quantizer": "quantizers",
+}
+_CLASSES: dict[Kind, Mapping[str, type[Args]]] = {
+    "pruner": PRUNERS,
+    "regularizer": REGULARIZERS,
+    "quantizer": QUANTIZERS,
+}
+RANGE = ("starting_epoch", "ending_epoch", "frequency")
+LAST_EPOCH = 100_000
+
+
+def load_schedule(path: str | Path) -> Schedule:
+    """Read and check a YAML file.
+
+    Raises:
+        ScheduleError: one line for each mistake, with file, section, entry and the fix.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ScheduleError(f"schedule {path}: cannot be read ({reason}); check the path") from None
+    except ValueError as error:
+        raise ScheduleError(
+            f"schedule {one_line(path)}: {one_line(error)}; check the path"
+        ) from None
+    return parse_schedule(data, path.name)
+
+
+def parse_schedule(text: str | bytes, source: str = "schedule") -> Schedule:
+    """Check the text of a YAML schedule; ``source`` names it in messages. Raises as above."""
+    return schedule_from_dict(read_yaml(text, source), source)
+
+
+def schedule_from_dict(data: Any, source: str = "schedule") -> Schedule:
+    """Check a schedule that is a dictionary already. Raises as `load_schedule`."""
+    return _Reader(source).read(data)
+
+
+@dataclass
+class _Reader:
+    source: str
+    problems: list[str] = field(default_factory=list)
+
+    def report(self, where: Sequence[object], what: object) -> None:
+        place = ": ".join(one_line(part) for part in where)
+        self.problems.append(f"schedule {one_line(self.source)}: {place}: {one_line(what, 400)}")
+
+    def read(self, data: Any) -> Schedule:
+        if not isinstance(data, Mapping):
+            self.report(["top"], "is not a mapping; a schedule has pruners: and policies:")
+            raise ScheduleError(self.problems)
+        known = ("version", *SECTIONS.values(), "policies")
+        for key in data:
+            if key == "extensions":
+                self.report(["extensions"], "thin convolutions only; leave the section out")
+            elif key not in known:
+                self.report([key], f"is not a section {did_you_mean(key, known)}")
+        if data.get("version", 1) not in (1, "1", None):
+            self.report(["version"], f"{data['version']!r} is not known; write version: 1")
+        components: dict[Kind, dict[str, Component]] = {
+            kind: self._section(kind, data.get(section)) for kind, section in SECTIONS.items()
+        }
+        if len(components["quantizer"]) > 1:
+            self.report(["quantizers"], "holds more than one; keep one quantizer")
+        policies = self._policies(data.get("policies"), components)
+        if self.problems:
+            raise ScheduleError(self.problems)
+        schedule = Schedule(self.source, components, tuple(policies))
+        return Schedule(self.source, components, tuple(policies), tuple(_warnings(schedule)))
+
+    def _section(self, kind: Kind, entries: Any) -> dict[str, Component]:
+        section = SECTIONS[kind]
+        if entries is None:
+            return {}
+        if not isinstance(entries, Mapping):
+            self.report([section], "is not a mapping; give each entry a name and a class")
+            return {}
+        found = {}
+        for name, spec in entries.items():
+            where = [section, name]
+            if not isinstance(name, str):
+                self.report(where, f"the name {name!r} is not text; quote it")
+            elif not isinstance(spec, Mapping):
+                self.report(where, "is not a mapping; give it class: and arguments")
+            elif not isinstance(spec.get("class"), str):
+                self.report(where, "has no class; add class: NAME")
+            else:
+                args = self._arguments(kind, spec["class"], spec, where)
+                # A broken entry is kept as a name, so that its policy is not called undefined.
+                found[name] = Component(name, spec["class"], args or FreeArgs())
+        return found
+
+    def _arguments(
+        self, kind: Kind, class_name: str, spec: Mapping[Any, Any], where: list[object]
+    ) -> Args | FreeArgs | None:
+        given = {key: value for key, value in spec.items() if key != "class"}
+        for key in given:
+            if not isinstance(key, str):
+                self.report(where, f"the argument {key!r} is not text; quote it")
+                return None
+        if class_name in ONLY_FOR_CONVOLUTIONS:
+            self.report(
+                where,
+                f"class {class_name} prunes convolutions, which a language model has not; "
+                "use L1RankedStructureParameterPruner with group_type Rows, Cols or Blocks",
+            )
+            return None
+        if kind == "lr_scheduler":
+            return self._lr_arguments(class_name, given, where)
+        registry = _CLASSES[kind]
+        if kind == "quantizer" and class_name in ONLY_AFTER_TRAINING:
+            self.report(
+                where,
+                f"class {class_name} quantizes a trained model: use lmbench quantize; a schedule "
+                f"takes {', '.join(registry)}",
+            )
+            return None
+        if class_name not in registry:
+            self.report(where, f"unknown class '{class_name}' {did_you_mean(class_name, registry)}")
+            return None
+        return self._validate(registry[class_name], given, where)
+
+    def _lr_arguments(
+        self, class_name: str, given: dict[str, Any], where: list[object]
+    ) -> FreeArgs | None:
+        if class_name not in LR_SCHEDULERS:
+            hint = did_you_mean(class_name, LR_SCHEDULERS)
+            self.report(where, f"unknown class '{class_name}' {hint}")
+            return None
+        needed, allowed = LR_SCHEDULERS[class_name]
+        for key in given:
+            if key not in needed and key not in allowed:
+                hint = did_you_mean(key, (*needed, *allowed))
+                self.report(where, f"unknown argument '{key}' of {class_name} {hint}")
+        for key in needed:
+            if key not in given:
+                self.report(where, f"{key} is missing; add it")
+        return FreeArgs(**given)
+
+    def _validate(self, model: type[Args], given: Any, where: list[object]) -> Args | None:
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            for line in validation_lines(error, model):
+                self.report(where, line)
+        except RecursionError:
+            self.report(where, "is nested too deeply; write it flat")
+        return None
+
+    def _policies(
+        self, entries: Any, components: Mapping[Kind, Mapping[str, Component]]
+    ) -> list[PolicyEntry]:
+        if entries is None:
+            self.report(["policies"], "is missing; add a list of policies")
+            return []
+        if not isinstance(entries, list) or not entries:
+            self.report(["policies"], "is not a list of policies; begin each one with '- '")
+            return []
+        found = []
+        for number, entry in enumerate(entries, start=1):
+            policy = self._policy(number, entry, components)
+            if policy is not None:
+                found.append(policy)
+        return found
+
+    def _policy(
+        self, number: int, entry: Any, components: Mapping[Kind, Mapping[str, Component]]
+    ) -> PolicyEntry | None:
+        where: list[object] = ["policies", f"entry {number}"]
+        if not isinstance(entry, Mapping):
+            self.report(where, "is not a mapping; it needs pruner: and epochs")
+            return None
+        known = (*SECTIONS, "epochs", *RANGE)
+        for key in entry:
+            if key == "extension":
+                self.report(where, "extensions thin convolutions only; leave this policy out")
+                return None
+            if key not in known:
+                self.report(where, f"unknown key '{one_line(key)}' {did_you_mean(key, known)}")
+        kinds: list[Kind] = [kind for kind in SECTIONS if kind in entry]
+        if len(kinds) != 1:
+            self.report(where, f"names {len(kinds)} of {', '.join(SECTIONS)}; name exactly one")
+            return None
+        kind = kinds[0]
+        spec = entry[kind]
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("instance_name"), str):
+            self.report(
+                where, f"{kind} has no instance_name; write {kind}: {{instance_name: NAME}}"
+            )
+            return None
+        name = spec["instance_name"]
+        where[-1] = f"entry {number} ({kind} {one_line(name)})"
+        for key in spec:
+            if key not in ("instance_name", "args"):
+                hint = did_you_mean(key, ("instance_name", "args"))
+                self.report(where, f"unknown key '{one_line(key)}' {hint}")
+        if name not in components[kind]:
+            hint = did_you_mean(name, components[kind], "defined")
+            self.report(where, f"{kind} '{name}' is not defined in {SECTIONS[kind]} {hint}")
+        args = self._policy_args(kind, spec.get("args"), where)
+        span = self._span(entry, where)
+        if span is None:
+            return None
+        policy = PolicyEntry(kind, name, args, *span)
+        component = components[kind].get(name)
+        if component is not None:
+            self._check_reach(policy, component, where)
+        return policy
+
+    def _policy_args(self, kind: Kind, given: Any, where: list[object]) -> Args | None:
+        if given is None:
+            return None
+        if kind == "pruner":
+            return self._validate(PruningPolicyArgs, given, where)
+        if kind == "regularizer":
+            return self._validate(RegularizationPolicyArgs, given, where)
+        self.report(where, f"a {kind} takes no args; leave them out")
+        return None
+
+    def _span(
+        self, entry: Mapping[Any, Any], where: list[object]
+    ) -> tuple[tuple[int, ...] | None, int, int, int | None] | None:
+        given = {key: entry[key] for key in RANGE if entry.get(key) is not None}
+        listed = entry.get("epochs")
+        if listed is not None and given:
+            self.report(where, f"has both epochs and {', '.join(given)}; leave one of them out")
+            return None
+        values = listed if listed is not None else list(given.values())
+        if not isinstance(values, list) or not all(_is_epoch(value) for value in values):
+            self.report(where, f"epochs must be whole numbers from 0 to {LAST_EPOCH}")
+            return None
+        if listed is not None:
+            if not listed:
+                self.report(where, "epochs is empty; list at least one epoch")
+                return None
+            return tuple(listed), listed[0], listed[-1] + 1, None
+        try:
+            start, end, every = check_range(*(given.get(key) for key in RANGE))
+        except ScheduleError as error:
+            self.report(where, error)
+            return None
+        return None, start, end, every
+
+    def _check_reach(self, policy: PolicyEntry, component: Component, where: list[object]) -> None:
+        meta = policy.meta(policy.run[0])
+        try:
+            if isinstance(component.args, GradualArgs):
+                args = component.args
+                AgpPruningRate(args.initial_sparsity, args.final_sparsity).target(meta)
+            elif isinstance(component.args, BaiduArgs):
+                baidu = component.args
+                BaiduPruningRate(baidu.q, baidu.ramp_epoch_offset, baidu.ramp_slope_mult).threshold(
+                    meta
+                )
+        except DistillerError as error:
+            self.report(where, error)
+
+
+def _is_epoch(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -1 < value <= LAST_EPOCH
+
+
+def _warnings(schedule: Schedule) -> list[str]:
+    lines = []
+    for kind, components in schedule.components.items():
+        used = {policy.instance_name for policy in schedule.policies if policy.kind == kind}
+        for name in components:
+            if name not in used:
+                lines.append(
+                    f"schedule {schedule.source}: {SECTIONS[kind]}: {name}: no policy uses it"
+                )
+    return lines
+
+
+def check_parameters(
+    schedule: Schedule, names: Mapping[str, str], model_name: str = "this model"
+) -> None:
+    """Check that every parameter that a schedule names exists.
+
+    Args:
+        schedule: a checked schedule.
+        names: every name of every parameter, the ties' too, to its first name.
+        model_name: how to call the model in messages.
+
+    Raises:
+        ScheduleError: one line for each unknown name, with the closest ones.
+    """
+    reader = _Reader(schedule.source)
+    for kind, components in schedule.components.items():
+        for component in components.values():
+            for argument, name in component.args.parameters():
+                if name not in names:
+                    reader.report(
+                        [SECTIONS[kind], component.name, argument],
+                        f"'{name}' is not a parameter of {model_name} {did_you_mean(name, names)}",
+                    )
+    for number, policy in enumerate(schedule.policies, start=1):
+        for argument, name in policy.args.parameters() if policy.args else ():
+            if name not in names:
+                reader.report(
+                    [
+                        "policies",
+                        f"entry {number} ({policy.kind} {policy.instance_name})",
+                        argument,
+                    ],
+                    f"'{name}' is not a parameter of {model_name} {did_you_mean(name, names)}",
+                )
+    if reader.problems:
+        raise ScheduleError(reader.problems)
+
+
+__all__ = [
+    "Component",
+    "PolicyEntry",
+    "Schedule",
+    "check_parameters",
+    "load_schedule",
+    "parse_schedule",
+    "schedule_from_dict",
+]

@@ -1,0 +1,84 @@
+"""What a checked schedule holds. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lmbench.distiller.schedules.agp import scheduled_epochs
+from lmbench.distiller.schedules.arguments import Args, FreeArgs
+
+Kind = Literal["pruner", "regularizer", "lr_scheduler", "quantizer"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A pruner, regularizer, learning rate scheduler or quantizer that a schedule defines."""
+
+    name: str
+    class_name: str
+    args: Args | FreeArgs
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that the file gave, as the constructor takes them."""
+        return self.args.model_dump(exclude_unset=True)
+
+
+@dataclass(frozen=True)
+class PolicyEntry:
+    """When one component acts.
+
+    ``epochs`` is what the file listed, or None for a range with an exclusive ``ending_epoch``.
+    """
+
+    kind: Kind
+    instance_name: str
+    args: Args | None
+    epochs: tuple[int, ...] | None
+    starting_epoch: int
+    ending_epoch: int
+    frequency: int | None
+
+    @property
+    def run(self) -> list[int]:
+        """The epochs at which it acts, in order."""
+        if self.epochs is not None:
+            return sorted(set(self.epochs))
+        return list(scheduled_epochs(self.starting_epoch, self.ending_epoch, self.frequency or 1))
+
+    def meta(self, epoch: int) -> dict[str, Any]:
+        """What a pruner is told at an epoch."""
+        return {
+            "starting_epoch": self.starting_epoch,
+            "ending_epoch": self.ending_epoch,
+            "frequency": self.frequency,
+            "scheduled_epochs": self.run,
+            "current_epoch": epoch,
+        }
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A checked schedule.
+
+    ``warnings`` are lines about what is allowed and probably not meant.
+    """
+
+    source: str
+    components: dict[Kind, dict[str, Component]]
+    policies: tuple[PolicyEntry, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pruners(self) -> dict[str, Component]:
+        """The pruners by name."""
+        return self.components["pruner"]
+
+    def component(self, policy: PolicyEntry) -> Component:
+        """What a policy runs."""
+        return self.components[policy.kind][policy.instance_name]
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch at which anything is scheduled, -1 for an empty schedule."""
+        return max((policy.run[-1] for policy in self.policies), default=-1)

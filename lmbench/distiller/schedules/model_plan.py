@@ -1,0 +1,48 @@
+"""A model's weights as a plan wants to see them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.distiller.schedules.build import parameter_names
+from lmbench.distiller.schedules.checking import Schedule
+from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
+
+
+class ModelWeights:
+    """Answers a plan's questions about a model's weights; sorts each tensor once, on demand."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._sorted: dict[str, Tensor] = {}
+
+    def fraction_below(self, name: str, threshold: float) -> float:
+        """The share of a parameter's magnitudes that are at most ``threshold``."""
+        if name not in self._sorted:
+            magnitudes = self._parameters[name].detach().abs().reshape(-1)
+            self._sorted[name] = magnitudes.sort().values
+        ordered = self._sorted[name]
+        value = torch.tensor(threshold, dtype=ordered.dtype, device=ordered.device)
+        return int(torch.searchsorted(ordered, value, right=True)) / ordered.numel()
+
+    def deviation(self, name: str) -> float:
+        """The standard deviation of a parameter."""
+        return float(self._parameters[name].detach().std())
+
+
+def plan_for_model(
+    schedule: Schedule, model: nn.Module, epochs: int | None = None, judge_weights: bool = True
+) -> SchedulePlan:
+    """`predict_sparsity` with the shapes and ties of a model.
+
+    Args:
+        schedule: a checked schedule.
+        model: may be on the meta device when ``judge_weights`` is False.
+        epochs: of the training.
+        judge_weights: estimate what thresholds leave by the weights as they are now; right for a
+            trained parent, meaningless for a model that is still to be trained.
+    """
+    shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
+    view = ModelWeights(model) if judge_weights else None
+    return predict_sparsity(schedule, shapes, parameter_names(model), epochs, view)

@@ -1,0 +1,398 @@
+"""What a scheduler runs at its callbacks: pruning, regularization, learning rate, quantization."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.masks import MaskDict, ParameterMasker, masked_parameters
+
+if TYPE_CHECKING:
+    from lmbench.distiller.pruning.pruner import ParameterPruner
+    from lmbench.distiller.pruning.regularization import Regularizer
+
+Meta = dict[str, Any]
+
+
+class LossComponent(NamedTuple):
+    """A named part that a policy added to the loss."""
+
+    name: str
+    value: Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """The loss after a policy, and the parts that it added."""
+
+    overall_loss: Tensor
+    loss_components: LossComponent | list[LossComponent]
+
+
+class PruningStep(NamedTuple):
+    """A mask that has just changed.
+
+    ``parameter`` is the first of its names. ``target`` is the share of what the pruner counts,
+    weights or structures, and None when a threshold decides; ``reached`` is the share of weights.
+    ``minibatch`` is None for a step at the beginning of an epoch.
+    """
+
+    epoch: int
+    minibatch: int | None
+    pruner: str
+    parameter: str
+    target: float | None
+    reached: float
+
+
+class ScheduledTrainingPolicy:
+    """Base of the policies; each callback does nothing until it is overridden."""
+
+    def __init__(self, classes: Iterable[type] | None = None, layers: Any = None) -> None:
+        self.classes = classes
+        self.layers = layers
+
+    def on_epoch_begin(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        """An epoch is about to begin."""
+
+    def on_minibatch_begin(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        meta: Meta,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """The forward pass of a minibatch is about to begin."""
+
+    def before_backward_pass(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None = None,
+    ) -> PolicyLoss | None:
+        """The loss is known; a policy may answer with another one."""
+
+    def before_parameter_optimization(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        meta: Meta,
+        optimizer: Optimizer | None,
+    ) -> None:
+        """The gradients are known and the optimizer is about to step."""
+
+    def on_minibatch_end(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None,
+    ) -> None:
+        """The optimizer has stepped."""
+
+    def on_epoch_end(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        """The epoch, with its validation, has ended."""
+
+
+class PruningPolicy(ScheduledTrainingPolicy):
+    """Runs a pruner.
+
+    Arguments in ``pruner_args``:
+        levels: replaces the pruner's levels.
+        keep_mask: after the last scheduled epoch weights are masked for good, also those of
+            ``mask_on_forward_only`` and ``use_double_copies``.
+        mini_batch_pruning_frequency: prune again every so many minibatches; 0 never.
+        mask_on_forward_only: the update may change masked weights, which so can come back.
+        mask_gradients: the backward pass masks gradients too.
+        use_double_copies: forward with masked weights, update dense ones.
+        discard_masks_at_minibatch_end: a mask lives for one minibatch.
+        skip_first_minibatch: the first step comes at the second minibatch of epoch 0; a policy
+            that begins later takes its first step at its second scheduled epoch.
+    """
+
+    ARGUMENTS = (
+        "levels",
+        "keep_mask",
+        "mini_batch_pruning_frequency",
+        "mask_on_forward_only",
+        "mask_gradients",
+        "use_double_copies",
+        "discard_masks_at_minibatch_end",
+        "skip_first_minibatch",
+    )
+
+    def __init__(
+        self,
+        pruner: ParameterPruner,
+        pruner_args: Mapping[str, Any] | None = None,
+        classes: Iterable[type] | None = None,
+        layers: Any = None,
+    ) -> None:
+        super().__init__(classes, layers)
+        args = dict(pruner_args or {})
+        if args.pop("fold_batchnorm", False):
+            raise DistillerError(
+                f"policy of pruner '{pruner.name}': fold_batchnorm is for convolutions only; "
+                "leave it out"
+            )
+        unknown = sorted(set(args) - set(self.ARGUMENTS))
+        if unknown:
+            raise DistillerError(
+                f"policy of pruner '{pruner.name}': unknown argument '{unknown[0]}'; "
+                f"choose from {', '.join(self.ARGUMENTS)}"
+            )
+        if "levels" in args and not hasattr(pruner, "levels"):
+            raise DistillerError(
+                f"policy of pruner '{pruner.name}': levels is for a SparsityLevelParameterPruner; "
+                "leave it out"
+            )
+        self.pruner = pruner
+        self.levels: Mapping[str, float] | None = args.get("levels")
+        self.keep_mask = bool(args.get("keep_mask", False))
+        self.mini_batch_pruning_frequency = int(args.get("mini_batch_pruning_frequency", 0))
+        self.mask_on_forward_only = bool(args.get("mask_on_forward_only", False))
+        self.mask_gradients = bool(args.get("mask_gradients", False))
+        self.use_double_copies = bool(args.get("use_double_copies", False))
+        self.discard_masks_at_minibatch_end = bool(
+            args.get("discard_masks_at_minibatch_end", False)
+        )
+        self.skip_first_minibatch = bool(args.get("skip_first_minibatch", False))
+        self.is_initialized = False
+
+    def _handled(
+        self, model: nn.Module, zeros_mask_dict: MaskDict
+    ) -> Iterable[tuple[ParameterMasker, nn.Parameter, str]]:
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            name = next((name for name in masker.names if self.pruner.handles(name)), None)
+            if name is not None:
+                yield masker, param, name
+
+    def attach(self, model: nn.Module, zeros_mask_dict: MaskDict) -> None:
+        """Tell the maskers of this pruner's parameters how the policy wants them used."""
+        for masker, param, _ in self._handled(model, zeros_mask_dict):
+            masker.use_double_copies = self.use_double_copies
+            masker.mask_on_forward_only = self.mask_on_forward_only
+            if self.mask_gradients:
+                masker.watch_gradient(param)
+
+    def _prune(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, minibatch: int | None
+    ) -> None:
+        steps: list[PruningStep] = meta.setdefault("steps", [])
+        self.pruner.prepare(model, zeros_mask_dict, meta)
+        for masker, param, name in self._handled(model, zeros_mask_dict):
+            before = masker.mask
+            self.pruner.set_param_mask(masker.dense(param), name, zeros_mask_dict, meta)
+            after = masker.mask
+            if after is None or (before is not None and torch.equal(before, after)):
+                continue
+            reached = 1.0 - int(after.sum()) / after.numel()
+            target = self.pruner.target_sparsity(name, meta)
+            epoch, parameter = meta["current_epoch"], masker.param_name
+            steps.append(
+                PruningStep(epoch, minibatch, self.pruner.name, parameter, target, reached)
+            )
+
+    def on_epoch_begin(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        if self.levels is not None:
+            setattr(self.pruner, "levels", self.levels)  # noqa: B010 - only some pruners have it
+        first_time = not self.is_initialized
+        if first_time:
+            self.attach(model, zeros_mask_dict)
+            self.is_initialized = True
+        if not (first_time and self.skip_first_minibatch):
+            self._prune(model, zeros_mask_dict, meta, None)
+
+    def on_minibatch_begin(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        meta: Meta,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        step = epoch * minibatches_per_epoch + minibatch_id
+        frequency = self.mini_batch_pruning_frequency
+        # The first minibatch of an epoch was served at its begin.
+        due = minibatch_id > 0 and frequency > 0 and step % frequency == 0
+        if due or (self.skip_first_minibatch and step == 1):
+            self._prune(model, zeros_mask_dict, meta, minibatch_id)
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            masker.apply_mask(param)
+
+    def on_minibatch_end(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None,
+    ) -> None:
+        if self.discard_masks_at_minibatch_end:
+            for masker, _, _ in self._handled(model, zeros_mask_dict):
+                masker.mask = None
+
+    def on_epoch_end(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        if meta["current_epoch"] != meta["scheduled_epochs"][-1]:
+            return
+        for masker, param, _ in self._handled(model, zeros_mask_dict):
+            if self.keep_mask:
+                masker.use_double_copies = False
+                masker.mask_on_forward_only = False
+                masker.unmasked_copy = None
+                masker.mask_tensor(param)
+            masker.unwatch_gradient()
+
+
+class RegularizationPolicy(ScheduledTrainingPolicy):
+    """Adds a regularizer's term to the loss and, if it thresholds, masks after each update.
+
+    With ``keep_mask`` the mask of the last minibatch of the last scheduled epoch stays.
+    """
+
+    def __init__(self, regularizer: Regularizer, keep_mask: bool = False) -> None:
+        super().__init__()
+        self.regularizer = regularizer
+        self.keep_mask = keep_mask
+        self._last_epoch = -1
+
+    def on_epoch_begin(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        self._last_epoch = meta["scheduled_epochs"][-1]
+
+    def on_minibatch_begin(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        meta: Meta,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        # Also here, since a resumed run does not begin its epoch a second time.
+        self._last_epoch = meta["scheduled_epochs"][-1]
+
+    def before_backward_pass(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None = None,
+    ) -> PolicyLoss:
+        term = torch.zeros((), dtype=loss.dtype, device=loss.device)
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            name = self.regularizer.handled_name(masker.names)
+            if name is not None:
+                term = self.regularizer.loss(param, name, term, zeros_mask_dict)
+        component = LossComponent(f"{type(self.regularizer).__name__}_loss", term.detach())
+        return PolicyLoss(loss + term, [component])
+
+    def on_minibatch_end(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None,
+    ) -> None:
+        if self.regularizer.threshold_criteria is None:
+            return
+        last = epoch == self._last_epoch and minibatch_id == minibatches_per_epoch - 1
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            name = self.regularizer.handled_name(masker.names)
+            if name is None:
+                continue
+            self.regularizer.threshold(param, name, zeros_mask_dict)
+            if last and self.keep_mask:
+                masker.is_regularization_mask = False
+            masker.apply_mask(param)
+
+
+class LRPolicy(ScheduledTrainingPolicy):
+    """Steps one of torch's learning rate schedulers at the end of each scheduled epoch."""
+
+    def __init__(self, lr_scheduler: LRScheduler) -> None:
+        super().__init__()
+        self.lr_scheduler = lr_scheduler
+
+    def on_epoch_end(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        epoch = meta["current_epoch"] + 1
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            self.lr_scheduler.step(_plateau_metric(kwargs.get("metrics"), self.lr_scheduler.mode))
+        elif self.lr_scheduler.last_epoch + 1 == epoch:
+            self.lr_scheduler.step()
+        else:
+            # The schedule counts the epochs of the training, not those of the policy, so that a
+            # milestone means the same wherever the policy starts.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.lr_scheduler.step(epoch)
+
+
+def _plateau_metric(metrics: Any, mode: str) -> float:
+    if isinstance(metrics, Mapping):
+        metrics = metrics.get(mode)
+    if metrics is None:
+        raise DistillerError(
+            "lr_scheduler ReduceLROnPlateau: no validation loss; call "
+            f"on_epoch_end(epoch, optimizer, metrics={{'{mode}': loss}})"
+        )
+    return float(metrics)
+
+
+class QuantizationPolicy(ScheduledTrainingPolicy):
+    """Prepares the model for a training-time quantizer and quantizes again after each update."""
+
+    def __init__(self, quantizer: Any) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.quantizer.prepare_model()
+        self.quantizer.quantize_params()
+
+    def on_minibatch_end(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None,
+    ) -> None:
+        self.quantizer.quantize_params()

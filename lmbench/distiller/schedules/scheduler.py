@@ -1,0 +1,404 @@
+"""The scheduler: runs the policies of each epoch and keeps the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lmbench.distiller.errors import DistillerError, ScheduleError
+from lmbench.distiller.pruning.masks import (
+    MaskDict,
+    create_model_masks_dict,
+    mask_gradients,
+    masked_parameters,
+)
+from lmbench.distiller.schedules.agp import check_range, scheduled_epochs
+from lmbench.distiller.schedules.nested_state import plain_state
+from lmbench.distiller.schedules.policies import (
+    LossComponent,
+    LRPolicy,
+    PolicyLoss,
+    PruningPolicy,
+    PruningStep,
+    QuantizationPolicy,
+    RegularizationPolicy,
+    ScheduledTrainingPolicy,
+)
+
+if TYPE_CHECKING:
+    from lmbench.distiller.quantization import Quantizer
+
+STATE_VERSION = 1
+
+
+class CompressionScheduler:
+    """Calls the policies of a training and holds the mask of each parameter.
+
+    The training calls, in this order, for each epoch: `on_epoch_begin`; for each minibatch
+    `on_minibatch_begin`, (forward), `before_backward_pass`, (backward),
+    `before_parameter_optimization`, (optimizer step), `on_minibatch_end`; (validation);
+    `on_epoch_end`.
+
+    Masks are made at the beginning of an epoch and imposed at its first minibatch. After each
+    update the masked weights are zero again, and masks stay when their policy has ended.
+
+    A run that resumes within an epoch builds the scheduler as before, calls `load_state_dict`
+    and goes on with `on_minibatch_begin`; it does not begin the epoch a second time.
+
+    Args:
+        model: any module. Tied parameters share one mask, under the first of their names.
+        zeros_mask_dict: maskers to use in place of new ones.
+        device: kept for the original's signature; masks live where their parameter is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        zeros_mask_dict: MaskDict | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.zeros_mask_dict = zeros_mask_dict or create_model_masks_dict(model)
+        self.policies: dict[int, list[ScheduledTrainingPolicy]] = {}
+        self.sched_metadata: dict[ScheduledTrainingPolicy, dict[str, Any]] = {}
+        self.last_change: tuple[int, int | None] | None = None
+        self._steps: list[PruningStep] = []
+
+    def add_policy(
+        self,
+        policy: ScheduledTrainingPolicy,
+        epochs: Iterable[int] | None = None,
+        starting_epoch: int | None = None,
+        ending_epoch: int | None = None,
+        frequency: int | None = None,
+    ) -> None:
+        """Run a policy at the listed epochs, or from ``starting_epoch`` to before ``ending_epoch``.
+
+        Raises:
+            ScheduleError: when both or neither are given, or they hold no epoch.
+        """
+        span = (starting_epoch, ending_epoch, frequency)
+        if epochs is not None:
+            if any(value is not None for value in span):
+                raise ScheduleError(
+                    "a policy takes epochs, or starting_epoch, ending_epoch and frequency; "
+                    "leave one of them out"
+                )
+            given = list(epochs)
+            if not given or min(given) < 0:
+                raise ScheduleError(f"epochs {given} must hold one epoch or more, none negative")
+            meta = {
+                "starting_epoch": given[0],
+                "ending_epoch": given[-1] + 1,
+                "frequency": None,
+            }
+            run = sorted(set(given))
+        else:
+            start, end, every = check_range(starting_epoch, ending_epoch, frequency)
+            meta = {"starting_epoch": start, "ending_epoch": end, "frequency": every}
+            run = list(scheduled_epochs(start, end, every))
+        if isinstance(policy, PruningPolicy):
+            policy.pruner.bind(self.model)
+        self.sched_metadata[policy] = {**meta, "scheduled_epochs": run}
+        for epoch in run:
+            self.policies.setdefault(epoch, []).append(policy)
+
+    def _active(self, epoch: int) -> Iterable[tuple[ScheduledTrainingPolicy, dict[str, Any]]]:
+        for policy in self.policies.get(epoch, ()):
+            meta = self.sched_metadata[policy]
+            meta["current_epoch"] = epoch
+            meta["model"] = self.model
+            meta["steps"] = self._steps
+            yield policy, meta
+
+    def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
+        """Compute the masks of this epoch; the weights change at its first minibatch."""
+        for policy, meta in self._active(epoch):
+            meta["optimizer"] = optimizer
+            policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
+        self._note_change()
+
+    def on_minibatch_begin(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """Impose the masks before the forward pass."""
+        for policy, meta in self._active(epoch):
+            policy.on_minibatch_begin(
+                self.model,
+                epoch,
+                minibatch_id,
+                minibatches_per_epoch,
+                self.zeros_mask_dict,
+                meta,
+                optimizer,
+            )
+        self._note_change()
+
+    def before_backward_pass(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        optimizer: Optimizer | None = None,
+        return_loss_components: bool = False,
+    ) -> Tensor | PolicyLoss:
+        """The loss with what the policies add to it, and on demand their parts."""
+        overall, components = loss, []
+        for policy, _ in self._active(epoch):
+            answer = policy.before_backward_pass(
+                self.model,
+                epoch,
+                minibatch_id,
+                minibatches_per_epoch,
+                overall,
+                self.zeros_mask_dict,
+                optimizer,
+            )
+            if answer is not None:
+                overall = answer.overall_loss
+                components += _components(answer)
+        return PolicyLoss(overall, components) if return_loss_components else overall
+
+    def changes_backward(self, epoch: int) -> bool:
+        """Whether forward and backward of this epoch's minibatches are more than the model's own.
+
+        They are where a policy adds to the loss, or a masker masks a gradient as it comes. Else
+        all that the policies do lies before the forward pass or after the backward pass, and a
+        training may leave out `before_backward_pass`.
+        """
+        plain = ScheduledTrainingPolicy.before_backward_pass
+        adding = (type(p).before_backward_pass is not plain for p in self.policies.get(epoch, ()))
+        masking = (masker.masks_gradient for masker in self.zeros_mask_dict.values())
+        return any(adding) or any(masking)
+
+    def before_parameter_optimization(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """Bring dense copies back, so that the optimizer updates them."""
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            masker.revert_weights(param)
+        for policy, meta in self._active(epoch):
+            policy.before_parameter_optimization(
+                self.model,
+                epoch,
+                minibatch_id,
+                minibatches_per_epoch,
+                self.zeros_mask_dict,
+                meta,
+                optimizer,
+            )
+
+    def on_minibatch_end(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        optimizer: Optimizer | None = None,
+    ) -> None:
+        """Mask again what the update changed: momentum moves weights whose gradient is zero."""
+        self.mask_all_weights(is_forward=False)
+        for policy, _ in self._active(epoch):
+            policy.on_minibatch_end(
+                self.model,
+                epoch,
+                minibatch_id,
+                minibatches_per_epoch,
+                self.zeros_mask_dict,
+                optimizer,
+            )
+
+    def on_epoch_end(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
+        """Step the learning rates (``metrics``: the validation loss) and settle ended policies."""
+        for policy, meta in self._active(epoch):
+            meta["optimizer"] = optimizer
+            policy.on_epoch_end(self.model, self.zeros_mask_dict, meta, **kwargs)
+
+    def mask_all_weights(self, is_forward: bool = True) -> None:
+        """Impose every mask now: as before a forward pass, or as after an update."""
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            if is_forward:
+                masker.apply_mask(param)
+            else:
+                masker.apply_after_update(param)
+
+    def mask_gradients(self) -> None:
+        """Zero the gradients of pruned weights, so that they do not count in a norm."""
+        mask_gradients(self.model, self.zeros_mask_dict)
+
+    def pruning_steps(self) -> list[PruningStep]:
+        """The masks that changed since the last call."""
+        steps, self._steps = self._steps, []
+        return steps
+
+    def _note_change(self) -> None:
+        if self._steps:
+            self.last_change = (self._steps[-1].epoch, self._steps[-1].minibatch)
+
+    @property
+    def quantizer(self) -> Quantizer | None:
+        """The training-time quantizer that has prepared the model, if the schedule has one."""
+        policies = (p for p in self.sched_metadata if isinstance(p, QuantizationPolicy))
+        return next((policy.quantizer for policy in policies), None)
+
+    @property
+    def sparsifying_epochs(self) -> list[int]:
+        """The epochs at which a pruner, or a regularizer that thresholds, is scheduled."""
+        return sorted(
+            {
+                epoch
+                for policy, meta in self.sched_metadata.items()
+                if _sparsifies(policy)
+                for epoch in meta["scheduled_epochs"]
+            }
+        )
+
+    def is_pruning_active(self, epoch: int) -> bool:
+        """Whether masks may change at this epoch or a later one after pruning has begun.
+
+        True from the first sparsifying epoch to the last. While it is, the validation loss
+        measures a model that is still losing weights, so a plateau rule should neither anneal on
+        it nor keep a best from before.
+        """
+        epochs = self.sparsifying_epochs
+        return bool(epochs) and epochs[0] <= epoch <= epochs[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs: tensors and JSON values only.
+
+        ``masks_dict`` (boolean masks or None, by parameter) is where the original had it. See
+        `split_state` to store tensors and values apart.
+        """
+        maskers = self.zeros_mask_dict.values()
+        return {
+            "version": STATE_VERSION,
+            "masks_dict": {masker.param_name: masker.mask for masker in maskers},
+            "unmasked": {
+                masker.param_name: masker.unmasked_copy
+                for masker in maskers
+                if masker.unmasked_copy is not None
+            },
+            "maskers": {
+                masker.param_name: {
+                    "use_double_copies": masker.use_double_copies,
+                    "mask_on_forward_only": masker.mask_on_forward_only,
+                    "is_regularization_mask": masker.is_regularization_mask,
+                    "masks_gradient": masker.masks_gradient,
+                }
+                for masker in maskers
+            },
+            "policies": [_policy_state(policy) for policy in self.sched_metadata],
+            "last_change": None if self.last_change is None else list(self.last_change),
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], normalize_dataparallel_keys: bool = False
+    ) -> None:
+        """Take back a `state_dict`; one with only ``masks_dict`` brings the masks alone.
+
+        Raises:
+            DistillerError: when it is of another version, another schedule or another model.
+        """
+        if "masks_dict" not in state:
+            raise DistillerError(
+                f"scheduler state: masks_dict is missing; it holds {', '.join(state) or 'nothing'}"
+            )
+        version = state.get("version", STATE_VERSION)
+        if version != STATE_VERSION:
+            raise DistillerError(
+                f"scheduler state: version {version}, this lmbench reads {STATE_VERSION}"
+            )
+        self.init_from_masks_dict(state["masks_dict"], normalize_dataparallel_keys)
+        if "policies" not in state:
+            return
+        policies = list(self.sched_metadata)
+        if len(policies) != len(state["policies"]):
+            raise DistillerError(
+                f"scheduler state: made by a schedule of {len(state['policies'])} policies, "
+                f"this one has {len(policies)}; resume with the schedule of the run"
+            )
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            flags = state["maskers"][masker.param_name]
+            masker.use_double_copies = flags["use_double_copies"]
+            masker.mask_on_forward_only = flags["mask_on_forward_only"]
+            masker.is_regularization_mask = flags["is_regularization_mask"]
+            copy = state["unmasked"].get(masker.param_name)
+            masker.unmasked_copy = None if copy is None else copy.to(param.device).clone()
+            masker.unwatch_gradient()
+            if flags["masks_gradient"]:
+                masker.watch_gradient(param)
+        for policy, saved in zip(policies, state["policies"], strict=True):
+            _load_policy_state(policy, saved)
+        change = state.get("last_change")
+        self.last_change = None if change is None else (change[0], change[1])
+        self._steps = []
+
+    def init_from_masks_dict(
+        self, masks_dict: Mapping[str, Tensor | None], normalize_dataparallel_keys: bool = False
+    ) -> None:
+        """Set the masks by parameter name; a parameter that is not named gets none."""
+        masks = {
+            name.replace("module.", "") if normalize_dataparallel_keys else name: mask
+            for name, mask in masks_dict.items()
+        }
+        # Unknown names fail here with the closest ones, before anything has changed.
+        found = {self.zeros_mask_dict[name].param_name: mask for name, mask in masks.items()}
+        for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
+            mask = found.get(masker.param_name)
+            if mask is not None and mask.shape != param.shape:
+                raise DistillerError(
+                    f"scheduler state: the mask of '{masker.param_name}' has shape "
+                    f"{tuple(mask.shape)}, the parameter {tuple(param.shape)}"
+                )
+            masker.mask = None if mask is None else mask.to(param.device).clone()
+
+
+def _sparsifies(policy: ScheduledTrainingPolicy) -> bool:
+    if isinstance(policy, RegularizationPolicy):
+        return policy.regularizer.threshold_criteria is not None
+    return isinstance(policy, PruningPolicy)
+
+
+def _components(answer: PolicyLoss) -> list[LossComponent]:
+    if not isinstance(answer, PolicyLoss):
+        raise DistillerError("a policy's before_backward_pass must return None or a PolicyLoss")
+    parts = answer.loss_components
+    return [parts] if isinstance(parts, LossComponent) else list(parts)
+
+
+def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:
+    state: dict[str, Any] = {"kind": type(policy).__name__}
+    if isinstance(policy, PruningPolicy):
+        state["is_initialized"] = policy.is_initialized
+        state["pruner"] = policy.pruner.state_dict()
+    elif isinstance(policy, LRPolicy):
+        state["lr_scheduler"] = plain_state(policy.lr_scheduler.state_dict())
+    return state
+
+
+def _load_policy_state(policy: ScheduledTrainingPolicy, state: Mapping[str, Any]) -> None:
+    if state["kind"] != type(policy).__name__:
+        raise DistillerError(
+            f"scheduler state: a {state['kind']} stands where this schedule has a "
+            f"{type(policy).__name__}; resume with the schedule of the run"
+        )
+    if isinstance(policy, PruningPolicy):
+        policy.is_initialized = state["is_initialized"]
+        policy.pruner.load_state_dict(state["pruner"])
+    elif isinstance(policy, LRPolicy):
+        policy.lr_scheduler.load_state_dict(
+            {**policy.lr_scheduler.state_dict(), **state["lr_scheduler"]}
+        )

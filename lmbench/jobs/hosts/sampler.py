@@ -1,0 +1,327 @@
+"""The process that writes text for the workbench: ``python -m lmbench.jobs.hosts.sampler``.
+
+It reads requests from stdin and answers on stdout, one JSON line each (`sampler_messages`).
+Models stay loaded until their file changes or others take their place. Several texts are written
+in turn, a word of each, so that runs can be watched side by side; each is timed alone. It uses
+one thread, steps back behind whatever else runs, and ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lmbench.config import GenerateConfig, validate
+from lmbench.deploy.load_model import load_run
+from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.runtimes.interface import Runtime
+from lmbench.deploy.runtimes.table import supported
+from lmbench.errors import LmbenchError
+from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_prompt
+from lmbench.generation.sampling import Sampling
+from lmbench.generation.text import SETTINGS, Generation, append_sample
+from lmbench.jobs import launch
+from lmbench.jobs.hosts.messages import Say, serve
+from lmbench.jobs.hosts.sampler_messages import (
+    LANGUAGE,
+    Alternative,
+    Began,
+    Ended,
+    Forget,
+    Halt,
+    Message,
+    Offered,
+    Opening,
+    Refused,
+    Write,
+    Wrote,
+)
+from lmbench.session import Run
+
+__all__ = ["Desk", "main"]
+
+# As many models as can be compared side by side, and texts of two such rounds.
+_MODELS_KEPT = 4
+_TEXTS_KEPT = 8
+_NICENESS = 5
+# How long a run may take to its next step and the checkpoint after it.
+_SAVING_S = 60.0
+
+
+@dataclass
+class _Text:
+    """A text that is written or was: all that going on and going back needs."""
+
+    run: Run
+    config: GenerateConfig
+    model: _Model
+    sampler: Sampler
+    prompt: Prompt
+    words: list[Word] = field(default_factory=list)
+    before: list[Snapshot] = field(default_factory=list)
+    """The sampler before each word."""
+    spent: list[float] = field(default_factory=list)
+    """Seconds that each word took."""
+    branch: dict[str, object] = field(default_factory=dict)
+    active: bool = True
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.spent)
+
+    def write(self, chosen: int | None = None) -> Word:
+        """One more word; `chosen` takes that one in place of drawing one."""
+        began = time.perf_counter()
+        before = self.sampler.snapshot()
+        likeliest = self.config.alternatives
+        if chosen is None:
+            word = self.sampler.next(likeliest)
+        else:
+            word = self.sampler.take(chosen, likeliest)
+        self.spent.append(time.perf_counter() - began)
+        self.before.append(before)
+        self.words.append(word)
+        return word
+
+    def rewind(self, at: int) -> None:
+        """Take back word number `at` and all that follow."""
+        self.sampler.restore(self.before[at])
+        del self.words[at:], self.before[at:], self.spent[at:]
+
+    def generation(self) -> Generation:
+        settings = self.config.model_dump(mode="json", include=SETTINGS)
+        return Generation(
+            self.model.loaded.title,
+            self.model.runtime.name,
+            self.config.prompt,
+            self.prompt.unknown,
+            tuple(self.words),
+            self.config.seed,
+            settings | self.branch,
+            self.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class _Model:
+    loaded: Loaded
+    runtime: Runtime
+
+    @cached_property
+    def runtimes(self) -> tuple[str, ...]:
+        """Asked for when a text is complete: it looks at all weights, and may have to compile."""
+        return tuple(entry.name for entry in supported(self.loaded))
+
+
+class Desk:
+    """Takes requests and writes; `say` is told what happens. Knows nothing of processes."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._models: OrderedDict[tuple[object, ...], _Model] = OrderedDict()
+        self._texts: OrderedDict[int, _Text] = OrderedDict()
+
+    @property
+    def busy(self) -> bool:
+        """Is there a text that is not complete?"""
+        return any(text.active for text in self._texts.values())
+
+    def handle(self, request: Message) -> None:
+        """Do what is asked; what cannot be done is answered with `Refused`."""
+        try:
+            match request:
+                case Write():
+                    self._begin(request)
+                case Halt():
+                    if (text := self._texts.get(request.id)) is not None and text.active:
+                        self._end(request.id, text, halted=True)
+                case Forget():
+                    self._texts.pop(request.id, None)
+                case _:
+                    raise LmbenchError(f"'{request.kind}' is an answer and cannot be asked")
+        except Exception as error:
+            self._fail(request.id, error)
+
+    def step(self) -> None:
+        """Write one word of each text that is not complete."""
+        for id, text in [(i, t) for i, t in self._texts.items() if t.active]:
+            try:
+                self._tell(id, text, text.write())
+                if len(text.words) >= text.config.words:
+                    self._end(id, text, halted=False)
+            except Exception as error:
+                self._fail(id, error)
+
+    def _fail(self, id: int, error: Exception) -> None:
+        self._texts.pop(id, None)
+        if isinstance(error, LmbenchError):
+            self._say(Refused(id=id, reason=error.message))
+            return
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        words = " ".join(str(error).split()) or "no further words"
+        self._say(Refused(id=id, reason=f"{type(error).__name__} in the sampler: {words}"))
+
+    def _begin(self, request: Write) -> None:
+        config = validate(GenerateConfig, request.settings)
+        old = self._texts.pop(request.of, None) if request.of else None
+        at = len(request.kept)
+        if old is not None and _leads_to(old, request, config):
+            text = old
+            text.config, text.active = config, True
+            text.rewind(at)
+        else:
+            text = self._open(request, config)
+        text.sampler.sampling = _sampling(config, text.model.loaded.vocabulary)
+        began = Began(
+            id=request.id,
+            runtime=text.model.runtime.name,
+            bytes=text.model.runtime.bytes,
+            unknown=text.prompt.unknown,
+        )
+        self._say(began)
+        self._keep(request.id, text)
+        if request.chosen is not None:
+            # A branch draws other words than the text that it leaves, and always the same.
+            seed = _branch_seed(config.seed, at, request.chosen)
+            text.sampler.restore(text.sampler.snapshot(), seed=seed)
+            word = text.write(request.chosen)
+            text.branch = {"branch": {"at": at, "word": word.text}}
+            self._tell(request.id, text, word)
+            if len(text.words) >= config.words:
+                self._end(request.id, text, halted=False)
+
+    def _open(self, request: Write, config: GenerateConfig) -> _Text:
+        run = Run(Path(request.run))
+        model = self._model(request.id, run, config)
+        prompt = read_prompt(config.prompt, model.loaded.vocabulary)
+        sampler = Sampler(model.runtime, model.loaded.vocabulary, seed=config.seed)
+        sampler.read(prompt.ids)
+        text = _Text(run, config, model, sampler, prompt)
+        for id in request.kept:
+            text.write(id)
+        return text
+
+    def _keep(self, id: int, text: _Text) -> None:
+        self._texts[id] = text
+        while len(self._texts) > _TEXTS_KEPT:
+            oldest = next((i for i, t in self._texts.items() if not t.active), id)
+            del self._texts[oldest]
+
+    def _model(self, id: int, run: Run, config: GenerateConfig) -> _Model:
+        trained = run.read().kind in ("train", "prune")
+        if trained and not any(run.checkpoint(which) for which in ("last", "best")):
+            self._say(Opening(id=id))
+            _have_saved(run)
+        key = (*_stamp(run, config.checkpoint), config.runtime, config.accuracy)
+        known = self._models.get(key)
+        if known is not None:
+            self._models.move_to_end(key)
+            return known
+        self._say(Opening(id=id))
+        # What the file held before is no use to anyone.
+        for stale in [k for k in self._models if k[0] == key[0] and k[1:3] != key[1:3]]:
+            del self._models[stale]
+        loaded = load_run(run, config.checkpoint)
+        runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
+        runtime.warm()
+        model = self._models[key] = _Model(loaded, runtime)
+        while len(self._models) > _MODELS_KEPT:
+            self._models.popitem(last=False)
+        return model
+
+    def _tell(self, id: int, text: _Text, word: Word) -> None:
+        among = tuple(
+            Alternative(id=a.id, text=a.text, before=a.before, after=a.after)
+            for a in word.alternatives
+        )
+        self._say(
+            Wrote(
+                id=id,
+                at=len(text.words) - 1,
+                word=word.id,
+                text=word.text,
+                bits=word.surprisal_bits,
+                probability=word.probability,
+                seconds=text.seconds,
+                alternatives=among,
+            )
+        )
+
+    def _end(self, id: int, text: _Text, *, halted: bool) -> None:
+        text.active = False
+        problem = ""
+        if text.words:
+            try:
+                append_sample(text.run.session, text.generation())
+            except OSError as error:
+                problem = f"the text is not recorded: {error}"
+        self._say(Ended(id=id, halted=halted, problem=problem))
+        self._say(Offered(id=id, runtimes=text.model.runtimes))
+
+
+def _have_saved(run: Run) -> None:
+    """A run that is at work and has saved nothing yet is asked to; its next step does it."""
+    with contextlib.suppress(LmbenchError):
+        launch.request(run, "checkpoint")
+        give_up = time.monotonic() + _SAVING_S
+        while run.checkpoint("last") is None and time.monotonic() < give_up:
+            if run.status() != "running":
+                return
+            time.sleep(0.05)
+
+
+def _leads_to(old: _Text, request: Write, config: GenerateConfig) -> bool:
+    """Does the way to what is asked go through this text, with the same model?"""
+    at = len(request.kept)
+    same = all(
+        getattr(old.config, name) == getattr(config, name)
+        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy")
+    )
+    written = tuple(word.id for word in old.words[:at])
+    return (
+        same
+        and str(old.run.path) == request.run
+        and written == request.kept
+        and at < len(old.words)
+    )
+
+
+def _sampling(config: GenerateConfig, vocabulary: list[str]) -> Sampling:
+    banned = (vocabulary.index("<unk>"),) if config.no_unk and "<unk>" in vocabulary else ()
+    return Sampling(banned, config.temperature, config.top_k, config.top_p)
+
+
+def _branch_seed(seed: int, at: int, chosen: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {at} {chosen}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest)
+
+
+def _stamp(run: Run, checkpoint: str) -> tuple[object, ...]:
+    """What tells one state of a checkpoint from another: its path, and when it was written."""
+    folder = run.checkpoint(checkpoint)
+    path = (folder or run.path / checkpoint) / "model.safetensors"
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(run.path / checkpoint), 0, 0
+    return str(run.path / checkpoint), stat.st_mtime_ns, stat.st_size
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    serve("sampler", LANGUAGE, Desk, niceness=_NICENESS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The files that a run is started with: a schedule, or quantization settings and statistics.
+
+They are copied into its folder, so that editing what they came from changes nothing about a run
+that waits or is resumed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmbench.config import Config, QuantizeConfig, TrainConfig
+from lmbench.distiller.schedules.preset_files import find_schedule
+from lmbench.errors import LmbenchError
+from lmbench.session.files import write_atomic
+from lmbench.session.store import Home, Run
+
+__all__ = [
+    "SCHEDULE_FILE",
+    "SETTINGS_FILE",
+    "STATS_FILE",
+    "attach",
+    "own_files",
+    "schedule_file",
+    "settings_file",
+    "stats_file",
+]
+
+SCHEDULE_FILE = "schedule.yaml"
+SETTINGS_FILE = "quantization.yaml"
+STATS_FILE = "stats.yaml"
+"""Activation statistics: those that a quantize run was given, or found."""
+
+
+def schedule_file(name: str, home: Home) -> Path:
+    """A schedule by path (looked for in the current folder, then in the working folder) or preset.
+
+    Raises:
+        ScheduleError: there is none.
+    """
+    return _in_home(name, home) or find_schedule(name)
+
+
+def settings_file(name: str, home: Home) -> Path:
+    """Quantization settings by path, looked for in the current folder, then in the working folder.
+
+    Raises:
+        LmbenchError: there is no such file.
+    """
+    return _found("--config", name, home)
+
+
+def stats_file(name: str, home: Home) -> Path:
+    """Activation statistics by path, looked for as `settings_file` looks.
+
+    Raises:
+        LmbenchError: there is no such file.
+    """
+    return _found("--stats", name, home)
+
+
+def _found(flag: str, name: str, home: Home) -> Path:
+    path = _in_home(name, home) or Path(name)
+    if not path.is_file():
+        raise LmbenchError(f"{flag} {name}: there is no such file here or in {home.path}")
+    return path
+
+
+def _in_home(name: str, home: Home) -> Path | None:
+    beside = home.path / name
+    return beside if not Path(name).is_file() and beside.is_file() else None
+
+
+def own_files(config: Config, home: Home) -> dict[str, bytes]:
+    """What the files that the settings name hold now, under the names that a run keeps them by.
+
+    Raises:
+        LmbenchError: there is no such file of settings or statistics.
+        ScheduleError: there is no such schedule.
+    """
+    if isinstance(config, TrainConfig) and config.compress is not None:
+        return {SCHEDULE_FILE: schedule_file(config.compress, home).read_bytes()}
+    if not isinstance(config, QuantizeConfig):
+        return {}
+    files: dict[str, bytes] = {}
+    if config.config is not None:
+        files[SETTINGS_FILE] = settings_file(config.config, home).read_bytes()
+    if config.stats is not None:
+        files[STATS_FILE] = stats_file(config.stats, home).read_bytes()
+    return files
+
+
+def attach(run: Run, files: dict[str, bytes]) -> None:
+    """Write them into the run's folder."""
+    for name, data in files.items():
+        write_atomic(run.path / name, data)

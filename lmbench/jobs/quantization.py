@@ -1,0 +1,229 @@
+"""What a quantize run's settings mean to the engine, and how it runs a model over text.
+
+The laboratory does the same with the same functions, so that its prices are those of the runs that
+are made of them. Imports torch: for workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.config import ModelConfig, QuantizeConfig
+from lmbench.config.quantize import parse_budget, parse_override
+from lmbench.corpus import Corpus
+from lmbench.corpus.batches import batchify, count_windows, windows
+from lmbench.distiller.quantization import (
+    ActivationStats,
+    Budget,
+    PostTrainLinearQuantizer,
+    QuantizationError,
+    QuantSettings,
+    collect_input_moments,
+    load_preset,
+    load_settings,
+    modular_copy,
+)
+from lmbench.errors import LmbenchError
+from lmbench.model import RNNModel, build_model
+from lmbench.training.evaluate import Evaluation, evaluate
+
+__all__ = [
+    "budget_of",
+    "calibration_rows",
+    "check_fit",
+    "describe",
+    "moments_of",
+    "needs_moments",
+    "score_rows",
+    "scored",
+    "settings_of",
+    "window_steps",
+]
+
+_COLUMNS = 10
+_BPTT = 35
+
+_DEFAULT = "int8-best"
+
+
+def settings_of(config: QuantizeConfig, file: Path | None = None) -> QuantSettings:
+    """The preset or file that is named (int8-best where none is), single settings over it.
+
+    Args:
+        file: where the file that is named is read from: `own_files.settings_file`, or a run's copy.
+
+    Raises:
+        LmbenchError: both are named, or a setting is wrong; says which.
+    """
+    if config.preset and config.config:
+        raise LmbenchError("--preset and --config both name settings: give one of them")
+    try:
+        if config.config:
+            base = load_settings(file or Path(config.config))
+        else:
+            base = load_preset(config.preset or _DEFAULT)
+        own = dict(parse_override(text) for text in config.override)
+        kept = {k: v for k, v in base.overrides.items() if k not in own}
+        entries = {**base.to_dict(), **_changes(config), "overrides": own | kept}
+        return QuantSettings.from_dict(entries)
+    except QuantizationError as error:
+        raise LmbenchError(str(error)) from None
+
+
+def _changes(config: QuantizeConfig) -> dict[str, Any]:
+    """The single settings that were given, in the engine's own words."""
+    given: dict[str, Any] = {name: getattr(config, name) for name in _SAME}
+    given |= {
+        "bits_weights": config.bits_parameters,
+        "per_channel_wts": config.per_channel,
+    }
+    for name in _NAMED:
+        word = getattr(config, name)
+        given[name] = word and word.upper().replace("-", "_")
+    if config.fp16:
+        given |= {"precision": "16", "fp_activations": True}
+    changes = {name: value for name, value in given.items() if value is not None}
+    # Here None is a value: "not quantized".
+    return changes | ({"bits_activations": None} if config.weights_only else {})
+
+
+# Settings that the engine has under the same names, and those whose words it spells in capitals.
+_SAME = (
+    *("bits_activations", "bits_state", "bits_accum", "clip_n_stds", "rounding", "group_size"),
+    *("per_row_embedding", "precision", "fp_activations", "net_aware", "clip_half_range"),
+    *("scale_approx_mult_bits", "inputs_quant_auto_fallback", "save_fp_weights"),
+)
+_NAMED = ("mode", "mode_activations", "mode_weights", "clip_acts", "clip_state", "clip_weights")
+
+
+def check_fit(
+    settings: QuantSettings, stats: ActivationStats | None, shape: Mapping[str, Any]
+) -> None:
+    """See that settings and statistics fit a model of this shape, without its weights.
+
+    Args:
+        shape: as a run's record has it.
+
+    Raises:
+        LmbenchError: an override matches no module, or the statistics are of another model.
+    """
+    sizes = {k: v for k, v in shape.items() if k in ModelConfig.model_fields}
+    with torch.device("meta"):
+        model = modular_copy(build_model(ModelConfig(**sizes), int(shape["ntoken"])))
+    try:
+        PostTrainLinearQuantizer(model, settings=settings, model_activation_stats=stats).check()
+    except QuantizationError as error:
+        raise LmbenchError(str(error)) from None
+
+
+def needs_moments(settings: QuantSettings) -> bool:
+    """Does any module round with error compensation, for which inputs' moments are needed?"""
+    rules = [settings.base.rounding, *(o.get("rounding") for o in settings.overrides.values())]
+    return "gptq" in rules
+
+
+def describe(config: QuantizeConfig) -> str:
+    """What a run is called when it was given no name."""
+    if config.auto:
+        return f"auto {config.budget or ''}".strip()
+    if config.config:
+        return Path(config.config).stem
+    own = _changes(config) or config.override or config.stats or config.dynamic
+    return config.preset or ("custom" if own else _DEFAULT)
+
+
+def budget_of(config: QuantizeConfig) -> Budget:
+    """The budget of ``--auto``: bytes such as 4MB, or a share of perplexity such as 1%.
+
+    Raises:
+        LmbenchError: none is given, or it is neither.
+    """
+    try:
+        return Budget(*parse_budget(config.budget or ""))
+    except ValueError as error:
+        raise LmbenchError(f"--budget: {error}") from None
+
+
+def calibration_rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
+    """The text that activation ranges are taken from: ids [rows, columns].
+
+    Raises:
+        LmbenchError: it is too short to run.
+    """
+    data = score_rows(corpus, split, tokens, device)
+    if len(data) < 2:
+        raise LmbenchError(
+            f"the calibration set is empty: {tokens} tokens of {split} leave nothing to run; use "
+            f"at least {2 * _COLUMNS}"
+        )
+    return data
+
+
+def score_rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
+    """The first `tokens` of a split (0 for all of it) as ids [rows, columns]."""
+    return batchify(corpus.split(split)[: tokens or None], _COLUMNS, device)
+
+
+def scored(
+    model: nn.Module, data: Tensor, progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """The loss of a model, quantized or not, on rows of ids."""
+    assert isinstance(model, RNNModel)
+    return evaluate(model, data, _BPTT, progress)
+
+
+def window_steps(
+    data: Tensor, most: int | None = None
+) -> tuple[Iterator[Callable[[nn.Module], Any]], int]:
+    """The windows of `data` as functions that run a model, its state carried along; how many."""
+    count = min(most or 10**9, count_windows(len(data), _BPTT))
+
+    def generate() -> Iterator[Callable[[nn.Module], Any]]:
+        state: list[Any] = [None]
+        for number, (input, _) in enumerate(windows(data, _BPTT)):
+            if number == count:
+                return
+
+            def step(model: nn.Module, input: Tensor = input) -> None:
+                hidden = state[0] if state[0] is not None else _first_state(model)
+                _, state[0] = model(input, hidden)
+
+            yield step
+
+    return generate(), count
+
+
+def moments_of(
+    model: RNNModel, data: Tensor, progress: Callable[[int, int], None]
+) -> dict[str, Tensor]:
+    """Second moments of every linear layer's inputs on `data`, by name; `model` is modular.
+
+    The decoder is shown its inputs and not multiplied by: its product with a whole vocabulary
+    would take most of the time, and nobody asks for it.
+    """
+    steps, total = window_steps(data)
+    with _without_product(model.decoder):
+        return collect_input_moments(model, steps, lambda done: progress(done, total))
+
+
+@contextmanager
+def _without_product(layer: nn.Linear) -> Iterator[None]:
+    def as_it_is(x: Tensor) -> Tensor:
+        return x
+
+    setattr(layer, "forward", as_it_is)  # noqa: B010 (a method may not be assigned)
+    try:
+        yield
+    finally:
+        delattr(layer, "forward")
+
+
+def _first_state(model: nn.Module) -> Any:
+    assert isinstance(model, RNNModel)
+    return model.init_hidden(_COLUMNS)

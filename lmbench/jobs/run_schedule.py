@@ -1,0 +1,115 @@
+"""A run's compression schedule: checked before it starts, built from the run's own copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lmbench.config import ModelConfig, TrainConfig
+from lmbench.distiller.errors import ScheduleError
+from lmbench.distiller.schedules.checking import Schedule, check_parameters, load_schedule
+from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import SCHEDULE_FILE, attach, own_files, schedule_file
+from lmbench.session.store import Home, Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lmbench.distiller import CompressionScheduler
+    from lmbench.distiller.schedules.plan import SchedulePlan
+
+__all__ = [
+    "build_scheduler",
+    "check_schedule",
+    "parameter_shapes",
+    "plan_on_run",
+    "read_schedule",
+]
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
+    """Read and check the schedule that the settings name, against the model that they describe.
+
+    A relative path is looked for in the current folder, then in the working folder.
+
+    Raises:
+        LmbenchError: a line for each mistake.
+    """
+    if config.compress is None:
+        return None
+    try:
+        schedule = read_schedule(config.compress, home)
+        shapes = parameter_shapes(config, 1)
+        names = {name: name for name in shapes}
+        if config.tied:
+            names["decoder.weight"] = "encoder.weight"
+        check_parameters(schedule, names, f"this {config.model}")
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
+    return schedule
+
+
+def read_schedule(name: str, home: Home) -> Schedule:
+    """Read and check a schedule, whatever the model: a path as in `check_schedule`, or a preset.
+
+    Raises:
+        LmbenchError: a line for each mistake.
+    """
+    try:
+        return load_schedule(schedule_file(name, home))
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
+
+
+def plan_on_run(schedule: Schedule, run: Run, epochs: int | None = None) -> SchedulePlan:
+    """What a schedule will leave of the weights of a trained run.
+
+    Raises:
+        LmbenchError: the run has no plain model, or the schedule names what the model has not.
+    """
+    from lmbench.deploy.load_model import load_run
+    from lmbench.distiller.schedules.model_plan import plan_for_model
+
+    model = load_run(run).recurrent
+    try:
+        return plan_for_model(schedule, model, epochs)
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
+
+
+def parameter_shapes(config: ModelConfig, ntoken: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter of the model that the settings describe; tied ones once."""
+    gates, e, h = _GATES[config.model], config.emsize, config.nhid
+    shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (ntoken, e)}
+    for layer in range(config.nlayers):
+        width = e if layer == 0 else h
+        shapes[f"rnn.weight_ih_l{layer}"] = (gates * h, width)
+        shapes[f"rnn.weight_hh_l{layer}"] = (gates * h, h)
+        shapes[f"rnn.bias_ih_l{layer}"] = (gates * h,)
+        shapes[f"rnn.bias_hh_l{layer}"] = (gates * h,)
+    if not config.tied:
+        shapes["decoder.weight"] = (ntoken, h)
+    shapes["decoder.bias"] = (ntoken,)
+    return shapes
+
+
+def build_scheduler(
+    run: Run, config: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> CompressionScheduler | None:
+    """The scheduler of the run's own copy of its schedule, or None where it has none.
+
+    Raises:
+        LmbenchError: the schedule is wrong for this model, a line for each mistake.
+    """
+    if config.compress is None:
+        return None
+    from lmbench.distiller import file_config
+
+    if not (run.path / SCHEDULE_FILE).is_file():
+        attach(run, own_files(config, run.home))
+    try:
+        return file_config(model, optimizer, run.path / SCHEDULE_FILE)
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None

@@ -1,0 +1,1 @@
+"""From a run's events to a plot: series, layout, drawing, export."""

@@ -1,0 +1,219 @@
+"""A plot on the terminal, drawn by plotext in braille dots.
+
+plotext (5.3) is asked for as little as possible: a braille sign in each cell that a line touches,
+and axes with ticks that were chosen and scaled before. Logarithms are taken by us, non-finite
+values never get there, and the figure is cleared, drawn and built anew each time; its own ways with
+all three end in crashes. Signs, moments and the value cursor are put over its picture afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.style import Style
+from rich.text import Text
+
+from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
+from lmbench.report.plots.layout import Plot, Scene, Trace, marked, ready, stage
+from lmbench.report.plots.series import Colour
+
+__all__ = ["Drawing", "Look", "draw"]
+
+_SMALLEST = (8, 4)
+# More moments than one in so many columns are drawn as a stretch.
+_CROWDED = 8
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colours of what is no series: axes and their labels, thin lines, what is wrong."""
+
+    axes: Colour = None
+    faint: Colour = None
+    bad: Colour = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The picture, and where its canvas lies: for cursors, and for what clicks mean."""
+
+    lines: list[Text]
+    left: int = 0
+    columns: int = 0
+    rows: int = 0
+    window: tuple[float, float] = (0.0, 1.0)
+    bad: bool = False
+
+    def x_at(self, column: int) -> float:
+        """The x of a column of the canvas, counted from its left edge."""
+        left, right = self.window
+        return left + (right - left) * column / max(self.columns - 1, 1)
+
+    def column_of(self, x: float) -> int:
+        left, right = self.window
+        return round((x - left) / (right - left) * (self.columns - 1))
+
+
+def draw(
+    plot: Plot, width: int, height: int, look: Look | None = None, cursor: float | None = None
+) -> Drawing:
+    """Draw `plot` into `width` by `height` cells.
+
+    Args:
+        cursor: an x at which a vertical line stands.
+
+    Returns:
+        `height` lines of `width` cells; too small a space gives blank lines.
+    """
+    look = look or Look()
+    if width < _SMALLEST[0] or height < _SMALLEST[1]:
+        return Drawing([Text(" " * max(width, 0)) for _ in range(max(height, 0))])
+    rows = height - 2
+    prepared = ready(plot)
+    # Limits, and so the labels, are the same at any number of columns; their width decides on it.
+    labels = stage(plot, width, rows, 1, prepared).y_ticks
+    left = max((len(text) for _, text in labels), default=0) + 1
+    columns = width - left
+    if columns < 4:
+        return Drawing([Text(" " * width) for _ in range(height)])
+    scene = stage(plot, columns, rows, ACROSS, prepared)
+    lines = _picture(scene, columns, rows, width, height, look)
+    canvas = _Canvas(lines, left, columns, rows, scene)
+    # The first series lies on top. A point's sign says where it is, a line's only whose it is.
+    bottom_up = scene.traces[::-1]
+    for trace in sorted(bottom_up, key=lambda trace: trace.series.style == "points"):
+        canvas.signs(trace)
+    canvas.moments(plot)
+    bad = canvas.bad(look)
+    if cursor is not None:
+        canvas.cursor(cursor)
+    return Drawing(lines, left, columns, rows, scene.x, bad)
+
+
+def _picture(
+    scene: Scene, columns: int, rows: int, width: int, height: int, look: Look
+) -> list[Text]:
+    import plotext as plt
+
+    plt.clear_figure()
+    plt.limit_size(False, False)
+    plt.plot_size(width, height)
+    plt.theme("clear")
+    if look.axes is not None:
+        plt.ticks_color(look.axes)
+        plt.axes_color("default")
+    plt.xaxes(True, False)
+    plt.yaxes(True, False)
+    plt.xlim(0, columns - 1)
+    plt.ylim(0, rows - 1)
+    (first, last), (low, high) = scene.x, scene.y
+    plt.xticks(
+        [(x - first) / (last - first) * (columns - 1) for x, _ in scene.x_ticks],
+        [text for _, text in scene.x_ticks],
+    )
+    plt.yticks(
+        [(y - low) / (high - low) * (rows - 1) for y, _ in scene.y_ticks],
+        [text for _, text in scene.y_ticks],
+    )
+    drawn = [trace for trace in scene.traces if len(trace.y)]
+    # The first series lies on top, thin lines under all.
+    bottom_up = drawn[::-1]
+    bottom_up.sort(key=lambda trace: trace.series.style != "thin")
+    for trace in bottom_up:
+        colour = look.faint if trace.series.style == "thin" else trace.series.colour
+        kwargs = {} if colour is None else {"color": colour}
+        x, y, signs = braille(*dots(trace.columns, _dots_up(trace.y, scene.y, rows)))
+        plt.scatter(x.tolist(), y.tolist(), marker=signs, **kwargs)
+    if not drawn:
+        # Without any data plotext leaves the axes out.
+        plt.scatter([-1], [-1], marker=" ")
+    text = Text.from_ansi(plt.build(), no_wrap=True, end="")
+    lines = list(text.split("\n", allow_blank=True))[:height]
+    for line in lines:
+        line.truncate(width, pad=True)
+    return lines + [Text(" " * width) for _ in range(height - len(lines))]
+
+
+class _Canvas:
+    """The finished picture, to put signs on."""
+
+    def __init__(self, lines: list[Text], left: int, columns: int, rows: int, scene: Scene) -> None:
+        self._lines = lines
+        self._left = left
+        self._columns = columns
+        self._rows = rows
+        self._scene = scene
+
+    def _put(self, column: int, row: int, sign: str, style: Style | str) -> None:
+        """`row` counts from the top of the canvas."""
+        if 0 <= column < self._columns and 0 <= row < self._rows:
+            line, at = self._lines[row], self._left + column
+            plain = line.plain
+            line.plain = plain[:at] + sign + plain[at + 1 :]
+            line.stylize(style, at, at + 1)
+
+    def _row(self, y: float) -> int:
+        dot = int(_dots_up(np.array([y]), self._scene.y, self._rows)[0])
+        return self._rows - 1 - dot // DOWN
+
+    def signs(self, trace: Trace) -> None:
+        """The series' marker along its line."""
+        style = Style(color=_rich(trace.series.colour))
+        for index in marked(trace, self._scene.x, self._columns, ACROSS):
+            column, row = int(trace.columns[index]) // ACROSS, self._row(float(trace.y[index]))
+            self._put(column, row, trace.series.marker, style)
+
+    def moments(self, plot: Plot) -> None:
+        """A row for each run at the upper edge; many moments of one kind become a stretch."""
+        low, high = self._scene.x
+        columns: dict[tuple[Colour, str], set[int]] = {}
+        for moment in plot.moments:
+            if low <= moment.x <= high:
+                column = round((moment.x - low) / (high - low) * (self._columns - 1))
+                columns.setdefault((moment.colour, moment.sign), set()).add(column)
+        rows = list(dict.fromkeys(colour for colour, _ in columns))
+        for (colour, sign), where in columns.items():
+            row, style = rows.index(colour), Style(color=_rich(colour))
+            if row >= self._rows // 2:
+                continue
+            crowded = len(where) > self._columns / _CROWDED
+            for column in sorted(where):
+                at_end = column in (min(where), max(where))
+                self._put(column, row, sign if at_end or not crowded else "╌", style)
+            if crowded:
+                for column in set(range(min(where), max(where))) - where:
+                    self._put(column, row, "╌", style)
+
+    def bad(self, look: Look) -> bool:
+        """A cross at the foot of the plot for each value that could not be drawn."""
+        found = False
+        for trace in self._scene.traces:
+            for column in np.unique(trace.bad // ACROSS):
+                found = True
+                self._put(int(column), self._rows - 1, "✗", Style(color=_rich(look.bad), bold=True))
+        return found
+
+    def cursor(self, x: float) -> None:
+        low, high = self._scene.x
+        column = round((x - low) / (high - low) * (self._columns - 1))
+        if not 0 <= column < self._columns:
+            return
+        at = self._left + column
+        for row in range(self._rows):
+            if self._lines[row].plain[at] == " ":
+                self._put(column, row, "│", Style(bold=True))
+            else:
+                self._lines[row].stylize(Style(reverse=True), at, at + 1)
+
+
+def _dots_up(y: np.ndarray, limits: tuple[float, float], rows: int) -> np.ndarray:
+    """Which dot each value of `y`, within the limits, has in its column, from the foot up."""
+    low, high = limits
+    return np.floor((y - low) / (high - low) * (rows * DOWN - 1) + 0.5).astype(np.int64)
+
+
+def _rich(colour: Colour) -> str | None:
+    if colour is None:
+        return None
+    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)

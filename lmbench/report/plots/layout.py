@@ -1,0 +1,392 @@
+"""From series to what a plot of a given size shows: smoothing, thinning, limits and ticks.
+
+Everything here is arithmetic on numpy arrays; `lmbench.report.plots.draw` puts it on the terminal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lmbench.report.plots.series import Moment, Series
+
+__all__ = [
+    "Plot",
+    "Ready",
+    "Scene",
+    "Trace",
+    "extent",
+    "label",
+    "marked",
+    "ready",
+    "smooth",
+    "sparkline",
+    "stage",
+    "thin",
+    "ticks",
+    "value_at",
+]
+
+FloatArray = npt.NDArray[np.float64]
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+# Left and right of the data, and above and below, in shares of the range.
+_MARGIN = 0.04
+# A value beyond this is as good as infinite, and arithmetic on limits would overflow.
+_HUGE = 1e100
+_NEGLIGIBLE = 1e-17
+# Columns of cells between two signs of one line.
+_SIGN_EVERY = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """What to show: the series and moments, and how to look at them.
+
+    `window` is the part of the x axis that is shown, None for all of it. `smoothing` in [0, 1) is
+    how much of the past each smoothed value keeps. `unit` as in `series.PlotKind`.
+    """
+
+    series: tuple[Series, ...]
+    moments: tuple[Moment, ...] = ()
+    x_axis: str = "step"
+    unit: str = "number"
+    log: bool = False
+    smoothing: float = 0.0
+    window: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A series thinned to a raster of columns: `columns` (ints) and `y` in the plot's own scale.
+
+    `y` is log10 of the values on a log axis. `bad` are the columns of values that are not finite
+    (or not positive on a log axis): they are marked, never drawn.
+    """
+
+    series: Series
+    columns: npt.NDArray[np.int64]
+    y: FloatArray
+    bad: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """All that drawing needs: traces, limits in the plot's scale, and ticks with their labels."""
+
+    traces: tuple[Trace, ...]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+
+
+def smooth(values: FloatArray, keep: float) -> FloatArray:
+    """Exponential moving average, freed of its bias towards the start (as Adam frees its own).
+
+    ``s_i = Σ_j keep^j x_{i-j} / Σ_j keep^j``; shape (n,) → (n,). Non-finite values must have been
+    dropped. The sum is built by doubling: after k rounds each element holds 2^k terms.
+    """
+    if not 0 < keep < 1 or len(values) < 2:
+        return values
+    total = values.astype(np.float64, copy=True)
+    shift, weight = 1, keep
+    while shift < len(total) and weight > _NEGLIGIBLE:
+        total[shift:] += weight * total[:-shift]
+        shift, weight = 2 * shift, weight * weight
+    total *= 1 - keep
+    # Beyond these terms the weights sum to one, as near as a float can tell.
+    young = min(len(total), math.ceil(math.log(_NEGLIGIBLE) / math.log(keep)))
+    total[:young] /= -np.expm1(np.arange(1, young + 1) * math.log(keep))
+    return total
+
+
+def thin(
+    x: FloatArray, y: FloatArray, window: tuple[float, float], columns: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """The least and the greatest value in each of `columns` columns: what a line through all
+    points would cover.
+
+    Args:
+        x, y: shape (n,), finite, x not falling.
+        window: x of the first and of the last column's middle.
+
+    Returns:
+        column numbers (not falling, at most two of each) and values.
+    """
+    left, right = window
+    first, last = np.searchsorted(x, left, "left"), np.searchsorted(x, right, "right")
+    inside_x, inside_y = x[first:last], y[first:last]
+    # The line comes in from a point left of the window and goes on to one right of it.
+    if 0 < first < len(x):
+        inside_x = np.concatenate(([left], inside_x))
+        inside_y = np.concatenate(
+            ([np.interp(left, x[first - 1 : first + 1], y[first - 1 : first + 1])], inside_y)
+        )
+    if 0 < last < len(x):
+        inside_x = np.concatenate((inside_x, [right]))
+        inside_y = np.concatenate(
+            (inside_y, [np.interp(right, x[last - 1 : last + 1], y[last - 1 : last + 1])])
+        )
+    if not len(inside_x):
+        return np.empty(0, np.int64), np.empty(0)
+    edges = left + (np.arange(columns + 1) - 0.5) * ((right - left) / max(columns - 1, 1))
+    bounds = np.searchsorted(inside_x, edges)
+    bounds[0], bounds[-1] = 0, len(inside_x)
+    filled = np.flatnonzero(np.diff(bounds))
+    starts = bounds[filled]
+    low = np.minimum.reduceat(inside_y, starts)
+    high = np.maximum.reduceat(inside_y, starts)
+    # Of the two, the one that is nearer to where the line comes from stands first.
+    came_from = np.concatenate((inside_y[:1], (low[:-1] + high[:-1]) / 2))
+    rising = np.abs(came_from - low) <= np.abs(came_from - high)
+    pairs = np.where(rising, (low, high), (high, low)).T
+    doubled = np.repeat(filled, 2)
+    single = np.repeat(low == high, 2)
+    single[::2] = False
+    return doubled[~single], pairs.ravel()[~single]
+
+
+def extent(series: Sequence[Series]) -> tuple[float, float]:
+    """From the least to the greatest x of all series; never empty."""
+    ends = [(s.x[0], s.x[-1]) for s in series if len(s.x)]
+    if not ends:
+        return 0.0, 1.0
+    left, right = min(a for a, _ in ends), max(b for _, b in ends)
+    return (float(left), float(right)) if right > left else (float(left) - 0.5, float(left) + 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A series of which only finite points are left, smoothed; `bad` are the x of the others."""
+
+    series: Series
+    x: FloatArray
+    y: FloatArray
+    bad: FloatArray
+
+
+def ready(plot: Plot) -> tuple[Ready, ...]:
+    """The part of `stage` that does not depend on the size, and looks at every point."""
+    return tuple(_ready(series, plot.smoothing) for series in plot.series)
+
+
+def _ready(series: Series, smoothing: float) -> Ready:
+    x, y, bad = series.x, series.y, np.empty(0)
+    good = np.abs(y) < _HUGE
+    if not good.all():
+        bad, x, y = x[~good], x[good], y[good]
+    return Ready(series, x, smooth(y, smoothing) if series.smoothed else y, bad)
+
+
+def stage(
+    plot: Plot,
+    columns: int,
+    rows: int,
+    raster: int = 1,
+    prepared: tuple[Ready, ...] | None = None,
+) -> Scene:
+    """Everything of `plot` at a size of `columns` by `rows` character cells.
+
+    `raster` is how many columns of dots a cell has; traces count those. `prepared` is
+    ``ready(plot)``, for whoever stages one plot more than once.
+    """
+    window = plot.window or extent(plot.series)
+    prepared = ready(plot) if prepared is None else prepared
+    traces = tuple(_trace(points, plot, window, columns * raster) for points in prepared)
+    y = _y_limits(traces, plot)
+    if plot.moments:
+        # A row at the upper edge for each run whose moments are marked.
+        head = len({moment.colour for moment in plot.moments})
+        y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
+    return Scene(
+        traces,
+        window,
+        y,
+        tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10))),
+        tuple(_y_ticks(y, plot, max(3, rows // 3))),
+    )
+
+
+def _trace(points: Ready, plot: Plot, window: tuple[float, float], columns: int) -> Trace:
+    series = points.series
+    at, shown = thin(points.x, points.y, window, columns)
+    if series.transform is not None:
+        shown = series.transform(shown)
+    fine = np.abs(shown) < _HUGE
+    if plot.log:
+        fine &= shown > 1 / _HUGE
+    where = np.union1d(_columns_of(points.bad, window, columns), at[~fine])
+    shown = np.log10(shown[fine]) if plot.log else shown[fine]
+    return Trace(series, at[fine], shown, where)
+
+
+def _columns_of(x: FloatArray, window: tuple[float, float], columns: int) -> npt.NDArray[np.int64]:
+    """The columns of the x that lie in the window, each once."""
+    left, right = window
+    inside = x[(x >= left) & (x <= right)]
+    where = np.floor((inside - left) / (right - left) * (columns - 1) + 0.5)
+    return np.unique(where.astype(np.int64))
+
+
+def marked(
+    trace: Trace, window: tuple[float, float], columns: int, raster: int
+) -> npt.NDArray[np.int64]:
+    """Which points of a trace bear its series' marker, so that it is known without colour.
+
+    Args:
+        window, columns, raster: as the trace was staged.
+
+    Returns:
+        indices, rising: of ``points`` each true point, of a line one here and there and its end.
+    """
+    series, at = trace.series, trace.columns
+    if not series.marker or not len(at):
+        return np.empty(0, np.int64)
+    if series.style == "points":
+        found = np.searchsorted(at, _columns_of(series.x, window, columns * raster))
+        return np.unique(np.minimum(found, len(at) - 1))
+    # Lines that lie on each other have their signs in different columns.
+    offset = 3 + 5 * (ord(series.marker) % 3)
+    found = np.searchsorted(at // raster, np.arange(offset, columns, _SIGN_EVERY))
+    return np.unique(np.append(found[found < len(at)], len(at) - 1))
+
+
+def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
+    shown = [trace.y for trace in traces if len(trace.y)]
+    if not shown:
+        return (0.0, 1.0) if not plot.log else (0.0, 3.0)
+    low, high = min(float(y.min()) for y in shown), max(float(y.max()) for y in shown)
+    if plot.unit in ("share", "percent") and not plot.log:
+        low, high = min(low, 0.0), max(high, 1.0 if plot.unit == "share" else high)
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
+        room = 0.5 * abs(high) or 0.5
+        return low - room, high + room
+    return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+
+
+# -- ticks -------------------------------------------------------------------------------------
+
+# Of a tick's label.
+_DIGITS = 4
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+# On less than half a decade evenly spread ticks read better, though they stand unevenly.
+_HALF_DECADE = 0.5
+_LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between `low` and `high`, evenly spread, at most `most` (at least one)."""
+    span = high - low
+    if not (span > 0 and math.isfinite(span)):
+        return [low]
+    magnitude = 10.0 ** math.floor(math.log10(span / max(most, 1)))
+    for scale in (magnitude, 10 * magnitude, 100 * magnitude):
+        for step in _STEPS[:-1]:
+            step *= scale
+            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+            if 1 <= last - first + 1 <= most:
+                return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+    return [low]
+
+
+def _log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between 10^`low` and 10^`high`."""
+    if high - low < _HALF_DECADE:
+        return [v for v in ticks(10.0**low, 10.0**high, most) if v > 0]
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    chosen: list[float] = []
+    for steps in _LOG_STEPS:
+        found = [m * 10.0**d for d in decades for m in steps]
+        found = [v for v in found if low <= math.log10(v) <= high]
+        if len(found) <= most or not chosen:
+            chosen = found
+    return chosen[:: math.ceil(len(chosen) / most)] if chosen else [10.0 ** ((low + high) / 2)]
+
+
+def _y_ticks(y: tuple[float, float], plot: Plot, most: int) -> list[tuple[float, str]]:
+    if not plot.log:
+        values = ticks(*y, most)
+        return [(v, text) for v, text in zip(values, _labels(values, plot.unit), strict=True)]
+    values = _log_ticks(*y, most)
+    texts = _labels(values, plot.unit)
+    return [(math.log10(v), text) for v, text in zip(values, texts, strict=True)]
+
+
+def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[float, str]]:
+    values = ticks(*window, most)
+    if axis == "time":
+        # Minutes; from four hours on hours are rounder.
+        if window[1] - window[0] > 240:
+            hours = ticks(window[0] / 60, window[1] / 60, most)
+            return [(60 * v, f"{v:g}h") for v in hours]
+        return [(v, f"{v:g}m") for v in values]
+    return [(v, text) for v, text in zip(values, _labels(values, "number"), strict=True)]
+
+
+def _labels(values: Sequence[float], unit: str) -> list[str]:
+    """Labels of one axis: all with the same number of digits, so that they stand in line.
+
+    As many as tell the values apart, which on a narrow range is more than `label` gives one alone.
+    """
+    texts: list[str] = []
+    for digits in range(_DIGITS, 3 * _DIGITS):
+        texts = [label(v, unit, digits) for v in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    if unit == "number" and all(t.replace(".", "").lstrip("-").isdigit() for t in texts):
+        digits = max(len(t.partition(".")[2]) for t in texts)
+        texts = [f"{v:.{digits}f}" for v in values]
+    return texts
+
+
+def label(value: float, unit: str = "number", digits: int = _DIGITS) -> str:
+    """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2G."""
+    if not math.isfinite(value):
+        return str(value)
+    if unit in ("percent", "share"):
+        return f"{value * (100 if unit == 'share' else 1):.{digits - 1}g}%"
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else 2e3, "k")):
+        if abs(value) >= limit * (1 - 1e-9):
+            return f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
+
+
+# -- reading off -------------------------------------------------------------------------------
+
+
+def value_at(series: Series, x: float, smoothing: float = 0.0) -> float | None:
+    """What the curve shows at `x`: the newest point at or before it; None before the first.
+
+    A value that is not finite is given as it is: the reader should know.
+    """
+    index = int(np.searchsorted(series.x, x, "right")) - 1
+    if index < 0:
+        return None
+    value = series.y[index]
+    if series.smoothed and smoothing and math.isfinite(value):
+        # Terms older than this weigh less than a millionth.
+        reach = max(2, math.ceil(math.log(1e-6) / math.log(smoothing)))
+        past = series.y[max(0, index + 1 - reach) : index + 1]
+        value = smooth(past[np.isfinite(past)], smoothing)[-1]
+    shown = np.array([value])
+    return float(series.transform(shown)[0] if series.transform else shown[0])
+
+
+def sparkline(values: FloatArray, width: int) -> str:
+    """The course of the values in at most `width` cells; what is not finite is left out."""
+    values = values[np.abs(values) < _HUGE]
+    if not len(values) or width < 1:
+        return ""
+    if len(values) > width:
+        edges = np.linspace(0, len(values), width + 1).astype(np.int64)
+        values = np.add.reduceat(values, edges[:-1]) / np.diff(edges)
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return _SPARKS[0] * len(values)
+    levels = (values - low) / (high - low) * (len(_SPARKS) - 1)
+    return "".join(_SPARKS[round(level)] for level in levels)

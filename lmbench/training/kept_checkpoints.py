@@ -1,0 +1,170 @@
+"""What a run keeps on disk: ``last/``, from which it goes on to the bit, and ``best/``.
+
+All that decides the future of a run is in `Keeper.snapshot`, so a run that was stopped or killed
+and one that was never interrupted end with equal weights, scores and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmbench.distiller import CompressionScheduler
+from lmbench.distiller.schedules.nested_state import join_state, split_state
+from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.training.checkpoint import (
+    load_generators,
+    load_trained,
+    read_checkpoint,
+    save_generators,
+    write_checkpoint,
+)
+from lmbench.training.objective import Objective
+from lmbench.training.plateau import Plateau
+
+__all__ = ["Keeper", "Place", "Standing"]
+
+
+@dataclass
+class Place:
+    """Where a run stands. `epoch` and `batch` count what is done from 0, `step` over all epochs.
+
+    Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
+    epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    norm: float = 0.0
+    batches: int = 0
+    epoch_loss: float = 0.0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    masks_changed: bool = False
+    reached: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Standing:
+    """What the loop itself carries from batch to batch.
+
+    `sums` are of loss and gradient norm since the last step event; `hidden` is the state before
+    the next batch, None before an epoch's first.
+    """
+
+    place: Place
+    plateau: Plateau
+    sums: Tensor
+    hidden: Hidden | None
+
+
+class Keeper:
+    """Writes and reads the checkpoints of one run.
+
+    Args:
+        folder: the run's folder; ``last/`` and ``best/`` are written there.
+        model: on the device that computes; changed in place.
+        log_offset: bytes of the event log so far, kept in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: RNNModel,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scheduler: CompressionScheduler | None,
+        log_offset: Callable[[], int],
+    ) -> None:
+        self._folder = folder
+        self._model = model
+        self._objective = objective
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._log_offset = log_offset
+
+    @property
+    def has_last(self) -> bool:
+        return (self._folder / "last").exists()
+
+    def plain_model(self) -> nn.Module:
+        """The model for everyone else: with the quantized values, where they are quantized."""
+        quantizer = self._scheduler.quantizer if self._scheduler else None
+        return self._model if quantizer is None else quantizer.plain_model()
+
+    def snapshot(self, now: Standing) -> dict[str, Any]:
+        """All that decides how the run goes on: tensors and JSON values, nested."""
+        generators, generator_state = save_generators(now.sums.device)
+        return {
+            "place": asdict(now.place),
+            "sums": now.sums,
+            "plateau": now.plateau.state(),
+            "hidden": list(now.hidden) if isinstance(now.hidden, tuple) else now.hidden,
+            "objective": self._objective.tensors(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict() if self._scheduler else None,
+            "generators": generators,
+            "generator_state": generator_state,
+            "log_offset": self._log_offset(),
+        }
+
+    def write_last(self, now: Standing) -> None:
+        tensors, values = split_state(self.snapshot(now))
+        place = now.place
+        meta = {"step": place.step, "epoch": place.epoch, "batch": place.batch}
+        self._write("last", meta, tensors=tensors, state=values)
+
+    def write_best(self, place: Place, valid_loss: float) -> None:
+        meta = {"step": place.step, "epoch": place.epoch + 1, "valid_loss": valid_loss}
+        self._write("best", meta)
+
+    def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
+        plain = self.plain_model()
+        trained = None if plain is self._model else self._model
+        write_checkpoint(self._folder / which, plain, meta, trained=trained, **state)
+
+    def load_best(self) -> None:
+        """Take the best checkpoint's weights, which the test set is scored with."""
+        load_trained(self._model, self._folder / "best")
+
+    def restore(self, checkpoint: Path, device: torch.device) -> tuple[Standing, int]:
+        """Go on from ``last/``: where it stood, and its offset in the event log.
+
+        Raises:
+            LmbenchError: the checkpoint is damaged or of another model.
+        """
+        tensors, values = read_checkpoint(checkpoint)
+        state = join_state(tensors, values)
+        load_trained(self._model, checkpoint)
+        self._objective.load_tensors(state["objective"])
+        self._optimizer.load_state_dict(_integer_keys(state["optimizer"]))
+        if self._scheduler and state["scheduler"] is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        load_generators(state["generators"], state["generator_state"], device)
+        standing = Standing(
+            Place(**state["place"]),
+            Plateau.from_state(state["plateau"]),
+            state["sums"].to(device),
+            _to_device(state["hidden"], device),
+        )
+        return standing, int(state["log_offset"])
+
+
+def _to_device(hidden: Any, device: torch.device) -> Hidden | None:
+    if isinstance(hidden, list):
+        return hidden[0].to(device), hidden[1].to(device)
+    return None if hidden is None else hidden.to(device)
+
+
+def _integer_keys(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """JSON made strings of the parameter numbers that torch counts with."""
+    per_parameter = {int(key): value for key, value in optimizer["state"].items()}
+    return {**optimizer, "state": per_parameter}

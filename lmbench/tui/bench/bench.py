@@ -1,0 +1,393 @@
+"""What all screens and panels of the workbench rely on: the open session and what is chosen in it.
+
+It holds no truth of its own. A thread looks at the session's folders (`watch.Watcher`) and posts
+one kind of message, `Watched`, with an immutable snapshot; panels watch the reactives `snapshot`,
+`selected` and `marked`. Work is asked for through `lmbench.jobs.launch`, off the event loop. The
+application itself is `app.Workbench`; nothing here knows a screen or a panel but by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.style import Style
+from textual.binding import Binding
+from textual.color import Color
+from textual.message import Message
+from textual.reactive import var
+from textual.screen import Screen
+from textual.timer import Timer
+
+from lmbench.errors import LmbenchError
+from lmbench.report.plots.series import Colour
+from lmbench.session import Home, Session
+from lmbench.tui.bench.key_order import KeysInOrder
+from lmbench.tui.bench.redraw_interval import Rest
+from lmbench.tui.bench.saved_state import Memory, remember_session
+from lmbench.tui.bench.snapshots import RunView, Snapshot, Watcher, merely_grown
+from lmbench.tui.bench.themes import THEMES
+from lmbench.tui.bench.user_settings import Settings, unknown_keys
+
+if TYPE_CHECKING:
+    from lmbench.tui.demo import Player
+
+__all__ = ["LASTING", "SCREENS", "Bench", "Watched"]
+
+SCREENS: dict[str, tuple[str, str]] = {
+    "main": ("lmbench.tui.main_screen", "MainScreen"),
+    "new_run": ("lmbench.tui.new_run.screen", "NewRunScreen"),
+    "schedule": ("lmbench.tui.schedule.screen", "ScheduleScreen"),
+    "sessions": ("lmbench.tui.sessions.screen", "SessionsScreen"),
+    "help": ("lmbench.tui.help_screen", "HelpScreen"),
+    "welcome": ("lmbench.tui.welcome_screen", "WelcomeScreen"),
+    "settings": ("lmbench.tui.settings.screen", "SettingsScreen"),
+    "tensor": ("lmbench.tui.layers.tensor_screen", "TensorScreen"),
+    "compare": ("lmbench.tui.compare.screen", "CompareScreen"),
+    "lab": ("lmbench.tui.laboratory.screen", "LabScreen"),
+    "sensitivity": ("lmbench.tui.sensitivity.screen", "SensitivityScreen"),
+    "chains": ("lmbench.tui.new_run.chains_screen", "ChainsScreen"),
+}
+"""Each screen's module and class; a module is imported when its screen is first opened."""
+
+LASTING = ("compare", "lab", "sensitivity")
+"""Screens that one works on for long: the workbench opens on the one that it was left on."""
+
+BUSY_INTERVAL_S = 0.25
+IDLE_INTERVAL_S = 0.5
+SAVE_DELAY_S = 0.3
+FRESH_S = 4.0
+
+_log = logging.getLogger(__name__)
+
+
+class Watched(Message):
+    """The session's folders have changed; this is how they stand."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+
+class Bench(KeysInOrder):
+    """The open session, what is selected and marked, what is remembered, and the way to screens."""
+
+    snapshot: var[Snapshot] = var(Snapshot, init=False)
+    selected: var[str] = var("", init=False)
+    """The run under the cursor, by its key (its folder's name); "" where there is none."""
+    marked: var[tuple[str, ...]] = var((), init=False)
+    """The runs that are overlaid and compared, by key, in the order they were marked."""
+    happened: var[str] = var("", init=False)
+    """What just happened, in one line."""
+    fresh: var[str] = var("", init=False)
+    """The same for `FRESH_S` after it was said: lines that show something else give way to it."""
+
+    def __init__(
+        self,
+        home: Home,
+        session: Session | None,
+        *,
+        player: Player | None = None,
+        settings: Settings | None = None,
+        clock: Callable[[], float] = time.time,
+        follow: bool = True,
+    ) -> None:
+        """`session` None opens the welcome screen; `player` plays a recording into it;
+        `settings` are the user's own; `follow` False never looks by itself (tests call `look`)."""
+        super().__init__()
+        self.home = home
+        self.session = session
+        self._player = player
+        self.clock = clock
+        self.memory = Memory(session)
+        self._follow = follow
+        self._watcher: Watcher | None = None
+        self._looking: asyncio.Task[None] | None = None
+        # One look at a time: two would share the watcher between two threads.
+        self._look = asyncio.Lock()
+        self._saving: asyncio.TimerHandle | None = None
+        self._aging: Timer | None = None
+        self._rest = Rest()
+        # Why the last look failed.
+        self._trouble = ""
+        # What the watcher saw and no panel has shown yet.
+        self._unseen: Snapshot | None = None
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.settings = settings or Settings()
+        self._take_theme()
+
+    @property
+    def demo(self) -> bool:
+        """Is this a recording? Then nothing can be asked of its runs."""
+        return self._player is not None
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    def attach(self, session: Session) -> None:
+        """Show this session from now on, as it was left."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if session != self.session:
+            self.flush()
+            self.memory = Memory(session)
+        self.session = session
+        self._watcher = Watcher(session, why_lost=why_lost)
+        self._unseen, self._trouble = None, ""
+        self.selected = str(self.recall("selected", ""))
+        self.marked = tuple(map(str, self.recall("marked", ())))
+        self._looking = asyncio.create_task(self._keep_looking())
+        if not self.demo:
+            try:
+                remember_session(self.home, session.name)
+            except OSError as error:
+                self.say(f"the workbench's state could not be saved: {error}")
+
+    def change_session(self, session: Session) -> None:
+        """Leave all screens and show this session on the main screen, as it was left."""
+        self.attach(session)
+        self._take_theme()
+        while len(self.screen_stack) > 1:
+            self.pop_screen()
+        self.open("main")
+        self.say(f"session {session.name}")
+
+    def _take_theme(self) -> None:
+        """The session's theme, where this version has it."""
+        kept = self.recall("theme", self.settings.theme)
+        self.theme = kept if kept in self.available_themes else self.settings.theme
+
+    def _take_settings(self) -> None:
+        """Keys and motion as the user has them; what is wrong in the file is said."""
+        self.animation_level = "full" if self.settings.motion else "none"
+        if self.settings.keys:
+            known = {binding.id for binding in self.known_bindings() if binding.id}
+            self.set_keymap(dict(self.settings.keys))
+            wrong = [*self.settings.problems, *unknown_keys(self.settings, known)]
+        else:
+            wrong = list(self.settings.problems)
+        if wrong:
+            self.complain(LmbenchError("; ".join(wrong)))
+
+    def known_bindings(self) -> list[Binding]:
+        """Every binding of every screen and panel that can be given other keys."""
+        from lmbench.tui.bench.key_bindings import all_bindings
+
+        return all_bindings(type(self))
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self._look_once(patient=not self.demo)
+            if not self._follow:
+                return
+            busy = self.demo or self.snapshot.current is not None
+            await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
+
+    async def look(self) -> None:
+        """Look at the session's folder once; posts `Watched` where something is new."""
+        await self._look_once(patient=False)
+
+    async def _look_once(self, *, patient: bool) -> None:
+        """`patient` lets curves that have merely grown wait until their picture is due."""
+        async with self._look:
+            if self._watcher is None:
+                return
+            try:
+                if self._player is not None:
+                    await asyncio.to_thread(self._player.advance, self.clock())
+                snapshot = await asyncio.to_thread(self._watcher.poll)
+            except Exception as error:
+                # Each look fails alike until it is mended: it is told once.
+                if repr(error) != self._trouble:
+                    self._trouble = repr(error)
+                    self.complain(error, "while reading the session")
+                return
+            self._trouble = ""
+            fresh = snapshot or self._unseen
+            if fresh is None:
+                return
+            if patient and not self._rest.over and merely_grown(self.snapshot, fresh):
+                self._unseen = fresh
+                return
+            self._unseen = None
+            self._rest.begin()
+            self.post_message(Watched(fresh))
+
+    def on_watched(self, message: Watched) -> None:
+        snapshot = message.snapshot
+        self._keep_selection(snapshot)
+        self._tell(self.snapshot, snapshot)
+        self.snapshot = snapshot
+
+    def _keep_selection(self, snapshot: Snapshot) -> None:
+        """A deleted run can neither stay selected nor marked; the newest run is selected first."""
+        if snapshot.run(self.selected) is None and snapshot.runs:
+            newest = max(snapshot.runs, key=lambda view: view.id)
+            self.select((snapshot.current or newest).key)
+        gone = [key for key in self.marked if snapshot.run(key) is None]
+        if gone:
+            self.mark(tuple(key for key in self.marked if key not in gone))
+
+    def _tell(self, before: Snapshot, now: Snapshot) -> None:
+        """One line for what is new: the youngest note of any run, or a run's end."""
+        if now.problem and now.problem != before.problem:
+            self.say(now.problem)
+            return
+        notes, ends = [], []
+        for view in now.runs:
+            old = before.run(view.key)
+            if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
+                notes.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
+            if view.status in ("failed", "lost") and old and old.status != view.status:
+                ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
+        if ends:
+            self.say(max(ends))
+        elif notes:
+            # No more than a note: it may come with each step, and nothing gives way to it.
+            self.happened = max(notes)[1]
+
+    # -- selection and marks -------------------------------------------------------------------
+
+    def select(self, key: str) -> None:
+        """Put the cursor on this run, in all panels."""
+        self.selected = key
+        self.remember("selected", key)
+
+    def mark(self, keys: tuple[str, ...]) -> None:
+        """Overlay and compare exactly these runs."""
+        self.marked = keys
+        self.remember("marked", list(keys))
+
+    @property
+    def selected_run(self) -> RunView | None:
+        return self.snapshot.run(self.selected)
+
+    @property
+    def shown_runs(self) -> tuple[RunView, ...]:
+        """The runs that plots and comparisons show: the selected one, then the marked ones."""
+        keys = dict.fromkeys((self.selected, *self.marked))
+        return tuple(view for key in keys if (view := self.snapshot.run(key)) is not None)
+
+    # -- what is remembered --------------------------------------------------------------------
+
+    def recall(self, key: str, default: Any = None) -> Any:
+        """What `remember` kept under this key, in this or an earlier visit."""
+        return self.memory.get(key, default)
+
+    def recall_each(self, name: str) -> dict[str, Any]:
+        """What `remember` kept under ``name/…``, here or in another workbench on the session, by
+        what follows the slash: a run's key, mostly."""
+        if self.snapshot.record is not None:
+            self.memory.renew(self.snapshot.record.workbench)
+        return self.memory.each(name)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value in the session, written within `SAVE_DELAY_S`, off the event loop."""
+        if self.memory.put(key, value) and self._saving is None and self._running:
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(SAVE_DELAY_S, self._save_soon)
+
+    def _save_soon(self) -> None:
+        self._saving = None
+        if not self.demo:
+            self.run_worker(self._save(), group="save", exit_on_error=False)
+
+    async def _save(self) -> None:
+        try:
+            await asyncio.to_thread(self.memory.flush)
+        except (OSError, LmbenchError) as error:
+            self.say(f"the workbench's state could not be saved: {error}")
+
+    def flush(self) -> None:
+        """Write what is remembered right now."""
+        if self.demo:
+            return
+        try:
+            self.memory.flush()
+        except (OSError, LmbenchError) as error:
+            _log.warning("state not saved: %s", error)
+
+    # -- going about ---------------------------------------------------------------------------
+
+    def open(
+        self, name: str, *, then: Callable[[Any], None] | None = None, **arguments: Any
+    ) -> Screen[Any]:
+        """Push the screen of this name (see `SCREENS`), made with `arguments`; `then` gets what it
+        is left with."""
+        module, cls = SCREENS[name]
+        screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
+        self.push_screen(screen, then)
+        if name in LASTING and not arguments:
+            self.remember("screen", name)
+        return screen
+
+    def colour_style(self, variable: str) -> Style:
+        """The theme's colour of this name (``series-3``, ``error``) as a foreground."""
+        value = self.theme_variables.get(variable)
+        return Style(color=Color.parse(value).rich_color) if value else Style()
+
+    def colour(self, variable: str) -> Colour:
+        """The same for plots: RGB, or one of the terminal's own sixteen."""
+        value = self.theme_variables.get(variable)
+        if not value:
+            return None
+        colour = Color.parse(value)
+        return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
+
+    def say(self, text: str) -> None:
+        """Tell in one line what just happened, on whatever screen is in front."""
+        self.happened = self.fresh = text
+        if self._aging is not None:
+            self._aging.stop()
+        self._aging = self.set_timer(FRESH_S, self._let_age)
+
+    def _let_age(self) -> None:
+        self.fresh = ""
+
+    def complain(self, error: BaseException, doing: str = "") -> None:
+        """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged
+        with its traceback, and the dialog names the log."""
+        raise NotImplementedError
+
+    async def do(self, function: Callable[..., Any], *arguments: Any, doing: str = "") -> Any:
+        """Call a function that waits on files or processes in a thread; complain where it fails.
+
+        Returns:
+            what the function returns, or None where it failed.
+        """
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except Exception as error:
+            self.complain(error, doing)
+            return None
+
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text)
+        self.say(f"copied: {text}")
+
+    # -- the theme -----------------------------------------------------------------------------
+
+    def set_theme(self, name: str) -> None:
+        self.theme = name
+        self.remember("theme", name)
+        self.say(f"theme {name.removeprefix('lmbench-')}")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def on_unmount(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._saving is not None:
+            self._saving.cancel()
+        self.flush()
+
+
+def why_lost(run: Any) -> str:
+    """Why a run's process is gone; the launcher is only imported when one is."""
+    from lmbench.jobs import launch
+
+    return launch.why_lost(run)

@@ -1,0 +1,58 @@
+"""The run whose float model a screen works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lmbench.tui.bench.snapshots import RunView
+
+__all__ = ["checkpoint_of", "is_training", "stamp_of", "subject_of", "with_trainings"]
+
+
+def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
+    """The run whose float model is meant by a run: itself, the one it was made from, or else the
+    newest that has one."""
+    view = views.get(key)
+    while view is not None:
+        if _has_model(view):
+            return view
+        view = views.get(view.parent or "")
+    return max(filter(_has_model, views.values()), key=lambda v: v.id, default=None)
+
+
+def checkpoint_of(view: RunView) -> str:
+    """The best one; of a run that is at work, the last, which shows how far it has come."""
+    if view.live and view.run.checkpoint("last") is not None:
+        return "last"
+    return "last" if view.run.checkpoint("best") is None else "best"
+
+
+def is_training(view: RunView) -> bool:
+    """Does it have curves of its own?"""
+    return view.kind in ("train", "prune")
+
+
+def with_trainings(views: Mapping[str, RunView], shown: Sequence[RunView]) -> tuple[RunView, ...]:
+    """The runs that are shown, and behind them the trainings that those without curves came from,
+    each once."""
+    found = {view.key: view for view in shown}
+    for view in shown:
+        ancestor: RunView | None = view
+        while ancestor is not None and not is_training(ancestor):
+            ancestor = views.get(ancestor.parent or "")
+        if ancestor is not None:
+            found.setdefault(ancestor.key, ancestor)
+    return tuple(found.values())
+
+
+def _has_model(view: RunView) -> bool:
+    return is_training(view) and view.run.checkpoint("best") is not None
+
+
+def stamp_of(view: RunView) -> int:
+    """What tells whether a run's model is still the one that it was."""
+    folder = view.run.checkpoint("best")
+    try:
+        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
+    except OSError:
+        return 0

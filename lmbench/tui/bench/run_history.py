@@ -1,0 +1,189 @@
+"""What a run's events amount to, gathered as they come: curves, newest facts, pace, and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmbench.report.plots.curves import CurvesBuilder
+from lmbench.report.tables import plain
+from lmbench.session import events as ev
+
+__all__ = ["Note", "Pace", "Story", "told"]
+
+_NOTES_KEPT = 400
+_PACE_POINTS = 30
+# Sparsities that differ by less, in percent, read the same.
+_SAME_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line of a run's story: when, what kind of event, and words."""
+
+    t: float
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a run is. `fraction` in [0, 1]; `left_s` seconds to go, None where unknown; `aside`
+    is the part of a training that has no steps, as ``validating 40%``."""
+
+    what: str
+    fraction: float
+    left_s: float | None
+    aside: str = ""
+
+
+class Story:
+    """What a run's events amount to."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.curves = CurvesBuilder()
+        self.failed: ev.Failed | None = None
+        self._latest: dict[type[ev.Event], ev.Event] = {}
+        self._lists: dict[type[ev.Event], list[ev.Event]] = {}
+        self._notes: list[Note] = []
+        self._pruned: list[ev.PruneStep] = []
+        self._progress: list[tuple[float, str, float, float]] = []
+        self._aside = ""
+        # The next point of progress is the first of a new pace.
+        self._anew = False
+
+    def add(self, event: ev.Event) -> None:
+        self.curves.add((event,))
+        self._latest[type(event)] = event
+        if isinstance(event, _LISTED):
+            self._lists.setdefault(type(event), []).append(event)
+        if isinstance(event, ev.Failed):
+            self.failed = event
+        self._advance(event)
+        if isinstance(event, ev.PruneStep):
+            self._note_prune(event)
+        elif text := told(event):
+            self._note(event, text)
+
+    def _note(self, event: ev.Event, text: str) -> None:
+        self._notes.append(Note(event.t, event.kind, plain(text)))
+        del self._notes[:-_NOTES_KEPT]
+
+    def _note_prune(self, event: ev.PruneStep) -> None:
+        """One line for all tensors that one step has pruned."""
+        if self._pruned and self._pruned[-1].step == event.step and self._notes:
+            self._notes.pop()
+        else:
+            self._pruned.clear()
+        self._pruned.append(event)
+        reached = [100 * step.reached for step in self._pruned]
+        span = f"{min(reached):.1f}%"
+        if max(reached) - min(reached) >= _SAME_SHARE:
+            span += f" to {max(reached):.1f}%"
+        what = event.param if len(reached) == 1 else f"{len(reached)} tensors"
+        self._note(event, f"pruned {what}: {span} at step {event.step:,}")
+
+    def _advance(self, event: ev.Event) -> None:
+        match event:
+            case ev.Step(step=step, epoch=epoch):
+                started = self._latest.get(ev.RunStarted)
+                if not isinstance(started, ev.RunStarted):
+                    return
+                what = f"epoch {epoch}/{started.epochs}" if started.epochs else f"epoch {epoch}"
+                self._aside = ""
+                self._moved(event.t, what, step, started.total_steps)
+            case ev.Progress(what=what, done=done, total=total) if self._has_steps:
+                self._aside = f"{what} {100 * done / total:.0f}%" if total else what
+            case ev.Progress(what=what, done=done, total=total):
+                self._moved(event.t, what, done, total)
+            case ev.StatusChanged() | ev.RunResumed() | ev.Epoch():
+                # A pause is not slowness: the pace is measured anew.
+                self._anew, self._aside = True, ""
+            case ev.Score() | ev.Finished():
+                self._aside = ""
+
+    @property
+    def _has_steps(self) -> bool:
+        started = self._latest.get(ev.RunStarted)
+        return isinstance(started, ev.RunStarted) and bool(started.total_steps)
+
+    def _moved(self, t: float, what: str, done: float, total: float) -> None:
+        if self._anew:
+            self._anew = False
+            self._progress.clear()
+        if self._progress and (total, done) < (self._progress[-1][3], self._progress[-1][2]):
+            self._progress.clear()
+        self._progress.append((t, what, done, total))
+        del self._progress[:-_PACE_POINTS]
+
+    def pace(self, status: str | None) -> Pace | None:
+        if not self._progress:
+            return None
+        t1, what, done, total = self._progress[-1]
+        if total <= 0:
+            return Pace(what, 0.0, None, self._aside)
+        t0, _, before, _ = self._progress[0]
+        rate = (done - before) / (t1 - t0) if t1 > t0 else 0.0
+        running = rate > 0 and status == "running" and not self._anew
+        left = (total - done) / rate if running else None
+        return Pace(what, min(1.0, done / total), left, self._aside)
+
+    def facts(self) -> dict[str, Any]:
+        newest = {name: self._latest.get(kind) for name, kind in _NEWEST.items()}
+        lists = {name: tuple(self._lists.get(kind, ())) for name, kind in _LISTS.items()}
+        return {**newest, **lists, "notes": tuple(self._notes)}
+
+
+_NEWEST: dict[str, type[ev.Event]] = {
+    "started": ev.RunStarted,
+    "step": ev.Step,
+    "epoch": ev.Epoch,
+    "sparsity": ev.Sparsity,
+    "checkpoint": ev.Checkpoint,
+    "failed": ev.Failed,
+}
+_LISTS: dict[str, type[ev.Event]] = {
+    "calibrated": ev.Calibration,
+    "quantized": ev.QuantResult,
+    "tries": ev.Try,
+    "points": ev.SensitivityPoint,
+    "scores": ev.Score,
+    "samples": ev.Sample,
+}
+_LISTED = tuple(_LISTS.values())
+
+
+def told(event: ev.Event) -> str:
+    """What happened, in a few words for the log; empty for what the plots show already."""
+    match event:
+        case ev.RunStarted(device=device, precision=precision, threads=threads):
+            cores = f", {threads} threads" if threads and device == "cpu" else ""
+            return f"began on {device}{cores}, {precision}"
+        case ev.RunResumed(step=step):
+            return f"went on from step {step:,}" if step else "started again"
+        case ev.Epoch(epoch=epoch, valid_ppl=ppl, seconds=seconds, best_epoch=best):
+            note = " (best so far)" if best == epoch else ""
+            return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
+        case ev.QuantResult(module=module, sqnr=sqnr):
+            return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
+        case ev.Try(number=number, ppl=ppl, accepted=accepted):
+            note = ", within the budget" if accepted else ""
+            return f"try {number}: perplexity {ppl:,.2f}{note}"
+        case ev.SensitivityPoint(tensor=tensor, level=level, ppl=ppl):
+            return f"{tensor} at {100 * level:.0f}%: perplexity {ppl:,.2f}"
+        case ev.Score(split=split, ppl=ppl, what=what):
+            return f"{split} perplexity {ppl:,.2f}" + (f" ({what})" if what else "")
+        case ev.Sample(text=text):
+            return f"wrote: {text}"
+        case ev.Checkpoint(which=which, step=step):
+            return f"saved {which} at step {step:,}"
+        case ev.StatusChanged(status=status):
+            return status
+        case ev.Warned(message=message):
+            return message
+        case ev.Failed(reason=reason):
+            return reason
+        case ev.Finished(status=status, test_ppl=test):
+            return status + (f", test {test:,.2f}" if test is not None else "")
+    return ""

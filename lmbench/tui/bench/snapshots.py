@@ -1,0 +1,394 @@
+"""What the workbench knows of a session: snapshots of its folders, taken off the event loop.
+
+`Watcher.poll` looks at the folders (a few stat calls when nothing has happened) and gives a
+`Snapshot` when something has changed. Snapshots are immutable: a widget may keep one, compare
+fields by identity to see what changed, and never has to lock anything. Nothing here knows of
+Textual, and nothing here writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from lmbench.errors import LmbenchError
+from lmbench.report.plots.curves import Curves
+from lmbench.report.tables import plain, size_sign
+from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
+from lmbench.session import events as ev
+from lmbench.session.records import ModelSize
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.event_reader import Tail
+from lmbench.tui.bench.run_history import Note, Pace, Story
+
+__all__ = ["LIVE", "Note", "Pace", "RunView", "Snapshot", "Watcher", "lineage", "merely_grown"]
+
+LIVE: frozenset[str] = frozenset({"running", "paused"})
+# How long a dead worker's supervisor is given to say why, before its run is called lost.
+_WITNESS_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunView:
+    """One run as a snapshot shows it. `record` is None where ``run.json`` cannot be read, and
+    then `problem` says why; `key` is the folder's name, by which all widgets refer to it."""
+
+    run: Run
+    key: str
+    record: RunRecord | None
+    status: Status | None
+    parent: str | None = None
+    depth: int = 0
+    problem: str = ""
+    reason: str = ""
+    generation: int = 0
+    curves: Curves = field(default_factory=Curves)
+    started: ev.RunStarted | None = None
+    step: ev.Step | None = None
+    epoch: ev.Epoch | None = None
+    pace: Pace | None = None
+    sparsity: ev.Sparsity | None = None
+    calibrated: tuple[ev.Calibration, ...] = ()
+    quantized: tuple[ev.QuantResult, ...] = ()
+    tries: tuple[ev.Try, ...] = ()
+    points: tuple[ev.SensitivityPoint, ...] = ()
+    scores: tuple[ev.Score, ...] = ()
+    samples: tuple[ev.Sample, ...] = ()
+    checkpoint: ev.Checkpoint | None = None
+    failed: ev.Failed | None = None
+    notes: tuple[Note, ...] = ()
+    bytes: int | None = None
+    as_packed: bool = False
+    """Are these bytes those of the file that packing would give?"""
+    log: object = None
+    """Another one when the worker's log has grown."""
+
+    @property
+    def id(self) -> int:
+        return self.run.id
+
+    @property
+    def name(self) -> str:
+        return one_line(self.record.name) if self.record else self.key
+
+    @property
+    def kind(self) -> str:
+        return self.record.kind if self.record else self.key.partition("-")[2]
+
+    @property
+    def live(self) -> bool:
+        return self.status in LIVE
+
+    @property
+    def valid_ppl(self) -> float | None:
+        """Best validation perplexity so far, or what the run's results say."""
+        told = self._result("valid_ppl")
+        if told is not None:
+            return told
+        losses = self.curves.valid["loss"]
+        finite = losses[losses < math.inf]
+        return math.exp(min(finite.min(), 700.0)) if len(finite) else None
+
+    @property
+    def test_ppl(self) -> float | None:
+        told = self._result("test_ppl")
+        if told is not None:
+            return told
+        loss = self.curves.test_loss
+        return math.exp(min(loss, 700.0)) if loss is not None and math.isfinite(loss) else None
+
+    @property
+    def total_sparsity(self) -> float | None:
+        """Share of zero weights in [0, 1], tied weights counted once."""
+        if self.sparsity is not None:
+            return self.sparsity.total
+        nonzero, parameters = self._result("nonzero"), self._result("parameters")
+        return 1 - nonzero / parameters if nonzero is not None and parameters else None
+
+    @property
+    def size(self) -> str:
+        """The model's bytes in words; "≈" before those that it would have packed."""
+        if self.bytes is None:
+            return ""
+        return size_sign(self.as_packed) + numbers.size(self.bytes)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        told = self._result("tokens_per_s")
+        return told if told is not None else (self.step.tokens_per_s if self.step else None)
+
+    def _result(self, name: str) -> float | None:
+        value = self.record.results.get(name) if self.record else None
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+        return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A session at one moment. `runs` stand in the tree's order, parents before children."""
+
+    session: Session | None = None
+    record: SessionRecord | None = None
+    runs: tuple[RunView, ...] = ()
+    problem: str = ""
+    by_key: Mapping[str, RunView] = field(default_factory=lambda: MappingProxyType({}))
+
+    def run(self, key: str) -> RunView | None:
+        return self.by_key.get(key)
+
+    @property
+    def current(self) -> RunView | None:
+        """The run that works right now (the oldest, should there be several)."""
+        live = [view for view in self.runs if view.live]
+        running = [view for view in live if view.status == "running"]
+        return min(running or live, key=lambda view: view.id, default=None)
+
+    @property
+    def queue(self) -> tuple[RunView, ...]:
+        return tuple(sorted((v for v in self.runs if v.status == "queued"), key=lambda v: v.id))
+
+
+_GROWING = frozenset({"curves", "step", "pace", "sparsity", "notes", "log"})
+_STEADY = tuple(f.name for f in dataclasses.fields(RunView) if f.name not in _GROWING)
+
+
+def merely_grown(before: Snapshot, now: Snapshot) -> bool:
+    """Have runs only gone on as they went: longer curves, a later step, another line of log?"""
+    if (before.session, before.problem) != (now.session, now.problem):
+        return False
+    if before.record is not now.record or len(before.runs) != len(now.runs):
+        return False
+    pairs = zip(before.runs, now.runs, strict=True)
+    return all(
+        old is new or all(getattr(old, name) == getattr(new, name) for name in _STEADY)
+        for old, new in pairs
+    )
+
+
+class Watcher:
+    """Looks after one session's folder."""
+
+    def __init__(
+        self, session: Session, *, why_lost: Callable[[Run], str] = lambda run: ""
+    ) -> None:
+        self.session = session
+        self._why_lost = why_lost
+        self._runs: dict[str, _RunWatcher] = {}
+        self._last: Snapshot | None = None
+        self._record_stamp: object = None
+        self._record: SessionRecord | None = None
+        self._problem = ""
+
+    def poll(self) -> Snapshot | None:
+        """A new snapshot, or None where nothing has changed since the last one."""
+        changed = self._read_record() or self._last is None
+        try:
+            runs = self.session.runs()
+        except OSError as error:
+            self._problem = f"{self.session.runs_path}: {error.strerror}"
+            runs, changed = [], True
+        keys = {run.path.name for run in runs}
+        for gone in [key for key in self._runs if key not in keys]:
+            del self._runs[gone]
+            changed = True
+        views = []
+        for run in runs:
+            watcher = self._runs.get(run.path.name)
+            if watcher is None:
+                watcher = self._runs[run.path.name] = _RunWatcher(run, self._why_lost)
+            changed = watcher.poll() or changed
+            views.append(watcher.view)
+        if not changed:
+            return None
+        ordered = tuple(lineage(views))
+        self._last = Snapshot(
+            session=self.session,
+            record=self._record,
+            runs=ordered,
+            problem=self._problem,
+            by_key=MappingProxyType({view.key: view for view in ordered}),
+        )
+        return self._last
+
+    def _read_record(self) -> bool:
+        stamp = _stamp(self.session.path / "session.json")
+        if stamp == self._record_stamp and self._record_stamp is not None:
+            return False
+        first_look_at_nothing = stamp is None and self._problem
+        self._record_stamp = stamp
+        if first_look_at_nothing:
+            return False
+        try:
+            self._record, self._problem = self.session.read(), ""
+        except LmbenchError as error:
+            self._record, self._problem = None, error.message
+        return True
+
+
+def one_line(text: str) -> str:
+    """Text of someone else's making as it may stand in a line: nothing that a terminal obeys."""
+    return " ".join(plain(text).split())
+
+
+def short_module(name: str) -> str:
+    """A module's name without what all but two have in common."""
+    return one_line(name).removeprefix("rnn.cells.")
+
+
+def lineage(views: list[RunView]) -> list[RunView]:
+    """The runs as a tree in reading order: each child under its parent, `depth` set.
+
+    A parent that is not among them (deleted, or of another session) makes a root of its child.
+    """
+    by_parent: dict[str | None, list[RunView]] = {}
+    keys = {view.key for view in views}
+    for view in sorted(views, key=lambda v: v.id):
+        # A run cannot stand under a later one, so no circle can arise from a damaged record.
+        known = view.parent in keys and view.parent is not None and view.parent < view.key
+        by_parent.setdefault(view.parent if known else None, []).append(view)
+    ordered: list[RunView] = []
+
+    def walk(parent: str | None, depth: int) -> None:
+        for view in by_parent.get(parent, []):
+            ordered.append(view if view.depth == depth else dataclasses.replace(view, depth=depth))
+            walk(view.key, depth + 1)
+
+    walk(None, 0)
+    return ordered
+
+
+class _RunWatcher:
+    """Keeps one run's view up to date."""
+
+    def __init__(self, run: Run, why_lost: Callable[[Run], str]) -> None:
+        self.run = run
+        self._why_lost = why_lost
+        self._tail = Tail(run.events_path)
+        self._story = Story(0)
+        self._record_stamp: object = None
+        self._record: RunRecord | None = None
+        self._problem = ""
+        self._status: Status | None = None
+        self._missed_since: float | None = None
+        self._reason = ""
+        self._size = ModelSize(None, False)
+        self._log: object = None
+        self.view = self._make()
+
+    def poll(self) -> bool:
+        """Look again; was there anything new?"""
+        changed = self._read_record()
+        changed = self._read_events() or changed
+        changed = self._read_status() or changed
+        # What has ended writes no more.
+        changed = ((changed or self._status in LIVE) and self._see_log()) or changed
+        if changed:
+            self.view = self._make()
+        return changed
+
+    def _read_record(self) -> bool:
+        stamp = _stamp(self.run.path / "run.json")
+        if stamp == self._record_stamp:
+            return False
+        self._record_stamp = stamp
+        try:
+            self._record, self._problem = self.run.read(), ""
+        except LmbenchError as error:
+            self._record, self._problem = None, error.message
+        self._size = self._model_size()
+        return True
+
+    def _read_events(self) -> bool:
+        if not self._tail.changed():
+            return False
+        for event in self._tail.read():
+            if self._tail.generation != self._story.generation:
+                self._story = Story(self._tail.generation)
+            self._story.add(event)
+            if isinstance(event, ev.Checkpoint | ev.Finished):
+                self._size = self._model_size()
+        if self._tail.generation != self._story.generation:
+            self._story = Story(self._tail.generation)
+        return True
+
+    def _read_status(self) -> bool:
+        status = self.run.status(self._record) if self._record else None
+        if status == "lost" and self._record is not None and self._record.status != "lost":
+            # Its supervisor is about to write down what it saw; until then nothing is known.
+            self._missed_since = self._missed_since or time.monotonic()
+            if time.monotonic() - self._missed_since < _WITNESS_S:
+                return False
+        else:
+            self._missed_since = None
+        if status == self._status:
+            return False
+        self._status = status
+        self._reason = self._record.reason if self._record else ""
+        if status == "lost":
+            self._reason = self._why_lost(self.run)
+        return True
+
+    def _see_log(self) -> bool:
+        stamp = _stamp(self.run.log_path)
+        if stamp == self._log:
+            return False
+        self._log = stamp
+        return True
+
+    def _model_size(self) -> ModelSize:
+        if self._record is not None and self._record.size.bytes is not None:
+            return self._record.size
+        try:
+            return ModelSize(self.run.model_bytes(), False)
+        except OSError:
+            return ModelSize(None, False)
+
+    def _make(self) -> RunView:
+        record, story = self._record, self._story
+        problem = self._problem
+        if not problem and self._tail.unread:
+            lines = "line" if self._tail.unread == 1 else "lines"
+            problem = (
+                f"{self._tail.path}: {self._tail.unread} {lines} passed over (damaged, or "
+                "written by a newer lmbench)"
+            )
+        reason = self._reason or (record.reason if record else "")
+        if not reason and story.failed is not None:
+            reason = story.failed.reason
+        return RunView(
+            run=self.run,
+            key=self.run.path.name,
+            record=record,
+            status=self._status,
+            parent=_local(record.parent, self.run) if record and record.parent else None,
+            problem=plain(problem),
+            reason=plain(reason),
+            generation=story.generation,
+            curves=story.curves.view(),
+            pace=story.pace(self._status),
+            bytes=self._size.bytes,
+            as_packed=self._size.as_packed,
+            log=self._log,
+            **story.facts(),
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What tells whether a file was replaced or written to; None where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _local(ref: str, run: Run) -> str | None:
+    """The folder name of the parent that `ref` names, where it is of the same session."""
+    session, _, folder = ref.rpartition("/")
+    return folder if session in ("", run.session.name) else None

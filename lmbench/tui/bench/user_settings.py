@@ -1,0 +1,209 @@
+"""The user's own settings of the workbench: theme, motion, keys. One file, for all sessions.
+
+``workbench.yaml`` in the user's config folder (``$LMBENCH_CONFIG`` where it is set)::
+
+    theme: dark          # dark, light, contrast, ansi
+    motion: true         # false: nothing glides
+    keys:
+      main.new: n,ctrl+n # an action's id and its keys
+
+What is wrong in it costs nothing but that line: the rest holds, and the workbench says what.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lmbench.errors import LmbenchError
+from lmbench.session.files import write_atomic
+from lmbench.tui.bench.themes import DEFAULT_THEME, THEMES
+
+__all__ = [
+    "Settings",
+    "lists_keys",
+    "load_settings",
+    "save_settings",
+    "settings_path",
+    "unknown_keys",
+    "write_keys",
+]
+
+_PREFIX = "lmbench-"
+_THEMES = tuple(theme.name.removeprefix(_PREFIX) for theme in THEMES)
+_LARGEST = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`keys` maps a binding's id to its keys, as Textual names them; `problems` are lines about
+    what could not be taken from the file."""
+
+    theme: str = DEFAULT_THEME
+    motion: bool = True
+    keys: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+    problems: tuple[str, ...] = ()
+
+
+def settings_path() -> Path:
+    """Where the file is, whether it is there or not."""
+    asked = os.environ.get("LMBENCH_CONFIG")
+    folder = Path(asked).expanduser() if asked else _default_folder()
+    return folder / "workbench.yaml"
+
+
+def _default_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("lmbench", appauthor=False))
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings of a file; defaults where there is none, or for what is wrong in it."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return Settings(path=path)
+    except OSError as error:
+        return Settings(path=path, problems=(f"{path}: cannot be read ({error.strerror})",))
+    if len(text) > _LARGEST:
+        return Settings(path=path, problems=(f"{path}: too large for a settings file",))
+    import yaml
+
+    try:
+        document = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        reason = getattr(error, "problem", None) or "not valid YAML"
+        return Settings(path=path, problems=(f"{path}:{line} {reason}",))
+    if not isinstance(document, Mapping):
+        return Settings(path=path, problems=(f"{path}: write theme:, motion: and keys:",))
+    return _judged(path, document)
+
+
+def _judged(path: Path, document: Mapping[Any, Any]) -> Settings:
+    settings = Settings(path=path)
+    problems = []
+    for name in document:
+        if name not in ("theme", "motion", "keys"):
+            problems.append(f"{path}: '{name}' is unknown: there are theme, motion and keys")
+    theme = document.get("theme")
+    if theme in _THEMES:
+        settings = replace(settings, theme=f"{_PREFIX}{theme}")
+    elif theme is not None:
+        problems.append(f"{path}: theme: {theme!r} is none of {', '.join(_THEMES)}")
+    motion = document.get("motion", True)
+    if isinstance(motion, bool):
+        settings = replace(settings, motion=motion)
+    else:
+        problems.append(f"{path}: motion: {motion!r} is neither true nor false")
+    keys = document.get("keys") or {}
+    # YAML takes the key 5 for a number.
+    if isinstance(keys, Mapping) and all(type(v) in (str, int) for v in keys.values()):
+        settings = replace(settings, keys={str(name): str(key) for name, key in keys.items()})
+    else:
+        problems.append(f"{path}: keys: each is written as `action: key`, such as `main.new: n`")
+    return replace(settings, problems=tuple(problems))
+
+
+def unknown_keys(settings: Settings, known: Iterable[str]) -> list[str]:
+    """A line for each action in `keys` that there is not, with the one probably meant."""
+    names = sorted(known)
+    lines = []
+    for name in settings.keys:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f": did you mean {close[0]}?" if close else ""
+            lines.append(f"{settings.path}: keys: there is no action '{name}'{hint}")
+    return lines
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    """Write theme and motion; comments and keys of the file stay as they are.
+
+    Raises:
+        LmbenchError: the file cannot be written.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    for name, value in (
+        ("theme", settings.theme.removeprefix(_PREFIX)),
+        ("motion", "true" if settings.motion else "false"),
+    ):
+        line = f"{name}: {value}"
+        at = next((i for i, old in enumerate(lines) if old.startswith(f"{name}:")), None)
+        if at is None:
+            lines.insert(0 if name == "theme" else min(1, len(lines)), line)
+        else:
+            comment = lines[at].partition("#")
+            lines[at] = line + (f"  #{comment[2]}" if comment[1] else "")
+    _write(path, "\n".join(lines) + "\n")
+
+
+def lists_keys(path: Path) -> bool:
+    """Has the file an entry ``keys``?"""
+    try:
+        return _has_keys(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _has_keys(text: str) -> bool:
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return isinstance(document, Mapping) and "keys" in document
+
+
+def write_keys(bindings: Iterable[tuple[str, str, str]], settings: Settings, path: Path) -> bool:
+    """Add every action with its keys and what it does, as comments, to a file that has no `keys`;
+    begin the file where it is not there. False where it has them: then it is left alone.
+
+    `bindings` are (id, keys, words).
+
+    Raises:
+        LmbenchError: the file cannot be read or written, or is not such that lines can be added.
+    """
+    if lists_keys(path):
+        return False
+    rows = sorted(set(bindings))
+    width = max((len(f"{name}: {keys}") for name, keys, _ in rows), default=0)
+    lines = [
+        "",
+        "# To give an action other keys, take the # away before it; several are joined by commas.",
+        "keys:",
+        *(f"  # {f'{name}: {keys}'.ljust(width)}  # {words}" for name, keys, words in rows),
+    ]
+    try:
+        before = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        before = [
+            f"theme: {settings.theme.removeprefix(_PREFIX)}  # {', '.join(_THEMES)}",
+            f"motion: {'true' if settings.motion else 'false'}  # false: nothing glides",
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LmbenchError(f"{path}: cannot be read ({error}): mend or move it") from None
+    text = "\n".join([*before, *lines]) + "\n"
+    if not _has_keys(text):
+        raise LmbenchError(f"{path}: no settings by lines, such as `theme: dark`: mend or move it")
+    _write(path, text)
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode())
+    except OSError as error:
+        raise LmbenchError(f"{path}: cannot be written ({error.strerror or error})") from None

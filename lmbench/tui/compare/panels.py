@@ -1,0 +1,186 @@
+"""The two panels of comparing: the table, and perplexity against size."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Static
+
+from lmbench.report.plots.draw import Look, draw
+from lmbench.report.tables import counted
+from lmbench.tui.compare.selection import Compared, Table, folder_of
+from lmbench.tui.kit.grid import Column, Grid
+from lmbench.tui.kit.panel import Panel, put
+
+__all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
+
+_TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
+    "runs": (
+        ("run", Column("run", 16, left=True, grow=3)),
+        ("kind", Column("kind", 8, left=True, rank=4)),
+        ("sparsity", Column("sparsity", 8, rank=2)),
+        ("nonzero", Column("nonzero", 10, rank=3)),
+        ("valid_ppl", Column("valid", 7)),
+        ("test_ppl", Column("test", 7)),
+        ("bytes", Column("size", 8)),
+        ("ms_per_token", Column("ms/token", 8, rank=1)),
+    ),
+    "runtimes": (
+        ("model", Column("run", 14, left=True, grow=3)),
+        ("runtime", Column("runtime", 11, left=True)),
+        ("disk", Column("disk", 7)),
+        ("numbers", Column("weights", 7, rank=1)),
+        ("peak", Column("peak", 7)),
+        ("ms", Column("ms/token", 8)),
+        ("ms_p95", Column("p95", 7, rank=3)),
+        ("step_vs_naive", Column("x naive", 7, rank=4)),
+        ("step_vs_fp32", Column("x fp32", 6, rank=1)),
+        ("tokens_per_s", Column("tokens/s", 9)),
+        ("score_vs_naive", Column("x naive", 7, rank=5)),
+        ("score_vs_fp32", Column("x fp32", 6, rank=2)),
+        ("ppl", Column("ppl", 7)),
+        ("tokens", Column("ppl of", 7, rank=6)),
+    ),
+}
+"""For each table its columns, by their names in `report.compare` and `report.runtimes`."""
+
+
+class ComparePanel(Panel):
+    """Shows a `Compared`, and posts `Turned` when it has turned it round."""
+
+    class Turned(Message):
+        """It is to be looked at otherwise."""
+
+    def __init__(self, compared: Compared, id: str) -> None:
+        super().__init__(id=id)
+        self.compared = compared
+
+
+class TablePanel(ComparePanel):
+    """The table, in the order that is asked for."""
+
+    TITLE = "Compare"
+    HELP = """
+The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
+a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
+parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a pruned
+or quantized run, which keeps each number as a float, would have packed), and the milliseconds a
+token that a benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed
+integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of
+each run that was not measured or has changed since; where there is none, the run under the cursor
+is measured again.
+
+**r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
+its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95
+where there is room), tokens a second when scoring, how many times faster than torch's own layers
+and than the best dense fp32 both are, and the perplexity as that runtime runs it. The frame's foot
+says what it is of: by default the start of test, where the table of runs has that of all of test,
+which may be far from it. What is fastest for a run, of the runtimes whose perplexity here is within
+0.1% of an exact one's, is tinted.
+
+**t** sorts by the next column, **T** turns the order round. **x** changes the plot between test and
+valid, **y** between a logarithmic and a linear axis. **e** writes the table as Markdown, CSV, LaTeX
+or HTML, or the plot as SVG. **Enter** goes to the run.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "go to run", id="compare.open", tooltip="Select the run"),
+        Binding(
+            "t", "sort", "sort", id="compare.sort", key_display="t T",
+            tooltip="Sort by the next column",
+        ),
+        Binding(
+            "T", "reverse", "reverse", id="compare.reverse", show=False,
+            tooltip="Reverse the order",
+        ),
+    ]  # fmt: skip
+    DEFAULT_CSS = """
+    TablePanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
+    TablePanel.-empty #nothing { display: block; }
+    TablePanel.-empty Grid { display: none; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+        yield Static("", id="nothing", markup=False)
+
+    def refresh_view(self) -> None:
+        compared, grid = self.compared, self.query_one(Grid)
+        rows = compared.rows()
+        self.set_class(not rows, "-empty")
+        self.can_focus = not rows
+        if rows and self.has_focus:
+            grid.focus()
+        put(self.query_one("#nothing", Static), compared.invitation)
+        names = [name for name, _ in _TABLES[compared.table]]
+        by = compared.order.by
+        sorted_by = names.index(by) if by in names else -1
+        self._stay_on_the_run(grid, [key for key, _ in rows])
+        grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
+        runs = len(compared.runs.rows)
+        of_all = f"{counted(runs, 'run')} with a model"
+        words = [counted(runs, "marked run") if compared.of_marked else of_all]
+        if compared.table == "runtimes":
+            words += [counted(len(rows), "runtime"), compared.scored_words]
+        self.subtitle(" · ".join(filter(None, words)))
+        self.refresh_bindings()
+
+    def _stay_on_the_run(self, grid: Grid, keys: list[str]) -> None:
+        """In the other table the cursor stands on the same run."""
+        if grid.cursor_key not in keys:
+            same = (key for key in keys if folder_of(key) == folder_of(grid.cursor_key))
+            grid.cursor_key = next(same, grid.cursor_key)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self.compared.shown.rows)
+
+    def action_open(self) -> None:
+        self.query_one(Grid).action_open()
+
+    def action_sort(self) -> None:
+        grid = self.query_one(Grid)
+        names = [name for name, _ in _TABLES[self.compared.table]]
+        shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
+        self.bench.say(self.compared.sort_by_next([names[i] for i in shown]))
+        self.post_message(self.Turned())
+
+    def action_reverse(self) -> None:
+        self.compared.reverse()
+        self.post_message(self.Turned())
+
+
+class ScatterPanel(ComparePanel, can_focus=True):
+    """Perplexity against size, with the Pareto front."""
+
+    TITLE = "Perplexity by size"
+    HELP = """
+Each run at its size (a quantize run at the one that it would have packed) and its perplexity; down
+and to the left is better. The thin line is the Pareto front: no run is both smaller and better than
+one on it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
+"""
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="picture")
+
+    def on_resize(self) -> None:
+        self.refresh_view()
+
+    def refresh_view(self) -> None:
+        compared = self.compared
+        size, picture = self.content_size, self.query_one(Static)
+        plot = compared.plot(self.bench.colour)
+        if not plot.series:
+            words = "Runs with a score and a size come here: none has both yet."
+            put(picture, Text(words, "dim"))
+            return
+        look = Look(
+            self.bench.colour("foreground-muted"),
+            self.bench.colour("accent"),
+            self.bench.colour("error"),
+        )
+        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
+        by = compared.size_words
+        self.subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")

@@ -1,0 +1,316 @@
+"""Runs side by side: the published-style table over perplexity against size."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+
+from lmbench.report.compare import MEASURABLE, Comparison, Format, compare_runs, compare_runtimes
+from lmbench.session import Run
+from lmbench.session.files import write_atomic
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
+from lmbench.tui.compare.selection import Compared, folder_of
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.dialog import AskText
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.kit.panel import Panel
+from lmbench.tui.kit.screen import BenchScreen
+from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
+
+__all__ = ["CompareScreen"]
+
+_KINDS = ("train", "prune", "quantize", "pack")
+_FORMATS: dict[str, tuple[str, str]] = {
+    "markdown": (".md", "the table, for documents and issues"),
+    "csv": (".csv", "the table, every digit"),
+    "latex": (".tex", "the table as a tabular"),
+    "html": (".html", "the table, for a page"),
+    "svg": (".svg", "the plot, as a picture"),
+}
+
+
+class CompareScreen(BenchScreen[None]):
+    """Opened by `c`."""
+
+    HELP = TablePanel.HELP
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "r", "runtimes", "runtimes", id="compare.runtimes",
+            tooltip="The runs, or what each runtime measured",
+        ),
+        Binding("e", "export", "export", id="compare.export", tooltip="Write table or plot"),
+        Binding("a", "all", "marked/all", id="compare.all", tooltip="The marked runs, or all"),
+        Binding(
+            "b", "benchmark", "benchmark", id="compare.benchmark",
+            tooltip="Measure runs without figures or changed since, else this one again",
+        ),
+        Binding("tab", "go", "next panel", id="compare.next", show=False, tooltip="The next panel"),
+        Binding(
+            "shift+tab", "go", "previous panel", id="compare.previous", show=False,
+            tooltip="The panel before",
+        ),
+        Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
+        Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
+        Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
+    ]  # fmt: skip
+    DEFAULT_CSS = """
+    CompareScreen #compare { height: 1fr; layout: vertical; }
+    CompareScreen TablePanel { height: 2fr; }
+    CompareScreen ScatterPanel { height: 3fr; }
+    CompareScreen.-runtimes TablePanel { height: 3fr; }
+    CompareScreen.-runtimes ScatterPanel { height: 2fr; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared = Compared()
+        self._known: tuple[Any, ...] = ()
+        self._all = False
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Container(id="compare"):
+            yield TablePanel(self.compared, id="table")
+            yield ScatterPanel(self.compared, id="scatter")
+        yield StatusBar()
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        self.compared.recall(self.bench.recall("compare"))
+        for name in ("snapshot", "marked"):
+            self.watch(self.app, name, self._catch_up_in_front, init=False)
+        self.query_one(TablePanel).take_focus()
+
+    def on_screen_resume(self) -> None:
+        self.catch_up()
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    @property
+    def of_marked(self) -> bool:
+        return len(self.bench.marked) > 1 and not self._all
+
+    @property
+    def views(self) -> tuple[RunView, ...]:
+        """The runs that are compared."""
+        runs = self.bench.snapshot.runs
+        if self.of_marked:
+            runs = tuple(view for view in runs if view.key in self.bench.marked)
+        else:
+            runs = tuple(view for view in runs if view.kind in _KINDS)
+        return tuple(view for view in runs if view.record is not None)
+
+    def _catch_up_in_front(self) -> None:
+        if self.is_active:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Read the runs anew, in a thread, where something is new."""
+        known = tuple(view.record for view in self.views)
+        known += tuple((v.record, v.status) for v in self._benchmarks)
+        if known != self._known:
+            self._known = known
+            self.run_worker(self._read(), group="compare", exclusive=True, exit_on_error=False)
+
+    async def _read(self) -> None:
+        runs = [view.run for view in self.views]
+        found = await self.bench.do(_compare, runs, doing="while comparing runs")
+        if found is not None:
+            self.compared.runs, self.compared.runtimes = found
+            self._show()
+
+    def _show(self) -> None:
+        self.compared.of_marked = self.of_marked
+        self.compared.invitation = self._invitation()
+        self.set_class(self.compared.table == "runtimes", "-runtimes")
+        for panel in self.query(Panel):
+            panel.refresh_view()
+        self.refresh_bindings()
+
+    def _invitation(self) -> str:
+        if not self.compared.runs.rows:
+            return "No run has a model yet: Esc, then n starts one."
+        if self._awaited:
+            return "A benchmark is on its way: its lines come when it is done."
+        if self.bench.demo:
+            return "Nothing was benchmarked in this recording."
+        if self._due:
+            return "Nothing was benchmarked on this machine yet: b measures each in its runtimes."
+        return "Only runs that were trained, pruned or packed are benchmarked: none is done here."
+
+    @on(ComparePanel.Turned)
+    def _turned(self) -> None:
+        self.bench.remember("compare", self.compared.to_json())
+        self._show()
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "export" | "split" | "log":
+                return bool(self.compared.runs.rows)
+            case "runtimes":
+                return bool(self.compared.runs.rows) or self.compared.table == "runtimes"
+            case "all":
+                return len(self.bench.marked) > 1
+            case "benchmark":
+                return bool(self._due or self._here) and not self.bench.demo
+        return True
+
+    def action_back(self) -> None:
+        self.dismiss(None)
+
+    def action_go(self) -> None:
+        table = self.query_one(TablePanel)
+        (self.query_one(ScatterPanel) if table.has_focus_within else table).take_focus()
+
+    def action_all(self) -> None:
+        self._all = not self._all
+        self.catch_up()
+        self._show()
+
+    def action_runtimes(self) -> None:
+        focused = self.query_one(TablePanel).has_focus_within
+        self.compared.table = "runs" if self.compared.table == "runtimes" else "runtimes"
+        self._turned()
+        if focused:
+            self.query_one(TablePanel).take_focus()
+
+    @on(Grid.Moved)
+    def _moved(self) -> None:
+        # The run under the cursor may be one that can be measured.
+        self.refresh_bindings()
+
+    def action_split(self) -> None:
+        self.compared.split = "valid" if self.compared.split == "test" else "test"
+        self._turned()
+
+    def action_log(self) -> None:
+        self.compared.log_axis = not self.compared.log_axis
+        self._turned()
+
+    @on(Grid.Opened)
+    def _open(self, event: Grid.Opened) -> None:
+        self.bench.select(folder_of(event.key))
+        self.dismiss(None)
+
+    @property
+    def _benchmarks(self) -> list[RunView]:
+        return [view for view in self.bench.snapshot.runs if view.kind == "benchmark"]
+
+    @property
+    def _awaited(self) -> set[str]:
+        """The compared runs, by key, that a benchmark measures or is about to."""
+        waiting = {v.parent for v in self._benchmarks if v.status in ("queued", "running")}
+        return {view.key for view in self.views if view.key in waiting}
+
+    @property
+    def _measurable(self) -> list[RunView]:
+        """Runs with a model whose speed can be said, and that no benchmark is about to measure."""
+        return [
+            view
+            for view in self.views
+            if view.status == "finished"
+            and view.kind in MEASURABLE
+            and view.key not in self._awaited
+        ]
+
+    @property
+    def _due(self) -> list[RunView]:
+        """Those that no benchmark has measured as they are now."""
+        measured = {row["model"]: row["measured"] for row in self.compared.runtimes.rows}
+        return [v for v in self._measurable if _ended(v) > measured.get(v.run.ref, -math.inf)]
+
+    @property
+    def _here(self) -> list[RunView]:
+        """The run under the cursor, where it can be measured."""
+        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
+        return [view for view in self._measurable if view.key in keys]
+
+    async def action_benchmark(self) -> None:
+        """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
+        due = self._due
+        done = await self.bench.do(_benchmark, due or self._here, doing="while queueing benchmarks")
+        if done:
+            waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
+            again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
+            self.bench.say(f"{again}{len(done)} {waits} for the device")
+            await self.bench.look()
+
+    def action_export(self) -> None:
+        offered = [(form, about) for form, (_, about) in _FORMATS.items()]
+        self.app.push_screen(Pick("Export as", offered), self._ask_path)
+
+    def _ask_path(self, form: str | None) -> None:
+        if form is None:
+            return
+        suffix = _FORMATS[form][0]
+        name = self.bench.session.name if self.bench.session else "session"
+
+        def check(text: str) -> str:
+            path = Path(text).expanduser()
+            if path.suffix != suffix:
+                return f"The name of a {form} file ends in {suffix}"
+            if path.exists():
+                return f"{path.name} is there already: take another name"
+            return "" if path.parent.is_dir() else f"There is no folder {path.parent}"
+
+        def done(text: str | None) -> None:
+            if text:
+                self.run_worker(self._export(form, Path(text).expanduser()), exit_on_error=False)
+
+        question = "Write it to this file:"
+        what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"
+        value = f"{name.replace(' ', '-')}-{what}{suffix}"
+        self.app.push_screen(AskText("Export", question, value, check), done)
+
+    async def _export(self, form: str, path: Path) -> None:
+        await self.bench.do(self._write, form, path, doing="while exporting")
+        if path.exists():
+            self.bench.say(f"wrote {path}")
+
+    def _write(self, form: str, path: Path) -> None:
+        from lmbench.report.plots.export import export
+
+        compared = self.compared
+        if form == "svg":
+            title = f"{compared.split.capitalize()} perplexity against size"
+            export(compared.plot(self.bench.colour), path, title)
+            return
+        forms: dict[str, Format] = {
+            "markdown": "markdown", "csv": "csv", "latex": "latex", "html": "html",
+        }  # fmt: skip
+        write_atomic(path, compared.in_order.write(forms[form]).encode())
+
+
+def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:
+    """In a thread: a line for each run, and one for each runtime that it was measured in."""
+    return compare_runs(runs), compare_runtimes(runs)
+
+
+def _ended(view: RunView) -> float:
+    """When the run last wrote its model."""
+    return (view.record.ended if view.record else None) or 0.0
+
+
+def _benchmark(views: list[RunView]) -> list[RunView]:
+    """In a thread: make and start a benchmark of each run."""
+    from lmbench.config import BenchmarkConfig
+    from lmbench.jobs import launch
+    from lmbench.jobs.prepare import command_for
+
+    for view in views:
+        command = command_for("benchmark", {}, parent=view.run.ref)
+        run = view.run.session.new_run(
+            BenchmarkConfig(), "benchmark", name=f"{view.id} speed", parent=view.run,
+            command=command,
+        )  # fmt: skip
+        launch.start(run)
+    return views

@@ -1,0 +1,291 @@
+"""What is compared, in which order and from which side: the state of the compare screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lmbench.report.compare import COLUMNS, Comparison, pareto_front, runtime_table
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import Colour, Series
+from lmbench.report.runtime_table import scored_text
+from lmbench.report.tables import plain, size_sign
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.kit.grid import Cell, Row
+
+__all__ = ["Compared", "Table", "folder_of"]
+
+Table = Literal["runs", "runtimes"]
+
+_MARGIN = 0.06
+_TWO_DIGITS = 9999.0
+_NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
+_WORDS = dict(COLUMNS) | {
+    "model": "run",
+    "runtime": "runtime",
+    "disk": "bytes on disk",
+    "numbers": "bytes of weights",
+    "peak": "peak memory",
+    "ms": "ms a token",
+    "ms_p95": "the slowest tokens",
+    "step_vs_naive": "steps against naive",
+    "step_vs_fp32": "steps against the best fp32",
+    "tokens_per_s": "tokens a second",
+    "score_vs_naive": "scoring against naive",
+    "score_vs_fp32": "scoring against the best fp32",
+    "ppl": "perplexity",
+    "tokens": "tokens that the perplexity is of",
+}
+"""How a line names the columns that a table is sorted by."""
+
+
+def folder_of(key: str) -> str:
+    """The run's folder, of a row's key in either table."""
+    return key.partition("/")[0]
+
+
+def _folder(row: dict[str, Any]) -> str:
+    return str(row.get("run") or row.get("model")).rpartition("/")[2]
+
+
+def _number(row: dict[str, Any]) -> int:
+    return int(_folder(row).partition("-")[0])
+
+
+@dataclass
+class _Order:
+    """What a table is sorted by; "" is the order of the runs."""
+
+    by: str = ""
+    reversed: bool = False
+
+
+class Compared:
+    """The two tables and the plot. The screen fills it, its panels show it and turn it round."""
+
+    def __init__(self) -> None:
+        self.runs = Comparison(())
+        self.runtimes = runtime_table(())
+        self.of_marked = False
+        self.invitation = ""
+        """What is said in place of a table without rows."""
+        self.table: Table = "runs"
+        self.split = "test"
+        self.log_axis = False
+        self._orders: dict[Table, _Order] = {"runs": _Order(), "runtimes": _Order()}
+
+    def recall(self, kept: Any) -> None:
+        """Take over what `to_json` gave; what does not fit is left as it is."""
+        if not isinstance(kept, dict):
+            return
+        self.table = "runtimes" if kept.get("table") == "runtimes" else "runs"
+        self.split = "valid" if kept.get("split") == "valid" else "test"
+        self.log_axis = kept.get("log") is True
+        for table, (by, turned) in _KEPT.items():
+            self._orders[table] = _Order(str(kept.get(by, "")), kept.get(turned) is True)
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {"table": self.table, "split": self.split, "log": self.log_axis}
+        for table, (by, turned) in _KEPT.items():
+            kept |= {by: self._orders[table].by, turned: self._orders[table].reversed}
+        return kept
+
+    # -- the table -----------------------------------------------------------------------------
+
+    @property
+    def shown(self) -> Comparison:
+        """The table that is looked at."""
+        return self.runs if self.table == "runs" else self.runtimes
+
+    @property
+    def order(self) -> _Order:
+        return self._orders[self.table]
+
+    @property
+    def in_order(self) -> Comparison:
+        """The same with its rows as they are asked for; those without a figure stand last."""
+        rows, order = list(self.shown.rows), self.order
+        if order.by not in self.shown.keys:
+            rows = rows[::-1] if order.reversed else rows
+        else:
+            known = [row for row in rows if row.get(order.by) is not None]
+            known.sort(key=lambda row: row[order.by], reverse=order.reversed)
+            rows = known + [row for row in rows if row.get(order.by) is None]
+        return replace(self.shown, rows=tuple(rows))
+
+    def sort_by_next(self, shown: list[str]) -> str:
+        """Sort by the next of the columns that are shown; says by which."""
+        names = ["", *shown]
+        here = names.index(self.order.by) if self.order.by in names else 0
+        self.order.by = names[(here + 1) % len(names)]
+        words = _WORDS.get(self.order.by, "").lower()
+        return f"sorted by {words}" if words else "in the order of the runs"
+
+    def reverse(self) -> None:
+        self.order.reversed = not self.order.reversed
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of the table as a grid shows them."""
+        rows = self.in_order.rows
+        if self.table == "runs":
+            best = {_folder(row) for row in self.front()}
+            return tuple((_folder(row), self._run(row, _folder(row) in best)) for row in rows)
+        keeping = _keeping(self.runtimes.rows)
+        fastest, most = _best(keeping, "ms", min), _best(keeping, "tokens_per_s", max)
+        names = {row["run"]: row["name"] for row in self.runs.rows}
+        return tuple(
+            (
+                f"{_folder(row)}/{row['runtime']}",
+                self._runtime(row, names.get(row["model"], ""), fastest, most),
+            )
+            for row in rows
+        )
+
+    def _run(self, row: dict[str, Any], best: bool) -> tuple[Cell, ...]:
+        nonzero, ms = row["nonzero"], row["ms_per_token"]
+        return (
+            _name(row, row["name"]),
+            Cell(row["kind"]),
+            Cell(numbers.percent(row["sparsity"])),
+            Cell("" if nonzero is None else f"{nonzero:,}"),
+            Cell(numbers.perplexity(row["valid_ppl"])),
+            Cell(numbers.perplexity(row["test_ppl"]), "success" if best else ""),
+            Cell(size_sign(row["as_packed"]) * bool(row["bytes"]) + numbers.size(row["bytes"])),
+            Cell("" if ms is None else f"{ms:.2f}"),
+        )
+
+    def _runtime(
+        self, row: dict[str, Any], name: str, fastest: dict[str, Any], most: dict[str, Any]
+    ) -> tuple[Cell, ...]:
+        model = row["model"]
+        ms = Cell(_written(row, "ms", "{:.3f}"), _tint(row.get("ms"), fastest.get(model)))
+        rate = Cell(
+            _written(row, "tokens_per_s", "{:,.0f}"),
+            _tint(row.get("tokens_per_s"), most.get(model)),
+        )
+        return (
+            _name(row, name),
+            Cell(plain(str(row["runtime"]))),
+            Cell(numbers.size(row.get("disk"))),
+            Cell(numbers.size(row.get("numbers"))),
+            Cell(numbers.size(row.get("peak"))),
+            ms,
+            Cell(_written(row, "ms_p95", "{:.3f}")),
+            Cell(_written(row, "step_vs_naive", "{:.1f}")),
+            Cell(_written(row, "step_vs_fp32", "{:.1f}")),
+            rate,
+            Cell(_written(row, "score_vs_naive", "{:.1f}")),
+            Cell(_written(row, "score_vs_fp32", "{:.1f}")),
+            Cell(_precise(row.get("ppl"))),
+            Cell(_written(row, "tokens", "{:,}")),
+        )
+
+    @property
+    def scored_words(self) -> str:
+        """What the perplexities of the runtimes are of; "" where they have none."""
+        texts = {scored_text(row) for row in self.runtimes.rows} - {""}
+        if not texts:
+            return ""
+        return f"ppl of {texts.pop()}" if len(texts) == 1 else "ppl of different parts of test"
+
+    # -- the plot ------------------------------------------------------------------------------
+
+    def _points(self) -> list[tuple[dict[str, Any], tuple[float, float]]]:
+        key = f"{self.split}_ppl"
+        return [
+            (row, (float(row["bytes"]), float(row[key])))
+            for row in self.runs.rows
+            if row["bytes"] and row[key] is not None
+        ]
+
+    def front(self) -> list[dict[str, Any]]:
+        """The rows on the Pareto front, the smallest first."""
+        points = self._points()
+        return [points[i][0] for i in pareto_front([point for _, point in points])]
+
+    @property
+    def front_words(self) -> str:
+        """The numbers of the runs on the front."""
+        return ", ".join(str(_number(row)) for row in self.front())
+
+    def plot(self, colour: Callable[[str], Colour]) -> Plot:
+        """The scatter plot as it is looked at now; `colour` gives the theme's."""
+        points = self._points()
+        series = []
+        for row, (size, ppl) in points:
+            number = _number(row)
+            mark, label = mark_of(number), f"{number} {row['name']}"
+            at, tint = np.array([size]), colour(mark.variable)
+            series.append(Series(label, at, np.array([ppl]), mark.marker, tint, "points"))
+        front = pareto_front([point for _, point in points])
+        if len(front) > 1:
+            x, y = np.array([points[i][1] for i in front]).T
+            series.append(Series("Pareto front", x, y, style="thin"))
+        sizes = [size for _, (size, _) in points] or [0.0, 1.0]
+        room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
+        window = (max(min(sizes) - room, 0.0), max(sizes) + room)
+        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
+
+    @property
+    def size_words(self) -> str:
+        """What the sizes of the scatter plot are."""
+        packed = any(row["as_packed"] for row, _ in self._points())
+        return "bytes (pruned, quantized: as packed)" if packed else "bytes"
+
+
+_KEPT: dict[Table, tuple[str, str]] = {
+    "runs": ("sort", "reversed"),
+    "runtimes": ("runtimes_sort", "runtimes_reversed"),
+}
+"""Under which names the order of each table is remembered."""
+
+
+def _name(row: dict[str, Any], name: str) -> Cell:
+    mark = mark_of(_number(row))
+    return Cell(f"{mark.marker} {_number(row)} {name}", mark.variable)
+
+
+def _keeping(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the runtimes that keep to the perplexity of an exact one, as measured."""
+    rows, exact = list(rows), dict[str, float]()
+    for row in rows:
+        if row.get("accuracy") == "exact" and row.get("ppl") is not None:
+            exact.setdefault(row["model"], row["ppl"])
+    return [row for row in rows if _keeps(row, exact.get(row["model"]))]
+
+
+def _keeps(row: Mapping[str, Any], exact: float | None) -> bool:
+    if row.get("accuracy") == "exact":
+        return True
+    ppl = row.get("ppl")
+    return ppl is not None and exact is not None and abs(ppl - exact) <= _NEAR * exact
+
+
+def _best(
+    rows: Iterable[dict[str, Any]], key: str, best: Callable[[Iterable[float]], float]
+) -> dict[str, float]:
+    """The best figure of each model."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.get(key) is not None:
+            found.setdefault(row["model"], []).append(row[key])
+    return {model: best(values) for model, values in found.items()}
+
+
+def _precise(ppl: float | None) -> str:
+    """Runtimes of one model differ in the digits that the other tables leave out."""
+    fits = ppl is not None and ppl < _TWO_DIGITS
+    return f"{ppl:.2f}" if fits else numbers.perplexity(ppl)
+
+
+def _tint(value: float | None, best: float | None) -> str:
+    return "success" if value is not None and value == best else ""
+
+
+def _written(row: dict[str, Any], key: str, form: str) -> str:
+    value = row.get(key)
+    return "" if value is None else form.format(value)

@@ -1,0 +1,1 @@
+"""Text from the selected run, or from several side by side."""

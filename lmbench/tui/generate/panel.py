@@ -1,0 +1,466 @@
+"""Text from the selected run, or from several runs side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.message import Message as TextualMessage
+from textual.widgets import Input
+
+from lmbench.jobs.hosts import sampler_messages as asked
+from lmbench.tui.bench.float_model_run import checkpoint_of
+from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.generate.alternatives import AlternativesList
+from lmbench.tui.generate.known_runtimes import KnownRuntimes
+from lmbench.tui.generate.sampling_controls import ALTERNATIVES, Dials
+from lmbench.tui.generate.saved_samples import last_sample
+from lmbench.tui.generate.text_columns import MOST_TEXTS, Texts
+from lmbench.tui.generate.texts import (
+    figures_of,
+    hear,
+    hindrance,
+    invitation,
+    new_draft,
+    origin_of,
+    recorded,
+)
+from lmbench.tui.generate.tinted_text import Draft, WordsView
+from lmbench.tui.kit.panel import Panel
+
+__all__ = ["Client", "GeneratePanel"]
+
+# Panels wider than this have the alternatives at the side where there are few rows.
+_WIDE_ENOUGH = 60
+_FEW_ROWS = 16
+
+
+class Client(Protocol):
+    """What the panel asks for text: `sampling.SamplerClient`, or a recording."""
+
+    async def start(self) -> None: ...
+    async def send(self, message: asked.Message) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Heard(TextualMessage):
+    """The sampler said something."""
+
+    def __init__(self, message: asked.Message) -> None:
+        super().__init__()
+        self.message = message
+
+
+class PromptInput(Input):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "write", id="prompt.write", tooltip="Write from this prompt"),
+        Binding("down", "down", "settings", id="prompt.down", tooltip="To the sampling settings"),
+    ]
+
+    def action_down(self) -> None:
+        self.query_ancestor(GeneratePanel).query_one(Dials).focus()
+
+
+class GeneratePanel(Panel):
+    """Asks the sampler, shows what it writes, and branches where one wants."""
+
+    TITLE = "Generate"
+    HELP = """
+Text from the selected run; where two to four runs are marked, they answer the same prompt with the
+same seed side by side (**m** changes between the two). A run that is training answers from its last
+checkpoint; one that quantizes or packs has no model until it is finished.
+
+Type a beginning, or none, and press **Enter**. **↓** goes to the settings: ← → choose one, digits
+or + − change it, Enter writes. **↓** again goes into the text: ← → ↑ ↓ move over the words, which
+are the redder the more they surprised the model. Below stands what else was likely, before and
+after temperature, top-k and top-p. **Enter** goes there; **Enter** on another word rewinds the text
+and writes on from it.
+
+What runs the model is a setting, too: **as-is** in the form that it has, a packed file's integers
+on their own kernels; **auto** the fastest here whose perplexity stays within 0.1%; **torch** in
+floats. The other runtimes that a model has on this machine are offered once it has written a text.
+
+**w** writes or stops, **r** takes another seed, **u** hides `<unk>`, **i** edits the prompt,
+**y** copies the text. All texts are kept in the session's `samples.jsonl`.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "write", "write/stop", id="generate.write", tooltip="Write, or stop writing"),
+        Binding("i", "prompt", "prompt", id="generate.prompt", tooltip="Edit the prompt"),
+        Binding("r", "reseed", "new seed", id="generate.reseed", tooltip="Write with a new seed"),
+        Binding("u", "unk", "<unk>", id="generate.unk", show=False, tooltip="Show or hide <unk>"),
+        Binding(
+            "m",
+            "compare",
+            "side by side",
+            id="generate.compare",
+            tooltip="The marked runs side by side, or the selected one",
+        ),
+        Binding(
+            "right_square_bracket",
+            "column(1)",
+            "next text",
+            id="generate.next",
+            key_display="]",
+            tooltip="To the next run's text",
+        ),
+        Binding(
+            "left_square_bracket",
+            "column(-1)",
+            "previous text",
+            id="generate.previous",
+            show=False,
+            tooltip="To the previous run's text",
+        ),
+        Binding("y", "copy", "copy", id="generate.copy", show=False, tooltip="Copy the text"),
+    ]
+    DEFAULT_CSS = """
+    GeneratePanel {
+        layout: vertical;
+        Input { height: 1; border: none; padding: 0; background: $surface; }
+        #desk { width: 1fr; height: 1fr; layout: vertical; }
+        #desk.-down Column { min-height: 3; }
+        AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
+        #desk.-down AlternativesList { max-height: 8; }
+        &.-pointing AlternativesList { display: block; }
+        &.-beside #desk { layout: horizontal; }
+        &.-beside AlternativesList {
+            border-top: none; border-left: solid $border-blurred;
+            width: 38; max-height: 100%;
+        }
+    }
+    """
+
+    client_class: ClassVar[Any] = asked.SamplerClient
+    """Made with the path of a log and a function that hears; another one in tests."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._client: Client | None = None
+        self._numbers = itertools.count(1)
+        self._comparing = True
+        self._theme = ""
+        self._recalled = ""
+        self._runtimes = KnownRuntimes()
+        self._texts = Texts()
+
+    def compose(self) -> ComposeResult:
+        yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
+        yield Dials()
+        with Container(id="desk"):
+            yield self._texts
+            yield AlternativesList()
+
+    def on_mount(self) -> None:
+        box = self.query_one(PromptInput)
+        box.cursor_blink = False
+        with self.prevent(Input.Changed):
+            box.value = str(self.bench.recall("prompt", ""))
+        kept = self.bench.recall("sampling", {})
+        self._runtimes = KnownRuntimes(self.bench.recall_each("runtimes"))
+        self.query_one(Dials).recall(kept, self._runtimes.all)
+        self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
+        self._arrange()
+
+    async def on_unmount(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> Sequence[RunView]:
+        """The runs that would write now: the marked ones side by side, or the selected one."""
+        marked = [self.bench.snapshot.run(key) for key in self.bench.marked]
+        among = tuple(view for view in marked if view is not None)
+        if self._comparing and len(among) > 1:
+            return among[:MOST_TEXTS]
+        selected = self.bench.selected_run
+        return (selected,) if selected is not None else ()
+
+    def _hindrance(self, view: RunView) -> str:
+        if self.bench.demo:
+            return "A recording has no model to write with."
+        return hindrance(view, self.bench.snapshot.run(view.parent or ""))
+
+    @property
+    def _able(self) -> bool:
+        """Can any of the targets write?"""
+        return any(not self._hindrance(view) for view in self.targets)
+
+    @property
+    def drafts(self) -> tuple[Draft, ...]:
+        """The texts on the screen."""
+        return self._texts.drafts
+
+    @property
+    def writing(self) -> bool:
+        return self._texts.writing
+
+    def take_focus(self) -> None:
+        column = self._texts.focused
+        (column.text if column is not None and self.drafts else self.query_one(Input)).focus()
+
+    def refresh_view(self) -> None:
+        targets = self.targets
+        names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
+        if len(targets) > 1:
+            names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
+        self.subtitle(" vs ".join(names))
+        for column in self._texts.columns:
+            draft = column.text.draft
+            view = self.bench.snapshot.run(draft.key) if draft else None
+            if draft is not None and view is not None:
+                draft.name, draft.figures = view.name, figures_of(view)
+            column.tell()
+            if self._theme != self.bench.theme:
+                column.text.refresh()
+        self._theme = self.bench.theme
+        if not self.drafts:
+            self._texts.columns[0].tell(invitation(targets, [self._hindrance(v) for v in targets]))
+        self._offer()
+        selected = self.bench.selected_run
+        if selected is not None and selected.key != self._recalled:
+            self._recalled = selected.key
+            if all(draft.recorded for draft in self.drafts):
+                self.run_worker(self._recall(selected), group="recall", exclusive=True)
+        self.refresh_bindings()
+
+    def _offer(self) -> None:
+        """Let the dial turn through what all targets are known to have."""
+        self.query_one(Dials).offer(self._runtimes.shared([view.key for view in self.targets]))
+
+    async def _recall(self, view: RunView) -> None:
+        """Until something is written, show what the selected run wrote last."""
+        session = self.bench.session
+        if session is None:
+            return
+        sample = await self.bench.do(
+            last_sample, session, view.key, doing="while reading the samples"
+        )
+        # Whoever left meanwhile takes this panel down, its parts first.
+        if not self.query(Dials):
+            return
+        if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
+            self._texts.columns[0].text.show(recorded(view, sample) if sample is not None else None)
+            self._arrange()
+            self.refresh_view()
+
+    def _arrange(self) -> None:
+        width, height = self.content_size
+        self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
+        across = self._texts.fit(width)
+        self.query_one("#desk").set_class(not across, "-down")
+
+    # -- asking --------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        client = self._client
+        if client is None:
+            path = self.bench.home.sessions_path / "sampler.log"
+            client = self._client = self.client_class(path, lambda m: self.post_message(Heard(m)))
+        return client
+
+    async def write(self) -> None:
+        """Have the targets write from the prompt, in place of what is on the screen."""
+        targets = self.targets
+        if not targets:
+            self.bench.say("there is no run to write: n starts one")
+            return
+        if not self._able:
+            self.bench.say(self._hindrance(targets[0]))
+            return
+        for draft in self.drafts:
+            if not draft.recorded:
+                await self.client.send(asked.Forget(id=draft.id))
+        prompt = self.query_one(PromptInput).value
+        self.query_one(AlternativesList).show(None)
+        self.remove_class("-pointing")
+        requests = []
+        for place, column in enumerate(self._texts.columns):
+            view = targets[place] if place < len(targets) else None
+            draft = new_draft(next(self._numbers), view, prompt) if view else None
+            if view is not None and draft is not None and (why := self._hindrance(view)):
+                draft.state, draft.problem, view = "failed", why, None
+            column.text.show(draft)
+            if view is not None and draft is not None:
+                settings = self._settings(view)
+                requests.append(asked.Write(id=draft.id, run=str(view.run.path), settings=settings))
+        self._arrange()
+        marked = len(self.bench.marked)
+        if self._comparing and marked > MOST_TEXTS:
+            self.bench.say(f"{marked} runs are marked; the first {MOST_TEXTS} write")
+        for request in requests:
+            await self.client.send(request)
+        self.refresh_bindings()
+
+    def _settings(self, view: RunView) -> dict[str, Any]:
+        return {
+            **self.query_one(Dials).values,
+            "prompt": self.query_one(PromptInput).value,
+            "checkpoint": checkpoint_of(view),
+            "alternatives": ALTERNATIVES,
+        }
+
+    @on(AlternativesList.Taken)
+    async def _branch(self, event: AlternativesList.Taken) -> None:
+        """Rewind to the word and write on from another one."""
+        event.stop()
+        column = self._texts.with_word(event.word)
+        draft = column.text.draft if column is not None else None
+        view = self.bench.snapshot.run(draft.key) if draft is not None else None
+        if column is None or draft is None or view is None:
+            return
+        if self.bench.demo:
+            self.bench.say(self._hindrance(view))
+            return
+        kept = draft.words[: event.word.at]
+        request = asked.Write(
+            id=next(self._numbers),
+            run=str(view.run.path),
+            settings=self._settings(view) | {"prompt": " ".join(draft.prompt)},
+            kept=tuple(word.word for word in kept),
+            chosen=event.choice.id,
+            of=draft.id,
+        )
+        fresh = dataclasses.replace(
+            draft, id=request.id, words=kept, state="waiting", problem="", origin=origin_of(view)
+        )
+        column.text.show(fresh)
+        self.remove_class("-pointing")
+        self.query_one(AlternativesList).show(None)
+        column.text.focus()
+        await self.client.send(request)
+
+    # -- hearing -------------------------------------------------------------------------------
+
+    def on_heard(self, event: Heard) -> None:
+        if isinstance(event.message, asked.Offered):
+            self._take_offer(event.message)
+            return
+        news = hear(self._texts.columns, event.message)
+        if news:
+            self.bench.say(news)
+        if not isinstance(event.message, asked.Wrote):
+            self.refresh_bindings()
+
+    def _take_offer(self, message: asked.Offered) -> None:
+        """Remember which runtimes a run has: the sampler alone can tell."""
+        draft = next((draft for draft in self.drafts if draft.id == message.id), None)
+        if draft is not None:
+            self._runtimes.take(draft.key, message.runtimes)
+            self.bench.remember(f"runtimes/{draft.key}", list(message.runtimes))
+            self._offer()
+
+    # -- the parts of the panel ----------------------------------------------------------------
+
+    @on(Input.Changed)
+    def _prompt_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.bench.remember("prompt", event.value)
+        # Whoever types a prompt is about to write: torch may as well load meanwhile.
+        if not self.bench.demo:
+            self.run_worker(self.client.start(), group="sampler", exclusive=False)
+
+    @on(Input.Submitted)
+    @on(Dials.Go)
+    async def _go(self, event: TextualMessage) -> None:
+        event.stop()
+        await self.write()
+
+    @on(Dials.Changed)
+    def _dials_changed(self) -> None:
+        values = self.query_one(Dials).values
+        self.bench.remember("sampling", {**values, "compare": self._comparing})
+
+    @on(Dials.Left)
+    def _out_of_dials(self, event: Dials.Left) -> None:
+        column = self._texts.focused
+        if event.direction < 0 or column is None:
+            self.query_one(PromptInput).focus()
+        else:
+            column.text.focus()
+
+    @on(WordsView.Left)
+    def _out_of_words(self) -> None:
+        self.query_one(Dials).focus()
+
+    @on(WordsView.Moved)
+    def _pointed(self, event: WordsView.Moved) -> None:
+        word = event.view.word
+        among = word if word is not None and word.alternatives else None
+        if among is not None:
+            self._texts.take_cursor(event.view)
+        self.set_class(among is not None, "-pointing")
+        self.query_one(AlternativesList).show(among)
+
+    @on(WordsView.Chosen)
+    def _to_alternatives(self) -> None:
+        self.query_one(AlternativesList).focus()
+
+    @on(AlternativesList.Left)
+    def _back_to_words(self) -> None:
+        column = self._texts.focused
+        if column is not None:
+            column.text.focus()
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "write" | "reseed":
+                return self._able or self.writing
+            case "compare":
+                return len(self.bench.marked) > 1
+            case "column":
+                return len(self.drafts) > 1
+            case "copy":
+                return any(draft.words for draft in self.drafts)
+        return True
+
+    async def action_write(self) -> None:
+        if self.writing:
+            for draft in self.drafts:
+                await self.client.send(asked.Halt(id=draft.id))
+        else:
+            await self.write()
+
+    async def action_reseed(self) -> None:
+        if self.query_one(Dials).set("seed", random.randrange(10_000)):
+            await self.write()
+
+    def action_prompt(self) -> None:
+        self.query_one(PromptInput).focus()
+
+    def action_unk(self) -> None:
+        dials = self.query_one(Dials)
+        hidden = not dials.values["no_unk"]
+        dials.set("no_unk", hidden)
+        self.bench.say(f"<unk> is {'hidden' if hidden else 'shown'} in what is written next")
+
+    def action_compare(self) -> None:
+        self._comparing = not self._comparing
+        self._dials_changed()
+        self.refresh_view()
+        one = f"{len(self.targets)} runs side by side" if self._comparing else "one run at a time"
+        self.bench.say(f"writing: {one}")
+
+    def action_column(self, by: int) -> None:
+        self._texts.focus_beside(by)
+
+    def action_copy(self) -> None:
+        column = self._texts.focused
+        draft = column.text.draft if column is not None else None
+        if draft is not None:
+            self.app.copy_to_clipboard(" ".join((*draft.prompt, *(w.text for w in draft.words))))

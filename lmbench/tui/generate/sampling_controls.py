@@ -1,0 +1,310 @@
+"""The sampling settings in a line or two, each changed by typing a value or by + and −."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import RenderResult
+from textual.binding import Binding, BindingType
+from textual.events import Click, Key
+from textual.geometry import Size
+from textual.message import Message
+
+from lmbench.config import GenerateConfig, validate
+from lmbench.errors import LmbenchError
+from lmbench.tui.kit.panel import Guarded
+
+__all__ = ["ALTERNATIVES", "DIALS", "Dials"]
+
+ALTERNATIVES = 24
+"""So many likely words are kept for each word."""
+
+MOST_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A setting of `GenerateConfig`: its short label, and what one step of + changes it by."""
+
+    name: str
+    label: str
+    default: Any
+    step: float = 0.0
+    values: tuple[Any, ...] = ()
+    """What it turns through, where it is not a number."""
+    words: tuple[str, ...] = ()
+    """How those values read, where not as they are."""
+
+
+DIALS = (
+    Dial("temperature", "temp", 0.8, 0.1),
+    Dial("top_k", "top-k", 40, 10),
+    Dial("top_p", "top-p", 1.0, 0.05),
+    Dial("seed", "seed", 1111, 1),
+    Dial("words", "words", 60, 10),
+    Dial("no_unk", "unk", False, values=(False, True), words=("on", "off")),
+    Dial("runtime", "", GenerateConfig().runtime, values=("as-is", "auto", "torch")),
+)
+_BY_NAME = {dial.name: dial for dial in DIALS}
+
+
+class Dials(Guarded, can_focus=True):
+    """Holds the settings; Enter in it means: write."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "dials--cursor",
+        "dials--typed",
+        "dials--wrong",
+    }
+    DEFAULT_CSS = """
+    Dials {
+        height: auto;
+        width: 1fr;
+        .dials--cursor {
+            background: $block-cursor-background;
+            color: $block-cursor-foreground;
+            text-style: bold;
+        }
+        .dials--typed { text-style: bold reverse; }
+        .dials--wrong { color: $error; text-style: bold underline; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "left,h",
+            "move(-1)",
+            "setting",
+            id="dials.left",
+            key_display="← →",
+            tooltip="The setting before",
+        ),
+        Binding(
+            "right",
+            "move(1)",
+            "next setting",
+            id="dials.right",
+            show=False,
+            tooltip="The next setting",
+        ),
+        Binding(
+            "plus,equals_sign",
+            "turn(1)",
+            "change",
+            id="dials.more",
+            key_display="+ − 0-9",
+            tooltip="More of this setting",
+        ),
+        Binding(
+            "minus", "turn(-1)", "less", id="dials.less", show=False, tooltip="Less of this setting"
+        ),
+        Binding(
+            "space",
+            "turn(1)",
+            "turn",
+            id="dials.turn",
+            show=False,
+            tooltip="The next choice of this setting",
+        ),
+        Binding(
+            "up,k", "leave(-1)", "to the prompt", id="dials.up", show=False, tooltip="To the prompt"
+        ),
+        Binding(
+            "down,j", "leave(1)", "to the text", id="dials.down", show=False, tooltip="To the text"
+        ),
+        Binding("enter", "go", "write", id="dials.go", tooltip="Write with these settings"),
+        Binding(
+            "escape", "undo", "undo", id="dials.undo", show=False, tooltip="Take back what is typed"
+        ),
+    ]
+
+    class Changed(Message):
+        """A setting has another value."""
+
+    class Go(Message):
+        """Enter was pressed, and all settings are good."""
+
+    class Left(Message):
+        """Upwards (-1) or downwards (1), out of the settings."""
+
+        def __init__(self, direction: int) -> None:
+            super().__init__()
+            self.direction = direction
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Any] = {dial.name: dial.default for dial in DIALS}
+        self._at = 0
+        self._typed = ""
+        self._wrong = False
+        self._offered: tuple[str, ...] = ()
+        self._known: frozenset[str] = frozenset()
+
+    def offer(self, runtimes: Sequence[str]) -> None:
+        """Have the dial turn through these runtimes, too."""
+        self._offered = tuple(runtimes)
+
+    @property
+    def dial(self) -> Dial:
+        return DIALS[self._at]
+
+    def recall(self, kept: Any, runtimes: Iterable[str] = ()) -> None:
+        """Take over what was remembered; what does not fit is left as it is. `runtimes` are those
+        that were offered for any run."""
+        self._known = frozenset(runtimes)
+        for name, value in kept.items() if isinstance(kept, dict) else ():
+            if name in _BY_NAME and not self._problem(name, value):
+                self.values[name] = value
+        self.refresh(layout=True)
+
+    def set(self, name: str, value: Any) -> bool:
+        """Give a setting a value; says what is wrong with it, should anything be."""
+        problem = self._problem(name, value)
+        if problem:
+            self.bench.say(problem)
+            return False
+        if self.values[name] != value:
+            self.values[name] = value
+            self.post_message(self.Changed())
+        self.refresh(layout=True)
+        return True
+
+    def _problem(self, name: str, value: Any) -> str:
+        dial = _BY_NAME[name]
+        if name == "words" and isinstance(value, int) and value > MOST_WORDS:
+            return f"words: {value:,} are more than the workbench shows; use up to {MOST_WORDS:,}"
+        choices = self._choices(dial)
+        if choices and value not in choices and value not in self._known:
+            return f"{name}: use one of {', '.join(dial.words or map(str, choices))}"
+        try:
+            validate(GenerateConfig, {**self.values, name: value})
+        except LmbenchError as error:
+            return error.message
+        return ""
+
+    def _choices(self, dial: Dial) -> tuple[Any, ...]:
+        """What a dial without numbers turns through."""
+        if dial.name != "runtime":
+            return dial.values
+        # What was chosen for another run stays until it is turned.
+        return tuple(dict.fromkeys((*dial.values, *self._offered, self.values["runtime"])))
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def on_key(self, event: Key) -> None:
+        """Digits and a point are a new value."""
+        character = event.character or ""
+        if self.dial.values:
+            return
+        if character.isdecimal() or (character == "." and "." not in self._typed):
+            self._typed += character
+        elif event.key == "backspace":
+            shown = self._typed or self._shown(self.dial)
+            self._typed = shown[:-1]
+        else:
+            return
+        event.stop()
+        self._wrong = False
+        self.refresh(layout=True)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "undo" or bool(self._typed)
+
+    def _commit(self) -> bool:
+        """Take what was typed; False where it is no good, which then stays to be mended."""
+        if not self._typed:
+            return True
+        number = float(self._typed) if self._typed != "." else 0.0
+        value = number if isinstance(self.dial.default, float) else int(number)
+        self._wrong = not self.set(self.dial.name, value)
+        if not self._wrong:
+            self._typed = ""
+        self.refresh(layout=True)
+        return not self._wrong
+
+    def on_blur(self) -> None:
+        if not self._commit():
+            self.action_undo()
+
+    def action_undo(self) -> None:
+        self._typed, self._wrong = "", False
+        self.refresh(layout=True)
+
+    def action_move(self, by: int) -> None:
+        if self._commit():
+            self._at = (self._at + by) % len(DIALS)
+            self.refresh()
+
+    def action_turn(self, by: int) -> None:
+        if not self._commit():
+            return
+        dial, value = self.dial, self.values[self.dial.name]
+        if choices := self._choices(dial):
+            self.set(dial.name, choices[(choices.index(value) + by) % len(choices)])
+            return
+        turned = round(value + by * dial.step, 6)
+        if dial.name == "top_p":
+            turned = min(turned, 1.0)
+        turned = max(turned, dial.step if dial.name in ("top_p", "words") else 0)
+        self.set(dial.name, turned if isinstance(dial.default, float) else int(turned))
+
+    def action_leave(self, direction: int) -> None:
+        if self._commit():
+            self.post_message(self.Left(direction))
+
+    def action_go(self) -> None:
+        if self._commit():
+            self.post_message(self.Go())
+
+    def on_click(self, event: Click) -> None:
+        for index, row, column, text in self._places(self.size.width):
+            if event.y == row and column <= event.x < column + len(text) and self._commit():
+                self._at = index
+                self.refresh()
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def _shown(self, dial: Dial) -> str:
+        value = self.values[dial.name]
+        if dial.words:
+            return dial.words[dial.values.index(value)]
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    def _places(self, width: int) -> list[tuple[int, int, int, str]]:
+        """Each dial with its line, column and text, in as few lines as there need be."""
+        roomy, close = self._spread(width, 2), self._spread(width, 1)
+        return close if close[-1][1] < roomy[-1][1] else roomy
+
+    def _spread(self, width: int, gap: int) -> list[tuple[int, int, int, str]]:
+        found, row, column = [], 0, 0
+        for index, dial in enumerate(DIALS):
+            typed = index == self._at and self._typed
+            text = f"{dial.label} {typed or self._shown(dial)}".strip()
+            if column and column + len(text) > width:
+                row, column = row + 1, 0
+            found.append((index, row, column, text))
+            column += len(text) + gap
+        return found
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return self._places(width)[-1][1] + 1
+
+    def render(self) -> RenderResult:
+        lines: list[Text] = []
+        for index, row, column, text in self._places(self.size.width):
+            if row == len(lines):
+                lines.append(Text(no_wrap=True))
+            line = lines[row]
+            line.append(" " * (column - len(line)))
+            label, _, value = text.rpartition(" ")
+            line.append(label + " " if label else "", "dim")
+            line.append(value, self._style(index))
+        return Text("\n").join(lines)
+
+    def _style(self, index: int) -> Any:
+        if index != self._at or not self.has_focus:
+            return ""
+        name = "wrong" if self._wrong else "typed" if self._typed else "cursor"
+        return self.get_component_rich_style(f"dials--{name}")

@@ -1,0 +1,89 @@
+"""The texts of several runs at once, side by side where there is room."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Container
+
+from lmbench.jobs.hosts.sampler_messages import Wrote
+from lmbench.tui.generate.text_column import Column
+from lmbench.tui.generate.tinted_text import Draft, WordsView
+
+__all__ = ["MOST_TEXTS", "Texts"]
+
+MOST_TEXTS = 4
+# Columns narrower than this stand under each other.
+_NARROWEST_COLUMN = 16
+
+
+class Texts(Container):
+    """As many columns as there are drafts; at least one, which may be empty."""
+
+    DEFAULT_CSS = """
+    Texts {
+        width: 1fr; height: 1fr; layout: vertical;
+        &.-across { layout: horizontal; }
+        &.-across Column { margin: 0 1 0 0; }
+        &.-across Column.-last { margin: 0; }
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = tuple(Column() for _ in range(MOST_TEXTS))
+
+    def compose(self) -> ComposeResult:
+        yield from self.columns
+
+    @property
+    def drafts(self) -> tuple[Draft, ...]:
+        """The texts on the screen."""
+        return tuple(c.text.draft for c in self.columns if c.text.draft is not None)
+
+    @property
+    def writing(self) -> bool:
+        return any(draft.alive for draft in self.drafts)
+
+    @property
+    def shown(self) -> list[Column]:
+        return [column for column in self.columns if column.display]
+
+    @property
+    def focused(self) -> Column | None:
+        """The column whose text has the focus, or the cursor, or else the first."""
+        shown = self.shown
+        for column in shown:
+            if column.text.has_focus:
+                return column
+        for column in shown:
+            if column.text.cursor is not None:
+                return column
+        return shown[0] if shown else None
+
+    def with_word(self, word: Wrote) -> Column | None:
+        return next((column for column in self.columns if column.holds(word)), None)
+
+    def fit(self, width: int) -> bool:
+        """Show the columns that are needed; do they fit side by side?"""
+        count = max(len(self.drafts), 1)
+        across = width // count >= _NARROWEST_COLUMN
+        self.set_class(across, "-across")
+        for place, column in enumerate(self.columns):
+            column.display = place < count
+            column.set_class(place == count - 1, "-last")
+            column.alone = count == 1
+            column.tell()
+        return across
+
+    def take_cursor(self, view: WordsView) -> None:
+        """One text alone has the cursor."""
+        for column in self.columns:
+            if column.text is not view:
+                column.text.cursor = None
+                column.text.refresh()
+
+    def focus_beside(self, by: int) -> None:
+        """Go to the text so many further on."""
+        shown, here = self.shown, self.focused
+        place = shown.index(here) if here is not None else 0
+        shown[(place + by) % len(shown)].text.focus()

@@ -1,0 +1,154 @@
+"""From runs and the sampler's messages to the drafts on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmbench.jobs.hosts import sampler_messages as asked
+from lmbench.jobs.hosts.sampler_messages import Wrote
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.float_model_run import checkpoint_of
+from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.generate.saved_samples import Sample
+from lmbench.tui.generate.text_column import Column
+from lmbench.tui.generate.tinted_text import Draft, State
+
+__all__ = [
+    "figures_of",
+    "hear",
+    "hindrance",
+    "invitation",
+    "new_draft",
+    "origin_of",
+    "recorded",
+]
+
+
+def origin_of(view: RunView) -> str:
+    """What a text of a run that is at work comes from; "" for a run that has ended."""
+    if not view.live:
+        return ""
+    step = view.checkpoint.step if view.checkpoint is not None else None
+    at = f", step {step:,}" if step is not None else ""
+    return f"{checkpoint_of(view)} checkpoint{at}"
+
+
+def figures_of(view: RunView) -> str:
+    """Perplexity and size."""
+    parts = [numbers.perplexity(view.valid_ppl), numbers.size(view.bytes)]
+    return " · ".join(part for part in parts if part and part != "–")
+
+
+def recorded(view: RunView, sample: Sample) -> Draft:
+    """A text of the session's samples, as far as they tell."""
+    rate = sample.tokens_per_s
+    words = [
+        Wrote(
+            at=at, word=-1, text=text, bits=0.0, probability=0.0,
+            seconds=(at + 1) / rate if rate else 0.0,
+        )
+        for at, text in enumerate(sample.words)
+    ]  # fmt: skip
+    return Draft(
+        id=0,
+        run_id=view.id,
+        key=view.key,
+        name=view.name,
+        mark=mark_of(view.id),
+        figures=figures_of(view),
+        prompt=tuple(sample.prompt.split()),
+        words=words,
+        state="done",
+        recorded=True,
+    )
+
+
+def new_draft(id: int, view: RunView, prompt: str) -> Draft:
+    """An empty text of this run."""
+    return Draft(
+        id=id,
+        run_id=view.id,
+        key=view.key,
+        name=view.name,
+        mark=mark_of(view.id),
+        origin=origin_of(view),
+        figures=figures_of(view),
+        prompt=tuple(prompt.split()),
+    )
+
+
+def hindrance(view: RunView, parent: RunView | None) -> str:
+    """Why a run cannot write; "" where it can, or where the sampler has to find out."""
+    who = f"{view.id} {view.name}"
+    match view.kind:
+        case "train" | "prune":
+            return ""
+        case "quantize" | "pack":
+            if view.status == "finished" or view.run.checkpoint("best") is not None:
+                return ""
+            if view.live or view.status == "queued":
+                return f"{who} has no model until it is finished."
+            return f"{who} has no model, since it did not finish."
+    instead = f": select {parent.id} {parent.name}" if parent is not None else ""
+    return f"{who} measures a model and has none of its own{instead}."
+
+
+def invitation(targets: Sequence[RunView], hindrances: Sequence[str]) -> str:
+    """Who will write, said where the text will stand; `hindrances` of each, as `hindrance`."""
+    if not targets:
+        return "A run is needed: n starts one."
+    able = sum(not words for words in hindrances)
+    hindered = list(dict.fromkeys(words for words in hindrances if words))
+    if not able:
+        return " ".join(hindered)
+    if len(targets) > 1:
+        beside = f"{able} marked runs will write side by side."
+        return " ".join([beside if able > 1 else "One marked run will write.", *hindered])
+    view = targets[0]
+    origin = origin_of(view)
+    source = f" from its {origin}, while it goes on" if origin else ""
+    return f"{view.id} {view.name} will write{source}."
+
+
+def hear(columns: Sequence[Column], message: asked.Message) -> str:
+    """Bring the text that a message is about up to date.
+
+    Returns:
+        what the user should be told beyond that, or "".
+    """
+    if isinstance(message, asked.Died):
+        for column in columns:
+            if column.text.draft is not None and column.text.draft.alive:
+                _over(column, column.text.draft, "failed", f"{message.reason}; w writes again")
+        return ""
+    column = next((c for c in columns if c.draft_id == message.id), None)
+    draft = column.text.draft if column is not None else None
+    if column is None or draft is None:
+        return f"the sampler: {message.reason}" if isinstance(message, asked.Refused) else ""
+    match message:
+        case asked.Opening():
+            draft.state = "opening"
+            column.tell()
+        case asked.Began(runtime=runtime, unknown=unknown):
+            draft.state, draft.runtime = "writing", runtime
+            column.tell()
+            if unknown:
+                return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"
+        case asked.Wrote(at=at) if at == len(draft.words):
+            draft.words.append(message)
+            column.text.grow()
+            column.tell_rate()
+        case asked.Ended(halted=halted, problem=problem):
+            _over(column, draft, "halted" if halted else "done", "")
+            return problem
+        case asked.Refused(reason=reason):
+            _over(column, draft, "failed", reason)
+    return ""
+
+
+def _over(column: Column, draft: Draft, state: State, problem: str) -> None:
+    draft.state, draft.problem = state, problem
+    if problem:
+        column.text.lay_out()
+    column.tell()

@@ -1,0 +1,1 @@
+"""What several features use: panels, dialogs, forms, tables, the terminal's driver."""

@@ -1,0 +1,66 @@
+"""The lists that a form's fields choose from, with a few words on each entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmbench.corpus import data_list
+from lmbench.distiller.schedules.preset_files import (
+    preset_names,
+    preset_summary,
+    quantization_preset_names,
+)
+from lmbench.report.tables import plain
+from lmbench.session.store import Session
+from lmbench.tui.bench.bench import Bench
+
+__all__ = ["EDITOR", "corpora", "offered", "own_schedules", "schedule_folder", "schedules"]
+
+EDITOR = "write your own"
+"""The entry that stands for the schedule editor."""
+
+_FOLDER = "schedules"
+
+
+def offered(kind: str, bench: Bench) -> list[tuple[str, str]]:
+    """The entries of the list that ``choices_from`` names: values with words about them."""
+    match kind:
+        case "corpora":
+            return corpora(bench.home.path)
+        case "schedules":
+            own = own_schedules(bench.session) if bench.session else []
+            return [(EDITOR, "the schedule editor"), *own, *schedules()]
+        case "quantization_presets":
+            return [(name, "") for name in quantization_preset_names()]
+        case "runs":
+            return [
+                (view.run.ref, f"{view.kind} {view.name}, {view.status}")
+                for view in bench.snapshot.runs
+                if view.kind in ("train", "prune")
+            ]
+    return []
+
+
+def corpora(home: Path) -> list[tuple[str, str]]:
+    """What ``--data`` takes by name, those that are here first."""
+    entries = sorted(data_list(home), key=lambda entry: not entry.is_here)
+    return [
+        (entry.name, plain(entry.about if entry.is_here else f"is fetched: {entry.about}"))
+        for entry in entries
+    ]
+
+
+def schedules() -> list[tuple[str, str]]:
+    """The presets that come with the package."""
+    return [(name, preset_summary(name).partition(". ")[0]) for name in preset_names()]
+
+
+def schedule_folder(session: Session) -> Path:
+    """Where a session keeps the schedules that were written in it."""
+    return session.path / _FOLDER
+
+
+def own_schedules(session: Session) -> list[tuple[str, str]]:
+    """The session's own schedules, as paths from the working folder."""
+    found = sorted(schedule_folder(session).glob("*.yaml"))
+    return [(str(path.relative_to(session.home.path)), "saved in this session") for path in found]

@@ -1,0 +1,142 @@
+"""What all panels of the workbench share: a frame with a title, help, and being kept up to date."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.markup import escape
+from rich.text import Text
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Static
+
+from lmbench.tui.bench.bench import Bench
+
+__all__ = ["Guarded", "Panel", "put"]
+
+
+def put(static: Static, text: str | Text) -> None:
+    """Show `text`, if it says anything else than what is there: an update lays the whole screen
+    out anew, which over a slow line can be seen."""
+    fresh = text if isinstance(text, Text) else Text(text)
+    shown = static.content
+    if not isinstance(shown, Text) or shown != fresh or shown.spans != fresh.spans:
+        static.update(fresh)
+
+
+class Guarded(Widget):
+    """A widget whose handlers may fail without taking the workbench down.
+
+    An exception in a message handler, a timer or a watcher is logged and shown as a dialog; the
+    widget lives on.
+    """
+
+    @property
+    def bench(self) -> Bench:
+        """The application, with its own type."""
+        assert isinstance(self.app, Bench)
+        return self.app
+
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            self.bench.complain(error, f"in {type(self).__name__}")
+
+
+class Panel(Guarded):
+    """A framed part of a screen, up to date with the snapshot whenever it can be seen.
+
+    Override `refresh_view`; it is called after mounting and whenever the snapshot, the selected
+    run, the marked runs or the theme changed while the panel was on display, or once when it
+    comes back on display. `TITLE` is the frame's title and the name in help; `HELP` is markdown
+    for F1.
+    """
+
+    TITLE: ClassVar[str] = ""
+    HELP: ClassVar[str | None] = None
+
+    DEFAULT_CSS = """
+    Panel {
+        border: round $border-blurred;
+        border-title-color: $text-muted;
+        border-title-style: none;
+        border-subtitle-color: $text-muted;
+        padding: 0;
+    }
+    Panel:focus, Panel:focus-within {
+        border: heavy $accent;
+        border-title-color: $accent;
+        border-title-style: bold;
+    }
+    """
+
+    _stale = False
+    _title = ""
+    _subtitle = ""
+
+    def on_mount(self) -> None:
+        self.entitle(self._title or self.TITLE)
+        for name in ("snapshot", "selected", "marked", "theme"):
+            self.watch(self.app, name, self._changed, init=False)
+        self._stale = True
+        self.call_after_refresh(self.catch_up)
+
+    def on_show(self) -> None:
+        self.catch_up()
+
+    def take_focus(self) -> None:
+        """Give the focus to the panel, or to the part of it that keys are for; override where
+        that is not the first focusable one."""
+        if self.can_focus:
+            self.focus()
+        else:
+            for widget in self.query("*"):
+                if widget.focusable:
+                    widget.focus()
+                    return
+
+    def entitle(self, title: str) -> None:
+        """Set the frame's title (markup); repaints only where it is new."""
+        if title != self._title:
+            self._title = title
+            self.border_title = title
+
+    def subtitle(self, text: str) -> None:
+        """Set the words at the frame's foot; repaints only where they are new."""
+        if text != self._subtitle:
+            self._subtitle = text
+            self.border_subtitle = escape(text)
+
+    def show_tabs(self, names: tuple[str, ...]) -> None:
+        """Show in the frame's title which panels share this place; () for none but itself."""
+        if len(names) < 2:
+            self.entitle(self.TITLE)
+            return
+        titles = [
+            f"[b r] {name.capitalize()} [/]" if name == self.id else f" {name.capitalize()} "
+            for name in names
+        ]
+        self.entitle("".join(titles))
+
+    def refresh_view(self) -> None:
+        """Bring the panel up to date with ``self.bench.snapshot``, ``.selected``, ``.marked``."""
+
+    def _changed(self) -> None:
+        self._stale = True
+        if self.is_on_screen_now:
+            self.catch_up()
+
+    @property
+    def is_on_screen_now(self) -> bool:
+        """Mounted, displayed with all its ancestors, on the screen that is in front."""
+        return (
+            self.is_mounted
+            and self.screen.is_active
+            and all(node.display for node in self.ancestors_with_self if isinstance(node, Widget))
+        )
+
+    def catch_up(self) -> None:
+        if self._stale and self.is_on_screen_now:
+            self._stale = False
+            self.refresh_view()

@@ -1,0 +1,59 @@
+"""What all screens of the workbench share."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from textual.message import Message
+from textual.reactive import Reactive
+from textual.screen import Screen
+from textual.widget import Widget
+
+from lmbench.tui.bench.bench import Bench
+from lmbench.tui.kit.panel import Panel
+
+__all__ = ["BenchScreen"]
+
+T = TypeVar("T")
+
+
+class BenchScreen(Screen[T]):
+    """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
+    whose panels catch up when it comes to the front."""
+
+    # Those that win or lose the focus repaint themselves; Textual would repaint the whole screen,
+    # too: more to compute, and over a slow line more to send.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+
+    _result: tuple[T | None] | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """The application, with its own type."""
+        assert isinstance(self.app, Bench)
+        return self.app
+
+    async def _dispatch_message(self, message: Message) -> None:
+        try:
+            await super()._dispatch_message(message)
+        except Exception as error:
+            self.bench.complain(error, f"in {type(self).__name__}")
+
+    @property
+    def gone(self) -> bool:
+        """Was it left? Work that it began may outlive it."""
+        return self not in self.app.screen_stack
+
+    def finish(self, result: T | None = None) -> None:
+        """Dismiss the screen, or as soon as what covers it is gone."""
+        self._result = (result,)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._result is not None and self.app.screen is self:
+            self.dismiss(*self._result)
+
+    def on_screen_resume(self) -> None:
+        for panel in self.query(Panel):
+            panel.catch_up()
+        self._finish()

@@ -1,0 +1,243 @@
+"""The three lines around the panels: what is open, what runs and what just happened, the keys."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import App, RenderResult
+from textual.binding import Binding
+from textual.screen import Screen
+
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
+from lmbench.tui.bench.snapshots import RunView, Snapshot
+from lmbench.tui.kit.panel import Guarded
+
+__all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
+
+# Below this the line about what happened moves up beside the session's name.
+_ROOMY_ROWS = 28
+_FIRST = ("main.new", "main.pause", "main.stop", "main.resume", "new.start")
+_ALWAYS = ("app.help", "app.quit")
+
+
+def bar(fraction: float, width: int, done: Style, rest: Style) -> Text:
+    """A progress bar of `width` cells; half cells count."""
+    halves = round(max(0.0, min(1.0, fraction)) * width * 2)
+    text = Text("━" * (halves // 2), done)
+    if halves % 2:
+        text.append("╸", done)
+    text.append("─" * (width - (halves + 1) // 2), rest)
+    return text
+
+
+class _Line(Guarded):
+    DEFAULT_CSS = """
+    _Line { height: 1; width: 1fr; background: $panel; color: $foreground; }
+    """
+
+    _drawn = ""
+
+    def on_mount(self) -> None:
+        for name in ("snapshot", "selected", "happened", "fresh", "theme"):
+            self.watch(self.app, name, self.redraw, init=False)
+
+    def on_resize(self) -> None:
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Repaint, if the line says anything else than before."""
+        text = self.line()
+        fresh = f"{text.markup}{self.bench.theme}"
+        if fresh != self._drawn:
+            self._drawn = fresh
+            self.refresh()
+
+    def line(self) -> Text:
+        raise NotImplementedError
+
+    def render(self) -> RenderResult:
+        return self.line()
+
+
+class TopBar(_Line):
+    """The session and its corpus; right, the device, its load and the worker's memory."""
+
+    def line(self) -> Text:
+        snapshot = self.bench.snapshot
+        left = Text(" lmbench", "bold", no_wrap=True, overflow="ellipsis")
+        if self.bench.session is not None:
+            left.append(f"  {self.bench.session.name}", "not bold")
+        corpus = snapshot.record.corpus if snapshot.record else None
+        names = {v.record.corpus.name for v in snapshot.runs if v.record and v.record.corpus}
+        if corpus or len(names) == 1:
+            left.append(f" · {corpus.name if corpus else names.pop()}", "not bold")
+        if self.bench.demo:
+            left.append("  recorded", "not bold italic")
+        right = _machine(snapshot)
+        older = self.bench.happened and not self.bench.fresh
+        if self.app.size.height < _ROOMY_ROWS and snapshot.current and older:
+            left.append(f"   {self.bench.happened}", "not bold dim")
+        return _justified(left, right, self.size.width)
+
+
+def _machine(snapshot: Snapshot) -> Text:
+    view = snapshot.current
+    if view is None:
+        return Text("queued " if snapshot.queue else "idle ", "dim")
+    if view.started is None:
+        return Text("starting " if _starts(view) else "busy ", "dim")
+    parts = [view.started.device]
+    if view.started.device == "cpu" and view.started.threads:
+        parts.append(f"{view.started.threads} thr")
+    if view.step is not None:
+        parts.append(f"{view.step.utilisation:3.0f}%")
+        parts.append(numbers.size(view.step.memory).rjust(7))
+    return Text("  ".join(parts) + " ")
+
+
+def _starts(view: RunView) -> bool:
+    """Has its worker said nothing yet?"""
+    return view.started is None and view.pace is None and not view.notes
+
+
+class StatusBar(_Line):
+    """How far the live run is and what waits behind it; and what just happened."""
+
+    DEFAULT_CSS = """
+    StatusBar { background: $surface; height: auto; max-height: 2; }
+    """
+
+    def on_resize(self) -> None:
+        self.styles.height = 2 if self.app.size.height >= _ROOMY_ROWS else 1
+        super().on_resize()
+
+    def line(self) -> Text:
+        snapshot = self.bench.snapshot
+        view = snapshot.current
+        width = self.size.width
+        words = self.bench.fresh or self.bench.happened
+        happened = Text(f" {words}", "dim", no_wrap=True, overflow="ellipsis")
+        happened.truncate(width, overflow="ellipsis")
+        if view is None:
+            progress = self._idle(snapshot)
+        else:
+            progress = self._progress(view, len(snapshot.queue), width)
+        if self.app.size.height >= _ROOMY_ROWS:
+            return Text("\n").join([happened, progress])
+        told = self.bench.fresh or (self.bench.happened and view is None)
+        return happened if told else progress
+
+    def _idle(self, snapshot: Snapshot) -> Text:
+        waiting = len(snapshot.queue)
+        if waiting:
+            why = "starting, unless another session's run has the device"
+            return Text(f" {waiting} queued: {why}", "dim")
+        return Text(" nothing runs", "dim")
+
+    def _progress(self, view: RunView, waiting: int, width: int) -> Text:
+        mark = mark_of(view.id)
+        colour = self.bench.colour_style(mark.variable)
+        faint = self.bench.colour_style("faint")
+        left = Text(" ", no_wrap=True)
+        left.append(f"{mark.marker} ", colour)
+        left.append(f"{view.id} {view.name} ")
+        right = Text("", no_wrap=True)
+        pace = view.pace
+        if pace is not None:
+            right.append(f" {pace.what} {100 * pace.fraction:3.0f}%")
+        if view.status == "paused":
+            right.append(f"  {STATUS_MARKS['paused'][0]} paused", "bold")
+        elif _starts(view):
+            right.append(" starting …")
+        elif pace is not None and pace.aside:
+            right.append(f"  {pace.aside}")
+        elif view.step is not None:
+            right.append(f"  {numbers.rate(view.step.tokens_per_s)}")
+        if pace is not None and pace.left_s is not None:
+            right.append(f"  left {numbers.duration(pace.left_s)}")
+        if waiting:
+            right.append(f"  +{waiting} queued")
+        right.append(" ")
+        room = width - left.cell_len - right.cell_len - 1
+        if room >= 6 and pace is not None:
+            left.append_text(bar(pace.fraction, min(room, 60), colour, faint))
+        return _justified(left, right, width)
+
+
+class KeyBar(Guarded):
+    """The keys that do something here and now: work first, then the focused panel's own. On a
+    screen without a `StatusBar` what was just said stands here for a moment."""
+
+    DEFAULT_CSS = """
+    KeyBar { height: 1; width: 1fr; background: $panel; color: $foreground; }
+    """
+
+    _drawn = ""
+
+    def on_mount(self) -> None:
+        self.auto_links = False
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
+        for name in ("fresh", "theme"):
+            self.watch(self.app, name, self.redraw, init=False)
+
+    def on_resize(self) -> None:
+        self.redraw()
+
+    def redraw(self) -> None:
+        text = self.line()
+        fresh = f"{text.markup}{self.bench.theme}"
+        if fresh != self._drawn:
+            self._drawn = fresh
+            self.refresh()
+
+    def line(self) -> Text:
+        if self.bench.fresh and not self.screen.query(StatusBar):
+            return Text(f" {self.bench.fresh}", no_wrap=True, overflow="ellipsis")
+        style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
+        tail = Text(no_wrap=True)
+        text = Text(no_wrap=True)
+        offered = self._offered()
+        for binding in offered:
+            if binding.id in _ALWAYS:
+                tail.append_text(self._item(binding, style))
+        tail.append_text(_key("^p", "commands", "app.command_palette", style))
+        for binding in offered:
+            item = self._item(binding, style)
+            fits = text.cell_len + item.cell_len + tail.cell_len <= self.size.width
+            if binding.id not in _ALWAYS and fits:
+                text.append_text(item)
+        return text + tail
+
+    def _item(self, binding: Binding, style: Style) -> Text:
+        shown = self.app.get_key_display(binding)
+        return _key(shown, binding.description, binding.action, style)
+
+    def _offered(self) -> list[Binding]:
+        found: dict[str, tuple[int, Binding]] = {}
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.show and active.enabled and binding.description and binding.id:
+                own = not isinstance(active.node, Screen | App)
+                rank = 0 if binding.id in _FIRST else 1 if own else 2
+                found.setdefault(binding.id, (rank, binding))
+        return [binding for _, binding in sorted(found.values(), key=lambda pair: pair[0])]
+
+    def render(self) -> RenderResult:
+        return self.line()
+
+
+def _key(key: str, words: str, action: str, style: Style) -> Text:
+    click = Style(meta={"@click": action})
+    return Text.assemble((f" {key}", style + click), (f" {words} ", click))
+
+
+def _justified(left: Text, right: Text, width: int) -> Text:
+    """`left` and `right` at the two ends of a line of `width`; the left one gives way."""
+    room = max(0, width - right.cell_len - 1)
+    left.truncate(room, overflow="ellipsis", pad=True)
+    left.append(" ")
+    line = left + right
+    line.truncate(width)
+    line.no_wrap = True
+    return line

@@ -1,0 +1,99 @@
+"""What was tried in the laboratory: settings, and the price each turned out to have."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lmbench.config import QuantizeConfig, changed_settings, validate
+from lmbench.jobs.prepare import command_for, make_run
+from lmbench.session import Run
+from lmbench.session.files import write_atomic
+from lmbench.tui.laboratory.quantization_settings import Settings
+
+__all__ = ["State", "Try", "best_first", "from_json", "keep", "to_json"]
+
+State = Literal["waiting", "working", "priced", "failed"]
+
+
+@dataclass(frozen=True)
+class Try:
+    """`settings` are the engine's ({} for the model as it is); `preset` names them where they are
+    a preset's unchanged; `words` say how they differ from what they were made from."""
+
+    number: int
+    name: str
+    settings: Settings
+    preset: str = ""
+    words: str = ""
+    state: State = "waiting"
+    loss: float = math.inf
+    ppl: float = math.inf
+    bytes: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+    def with_price(self, loss: float, ppl: float, size: int, seconds: float) -> Try:
+        return replace(self, state="priced", loss=loss, ppl=ppl, bytes=size, seconds=seconds)
+
+
+def best_first(tries: Iterable[Try]) -> list[Try]:
+    """Those with a price, the least loss first (of equals the smaller); then those that wait, in
+    their order; then those that failed."""
+    order = {"priced": 0, "working": 1, "waiting": 2, "failed": 3}
+    return sorted(tries, key=lambda t: (order[t.state], t.loss, t.bytes, t.number))
+
+
+_KEPT = ("number", "name", "settings", "preset", "words", "loss", "ppl", "bytes", "seconds")
+
+
+def to_json(tries: Iterable[Try]) -> list[dict[str, Any]]:
+    """The tries that have a price, to be remembered."""
+    return [{key: getattr(t, key) for key in _KEPT} for t in tries if t.state == "priced"]
+
+
+def from_json(document: Any) -> list[Try]:
+    """What was remembered; entries that do not fit are left out."""
+    found = []
+    for entry in document if isinstance(document, list) else []:
+        if not isinstance(entry, dict) or set(entry) != set(_KEPT):
+            continue
+        numbers = (entry["number"], entry["loss"], entry["ppl"], entry["bytes"], entry["seconds"])
+        if all(isinstance(n, int | float) for n in numbers) and isinstance(entry["settings"], dict):
+            found.append(Try(**entry, state="priced"))
+    return found
+
+
+def keep(parent: Run, chosen: Try) -> Run:
+    """Make a quantize run of a try and start it; settings that no preset has go into a file.
+
+    In a thread: writes files and starts a process.
+    """
+    from lmbench.jobs import launch
+
+    session = parent.session
+    if chosen.preset:
+        given: dict[str, Any] = {"preset": chosen.preset}
+    else:
+        folder = session.path / "quantization"
+        folder.mkdir(exist_ok=True)
+        path = _free(folder, parent.path.name)
+        write_atomic(path, yaml.safe_dump(dict(chosen.settings), sort_keys=False).encode())
+        given = {"config": str(path.relative_to(session.home.path))}
+    config = validate(QuantizeConfig, given)
+    command = command_for("quantize", changed_settings(config), parent=parent.ref, name=chosen.name)
+    run = make_run(session, "quantize", config, parent=parent, name=chosen.name, command=command)
+    launch.start(run)
+    return run
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file of that folder that is not there yet."""
+    numbers = itertools.count(1)
+    return next(p for n in numbers if not (p := folder / f"{stem}-{n}.yaml").exists())

@@ -1,0 +1,1 @@
+"""The per-layer tables of a run, and one tensor in detail."""

@@ -1,0 +1,130 @@
+"""Beside the new-run form: what its field means, how large and how long the run will be, and the
+command line that does the same."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from lmbench.config import Config, TrainConfig
+from lmbench.corpus.ids import VocabularyRule
+from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import inherited_settings
+from lmbench.report.training_speed import Measured
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
+from lmbench.tui.new_run.estimate import forecast, forecast_derived
+from lmbench.tui.new_run.form_lines import training_of
+from lmbench.tui.new_run.training_speed import speeds
+
+__all__ = ["AboutRun", "Wish"]
+
+# Someone may still be typing a corpus's name.
+_SETTLE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the form asks for: `field` is what the focused field means, `problem` the first mistake,
+    `config` None where there is one."""
+
+    field: str
+    problem: str
+    config: Config | None
+    parent: RunView | None
+    command: str
+
+
+class AboutRun(Vertical, Guarded):
+    """Told a `Wish`, it finds out by itself what that takes."""
+
+    DEFAULT_CSS = """
+    AboutRun { border: round $border-blurred; border-title-color: $text-muted; padding: 0 1;
+        overflow-y: auto; }
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.border_title = "What it will be"
+        self._wish: Wish | None = None
+        self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
+        self._measured: list[Measured] | None = []
+        self._told = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="words", markup=False)
+
+    def on_mount(self) -> None:
+        self.run_worker(self._measure(), exit_on_error=False)
+
+    async def _measure(self) -> None:
+        """Find out how fast this machine is."""
+        async for known in speeds(self.bench):
+            self._measured = known
+            self._tell()
+
+    def show(self, wish: Wish) -> None:
+        self._wish = wish
+        self._tell()
+
+    def _tell(self) -> None:
+        wish = self._wish
+        if wish is None or not self.is_mounted:
+            return
+        wide = self.screen.has_class("-wide")
+        text = Text(wish.field + "\n")
+        text.append("\n" if wide else "")
+        if wish.problem:
+            text.append(f"✗ {wish.problem}\n", self.bench.colour_style("error"))
+        else:
+            text.append_text(self._forecast(wish))
+            text.append("\n\n" if wide else "\n")
+            text.append("$ ", self.bench.colour_style("accent"))
+            text.append(wish.command, "bold")
+        if text.markup != self._told:
+            self._told = text.markup
+            self.query_one("#words", Static).update(text)
+
+    def _forecast(self, wish: Wish) -> Text:
+        if isinstance(wish.config, TrainConfig):
+            corpus = self.corpus_size(wish.config)
+            if isinstance(corpus, CorpusSize):
+                return forecast(wish.config, corpus, self._measured)
+            return Text(corpus or "looking at the corpus …", "dim")
+        if wish.parent is None or wish.config is None:
+            return Text()
+        model = self._model_of(wish.parent)
+        corpus = self.corpus_size(model) if model is not None else ""
+        known = corpus if isinstance(corpus, CorpusSize) else None
+        return forecast_derived(wish.config, wish.parent, model, known, self._measured)
+
+    def _model_of(self, parent: RunView) -> TrainConfig | None:
+        """The parent's training, its corpus as it is found from here; None where it was none."""
+        model = training_of(parent)
+        if model is None:
+            return None
+        data = inherited_settings(parent.run).get("data", model.data)
+        return model.model_copy(update={"data": data})
+
+    def corpus_size(self, config: TrainConfig) -> CorpusSize | str:
+        """The size of a training's corpus; "" while it is looked at, a text where that failed."""
+        asked = (config.data, config.vocab)
+        if asked not in self._corpora:
+            self._corpora[asked] = ""
+            self.run_worker(self._look_at(*asked), exit_on_error=False)
+        return self._corpora[asked]
+
+    async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:
+        await asyncio.sleep(_SETTLE_S if data else 0)
+        try:
+            found: CorpusSize | str = await size_of(data, vocab, self.bench.home)
+        except LmbenchError as error:
+            found = error.message
+        self._corpora[data, vocab] = found
+        self._tell()

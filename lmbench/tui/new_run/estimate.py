@@ -1,0 +1,133 @@
+"""What a run that is not started yet will be like: the words beside the new-run form."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.jobs.chains import Step, seconds_of
+from lmbench.report.estimate import estimate
+from lmbench.report.tables import counted
+from lmbench.report.training_speed import Measured, Speed, expect
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.new_run.form_lines import titled
+
+__all__ = ["forecast", "forecast_derived", "unknown_time"]
+
+
+# About what the validation split of WikiText-2 holds.
+_WHOLE_SPLIT = 217_646
+# Going forwards only is a third of the arithmetic of a training step.
+_FORWARD = 3.0
+
+
+def unknown_time(measured: list[Measured] | None) -> str:
+    """Why no time can be told: of `measured` nothing can be judged, or (None) it is to come."""
+    if measured is None:
+        return "this machine's speed is being measured …"
+    return "unknown until a training has run here"
+
+
+def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured] | None) -> Text:
+    """Parameters, memory and time of a training; of `measured` see `unknown_time`."""
+    size = estimate(config, corpus.types)
+    text = Text.assemble(
+        (f"{size.parameters:,} parameters", "bold"),
+        f" ({numbers.size(4 * size.parameters)} as fp32), ",
+        f"about {numbers.size(size.bytes)} of memory\n",
+    )
+    speed = expect(config, corpus.types, measured or [])
+    if speed is None:
+        text.append(f"time: {unknown_time(measured)}", "dim")
+    else:
+        epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
+        text.append(f"about {numbers.duration(epoch)} an epoch", "bold")
+        epochs = counted(config.epochs, "epoch")
+        text.append(f", {numbers.duration(epoch * config.epochs)} for {epochs} ")
+        text.append(_by(speed), "dim")
+    text.append(f"\n{corpus.name}: {corpus.train:,} tokens, {corpus.types:,} words", "dim")
+    if corpus.missing:
+        text.append("; starting fetches it", "dim")
+    return text
+
+
+def _by(speed: Speed) -> str:
+    measure = f"{numbers.rate(speed.of.tokens_per_s)} in {speed.of.ref}"
+    if not speed.scaled:
+        return f"({measure})"
+    return f"(about {numbers.rate(speed.tokens_per_s)}, from {measure})"
+
+
+def forecast_derived(
+    config: Config,
+    parent: RunView,
+    model: TrainConfig | None,
+    corpus: CorpusSize | None,
+    measured: list[Measured] | None,
+) -> Text:
+    """What is known beforehand of a run that is made of another one.
+
+    Args:
+        model: the parent's training; None where it was none.
+        corpus: the parent's; None where it is not known, or not yet.
+    """
+    text = Text.assemble((f"of {titled(parent)}", "bold"))
+    types = parent.record.shape.get("ntoken") if parent.record else None
+    # Valid and test are about as long everywhere.
+    split = corpus.valid if corpus is not None else _WHOLE_SPLIT
+    known = (model, types) if model is not None and isinstance(types, int) else None
+    if isinstance(config, SensitivityConfig) and known is not None:
+        if config.split == "train" and corpus is not None:
+            split = corpus.train
+        return text.append(": ") + _sensitivity(config, *known, split, measured)
+    if parent.size:
+        text.append(f", {parent.size} {'when packed' if parent.as_packed else 'on disk now'}")
+    if isinstance(config, QuantizeConfig) and known is not None:
+        text.append("\n").append_text(_quantize(config, *known, split, measured))
+    return text
+
+
+def _quantize(
+    config: QuantizeConfig,
+    model: TrainConfig,
+    types: int,
+    split: int,
+    measured: list[Measured] | None,
+) -> Text:
+    """About how long calibrating and scoring both splits takes."""
+    if config.auto:
+        return Text("time: as long as the search needs for its budget", "dim")
+    training = model.model_copy(update={"device": config.device})
+    speed = expect(training, types, measured or [])
+    tokens = {"train": 0, "valid": split, "test": split}
+    seconds = seconds_of(Step("quantize", "", config), types, tokens, measured or [], training)
+    if speed is None or seconds is None:
+        return Text(f"time: {unknown_time(measured)}", "dim")
+    text = Text.assemble((f"about {numbers.duration(seconds)} ", "bold"))
+    return text.append(_by(speed), "dim")
+
+
+def _sensitivity(
+    config: SensitivityConfig,
+    model: TrainConfig,
+    types: int,
+    tokens: int,
+    measured: list[Measured] | None,
+) -> Text:
+    """How many points a sensitivity analysis scores, and about how long that takes."""
+    tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
+    gates = model.nlayers * {"LSTM": 4, "GRU": 3}.get(model.model, 1)
+    places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
+    points = 1 + places * sum(1 for level in config.levels if level > 0)
+    each = min(config.tokens or tokens, tokens)
+    text = Text.assemble((f"{counted(points, 'point')} of {each:,} tokens each", "bold"))
+    speed = expect(model.model_copy(update={"device": config.device}), types, measured or [])
+    if speed is None:
+        text.append(f", time: {unknown_time(measured)}", "dim")
+    else:
+        seconds = points * each / (speed.tokens_per_s * _FORWARD)
+        text.append(f", about {numbers.duration(seconds)} ")
+        text.append(_by(speed), "dim")
+    return text

@@ -1,0 +1,207 @@
+"""Which lines the new-run form has, for a kind of run and the run that it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmbench.config import Kind, TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.form import FieldSpec
+from lmbench.tui.new_run.fields import Setting, parse, shown
+
+__all__ = [
+    "ABOUT",
+    "KINDS",
+    "Wanted",
+    "can_start",
+    "field_specs",
+    "label",
+    "missing",
+    "preset_note",
+    "start_of",
+    "taken_from",
+    "titled",
+    "training_of",
+]
+
+KINDS: tuple[Kind, ...] = ("train", "prune", "quantize", "sensitivity", "pack")
+_WHAT = {
+    "train": "a language model from scratch",
+    "prune": "training under a schedule that takes weights away",
+    "quantize": "a trained model to fewer bits, without training",
+    "sensitivity": "what pruning each tensor alone would cost",
+    "pack": "one small file of the model, its words and scores",
+}
+ABOUT = {
+    "@kind": "What the run does. ← and → change it.",
+    "@preset": "A published command to start from, on WikiText-2. "
+    "Every setting can be changed after, the corpus too.",
+    "@parent": "The trained run that this one starts from.",
+    "@name": "What the run is called in the tree, in tables and plots.",
+}
+"""What the form's own lines mean; the others have their help in the settings' definitions."""
+
+_SCRATCH = "from scratch"
+_DEFAULTS = "defaults"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run to ask for: `base` is each setting's value where the form is left alone, `parents` the
+    runs that it can start from, `origin` the one it does."""
+
+    kind: Kind
+    settings: list[Setting]
+    base: Mapping[str, Any]
+    parents: list[RunView]
+    origin: RunView | None
+
+
+def field_specs(wanted: Wanted, given: Mapping[str, Any], corpus: str) -> list[FieldSpec]:
+    """The form's lines, filled with `given`; `corpus` is the one that is taken by default."""
+    specs = [FieldSpec("@kind", "what", wanted.kind, _WHAT[wanted.kind], KINDS)]
+    if wanted.kind == "train":
+        names = (_DEFAULTS, *(p.name for p in PUBLISHED))
+        specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
+    else:
+        specs.append(_parent_spec(wanted))
+    specs.append(
+        FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
+    )
+    heading = ""
+    for setting in wanted.settings:
+        value = given.get(setting.name, wanted.base[setting.name])
+        specs.append(
+            FieldSpec(
+                setting.name,
+                label(setting),
+                shown(setting, value),
+                _note(setting, wanted.base[setting.name]),
+                setting.choices,
+                bool(setting.choices_from),
+                setting.group if setting.group != heading else "",
+                _placeholder(setting, corpus),
+            )
+        )
+        heading = setting.group
+    return specs
+
+
+def taken_from(
+    settings: list[Setting], base: Mapping[str, Any], texts: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that differ from `base`, and what is wrong with texts that are no values."""
+    given: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for setting in settings:
+        text = texts.get(setting.name)
+        if text is None or (not text.strip() and not setting.choices):
+            continue
+        try:
+            value = parse(setting, text)
+        except ValueError as error:
+            wrong[setting.name] = str(error)
+            continue
+        if value != base[setting.name]:
+            given[setting.name] = value
+    return given, wrong
+
+
+def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dict[str, str]:
+    """What has to be chosen still."""
+    if kind == "prune" and not given.get("compress"):
+        return {"compress": "choose one: Enter lists them"}
+    if kind in ("quantize", "sensitivity", "pack") and origin is None:
+        return {"@parent": "train a model first"}
+    return {}
+
+
+def preset_note(preset: str | None) -> str:
+    """What the published command of this name is, and what it reached."""
+    chosen = next((p for p in PUBLISHED if p.name == preset), None)
+    if chosen is None:
+        return "the settings as the command line has them"
+    reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
+    return chosen.about + reached
+
+
+def _parent_spec(wanted: Wanted) -> FieldSpec:
+    names = tuple(titled(view) for view in wanted.parents)
+    if wanted.kind == "prune":
+        names = (_SCRATCH, *names)
+    here = wanted.origin
+    value = titled(here) if here else names[0] if names else ""
+    note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
+    return FieldSpec("@parent", "start from", value, note, names or ("none",))
+
+
+def _placeholder(setting: Setting, corpus: str) -> str:
+    """What an empty field stands for."""
+    if setting.choices_from == "corpora":
+        return corpus
+    return "none" if setting.optional or setting.shape == "texts" else ""
+
+
+def _note(setting: Setting, base: Any) -> str:
+    if setting.choices_from:
+        return "Enter lists them"
+    parts = [setting.bounds, setting.unit]
+    if (
+        setting.shape not in ("yes/no", "numbers", "texts")
+        and not setting.choices
+        and base is not None
+    ):
+        parts.append(f"(default {shown(setting, base)})")
+    return " ".join(part for part in parts if part) or setting.help
+
+
+def label(setting: Setting) -> str:
+    """A setting's name in the form."""
+    return "schedule" if setting.name == "compress" else setting.label
+
+
+def titled(view: RunView) -> str:
+    """A run's number and name."""
+    return f"{view.id} {view.name}"
+
+
+def _shape_of(view: RunView) -> str:
+    """A trained model in words: LSTM 2x200 tied."""
+    config = training_of(view)
+    if config is None:
+        return ""
+    return f"{config.model} {config.nlayers}x{config.nhid}{' tied' if config.tied else ''}"
+
+
+def can_start(kind: Kind, view: RunView) -> bool:
+    """Can a run of this kind start from that one, now or when its turn in the queue has come?"""
+    sources = ("train", "prune", "quantize") if kind == "pack" else ("train", "prune")
+    return view.record is not None and view.kind in sources
+
+
+def start_of(kind: Kind, views: Mapping[str, RunView], key: str | None) -> RunView | None:
+    """The run that one of this kind starts from where `key` is asked for: that run, or the nearest
+    that it was made from which can be; else the first, where one is needed."""
+    if kind == "train":
+        return None
+    view = views.get(key or "")
+    while view is not None and not can_start(kind, view):
+        view = views.get(view.parent or "")
+    if view is not None or kind == "prune":
+        return view
+    return next((view for view in views.values() if can_start(kind, view)), None)
+
+
+def training_of(view: RunView | None) -> TrainConfig | None:
+    """The settings of a training; None for any other run, or a damaged one."""
+    if view is None:
+        return None
+    try:
+        config = view.run.config()
+    except LmbenchError:
+        return None
+    return config if isinstance(config, TrainConfig) else None

@@ -1,0 +1,426 @@
+"""A new run: a form made from the settings' definitions, with what it will take beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical
+from textual.timer import Timer
+
+from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag_of, validate
+from lmbench.config.machine import COMPRESSION, DATA, MODEL
+from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
+from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.report.tables import plain
+from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit import choices
+from lmbench.tui.kit.background_task import Errand
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.form import FieldSpec, Form
+from lmbench.tui.kit.screen import BenchScreen
+from lmbench.tui.kit.status_lines import KeyBar, TopBar
+from lmbench.tui.new_run.about_panel import AboutRun, Wish
+from lmbench.tui.new_run.corpus_size import CorpusSize, default_name
+from lmbench.tui.new_run.fields import Setting, problems, settings_of, shown
+from lmbench.tui.new_run.form_lines import (
+    ABOUT,
+    KINDS,
+    Wanted,
+    can_start,
+    field_specs,
+    label,
+    missing,
+    preset_note,
+    start_of,
+    taken_from,
+    titled,
+    training_of,
+)
+from lmbench.tui.new_run.unfinished_form import FormDraft
+
+__all__ = ["NewRunScreen"]
+
+_SETTLE_S = 0.05
+
+
+class NewRunScreen(BenchScreen[str]):
+    """Gives the key of the run that was started, or None."""
+
+    HELP = """
+Each line is a setting: its name, its value, and what it can be. **↑ ↓** go from one to the next,
+**Page Up** and **Page Down** to the next heading. Where `‹ ›` stand, **← →** choose; elsewhere
+type. Clearing a field brings its default back. A **•** marks what differs from the default: only
+that is stored. **Enter** opens a list where there is one.
+
+Beside the form stand what the setting means, how large the model is, about how long an epoch
+takes (judged by earlier runs on this machine, or by a trial), and the command line that does the
+same.
+**Ctrl+S** starts the run; while another one computes, it waits in the queue.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "start", "start", id="new.start", tooltip="Start the run"),
+        # Before a text field, which takes the key for the end of its line.
+        Binding(
+            "ctrl+e",
+            "schedule",
+            "edit schedule",
+            id="new.schedule",
+            priority=True,
+            tooltip="Edit its schedule",
+        ),
+        Binding("ctrl+l", "list", "list", id="new.list", tooltip="List what the field can be"),
+        Binding(
+            "ctrl+y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent command"
+        ),
+        Binding("escape", "leave", "back", id="new.back", tooltip="Back, starting nothing"),
+    ]
+    DEFAULT_CSS = """
+    NewRunScreen #new { height: 1fr; }
+    NewRunScreen #ask { border: heavy $accent; border-title-color: $accent;
+        border-title-style: bold; height: 1fr; width: 1fr; }
+    NewRunScreen #about { height: 9; width: 1fr; }
+    NewRunScreen.-wide #new { layout: horizontal; }
+    NewRunScreen.-wide #about { width: 46; height: 1fr; }
+    """
+
+    def __init__(
+        self,
+        kind: Kind | None = None,
+        settings: Mapping[str, Any] | None = None,
+        parent: str | None = None,
+    ) -> None:
+        """`settings` fill the form; `parent` is the key of the run to start from."""
+        super().__init__()
+        self._kind: Kind = kind or "train"
+        self._first = dict(settings or {})
+        self._origin = parent
+        self._wrong: dict[str, str] = {}
+        self._config: Config | None = None
+        # What differs from the defaults, or from the parent of a pruning.
+        self.given: dict[str, Any] = {}
+        self._visited = "@kind"
+        self._settling: Timer | None = None
+        # The start that is under way.
+        self._errand: Errand | None = None
+        # A form that was left half filled in; nothing is kept before it is there again.
+        self._draft: FormDraft | None = None
+        self._keeping = False
+        self._below = "main"
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Container(id="new"):
+            with Vertical(id="ask") as box:
+                box.border_title = "New run"
+                yield Form((), id="form")
+            yield AboutRun(id="about")
+        yield KeyBar()
+
+    async def on_mount(self) -> None:
+        self._below = str(self.bench.recall("screen", "main"))
+        fresh = not self._first and self._origin is None and self._kind == "train"
+        if fresh and self._below == "new_run":
+            self._draft = FormDraft.from_json(self.bench.recall("new_run"))
+        if self._below == "new_run":
+            self._below = "main"
+        self.bench.remember("screen", "new_run")
+        if self._draft is not None and self.bench.snapshot.session is None:
+            # The workbench opens on the form: the runs that it can start from come in a moment.
+            self.watch(self.app, "snapshot", self._begin, init=False)
+        else:
+            await self._begin()
+
+    async def _begin(self) -> None:
+        """Fill the form: as it was left, or for the selected run."""
+        if self._keeping:
+            return
+        draft, selected = self._draft, self.bench.selected_run
+        if draft is not None:
+            self._kind, self._origin = draft.kind, draft.origin
+        elif self._origin is None and selected is not None:
+            self._origin = selected.key
+        await self._rebuild(self._first)
+        self._keeping = True
+        if draft is not None:
+            self.form.fill(draft.texts)
+            if draft.visited in self.form.specs:
+                self.form.focus_field(draft.visited)
+        self._read()
+
+    def _keep(self) -> None:
+        """Keep what stands in the form, until it is started or left."""
+        if self._keeping:
+            draft = FormDraft(self._kind, self._origin, self.form.values, self._visited)
+            self.bench.remember("new_run", draft.to_json())
+
+    def _leave(self, started: str | None = None) -> None:
+        self._keeping = False
+        self.bench.remember("new_run", None)
+        self.bench.remember("screen", self._below)
+        self.finish(started)
+
+    # -- the form ------------------------------------------------------------------------------
+
+    @property
+    def form(self) -> Form:
+        return self.query_one("#form", Form)
+
+    @property
+    def model(self) -> type[Config]:
+        return CONFIGS[self._kind]
+
+    @property
+    def parents(self) -> list[RunView]:
+        """Runs that the new one can start from."""
+        return [view for view in self.bench.snapshot.runs if can_start(self._kind, view)]
+
+    @property
+    def origin(self) -> RunView | None:
+        """The run that the new one starts from."""
+        return start_of(self._kind, self.bench.snapshot.by_key, self._origin)
+
+    def _inherited(self) -> dict[str, Any]:
+        """What a pruning takes over from its parent."""
+        parent = self.origin
+        if self._kind != "prune" or parent is None:
+            return {}
+        try:
+            return inherited_settings(parent.run)
+        except LmbenchError:
+            # The panel of runs shows what is wrong with it; starting will say so again.
+            return {}
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What the form asks: a pruned model's shape and corpus are its parent's."""
+        first = "" if self._kind == "train" else COMPRESSION
+        found = settings_of(self.model, first)
+        if self._kind == "prune" and self.origin is not None:
+            return [s for s in found if s.group not in (MODEL, DATA)]
+        return list(found)
+
+    def _base(self) -> dict[str, Any]:
+        """The value of each setting where the form is left alone."""
+        inherited = self._inherited()
+        return {s.name: inherited.get(s.name, s.default) for s in self.settings}
+
+    def _specs(self, given: Mapping[str, Any]) -> list[FieldSpec]:
+        wanted = Wanted(self._kind, self.settings, self._base(), self.parents, self.origin)
+        return field_specs(wanted, given, default_name(self.bench.home))
+
+    async def _rebuild(self, given: Mapping[str, Any]) -> None:
+        await self.form.rebuild(self._specs(given))
+        self._read()
+
+    # -- reading it ----------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Take the form's texts in, mark what is wrong, and tell what it will be."""
+        texts = self.form.values
+        given, wrong = taken_from(self.settings, self._base(), texts)
+        full = {**self._inherited(), **given}
+        wrong = {**problems(self.model, full), **wrong}
+        wrong = {**missing(self._kind, self.origin, given), **wrong}
+        self._wrong, self.given = wrong, given
+        self._config = None if wrong else validate(self.model, full)
+        changed = set(given)
+        if texts.get("@name"):
+            changed.add("@name")
+        notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
+        self.form.judge(wrong, changed, notes)
+        self._keep()
+        self._tell()
+
+    async def on_form_edited(self, event: Form.Edited) -> None:
+        texts = self.form.values
+        match event.name:
+            case "@kind":
+                self._kind = next(k for k in KINDS if k == texts["@kind"])
+                names = {s.name for s in settings_of(self.model)}
+                await self._rebuild({k: v for k, v in self.given.items() if k in names})
+            case "@parent":
+                chosen = next((v for v in self.parents if titled(v) == texts["@parent"]), None)
+                self._origin = chosen.key if chosen else None
+                await self._rebuild(self.given)
+            case "@preset":
+                self._fill(texts["@preset"])
+            case _:
+                self._settle()
+
+    def _fill(self, preset: str) -> None:
+        """Put a published command into the form: the rest goes back to its default."""
+        chosen = next((p for p in PUBLISHED if p.name == preset), None)
+        values = {**self._base(), **(chosen.settings if chosen else {})}
+        for setting in self.settings:
+            field = self.form.field(setting.name)
+            field.value = shown(setting, values[setting.name])
+        self._read()
+
+    def _settle(self) -> None:
+        """Read the form a moment after the last keystroke."""
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_SETTLE_S, self._read)
+
+    def on_form_visited(self, event: Form.Visited) -> None:
+        if event.name:
+            self._visited = event.name
+            self._keep()
+            self._tell()
+            self.refresh_bindings()
+
+    # -- what it will be -----------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        problem = ""
+        if self._wrong:
+            first = next(iter(self._wrong))
+            name = self.form.specs[first].label if first in self.form.specs else first
+            problem = f"{name}: {self._wrong[first]}"
+        wish = Wish(self._about_field(), problem, self._config, self.origin, self.command)
+        self.about.show(wish)
+
+    @property
+    def about(self) -> AboutRun:
+        return self.query_one(AboutRun)
+
+    def _about_field(self) -> str:
+        if self._visited in ABOUT:
+            return ABOUT[self._visited]
+        found = next((s for s in self.settings if s.name == self._visited), None)
+        return f"{flag_of(found.name)}: {found.help}" if found else ""
+
+    @property
+    def command(self) -> str:
+        """The command line that starts the same run."""
+        parent = self.origin
+        session = self.bench.session
+        return command_for(
+            self._kind,
+            self.given,
+            parent=parent.run.ref if parent else None,
+            name=self.form.values.get("@name", "").strip() or None,
+            **({"session": session.name} if session else {}),
+        )
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "schedule":
+            return self._kind in ("train", "prune")
+        if action == "list":
+            spec = self.form.specs.get(self._visited)
+            return bool(spec and spec.listed)
+        return True
+
+    def action_leave(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
+        self._leave()
+
+    def action_copy(self) -> None:
+        self.bench.copy_to_clipboard(self.command)
+
+    def action_list(self) -> None:
+        self._list(self._visited)
+
+    def on_form_listing(self, event: Form.Listing) -> None:
+        self._list(event.name)
+
+    def _list(self, name: str) -> None:
+        setting = next(s for s in self.settings if s.name == name)
+        offered = choices.offered(setting.choices_from, self.bench)
+
+        def taken(value: str | None) -> None:
+            if value == choices.EDITOR:
+                self.action_schedule()
+            elif value is not None:
+                self.form.put(name, value)
+
+        self.app.push_screen(Pick(label(setting), offered, self.form.values[name]), taken)
+
+    def action_schedule(self) -> None:
+        """Edit the schedule that the form names, drawn for the form's model."""
+
+        def saved(path: str | None) -> None:
+            if path:
+                self.form.put("compress", path)
+
+        config = self._config if isinstance(self._config, TrainConfig) else None
+        if config is None and (model := training_of(self.origin)) is not None:
+            config = PruneConfig.model_validate(model.model_dump())
+        types = 0
+        if config is not None and isinstance(corpus := self.about.corpus_size(config), CorpusSize):
+            types = corpus.types
+        source = self.form.values.get("compress", "").strip() or None
+        self.bench.open(
+            "schedule", then=saved, source=source, config=config, types=types, picking=True
+        )
+
+    async def action_start(self) -> None:
+        """Check everything once more, make the run's folder and have it worked on."""
+        if self._errand is not None or not self._keeping:
+            return
+        self._read()
+        config = self._config
+        if config is None:
+            first = next(iter(self._wrong))
+            if first in self.form.specs:
+                self.form.focus_field(first)
+            self.bench.say(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
+            return
+        errand = self._errand = Errand(self.bench)
+        self.bench.say("starting …")
+        parent, session = self.origin, self.bench.session
+        name = self.form.values["@name"].strip() or None
+        origin = parent.run if parent else None
+        kind, called = self._kind, name or run_name(self._kind, config)
+        make = partial(_make, self.bench.home, session, kind, config, origin, name, self.command)
+        self.bench.run_worker(self._start(errand, make, called), exit_on_error=False)
+
+    async def _start(self, errand: Errand, make: Callable[[Errand], Run], called: str) -> None:
+        run = await errand.run(make, errand, doing="while starting a run")
+        self._errand = None
+        if not isinstance(run, Run):
+            self.bench.say("not started")
+            return
+        if self.bench.session != run.session:
+            self.bench.attach(run.session)
+        self.bench.select(run.path.name)
+        self.bench.say(f"started {run.id} {plain(called)}")
+        if not self.gone:
+            self._leave(run.path.name)
+        await self.bench.look()
+
+    def on_unmount(self) -> None:
+        if self._errand is not None:
+            self._errand.call_off()
+
+
+def _make(
+    home: Home,
+    session: Session | None,
+    kind: Kind,
+    config: Config,
+    parent: Run | None,
+    name: str | None,
+    command: str,
+    errand: Errand,
+) -> Run:
+    """In a thread: it may fetch a corpus, and starts a process."""
+    from lmbench.jobs import launch
+
+    if isinstance(config, TrainConfig):
+        where = session.name if session else DEFAULT_SESSION
+        check_training(config, home, errand.progress, session=where)
+    errand.check()
+    session = session or home.open_session()
+    run = make_run(session, kind, config, parent=parent, name=name, command=command)
+    launch.start(run)
+    return run

@@ -1,0 +1,1 @@
+"""Curves of the selected and marked runs."""

@@ -1,0 +1,68 @@
+"""Writing a plot to a file: asks where, and before it replaces anything."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmbench.report.plots.layout import Plot
+from lmbench.tui.kit.dialog import Answer, Ask, AskText
+
+if TYPE_CHECKING:
+    from lmbench.tui.bench.bench import Bench
+
+__all__ = ["ask_and_export"]
+
+_TITLE = "Export"
+
+
+def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None:
+    """Ask for a file's name and write `plot` to it, in the format that its ending says."""
+
+    async def write(path: Path) -> None:
+        from lmbench.report.plots.export import export
+
+        written = await bench.do(export, plot, path, title, doing="while writing the plot")
+        if written is not None:
+            bench.say(f"wrote {written}")
+
+    def go(path: Path) -> None:
+        bench.run_worker(write(path), exit_on_error=False)
+
+    def named(text: str | None) -> None:
+        if not text:
+            return
+        path = _path(text)
+        if not path.exists():
+            go(path)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "replace":
+                go(path)
+
+        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+        bench.push_screen(Ask(_TITLE, f"{path} is there already.", answers), answered)
+
+    question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
+    bench.push_screen(AskText(_TITLE, question, suggested, _complaint), named)
+
+
+def _path(text: str) -> Path:
+    path = Path(text)
+    # ~name of nobody here is a name like any other, as in a shell.
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return path.absolute()
+
+
+def _complaint(text: str) -> str:
+    from lmbench.report.plots.export import FORMATS
+
+    path = _path(text)
+    if path.suffix.lower().lstrip(".") not in FORMATS:
+        return "The ending says which format: .svg, .txt or .csv"
+    if path.is_dir():
+        return f"{path.name} is a folder"
+    return "" if path.parent.is_dir() else f"There is no folder {path.parent}"

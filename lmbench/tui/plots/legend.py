@@ -1,0 +1,85 @@
+"""The lines above a plot that name its series and read their values."""
+
+from __future__ import annotations
+
+import re
+
+from rich.style import Style
+from rich.text import Text
+
+from lmbench.report.plots.layout import Plot, extent, value_at
+from lmbench.report.plots.series import Series
+from lmbench.tui.plots.view import place, written
+
+__all__ = ["legend"]
+
+# A panel narrower than this names tensors by what tells them apart.
+_NARROW = 70
+_SHARED = re.compile(r"\brnn\.weight_|\.weight\b")
+_TARGET = " target"
+# Lines that the picture keeps of a low panel.
+_LEAST = 5
+_ORDER = {"points": 0, "line": 1, "thin": 2}
+
+
+def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Text]:
+    """Sign, label and value of each series: the newest, or those at the cursor. There a target
+    follows the value of what it is for.
+
+    Args:
+        width, height: of the whole panel, in cells. With a cursor the legend takes as much of it
+            as all series need, but half of it at the most, and reads the thin ones, too; else it
+            has one to three lines.
+    """
+    end = extent(plot.series)[1] if plot.window is None else plot.window[1]
+    if cursor is None:
+        rows = 1 if height < 12 else 2 if height < 24 else 3
+        items, named = [], [series for series in plot.series if series.style != "thin"]
+    else:
+        rows = max(1, min(height // 2, height - _LEAST))
+        items, named = [Text(f"{place(cursor, plot.x_axis)}  ", "bold")], list(plot.series)
+    at = end if cursor is None else cursor
+    labels = {series.label + _TARGET for series in named}
+    paired = {s.label: s for s in named if s.style == "thin" and s.label in labels}
+    for series in sorted(named, key=lambda series: _ORDER[series.style]):
+        if series.label in paired:
+            continue
+        target = paired.get(series.label + _TARGET)
+        items.append(_entry(series, target, plot, at, brief=width < _NARROW))
+    lines: list[Text] = []
+    for number, item in enumerate(items):
+        if lines and lines[-1].cell_len + item.cell_len <= width:
+            lines[-1].append_text(item)
+        elif len(lines) < rows:
+            lines.append(Text(" ", no_wrap=True) + item)
+        else:
+            more = f" +{len(items) - number}"
+            lines[-1].truncate(max(0, width - len(more)))
+            lines[-1].append(more, "dim")
+            break
+    for line in lines:
+        line.truncate(width, overflow="ellipsis", pad=True)
+    return lines
+
+
+def _value(series: Series, plot: Plot, at: float) -> str:
+    # A single point, the test score, holds for all x.
+    value = value_at(series, at if len(series.x) > 1 else series.x[0], plot.smoothing)
+    return written(value, plot.unit)
+
+
+def _entry(series: Series, target: Series | None, plot: Plot, at: float, *, brief: bool) -> Text:
+    colour = series.colour
+    entry = Text(f"{series.sign} ", Style() if colour is None else Style(color=_rich(colour)))
+    label = _SHARED.sub("", series.label) if brief else series.label
+    entry.append(f"{label} ", "")
+    if target is None:
+        entry.append(f"{_value(series, plot, at)}  ", "bold")
+    else:
+        entry.append(_value(series, plot, at), "bold")
+        entry.append(f" → {_value(target, plot, at)}  ")
+    return entry
+
+
+def _rich(colour: tuple[int, int, int] | int) -> str:
+    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)

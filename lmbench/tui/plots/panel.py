@@ -1,0 +1,433 @@
+"""The panel of plots: zoom, pan, a cursor that reads all curves, overlay of runs, export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from operator import is_
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.geometry import Region
+from textual.strip import Strip
+
+from lmbench.report.plots.curves import Curves
+from lmbench.report.plots.draw import Drawing, Look, draw
+from lmbench.report.plots.layout import Plot, extent
+from lmbench.report.plots.series import PLOTS, Kind
+from lmbench.tui.bench.float_model_run import is_training, with_trainings
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.panel import Panel
+from lmbench.tui.plots.legend import legend
+from lmbench.tui.plots.view import SMOOTHINGS, X_AXES, View, inside, level_of, plot_of
+
+__all__ = ["PlotPanel"]
+
+_ZOOM = 0.6
+_PAN = 0.25
+_NARROWEST = 1e-4
+# A panel narrower than this names runs by their number alone.
+_BRIEF = 70
+_SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
+
+
+class PlotPanel(Panel, can_focus=True):
+    """One plot at a time, of the selected run and the marked ones."""
+
+    TITLE = "Plots"
+    HELP = """
+The selected run, overlaid with the marked ones. Each has its colour and its marker, the same as in
+the list of runs; validation has the marker at each epoch, training is the line, with a marker here
+and there where several runs are shown, ✶ is the test score. ▼ marks pruning steps, ↘ drops of the
+learning rate, ✗ at the foot values that are not finite. A run that is no training shows the curves
+of the one that it came from; where it made a model, as by quantizing or packing, its own validation
+score is a level line over them.
+
+**← →** move a cursor that reads all curves at once, a tensor's target behind its → (with Ctrl ten
+columns); **+ −** zoom around it, **Shift ← →** pan, **0** shows everything. **[ ]** or **< >**
+change the plot, **x** the x axis, **y** log or linear, **m** smoothing, **t** every tensor's
+sparsity, where one run prunes, **f** holds the picture still while training goes on, **e** writes
+it to a file.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "right_square_bracket,greater_than_sign",
+            "turn(1)",
+            "next",
+            id="plots.next",
+            key_display="[ ]",
+            tooltip="Next plot",
+        ),
+        Binding(
+            "left_square_bracket,less_than_sign",
+            "turn(-1)",
+            "previous",
+            id="plots.previous",
+            show=False,
+            tooltip="Previous plot",
+        ),
+        Binding(
+            "left,h",
+            "cursor(-1)",
+            "read",
+            id="plots.left",
+            key_display="← →",
+            tooltip="Move the cursor left",
+        ),
+        Binding(
+            "right",
+            "cursor(1)",
+            "read",
+            id="plots.right",
+            show=False,
+            tooltip="Move the cursor right",
+        ),
+        Binding(
+            "ctrl+left",
+            "cursor(-10)",
+            "read",
+            id="plots.left_10",
+            show=False,
+            tooltip="Move the cursor ten columns left",
+        ),
+        Binding(
+            "ctrl+right",
+            "cursor(10)",
+            "read",
+            id="plots.right_10",
+            show=False,
+            tooltip="Move the cursor ten columns right",
+        ),
+        Binding(
+            "home",
+            "cursor(-100000)",
+            "first",
+            id="plots.first",
+            show=False,
+            tooltip="Move the cursor to the first value",
+        ),
+        Binding(
+            "end",
+            "cursor(100000)",
+            "last",
+            id="plots.last",
+            show=False,
+            tooltip="Move the cursor to the last value",
+        ),
+        Binding(
+            "plus,equals_sign",
+            "zoom(1)",
+            "zoom",
+            id="plots.zoom_in",
+            key_display="+ −",
+            tooltip="Zoom in around the cursor",
+        ),
+        Binding(
+            "minus", "zoom(-1)", "zoom out", id="plots.zoom_out", show=False, tooltip="Zoom out"
+        ),
+        Binding("0", "whole", "all", id="plots.whole", tooltip="Show the whole x axis"),
+        Binding(
+            "shift+left,H", "pan(-1)", "pan", id="plots.pan_left", show=False, tooltip="Pan left"
+        ),
+        Binding(
+            "shift+right,L", "pan(1)", "pan", id="plots.pan_right", show=False, tooltip="Pan right"
+        ),
+        Binding("y", "log", "log", id="plots.log", tooltip="Logarithmic or linear"),
+        Binding("x", "x_axis", "x axis", id="plots.x_axis", tooltip="X by step, epoch or time"),
+        Binding("m", "smooth", "smooth", id="plots.smooth", tooltip="Smooth more or less"),
+        Binding(
+            "t",
+            "per_tensor",
+            "tensors",
+            id="plots.per_tensor",
+            tooltip="Sparsity of each tensor or in total",
+        ),
+        Binding(
+            "f",
+            "freeze",
+            "hold",
+            id="plots.freeze",
+            show=False,
+            tooltip="Hold the picture still, or let it follow",
+        ),
+        Binding(
+            "e",
+            "export",
+            "export",
+            id="plots.export",
+            tooltip="Export the plot as SVG, text or CSV",
+        ),
+        Binding(
+            "escape",
+            "no_cursor",
+            "no cursor",
+            id="plots.no_cursor",
+            show=False,
+            tooltip="Take the cursor away",
+        ),
+    ]
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._view = View()
+        self._cursor: float | None = None
+        self._frozen: tuple[RunView, ...] | None = None
+        self._look_drawn: object = None
+        self._curves: tuple[Curves, ...] = ()
+        # The part of the x axis that is shown, and whether there is more of it. Not the plot: its
+        # series are as long as the training.
+        self._span: tuple[float, float] | None = None
+        self._zoomed = False
+        self._drawing = Drawing([])
+        self._lines: list[Text] = []
+        self._theme = ""
+
+    def on_mount(self) -> None:
+        self._view = View.from_json(self.bench.recall("plot"))
+
+    def on_resize(self) -> None:
+        self.refresh_view()
+
+    # -- what is drawn -------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        return self._view
+
+    @property
+    def cursor_x(self) -> float | None:
+        """Where the value cursor stands on the x axis, None without one.
+
+        Runs that are shown in place of others may have nothing where it stood: then it is not
+        seen, until there is something again.
+        """
+        if self._cursor is None or self._span is None:
+            return None
+        left, right = self._span
+        slack = 1e-9 * (right - left)
+        if not left - slack <= self._cursor <= right + slack:
+            return None
+        return min(max(self._cursor, left), right)
+
+    @property
+    def runs(self) -> tuple[RunView, ...]:
+        """The selected and the marked runs, and the trainings that those without curves are of."""
+        if self._frozen is not None:
+            return self._frozen
+        return with_trainings(self.bench.snapshot.by_key, self.bench.shown_runs)
+
+    def plot(self, *, in_full: bool = False) -> Plot:
+        """The plot as it is looked at now; `in_full` names runs in a narrow panel, too."""
+        brief = self.size.width < _BRIEF and not in_full
+        return plot_of(self._view, self.runs, self.bench.colour, brief=brief)
+
+    def refresh_view(self) -> None:
+        size = self.content_size
+        runs = self.runs
+        levels = tuple(level_of(run) for run in runs)
+        look = (size, self._view, self._cursor, self.app.theme, levels)
+        # Curves are immutable, so the same object is the same picture.
+        curves = tuple(run.curves for run in runs)
+        known = len(curves) == len(self._curves) and all(map(is_, curves, self._curves))
+        if known and look == self._look_drawn:
+            return
+        self._look_drawn, self._curves = look, curves
+        before = self._lines
+        self._redraw(size.width, size.height)
+        self._titles()
+        if len(before) != len(self._lines) or self._theme != self.app.theme:
+            self._theme = self.app.theme
+            self.refresh()
+            return
+        for y, (old, new) in enumerate(zip(before, self._lines, strict=True)):
+            if old != new or old.spans != new.spans:
+                self.refresh(Region(0, y, size.width, 1))
+
+    def _redraw(self, width: int, height: int) -> None:
+        plot = self.plot()
+        self._zoomed = plot.window is not None
+        self._span = (plot.window or extent(plot.series)) if plot.series else None
+        if not plot.series:
+            self._drawing = Drawing([])
+            self._lines = _centred(self._empty(), width, height)
+            return
+        look = Look(
+            axes=self.bench.colour("foreground-muted"),
+            faint=self.bench.colour("faint"),
+            bad=self.bench.colour("error"),
+        )
+        cursor = self.cursor_x
+        above = legend(plot, width, height, cursor)
+        self._drawing = draw(plot, width, height - len(above), look, cursor)
+        self._lines = above + self._drawing.lines
+
+    def _titles(self) -> None:
+        room = self.size.width - 6
+        short = sum(len(kind.title) + 1 for kind in PLOTS.values()) > room
+        parts = []
+        for name, kind in PLOTS.items():
+            title = _SHORT_TITLES.get(name, kind.title) if short else kind.title
+            parts.append(f"[b r] {title} [/]" if name == self._view.kind else title)
+        self.entitle(" ".join(parts))
+        view = self._view
+        notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
+        if view.smoothing:
+            notes.append(f"smooth {view.smoothing:g}")
+        if self._zoomed:
+            notes.append("zoomed")
+        if self._frozen is not None:
+            notes.append("held")
+        training = next((run for run in self.runs if is_training(run)), None)
+        if training is not None and not is_training(self.runs[0]):
+            notes.append(f"of {training.id} {training.name}")
+        self.subtitle(" · ".join(notes))
+
+    def _empty(self) -> str:
+        runs = self.runs
+        if not runs:
+            return "Curves of the selected run come here. n starts a run."
+        name = PLOTS[self._view.kind].title.lower()
+        run = next(filter(is_training, runs), None)
+        if run is None:
+            return f"{runs[0].name} is no training, so it has no curves. Mark others with Space."
+        if self._view.kind == "sparsity" and run.kind == "train":
+            return "Nothing is pruned here. A pruning schedule draws its course in this plot."
+        if run.status in ("queued", "running"):
+            return f"No {name} yet: the first points come with the first batches."
+        return f"{run.name} has no {name} to show."
+
+    def render_line(self, y: int) -> Strip:
+        width = self.content_size.width
+        if y >= len(self._lines):
+            return Strip.blank(width, self.rich_style)
+        strip = Strip(self._lines[y].render(self.app.console))
+        return strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        match action:
+            case "per_tensor":
+                # Tensors of several runs would have one colour and one name.
+                pruned = sum(bool(run.curves.sparsity) for run in self.runs)
+                return self._view.kind == "sparsity" and pruned == 1
+            case "whole":
+                return self._zoomed
+            case "cursor" | "zoom" | "pan" | "export":
+                return bool(self._drawing.columns)
+            case "no_cursor":
+                return self.cursor_x is not None
+        return True
+
+    def _look(self, **changes: Any) -> None:
+        self._view = replace(self._view, **changes)
+        self.bench.remember("plot", self._view.to_json())
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_turn(self, by: int) -> None:
+        names = list(PLOTS)
+        self._look(kind=names[(names.index(self._view.kind) + by) % len(names)])
+
+    def show_kind(self, kind: Kind) -> None:
+        """Turn to this plot."""
+        self._look(kind=kind)
+
+    def action_log(self) -> None:
+        view = self._view
+        logs = set(view.logs) ^ {view.kind}
+        self._look(logs=tuple(sorted(logs)))
+
+    def action_x_axis(self) -> None:
+        turn = (X_AXES.index(self._view.x_axis) + 1) % len(X_AXES)
+        self._cursor = None
+        self._look(x_axis=X_AXES[turn], window=None)
+
+    def action_smooth(self) -> None:
+        turn = (SMOOTHINGS.index(self._view.smoothing) + 1) % len(SMOOTHINGS)
+        self._look(smoothing=SMOOTHINGS[turn])
+
+    def action_per_tensor(self) -> None:
+        self._look(per_tensor=not self._view.per_tensor)
+
+    def action_freeze(self) -> None:
+        self._frozen = self.runs if self._frozen is None else None
+        self._look_drawn = None
+        self.refresh_view()
+
+    def action_cursor(self, columns: int) -> None:
+        drawing = self._drawing
+        last = drawing.columns - 1
+        cursor = self.cursor_x
+        here = last + 1 if cursor is None else drawing.column_of(cursor)
+        self._cursor = drawing.x_at(min(max(here + columns, 0), last))
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_no_cursor(self) -> None:
+        self._cursor = None
+        self.refresh_view()
+        self.refresh_bindings()
+
+    def action_zoom(self, way: int) -> None:
+        plot, cursor = self.plot(), self.cursor_x
+        whole = extent(plot.series)
+        left, right = plot.window or whole
+        middle = (left + right) / 2 if cursor is None else min(max(cursor, left), right)
+        factor = _ZOOM if way > 0 else 1 / _ZOOM
+        if way > 0 and (right - left) * factor < (whole[1] - whole[0]) * _NARROWEST:
+            return
+        self._window(middle - (middle - left) * factor, middle + (right - middle) * factor, whole)
+
+    def action_pan(self, way: int) -> None:
+        plot = self.plot()
+        whole = extent(plot.series)
+        left, right = plot.window or whole
+        by = way * _PAN * (right - left)
+        by = min(max(by, whole[0] - left), whole[1] - right)
+        self._window(left + by, right + by, whole)
+
+    def _window(self, left: float, right: float, whole: tuple[float, float]) -> None:
+        window = inside((left, right), whole)
+        cursor, (left, right) = self.cursor_x, window or whole
+        if cursor is not None:
+            self._cursor = min(max(cursor, left), right)
+        self._look(window=window)
+
+    def action_whole(self) -> None:
+        self._look(window=None)
+
+    def action_export(self) -> None:
+        from lmbench.tui.plots.export_dialog import ask_and_export
+
+        kind = self._view.kind
+        title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
+        ask_and_export(self.bench, self.plot(in_full=True), title, f"{kind}.svg")
+
+    # -- mouse ---------------------------------------------------------------------------------
+
+    def on_click(self, event: Click) -> None:
+        column = event.x - 1 - self._drawing.left
+        if 0 <= column < self._drawing.columns:
+            self._cursor = self._drawing.x_at(column)
+            self.refresh_view()
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        if self._drawing.columns:
+            self.action_zoom(1)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        if self._drawing.columns:
+            self.action_zoom(-1)
+
+
+def _centred(words: str, width: int, height: int) -> list[Text]:
+    text = Text(words, "dim", justify="center")
+    from rich.console import Console
+
+    lines = list(text.wrap(Console(width=max(width, 1)), max(width - 4, 1)))
+    blank = [Text() for _ in range(max(0, (height - len(lines)) // 2))]
+    for line in lines:
+        line.align("center", width)
+    return blank + lines

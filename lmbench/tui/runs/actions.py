@@ -1,0 +1,190 @@
+"""What the workbench can ask of a run, and when: each action is told whether it is possible."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from rich.text import Text
+
+from lmbench.errors import LmbenchError
+from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.dialog import Answer, Ask, AskText
+
+__all__ = [
+    "command_of",
+    "copy_command",
+    "copy_path",
+    "delete",
+    "pause_or_continue",
+    "possible",
+    "rename",
+    "resume",
+    "stop",
+    "why",
+]
+
+RESUMABLE = frozenset({"stopped", "failed", "lost"})
+
+_MAX_NAME = 64
+
+
+def possible(action: str, view: RunView | None) -> bool:
+    """May `action` be asked of this run as it stands?"""
+    if view is None:
+        return False
+    match action:
+        case "pause":
+            return view.live
+        case "stop":
+            return view.live or view.status == "queued"
+        case "resume":
+            return view.status in RESUMABLE
+        case "delete":
+            return not view.live and view.status != "queued"
+        case "rename":
+            return view.record is not None
+        case "why":
+            return bool(view.reason or view.problem)
+    return True
+
+
+async def _done(bench: Bench, function: Callable[..., Any], *arguments: Any, doing: str) -> bool:
+    """Have it done in a thread; where it fails, the user has been told why."""
+
+    def whole() -> bool:
+        function(*arguments)
+        return True
+
+    return await bench.do(whole, doing=doing) is True
+
+
+async def pause_or_continue(bench: Bench, view: RunView) -> None:
+    from lmbench.jobs import launch
+
+    action = "continue" if view.status == "paused" else "pause"
+    if await _done(bench, launch.request, view.run, action, doing="while asking the run"):
+        bench.say(f"{view.id} {view.name}: asked to {action}")
+
+
+async def stop(bench: Bench, view: RunView) -> None:
+    from lmbench.jobs import launch
+
+    def asked() -> str:
+        launch.request(view.run, "stop")
+        return view.run.status()
+
+    status = await bench.do(asked, doing="while asking the run")
+    if status is None:
+        return
+    # The run may have left the queue for a worker since it was looked at.
+    waited = view.status == "queued" and status == "stopped"
+    what = (
+        "taken out of the queue" if waited else "asked to stop; it finishes its batch and is scored"
+    )
+    bench.say(f"{view.id} {view.name}: {what}")
+
+
+async def resume(bench: Bench, view: RunView) -> None:
+    from lmbench.jobs import launch
+
+    if await _done(bench, launch.resume, view.run, doing="while resuming the run"):
+        bench.say(f"{view.id} {view.name}: resumes from its last checkpoint")
+
+
+def rename(bench: Bench, view: RunView) -> None:
+    def done(name: str | None) -> None:
+        if name and name != view.name:
+            bench.run_worker(_rename(bench, view, name), exit_on_error=False)
+
+    def check(name: str) -> str:
+        if not name or len(name) > _MAX_NAME:
+            return f"A name has 1 to {_MAX_NAME} characters."
+        return "" if name.isprintable() else "A name has no control characters."
+
+    bench.push_screen(AskText("Rename", f"A name for run {view.id}:", view.name, check), done)
+
+
+async def _rename(bench: Bench, view: RunView, name: str) -> None:
+    await bench.do(lambda: view.run.update(name=name), doing="while renaming the run")
+
+
+def delete(bench: Bench, views: list[RunView]) -> None:
+    """Ask, then remove these runs' folders for good."""
+
+    def done(answer: str | None) -> None:
+        if answer == "delete":
+            bench.run_worker(_delete(bench, views), exit_on_error=False)
+
+    names = ", ".join(f"{view.id} {view.name}" for view in views)
+    what = f"run {names}" if len(views) == 1 else f"runs {names}"
+    question = f"Delete {what} for good, with checkpoints and history?"
+    answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
+    bench.push_screen(Ask("Delete", question, answers), done)
+
+
+async def _delete(bench: Bench, views: list[RunView]) -> None:
+    from lmbench.session.manage import delete_run
+
+    gone = [
+        view
+        for view in views
+        if await _done(bench, delete_run, view.run, doing="while deleting a run")
+    ]
+    if gone:
+        bench.say(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
+    await bench.look()
+
+
+def command_of(view: RunView) -> str:
+    """The command line that would do the same as this run."""
+    if view.record is None:
+        raise LmbenchError(f"{view.problem}")
+    if view.record.command:
+        return view.record.command
+    from lmbench.config import flag_of
+
+    words = ["lmbench", view.kind]
+    if view.record.parent:
+        words.append(view.record.parent)
+    for name, value in view.record.config.items():
+        if isinstance(value, bool):
+            words.append(flag_of(name) if value else flag_of(name).replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            words += [flag_of(name), *map(str, value)]
+        elif value is not None:
+            words += [flag_of(name), str(value)]
+    return shlex.join(words)
+
+
+def copy_command(bench: Bench, view: RunView) -> None:
+    bench.copy_to_clipboard(command_of(view))
+
+
+def copy_path(bench: Bench, view: RunView) -> None:
+    bench.copy_to_clipboard(str(view.run.path))
+
+
+def why(bench: Bench, view: RunView) -> None:
+    """Why a run ended as it did, and which key does something about it."""
+    text = Text()
+    if view.reason:
+        text.append(view.reason)
+    if view.problem:
+        text.append(("\n\n" if text else "") + view.problem)
+    if view.failed is not None and view.failed.traceback:
+        last = view.failed.traceback.strip().splitlines()[-8:]
+        text.append("\n\n" + "\n".join(last), "dim")
+    text.append(f"\n\nIts log: {view.run.log_path}", "dim")
+    answers = (Answer("", "escape", "back"),)
+    if possible("resume", view):
+        answers = (Answer("resume", "R", "resume from its last checkpoint"), *answers)
+
+    def done(answer: str | None) -> None:
+        if answer == "resume":
+            bench.run_worker(resume(bench, view), exit_on_error=False)
+
+    status = view.status or "unreadable"
+    bench.push_screen(Ask(f"{view.id} {view.name}: {status}", text, answers), done)

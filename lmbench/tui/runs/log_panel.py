@@ -1,0 +1,113 @@
+"""The selected run's story: its events in words, or the log that its worker wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import RichLog
+
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.event_reader import read_log
+from lmbench.tui.bench.snapshots import Note, RunView
+from lmbench.tui.kit.panel import Panel
+
+__all__ = ["LogPanel"]
+
+_LINES_KEPT = 2000
+_TINTS = {"failed": "error", "warning": "warning", "finished": "success"}
+
+
+class LogPanel(Panel):
+    """Follows the newest line unless one has scrolled up."""
+
+    TITLE = "Log"
+    HELP = """
+What happened in the selected run, newest last: epochs, checkpoints, pruning steps, warnings, its
+end. **x** changes to the log that its worker wrote, with all that libraries said, and back. Scroll
+up to read in peace; End follows again.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "x",
+            "source",
+            "events/log",
+            id="log.source",
+            tooltip="Change between the events and the worker's log",
+        ),
+    ]
+    DEFAULT_CSS = """
+    LogPanel RichLog { background: transparent; height: 1fr; padding: 0 1; }
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._source = "events"
+        self._key = ("", "")
+        self._shown: Note | None = None
+        self._position = 0
+        self._seen: object = None
+
+    def compose(self) -> ComposeResult:
+        yield RichLog(max_lines=_LINES_KEPT, wrap=True, markup=False, min_width=20)
+
+    def on_mount(self) -> None:
+        self._source = "log" if self.bench.recall("log") == "log" else "events"
+
+    def action_source(self) -> None:
+        self._source = "log" if self._source == "events" else "events"
+        self.bench.remember("log", self._source)
+        self.refresh_view()
+
+    def refresh_view(self) -> None:
+        view = self.bench.selected_run
+        log = self.query_one(RichLog)
+        key = (view.key if view else "", self._source)
+        if key != self._key:
+            self._key, self._shown = key, None
+            self._position, self._seen = 0, None
+            log.clear()
+        name = "events" if self._source == "events" else "worker's log"
+        self.subtitle(f"{name} of {view.id} {view.name}" if view else "")
+        if view is None:
+            return
+        if log.lines == [] and not view.notes and self._source == "events":
+            log.write(Text(f"Nothing has happened in {view.id} {view.name} yet.", "dim"))
+        if self._source == "events":
+            self._write_notes(log, view)
+        elif view.log != self._seen:
+            self._seen = view.log
+            self.run_worker(self._follow(view, key), group="log", exclusive=True)
+
+    def _write_notes(self, log: RichLog, view: RunView) -> None:
+        notes = view.notes
+        if self._shown is not None and self._shown in notes:
+            notes = notes[notes.index(self._shown) + 1 :]
+        elif notes or self._shown is not None:
+            # A story that was begun anew, or the words that nothing has happened.
+            log.clear()
+        for note in notes:
+            line = Text(f"{numbers.clock(note.t)}  ", "dim")
+            tint = _TINTS.get(note.kind)
+            line.append(note.text, self.bench.colour_style(tint) if tint else "")
+            log.write(line, scroll_end=_following(log))
+        self._shown = view.notes[-1] if view.notes else None
+
+    async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
+        """Add what the worker's log got since the last look."""
+        part = await asyncio.to_thread(read_log, view.run.log_path, self._position)
+        if key != self._key:
+            return
+        log = self.query_one(RichLog)
+        self._position = part.position
+        if part.anew:
+            log.clear()
+        for line in part.lines:
+            log.write(Text.from_ansi(line), scroll_end=_following(log))
+
+
+def _following(log: RichLog) -> bool:
+    return log.is_vertical_scroll_end

@@ -1,0 +1,304 @@
+"""The panel of runs: the tree, its filter and sort, marks, and what can be done with a run."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Input, Static
+
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.snapshots import RunView, one_line
+from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.runs import actions
+from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
+
+__all__ = ["RunsPanel"]
+
+# A panel lower than this has no lines to spare for the detail.
+_LOW = 8
+# The least and the most cells of the detail's spark line.
+_SPARK = (5, 20)
+
+
+class FilterInput(Input):
+    """The filter's line; Escape empties and leaves it, Enter and Down go to the runs."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "escape", "leave(True)", "no filter", id="filter.clear", tooltip="Take the filter away"
+        ),
+        Binding(
+            "enter,down",
+            "leave(False)",
+            "to the runs",
+            id="filter.done",
+            tooltip="From the filter to the runs",
+        ),
+    ]
+
+    def action_leave(self, clear: bool) -> None:
+        panel = self.query_ancestor(RunsPanel)
+        if clear:
+            self.value = ""
+        panel.take_focus()
+
+
+class RunsPanel(Panel):
+    """All runs of the session; the cursor here decides what the other panels show."""
+
+    TITLE = "Runs"
+    HELP = """
+Every run of this session, each under the run that it came from. The line shows its marker (the
+same in all plots), number and name, how it stands, its best validation perplexity, and where there
+is room sparsity, size (≈ where a quantize run would only have it when packed), the course of its
+loss and the change since its parent. Below stand those of the selected run, or why it failed.
+
+▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
+Enter on a failed or lost run says why, and what to do about it.
+
+Space marks runs: the plots overlay them, generation and comparison set them side by side.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "slash",
+            "filter",
+            "filter",
+            id="runs.filter",
+            tooltip="Filter the runs",
+            key_display="/",
+        ),
+        Binding(
+            "space",
+            "mark",
+            "mark",
+            id="runs.mark",
+            tooltip="Mark the run, to overlay and compare it",
+        ),
+        Binding(
+            "u", "unmark", "unmark all", id="runs.unmark", show=False, tooltip="Unmark all runs"
+        ),
+        Binding("t", "sort", "sort", id="runs.sort", tooltip="Sort the runs another way"),
+        Binding(
+            "enter",
+            "open",
+            "open",
+            id="runs.open",
+            show=False,
+            tooltip="Say why it ended, or read its plot",
+        ),
+        Binding("r", "rename", "rename", id="runs.rename", show=False, tooltip="Rename the run"),
+        Binding(
+            "d,delete",
+            "delete",
+            "delete",
+            id="runs.delete",
+            show=False,
+            tooltip="Delete the run (asks)",
+        ),
+        Binding(
+            "w",
+            "copy_command",
+            "copy command",
+            id="runs.copy_command",
+            show=False,
+            tooltip="Copy the command line that does the same",
+        ),
+        Binding(
+            "f",
+            "copy_path",
+            "copy path",
+            id="runs.copy_path",
+            show=False,
+            tooltip="Copy the path of the run's folder",
+        ),
+    ]
+    DEFAULT_CSS = """
+    RunsPanel {
+        #filter { display: none; height: 1; border: none; padding: 0; background: $surface; }
+        #filter.-shown { display: block; }
+        #detail { height: auto; max-height: 4; color: $text-muted; display: none; }
+        #detail.-shown { display: block; }
+        #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
+        &.-empty #empty { display: block; }
+    }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield FilterInput(placeholder="filter", id="filter", compact=True)
+        yield Static(id="empty", markup=False)
+        yield RunTree()
+        yield Static(id="detail", markup=False)
+
+    def on_mount(self) -> None:
+        kept = self.bench.recall("runs", {})
+        tree = self.query_one(RunTree)
+        tree.set_reactive(RunTree.sort, kept.get("sort") if kept.get("sort") in SORTS else "tree")
+        tree.set_reactive(RunTree.filter, str(kept.get("filter", "")))
+        box = self.query_one(FilterInput)
+        box.cursor_blink = False
+        box.value = tree.filter
+        box.set_class(bool(tree.filter), "-shown")
+
+    def take_focus(self) -> None:
+        tree = self.query_one(RunTree)
+        box = self.query_one(FilterInput)
+        box.set_class(bool(box.value), "-shown")
+        tree.focus()
+
+    def refresh_view(self) -> None:
+        snapshot = self.bench.snapshot
+        tree = self.query_one(RunTree)
+        empty = self.query_one("#empty", Static)
+        self.set_class(not snapshot.runs or bool(snapshot.problem), "-empty")
+        put(
+            empty,
+            snapshot.problem
+            or "No run yet.\n\nn starts one: a training, with the settings of the published "
+            "commands to choose from.",
+        )
+        tree.show(snapshot)
+        self._show_detail(self.bench.selected_run)
+        self._show_state(tree)
+        self.refresh_bindings()
+
+    def on_resize(self) -> None:
+        self._show_detail(self.bench.selected_run)
+
+    def _show_state(self, tree: RunTree) -> None:
+        notes = []
+        if tree.sort != "tree":
+            notes.append(f"by {SORTS[tree.sort]}")
+        if self.bench.marked:
+            notes.append(f"{len(self.bench.marked)} marked")
+        self.subtitle(" · ".join(notes))
+
+    def _show_detail(self, view: RunView | None) -> None:
+        """What a narrow line has no room for, of the selected run; or why it failed."""
+        detail, width = self.query_one("#detail", Static), self.content_size.width
+        text = Text()
+        if view is not None and _in_trouble(view):
+            text = Text(one_line(view.reason or view.problem or "no reason is known"))
+            text.append(" (enter: more)")
+            if self.size.height < _LOW:
+                text.truncate(width, overflow="ellipsis")
+        elif view is not None and self.size.height >= _LOW:
+            colour = self.bench.colour_style(mark_of(view.id).variable)
+            text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)
+        detail.set_class(bool(text), "-shown")
+        put(detail, text)
+
+    # -- filter, sort, marks -------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        box = self.query_one(FilterInput)
+        box.add_class("-shown")
+        box.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filtered(self, event: Input.Changed) -> None:
+        event.stop()
+        tree = self.query_one(RunTree)
+        if tree.filter != event.value:
+            tree.filter = event.value
+            self._remember(tree)
+            if tree.shown and tree.cursor < 0:
+                self.bench.select(tree.shown[0].key)
+
+    def action_sort(self) -> None:
+        tree = self.query_one(RunTree)
+        names = list(SORTS)
+        tree.sort = names[(names.index(tree.sort) + 1) % len(names)]
+        self._remember(tree)
+        self._show_state(tree)
+        self.bench.say(f"runs by {SORTS[tree.sort]}")
+
+    def _remember(self, tree: RunTree) -> None:
+        self.bench.remember("runs", {"sort": tree.sort, "filter": tree.filter})
+
+    def action_mark(self) -> None:
+        key, marked = self.bench.selected, self.bench.marked
+        if key in marked:
+            self.bench.mark(tuple(other for other in marked if other != key))
+        elif key:
+            self.bench.mark((*marked, key))
+
+    def action_unmark(self) -> None:
+        self.bench.mark(())
+
+    # -- what can be done with a run -----------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        view = self.bench.selected_run
+        match action:
+            case "unmark":
+                return bool(self.bench.marked)
+            case "rename" | "delete":
+                return actions.possible(action, view)
+            case "mark" | "open" | "copy_command" | "copy_path":
+                return view is not None
+            case "filter" | "sort":
+                return bool(self.bench.snapshot.runs)
+        return True
+
+    def action_open(self) -> None:
+        view = self.bench.selected_run
+        if view is not None and actions.possible("why", view):
+            actions.why(self.bench, view)
+        else:
+            self.screen.query_one("#plots", Panel).take_focus()
+
+    def action_rename(self) -> None:
+        if view := self.bench.selected_run:
+            actions.rename(self.bench, view)
+
+    def action_delete(self) -> None:
+        if view := self.bench.selected_run:
+            chosen = [self.bench.snapshot.run(key) for key in self.bench.marked]
+            among = view.key in self.bench.marked
+            views = [v for v in chosen if v is not None] if among else [view]
+            actions.delete(self.bench, [v for v in views if actions.possible("delete", v)])
+
+    def action_copy_command(self) -> None:
+        if view := self.bench.selected_run:
+            actions.copy_command(self.bench, view)
+
+    def action_copy_path(self) -> None:
+        if view := self.bench.selected_run:
+            actions.copy_path(self.bench, view)
+
+
+def _in_trouble(view: RunView) -> bool:
+    return view.status in ("failed", "lost") or view.record is None
+
+
+def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) -> Text:
+    """What is known of a run, packed into lines of so many cells; at the end its spark line."""
+    change = difference(view, parent)
+    parts = [
+        view.kind,
+        f"test {numbers.perplexity(view.test_ppl)}" if view.test_ppl is not None else "",
+        numbers.percent(view.total_sparsity or None),
+        view.size,
+        f"{change:+.1f} ppl" if change is not None else "",
+    ]
+    lines = [""]
+    for part in filter(None, parts):
+        longer = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    text = Text("\n".join(lines))
+    least, most = _SPARK
+    room = width - len(lines[-1]) - 1
+    drawn = spark(view, min(room if room >= least else width, most))
+    if drawn:
+        text.append(" " if room >= least else "\n")
+        text.append(drawn, colour)
+    return text

@@ -1,0 +1,306 @@
+"""The session's runs as a tree: status, perplexity, what compression cost and gained."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.events import Click
+from textual.geometry import Region, Size
+from textual.reactive import var
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from lmbench.report.plots.layout import sparkline
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
+from lmbench.tui.bench.snapshots import RunView, Snapshot
+
+__all__ = ["SORTS", "RunTree", "difference", "spark"]
+
+SORTS: dict[str, str] = {
+    "tree": "lineage",
+    "ppl": "perplexity",
+    "sparsity": "sparsity",
+    "size": "size",
+    "newest": "newest",
+}
+"""What the runs may be sorted by; all but the tree show them flat."""
+
+_SPARK_WIDTH = 5
+_STATUS, _PPL, _CHANGE, _SPARSITY, _SIZE, _SPARK = range(6)
+_WIDTHS = (5, 7, 7, 7, 9, _SPARK_WIDTH + 1)
+# Which columns get a place first, where there is room beside status and perplexity.
+_NEXT = (_SPARSITY, _SIZE, _SPARK, _CHANGE)
+_LONGEST_NAME = 22
+
+
+def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
+    """The runs in the order `sort`; those without the figure come last."""
+    match sort:
+        case "ppl":
+            return sorted(views, key=lambda v: (v.valid_ppl is None, v.valid_ppl or 0.0, v.id))
+        case "sparsity":
+            return sorted(views, key=lambda v: (-(v.total_sparsity or -1.0), v.id))
+        case "size":
+            return sorted(views, key=lambda v: (v.bytes is None, v.bytes or 0, v.id))
+        case "newest":
+            return sorted(views, key=lambda v: -v.id)
+    return list(views)
+
+
+def matches(view: RunView, text: str) -> bool:
+    """Does every word of the filter occur in the run's number, name, kind or status?"""
+    haystack = f"{view.id} {view.name} {view.kind} {view.status or ''}".lower()
+    return all(word in haystack for word in text.lower().split())
+
+
+def branches(views: list[RunView]) -> list[str]:
+    """The lines that join each run to its parent, for runs in the tree's order."""
+    drawn = [""] * len(views)
+    # For each depth: does a later run of that depth hang on the same parent?
+    open_below: dict[int, bool] = {}
+    for index in range(len(views) - 1, -1, -1):
+        depth = views[index].depth
+        for deeper in [d for d in open_below if d > depth]:
+            del open_below[deeper]
+        if depth:
+            bars = "".join("│" if open_below.get(d) else " " for d in range(1, depth))
+            drawn[index] = bars + ("├" if open_below.get(depth) else "└")
+            open_below[depth] = True
+    return drawn
+
+
+def difference(view: RunView, parent: RunView | None) -> float | None:
+    """By how much its perplexity is above its parent's; None where either is unknown."""
+    mine, theirs = view.valid_ppl, parent.valid_ppl if parent else None
+    if mine is None or theirs is None or not math.isfinite(mine - theirs):
+        return None
+    return mine - theirs
+
+
+def spark(view: RunView, width: int) -> str:
+    """The course of its loss, of validation once that tells one; "" for a run without."""
+    curve = view.curves.valid["loss"]
+    if len(curve) < _SPARK_WIDTH:
+        curve = view.curves.steps["loss"]
+    return sparkline(curve, width)
+
+
+class RunTree(ScrollView, can_focus=True):
+    """The list itself: one line a run, drawn to the width there is."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "runs--cursor",
+        "runs--cursor-blurred",
+        "runs--faint",
+        "runs--good",
+        "runs--bad",
+        "runs--busy",
+    }
+    DEFAULT_CSS = """
+    RunTree {
+        height: 1fr;
+        overflow-x: hidden;
+        .runs--cursor {
+            background: $block-cursor-background;
+            color: $block-cursor-foreground;
+            text-style: $block-cursor-text-style;
+        }
+        .runs--cursor-blurred {
+            background: $block-cursor-blurred-background;
+            color: $block-cursor-blurred-foreground;
+        }
+        .runs--faint { color: $text-muted; }
+        .runs--good { color: $success; }
+        .runs--bad { color: $error; }
+        .runs--busy { color: $accent; }
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("pageup", "move(-10)", "page up", show=False),
+        Binding("pagedown", "move(10)", "page down", show=False),
+        Binding("home", "move(-1000000)", "first", show=False),
+        Binding("end,G", "move(1000000)", "last", show=False),
+    ]
+
+    filter: var[str] = var("", init=False)
+    sort: var[str] = var("tree", init=False)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._views: list[RunView] = []
+        self._branches: list[str] = []
+        self._drawn: object = None
+
+    @property
+    def bench(self) -> Bench:
+        assert isinstance(self.app, Bench)
+        return self.app
+
+    @property
+    def shown(self) -> list[RunView]:
+        """The runs as they stand on the screen."""
+        return self._views
+
+    def show(self, snapshot: Snapshot) -> None:
+        before = self._views
+        kept = [view for view in snapshot.runs if matches(view, self.filter)]
+        self._views = order(tuple(kept), self.sort)
+        as_tree = self.sort == "tree" and not self.filter
+        self._branches = branches(self._views) if as_tree else [""] * len(self._views)
+        # Lines are drawn to the width there is: nothing lies to the right.
+        self.virtual_size = Size(1, len(self._views))
+        self._repaint(before)
+        self._keep_in_sight()
+
+    def _repaint(self, before: list[RunView]) -> None:
+        """All lines, or where everything stands as it stood only those of runs that changed."""
+        bench = self.bench
+        keys = [view.key for view in self._views]
+        drawn = (keys, bench.selected, bench.marked, bench.theme, self._columns(self.size.width))
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self.refresh()
+            return
+        changed = {new.key for old, new in zip(before, self._views, strict=True) if old is not new}
+        for line, view in enumerate(self._views):
+            if view.key in changed or view.parent in changed:
+                self.refresh_lines(line)
+
+    def watch_filter(self) -> None:
+        self.show(self.bench.snapshot)
+
+    def watch_sort(self) -> None:
+        self.show(self.bench.snapshot)
+
+    @property
+    def cursor(self) -> int:
+        """The line of the selected run; -1 where the filter hides it."""
+        selected = self.bench.selected
+        return next((i for i, view in enumerate(self._views) if view.key == selected), -1)
+
+    def action_move(self, by: int) -> None:
+        if self._views:
+            line = min(max(max(self.cursor, 0 if by > 0 else 1) + by, 0), len(self._views) - 1)
+            if self.cursor < 0:
+                line = 0
+            self.bench.select(self._views[line].key)
+
+    def _keep_in_sight(self) -> None:
+        if (line := self.cursor) >= 0:
+            self.scroll_to_region(Region(0, line, 1, 1), animate=False, force=True)
+
+    def on_click(self, event: Click) -> None:
+        line = event.y + int(self.scroll_offset.y)
+        if 0 <= line < len(self._views):
+            self.bench.select(self._views[line].key)
+
+    # -- drawing -------------------------------------------------------------------------------
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        line = y + int(self.scroll_offset.y)
+        if line >= len(self._views):
+            return Strip.blank(width, self.rich_style)
+        view = self._views[line]
+        base = self.rich_style
+        if view.key == self.bench.selected:
+            name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
+            base = self.get_component_rich_style(name)
+        right = self._right(view, base, self._columns(width))
+        room = width - sum(segment.cell_length for segment in right)
+        left = Strip(self._left(view, self._branches[line], base))
+        if left.cell_length > room:
+            left = Strip.join([left.crop(0, max(room - 1, 0)), Strip([Segment("…", base)])])
+        return Strip.join([left.extend_cell_length(room, base), Strip(right)])
+
+    def _columns(self, width: int) -> tuple[int, ...]:
+        """Which columns there is room for beside the names, the same for all lines: of those that
+        any run has something for."""
+        names = [
+            len(self._branches[i]) + 4 + len(f"{view.id} {view.name}")
+            for i, view in enumerate(self._views)
+        ]
+        room = width - min(max(names, default=0), _LONGEST_NAME) - _WIDTHS[_STATUS] - _WIDTHS[_PPL]
+        shown = [_STATUS, _PPL]
+        for column in _NEXT:
+            fits = _WIDTHS[column] <= room
+            if fits and any(self._has(view, column) for view in self._views):
+                shown.append(column)
+                room -= _WIDTHS[column]
+        return tuple(sorted(shown))
+
+    def _has(self, view: RunView, column: int) -> bool:
+        if column == _SPARSITY:
+            return bool(view.total_sparsity)
+        if column == _SIZE:
+            return view.bytes is not None
+        if column == _SPARK:
+            return bool(spark(view, _SPARK_WIDTH))
+        return difference(view, self._from(view)) is not None
+
+    def _from(self, view: RunView) -> RunView | None:
+        return self.bench.snapshot.run(view.parent) if view.parent else None
+
+    def _tint(self, name: str, base: Style) -> Style:
+        return base + Style(color=self.get_component_rich_style(name).color)
+
+    def _left(self, view: RunView, branch: str, base: Style) -> list[Segment]:
+        mark = mark_of(view.id)
+        marked = view.key in self.bench.marked
+        colour = base + self.bench.colour_style(mark.variable)
+        return [
+            Segment("▸" if view.key == self.bench.selected else " ", base),
+            Segment(branch, self._tint("runs--faint", base)),
+            Segment(mark.marker, colour + Style(reverse=marked)),
+            Segment(f" {view.id} {view.name}", base),
+        ]
+
+    def _right(self, view: RunView, base: Style, shown: tuple[int, ...]) -> list[Segment]:
+        """The columns that are shown, widths as in `_WIDTHS`."""
+        share = view.total_sparsity
+        columns = [
+            self._status(view, base),
+            self._perplexity(view, base),
+            self._change(view, base),
+            Segment(numbers.percent(share or None).rjust(_WIDTHS[_SPARSITY]), base),
+            Segment(view.size.rjust(_WIDTHS[_SIZE]), base),
+            self._spark(view, base),
+        ]
+        return [columns[i] for i in shown]
+
+    def _status(self, view: RunView, base: Style) -> Segment:
+        if view.record is None:
+            return Segment(" ✗   ", self._tint("runs--bad", base))
+        status = view.status or "lost"
+        sign = STATUS_MARKS[status][0]
+        if status == "running" and view.pace is not None:
+            text = f" {sign}{100 * view.pace.fraction:2.0f}%"[:5].ljust(5)
+            return Segment(text, self._tint("runs--busy", base))
+        tint = {"failed": "runs--bad", "lost": "runs--bad", "finished": "runs--good"}
+        name = tint.get(status, "runs--busy" if status in ("running", "paused") else "runs--faint")
+        return Segment(f" {sign}   ", self._tint(name, base))
+
+    def _perplexity(self, view: RunView, base: Style) -> Segment:
+        if view.status == "queued":
+            return Segment("queued".rjust(_WIDTHS[_PPL]), self._tint("runs--faint", base))
+        return Segment(numbers.perplexity(view.valid_ppl).rjust(_WIDTHS[_PPL]), base)
+
+    def _change(self, view: RunView, base: Style) -> Segment:
+        change = difference(view, self._from(view))
+        if change is None:
+            return Segment(" " * _WIDTHS[_CHANGE], base)
+        text = f"{change:+.1f}" if abs(change) < 1000 else f"{change:+.0e}"
+        name = "runs--bad" if change > 0.05 else "runs--good" if change < -0.05 else "runs--faint"
+        return Segment(text.rjust(_WIDTHS[_CHANGE]), self._tint(name, base))
+
+    def _spark(self, view: RunView, base: Style) -> Segment:
+        colour = base + self.bench.colour_style(mark_of(view.id).variable)
+        return Segment(f" {spark(view, _SPARK_WIDTH):<{_SPARK_WIDTH}}", colour)

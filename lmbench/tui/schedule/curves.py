@@ -1,0 +1,68 @@
+"""The sparsity that a schedule will produce, drawn epoch by epoch."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from lmbench.report.plots.draw import Look, draw
+from lmbench.report.plots.layout import Plot
+from lmbench.report.tables import counted
+from lmbench.tui.bench import numbers
+from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.schedule.check import Checked, curves
+
+__all__ = ["ScheduleCurves"]
+
+_COLOURS = 8
+
+
+class ScheduleCurves(Guarded):
+    """The plan of a schedule, drawn; what is wrong with it stands under the editor."""
+
+    DEFAULT_CSS = """
+    ScheduleCurves { width: 1fr; height: 1fr; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked = Checked(())
+
+    def show(self, checked: Checked) -> None:
+        self.checked = checked
+        self.refresh()
+
+    def render(self) -> Text:
+        plan = self.checked.plan
+        if plan is None:
+            return Text("The curves come back when the schedule is in order.", "dim")
+        bench = self.bench
+        width, height = self.content_size
+        series = curves(plan, [bench.colour(f"series-{n}") for n in range(1, _COLOURS + 1)])
+        legend = Text()
+        for one, number in zip(series, range(1, _COLOURS + 1), strict=False):
+            last = numbers.percent(float(one.y[-1])).rjust(6)
+            legend.append(f"\n{one.marker} ", bench.colour_style(f"series-{number}"))
+            legend.append(f"{last}  {_shortened(one.label, width - 10)}")
+        told = _outcome(self.checked)
+        told.append_text(legend)
+        lines = told.wrap(bench.console, max(width, 1))
+        rows = height - len(lines)
+        look = Look(axes=bench.colour("faint"), faint=bench.colour("faint"))
+        picture = draw(Plot(series, x_axis="epoch", unit="share"), width, rows, look)
+        return Text("\n").join([*picture.lines, *lines]) if rows > 0 else told
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def _outcome(checked: Checked) -> Text:
+    plan = checked.plan
+    assert plan is not None
+    if plan.final_sparsity is None:
+        return Text("thresholds decide, so the total depends on the weights", "bold")
+    about = "about " if plan.estimated else ""
+    return Text.assemble(
+        (f"{about}{100 * plan.final_sparsity:.1f}% zero", "bold"),
+        f" after {counted(plan.epochs, 'epoch')}: {plan.final_nonzero:,} of {plan.total:,} stay",
+    )

@@ -1,0 +1,368 @@
+"""The schedule editor: YAML on the left, the sparsity that it will produce on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
+from textual.widgets import Static
+
+from lmbench.config import TrainConfig
+from lmbench.distiller.errors import ScheduleError
+from lmbench.distiller.schedules.preset_files import find_schedule, preset_names
+from lmbench.errors import LmbenchError
+from lmbench.report.tables import counted, plain
+from lmbench.session.files import write_atomic
+from lmbench.tui.kit import choices
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.screen import BenchScreen
+from lmbench.tui.kit.status_lines import KeyBar, TopBar
+from lmbench.tui.schedule.check import Checked, check_text
+from lmbench.tui.schedule.curves import ScheduleCurves
+from lmbench.tui.schedule.unsaved import LONGEST, drafts, drop_draft, keep_draft
+from lmbench.tui.schedule.yaml_editor import YamlEditor
+
+__all__ = ["ScheduleScreen"]
+
+_FIRST = "small-80"
+_DEFAULT_TYPES = 33_278
+_SETTLE_S = 0.12
+_FILE = "a file …"
+
+
+class ScheduleScreen(BenchScreen[str]):
+    """Gives the path of what was saved, from the working folder, or None."""
+
+    HELP = """
+On the left the schedule, in YAML; on the right, as you type, the share of weights that it will
+take away by the end of each epoch. Mistakes stand below with their lines, and **Ctrl+G** goes from
+one to the next. **Ctrl+O** starts from a preset, a schedule of this session, or a file. **Ctrl+S**
+saves: a name keeps it in the session, a path puts it anywhere. **Ctrl+R** saves and prunes with
+it. What you type is kept as a draft of what you began from until it is saved, also when you leave;
+opened again, the draft is back. The last eight drafts are kept.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "save", "save", id="schedule.save", tooltip="Save the schedule"),
+        Binding(
+            "ctrl+o",
+            "begin",
+            "start from",
+            id="schedule.open",
+            tooltip="Start from a preset, a schedule of this session, or a file",
+        ),
+        Binding(
+            "ctrl+g",
+            "problem",
+            "next mistake",
+            id="schedule.problem",
+            tooltip="Go to the next mistake",
+        ),
+        Binding(
+            "ctrl+r",
+            "prune",
+            "prune with it",
+            id="schedule.prune",
+            tooltip="Save the schedule and prune with it",
+        ),
+        Binding("escape", "leave", "back", id="schedule.back", tooltip="Back; the draft is kept"),
+    ]
+    DEFAULT_CSS = """
+    ScheduleScreen #sheet { height: 1fr; }
+    ScheduleScreen #text { width: 11fr; border: heavy $accent; border-title-color: $accent;
+        border-title-style: bold; border-subtitle-color: $text-muted; }
+    ScheduleScreen #curves { width: 9fr; border: round $border-blurred;
+        border-title-color: $text-muted; }
+    ScheduleScreen #verdict { height: auto; min-height: 1; max-height: 5; padding: 0 1; }
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        config: TrainConfig | None = None,
+        types: int = 0,
+        *,
+        picking: bool = False,
+    ) -> None:
+        """`source` is a path or a preset, None for the newest draft; the curves are for the model
+        of `config` over `types` words; `picking` says that a form waits for what is saved."""
+        super().__init__()
+        self._source = source or ""
+        self._config = config
+        self._types = types or _DEFAULT_TYPES
+        self._picking = picking
+        # Where it was opened from or saved to, as the form writes it and as a file.
+        self._path = ""
+        self._file: Path | None = None
+        # The text on the disk; None where there is none.
+        self._saved: str | None = None
+        self._returned: str | None = None
+        self._checked = Checked(())
+        self._settling: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Horizontal(id="sheet"):
+            with Vertical(id="text"):
+                yield YamlEditor()
+            with Vertical(id="curves") as box:
+                box.border_title = "Sparsity by epoch"
+                yield ScheduleCurves()
+        yield Static(id="verdict", markup=False)
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        if self._config is None:
+            self._config, self._types = self._of_selected()
+        newest = next(reversed(drafts(self.bench)), _FIRST)
+        if not self._load(self._source or newest):
+            self._load(_FIRST)
+        self.editor.focus()
+
+    def _of_selected(self) -> tuple[TrainConfig, int]:
+        """The model of the selected run; without one, the small tied model of WikiText-2."""
+        view = self.bench.selected_run
+        if view is not None and view.record is not None:
+            try:
+                config = view.run.config()
+            except LmbenchError:
+                config = None
+            types = view.record.shape.get("ntoken")
+            if isinstance(config, TrainConfig):
+                return config, types if isinstance(types, int) else _DEFAULT_TYPES
+        return TrainConfig(tied=True, epochs=6), self._types
+
+    @property
+    def editor(self) -> YamlEditor:
+        return self.query_one(YamlEditor)
+
+    # -- text ----------------------------------------------------------------------------------
+
+    def _load(self, source: str, *, anew: bool = False) -> bool:
+        """Put a preset or a file into the editor, or the draft that was begun from it unless it is
+        to be `anew`. False where it cannot be read: then everything stays as it is."""
+        draft = None if anew else drafts(self.bench).get(source)
+        beside = self.bench.home.path / source
+        path = text = None
+        try:
+            path = beside if beside.is_file() else find_schedule(Path(source).expanduser())
+            text = path.read_text(encoding="utf-8")
+        except (ScheduleError, OSError, UnicodeDecodeError) as error:
+            if draft is None:
+                self.bench.complain(LmbenchError(f"{source}: {error}"))
+                return False
+        preset = source in preset_names()
+        self._source, self._path = source, "" if preset else source
+        self._file = None if preset or path is None else path.resolve()
+        self._saved = text
+        self._returned = draft if draft != text else None
+        self.editor.load_text(draft if draft is not None else text or "")
+        self._check()
+        return True
+
+    def on_text_area_changed(self) -> None:
+        if self._settling is not None:
+            self._settling.stop()
+        self._settling = self.set_timer(_SETTLE_S, self._check)
+
+    def _check(self) -> None:
+        text = self.editor.text
+        assert self._config is not None
+        self._checked = check_text(text, self._config, self._types)
+        problems = self._checked.problems
+        self.editor.mark_problems(p.line for p in problems if p.line is not None)
+        self.query_one(ScheduleCurves).show(self._checked)
+        self.query_one("#verdict", Static).update(self._verdict())
+        box = self.query_one("#text")
+        changed = " *" if text != self._saved and self._path else ""
+        box.border_title = f"Schedule {plain(Path(self._path).name) or 'not saved yet'}{changed}"
+        box.border_subtitle = self._for()
+        if text == self._saved:
+            drop_draft(self.bench, self._source)
+        elif len(text) <= LONGEST:
+            keep_draft(self.bench, self._source, text)
+        self.refresh_bindings()
+
+    def _for(self) -> str:
+        config = self._config
+        assert config is not None
+        tied = " tied" if config.tied else ""
+        size = f"{config.nlayers}x{config.nhid}{tied}"
+        return f"for {config.model} {size}, {counted(config.epochs, 'epoch')}"
+
+    def _verdict(self) -> Text:
+        checked = self._checked
+        text = Text()
+        if self._returned is not None and self.editor.text == self._returned:
+            words = f"The draft of {plain(self._source)} is back; Ctrl+O can start anew.\n"
+            text.append(words, self.bench.colour_style("accent"))
+        if checked.problems:
+            style = self.bench.colour_style("error")
+            lines = [Text(f"✗ {plain(p.words)}", style) for p in checked.problems]
+            return text + Text("\n").join(lines)
+        text.append("✓ in order", self.bench.colour_style("success"))
+        for warning in checked.warnings:
+            text.append(f"\n! {plain(warning)}", self.bench.colour_style("warning"))
+        return text
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "problem":
+            return any(p.line is not None for p in self._checked.problems)
+        if action == "prune":
+            return not self._checked.problems and not self._picking
+        return True
+
+    def action_problem(self) -> None:
+        """The next line with a mistake after the cursor, round and round."""
+        lines = sorted({p.line for p in self._checked.problems if p.line is not None})
+        here = self.editor.cursor_location[0]
+        line = next((number for number in lines if number > here), lines[0])
+        text = self.editor.document.get_line(line)
+        self.editor.move_cursor((line, len(text) - len(text.lstrip())), center=True)
+        self.editor.focus()
+
+    def action_begin(self) -> None:
+        own = choices.own_schedules(self.bench.session) if self.bench.session else []
+        offered = [*own, *choices.schedules(), (_FILE, "by its path")]
+
+        def taken(value: str | None) -> None:
+            if value == _FILE:
+                question = "Which file? A path, from the working folder or from its root:"
+                self.app.push_screen(AskText("Open a schedule", question, ""), named)
+            elif value:
+                self._begin_from(value)
+
+        def named(path: str | None) -> None:
+            if path:
+                self._begin_from(path)
+
+        self.app.push_screen(Pick("Start from", offered), taken)
+
+    def _begin_from(self, source: str) -> None:
+        """Open it; where it has a draft, ask which of the two."""
+        # The last keys may not have been judged yet, and the draft is kept by judging.
+        self._check()
+        if source not in drafts(self.bench):
+            self._load(source)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer:
+                self._load(source, anew=answer == "anew")
+
+        question = f"There is a draft of {source} that was not saved."
+        answers = (
+            Answer("draft", "d", "go on with it"),
+            Answer("anew", "a", "start anew, without it", danger=True),
+            Answer("", "escape", "stay"),
+        )
+        self.app.push_screen(Ask("Start from", question, answers), answered)
+
+    def action_save(self) -> None:
+        self._check()
+        self._save(then=self._after_saving)
+
+    def _after_saving(self, path: str) -> None:
+        if self._picking:
+            self.dismiss(path)
+
+    def action_prune(self) -> None:
+        def prune(path: str) -> None:
+            self.dismiss(path)
+            self.bench.open("new_run", kind="prune", settings={"compress": path})
+
+        self._check()
+        if self._checked.problems:
+            self.bench.say("a schedule with mistakes cannot be pruned with")
+        elif self._path and self.editor.text == self._saved:
+            prune(self._path)
+        else:
+            self._save(then=prune)
+
+    def _save(self, then: Callable[[str], None]) -> None:
+        question = "A name keeps it in this session; a path (with a /) puts it anywhere:"
+
+        def named(answer: str | None) -> None:
+            if not answer:
+                return
+            path = self._target(answer)
+            if path.exists() and path.resolve() != self._file:
+                self._ask_to_replace(path, lambda: written(path))
+            else:
+                written(path)
+
+        def written(path: Path) -> None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, self.editor.text.encode())
+            except OSError as error:
+                self.bench.complain(LmbenchError(f"{path}: cannot be written ({error.strerror})"))
+                return
+            home = self.bench.home.path
+            drop_draft(self.bench, self._source)
+            self._path = str(path.relative_to(home) if path.is_relative_to(home) else path)
+            self._source, self._file = self._path, path.resolve()
+            self._saved = self.editor.text
+            self.bench.say(f"saved {self._path}")
+            self._check()
+            then(self._path)
+
+        name = Path(self._path).stem if "schedules/" in self._path else self._path
+        self.app.push_screen(AskText("Save the schedule", question, name, _check_name), named)
+
+    def _ask_to_replace(self, path: Path, replace: Callable[[], None]) -> None:
+        """The file is there, and it is not the one that was opened or saved before."""
+
+        def answered(answer: str | None) -> None:
+            if answer == "replace":
+                replace()
+
+        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+        question = f"{path} is there already."
+        self.app.push_screen(Ask("Save the schedule", question, answers), answered)
+
+    def _target(self, answer: str) -> Path:
+        """The file that an answer means: in the session's folder, or where its path leads."""
+        name = answer if answer.endswith((".yaml", ".yml")) else f"{answer}.yaml"
+        if "/" in answer:
+            path = Path(name).expanduser()
+            return path if path.is_absolute() else self.bench.home.path / path
+        session = self.bench.session or self.bench.home.open_session()
+        return choices.schedule_folder(session) / name
+
+    def action_leave(self) -> None:
+        # The last keys may not have been judged yet, and the draft is kept by judging.
+        self._check()
+        text = self.editor.text
+        if text != self._saved and len(text) > LONGEST:
+            self._ask_to_lose()
+            return
+        if text != self._saved:
+            self.bench.say("the schedule's draft is kept")
+        self.dismiss(self._path if self._picking and text == self._saved else None)
+
+    def _ask_to_lose(self) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "leave":
+                self.dismiss(None)
+
+        question = f"Longer than {LONGEST:,} characters, it is not kept as a draft."
+        answers = (Answer("leave", "l", "leave it", danger=True), Answer("", "escape", "stay"))
+        self.app.push_screen(Ask("Not saved", question, answers), answered)
+
+
+def _check_name(name: str) -> str:
+    if not name:
+        return "It needs a name."
+    plain_name = all(c.isalnum() or c in "._- " for c in name) and name[0].isalnum()
+    if "/" in name or plain_name:
+        return ""
+    return "A name has letters, digits, '.', '_' and '-', and begins with a letter or digit."

@@ -1,0 +1,192 @@
+"""The two panels of sensitivity: the curves, and the schedule that is suggested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import numpy as np
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Static
+
+from lmbench.distiller.schedules.suggest import Suggestion
+from lmbench.report.plots.draw import Look, draw
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import Series
+from lmbench.tui.bench import numbers
+from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
+from lmbench.tui.kit.grid import Cell, Column, Grid
+from lmbench.tui.kit.panel import Panel, put
+
+__all__ = ["CurvesPanel", "Sensitivity", "SuggestionPanel"]
+
+_TABLE = (
+    Column("tensor", 18, left=True, grow=2),
+    Column("prune to", 16, grow=2),
+    Column("alone", 7),
+    Column("weights left", 12, rank=1),
+    Column("of", 10, rank=2),
+)
+# Beyond this a perplexity says nothing but that the model is broken.
+_BROKEN = 1e6
+
+
+def _sign(turn: int) -> str:
+    return MARKERS[turn % len(MARKERS)]
+
+
+def _colour(turn: int) -> str:
+    return f"series-{turn % SERIES_COLOURS + 1}"
+
+
+class Sensitivity(Protocol):
+    """What was measured and what follows from it, as the panels see it."""
+
+    goal: float
+    log_axis: bool
+    suggestion: Suggestion | None
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def invitation(self) -> str: ...
+    @property
+    def words(self) -> str: ...
+    def catch_up(self) -> None: ...
+    def cost(self, name: str, level: float) -> float: ...
+    def set_goal(self, goal: float) -> None: ...
+
+
+class _SensitivityPanel(Panel):
+    def __init__(self, sensitivity: Sensitivity, id: str) -> None:
+        super().__init__(id=id)
+        self.sensitivity = sensitivity
+
+
+class CurvesPanel(_SensitivityPanel):
+    """Perplexity against the level, a curve for each tensor."""
+
+    TITLE = "Sensitivity"
+    DEFAULT_CSS = "CurvesPanel { height: 3fr; }"
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="picture")
+
+    def on_resize(self) -> None:
+        self.refresh_view()
+
+    def refresh_view(self) -> None:
+        screen = self.sensitivity
+        screen.catch_up()
+        size, picture = self.content_size, self.query_one(Static)
+        curves = screen.curves
+        if not curves:
+            put(picture, Text(screen.invitation, "dim"))
+            self.subtitle("")
+            return
+        series = []
+        for turn, (name, points) in enumerate(curves.items()):
+            y = np.array([ppl if ppl < _BROKEN else math.nan for _, ppl in points])
+            x = np.array([100 * level for level, _ in points])
+            series.append(
+                Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
+            )
+        look = Look(
+            self.bench.colour("foreground-muted"),
+            self.bench.colour("faint"),
+            self.bench.colour("error"),
+        )
+        plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
+        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
+        scale = "log " if screen.log_axis else ""
+        self.subtitle(f"{scale}perplexity by sparsity in %, pruned alone, at once")
+
+
+class SuggestionPanel(_SensitivityPanel):
+    """How far each tensor should go for the goal, at the least predicted cost."""
+
+    TITLE = "Suggested schedule"
+    HELP = """
+Each tensor was pruned alone, at once and without training, to each level, and the model scored:
+the curves. **← →** move the goal, the sparsity of the whole model by five points (**[ ]** by one);
+the table says how far each tensor goes so that the predicted perplexity is least. **s** starts a
+pruning run from the model under this schedule, **f** puts it into the form to change settings
+first; what was measured in rows or blocks is pruned in them. **r** measures anew.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "right,l", "goal(0.05)", "goal", id="sensitivity.more", key_display="← →",
+            tooltip="A higher goal",
+        ),
+        Binding(
+            "left,h", "goal(-0.05)", "less", id="sensitivity.less", show=False,
+            tooltip="A lower goal",
+        ),
+        Binding(
+            "right_square_bracket", "goal(0.01)", "more", id="sensitivity.more_1", show=False,
+            tooltip="A goal one point higher",
+        ),
+        Binding(
+            "left_square_bracket", "goal(-0.01)", "less", id="sensitivity.less_1", show=False,
+            tooltip="A goal one point lower",
+        ),
+    ]  # fmt: skip
+    DEFAULT_CSS = """
+    SuggestionPanel { height: 2fr; min-height: 8; }
+    SuggestionPanel #words { height: 1; color: $text-muted; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="words", markup=False)
+        yield Grid()
+
+    def take_focus(self) -> None:
+        self.query_one(Grid).focus()
+
+    def refresh_view(self) -> None:
+        screen = self.sensitivity
+        put(self.query_one("#words", Static), screen.words)
+        suggestion, sizes = screen.suggestion, screen.sizes
+        rows, left, total = [], 0, 0
+        for turn, name in enumerate(screen.curves):
+            target = suggestion.targets.get(name, 0.0) if suggestion else 0.0
+            size = sizes.get(name, 0)
+            kept = size - round(target * size)
+            left, total = left + kept, total + size
+            rows.append(
+                (
+                    name,
+                    (
+                        Cell(f"{_sign(turn)} {name}", _colour(turn)),
+                        Cell(f"{100 * target:5.1f}%", share=target),
+                        Cell(numbers.perplexity(screen.cost(name, target))),
+                        Cell(f"{kept:,}"),
+                        Cell(f"{size:,}"),
+                    ),
+                )
+            )
+        sum_up: tuple[Cell, ...] = ()
+        if suggestion is not None:
+            share = suggestion.sparsity
+            sum_up = (
+                Cell("in all"),
+                Cell(f"{100 * share:5.1f}%", share=share),
+                Cell(numbers.perplexity(suggestion.predicted)),
+                Cell(f"{left:,}"),
+                Cell(f"{total:,}"),
+            )
+        self.query_one(Grid).show(_TABLE, tuple(rows), sum_up)
+        self.subtitle(f"goal {100 * screen.goal:.0f}% of the whole model" if rows else "")
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return bool(self.sensitivity.curves)
+
+    def action_goal(self, by: float) -> None:
+        screen = self.sensitivity
+        screen.set_goal(screen.goal + by)

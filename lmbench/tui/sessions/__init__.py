@@ -1,0 +1,1 @@
+"""Opening, copying, renaming, deleting and packing sessions."""

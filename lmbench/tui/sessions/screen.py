@@ -1,0 +1,394 @@
+"""The sessions: open, save as, duplicate, rename, delete, pack into a file, open a file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import DataTable, Static
+
+from lmbench.errors import LmbenchError
+from lmbench.report.tables import counted, plain
+from lmbench.session.archive import SUFFIX, pack, unpack
+from lmbench.session.manage import copy_session, delete_session, rename_session
+from lmbench.session.store import LIVE, Home, Session, check_session_name
+from lmbench.tui.bench import numbers
+from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.screen import BenchScreen
+from lmbench.tui.kit.status_lines import KeyBar, TopBar
+
+__all__ = ["SessionsScreen"]
+
+_COLUMNS = ("session", "runs", "state", "size", "made", "changed")
+# All six columns fit into 80.
+_STATE_WIDTH = 24
+_OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
+
+
+@dataclass(frozen=True)
+class _Row:
+    session: Session
+    runs: int
+    state: str
+    bytes: int
+    made: float
+    changed: float
+    problem: str = ""
+
+
+def _look(home: Home) -> list[_Row]:
+    """All sessions as they stand on disk, the one that changed last first."""
+    return sorted(map(_row, home.sessions()), key=lambda row: row.changed, reverse=True)
+
+
+def _row(session: Session) -> _Row:
+    made, problem = 0.0, ""
+    try:
+        made = session.read().created
+    except LmbenchError as error:
+        problem = error.message
+    states: Counter[str] = Counter()
+    for run in session.runs():
+        try:
+            states[run.status()] += 1
+        except LmbenchError:
+            states["unreadable"] += 1
+    told = [f"{n} {s}" for s, n in states.items() if s in LIVE or s in ("queued", "unreadable")]
+    size, changed = 0, made
+    for path in session.path.rglob("*"):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        size += stat.st_size
+        if path.name in ("run.json", "session.json", "events.jsonl"):
+            changed = max(changed, stat.st_mtime)
+    return _Row(session, states.total(), ", ".join(told), size, made, changed, problem)
+
+
+class SessionsScreen(BenchScreen[None]):
+    """A session is a folder of runs that belong together, with the workbench as it was left."""
+
+    HELP = """
+A session keeps runs that belong together, and how the workbench was left: selected runs, axes,
+prompt. Everything is saved as it happens. **Enter** opens the session under the cursor, **n**
+begins a new one. **a** saves the open session under another name and goes on there; **D** makes a
+copy and stays. **p** packs a session into one file to share, **o** opens such a file. Sessions
+with runs at work cannot be renamed, deleted, copied or packed: stop the runs first.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open", id="sessions.open", tooltip="Open the session"),
+        Binding("n", "new", "new", id="sessions.new", tooltip="Begin a new session"),
+        Binding(
+            "a",
+            "save_as",
+            "save as",
+            id="sessions.save_as",
+            tooltip="Save the open session under another name, and go on there",
+        ),
+        Binding("D", "duplicate", "copy", id="sessions.copy", tooltip="Duplicate the session"),
+        Binding("r", "rename", "rename", id="sessions.rename", tooltip="Rename the session"),
+        Binding("d", "delete", "delete", id="sessions.delete", tooltip="Delete the session (asks)"),
+        Binding("p", "pack", "pack", id="sessions.pack", tooltip="Pack the session into a file"),
+        Binding(
+            "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
+        ),
+        Binding("escape", "leave", "back", id="sessions.back", tooltip="Back"),
+        Binding("j", "move('down')", show=False),
+        Binding("k", "move('up')", show=False),
+    ]
+    DEFAULT_CSS = """
+    SessionsScreen #list { height: 1fr; border: heavy $accent; border-title-color: $accent;
+        border-title-style: bold; border-subtitle-color: $text-muted; padding: 0 1; }
+    SessionsScreen DataTable { height: 1fr; background: $background;
+        scrollbar-size-horizontal: 0; }
+    SessionsScreen DataTable:focus { background-tint: $foreground 0%; }
+    SessionsScreen DataTable > .datatable--header { background: $background; color: $text-muted;
+        text-style: none; }
+    SessionsScreen #empty { height: auto; padding: 1; color: $text-muted; }
+    SessionsScreen #where { height: 1; padding: 0 1; color: $text-muted; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: list[_Row] = []
+
+    def compose(self) -> ComposeResult:
+        yield TopBar()
+        with Vertical(id="list") as box:
+            box.border_title = "Sessions"
+            box.border_subtitle = "enter open   p pack   o open file   esc back"
+            yield DataTable(cursor_type="row", zebra_stripes=False)
+            yield Static("There is no session yet: n begins one, o opens a file.", id="empty")
+        yield Static(id="where", markup=False)
+        yield KeyBar()
+
+    async def on_mount(self) -> None:
+        table = self.table
+        for name in _COLUMNS:
+            table.add_column(name, key=name)
+        self.query_one("#empty").display = False
+        table.focus()
+        await self._reload(self.bench.session.name if self.bench.session else "")
+
+    @property
+    def table(self) -> DataTable[Text]:
+        return self.query_one(DataTable)
+
+    @property
+    def row(self) -> _Row | None:
+        """The session under the cursor."""
+        here = self.table.cursor_row
+        return self._rows[here] if 0 <= here < len(self._rows) else None
+
+    async def _reload(self, name: str) -> None:
+        """Read the folders again, with the cursor on the session of this name."""
+        rows = await self.bench.do(_look, self.bench.home, doing="while reading sessions")
+        if self.gone:
+            return
+        self._rows = rows or []
+        table = self.table
+        table.clear()
+        for row in self._rows:
+            table.add_row(*self._cells(row))
+        names = [row.session.name for row in self._rows]
+        if name in names:
+            table.move_cursor(row=names.index(name))
+        self.query_one("#empty").display = not self._rows
+        table.display = bool(self._rows)
+        self._tell()
+        self.refresh_bindings()
+
+    def _cells(self, row: _Row) -> list[Text]:
+        here = self.bench.session is not None and row.session.name == self.bench.session.name
+        now = self.bench.clock()
+        return [
+            Text(f"{'▸' if here else ' '} {row.session.name}", "bold" if here else ""),
+            Text(str(row.runs), justify="right"),
+            self._state(row),
+            Text(numbers.size(row.bytes), justify="right"),
+            Text(_day(row.made, now)),
+            Text(_day(row.changed, now)),
+        ]
+
+    def _state(self, row: _Row) -> Text:
+        colour = self.bench.colour_style("error" if row.problem else "success")
+        text = Text(plain(row.problem or row.state), colour)
+        text.truncate(_STATE_WIDTH, overflow="ellipsis")
+        return text
+
+    def on_data_table_row_highlighted(self) -> None:
+        self._tell()
+        self.refresh_bindings()
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_open()
+
+    def _tell(self) -> None:
+        row = self.row
+        where = str(row.session.path) if row else str(self.bench.home.sessions_path)
+        where = plain(row.problem) if row and row.problem else where
+        self.query_one("#where", Static).update(Text(where, no_wrap=True, overflow="ellipsis"))
+
+    # -- keys ----------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in _OF_ONE and self.row is None:
+            return False
+        if action == "save_as" and self.bench.session is None:
+            return False
+        return not (self.bench.demo and action not in ("leave", "move", "help"))
+
+    def action_move(self, where: str) -> None:
+        (self.table.action_cursor_down if where == "down" else self.table.action_cursor_up)()
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_open(self) -> None:
+        row = self.row
+        if row is None:
+            return
+        if row.problem:
+            self.bench.complain(LmbenchError(row.problem))
+            return
+        self.bench.change_session(row.session)
+
+    def action_new(self) -> None:
+        def make(name: str) -> None:
+            self.bench.change_session(self.bench.home.open_session(name))
+
+        self._ask_name("New session", "A name for the session:", "", make)
+
+    def action_save_as(self) -> None:
+        session = self.bench.session
+        assert session is not None
+
+        async def copy(name: str) -> None:
+            self.bench.flush()
+            made = await self.bench.do(copy_session, self.bench.home, session.name, name)
+            if isinstance(made, Session):
+                # Who has left this screen meanwhile works on in the old one.
+                if not self.gone:
+                    self.bench.change_session(made)
+                self.bench.say(f"saved as {name}; {session.name} stays as it was")
+
+        self._ask_name("Save as", f"{session.name} is saved under this name too:", "", copy)
+
+    def action_duplicate(self) -> None:
+        row = self.row
+        assert row is not None
+
+        async def copy(name: str) -> None:
+            self.bench.flush()
+            await self._then(name, copy_session, self.bench.home, row.session.name, name)
+
+        self._ask_name("Duplicate", f"A name for the copy of {row.session.name}:", "", copy)
+
+    def action_rename(self) -> None:
+        row = self.row
+        assert row is not None
+        old = row.session.name
+
+        async def rename(name: str) -> None:
+            self.bench.flush()
+            made = await self.bench.do(rename_session, self.bench.home, old, name)
+            if isinstance(made, Session):
+                if self.bench.session is not None and self.bench.session.name == old:
+                    self.bench.attach(made)
+                self.bench.say(f"{old} is now {name}")
+                await self._reload(name)
+
+        self._ask_name("Rename", f"A new name for {old}:", old, rename)
+
+    def action_delete(self) -> None:
+        row = self.row
+        assert row is not None
+        name = row.session.name
+        if self.bench.session is not None and self.bench.session.name == name:
+            self.bench.complain(LmbenchError(f"{name} is open: open another session first"))
+            return
+
+        async def delete() -> None:
+            if await self.bench.do(_deleted, self.bench.home, name):
+                self.bench.say(f"deleted {name}")
+            await self._reload("")
+
+        def answered(answer: str | None) -> None:
+            if answer == "delete":
+                self._work(delete())
+
+        question = f"Delete {name} for good: {counted(row.runs, 'run')}, {numbers.size(row.bytes)}?"
+        answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
+        self.app.push_screen(Ask("Delete", question, answers), answered)
+
+    def action_pack(self) -> None:
+        row = self.row
+        assert row is not None
+        session = row.session
+
+        async def write(path: Path) -> None:
+            self.bench.say(f"packing {session.name} …")
+            packed = await self.bench.do(pack, session, path, doing="while packing")
+            if packed is not None:
+                left = f", left out {', '.join(packed.left_out)}" if packed.left_out else ""
+                self.bench.say(f"{session.name} is in {path} ({numbers.size(packed.bytes)}){left}")
+
+        def named(answer: str | None) -> None:
+            if not answer:
+                return
+            path = Path(answer).expanduser()
+            path = path if path.is_absolute() else self.bench.home.path / path
+            if path.suffix != SUFFIX:
+                path = path.with_name(path.name + SUFFIX)
+            self._unless_there(path, lambda: self._work(write(path)))
+
+        question = "Into which file? From the working folder, or a whole path:"
+        self.app.push_screen(AskText("Pack", question, f"{session.name}{SUFFIX}", _given), named)
+
+    def _unless_there(self, path: Path, go: Callable[[], object]) -> None:
+        if not path.exists():
+            go()
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "replace":
+                go()
+
+        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+        self.app.push_screen(Ask("Pack", f"{path} is there already.", answers), answered)
+
+    def action_unpack(self) -> None:
+        async def read(path: Path) -> None:
+            made = await self.bench.do(unpack, path, self.bench.home, doing="while unpacking")
+            if isinstance(made, Session):
+                self.bench.say(f"unpacked {made.name}")
+                await self._reload(made.name)
+
+        def named(answer: str | None) -> None:
+            if answer:
+                path = Path(answer).expanduser()
+                path = path if path.is_absolute() else self.bench.home.path / path
+                self._work(read(path))
+
+        question = f"Which file ({SUFFIX})? From the working folder, or a whole path:"
+        self.app.push_screen(AskText("Open a file", question, "", _given), named)
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, and tell of it, even where this screen is left meanwhile."""
+        self.bench.run_worker(work, exit_on_error=False)
+
+    async def _then(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """Do something to sessions, then show them with the cursor on this one."""
+        await self.bench.do(function, *arguments)
+        await self._reload(name)
+
+    def _ask_name(self, title: str, question: str, value: str, then: Callable[[str], Any]) -> None:
+        """Ask for a name that no session has yet; `then` may be a coroutine function."""
+        taken = {session.name for session in self.bench.home.sessions()}
+
+        def check(name: str) -> str:
+            if name in taken and name != value:
+                return f"There is a session {name} already."
+            try:
+                check_session_name(name)
+            except LmbenchError as error:
+                return error.message
+            return ""
+
+        def named(name: str | None) -> None:
+            if name and name != value:
+                result = then(name)
+                if result is not None:
+                    self._work(result)
+
+        self.app.push_screen(AskText(title, question, value, check), named)
+
+
+def _given(text: str) -> str:
+    return "" if text else "Name a file."
+
+
+def _deleted(home: Home, name: str) -> bool:
+    delete_session(home, name)
+    return True
+
+
+def _day(t: float, now: float) -> str:
+    """A moment as people say it: the time of today, else the day."""
+    if not t:
+        return ""
+    then, today = time.localtime(t), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    return time.strftime("%d %b" if then[0] == today[0] else "%b %Y", then)

@@ -1,0 +1,203 @@
+"""The first time: four ways to begin, one key each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from lmbench.config import TrainConfig, validate
+from lmbench.corpus import data_get
+from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import command_for, make_run
+from lmbench.jobs.published_trainings import FIRST_STEPS, PUBLISHED
+from lmbench.session.store import Run, Session
+from lmbench.tui.bench import numbers
+from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.screen import BenchScreen
+from lmbench.tui.kit.status_lines import KeyBar
+
+__all__ = ["WelcomeScreen"]
+
+_NAME = "lmbench"
+_SAYS = "A workbench for word-level language models: train, prune, quantize, compare."
+_WAYS = (
+    ("t", "Train a small model now", "on the English that Python carries; no download"),
+    ("w", "Get WikiText-2", "the corpus of the published figures, 4.5 MB"),
+    ("o", "Open a session", "or a packed session file"),
+    ("p", "Start from a published command", "small, medium or large, tied or not"),
+)
+_BAR = 30
+
+
+class WelcomeScreen(BenchScreen[None]):
+    """Stays until a way is chosen; what it starts is watched on the main screen behind it."""
+
+    HELP = """
+**t** starts a training that is small enough to watch from its first step to its last. **w** fetches
+WikiText-2 and then offers to train on it. **o** shows the sessions that there are, and opens packed
+ones. **p** lists the published commands and fills the new-run form with one. **Esc** goes to the
+empty main screen.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("t", "train", "train", id="welcome.train", tooltip="Train a small model now"),
+        Binding("w", "fetch", "WikiText-2", id="welcome.fetch", tooltip="Get WikiText-2"),
+        Binding("o", "sessions", "open", id="welcome.open", tooltip="Open a session"),
+        Binding(
+            "p",
+            "published",
+            "published",
+            id="welcome.published",
+            tooltip="Start from a published command",
+        ),
+        Binding("escape", "leave", "main screen", id="welcome.back", tooltip="The main screen"),
+    ]
+    DEFAULT_CSS = """
+    WelcomeScreen { align: center middle; }
+    WelcomeScreen Vertical { width: 72; max-width: 100%; height: auto; border: round $accent;
+        padding: 1 3; }
+    WelcomeScreen Static { height: auto; }
+    WelcomeScreen KeyBar { dock: bottom; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._busy = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(id="ways", markup=False)
+            yield Static(id="now", markup=False)
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        accent = self.bench.colour_style("accent")
+        text = Text(f"{_NAME}\n", "bold")
+        text.append(f"{_SAYS}\n", "not bold dim")
+        for key, title, about in _WAYS:
+            text.append(f"\n {key}  ", accent)
+            text.append(f"{title}\n")
+            text.append(f"    {about}\n", "not bold dim")
+        self.query_one("#ways", Static).update(text)
+        self._tell(Text(f"\nEverything is kept in {self.bench.home.path}", "dim"))
+
+    def _tell(self, text: Text) -> None:
+        """Here, or, where this screen was left meanwhile, in the line of the one in front."""
+        if self.gone:
+            self.bench.say(text.plain.strip())
+        else:
+            self.query_one("#now", Static).update(text)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self._busy and action in ("train", "fetch", "sessions", "published"))
+
+    def action_leave(self) -> None:
+        self._session()
+        self.dismiss(None)
+
+    def _session(self) -> Session:
+        """The session that is open; the first one is made here."""
+        if self.bench.session is None:
+            self.bench.attach(self.bench.home.open_session())
+        session = self.bench.session
+        assert session is not None
+        return session
+
+    # -- train ---------------------------------------------------------------------------------
+
+    def action_train(self) -> None:
+        self._work(self._train(), Text("\nstarting …"))
+
+    async def _train(self) -> None:
+        run = await self.bench.do(self._start_first, doing="while starting the first training")
+        if not isinstance(run, Run):
+            return
+        self._session()
+        self.bench.select(run.path.name)
+        self.bench.say(f"training {FIRST_STEPS.name} on the embedded corpus")
+        self.finish()
+        await self.bench.look()
+
+    def _start_first(self) -> Run:
+        """In a thread. The embedded corpus is long enough and needs no look first: the worker
+        makes it, and the sooner that has begun the better."""
+        from lmbench.jobs import launch
+
+        session = self.bench.session or self.bench.home.open_session()
+        config = validate(TrainConfig, FIRST_STEPS.settings)
+        command = command_for(
+            "train", FIRST_STEPS.settings, name=FIRST_STEPS.name, session=session.name
+        )
+        run = make_run(session, "train", config, name=FIRST_STEPS.name, command=command)
+        launch.start(run)
+        return run
+
+    # -- WikiText-2 ----------------------------------------------------------------------------
+
+    def action_fetch(self) -> None:
+        self._work(self._fetch(), Text("\nasking for WikiText-2 …"))
+
+    async def _fetch(self) -> None:
+        def progress(what: str, done: int, total: int | None) -> None:
+            self.app.call_from_thread(self._show_progress, what, done, total)
+
+        try:
+            folder = await asyncio.to_thread(data_get, "wikitext-2", self.bench.home.path, progress)
+        except LmbenchError as error:
+            self._tell(Text(f"\n✗ {error.message}", self.bench.colour_style("error")))
+            return
+        self._tell(
+            Text(f"\n✓ WikiText-2 is in {folder}: ", self.bench.colour_style("success"))
+            + Text("p trains on it", "bold")
+        )
+
+    def _show_progress(self, what: str, done: int, total: int | None) -> None:
+        share = min(1.0, done / total) if total else 0.0
+        text = Text(f"\n{what}  ")
+        text.append("━" * round(_BAR * share), self.bench.colour_style("accent"))
+        text.append("─" * (_BAR - round(_BAR * share)), self.bench.colour_style("faint"))
+        text.append(f"  {numbers.size(done)}" + (f" of {numbers.size(total)}" if total else ""))
+        self._tell(text)
+
+    def _work(self, work: Coroutine[Any, Any, None], now: Text) -> None:
+        self._tell(now)
+        self._busy = True
+        self.refresh_bindings()
+        self.bench.run_worker(self._until_done(work), exit_on_error=False)
+
+    async def _until_done(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.bench.complain(error, "on the welcome screen")
+        finally:
+            self._busy = False
+            if not self.gone:
+                self.refresh_bindings()
+
+    # -- sessions and published commands --------------------------------------------------------
+
+    def action_sessions(self) -> None:
+        self.bench.open("sessions")
+
+    def action_published(self) -> None:
+        offered = [
+            (p.name, p.about + (f"; test perplexity {p.test_ppl}" if p.test_ppl else ""))
+            for p in PUBLISHED
+        ]
+
+        def taken(name: str | None) -> None:
+            chosen = next((p for p in PUBLISHED if p.name == name), None)
+            if chosen is None:
+                return
+            self._session()
+            self.dismiss(None)
+            self.bench.open("new_run", kind="train", settings=chosen.settings)
+
+        self.app.push_screen(Pick("Published commands", offered), taken)
