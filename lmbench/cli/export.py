@@ -17,7 +17,7 @@ from lmbench.deploy.find_model import open_model
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.loaded_model import Loaded
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import plain
+from lmbench.printable import printable
 from lmbench.session import Home, Run
 
 __all__ = ["export", "export_run"]
@@ -123,4 +123,4 @@ def _tell(document: dict[str, Any]) -> None:
             f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "
             f"{document['tokens']} tokens ({document['checked_on']})"
         )
-    console().print(plain(line), markup=False, soft_wrap=True)
+    console().print(printable(line), markup=False, soft_wrap=True)

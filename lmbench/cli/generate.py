@@ -20,7 +20,7 @@ from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
 from lmbench.model.device import allow_tf32, choose_device
-from lmbench.report.tables import plain
+from lmbench.printable import printable
 from lmbench.session import Home
 from lmbench.session.files import write_atomic
 
@@ -85,7 +85,7 @@ def generate_run(loaded: Loaded, config: GenerateConfig, *, quiet: bool) -> Gene
     if show is not None:
         show.end()
     if generation.unknown:
-        words = ", ".join(f"'{plain(word)}'" for word in generation.unknown)
+        words = ", ".join(f"'{printable(word)}'" for word in generation.unknown)
         stderr().print(f"not in the vocabulary, read as <unk>: {words}", markup=False)
     if target is not None:
         try:
@@ -112,7 +112,7 @@ class _Stream:
                 sys.stdout.write(f"| Generated {self._count}/{self._total} words\n")
         else:
             last = self._count % WORDS_A_LINE == WORDS_A_LINE - 1
-            sys.stdout.write(plain(word.text) + ("\n" if last else " "))
+            sys.stdout.write(printable(word.text) + ("\n" if last else " "))
         sys.stdout.flush()
         self._count += 1
 
@@ -130,16 +130,16 @@ def _alternatives(generation: Generation) -> Table:
     table.add_column("likely here (before → after sampling settings)")
     for word in generation.words:
         others = "  ".join(
-            f"{plain(a.text)} {a.before:.1%} → {a.after:.1%}" for a in word.alternatives
+            f"{printable(a.text)} {a.before:.1%} → {a.after:.1%}" for a in word.alternatives
         )
-        table.add_row(Text(plain(word.text)), f"{word.surprisal_bits:.1f}", Text(others))
+        table.add_row(Text(printable(word.text)), f"{word.surprisal_bits:.1f}", Text(others))
     return table
 
 
 def _summarise(generation: Generation, target: Path | None) -> None:
     where = f"{target}: " if target else ""
     stderr().print(
-        f"{where}{len(generation.words):,} words by {plain(generation.run)} "
+        f"{where}{len(generation.words):,} words by {printable(generation.run)} "
         f"({generation.runtime}, seed {generation.seed}), {generation.tokens_per_s:,.0f} words/s, "
         f"{generation.bits_per_word:.2f} bits a word",
         markup=False,

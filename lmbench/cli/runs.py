@@ -14,7 +14,9 @@ from lmbench.cli.common import Json, SessionName, Yes, confirm, console, print_j
 from lmbench.cli.foreground import work_through
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.report.tables import human_time, plain, run_document, runs_table
+from lmbench.printable import printable
+from lmbench.report import numbers
+from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
 from lmbench.session.events import Epoch, RunStarted, Step
 from lmbench.session.manage import delete_run
@@ -46,7 +48,7 @@ def list_(
         try:
             documents.append(run_document(run))
         except LmbenchError as error:
-            stderr().print(f"lmbench: {plain(error)}", soft_wrap=True, markup=False)
+            stderr().print(f"lmbench: {printable(error)}", soft_wrap=True, markup=False)
     if json:
         print_json(documents)
     elif runs:
@@ -93,14 +95,14 @@ def _shown(key: str, value: object) -> str:
     if key in ("created", "started", "ended") and isinstance(value, float):
         return time.strftime("%F %T", time.localtime(value))
     if key == "seconds" and isinstance(value, int | float):
-        return human_time(value)
+        return numbers.duration(value)
     if isinstance(value, dict):
-        return "\n".join(f"{name} = {plain(_shown('', item))}" for name, item in value.items())
+        return "\n".join(f"{name} = {printable(_shown('', item))}" for name, item in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4f}" if isinstance(value, float) else plain(value)
+    return f"{value:,.4f}" if isinstance(value, float) else printable(value)
 
 
 def _progress(log: EventLog) -> str:
@@ -269,10 +271,10 @@ def log(
     if json:
         print_json({"run": str(found.path), "status": found.status(), "log": text})
         return
-    print(plain(text), end="", flush=True)
+    print(printable(text), end="", flush=True)
     for _ in _until_ended(found) if follow else ():
         text, position = _read_log(found, position)
-        print(plain(text), end="", flush=True)
+        print(printable(text), end="", flush=True)
 
 
 def _until_ended(run: Run) -> Iterator[None]:

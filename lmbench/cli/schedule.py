@@ -15,7 +15,7 @@ from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.errors import LmbenchError
 from lmbench.jobs.run_schedule import check_schedule, parameter_shapes, plan_on_run, read_schedule
-from lmbench.report.tables import counted
+from lmbench.report.numbers import plural
 from lmbench.session import Home
 
 __all__ = ["app"]
@@ -132,7 +132,7 @@ def _outcome(plan: SchedulePlan) -> str:
         )
     about = "about " if plan.estimated else ""
     return (
-        f"after {counted(plan.epochs, 'epoch')} {about}{100 * plan.final_sparsity:.2f}% of "
+        f"after {plural(plan.epochs, 'epoch')} {about}{100 * plan.final_sparsity:.2f}% of "
         f"{plan.total:,} weights are zero, {plan.final_nonzero:,} remain"
     )
 

@@ -10,14 +10,9 @@ from rich.text import Text
 
 from lmbench.cli.common import Json, Yes, confirm, console, print_json, stderr
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import (
-    counted,
-    human_bytes,
-    plain,
-    run_document,
-    runs_table,
-    sessions_table,
-)
+from lmbench.printable import printable
+from lmbench.report import numbers
+from lmbench.report.tables import run_document, runs_table, sessions_table
 from lmbench.session import Home, Session
 from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.manage import copy_session, delete_session, refuse_busy, rename_session
@@ -87,9 +82,9 @@ def show(name: str | None = None, *, session: Named = None, json: Json = False) 
         print_json({**document, "runs": [run_document(run) for run in runs]})
         return
     out = console()
-    out.print(f"{found.name}: {found.path} ({human_bytes(document['bytes'])})", soft_wrap=True)
+    out.print(f"{found.name}: {found.path} ({numbers.size(document['bytes'])})", soft_wrap=True)
     if document["notes"]:
-        out.print(Text(plain(document["notes"])))
+        out.print(Text(printable(document["notes"])))
     out.print(runs_table(runs) if runs else "it has no runs yet")
 
 
@@ -154,8 +149,8 @@ def delete(
     doomed = home.session(_name(name, session))
     refuse_busy(doomed, "deleted")
     document = _session_document(doomed)
-    size = human_bytes(document["bytes"])
-    runs = counted(document["runs"], "run")
+    size = numbers.size(document["bytes"])
+    runs = numbers.plural(document["runs"], "run")
     confirm(f"Delete session {doomed.name} ({runs}, {size}) for good?", yes=yes)
     delete_session(home, doomed.name)
     if json:
@@ -189,7 +184,7 @@ def pack_(
         confirm(f"{target} is there already. Replace it?", yes=yes)
     packed = pack(found, target)
     for left_out in packed.left_out:
-        stderr().print(f"left out: {plain(left_out)}", soft_wrap=True, markup=False)
+        stderr().print(f"left out: {printable(left_out)}", soft_wrap=True, markup=False)
     if json:
         print_json(
             {
@@ -200,7 +195,7 @@ def pack_(
             }
         )
     else:
-        text = f"{found.name} is in {packed.path} ({human_bytes(packed.bytes)})"
+        text = f"{found.name} is in {packed.path} ({numbers.size(packed.bytes)})"
         console().print(text, soft_wrap=True, markup=False)
 
 

@@ -50,7 +50,7 @@ FORMAT = 1
 VocabularyRule = Literal["all", "train"]
 
 # Small enough for the words of a piece to stay in the processor's cache between the splitting and
-# the numbering: 4 MiB takes half as long again.
+# the numbering: 4 MB takes half as long again.
 _CHUNK = 1 << 15
 _HEADER = 4096
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32}

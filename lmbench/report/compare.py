@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lmbench.printable import printable
+from lmbench.report import numbers
 from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
     SCORED,
@@ -15,7 +17,7 @@ from lmbench.report.runtime_table import (
     runtime_cell,
     scores_note,
 )
-from lmbench.report.tables import AS_PACKED, human_bytes, human_time, plain, size_sign
+from lmbench.report.tables import AS_PACKED, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
@@ -150,7 +152,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     results, size = record.results, record.size
     return {
         "run": run.ref,
-        "name": plain(record.name),
+        "name": printable(record.name),
         "kind": record.kind,
         "sparsity": results.get("sparsity"),
         "nonzero": results.get("nonzero"),
@@ -276,10 +278,10 @@ def _item(name: str, text: str, command: str) -> str:
 
 def _made(run: Run) -> tuple[str, str, str]:
     record = run.read()
-    parts = [run.status(record), human_time(record.results.get("seconds"))]
-    size = human_bytes(record.size.bytes)
+    parts = [run.status(record), numbers.duration(record.results.get("seconds"))]
+    size = numbers.size(record.size.bytes)
     parts += [size_sign(record.size.as_packed) + size if size else "", record.device]
-    return run.ref, ", ".join(part for part in parts if part), plain(record.command)
+    return run.ref, ", ".join(part for part in parts if part), printable(record.command)
 
 
 def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:

@@ -1,8 +1,4 @@
-"""Runs as documents and tables. No torch here.
-
-Text that is shown comes from folders that someone else may have made (an unpacked session), so
-control characters, which a terminal would obey, are taken out of it here.
-"""
+"""Runs and sessions as documents and tables."""
 
 from __future__ import annotations
 
@@ -14,21 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.printable import printable
+from lmbench.report import numbers
 from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
-__all__ = [
-    "AS_PACKED",
-    "counted",
-    "human_bytes",
-    "human_count",
-    "human_time",
-    "plain",
-    "run_document",
-    "runs_table",
-    "sessions_table",
-    "size_sign",
-]
+__all__ = ["AS_PACKED", "run_document", "runs_table", "sessions_table", "size_sign"]
 
 _RESULTS = (
     *("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "packed_bytes"),
@@ -46,13 +33,6 @@ _STYLES = {
 }
 AS_PACKED = "≈ as it would be packed: the run itself keeps each of its numbers as a float"
 """What the sign of `size_sign` means, for a line under a table."""
-
-_CONTROL = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
-
-
-def plain(text: object) -> str:
-    """The text without control characters other than line ends and tabs."""
-    return str(text).translate(_CONTROL)
 
 
 def size_sign(as_packed: bool) -> str:
@@ -124,15 +104,15 @@ def _run_cells(run: Run) -> list[Text]:
     texts = [
         _number(results.get("valid_ppl"), "{:.2f}"),
         _number(results.get("test_ppl"), "{:.2f}"),
-        human_count(results.get("parameters")),
+        numbers.count(results.get("parameters")),
         _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
         _size(record.size),
         _number(results.get("tokens_per_s"), "{:,.0f}"),
-        human_time(seconds),
-        plain(record.parent or ""),
+        numbers.duration(seconds),
+        printable(record.parent or ""),
     ]
     shown = Text(status, _STYLES.get(status, ""))
-    return [Text(run.ref), Text(plain(record.name)), shown, *map(Text, texts)]
+    return [Text(run.ref), Text(printable(record.name)), shown, *map(Text, texts)]
 
 
 def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
@@ -149,58 +129,20 @@ def sessions_table(rows: Iterable[dict[str, Any]]) -> Table:
             str(row["runs"]),
             str(row["live"]),
             str(row["queued"]),
-            human_bytes(row["bytes"]),
+            numbers.size(row["bytes"]),
             ""
             if row["created"] is None
             else time.strftime("%F %R", time.localtime(row["created"])),
-            Text(plain(row["corpus"] or "")),
-            Text(plain(row["problem"] or row["notes"])),
+            Text(printable(row["corpus"] or "")),
+            Text(printable(row["problem"] or row["notes"])),
         )
     return table
 
 
 def _size(size: ModelSize) -> str:
-    text = human_bytes(size.bytes)
+    text = numbers.size(size.bytes)
     return size_sign(size.as_packed) + text if text else ""
-
-
-def _date(t: float | None) -> str:
-    return "" if t is None else time.strftime("%F %R", time.localtime(t))
 
 
 def _number(value: Any, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else ""
-
-
-def human_count(value: int | None) -> str:
-    """13,295,600 as ``13.3 M``; "" where it is not known."""
-    if value is None:
-        return ""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= size:
-            return f"{value / size:.1f} {unit}"
-    return str(value)
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 run``, ``1,200 runs``."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def human_bytes(value: int | None) -> str:
-    """Bytes as ``50.7 MiB``; "" where they are not known."""
-    if value is None:
-        return ""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= size:
-            return f"{value / size:.1f} {unit}"
-    return f"{value} B"
-
-
-def human_time(seconds: float | None) -> str:
-    """Seconds as ``1:02:03`` or ``2:03``; "" where they are not known."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

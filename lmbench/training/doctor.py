@@ -13,13 +13,13 @@ import torch
 from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
+from lmbench.report.numbers import size
 from lmbench.training import cpu_info, native
 from lmbench.training.precision import measure_speedup
 from lmbench.training.process_setup import usable_cores
 
 __all__ = ["Finding", "advice", "examine"]
 
-_GIB = 2**30
 # A bf16 product that is this much faster is worth its rounding (`choose_precision`).
 _WORTH = 1.3
 # How wide a layer may be for cuDNN's small persistent kernels, forward and backward: the limits by
@@ -49,7 +49,7 @@ def examine(home: Path) -> list[Finding]:
         Finding("processor", f"{cpu_info.name()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("threads", f"{usable_cores()} of {os.cpu_count()} logical cores"),
         Finding("bf16 on CPU", f"{speedup:.1f} times fp32's products", speedup >= _WORTH),
-        Finding("memory", f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"),
+        Finding("memory", f"{size(memory.available)} of {size(memory.total)} free"),
     ]
     found += _gpus()
     missing = why_unavailable()
@@ -80,7 +80,7 @@ def _gpus() -> list[Finding]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        value = f"{name}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+        value = f"{name}, {size(free)} of {size(total)} free"
         found.append(Finding(f"GPU cuda:{index}", value, True))
     found.append(Finding("cuDNN", str(torch.backends.cudnn.version())))
     return found

@@ -17,8 +17,8 @@ from lmbench.corpus import data_get
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import command_for, make_run
 from lmbench.jobs.published_trainings import FIRST_STEPS, PUBLISHED
+from lmbench.report import numbers
 from lmbench.session.store import Run, Session
-from lmbench.tui.bench import numbers
 from lmbench.tui.kit.choice_dialog import Pick
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar

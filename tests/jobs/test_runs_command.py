@@ -128,8 +128,8 @@ def test_tables_show_numbers_as_people_read_them(world: World, capsys: Capture) 
         "13.3",
         "M",
         "80.0%",
-        "50.7",
-        "MiB",
+        "53.2",
+        "MB",
         "4,410",
         "1:02:03",
     ]

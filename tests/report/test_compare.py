@@ -66,7 +66,7 @@ def test_the_list_of_runs_marks_the_same(runs):
     with console.capture() as capture:
         console.print(runs_table(runs))
     text = capture.get()
-    assert "≈7.1 MiB" in text
+    assert "≈7.4 MB" in text
     assert AS_PACKED in text
     with console.capture() as capture:
         console.print(runs_table(runs[:1]))

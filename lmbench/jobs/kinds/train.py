@@ -21,6 +21,7 @@ from lmbench.jobs.run_schedule import build_scheduler
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
+from lmbench.report.numbers import size
 from lmbench.session import store
 from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, RunStarted, Score, Sparsity
 from lmbench.training import native
@@ -345,7 +346,7 @@ def out_of_memory_line(config: TrainConfig, ntoken: int, device: torch.device) -
     need = estimate(config, ntoken).bytes
     line = (
         f"out of memory on {device}: tried --batch-size {config.batch_size} --bptt {config.bptt} "
-        f"over {ntoken:,} types, about {need / 2**30:.1f} GiB of {available / 2**30:.1f} GiB"
+        f"over {ntoken:,} types, about {size(need)} of {size(available)}"
     )
     fits = fitting(config, ntoken, available)
     if fits is None or fits == config:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from lmbench.report.tables import plain
+from lmbench.printable import printable
 from lmbench.session import events as ev
 
 __all__ = ["X_COLUMNS", "Columns", "Curves", "CurvesBuilder"]
@@ -189,7 +189,7 @@ class CurvesBuilder:
 
     def _prune(self, event: ev.PruneStep) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        name = plain(event.param)
+        name = printable(event.param)
         self._sparsity.setdefault(name, _Growing(_SPARSITY)).append(*at, event.reached)
         if event.target is not None:
             self._targets.setdefault(name, _Growing(_SPARSITY)).append(*at, event.target)
@@ -199,7 +199,7 @@ class CurvesBuilder:
 
     def _tensors(self, event: ev.Sparsity) -> None:
         at = self._at(event.step, self._fraction(event.step, event.epoch), event)
-        rows = ((plain(row.get("name")), row.get("fine")) for row in event.tensors)
+        rows = ((printable(row.get("name")), row.get("fine")) for row in event.tensors)
         known = ((name, fine / 100) for name, fine in rows if isinstance(fine, int | float))
         for name, value in itertools.chain(known, [("total", event.total)]):
             self._sparsity.setdefault(name, _Growing(_SPARSITY)).append(*at, value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lmbench.printable import printable
 from lmbench.report.plots.curves import CurvesBuilder
-from lmbench.report.tables import plain
 from lmbench.session import events as ev
 
 __all__ = ["Note", "Pace", "Story", "told"]
@@ -67,7 +67,7 @@ class Story:
             self._note(event, text)
 
     def _note(self, event: ev.Event, text: str) -> None:
-        self._notes.append(Note(event.t, event.kind, plain(text)))
+        self._notes.append(Note(event.t, event.kind, printable(text)))
         del self._notes[:-_NOTES_KEPT]
 
     def _note_prune(self, event: ev.PruneStep) -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lmbench.errors import LmbenchError
+from lmbench.printable import one_line, printable
+from lmbench.report import numbers
 from lmbench.report.plots.curves import Curves
-from lmbench.report.tables import plain, size_sign
+from lmbench.report.tables import size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
 from lmbench.session.records import ModelSize
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.event_reader import Tail
 from lmbench.tui.bench.run_history import Note, Pace, Story
 
@@ -231,11 +232,6 @@ class Watcher:
         return True
 
 
-def one_line(text: str) -> str:
-    """Text of someone else's making as it may stand in a line: nothing that a terminal obeys."""
-    return " ".join(plain(text).split())
-
-
 def short_module(name: str) -> str:
     """A module's name without what all but two have in common."""
     return one_line(name).removeprefix("rnn.cells.")
@@ -367,8 +363,8 @@ class _RunWatcher:
             record=record,
             status=self._status,
             parent=_local(record.parent, self.run) if record and record.parent else None,
-            problem=plain(problem),
-            reason=plain(reason),
+            problem=printable(problem),
+            reason=printable(reason),
             generation=story.generation,
             curves=story.curves.view(),
             pace=story.pace(self._status),

@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Static
 
+from lmbench.report.numbers import plural
 from lmbench.report.plots.draw import Look, draw
-from lmbench.report.tables import counted
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
 from lmbench.tui.kit.panel import Panel, put
@@ -121,10 +121,10 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         self._stay_on_the_run(grid, [key for key, _ in rows])
         grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
         runs = len(compared.runs.rows)
-        of_all = f"{counted(runs, 'run')} with a model"
-        words = [counted(runs, "marked run") if compared.of_marked else of_all]
+        of_all = f"{plural(runs, 'run')} with a model"
+        words = [plural(runs, "marked run") if compared.of_marked else of_all]
         if compared.table == "runtimes":
-            words += [counted(len(rows), "runtime"), compared.scored_words]
+            words += [plural(len(rows), "runtime"), compared.scored_words]
         self.subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
 

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lmbench.printable import printable
+from lmbench.report import numbers
 from lmbench.report.compare import COLUMNS, Comparison, pareto_front, runtime_table
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.runtime_table import scored_text
-from lmbench.report.tables import plain, size_sign
-from lmbench.tui.bench import numbers
+from lmbench.report.tables import size_sign
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Row
 
@@ -169,7 +170,7 @@ class Compared:
         )
         return (
             _name(row, name),
-            Cell(plain(str(row["runtime"]))),
+            Cell(printable(str(row["runtime"]))),
             Cell(numbers.size(row.get("disk"))),
             Cell(numbers.size(row.get("numbers"))),
             Cell(numbers.size(row.get("peak"))),

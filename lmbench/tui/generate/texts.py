@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lmbench.jobs.hosts import sampler_messages as asked
 from lmbench.jobs.hosts.sampler_messages import Wrote
-from lmbench.tui.bench import numbers
+from lmbench.report import numbers
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView

@@ -10,7 +10,7 @@ from lmbench.distiller.schedules.preset_files import (
     preset_summary,
     quantization_preset_names,
 )
-from lmbench.report.tables import plain
+from lmbench.printable import printable
 from lmbench.session.store import Session
 from lmbench.tui.bench.bench import Bench
 
@@ -45,7 +45,7 @@ def corpora(home: Path) -> list[tuple[str, str]]:
     """What ``--data`` takes by name, those that are here first."""
     entries = sorted(data_list(home), key=lambda entry: not entry.is_here)
     return [
-        (entry.name, plain(entry.about if entry.is_here else f"is fetched: {entry.about}"))
+        (entry.name, printable(entry.about if entry.is_here else f"is fetched: {entry.about}"))
         for entry in entries
     ]
 

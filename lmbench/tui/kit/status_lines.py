@@ -8,7 +8,7 @@ from textual.app import App, RenderResult
 from textual.binding import Binding
 from textual.screen import Screen
 
-from lmbench.tui.bench import numbers
+from lmbench.report import numbers
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.panel import Guarded

@@ -13,10 +13,10 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import Static
 
+from lmbench.report import numbers
 from lmbench.report.plots.draw import Look, draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.snapshots import one_line, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, put

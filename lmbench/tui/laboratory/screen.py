@@ -13,9 +13,9 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from lmbench.jobs.hosts import laboratory_messages as messages
-from lmbench.report.tables import plain
+from lmbench.printable import printable
+from lmbench.report import numbers
 from lmbench.session import Run
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.float_model_run import stamp_of, subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
@@ -168,7 +168,7 @@ The slider prices pruning without training. **Tab** goes round.
     def _state(self) -> Text:
         desk = self.desk
         if desk.problem:
-            return Text(plain(desk.problem), self.bench.colour_style("error"))
+            return Text(printable(desk.problem), self.bench.colour_style("error"))
         if desk.working is None:
             return Text("" if desk.ready else "starting …", "dim")
         text = Text(f"{desk.working.what} ", "dim")
@@ -269,5 +269,7 @@ The slider prices pruning without training. **Tab** goes round.
             return
         run = await self.bench.do(keep, view.run, chosen, doing="while keeping a try")
         if isinstance(run, Run):
-            self.bench.say(f"kept as run {run.id} {plain(chosen.name)}: scored on valid and test")
+            self.bench.say(
+                f"kept as run {run.id} {printable(chosen.name)}: scored on valid and test"
+            )
             await self.bench.look()

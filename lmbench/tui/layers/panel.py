@@ -11,10 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.widgets import Static
 
+from lmbench.printable import one_line
+from lmbench.report.numbers import plural
 from lmbench.report.quantized_modules import short_mode
-from lmbench.report.tables import counted
 from lmbench.session import events as ev
-from lmbench.tui.bench.snapshots import RunView, one_line, short_module
+from lmbench.tui.bench.snapshots import RunView, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, put
 
@@ -175,7 +176,7 @@ distribution of its weights, its gates, its sparsity over time.
         places = self._order([c.title for c in _QUANTIZED], keys)
         shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
         self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
-        self.subtitle(f"{view.id} {view.name} · {counted(len(events), 'module')}")
+        self.subtitle(f"{view.id} {view.name} · {plural(len(events), 'module')}")
 
     @property
     def _bare(self) -> str:

@@ -13,10 +13,9 @@ from textual.widgets import Static
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Chain, Step, chain_steps, queue_chain, seconds_of
-from lmbench.report.tables import counted
+from lmbench.report import numbers
 from lmbench.report.training_speed import Measured
 from lmbench.session import Session
-from lmbench.tui.bench import numbers
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.background_task import Errand
 from lmbench.tui.kit.choice_dialog import Pick
@@ -310,7 +309,7 @@ class ChainsScreen(BenchScreen[None]):
             return
         self._opened(session)
         self.bench.select(runs[0].path.name)
-        self.bench.say(f"queued {counted(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}")
+        self.bench.say(f"queued {numbers.plural(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}")
         self.finish()
         await self.bench.look()
 

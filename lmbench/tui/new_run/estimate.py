@@ -6,10 +6,9 @@ from rich.text import Text
 
 from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
 from lmbench.jobs.chains import Step, seconds_of
+from lmbench.report import numbers
 from lmbench.report.estimate import estimate
-from lmbench.report.tables import counted
 from lmbench.report.training_speed import Measured, Speed, expect
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.new_run.corpus_size import CorpusSize
 from lmbench.tui.new_run.form_lines import titled
@@ -44,7 +43,7 @@ def forecast(config: TrainConfig, corpus: CorpusSize, measured: list[Measured] |
     else:
         epoch = (corpus.train + corpus.valid / _FORWARD) / speed.tokens_per_s
         text.append(f"about {numbers.duration(epoch)} an epoch", "bold")
-        epochs = counted(config.epochs, "epoch")
+        epochs = numbers.plural(config.epochs, "epoch")
         text.append(f", {numbers.duration(epoch * config.epochs)} for {epochs} ")
         text.append(_by(speed), "dim")
     text.append(f"\n{corpus.name}: {corpus.train:,} tokens, {corpus.types:,} words", "dim")
@@ -122,7 +121,7 @@ def _sensitivity(
     places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)
-    text = Text.assemble((f"{counted(points, 'point')} of {each:,} tokens each", "bold"))
+    text = Text.assemble((f"{numbers.plural(points, 'point')} of {each:,} tokens each", "bold"))
     speed = expect(model.model_copy(update={"device": config.device}), types, measured or [])
     if speed is None:
         text.append(f", time: {unknown_time(measured)}", "dim")

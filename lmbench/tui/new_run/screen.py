@@ -16,7 +16,7 @@ from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
 from lmbench.jobs.published_trainings import PUBLISHED
-from lmbench.report.tables import plain
+from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
@@ -393,7 +393,7 @@ same.
         if self.bench.session != run.session:
             self.bench.attach(run.session)
         self.bench.select(run.path.name)
-        self.bench.say(f"started {run.id} {plain(called)}")
+        self.bench.say(f"started {run.id} {printable(called)}")
         if not self.gone:
             self._leave(run.path.name)
         await self.bench.look()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Colour, Kind, Source, XAxis, gather, moments
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import RichLog
 
-from lmbench.tui.bench import numbers
+from lmbench.report import numbers
 from lmbench.tui.bench.event_reader import read_log
 from lmbench.tui.bench.snapshots import Note, RunView
 from lmbench.tui.kit.panel import Panel

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
-from lmbench.tui.bench import numbers
+from lmbench.report import numbers
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView, one_line
 from lmbench.tui.kit.panel import Panel, put

@@ -14,8 +14,8 @@ from textual.reactive import var
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from lmbench.report import numbers
 from lmbench.report.plots.layout import sparkline
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from lmbench.report import numbers
 from lmbench.report.plots.draw import Look, draw
 from lmbench.report.plots.layout import Plot
-from lmbench.report.tables import counted
-from lmbench.tui.bench import numbers
 from lmbench.tui.kit.panel import Guarded
 from lmbench.tui.schedule.check import Checked, curves
 
@@ -62,7 +61,8 @@ def _outcome(checked: Checked) -> Text:
     if plan.final_sparsity is None:
         return Text("thresholds decide, so the total depends on the weights", "bold")
     about = "about " if plan.estimated else ""
+    epochs = numbers.plural(plan.epochs, "epoch")
     return Text.assemble(
         (f"{about}{100 * plan.final_sparsity:.1f}% zero", "bold"),
-        f" after {counted(plan.epochs, 'epoch')}: {plan.final_nonzero:,} of {plan.total:,} stay",
+        f" after {epochs}: {plan.final_nonzero:,} of {plan.total:,} stay",
     )

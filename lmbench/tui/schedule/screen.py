@@ -17,7 +17,8 @@ from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.schedules.preset_files import find_schedule, preset_names
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import counted, plain
+from lmbench.printable import printable
+from lmbench.report.numbers import plural
 from lmbench.session.files import write_atomic
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import Pick
@@ -181,7 +182,9 @@ opened again, the draft is back. The last eight drafts are kept.
         self.query_one("#verdict", Static).update(self._verdict())
         box = self.query_one("#text")
         changed = " *" if text != self._saved and self._path else ""
-        box.border_title = f"Schedule {plain(Path(self._path).name) or 'not saved yet'}{changed}"
+        box.border_title = (
+            f"Schedule {printable(Path(self._path).name) or 'not saved yet'}{changed}"
+        )
         box.border_subtitle = self._for()
         if text == self._saved:
             drop_draft(self.bench, self._source)
@@ -194,21 +197,21 @@ opened again, the draft is back. The last eight drafts are kept.
         assert config is not None
         tied = " tied" if config.tied else ""
         size = f"{config.nlayers}x{config.nhid}{tied}"
-        return f"for {config.model} {size}, {counted(config.epochs, 'epoch')}"
+        return f"for {config.model} {size}, {plural(config.epochs, 'epoch')}"
 
     def _verdict(self) -> Text:
         checked = self._checked
         text = Text()
         if self._returned is not None and self.editor.text == self._returned:
-            words = f"The draft of {plain(self._source)} is back; Ctrl+O can start anew.\n"
+            words = f"The draft of {printable(self._source)} is back; Ctrl+O can start anew.\n"
             text.append(words, self.bench.colour_style("accent"))
         if checked.problems:
             style = self.bench.colour_style("error")
-            lines = [Text(f"✗ {plain(p.words)}", style) for p in checked.problems]
+            lines = [Text(f"✗ {printable(p.words)}", style) for p in checked.problems]
             return text + Text("\n").join(lines)
         text.append("✓ in order", self.bench.colour_style("success"))
         for warning in checked.warnings:
-            text.append(f"\n! {plain(warning)}", self.bench.colour_style("warning"))
+            text.append(f"\n! {printable(warning)}", self.bench.colour_style("warning"))
         return text
 
     # -- keys ----------------------------------------------------------------------------------

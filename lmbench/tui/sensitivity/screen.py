@@ -20,12 +20,13 @@ from lmbench.distiller.schedules.suggest import Suggestion, suggest_targets, sug
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run
 from lmbench.jobs.run_schedule import parameter_shapes
+from lmbench.printable import one_line
+from lmbench.report import numbers
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
-from lmbench.tui.bench import numbers
 from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
-from lmbench.tui.bench.snapshots import RunView, one_line
+from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.panel import put
 from lmbench.tui.kit.screen import BenchScreen

@@ -16,11 +16,11 @@ from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
 from lmbench.errors import LmbenchError
-from lmbench.report.tables import counted, plain
+from lmbench.printable import printable
+from lmbench.report import numbers
 from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.manage import copy_session, delete_session, rename_session
 from lmbench.session.store import LIVE, Home, Session, check_session_name
-from lmbench.tui.bench import numbers
 from lmbench.tui.kit.dialog import Answer, Ask, AskText
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -181,7 +181,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
     def _state(self, row: _Row) -> Text:
         colour = self.bench.colour_style("error" if row.problem else "success")
-        text = Text(plain(row.problem or row.state), colour)
+        text = Text(printable(row.problem or row.state), colour)
         text.truncate(_STATE_WIDTH, overflow="ellipsis")
         return text
 
@@ -195,7 +195,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
     def _tell(self) -> None:
         row = self.row
         where = str(row.session.path) if row else str(self.bench.home.sessions_path)
-        where = plain(row.problem) if row and row.problem else where
+        where = printable(row.problem) if row and row.problem else where
         self.query_one("#where", Static).update(Text(where, no_wrap=True, overflow="ellipsis"))
 
     # -- keys ----------------------------------------------------------------------------------
@@ -286,7 +286,9 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             if answer == "delete":
                 self._work(delete())
 
-        question = f"Delete {name} for good: {counted(row.runs, 'run')}, {numbers.size(row.bytes)}?"
+        question = (
+            f"Delete {name} for good: {numbers.plural(row.runs, 'run')}, {numbers.size(row.bytes)}?"
+        )
         answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(Ask("Delete", question, answers), answered)
 

@@ -1,11 +1,21 @@
-"""Numbers as the workbench writes them: the same width however they change."""
+"""Numbers as tables, sentences and the workbench write them; "" or – where one is not known."""
 
 from __future__ import annotations
 
 import math
 import time
 
-__all__ = ["clock", "duration", "percent", "perplexity", "rate", "short", "size"]
+__all__ = [
+    "clock",
+    "count",
+    "duration",
+    "percent",
+    "perplexity",
+    "plural",
+    "rate",
+    "short",
+    "size",
+]
 
 
 def perplexity(value: float | None) -> str:
@@ -20,12 +30,12 @@ def perplexity(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as 76.7%; empty where there is none."""
+    """A share in [0, 1] as 76.7%."""
     return "" if share is None else f"{100 * share:.1f}%"
 
 
 def size(count: float | None) -> str:
-    """Bytes as 7.4 MB (powers of ten, as disks and the tables count them)."""
+    """Bytes as 7.4 MB, in powers of ten, as disks count them."""
     if count is None:
         return ""
     for unit in ("B", "kB", "MB", "GB"):
@@ -34,6 +44,21 @@ def size(count: float | None) -> str:
             return f"{count:.{digits}f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def count(value: int | None) -> str:
+    """13,295,600 as ``13.3 M``."""
+    if value is None:
+        return ""
+    for unit, least in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= least:
+            return f"{value / least:.1f} {unit}"
+    return str(value)
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def short(value: float | None) -> str:
@@ -53,7 +78,7 @@ def short(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """12:40, 1:02:03, 3 d 4 h; empty where it is unknown."""
+    """12:40, 1:02:03, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return ""
     whole = round(seconds)
@@ -64,11 +89,10 @@ def duration(seconds: float | None) -> str:
 
 
 def rate(tokens_per_s: float | None) -> str:
-    """4,410 tok/s; empty where it is unknown."""
+    """4,410 tok/s."""
     return "" if tokens_per_s is None else f"{tokens_per_s:,.0f} tok/s"
 
 
 def clock(t: float) -> str:
     """The local time of day of a moment, as 14:05:09."""
-
     return time.strftime("%H:%M:%S", time.localtime(t))

@@ -1,0 +1,34 @@
+"""Figures and their nouns in tables and sentences."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lmbench.report import numbers
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("number, shown", [(0, "0 runs"), (1, "1 run"), (1200, "1,200 runs")])
+def test_one_is_not_many(number, shown):
+    assert numbers.plural(number, "run") == shown
+
+
+@pytest.mark.parametrize(
+    "count, shown",
+    [(None, ""), (0, "0 B"), (999, "999 B"), (29_347_840, "29.3 MB"), (4 * 10**9, "4.0 GB")],
+)
+def test_bytes_are_in_powers_of_ten(count, shown):
+    assert numbers.size(count) == shown
+
+
+def test_no_size_is_written_in_another_unit():
+    """The workbench and the command line show one file with one figure."""
+    found = subprocess.run(
+        ["git", "grep", "-nE", "[KMG]iB", "--", "lmbench/*.py", "docs/*.md", "README.md"],
+        cwd=ROOT, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert found == []
