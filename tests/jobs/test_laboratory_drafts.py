@@ -23,7 +23,7 @@ from lmbench.jobs.hosts.laboratory import Bench, Laboratory
 from lmbench.jobs.hosts.laboratory_messages import Module, Price, Priced, Ready
 from lmbench.report.quantized_modules import MODE_WORDS
 from lmbench.tui.laboratory import quantization_settings
-from lmbench.tui.laboratory.quantization_settings import turned, without_own
+from lmbench.tui.laboratory.quantization_settings import InForce, with_next, without_own
 
 KINDS = ("LSTM", "GRU", "RNN_TANH")
 WHATS = ("precision", "clip", "channels", "mode")
@@ -52,13 +52,9 @@ class Lab(NamedTuple):
 
     def shown(self, settings: quantization_settings.Settings) -> dict[str, Row]:
         return {
-            module.name: Row(
-                quantization_settings.precision_of(settings, module),
-                quantization_settings.clip_of(settings, module),
-                quantization_settings.channels_of(settings, module),
-                quantization_settings.mode_of(settings, module),
-            )
+            module.name: Row(now.precision, now.clip, now.channels, now.mode)
             for module in self.modules
+            for now in [InForce(settings, module)]
         }
 
     def done(self, settings: quantization_settings.Settings) -> dict[str, Row]:
@@ -116,10 +112,6 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Lab(laboratory, ears, ready.modules)
 
 
-def test_every_clip_mode_of_the_engine_is_a_choice() -> None:
-    assert set(quantization_settings.CLIPS) == {clip.name for clip in ClipMode}
-
-
 @pytest.mark.parametrize("preset", preset_names())
 def test_a_draft_shows_what_the_engine_does(lab: Lab, preset: str) -> None:
     settings = load_preset(preset).to_dict()
@@ -157,7 +149,7 @@ def test_a_key_changes_what_is_in_force_for_one_module_and_nothing_else(
         settings: quantization_settings.Settings = start
         for _ in range(ROUND):
             before = lab.shown(settings)
-            settings = turned(settings, what, module)
+            settings = with_next(settings, what, module)
             after = lab.shown(settings)
             assert after == lab.done(settings)
             assert {name for name in after if after[name] != before[name]} == {module.name}
@@ -184,7 +176,7 @@ def test_a_key_changes_what_is_in_force_for_all_modules(lab: Lab, what: str) -> 
         settings: quantization_settings.Settings = start
         for _ in range(ROUND):
             before = column(lab.shown(settings), what)
-            settings = turned(settings, what, module, lab.modules)
+            settings = with_next(settings, what, module, lab.modules)
             shown = lab.shown(settings)
             assert shown == lab.done(settings)
             assert without(what, shown) == without(what, lab.shown(start))
@@ -204,7 +196,7 @@ def test_a_precision_for_all_holds_for_all(lab: Lab, name: str) -> None:
     settings: quantization_settings.Settings = load_preset("int8-best").to_dict()
     side = "w" if module.weights else "a"
     for wanted in quantization_settings.PRECISIONS[1:] + quantization_settings.PRECISIONS[:1]:
-        settings = turned(settings, "precision", module, lab.modules)
+        settings = with_next(settings, "precision", module, lab.modules)
         after = lab.shown(settings)
         assert after == lab.done(settings)
         bits = {word for row in after.values() for word in row.precision.split() if side in word}
@@ -220,7 +212,7 @@ def test_what_a_role_gave_is_there_again_after_floats(lab: Lab) -> None:
     before: quantization_settings.Settings = load_preset("int8-best").to_dict()
     settings = before
     for _ in quantization_settings.PRECISIONS:
-        settings = turned(settings, "precision", decoder, lab.modules)
+        settings = with_next(settings, "precision", decoder, lab.modules)
     assert lab.shown(settings) == lab.shown(before)
 
 
@@ -233,7 +225,7 @@ def test_every_choice_that_a_draft_offers_can_be_priced(
     for name in ("encoder", "rnn.cells.0.fc_gate_x", "rnn.cells.0.eltwiseadd_gate"):
         module = next(m for m in lab.modules if m.name == name)
         for _ in range(ROUND):
-            settings = turned(settings, what, module, lab.modules if everywhere else ())
+            settings = with_next(settings, what, module, lab.modules if everywhere else ())
             assert lab.shown(settings) == lab.done(settings)
     lab.laboratory.handle(Price(id=20, settings=settings))
     assert isinstance(lab.ears[-1], Priced), lab.ears[-1]
@@ -243,10 +235,12 @@ def test_what_differs_is_told_in_words(lab: Lab) -> None:
     base = load_preset("int8-best").to_dict()
     gates = next(m for m in lab.modules if m.name == "rnn.cells.0.eltwiseadd_gate")
     settings: quantization_settings.Settings = base
-    while not quantization_settings.clip_of(settings, gates).endswith(" std"):
-        settings = turned(settings, "clip", gates, lab.modules)
+    while not InForce(settings, gates).clip.endswith(" std"):
+        settings = with_next(settings, "clip", gates, lab.modules)
     words = quantization_settings.differences(settings, base)
-    assert words[0] == f"clip {quantization_settings.clip_of(settings, gates)}"
+    assert words[0] == f"clip {InForce(settings, gates).clip}"
     assert ("cell state as all" in words) == (lab.bench.model.rnn_type == "LSTM")
-    own = quantization_settings.differences(turned(settings, "channels", lab.modules[0]), settings)
+    own = quantization_settings.differences(
+        with_next(settings, "channels", lab.modules[0]), settings
+    )
     assert own == ["encoder: one scale"]

@@ -11,7 +11,8 @@ import pytest
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, TrainConfig
-from lmbench.distiller.schedules.preset_files import preset_names, quantization_preset_names
+from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.reproduce import SCALES, TABLES, compared, make_runs, plan
 from lmbench.session import Home
@@ -39,7 +40,7 @@ def test_each_row_is_a_run_with_a_published_figure(table: str, scale: str) -> No
         compress = getattr(row.step.config, "compress", None)
         assert compress is None or compress in preset_names()
         preset = getattr(row.step.config, "preset", None)
-        assert preset is None or preset in quantization_preset_names()
+        assert preset is None or preset in quantization.preset_names()
 
 
 def test_the_published_quantization_rows_are_calibrated_on_all_of_valid() -> None:

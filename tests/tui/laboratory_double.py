@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import BenchmarkConfig, SensitivityConfig, validate
-from lmbench.distiller.cell_roles import Role
+from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.session import Run
 from lmbench.session import events as ev

@@ -3,68 +3,75 @@
 After training: `modular_copy` a model, `calibrate` it, `quantize` it with `load_preset(…)`, look
 at `quantization_table`, keep `export_state` and come back with `restore`.
 During training: a `Quantizer` named in a schedule.
+
+Names load on first use, so that settings can be read without torch.
 """
 
-from lmbench.distiller.quantization.calibration import (
-    ActivationStats,
-    StatsCollector,
-    calibrate,
-    load_stats,
-    save_stats,
-)
-from lmbench.distiller.quantization.clipping import ClipMode
-from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
-from lmbench.distiller.quantization.module_report import (
-    ModuleReport,
-    output_sqnr,
-    quantization_table,
-    sqnr,
-)
-from lmbench.distiller.quantization.post_training import (
-    PostTrainLinearQuantizer,
-    is_quantized,
-    modular_copy,
-    quantizable_modules,
-    quantize,
-)
-from lmbench.distiller.quantization.quantizer import Quantizer
-from lmbench.distiller.quantization.rounding import collect_input_moments, gptq_round
-from lmbench.distiller.quantization.scale_and_zero_point import (
-    LinearQuantMode,
-    asymmetric_linear_quantization_params,
-    linear_dequantize,
-    linear_quantize,
-    linear_quantize_clamp,
-    symmetric_linear_quantization_params,
-)
-from lmbench.distiller.quantization.search import Budget, SearchResult, Trial, auto_quantize
-from lmbench.distiller.quantization.settings import (
-    ModuleQuantMode,
-    ModuleSettings,
-    QuantSettings,
-    load_preset,
-    load_settings,
-    preset_description,
-    preset_names,
-)
-from lmbench.distiller.quantization.storage import export_state, quantized_bytes, restore
-from lmbench.distiller.quantization.training_time import (
-    DorefaQuantizer,
-    PACTQuantizer,
-    QuantAwareTrainRangeLinearQuantizer,
-    WRPNQuantizer,
-)
-from lmbench.distiller.quantization.weights import (
-    RangeLinearEmbeddingWrapper,
-    RangeLinearQuantParamLayerWrapper,
-)
-from lmbench.distiller.quantization.wrappers import (
-    RangeLinearFakeQuantWrapper,
-    RangeLinearQuantEltwiseAddWrapper,
-    RangeLinearQuantEltwiseMultWrapper,
-    RangeLinearQuantWrapper,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmbench.distiller.quantization.calibration import (
+        ActivationStats,
+        StatsCollector,
+        calibrate,
+        load_stats,
+        save_stats,
+    )
+    from lmbench.distiller.quantization.errors import QuantizationError
+    from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
+    from lmbench.distiller.quantization.modes import ClipMode, LinearQuantMode
+    from lmbench.distiller.quantization.module_report import (
+        ModuleReport,
+        output_sqnr,
+        quantization_table,
+        sqnr,
+    )
+    from lmbench.distiller.quantization.post_training import (
+        PostTrainLinearQuantizer,
+        is_quantized,
+        modular_copy,
+        quantizable_modules,
+        quantize,
+    )
+    from lmbench.distiller.quantization.quantizer import Quantizer
+    from lmbench.distiller.quantization.rounding import collect_input_moments, gptq_round
+    from lmbench.distiller.quantization.scale_and_zero_point import (
+        asymmetric_linear_quantization_params,
+        linear_dequantize,
+        linear_quantize,
+        linear_quantize_clamp,
+        symmetric_linear_quantization_params,
+    )
+    from lmbench.distiller.quantization.search import Budget, SearchResult, Trial, auto_quantize
+    from lmbench.distiller.quantization.settings import (
+        ModuleQuantMode,
+        ModuleSettings,
+        QuantSettings,
+        load_preset,
+        load_settings,
+        preset_description,
+        preset_names,
+    )
+    from lmbench.distiller.quantization.storage import export_state, quantized_bytes, restore
+    from lmbench.distiller.quantization.training_time import (
+        DorefaQuantizer,
+        PACTQuantizer,
+        QuantAwareTrainRangeLinearQuantizer,
+        WRPNQuantizer,
+    )
+    from lmbench.distiller.quantization.weights import (
+        RangeLinearEmbeddingWrapper,
+        RangeLinearQuantParamLayerWrapper,
+    )
+    from lmbench.distiller.quantization.wrappers import (
+        RangeLinearFakeQuantWrapper,
+        RangeLinearQuantEltwiseAddWrapper,
+        RangeLinearQuantEltwiseMultWrapper,
+        RangeLinearQuantWrapper,
+    )
 
 __all__ = [
     "ActivationStats",
@@ -119,3 +126,19 @@ __all__ = [
     "sqnr",
     "symmetric_linear_quantization_params",
 ]
+
+# Where public names are looked for; those without torch first.
+_MODULES = (
+    *("errors", "modes", "settings", "calibration", "floating", "module_report"),
+    *("post_training", "quantizer", "rounding", "scale_and_zero_point", "search", "storage"),
+    *("training_time", "weights", "wrappers"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = importlib.import_module(f".{module}", __name__)
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

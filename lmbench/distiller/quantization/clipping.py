@@ -10,7 +10,6 @@ calibration keeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -24,8 +23,8 @@ from lmbench.distiller.quantization.histogram import (
     best_mse_range,
     percentile_range,
 )
+from lmbench.distiller.quantization.modes import ClipMode, LinearQuantMode, parse_clip
 from lmbench.distiller.quantization.scale_and_zero_point import (
-    LinearQuantMode,
     approx_scale_as_mult_and_shift,
     asymmetric_linear_quantization_params,
     symmetric_linear_quantization_params,
@@ -50,49 +49,6 @@ _ALPHA_GAUSS = (None, 1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92)
 _ALPHA_GAUSS_POSITIVE = (None, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92, 4.2)
 
 Range = tuple[Tensor, Tensor]
-
-
-class ClipMode(Enum):
-    """How a range is chosen.
-
-    NONE: everything seen. AVG: the mean over samples of their extremes. N_STD: the mean ± so many
-    standard deviations. GAUSS, LAPLACE: ACIQ. MSE: least squared error. PERCENTILE: all but the
-    outermost share of the values (0.01% on each side). KL: least divergence of the histogram.
-    """
-
-    NONE = 0
-    AVG = 1
-    N_STD = 2
-    GAUSS = 3
-    LAPLACE = 4
-    MSE = 5
-    PERCENTILE = 6
-    KL = 7
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def fitted(self) -> bool:
-        """Whether it needs the values, or their histogram, and not only moments."""
-        return self in (ClipMode.MSE, ClipMode.PERCENTILE, ClipMode.KL)
-
-
-def parse_clip(value: ClipMode | str | None) -> ClipMode:
-    """A clip mode from its name, in any case; None is NONE.
-
-    Raises:
-        QuantizationError: an unknown name.
-    """
-    if value is None:
-        return ClipMode.NONE
-    if isinstance(value, ClipMode):
-        return value
-    try:
-        return ClipMode[str(value).upper()]
-    except KeyError:
-        known = ", ".join(clip.name for clip in ClipMode)
-        raise QuantizationError(f"clip mode {value!r} is unknown: use one of {known}") from None
 
 
 def get_tensor_min_max(t: Tensor, per_dim: int | None = None) -> Range:

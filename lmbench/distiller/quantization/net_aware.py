@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import nn
 
-from lmbench.distiller.cell_roles import Role, in_force
 from lmbench.distiller.modules import ModularCell
 from lmbench.distiller.quantization.calibration import ActivationStats
-from lmbench.distiller.quantization.clipping import ClipMode
-from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
+from lmbench.distiller.quantization.settings import Role
 
-__all__ = ["cell_roles", "gate_limits", "in_their_roles", "narrowed", "rectified_sums"]
+__all__ = ["cell_roles", "gate_limits", "narrowed", "rectified_sums"]
 
 # The original's, for the gate sums of an LSTM.
 _SIGMOID_LIMIT, _TANH_LIMIT = 6.0, 4.0
@@ -66,27 +62,6 @@ def cell_roles(model: nn.Module) -> dict[str, Role]:
         for role, names in leaves.items():
             roles |= {f"{prefix}.{name}": role for name in names}
     return roles
-
-
-def in_their_roles(
-    model: nn.Module, unnamed: Mapping[str, ModuleSettings], settings: QuantSettings
-) -> dict[str, ModuleSettings]:
-    """Of these modules, which no override names, those that have a role, as that changes them."""
-    changed: dict[str, ModuleSettings] = {}
-    for name, role in cell_roles(model).items():
-        if name in unnamed:
-            chosen = unnamed[name]
-            bits, clip = in_force(
-                role,
-                chosen.bits_activations,
-                chosen.clip_acts.name,
-                floating=chosen.precision is not None,
-                net_aware=settings.net_aware,
-                bits_state=settings.bits_state,
-                clip_state=None if settings.clip_state is None else settings.clip_state.name,
-            )
-            changed[name] = replace(chosen, bits_activations=bits, clip_acts=ClipMode[clip])
-    return changed
 
 
 def _cells(model: nn.Module) -> list[tuple[str, ModularCell]]:

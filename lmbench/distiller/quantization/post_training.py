@@ -15,7 +15,7 @@ from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.floating import FPWrapper
 from lmbench.distiller.quantization.fused import install_fused
-from lmbench.distiller.quantization.net_aware import in_their_roles, narrowed, rectified_sums
+from lmbench.distiller.quantization.net_aware import cell_roles, narrowed, rectified_sums
 from lmbench.distiller.quantization.rounding import gptq_rounder
 from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.settings import (
@@ -150,7 +150,6 @@ class PostTrainLinearQuantizer:
             )
         self.settings = settings
         self.input_moments = input_moments
-        self._own_precision: set[str] = set()
         self.stats = None if model_activation_stats is None else load_stats(model_activation_stats)
 
     def prepare_model(self, dummy_input: Any = None) -> nn.Module:
@@ -195,18 +194,13 @@ class PostTrainLinearQuantizer:
         modules = quantizable_modules(self.model)
         if not modules:
             raise QuantizationError("this model has no module that can be quantized")
-        resolved = self.settings.resolve(modules)
-        named = self.settings.resolve_patterns(modules)
-        unnamed = {name: chosen for name, chosen in resolved.items() if name not in named}
-        resolved |= in_their_roles(self.model, unnamed, self.settings)
-        self._own_precision = self._overridden_precisions(modules)
-        return modules, resolved
+        return modules, self.settings.resolve(modules, cell_roles(self.model))
 
     def _own_stats(
         self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
     ) -> dict[str, Any] | None:
         floating = chosen.precision is not None and not (
-            isinstance(module, _ACTIVATIONS) and not self._floats(name)
+            isinstance(module, _ACTIVATIONS) and not self.settings.activation_obeys_precision(name)
         )
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
@@ -230,7 +224,7 @@ class PostTrainLinearQuantizer:
         half_range: bool,
     ) -> nn.Module | None:
         if isinstance(module, _ACTIVATIONS):
-            if chosen.precision is not None and self._floats(name):
+            if chosen.precision is not None and self.settings.activation_obeys_precision(name):
                 return FPWrapper(copy.deepcopy(module), chosen.precision)
             return self._activation(module, chosen, stats)
         if chosen.precision is not None:
@@ -243,20 +237,6 @@ class PostTrainLinearQuantizer:
             return None
         wrapper = _ELTWISE[type(module)]
         return wrapper(module, *self._acts(chosen), **self._act_options(chosen, stats, half_range))
-
-    def _floats(self, name: str) -> bool:
-        """Whether an activation obeys a precision, rather than being quantized as the rest is."""
-        return self.settings.fp_activations or name in self._own_precision
-
-    def _overridden_precisions(self, modules: Mapping[str, nn.Module]) -> set[str]:
-        """Names whose own override asks for a precision: then activations obey too."""
-        patterns = {
-            pattern: changes
-            for pattern, changes in self.settings.overrides.items()
-            if {"fp16", "bf16", "precision", "fpq_module"} & set(changes)
-        }
-        matched = self.settings.resolve_patterns(modules)
-        return {name for name, pattern in matched.items() if pattern in patterns}
 
     def _activation(
         self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None

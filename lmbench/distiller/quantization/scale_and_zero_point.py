@@ -14,7 +14,6 @@ or per channel (broadcastable).
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
 import torch
@@ -22,6 +21,14 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.modes import (
+    MAX_BITS,
+    MIN_BITS,
+    LinearQuantMode,
+    check_bits,
+    get_quantized_range,
+    parse_mode,
+)
 
 __all__ = [
     "MAX_BITS",
@@ -45,56 +52,7 @@ __all__ = [
     "symmetric_linear_quantization_params",
 ]
 
-MIN_BITS, MAX_BITS = 2, 16
 _EMPTY = 1e-30
-
-
-class LinearQuantMode(Enum):
-    """How a range maps to integers.
-
-    SYMMETRIC: zero point 0, all 2^b integers, scale = (2^b - 1) / 2 / max|x|.
-    SYMMETRIC_RESTRICTED: zero point 0, the lowest integer unused, scale = (2^(b-1) - 1) / max|x|.
-    ASYMMETRIC_UNSIGNED: integers 0 … 2^b - 1 over [min, max], which always contains 0.
-    ASYMMETRIC_SIGNED: the same range over integers -2^(b-1) … 2^(b-1) - 1.
-    """
-
-    SYMMETRIC = 1
-    ASYMMETRIC_UNSIGNED = 2
-    ASYMMETRIC_SIGNED = 3
-    SYMMETRIC_RESTRICTED = 4
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the zero point is always 0."""
-        return self in (LinearQuantMode.SYMMETRIC, LinearQuantMode.SYMMETRIC_RESTRICTED)
-
-    @property
-    def signed(self) -> bool:
-        """Whether the integers are signed."""
-        return self is not LinearQuantMode.ASYMMETRIC_UNSIGNED
-
-    def quantized_range(self, num_bits: int) -> tuple[int, int]:
-        """The lowest and the highest integer at `num_bits`."""
-        restricted = self is LinearQuantMode.SYMMETRIC_RESTRICTED
-        return get_quantized_range(num_bits, self.signed, restricted)
-
-
-def parse_mode(value: LinearQuantMode | str) -> LinearQuantMode:
-    """A mode from its name, in any case.
-
-    Raises:
-        QuantizationError: an unknown name.
-    """
-    if isinstance(value, LinearQuantMode):
-        return value
-    try:
-        return LinearQuantMode[str(value).upper()]
-    except KeyError:
-        known = ", ".join(mode.name for mode in LinearQuantMode)
-        raise QuantizationError(f"mode {value!r} is unknown: use one of {known}") from None
 
 
 def is_linear_quant_mode_symmetric(mode: LinearQuantMode) -> bool:
@@ -105,32 +63,6 @@ def is_linear_quant_mode_symmetric(mode: LinearQuantMode) -> bool:
 def is_linear_quant_mode_asymmetric(mode: LinearQuantMode) -> bool:
     """Whether the mode has a zero point."""
     return not mode.symmetric
-
-
-def check_bits(value: int | None, what: str) -> int | None:
-    """The bit width itself, None meaning "not quantized".
-
-    Raises:
-        QuantizationError: outside 2 … 16.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not MIN_BITS <= value <= MAX_BITS:
-        raise QuantizationError(
-            f"{what}: {value!r} bits is out of range, use {MIN_BITS} to {MAX_BITS} "
-            "or null for full precision"
-        )
-    return value
-
-
-def get_quantized_range(
-    num_bits: int, signed: bool = True, signed_restrict_qrange: bool = False
-) -> tuple[int, int]:
-    """The lowest and the highest integer of `num_bits` bits."""
-    if not signed:
-        return 0, 2**num_bits - 1
-    half = 2 ** (num_bits - 1)
-    return (-half + 1 if signed_restrict_qrange else -half), half - 1
 
 
 def _as_float(*values: float | Tensor) -> tuple[Tensor, ...]:

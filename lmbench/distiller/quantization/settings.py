@@ -1,4 +1,7 @@
-"""What quantization is asked to do: for the whole model, and for one module after overrides."""
+"""The settings of a quantization: of the whole model, and of one module after overrides.
+
+No torch here: the workbench shows by this what the engine will do.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from lmbench.distiller.errors import did_you_mean
-from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.scale_and_zero_point import (
+from lmbench.distiller.quantization.modes import (
+    ClipMode,
     LinearQuantMode,
     check_bits,
+    parse_clip,
     parse_mode,
 )
 
@@ -26,6 +30,8 @@ __all__ = [
     "ModuleQuantMode",
     "ModuleSettings",
     "QuantSettings",
+    "Role",
+    "canonical",
     "load_preset",
     "load_settings",
     "match_overrides",
@@ -35,6 +41,10 @@ __all__ = [
 
 PRECISIONS = ("16", "bf16", "32", "64")
 ROUNDINGS = ("nearest", "gptq")
+Role = Literal["", "step", "whole", "state"]
+"""What a module is in its recurrent cell: one of `ModularCell.STEPS`, `WHOLE`, `MEMORY`, or none of
+them."""
+_STEP_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -132,9 +142,19 @@ class ModuleSettings:
         if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
             raise QuantizationError("clip mode N_STD needs clip_n_stds")
 
+    def plain(self) -> dict[str, Any]:
+        """For a file."""
+        found = asdict(self)
+        found["mode"] = self.mode.plain()
+        found["clip_acts"], found["clip_weights"] = self.clip_acts.name, self.clip_weights.name
+        if found["input_overrides"] is None:
+            del found["input_overrides"]
+        return found
+
 
 _MODULE_FIELDS = {entry.name for entry in fields(ModuleSettings)}
 _ALIASES = {"bits_parameters": "bits_weights", "fpq_module": "precision"}
+_PRECISION_KEYS = {"fp16", "bf16", "precision", "fpq_module"}
 _ACCEPTED = sorted(
     _MODULE_FIELDS
     | set(_ALIASES)
@@ -142,24 +162,32 @@ _ACCEPTED = sorted(
 )
 
 
+def canonical(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """An override with each setting under its own name: `fp16: true` is `precision: "16"`."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key in ("fp16", "bf16"):
+            if value:
+                found["precision"] = "16" if key == "fp16" else "bf16"
+        else:
+            found[_ALIASES.get(key, key)] = value
+    return found
+
+
 def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> ModuleSettings:
     """The settings with some of them changed, from plain values."""
     values: dict[str, Any] = {}
-    for given, value in changes.items():
-        key = _ALIASES.get(given, given)
-        if given in ("fp16", "bf16"):
-            if value:
-                values["precision"] = "16" if given == "fp16" else "bf16"
-        elif given == "also_clip_weights":
+    for key, value in canonical(changes).items():
+        if key == "also_clip_weights":
             values["_also_clip_weights"] = bool(value)
-        elif given in ("mode_activations", "mode_weights"):
+        elif key in ("mode_activations", "mode_weights"):
             # After a mode of both, which may stand behind it.
-            values["_" + given] = parse_mode(value)
+            values["_" + key] = parse_mode(value)
         elif key == "bits_bias":
             continue  # biases take the accumulator's width, as in the original
         elif key not in _MODULE_FIELDS:
             raise QuantizationError(
-                f"{where}: {given!r} is not a setting {did_you_mean(given, _ACCEPTED)}"
+                f"{where}: {key!r} is not a setting {did_you_mean(key, _ACCEPTED)}"
             )
         elif key == "mode":
             values[key] = ModuleQuantMode.parse(value)
@@ -293,14 +321,8 @@ class QuantSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The inverse of `from_dict`, plain enough for JSON."""
-        base = asdict(self.base)
-        base["mode"] = self.base.mode.plain()
-        base["clip_acts"] = self.base.clip_acts.name
-        base["clip_weights"] = self.base.clip_weights.name
-        if base["input_overrides"] is None:
-            del base["input_overrides"]
         return {
-            **base,
+            **self.base.plain(),
             "net_aware": self.net_aware,
             "bits_state": self.bits_state,
             "clip_state": self.clip_state.name if self.clip_state else None,
@@ -310,24 +332,60 @@ class QuantSettings:
             "overrides": {key: dict(value) for key, value in self.overrides.items()},
         }
 
+    def pattern_of(self, name: str) -> str | None:
+        """The override that a module gets: the first that matches all of its name."""
+        return next((pattern for pattern in self.overrides if re.fullmatch(pattern, name)), None)
+
+    def settings_of(self, name: str, role: Role = "") -> ModuleSettings:
+        """A module's settings: those of its override, else the base's, changed by its role.
+
+        Raises:
+            QuantizationError: its override is wrong.
+        """
+        pattern = self.pattern_of(name)
+        if pattern is None:
+            return self._in_role(role)
+        return _apply(self.base, self.overrides[pattern], f"override {pattern!r}")
+
+    def _in_role(self, role: Role) -> ModuleSettings:
+        """Net-aware, steps are kept in 16 bits, and neither they nor what is to stay whole are
+        clipped. A state may have bits and a clip mode of its own: a few units of an LSTM's cell
+        state count upwards into the tens while the rest stay within two, and the ranges differ
+        tenfold between stretches of one text."""
+        base, bits = self.base, self.base.bits_activations
+        if bits is None or base.precision is not None:
+            return base
+        if self.net_aware and role in ("step", "whole"):
+            bits = max(bits, _STEP_BITS) if role == "step" else bits
+            return replace(base, bits_activations=bits, clip_acts=ClipMode.NONE)
+        if role == "state":
+            clip = base.clip_acts if self.clip_state is None else self.clip_state
+            bits = bits if self.bits_state is None else self.bits_state
+            return replace(base, bits_activations=bits, clip_acts=clip)
+        return base
+
+    def activation_obeys_precision(self, name: str) -> bool:
+        """Is a sigmoid, tanh or ReLU of this name computed in its `precision`, where it has one?
+        Else it is quantized as if it had none."""
+        changes = self.overrides.get(self.pattern_of(name) or "", {})
+        return self.fp_activations or bool(_PRECISION_KEYS & set(changes))
+
     def resolve_patterns(self, names: Iterable[str]) -> dict[str, str]:
         """For each name that an override matches, the pattern that wins."""
         matched = match_overrides(self.overrides, names)
         return {name: pattern for name, (pattern, _) in matched.items()}
 
-    def resolve(self, names: Iterable[str]) -> dict[str, ModuleSettings]:
-        """Each module's settings.
+    def resolve(
+        self, names: Iterable[str], roles: Mapping[str, Role] | None = None
+    ) -> dict[str, ModuleSettings]:
+        """Each module's settings; `roles` are by name, those that have one.
 
         Raises:
             QuantizationError: an override that matches nothing or is wrong.
         """
-        candidates = list(names)
-        matched = match_overrides(self.overrides, candidates)
-        resolved = {}
-        for name in candidates:
-            pattern, changes = matched.get(name, ("", {}))
-            resolved[name] = _apply(self.base, changes, f"override {pattern!r}")
-        return resolved
+        found, names = roles or {}, list(names)
+        match_overrides(self.overrides, names)
+        return {name: self.settings_of(name, found.get(name, "")) for name in names}
 
 
 def _presets() -> Traversable:

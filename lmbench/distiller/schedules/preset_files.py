@@ -1,7 +1,4 @@
-"""The schedules that come with the package, and the names of its quantization presets.
-
-No torch here.
-"""
+"""The schedules that come with the package. No torch here."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from lmbench.distiller.errors import ScheduleError, did_you_mean
 from lmbench.distiller.schedules.checking import Schedule, load_schedule
 
 _FOLDER = Path(__file__).parent / "presets"
-_QUANTIZATION_FOLDER = Path(__file__).parent.parent / "quantization" / "presets"
 
 
 def preset_names() -> list[str]:
@@ -63,8 +59,3 @@ def load_preset(name: str) -> Schedule:
 
 def _hint(name: str) -> str:
     return did_you_mean(name, preset_names(), "closest presets")
-
-
-def quantization_preset_names() -> list[str]:
-    """The names of the quantization presets, in order; found without importing what reads them."""
-    return sorted(path.stem for path in _QUANTIZATION_FOLDER.glob("*.yaml"))

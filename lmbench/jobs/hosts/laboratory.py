@@ -25,7 +25,6 @@ from lmbench.config import QuantizeConfig, SplitName, validate
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
 from lmbench.deploy.packed_file.writing import packed_bytes, shape_of
-from lmbench.distiller.cell_roles import Role
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.sensitivity import (
     WHOLE_MODEL,
@@ -48,6 +47,7 @@ from lmbench.distiller.quantization import (
     save_stats,
 )
 from lmbench.distiller.quantization.net_aware import cell_roles
+from lmbench.distiller.quantization.settings import Role
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.laboratory_messages import (
     LANGUAGE,

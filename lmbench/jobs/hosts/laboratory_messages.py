@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lmbench.config import QuantizeConfig
-from lmbench.distiller.cell_roles import Role
+from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts.messages import Client, Died, Language, Message, Refused
 from lmbench.jobs.supervisor import python
 from lmbench.training.thread_environment import worker_environment

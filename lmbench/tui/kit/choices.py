@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmbench.corpus import data_list
-from lmbench.distiller.schedules.preset_files import (
-    preset_names,
-    preset_summary,
-    quantization_preset_names,
-)
+from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.printable import printable
 from lmbench.session.store import Session
 from lmbench.tui.bench.bench import Bench
@@ -31,7 +28,8 @@ def offered(kind: str, bench: Bench) -> list[tuple[str, str]]:
             own = own_schedules(bench.session) if bench.session else []
             return [(EDITOR, "the schedule editor"), *own, *schedules()]
         case "quantization_presets":
-            return [(name, "") for name in quantization_preset_names()]
+            names = quantization.preset_names()
+            return [(name, printable(quantization.preset_description(name))) for name in names]
         case "runs":
             return [
                 (view.run.ref, f"{view.kind} {view.name}, {view.status}")

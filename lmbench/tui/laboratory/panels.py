@@ -20,8 +20,8 @@ from lmbench.report.plots.series import Series
 from lmbench.tui.bench.snapshots import one_line, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, put
-from lmbench.tui.laboratory import quantization_settings
 from lmbench.tui.laboratory.candidates import Try, best_first
+from lmbench.tui.laboratory.quantization_settings import InForce
 from lmbench.tui.laboratory.saved_state import Pruned
 from lmbench.tui.laboratory.state import Desk
 
@@ -98,15 +98,16 @@ modules at once. **0** takes back what was changed for the module alone, **p** s
         settings = desk.draft
         rows = []
         for module in desk.modules:
+            now = InForce(settings, module)
             rows.append(
                 (
                     module.name,
                     (
                         Cell(short_module(module.name)),
-                        Cell(quantization_settings.precision_of(settings, module)),
-                        Cell(_short(quantization_settings.clip_of(settings, module))),
-                        Cell(quantization_settings.channels_of(settings, module)),
-                        Cell(quantization_settings.mode_of(settings, module)),
+                        Cell(now.precision),
+                        Cell(_short(now.clip)),
+                        Cell(now.channels),
+                        Cell(now.mode),
                         Cell(f"{module.low:.2f}"),
                         Cell(counts=module.counts),
                         Cell(f"{module.high:.2f}"),

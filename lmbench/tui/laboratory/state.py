@@ -217,7 +217,7 @@ class Desk:
         if all(drafts.no_choice(self.draft, what, one) for one in every or (module,)):
             self._say(f"{name} {drafts.no_choice(self.draft, what, module)}")
             return
-        self.draft = drafts.turned(self.draft, what, module, every)
+        self.draft = drafts.with_next(self.draft, what, module, every)
         self._changed(True)
 
     def turn_scope(self) -> None:

@@ -8,11 +8,8 @@ from typing import Any
 
 from textual.app import SystemCommand
 
-from lmbench.distiller.schedules.preset_files import (
-    preset_names,
-    preset_summary,
-    quantization_preset_names,
-)
+from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.jobs.published_trainings import FIRST_STEPS, PUBLISHED
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.float_model_run import subject_of
@@ -45,9 +42,10 @@ def published_commands(bench: Bench) -> Iterable[SystemCommand]:
         about = preset_summary(name).partition(". ")[0]
         form = _form(bench, "prune", {"compress": name}, subject.key)
         yield SystemCommand(f"Prune {of} by {name}", about, form)
-    for name in quantization_preset_names():
+    for name in quantization.preset_names():
         form = _form(bench, "quantize", {"preset": name}, subject.key)
-        yield SystemCommand(f"Quantize {of} to {name}", "opens the form", form)
+        about = quantization.preset_description(name)
+        yield SystemCommand(f"Quantize {of} to {name}", about, form)
 
 
 def _form(bench: Bench, kind: str, settings: Mapping[str, Any], parent: str | None) -> partial[Any]:
