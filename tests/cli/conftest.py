@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jobs_world import world as world
 
 from lmbench.cli import run as lmbench
 from lmbench.session import Home

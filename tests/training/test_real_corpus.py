@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from places import WIKITEXT
 
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus import Corpus, open_corpus
@@ -18,7 +19,6 @@ from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.trainer import Splits, Trainer
 
-WIKITEXT = Path(__file__).parents[2].parent / "shared" / "data" / "wikitext-2"
 BATCHES = 200
 
 pytestmark = [

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from driving import press, settled
 from laboratory_double import measure
+from layers_world import checkpoint
 from sampler_double import SamplerDouble
-from test_layers_panel import checkpoint
 from textual.actions import parse
 from textual.binding import Binding
 from textual.pilot import Pilot

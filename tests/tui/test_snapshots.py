@@ -1,26 +1,19 @@
-"""How the screens look, on the recorded session with a clock that stands still."""
+"""How the main screen, help and welcome look, with a clock that stands still."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from textual.pilot import Pilot
+from pictures import Snap, at_each_size, pressing
+from workbench_world import NOON
 
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
 from lmbench.tui.demo import Player, recording
 
-# 2026-03-14 12:00 UTC
-NOON = 1_773_489_600.0
-SIZES = [(80, 24), (120, 30), (200, 50)]
-at_each_size = pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 # Into the pruning, when half of it is done.
 MIDWAY_S = 70.0
-
-Snap = Callable[..., bool]
 
 
 def bench(folder: Path, seconds: float = MIDWAY_S) -> Workbench:
@@ -28,23 +21,6 @@ def bench(folder: Path, seconds: float = MIDWAY_S) -> Workbench:
     player = Player(recording(), home)
     session = player.start(NOON)
     return Workbench(home, session, player=player, clock=lambda: NOON + seconds, follow=False)
-
-
-def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
-    async def before(pilot: Pilot[Any]) -> None:
-        app = pilot.app
-        assert isinstance(app, Workbench)
-        await app.look()
-        await pilot.pause()
-        if theme:
-            app.set_theme(theme)
-        for key in keys:
-            await pilot.press(key)
-            await pilot.pause()
-        app.say("")
-        await pilot.pause()
-
-    return before
 
 
 @at_each_size
@@ -85,4 +61,16 @@ def test_a_filter_and_its_answer(snap_compare: Snap, tmp_path, size):
 def test_an_empty_session(snap_compare: Snap, tmp_path, size):
     home = Home(tmp_path)
     app = Workbench(home, home.open_session("new"), clock=lambda: NOON, follow=False)
+    assert snap_compare(app, terminal_size=size, run_before=pressing())
+
+
+@at_each_size
+def test_the_help(snap_compare: Snap, full, size):
+    before = pressing("question_mark")
+    assert snap_compare(full.bench(), terminal_size=size, run_before=before)
+
+
+@at_each_size
+def test_the_welcome(snap_compare: Snap, size):
+    app = Workbench(Home(Path()), None, clock=lambda: NOON, follow=False)
     assert snap_compare(app, terminal_size=size, run_before=pressing())

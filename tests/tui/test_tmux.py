@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import WIKITEXT
 from tmux import Tmux, kill_all
 
 from lmbench.session import Home
@@ -31,7 +32,6 @@ BOTH = "● 1 vs ◆ 2|◆ 2 vs ● 1"
 SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
 
 
-WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext-2"
 REAL = pytest.param(
     WIKITEXT,
     id="wikitext-2",

@@ -1,0 +1,142 @@
+"""The compiled extra is built where a compiler is, once, and missed by nobody where none is."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+from places import REPOSITORY
+
+from lmbench.compile_kernels import compiler
+from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
+from lmbench.deploy.native.build import KERNELS
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
+
+
+@needs_compiler
+def test_it_is_compiled_once_and_found_again_without_a_compiler(tmp_path, monkeypatch):
+    first = KERNELS.build(tmp_path)
+    assert first.is_file()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert KERNELS.build(tmp_path) == first
+    assert [p.name for p in tmp_path.iterdir()] == [first.name]
+
+
+def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(NativeUnavailableError, match="no C\\+\\+ compiler"):
+        KERNELS.build(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path, monkeypatch):
+    fake = tmp_path / "g++"
+    fake.write_text("#!/bin/sh\necho 'kernels.cpp:1: error: what is this' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    with pytest.raises(
+        NativeUnavailableError, match=r"failed: kernels\.cpp:1: error: what is this"
+    ):
+        KERNELS.build(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_broken_compiler_is_asked_only_once(tmp_path, monkeypatch):
+    counter = tmp_path / "count"
+    fake = tmp_path / "c++"
+    fake.write_text(f"#!/bin/sh\necho x >> {counter}\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+    for _ in range(3):
+        assert "failed" in str(why_unavailable())
+    # Once with all instructions, once without AMX, once without AVX512.
+    assert counter.read_text() == "x\n" * 3
+
+
+@needs_compiler
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+@pytest.mark.parametrize(
+    "unknown, best", [("nothing", None), ("LMBENCH_NO_AMX", 2), ("LMBENCH_NO_AVX512", 1)]
+)
+def test_an_old_assembler_costs_its_instructions_and_no_more(tmp_path, monkeypatch, unknown, best):
+    """A compiler that fails until `unknown` is asked for."""
+    real = compiler()
+    fake = tmp_path / "c++"
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *{unknown}*|*{"" if best is None else "never"}*) '
+        f'exec {real} "$@";; esac\necho "error: no such instruction" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    built = ctypes.CDLL(str(KERNELS.build(tmp_path / "cache")))
+    machine = library().lmb_isa()
+    assert built.lmb_isa() == (machine if best is None else min(best, machine))
+
+
+@needs_compiler
+def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
+    foreign = KERNELS.build()
+    foreign.write_bytes(b"made for another system")
+    # A compiler of another name, so that this is a first attempt.
+    real = compiler()
+    assert real is not None
+    (tmp_path / "c++").symlink_to(real)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert why_unavailable() is None
+    assert foreign.read_bytes() == b"made for another system"
+
+
+def test_a_compiler_that_cannot_be_run_is_named(tmp_path, monkeypatch):
+    fake = tmp_path / "c++"
+    fake.write_bytes(b"\x7fELF no program")
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    with pytest.raises(NativeUnavailableError, match=r"c\+\+ cannot be run"):
+        KERNELS.build(tmp_path / "cache")
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    with pytest.raises(NativeUnavailableError, match="LMBENCH_NATIVE=0"):
+        library()
+
+
+def test_a_packed_model_runs_where_there_is_no_compiler(tmp_path):
+    code = f"""
+import torch
+from pathlib import Path
+from lmbench.config import PackConfig
+from lmbench.deploy.runtimes.choose import open_runtime
+from lmbench.deploy.packed_file.writing import (load_packed, pack)
+from lmbench.deploy.runtimes.table import (RUNTIMES, supported)
+from lmbench.model.rnn import RNNModel
+
+model = RNNModel("LSTM", 30, 16, 16, 1, 0.0, tie_weights=True).eval()
+path = Path({str(tmp_path / "m.lmpack")!r})
+pack(model, [f"w{{i}}" for i in range(30)], path, PackConfig(weights="int8"))
+loaded = load_packed(path)
+names = [entry.name for entry in supported(loaded)]
+assert not any("native" in name for name in names), names
+print(RUNTIMES["native-int8"].refusal(loaded))
+runtime = open_runtime("as-is", loaded, "step")
+assert runtime.name == "torch", runtime.name
+logits, _ = runtime.step(torch.tensor([3]), runtime.initial_state())
+assert logits.shape == (1, 30)
+"""
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("CXX", "LMBENCH_NATIVE")},
+        "PATH": "",
+        "LMBENCH_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler" in done.stdout

@@ -1,0 +1,85 @@
+"""A working folder whose runs are worked on by real processes that do fake work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lmbench.config import EvaluateConfig
+from lmbench.session import EventLog, Home, Run
+from lmbench.session.events import Progress
+
+SITE = Path(__file__).parent / "worker_site"
+
+
+class World:
+    """The working folder and what tests ask of it."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def run(
+        self, behaviour: str = "count", total: int = 0, session: str = "default", **more: Any
+    ) -> Run:
+        """A queued run that behaves as fake_kinds/evaluate.py says."""
+        config = EvaluateConfig(runtime=behaviour, tokens=total, device="cpu")
+        return self.home.open_session(session).new_run(config, "evaluate", **more)
+
+    def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait for something that other processes bring about; fails if they never do."""
+        deadline = time.monotonic() + 60.0
+        while not condition():
+            assert time.monotonic() < deadline, what or "it never came about"
+            time.sleep(0.005)
+
+    def until_status(self, run: Run, *statuses: str) -> None:
+        self.until(
+            lambda: run.read().status in statuses,
+            f"{run.ref} never became {statuses}: {run.read()}",
+        )
+
+    def until_working(self, run: Run) -> None:
+        """Wait until its handler has done something."""
+        self.until(lambda: run.read().status == "running" and self.counted(run))
+
+    def counted(self, run: Run) -> list[float]:
+        log = EventLog(run.events_path)
+        log.poll()
+        return [event.done for event in log.events if isinstance(event, Progress)]
+
+    def pid(self, run: Run) -> int:
+        pid = run.read().pid
+        assert pid is not None
+        return pid
+
+    def processes(self) -> list[psutil.Process]:
+        """Our supervisors and workers of this folder that still live."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if any(str(self.home.path) in word for word in process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setenv("PYTHONPATH", str(SITE))
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    world = World(Home(tmp_path))
+    yield world
+    for process in world.processes():
+        # One may end by itself in this moment.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    world.until(lambda: not world.processes())

@@ -1,0 +1,48 @@
+"""How a screen looks after some keys, at three sizes.
+
+``pytest --snapshot-update`` takes new pictures; look at each before it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from driving import bench_of, press, settled
+from textual.pilot import Pilot
+
+SIZES = [(80, 24), (120, 30), (200, 50)]
+at_each_size = pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+
+Snap = Callable[..., bool]
+
+
+def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
+    async def before(pilot: Pilot[Any]) -> None:
+        app = bench_of(pilot)
+        await app.look()
+        await pilot.pause()
+        if theme:
+            app.set_theme(theme)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause()
+        await app.workers.wait_for_complete()
+        app.say("")
+        # What was typed is judged a moment later.
+        await pilot.pause(0.2)
+        await pilot.pause()
+
+    return before
+
+
+def looks(snap_compare: Snap, world: Any, size: tuple[int, int], *keys: str) -> bool:
+    """Whether the world's first run looks as it did, after these keys."""
+
+    async def before(pilot: Pilot[None]) -> None:
+        await settled(pilot)
+        await press(pilot, "home", *keys, workers="compare")
+        await pilot.pause(0.4)
+
+    return snap_compare(world.bench(), terminal_size=size, run_before=before)

@@ -1,0 +1,312 @@
+"""The decoder's loss on AMX against double precision, and what happens where it cannot be had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import REPOSITORY
+from torch import Tensor
+
+from lmbench.config import TrainConfig, validate
+from lmbench.report.estimate import estimate
+from lmbench.training import loss as loss_module
+from lmbench.training import native
+from lmbench.training.loss import DecoderLoss, sum_nll
+from lmbench.training.native import decoder, process
+from lmbench.training.precision import Precision
+
+needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="no AMX or no compiler here")
+
+Operands = tuple[Tensor, Tensor, Tensor, Tensor]
+
+# Of a gradient's norm; see lmbench/training/loss.py.
+ERRORS: dict[Precision, float] = {"fp32": 1e-6, "bf16": 3e-3}
+BOTH = pytest.mark.parametrize("precision", ["fp32", "bf16"])
+
+
+def operands(rows: int = 45, words: int = 777, width: int = 24, spread: float = 0.3) -> Operands:
+    generator = torch.Generator().manual_seed(rows + words + width)
+    hidden = torch.randn(rows, width, generator=generator).tanh().requires_grad_()
+    weight = (torch.randn(words, width, generator=generator) * spread).requires_grad_()
+    bias = (torch.randn(words, generator=generator) * 0.1).requires_grad_()
+    targets = torch.randint(words, (rows,), generator=generator)
+    return hidden, weight, bias, targets
+
+
+def reference(operands: Operands) -> tuple[float, tuple[Tensor, ...]]:
+    """Loss and gradients in double precision."""
+    *given, targets = operands
+    h, w, b = (t.detach().double().requires_grad_() for t in given)
+    loss = F.cross_entropy(F.linear(h, w, b), targets)
+    return loss.item(), torch.autograd.grad(loss, (h, w, b))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a.double() - b).norm() / b.norm()).item()
+
+
+def check(given: Operands, precision: Precision) -> None:
+    wanted, gradients = reference(given)
+    loss = DecoderLoss(precision)(*given)
+    tolerance = 1e-6 if precision == "fp32" else 1e-3
+    assert loss.item() == pytest.approx(wanted, rel=tolerance)
+    for ours, theirs in zip(torch.autograd.grad(loss, given[:3]), gradients, strict=True):
+        assert relative(ours, theirs) < ERRORS[precision]
+    alone = sum_nll(*given, precision=precision).item() / len(given[3])
+    assert alone == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often the kernel was run."""
+    calls: list[int] = []
+    run = decoder.Kernel._run
+    monkeypatch.setattr(decoder.Kernel, "_run", lambda *a: (calls.append(1), run(*a))[1])
+    return lambda: len(calls)
+
+
+@needs_kernel
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(32, 140),
+    words=st.integers(512, 1500),
+    width=st.integers(1, 140),
+    precision=st.sampled_from(["fp32", "bf16"]),
+    threads=st.integers(1, 3),
+)
+def test_loss_and_gradients_are_right_at_any_size(
+    rows: int, words: int, width: int, precision: Precision, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(operands(rows, words, width), precision)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+@BOTH
+def test_a_window_in_slices_gives_the_sum_of_them(monkeypatch, counted, precision):
+    given = operands(150, 800, 40)
+    monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", 800 * 64)
+    check(given, precision)
+    assert counted() == 2 * 3
+
+
+@needs_kernel
+@BOTH
+def test_the_same_operands_give_the_same_bits_whichever_threads_there_are(monkeypatch, precision):
+    given = operands(200, 3000, 70)
+    once = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
+    again = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
+    monkeypatch.setattr(decoder, "openmp", lambda: None)
+    own = torch.autograd.grad(DecoderLoss(precision)(*given), given[:3])
+    for a, b, c in zip(once, again, own, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+@needs_kernel
+@BOTH
+def test_logits_far_above_the_targets_are_left_to_torch(counted, precision):
+    """exp(300) is not a number of fp32."""
+    hidden, weight, bias, targets = operands()
+    with torch.no_grad():
+        bias[5] = 300.0
+    targets[targets == 5] = 6
+    given = (hidden, weight, bias, targets)
+    check(given, precision)
+    assert counted() == 2
+
+
+@needs_kernel
+@pytest.mark.parametrize("target", [-1, 777])
+def test_a_target_that_is_no_word_is_refused(target):
+    hidden, weight, bias, targets = operands()
+    targets[3] = target
+    with pytest.raises(IndexError, match="777"):
+        DecoderLoss()(hidden, weight, bias, targets)
+
+
+@needs_kernel
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_gives_none(value):
+    hidden, weight, bias, targets = operands()
+    with torch.no_grad():
+        weight[3, 4] = value
+    assert not torch.isfinite(DecoderLoss()(hidden, weight, bias, targets))
+
+
+@needs_kernel
+def test_a_confident_model_has_a_loss_near_zero_and_not_below_it():
+    hidden, weight, bias, targets = operands()
+    with torch.no_grad():
+        targets[:] = 7
+        bias[7] = 60.0
+    for precision in ERRORS:
+        loss = DecoderLoss(precision)(hidden, weight, bias, targets).item()
+        assert -1e-5 < loss < 1e-5
+
+
+@needs_kernel
+def test_hidden_rows_in_bf16_get_their_gradient_in_bf16(counted):
+    """As an autocast layer gives them."""
+    hidden, weight, bias, targets = operands()
+    half = hidden.detach().bfloat16().requires_grad_()
+    DecoderLoss("bf16")(half, weight, bias, targets).backward()
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    wanted = reference((half.float(), weight, bias, targets))[1][0]
+    assert relative(half.grad, wanted) < 5e-3
+    assert counted() == 1
+
+
+@needs_kernel
+@BOTH
+def test_operands_that_do_not_lie_one_after_another_are_taken_too(precision):
+    hidden, weight, bias, targets = operands()
+    check((hidden.t().contiguous().t(), weight[:, :], bias, targets), precision)
+    wide = torch.cat((weight.detach(), weight.detach()), 1)[:, : weight.size(1)].requires_grad_()
+    check((hidden, wide, bias, targets), precision)
+
+
+@needs_kernel
+def test_gradients_go_straight_into_the_parameters_and_are_kept_until_the_next_call():
+    hidden, weight, bias, targets = operands()
+    loss = DecoderLoss(into_grad=True)
+    loss(hidden, weight, bias, targets).backward()
+    wanted = reference((hidden, weight, bias, targets))[1]
+    assert weight.grad is not None
+    assert bias.grad is not None
+    assert relative(weight.grad, wanted[1]) < 1e-6
+    assert relative(bias.grad, wanted[2]) < 1e-6
+    with pytest.raises(RuntimeError, match="zero_grad"):
+        loss(hidden, weight, bias, targets)
+
+
+@needs_kernel
+def test_torchs_own_products_on_tiles_are_right_between_and_after(counted):
+    """oneDNN configures the same registers, and does so only where it finds them otherwise."""
+    given = operands(64, 1024, 64)
+    a, b = torch.randn(256, 256), torch.randn(256, 256)
+    expected = a.bfloat16() @ b.bfloat16()
+    for _ in range(3):
+        check(given, "bf16")
+        assert torch.equal(a.bfloat16() @ b.bfloat16(), expected)
+    assert counted() == 6
+
+
+@needs_kernel
+@BOTH
+@pytest.mark.parametrize("batch_size, width", [(20, 200), (40, 650)])
+def test_what_a_thread_takes_is_as_the_estimate_has_it(precision, batch_size, width):
+    kernel = native.kernel()
+    assert kernel is not None
+    hidden, weight, bias, targets = operands(batch_size * 35, 600, width)
+    taken: list[int] = []
+    told: list[int] = []
+
+    def buffers(_name: str, size: int) -> Tensor:
+        taken.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+    settings = {"batch_size": batch_size, "nhid": width, "emsize": width, "precision": precision}
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            kernel.nll(hidden, weight, bias, targets, buffers, precision=precision)
+            config = validate(TrainConfig, {**settings, "threads": threads})
+            told.append(estimate(config, 600).bytes)
+    finally:
+        torch.set_num_threads(before)
+    assert told[1] - told[0] == pytest.approx(taken[1] - taken[0], rel=0.1)
+
+
+def test_small_ones_and_other_numbers_are_left_to_torch():
+    kernel: Any = None
+
+    def fits(hidden: Tensor, weight: Tensor, bias: Tensor) -> bool:
+        return decoder.Kernel.fits(kernel, hidden, weight, bias)
+
+    hidden, weight, bias = torch.zeros(32, 8), torch.zeros(512, 8), torch.zeros(512)
+    assert fits(hidden, weight, bias)
+    assert fits(hidden.bfloat16(), weight, bias)
+    assert not fits(hidden[1:], weight, bias)
+    assert not fits(hidden, weight[1:], bias[1:])
+    assert not fits(hidden.double(), weight.double(), bias.double())
+    assert not fits(hidden.to("meta"), weight.to("meta"), bias.to("meta"))
+    # Read as what they are not, these would be read beyond their ends.
+    assert not fits(hidden, weight, bias.bfloat16())
+    assert not fits(hidden, weight, bias.to("meta"))
+    assert not fits(hidden, weight, bias[1:])
+    assert not fits(hidden, weight, bias.unsqueeze(1))
+    assert not fits(hidden[:, 1:], weight, bias)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (lambda targets: targets.int(), TypeError),
+        (lambda targets: targets.double(), TypeError),
+        (lambda targets: targets[1:], ValueError),
+        (lambda targets: targets.unsqueeze(1), ValueError),
+    ],
+    ids=["int32", "float64", "too few", "a column"],
+)
+def test_targets_that_are_not_one_id_a_row_are_refused(change, error):
+    hidden, weight, bias, targets = operands()
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        DecoderLoss()(hidden, weight, bias, change(targets))
+    with pytest.raises(error, match=r"targets must be int64|one target a row"):
+        sum_nll(hidden, weight, bias, change(targets))
+
+
+def test_it_is_had_by_nobody_whom_it_is_not_allowed_to(monkeypatch):
+    monkeypatch.setattr(process, "_allowed", False)
+    assert native.kernel() is None
+    monkeypatch.setattr(process, "_allowed", True)
+    monkeypatch.setenv("LMBENCH_NATIVE", "0")
+    assert native.kernel() is None
+
+
+def test_a_processor_without_tiles_asks_no_compiler(monkeypatch):
+    def compile_it() -> None:
+        raise AssertionError("it was compiled")
+
+    monkeypatch.setattr(process, "has_amx", lambda: False)
+    monkeypatch.setattr(decoder.DECODER.__class__, "library", lambda self: compile_it())
+    assert native.kernel() is None
+
+
+def test_it_trains_where_there_is_no_compiler(tmp_path):
+    code = """
+import torch
+from lmbench.training.loss import DecoderLoss
+from lmbench.training import native
+assert native.kernel() is None
+h, w = torch.randn(40, 8, requires_grad=True), torch.randn(600, 8, requires_grad=True)
+DecoderLoss()(h, w, torch.zeros(600, requires_grad=True), torch.arange(40)).backward()
+assert w.grad is not None
+"""
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("CXX", "LMBENCH_NATIVE")},
+        "PATH": "",
+        "LMBENCH_CACHE": str(tmp_path),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

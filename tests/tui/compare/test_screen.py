@@ -1,0 +1,324 @@
+"""Comparing by keys alone: the runs, their runtimes, perplexity against size."""
+
+from __future__ import annotations
+
+import csv
+
+import driving
+import pytest
+from driving import bench_of, opened, screen_of, until, words
+from laboratory_double import benchmarked
+from textual.pilot import Pilot
+from workbench_world import NOON
+
+from lmbench.config import BenchmarkConfig
+from lmbench.tui.app import Workbench
+from lmbench.tui.compare.panels import ScatterPanel
+from lmbench.tui.compare.screen import CompareScreen
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.main_screen import MainScreen
+
+SIZES = [(80, 24), (120, 30), (200, 50)]
+
+pytestmark = pytest.mark.usefixtures("started")
+
+
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """With the reading of the models that the compare screen does."""
+    await driving.press(pilot, *keys, workers="compare")
+
+
+async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
+    async with opened(lab, "c") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        await pilot.pause(0.2)
+        assert len(screen.compared.runs.rows) == 4
+        assert [row["name"] for row in screen.compared.front()] == ["int8", "dense"]
+        await press(pilot, "escape", "space", "end", "space", "c")
+        await pilot.pause(0.2)
+        screen = screen_of(pilot, CompareScreen)
+        assert [row["name"] for row in screen.compared.in_order.rows] == ["dense", "int8"]
+        await press(pilot, "a")
+        await pilot.pause(0.2)
+        assert len(screen.compared.runs.rows) == 4
+
+
+async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
+    async with opened(lab, "c", "t", "t") as pilot:
+        await pilot.pause(0.2)
+        screen = screen_of(pilot, CompareScreen)
+        while screen.compared.order.by != "bytes":
+            await press(pilot, "t")
+        names = [row["name"] for row in screen.compared.in_order.rows]
+        assert names[:2] == ["int8", "dense"]
+        await press(pilot, "T")
+        assert [row["name"] for row in screen.compared.in_order.rows][:2] == ["dense", "int8"]
+
+
+@pytest.mark.parametrize("where", [(), ("tab",), ("r",)])
+async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
+    async with opened(lab, "c", *where, "x", "y") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
+        assert "valid perplexity" in words(pilot)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
+    async with opened(lab, "c", size=size) as pilot:
+        await pilot.pause(0.3)
+        panel = pilot.app.screen.query_one(ScatterPanel)
+        region, lines = panel.region, words(pilot).splitlines()
+        inner = lines[region.y + 1 : region.bottom - 1]
+        assert any("⠒" in line or "⠉" in line or "⠤" in line for line in inner)
+        assert {line[0] + line[region.width - 1] for line in inner} == {"││"}
+        assert max(map(len, lines)) == size[0]
+
+
+@pytest.mark.parametrize(
+    "steps, suffix, holds",
+    [(0, "md", "| demo/001-train | dense |"), (2, "tex", r"\begin{tabular}"), (4, "svg", "<svg")],
+)
+async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffix, holds):
+    monkeypatch.chdir(tmp_path)
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "e", *["down"] * steps, "enter", "enter")
+        path = tmp_path / f"demo-compared.{suffix}"
+        await until(pilot, path.exists)
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+    assert holds in path.read_text()
+
+
+async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "e", "down", "enter", "enter")
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+    rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
+    assert [row["bytes"] for row in rows] == ["29321000", "", "", "7400000"]
+
+
+async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        await press(pilot, "b")
+        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
+        # What is quantized is a simulation until it is packed.
+        assert [(r.read().kind, r.read().parent) for r in started] == [
+            ("benchmark", "demo/001-train"),
+        ]
+        await press(pilot, "end", "enter")
+        screen_of(pilot, MainScreen)
+        assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
+    dense = lab.session.run(1)
+    bench = lab.session.new_run(BenchmarkConfig(), "benchmark", parent=dense)
+    rows = [
+        {"model": dense.ref, "ms": 1.9, "accuracy": "exact"},
+        {"model": dense.ref, "ms": 0.61, "accuracy": "exact"},
+        # Quicker, with another perplexity than the row's.
+        {"model": dense.ref, "ms": 0.2, "accuracy": "coarse"},
+    ]
+    bench.update(status="finished", results={"rows": rows})
+    async with opened(lab, "c") as pilot:
+        await pilot.pause(0.2)
+        assert screen_of(pilot, CompareScreen).compared.runs.rows[0]["ms_per_token"] == 0.61
+
+
+# -- the table of runtimes ---------------------------------------------------------------------
+
+
+async def test_r_changes_between_the_runs_and_their_runtimes(lab):
+    benchmarked(lab)
+    async with opened(lab, "c", "r") as pilot:
+        shown = words(pilot)
+        assert "2 runtimes" not in shown
+        assert "4 runs with a model · 5 runtimes" in shown
+        (line,) = [line for line in shown.splitlines() if "native-int8" in line]
+        for part in ("1 dense", "29.3 MB", "7.4 MB", "61.2 MB", "0.148", "34,100", "118.34"):
+            assert part in line
+        await press(pilot, "r")
+        assert "native-int8" not in words(pilot)
+        assert "29.3 MB" in words(pilot)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_size_memory_speed_and_perplexity_of_a_runtime_are_read_at_any_width(lab, size):
+    benchmarked(lab)
+    async with opened(lab, "c", "r", size=size) as pilot:
+        grid = pilot.app.screen.query_one(Grid)
+        shown = [grid.columns[i].title for i, _ in grid.layout_columns(grid.size.width)]
+        needed = {"run", "runtime", "disk", "peak", "ms/token", "tokens/s", "ppl"}
+        assert needed <= set(shown)
+        assert "weights" in shown
+        assert ("p95" in shown) == (size[0] > 80)
+        assert "ppl of the first 20,000 tokens of test" in words(pilot)
+        assert "r runtimes" in words(pilot).splitlines()[-1]
+
+
+async def test_where_nothing_was_benchmarked_r_names_the_key_that_does(lab, started):
+    async with opened(lab, "c", "r") as pilot:
+        assert "Nothing was benchmarked on this machine yet: b measures" in words(pilot)
+        await press(pilot, "b")
+        await until(pilot, lambda: "A benchmark is on its way" in words(pilot))
+        assert [run.read().parent for run in started] == ["demo/001-train"]
+        # What was there is there still.
+        await press(pilot, "r")
+        assert len(pilot.app.screen.query_one(Grid).rows) == 4
+
+
+async def test_a_recording_offers_no_benchmark(lab, monkeypatch):
+    monkeypatch.setattr(Workbench, "demo", property(lambda self: True))
+    async with opened(lab, "c", "r", "b") as pilot:
+        assert "Nothing was benchmarked in this recording." in words(pilot)
+    assert len(lab.session.runs()) == 4
+
+
+async def test_lines_come_when_the_benchmark_is_done(lab):
+    async with opened(lab, "c", "r") as pilot:
+        benchmarked(lab)
+        await bench_of(pilot).look()
+        await until(pilot, lambda: "native-int8" in words(pilot))
+        # The keys are those of the table, as before it was empty.
+        await press(pilot, "down")
+        assert pilot.app.screen.query_one(Grid).cursor == 1
+
+
+async def test_each_table_is_sorted_by_itself_and_both_are_remembered(lab):
+    benchmarked(lab)
+    async with opened(lab, "c", "t", "r") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        assert screen.compared.order.by == ""
+        while screen.compared.order.by != "ms":
+            await press(pilot, "t")
+        assert bench_of(pilot).happened == "sorted by ms a token"
+        assert [row["ms"] for row in screen.compared.in_order.rows] == sorted(
+            row["ms"] for row in screen.compared.runtimes.rows
+        )
+        await press(pilot, "T", "escape", "c")
+        screen = screen_of(pilot, CompareScreen)
+        assert screen.compared.table == "runtimes"
+        assert screen.compared.in_order.rows[0]["ms"] == 1.9
+        await press(pilot, "r")
+        assert screen.compared.order.by == "run"
+
+
+async def test_the_cursor_stays_on_its_run_and_enter_goes_there_from_a_runtime(lab):
+    benchmarked(lab)
+    async with opened(lab, "c", "down", "r") as pilot:
+        grid = pilot.app.screen.query_one(Grid)
+        assert grid.cursor_key == "002-prune/torch"
+        await press(pilot, "enter")
+        screen_of(pilot, MainScreen)
+        assert bench_of(pilot).selected == "002-prune"
+
+
+async def test_the_fastest_runtime_that_keeps_the_perplexity_is_tinted(lab):
+    benchmarked(lab)
+    async with opened(lab, "c", "r") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        tinted = [key for key, cells in screen.compared.rows() if cells[5].tint]
+        # int4 is quicker, with another perplexity.
+        assert tinted == ["001-train/native-int8", "002-prune/torch"]
+
+
+def _found_otherwise(lab, name: str, **figures: object) -> None:
+    """Have the benchmark of the first run say something else of a runtime."""
+    run = next(run for run in lab.session.runs() if run.read().kind == "benchmark")
+    rows = [r | figures if r["runtime"] == name else r for r in run.read().results["rows"]]
+    run.update(results={"rows": rows})
+
+
+@pytest.mark.parametrize(
+    "name, ppl, tinted",
+    [
+        # Whatever its class: the measured perplexity decides.
+        ("native-int8", 118.41, "native-int8"),
+        ("native-int8", 118.42, "torch"),
+        ("native-int8", 118.10, "torch"),
+        ("native-int8", None, "torch"),
+        ("int4", 118.35, "int4"),
+    ],
+)
+async def test_what_keeps_to_the_perplexity_is_judged_by_the_one_measured(lab, name, ppl, tinted):
+    benchmarked(lab, 1)
+    _found_otherwise(lab, name, ppl=ppl)
+    async with opened(lab, "c", "r") as pilot:
+        screen = screen_of(pilot, CompareScreen)
+        await until(pilot, lambda: len(screen.compared.rows()) == 4)
+        found = [key for key, cells in screen.compared.rows() if cells[5].tint]
+        assert found == [f"001-train/{tinted}"]
+
+
+async def test_perplexities_of_different_parts_of_test_are_said_to_be(lab):
+    benchmarked(lab)
+    _found_otherwise(lab, "torch", tokens=245_569)
+    async with opened(lab, "c", "r", size=(200, 50)) as pilot:
+        assert "5 runtimes · ppl of different parts of test" in words(pilot)
+        shown = [
+            line.rstrip("┃").split()[-2:] for line in words(pilot).splitlines() if "MB" in line
+        ]
+        assert shown[:2] == [["118.30", "20,000"], ["118.30", "245,569"]]
+
+
+async def test_e_exports_the_runtimes_where_they_are_shown(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    benchmarked(lab)
+    async with opened(lab, "c", "r", "e", "down", "enter", "enter") as pilot:
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+    rows = list(csv.DictReader((tmp_path / "demo-runtimes.csv").open()))
+    assert [row["runtime"] for row in rows] == ["naive", "torch", "native-int8", "int4", "torch"]
+    assert rows[2]["ms"] == "0.148"
+
+
+async def test_the_other_runs_are_still_there_to_be_measured(lab, started):
+    lab.session.run(2).update(status="finished", pid=None)
+    benchmarked(lab, 1)
+    async with opened(lab, "c", "r") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+def _measured(lab, *numbers: int) -> float:
+    """Runs 1 and 2 are done and these are measured; says when."""
+    for number in (1, 2):
+        lab.session.run(number).update(status="finished", pid=None, ended=NOON)
+    benchmarked(lab, *numbers)
+    return lab.session.runs()[-1].read().created
+
+
+async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "down", size=(120, 30)) as pilot:
+        await press(pilot, "b")
+        said = "measuring 2 agp-80 again: 1 benchmark waits for the device"
+        await until(pilot, lambda: bench_of(pilot).happened == said)
+        assert [run.read().parent for run in started] == ["demo/002-prune"]
+        # Once is enough, and what is quantized is a simulation until it is packed.
+        await press(pilot, "b", "down", "b")
+        assert "b benchmark" not in words(pilot).splitlines()[-1]
+        await press(pilot, "home")
+        assert "b benchmark" in words(pilot).splitlines()[-1]
+        assert len(started) == 1
+
+
+async def test_of_the_runtimes_too_the_run_under_the_cursor_is_measured_again(lab, started):
+    _measured(lab, 1, 2)
+    async with opened(lab, "c", "r", "end") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bool(started))
+    assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cursor(lab, started):
+    when = _measured(lab, 1, 2)
+    lab.session.run(2).update(ended=when + 60)
+    async with opened(lab, "c", "r", "home") as pilot:
+        await press(pilot, "b")
+        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
+    assert [run.read().parent for run in started] == ["demo/002-prune"]

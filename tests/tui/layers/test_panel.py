@@ -1,0 +1,322 @@
+"""The layers table and the screen of one tensor, by keys alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from driving import press, settled, words
+from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
+from safetensors.numpy import save_file
+from textual.pilot import Pilot
+
+from lmbench.session import events as ev
+from lmbench.tui.kit.bars import columns_of, sparkbars
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.grid import Grid
+from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
+from lmbench.tui.main_screen import MainScreen
+
+
+@asynccontextmanager
+async def opened(
+    world: Any, run: str = "002-prune", size: tuple[int, int] = (120, 30)
+) -> AsyncIterator[Pilot[None]]:
+    app = world.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        app.select(run)
+        await press(pilot, "3")
+        yield pilot
+
+
+def grid(pilot: Pilot[None]) -> Grid:
+    return pilot.app.screen.query_one(Grid)
+
+
+def shown(pilot: Pilot[None]) -> list[str]:
+    table = grid(pilot)
+    return [table.render_line(y).text.rstrip() for y in range(table.size.height)]
+
+
+def keys(pilot: Pilot[None]) -> list[str]:
+    return [key for key, _ in grid(pilot).rows]
+
+
+def sparse(step: int, *shares: float) -> ev.Sparsity:
+    """A table in which each tensor of 100 by 10 has this share of zeros."""
+    rows = tuple(
+        {
+            "name": name, "shape": [100, 10], "dense": 1000, "nnz": round(1000 * (1 - share)),
+            "fine": 100 * share, "rows": 1.0, "cols": 2.0, "std": 0.05, "mean": 0.0,
+            "abs_mean": 0.01 * (i + 1),
+        }
+        for i, (name, share) in enumerate(zip(NAMES, shares, strict=True))
+    )  # fmt: skip
+    total = sum(shares) / len(shares)
+    count = 1000 * len(shares)
+    return ev.Sparsity(
+        step=step, epoch=1, tensors=rows, parameters=count, nonzero=round(count * (1 - total)),
+        total=total,
+    )  # fmt: skip
+
+
+async def test_the_table_shows_sparsity_and_the_change_since_the_parent(full):
+    full.write(full.session.run(1), sparse(6000, 0.0, 0.1, 0.5))
+    full.write(full.session.run(2), sparse(3700, 0.8, 0.1, 0.25))
+    async with opened(full) as pilot:
+        lines = shown(pilot)
+        assert keys(pilot) == list(NAMES)
+        assert "80.0" in lines[1]
+        assert "+80.0" in lines[1]
+        assert "·" in lines[2]
+        assert "-25.0" in lines[3]
+        assert "total (tied once)" in lines[4]
+        assert "38.3" in lines[4]
+        assert "+18.3" in lines[4]
+
+
+async def test_it_is_live_and_repaints_only_the_lines_that_are_new(full, monkeypatch):
+    run = full.session.run(2)
+    full.write(run, sparse(3700, 0.8, 0.1, 0.25))
+    async with opened(full) as pilot:
+        painted: list[int] = []
+        monkeypatch.setattr(Grid, "refresh_line", lambda self, y: painted.append(y))
+        full.write(run, sparse(3800, 0.8, 0.2, 0.25))
+        await settled(pilot)
+        assert "20.0" in shown(pilot)[2]
+        assert set(painted) == {2, 4, grid(pilot).size.height - 1}
+
+
+async def test_t_sorts_by_column_after_column_and_capital_t_turns_it_round(full):
+    full.write(full.session.run(2), sparse(3700, 0.3, 0.9, 0.1))
+    async with opened(full) as pilot:
+        titles = []
+        for _ in range(12):
+            await press(pilot, "t")
+            place = grid(pilot).sorted_by
+            if place < 0:
+                break
+            titles.append(grid(pilot).columns[place].title)
+            if titles[-1] == "sparsity":
+                assert keys(pilot) == [NAMES[1], NAMES[0], NAMES[2]]
+                await press(pilot, "T")
+                assert keys(pilot) == [NAMES[2], NAMES[0], NAMES[1]]
+                await press(pilot, "T")
+        assert titles[0] == "tensor"
+        assert "sparsity" in titles
+        assert keys(pilot) == list(NAMES)
+
+
+async def test_the_order_is_there_when_one_comes_back_and_the_cursor_keeps_its_tensor(full):
+    run = full.session.run(2)
+    full.write(run, sparse(3700, 0.3, 0.9, 0.1))
+    async with opened(full, size=(80, 24)) as pilot:
+        await press(pilot, "down", "down", *"tttt")
+        assert grid(pilot).cursor_key == NAMES[2]
+        order = keys(pilot)
+        full.write(run, sparse(3800, 0.3, 0.2, 0.95))
+        await settled(pilot)
+        assert grid(pilot).cursor_key == NAMES[2]
+    async with opened(full, size=(80, 24)) as pilot:
+        assert grid(pilot).sorted_by >= 0
+        assert keys(pilot) != order
+
+
+async def test_a_quantized_run_shows_its_modules_and_x_its_sparsity(full):
+    again = quantized("decoder", bits_weights=8, output_sqnr=41.0)
+    full.write(full.session.run(3), *MODULES, again, sparse(1, 0.5, 0.5, 0.5))
+    async with opened(full, "003-quantize") as pilot:
+        assert keys(pilot) == [event.module for event in MODULES]
+        assert "41.0" in shown(pilot)[5]
+        await press(pilot, "t")
+        assert keys(pilot)[0] == "decoder"
+        await press(pilot, *"ttttt")
+        assert grid(pilot).columns[grid(pilot).sorted_by].title == "SQNR"
+        assert keys(pilot)[:2] == ["rnn.cells.0.eltwiseadd_gate", "rnn.cells.0.fc_gate_h"]
+        await press(pilot, "x")
+        assert keys(pilot)[0] == "encoder.weight"
+        await press(pilot, "x")
+        assert "SQNR" in shown(pilot)[0]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_bits_scale_zero_point_clip_and_sqnr_of_a_module_have_room_at_any_size(full, size):
+    full.write(full.session.run(3), *MODULES)
+    async with opened(full, "003-quantize", size=size) as pilot:
+        lines = [line.split() for line in shown(pilot)]
+        assert lines[0][:5] == ["module", "bits", "scale", "zero", "clip"]
+        assert lines[0][-1] == "SQNR"
+        assert lines[1][:2] == ["encoder", "w8"]
+        assert lines[2][:6] == ["0.fc_gate_x", "w8", "a8", "14.1", "-3", "avg"]
+        assert lines[2][-1] == "12.2"
+        assert lines[3] == ["0.fc_gate_h", "fp16", "70.2"]
+        assert lines[4][1:5] == ["a8", "0.0123", "128", "laplace"]
+        assert lines[4][-1] == "∞"
+        assert shown(pilot)[0].count("SQNR") == (1 if size[0] == 120 else 2)
+
+
+async def test_modes_are_short_and_stand_behind_the_rest(full):
+    full.write(full.session.run(3), *MODULES)
+    async with opened(full, "003-quantize", size=(80, 24)) as pilot:
+        assert shown(pilot)[2].split()[6:] == ["sym", "/", "asym", "46.8", "12.2"]
+
+
+async def test_enter_opens_the_weights_of_a_module_and_says_where_there_are_none(full):
+    run = full.session.run(3)
+    (run.path / "best").mkdir()
+    save_file(
+        {
+            "encoder.weight_q": np.arange(-60, 60, dtype=np.int8).reshape(12, 10),
+            "rnn.cells.0.fc_gate_h.wrapped_module.weight": np.ones((8, 2), np.float16),
+        },
+        run.path / "best" / "model.safetensors",
+    )
+    shared = {"version": 1, "shared": {"decoder.weight_q": "encoder.weight_q"}}
+    (run.path / "best" / "quantization.json").write_text(json.dumps(shared))
+    full.write(run, *MODULES)
+    async with opened(full, "003-quantize") as pilot:
+        for module, tensor in (
+            ("encoder", "encoder.weight_q"),
+            ("rnn.cells.0.fc_gate_h", "rnn.cells.0.fc_gate_h.wrapped_module.weight"),
+            ("decoder", "encoder.weight_q"),
+        ):
+            while grid(pilot).cursor_key != module:
+                await press(pilot, "down")
+            assert "layers.open" in offered(pilot)
+            await press(pilot, "enter")
+            screen = await tensor_of(pilot)
+            assert screen.report is not None
+            assert screen.report.name == tensor
+            await press(pilot, "escape")
+        await press(pilot, "up")
+        assert grid(pilot).cursor_key == "rnn.cells.0.eltwiseadd_gate"
+        assert "layers.open" not in offered(pilot)
+        await press(pilot, "enter")
+        assert isinstance(pilot.app.screen, MainScreen)
+        assert "rnn.cells.0.eltwiseadd_gate has no weights" in words(pilot)
+        # A double click opens, too.
+        grid(pilot).post_message(Grid.Opened("rnn.cells.0.eltwiseadd_gate"))
+        await press(pilot)
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+def offered(pilot: Pilot[None]) -> set[str | None]:
+    active = pilot.app.screen.active_bindings.values()
+    return {b.binding.id for b in active if b.enabled}
+
+
+async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):
+    full.write(full.session.run(2), sparse(3700, 0.3, 0.9, 0.1))
+    async with opened(full, size=(40, 20)) as pilot:
+        assert "sparsity" in shown(pilot)[0]
+        assert "rows 0" not in shown(pilot)[0]
+        assert all(len(line) <= 40 for line in shown(pilot))
+        await pilot.resize_terminal(200, 50)
+        await pilot.pause()
+        assert "shape" in shown(pilot)[0]
+
+
+@pytest.mark.parametrize(
+    "run, words",
+    [("001-train", "No table of 1 dense yet"), ("003-quantize", "quantized no module")],
+)
+async def test_an_empty_table_says_what_fills_it(full, run, words):
+    async with opened(full, run) as pilot:
+        assert not grid(pilot).display
+        assert words in str(pilot.app.screen.query_one("#nothing").render())
+        assert not offered(pilot) & {"layers.open", "layers.sort"}
+
+
+async def test_enter_opens_a_tensor_with_its_gates_and_escape_comes_back(full):
+    run = full.session.run(2)
+    checkpoint(run)
+    full.write(run, sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full) as pilot:
+        await press(pilot, "down", "down", "enter")
+        screen = await tensor_of(pilot)
+        assert screen.report is not None
+        assert [p.name for p in screen.report.parts] == ["all", "i", "f", "g", "o"]
+        head = str(screen.query_one("#head").render())
+        assert "rnn.weight_hh_l0" in head
+        assert "80×20" in head
+        assert "last checkpoint, step 3,000" in head
+        assert "zeros" in picture(screen)
+        assert "25.0% of 1,600" in picture(screen)
+        await press(pilot, "down", "down")
+        assert screen.part is not None
+        assert screen.part.name == "f"
+        assert "100.0% of 400" in picture(screen)
+        linear = picture(screen)
+        await press(pilot, "up", "y")
+        assert picture(screen) != linear
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_arrows_turn_to_other_tensors_b_to_the_other_checkpoint(full):
+    run = full.session.run(2)
+    checkpoint(run)
+    full.write(run, sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full, size=(80, 24)) as pilot:
+        await press(pilot, "enter")
+        screen = await tensor_of(pilot)
+        assert screen.tensor == "encoder.weight"
+        await press(pilot, "right")
+        await tensor_of(pilot)
+        assert screen.tensor == "rnn.weight_hh_l0"
+        await press(pilot, "left", "left")
+        await tensor_of(pilot)
+        assert screen.tensor == "rnn.weight_ih_l0"
+        before = screen.report
+        await press(pilot, "b")
+        await tensor_of(pilot)
+        assert "no checkpoint 'best' yet" in screen.problem
+        checkpoint(run, "best", seed=1)
+        await press(pilot, "f5")
+        await tensor_of(pilot)
+        assert screen.report is not None
+        assert before is not None
+        assert screen.report.parts[0].mean != before.parts[0].mean
+
+
+async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
+    run = full.session.run(2)
+    checkpoint(run)
+    (run.path / "last" / "model.safetensors").write_bytes(b"rubbish")
+    full.write(run, sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        await pilot.app.workers.wait_for_complete()
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Ask)
+        words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
+        assert "cannot be read as safetensors" in words
+        await press(pilot, "escape", "escape")
+        assert isinstance(pilot.app.screen, MainScreen)
+
+
+def test_a_histogram_is_as_high_as_its_densest_part_and_log_lifts_the_rare():
+    counts = np.zeros(512, np.int64)
+    counts[256], counts[0] = 1000, 1
+    linear, log = columns_of(counts, 64, False), columns_of(counts, 64, True)
+    assert linear.argmax() == log.argmax() == 32
+    assert linear.max() == log.max() == 1.0
+    assert log[0] > 10 * linear[0]
+
+
+def test_columns_hold_all_there_is_however_many_there_are():
+    even = np.full(512, 7, np.int64)
+    for width in (1, 3, 60, 511, 512, 600):
+        heights = columns_of(even, width, False)
+        assert len(heights) == min(width, 512)
+        assert heights.min() == heights.max() == 1.0
+    assert sparkbars([0] * 512, 5) == "     "
+
+
+def picture(screen: TensorScreen) -> str:
+    return str(screen.query_one(DistributionPanel).query_one("#picture").render())

@@ -1,0 +1,271 @@
+"""The panel of plots where what it shows changes under it: zoom, cursor, legend, files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from driving import bench_of, press, screen_of, settled, until, words
+from textual.pilot import Pilot
+from textual.widgets import Static
+from workbench_world import NOON, sparsity, training
+
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import Series
+from lmbench.session import EventWriter, Run
+from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.plots.legend import legend
+from lmbench.tui.plots.panel import PlotPanel
+from lmbench.tui.plots.view import inside
+from lmbench.tui.settings.screen import SettingsScreen
+
+LONG, SHORT = "001-train", "002-train"
+
+
+def panel(pilot: Pilot[None]) -> PlotPanel:
+    return pilot.app.screen.query_one(PlotPanel)
+
+
+def trained(run: Run, steps: int) -> None:
+    writer = EventWriter(run.events_path)
+    training(writer, steps=steps, of=steps, epochs=2, floor=4.5, t=NOON, lr=20.0)
+    writer.close()
+
+
+@pytest.fixture
+def two(world: Any) -> Any:
+    """A training of 3000 steps, and one of 1000."""
+    trained(world.new("train", "long", status="finished"), 3000)
+    trained(world.new("train", "short", status="finished"), 1000)
+    return world
+
+
+@asynccontextmanager
+async def opened(
+    world: Any, run: str, *keys: str, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Pilot[None]]:
+    async with world.bench().run_test(size=size) as pilot:
+        await settled(pilot)
+        bench_of(pilot).select(run)
+        await press(pilot, "2", *keys)
+        yield pilot
+
+
+def is_drawn(pilot: Pilot[None]) -> bool:
+    return any("⠀" < sign <= "⣿" for line in panel(pilot)._drawing.lines for sign in line.plain)
+
+
+# -- zoom and cursor ---------------------------------------------------------------------------
+
+
+async def test_plus_zooms_a_shorter_run_though_the_cursor_stood_beyond_its_end(two):
+    async with opened(two, LONG, "left", "left") as pilot:
+        at = panel(pilot).cursor_x
+        assert at is not None
+        assert at > 2800
+        bench_of(pilot).select(SHORT)
+        await press(pilot)
+        assert panel(pilot).cursor_x is None
+        await press(pilot, "plus")
+        window = panel(pilot).plot().window
+        assert window is not None
+        assert 10 < window[0] < window[1] < 1000
+        assert is_drawn(pilot)
+
+
+async def test_a_window_beyond_a_shorter_run_shows_all_of_it_and_comes_back_with_the_longer(two):
+    async with opened(two, LONG, "end", "plus", "plus", "plus", "plus") as pilot:
+        window = panel(pilot).plot().window
+        assert window is not None
+        assert window[0] > 1000
+        bench_of(pilot).select(SHORT)
+        await press(pilot)
+        assert panel(pilot).plot().window is None
+        assert is_drawn(pilot)
+        assert "zoomed" not in words(pilot)
+        bench_of(pilot).select(LONG)
+        await press(pilot)
+        assert panel(pilot).plot().window == window
+        assert "zoomed" in words(pilot)
+
+
+async def test_of_a_window_only_the_part_with_points_is_shown(two):
+    async with opened(two, LONG, "plus") as pilot:
+        window = panel(pilot).plot().window
+        assert window is not None
+        assert 10 < window[0] < 1000 < window[1]
+        bench_of(pilot).select(SHORT)
+        await press(pilot)
+        assert panel(pilot).plot().window == (window[0], 1000)
+        await press(pilot, "minus", "minus", "minus", "minus")
+        assert panel(pilot).plot().window is None
+
+
+async def test_the_cursor_starts_at_the_end_of_a_run_that_the_old_one_lies_beyond(two):
+    async with opened(two, LONG, "end") as pilot:
+        bench_of(pilot).select(SHORT)
+        await press(pilot)
+        assert "step" not in panel(pilot)._lines[0].plain
+        await press(pilot, "left")
+        assert panel(pilot).cursor_x == 1000
+        assert "step 1,000" in words(pilot)
+
+
+@pytest.mark.parametrize(
+    "window, seen",
+    [
+        (None, None),
+        ((2.0, 3.0), (2.0, 3.0)),
+        ((0.0, 3.0), (1.0, 3.0)),
+        ((1.0, 5.0), None),
+        ((0.0, 9.0), None),
+        ((6.0, 9.0), None),
+        ((5.0, 9.0), None),
+        ((3.0, 2.0), None),
+    ],
+)
+def test_a_window_is_cut_to_the_whole(window, seen):
+    assert inside(window, (1.0, 5.0)) == seen
+
+
+# -- the legend --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_the_cursor_reads_every_tensor_and_its_target(full, size):
+    keys = ("right_square_bracket", "right_square_bracket", "t", "end", "left")
+    async with opened(full, "002-prune", *keys, size=size) as pilot:
+        lines = [line.plain for line in panel(pilot)._lines]
+        head = " ".join(lines[: len(lines) - len(panel(pilot)._drawing.lines)])
+        for name in ("encoder", "ih_l0", "hh_l0", "ih_l1", "hh_l1"):
+            assert name in head
+        assert head.count("→") == 5
+        assert "…" not in head
+        assert " +" not in head
+        assert is_drawn(pilot)
+
+
+def curves(count: int, style: Any = "line") -> tuple[Series, ...]:
+    x, y = np.array([0.0, 9.0]), np.array([0.25, 0.5])
+    return tuple(Series(f"curve {n}", x, y, "●", style=style) for n in range(count))
+
+
+def test_without_a_cursor_the_legend_is_short_and_says_how_many_it_leaves_out():
+    lines = legend(Plot(curves(9)), 40, 20, None)
+    assert len(lines) == 2
+    assert lines[-1].plain.rstrip().endswith("+5")
+
+
+def test_with_a_cursor_the_legend_has_the_rows_that_it_needs():
+    lines = legend(Plot(curves(9)), 40, 20, 3.0)
+    assert all(f"curve {n} 0.25" in "".join(line.plain for line in lines) for n in range(9))
+    assert lines[0].plain.startswith(" step 3")
+
+
+def test_with_a_cursor_the_legend_leaves_half_of_the_panel_to_the_picture():
+    lines = legend(Plot(curves(99)), 40, 20, 3.0)
+    assert len(lines) == 10
+    assert "+" in lines[-1].plain
+
+
+def test_a_thin_series_of_its_own_is_read_at_the_cursor_only():
+    plot = Plot(curves(1, "thin"))
+    assert legend(plot, 40, 20, None) == []
+    assert "┄ curve 0 0.25" in legend(plot, 40, 20, 3.0)[0].plain
+
+
+async def test_t_is_offered_only_where_one_run_prunes(full):
+    other = full.new("prune", "agp-90", full.session.run(1), status="finished")
+    writer = EventWriter(other.events_path)
+    training(writer, steps=3000, of=6000, epochs=6, floor=4.6, t=NOON, lr=10.0)
+    sparsity(writer, upto=3000, of=6000, t=NOON)
+    writer.close()
+    turns = ("right_square_bracket", "right_square_bracket")
+    async with opened(full, "002-prune", *turns, size=(200, 50)) as pilot:
+        assert panel(pilot).check_action("per_tensor", ())
+        bench_of(pilot).mark((other.path.name,))
+        await press(pilot, "t")
+        assert not panel(pilot).view.per_tensor
+        # Two runs' targets of one tensor are not the same line.
+        labels = [series.label for series in panel(pilot).plot().series]
+        assert len(set(labels)) == len(labels) == 12
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+NAME = ("e", *["backspace"] * 20, *"out", "full_stop")
+
+
+async def test_the_whole_path_of_what_was_written_is_said(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+        path = tmp_path / "out.csv"
+        await until(pilot, lambda: bench_of(pilot).happened == f"wrote {path}")
+        assert path.read_text().startswith("series,step")
+
+
+async def test_a_file_is_replaced_only_when_one_says_so(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "out.csv"
+    path.write_text("mine")
+    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+        asked = [str(part.render()) for part in screen_of(pilot, Ask).query(Static)]
+        assert f"{path} is there already." in asked
+        await press(pilot, "escape")
+        screen_of(pilot, MainScreen)
+        await pilot.app.workers.wait_for_complete()
+        assert path.read_text() == "mine"
+        await press(pilot, *NAME, *"csv", "enter", "r")
+        await until(pilot, lambda: bench_of(pilot).happened == f"wrote {path}")
+        assert path.read_text() != "mine"
+
+
+async def test_a_file_that_cannot_be_written_is_left_and_not_said_to_be_written(
+    full, tmp_path, monkeypatch
+):
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lmbench.report.plots.export.write_atomic", refuse)
+    (tmp_path / "out.svg").write_text("mine")
+    async with opened(full, "001-train", *NAME, *"svg", "enter", "r") as pilot:
+        await until(pilot, lambda: "No space left" in words(pilot))
+        assert not bench_of(pilot).happened.startswith("wrote")
+        assert (tmp_path / "out.svg").read_text() == "mine"
+
+
+async def test_a_narrow_panel_exports_names_and_not_numbers_alone(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with opened(full, "001-train", *NAME, *"svg", "enter") as pilot:
+        assert "1 valid" in words(pilot)
+        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+        assert ">1 dense valid</text>" in (tmp_path / "out.svg").read_text()
+
+
+async def test_a_folder_is_no_file_to_write_to(full, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out.csv").mkdir()
+    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+        assert "out.csv is a folder" in words(pilot)
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+async def test_angle_brackets_turn_from_plot_to_plot_too(two):
+    async with opened(two, LONG, "greater_than_sign") as pilot:
+        assert panel(pilot).view.kind == "loss"
+        await press(pilot, "less_than_sign")
+        assert panel(pilot).view.kind == "perplexity"
+
+
+async def test_a_comma_opens_the_settings_as_everywhere(two):
+    async with opened(two, LONG, "comma") as pilot:
+        screen_of(pilot, SettingsScreen)
