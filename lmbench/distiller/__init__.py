@@ -18,12 +18,6 @@ _HOME = {
     name: module
     for module, names in {
         "compat.summary_graph": ("SummaryGraph draw_model_to_file"),
-        "compat.utils": (
-            "has_children log_activation_statistics log_activation_statsitics "
-            "log_training_progress log_weights_sparsity model_device model_sparsity "
-            "normalize_module_name pretty_int set_deterministic set_seed size2str "
-            "to_np"
-        ),
         "errors": ("DistillerError ScheduleError"),
         "knowledge_distillation": (
             "DistillationLossWeights KnowledgeDistillation "
@@ -32,6 +26,10 @@ _HOME = {
         "pruning": (
             "create_mask_level_criterion create_mask_sensitivity_criterion "
             "create_mask_threshold_criterion mask_tensor"
+        ),
+        "script_helpers": (
+            "has_children model_device normalize_module_name pretty_int set_deterministic "
+            "set_seed size2str to_np"
         ),
         "schedules.agp": ("AgpPruningRate BaiduPruningRate"),
         "pruning.masks": ("MaskDict ParameterMasker create_model_masks_dict mask_gradients"),
@@ -51,11 +49,15 @@ _HOME = {
             "tensor_sparsity weights_sparsity weights_sparsity_summary "
             "weights_sparsity_table weights_sparsity_tbl_summary"
         ),
+        "reports.data_loggers.logger": (
+            "log_activation_statistics log_activation_statsitics log_training_progress "
+            "log_weights_sparsity"
+        ),
         "reports.table": ("Column Table"),
         "reports.tensor_sparsity": (
             "density density_2D density_3D density_ch density_cols density_rows "
             "model_find_module model_find_module_name model_find_param "
-            "model_find_param_name model_numel size_to_str sparsity sparsity_2D "
+            "model_find_param_name model_numel model_sparsity size_to_str sparsity sparsity_2D "
             "sparsity_3D sparsity_blocks sparsity_ch sparsity_cols sparsity_matrix "
             "sparsity_rows volume"
         ),

@@ -1,6 +1,4 @@
-"""The original's module of tables about a model."""
-
-from __future__ import annotations
+"""``distiller.model_summaries``."""
 
 from lmbench.distiller.reports.modules_table import model_summary
 from lmbench.distiller.reports.sparsity_tables import (
@@ -8,10 +6,3 @@ from lmbench.distiller.reports.sparsity_tables import (
     weights_sparsity_summary,
     weights_sparsity_tbl_summary,
 )
-
-__all__ = [
-    "masks_sparsity_tbl_summary",
-    "model_summary",
-    "weights_sparsity_summary",
-    "weights_sparsity_tbl_summary",
-]

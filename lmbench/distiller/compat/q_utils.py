@@ -1,4 +1,4 @@
-"""The original's module of this name: everything about ranges, scales and integers."""
+"""``distiller.quantization.q_utils``."""
 
 from lmbench.distiller.quantization.clipping import (
     get_tensor_avg_min_max,
@@ -23,25 +23,3 @@ from lmbench.distiller.quantization.scale_and_zero_point import (
     linear_quantize_clamp,
     symmetric_linear_quantization_params,
 )
-
-__all__ = [
-    "LinearQuantMode",
-    "LinearQuantizeSTE",
-    "approx_scale_as_mult_and_shift",
-    "asymmetric_linear_quantization_params",
-    "clamp",
-    "get_quantized_range",
-    "get_scale_approximation_mult",
-    "get_scale_approximation_params",
-    "get_scale_approximation_shift_bits",
-    "get_tensor_avg_min_max",
-    "get_tensor_max_abs",
-    "get_tensor_mean_n_stds_min_max",
-    "get_tensor_min_max",
-    "is_linear_quant_mode_asymmetric",
-    "is_linear_quant_mode_symmetric",
-    "linear_dequantize",
-    "linear_quantize",
-    "linear_quantize_clamp",
-    "symmetric_linear_quantization_params",
-]

@@ -1,4 +1,4 @@
-"""The original's module of this name: quantization by ranges, after and during training."""
+"""``distiller.quantization.range_linear``."""
 
 from lmbench.distiller.quantization.clipping import ClipMode
 from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
@@ -16,19 +16,3 @@ from lmbench.distiller.quantization.wrappers import (
     RangeLinearQuantEltwiseMultWrapper,
     RangeLinearQuantWrapper,
 )
-
-__all__ = [
-    "ClipMode",
-    "FP16Wrapper",
-    "FPWrapper",
-    "LinearQuantMode",
-    "ModuleQuantMode",
-    "PostTrainLinearQuantizer",
-    "QuantAwareTrainRangeLinearQuantizer",
-    "RangeLinearEmbeddingWrapper",
-    "RangeLinearFakeQuantWrapper",
-    "RangeLinearQuantEltwiseAddWrapper",
-    "RangeLinearQuantEltwiseMultWrapper",
-    "RangeLinearQuantParamLayerWrapper",
-    "RangeLinearQuantWrapper",
-]

@@ -1,4 +1,4 @@
-"""The original's drawings of a model's graph, which are made elsewhere here."""
+"""``distiller.summary_graph``: refused, with what to do instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lmbench.distiller.errors import DistillerError
 __all__ = ["SummaryGraph", "draw_model_to_file"]
 
 
-def _elsewhere(name: str) -> NoReturn:
+def _refuse(name: str) -> NoReturn:
     raise DistillerError(
         f"{name}: lmbench draws no graph; export the model to ONNX (lmbench export RUN --format "
         "onnx, or torch.onnx.export) and open the file in a viewer such as netron"
@@ -17,12 +17,12 @@ def _elsewhere(name: str) -> NoReturn:
 
 
 class SummaryGraph:
-    """Refused with a line that says what to do. Raises DistillerError."""
+    """Raises DistillerError."""
 
     def __init__(self, model: Any, dummy_input: Any, *args: Any, **kwargs: Any) -> None:
-        _elsewhere("SummaryGraph")
+        _refuse("SummaryGraph")
 
 
 def draw_model_to_file(sgraph_or_model: Any, png_fname: Any, *args: Any, **kwargs: Any) -> NoReturn:
-    """Refused with a line that says what to do. Raises DistillerError."""
-    _elsewhere("draw_model_to_file")
+    """Raises DistillerError."""
+    _refuse("draw_model_to_file")

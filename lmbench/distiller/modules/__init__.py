@@ -1,5 +1,10 @@
 """Operations and recurrent layers as modules that can be named, observed and quantized."""
 
+from __future__ import annotations
+
+from types import ModuleType
+
+from lmbench.distiller.compat import aliased_submodule
 from lmbench.distiller.modules.cells import (
     DistillerGRUCell,
     DistillerLSTMCell,
@@ -35,3 +40,7 @@ __all__ = [
     "convert_model_to_modular",
     "convert_model_to_pytorch",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    return aliased_submodule(__name__, name)

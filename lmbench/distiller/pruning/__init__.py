@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
+from lmbench.distiller.compat import aliased_submodule
 from lmbench.distiller.pruning.criteria import (
     create_mask_level_criterion,
     create_mask_sensitivity_criterion,
@@ -61,3 +64,7 @@ __all__ = [
     "removable_units",
     "thin",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    return aliased_submodule(__name__, name)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lmbench.distiller.compat import aliased_submodule
+
 if TYPE_CHECKING:
     from lmbench.distiller.quantization.calibration import (
         ActivationStats,
@@ -141,4 +143,4 @@ def __getattr__(name: str) -> Any:
             found = importlib.import_module(f".{module}", __name__)
             if hasattr(found, name):
                 return getattr(found, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return aliased_submodule(__name__, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Size, Tensor, nn
@@ -133,3 +134,17 @@ def model_find_module(model: nn.Module, module_to_find: str) -> nn.Module | None
 def model_numel(model: nn.Module, param_dims: tuple[int, ...] | list[int] = (2, 4)) -> int:
     """The elements of all parameters with so many dimensions, ties counted once."""
     return sum(p.numel() for p in model.parameters() if p.dim() in param_dims)
+
+
+def model_sparsity(
+    model: nn.Module, param_dims: Sequence[int] = (2, 4), param_types: Sequence[str] = ("weight",)
+) -> float:
+    """The share of zeros in percent, in parameters of these dimensions whose name holds a type."""
+    found = [
+        param
+        for name, param in model.named_parameters()
+        if param.dim() in param_dims and any(kind in name for kind in param_types)
+    ]
+    total = sum(param.numel() for param in found)
+    zeros = sum(param.numel() - count_nonzero(param) for param in found)
+    return 100 * zeros / total if total else 0.0

@@ -1,8 +1,10 @@
 """A language model's training in the words of the original: names, orders and keywords of calls."""
 
 import csv
+import importlib
 import logging
 import math
+import subprocess
 import sys
 import types
 from collections import OrderedDict
@@ -14,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lmbench.distiller as distiller
-from lmbench.distiller.compat import apputils
+from lmbench.distiller.compat import ALIASES, apputils
 from lmbench.distiller.reports.data_loggers import CsvLogger, PythonLogger, TensorBoardLogger
 
 WORDS, WIDTH, STEPS, BPTT, BATCH = 23, 8, 6, 5, 3
@@ -284,8 +286,27 @@ def test_a_distillation_policy_pulls_the_student_to_its_teacher_at_its_epochs():
         ("utils", "density sparsity_2D log_training_progress to_np size_to_str volume"),
         ("policy", "PruningPolicy LRPolicy QuantizationPolicy LossComponent"),
         ("learning_rate", "PolynomialLR MultiStepMultiGammaLR"),
+        ("apputils.execution_env", "config_pylogger log_execution_env_state"),
+        ("data_loggers.collector", "QuantCalibrationStatsCollector collect_quant_stats"),
+        ("data_loggers.logger", "PythonLogger TensorBoardLogger CsvLogger"),
+        ("modules.rnn", "DistillerLSTM DistillerLSTMCell convert_model_to_distiller_lstm"),
+        (
+            "pruning.automated_gradual_pruner",
+            "AgpPruningRate AutomatedGradualPruner L1RankedStructureParameterPruner_AGP",
+        ),
+        ("pruning.baidu_rnn_pruner", "BaiduRNNPruner"),
+        ("pruning.level_pruner", "SparsityLevelParameterPruner"),
+        ("pruning.magnitude_pruner", "MagnitudeParameterPruner"),
+        ("pruning.ranked_structures_pruner", "L1RankedStructureParameterPruner"),
+        ("pruning.sensitivity_pruner", "SensitivityPruner"),
+        ("pruning.splicing_pruner", "SplicingPruner"),
+        ("pruning.structure_pruner", "StructureParameterPruner"),
+        ("quantization.q_utils", "linear_quantize get_tensor_min_max LinearQuantMode"),
+        ("quantization.quantizer", "Quantizer"),
+        ("regularization.group_regularizer", "GroupLassoRegularizer"),
+        ("regularization.l1_regularizer", "L1Regularizer"),
         ("model_summaries", "model_summary weights_sparsity_tbl_summary"),
-        ("scheduler", "CompressionScheduler"),
+        ("scheduler", "CompressionScheduler ParameterMasker create_model_masks_dict"),
         ("sensitivity", "perform_sensitivity_analysis sensitivities_to_csv"),
         ("thresholding", "threshold_mask group_threshold_mask"),
         ("regularization", "L1Regularizer GroupLassoRegularizer"),
@@ -295,7 +316,31 @@ def test_a_distillation_policy_pulls_the_student_to_its_teacher_at_its_epochs():
     ],
 )
 def test_a_module_of_the_original_holds_its_names(module, names):
-    import importlib
-
     found = importlib.import_module(f"lmbench.distiller.{module}")
     assert [name for name in names.split() if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_module_path_of_the_original_is_our_module_of_its_contents(alias):
+    target = importlib.import_module(f"lmbench.distiller.{ALIASES[alias]}")
+    assert importlib.import_module(f"lmbench.distiller.{alias}") is target
+    spec = target.__spec__
+    assert spec is not None
+    assert spec.name == f"lmbench.distiller.{ALIASES[alias]}"
+
+
+def test_a_module_path_of_the_original_is_found_without_an_import_of_its_own():
+    program = (
+        "import lmbench.distiller as distiller\n"
+        "import lmbench.distiller.quantization\n"
+        "distiller.quantization.q_utils.linear_quantize\n"
+        "distiller.pruning.automated_gradual_pruner.AgpPruningRate\n"
+        "distiller.data_loggers.collector.collect_quant_stats\n"
+        "assert not hasattr(distiller.pruning, 'nothing_of_that_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_module_in_an_aliased_package_is_not_loaded_twice():
+    backends = importlib.import_module("lmbench.distiller.data_loggers.backends")
+    assert backends is importlib.import_module("lmbench.distiller.reports.data_loggers.backends")

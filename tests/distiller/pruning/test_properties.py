@@ -9,6 +9,7 @@ from torch import nn
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
 from lmbench.distiller.pruning.criteria import keep_largest
+from lmbench.distiller.schedules.agp import structures_to_prune
 
 LEVELS = st.floats(0, 1)
 # Few distinct values, so that most magnitudes are equal.
@@ -115,7 +116,7 @@ def test_blocks_of_any_size_are_pruned_whole_and_in_the_exact_number(
     weight = torch.randn(rows, columns)
     structures = pruning.Structures("Blocks", (height, width))
     norms = structures.norms(weight, "L2")
-    count = distiller.rates.structures_to_prune(norms.numel(), level)
+    count = structures_to_prune(norms.numel(), level)
     mask = structures.expand(keep_largest(norms, count), weight)
     dead = 0
     for top in range(0, rows, height):

@@ -9,6 +9,7 @@ from torch import nn
 
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
+from lmbench.distiller.schedules import build as schedule_building
 
 
 class Model(nn.Module):
@@ -356,7 +357,7 @@ policies:
 
 
 def test_a_quantizer_prepares_the_model_and_quantizes_after_each_update(monkeypatch, tmp_path):
-    monkeypatch.setattr(distiller.build, "quantizer_class", lambda name: Quantizer)
+    monkeypatch.setattr(schedule_building, "quantizer_class", lambda name: Quantizer)
     (tmp_path / "q.yaml").write_text(QUANTIZED)
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -374,7 +375,7 @@ def test_a_quantizer_prepares_the_model_and_quantizes_after_each_update(monkeypa
 
 
 def test_a_quantizer_of_a_file_is_built_by_its_class_with_overrides(monkeypatch, tmp_path):
-    monkeypatch.setattr(distiller.build, "quantizer_class", lambda name: Quantizer)
+    monkeypatch.setattr(schedule_building, "quantizer_class", lambda name: Quantizer)
     (tmp_path / "q.yaml").write_text(QUANTIZED)
     build = distiller.config_component_from_file_by_class
     assert build(nn.Linear(2, 2), tmp_path / "q.yaml", "WRPNQuantizer").bits == 4

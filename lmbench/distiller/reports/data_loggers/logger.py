@@ -6,6 +6,7 @@ import csv
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from torch import Size, Tensor, nn
 
@@ -14,13 +15,22 @@ from lmbench.distiller.reports.sparsity_tables import weights_sparsity, weights_
 from lmbench.distiller.reports.table import Column, Table, percent
 from lmbench.distiller.reports.tensor_sparsity import size_to_str
 
-__all__ = ["CsvLogger", "DataLogger", "PythonLogger", "TensorBoardLogger"]
+__all__ = [
+    "CsvLogger",
+    "DataLogger",
+    "PythonLogger",
+    "TensorBoardLogger",
+    "log_activation_statistics",
+    "log_activation_statsitics",
+    "log_training_progress",
+    "log_weights_sparsity",
+]
 
 Stats = tuple[str, Mapping[str, float]]
 
 
 class DataLogger:
-    """What a logger can be told; each method does nothing until it is overridden."""
+    """Base of the loggers; each method does nothing until it is overridden."""
 
     def log_training_progress(
         self, stats_dict: Stats, epoch: int, completed: int, total: float, freq: int | None
@@ -169,3 +179,56 @@ class CsvLogger(DataLogger):
             for row in weights_sparsity(model):
                 shape = size_to_str(Size(row.shape))
                 writer.writerow([row.name, shape, row.nnz_dense, row.nnz, row.fine])
+
+
+class _Collector(Protocol):
+    stat_name: str
+
+    def value(self) -> Mapping[str, float]: ...
+
+
+def log_training_progress(
+    stats_dict: tuple[str, Mapping[str, float]],
+    params_dict: Iterable[tuple[str, Tensor]] | None,
+    epoch: int,
+    steps_completed: int,
+    total_steps: float,
+    log_freq: int,
+    loggers: Iterable[DataLogger],
+) -> None:
+    """Log how far the training is, and how the parameters are distributed, to every logger.
+
+    Args:
+        stats_dict: a group such as ``Performance/Training/``, and its values by name.
+        params_dict: what ``model.named_parameters()`` gives, or None.
+        epoch: from 0.
+        steps_completed: of this epoch.
+        total_steps: of an epoch.
+        log_freq: steps between two calls.
+        loggers: those that get it.
+    """
+    # named_parameters() is an iterator, which the first logger would use up.
+    params = None if params_dict is None else list(params_dict)
+    for logger in loggers:
+        logger.log_training_progress(stats_dict, epoch, steps_completed, total_steps, freq=log_freq)
+        logger.log_weights_distribution(params, steps_completed)
+
+
+def log_weights_sparsity(model: nn.Module, epoch: int, loggers: Iterable[DataLogger]) -> None:
+    """Log how sparse the weights are, to every logger."""
+    for logger in loggers:
+        logger.log_weights_sparsity(model, epoch)
+
+
+def log_activation_statistics(
+    epoch: int, phase: str, loggers: Iterable[DataLogger], collector: _Collector | None
+) -> None:
+    """Log what a collector measured, to every logger; nothing without a collector."""
+    if collector is None:
+        return
+    for logger in loggers:
+        logger.log_activation_statistic(phase, collector.stat_name, collector.value(), epoch)
+
+
+# Older releases of the original spell it so.
+log_activation_statsitics = log_activation_statistics
