@@ -1,15 +1,15 @@
 """What each class of a schedule takes: one pydantic model a class. No torch here.
 
-The same words as the constructors in `pruning`, `regularization` and `lr_schedulers`; a test holds
-them together.
+The names are those of the constructors in `pruning.regularization` and `lr_schedulers`; a test
+compares them. Pruners are in `pruner_arguments`, quantizers in `quantizer_arguments`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 ONLY_FOR_CONVOLUTIONS = frozenset(
@@ -50,7 +50,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _group_of_matrix(value: Any) -> Any:
+def group_of_matrix(value: Any) -> Any:
     if value in CONVOLUTION_GROUPS:
         raise ValueError(
             f"'{value}' is of convolutions only; choose Rows, Cols, Blocks or HiddenUnits"
@@ -64,13 +64,6 @@ Sparsity = Annotated[Number, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
 Names = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
-GroupType = Annotated[
-    Literal["Rows", "Cols", "Channels", "Blocks", "HiddenUnits"], BeforeValidator(_group_of_matrix)
-]
-LineGroup = Annotated[
-    Literal["Rows", "Cols", "Channels"],
-    BeforeValidator(_group_of_matrix),
-]
 
 
 class Args(BaseModel):
@@ -78,148 +71,15 @@ class Args(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def check_epochs(self, meta: Mapping[str, Any]) -> None:
+        """Raise ScheduleError where the epochs of a policy do not suit these arguments."""
+
     def parameters(self) -> Iterator[tuple[str, str]]:
         """Each parameter name with the argument that holds it; ``'*'`` is not one."""
         for field in ("weights", "levels", "thresholds", "sensitivities", "reg_regims"):
             for name in getattr(self, field, None) or ():
                 if name != "*":
                     yield field, name
-
-
-class GradualArgs(Args):
-    """A sparsity that rises from one level to another."""
-
-    initial_sparsity: Sparsity
-    final_sparsity: Sparsity
-    weights: Names
-
-    @model_validator(mode="after")
-    def _rises(self) -> GradualArgs:
-        if self.initial_sparsity > self.final_sparsity:
-            raise ValueError(
-                f"sparsity falls from initial_sparsity {self.initial_sparsity:g} to "
-                f"final_sparsity {self.final_sparsity:g}; make final_sparsity the larger one"
-            )
-        return self
-
-
-class GlobalArgs(GradualArgs):
-    """`GradualArgs` over several tensors together."""
-
-    normalize: bool = False
-
-
-class BaiduArgs(Args):
-    """The two-slope threshold."""
-
-    q: Annotated[Number, Field(gt=0)]
-    ramp_epoch_offset: Whole
-    ramp_slope_mult: Annotated[Number, Field(gt=0)]
-    weights: Names
-
-
-class LevelArgs(Args):
-    """A level for each parameter."""
-
-    levels: Annotated[dict[Name, Sparsity], Field(min_length=1)]
-
-
-class MagnitudeArgs(Args):
-    """A threshold for each parameter and for all others."""
-
-    thresholds: Annotated[dict[Name, Positive], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _has_default(self) -> MagnitudeArgs:
-        if "*" not in self.thresholds:
-            raise ValueError("thresholds lacks '*'; add '*': 0.0 to leave the others alone")
-        return self
-
-
-class SensitivityArgs(Args):
-    """A multiple of the standard deviation for each parameter."""
-
-    sensitivities: Annotated[dict[Name, Positive], Field(min_length=1)]
-
-
-class SplicingArgs(SensitivityArgs):
-    """The two thresholds of network surgery."""
-
-    low_thresh_mult: Positive
-    hi_thresh_mult: Positive
-    sensitivity_multiplier: Positive = 0.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SplicingArgs:
-        if self.low_thresh_mult > self.hi_thresh_mult:
-            raise ValueError(
-                f"low_thresh_mult {self.low_thresh_mult:g} is above hi_thresh_mult "
-                f"{self.hi_thresh_mult:g}; swap them"
-            )
-        return self
-
-
-class StructureArgs(Args):
-    """A threshold for the rows or columns of each parameter."""
-
-    reg_regims: Annotated[dict[Name, tuple[Positive, LineGroup]], Field(min_length=1)]
-    threshold_criteria: Literal["Max", "Mean_Abs"]
-
-
-class StructureKwargs(Args):
-    """The ``kwargs`` of a ranked pruner."""
-
-    block_shape: list[Annotated[int, Field(strict=True, ge=1, le=1_000_000)]] | None = None
-    consumers: Names | None = None
-
-
-class _Ranked(Args):
-    group_type: GroupType
-    weights: Names
-    group_dependency: Literal["Leader"] | None = None
-    kwargs: StructureKwargs | None = None
-
-    @model_validator(mode="after")
-    def _shape_of_blocks(self) -> _Ranked:
-        shape = self.kwargs.block_shape if self.kwargs else None
-        if self.group_type == "Blocks" and shape is None:
-            raise ValueError("group_type Blocks lacks its size; add kwargs: {block_shape: [8, 8]}")
-        if shape is not None and len(shape) != 2 and not (len(shape) == 4 and shape[2:] == [1, 1]):
-            raise ValueError(f"block_shape {shape} must be two sizes, such as [8, 8]")
-        return self
-
-    def parameters(self) -> Iterator[tuple[str, str]]:
-        yield from super().parameters()
-        for name in (self.kwargs.consumers if self.kwargs else None) or ():
-            yield "kwargs: consumers", name
-
-
-class RankedArgs(_Ranked):
-    """A share of structures, at once."""
-
-    desired_sparsity: Sparsity
-    noise: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    group_size: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 1
-    rounding_fn: Literal["floor", "ceil"] = "floor"
-    seed: Whole = 0
-
-
-class RankedAgpArgs(_Ranked, GradualArgs):
-    """A share of structures that rises."""
-
-
-class NMArgs(Args):
-    """``n`` of every ``m`` weights stay."""
-
-    weights: Names
-    n: Annotated[int, Field(strict=True, ge=1, le=1024)] = 2
-    m: Annotated[int, Field(strict=True, ge=2, le=1024)] = 4
-
-    @model_validator(mode="after")
-    def _prunes(self) -> NMArgs:
-        if self.n >= self.m:
-            raise ValueError(f"n {self.n} of m {self.m} prunes nothing; make n smaller")
-        return self
 
 
 class L1Args(Args):
@@ -239,7 +99,7 @@ class GroupLassoArgs(Args):
                 Positive,
                 Annotated[
                     Literal["Rows", "Cols", "Rows+Cols", "Cols+Rows"],
-                    BeforeValidator(_group_of_matrix),
+                    BeforeValidator(group_of_matrix),
                 ],
             ],
         ],
@@ -249,31 +109,18 @@ class GroupLassoArgs(Args):
 
 
 class FreeArgs(BaseModel):
-    """Arguments that only the class itself can judge, when it is built."""
+    """Arguments that only the class itself can check, when it is built."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    def check_epochs(self, meta: Mapping[str, Any]) -> None:
+        """Nothing is known of these arguments."""
 
     def parameters(self) -> Iterator[tuple[str, str]]:
         """None: no argument is known to be a parameter's name."""
         return iter(())
 
 
-PRUNERS: dict[str, type[Args]] = {
-    "AutomatedGradualPruner": GradualArgs,
-    "BaiduRNNPruner": BaiduArgs,
-    "GlobalMagnitudePruner": GlobalArgs,
-    "L1RankedStructureParameterPruner": RankedArgs,
-    "L1RankedStructureParameterPruner_AGP": RankedAgpArgs,
-    "L2RankedStructureParameterPruner": RankedArgs,
-    "L2RankedStructureParameterPruner_AGP": RankedAgpArgs,
-    "MagnitudeParameterPruner": MagnitudeArgs,
-    "NMSparsityPruner": NMArgs,
-    "RandomLevelStructureParameterPruner": RankedArgs,
-    "SensitivityPruner": SensitivityArgs,
-    "SparsityLevelParameterPruner": LevelArgs,
-    "SplicingPruner": SplicingArgs,
-    "StructureParameterPruner": StructureArgs,
-}
 REGULARIZERS: dict[str, type[Args]] = {
     "GroupLassoRegularizer": GroupLassoArgs,
     "L1Regularizer": L1Args,

@@ -10,20 +10,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from lmbench.distiller.errors import DistillerError, ScheduleError, did_you_mean
-from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, check_range
+from lmbench.distiller.schedules.agp import check_range
 from lmbench.distiller.schedules.arguments import (
     LR_SCHEDULERS,
     ONLY_FOR_CONVOLUTIONS,
-    PRUNERS,
     REGULARIZERS,
     Args,
-    BaiduArgs,
     FreeArgs,
-    GradualArgs,
     PruningPolicyArgs,
     RegularizationPolicyArgs,
 )
 from lmbench.distiller.schedules.entries import Component, Kind, PolicyEntry, Schedule
+from lmbench.distiller.schedules.pruner_arguments import PRUNERS
 from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
 from lmbench.distiller.schedules.yaml_text import one_line, read_yaml, validation_lines
 
@@ -239,7 +237,10 @@ class _Reader:
         policy = PolicyEntry(kind, name, args, *span)
         component = components[kind].get(name)
         if component is not None:
-            self._check_reach(policy, component, where)
+            try:
+                component.args.check_epochs(policy.meta(policy.run[0]))
+            except DistillerError as error:
+                self.report(where, error)
         return policy
 
     def _policy_args(self, kind: Kind, given: Any, where: list[object]) -> Args | None:
@@ -275,20 +276,6 @@ class _Reader:
             self.report(where, error)
             return None
         return None, start, end, every
-
-    def _check_reach(self, policy: PolicyEntry, component: Component, where: list[object]) -> None:
-        meta = policy.meta(policy.run[0])
-        try:
-            if isinstance(component.args, GradualArgs):
-                args = component.args
-                AgpPruningRate(args.initial_sparsity, args.final_sparsity).target(meta)
-            elif isinstance(component.args, BaiduArgs):
-                baidu = component.args
-                BaiduPruningRate(baidu.q, baidu.ramp_epoch_offset, baidu.ramp_slope_mult).threshold(
-                    meta
-                )
-        except DistillerError as error:
-            self.report(where, error)
 
 
 def _is_epoch(value: object) -> bool:

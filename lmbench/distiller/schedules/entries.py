@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,14 +42,19 @@ class PolicyEntry:
     frequency: int | None
 
     @property
-    def run(self) -> list[int]:
+    def run(self) -> Sequence[int]:
         """The epochs at which it acts, in order."""
         if self.epochs is not None:
             return sorted(set(self.epochs))
-        return list(scheduled_epochs(self.starting_epoch, self.ending_epoch, self.frequency or 1))
+        return scheduled_epochs(self.starting_epoch, self.ending_epoch, self.frequency or 1)
+
+    def latest_run(self, epoch: int) -> int | None:
+        """The last epoch up to ``epoch`` at which it acts; None before its first."""
+        count = bisect_right(self.run, epoch)
+        return self.run[count - 1] if count else None
 
     def meta(self, epoch: int) -> dict[str, Any]:
-        """What a pruner is told at an epoch."""
+        """What the scheduler passes to a pruner at an epoch."""
         return {
             "starting_epoch": self.starting_epoch,
             "ending_epoch": self.ending_epoch,

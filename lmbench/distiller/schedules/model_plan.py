@@ -1,4 +1,4 @@
-"""A model's weights as a plan wants to see them."""
+"""The plan of a schedule for a model, judged by its weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
 
 
 class ModelWeights:
-    """Answers a plan's questions about a model's weights; sorts each tensor once, on demand."""
+    """The magnitudes of a model's weights; each tensor is sorted and measured once, on demand."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._sorted: dict[str, Tensor] = {}
+        self._deviations: dict[str, float] = {}
 
     def fraction_below(self, name: str, threshold: float) -> float:
         """The share of a parameter's magnitudes that are at most ``threshold``."""
@@ -28,7 +29,9 @@ class ModelWeights:
 
     def deviation(self, name: str) -> float:
         """The standard deviation of a parameter."""
-        return float(self._parameters[name].detach().std())
+        if name not in self._deviations:
+            self._deviations[name] = float(self._parameters[name].detach().std())
+        return self._deviations[name]
 
 
 def plan_for_model(

@@ -47,9 +47,10 @@ def curves_text(
 
 def schedule_text(plan: SchedulePlan, width: int, height: int) -> Text:
     """The sparsity of each tensor over the epochs of a schedule, and of the whole model."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for tensor in plan.tensors:
-        curves[tensor.name] = [(e, s) for e, s in enumerate(tensor.sparsity) if s is not None]
-    curves["total"] = [(e, s) for e, s in enumerate(plan.totals) if s is not None]
+    epochs, tensors, totals = plan.drawn()
+    curves = {
+        name: [(e, s) for e, s in zip(epochs, curve, strict=True) if s is not None]
+        for name, curve in {**tensors, "total": totals}.items()
+    }
     known = {name: points for name, points in curves.items() if points}
     return curves_text(known, width, height, unit="share", x_axis="epoch", log=False)

@@ -140,15 +140,20 @@ def _scalars(node: yaml.Node) -> Iterator[tuple[str, int]]:
 
 def curves(plan: SchedulePlan, colours: list[Colour]) -> tuple[Series, ...]:
     """The sparsity of each tensor over the epochs, those that go alike in one, then the total."""
+    epochs, tensors, totals = plan.drawn()
     alike: dict[tuple[float | None, ...], list[str]] = {}
-    for tensor in plan.tensors:
-        alike.setdefault(tensor.sparsity, []).append(tensor.name)
+    for name, curve in tensors.items():
+        alike.setdefault(curve, []).append(name)
     lines = [(_together(names), sparsity) for sparsity, names in alike.items()]
     if len(alike) > 1 or any(len(t.shape) > 1 for t in plan.tensors):
-        lines.append(("whole model", plan.totals))
+        lines.append(("whole model", totals))
     made = []
     for number, (name, sparsity) in enumerate(lines):
-        known = [(epoch, share) for epoch, share in enumerate(sparsity) if share is not None]
+        known = [
+            (epoch, share)
+            for epoch, share in zip(epochs, sparsity, strict=True)
+            if share is not None
+        ]
         if known:
             x, y = np.array(known, dtype=np.float64).T
             marker = _MARKERS[number % len(_MARKERS)]

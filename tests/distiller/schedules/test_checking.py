@@ -13,7 +13,13 @@ from torch import nn
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
 from lmbench.distiller.pruning import regularization
-from lmbench.distiller.schedules import arguments, build, lr_schedulers, quantizer_arguments
+from lmbench.distiller.schedules import (
+    arguments,
+    build,
+    lr_schedulers,
+    pruner_arguments,
+    quantizer_arguments,
+)
 
 GOOD = {
     "version": 1,
@@ -256,7 +262,7 @@ def test_every_class_that_a_schedule_may_name_exists_and_takes_its_arguments():
     import inspect
 
     for registry, home in (
-        (arguments.PRUNERS, pruning),
+        (pruner_arguments.PRUNERS, pruning),
         (arguments.REGULARIZERS, regularization),
     ):
         for name, model_of_arguments in registry.items():
@@ -290,7 +296,7 @@ WORDS = st.sampled_from(
         *("class", "instance_name", "args", "epochs", "starting_epoch", "ending_epoch"),
         *("frequency", "weights", "levels", "kwargs", "block_shape", "group_type", "reg_regims"),
         *("initial_sparsity", "final_sparsity", "thresholds", "*", "l0", "pruner", "Rows"),
-        *arguments.PRUNERS,
+        *pruner_arguments.PRUNERS,
         *("StepLR", "L1Regularizer", "rnn.weight_ih_l0", "q", "quantizer", "overrides"),
         *("bits_weights", "bits_activations", "mode", "ema_decay", "encoder: {bits_weights: 8}"),
         *quantizer_arguments.QUANTIZERS,
@@ -319,7 +325,8 @@ QUANTIZERS = {
 def survives(text):
     try:
         schedule = distiller.parse_schedule(text, "fuzz.yaml")
-        distiller.predict_sparsity(schedule, {"rnn.weight_ih_l0": (16, 4)}, epochs=3)
+        plan = distiller.predict_sparsity(schedule, {"rnn.weight_ih_l0": (16, 4)}, epochs=3)
+        assert len(plan.totals) == 3
     except distiller.ScheduleError as error:
         lines = error.problems
     else:

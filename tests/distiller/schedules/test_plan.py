@@ -1,4 +1,4 @@
-"""What a plan foretells is what happens."""
+"""What a plan predicts is what happens."""
 
 import pytest
 import torch
@@ -151,3 +151,40 @@ def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dens
     assert "add keep_mask" in plan.notes[0]
     short = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=2)
     assert "its targets will not be reached" in short.notes[0]
+
+
+def test_the_end_of_a_schedule_costs_the_same_however_many_epochs_it_has(monkeypatch):
+    from lmbench.distiller.schedules.pruner_arguments import GradualArgs
+
+    steps = []
+    predict = GradualArgs.predict
+
+    def counted(self, layout, meta):
+        steps.append(meta["current_epoch"])
+        return predict(self, layout, meta)
+
+    monkeypatch.setattr(GradualArgs, "predict", counted)
+    counts = []
+    for last in (10, 100_000):
+        steps.clear()
+        config = {
+            "pruners": {"p": {**SCHEDULES["agp"], "weights": ["w"]}},
+            "policies": [
+                {
+                    "pruner": {"instance_name": "p"},
+                    "starting_epoch": 0,
+                    "ending_epoch": last,
+                    "frequency": 1,
+                }
+            ],
+        }
+        plan = distiller.predict_sparsity(distiller.schedule_from_dict(config), {"w": (10, 10)})
+        assert plan.epochs == last
+        assert plan.final_nonzero == 30
+        counts.append(len(steps))
+        epochs, tensors, totals = plan.drawn()
+        assert (epochs[0], epochs[-1]) == (0, last - 1)
+        assert totals == pytest.approx(tensors["w"])
+        assert totals[-1] == pytest.approx(0.7)
+        assert len(steps) <= 600
+    assert counts[0] == counts[1]
