@@ -1,6 +1,6 @@
 """What happens in a run, as typed events, and the lines that hold them.
 
-One event is one line of strict JSON: ``{"v": 1, "kind": "step", "t": 1763…, …}``. A reader skips
+One event is one line of strict JSON: ``{"v":1,"kind":"step","t":1763…,…}``. A reader skips
 kinds that it does not know, lines that it cannot read and a last line that is torn off, so a log
 is never fatal. Numbers that JSON has no word for are written as ``"nan"``, ``"inf"``, ``"-inf"``.
 """
@@ -12,11 +12,16 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
 __all__ = [
     "EVENT_VERSION",
     "Calibration",
+    "Candidate",
     "Checkpoint",
     "Epoch",
     "Event",
@@ -33,30 +38,48 @@ __all__ = [
     "Sparsity",
     "StatusChanged",
     "Step",
-    "Try",
     "Warned",
     "event_line",
     "parse_event",
 ]
 
-EVENT_VERSION = 1
+EVENT_VERSION: Literal[1] = 1
 
 Row = dict[str, Any]
+
+
+class _NumberSchema:
+    """A float, or one of the three words for what JSON has no number for; no other text."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        number = core_schema.float_schema(strict=True, allow_inf_nan=False)
+        words = core_schema.literal_schema(["nan", "inf", "-inf"])
+        return core_schema.union_schema(
+            [number, core_schema.no_info_after_validator_function(float, words)],
+            mode="left_to_right",
+            serialization=core_schema.simple_ser_schema("float"),
+        )
+
+
+Number = Annotated[float, _NumberSchema()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Base of all events. `t` is seconds since the epoch."""
 
-    kind: ClassVar[str]
-    t: float = field(default_factory=time.time)
+    v: Literal[1] = EVENT_VERSION
+    kind: str
+    t: Number = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted(Event):
     """The worker has built everything and begins; `total_steps` is 0 where it is unknown."""
 
-    kind: ClassVar[str] = "run_started"
+    kind: Literal["run_started"] = "run_started"
     device: str
     precision: str = "fp32"
     threads: int = 0
@@ -70,7 +93,7 @@ class RunStarted(Event):
 class RunResumed(Event):
     """The run goes on from a checkpoint: events at or after `offset` no longer count."""
 
-    kind: ClassVar[str] = "run_resumed"
+    kind: Literal["run_resumed"] = "run_resumed"
     offset: int
     step: int
     epoch: int
@@ -84,33 +107,33 @@ class Step(Event):
     epoch; `loss` is in nats a token; `memory` in bytes (resident, or allocated on the GPU).
     """
 
-    kind: ClassVar[str] = "step"
+    kind: Literal["step"] = "step"
     step: int
     epoch: int
     batch: int
-    loss: float
-    ppl: float
-    lr: float
-    grad_norm: float
-    tokens_per_s: float
+    loss: Number
+    ppl: Number
+    lr: Number
+    grad_norm: Number
+    tokens_per_s: Number
     memory: int = 0
-    utilisation: float = 0.0
+    utilisation: Number = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch(Event):
     """The end of an epoch, after validation. `seconds` is the epoch's time, validation included."""
 
-    kind: ClassVar[str] = "epoch"
+    kind: Literal["epoch"] = "epoch"
     epoch: int
     step: int
-    train_loss: float
-    valid_loss: float
-    valid_ppl: float
-    best_valid_loss: float
+    train_loss: Number
+    valid_loss: Number
+    valid_ppl: Number
+    best_valid_loss: Number
     best_epoch: int
-    lr: float
-    seconds: float
+    lr: Number
+    seconds: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +145,13 @@ class Sparsity(Event):
     `nonzero` count weights without biases; `total` is the sparsity in [0, 1].
     """
 
-    kind: ClassVar[str] = "sparsity"
+    kind: Literal["sparsity"] = "sparsity"
     step: int
     epoch: int
     tensors: tuple[Row, ...]
     parameters: int
     nonzero: int
-    total: float
+    total: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,19 +161,19 @@ class PruneStep(Event):
     `target` is None where a threshold, and no level, decides what is pruned.
     """
 
-    kind: ClassVar[str] = "prune_step"
+    kind: Literal["prune_step"] = "prune_step"
     step: int
     epoch: int
     param: str
-    target: float | None
-    reached: float
+    target: Number | None
+    reached: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration(Event):
     """The activation ranges found for one module; `stats` as in the YAML file."""
 
-    kind: ClassVar[str] = "calibration"
+    kind: Literal["calibration"] = "calibration"
     module: str
     stats: Row
 
@@ -159,21 +182,21 @@ class Calibration(Event):
 class QuantResult(Event):
     """How one module was quantized; `settings` has bits, scale, zero point, clip, …; SQNR in dB."""
 
-    kind: ClassVar[str] = "quant_result"
+    kind: Literal["quant_result"] = "quant_result"
     module: str
     settings: Row
-    sqnr: float | None = None
+    sqnr: Number | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Try(Event):
-    """One setting that a search tried, and its price; `accepted` if it is within the budget."""
+class Candidate(Event):
+    """One setting that a search evaluated; `accepted` if it is within the budget."""
 
-    kind: ClassVar[str] = "try"
+    kind: Literal["try"] = "try"
     number: int
     settings: Row
-    loss: float
-    ppl: float
+    loss: Number
+    ppl: Number
     bytes: int
     accepted: bool
 
@@ -186,19 +209,19 @@ class SensitivityPoint(Event):
     element, rows or blocks.
     """
 
-    kind: ClassVar[str] = "sensitivity_point"
+    kind: Literal["sensitivity_point"] = "sensitivity_point"
     tensor: str
     part: str
     granularity: str
-    level: float
-    ppl: float
+    level: Number
+    ppl: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(Event):
     """Text that the run's model wrote."""
 
-    kind: ClassVar[str] = "sample"
+    kind: Literal["sample"] = "sample"
     prompt: str
     text: str
     settings: Row
@@ -208,12 +231,12 @@ class Sample(Event):
 class Score(Event):
     """A split scored: `loss` in nats a token over `tokens` predicted tokens."""
 
-    kind: ClassVar[str] = "score"
+    kind: Literal["score"] = "score"
     split: str
-    loss: float
-    ppl: float
+    loss: Number
+    ppl: Number
     tokens: int
-    tokens_per_s: float
+    tokens_per_s: Number
     what: str = ""
 
 
@@ -221,17 +244,17 @@ class Score(Event):
 class Progress(Event):
     """How far a part of the run is that has no steps of its own."""
 
-    kind: ClassVar[str] = "progress"
+    kind: Literal["progress"] = "progress"
     what: str
-    done: float
-    total: float
+    done: Number
+    total: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint(Event):
     """A checkpoint is on disk: `which` is last or best."""
 
-    kind: ClassVar[str] = "checkpoint"
+    kind: Literal["checkpoint"] = "checkpoint"
     which: str
     step: int
     epoch: int
@@ -241,7 +264,7 @@ class Checkpoint(Event):
 class StatusChanged(Event):
     """The run was paused or went on."""
 
-    kind: ClassVar[str] = "status"
+    kind: Literal["status"] = "status"
     status: str
 
 
@@ -249,7 +272,7 @@ class StatusChanged(Event):
 class Warned(Event):
     """Something that the user should know and that stops nothing."""
 
-    kind: ClassVar[str] = "warning"
+    kind: Literal["warning"] = "warning"
     message: str
 
 
@@ -257,7 +280,7 @@ class Warned(Event):
 class Failed(Event):
     """The run ended by an error; `reason` is one line in words."""
 
-    kind: ClassVar[str] = "failed"
+    kind: Literal["failed"] = "failed"
     reason: str
     traceback: str = ""
 
@@ -266,36 +289,57 @@ class Failed(Event):
 class Finished(Event):
     """The run came to its end (`status` finished or stopped); `results` as in run.json."""
 
-    kind: ClassVar[str] = "finished"
+    kind: Literal["finished"] = "finished"
     status: str
-    seconds: float
-    test_loss: float | None = None
-    test_ppl: float | None = None
+    seconds: Number
+    test_loss: Number | None = None
+    test_ppl: Number | None = None
     results: Row = field(default_factory=dict)
 
 
-# Not `Event.__subclasses__()`: that still holds the classes from which `slots` made these.
-_KINDS: dict[str, type[Event]] = {
-    found.kind: found
-    for found in list(globals().values())
-    if isinstance(found, type) and issubclass(found, Event) and found is not Event
-}
-_FIELDS = {kind: {f.name: f for f in dataclasses.fields(cls)} for kind, cls in _KINDS.items()}
-_NUMBERS = ("float", "float | None")
-_NON_FINITE = {"nan", "inf", "-inf"}
+_AnyEvent = (
+    RunStarted
+    | RunResumed
+    | Step
+    | Epoch
+    | Sparsity
+    | PruneStep
+    | Calibration
+    | QuantResult
+    | Candidate
+    | SensitivityPoint
+    | Sample
+    | Score
+    | Progress
+    | Checkpoint
+    | StatusChanged
+    | Warned
+    | Failed
+    | Finished
+)
+
+
+@cache
+def _adapter() -> TypeAdapter[_AnyEvent]:
+    """Built once, and late: it costs as much as a thousand events."""
+    return TypeAdapter(
+        Annotated[_AnyEvent, Field(discriminator="kind")],
+        config=ConfigDict(strict=True, ser_json_inf_nan="strings"),
+    )
 
 
 def event_line(event: Event) -> bytes:
     """The event as one line of strict JSON."""
-    document: Row = {"v": EVENT_VERSION, "kind": event.kind}
-    for name in _FIELDS[event.kind]:
-        document[name] = _strict(getattr(event, name))
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     try:
-        return text.encode() + b"\n"
-    except UnicodeEncodeError:
+        line = _adapter().dump_json(event, warnings=False)  # pyright: ignore[reportArgumentType]
+    except PydanticSerializationError:
         # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-        return json.dumps(document, allow_nan=False).encode() + b"\n"
+        return json.dumps(_strict(dataclasses.asdict(event)), allow_nan=False).encode() + b"\n"
+    if b'"NaN"' in line or b'Infinity"' in line:
+        # pydantic's words for them; ours are those that older readers know.
+        document = _strict(dataclasses.asdict(event))
+        line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    return line + b"\n"
 
 
 def _strict(value: Any) -> Any:
@@ -311,49 +355,16 @@ def _strict(value: Any) -> Any:
 def parse_event(line: bytes | str) -> Event | None:
     """The event of one line; None if the line is torn, damaged, or of a kind not known here."""
     try:
-        document = json.loads(line, parse_constant=_refuse_constant)
+        return _adapter().validate_json(line)
+    except ValidationError as error:
+        if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
+            return None
+    try:
+        # What pydantic's JSON has no place for: half a surrogate pair.
+        return _adapter().validate_python(json.loads(line, parse_constant=_refuse), strict=False)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(document, dict) or document.get("v") != EVENT_VERSION:
-        return None
-    kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        return None
-    known = _FIELDS[kind]
-    values: Row = {}
-    for name, value in document.items():
-        if name not in known:
-            continue
-        if isinstance(value, str) and value in _NON_FINITE and known[name].type in _NUMBERS:
-            value = float(value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        event = _KINDS[kind](**values)
-    except TypeError:
-        return None
-    return event if all(_fits(event, spec) for spec in known.values()) else None
 
 
-def _refuse_constant(word: str) -> float:
+def _refuse(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "float": (int, float),
-    "float | None": (int, float, type(None)),
-    "int": (int,),
-    "str": (str,),
-    "bool": (bool,),
-    "Row": (dict,),
-    "tuple[Row, ...]": (tuple,),
-}
-
-
-def _fits(event: Event, spec: dataclasses.Field[Any]) -> bool:
-    value = getattr(event, spec.name)
-    types = _TYPES[str(spec.type)]
-    if isinstance(value, bool):
-        return bool in types
-    if isinstance(value, tuple):
-        return tuple in types and all(isinstance(row, dict) for row in value)
-    return isinstance(value, types)

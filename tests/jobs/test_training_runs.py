@@ -25,7 +25,15 @@ from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, Trai
 from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
-from lmbench.session.events import Epoch, Event, PruneStep, RunResumed, SensitivityPoint, Step, Try
+from lmbench.session.events import (
+    Epoch,
+    Event,
+    PruneStep,
+    RunResumed,
+    SensitivityPoint,
+    Step,
+    Candidate,
+)
 from lmbench.session.files import try_lock
 
 SETTINGS: dict[str, Any] = {
@@ -276,11 +284,15 @@ def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
     "kind, config, sign",
     [
         ("sensitivity", SensitivityConfig(tokens=300, threads=1), SensitivityPoint),
-        ("quantize", QuantizeConfig(auto=True, budget="30%", eval_tokens=300, threads=1), Try),
+        (
+            "quantize",
+            QuantizeConfig(auto=True, budget="30%", eval_tokens=300, threads=1),
+            Candidate,
+        ),
     ],
 )
 def test_a_search_that_was_killed_goes_on_from_what_it_found(
-    home: Home, kind: Kind, config: Config, sign: type[SensitivityPoint | Try]
+    home: Home, kind: Kind, config: Config, sign: type[SensitivityPoint | Candidate]
 ) -> None:
     # Few modules, so that a search tries few settings.
     parent = new_run(home, "dense", epochs=1, model="RNN_TANH", nlayers=1)

@@ -52,7 +52,7 @@ from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
 from lmbench.session.event_log import EventLog
-from lmbench.session.events import Calibration, QuantResult, RunStarted, Try
+from lmbench.session.events import Calibration, Candidate, QuantResult, RunStarted
 from lmbench.session.files import drop_fresh, fresh_folder, swap_in, write_atomic, write_json
 from lmbench.training.evaluate import perplexity
 from lmbench.training.process_setup import prepare_worker
@@ -158,7 +158,7 @@ def _search(
     earlier = [
         Trial.from_dict(event.settings)
         for event in EventLog(job.run.events_path).poll()
-        if isinstance(event, Try)
+        if isinstance(event, Candidate)
     ]
     tries, float_loss = 0, math.inf
 
@@ -175,7 +175,7 @@ def _search(
         if tries <= len(earlier):
             return
         job.emit(
-            Try(
+            Candidate(
                 number=tries,
                 settings=trial.to_dict(),
                 loss=trial.loss,

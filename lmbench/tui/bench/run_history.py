@@ -146,7 +146,7 @@ _NEWEST: dict[str, type[ev.Event]] = {
 _LISTS: dict[str, type[ev.Event]] = {
     "calibrated": ev.Calibration,
     "quantized": ev.QuantResult,
-    "tries": ev.Try,
+    "tries": ev.Candidate,
     "points": ev.SensitivityPoint,
     "scores": ev.Score,
     "samples": ev.Sample,
@@ -167,7 +167,7 @@ def told(event: ev.Event) -> str:
             return f"epoch {epoch}: valid {ppl:,.2f}{note}, {seconds:,.0f} s"
         case ev.QuantResult(module=module, sqnr=sqnr):
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
-        case ev.Try(number=number, ppl=ppl, accepted=accepted):
+        case ev.Candidate(number=number, ppl=ppl, accepted=accepted):
             note = ", within the budget" if accepted else ""
             return f"try {number}: perplexity {ppl:,.2f}{note}"
         case ev.SensitivityPoint(tensor=tensor, level=level, ppl=ppl):

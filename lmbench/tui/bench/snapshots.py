@@ -56,7 +56,7 @@ class RunView:
     sparsity: ev.Sparsity | None = None
     calibrated: tuple[ev.Calibration, ...] = ()
     quantized: tuple[ev.QuantResult, ...] = ()
-    tries: tuple[ev.Try, ...] = ()
+    tries: tuple[ev.Candidate, ...] = ()
     points: tuple[ev.SensitivityPoint, ...] = ()
     scores: tuple[ev.Score, ...] = ()
     samples: tuple[ev.Sample, ...] = ()
