@@ -19,6 +19,7 @@ from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
 from lmbench.session.events import Epoch, Event, Progress, RunStarted, Step, Warned
+from lmbench.session.log_lines import whole_lines
 
 __all__ = ["command_line", "work_through"]
 
@@ -110,18 +111,11 @@ class _LogTail:
     def __init__(self, run: Run) -> None:
         self._path = run.log_path
         self._position = self._path.stat().st_size if self._path.exists() else 0
-        self._part = b""
 
     def lines(self) -> list[str]:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        self._position += len(data)
-        *whole, self._part = (self._part + data).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in whole]
+        found = list(whole_lines(self._path, self._position))
+        self._position += sum(len(line) for _, line in found)
+        return [line[:-1].decode("utf-8", "replace") for _, line in found]
 
 
 class _View:

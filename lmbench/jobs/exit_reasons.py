@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
+from lmbench.session.log_lines import last_lines
 from lmbench.session.store import Run
 
 __all__ = ["KILLED_BY_USER", "ROOM", "last_log_lines", "why_ended"]
@@ -13,8 +13,6 @@ KILLED_BY_USER = "killed at the user's request"
 
 # A file in the folder of a run that is worked on, with nothing in it but room for its last words.
 ROOM = ".room"
-
-_TAIL_BYTES = 16384
 
 _SIGNALS = {
     "SIGKILL": "killed, probably out of memory",
@@ -41,16 +39,6 @@ def why_ended(code: int) -> str:
 
 def last_log_lines(run: Run, count: int = 3) -> str:
     """The last lines of ``log.txt`` that hold anything, joined by " / "; "" where there is none."""
-    return " / ".join(_tail(run.log_path, count))
-
-
-def _tail(path: Path, count: int) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line][-count:]
+    text = b"\n".join(last_lines(run.log_path)).decode("utf-8", "replace")
+    lines = (line.strip() for line in text.splitlines())
+    return " / ".join([line for line in lines if line][-count:])

@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from lmbench.config import TrainConfig
 from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.events import Step, parse_event
 from lmbench.session.files import read_json, write_json
+from lmbench.session.log_lines import last_lines
 from lmbench.session.store import Home, Run, RunRecord
 
 __all__ = [
@@ -141,14 +141,7 @@ def _made_by() -> dict[str, str | int | None]:
 
 
 def _last_steps(path: Path) -> list[Step]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return []
-    events: Iterable[Any] = (parse_event(line) for line in lines[:-1])
+    events = (parse_event(line) for line in last_lines(path, _TAIL_BYTES))
     return [event for event in events if isinstance(event, Step)]
 
 

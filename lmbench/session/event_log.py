@@ -7,12 +7,12 @@ superseded, and `EventLog` leaves those out.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from pathlib import Path
 from typing import BinaryIO
 
 from lmbench.session.events import Event, RunResumed, event_line, parse_event
+from lmbench.session.log_lines import whole_lines
 
 __all__ = ["EventLog", "EventWriter"]
 
@@ -75,27 +75,23 @@ class EventLog:
     def poll(self) -> list[Event]:
         """Read what is new; gives the events added since the last call (see `generation`)."""
         try:
-            with self.path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                if self._position and (stat.st_size < self._position or stat.st_ino != self._inode):
-                    self._restart()
-                self._inode = stat.st_ino
-                file.seek(self._position)
-                data = file.read()
+            stat = self.path.stat()
         except FileNotFoundError:
             if self._position:
                 self._restart()
             return []
+        if self._position and (stat.st_size < self._position or stat.st_ino != self._inode):
+            self._restart()
+        self._inode = stat.st_ino
         given_out = len(self.events)
-        # Whole lines only; what follows the last end of line is torn, or not yet written.
-        for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]:
+        for position, line in whole_lines(self.path, self._position):
             event = parse_event(line)
             if isinstance(event, RunResumed):
                 given_out = self._supersede(event.offset, given_out)
             if event is not None:
                 self.events.append(event)
-                self._offsets.append(self._position)
-            self._position += len(line) + 1
+                self._offsets.append(position)
+            self._position = position + len(line)
         return self.events[given_out:]
 
     def _restart(self) -> None:

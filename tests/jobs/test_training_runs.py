@@ -26,13 +26,13 @@ from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import (
+    Candidate,
     Epoch,
     Event,
     PruneStep,
     RunResumed,
     SensitivityPoint,
     Step,
-    Candidate,
 )
 from lmbench.session.files import try_lock
 

@@ -7,51 +7,17 @@ earlier checkpoint the tail starts over and leaves out what no longer counts.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from lmbench.session.events import Event, RunResumed, parse_event
+from lmbench.session.log_lines import whole_lines
 
-__all__ = ["LogPart", "Tail", "read_log"]
+__all__ = ["Tail"]
 
 # Python hands the interpreter from thread to thread at its own pace; a pause between slices lets
 # the screen's thread in at once.
-_SLICE_BYTES = 64 * 1024
-_BREATH_S = 0.0005
-
-
-@dataclass(frozen=True)
-class LogPart:
-    """Whole lines of a worker's log, the offset where they end, and whether earlier ones no longer
-    count."""
-
-    lines: tuple[str, ...]
-    position: int
-    anew: bool = False
-
-
-def read_log(path: Path, position: int, most: int = _SLICE_BYTES) -> LogPart:
-    """The lines that a log got since `position`; of many only the last `most` bytes.
-
-    Reads a file: call it in a thread. A log that is not there has no lines.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            anew = size < position
-            begin = max(0 if anew else position, size - most)
-            torn = begin > 0 and begin != position
-            file.seek(begin)
-            data = file.read(most)
-    except OSError:
-        return LogPart((), 0, anew=position > 0)
-    whole, newline, _ = data.rpartition(b"\n")
-    if not newline:
-        return LogPart((), 0 if anew else position, anew)
-    lines = whole.decode("utf-8", "replace").splitlines()
-    return LogPart(tuple(lines[torn:]), begin + len(whole) + 1, anew)
+_PAUSE_S = 0.0005
 
 
 class Tail:
@@ -115,29 +81,12 @@ class Tail:
     def _resumes(self) -> list[tuple[int, int]]:
         """For each resume in what is new: the offset from which lines are void, and its own."""
         found = []
-        for position, line in self._walk(self._position):
+        for position, line in whole_lines(self.path, self._position, pause_s=_PAUSE_S):
             if b'"run_resumed"' in line and isinstance(event := parse_event(line), RunResumed):
                 found.append((event.offset, position))
         return found
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        for position, line in self._walk(self._position):
+        for position, line in whole_lines(self.path, self._position, pause_s=_PAUSE_S):
             self._position = position + len(line)
             yield position, line
-
-    def _walk(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Whole lines from `start` on, with their offsets; a torn last line is left for later."""
-        try:
-            file = self.path.open("rb")
-        except OSError:
-            return
-        with file:
-            file.seek(start)
-            position, rest = start, b""
-            while data := file.read(_SLICE_BYTES):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    yield position, line + b"\n"
-                    position += len(line) + 1
-                if len(data) == _SLICE_BYTES:
-                    time.sleep(_BREATH_S)

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import RichLog
 
 from lmbench.report import numbers
-from lmbench.tui.bench.event_reader import read_log
+from lmbench.session.log_lines import read_log
 from lmbench.tui.bench.snapshots import Note, RunView
 from lmbench.tui.kit.panel import Panel
 

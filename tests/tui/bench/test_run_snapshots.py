@@ -9,7 +9,7 @@ import pytest
 
 from lmbench.session import EventWriter
 from lmbench.session import events as ev
-from lmbench.tui.bench.event_reader import LogPart, Tail, read_log
+from lmbench.tui.bench.event_reader import Tail
 from lmbench.tui.bench.snapshots import Watcher
 
 
@@ -269,25 +269,3 @@ def test_a_live_run_s_log_is_news_and_that_of_one_that_has_ended_is_not(full):
     assert second.by_key["002-prune"].log != first.by_key["002-prune"].log
     full.session.run(1).log_path.write_text("a line\n")
     assert watcher.poll() is None
-
-
-def test_a_log_is_read_from_where_it_was_left_and_anew_when_it_is_another(tmp_path):
-    path = tmp_path / "log.txt"
-    assert read_log(path, 0) == LogPart((), 0)
-    path.write_text("one\ntwo\nthr")
-    assert read_log(path, 0) == LogPart(("one", "two"), 8)
-    path.write_text("one\ntwo\nthree\n")
-    assert read_log(path, 8) == LogPart(("three",), 14)
-    assert read_log(path, 14) == LogPart((), 14)
-    path.write_text("four\n")
-    assert read_log(path, 14) == LogPart(("four",), 5, anew=True)
-    path.unlink()
-    assert read_log(path, 5) == LogPart((), 0, anew=True)
-
-
-def test_of_a_long_log_the_last_whole_lines_are_read(tmp_path):
-    path = tmp_path / "log.txt"
-    path.write_text("".join(f"line {number}\n" for number in range(1000)))
-    part = read_log(path, 0, most=20)
-    assert part.lines == ("line 998", "line 999")
-    assert part.position == path.stat().st_size
