@@ -23,10 +23,10 @@ import torch
 from lmbench.jobs.hosts.laboratory import Laboratory
 from lmbench.jobs.hosts.laboratory_messages import (
     SAMPLE_TOKENS,
+    Evaluate,
+    Evaluated,
     Message,
-    Price,
-    Priced,
-    Probe,
+    OpenModel,
     Prune,
     Ready,
     Refused,
@@ -37,7 +37,7 @@ LEVELS = (0.5, 0.8, 0.9)
 QUICK_PRESETS = 3
 
 
-class Bench:
+class OpenedModel:
     """A laboratory whose answers are waited for."""
 
     def __init__(self) -> None:
@@ -57,22 +57,22 @@ class Bench:
             raise SystemExit(f"the laboratory refused: {answer.reason}")
         return answer
 
-    def price(self, request: Message) -> Priced:
+    def price(self, request: Message) -> Evaluated:
         answer = self.ask(request)
-        assert isinstance(answer, Priced)
+        assert isinstance(answer, Evaluated)
         return answer
 
 
 def measure(folder: str, tokens: int, threads: int, quick: bool) -> dict[str, Any]:
-    bench = Bench()
+    bench = OpenedModel()
     began = time.perf_counter()
-    ready = bench.ask(Probe(id=1, run=folder, tokens=tokens, threads=threads))
+    ready = bench.ask(OpenModel(id=1, run=folder, tokens=tokens, threads=threads))
     assert isinstance(ready, Ready)
     seconds = time.perf_counter() - began
     presets = ready.presets[:QUICK_PRESETS] if quick else ready.presets
-    rows: dict[str, Priced] = {"as it is": bench.price(Price(id=2))}
+    rows: dict[str, Evaluated] = {"as it is": bench.price(Evaluate(id=2))}
     for preset in presets:
-        rows[preset.name] = bench.price(Price(id=3, settings=preset.settings))
+        rows[preset.name] = bench.price(Evaluate(id=3, settings=preset.settings))
     for level in LEVELS[:1] if quick else LEVELS:
         rows[f"pruned {level:.0%}"] = bench.price(Prune(id=4, target="model", level=level))
     return {

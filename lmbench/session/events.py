@@ -7,16 +7,13 @@ is never fatal. Numbers that JSON has no word for are written as ``"nan"``, ``"i
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import time
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
+from pydantic import Field
+
+from lmbench.session.tagged_lines import Number, TaggedLines
 
 __all__ = [
     "EVENT_VERSION",
@@ -46,24 +43,6 @@ __all__ = [
 EVENT_VERSION: Literal[1] = 1
 
 Row = dict[str, Any]
-
-
-class _NumberSchema:
-    """A float, or one of the three words for what JSON has no number for; no other text."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        number = core_schema.float_schema(strict=True, allow_inf_nan=False)
-        words = core_schema.literal_schema(["nan", "inf", "-inf"])
-        return core_schema.union_schema(
-            [number, core_schema.no_info_after_validator_function(float, words)],
-            mode="left_to_right",
-            serialization=core_schema.simple_ser_schema("float"),
-        )
-
-
-Number = Annotated[float, _NumberSchema()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +276,7 @@ class Finished(Event):
     results: Row = field(default_factory=dict)
 
 
-_AnyEvent = (
+_AnyEvent = Annotated[
     RunStarted
     | RunResumed
     | Step
@@ -315,56 +294,20 @@ _AnyEvent = (
     | StatusChanged
     | Warned
     | Failed
-    | Finished
-)
-
-
-@cache
-def _adapter() -> TypeAdapter[_AnyEvent]:
-    """Built once, and late: it costs as much as a thousand events."""
-    return TypeAdapter(
-        Annotated[_AnyEvent, Field(discriminator="kind")],
-        config=ConfigDict(strict=True, ser_json_inf_nan="strings"),
-    )
+    | Finished,
+    Field(discriminator="kind"),
+]
+_lines: TaggedLines[Event] = TaggedLines(_AnyEvent, extra="ignore")
 
 
 def event_line(event: Event) -> bytes:
     """The event as one line of strict JSON."""
-    try:
-        line = _adapter().dump_json(event, warnings=False)  # pyright: ignore[reportArgumentType]
-    except PydanticSerializationError:
-        # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-        return json.dumps(_strict(dataclasses.asdict(event)), allow_nan=False).encode() + b"\n"
-    if b'"NaN"' in line or b'Infinity"' in line:
-        # pydantic's words for them; ours are those that older readers know.
-        document = _strict(dataclasses.asdict(event))
-        line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-    return line + b"\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
+    return _lines.line(event)
 
 
 def parse_event(line: bytes | str) -> Event | None:
     """The event of one line; None if the line is torn, damaged, or of a kind not known here."""
     try:
-        return _adapter().validate_json(line)
-    except ValidationError as error:
-        if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
-            return None
-    try:
-        # What pydantic's JSON has no place for: half a surrogate pair.
-        return _adapter().validate_python(json.loads(line, parse_constant=_refuse), strict=False)
-    except (ValueError, RecursionError):
+        return _lines.parse(line)
+    except ValueError:
         return None
-
-
-def _refuse(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")

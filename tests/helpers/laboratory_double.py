@@ -78,9 +78,9 @@ class Laboratory:
     async def send(self, message: messages.Message) -> None:
         Laboratory.asked.append(message)
         match message:
-            case messages.Probe():
+            case messages.OpenModel():
                 self._heard(READY)
-            case messages.Price(settings=settings):
+            case messages.Evaluate(settings=settings):
                 if settings.get("clip_acts") == "KL":
                     self._heard(messages.Refused(id=message.id, reason="KL is not available"))
                     return
@@ -92,9 +92,9 @@ class Laboratory:
                 self._heard(_priced(message.id, 4.8 + level**4, size, level))
 
 
-def _priced(id: int, loss: float, size: int, level: float = 0.0) -> messages.Priced:
+def _priced(id: int, loss: float, size: int, level: float = 0.0) -> messages.Evaluated:
     left = round(7_295_600 * (1 - level))
-    return messages.Priced(
+    return messages.Evaluated(
         id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,
         nonzero=left, seconds=2.5,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
-from lmbench.jobs.hosts.laboratory_messages import LANGUAGE, Message, Probe, Working
+from lmbench.jobs.hosts.laboratory_messages import MESSAGES, Message, OpenModel, Progress
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
@@ -56,12 +56,12 @@ def trained(path: Path, kind: str) -> Run:
 class Ears(list[Message]):
     def __call__(self, message: Message) -> None:
         # What is said has to survive the way.
-        heard = LANGUAGE.decode(LANGUAGE.encode(message))
+        heard = MESSAGES.parse(MESSAGES.line(message))
         assert heard == message
-        if not isinstance(heard, Working):
+        if not isinstance(heard, Progress):
             self.append(heard)
 
 
-def probe(run: Run, **changes: Any) -> Probe:
+def probe(run: Run, **changes: Any) -> OpenModel:
     asked = {"tokens": TOKENS, "calibration_tokens": CALIBRATION, "threads": 1, **changes}
-    return Probe(id=1, run=str(run.path), **asked)
+    return OpenModel(id=1, run=str(run.path), **asked)

@@ -1,47 +1,50 @@
-"""Asking the laboratory for prices: the messages both sides speak (see `talk`). No torch here.
+"""The laboratory's messages: requests to evaluate settings, and the results. No torch here.
 
-The laboratory (`hosts.laboratory`) is a process of its own that holds one run's model, a
-sample of text and the activation ranges, and tells what a setting costs within seconds.
+The laboratory (`hosts.laboratory`) is a process of its own that holds one run's model, a sample of
+text and the activation ranges, and evaluates a setting on them within seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lmbench.config import QuantizeConfig
 from lmbench.distiller.quantization.settings import Role
-from lmbench.jobs.hosts.messages import Client, Died, Language, Message, Refused
+from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
 from lmbench.jobs.supervisor import python
+from lmbench.session.tagged_lines import Number, TaggedLines
 from lmbench.training.thread_environment import worker_environment
 
 __all__ = [
-    "LANGUAGE",
+    "MESSAGES",
     "SAMPLE_TOKENS",
     "Died",
+    "Evaluate",
+    "Evaluated",
     "LaboratoryClient",
     "Message",
     "Module",
+    "OpenModel",
     "Preset",
-    "Price",
-    "Priced",
-    "Probe",
+    "Progress",
     "Prune",
     "Ready",
     "Refused",
-    "Working",
 ]
 
 SAMPLE_TOKENS = 20_480
-"""Of the validation set what a price is measured on."""
+"""How much of the validation set candidates are evaluated on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe(Message):
-    """Asked: load this run's model and all that pricing it needs. `run` is a run's folder."""
+class OpenModel(Message):
+    """Request: load the model of a run (its folder) and all that evaluating it needs."""
 
-    kind: ClassVar[str] = "probe"
+    kind: Literal["open_model"] = "open_model"
     run: str
     split: str = "valid"
     tokens: int = SAMPLE_TOKENS
@@ -51,29 +54,29 @@ class Probe(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price(Message):
-    """Asked: quantize with these settings (`QuantSettings.to_dict`) and score; {} for the model as
-    it is."""
+class Evaluate(Message):
+    """Request: quantize with these settings (`QuantSettings.to_dict`) and score; {} for the model
+    as it is."""
 
-    kind: ClassVar[str] = "price"
+    kind: Literal["evaluate"] = "evaluate"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prune(Message):
-    """Asked: prune `target` (a tensor, or ``model`` for each matrix) to `level` in [0, 1) by
+    """Request: prune `target` (a tensor, or ``model`` for each matrix) to `level` in [0, 1) by
     magnitude, at once, and score."""
 
-    kind: ClassVar[str] = "prune"
+    kind: Literal["prune"] = "prune"
     target: str
-    level: float
+    level: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Working(Message):
-    """Told: how far the request is."""
+class Progress(Message):
+    """Answer: how far the request is."""
 
-    kind: ClassVar[str] = "working"
+    kind: Literal["progress"] = "progress"
     what: str
     done: int = 0
     total: int = 0
@@ -89,16 +92,16 @@ class Module:
     role: Role
     weights: int
     columns: int
-    low: float
-    high: float
-    mean: float
-    std: float
+    low: Number
+    high: Number
+    mean: Number
+    std: Number
     counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Settings by name, whole; `published` tells the rows of the published table."""
+    """Settings by name, whole; `published` marks the rows of the published table."""
 
     name: str
     about: str
@@ -108,11 +111,11 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
-    """Told: the laboratory is set up. `loss` and `bytes` are the model's as it is; `targets` are
+    """Answer: the laboratory is set up. `loss` and `bytes` are the model's as it is; `targets` are
     what can be pruned."""
 
-    kind: ClassVar[str] = "ready"
-    loss: float
+    kind: Literal["ready"] = "ready"
+    loss: Number
     bytes: int
     tokens: int
     device: str
@@ -122,28 +125,34 @@ class Ready(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Priced(Message):
-    """Told: the price. `loss` in nats a token over `tokens`; `bytes` of the packed model (of a
-    pruned one in fp32, about); of `weights`, tied ones once, `nonzero` are left."""
+class Evaluated(Message):
+    """Answer: `loss` in nats a token over `tokens`; `bytes` of the packed model (of a pruned one in
+    fp32, about); of `weights`, tied ones once, `nonzero` are left."""
 
-    kind: ClassVar[str] = "priced"
-    loss: float
-    ppl: float
+    kind: Literal["evaluated"] = "evaluated"
+    loss: Number
+    ppl: Number
     tokens: int
     bytes: int
     weights: int
     nonzero: int
-    seconds: float
+    seconds: Number
 
 
-LANGUAGE = Language((Probe, Price, Prune, Working, Ready, Priced, Refused, Died), (Module, Preset))
+MESSAGES: Messages = TaggedLines(
+    Annotated[
+        OpenModel | Evaluate | Prune | Progress | Ready | Evaluated | Refused | Died,
+        Field(discriminator="kind"),
+    ],
+    extra="forbid",
+)
 
 
 class LaboratoryClient(Client):
     """The laboratory as its user's event loop sees it."""
 
     name = "laboratory"
-    language = LANGUAGE
+    messages = MESSAGES
 
     def command(self) -> list[str]:
         return python("lmbench.jobs.hosts.laboratory")

@@ -1,15 +1,13 @@
-"""Talking to a resident process: lines of strict JSON over its stdin and stdout. No torch here.
+"""Requests to a resident process and its answers: lines of strict JSON over its stdin and stdout.
 
 Such a process stays, since loading torch and a model takes longer than what it is then asked for.
-Its stderr goes to a file. It ends when its stdin ends, so it cannot outlive whoever asked.
-`sampler_messages` and `laboratory_messages` say what is spoken with which process.
+Its stderr goes to a file. It ends when its stdin ends, so it cannot outlive its client.
+`sampler_messages` and `laboratory_messages` hold the messages of each process. No torch here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 import os
 import queue
 import subprocess
@@ -18,11 +16,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import BinaryIO, ClassVar, Literal, Protocol
 
 from lmbench.jobs.exit_reasons import why_ended
+from lmbench.session.tagged_lines import TaggedLines
 
-__all__ = ["Client", "Desk", "Died", "Language", "Message", "Refused", "Say", "serve"]
+__all__ = ["Client", "Died", "Host", "Message", "Messages", "Refused", "Send", "serve"]
 
 # A line with a thousand alternatives, or a model of many modules, stays below it.
 _LONGEST_LINE = 1 << 20
@@ -31,101 +30,34 @@ _PATIENCE_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Base of all messages. `id` is the request it is about, given by whoever asks; 0 for none."""
+    """Base of all messages. `id` is that of the request, given by the client; 0 for none."""
 
-    kind: ClassVar[str]
+    kind: str
     id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(Message):
-    """Told: it cannot be done, and why; the request is over."""
+    """Answer: it cannot be done, and why; the request is over."""
 
-    kind: ClassVar[str] = "refused"
+    kind: Literal["refused"] = "refused"
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Died(Message):
-    """Told by the client: the process is gone, and with it all that it held; the next request
+    """From the client itself: the process is gone, and with it all that it held; the next request
     starts a new one."""
 
-    kind: ClassVar[str] = "died"
+    kind: Literal["died"] = "died"
     reason: str
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "Mapping[str, Any]": (dict,),
-}
-_ITEMS: dict[str, type] = {"tuple[int, ...]": int, "tuple[str, ...]": str}
+Messages = TaggedLines[Message]
+"""The messages that are exchanged with one process; a field that none of them has is refused."""
 
 
-class Language:
-    """The messages that are spoken with one process.
-
-    Args:
-        kinds: every message that may come or go.
-        parts: frozen dataclasses that stand inside messages, as ``tuple[NAME, ...]``.
-    """
-
-    def __init__(self, kinds: tuple[type[Message], ...], parts: tuple[type[Any], ...] = ()) -> None:
-        self._kinds = {kind.kind: kind for kind in kinds}
-        self._fields = {
-            name: {f.name: f for f in dataclasses.fields(kind)}
-            for name, kind in self._kinds.items()
-        }
-        self._parts = {f"tuple[{part.__name__}, ...]": part for part in parts}
-
-    def encode(self, message: Message) -> bytes:
-        """The message as one line."""
-        document = {"kind": message.kind, **dataclasses.asdict(message)}
-        return json.dumps(document, allow_nan=False).encode() + b"\n"
-
-    def decode(self, line: bytes) -> Message:
-        """The message of one line.
-
-        Raises:
-            ValueError: it is none; says what is wrong with it.
-        """
-        document = json.loads(line)
-        if not isinstance(document, dict):
-            raise ValueError("not a JSON object")
-        kind = document.pop("kind", None)
-        if not isinstance(kind, str) or kind not in self._kinds:
-            raise ValueError(f"no kind of message: {kind!r}")
-        known = self._fields[kind]
-        try:
-            for name, value in document.items():
-                if name not in known:
-                    raise ValueError(f"{kind}: unknown field '{name}'")
-                annotation = str(known[name].type)
-                if not self._fits(value, annotation):
-                    raise ValueError(f"{kind}: field '{name}' cannot be {value!r}")
-                if annotation in self._parts:
-                    document[name] = tuple(self._parts[annotation](**_tuples(row)) for row in value)
-            return self._kinds[kind](**_tuples(document))
-        except TypeError as error:
-            raise ValueError(f"{kind}: {error}") from None
-
-    def _fits(self, value: Any, annotation: str) -> bool:
-        item = dict if annotation in self._parts else _ITEMS.get(annotation)
-        if item is not None:
-            return isinstance(value, list) and all(type(v) is item for v in value)
-        if isinstance(value, bool):
-            return annotation == "bool"
-        return isinstance(value, _TYPES[annotation])
-
-
-def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-
-
-# -- whoever asks ------------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------
 
 
 class Client:
@@ -133,17 +65,17 @@ class Client:
 
     Args:
         log_path: where the process's stderr goes.
-        heard: told each message, on the event loop; `Died` once for each process that ended
-            without being asked to.
+        on_message: called with each message, on the event loop; with `Died` once for each process
+            that ended without being asked to.
     """
 
     name: ClassVar[str]
     """What the process is called in a sentence."""
-    language: ClassVar[Language]
+    messages: ClassVar[Messages]
 
-    def __init__(self, log_path: Path, heard: Callable[[Message], None]) -> None:
+    def __init__(self, log_path: Path, on_message: Callable[[Message], None]) -> None:
         self._log_path = log_path
-        self._heard = heard
+        self._on_message = on_message
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -169,7 +101,7 @@ class Client:
                 try:
                     self._process = await self._spawn()
                 except OSError as error:
-                    self._heard(Died(reason=f"the {self.name} cannot be started: {error}"))
+                    self._on_message(Died(reason=f"the {self.name} cannot be started: {error}"))
                     return
                 self._reading = asyncio.create_task(self._read(self._process))
 
@@ -187,35 +119,35 @@ class Client:
             )
 
     async def send(self, message: Message) -> None:
-        """Ask; starts the process where there is none."""
+        """Send a request; starts the process where there is none."""
         await self.start()
         process = self._process
         if process is None or process.stdin is None:
             return
         try:
-            process.stdin.write(self.language.encode(message))
+            process.stdin.write(self.messages.line(message))
             await process.stdin.drain()
         except (ConnectionError, RuntimeError):
-            # It died this moment: the reader tells so.
+            # It died this moment, which the reader reports.
             return
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        # What a library printed past us (ValueError) is in nobody's interest.
+        # What a library printed on stdout is passed over.
         while line := await process.stdout.readline():
             try:
-                message = self.language.decode(line)
+                message = self.messages.parse(line)
             except ValueError:
                 continue
-            self._heard(message)
+            self._on_message(message)
         code = await process.wait()
         if self._process is process:
             self._process = None
             if not self._closed:
-                self._heard(Died(reason=f"the {self.name} is gone: {why_ended(code)}"))
+                self._on_message(Died(reason=f"the {self.name} is gone: {why_ended(code)}"))
 
     async def close(self) -> None:
-        """End the process, whatever it is doing; nothing is told any more."""
+        """End the process, whatever it is doing; no message follows."""
         self._closed = True
         process, self._process = self._process, None
         if process is None:
@@ -231,13 +163,13 @@ class Client:
             await self._reading
 
 
-# -- whoever is asked --------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------
 
-Say = Callable[[Message], None]
+Send = Callable[[Message], None]
 
 
-class Desk(Protocol):
-    """Where a process does what it is asked; what happens is said to its `Say`."""
+class Host(Protocol):
+    """What works on the requests that a process gets; its answers go to a `Send`."""
 
     @property
     def busy(self) -> bool:
@@ -245,7 +177,7 @@ class Desk(Protocol):
         ...
 
     def handle(self, request: Message) -> None:
-        """Do what is asked, or begin with it."""
+        """Do what is requested, or begin with it."""
         ...
 
     def step(self) -> None:
@@ -253,35 +185,35 @@ class Desk(Protocol):
         ...
 
 
-def serve(name: str, language: Language, make: Callable[[Say], Desk], *, niceness: int) -> None:
+def serve(name: str, messages: Messages, make: Callable[[Send], Host], *, niceness: int) -> None:
     """The life of a resident process: it takes requests between two steps, and ends when stdin
     does, whatever it is doing. `niceness` is how far it steps back behind whatever else runs."""
     answers = _own_stdout()
     if niceness and hasattr(os, "nice"):
         os.nice(niceness)
 
-    def say(message: Message) -> None:
-        answers.write(language.encode(message))
+    def send(message: Message) -> None:
+        answers.write(messages.line(message))
         answers.flush()
 
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    desk = make(say)
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    host = make(send)
     try:
         while True:
             try:
-                line = requests.get(block=not desk.busy)
+                line = requests.get(block=not host.busy)
             except queue.Empty:
-                desk.step()
+                host.step()
                 continue
             try:
-                request = language.decode(line)
-            except (ValueError, TypeError, RecursionError) as error:
-                say(Refused(reason=f"the {name} was asked what it does not understand: {error}"))
+                request = messages.parse(line)
+            except ValueError as error:
+                send(Refused(reason=f"the {name} does not understand a request: {error}"))
                 continue
-            desk.handle(request)
+            host.handle(request)
     except (BrokenPipeError, KeyboardInterrupt):
-        # Whoever asked is gone.
+        # The client is gone.
         os._exit(0)
 
 
@@ -292,8 +224,8 @@ def _own_stdout() -> BinaryIO:
     return answers
 
 
-def _listen(requests: queue.SimpleQueue[bytes]) -> None:
-    """Pass requests on; the end of stdin is the end."""
+def _read_requests(requests: queue.SimpleQueue[bytes]) -> None:
     for line in sys.stdin.buffer:
         requests.put(line)
+    # The end of stdin is the end of the process.
     os._exit(0)

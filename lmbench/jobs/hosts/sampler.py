@@ -31,9 +31,9 @@ from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_pro
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
 from lmbench.jobs import launch
-from lmbench.jobs.hosts.messages import Say, serve
+from lmbench.jobs.hosts.messages import Send, serve
 from lmbench.jobs.hosts.sampler_messages import (
-    LANGUAGE,
+    MESSAGES,
     Alternative,
     Began,
     Ended,
@@ -48,7 +48,7 @@ from lmbench.jobs.hosts.sampler_messages import (
 )
 from lmbench.session import Run
 
-__all__ = ["Desk", "main"]
+__all__ = ["SamplerHost", "main"]
 
 # As many models as can be compared side by side, and texts of two such rounds.
 _MODELS_KEPT = 4
@@ -119,15 +119,15 @@ class _Model:
 
     @cached_property
     def runtimes(self) -> tuple[str, ...]:
-        """Asked for when a text is complete: it looks at all weights, and may have to compile."""
+        """Found late, when a text is complete: it looks at all weights, and may have to compile."""
         return tuple(entry.name for entry in supported(self.loaded))
 
 
-class Desk:
-    """Takes requests and writes; `say` is told what happens. Knows nothing of processes."""
+class SamplerHost:
+    """Works on requests and writes texts; answers go to `send`. Knows nothing of processes."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, send: Send) -> None:
+        self._send = send
         self._models: OrderedDict[tuple[object, ...], _Model] = OrderedDict()
         self._texts: OrderedDict[int, _Text] = OrderedDict()
 
@@ -137,7 +137,7 @@ class Desk:
         return any(text.active for text in self._texts.values())
 
     def handle(self, request: Message) -> None:
-        """Do what is asked; what cannot be done is answered with `Refused`."""
+        """Do what is requested; what cannot be done is answered with `Refused`."""
         try:
             match request:
                 case Write():
@@ -148,7 +148,7 @@ class Desk:
                 case Forget():
                     self._texts.pop(request.id, None)
                 case _:
-                    raise LmbenchError(f"'{request.kind}' is an answer and cannot be asked")
+                    raise LmbenchError(f"'{request.kind}' is an answer, not a request")
         except Exception as error:
             self._fail(request.id, error)
 
@@ -156,7 +156,7 @@ class Desk:
         """Write one word of each text that is not complete."""
         for id, text in [(i, t) for i, t in self._texts.items() if t.active]:
             try:
-                self._tell(id, text, text.write())
+                self._send_word(id, text, text.write())
                 if len(text.words) >= text.config.words:
                     self._end(id, text, halted=False)
             except Exception as error:
@@ -165,18 +165,18 @@ class Desk:
     def _fail(self, id: int, error: Exception) -> None:
         self._texts.pop(id, None)
         if isinstance(error, LmbenchError):
-            self._say(Refused(id=id, reason=error.message))
+            self._send(Refused(id=id, reason=error.message))
             return
         traceback.print_exception(error)
         sys.stderr.flush()
         words = " ".join(str(error).split()) or "no further words"
-        self._say(Refused(id=id, reason=f"{type(error).__name__} in the sampler: {words}"))
+        self._send(Refused(id=id, reason=f"{type(error).__name__} in the sampler: {words}"))
 
     def _begin(self, request: Write) -> None:
         config = validate(GenerateConfig, request.settings)
         old = self._texts.pop(request.of, None) if request.of else None
         at = len(request.kept)
-        if old is not None and _leads_to(old, request, config):
+        if old is not None and _branches_off(old, request, config):
             text = old
             text.config, text.active = config, True
             text.rewind(at)
@@ -189,7 +189,7 @@ class Desk:
             bytes=text.model.runtime.bytes,
             unknown=text.prompt.unknown,
         )
-        self._say(began)
+        self._send(began)
         self._keep(request.id, text)
         if request.chosen is not None:
             # A branch draws other words than the text that it leaves, and always the same.
@@ -197,7 +197,7 @@ class Desk:
             text.sampler.restore(text.sampler.snapshot(), seed=seed)
             word = text.write(request.chosen)
             text.branch = {"branch": {"at": at, "word": word.text}}
-            self._tell(request.id, text, word)
+            self._send_word(request.id, text, word)
             if len(text.words) >= config.words:
                 self._end(request.id, text, halted=False)
 
@@ -221,14 +221,14 @@ class Desk:
     def _model(self, id: int, run: Run, config: GenerateConfig) -> _Model:
         trained = run.read().kind in ("train", "prune")
         if trained and not any(run.checkpoint(which) for which in ("last", "best")):
-            self._say(Opening(id=id))
-            _have_saved(run)
+            self._send(Opening(id=id))
+            _request_checkpoint(run)
         key = (*_stamp(run, config.checkpoint), config.runtime, config.accuracy)
         known = self._models.get(key)
         if known is not None:
             self._models.move_to_end(key)
             return known
-        self._say(Opening(id=id))
+        self._send(Opening(id=id))
         # What the file held before is no use to anyone.
         for stale in [k for k in self._models if k[0] == key[0] and k[1:3] != key[1:3]]:
             del self._models[stale]
@@ -240,12 +240,12 @@ class Desk:
             self._models.popitem(last=False)
         return model
 
-    def _tell(self, id: int, text: _Text, word: Word) -> None:
+    def _send_word(self, id: int, text: _Text, word: Word) -> None:
         among = tuple(
             Alternative(id=a.id, text=a.text, before=a.before, after=a.after)
             for a in word.alternatives
         )
-        self._say(
+        self._send(
             Wrote(
                 id=id,
                 at=len(text.words) - 1,
@@ -266,12 +266,12 @@ class Desk:
                 append_sample(text.run.session, text.generation())
             except OSError as error:
                 problem = f"the text is not recorded: {error}"
-        self._say(Ended(id=id, halted=halted, problem=problem))
-        self._say(Offered(id=id, runtimes=text.model.runtimes))
+        self._send(Ended(id=id, halted=halted, problem=problem))
+        self._send(Offered(id=id, runtimes=text.model.runtimes))
 
 
-def _have_saved(run: Run) -> None:
-    """A run that is at work and has saved nothing yet is asked to; its next step does it."""
+def _request_checkpoint(run: Run) -> None:
+    """Request a checkpoint of a running run that has none yet; its next step writes it."""
     with contextlib.suppress(LmbenchError):
         launch.request(run, "checkpoint")
         give_up = time.monotonic() + _SAVING_S
@@ -281,8 +281,8 @@ def _have_saved(run: Run) -> None:
             time.sleep(0.05)
 
 
-def _leads_to(old: _Text, request: Write, config: GenerateConfig) -> bool:
-    """Does the way to what is asked go through this text, with the same model?"""
+def _branches_off(old: _Text, request: Write, config: GenerateConfig) -> bool:
+    """Does the requested text branch off this one, with the same model?"""
     at = len(request.kept)
     same = all(
         getattr(old.config, name) == getattr(config, name)
@@ -320,7 +320,7 @@ def _stamp(run: Run, checkpoint: str) -> tuple[object, ...]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    serve("sampler", LANGUAGE, Desk, niceness=_NICENESS)
+    serve("sampler", MESSAGES, SamplerHost, niceness=_NICENESS)
 
 
 if __name__ == "__main__":

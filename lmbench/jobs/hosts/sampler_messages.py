@@ -1,4 +1,4 @@
-"""Asking a sampler for text: the messages both sides speak (see `talk`). No torch here.
+"""The sampler's messages: requests for text, and the text a word at a time. No torch here.
 
 The sampler (`lmbench.jobs.hosts.sampler`) is a process of its own that stays.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
-from lmbench.jobs.hosts.messages import Client, Died, Language, Message, Refused
+from pydantic import Field
+
+from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
 from lmbench.jobs.supervisor import python
+from lmbench.session.tagged_lines import Number, TaggedLines
 
 __all__ = [
-    "LANGUAGE",
+    "MESSAGES",
     "Alternative",
     "Began",
     "Died",
@@ -27,14 +30,12 @@ __all__ = [
     "SamplerClient",
     "Write",
     "Wrote",
-    "decode",
-    "encode",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write(Message):
-    """Asked: write a text.
+    """Request: write a text.
 
     `run` is a run's folder, `settings` are those of `lmbench.config.GenerateConfig`. A branch
     names the ids of the words that are kept and then the one `chosen`; where the sampler still
@@ -42,7 +43,7 @@ class Write(Message):
     the same words follow.
     """
 
-    kind: ClassVar[str] = "write"
+    kind: Literal["write"] = "write"
     run: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     kept: tuple[int, ...] = ()
@@ -52,31 +53,31 @@ class Write(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halt(Message):
-    """Asked: write no further word of this text, but keep it to branch from."""
+    """Request: write no further word of this text, but keep it to branch from."""
 
-    kind: ClassVar[str] = "halt"
+    kind: Literal["halt"] = "halt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget(Message):
-    """Asked: stop this text and let go of it; it is not recorded."""
+    """Request: stop this text and let go of it; it is not recorded."""
 
-    kind: ClassVar[str] = "forget"
+    kind: Literal["forget"] = "forget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening(Message):
-    """Told: the model is being read from disk."""
+    """Answer: the model is being read from disk."""
 
-    kind: ClassVar[str] = "opening"
+    kind: Literal["opening"] = "opening"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began(Message):
-    """Told: the first word comes next. `unknown` are words of the prompt read as ``<unk>``;
+    """Answer: the first word comes next. `unknown` are words of the prompt read as ``<unk>``;
     `bytes` is the size of the model's numbers as the runtime holds them."""
 
-    kind: ClassVar[str] = "began"
+    kind: Literal["began"] = "began"
     runtime: str
     bytes: int
     unknown: tuple[str, ...] = ()
@@ -88,54 +89,57 @@ class Alternative:
 
     id: int
     text: str
-    before: float
-    after: float
+    before: Number
+    after: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrote(Message):
-    """Told: word number `at`, from 0. `seconds` is what it and all words before it took to
+    """Answer: word number `at`, from 0. `seconds` is what it and all words before it took to
     step."""
 
-    kind: ClassVar[str] = "wrote"
+    kind: Literal["wrote"] = "wrote"
     at: int
     word: int
     text: str
-    bits: float
-    probability: float
-    seconds: float
+    bits: Number
+    probability: Number
+    seconds: Number
     alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(Message):
-    """Told: the text is complete, or was halted. `problem` says why it is not in the session's
+    """Answer: the text is complete, or was halted. `problem` says why it is not in the session's
     ``samples.jsonl``, where it is not."""
 
-    kind: ClassVar[str] = "ended"
+    kind: Literal["ended"] = "ended"
     halted: bool
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered(Message):
-    """Told after a text has ended: the runtimes that can run its model on this machine."""
+    """Answer, after a text has ended: the runtimes that can run its model on this machine."""
 
-    kind: ClassVar[str] = "offered"
+    kind: Literal["offered"] = "offered"
     runtimes: tuple[str, ...]
 
 
-LANGUAGE = Language(
-    (Write, Halt, Forget, Opening, Began, Wrote, Ended, Offered, Refused, Died), (Alternative,)
+MESSAGES: Messages = TaggedLines(
+    Annotated[
+        Write | Halt | Forget | Opening | Began | Wrote | Ended | Offered | Refused | Died,
+        Field(discriminator="kind"),
+    ],
+    extra="forbid",
 )
-encode, decode = LANGUAGE.encode, LANGUAGE.decode
 
 
 class SamplerClient(Client):
     """The sampler as its user's event loop sees it; one thread is best for stepping."""
 
     name = "sampler"
-    language = LANGUAGE
+    messages = MESSAGES
 
     def command(self) -> list[str]:
         return python("lmbench.jobs.hosts.sampler")

@@ -131,7 +131,7 @@ The slider prices pruning without training. **Tab** goes round.
             path = self.bench.home.sessions_path / "laboratory.log"
             client: Client = self.client_class(path, lambda m: self.post_message(Heard(m)))
             self._client = client
-            await client.send(self.desk.ask(messages.Probe(run=str(subject.run.path))))
+            await client.send(self.desk.ask(messages.OpenModel(run=str(subject.run.path))))
         self._tell()
 
     async def on_unmount(self) -> None:

@@ -36,7 +36,7 @@ class Desk:
         self._numbers = 0
         self._asked: messages.Message | None = None
         self.ready: messages.Ready | None = None
-        self.working: messages.Working | None = None
+        self.working: messages.Progress | None = None
         self.problem = ""
         self.tries: list[Try] = []
         self.draft: Settings = {"overrides": {}}
@@ -85,7 +85,7 @@ class Desk:
         if waiting is None:
             return None
         self._put(replace(waiting, state="working"))
-        return self.ask(messages.Price(settings=waiting.settings))
+        return self.ask(messages.Evaluate(settings=waiting.settings))
 
     def hear(self, message: messages.Message) -> None:
         """Take what the laboratory said; an answer to an older question is left out."""
@@ -93,32 +93,32 @@ class Desk:
             self._over(f"{message.reason}; Esc, then l begins again")
         elif self._asked is None or message.id not in (self._asked.id, 0):
             return
-        elif isinstance(message, messages.Working):
+        elif isinstance(message, messages.Progress):
             self.working = message
         else:
             asked, self._asked, self.working = self._asked, None, None
             self._take_answer(asked, message)
-        self._changed(isinstance(message, messages.Priced))
+        self._changed(isinstance(message, messages.Evaluated))
 
     def _take_answer(self, asked: messages.Message, message: messages.Message) -> None:
         match asked, message:
-            case messages.Probe(), messages.Ready():
+            case messages.OpenModel(), messages.Ready():
                 self.ready = message
                 if not self._base_name:
                     self._start_from(_FIRST)
                 if self.target not in message.targets:
                     self.target = "model"
-            case messages.Price(), messages.Priced():
+            case messages.Evaluate(), messages.Evaluated():
                 current = self._current
                 if current is not None:
                     price = (message.loss, message.ppl, message.bytes, message.seconds)
                     self._put(current.with_price(*price))
-            case messages.Prune(target=target, level=level), messages.Priced():
+            case messages.Prune(target=target, level=level), messages.Evaluated():
                 found = self.pruned.setdefault(target, {})
                 found[level] = Pruned(message.ppl, message.nonzero, message.bytes)
                 if (target, level) == (self.target, self.level):
                     self.level_asked = False
-            case messages.Probe(), messages.Refused():
+            case messages.OpenModel(), messages.Refused():
                 self._over(message.reason)
             case _, messages.Refused():
                 self._refused(message.reason)

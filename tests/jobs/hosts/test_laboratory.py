@@ -23,13 +23,13 @@ from lmbench.distiller.quantization import (
 )
 from lmbench.jobs.hosts.laboratory import Laboratory
 from lmbench.jobs.hosts.laboratory_messages import (
+    Evaluate,
+    Evaluated,
     Message,
-    Price,
-    Priced,
+    Progress,
     Prune,
     Ready,
     Refused,
-    Working,
 )
 from lmbench.jobs.quantization import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
@@ -54,9 +54,9 @@ def answer(lab: tuple[Laboratory, Ears], request: Message) -> Message:
     return lab[1][-1]
 
 
-def price(lab: tuple[Laboratory, Ears], request: Message) -> Priced:
+def price(lab: tuple[Laboratory, Ears], request: Message) -> Evaluated:
     found = answer(lab, request)
-    assert isinstance(found, Priced), found
+    assert isinstance(found, Evaluated), found
     return found
 
 
@@ -72,7 +72,7 @@ def command(run: Run, *words: str) -> dict[str, Any]:
 def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab, tmp_path):
     settings = load_preset("int8-best").to_dict()
     settings["overrides"] = {"decoder": {"bits_weights": 4}, r"rnn\.cells\.0\..*": {"fp16": True}}
-    found = price(lab, Price(id=2, settings=settings))
+    found = price(lab, Evaluate(id=2, settings=settings))
     path = tmp_path / "mixed.yaml"
     path.write_text(json.dumps(settings))
     made = command(
@@ -119,11 +119,11 @@ def test_settings_that_are_not_there_are_named_and_no_run_is_made(run):
 
 def test_the_model_as_it_is_has_a_price_too(run, lab):
     ready = next(m for m in lab[1] if isinstance(m, Ready))
-    assert price(lab, Price(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
+    assert price(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
 
 
 def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
-    bench = lab[0]._bench
+    bench = lab[0]._opened
     assert bench is not None
     pruned = copy.deepcopy(bench.model)
     with torch.no_grad():
@@ -146,10 +146,10 @@ def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
 
 
 def test_the_model_on_the_bench_is_never_changed(run, lab):
-    before = price(lab, Price(id=7)).loss
-    price(lab, Price(id=8, settings=load_preset("int4-weights").to_dict()))
+    before = price(lab, Evaluate(id=7)).loss
+    price(lab, Evaluate(id=8, settings=load_preset("int4-weights").to_dict()))
     price(lab, Prune(id=9, target="model", level=0.8))
-    assert price(lab, Price(id=10)).loss == before
+    assert price(lab, Evaluate(id=10)).loss == before
 
 
 def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
@@ -159,7 +159,7 @@ def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
     def calibrated() -> bool:
         told: list[Message] = []
         Laboratory(told.append).handle(probe(run))
-        return any(isinstance(m, Working) and m.what == "calibrating" for m in told)
+        return any(isinstance(m, Progress) and m.what == "calibrating" for m in told)
 
     assert not calibrated()
     later = kept.stat().st_mtime + 1000
@@ -170,11 +170,11 @@ def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
 @pytest.mark.parametrize(
     "request_, words",
     [
-        (Price(id=1, settings={"bits_weights": 99}), "bits_weights"),
-        (Price(id=1, settings={"overrides": {"nobody": {"fp16": True}}}), "matches no module"),
+        (Evaluate(id=1, settings={"bits_weights": 99}), "bits_weights"),
+        (Evaluate(id=1, settings={"overrides": {"nobody": {"fp16": True}}}), "matches no module"),
         (Prune(id=1, target="nothing", level=0.5), "cannot be pruned here"),
         (Prune(id=1, target="model", level=1.5), "out of [0, 1)"),
-        (Working(id=1, what="what"), "cannot be asked"),
+        (Progress(id=1, what="what"), "not a request"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(run, lab, request_, words):

@@ -19,8 +19,9 @@ from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 
 from lmbench.deploy.runtimes import choose
 from lmbench.jobs.control_file import asked
-from lmbench.jobs.hosts.sampler import Desk
+from lmbench.jobs.hosts.sampler import SamplerHost
 from lmbench.jobs.hosts.sampler_messages import (
+    MESSAGES,
     Alternative,
     Began,
     Ended,
@@ -32,8 +33,6 @@ from lmbench.jobs.hosts.sampler_messages import (
     Refused,
     Write,
     Wrote,
-    decode,
-    encode,
 )
 from lmbench.session import Home, Run
 from lmbench.session.process import process_started
@@ -44,13 +43,13 @@ class World:
         self.home = Home(path)
         self.run = speaking_run(self.home)
         self.heard: list[Message] = []
-        self.desk = Desk(self.heard.append)
+        self.host = SamplerHost(self.heard.append)
 
     def tell(self, request: Message, steps: int | None = None) -> None:
         """Hand over a request and write so many words, or until nothing is left to do."""
-        self.desk.handle(request)
-        while self.desk.busy and steps != 0:
-            self.desk.step()
+        self.host.handle(request)
+        while self.host.busy and steps != 0:
+            self.host.step()
             steps = None if steps is None else steps - 1
 
     def write(self, id: int, run: Run | None = None, **changes: Any) -> list[str]:
@@ -134,7 +133,7 @@ def test_a_model_is_read_once_and_again_when_its_file_has_changed(world):
 
 def test_two_texts_are_written_in_turn(world):
     other = speaking_run(world.home, seed=1)
-    world.desk.handle(ask(1, world.run))
+    world.host.handle(ask(1, world.run))
     world.tell(ask(2, other))
     order = [w.id for w in world.of(Wrote)]
     assert order == [1, 2] * 8
@@ -159,8 +158,8 @@ def test_a_branch_is_the_same_whether_the_sampler_still_has_the_text_or_not(
     world.write(1, temperature=temperature)
     kept = tuple(w.word for w in world.of(Wrote)[:4])
     rewound = world.write(2, kept=kept, chosen=5, of=1, temperature=temperature)
-    forgotten = Desk(world.heard.append)
-    world.desk = forgotten
+    forgotten = SamplerHost(world.heard.append)
+    world.host = forgotten
     again = world.write(3, kept=kept, chosen=5, of=1, temperature=temperature)
     assert rewound == again
 
@@ -169,7 +168,7 @@ def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
     world.write(1)
     kept = tuple(w.word for w in world.of(Wrote)[:2])
     text = world.write(2, kept=kept, chosen=5, of=1, prompt="March")
-    world.desk = Desk(world.heard.append)
+    world.host = SamplerHost(world.heard.append)
     assert text == world.write(3, kept=kept, chosen=5, prompt="March")
 
 
@@ -186,9 +185,9 @@ def test_words_that_the_model_does_not_know_are_told(world):
 
 def test_a_halted_text_writes_no_more_is_recorded_and_can_be_branched(world):
     world.tell(ask(1, world.run, words=1000), steps=5)
-    world.desk.handle(Halt(id=1))
+    world.host.handle(Halt(id=1))
     assert world.of(Ended) == [Ended(id=1, halted=True)]
-    assert not world.desk.busy
+    assert not world.host.busy
     assert len(world.samples()[0]["text"].split()) == 5
     kept = tuple(w.word for w in world.of(Wrote)[:2])
     assert len(world.write(2, kept=kept, chosen=4, of=1)) == 6
@@ -196,8 +195,8 @@ def test_a_halted_text_writes_no_more_is_recorded_and_can_be_branched(world):
 
 def test_a_forgotten_text_is_not_recorded(world):
     world.tell(ask(1, world.run, words=1000), steps=5)
-    world.desk.handle(Forget(id=1))
-    assert not world.desk.busy
+    world.host.handle(Forget(id=1))
+    assert not world.host.busy
     assert world.samples() == []
 
 
@@ -260,8 +259,8 @@ def test_weights_that_are_not_finite_are_refused_in_words(world):
 
 
 def test_an_answer_cannot_be_asked(world):
-    world.desk.handle(Ended(id=4, halted=False))
-    assert world.heard[-1] == Refused(id=4, reason="'ended' is an answer and cannot be asked")
+    world.host.handle(Ended(id=4, halted=False))
+    assert world.heard[-1] == Refused(id=4, reason="'ended' is an answer, not a request")
 
 
 def test_only_so_many_texts_and_models_are_kept(world):
@@ -270,8 +269,8 @@ def test_only_so_many_texts_and_models_are_kept(world):
         world.write(id, run)
     for id in range(20, 40):
         world.write(id)
-    assert len(world.desk._texts) <= 8
-    assert len(world.desk._models) <= 4
+    assert len(world.host._texts) <= 8
+    assert len(world.host._models) <= 4
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -307,34 +306,35 @@ _messages = st.one_of(
 
 @given(_messages)
 def test_a_message_survives_the_line_it_is_sent_as(message):
-    line = encode(message)
+    line = MESSAGES.line(message)
     assert line.count(b"\n") == 1
-    assert decode(line) == message
+    assert MESSAGES.parse(line) == message
 
 
 @given(st.binary())
 def test_a_line_of_rubbish_is_a_value_error_and_nothing_else(line):
     with contextlib.suppress(ValueError):
-        decode(line)
+        MESSAGES.parse(line)
 
 
 @pytest.mark.parametrize(
     "line, words",
     [
-        (b"[]", "not a JSON object"),
-        (b'{"kind": "sing"}', "no kind of message: 'sing'"),
-        (b'{"kind": ["write"]}', "no kind of message"),
-        (b'{"kind": "write"}', "run"),
-        (b'{"kind": "write", "run": 3}', "field 'run' cannot be 3"),
-        (b'{"kind": "write", "run": "x", "kept": [1, "b"]}', "field 'kept'"),
-        (b'{"kind": "halt", "id": true}', "field 'id' cannot be True"),
-        (b'{"kind": "halt", "loudly": 1}', "unknown field 'loudly'"),
-        (b'{"kind": "wrote", "alternatives": [{"id": 1}]}', "Alternative"),
+        (b"[]", "Input should be an object"),
+        (b'{"kind": "sing"}', "Input tag 'sing' found using 'kind' does not match"),
+        (b'{"kind": ["write"]}', "Input tag '['write']'"),
+        (b'{"kind": "write"}', "write.run: Field required"),
+        (b'{"kind": "write", "run": 3}', "write.run: Input should be a valid string"),
+        (b'{"kind": "write", "run": "x", "kept": [1, "b"]}', "write.kept.1: Input should be"),
+        (b'{"kind": "halt", "id": true}', "halt.id: Input should be a valid integer"),
+        (b'{"kind": "halt", "loudly": 1}', "halt.loudly: Unexpected keyword argument"),
+        (b'{"kind": "wrote", "alternatives": [{"id": 1}]}', "wrote.at: Field required"),
+        (b"[" * 5000, "nested too deeply"),
     ],
 )
 def test_a_wrong_message_says_what_is_wrong_with_it(line, words):
     with pytest.raises(ValueError, match=re.escape(words)):
-        decode(line)
+        MESSAGES.parse(line)
 
 
 def test_a_run_at_work_that_has_saved_nothing_is_asked_to(world):

@@ -14,13 +14,13 @@ import pytest
 from sampler_world import Ears, ask, speaking_run
 
 from lmbench.jobs.hosts.sampler_messages import (
+    MESSAGES,
     Died,
     Ended,
     Halt,
     Refused,
     SamplerClient,
     Wrote,
-    encode,
 )
 from lmbench.jobs.supervisor import python
 from lmbench.session import Home
@@ -44,7 +44,7 @@ async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tm
     await ears.until_over(2)
     refused = [m for m in ears.heard if isinstance(m, Refused)]
     assert len(refused) == 5
-    assert all("does not understand" in m.reason for m in refused[:4])
+    assert all("does not understand a request" in m.reason for m in refused[:4])
 
     await client.send(ask(3, run, words=10**6))
     await ears.until(lambda m: isinstance(m, Wrote) and m.id == 3 and m.at > 20)
@@ -83,7 +83,7 @@ def test_it_ends_when_whoever_asked_is_killed(tmp_path: Path):
         "import subprocess, sys, time\n"
         f"p = subprocess.Popen({python('lmbench.jobs.hosts.sampler')!r}, stdin=subprocess.PIPE,"
         " stdout=subprocess.PIPE, start_new_session=True)\n"
-        f"p.stdin.write({encode(ask(1, run, words=10**6))!r}); p.stdin.flush()\n"
+        f"p.stdin.write({MESSAGES.line(ask(1, run, words=10**6))!r}); p.stdin.flush()\n"
         "p.stdout.readline()\n"
         "print(p.pid, flush=True)\n"
         "time.sleep(600)\n"

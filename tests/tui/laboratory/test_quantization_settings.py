@@ -19,8 +19,9 @@ from lmbench.distiller.quantization import (
     preset_names,
 )
 from lmbench.distiller.quantization.floating import FPWrapper
-from lmbench.jobs.hosts.laboratory import Bench, Laboratory
-from lmbench.jobs.hosts.laboratory_messages import Module, Price, Priced, Ready
+from lmbench.jobs.hosts.laboratory import Laboratory
+from lmbench.jobs.hosts.laboratory_messages import Evaluate, Evaluated, Module, Ready
+from lmbench.jobs.hosts.opened_model import OpenedModel
 from lmbench.report.quantized_modules import MODE_WORDS
 from lmbench.tui.laboratory import quantization_settings
 from lmbench.tui.laboratory.quantization_settings import InForce, with_next, without_own
@@ -46,9 +47,9 @@ class Lab(NamedTuple):
     modules: tuple[Module, ...]
 
     @property
-    def bench(self) -> Bench:
-        assert self.laboratory._bench is not None
-        return self.laboratory._bench
+    def bench(self) -> OpenedModel:
+        assert self.laboratory._opened is not None
+        return self.laboratory._opened
 
     def shown(self, settings: quantization_settings.Settings) -> dict[str, Row]:
         return {
@@ -227,8 +228,8 @@ def test_every_choice_that_a_draft_offers_can_be_priced(
         for _ in range(ROUND):
             settings = with_next(settings, what, module, lab.modules if everywhere else ())
             assert lab.shown(settings) == lab.done(settings)
-    lab.laboratory.handle(Price(id=20, settings=settings))
-    assert isinstance(lab.ears[-1], Priced), lab.ears[-1]
+    lab.laboratory.handle(Evaluate(id=20, settings=settings))
+    assert isinstance(lab.ears[-1], Evaluated), lab.ears[-1]
 
 
 def test_what_differs_is_told_in_words(lab: Lab) -> None:

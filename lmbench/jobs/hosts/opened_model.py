@@ -1,0 +1,201 @@
+"""A run's model, opened for evaluating candidates of it: see `lmbench.jobs.hosts.laboratory`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lmbench.config import QuantizeConfig, SplitName, validate
+from lmbench.deploy.load_model import load_run
+from lmbench.deploy.packed_file.dequantize import dequantized_bytes
+from lmbench.deploy.packed_file.writing import packed_bytes, shape_of
+from lmbench.distiller.pruning.sensitivity import analyse_sensitivity, model_target, tensor_targets
+from lmbench.distiller.quantization import (
+    ActivationStats,
+    QuantizationError,
+    QuantSettings,
+    calibrate,
+    load_stats,
+    modular_copy,
+    quantize,
+    save_stats,
+)
+from lmbench.errors import LmbenchError
+from lmbench.jobs.hosts.laboratory_messages import OpenModel
+from lmbench.jobs.input_files import STATS_FILE
+from lmbench.jobs.quantization import (
+    calibration_rows,
+    moments_of,
+    needs_moments,
+    score_rows,
+    scored,
+    window_steps,
+)
+from lmbench.jobs.scoring_text import corpus_of
+from lmbench.model import RNNModel, count_weights
+from lmbench.model.device import choose_device
+from lmbench.session import Run
+from lmbench.training.process_setup import prepare_worker
+
+__all__ = ["OpenedModel", "Report"]
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is, and of how much."""
+
+
+@dataclass
+class OpenedModel:
+    """One run's model, with the text and the activation ranges that it is evaluated on."""
+
+    model: RNNModel
+    modular: nn.Module
+    stats: ActivationStats
+    calibration: Tensor
+    sample: Tensor
+    vocabulary: Sequence[str]
+    moments: Mapping[str, Tensor] | None = None
+    pruned: dict[str, tuple[float, int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def from_run(cls, request: OpenModel, report: Report) -> OpenedModel:
+        """Load, and calibrate where no one has yet.
+
+        Raises:
+            LmbenchError: the run has no model, or one that is quantized already, or its corpus
+                is gone.
+        """
+        run = Run(Path(request.run))
+        names: Mapping[str, SplitName] = {"train": "train", "valid": "valid", "test": "test"}
+        if request.split not in names or request.calibrate_on not in names:
+            raise LmbenchError(f"splits are {', '.join(names)}")
+        report("loading the model", 0, 0)
+        device = choose_device(validate(QuantizeConfig, {}))
+        prepare_worker(threads=request.threads, device=str(device))
+        loaded = load_run(run, device=str(device))
+        model = loaded.model
+        if type(model) is not RNNModel:
+            raise LmbenchError(
+                f"run {run.ref} is quantized already: name the run that it was made from"
+            )
+        corpus = corpus_of(run.read().corpus, run.home.path, run.ref)
+        rows = calibration_rows(corpus, request.calibrate_on, request.calibration_tokens, device)
+        sample = score_rows(corpus, request.split, request.tokens, device)
+        if len(sample) < 2:
+            raise LmbenchError(f"{request.tokens} tokens of {request.split} leave none to predict")
+        modular = modular_copy(model)
+        stats = _known_stats(run, request)
+        if stats is None:
+            stats = _calibrate(modular, rows, report)
+            save_stats(stats, _stats_path(run, request))
+        return cls(model, modular, stats, rows, sample, loaded.vocabulary)
+
+    def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:
+        """The model as these settings make it."""
+        if needs_moments(settings) and self.moments is None:
+            assert isinstance(self.modular, RNNModel)
+            self.moments = moments_of(
+                self.modular,
+                self.calibration,
+                lambda done, total: report("collecting second moments", done, total),
+            )
+        report("quantizing", 0, 0)
+        return quantize(self.model, settings, self.stats, self.moments)
+
+    def loss(self, model: nn.Module, report: Report) -> float:
+        """Nats a token on the sample."""
+        return scored(model, self.sample, lambda done, total: report("scoring", done, total)).loss
+
+    def prune(self, target: str, level: float, report: Report) -> tuple[float, int, int]:
+        """Loss, weights left and bytes when packed of the model with `target` pruned to `level` by
+        magnitude."""
+        targets = [model_target(self.model), *tensor_targets(self.model)]
+        chosen = [found for found in targets if found.name == target]
+        if not chosen:
+            names = ", ".join(found.name for found in targets)
+            raise LmbenchError(f"'{target}' cannot be pruned here: choose one of {names}")
+        if not 0 <= level < 1:
+            raise LmbenchError(f"a level of {level:g} is out of [0, 1)")
+        key = f"{target} {level:g}" if level else "dense"
+        if key in self.pruned:
+            return self.pruned[key]
+        found: list[tuple[float, int, int]] = []
+
+        def score(candidate: nn.Module) -> float:
+            assert isinstance(candidate, RNNModel)
+            left = count_weights(candidate)[1]
+            size = packed_bytes(candidate, self.vocabulary)
+            found.append((self.loss(candidate, report), left, size))
+            return found[-1][0]
+
+        if level:
+            # The dense score is known: any number does for it.
+            store = {"element|dense|0": 0.0}
+            analyse_sensitivity(self.model, score, chosen, [level], store=store)
+        else:
+            score(self.model)
+        self.pruned[key] = found[-1]
+        return found[-1]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of the sample are predicted."""
+        return (len(self.sample) - 1) * self.sample.shape[1]
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of the model as it is; for what settings make of it, see `size_of`."""
+        return packed_bytes(self.model, self.vocabulary)
+
+    def size_of(self, quantized: nn.Module) -> int:
+        """Bytes of what packing a quantized model gives."""
+        return dequantized_bytes(quantized, shape_of(self.model), self.vocabulary)
+
+
+def _calibrate(modular: nn.Module, rows: Tensor, report: Report) -> ActivationStats:
+    steps, total = window_steps(rows)
+    return calibrate(modular, steps, lambda done: report("calibrating", done, total))
+
+
+def _stats_path(run: Run, request: OpenModel) -> Path:
+    return run.path / f"ranges-{request.calibrate_on}-{request.calibration_tokens}.yaml"
+
+
+def _known_stats(run: Run, request: OpenModel) -> ActivationStats | None:
+    """The activation ranges of this very model on this very text, if they were found before."""
+    folder = run.checkpoint("best")
+    if folder is None:
+        return None
+    made = (folder / "model.safetensors").stat().st_mtime
+    for path in (_stats_path(run, request), *_of_quantize_runs(run, request)):
+        try:
+            # The model may have been trained on since.
+            if path.stat().st_mtime > made:
+                return load_stats(path)
+        except (OSError, QuantizationError):
+            continue
+    return None
+
+
+def _of_quantize_runs(run: Run, request: OpenModel) -> list[Path]:
+    found = []
+    for other in run.session.runs():
+        if not other.path.name.endswith("-quantize"):
+            continue
+        try:
+            record, config = other.read(), other.config()
+        except LmbenchError:
+            continue
+        alike = (
+            isinstance(config, QuantizeConfig)
+            and record.status == "finished"
+            and record.parent == run.ref
+            and config.calibrate_on == request.calibrate_on
+            and config.calibration_tokens == request.calibration_tokens
+            and config.stats is None
+        )
+        if alike:
+            found.append(other.path / STATS_FILE)
+    return found
