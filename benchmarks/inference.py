@@ -31,17 +31,10 @@ from torch import Tensor, nn
 from lmbench.config import GenerateConfig, PackConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
-from lmbench.deploy.load_model import load_file
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_file, load_packed
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed_file.writing import (
-    PackedInfo,
-    fp32_bytes,
-    load_packed,
-    open_packed,
-    pack,
-    repack,
-)
+from lmbench.deploy.packed_file.metadata import PackedInfo
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.table import RUNTIMES
 from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
@@ -113,11 +106,12 @@ def packed_forms(
         "80% in 8x8": (pruned(model, (8, 8)), PackConfig(weights="int8")),
     }
     paths, sizes = {}, []
-    base = fp32_bytes(model)
+    base = 4 * sum(parameter.numel() for parameter in model.parameters())
     for name, (form, config) in forms.items():
         path = folder / f"{name.replace(' ', '-').replace('%', '')}.lmpack"
-        plain = pack(form, words, path, config)
-        squeezed = repack(open_packed(path), folder / "squeezed.lmpack", zstd=True)
+        plain = write_packed(form, words, path, config)
+        compressed = config.model_copy(update={"zstd": True})
+        squeezed = write_packed(form, words, folder / "squeezed.lmpack", compressed)
         paths[name] = path
         sizes.append(_size(name, base, plain, squeezed))
     return paths, sizes
@@ -137,7 +131,7 @@ def _size(name: str, base: int, plain: PackedInfo, squeezed: PackedInfo) -> dict
 
 
 def contestants(
-    dense: Loaded, paths: Mapping[str, Path], only: list[str] | None
+    dense: LoadedModel, paths: Mapping[str, Path], only: list[str] | None
 ) -> tuple[list[Entrant], list[str]]:
     """Each form in its runtimes, and the runtimes that are missing here, with the reason."""
     found: list[Entrant] = []
@@ -201,9 +195,9 @@ def main() -> int:
         # Files are as large and compressed runtimes as fast with a GPU as without one.
         paths, sizes = ({}, []) if gpu else packed_forms(model, words, Path(scratch))
         path = Path(scratch) / "dense.lmpack"
-        pack(model, words, path)
+        write_packed(model, words, path)
         model.to(device)
-        dense = Loaded(model, words, {**shape, "dropout": 0.0}, "dense", path)
+        dense = LoadedModel(model, words, {**shape, "dropout": 0.0}, "dense", path)
         found, missing = contestants(dense, paths, args.runtimes)
         measured = benchmark(
             found, text, words=args.words, rounds=args.rounds, split_tokens=split_tokens

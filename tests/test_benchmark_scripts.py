@@ -15,8 +15,8 @@ import torch
 from places import REPOSITORY
 
 from lmbench.deploy.benchmark import Entrant
-from lmbench.deploy.loaded_model import Loaded
-from lmbench.deploy.packed_file.writing import pack
+from lmbench.deploy.load_model import LoadedModel
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.model.rnn import RNNModel
 
 SCRIPTS = REPOSITORY / "benchmarks"
@@ -62,15 +62,15 @@ def test_a_turn_on_a_gpu_is_long_enough_that_waiting_for_it_is_little(
     assert (args.batches, args.warmup) == (batches, warmup)
 
 
-def dense(tmp_path: Path, device: str) -> Loaded:
+def dense(tmp_path: Path, device: str) -> LoadedModel:
     torch.manual_seed(0)
     model = RNNModel("LSTM", 50, 8, 8, 2, 0.0, True).eval().requires_grad_(False)
     words = [f"w{i}" for i in range(50)]
     path = tmp_path / "dense.lmpack"
-    pack(model, words, path)
+    write_packed(model, words, path)
     shape: dict[str, Any] = {"model": "LSTM", "emsize": 8, "nhid": 8, "nlayers": 2}
     shape |= {"dropout": 0.0, "tied": True, "ntoken": 50}
-    return Loaded(model.to(device), words, shape, "dense", path)
+    return LoadedModel(model.to(device), words, shape, "dense", path)
 
 
 def test_on_a_gpu_the_dense_model_runs_where_a_gpu_can_run_it(
@@ -78,10 +78,10 @@ def test_on_a_gpu_the_dense_model_runs_where_a_gpu_can_run_it(
 ) -> None:
     inference = script("inference")
     loaded = dense(tmp_path, "meta")
-    monkeypatch.setattr(Loaded, "device", torch.device("cuda"))
+    monkeypatch.setattr(LoadedModel, "device", torch.device("cuda"))
     asked: list[str] = []
 
-    def entrants(models: list[Loaded], names: list[str]) -> list[Entrant]:
+    def entrants(models: list[LoadedModel], names: list[str]) -> list[Entrant]:
         asked.extend(names)
         return []
 

@@ -13,9 +13,7 @@ from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.corpus import open_corpus
 from lmbench.deploy.export.onnx_model import Bits
 from lmbench.deploy.export.write import export_onnx, export_safetensors
-from lmbench.deploy.find_model import open_model
-from lmbench.deploy.load_model import load_run
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_run, open_model
 from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.session import Home, Run
@@ -83,7 +81,7 @@ def export_run(
 
 
 def _export(
-    loaded: Loaded, run: Run | None, path: Path, format: Format, bits: Bits
+    loaded: LoadedModel, run: Run | None, path: Path, format: Format, bits: Bits
 ) -> dict[str, Any]:
     path = path.expanduser()
     document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
@@ -96,7 +94,7 @@ def _export(
     return {**document, "bytes": path.stat().st_size}
 
 
-def _real_tokens(loaded: Loaded, run: Run | None) -> tuple[np.ndarray, str]:
+def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]:
     """A piece of the test split that the model was trained for, and what it is.
 
     Where that corpus is not at hand (a file of weights, a session from elsewhere), the model's

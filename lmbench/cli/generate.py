@@ -12,9 +12,7 @@ from lmbench.cli.common import Json, SessionName, console, print_json, stderr
 from lmbench.cli.flags import configured
 from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
-from lmbench.deploy.find_model import open_model
-from lmbench.deploy.load_model import with_words_of
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
@@ -75,7 +73,7 @@ def _which(run: str, checkpoint: str) -> tuple[str, str]:
     return checkpoint, "best"
 
 
-def generate_run(loaded: Loaded, config: GenerateConfig, *, quiet: bool) -> Generation:
+def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) -> Generation:
     """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
     target = Path(config.outf).expanduser() if config.outf else None
     if target is not None and not target.parent.is_dir():

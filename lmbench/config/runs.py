@@ -17,6 +17,7 @@ from lmbench.config.machine import (
     RuntimeConfig,
     SplitName,
 )
+from lmbench.config.model_shapes import parameter_shapes
 from lmbench.config.quantize import QuantizeConfig
 from lmbench.config.setting import Config, setting, validate
 from lmbench.errors import LmbenchError
@@ -66,6 +67,12 @@ class ModelConfig(Config):
                 f"--tied needs --emsize equal to --nhid: {self.emsize} is not {self.nhid} "
                 "(the embedding and the decoder share one matrix)"
             )
+
+    def parameter_shapes(self, ntoken: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter of this model over `ntoken` words; tied ones once."""
+        return parameter_shapes(
+            self.model, ntoken, self.emsize, self.nhid, self.nlayers, tied=self.tied
+        )
 
 
 class TrainConfig(ModelConfig, MachineConfig):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.peak_memory import peak_memory
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, Score, one_thread
 from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
@@ -77,7 +77,7 @@ class Row:
 class Entrant:
     """A model in a runtime, and what was measured of it so far."""
 
-    loaded: Loaded
+    loaded: LoadedModel
     runtime: Runtime
     disk: int
     steps: list[float] = field(default_factory=list)
@@ -96,13 +96,13 @@ class Entrant:
         return statistics.median(self.rates) if self.rates else 0.0
 
 
-def disk_bytes(loaded: Loaded) -> int:
+def disk_bytes(loaded: LoadedModel) -> int:
     """The size of the file that a model was loaded from."""
     path = loaded.path / "model.safetensors" if loaded.path.is_dir() else loaded.path
     return path.stat().st_size
 
 
-def entrants(models: Sequence[Loaded], names: Sequence[str] = ()) -> list[Entrant]:
+def entrants(models: Sequence[LoadedModel], names: Sequence[str] = ()) -> list[Entrant]:
     """Each model in each runtime named, or in all that can run it; the baselines always.
 
     Raises:

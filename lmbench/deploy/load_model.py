@@ -1,10 +1,11 @@
-"""From a run's folder, or a file of weights, to a model that is ready to run."""
+"""From what a user names (a run, a packed file, a file of weights) to a model ready to run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,27 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lmbench.config.model_shapes import GATES, parameter_shapes
 from lmbench.corpus import Corpus
-from lmbench.deploy.loaded_model import Loaded, expected_tensors
-from lmbench.deploy.packed_file.writing import is_packed, load_packed
-from lmbench.deploy.recurrent_weights import GATES
+from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
+from lmbench.deploy.recurrent_weights import RecurrentWeights
 from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, shared_names
-from lmbench.session import Run
+from lmbench.model.rnn import RNNModel, model_of_tensors
+from lmbench.session import Home, Run
 
 __all__ = [
     "METADATA",
     "PACKED_NAME",
+    "QUANTIZATION",
+    "LoadedModel",
+    "PackedModel",
     "load_file",
+    "load_packed",
     "load_run",
+    "open_model",
     "with_words_of",
 ]
-
-_SIZES = ("ntoken", "emsize", "nhid", "nlayers")
 
 PACKED_NAME = "model.lmpack"
 """What a pack run calls its file."""
@@ -41,29 +45,123 @@ METADATA = "lmbench"
 """Key of a safetensors file's metadata under which `export` keeps shape and vocabulary."""
 
 
-def with_words_of(loaded: Loaded, corpus: Corpus) -> Loaded:
-    """The model, speaking a corpus's words.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, and its vocabulary."""
+
+    model: nn.Module
+    """In eval mode, on the device that was asked for; no parameter requires a gradient."""
+
+    vocabulary: list[str]
+    """Words in order of id; empty for a bare file of weights, which has none."""
+
+    shape: Mapping[str, Any]
+    """As in a run's record: model, emsize, nhid, nlayers, dropout, tied, ntoken."""
+
+    title: str
+    """What to call it on screen: ``SESSION/003-train`` or a file's name."""
+
+    path: Path
+    """The folder of the checkpoint, or the file."""
+
+    @property
+    def plain(self) -> bool:
+        """Is it an ordinary float model, whose weights a runtime may take and lay out anew?
+
+        A model whose modules a quantizer has wrapped has to be run as it is.
+        """
+        model = self.model
+        return (
+            type(model) is RNNModel
+            and type(model.encoder) is nn.Embedding
+            and type(model.rnn) in (nn.LSTM, nn.GRU, nn.RNN)
+            and type(model.decoder) is nn.Linear
+        )
+
+    @property
+    def device(self) -> torch.device:
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    @property
+    def recurrent(self) -> RNNModel:
+        """The model, where it is a plain one."""
+        if not isinstance(self.model, RNNModel) or not self.plain:
+            raise LmbenchError(
+                f"{self.title}: a quantizer has wrapped its modules, so there are no plain weights "
+                "to take; use --runtime naive"
+            )
+        return self.model
+
+    @cached_property
+    def weights(self) -> RecurrentWeights:
+        """The tensors of a plain model."""
+        return RecurrentWeights.of(self.recurrent)
+
+
+class PackedModel(LoadedModel):
+    """A packed file as a model, whose fp32 weights are made only when a runtime asks for them.
+
+    The compiled runtimes take the stored tensors from `packed` and never need them.
+    """
+
+    packed: PackedFile
+
+    def __init__(
+        self, packed: PackedFile, device: str | torch.device = "cpu", title: str | None = None
+    ) -> None:
+        values = {
+            "packed": packed,
+            "vocabulary": packed.vocabulary,
+            "shape": packed.shape,
+            "title": title or packed.path.name,
+            "path": packed.path,
+            "_device": device,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @cached_property
+    def model(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.packed.to_model().to(self._device)
+
+    @property
+    def plain(self) -> bool:
+        return True
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._device)
+
+    _device: str | torch.device
+
+
+def open_model(
+    ref: str,
+    home: Home,
+    session: str,
+    checkpoint: str = "best",
+    device: str | torch.device = "cpu",
+) -> tuple[LoadedModel, Run | None]:
+    """Load what `ref` names, with its run where it is one.
+
+    Args:
+        ref: a run as `Home.find_run` reads it, a packed file, a ``.safetensors`` file, or a folder
+            that holds a ``model.safetensors``.
 
     Raises:
-        LmbenchError: the corpus has another number of words than the model, or the model knows
-            words of its own and they are others.
+        LmbenchError: there is no such model, or its files are damaged.
     """
-    ntoken = int(loaded.shape["ntoken"])
-    if len(corpus.vocabulary) != ntoken:
-        raise LmbenchError(
-            f"--data: {corpus.name} has {len(corpus.vocabulary):,} words and the model "
-            f"{loaded.title} {ntoken:,}: name the corpus that it was trained on"
-        )
-    if loaded.vocabulary and loaded.vocabulary != corpus.vocabulary:
-        raise LmbenchError(
-            f"--data: {corpus.name} numbers its words otherwise than the model {loaded.title}, "
-            "which holds its own words: leave --data out"
-        )
-    return replace(loaded, vocabulary=corpus.vocabulary)
+    path = Path(ref).expanduser()
+    weights = path / "model.safetensors"
+    if path.is_file() or (weights.is_file() and not (path / "run.json").is_file()):
+        return load_file(path, device), None
+    run = home.find_run(ref, session, with_model=True)
+    return load_run(run, checkpoint, device), run
 
 
-def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> Loaded:
-    """The model of a train, prune or quantize run.
+def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> LoadedModel:
+    """The model of a train, prune, quantize or pack run.
 
     Raises:
         LmbenchError: the run has no such checkpoint yet, its kind has no model of its own, or a
@@ -82,7 +180,7 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
             f"{', '.join(_BUILDERS)}"
         )
     model = _ready(build(folder, record.shape), device)
-    return Loaded(model, run.vocabulary(record), record.shape, run.ref, folder)
+    return LoadedModel(model, run.vocabulary(record), record.shape, run.ref, folder)
 
 
 def _no_checkpoint(run: Run, checkpoint: str) -> str:
@@ -91,11 +189,16 @@ def _no_checkpoint(run: Run, checkpoint: str) -> str:
     return f"{line}: use --checkpoint {other}" if run.checkpoint(other) else line
 
 
-def load_file(path: Path, device: str | torch.device = "cpu", title: str | None = None) -> Loaded:
+def load_file(
+    path: Path, device: str | torch.device = "cpu", title: str | None = None
+) -> LoadedModel:
     """The model in a packed file, a ``.safetensors`` file, or a folder's ``model.safetensors``.
 
     The shape comes from the file's metadata where `export` wrote it, else from the tensors: an
-    LSTM and a GRU show by their number of gates. Only such an export knows its vocabulary.
+    LSTM and a GRU differ in their number of gates. Only such an export holds its vocabulary.
+
+    Args:
+        title: what to call it on screen; left out, the file's name.
 
     Raises:
         LmbenchError: no such file, damaged, or not a model of ours; names the file and tensor.
@@ -105,14 +208,46 @@ def load_file(path: Path, device: str | torch.device = "cpu", title: str | None 
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = _read(path)
     about = _about(path, metadata)
-    shape = about.get("shape") or _shape_of(path, tensors)
+    shape = about.get("shape") or _shape_from(path, tensors)
     vocabulary = about.get("vocabulary", [])
     model = _ready(_float_model(path, tensors, shape), device)
     if vocabulary and len(vocabulary) != shape["ntoken"]:
         raise LmbenchError(
             f"{path}: its vocabulary has {len(vocabulary):,} words, its tensors {shape['ntoken']:,}"
         )
-    return Loaded(model, vocabulary, shape, title or path.name, path)
+    return LoadedModel(model, vocabulary, shape, title or path.name, path)
+
+
+def load_packed(
+    path: Path, device: str | torch.device = "cpu", title: str | None = None
+) -> PackedModel:
+    """The model in a packed file.
+
+    Raises:
+        LmbenchError: see `open_packed`.
+    """
+    return PackedModel(open_packed(path), device, title)
+
+
+def with_words_of(loaded: LoadedModel, corpus: Corpus) -> LoadedModel:
+    """The model with a corpus's words as its vocabulary.
+
+    Raises:
+        LmbenchError: the corpus has another number of words than the model, or the model has a
+            vocabulary of its own and it is another.
+    """
+    ntoken = int(loaded.shape["ntoken"])
+    if len(corpus.vocabulary) != ntoken:
+        raise LmbenchError(
+            f"--data: {corpus.name} has {len(corpus.vocabulary):,} words and the model "
+            f"{loaded.title} {ntoken:,}: name the corpus that it was trained on"
+        )
+    if loaded.vocabulary and loaded.vocabulary != corpus.vocabulary:
+        raise LmbenchError(
+            f"--data: {corpus.name} numbers its words otherwise than the model {loaded.title}, "
+            "which holds its own words: leave --data out"
+        )
+    return replace(loaded, vocabulary=corpus.vocabulary)
 
 
 def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:
@@ -128,11 +263,12 @@ def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
     """A model whose modules a quantizer has wrapped, equal to the last bit to the one it kept."""
     weights, settings = folder / "model.safetensors", folder / QUANTIZATION
     tensors, _ = _read(weights)
+    s = _checked_shape(weights, shape)
     try:
         meta = json.loads(settings.read_bytes())
         # Only the structure counts; weights that are drawn on the way must not move the generator.
         with torch.random.fork_rng(devices=()):
-            return restore(RNNModel(*_arguments(weights, shape)), tensors, meta)
+            return restore(RNNModel(*s.values()), tensors, meta)
     except FileNotFoundError:
         raise LmbenchError(f"{settings}: no such file, so how to run {weights} is lost") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,9 +282,11 @@ _BUILDERS: Mapping[str, Callable[[Path, Mapping[str, Any]], nn.Module]] = {
 }
 
 
-def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
-    kind, ntoken, emsize, nhid, nlayers, dropout, tied = _arguments(path, shape)
-    expected = expected_tensors(kind, ntoken, emsize, nhid, nlayers, tied=tied)
+def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
+    s = _checked_shape(path, shape)
+    expected = parameter_shapes(
+        s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], tied=s["tied"]
+    )
     for name, size in expected.items():
         if name not in tensors:
             raise LmbenchError(f"{path}: tensor '{name}' is missing")
@@ -157,26 +295,22 @@ def _float_model(path: Path, tensors: dict[str, Tensor], shape: Mapping[str, Any
                 f"{path}: tensor '{name}' is {list(tensors[name].shape)}, but the model's shape "
                 f"says {list(size)}"
             )
-    # The weights are about to be replaced: memory for them is not even touched.
-    with torch.device("meta"):
-        model = RNNModel(kind, ntoken, emsize, nhid, nlayers, dropout, tied)
-    given = {name: tensors[name].float() for name in expected}
-    given |= {alias: given[kept] for alias, kept in shared_names(model).items()}
-    model.load_state_dict(given, assign=True)
-    if tied:
-        # `assign` gives each name a parameter of its own.
-        model.decoder.weight = model.encoder.weight
-    return model
+    return model_of_tensors(s, {name: tensors[name].float() for name in expected})
 
 
-def _arguments(path: Path, shape: Mapping[str, Any]) -> tuple[str, int, int, int, int, float, bool]:
-    """What `RNNModel` is built with, from a record's or a file's shape."""
+def _checked_shape(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What `RNNModel` is built with, in its order, from a record's or a file's shape."""
     try:
-        ntoken, emsize, nhid, nlayers = (int(shape[k]) for k in _SIZES)
+        sizes = {name: int(shape[name]) for name in ("ntoken", "emsize", "nhid", "nlayers")}
         dropout = float(shape.get("dropout", 0.0))
-        return str(shape["model"]), ntoken, emsize, nhid, nlayers, dropout, bool(shape["tied"])
+        return {
+            "model": str(shape["model"]),
+            **sizes,
+            "dropout": dropout,
+            "tied": bool(shape["tied"]),
+        }
     except (KeyError, TypeError, ValueError) as error:
-        raise LmbenchError(f"{path}: the model's shape is not told in full ({error})") from None
+        raise LmbenchError(f"{path}: the model's shape is incomplete ({error})") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -201,7 +335,7 @@ def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return about
 
 
-def _shape_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _shape_from(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     try:
         ntoken, emsize = tensors["encoder.weight"].shape
         rows, nhid = tensors["rnn.weight_hh_l0"].shape
@@ -217,13 +351,12 @@ def _shape_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             f"{path}: what kind of cell it holds does not show from the tensors ({reason}); "
             "name the run, or a file that `lmbench export` wrote"
         )
-    decoder = tensors.get("decoder.weight")
     return {
         "model": kinds[0],
         "emsize": emsize,
         "nhid": nhid,
         "nlayers": sum(name.startswith("rnn.weight_hh_l") for name in tensors),
         "dropout": 0.0,
-        "tied": decoder is None,
+        "tied": "decoder.weight" not in tensors,
         "ntoken": ntoken,
     }

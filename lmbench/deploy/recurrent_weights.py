@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["GATES", "LayerWeights", "RecurrentWeights"]
-
-GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-"""Gates of each kind of cell: rows of a layer's weights are gates times hidden units."""
+__all__ = ["LayerWeights", "RecurrentWeights"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,11 @@ class RecurrentWeights:
         return 2 if self.kind == "LSTM" else 1
 
     @property
+    def state_names(self) -> tuple[str, ...]:
+        """Of the state's tensors, as an ONNX graph names them."""
+        return ("h", "c")[: self.parts]
+
+    @property
     def numel(self) -> int:
         """Numbers in all, tied weights once."""
         layers = sum(
@@ -88,17 +89,6 @@ class RecurrentWeights:
         )
         decoder = 0 if self.tied else self.decoder.numel()
         return self.encoder.numel() + decoder + self.bias.numel() + layers
-
-    def shape(self) -> dict[str, Any]:
-        """As a run's record describes it, but for the dropout, which running does not know."""
-        return {
-            "model": self.kind,
-            "emsize": self.emsize,
-            "nhid": self.nhid,
-            "nlayers": self.nlayers,
-            "tied": self.tied,
-            "ntoken": self.ntoken,
-        }
 
     def zeros(self, batch: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
         """The state before a text: `parts` tensors [L, B, H]."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from lmbench.config import GenerateConfig
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import one_thread
 from lmbench.generation.sampler import Prompt, Sampler, Word, read_prompt
@@ -91,7 +91,7 @@ class Generation:
         }
 
 
-def open_sampler(loaded: Loaded, config: GenerateConfig) -> tuple[Sampler, Prompt]:
+def open_sampler(loaded: LoadedModel, config: GenerateConfig) -> tuple[Sampler, Prompt]:
     """A sampler that has been given the prompt, ready to write.
 
     Raises:
@@ -106,7 +106,7 @@ def open_sampler(loaded: Loaded, config: GenerateConfig) -> tuple[Sampler, Promp
 
 
 def generate(
-    loaded: Loaded, config: GenerateConfig, each: Callable[[Word], None] | None = None
+    loaded: LoadedModel, config: GenerateConfig, each: Callable[[Word], None] | None = None
 ) -> Generation:
     """Write a text.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lmbench.config import ModelConfig, TrainConfig
+from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.schedules.checking import Schedule, check_parameters, load_schedule
 from lmbench.errors import LmbenchError
@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "build_scheduler",
     "check_schedule",
-    "parameter_shapes",
     "plan_on_run",
     "read_schedule",
 ]
-
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
@@ -41,7 +38,7 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
         return None
     try:
         schedule = read_schedule(config.compress, home)
-        shapes = parameter_shapes(config, 1)
+        shapes = config.parameter_shapes(1)
         names = {name: name for name in shapes}
         if config.tied:
             names["decoder.weight"] = "encoder.weight"
@@ -77,22 +74,6 @@ def plan_on_run(schedule: Schedule, run: Run, epochs: int | None = None) -> Sche
         return plan_for_model(schedule, model, epochs)
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
-
-
-def parameter_shapes(config: ModelConfig, ntoken: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter of the model that the settings describe; tied ones once."""
-    gates, e, h = _GATES[config.model], config.emsize, config.nhid
-    shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (ntoken, e)}
-    for layer in range(config.nlayers):
-        width = e if layer == 0 else h
-        shapes[f"rnn.weight_ih_l{layer}"] = (gates * h, width)
-        shapes[f"rnn.weight_hh_l{layer}"] = (gates * h, h)
-        shapes[f"rnn.bias_ih_l{layer}"] = (gates * h,)
-        shapes[f"rnn.bias_hh_l{layer}"] = (gates * h,)
-    if not config.tied:
-        shapes["decoder.weight"] = (ntoken, h)
-    shapes["decoder.bias"] = (ntoken,)
-    return shapes
 
 
 def build_scheduler(

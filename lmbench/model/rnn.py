@@ -8,6 +8,7 @@ and checkpoints move both ways.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,16 @@ from torch import Tensor, nn
 from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 
-__all__ = ["Hidden", "RNNModel", "build_model", "count_weights", "detach", "shared_names"]
+__all__ = [
+    "Hidden",
+    "RNNModel",
+    "build_model",
+    "count_weights",
+    "detach",
+    "model_of_tensors",
+    "shape_of",
+    "shared_names",
+]
 
 Hidden = Tensor | tuple[Tensor, Tensor]
 
@@ -117,6 +127,33 @@ def build_model(config: ModelConfig, ntoken: int) -> RNNModel:
         config.dropout,
         config.tied,
     )
+
+
+def shape_of(model: RNNModel) -> dict[str, Any]:
+    """A model's shape as a run's record and a packed file have it."""
+    return {
+        "model": model.rnn_type,
+        "emsize": model.ninp,
+        "nhid": model.nhid,
+        "nlayers": model.nlayers,
+        "dropout": model.drop.p,
+        "tied": model.tied,
+        "ntoken": model.ntoken,
+    }
+
+
+def model_of_tensors(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RNNModel:
+    """A model of this shape with these fp32 tensors as its parameters, tied ones given once."""
+    names = ("model", "ntoken", "emsize", "nhid", "nlayers", "dropout", "tied")
+    # On "meta" no memory is taken for weights that are replaced at once.
+    with torch.device("meta"):
+        model = RNNModel(*(shape[name] for name in names))
+    aliases = {alias: tensors[kept] for alias, kept in shared_names(model).items()}
+    model.load_state_dict({**tensors, **aliases}, assign=True)
+    if shape["tied"]:
+        # `assign` makes a parameter of each name.
+        model.decoder.weight = model.encoder.weight
+    return model
 
 
 def detach(hidden: Hidden) -> Hidden:

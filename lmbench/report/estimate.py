@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmbench.config import TrainConfig
+from lmbench.config.model_shapes import GATES
 
 __all__ = ["Estimate", "estimate", "fitting"]
 
 _FLOAT = 4
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # A number in a packed operand, and words at a time; see training/native/tiles.h (GROUP blocks).
 _PACKED, _GROUP = 2, 256
 # An interpreter with torch loaded, its libraries and its work space.
@@ -42,7 +42,7 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     logits of one window, kept once, the layers' activations and, where their number is set, what
     each thread of the decoder's kernel has for itself (on AMX; see `lmbench.training.loss`).
     """
-    gates, e, h = _GATES[config.model], config.emsize, config.nhid
+    gates, e, h = GATES[config.model], config.emsize, config.nhid
     weights = ntoken * e + (0 if config.tied else ntoken * h)
     biases = ntoken
     for layer in range(config.nlayers):

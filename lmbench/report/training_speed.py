@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmbench.config import TrainConfig
+from lmbench.config.model_shapes import GATES
 from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.events import Step, parse_event
@@ -35,7 +36,6 @@ __all__ = [
     "remember_trial",
 ]
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 # The last so many bytes of a log hold enough steps for a median.
 _TAIL_BYTES = 64 * 1024
 _RUNS = 40
@@ -66,7 +66,7 @@ class Speed:
 
 def operations(config: TrainConfig, ntoken: int) -> float:
     """Floating point operations of training on one token, dropout and the loss left out."""
-    gates, e, h = _GATES[config.model], config.emsize, config.nhid
+    gates, e, h = GATES[config.model], config.emsize, config.nhid
     weights = ntoken * h
     for layer in range(config.nlayers):
         weights += gates * h * ((e if layer == 0 else h) + h)

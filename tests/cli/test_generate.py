@@ -12,11 +12,10 @@ import torch
 from lmbench.cli import run as lmbench
 from lmbench.config import GenerateConfig, TrainConfig
 from lmbench.deploy.export.write import export_safetensors
-from lmbench.deploy.load_model import load_run
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
-from lmbench.deploy.runtimes.table import RuntimeEntry
+from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.generation import text as text_module
 from lmbench.generation.sampler import Sampler
 from lmbench.generation.text import append_sample, generate
@@ -117,7 +116,7 @@ def test_auto_is_as_near_to_fp32_as_is_asked_for(
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
     seconds = {"onnx": 3.0, "int8": 2.0, "int4": 1.0}
 
-    def pretend(_: Loaded, entries: list[RuntimeEntry], purpose: str) -> list[Measured]:
+    def pretend(_: LoadedModel, entries: list[type[Runtime]], purpose: str) -> list[Measured]:
         assert purpose == "step"
         return [Measured(e.name, seconds.get(e.name, 9.0), 0.0) for e in entries]
 

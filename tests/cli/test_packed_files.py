@@ -10,9 +10,10 @@ from cli_world import answer
 from safetensors.torch import load_file, save_file
 
 from lmbench.cli import run as lmbench
+from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed_file.writing import load_packed, open_packed
-from lmbench.deploy.runtimes.stored_form import natural_runtime
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.runtimes.table import as_is_runtime
 from lmbench.session import Home, Run
 
 Capture = pytest.CaptureFixture[str]
@@ -183,7 +184,7 @@ def test_a_quantized_run_is_packed_on_its_own_grid(
     small = load_packed(Path(document["run"]) / "model.lmpack")
     values = {spec.values for spec in small.packed.specs.values() if len(spec.shape) == 2}
     assert values == {"int8"}
-    assert document["results"]["runtime"] == natural_runtime(small)
+    assert document["results"]["runtime"] == as_is_runtime(small)
 
 
 @pytest.mark.parametrize(

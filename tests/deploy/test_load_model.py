@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmbench.config import EvaluateConfig, TrainConfig
-from lmbench.deploy.find_model import open_model
-from lmbench.deploy.load_model import load_file, load_run
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_file, load_run, open_model
 from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.distiller.quantization import QuantSettings, export_state, quantize
 from lmbench.errors import LmbenchError
@@ -56,7 +54,7 @@ def a_run(home: Path, model: RNNModel, which: str = "best") -> Run:
     return run
 
 
-def same(a: Loaded, model: RNNModel) -> bool:
+def same(a: LoadedModel, model: RNNModel) -> bool:
     return all(
         torch.equal(x, y)
         for x, y in zip(a.model.state_dict().values(), model.state_dict().values(), strict=True)

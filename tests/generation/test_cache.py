@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
@@ -60,7 +60,7 @@ def test_the_score_is_the_papers_whatever_the_window(bptt: int, size: int) -> No
 def test_a_share_of_zero_is_the_model_alone() -> None:
     net = model()
     data = torch.randint(0, 15, (20, 2), generator=torch.Generator().manual_seed(2))
-    alone = NaiveRuntime(Loaded(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
+    alone = NaiveRuntime(LoadedModel(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
     assert evaluate_with_cache(net, data, 6, NeuralCache(10, share=0)).nll == pytest.approx(
         alone.nll, rel=1e-5
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lmbench.config import GenerateConfig
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Sampler, read_prompt
@@ -20,13 +20,13 @@ from lmbench.model.rnn import RNNModel
 WORDS = ["<unk>", "<eos>", *(f"word{i}" for i in range(58))]
 
 
-def tiny(kind: str = "LSTM") -> Loaded:
+def tiny(kind: str = "LSTM") -> LoadedModel:
     torch.manual_seed(3)
     model = RNNModel(kind, len(WORDS), 12, 12, 2, 0.2, True).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.mul_(6)  # predictions that differ from word to word
     shape = {"model": kind, "ntoken": len(WORDS), "tied": True}
-    return Loaded(model, WORDS, shape, "tiny", Path())
+    return LoadedModel(model, WORDS, shape, "tiny", Path())
 
 
 def sampler(sampling: Sampling | None = None, seed: int = 5, no_unk: bool = False) -> Sampler:

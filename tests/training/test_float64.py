@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmbench.config import TrainConfig
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.torch_cells import TorchRuntime
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.model import device as device_module
@@ -72,10 +72,10 @@ def ids(rows: int) -> Tensor:
     return torch.randint(WORDS, (rows, BATCH), generator=torch.Generator().manual_seed(2))
 
 
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     shape = {"model": "LSTM", "emsize": WIDTH, "nhid": WIDTH, "nlayers": 2, "ntoken": WORDS}
     plain = model().eval().requires_grad_(False)
-    return Loaded(plain, [], {**shape, "tied": True}, "a model", Path("nowhere"))
+    return LoadedModel(plain, [], {**shape, "tied": True}, "a model", Path("nowhere"))
 
 
 def test_only_mps_has_no_float64() -> None:

@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from lmbench.config.model_shapes import GATES
 from lmbench.deploy.export.onnx_matrices import (
     FloatMatrix,
     Int4Matrix,
@@ -23,10 +24,10 @@ from lmbench.deploy.export.onnx_matrices import (
     weights_zero_point,
 )
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
-from lmbench.deploy.recurrent_weights import GATES, LayerWeights, RecurrentWeights
+from lmbench.deploy.recurrent_weights import LayerWeights, RecurrentWeights
 from lmbench.errors import LmbenchError
 
-__all__ = ["BITS", "Bits", "build_graph", "state_names"]
+__all__ = ["BITS", "Bits", "build_graph"]
 
 Bits = Literal["fp32", "int8", "int4"]
 """How weights are kept: ``int8`` everything, ``int4`` the decoder in 4 bits and the rest in 8."""
@@ -35,11 +36,6 @@ BITS: tuple[Bits, ...] = get_args(Bits)
 
 # Torch's order of gates to ONNX's: LSTM i f g o to i o f c, GRU r z n to z r h.
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN_TANH": (0,), "RNN_RELU": (0,)}
-
-
-def state_names(weights: RecurrentWeights) -> tuple[str, ...]:
-    """The inputs that carry the state; each one's successor has ``_out`` added."""
-    return ("h", "c")[: weights.parts]
 
 
 def build_graph(
@@ -61,7 +57,7 @@ def build_graph(
         raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
     graph = Graph()
     encoder, decoder = _ends(graph, weights, bits)
-    states = state_names(weights)
+    states = weights.state_names
     before = {name: _layers_of(graph, name, weights.nlayers) for name in states}
     after: dict[str, list[str]] = {name: [] for name in states}
     x = encoder.rows("ids")  # [T, B, E]

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from lmbench.deploy.export.onnx_model import Bits, build_graph, state_names
-from lmbench.deploy.load_model import METADATA
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.export.onnx_model import Bits, build_graph
+from lmbench.deploy.load_model import METADATA, LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.onnx_runtime import open_session
 from lmbench.errors import LmbenchError
@@ -45,7 +44,7 @@ class Check:
     """Mean KL divergence of the predictions, in nats a token."""
 
 
-def export_onnx(loaded: Loaded, path: Path, tokens: np.ndarray, bits: Bits = "fp32") -> Check:
+def export_onnx(loaded: LoadedModel, path: Path, tokens: np.ndarray, bits: Bits = "fp32") -> Check:
     """Write a model as ONNX and prove it.
 
     Inputs and outputs: `lmbench.deploy.export.onnx_model.build_graph`. In fp32 the graph is of
@@ -78,7 +77,7 @@ def export_onnx(loaded: Loaded, path: Path, tokens: np.ndarray, bits: Bits = "fp
     return check
 
 
-def check_onnx(loaded: Loaded, model: bytes, tokens: np.ndarray) -> Check:
+def check_onnx(loaded: LoadedModel, model: bytes, tokens: np.ndarray) -> Check:
     """Run an ONNX model of ours beside the torch model, over two windows of a real text.
 
     Raises:
@@ -90,7 +89,7 @@ def check_onnx(loaded: Loaded, model: bytes, tokens: np.ndarray) -> Check:
         raise LmbenchError(f"checking an export needs 4 tokens or more, not {len(tokens)}")
     ids = torch.from_numpy(tokens[: rows * batch].astype(np.int64)).view(batch, rows).t()
     session = open_session(model, torch.get_num_threads())
-    names = state_names(loaded.weights)
+    names = loaded.weights.state_names
     ours = [part.numpy() for part in loaded.weights.zeros(batch)]
     exact = NaiveRuntime(loaded)
     state = exact.initial_state(batch)
@@ -112,7 +111,7 @@ def _log_probs(logits: Tensor) -> Tensor:
     return logits.cpu().double().log_softmax(-1)
 
 
-def export_safetensors(loaded: Loaded, path: Path) -> None:
+def export_safetensors(loaded: LoadedModel, path: Path) -> None:
     """Write a model's tensors, tied ones once, with its shape and vocabulary as metadata.
 
     `lmbench.deploy.load_model.load_file` reads it back with nothing else at hand; so does anything
@@ -128,7 +127,7 @@ def export_safetensors(loaded: Loaded, path: Path) -> None:
     _write(path, save(tensors, {METADATA: json.dumps(about, ensure_ascii=False)}))
 
 
-def _describe(model: onnx.ModelProto, loaded: Loaded) -> None:
+def _describe(model: onnx.ModelProto, loaded: LoadedModel) -> None:
     about = {"shape": dict(loaded.shape), "vocabulary": list(loaded.vocabulary)}
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA, json.dumps(about, ensure_ascii=False)

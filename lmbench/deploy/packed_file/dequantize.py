@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmbench.deploy.loaded_model import expected_tensors
+from lmbench.config.model_shapes import parameter_shapes
 from lmbench.deploy.packed_file.tensor_encoding import GROUP, ValueType
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.errors import LmbenchError
@@ -24,7 +24,7 @@ __all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
 
 @dataclass(frozen=True)
 class Dequantized:
-    """A plain model, and what `packed_file.writing.pack` needs to keep its integers."""
+    """A plain model, and what `write_packed` needs to keep its integers."""
 
     model: RNNModel
     values: Mapping[str, ValueType]
@@ -50,7 +50,7 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
     ntoken, emsize, nhid, nlayers = (
         int(shape[key]) for key in ("ntoken", "emsize", "nhid", "nlayers")
     )
-    expected = expected_tensors(kind, ntoken, emsize, nhid, nlayers, tied=False)
+    expected = parameter_shapes(kind, ntoken, emsize, nhid, nlayers, tied=False)
     weights: dict[str, Tensor] = {}
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}

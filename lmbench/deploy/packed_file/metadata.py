@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from lmbench.config.model_shapes import GATES
 from lmbench.deploy.packed_file.tensor_encoding import Layout, Spec, ValueType
-from lmbench.deploy.recurrent_weights import GATES
 from lmbench.errors import LmbenchError
 
 __all__ = [
@@ -64,7 +64,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class PackedInfo:
-    """What `pack` wrote. Sizes in bytes; tied weights count once."""
+    """What `write_packed` wrote. Sizes in bytes; tied weights count once."""
 
     path: Path
     bytes: int

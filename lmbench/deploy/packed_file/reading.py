@@ -12,10 +12,9 @@ import psutil
 import torch
 import zstandard
 from numpy.typing import NDArray
-from torch import nn
 
-from lmbench.deploy.loaded_model import Loaded, expected_tensors
-from lmbench.deploy.packed_file.header import Container, open_container
+from lmbench.config.model_shapes import parameter_shapes
+from lmbench.deploy.packed_file.header import Container, is_container, open_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
     PackedInfo,
@@ -27,15 +26,17 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.tensor_encoding import Encoded, Spec, decode
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, shared_names
+from lmbench.model.rnn import RNNModel, model_of_tensors
 
-__all__ = ["Packed", "PackedModel", "load_packed", "open_packed"]
+__all__ = ["SUFFIX", "PackedFile", "is_packed", "open_packed"]
+
+SUFFIX = ".lmpack"
 
 # The share of the free memory that a file's claims may take before they are refused.
 _MEMORY_SHARE = 0.9
 
 
-class Packed:
+class PackedFile:
     """An open packed file: its document at once, its words and tensors on demand."""
 
     def __init__(self, container: Container) -> None:
@@ -104,19 +105,8 @@ class Packed:
     def to_model(self) -> RNNModel:
         """The model in fp32, each weight as the packed file has it."""
         self._check_memory(4 * sum(math.prod(spec.shape) for spec in self.specs.values()))
-        s = self.shape
-        with torch.device("meta"):
-            model = RNNModel(
-                s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], s["dropout"],
-                s["tied"],
-            )  # fmt: skip
         weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
-        weights |= {alias: weights[kept] for alias, kept in shared_names(model).items()}
-        model.load_state_dict(weights, assign=True)
-        if s["tied"]:
-            # `assign` gives each name a parameter of its own.
-            model.decoder.weight = model.encoder.weight
-        return model.eval().requires_grad_(False)
+        return model_of_tensors(self.shape, weights).eval().requires_grad_(False)
 
     def info(self) -> PackedInfo:
         """Bytes of each tensor, as `pack` reported them."""
@@ -131,7 +121,7 @@ class Packed:
     def _check_tensors(self) -> None:
         """The tensors must be those that the shape calls for, before anything is allocated."""
         s = self.shape
-        expected = expected_tensors(
+        expected = parameter_shapes(
             s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], tied=s["tied"]
         )
         if not isinstance(self._layout, dict):
@@ -210,61 +200,15 @@ class Packed:
         return LmbenchError(f"{self.path}: damaged: {what}")
 
 
-def open_packed(path: Path) -> Packed:
+def is_packed(path: Path) -> bool:
+    """Is this file meant as a packed model: by its name, or by how it begins?"""
+    return path.suffix == SUFFIX or is_container(path)
+
+
+def open_packed(path: Path) -> PackedFile:
     """Open a packed file; weights and words are read when they are asked for.
 
     Raises:
         LmbenchError: missing, damaged, hostile, or of a newer format; one line.
     """
-    return Packed(open_container(path))
-
-
-class PackedModel(Loaded):
-    """A `Loaded` whose fp32 model is made only when a runtime asks for it.
-
-    The native runtimes take the stored tensors from `packed` and never need it.
-    """
-
-    packed: Packed
-
-    def __init__(
-        self, packed: Packed, device: str | torch.device = "cpu", title: str | None = None
-    ) -> None:
-        values = {
-            "packed": packed,
-            "vocabulary": packed.vocabulary,
-            "shape": packed.shape,
-            "title": title or packed.path.name,
-            "path": packed.path,
-            "_device": device,
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def model(self) -> nn.Module:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.packed.to_model().to(self._device)
-
-    @property
-    def plain(self) -> bool:
-        return True
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self._device)
-
-    _device: str | torch.device
-
-
-def load_packed(
-    path: Path, device: str | torch.device = "cpu", title: str | None = None
-) -> PackedModel:
-    """A packed file ready to run, as `lmbench.deploy.load_model.load_run` gives it for a run.
-
-    Args:
-        title: what to call it on screen; left out, the file's name.
-
-    Raises:
-        LmbenchError: see `open_packed`.
-    """
-    return PackedModel(open_packed(path), device, title)
+    return PackedFile(open_container(path))

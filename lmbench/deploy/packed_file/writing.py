@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmbench.config import PackConfig
-from lmbench.deploy.packed_file.header import is_container, open_container, write_container
+from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
     About,
@@ -26,39 +26,17 @@ from lmbench.deploy.packed_file.metadata import (
     about_document,
     expansion_limit,
 )
-from lmbench.deploy.packed_file.reading import Packed, PackedModel, load_packed, open_packed
+from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.tensor_encoding import Encoded, ValueType, encode, stored_bytes
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, shared_names
+from lmbench.model.rnn import RNNModel, shape_of, shared_names
 
-__all__ = [
-    "About",
-    "Packed",
-    "PackedInfo",
-    "PackedModel",
-    "TensorInfo",
-    "fp32_bytes",
-    "is_packed",
-    "load_packed",
-    "open_packed",
-    "pack",
-    "packed_bytes",
-    "repack",
-    "rescore",
-    "shape_of",
-]
-
-SUFFIX = ".lmpack"
+__all__ = ["packed_bytes", "rewrite_about", "write_packed"]
 
 # Weights have no repetitions to find: all of the gain is entropy coding, which level 9 has in full
 # at a twentieth of the time of level 19.
 _ZSTD_LEVEL = 9
-
-
-def fp32_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters in fp32, tied ones once."""
-    return 4 * sum(p.numel() for p in model.parameters())
 
 
 def packed_bytes(
@@ -66,11 +44,11 @@ def packed_bytes(
     vocabulary: Sequence[str],
     values: ValueType | Mapping[str, ValueType] = "fp32",
 ) -> int:
-    """About the bytes of the file that `pack` would write with its defaults: matrices dense or as a
+    """About the bytes that `write_packed` would write with its defaults: matrices dense or as a
     bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
 
     Args:
-        values: as `auto` of `pack`: for all weights, or by parameter name with fp32 for the rest.
+        values: as `auto` of `write_packed`.
     """
     small, tied = thin(model), shared_names(model)
     total = len(_words(vocabulary))
@@ -81,12 +59,7 @@ def packed_bytes(
     return total
 
 
-def is_packed(path: Path) -> bool:
-    """Is this file meant as a packed model: by its name, or by how it begins?"""
-    return path.suffix == SUFFIX or is_container(path)
-
-
-def pack(
+def write_packed(
     model: RNNModel,
     vocabulary: Sequence[str],
     path: Path,
@@ -131,12 +104,6 @@ def pack(
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
     return _write(path, shape_of(model), tensors, vocabulary, about or About(), zstd=config.zstd)
-
-
-def repack(packed: Packed, path: Path, *, zstd: bool) -> PackedInfo:
-    """Write a packed model again, its numbers as they are, with or without compression."""
-    tensors = {name: packed.tensor(name) for name in packed.names}
-    return _write(path, packed.shape, tensors, packed.vocabulary, packed.about, zstd=zstd)
 
 
 def _write(
@@ -191,19 +158,6 @@ def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def shape_of(model: RNNModel) -> dict[str, Any]:
-    """What a run's record and a packed file say of a model's shape."""
-    return {
-        "model": model.rnn_type,
-        "emsize": model.ninp,
-        "nhid": model.nhid,
-        "nlayers": model.nlayers,
-        "dropout": model.drop.p,
-        "tied": model.tied,
-        "ntoken": model.ntoken,
-    }
-
-
 def _store(
     name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -226,10 +180,10 @@ def _store(
     return described, arrays
 
 
-def rescore(path: Path, change: Callable[[About], About]) -> int:
+def rewrite_about(path: Path, change: Callable[[About], About]) -> int:
     """Rewrite what a packed file says about itself, its tensors untouched; gives its new size."""
     container = open_container(path)
-    packed = Packed(container)
+    packed = PackedFile(container)
     arrays = {name: np.array(container.array(name)) for name in container.names()}
     document = {**container.metadata, "about": about_document(change(packed.about))}
     return write_container(path, arrays, document)

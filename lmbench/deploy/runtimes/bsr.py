@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.packed_file.tensor_encoding import zero_blocks
 from lmbench.deploy.recurrent_weights import LayerWeights
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
 from lmbench.deploy.runtimes.torch_cells import cell, gate_products
 
-__all__ = ["BsrRuntime", "refusal"]
+__all__ = ["BsrRuntime"]
 
 BLOCK = (8, 8)
 # From this share of zero blocks on a matrix counts as pruned in blocks.
@@ -98,9 +98,10 @@ class BsrRuntime(Runtime):
     """fp32 cells stepped by hand on block-sparse products."""
 
     name: ClassVar[str] = "bsr"
+    about: ClassVar[str] = "torch's block-sparse products, 8x8 blocks in fp32"
     accuracy: ClassVar[Accuracy] = "exact"
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         weights = loaded.weights
         self._kind, self._zeros, self._ntoken = weights.kind, weights.zeros, weights.ntoken
         self._encoder = BsrMatrix(weights.encoder)
@@ -110,6 +111,16 @@ class BsrRuntime(Runtime):
         for layer in weights.layers:
             matrix, bias = gate_products(weights.kind, _aligned(layer))
             self._layers.append((BsrMatrix(matrix), bias))
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        if reason := super().refusal(loaded) or needs_cpu(loaded):
+            return reason
+        weights = loaded.weights
+        matrices = [weights.decoder, *(w for one in weights.layers for w in (one.w_ih, one.w_hh))]
+        if max(zero_blocks(matrix.numpy(), BLOCK) for matrix in matrices) >= _PRUNED_FROM:
+            return None
+        return "no weight matrix has its zeros in blocks of 8x8; prune it in blocks first"
 
     @property
     def ntoken(self) -> int:
@@ -166,16 +177,3 @@ def _filled(x: Tensor) -> Tensor:
 def _aligned(layer: LayerWeights) -> LayerWeights:
     """The layer with columns filled up, so that [x, h] side by side keeps the pruner's blocks."""
     return LayerWeights(_filled(layer.w_ih), _filled(layer.w_hh), layer.b_ih, layer.b_hh)
-
-
-def refusal(loaded: Loaded) -> str | None:
-    """Why this model is none for these products, or None."""
-    if not loaded.plain:
-        return "its modules are simulated quantization, not plain weights"
-    if loaded.device.type != "cpu":
-        return "it runs on the CPU only"
-    weights = loaded.weights
-    matrices = [weights.decoder, *(w for one in weights.layers for w in (one.w_ih, one.w_hh))]
-    if max(zero_blocks(matrix.numpy(), BLOCK) for matrix in matrices) >= _PRUNED_FROM:
-        return None
-    return "no weight matrix has its zeros in blocks of 8x8; prune it in blocks first"

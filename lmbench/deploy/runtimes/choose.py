@@ -9,19 +9,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from lmbench.corpus.files import user_cache
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.native.build import KERNELS
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, one_thread
-from lmbench.deploy.runtimes.stored_form import natural_runtime
-from lmbench.deploy.runtimes.table import RuntimeEntry, build_runtime, supported
+from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime, supported
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.session.files import locked, read_json, write_json
@@ -58,21 +57,25 @@ class Measured:
 
 
 def open_runtime(
-    name: str, loaded: Loaded, purpose: Purpose, accuracy: Accuracy = "close"
+    name: str, loaded: LoadedModel, purpose: Purpose, accuracy: Accuracy = "close"
 ) -> Runtime:
     """The runtime of that name.
 
-    ``as-is`` is `natural_runtime`'s, ``auto`` whichever `choose_runtime` says for `accuracy`.
+    ``as-is`` is `as_is_runtime`'s, ``auto`` whichever `choose_runtime` says for `accuracy`.
     """
     if name == "as-is":
-        name = natural_runtime(loaded)
+        name = as_is_runtime(loaded)
     elif name == "auto":
         name = choose_runtime(loaded, purpose, accuracy)
     return build_runtime(name, loaded)
 
 
 def choose_runtime(
-    loaded: Loaded, purpose: Purpose, accuracy: Accuracy = "close", *, cache: Path | None = None
+    loaded: LoadedModel,
+    purpose: Purpose,
+    accuracy: Accuracy = "close",
+    *,
+    cache: Path | None = None,
 ) -> str:
     """The name of the fastest runtime whose divergence `accuracy` allows.
 
@@ -100,10 +103,10 @@ def choose_runtime(
     return best
 
 
-def measure(loaded: Loaded, entries: list[RuntimeEntry], purpose: Purpose) -> list[Measured]:
+def measure(loaded: LoadedModel, entries: list[type[Runtime]], purpose: Purpose) -> list[Measured]:
     """Time each runtime and compare what it predicts with fp32, on text that the model writes."""
     exact = build_runtime("torch", loaded)
-    runtimes = [exact if e.name == "torch" else e.build(loaded) for e in entries]
+    runtimes = [exact if e.name == "torch" else e(loaded) for e in entries]
     with one_thread():
         text, expected = _own_text(exact)
         divergences = [_divergence(runtime, text, expected) for runtime in runtimes]
@@ -175,7 +178,9 @@ def _scoring(runtime: Runtime, text: list[int]) -> Callable[[], float]:
     return timed
 
 
-def _key(loaded: Loaded, purpose: Purpose, accuracy: Accuracy, entries: list[RuntimeEntry]) -> str:
+def _key(
+    loaded: LoadedModel, purpose: Purpose, accuracy: Accuracy, offered: list[type[Runtime]]
+) -> str:
     """What an answer depends on: machine, versions, threads, weights, what was on offer, and what
     it was allowed to cost."""
     device = loaded.device
@@ -191,10 +196,10 @@ def _key(loaded: Loaded, purpose: Purpose, accuracy: Accuracy, entries: list[Run
             f"{platform.node()} {device} {gpu}".strip(),
             f"{torch.get_num_threads()} threads",
             f"torch {torch.__version__}",
-            f"onnxruntime {onnxruntime.__version__}",
+            f"onnxruntime {version('onnxruntime')}",
             f"kernels {KERNELS.key()}",
             f"{purpose} {accuracy} {digest.hexdigest()[:16]}",
-            " ".join(entry.name for entry in entries),
+            " ".join(runtime.name for runtime in offered),
         )
     )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.interface import Accuracy, State
 from lmbench.deploy.runtimes.torch_cells import TorchRuntime
 
@@ -36,11 +36,20 @@ class CudaRuntime(TorchRuntime):
     """
 
     name: ClassVar[str] = "cuda"
+    about: ClassVar[str] = "fp32 on the GPU, a step captured"
     accuracy: ClassVar[Accuracy] = "exact"
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         super().__init__(loaded)
         self._captured: dict[int, _Captured] = {}
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        if not torch.cuda.is_available():
+            return "no CUDA device is here"
+        if loaded.device.type != "cuda":
+            return super().refusal(loaded) or "the model is not on the GPU (--device cuda)"
+        return super().refusal(loaded)
 
     @torch.inference_mode()
     def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:

@@ -1,4 +1,4 @@
-"""What every executor of a model offers: stepping a word at a time, and scoring a text."""
+"""What every runtime offers: stepping a word at a time, and scoring a text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lmbench.config.machine import Accuracy
+from lmbench.deploy.load_model import LoadedModel
 
-__all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "one_thread"]
+__all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "needs_cpu", "one_thread"]
 
 State = Any
 """A model's memory between two steps: opaque, and never changed in place by a runtime.
@@ -23,7 +24,7 @@ So keeping a reference is a snapshot, and stepping from an old one rewinds.
 """
 
 Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all) while a text is scored."""
+"""Called with (rows done, rows in all) while a text is scored."""
 
 _MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 
@@ -54,10 +55,24 @@ class Runtime(ABC):
     name: ClassVar[str]
     """What the command line calls it."""
 
+    about: ClassVar[str]
+    """One line for help and tables."""
+
     accuracy: ClassVar[Accuracy]
+    """How near its predictions are to the model's in fp32."""
 
     device: torch.device = torch.device("cpu")
     """Where ids are expected best and logits are given."""
+
+    @abstractmethod
+    def __init__(self, loaded: LoadedModel) -> None: ...
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        """Why it cannot run this model on this machine, or None where it can."""
+        return (
+            None if loaded.plain else "a quantizer has wrapped its modules, which run as they are"
+        )
 
     @property
     @abstractmethod
@@ -101,6 +116,11 @@ class Runtime(ABC):
         self.step(
             torch.zeros(batch, dtype=torch.int64, device=self.device), self.initial_state(batch)
         )
+
+
+def needs_cpu(loaded: LoadedModel) -> str | None:
+    """Why a runtime of the CPU alone cannot run this model, or None."""
+    return None if loaded.device.type == "cpu" else "it runs on the CPU only (--device cpu)"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
 
 __all__ = ["NaiveRuntime"]
@@ -23,14 +23,19 @@ class NaiveRuntime(Runtime):
     """
 
     name: ClassVar[str] = "naive"
+    about: ClassVar[str] = "torch's own layers, the yardstick"
     accuracy: ClassVar[Accuracy] = "exact"
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self._model: Any = loaded.model
         self._ntoken = int(loaded.shape["ntoken"])
         tensors = [*self._model.parameters(), *self._model.buffers()]
         self._bytes = sum(t.numel() * t.element_size() for t in tensors)
         self.device = tensors[0].device
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        return None
 
     @property
     def ntoken(self) -> int:

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmbench.config.model_shapes import GATES
 from lmbench.corpus.batches import windows
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, PackedModel
 from lmbench.deploy.native.build import why_unavailable
 from lmbench.deploy.native.kernels import CELLS, Kernels
 from lmbench.deploy.native.matrices import (
@@ -39,20 +40,14 @@ from lmbench.deploy.packed_file.tensor_encoding import (
     levels_of,
     zero_blocks,
 )
-from lmbench.deploy.packed_file.writing import PackedModel
-from lmbench.deploy.recurrent_weights import GATES
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
 
 __all__ = [
     "BlockInt8Runtime",
-    "Int4Runtime",
-    "Int8Runtime",
+    "NativeInt4Runtime",
+    "NativeInt8Runtime",
     "NativeRuntime",
     "SparseInt8Runtime",
-    "block_refusal",
-    "int4_refusal",
-    "refusal",
-    "sparse_refusal",
 ]
 
 Array = NDArray[Any]
@@ -92,7 +87,7 @@ class NativeRuntime(Runtime):
         kernels: left out: the machine's best, with torch's number of threads for scoring.
     """
 
-    def __init__(self, loaded: Loaded, kernels: Kernels | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, kernels: Kernels | None = None) -> None:
         self._kernels = kernels or Kernels(threads=torch.get_num_threads())
         # For what runs beside a score, with scratch memory of its own.
         self._alone = Kernels(ISAS[self._kernels.isa])
@@ -115,6 +110,10 @@ class NativeRuntime(Runtime):
             for i in range(self._nlayers)
         ]
         self._assemble()
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        return super().refusal(loaded) or needs_cpu(loaded) or why_unavailable()
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
         raise NotImplementedError
@@ -282,7 +281,7 @@ class TensorSource:
         return levels_of(encoded), encoded.parts["scale"], encoded.spec.group
 
 
-def _tensor_source(loaded: Loaded) -> TensorSource:
+def _tensor_source(loaded: LoadedModel) -> TensorSource:
     if isinstance(loaded, PackedModel):
         packed = loaded.packed
         return TensorSource(packed.dense, packed.tensor)
@@ -290,10 +289,11 @@ def _tensor_source(loaded: Loaded) -> TensorSource:
     return TensorSource(lambda name: state[name].float().cpu().numpy(), None)
 
 
-class Int8Runtime(NativeRuntime):
+class NativeInt8Runtime(NativeRuntime):
     """Every matrix dense, int8 with one scale a row."""
 
     name: ClassVar[str] = "native-int8"
+    about: ClassVar[str] = "compiled kernels, int8 weights"
     accuracy: ClassVar[Accuracy] = "close"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
@@ -305,7 +305,15 @@ class SparseInt8Runtime(NativeRuntime):
     """Bitmask and int8 values for each matrix that is sparse enough."""
 
     name: ClassVar[str] = "sparse-int8"
+    about: ClassVar[str] = "compiled kernels, bitmask and int8 values"
     accuracy: ClassVar[Accuracy] = "close"
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        reason = super().refusal(loaded)
+        if reason or max(_sparsities(loaded)) >= _SPARSE_FROM:
+            return reason
+        return f"no weight matrix has {_SPARSE_FROM:.0%} or more zeros; prune it first"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
         return _int8_matrix(source, name)
@@ -322,7 +330,15 @@ class BlockInt8Runtime(NativeRuntime):
     """The int8 blocks that are not zero, 16x4 or 8x8, whichever leaves fewer."""
 
     name: ClassVar[str] = "block-int8"
+    about: ClassVar[str] = "compiled kernels, int8 blocks that are not zero"
     accuracy: ClassVar[Accuracy] = "close"
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        reason = super().refusal(loaded)
+        if reason or max(_block_sparsities(loaded)) >= _SPARSE_FROM:
+            return reason
+        return "no weight matrix has its zeros in blocks of 16x4 or 8x8; prune it in blocks first"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
         levels, scale, block = source.int8(name)
@@ -332,14 +348,25 @@ class BlockInt8Runtime(NativeRuntime):
         return min([*matrices, dense], key=lambda matrix: matrix.nbytes)
 
 
-class Int4Runtime(NativeRuntime):
+class NativeInt4Runtime(NativeRuntime):
     """Matrices that are packed in 4 bits as they are, and the others in int8.
 
     ``close`` to the model that was packed in 4 bits, which has paid for their rounding already.
     """
 
     name: ClassVar[str] = "native-int4"
+    about: ClassVar[str] = "compiled kernels, 4-bit weights as packed"
     accuracy: ClassVar[Accuracy] = "close"
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        # Rounding to 4 bits costs, so it is done once, by packing.
+        specs = loaded.packed.specs.values() if isinstance(loaded, PackedModel) else ()
+        if reason := super().refusal(loaded):
+            return reason
+        if any(spec.values == "int4" for spec in specs):
+            return None
+        return "its weights are not in 4 bits; pack it with --weights int4 first"
 
     def _matrix(self, source: TensorSource, name: str) -> Matrix:
         if source.in_4_bits(name):
@@ -347,50 +374,14 @@ class Int4Runtime(NativeRuntime):
         return _int8_matrix(source, name)
 
 
-def refusal(loaded: Loaded) -> str | None:
-    """Why the compiled kernels cannot run this model here, or None."""
-    if not loaded.plain:
-        return "its modules are simulated quantization, not plain weights"
-    if loaded.device.type != "cpu":
-        return "it runs on the CPU only (--device cpu)"
-    return why_unavailable()
-
-
-def int4_refusal(loaded: Loaded) -> str | None:
-    """The same for 4-bit weights: only for a model that is packed so, since rounding costs."""
-    reason = refusal(loaded)
-    if reason:
-        return reason
-    specs = loaded.packed.specs.values() if isinstance(loaded, PackedModel) else ()
-    if any(spec.values == "int4" for spec in specs):
-        return None
-    return "its weights are not in 4 bits; pack it with --weights int4 first"
-
-
-def sparse_refusal(loaded: Loaded) -> str | None:
-    """The same for the bitmask kernel, which gains nothing on a dense model."""
-    reason = refusal(loaded)
-    if reason or max(_sparsities(loaded)) >= _SPARSE_FROM:
-        return reason
-    return f"no weight matrix has {_SPARSE_FROM:.0%} or more zeros; prune it first"
-
-
-def block_refusal(loaded: Loaded) -> str | None:
-    """The same for the block kernel, which needs zeros that come in blocks."""
-    reason = refusal(loaded)
-    if reason or max(_block_sparsities(loaded)) >= _SPARSE_FROM:
-        return reason
-    return "no weight matrix has its zeros in blocks of 16x4 or 8x8; prune it in blocks first"
-
-
-def _matrices(loaded: Loaded) -> list[Array]:
+def _matrices(loaded: LoadedModel) -> list[Array]:
     if isinstance(loaded, PackedModel):
         names = [name for name, spec in loaded.packed.specs.items() if len(spec.shape) == 2]
         return [levels_of(loaded.packed.tensor(name)) for name in names]
     return [p.detach().cpu().numpy() for p in loaded.model.parameters() if p.dim() == 2]
 
 
-def _sparsities(loaded: Loaded) -> list[float]:
+def _sparsities(loaded: LoadedModel) -> list[float]:
     if isinstance(loaded, PackedModel):
         packed = loaded.packed
         stored = [
@@ -400,5 +391,5 @@ def _sparsities(loaded: Loaded) -> list[float]:
     return [1 - np.count_nonzero(matrix) / matrix.size for matrix in _matrices(loaded)]
 
 
-def _block_sparsities(loaded: Loaded) -> list[float]:
+def _block_sparsities(loaded: LoadedModel) -> list[float]:
     return [zero_blocks(matrix, shape) for matrix in _matrices(loaded) for shape in BLOCK_SHAPES]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.export.onnx_model import Bits, build_graph, state_names
-from lmbench.deploy.export.onnx_nodes import initializer_bytes
-from lmbench.deploy.loaded_model import Loaded
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+from lmbench.deploy.load_model import LoadedModel
+from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
 
-__all__ = ["FloatRuntime", "Int4Runtime", "Int8Runtime", "OnnxRuntime", "open_session"]
+if TYPE_CHECKING:
+    # Imported late: each takes a tenth of a second, and most models run without them.
+    import onnx
+    from onnxruntime import InferenceSession
+
+    from lmbench.deploy.export.onnx_model import Bits
+
+__all__ = ["OnnxFp32Runtime", "OnnxInt4Runtime", "OnnxInt8Runtime", "OnnxRuntime", "open_session"]
 
 
-def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def open_session(model: bytes, threads: int) -> InferenceSession:
     """An ONNX Runtime session on the CPU that leaves idle cores alone."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -40,9 +46,13 @@ class OnnxRuntime(Runtime):
 
     bits: ClassVar[Bits]
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self._weights = loaded.weights
-        self._states = state_names(self._weights)
+        self._states = self._weights.state_names
+
+    @classmethod
+    def refusal(cls, loaded: LoadedModel) -> str | None:
+        return super().refusal(loaded) or needs_cpu(loaded)
 
     @property
     def ntoken(self) -> int:
@@ -54,17 +64,23 @@ class OnnxRuntime(Runtime):
 
     @cached_property
     def _bytes(self) -> int:
-        return initializer_bytes(build_graph(self._weights, self.bits, one_step=True))
+        from lmbench.deploy.export.onnx_nodes import initializer_bytes
+
+        return initializer_bytes(self._graph(one_step=True))
 
     @cached_property
-    def _stepper(self) -> onnxruntime.InferenceSession:
-        model = build_graph(self._weights, self.bits, one_step=True)
-        return open_session(model.SerializeToString(), 1)
+    def _stepper(self) -> InferenceSession:
+        return open_session(self._graph(one_step=True).SerializeToString(), 1)
 
     @cached_property
-    def _scorer(self) -> onnxruntime.InferenceSession:
-        model = build_graph(self._weights, self.bits, score=True)
+    def _scorer(self) -> InferenceSession:
+        model = self._graph(score=True)
         return open_session(model.SerializeToString(), torch.get_num_threads())
+
+    def _graph(self, *, score: bool = False, one_step: bool = False) -> onnx.ModelProto:
+        from lmbench.deploy.export.onnx_model import build_graph
+
+        return build_graph(self._weights, self.bits, score=score, one_step=one_step)
 
     def initial_state(self, batch: int = 1) -> State:
         return tuple(part.numpy() for part in self._weights.zeros(batch))
@@ -90,29 +106,32 @@ class OnnxRuntime(Runtime):
         return dict(zip(self._states, state, strict=True))
 
     @staticmethod
-    def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Any]) -> list[np.ndarray]:
+    def _run(session: InferenceSession, feeds: Mapping[str, Any]) -> list[np.ndarray]:
         return session.run(None, feeds)  # pyright: ignore[reportReturnType]
 
 
-class FloatRuntime(OnnxRuntime):
+class OnnxFp32Runtime(OnnxRuntime):
     """fp32, with ONNX Runtime's own LSTM, GRU and RNN."""
 
     name: ClassVar[str] = "onnx"
+    about: ClassVar[str] = "ONNX Runtime in fp32"
     accuracy: ClassVar[Accuracy] = "exact"
     bits: ClassVar[Bits] = "fp32"
 
 
-class Int8Runtime(OnnxRuntime):
+class OnnxInt8Runtime(OnnxRuntime):
     """int8 weights, activations quantized as they come."""
 
     name: ClassVar[str] = "int8"
+    about: ClassVar[str] = "ONNX Runtime in int8"
     accuracy: ClassVar[Accuracy] = "close"
     bits: ClassVar[Bits] = "int8"
 
 
-class Int4Runtime(OnnxRuntime):
+class OnnxInt4Runtime(OnnxRuntime):
     """int8, and a decoder (with it a tied embedding) of 4 bits."""
 
     name: ClassVar[str] = "int4"
+    about: ClassVar[str] = "the same with a 4-bit decoder"
     accuracy: ClassVar[Accuracy] = "coarse"
     bits: ClassVar[Bits] = "int4"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmbench.corpus.batches import windows
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.recurrent_weights import LayerWeights
 from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
 from lmbench.model.device import in_float64, widest
@@ -100,10 +100,11 @@ class TorchRuntime(Runtime):
     """fp32 by hand for stepping; torch's own layers and sliced logits for scoring."""
 
     name: ClassVar[str] = "torch"
+    about: ClassVar[str] = "torch in fp32, cells stepped by hand"
     accuracy: ClassVar[Accuracy] = "exact"
     dtype: ClassVar[torch.dtype] = torch.float32
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         weights = loaded.weights
         self._weights = weights
         self._model = loaded.recurrent
@@ -172,6 +173,7 @@ class Fp16Runtime(TorchRuntime):
     """Products in fp16, half the memory to read; the state and the pointwise part in fp32."""
 
     name: ClassVar[str] = "fp16"
+    about: ClassVar[str] = "the same, products in fp16"
     accuracy: ClassVar[Accuracy] = "close"
     dtype: ClassVar[torch.dtype] = torch.float16
 
@@ -180,5 +182,6 @@ class Bf16Runtime(TorchRuntime):
     """As `Fp16Runtime` in bf16, which the products of newer hardware are faster in."""
 
     name: ClassVar[str] = "bf16"
+    about: ClassVar[str] = "the same, products in bf16"
     accuracy: ClassVar[Accuracy] = "close"
     dtype: ClassVar[torch.dtype] = torch.bfloat16

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lmbench.config import QuantizeConfig, SplitName, validate
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
-from lmbench.deploy.packed_file.writing import packed_bytes, shape_of
+from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller.pruning.sensitivity import analyse_sensitivity, model_target, tensor_targets
 from lmbench.distiller.quantization import (
     ActivationStats,
@@ -37,6 +37,7 @@ from lmbench.jobs.quantization import (
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
+from lmbench.model.rnn import shape_of
 from lmbench.session import Run
 from lmbench.training.process_setup import prepare_worker
 

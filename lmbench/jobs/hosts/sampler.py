@@ -21,8 +21,7 @@ from pathlib import Path
 import torch
 
 from lmbench.config import GenerateConfig, validate
-from lmbench.deploy.load_model import load_run
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.table import supported
@@ -114,7 +113,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Model:
-    loaded: Loaded
+    loaded: LoadedModel
     runtime: Runtime
 
     @cached_property

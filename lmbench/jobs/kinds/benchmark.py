@@ -9,9 +9,7 @@ import numpy as np
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants, row_document
-from lmbench.deploy.load_model import load_file, load_run
-from lmbench.deploy.loaded_model import Loaded
-from lmbench.deploy.packed_file.writing import PackedModel
+from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
@@ -36,7 +34,7 @@ def work(job: Job) -> None:
     named = config.models or ((job.record.parent,) if job.record.parent else ())
     if not named:
         raise LmbenchError("benchmark needs at least one run or packed file")
-    models: list[Loaded] = []
+    models: list[LoadedModel] = []
     sources: dict[str, tuple[Path, str]] = {}
     texts: list[Corpus | None] = []
     for name in named:
@@ -72,7 +70,7 @@ def work(job: Job) -> None:
     job.add_results(rows=documents)
 
 
-def _open(job: Job, name: str, device: str) -> tuple[Loaded, Path, Corpus | None]:
+def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus | None]:
     """A model, where its memory can be measured from, and the text it knows."""
     path = Path(name).expanduser()
     if path.is_file():

@@ -9,9 +9,7 @@ from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.benchmark import disk_bytes
-from lmbench.deploy.find_model import open_model
-from lmbench.deploy.loaded_model import Loaded
-from lmbench.deploy.packed_file.writing import PackedModel
+from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
@@ -79,7 +77,7 @@ def _work(job: Job) -> None:
         job.add_results(bytes=disk_bytes(loaded))
 
 
-def _corpus(job: Job, config: EvaluateConfig, loaded: Loaded, parent: Run | None) -> Corpus:
+def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run | None) -> Corpus:
     """The text to score: the one asked for, if its words have the model's ids, or the model's."""
     home = job.home.path
     if config.data is None:

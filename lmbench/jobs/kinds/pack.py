@@ -13,13 +13,12 @@ import torch
 from lmbench.config import PackConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
-from lmbench.deploy.load_model import PACKED_NAME, load_run
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
-from lmbench.deploy.packed_file.writing import About, PackedInfo, load_packed, pack, rescore
+from lmbench.deploy.packed_file.metadata import About, PackedInfo
+from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
-from lmbench.deploy.runtimes.stored_form import natural_runtime
-from lmbench.deploy.runtimes.table import Runtime, build_runtime
+from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
@@ -70,7 +69,7 @@ def work(job: Job) -> None:
     _score(job, corpus, record.results)
 
 
-def _thinned(job: Job, loaded: Loaded) -> Loaded:
+def _thinned(job: Job, loaded: LoadedModel) -> LoadedModel:
     """The model without the hidden units that nothing reads; a quantized one as it is.
 
     The integers of a quantized run lie on scales of its own rows and groups of columns, which a
@@ -96,19 +95,21 @@ def _thinned(job: Job, loaded: Loaded) -> Loaded:
     )
     job.add_results(units_left_out=model.nhid - small.nhid, parameters_left_out=before - after)
     shape = {**loaded.shape, "nhid": small.nhid, "emsize": small.ninp}
-    return Loaded(small, loaded.vocabulary, shape, loaded.title, loaded.path)
+    return LoadedModel(small, loaded.vocabulary, shape, loaded.title, loaded.path)
 
 
-def _pack(job: Job, loaded: Loaded, path: Path, config: PackConfig, about: About) -> PackedInfo:
+def _pack(
+    job: Job, loaded: LoadedModel, path: Path, config: PackConfig, about: About
+) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
     if loaded.plain:
-        return pack(loaded.recurrent, loaded.vocabulary, path, config, about=about)
+        return write_packed(loaded.recurrent, loaded.vocabulary, path, config, about=about)
     taken = dequantized(loaded.model, loaded.shape)
     if taken.renewed:
         job.warn(
             f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
         )
-    return pack(
+    return write_packed(
         taken.model,
         loaded.vocabulary,
         path,
@@ -180,7 +181,7 @@ def _tensor_row(info: PackedInfo, index: int) -> dict[str, Any]:
 def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
     """Score valid and test with the file's own runtime; the scores go into the file too."""
     packed = load_packed(job.run.path / PACKED_NAME)
-    name = natural_runtime(packed)
+    name = as_is_runtime(packed)
     runtime = build_runtime(name, packed)
     results: dict[str, Any] = {"runtime": name}
     for split in ("valid", "test"):
@@ -189,7 +190,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
         score, rate = _score_split(job, runtime, packed, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
     scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
-    size = rescore(packed.path, lambda about: dataclasses.replace(about, scores=scores))
+    size = rewrite_about(packed.path, lambda about: dataclasses.replace(about, scores=scores))
     before = parent.get("test_ppl")
     if before and "test_ppl" in results:
         results["test_ppl_of_parent"] = before
@@ -197,7 +198,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
 
 
 def _score_split(
-    job: Job, runtime: Runtime, packed: Loaded, corpus: Corpus, split: str
+    job: Job, runtime: Runtime, packed: LoadedModel, corpus: Corpus, split: str
 ) -> tuple[Score, float]:
     data = batchify(corpus.split(split), _BATCH, torch.device("cpu"))
     began = time.perf_counter()

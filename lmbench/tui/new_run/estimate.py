@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.config.model_shapes import GATES
 from lmbench.jobs.chains import Step, seconds_of
 from lmbench.report import numbers
 from lmbench.report.estimate import estimate
@@ -117,7 +118,7 @@ def _sensitivity(
 ) -> Text:
     """How many points a sensitivity analysis scores, and about how long that takes."""
     tensors = 1 + 2 * model.nlayers + (0 if model.tied else 1)
-    gates = model.nlayers * {"LSTM": 4, "GRU": 3}.get(model.model, 1)
+    gates = model.nlayers * GATES[model.model]
     places = {"tensor": tensors, "model": 1, "gate": gates}.get(config.per, tensors + 1 + gates)
     points = 1 + places * sum(1 for level in config.levels if level > 0)
     each = min(config.tokens or tokens, tokens)

@@ -17,7 +17,6 @@ from lmbench.config import TrainConfig
 from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.schedules.checking import check_parameters, parse_schedule
 from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
-from lmbench.jobs.run_schedule import parameter_shapes
 from lmbench.report.plots.series import Colour, Series
 
 __all__ = ["Checked", "Problem", "check_text", "curves"]
@@ -52,7 +51,7 @@ class Checked:
 
 def check_text(text: str, config: TrainConfig, types: int) -> Checked:
     """Judge a schedule for the model of `config` over a vocabulary of `types` words."""
-    shapes = parameter_shapes(config, types)
+    shapes = config.parameter_shapes(types)
     names = {name: name for name in shapes}
     if config.tied:
         names["decoder.weight"] = "encoder.weight"

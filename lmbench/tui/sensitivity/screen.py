@@ -19,7 +19,6 @@ from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.schedules.suggest import Suggestion, suggest_targets, suggestion_to_schedule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run
-from lmbench.jobs.run_schedule import parameter_shapes
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.session import Run
@@ -290,7 +289,7 @@ def _sizes(view: RunView) -> dict[str, int]:
     if not isinstance(config, TrainConfig) or not isinstance(shape.get("ntoken"), int):
         return {}
     known = {k: v for k, v in shape.items() if k in TrainConfig.model_fields}
-    shapes = parameter_shapes(config.model_copy(update=known), shape["ntoken"])
+    shapes = config.model_copy(update=known).parameter_shapes(shape["ntoken"])
     return {name: math.prod(sides) for name, sides in shapes.items() if len(sides) == 2}
 
 

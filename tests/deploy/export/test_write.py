@@ -15,8 +15,7 @@ from lmbench.deploy.export import write
 from lmbench.deploy.export.onnx_model import build_graph
 from lmbench.deploy.export.onnx_nodes import initializer_bytes
 from lmbench.deploy.export.write import check_onnx, export_onnx, export_safetensors
-from lmbench.deploy.load_model import load_file
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_file
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -24,7 +23,7 @@ WORDS = ["<unk>", "<eos>", *(f"wörd{i}" for i in range(28))]
 TOKENS = np.random.default_rng(3).integers(len(WORDS), size=300).astype(np.uint16)
 
 
-def loaded(kind: str = "LSTM", tied: bool = True) -> Loaded:
+def loaded(kind: str = "LSTM", tied: bool = True) -> LoadedModel:
     torch.manual_seed(4)
     net = RNNModel(kind, len(WORDS), 16 if tied else 10, 16, 2, 0.2, tied)
     shape = {
@@ -36,7 +35,7 @@ def loaded(kind: str = "LSTM", tied: bool = True) -> Loaded:
         "tied": tied,
         "ntoken": len(WORDS),
     }
-    return Loaded(net.eval().requires_grad_(False), WORDS, shape, "tiny", Path())
+    return LoadedModel(net.eval().requires_grad_(False), WORDS, shape, "tiny", Path())
 
 
 @pytest.mark.parametrize("tied", [True, False])

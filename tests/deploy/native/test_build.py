@@ -113,13 +113,14 @@ import torch
 from pathlib import Path
 from lmbench.config import PackConfig
 from lmbench.deploy.runtimes.choose import open_runtime
-from lmbench.deploy.packed_file.writing import (load_packed, pack)
+from lmbench.deploy.load_model import load_packed
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.table import (RUNTIMES, supported)
 from lmbench.model.rnn import RNNModel
 
 model = RNNModel("LSTM", 30, 16, 16, 1, 0.0, tie_weights=True).eval()
 path = Path({str(tmp_path / "m.lmpack")!r})
-pack(model, [f"w{{i}}" for i in range(30)], path, PackConfig(weights="int8"))
+write_packed(model, [f"w{{i}}" for i in range(30)], path, PackConfig(weights="int8"))
 loaded = load_packed(path)
 names = [entry.name for entry in supported(loaded)]
 assert not any("native" in name for name in names), names

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lmbench.deploy.packed_file.dequantize import dequantized
-from lmbench.deploy.packed_file.writing import open_packed, pack
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.distiller.quantization import QuantSettings, quantize
 from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
 from lmbench.model.rnn import RNNModel
@@ -40,7 +41,7 @@ def test_the_packed_weights_are_those_the_integers_stand_for(tmp_path, kind, bit
     taken = dequantized(model, shape(kind))
     assert set(taken.values.values()) == {values}
     assert taken.renewed == ()
-    pack(taken.model, WORDS, tmp_path / "m.lmpack", grids=taken.grids, auto=taken.values)
+    write_packed(taken.model, WORDS, tmp_path / "m.lmpack", grids=taken.grids, auto=taken.values)
     restored = open_packed(tmp_path / "m.lmpack").to_model().state_dict()
     for name, module in {
         "decoder.weight": "decoder",

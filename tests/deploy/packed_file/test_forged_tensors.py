@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmbench.config import PackConfig
+from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.header import open_container, write_container
-from lmbench.deploy.packed_file.writing import load_packed, pack
-from lmbench.deploy.runtimes.stored_form import natural_runtime
-from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime
+from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -43,13 +43,15 @@ def packed(form: str, path: Path) -> None:
                 keep = np.kron(generator.random(grid) < 0.2, np.ones(block))
                 p.mul_(torch.from_numpy(keep[: p.shape[0], : p.shape[1]]).float())
     sparse = "auto" if block else "never"
-    pack(model, WORDS, path, PackConfig.model_validate({"weights": values, "sparse": sparse}))
+    write_packed(
+        model, WORDS, path, PackConfig.model_validate({"weights": values, "sparse": sparse})
+    )
 
 
 def run(path: Path, name: str | None = None) -> float:
     """Step and score as the file's own runtime does; gives the loss."""
     loaded = load_packed(path)
-    runtime = build_runtime(name or natural_runtime(loaded), loaded)
+    runtime = build_runtime(name or as_is_runtime(loaded), loaded)
     data = torch.arange(44).view(22, 2)
     state = runtime.initial_state(2)
     for ids in data:
@@ -69,7 +71,7 @@ def complaint(path: Path, name: str | None) -> str | None:
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_runs_on_the_kernel_of_its_layout(tmp_path: Path, form: str) -> None:
     packed(form, tmp_path / "m.lmpack")
-    found = natural_runtime(load_packed(tmp_path / "m.lmpack"))
+    found = as_is_runtime(load_packed(tmp_path / "m.lmpack"))
     assert found == ("torch" if why_unavailable() else FORMS[form][2])
     assert math.isfinite(run(tmp_path / "m.lmpack"))
 
@@ -111,11 +113,11 @@ def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
         for p in model.parameters():
             p.mul_(torch.rand_like(p) >= 0.2)
     path = tmp_path / "m.lmpack"
-    pack(model, WORDS, path, PackConfig(weights="int8"))
+    write_packed(model, WORDS, path, PackConfig(weights="int8"))
     loaded = load_packed(path)
     assert "bitmask" in {spec.layout for spec in loaded.packed.specs.values()}
     expected = "torch" if why_unavailable() else "native-int8"
-    assert natural_runtime(loaded) == expected
+    assert as_is_runtime(loaded) == expected
     assert RUNTIMES[expected].refusal(loaded) is None
     assert math.isfinite(run(path))
 

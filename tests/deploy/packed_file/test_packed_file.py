@@ -12,20 +12,15 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from lmbench.config import PackConfig
-from lmbench.deploy.load_model import load_file
+from lmbench.deploy.load_model import PackedModel, load_file, load_packed
 from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.metadata import About
+from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
 from lmbench.deploy.packed_file.writing import (
-    About,
-    PackedModel,
-    fp32_bytes,
-    is_packed,
-    load_packed,
-    open_packed,
-    pack,
     packed_bytes,
-    repack,
-    rescore,
+    rewrite_about,
+    write_packed,
 )
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
@@ -57,7 +52,7 @@ def everything_of(path: Path) -> None:
 @pytest.mark.parametrize("kind,tied", [("LSTM", True), ("GRU", False), ("RNN_TANH", False)])
 def test_an_fp32_file_gives_back_the_very_model(tmp_path, kind, tied, sparsity, zstd):
     model = small_model(kind, tied=tied, sparsity=sparsity)
-    info = pack(model, WORDS, tmp_path / "m.lmpack", PackConfig(zstd=zstd))
+    info = write_packed(model, WORDS, tmp_path / "m.lmpack", PackConfig(zstd=zstd))
     packed = open_packed(tmp_path / "m.lmpack")
     restored = packed.to_model()
     assert restored.tied == tied
@@ -65,12 +60,12 @@ def test_an_fp32_file_gives_back_the_very_model(tmp_path, kind, tied, sparsity, 
     for name, tensor in model.state_dict().items():
         assert torch.equal(restored.state_dict()[name], tensor), name
     assert info.bytes == (tmp_path / "m.lmpack").stat().st_size == packed.bytes
-    assert info.fp32 == fp32_bytes(model)
+    assert info.fp32 == 4 * sum(p.numel() for p in model.parameters())
     assert packed.info() == info
 
 
 def test_tied_weights_are_stored_once(tmp_path):
-    info = pack(small_model(), WORDS, tmp_path / "m.lmpack")
+    info = write_packed(small_model(), WORDS, tmp_path / "m.lmpack")
     assert "decoder.weight" not in [tensor.name for tensor in info.tensors]
     assert "decoder.bias" in [tensor.name for tensor in info.tensors]
 
@@ -82,7 +77,7 @@ def test_the_size_that_is_told_before_packing_is_the_file_s_without_its_header(
     tmp_path, sparsity, tied, values
 ):
     model = small_model(sparsity=sparsity, tied=tied)
-    info = pack(model, WORDS, tmp_path / "m.lmpack", auto=values)
+    info = write_packed(model, WORDS, tmp_path / "m.lmpack", auto=values)
     stored = sum(tensor.stored for tensor in info.tensors) + info.vocabulary
     told = packed_bytes(model, WORDS, values)
     # Rounding makes a few more zeros, each a number less.
@@ -97,7 +92,7 @@ def test_units_that_nothing_reads_are_not_counted(tmp_path):
         for name, weight in model.named_parameters():
             if name.startswith("rnn.weight_hh") or name in ("decoder.weight", "rnn.weight_ih_l1"):
                 weight[:, units] = 0.0
-    info = pack(thin(model), WORDS, tmp_path / "m.lmpack")
+    info = write_packed(thin(model), WORDS, tmp_path / "m.lmpack")
     stored = sum(tensor.stored for tensor in info.tensors) + info.vocabulary
     assert packed_bytes(model, WORDS) == stored < whole
 
@@ -105,8 +100,8 @@ def test_units_that_nothing_reads_are_not_counted(tmp_path):
 @pytest.mark.parametrize("values", ["fp16", "int8", "int4"])
 def test_fewer_bits_are_smaller_and_close(tmp_path, values):
     model = small_model()
-    wide = pack(model, WORDS, tmp_path / "wide.lmpack")
-    info = pack(model, WORDS, tmp_path / "m.lmpack", PackConfig(weights=values))
+    wide = write_packed(model, WORDS, tmp_path / "wide.lmpack")
+    info = write_packed(model, WORDS, tmp_path / "m.lmpack", PackConfig(weights=values))
     restored = open_packed(tmp_path / "m.lmpack").to_model()
     bound = {"fp16": 1e-4, "int8": 1e-3, "int4": 5e-2}[values]
     for name, tensor in model.state_dict().items():
@@ -115,7 +110,7 @@ def test_fewer_bits_are_smaller_and_close(tmp_path, values):
 
 
 def test_auto_keeps_what_the_run_computes_with(tmp_path):
-    info = pack(small_model(), WORDS, tmp_path / "m.lmpack", auto="int8")
+    info = write_packed(small_model(), WORDS, tmp_path / "m.lmpack", auto="int8")
     assert {t.spec.values for t in info.tensors if len(t.spec.shape) == 2} == {"int8"}
 
 
@@ -127,7 +122,7 @@ def test_weights_on_a_grid_are_stored_on_that_grid(tmp_path):
     with torch.no_grad():
         weight.copy_(torch.round(weight / scale[:, None]) * scale[:, None])
     grids = {"encoder.weight": scale}
-    pack(model, WORDS, tmp_path / "m.lmpack", grids=grids, auto="int8")
+    write_packed(model, WORDS, tmp_path / "m.lmpack", grids=grids, auto="int8")
     stored = open_packed(tmp_path / "m.lmpack").tensor("encoder.weight")
     assert np.abs(stored.parts["values"]).max() <= 60
     restored = open_packed(tmp_path / "m.lmpack").to_model().encoder.weight
@@ -140,31 +135,34 @@ def test_zstd_makes_a_sparse_int8_file_smaller(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(torch.rand_like(parameter) >= 0.9)
-    plain = pack(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights="int8"))
-    small = pack(model, WORDS, tmp_path / "b.lmpack", PackConfig(weights="int8", zstd=True))
+    plain = write_packed(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights="int8"))
+    small = write_packed(model, WORDS, tmp_path / "b.lmpack", PackConfig(weights="int8", zstd=True))
     assert small.bytes < plain.bytes
     levels, _ = quantize_rows(model.encoder.weight.detach().numpy())
     stored = open_packed(tmp_path / "b.lmpack").tensor("encoder.weight")
     assert np.array_equal(stored.parts["values"], levels[levels != 0])
 
 
-def test_repacking_changes_the_compression_and_nothing_else(tmp_path):
-    about = About("small/001-train", ("small/001-train",))
+def test_compression_changes_the_bytes_and_nothing_that_is_stored(tmp_path):
     model = small_model(sparsity=0.8)
-    pack(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights="int8"), about=about)
-    repack(open_packed(tmp_path / "a.lmpack"), tmp_path / "b.lmpack", zstd=True)
-    repack(open_packed(tmp_path / "b.lmpack"), tmp_path / "c.lmpack", zstd=False)
-    assert (tmp_path / "a.lmpack").read_bytes() == (tmp_path / "c.lmpack").read_bytes()
-    assert (tmp_path / "a.lmpack").read_bytes() != (tmp_path / "b.lmpack").read_bytes()
+    for zstd in (True, False):
+        config = PackConfig(weights="int8", zstd=zstd)
+        write_packed(model, WORDS, tmp_path / f"{zstd}.lmpack", config)
+    a, b = (open_packed(tmp_path / f"{zstd}.lmpack") for zstd in (True, False))
+    assert a.path.read_bytes() != b.path.read_bytes()
+    assert (a.specs, a.vocabulary, a.about) == (b.specs, b.vocabulary, b.about)
+    for name in a.names:
+        ours, theirs = a.tensor(name).parts, b.tensor(name).parts
+        assert all(np.array_equal(ours[part], theirs[part]) for part in theirs)
 
 
 def test_what_is_said_about_the_model_is_kept_and_can_be_renewed(tmp_path):
     path = tmp_path / "m.lmpack"
     about = About("small/001-train", ("small/001-train",), {"lr": 20.0}, {}, {"name": "pydoc"})
-    pack(small_model(), WORDS, path, about=about)
+    write_packed(small_model(), WORDS, path, about=about)
     assert open_packed(path).about == about
     before = open_packed(path).to_model().state_dict()
-    rescore(path, lambda old: About(old.title, old.lineage, old.settings, {"test_ppl": 99.5}))
+    rewrite_about(path, lambda old: About(old.title, old.lineage, old.settings, {"test_ppl": 99.5}))
     renewed = open_packed(path)
     assert renewed.about.scores == {"test_ppl": 99.5}
     assert renewed.about.title == "small/001-train"
@@ -173,7 +171,9 @@ def test_what_is_said_about_the_model_is_kept_and_can_be_renewed(tmp_path):
 
 
 def test_any_safetensors_reader_opens_it(tmp_path):
-    pack(small_model(sparsity=0.8), WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8"))
+    write_packed(
+        small_model(sparsity=0.8), WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8")
+    )
     with safe_open(tmp_path / "m.lmpack", "np") as file:
         assert file.metadata()["format"] == "lmpack"
         assert file.get_tensor("decoder.bias/values").shape == (len(WORDS),)
@@ -182,7 +182,7 @@ def test_any_safetensors_reader_opens_it(tmp_path):
 
 def test_loading_by_path_takes_packed_files_and_makes_the_model_on_demand(tmp_path):
     model = small_model()
-    pack(model, WORDS, tmp_path / "m.lmpack")
+    write_packed(model, WORDS, tmp_path / "m.lmpack")
     loaded = load_file(tmp_path / "m.lmpack")
     assert isinstance(loaded, PackedModel)
     assert loaded.plain
@@ -192,7 +192,7 @@ def test_loading_by_path_takes_packed_files_and_makes_the_model_on_demand(tmp_pa
 
 
 def test_a_packed_file_is_known_by_its_content_too(tmp_path):
-    pack(small_model(), WORDS, tmp_path / "renamed.bin")
+    write_packed(small_model(), WORDS, tmp_path / "renamed.bin")
     (tmp_path / "other.bin").write_bytes(b"text")
     assert is_packed(tmp_path / "renamed.bin")
     assert not is_packed(tmp_path / "other.bin")
@@ -201,7 +201,7 @@ def test_a_packed_file_is_known_by_its_content_too(tmp_path):
 
 def test_a_vocabulary_of_another_size_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(LmbenchError, match="vocabulary has 49 words, the model 50"):
-        pack(small_model(), WORDS[1:], tmp_path / "m.lmpack")
+        write_packed(small_model(), WORDS[1:], tmp_path / "m.lmpack")
     assert not (tmp_path / "m.lmpack").exists()
 
 
@@ -210,14 +210,14 @@ def test_weights_that_diverged_are_refused_by_name(tmp_path):
     with torch.no_grad():
         model.get_parameter("rnn.weight_hh_l0")[3, 4] = float("nan")
     with pytest.raises(LmbenchError, match=r"tensor 'rnn.weight_hh_l0' holds a number"):
-        pack(model, WORDS, tmp_path / "m.lmpack")
+        write_packed(model, WORDS, tmp_path / "m.lmpack")
 
 
 def test_a_file_that_is_missing_or_cannot_be_written_is_one_clear_line(tmp_path):
     with pytest.raises(LmbenchError, match="no such file"):
         open_packed(tmp_path / "none.lmpack")
     with pytest.raises(LmbenchError, match="cannot be written"):
-        pack(small_model(), WORDS, tmp_path / "no" / "folder.lmpack")
+        write_packed(small_model(), WORDS, tmp_path / "no" / "folder.lmpack")
 
 
 # ------------------------------------------------------------------------- damaged and hostile
@@ -226,7 +226,7 @@ def test_a_file_that_is_missing_or_cannot_be_written_is_one_clear_line(tmp_path)
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("packed") / "m.lmpack"
-    pack(small_model(sparsity=0.8), WORDS, path, PackConfig(weights="int8", zstd=True))
+    write_packed(small_model(sparsity=0.8), WORDS, path, PackConfig(weights="int8", zstd=True))
     return path.read_bytes()
 
 

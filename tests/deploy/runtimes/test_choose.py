@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured, choose_runtime, measure, open_runtime
-from lmbench.deploy.runtimes.table import RUNTIMES, RuntimeEntry
+from lmbench.deploy.runtimes.interface import Runtime
+from lmbench.deploy.runtimes.table import RUNTIMES
 from lmbench.model.rnn import RNNModel
 
 
-def loaded(seed: int = 0) -> Loaded:
+def loaded(seed: int = 0) -> LoadedModel:
     torch.manual_seed(seed)
     model = RNNModel("LSTM", 50, 16, 16, 1, 0.0, True).eval().requires_grad_(False)
     shape = {"model": "LSTM", "ntoken": 50, "tied": True}
-    return Loaded(model, [], shape, "tiny", Path())
+    return LoadedModel(model, [], shape, "tiny", Path())
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seconds = {"naive": 9.0, "torch": 5.0, "onnx": 4.0, "bf16": 3.0, "int8": 2.0, "int4": 1.0}
     divergences = {"bf16": 2e-3, "int8": 5e-4, "int4": 6e-3}
 
-    def pretend(model: Loaded, entries: list[RuntimeEntry], purpose: str) -> list[Measured]:
+    def pretend(model: LoadedModel, entries: list[type[Runtime]], purpose: str) -> list[Measured]:
         names = [entry.name for entry in entries if entry.name in seconds]
         asked.append(names)
         return [Measured(n, seconds[n], divergences.get(n, 0.0)) for n in names]

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from lmbench.config import PackConfig
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel, load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.native.kernels import Kernels
 from lmbench.deploy.native.matrices import ISAS
-from lmbench.deploy.packed_file.writing import load_packed, pack
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.bsr import BsrRuntime
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.native import (
     BlockInt8Runtime,
-    Int4Runtime,
-    Int8Runtime,
+    NativeInt4Runtime,
+    NativeInt8Runtime,
     NativeRuntime,
     SparseInt8Runtime,
 )
@@ -32,7 +32,7 @@ needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why
 
 WORDS = [f"w{i}" for i in range(203)]
 KINDS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
-NATIVE = (Int8Runtime, SparseInt8Runtime, BlockInt8Runtime, Int4Runtime)
+NATIVE = (NativeInt8Runtime, SparseInt8Runtime, BlockInt8Runtime, NativeInt4Runtime)
 
 
 def model(
@@ -55,7 +55,7 @@ def model(
     return built.eval().requires_grad_(False)
 
 
-def loaded(built: RNNModel) -> Loaded:
+def loaded(built: RNNModel) -> LoadedModel:
     shape = {
         "model": built.rnn_type,
         "emsize": built.ninp,
@@ -65,14 +65,14 @@ def loaded(built: RNNModel) -> Loaded:
         "tied": built.tied,
         "ntoken": built.ntoken,
     }
-    return Loaded(built, WORDS, shape, "test/001-train", Path("test"))
+    return LoadedModel(built, WORDS, shape, "test/001-train", Path("test"))
 
 
-def source_for(runtime: type[NativeRuntime], built: RNNModel, folder: Path) -> Loaded:
+def source_for(runtime: type[NativeRuntime], built: RNNModel, folder: Path) -> LoadedModel:
     """The model in the form that the runtime is for: packed in 4 bits, or plain."""
-    if runtime is not Int4Runtime:
+    if runtime is not NativeInt4Runtime:
         return loaded(built)
-    pack(built, WORDS, folder / "four.lmpack", PackConfig(weights="int4", sparse="never"))
+    write_packed(built, WORDS, folder / "four.lmpack", PackConfig(weights="int4", sparse="never"))
     return load_packed(folder / "four.lmpack")
 
 
@@ -119,7 +119,7 @@ def test_stepping_alone_in_a_batch_and_scoring_are_one_arithmetic(tmp_path, runt
 
 
 @needs_kernels
-@pytest.mark.parametrize("runtime", [Int8Runtime, SparseInt8Runtime])
+@pytest.mark.parametrize("runtime", [NativeInt8Runtime, SparseInt8Runtime])
 def test_a_vocabulary_is_gone_through_from_either_end(runtime):
     """Of more parts than one, from the first and from the last in turns."""
     torch.manual_seed(1)
@@ -144,8 +144,8 @@ def test_every_instruction_set_scores_the_same():
 @needs_kernels
 def test_threads_do_not_change_a_score():
     source = loaded(model())
-    one = Int8Runtime(source, Kernels()).evaluate(text(60, 9), 20).nll
-    assert Int8Runtime(source, Kernels(threads=2)).evaluate(text(60, 9), 20).nll == one
+    one = NativeInt8Runtime(source, Kernels()).evaluate(text(60, 9), 20).nll
+    assert NativeInt8Runtime(source, Kernels(threads=2)).evaluate(text(60, 9), 20).nll == one
 
 
 @needs_kernels
@@ -162,11 +162,11 @@ def test_a_state_is_a_snapshot_and_can_be_gone_back_to(tmp_path, runtime):
 @needs_kernels
 def test_a_packed_file_runs_on_its_stored_integers(tmp_path):
     built = model()
-    pack(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8", sparse="never"))
+    write_packed(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8", sparse="never"))
     packed = load_packed(tmp_path / "m.lmpack")
     # The same integers are found from the fp32 model, whose rounding they are.
-    plain = Int8Runtime(loaded(built))
-    assert torch.equal(stepped(Int8Runtime(packed), text()), stepped(plain, text()))
+    plain = NativeInt8Runtime(loaded(built))
+    assert torch.equal(stepped(NativeInt8Runtime(packed), text()), stepped(plain, text()))
     assert "model" not in vars(packed)
 
 
@@ -174,7 +174,7 @@ def test_a_packed_file_runs_on_its_stored_integers(tmp_path):
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_a_packed_file_runs_as_it_is_without_its_fp32_weights(tmp_path, weights):
     path = tmp_path / "m.lmpack"
-    pack(model(block=(1, 1)), WORDS, path, PackConfig(weights=weights))
+    write_packed(model(block=(1, 1)), WORDS, path, PackConfig(weights=weights))
     packed = load_packed(path)
     runtime = open_runtime("as-is", packed, "score")
     assert runtime.evaluate(text(), 35).nll > 0
@@ -186,11 +186,11 @@ def test_a_packed_file_runs_as_it_is_without_its_fp32_weights(tmp_path, weights)
 def test_a_matrix_that_was_packed_in_8_bits_is_not_cut_to_4(tmp_path):
     built = model(block=(1, 1))
     # So sparse that asking for int4 gives bitmask and int8 for some matrices.
-    info = pack(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int4"))
+    info = write_packed(built, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int4"))
     assert "int8" in {tensor.spec.values for tensor in info.tensors}
     packed = load_packed(tmp_path / "m.lmpack")
     wanted = NaiveRuntime(packed).evaluate(text(), 35).ppl
-    assert Int4Runtime(packed).evaluate(text(), 35).ppl == pytest.approx(wanted, rel=3e-3)
+    assert NativeInt4Runtime(packed).evaluate(text(), 35).ppl == pytest.approx(wanted, rel=3e-3)
 
 
 @needs_kernels
@@ -201,7 +201,7 @@ def test_a_sparse_packed_file_scores_within_its_rounding_of_the_pruned_parent(
     tmp_path, block, runtime
 ):
     parent = model(block=block)
-    pack(parent, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8", zstd=True))
+    write_packed(parent, WORDS, tmp_path / "m.lmpack", PackConfig(weights="int8", zstd=True))
     packed = load_packed(tmp_path / "m.lmpack")
     wanted = NaiveRuntime(loaded(parent)).evaluate(text(), 35).ppl
     assert runtime(packed).evaluate(text(), 35).ppl == pytest.approx(wanted, rel=3e-3)
@@ -211,13 +211,13 @@ def test_a_sparse_packed_file_scores_within_its_rounding_of_the_pruned_parent(
 def test_sparse_and_block_layouts_take_less_memory_than_dense():
     torch.manual_seed(0)
     source = loaded(model(block=(16, 4)))
-    dense = Int8Runtime(source).bytes
+    dense = NativeInt8Runtime(source).bytes
     assert BlockInt8Runtime(source).bytes < SparseInt8Runtime(source).bytes < dense
 
 
 @needs_kernels
 def test_a_word_that_is_none_never_reaches_the_kernels():
-    built = Int8Runtime(loaded(model()))
+    built = NativeInt8Runtime(loaded(model()))
     for bad in (-1, len(WORDS)):
         with pytest.raises(IndexError, match="word ids"):
             built.step(torch.tensor([bad]), built.initial_state())
@@ -228,7 +228,7 @@ def test_a_word_that_is_none_never_reaches_the_kernels():
 @needs_kernels
 def test_progress_is_told_while_scoring():
     told = []
-    Int8Runtime(loaded(model())).evaluate(text(21, 2), 8, lambda *at: told.append(at))
+    NativeInt8Runtime(loaded(model())).evaluate(text(21, 2), 8, lambda *at: told.append(at))
     assert told == [(8, 20), (16, 20), (20, 20)]
 
 
@@ -273,7 +273,7 @@ def test_the_registry_builds_each_for_the_model_it_is_for(tmp_path):
     blocks = loaded(model(block=(8, 8)))
     for name in ("native-int8", "sparse-int8", "block-int8", "bsr"):
         assert build_runtime(name, blocks).name == name
-    pack(model(), WORDS, tmp_path / "m.lmpack", PackConfig(weights="int4"))
+    write_packed(model(), WORDS, tmp_path / "m.lmpack", PackConfig(weights="int4"))
     assert isinstance(
         build_runtime("native-int4", load_packed(tmp_path / "m.lmpack")), NativeRuntime
     )

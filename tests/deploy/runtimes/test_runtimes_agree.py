@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmbench.deploy.loaded_model import Loaded
+from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
@@ -32,7 +32,7 @@ TOLERANCE = {
 }
 
 
-def model(kind: str = "LSTM", tied: bool = True, nlayers: int = 2, nhid: int = 40) -> Loaded:
+def model(kind: str = "LSTM", tied: bool = True, nlayers: int = 2, nhid: int = 40) -> LoadedModel:
     torch.manual_seed(1)
     net = RNNModel(kind, WORDS, nhid if tied else 24, nhid, nlayers, 0.5, tied)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def model(kind: str = "LSTM", tied: bool = True, nlayers: int = 2, nhid: int = 4
             net.encoder.weight.mul_(0.5)
         net.decoder.bias.normal_()
     shape = {"model": kind, "ntoken": WORDS, "tied": tied}
-    return Loaded(net.eval().requires_grad_(False), [], shape, "tiny", Path())
+    return LoadedModel(net.eval().requires_grad_(False), [], shape, "tiny", Path())
 
 
 def text(rows: int, batch: int) -> Tensor:

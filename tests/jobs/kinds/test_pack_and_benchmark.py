@@ -15,9 +15,10 @@ from lmbench.config import (
     TrainConfig,
 )
 from lmbench.corpus import open_corpus
-from lmbench.deploy.load_model import load_run
+from lmbench.deploy.load_model import PackedModel, load_run
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.packed_file.writing import PackedModel, open_packed, packed_bytes
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
 from lmbench.jobs.worker import work
