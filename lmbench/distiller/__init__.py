@@ -1,7 +1,7 @@
-"""Compression of any ``torch.nn.Module``: pruning by schedule, quantization, and what they show.
+"""Compression of any ``torch.nn.Module``: pruning by schedule, quantization, reports of both.
 
 It imports nothing else of lmbench. Names load on first use, so that a schedule can be read and
-its outcome predicted without torch.
+its result predicted without torch.
 """
 
 from __future__ import annotations

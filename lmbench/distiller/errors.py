@@ -1,4 +1,4 @@
-"""The exceptions of the compression engine: each message says what, where and the fix."""
+"""The exceptions of the compression engine; a message names the place and the fix."""
 
 from __future__ import annotations
 

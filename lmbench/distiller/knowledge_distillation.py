@@ -1,4 +1,4 @@
-"""Learning from a dense teacher while being pruned or quantized (Hinton et al. 2015).
+"""Knowledge distillation: a model learns from a teacher too (Hinton et al. 2015).
 
 arXiv 1503.02531: the student matches the teacher's distribution, softened by a temperature, as
 well as the words themselves.

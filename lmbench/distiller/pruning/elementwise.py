@@ -207,9 +207,9 @@ class SplicingPruner(PerParameterPruner):
 class GlobalMagnitudePruner(ListedWeightsPruner):
     """Prune the smallest magnitudes of several tensors ranked together, on the AGP curve.
 
-    ``final_sparsity`` is the share of all listed weights; each tensor gives what it can spare.
+    ``final_sparsity`` is the share of all listed weights; the tensors are pruned unequally.
     With ``normalize`` magnitudes are first divided by their tensor's root mean square, so that
-    a tensor of small numbers is not emptied for its scale alone.
+    a tensor is not pruned for its scale alone.
     """
 
     def __init__(

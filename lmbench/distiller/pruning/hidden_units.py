@@ -1,4 +1,4 @@
-"""Whole hidden units of a recurrent layer: what belongs to one, and the masks that remove some."""
+"""Hidden units of recurrent layers: the weights of each, and masks that remove some."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 @dataclass(frozen=True)
 class RecurrentLayer:
-    """One layer of a recurrent module and who reads its output.
+    """One layer of a recurrent module, and the weights that read its output.
 
     The weights are (gates x hidden, input) and (gates x hidden, hidden); each reader is a matrix
     with a column for each hidden unit.

@@ -1,4 +1,4 @@
-"""Which weights of a parameter stay, and how that is imposed on the parameter and its gradient."""
+"""Masks of parameters: which weights stay, applied to the parameter and its gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIRECTIONS = {"cells": "", "cells_reverse": "_reverse"}
 
 
 class ParameterMasker:
-    """The mask of one parameter and what the policies said about its use.
+    """The mask of one parameter, and how policies have it applied.
 
     Attributes:
         param_name: the parameter's first name in the model.
@@ -56,12 +56,12 @@ class ParameterMasker:
         return torch.ones_like(param, dtype=torch.bool) if self._mask is None else self._mask
 
     def dense(self, param: Tensor) -> Tensor:
-        """The weights to judge by: the dense copy where there is one."""
+        """The weights that pruners rank: the dense copy where there is one."""
         return param if self.unmasked_copy is None else self.unmasked_copy
 
     @torch.no_grad()
     def mask_tensor(self, tensor: Tensor) -> None:
-        """Put the pruned entries of ``tensor`` to zero in place."""
+        """Set the pruned entries of ``tensor`` to zero in place."""
         if self._mask is None:
             return
         # Kept in the tensor's dtype: a product with a boolean takes three times as long, twice a
@@ -86,7 +86,7 @@ class ParameterMasker:
 
     @torch.no_grad()
     def revert_weights(self, parameter: Tensor) -> None:
-        """Give the parameter its dense weights back, so that the update goes to them."""
+        """Restore the dense weights, so that the optimizer updates them."""
         if self.unmasked_copy is not None:
             parameter.copy_(self.unmasked_copy)
             self.unmasked_copy = None
@@ -174,7 +174,7 @@ def masked_parameters(
 def parameters_by_name(model: nn.Module, maskers: MaskDict) -> dict[str, nn.Parameter]:
     """Each parameter as the model has it now under every name of its masker.
 
-    So under the names of a schedule, whatever a training-time quantizer has made of the model.
+    These are the names of a schedule, also where a training-time quantizer has renamed parameters.
     """
     return {
         name: param for masker, param in masked_parameters(model, maskers) for name in masker.names
@@ -182,7 +182,7 @@ def parameters_by_name(model: nn.Module, maskers: MaskDict) -> dict[str, nn.Para
 
 
 def _original_name(name: str) -> str:
-    """The name before a training-time quantizer came.
+    """A parameter's name before a training-time quantizer changed the model.
 
     It keeps weights as ``float_weight``, wraps modules, and splits recurrent layers into cells:
     ``rnn.cells.0.fc_gate_x.float_weight`` was ``rnn.weight_ih_l0``, of the same shape.
@@ -200,7 +200,7 @@ def _original_name(name: str) -> str:
 
 @torch.no_grad()
 def mask_gradients(model: nn.Module, maskers: MaskDict) -> None:
-    """Put the gradients of pruned weights to zero in place, before the norm for clipping is taken.
+    """Set the gradients of pruned weights to zero in place, before the norm for clipping is taken.
 
     Gradients that still train a dense copy, or weights masked on the forward pass only, stay.
     """

@@ -1,4 +1,4 @@
-"""What every pruner is: it decides, for each parameter it handles, which weights stay."""
+"""Bases of the pruners: a pruner decides which weights of each parameter stay."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ParameterPruner:
         return ()
 
     def bind(self, model: nn.Module) -> None:
-        """Learn the model's layout; called once, when the policy joins a scheduler."""
+        """Find what is needed in the model; called once, when a scheduler gets the policy."""
 
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
-        """Look at the whole model before the single parameters."""
+        """Compute what needs the whole model, before the masks of single parameters."""
 
     def set_param_mask(
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
@@ -54,7 +54,7 @@ class ParameterPruner:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore a `state_dict`."""
 
 
 class ListedWeightsPruner(ParameterPruner):

@@ -78,7 +78,7 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
         group_dependency: ``Leader`` gives all weights the mask of the first.
         kwargs: ``{block_shape: [rows, columns]}`` for blocks; ``{consumers: [names]}`` for hidden
             units whose reader is not found by itself.
-        noise: the chance that a step ranks by chance-weighted norms.
+        noise: the probability that a step ranks by norms times random numbers.
         group_size: prune a multiple of this many structures.
         rounding_fn: ``math.floor`` or ``math.ceil``, or their names.
         seed: of the noise.
@@ -205,7 +205,7 @@ class L2RankedStructureParameterPruner(RankedStructureParameterPruner):
 
 
 class RandomLevelStructureParameterPruner(RankedStructureParameterPruner):
-    """Prune structures by chance: the baseline that a ranking has to beat.
+    """Prune structures at random, as a baseline for the rankings.
 
     The order is drawn once from ``seed`` and the parameter's name, so a larger share only adds to
     a smaller one, and a resumed run goes on with the same draw.

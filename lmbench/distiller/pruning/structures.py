@@ -21,7 +21,7 @@ CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 
 @dataclass(frozen=True)
 class Structures:
-    """How a weight is parted into structures that live or die as a whole.
+    """How a weight is divided into structures that are kept or pruned as a whole.
 
     A ``Channels`` structure is a column: the weights of one input channel. Blocks at the right and
     bottom edges are smaller when ``block_shape`` does not divide the matrix.
@@ -126,7 +126,7 @@ def check_group_type(group_type: str, extra: Sequence[str] = ()) -> None:
 
 
 def block_of(kwargs: dict[str, object] | None) -> tuple[int, int] | None:
-    """The two sides of ``block_shape``; the original's four are taken when the kernel is 1x1."""
+    """The two sides of ``block_shape``; of the original's four the last two must be 1."""
     shape = (kwargs or {}).get("block_shape")
     if shape is None:
         return None

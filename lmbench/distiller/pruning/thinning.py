@@ -1,4 +1,4 @@
-"""A model whose hidden units are pruned, made into a smaller dense one with the same outputs."""
+"""Pruned hidden units removed: a smaller dense model with the same outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INPUT_ATTRIBUTES = ("ninp", "emsize", "embedding_dim", "input_size")
 
 
 def removable_units(layer: RecurrentLayer, parameters: dict[str, Tensor]) -> Tensor:
-    """True for the units that nobody reads; shape (hidden).
+    """True for the units that nothing reads; shape (hidden).
 
     Such a unit has a zero column in the recurrent weight and in every reader, so whatever it
     computes does not reach the output.

@@ -17,8 +17,8 @@ class ModuleCost:
     """A module that holds parameters of its own.
 
     ``macs`` are the multiply-accumulates for one token; ``nonzero_macs`` those whose weight is
-    not zero. An embedding only looks up, so it has none. None for a kind that is not known.
-    ``tied_to`` is the first name of a weight that is not its own.
+    not zero. An embedding only looks up, so it has none. None for another kind of module.
+    ``tied_to`` is the first name of a weight that it shares.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a model is made of: weights and their sparsity, masks, percentiles, modules and MACs."""
+"""Tables of a model's weights: sparsity, masks, percentiles of the magnitudes."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def sparsity_blocks(tensor: Tensor, block_shape: tuple[int, int]) -> float:
 
 
 def model_find_param_name(model: nn.Module, param_to_find: Tensor) -> str | None:
-    """The first name of a parameter, None when the model has it not."""
+    """The first name of a parameter, None when it is not in the model."""
     return next((n for n, p in model.named_parameters() if p is param_to_find), None)
 
 
@@ -122,7 +122,7 @@ def model_find_param(model: nn.Module, param_to_find_name: str) -> nn.Parameter 
 
 
 def model_find_module_name(model: nn.Module, module_to_find: nn.Module) -> str | None:
-    """The first name of a module, None when the model has it not."""
+    """The first name of a module, None when it is not in the model."""
     return next((n for n, m in model.named_modules() if m is module_to_find), None)
 
 

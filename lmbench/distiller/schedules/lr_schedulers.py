@@ -1,4 +1,4 @@
-"""Learning rate schedulers that a schedule may name beside torch's own."""
+"""Learning rate schedulers of the original that torch has not."""
 
 from __future__ import annotations
 

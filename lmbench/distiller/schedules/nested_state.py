@@ -1,4 +1,4 @@
-"""A nested state of tensors and JSON values, taken apart for storage and joined again."""
+"""A nested state of tensors and JSON values, split for storage and joined again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 _TENSOR = "tensor:"
-# Before a text that begins like one of the two marks.
+# Marks a text that itself begins with one of the two marks.
 _TEXT = "text:"
 
 
@@ -27,7 +27,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Part a state into its tensors, by dotted path, and a copy for JSON that refers to them.
+    """Split a state into its tensors, by path, and a copy for JSON that refers to them.
 
     Returns:
         ``(tensors, values)``, fit for a safetensors and a JSON file; `join_state` undoes it.
@@ -51,7 +51,7 @@ def split_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def join_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together what `split_state` parted."""
+    """Undo `split_state`."""
 
     def visit(value: Any) -> Any:
         if isinstance(value, str) and value.startswith(_TENSOR):

@@ -85,7 +85,7 @@ class ScheduledTrainingPolicy:
         zeros_mask_dict: MaskDict,
         optimizer: Optimizer | None = None,
     ) -> PolicyLoss | None:
-        """The loss is known; a policy may answer with another one."""
+        """The loss is known; a policy may replace it."""
 
     def before_parameter_optimization(
         self,
@@ -190,7 +190,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
                 yield masker, param, name
 
     def attach(self, model: nn.Module, zeros_mask_dict: MaskDict) -> None:
-        """Tell the maskers of this pruner's parameters how the policy wants them used."""
+        """Set the flags of this policy on the maskers of its pruner's parameters."""
         for masker, param, _ in self._handled(model, zeros_mask_dict):
             masker.use_double_copies = self.use_double_copies
             masker.mask_on_forward_only = self.mask_on_forward_only
@@ -239,7 +239,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
     ) -> None:
         step = epoch * minibatches_per_epoch + minibatch_id
         frequency = self.mini_batch_pruning_frequency
-        # The first minibatch of an epoch was served at its begin.
+        # Masks of the first minibatch were made when the epoch began.
         due = minibatch_id > 0 and frequency > 0 and step % frequency == 0
         if due or (self.skip_first_minibatch and step == 1):
             self._prune(model, zeros_mask_dict, meta, minibatch_id)

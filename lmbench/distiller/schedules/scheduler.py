@@ -25,7 +25,6 @@ from lmbench.distiller.schedules.policies import (
     PruningPolicy,
     PruningStep,
     QuantizationPolicy,
-    RegularizationPolicy,
     ScheduledTrainingPolicy,
 )
 
@@ -121,7 +120,7 @@ class CompressionScheduler:
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
             policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
-        self._note_change()
+        self._record_change()
 
     def on_minibatch_begin(
         self,
@@ -141,7 +140,7 @@ class CompressionScheduler:
                 meta,
                 optimizer,
             )
-        self._note_change()
+        self._record_change()
 
     def before_backward_pass(
         self,
@@ -170,11 +169,10 @@ class CompressionScheduler:
         return PolicyLoss(overall, components) if return_loss_components else overall
 
     def changes_backward(self, epoch: int) -> bool:
-        """Whether forward and backward of this epoch's minibatches are more than the model's own.
+        """Whether a policy takes part between the forward pass and the end of the backward pass.
 
-        They are where a policy adds to the loss, or a masker masks a gradient as it comes. Else
-        all that the policies do lies before the forward pass or after the backward pass, and a
-        training may leave out `before_backward_pass`.
+        It does where it adds to the loss, or where gradients are masked in the backward pass. Else
+        a training may leave out `before_backward_pass`.
         """
         plain = ScheduledTrainingPolicy.before_backward_pass
         adding = (type(p).before_backward_pass is not plain for p in self.policies.get(epoch, ()))
@@ -188,7 +186,7 @@ class CompressionScheduler:
         minibatches_per_epoch: int,
         optimizer: Optimizer | None = None,
     ) -> None:
-        """Bring dense copies back, so that the optimizer updates them."""
+        """Restore dense copies, so that the optimizer updates them."""
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             masker.revert_weights(param)
         for policy, meta in self._active(epoch):
@@ -222,7 +220,7 @@ class CompressionScheduler:
             )
 
     def on_epoch_end(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
-        """Step the learning rates (``metrics``: the validation loss) and settle ended policies."""
+        """Step the learning rates (``metrics``: the validation loss) and finish ended policies."""
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
             policy.on_epoch_end(self.model, self.zeros_mask_dict, meta, **kwargs)
@@ -244,7 +242,7 @@ class CompressionScheduler:
         steps, self._steps = self._steps, []
         return steps
 
-    def _note_change(self) -> None:
+    def _record_change(self) -> None:
         if self._steps:
             self.last_change = (self._steps[-1].epoch, self._steps[-1].minibatch)
 
@@ -253,28 +251,6 @@ class CompressionScheduler:
         """The training-time quantizer that has prepared the model, if the schedule has one."""
         policies = (p for p in self.sched_metadata if isinstance(p, QuantizationPolicy))
         return next((policy.quantizer for policy in policies), None)
-
-    @property
-    def sparsifying_epochs(self) -> list[int]:
-        """The epochs at which a pruner, or a regularizer that thresholds, is scheduled."""
-        return sorted(
-            {
-                epoch
-                for policy, meta in self.sched_metadata.items()
-                if _sparsifies(policy)
-                for epoch in meta["scheduled_epochs"]
-            }
-        )
-
-    def is_pruning_active(self, epoch: int) -> bool:
-        """Whether masks may change at this epoch or a later one after pruning has begun.
-
-        True from the first sparsifying epoch to the last. While it is, the validation loss
-        measures a model that is still losing weights, so a plateau rule should neither anneal on
-        it nor keep a best from before.
-        """
-        epochs = self.sparsifying_epochs
-        return bool(epochs) and epochs[0] <= epoch <= epochs[-1]
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs: tensors and JSON values only.
@@ -307,7 +283,7 @@ class CompressionScheduler:
     def load_state_dict(
         self, state: Mapping[str, Any], normalize_dataparallel_keys: bool = False
     ) -> None:
-        """Take back a `state_dict`; one with only ``masks_dict`` brings the masks alone.
+        """Restore a `state_dict`; of one with only ``masks_dict`` the masks alone.
 
         Raises:
             DistillerError: when it is of another version, another schedule or another model.
@@ -354,7 +330,7 @@ class CompressionScheduler:
             name.replace("module.", "") if normalize_dataparallel_keys else name: mask
             for name, mask in masks_dict.items()
         }
-        # Unknown names fail here with the closest ones, before anything has changed.
+        # Unknown names raise here, before anything has changed.
         found = {self.zeros_mask_dict[name].param_name: mask for name, mask in masks.items()}
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             mask = found.get(masker.param_name)
@@ -364,12 +340,6 @@ class CompressionScheduler:
                     f"{tuple(mask.shape)}, the parameter {tuple(param.shape)}"
                 )
             masker.mask = None if mask is None else mask.to(param.device).clone()
-
-
-def _sparsifies(policy: ScheduledTrainingPolicy) -> bool:
-    if isinstance(policy, RegularizationPolicy):
-        return policy.regularizer.threshold_criteria is not None
-    return isinstance(policy, PruningPolicy)
 
 
 def _components(answer: PolicyLoss) -> list[LossComponent]:
@@ -392,7 +362,7 @@ def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:
 def _load_policy_state(policy: ScheduledTrainingPolicy, state: Mapping[str, Any]) -> None:
     if state["kind"] != type(policy).__name__:
         raise DistillerError(
-            f"scheduler state: a {state['kind']} stands where this schedule has a "
+            f"scheduler state: holds a {state['kind']} where this schedule has a "
             f"{type(policy).__name__}; resume with the schedule of the run"
         )
     if isinstance(policy, PruningPolicy):

@@ -1,4 +1,4 @@
-"""From sensitivity curves to a schedule: the targets that a total sparsity costs least at."""
+"""From sensitivity curves to a schedule: the targets at which a total sparsity costs least."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Curve = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A target for each tensor, and the score that the curves foretell.
+    """A target for each tensor, and the score that the curves predict.
 
     ``sparsity`` is what the targets give in all. The prediction adds the logarithms of the single
     tensors' losses, so it holds best for small ones, and for pruning without retraining.

@@ -1,4 +1,4 @@
-"""From text to plain values and from validation errors to lines; nothing here knows a schedule."""
+"""From YAML to plain values, and from validation errors to lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def one_line(value: object, length: int = 120) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, which YAML would silently let win."""
+    """A safe loader that refuses a key given twice; YAML would silently take the last."""
 
 
 def _mapping_once(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -98,7 +98,7 @@ def _measure(data: Any) -> None:
 
 
 def validation_lines(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
-    """Each mistake that pydantic found in our words: the argument, what is wrong, the fix."""
+    """A line for each mistake that pydantic found: the argument, what is wrong, the fix."""
     for problem in error.errors(include_url=False):
         place = ": ".join(str(part) for part in problem["loc"] if part != "[key]")
         kind, context = problem["type"], problem.get("ctx", {})

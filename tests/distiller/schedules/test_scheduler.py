@@ -174,7 +174,7 @@ def test_a_mask_is_never_applied_to_another_parameter_with_equal_values():
     assert distiller.sparsity(model.decoder.weight) == 0
 
 
-def test_the_steps_tell_each_changed_parameter_once_with_target_and_reached():
+def test_the_steps_name_each_changed_parameter_once_with_target_and_reached():
     training = Training(schedule()).run((7, 0))
     assert [(s.epoch, s.parameter) for s in training.steps] == [
         (epoch, name) for epoch in (1, 2, 3, 4) for name in ("encoder.weight", "rnn.weight_hh_l0")
@@ -184,14 +184,6 @@ def test_the_steps_tell_each_changed_parameter_once_with_target_and_reached():
     assert last.reached == pytest.approx(int(0.6 * 144) / 144)
     assert training.scheduler.pruning_steps() == []
     assert training.scheduler.last_change == (4, None)
-
-
-def test_the_scheduler_says_in_which_epochs_the_sparsity_still_changes():
-    scheduler = Training(schedule()).scheduler
-    assert [scheduler.is_pruning_active(epoch) for epoch in range(7)] == [
-        *(False, True, True, True, True, False, False)
-    ]
-    assert not distiller.CompressionScheduler(Model()).is_pruning_active(0)
 
 
 def test_masked_gradients_do_not_count_in_the_norm():
@@ -333,7 +325,7 @@ def test_group_lasso_keeps_its_last_mask_when_asked_to():
 
 
 class Quantizer:
-    """Stands in for a training-time quantizer: it tells what it was asked to do."""
+    """Stands in for a training-time quantizer: it records what it was called for."""
 
     def __init__(self, model, optimizer=None, bits_weights=8):
         self.optimizer, self.bits, self.calls = optimizer, bits_weights, []

@@ -19,7 +19,7 @@ class Backend(Protocol):
         """The distribution of a tensor of any shape."""
 
     def sync_to_file(self) -> None:
-        """Nothing that was given is still in memory afterwards."""
+        """Write what is buffered."""
 
 
 class EventFiles:

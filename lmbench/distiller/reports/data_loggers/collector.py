@@ -20,7 +20,7 @@ __all__ = ["QuantCalibrationStatsCollector", "collect_quant_stats", "collector_c
 
 
 class QuantCalibrationStatsCollector(StatsCollector):
-    """Statistics of inputs and outputs, as quantization needs them.
+    """Statistics of inputs and outputs, for quantization.
 
     Args:
         model: any model.
