@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from textual.events import Key
 from textual.pilot import Pilot
+from waiting import LIMIT_S
 
 from lmbench.tui.app import Workbench
 
@@ -32,15 +34,46 @@ async def settled(pilot: Pilot[None]) -> None:
         await pilot.pause()
 
 
-async def press(pilot: Pilot[None], *keys: str, workers: str | None = None) -> None:
-    """One key after another, each with what it starts; `workers` is a group to wait for too."""
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """One key after another, each with the messages that it sends."""
     for key in keys:
         await pilot.press(key)
         await pilot.pause()
-        if workers is not None:
-            busy = [worker for worker in pilot.app.workers if worker.group == workers]
-            await pilot.app.workers.wait_for_complete(busy)
-            await pilot.pause()
+    await pilot.pause()
+
+
+async def press_then_rest(pilot: Pilot[None], *keys: str) -> None:
+    """One key right after another, and then all that they start."""
+    for key in keys:
+        await pilot.press(key)
+    await at_rest(pilot)
+
+
+async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
+    """One key after another, each with all that it starts."""
+    for key in keys:
+        await pilot.press(key)
+        await at_rest(pilot)
+
+
+def under_way(pilot: Pilot[None]) -> list[object]:
+    """Workers that run, and timers that run once and soon, as those that wait for the last key."""
+    nodes = [pilot.app, *pilot.app.screen.walk_children(with_self=True)]
+    timers = [
+        timer
+        for node in nodes
+        for timer in node._timers
+        if timer._repeat == 0 and timer._interval < 1
+        if timer._task is not None and not timer._task.done()
+    ]
+    return [*timers, *(worker for worker in pilot.app.workers if worker.is_running)]
+
+
+async def at_rest(pilot: Pilot[None]) -> None:
+    """Wait until nothing is under way: no message, no worker, no timer."""
+    await pilot.pause()
+    if under_way(pilot):
+        await until(pilot, lambda: not under_way(pilot))
     await pilot.pause()
 
 
@@ -55,13 +88,16 @@ async def select(pilot: Pilot[None], run: str, *marked: str) -> None:
 
 @asynccontextmanager
 async def opened(
-    world: Any, *keys: str, size: tuple[int, int] = (80, 24)
+    world: Any, *keys: str, size: tuple[int, int] = (80, 24), run: str = ""
 ) -> AsyncIterator[Pilot[None]]:
-    """The workbench on the world's session, its first run selected, and then these keys."""
+    """The workbench on the world's session, with this run selected, and then these keys."""
     app = world.bench()
     async with app.run_test(size=size) as pilot:
         await settled(pilot)
-        await press(pilot, "home", *keys, workers="compare")
+        if run:
+            app.select(run)
+            await settled(pilot)
+        await press_in_turn(pilot, *keys)
         yield pilot
 
 
@@ -71,10 +107,15 @@ def burst(pilot: Pilot[None], *keys: str) -> None:
         pilot.app.post_message(Key(key, key if len(key) == 1 else None))
 
 
-async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait for what is done in a thread; the test's time limit is the limit."""
+async def until(
+    pilot: Pilot[None], holds: Callable[[], object], *, limit_s: float = LIMIT_S
+) -> None:
+    """Wait for what a thread, a process or a timer brings about; fails if it never comes."""
+    end = time.monotonic() + limit_s
     while not holds():
+        assert time.monotonic() < end, f"it never came about; under way: {under_way(pilot)}"
         await pilot.pause(0.02)
+    await pilot.pause()
 
 
 def words(pilot: Pilot[None]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+import waiting
 
 from lmbench.config import EvaluateConfig
 from lmbench.session import EventLog, Home, Run
@@ -33,17 +33,13 @@ class World:
         config = EvaluateConfig(runtime=behaviour, tokens=total, device="cpu")
         return self.home.open_session(session).new_run(config, "evaluate", **more)
 
-    def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Wait for something that other processes bring about; fails if they never do."""
-        deadline = time.monotonic() + 60.0
-        while not condition():
-            assert time.monotonic() < deadline, what or "it never came about"
-            time.sleep(0.005)
+    def until(self, condition: Callable[[], object], what: object = "") -> None:
+        waiting.until(condition, what)
 
     def until_status(self, run: Run, *statuses: str) -> None:
         self.until(
             lambda: run.read().status in statuses,
-            f"{run.ref} never became {statuses}: {run.read()}",
+            lambda: f"{run.ref} never became {statuses}: {run.read()}",
         )
 
     def until_working(self, run: Run) -> None:

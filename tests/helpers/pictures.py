@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from driving import bench_of, press, settled
+from driving import at_rest, bench_of, press_in_turn, settled
 from textual.pilot import Pilot
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
@@ -28,10 +28,8 @@ def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[No
         for key in keys:
             await pilot.press(key)
             await pilot.pause()
-        await app.workers.wait_for_complete()
+        await at_rest(pilot)
         app.say("")
-        # What was typed is judged a moment later.
-        await pilot.pause(0.2)
         await pilot.pause()
 
     return before
@@ -42,7 +40,6 @@ def looks(snap_compare: Snap, world: Any, size: tuple[int, int], *keys: str) -> 
 
     async def before(pilot: Pilot[None]) -> None:
         await settled(pilot)
-        await press(pilot, "home", *keys, workers="compare")
-        await pilot.pause(0.4)
+        await press_in_turn(pilot, "home", *keys)
 
     return snap_compare(world.bench(), terminal_size=size, run_before=before)

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+
+import waiting
 
 from lmbench.jobs import launch
 from lmbench.session import Home
@@ -51,6 +54,7 @@ class Tmux:
         return done.stdout
 
     def press(self, *keys: str) -> None:
+        """At the pace of someone who types."""
         for key in keys:
             self._call("send-keys", key)
             time.sleep(0.15)
@@ -62,19 +66,26 @@ class Tmux:
     def screen(self) -> str:
         return self._call("capture-pane", "-p")
 
+    def until(
+        self, holds: Callable[[], object], what: str = "", limit_s: float | None = None
+    ) -> None:
+        """Wait for something; where it never comes, the screen is part of the failure."""
+        limit_s = limit_s or self.limit_s
+        waiting.until(holds, lambda: f"{what} on\n{self.screen()}", limit_s=limit_s, every_s=0.1)
+
     def wait_for(self, pattern: str, limit_s: float | None = None) -> str:
         """Until the screen shows the pattern; gives the screen."""
-        end = time.monotonic() + (limit_s or self.limit_s)
-        while not re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < end, f"no {pattern!r} on\n{screen}"
-            time.sleep(0.2)
-        return screen
+        screens: list[str] = []
+
+        def there() -> bool:
+            screens[:] = [self.screen()]
+            return re.search(pattern, screens[0]) is not None
+
+        self.until(there, f"no {pattern!r}", limit_s)
+        return screens[0]
 
     def wait_until_gone(self, pattern: str, limit_s: float | None = None) -> None:
-        end = time.monotonic() + (limit_s or self.limit_s)
-        while re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < end, f"still {pattern!r} on\n{screen}"
-            time.sleep(0.2)
+        self.until(lambda: not re.search(pattern, self.screen()), f"still {pattern!r}", limit_s)
 
     def close(self) -> None:
         subprocess.run(["tmux", "-L", self.server, "kill-server"], check=False)

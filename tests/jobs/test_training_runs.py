@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from waiting import until
 
 from lmbench.cli import run as lmbench
 from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, TrainConfig, validate
@@ -117,9 +118,7 @@ def kill_worker(run: Run) -> None:
     pid = run.read().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while run.status() in ("running", "paused") and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: run.status() not in ("running", "paused"))
     assert run.status() == "lost"
 
 
@@ -205,9 +204,7 @@ def endless(home: Home) -> tuple[subprocess.Popen[str], Run]:
         text=True,
     )
     run = Run(home.path / "sessions" / "default" / "runs" / "001-train")
-    deadline = time.monotonic() + 120
-    while not (run.path / "best").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until((run.path / "best").exists)
     return process, run
 
 
@@ -215,8 +212,7 @@ def freeze(worker: int, run: Run) -> None:
     """Stop a process at a moment at which it does not hold the run's lock, which others need."""
     while True:
         os.kill(worker, signal.SIGSTOP)
-        while psutil.Process(worker).status() != psutil.STATUS_STOPPED:
-            time.sleep(0.001)
+        until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED)
         lock = try_lock(run.path / ".lock")
         if lock is not None:
             os.close(lock)

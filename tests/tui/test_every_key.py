@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driving import press, settled
+from driving import press, press_in_turn, settled
 from laboratory_double import measure
 from layers_world import checkpoint
 from sampler_double import SamplerDouble
@@ -167,7 +167,7 @@ async def reached(ready: Any, tmp_path: Path, name: str) -> AsyncIterator[Pilot[
         if name in ("LayersPanel", "Grid", "TensorScreen"):
             await press(pilot, *REACHED[name])
         elif name != "WelcomeScreen":
-            await press(pilot, "home", *REACHED[name], workers="compare")
+            await press_in_turn(pilot, "home", *REACHED[name])
         yield pilot
 
 

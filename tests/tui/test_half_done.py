@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
-from driving import bench_of, press, screen_of, settled, until
+from driving import bench_of, opened, press, screen_of, until
 from laboratory_double import measure
 from textual.pilot import Pilot
 
@@ -18,14 +14,6 @@ from lmbench.tui.new_run.unfinished_form import FormDraft
 from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 pytestmark = pytest.mark.usefixtures("started")
-
-
-@asynccontextmanager
-async def opened(world: Any, *keys: str) -> AsyncIterator[Pilot[None]]:
-    async with world.bench().run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await press(pilot, *keys)
-        yield pilot
 
 
 async def form_of(pilot: Pilot[None]) -> NewRunScreen:
@@ -39,7 +27,6 @@ async def form_of(pilot: Pilot[None]) -> NewRunScreen:
 
 async def test_a_half_filled_form_comes_back_with_its_texts_right_or_wrong(full):
     async with opened(full, "n", *["down"] * 4, *"64", *["down"] * 3, *"1.5") as pilot:
-        await pilot.pause(0.2)
         assert (await form_of(pilot)).form.focused_name == "dropout"
     async with opened(full) as pilot:
         screen = await form_of(pilot)
@@ -71,7 +58,6 @@ async def test_a_form_that_started_a_run_is_forgotten(full, monkeypatch):
 
 async def test_a_pruning_s_form_comes_back_with_the_run_that_it_starts_from(lab):
     async with opened(lab, "home", "n", "p", *["down"] * 3, *"small-80") as pilot:
-        await pilot.pause(0.2)
         assert (await form_of(pilot)).given["compress"] == "small-80"
     async with opened(lab) as pilot:
         screen = await form_of(pilot)

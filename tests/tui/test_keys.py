@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import bench_of, press, screen_of, settled, until
+from driving import bench_of, opened, press, screen_of, until
 from laboratory_double import measure
 from sampler_double import SamplerDouble
 from textual.containers import VerticalScroll
@@ -28,17 +26,6 @@ from lmbench.tui.plots.panel import PlotPanel
 from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 pytestmark = pytest.mark.usefixtures("started")
-
-
-@asynccontextmanager
-async def opened(
-    world: Any, *keys: str, size: tuple[int, int] = (80, 24)
-) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        await press(pilot, *keys)
-        yield pilot
 
 
 async def test_capital_r_resumes_a_run_that_was_stopped(full, monkeypatch):

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from driving import bench_of, press, settled, until, words
-from textual.pilot import Pilot
+from driving import bench_of, opened, until, words
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import asked
 from lmbench.session import Run
 from lmbench.tui.kit.dialog import Ask
-
-
-@asynccontextmanager
-async def opened(world: Any, *keys: str) -> AsyncIterator[Pilot[None]]:
-    async with world.bench().run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await press(pilot, *keys)
-        yield pilot
 
 
 async def test_the_dialog_names_what_works_and_what_waits(full):

@@ -8,12 +8,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import bench_of, press, settled, until
+from driving import bench_of, opened, press, settled, until
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -30,14 +28,6 @@ from lmbench.tui.runs.panel import FilterInput
 from lmbench.tui.runs.tree import RunTree
 
 NARROW, WIDE = (80, 24), (120, 30)
-
-
-@asynccontextmanager
-async def opened(world: Any, size: tuple[int, int] = NARROW) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        yield pilot
 
 
 def tree(pilot: Pilot[None]) -> RunTree:
@@ -258,7 +248,7 @@ async def test_e_writes_the_plot_to_the_file_that_is_named(full, tmp_path, monke
     ],
 )
 async def test_tab_goes_round_the_panels_in_reading_order(full, size, order):
-    async with opened(full, size) as pilot:
+    async with opened(full, size=size) as pilot:
         seen = []
         for _ in range(len(order) + 1):
             seen.append(focused_panel(pilot))
@@ -403,7 +393,7 @@ async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one
         active = pilot.app.screen.active_bindings.values()
         return {entry.binding.id or "" for entry in active if entry.enabled}
 
-    async with opened(world, WIDE) as pilot:
+    async with opened(world, size=WIDE) as pilot:
         titles = {command.title for command in pilot.app.get_system_commands(pilot.app.screen)}
         assert "New run" in titles
         assert not titles & {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import driving
 import pytest
-from driving import bench_of, opened, press, settled, until, words
+from driving import bench_of, press, settled, until, words
 
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
@@ -29,6 +31,7 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "sensitivity": ("v",),
     "chains": ("N",),
 }
+opened = partial(driving.opened, run="001-train")
 TOLD = "the answer to a key"
 
 
@@ -72,9 +75,10 @@ async def test_an_answer_is_not_cut_short_by_the_one_before_it(lab, monkeypatch)
         app = bench_of(pilot)
         monkeypatch.setattr(bench, "FRESH_S", 0.05)
         app.say("the one before")
+        (timer,) = [t for t in app._timers if t._interval == bench.FRESH_S]
         monkeypatch.setattr(bench, "FRESH_S", 3600.0)
         app.say(TOLD)
-        await pilot.pause(0.3)
+        await until(pilot, lambda: timer._task is None or timer._task.done())
         assert app.fresh == TOLD
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,15 +54,16 @@ def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 def help_of(tmux: Tmux) -> str:
     """The form's line about the field that has the focus, when it stands still."""
-    seen = ""
-    while True:
+    seen: list[str] = []
+
+    def still() -> bool:
         _, _, below = tmux.screen().partition("What it will be")
-        line = below.partition("\n")[2].partition("\n")[0]
+        seen.append(below.partition("\n")[2].partition("\n")[0])
         # A picture may be taken while the line is being painted.
-        if line == seen:
-            return line
-        seen = line
-        time.sleep(0.2)
+        return seen[-1] in seen[-2:-1]
+
+    tmux.until(still)
+    return seen[-1]
 
 
 def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
@@ -74,9 +74,7 @@ def fill(tmux: Tmux, explained: str, value: str, shown: str) -> None:
             break
         tmux.press("Down")
         # On a busy machine the next field's help may take a while; never run past it.
-        end = time.monotonic() + tmux.limit_s
-        while help_of(tmux) == before and time.monotonic() < end:
-            pass
+        tmux.until(lambda before=before: help_of(tmux) != before)
     tmux.press("C-u")
     tmux.type(value)
     tmux.wait_for(shown)
@@ -113,10 +111,14 @@ def point_at_another(tmux: Tmux) -> str:
     """In the list of alternatives, go to the likeliest that was not written."""
     row = r"before +after.*\n.*[│┃]([▸ ])(\S+) +█"
     tmux.press("Home")
-    seen = None
-    while (found := re.search(row, tmux.wait_for(row))) and found[0] != seen:
-        seen = found[0]
-        time.sleep(0.2)
+    rows: list[str] = []
+
+    def still() -> bool:
+        rows.append(tmux.wait_for(row))
+        return len(rows) > 1 and re.findall(row, rows[-1]) == re.findall(row, rows[-2])
+
+    tmux.until(still)
+    found = re.search(row, rows[-1])
     assert found
     if found[1] == " ":
         return found[2]
@@ -288,9 +290,7 @@ def compare_and_export(tmux: Tmux, home: Path) -> None:
         tmux.press("Enter")
         tmux.wait_until_gone("Write it to this file")
         tmux.wait_for("wrote ")
-        end = time.monotonic() + tmux.limit_s
-        while not path.exists() and time.monotonic() < end:
-            time.sleep(0.1)
+        tmux.until(path.exists)
     assert (home / "compared.md").read_text().count("\n|") >= 4
     assert "\\begin{tabular}" in (home / "compared.tex").read_text()
     assert (home / "compared.svg").read_text().startswith("<svg")

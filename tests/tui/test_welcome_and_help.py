@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from driving import press_in_turn as press
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -43,14 +44,6 @@ async def first_time(path: Path) -> AsyncIterator[Pilot[None]]:
         await pilot.pause()
         assert isinstance(app.screen, WelcomeScreen)
         yield pilot
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
-    await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
 
 
 def said(pilot: Pilot[None]) -> str:

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
+from waiting import until
 
 from lmbench.deploy.runtimes import choose
 from lmbench.jobs.control_file import asked
@@ -346,8 +346,7 @@ def test_a_run_at_work_that_has_saved_nothing_is_asked_to(world):
     )  # fmt: skip
 
     def work() -> None:
-        while "checkpoint" not in asked(run):
-            time.sleep(0.01)
+        until(lambda: "checkpoint" in asked(run))
         (run.path / "kept").rename(run.path / "last")
 
     worker = threading.Thread(target=work)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from waiting import until
 
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
@@ -147,8 +147,7 @@ def test_what_ends_the_training_ends_the_compiler(
         raise StopError
 
     def stop_when_begun() -> None:
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
+        until((tmp_path / "begun").exists)
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, stop)

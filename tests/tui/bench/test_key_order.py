@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driving import bench_of, burst, screen_of, settled, until
+from driving import at_rest, bench_of, burst, screen_of, settled, until
 from textual._compositor import Compositor
 from textual._xterm_parser import XTermParser
 from textual.events import Key
@@ -138,5 +138,5 @@ async def test_the_focus_moves_without_the_whole_screen_being_painted(
         for key, panel in (("2", "plots"), ("3", "layers"), ("4", "generate"), ("escape", "runs")):
             await pilot.press(key)
             await until(pilot, lambda panel=panel: bench_of(pilot).recall("focus", "") == panel)
-            await pilot.pause(0.1)
+            await at_rest(pilot)
         assert not whole

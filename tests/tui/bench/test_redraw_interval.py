@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
+from driving import until
 
 from lmbench.config import TrainConfig
 from lmbench.session import EventWriter, Home, Run
@@ -141,14 +141,10 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
             view = app.snapshot.run(run.path.name)
             return len(view.curves.steps) if view else -1
 
-        async def until(points: int) -> None:
-            while shown() != points:
-                await pilot.pause(0.01)
-
-        await until(0)
+        await until(pilot, lambda: shown() == 0)
         app._rest = hands.rest()
         writer.write(step(1))
-        await until(1)
+        await until(pilot, lambda: shown() == 1)
         hands.used += 0.01
         app._rest.begin()
         writer.write(step(2))
@@ -161,16 +157,15 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
             return poll(watcher)
 
         monkeypatch.setattr(Watcher, "poll", counted)
-        while looks < 5:
-            await asyncio.sleep(0.01)
+        await until(pilot, lambda: looks >= 5)
         assert shown() == 1, "the picture was not due"
         hands.now += LONGEST_S
-        await until(2)
+        await until(pilot, lambda: shown() == 2)
         hands.used += 0.01
         app._rest.begin()
         writer.write(step(3))
         run.update(name="other")
-        await until(3)
+        await until(pilot, lambda: shown() == 3)
         view = app.snapshot.run(run.path.name)
         assert view is not None
         assert view.name == "other"

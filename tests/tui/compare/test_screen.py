@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 
 import driving
 import pytest
-from driving import bench_of, opened, screen_of, until, words
+from driving import bench_of, screen_of, until, words
+from driving import press_in_turn as press
 from laboratory_double import benchmarked
-from textual.pilot import Pilot
 from workbench_world import NOON
 
 from lmbench.config import BenchmarkConfig
@@ -23,29 +24,23 @@ SIZES = [(80, 24), (120, 30), (200, 50)]
 pytestmark = pytest.mark.usefixtures("started")
 
 
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    """With the reading of the models that the compare screen does."""
-    await driving.press(pilot, *keys, workers="compare")
+opened = partial(driving.opened, run="001-train")
 
 
 async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
     async with opened(lab, "c") as pilot:
         screen = screen_of(pilot, CompareScreen)
-        await pilot.pause(0.2)
         assert len(screen.compared.runs.rows) == 4
         assert [row["name"] for row in screen.compared.front()] == ["int8", "dense"]
         await press(pilot, "escape", "space", "end", "space", "c")
-        await pilot.pause(0.2)
         screen = screen_of(pilot, CompareScreen)
         assert [row["name"] for row in screen.compared.in_order.rows] == ["dense", "int8"]
         await press(pilot, "a")
-        await pilot.pause(0.2)
         assert len(screen.compared.runs.rows) == 4
 
 
 async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
     async with opened(lab, "c", "t", "t") as pilot:
-        await pilot.pause(0.2)
         screen = screen_of(pilot, CompareScreen)
         while screen.compared.order.by != "bytes":
             await press(pilot, "t")
@@ -66,7 +61,6 @@ async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
     async with opened(lab, "c", size=size) as pilot:
-        await pilot.pause(0.3)
         panel = pilot.app.screen.query_one(ScatterPanel)
         region, lines = panel.region, words(pilot).splitlines()
         inner = lines[region.y + 1 : region.bottom - 1]
@@ -82,7 +76,6 @@ async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
 async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffix, holds):
     monkeypatch.chdir(tmp_path)
     async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
         await press(pilot, "e", *["down"] * steps, "enter", "enter")
         path = tmp_path / f"demo-compared.{suffix}"
         await until(pilot, path.exists)
@@ -93,7 +86,6 @@ async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffi
 async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
         await press(pilot, "e", "down", "enter", "enter")
         await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
     rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
@@ -102,7 +94,6 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
 
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
     async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
         await press(pilot, "b")
         await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
         # What is quantized is a simulation until it is packed.
@@ -125,7 +116,6 @@ async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
     ]
     bench.update(status="finished", results={"rows": rows})
     async with opened(lab, "c") as pilot:
-        await pilot.pause(0.2)
         assert screen_of(pilot, CompareScreen).compared.runs.rows[0]["ms_per_token"] == 0.61
 
 

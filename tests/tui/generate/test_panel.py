@@ -12,6 +12,7 @@ import pytest
 from driving import burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
+from waiting import LIMIT_S
 
 from lmbench.jobs.hosts.sampler_messages import (
     Began,
@@ -453,7 +454,7 @@ def test_bars_are_drawn_to_an_eighth_of_a_cell(share, bar):
 
 async def kept_by(world: Any, key: str) -> dict[str, Any]:
     """What the session keeps of the workbench, once `key` is there (it is written in a thread)."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_S):
         while key not in (kept := world.session.read().workbench):
             await asyncio.sleep(0.05)
     return kept

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import bench_of, press, settled, words
+from driving import bench_of, press, press_in_turn, settled, words
 from textual.pilot import Pilot
 from textual.widgets import Button
 
@@ -52,8 +52,7 @@ def test_a_dialog(snap_compare: Any, lab: Any, name: str, size: tuple[int, int])
 
     async def before(pilot: Pilot[None]) -> None:
         await settled(pilot)
-        await press(pilot, *DIALOGS[name], workers="compare")
-        await pilot.pause(0.4)
+        await press_in_turn(pilot, *DIALOGS[name])
 
     assert snap_compare(lab.bench(), terminal_size=size, run_before=before)
 

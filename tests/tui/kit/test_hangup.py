@@ -11,12 +11,12 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
 
@@ -39,10 +39,8 @@ def workbench(home: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Pop
     )
     os.close(theirs)
     try:
-        seen, deadline = b"", time.monotonic() + 60
-        while b"lmbench" not in seen and time.monotonic() < deadline:
-            seen += sent(ours)
-        assert b"lmbench" in seen
+        seen = bytearray()
+        until(lambda: seen.extend(sent(ours)) or b"lmbench" in seen)
         yield ours, process
     finally:
         process.kill()
@@ -79,8 +77,7 @@ def test_woken_it_paints_anew_and_takes_no_second_reader(tmp_path: Path, asleep:
         threads = threads_of(process.pid)
         if asleep:
             process.send_signal(signal.SIGTSTP)
-            while state_of(process.pid) != "T":
-                time.sleep(0.05)
+            until(lambda: state_of(process.pid) == "T")
             sent(ours)
         process.send_signal(signal.SIGCONT)
         assert b"lmbench" in sent(ours, 1.0)

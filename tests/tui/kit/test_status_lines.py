@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from driving import settled
+from driving import opened, settled
 from textual.pilot import Pilot
 
 from lmbench.session import Run
 from lmbench.session import events as ev
 from lmbench.tui.kit.status_lines import StatusBar, TopBar
-
-
-@asynccontextmanager
-async def opened(world: Any) -> AsyncIterator[Pilot[None]]:
-    async with world.bench().run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
-        yield pilot
 
 
 def top(pilot: Pilot[None]) -> str:
@@ -46,7 +37,7 @@ STARTED = ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total
 
 
 async def test_with_nothing_alive_it_is_idle_and_a_queued_run_is_told(world):
-    async with opened(world) as pilot:
+    async with opened(world, size=(120, 30)) as pilot:
         assert top(pilot) == "idle"
         world.new("train", "dense")
         await settled(pilot)
@@ -56,7 +47,7 @@ async def test_with_nothing_alive_it_is_idle_and_a_queued_run_is_told(world):
 
 async def test_a_worker_that_has_said_nothing_yet_is_starting(world):
     run = alive(world)
-    async with opened(world) as pilot:
+    async with opened(world, size=(120, 30)) as pilot:
         assert top(pilot) == "starting"
         assert "starting …" in status(pilot)
         world.write(run, STARTED, step(10))
@@ -68,7 +59,7 @@ async def test_a_worker_that_has_said_nothing_yet_is_starting(world):
 async def test_validation_and_the_last_scoring_show_how_far_they_are(world):
     run = alive(world)
     world.write(run, STARTED, step(25), step(50))
-    async with opened(world) as pilot:
+    async with opened(world, size=(120, 30)) as pilot:
         assert "epoch 1/2  50%  100 tok/s" in status(pilot)
         world.write(run, ev.Progress(what="validating", done=40, total=100))
         await settled(pilot)
@@ -92,6 +83,6 @@ async def test_work_without_steps_keeps_its_bar(world):
     run: Run = world.new("quantize", "int8")
     world.live(run)
     world.write(run, ev.Progress(what="scoring valid", done=1, total=4))
-    async with opened(world) as pilot:
+    async with opened(world, size=(120, 30)) as pilot:
         assert "scoring valid  25%" in status(pilot)
         assert top(pilot) == "busy"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import driving
 import laboratory_double
 import pytest
 import yaml
-from driving import bench_of, opened, screen_of, settled, until, words
+from driving import bench_of, press_then_rest, screen_of, settled, until, words
+from driving import press_in_turn as press
 from laboratory_double import PUBLISHED, Laboratory, measure
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
@@ -34,9 +36,7 @@ SIZES = [(80, 24), (120, 30), (200, 50)]
 pytestmark = pytest.mark.usefixtures("started")
 
 
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    """With the reading of the models that the compare screen does."""
-    await driving.press(pilot, *keys, workers="compare")
+opened = partial(driving.opened, run="001-train")
 
 
 def tries(pilot: Pilot[None]) -> list[Try]:
@@ -194,15 +194,12 @@ async def test_keeping_a_changed_draft_writes_its_settings_into_the_session(lab,
 async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
     async with opened(lab, "l", "tab", "tab", "6") as pilot:
         screen = screen_of(pilot, LabScreen)
-        await pilot.pause(0.4)
         assert screen.desk.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
-        await press(pilot, "right", "right", "left_square_bracket")
-        await pilot.pause(0.4)
+        await press_then_rest(pilot, "right", "right", "left_square_bracket")
         assert screen.desk.level == 0.69
         asked = [m.level for m in Laboratory.asked if isinstance(m, messages.Prune)]
         assert asked == [0.6, 0.69]
         await press(pilot, "t")
-        await pilot.pause(0.4)
         assert list(screen.desk.pruned) == ["model", "encoder.weight"]
 
 
@@ -325,7 +322,6 @@ async def test_the_palette_offers_every_published_command(lab):
 async def test_every_screen_fits_and_escape_leads_back(lab, key, size):
     measure(lab)
     async with opened(lab, key, size=size) as pilot:
-        await pilot.pause(0.3)
         for panel in pilot.app.screen.query(Panel):
             assert panel.region.height > 2
             assert panel.region.right <= size[0]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import driving
 import numpy as np
 import pytest
 from driving import press, settled, words
@@ -22,16 +22,10 @@ from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
 from lmbench.tui.main_screen import MainScreen
 
 
-@asynccontextmanager
-async def opened(
+def opened(
     world: Any, run: str = "002-prune", size: tuple[int, int] = (120, 30)
-) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        app.select(run)
-        await press(pilot, "3")
-        yield pilot
+) -> AbstractAsyncContextManager[Pilot[None]]:
+    return driving.opened(world, "3", run=run, size=size)
 
 
 def grid(pilot: Pilot[None]) -> Grid:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import platform
 import shlex
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import driving
 import pytest
+from driving import press_then_rest as press
+from driving import until
 from textual.pilot import Pilot
 
 from lmbench.cli.app import build
@@ -44,28 +46,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     return runs
 
 
-@asynccontextmanager
-async def opened(
+def opened(
     world: Any, size: tuple[int, int] = NARROW, *keys: str, select: str = ""
-) -> AsyncIterator[Any]:
-    """A pilot on the form, opened by its key from the main screen, with a run selected."""
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        await app.look()
-        await pilot.pause()
-        if select:
-            app.select(select)
-        await press(pilot, "n", *keys)
-        yield pilot
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-    # What is typed is read a moment after the last key.
-    await pilot.pause(0.1)
-    await pilot.pause()
+) -> AbstractAsyncContextManager[Pilot[None]]:
+    """The form, opened by its key from the main screen, with a run selected."""
+    return driving.opened(world, "n", *keys, run=select, size=size)
 
 
 def form(pilot: Pilot[None]) -> NewRunScreen:
@@ -339,20 +324,22 @@ async def test_before_any_training_a_trial_tells_the_time(world, started, monkey
 
 
 async def test_leaving_the_form_ends_the_trial(world, started, monkeypatch):
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def try_out() -> None:
+        begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             ended.set()
             raise
 
     monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", try_out)
-    async with opened(world) as pilot:
-        await pilot.pause()
-        await press(pilot, "escape")
-        await asyncio.wait_for(ended.wait(), 10)
+    async with driving.opened(world) as pilot:
+        await pilot.press("n")
+        await until(pilot, begun.is_set)
+        await pilot.press("escape")
+        await until(pilot, ended.is_set)
 
 
 @pytest.mark.parametrize("letter, what", [("q", "MB on disk now"), ("s", "points of")])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from driving import bench_of, press, screen_of, settled, until, words
+from driving import bench_of, opened, press, screen_of, until, words
 from textual.pilot import Pilot
 from textual.widgets import Static
 from workbench_world import NOON, sparsity, training
@@ -45,17 +43,6 @@ def two(world: Any) -> Any:
     return world
 
 
-@asynccontextmanager
-async def opened(
-    world: Any, run: str, *keys: str, size: tuple[int, int] = (80, 24)
-) -> AsyncIterator[Pilot[None]]:
-    async with world.bench().run_test(size=size) as pilot:
-        await settled(pilot)
-        bench_of(pilot).select(run)
-        await press(pilot, "2", *keys)
-        yield pilot
-
-
 def is_drawn(pilot: Pilot[None]) -> bool:
     return any("⠀" < sign <= "⣿" for line in panel(pilot)._drawing.lines for sign in line.plain)
 
@@ -64,7 +51,7 @@ def is_drawn(pilot: Pilot[None]) -> bool:
 
 
 async def test_plus_zooms_a_shorter_run_though_the_cursor_stood_beyond_its_end(two):
-    async with opened(two, LONG, "left", "left") as pilot:
+    async with opened(two, "2", "left", "left", run=LONG) as pilot:
         at = panel(pilot).cursor_x
         assert at is not None
         assert at > 2800
@@ -79,7 +66,7 @@ async def test_plus_zooms_a_shorter_run_though_the_cursor_stood_beyond_its_end(t
 
 
 async def test_a_window_beyond_a_shorter_run_shows_all_of_it_and_comes_back_with_the_longer(two):
-    async with opened(two, LONG, "end", "plus", "plus", "plus", "plus") as pilot:
+    async with opened(two, "2", "end", "plus", "plus", "plus", "plus", run=LONG) as pilot:
         window = panel(pilot).plot().window
         assert window is not None
         assert window[0] > 1000
@@ -95,7 +82,7 @@ async def test_a_window_beyond_a_shorter_run_shows_all_of_it_and_comes_back_with
 
 
 async def test_of_a_window_only_the_part_with_points_is_shown(two):
-    async with opened(two, LONG, "plus") as pilot:
+    async with opened(two, "2", "plus", run=LONG) as pilot:
         window = panel(pilot).plot().window
         assert window is not None
         assert 10 < window[0] < 1000 < window[1]
@@ -107,7 +94,7 @@ async def test_of_a_window_only_the_part_with_points_is_shown(two):
 
 
 async def test_the_cursor_starts_at_the_end_of_a_run_that_the_old_one_lies_beyond(two):
-    async with opened(two, LONG, "end") as pilot:
+    async with opened(two, "2", "end", run=LONG) as pilot:
         bench_of(pilot).select(SHORT)
         await press(pilot)
         assert "step" not in panel(pilot)._lines[0].plain
@@ -139,7 +126,7 @@ def test_a_window_is_cut_to_the_whole(window, seen):
 @pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
 async def test_the_cursor_reads_every_tensor_and_its_target(full, size):
     keys = ("right_square_bracket", "right_square_bracket", "t", "end", "left")
-    async with opened(full, "002-prune", *keys, size=size) as pilot:
+    async with opened(full, "2", *keys, run="002-prune", size=size) as pilot:
         lines = [line.plain for line in panel(pilot)._lines]
         head = " ".join(lines[: len(lines) - len(panel(pilot)._drawing.lines)])
         for name in ("encoder", "ih_l0", "hh_l0", "ih_l1", "hh_l1"):
@@ -186,7 +173,7 @@ async def test_t_is_offered_only_where_one_run_prunes(full):
     sparsity(writer, upto=3000, of=6000, t=NOON)
     writer.close()
     turns = ("right_square_bracket", "right_square_bracket")
-    async with opened(full, "002-prune", *turns, size=(200, 50)) as pilot:
+    async with opened(full, "2", *turns, run="002-prune", size=(200, 50)) as pilot:
         assert panel(pilot).check_action("per_tensor", ())
         bench_of(pilot).mark((other.path.name,))
         await press(pilot, "t")
@@ -204,7 +191,7 @@ NAME = ("e", *["backspace"] * 20, *"out", "full_stop")
 
 async def test_the_whole_path_of_what_was_written_is_said(full, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+    async with opened(full, "2", *NAME, *"csv", "enter", run="001-train") as pilot:
         path = tmp_path / "out.csv"
         await until(pilot, lambda: bench_of(pilot).happened == f"wrote {path}")
         assert path.read_text().startswith("series,step")
@@ -214,7 +201,7 @@ async def test_a_file_is_replaced_only_when_one_says_so(full, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "out.csv"
     path.write_text("mine")
-    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+    async with opened(full, "2", *NAME, *"csv", "enter", run="001-train") as pilot:
         asked = [str(part.render()) for part in screen_of(pilot, Ask).query(Static)]
         assert f"{path} is there already." in asked
         await press(pilot, "escape")
@@ -235,7 +222,7 @@ async def test_a_file_that_cannot_be_written_is_left_and_not_said_to_be_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lmbench.report.plots.export.write_atomic", refuse)
     (tmp_path / "out.svg").write_text("mine")
-    async with opened(full, "001-train", *NAME, *"svg", "enter", "r") as pilot:
+    async with opened(full, "2", *NAME, *"svg", "enter", "r", run="001-train") as pilot:
         await until(pilot, lambda: "No space left" in words(pilot))
         assert not bench_of(pilot).happened.startswith("wrote")
         assert (tmp_path / "out.svg").read_text() == "mine"
@@ -243,7 +230,7 @@ async def test_a_file_that_cannot_be_written_is_left_and_not_said_to_be_written(
 
 async def test_a_narrow_panel_exports_names_and_not_numbers_alone(full, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    async with opened(full, "001-train", *NAME, *"svg", "enter") as pilot:
+    async with opened(full, "2", *NAME, *"svg", "enter", run="001-train") as pilot:
         assert "1 valid" in words(pilot)
         await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
         assert ">1 dense valid</text>" in (tmp_path / "out.svg").read_text()
@@ -252,7 +239,7 @@ async def test_a_narrow_panel_exports_names_and_not_numbers_alone(full, tmp_path
 async def test_a_folder_is_no_file_to_write_to(full, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out.csv").mkdir()
-    async with opened(full, "001-train", *NAME, *"csv", "enter") as pilot:
+    async with opened(full, "2", *NAME, *"csv", "enter", run="001-train") as pilot:
         assert "out.csv is a folder" in words(pilot)
 
 
@@ -260,12 +247,12 @@ async def test_a_folder_is_no_file_to_write_to(full, tmp_path, monkeypatch):
 
 
 async def test_angle_brackets_turn_from_plot_to_plot_too(two):
-    async with opened(two, LONG, "greater_than_sign") as pilot:
+    async with opened(two, "2", "greater_than_sign", run=LONG) as pilot:
         assert panel(pilot).view.kind == "loss"
         await press(pilot, "less_than_sign")
         assert panel(pilot).view.kind == "perplexity"
 
 
 async def test_a_comma_opens_the_settings_as_everywhere(two):
-    async with opened(two, LONG, "comma") as pilot:
+    async with opened(two, "2", "comma", run=LONG) as pilot:
         screen_of(pilot, SettingsScreen)

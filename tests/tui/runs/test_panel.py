@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from driving import bench_of, press, settled
+from driving import bench_of, opened, press, settled
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import Static
@@ -17,18 +14,6 @@ from lmbench.tui.runs.tree import RunTree
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
 SPARKS = set("▁▂▃▄▅▆▇█")
-
-
-@asynccontextmanager
-async def opened(
-    world: Any, run: str, size: tuple[int, int] = (80, 24)
-) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        app.select(run)
-        await press(pilot)
-        yield pilot
 
 
 def lines(pilot: Pilot[None]) -> list[str]:
@@ -45,7 +30,7 @@ def detail(pilot: Pilot[None]) -> list[str]:
 
 
 async def test_a_wide_list_has_sparsity_size_and_the_course_of_the_loss(full):
-    async with opened(full, "001-train", (200, 50)) as pilot:
+    async with opened(full, run="001-train", size=(200, 50)) as pilot:
         dense, pruned, _, int8 = lines(pilot)
         assert "29.3 MB" in dense
         assert "≈7.4 MB" in int8
@@ -58,7 +43,7 @@ async def test_a_wide_list_has_sparsity_size_and_the_course_of_the_loss(full):
 async def test_a_column_that_no_run_has_anything_for_leaves_its_room_to_the_others(full):
     # Names of 22 cells leave 19: enough for the spark line only where there are no sizes.
     full.session.run(4).update(name="int8 of agp-80" + "x")
-    async with opened(full, "001-train", (200, 50)) as pilot:
+    async with opened(full, run="001-train", size=(200, 50)) as pilot:
         assert not SPARKS & set("".join(lines(pilot)))
         for number in (1, 3):
             run = full.session.run(number)
@@ -68,14 +53,14 @@ async def test_a_column_that_no_run_has_anything_for_leaves_its_room_to_the_othe
 
 
 async def test_a_narrow_list_keeps_status_and_perplexity(full):
-    async with opened(full, "001-train") as pilot:
+    async with opened(full, run="001-train") as pilot:
         assert "✓" in lines(pilot)[0]
         assert "124.1" in lines(pilot)[0]
 
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_below_stand_kind_test_size_and_the_course_of_the_selected_run(full, size):
-    async with opened(full, "001-train", size) as pilot:
+    async with opened(full, run="001-train", size=size) as pilot:
         said = " ".join(detail(pilot))
         assert said.startswith("train · test 118.3")
         assert "29.3 MB" in said
@@ -93,7 +78,7 @@ async def test_no_line_below_is_broken_within_a_figure(full):
     pruned.update(
         results={"bytes": 29_300_000, "test_ppl": 118.3, "parameters": 1000, "nonzero": 147}
     )
-    async with opened(full, "002-prune") as pilot:
+    async with opened(full, run="002-prune") as pilot:
         found = detail(pilot)
         width = pilot.app.screen.query_one("#detail").size.width
         assert all(cell_len(line) <= width for line in found)
@@ -117,7 +102,7 @@ async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeyp
         run.update(process_started=1.0)
     else:
         (run.path / "run.json").write_bytes(b"{")
-    async with opened(full, "003-quantize", size) as pilot:
+    async with opened(full, run="003-quantize", size=size) as pilot:
         view = bench_of(pilot).selected_run
         assert view is not None
         said = " ".join(detail(pilot))
@@ -130,7 +115,7 @@ async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeyp
 
 async def test_a_low_panel_says_nothing_below_but_why_a_run_failed(full):
     full.session.run(3).update(status="failed", reason=REASON)
-    async with opened(full, "001-train", (80, 18)) as pilot:
+    async with opened(full, run="001-train", size=(80, 18)) as pilot:
         assert detail(pilot) == []
         bench_of(pilot).select("003-quantize")
         await press(pilot)

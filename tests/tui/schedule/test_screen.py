@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import driving
+from driving import press_then_rest as press
 from textual.pilot import Pilot
 
 from lmbench.distiller.schedules.preset_files import preset_path
@@ -17,23 +18,8 @@ from lmbench.tui.schedule.screen import ScheduleScreen
 from lmbench.tui.schedule.unsaved import LONGEST, drafts, keep_draft
 
 
-@asynccontextmanager
-async def opened(world: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        await app.look()
-        await pilot.pause()
-        await press(pilot, "S")
-        yield pilot
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-    # The text is judged a moment after the last key.
-    await pilot.pause(0.2)
-    await pilot.pause()
+def opened(world: Any) -> AbstractAsyncContextManager[Pilot[None]]:
+    return driving.opened(world, "S")
 
 
 def screen(pilot: Pilot[None]) -> ScheduleScreen:

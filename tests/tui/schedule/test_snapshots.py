@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from driving import at_rest
 from pictures import Snap, at_each_size, pressing
 from textual.pilot import Pilot
 
@@ -23,7 +24,7 @@ def test_the_schedule_editor_with_mistakes(snap_compare: Snap, full, size):
         assert isinstance(screen, ScheduleScreen)
         text = screen.editor.text.replace("0.74", "1.74", 1).replace("frequency", "frequncy", 1)
         screen.editor.load_text(text.replace("_ih_l1", "_ih_l7"))
-        await pilot.pause(0.3)
+        await at_rest(pilot)
         await pressing("ctrl+g")(pilot)
 
     assert snap_compare(full.bench(), terminal_size=size, run_before=before)

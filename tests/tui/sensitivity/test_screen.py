@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import driving
 import pytest
 import yaml
-from driving import bench_of, opened, press, screen_of, settled, until, words
+from driving import bench_of, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
 
 from lmbench.tui.main_screen import MainScreen
@@ -14,6 +17,9 @@ from lmbench.tui.sensitivity.screen import SensitivityScreen, pruning_epochs
 pytestmark = pytest.mark.usefixtures("started")
 
 
+opened = partial(driving.opened, run="001-train")
+
+
 async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
     async with opened(lab, "v") as pilot:
         assert "was not measured yet" in words(pilot)
@@ -21,6 +27,9 @@ async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
         await until(pilot, lambda: "is queued" in words(pilot))
         assert started[0].read().kind == "sensitivity"
         assert "is queued" in words(pilot)
+
+
+opened = partial(driving.opened, run="001-train")
 
 
 async def test_the_goal_moves_and_the_suggestion_follows(lab):
@@ -53,6 +62,9 @@ async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended
         await settled(pilot)
         assert says in words(pilot)
         assert "running" not in words(pilot).splitlines()[0]
+
+
+opened = partial(driving.opened, run="001-train")
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
@@ -127,11 +139,17 @@ async def test_of_a_run_without_tensors_it_says_what_it_measured_and_r_measures_
     assert "per" not in started[0].read().config
 
 
+opened = partial(driving.opened, run="001-train")
+
+
 async def test_a_run_of_gates_that_works_does_not_keep_r_away(lab):
     lab.live(measure(lab, per="gate"))
     async with opened(lab, "v") as pilot:
         assert "curves measures each gate alone: r prunes" in words(pilot)
         assert pilot.app.screen.check_action("measure", ())
+
+
+opened = partial(driving.opened, run="001-train")
 
 
 async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(lab):
@@ -142,10 +160,12 @@ async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(
         assert f"measured by {tensors.id} curves" in words(pilot)
 
 
+opened = partial(driving.opened, run="001-train")
+
+
 async def test_f_puts_the_suggested_schedule_into_the_form(lab):
     measure(lab)
     async with opened(lab, "v", "f") as pilot:
-        await pilot.pause(0.3)
         form = screen_of(pilot, NewRunScreen).form
         assert form.values["compress"].endswith("schedules/suggested-80.yaml")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import driving
+from driving import press_in_turn as press
 from textual.pilot import Pilot
 
 from lmbench.session.archive import pack
@@ -15,23 +16,8 @@ from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.sessions.screen import SessionsScreen
 
 
-@asynccontextmanager
-async def opened(world: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Pilot[None]]:
-    app = world.bench()
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause()
-        await app.look()
-        await pilot.pause()
-        await press(pilot, "o")
-        yield pilot
-
-
-async def press(pilot: Pilot[None], *keys: str) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause()
-    await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
+def opened(world: Any) -> AbstractAsyncContextManager[Pilot[None]]:
+    return driving.opened(world, "o")
 
 
 async def go_to(pilot: Pilot[None], screen: SessionsScreen, name: str) -> None:
