@@ -1,7 +1,8 @@
 """Every setting of every kind of run, once: default, bounds, unit and help.
 
-The command line's flags (`lmbench.cli.flags`), the workbench's forms and `run.json` are made from
-these models, so nothing about a setting is written twice. No torch here.
+The command line's flags (`lmbench.cli.flags`), the workbench's forms, `run.json` and
+``docs/reference.md`` are made from these models, so nothing about a setting is written twice. No
+torch here.
 """
 
 from lmbench.config.machine import MachineConfig, SplitName

@@ -1,6 +1,7 @@
 """The workbench: a Textual application over the session's folders. No torch in here.
 
-``docs/workbench.md`` says how it is built and what a new panel or screen has to do. In short:
+``docs/internals/workbench.md`` says how it is built and what a new panel or screen has to do. In
+short:
 
 * `app.Workbench` has three reactives, ``snapshot`` (`watch.Snapshot`, immutable), ``selected`` (a
   run's key) and ``marked`` (keys); `remember` and `recall` keep state in the session; `open` shows

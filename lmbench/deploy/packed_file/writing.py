@@ -2,7 +2,7 @@
 
 It holds the model's tensors (each in a layout of `tensor_encoding`, tied weights once), the
 vocabulary, and a document: the shape, the settings and lineage of the run, and its scores.
-Reading one needs no session. ``docs/packed-format.md`` describes every byte.
+Reading one needs no session. ``docs/internals/packed-format.md`` describes every byte.
 """
 
 from __future__ import annotations
