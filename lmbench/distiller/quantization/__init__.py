@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         preset_names,
     )
     from lmbench.distiller.quantization.storage import export_state, quantized_bytes, restore
+    from lmbench.distiller.quantization.training_base import TrainingQuantizer
     from lmbench.distiller.quantization.training_time import (
         DorefaQuantizer,
         PACTQuantizer,
@@ -100,6 +101,7 @@ __all__ = [
     "RangeLinearQuantWrapper",
     "SearchResult",
     "StatsCollector",
+    "TrainingQuantizer",
     "Trial",
     "WRPNQuantizer",
     "asymmetric_linear_quantization_params",
@@ -133,7 +135,7 @@ __all__ = [
 _MODULES = (
     *("errors", "modes", "settings", "calibration", "floating", "module_report"),
     *("post_training", "quantizer", "rounding", "scale_and_zero_point", "search", "storage"),
-    *("training_time", "weights", "wrappers"),
+    *("training_base", "training_time", "weights", "wrappers"),
 )
 
 

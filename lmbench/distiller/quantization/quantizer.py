@@ -1,84 +1,107 @@
-"""The base of training-time quantizers: quantized weights in the forward pass, floats to train.
+"""`Quantizer`: replaces modules of a model by quantized ones, under the original's interface.
 
-Each quantized layer keeps its weight as the parameter `float_weight`, which the optimizer
-updates, and computes with `weight`, its quantized image, through which gradients pass straight.
-The image is refreshed before each forward pass of the layer (for a recurrent layer, once a
-sequence), and by `quantize_params`.
+A subclass fills `replacement_factory` and `param_quantization_fn` in its constructor; which bits
+each module gets follows from the defaults and the overrides.
 """
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+import inspect
+import re
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
+import torch
+import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lmbench.distiller.modules import (
-    EltwiseAdd,
-    EltwiseMult,
-    EltwiseSub,
-    ModularRecurrent,
-    convert_model_to_modular,
-    convert_model_to_pytorch,
-)
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.post_training import is_quantized
-from lmbench.distiller.quantization.scale_and_zero_point import check_bits
-from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 
-__all__ = ["QuantizedActivation", "Quantizer", "full_is_none", "round_through"]
+__all__ = [
+    "FP_BKP_PREFIX",
+    "QBits",
+    "Quantizer",
+    "hack_float_backup_parameter",
+    "has_bias",
+    "update_optimizer",
+]
 
-_ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
-# What the original gives as the width of what is not quantized.
-_FULL = 32
-_ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
-
-
-def round_through(x: Tensor) -> Tensor:
-    """Rounds halves to even; the gradient passes straight (Bengio et al. 2013, arXiv 1308.3432)."""
-    return x + (x.round() - x).detach()
+FP_BKP_PREFIX = "float_"
+_WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Embedding)
+_BITS = ("bits_activations", "bits_weights", "bits_bias")
 
 
-def full_is_none(bits: int | None, what: str) -> int | None:
-    """The width in bits; None for the original's 32, which means "not quantized"."""
-    return None if bits == _FULL else check_bits(bits, what)
+class QBits(NamedTuple):
+    """Bits of a module's outputs, weights and bias; None leaves them alone."""
+
+    acts: int | None
+    wts: int | None
+    bias: int | None
 
 
-class QuantizedActivation(nn.Module):
-    """A module followed by the quantization of its output."""
+class _ParamToQuant(NamedTuple):
+    """A parameter that `quantize_params` quantizes.
 
-    def __init__(self, wrapped_module: nn.Module, quantize: nn.Module) -> None:
-        super().__init__()
-        self.wrapped_module = wrapped_module
-        self.quantize = quantize
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Whatever the module takes → its quantized output."""
-        return self.quantize(self.wrapped_module(*inputs))
-
-
-class Quantizer(ABC):
-    """Quantizes a model while it trains; the arguments are the original's.
-
-    Args:
-        model: changed in place by `prepare_model`. `nn.LSTM`, `nn.GRU` and `nn.RNN` become
-            modular, so that recurrent weights and gates are really quantized.
-        optimizer: told about parameters that replace others; None when there is none yet.
-        bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
-            element-wise operations); None, or the original's 32, leaves them alone.
-        bits_weights: 2 to 16 for linear layers and embeddings; None or 32 leaves them alone.
-        bits_bias: accepted; biases stay floats, as accumulators are wide.
-        overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
-            that matches a module's full name wins.
-
-    Raises:
-        QuantizationError: bits out of range, or a quantized model.
+    Attributes:
+        fp_attr_name: where the floats are; with a float copy another name than `q_attr_name`.
+        q_attr_name: where the quantized values go.
     """
 
-    quantizes_eltwise = False
+    module: nn.Module
+    module_name: str
+    fp_attr_name: str
+    q_attr_name: str
+    num_bits: int
+
+
+def has_bias(module: nn.Module) -> bool:
+    """Whether the module has a bias."""
+    return getattr(module, "bias", None) is not None
+
+
+def hack_float_backup_parameter(module: nn.Module, name: str, num_bits: int) -> None:
+    """The parameter becomes `float_NAME`, and NAME a buffer for its quantized values.
+
+    Raises:
+        ValueError: the module has no such parameter.
+    """
+    parameter = dict(module.named_parameters(recurse=False)).get(name)
+    if parameter is None:
+        raise ValueError(f"{type(module).__name__} has no parameter named {name!r}")
+    delattr(module, name)
+    module.register_parameter(FP_BKP_PREFIX + name, parameter)
+    module.register_buffer(name, torch.zeros_like(parameter))
+
+
+class Quantizer:
+    """Base of quantizers; the arguments and the hooks are the original's.
+
+    Args:
+        model: changed in place by `prepare_model`.
+        optimizer: gets the parameters that the preparation makes; needed with a float copy.
+        bits_activations, bits_weights, bits_bias: None leaves them alone. Convolutions, linear
+            layers and embeddings have weights and biases.
+        overrides: OrderedDict, or its YAML, {regular expression: {bits_activations, bits_weights,
+            bits_bias, arguments of the replacing function}}; the first that matches a whole name
+            wins.
+        train_with_fp_copy: train `float_NAME` and compute with NAME, its quantized image.
+
+    Attributes:
+        replacement_factory: {module type: function(module, name, qbits_map, **overrides) → the
+            module that replaces it, or the same}.
+        param_quantization_fn: function(parameter, meta) → its quantized image; `meta.num_bits`.
+        module_qbits_map: the `QBits` of each module, by name.
+        module_overrides_map: the other overrides of each module, by name.
+        params_to_quantize: filled by `prepare_model`.
+
+    Raises:
+        TypeError: the overrides have no order.
+        ValueError: a float copy without an optimizer.
+    """
 
     def __init__(
         self,
@@ -88,159 +111,244 @@ class Quantizer(ABC):
         bits_weights: int | None = None,
         bits_bias: int | None = None,
         overrides: str | Mapping[str, Any] | None = None,
+        train_with_fp_copy: bool = False,
     ) -> None:
-        if is_quantized(model):
-            raise QuantizationError("this model is quantized already: train the model it came from")
+        if train_with_fp_copy and optimizer is None:
+            raise ValueError("optimizer: train_with_fp_copy makes parameters, so it needs one")
         self.model = model
         self.optimizer = optimizer
-        self.bits_activations = full_is_none(bits_activations, "bits_activations")
-        self.bits_weights = full_is_none(bits_weights, "bits_weights")
-        self.bits_bias = bits_bias
-        self.overrides = parse_overrides(overrides)
-        self._weights: dict[str, tuple[nn.Module, int]] = {}
-        self._hooks: list[Any] = []
-        self.prepared = False
+        self.default_qbits = QBits(bits_activations, bits_weights, bits_bias)
+        self.overrides = _ordered(overrides)
+        self.train_with_fp_copy = train_with_fp_copy
+        self.replacement_factory: dict[type[nn.Module], Callable[..., nn.Module] | None]
+        self.replacement_factory = defaultdict(lambda: None)
+        self.param_quantization_fn: Callable[[Tensor, Any], Tensor] | None = None
+        self.params_to_quantize: list[_ParamToQuant] = []
+        self.modules_processed: dict[nn.Module, tuple[str, nn.Module | None]] = OrderedDict()
+        self.module_qbits_map: dict[str, QBits] = {}
+        self.module_overrides_map: dict[str, dict[str, Any]] = {}
+        self.model.quantizer_metadata = {  # type: ignore[assignment]
+            "type": type(self),
+            "params": {
+                "bits_activations": bits_activations,
+                "bits_weights": bits_weights,
+                "bits_bias": bits_bias,
+                "overrides": copy.deepcopy(self.overrides),
+            },
+        }
+        for name, module in model.named_modules():
+            bits, rest = self._override_of(name.replace("module.", "", 1))
+            self._add_qbits_entry(name, type(module), bits)
+            self.module_overrides_map[name] = rest
 
-    @abstractmethod
-    def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
-        """The quantized image of a weight, with a gradient to it."""
+    def _override_of(self, name: str) -> tuple[QBits, dict[str, Any]]:
+        for pattern, entry in self.overrides.items():
+            if re.fullmatch(pattern, name):
+                bits = QBits(
+                    *(
+                        entry.get(key, default)
+                        for key, default in zip(_BITS, self.default_qbits, strict=True)
+                    )
+                )
+                return bits, OrderedDict((k, v) for k, v in entry.items() if k not in _BITS)
+        return self.default_qbits, OrderedDict()
 
-    @abstractmethod
-    def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
-        """What quantizes the output of an activation or element-wise module."""
+    def _add_qbits_entry(self, module_name: str, module_type: type, qbits: QBits) -> None:
+        if module_type not in _WITH_WEIGHTS:
+            qbits = QBits(qbits.acts, None, None)
+        self.module_qbits_map[module_name] = qbits
 
     def prepare_model(self, dummy_input: Any = None) -> nn.Module:
-        """Puts the quantization into the model.
+        """Quantizes the model in place and returns it.
 
         Args:
-            dummy_input: ignored; kept for the original's callers.
+            dummy_input: given to `_pre_prepare_model`; the original also traces a graph with it.
 
         Raises:
-            QuantizationError: an override that matches nothing, or a second call.
+            TypeError: an override that the replacing function does not take.
+            ValueError: overrides of a module that is not quantized.
         """
-        if self.prepared:
-            raise QuantizationError("prepare_model was called already")
         before = list(self.model.parameters())
-        convert_model_to_modular(self.model)
-        targets = self._targets()
-        matched = match_overrides(self.overrides, targets)
-        floats: dict[int, nn.Parameter] = {}
-        for name, module in targets.items():
-            changes = matched.get(name, ("", {}))[1]
-            if isinstance(module, nn.Linear | nn.Embedding):
-                bits = full_is_none(changes.get("bits_weights", self.bits_weights), name)
-                if bits is not None:
-                    self._take_weight(name, module, bits, floats)
-            else:
-                bits = full_is_none(changes.get("bits_activations", self.bits_activations), name)
-                if bits is not None:
-                    parent, _, leaf = name.rpartition(".")
-                    quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
-                    if before:
-                        quantized.to(before[0].device)
-                    setattr(self.model.get_submodule(parent), leaf, quantized)
-        self._refresh_before_forward()
-        self._tell_optimizer(before)
-        self.prepared = True
-        self.quantize_params()
+        self._pre_prepare_model(dummy_input)
+        self._prepare_model_impl()
+        self._update_optimizer(before)
+        self._post_prepare_model()
+        if before:
+            self.model.to(before[0].device)
         return self.model
 
+    def _pre_prepare_model(self, dummy_input: Any) -> None:
+        """For subclasses: before modules are replaced."""
+
+    def _post_prepare_model(self) -> None:
+        """For subclasses: after all else."""
+
+    def _prepare_model_impl(self) -> None:
+        """Replaces the modules and lists the parameters to quantize."""
+        self._pre_process_container(self.model)
+        for module_name, module in self.model.named_modules():
+            bits = self.module_qbits_map.get(module_name, QBits(None, None, None))
+            for name in dict(module.named_parameters(recurse=False)):
+                num_bits = bits.bias if name.endswith("bias") else bits.wts
+                if num_bits is None:
+                    continue
+                floats = name
+                if self.train_with_fp_copy:
+                    hack_float_backup_parameter(module, name, num_bits)
+                    floats = FP_BKP_PREFIX + name
+                self.params_to_quantize.append(
+                    _ParamToQuant(module, module_name, floats, name, num_bits)
+                )
+
+    def _pre_process_container(self, container: nn.Module, prefix: str = "") -> None:
+        # Not named_children, which leaves out the second name of a shared module.
+        for name, module in list(container._modules.items()):
+            if module is None:
+                continue
+            full_name = prefix + name
+            if module in self.modules_processed:
+                first, replacement = self.modules_processed[module]
+                warnings.warn(
+                    f"module {full_name!r} is the same as {first!r} and shares its replacement",
+                    stacklevel=2,
+                )
+                if replacement is not None:
+                    setattr(container, name, replacement)
+                continue
+            replacement = self._replacement(module, full_name)
+            if replacement is not module:
+                self.modules_processed[module] = full_name, replacement
+                setattr(container, name, replacement)
+                if not _has_children(module) and _has_children(replacement):
+                    self._map_inside(full_name, replacement)
+            else:
+                self.modules_processed[module] = full_name, None
+            if _has_children(module):
+                self._pre_process_container(module, full_name + ".")
+
+    def _replacement(self, module: nn.Module, name: str) -> nn.Module:
+        bits, own = self.module_qbits_map[name], self.module_overrides_map[name]
+        if bits.acts is None and bits.wts is None:
+            if own:
+                raise ValueError(
+                    f"overrides of {name!r}: {', '.join(own)} without bits: it is not quantized"
+                )
+            return module
+        replace = self.replacement_factory.get(type(module))
+        if replace is None:
+            return module
+        accepted = _accepted(replace)
+        unknown = [key for key in own if accepted is not None and key not in accepted]
+        if unknown:
+            raise TypeError(
+                f"overrides of {name!r}: {type(self).__name__} takes no {', '.join(unknown)} "
+                f"for {type(module).__name__}"
+            )
+        return replace(module, name, self.module_qbits_map, **own)
+
+    def _map_inside(self, name: str, replacement: nn.Module) -> None:
+        """A module without children became one with some, which have its bits."""
+        bits = self.module_qbits_map[name]
+        for inner, module in replacement.named_modules():
+            if inner:
+                self._add_qbits_entry(f"{name}.{inner}", type(module), bits)
+        self.module_qbits_map[name] = QBits(bits.acts, None, None)
+
     def quantize_params(self) -> None:
-        """Refreshes the quantized image of every weight from its float parameter."""
-        for name in self._weights:
-            self._quantize(name)
+        """Puts the quantized image of each parameter in its place.
 
-    def plain_model(self) -> nn.Module:
-        """A copy with the quantized values as ordinary weights and `torch.nn`'s layers.
-
-        It has the parameters of the model before preparation, so it is what to save. Activations
-        are those of the float model: quantize them after training if they were quantized in it.
+        Raises:
+            QuantizationError: there are some, and the subclass set no `param_quantization_fn`.
         """
-        self.quantize_params()
-        values = {name: module.weight for name, (module, _) in self._weights.items()}
-        for module, _ in self._weights.values():
-            module.weight = None  # type: ignore[assignment]  # graphs cannot be copied
-        try:
-            plain = copy.deepcopy(self.model)
-        finally:
-            for name, (module, _) in self._weights.items():
-                module.weight = values[name]
-        kept: dict[int, nn.Parameter] = {}
-        for name in self._weights:
-            module = plain.get_submodule(name)
-            held = module.get_parameter("float_weight")
-            value = values[name]
-            assert isinstance(value, Tensor)
-            baked = kept.setdefault(id(held), nn.Parameter(value.detach().clone()))
-            del module.weight
-            module.register_parameter("float_weight", None)
-            module.register_parameter("weight", baked)
-        for module in plain.modules():
-            module._forward_pre_hooks.clear()
-            for leaf, child in list(module.named_children()):
-                if isinstance(child, QuantizedActivation):
-                    setattr(module, leaf, child.wrapped_module)
-        return convert_model_to_pytorch(plain)
+        for meta in self.params_to_quantize:
+            if self.param_quantization_fn is None:
+                raise QuantizationError(
+                    f"{type(self).__name__} has parameters to quantize: set param_quantization_fn"
+                )
+            image = self.param_quantization_fn(getattr(meta.module, meta.fp_attr_name), meta)
+            if self.train_with_fp_copy:
+                setattr(meta.module, meta.q_attr_name, image)
+            else:
+                getattr(meta.module, meta.q_attr_name).data = image.detach()
 
-    def _targets(self) -> dict[str, nn.Module]:
-        kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, *_ACTIVATIONS)
-        if self.quantizes_eltwise:
-            kinds = (*kinds, *_ELTWISE)
-        return {n: m for n, m in self.model.named_modules() if n and isinstance(m, kinds)}
+    def _get_updated_optimizer_params_groups(self) -> list[dict[str, Any]]:
+        """For subclasses: all groups of the optimizer, in place of those it has."""
+        return [{"params": list(self.model.parameters())}]
 
-    def _take_weight(
-        self, name: str, module: nn.Module, bits: int, floats: dict[int, nn.Parameter]
-    ) -> None:
-        weight = module.get_parameter("weight")
-        held = floats.setdefault(id(weight), weight)  # tied layers train one parameter
-        del module.weight
-        module.register_parameter("float_weight", held)
-        self._weights[name] = (module, bits)
+    def _get_new_optimizer_params_groups(self) -> list[dict[str, Any]]:
+        """For subclasses: groups of new parameters, with settings of their own."""
+        return []
 
-    def _quantize(self, name: str) -> None:
-        module, bits = self._weights[name]
-        module.weight = self.quantize_weight(module.get_parameter("float_weight"), bits)
-
-    def _refresh_before_forward(self) -> None:
-        recurrent = {
-            prefix + "."
-            for prefix, module in self.model.named_modules()
-            if isinstance(module, ModularRecurrent)
-        }
-        owners: dict[str, list[str]] = {}
-        for name in self._weights:
-            owner = next((p[:-1] for p in recurrent if name.startswith(p)), name)
-            owners.setdefault(owner, []).append(name)
-        for owner, names in owners.items():
-
-            def refresh(_module: nn.Module, _inputs: Any, names: list[str] = names) -> None:
-                for name in names:
-                    self._quantize(name)
-
-            module = self.model.get_submodule(owner) if owner else self.model
-            self._hooks.append(module.register_forward_pre_hook(refresh))
-
-    def _tell_optimizer(self, before: list[nn.Parameter]) -> None:
-        """Parameters that vanished leave the optimizer; new ones join the group they left."""
+    def _update_optimizer(self, before: Iterable[nn.Parameter]) -> None:
         if self.optimizer is None:
             return
-        now = {id(p): p for p in self.model.parameters()}
-        gone = {id(p) for p in before} - set(now)
-        fresh = [p for key, p in now.items() if key not in {id(p) for p in before}]
-        homes = [
-            group
-            for group in self.optimizer.param_groups
-            if any(id(p) in gone for p in group["params"])
-        ]
-        if fresh and gone and len(homes) != 1:
-            raise QuantizationError(
-                "the optimizer holds the recurrent weights in several groups: "
-                "make it after prepare_model"
-            )
-        for group in homes:
-            for parameter in group["params"]:
-                if id(parameter) in gone:
-                    self.optimizer.state.pop(parameter, None)
-            group["params"] = [p for p in group["params"] if id(p) not in gone]
-        if fresh:
-            (homes[0] if homes else self.optimizer.param_groups[0])["params"].extend(fresh)
+        replace = Quantizer._get_updated_optimizer_params_groups
+        if type(self)._get_updated_optimizer_params_groups is not replace:
+            groups = self._get_updated_optimizer_params_groups()
+            made = type(self.optimizer)(groups, **self.optimizer.defaults)
+            self.optimizer.param_groups = made.param_groups
+            return
+        update_optimizer(
+            self.optimizer, self.model, before, self._get_new_optimizer_params_groups()
+        )
+
+
+def update_optimizer(
+    optimizer: Optimizer,
+    model: nn.Module,
+    before: Iterable[nn.Parameter],
+    groups: Iterable[dict[str, Any]] = (),
+) -> None:
+    """Parameters that left the model leave its optimizer; new ones join the group of those.
+
+    Args:
+        before: the model's parameters before it was changed.
+        groups: of new parameters that get a group of their own.
+
+    Raises:
+        QuantizationError: those that left were in several groups.
+    """
+    old = {id(p) for p in before}
+    now = {id(p): p for p in model.parameters()}
+    own = [{**group, "params": list(group["params"])} for group in groups]
+    apart = {id(p) for group in own for p in group["params"]}
+    gone = old - set(now)
+    fresh = [p for key, p in now.items() if key not in old and key not in apart]
+    homes = [g for g in optimizer.param_groups if any(id(p) in gone for p in g["params"])]
+    if fresh and gone and len(homes) != 1:
+        raise QuantizationError(
+            "the optimizer holds the replaced weights in several groups: make it after "
+            "prepare_model"
+        )
+    for group in homes:
+        for parameter in group["params"]:
+            if id(parameter) in gone:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [p for p in group["params"] if id(p) not in gone]
+    if fresh:
+        (homes[0] if homes else optimizer.param_groups[0])["params"].extend(fresh)
+    for group in own:
+        if group["params"]:
+            optimizer.add_param_group(group)
+
+
+def _ordered(overrides: str | Mapping[str, Any] | None) -> OrderedDict[str, dict[str, Any]]:
+    if isinstance(overrides, str):
+        overrides = OrderedDict(yaml.safe_load(overrides) or {})
+    if overrides is None:
+        return OrderedDict()
+    if not isinstance(overrides, OrderedDict):
+        raise TypeError("overrides: must be a collections.OrderedDict, YAML text or None")
+    return copy.deepcopy(overrides)
+
+
+def _has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
+
+
+def _accepted(function: Callable[..., Any]) -> set[str] | None:
+    """The names of its arguments; None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -87,7 +87,19 @@ class LinearQuantizerArgs(QuantizerArgs):
     num_bits_inputs: Bits = None
 
 
-class PACTArgs(QuantizerArgs):
+class DorefaArgs(QuantizerArgs):
+    """Weights through a tanh."""
+
+    keep_magnitude: bool = False
+
+
+class WRPNArgs(QuantizerArgs):
+    """Weights clipped to [-1, 1]."""
+
+    restrict_range: bool = False
+
+
+class PACTArgs(DorefaArgs):
     """Learned bounds."""
 
     act_clip_init_val: Annotated[Number, Field(gt=0)] = 8.0
@@ -95,8 +107,8 @@ class PACTArgs(QuantizerArgs):
 
 
 QUANTIZERS: dict[str, type[Args]] = {
-    "DorefaQuantizer": QuantizerArgs,
+    "DorefaQuantizer": DorefaArgs,
     "PACTQuantizer": PACTArgs,
     "QuantAwareTrainRangeLinearQuantizer": LinearQuantizerArgs,
-    "WRPNQuantizer": QuantizerArgs,
+    "WRPNQuantizer": WRPNArgs,
 }

@@ -29,7 +29,7 @@ from lmbench.distiller.schedules.policies import (
 )
 
 if TYPE_CHECKING:
-    from lmbench.distiller.quantization import Quantizer
+    from lmbench.distiller.quantization import TrainingQuantizer
 
 STATE_VERSION = 1
 
@@ -247,7 +247,7 @@ class CompressionScheduler:
             self.last_change = (self._steps[-1].epoch, self._steps[-1].minibatch)
 
     @property
-    def quantizer(self) -> Quantizer | None:
+    def quantizer(self) -> TrainingQuantizer | None:
         """The training-time quantizer that has prepared the model, if the schedule has one."""
         policies = (p for p in self.sched_metadata if isinstance(p, QuantizationPolicy))
         return next((policy.quantizer for policy in policies), None)

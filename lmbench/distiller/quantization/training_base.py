@@ -1,0 +1,212 @@
+"""The base of training-time quantizers: quantized weights in the forward pass, floats to train.
+
+Each quantized layer keeps its weight as the parameter `float_weight`, which the optimizer
+updates, and computes with `weight`, its quantized image, through which gradients pass straight.
+The image is refreshed before each forward pass of the layer (for a recurrent layer, once a
+sequence), and by `quantize_params`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lmbench.distiller.modules import (
+    EltwiseAdd,
+    EltwiseMult,
+    EltwiseSub,
+    ModularRecurrent,
+    convert_model_to_modular,
+    convert_model_to_pytorch,
+)
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
+from lmbench.distiller.quantization.post_training import is_quantized
+from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
+from lmbench.distiller.quantization.scale_and_zero_point import check_bits
+from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
+
+__all__ = ["TrainingQuantizer", "full_is_none"]
+
+_ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
+# What the original gives as the width of what is not quantized.
+_FULL = 32
+_ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
+_FLOATS = FP_BKP_PREFIX + "weight"
+
+
+def full_is_none(bits: int | None, what: str) -> int | None:
+    """The width in bits; None for the original's 32, which means "not quantized"."""
+    return None if bits == _FULL else check_bits(bits, what)
+
+
+class TrainingQuantizer(Quantizer, ABC):
+    """Quantizes a model while it trains; the arguments are the original's.
+
+    Args:
+        model: changed in place by `prepare_model`. `nn.LSTM`, `nn.GRU` and `nn.RNN` become
+            modular, so that recurrent weights and gates are really quantized.
+        optimizer: gets the parameters that replace others; None when there is none yet.
+        bits_activations: 2 to 16 for the outputs of activations (and, in some quantizers,
+            element-wise operations); None, or the original's 32, leaves them alone.
+        bits_weights: 2 to 16 for linear layers and embeddings; None or 32 leaves them alone.
+        bits_bias: accepted; biases stay floats, as accumulators are wide.
+        overrides: {regular expression: {bits_activations, bits_weights}} or YAML text; the first
+            that matches a module's full name wins.
+
+    Raises:
+        QuantizationError: bits out of range, or a quantized model.
+    """
+
+    quantizes_eltwise = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        bits_activations: int | None = None,
+        bits_weights: int | None = None,
+        bits_bias: int | None = None,
+        overrides: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        if is_quantized(model):
+            raise QuantizationError("this model is quantized already: train the model it came from")
+        self.bits_activations = full_is_none(bits_activations, "bits_activations")
+        self.bits_weights = full_is_none(bits_weights, "bits_weights")
+        self.bits_bias = bits_bias
+        super().__init__(
+            model,
+            optimizer,
+            self.bits_activations,
+            self.bits_weights,
+            bits_bias,
+            OrderedDict(parse_overrides(overrides)),
+        )
+        self._weights: dict[str, tuple[nn.Module, int]] = {}
+        self._hooks: list[Any] = []
+        self.prepared = False
+
+    @abstractmethod
+    def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
+        """The quantized image of a weight, with a gradient to it."""
+
+    @abstractmethod
+    def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
+        """What quantizes the output of an activation or element-wise module."""
+
+    def prepare_model(self, dummy_input: Any = None) -> nn.Module:
+        """Puts the quantization into the model.
+
+        Args:
+            dummy_input: ignored; kept for the original's callers.
+
+        Raises:
+            QuantizationError: an override that matches nothing, or a second call.
+        """
+        if self.prepared:
+            raise QuantizationError("prepare_model was called already")
+        super().prepare_model(dummy_input)
+        self.prepared = True
+        self.quantize_params()
+        return self.model
+
+    def _prepare_model_impl(self) -> None:
+        device = next((p.device for p in self.model.parameters()), None)
+        convert_model_to_modular(self.model)
+        targets = self._targets()
+        matched = match_overrides(self.overrides, targets)
+        floats: dict[int, nn.Parameter] = {}
+        for name, module in targets.items():
+            changes = matched.get(name, ("", {}))[1]
+            if isinstance(module, nn.Linear | nn.Embedding):
+                bits = full_is_none(changes.get("bits_weights", self.bits_weights), name)
+                if bits is not None:
+                    self._take_weight(name, module, bits, floats)
+            else:
+                bits = full_is_none(changes.get("bits_activations", self.bits_activations), name)
+                if bits is not None:
+                    parent, _, leaf = name.rpartition(".")
+                    quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
+                    setattr(self.model.get_submodule(parent), leaf, quantized.to(device))
+        self._refresh_before_forward()
+
+    def quantize_params(self) -> None:
+        """Refreshes the quantized image of every weight from its float parameter."""
+        for name in self._weights:
+            self._quantize(name)
+
+    def plain_model(self) -> nn.Module:
+        """A copy with the quantized values as ordinary weights and `torch.nn`'s layers.
+
+        It has the parameters of the model before preparation, so it is what to save. Activations
+        are those of the float model: quantize them after training if they were quantized in it.
+        """
+        self.quantize_params()
+        values = {name: module.weight for name, (module, _) in self._weights.items()}
+        for module, _ in self._weights.values():
+            module.weight = None  # type: ignore[assignment]  # graphs cannot be copied
+        try:
+            plain = copy.deepcopy(self.model)
+        finally:
+            for name, (module, _) in self._weights.items():
+                module.weight = values[name]
+        kept: dict[int, nn.Parameter] = {}
+        for name in self._weights:
+            module = plain.get_submodule(name)
+            held = module.get_parameter(_FLOATS)
+            value = values[name]
+            assert isinstance(value, Tensor)
+            baked = kept.setdefault(id(held), nn.Parameter(value.detach().clone()))
+            del module.weight
+            module.register_parameter(_FLOATS, None)
+            module.register_parameter("weight", baked)
+        for module in plain.modules():
+            module._forward_pre_hooks.clear()
+            for leaf, child in list(module.named_children()):
+                if isinstance(child, QuantizedActivation):
+                    setattr(module, leaf, child.wrapped_module)
+        return convert_model_to_pytorch(plain)
+
+    def _targets(self) -> dict[str, nn.Module]:
+        kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, *_ACTIVATIONS)
+        if self.quantizes_eltwise:
+            kinds = (*kinds, *_ELTWISE)
+        return {n: m for n, m in self.model.named_modules() if n and isinstance(m, kinds)}
+
+    def _take_weight(
+        self, name: str, module: nn.Module, bits: int, floats: dict[int, nn.Parameter]
+    ) -> None:
+        weight = module.get_parameter("weight")
+        held = floats.setdefault(id(weight), weight)  # tied layers train one parameter
+        del module.weight
+        module.register_parameter(_FLOATS, held)
+        self._weights[name] = (module, bits)
+
+    def _quantize(self, name: str) -> None:
+        module, bits = self._weights[name]
+        module.weight = self.quantize_weight(module.get_parameter(_FLOATS), bits)
+
+    def _refresh_before_forward(self) -> None:
+        recurrent = {
+            prefix + "."
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, ModularRecurrent)
+        }
+        owners: dict[str, list[str]] = {}
+        for name in self._weights:
+            owner = next((p[:-1] for p in recurrent if name.startswith(p)), name)
+            owners.setdefault(owner, []).append(name)
+        for owner, names in owners.items():
+
+            def refresh(_module: nn.Module, _inputs: Any, names: list[str] = names) -> None:
+                for name in names:
+                    self._quantize(name)
+
+            module = self.model.get_submodule(owner) if owner else self.model
+            self._hooks.append(module.register_forward_pre_hook(refresh))
