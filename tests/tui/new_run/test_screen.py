@@ -10,8 +10,8 @@ from typing import Any
 
 import driving
 import pytest
+from driving import at_rest, until
 from driving import press_then_rest as press
-from driving import until
 from textual.pilot import Pilot
 
 from lmbench.cli.app import build
@@ -309,17 +309,15 @@ async def test_before_any_training_a_trial_tells_the_time(world, started, monkey
         remember_trial(found)
 
     monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", try_out)
-    async with opened(world) as pilot:
-        await pilot.pause()
-        assert "time: this machine's speed is being measured" in words(pilot)
+    async with driving.opened(world) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        await until(pilot, lambda: "this machine's speed is being measured" in words(pilot))
         tried.set()
-        await pilot.app.workers.wait_for_complete()
-        await pilot.pause()
+        await at_rest(pilot)
         assert "(1,000 tok/s in a trial)" in words(pilot)
     monkeypatch.setattr("lmbench.tui.new_run.training_speed.try_out", None)
     async with opened(world) as pilot:
-        await pilot.app.workers.wait_for_complete()
-        await pilot.pause()
         assert "(1,000 tok/s in a trial)" in words(pilot)
 
 
