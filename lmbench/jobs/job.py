@@ -1,29 +1,22 @@
-"""What a worker hands to the code that does the work: the run, its events, and the user's wishes.
+"""What a worker gives to the code that does the work: the run, its events and its requests.
 
-Wishes reach a live worker through the file ``control`` in the run's folder. Each is one line
-(``pause``, ``continue``, ``checkpoint``, ``stop``), appended and never rewritten, so that none is
-lost however fast they follow each other. No torch here.
+No torch here.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from typing import Any, Literal
 
 from lmbench.config import Config
+from lmbench.jobs.wait_while_paused import Request, Requests
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
-__all__ = ["Job", "Wish"]
-
-Wish = Literal["checkpoint", "stop"]
-
-# How often a paused worker looks for the user's next wish.
-_PAUSE_POLL_S = 0.1
+__all__ = ["Job", "Request"]
 
 
 class Job:
@@ -41,8 +34,7 @@ class Job:
             without a checkpoint begins anew, which the worker has already logged.
         carries_on: the run was started again, has no checkpoint, and goes on from its events,
             which say all that it found out; the worker has logged that too.
-        stopped: the handler was told to stop.
-        paused_s: seconds that this attempt was paused so far.
+        stopped: the handler was given ``stop``.
     """
 
     def __init__(
@@ -59,18 +51,13 @@ class Job:
         self.resuming = resuming
         self.carries_on = carries_on
         self.stopped = False
-        self.paused_s = 0.0
         self.finished_logged = False
         self._record = record
         self._writer = EventWriter(run.events_path)
         self._began = time.monotonic()
         self._seconds_before = float(record.results.get("seconds") or 0.0)
         self._seconds_given = False
-        self._control = str(run.control_path)
-        self._heard = 0
-        self._stopping = False
-        self._pausing = False
-        self._checkpoint_wanted = False
+        self._requests = Requests(run, record.status == "paused", self._show_status)
 
     @property
     def record(self) -> RunRecord:
@@ -96,7 +83,7 @@ class Job:
         self.finished_logged = self.finished_logged or isinstance(event, Finished)
 
     def warn(self, message: str) -> None:
-        """Tell the user something that stops nothing: an event, and a line in ``log.txt``."""
+        """Note what stops nothing but should be known: an event, and a line in ``log.txt``."""
         self.emit(Warned(message=message))
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
@@ -115,78 +102,28 @@ class Job:
         given = self._record.results.get("seconds")
         if self._seconds_given and given is not None:
             return float(given)
-        return self._seconds_before + time.monotonic() - self._began - self.paused_s
+        return self._seconds_before + time.monotonic() - self._began - self._requests.paused_s
 
     def stop(self) -> None:
         """Have `control` answer ``stop``, as if the user had asked; safe in a signal handler."""
-        self._stopping = True
+        self._requests.stop()
 
-    def control(self) -> Wish | None:
-        """What the user wants now; cheap enough for every batch (one `stat` of a file).
-
-        While the run is paused this does not return: the wait happens here, and the status in
-        ``run.json`` and the events follow it. A wish for a checkpoint is handed out even so, and
-        the next call goes on waiting.
+    def control(self) -> Request | None:
+        """What is requested of the run; a paused one waits in here (see `Requests.next`).
 
         Returns:
-            ``stop`` (from then on at each call), ``checkpoint`` (once a wish), or None.
+            ``stop`` (from then on at each call), ``checkpoint`` (once a request), or None.
         """
-        self._hear()
-        if self._pausing or self._record.status == "paused":
-            self._wait()
-        if self._stopping:
-            self.stopped = True
-            return "stop"
-        if self._checkpoint_wanted:
-            self._checkpoint_wanted = False
-            return "checkpoint"
-        return None
+        request = self._requests.next()
+        self.stopped = self.stopped or request == "stop"
+        return request
 
     def close(self) -> None:
         self._writer.close()
 
-    def _wait(self) -> None:
-        began = time.monotonic()
-        if self._waiting and self._record.status != "paused":
-            self._show_status("paused")
-        while self._waiting and not self._checkpoint_wanted:
-            time.sleep(_PAUSE_POLL_S)
-            self._hear()
-        if not self._waiting and self._record.status == "paused":
-            self._show_status("running")
-        self.paused_s += time.monotonic() - began
-
-    @property
-    def _waiting(self) -> bool:
-        return self._pausing and not self._stopping
-
     def _show_status(self, status: Literal["paused", "running"]) -> None:
-        self.update(status=status)
+        self._record = self.run.transition(status) or self._record
         self.emit(StatusChanged(status=status))
-
-    def _hear(self) -> None:
-        """Take in the lines that were added to the control file since the last look."""
-        try:
-            size = os.stat(self._control).st_size  # noqa: PTH116 (a Path costs more than the call)
-        except FileNotFoundError:
-            return
-        if size == self._heard:
-            return
-        text = self.run.control_path.read_bytes()
-        # Someone who writes it by hand (echo stop > control) starts the file over.
-        fresh = text[self._heard if size > self._heard else 0 :]
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._heard = len(text) - len(fresh) + len(whole)
-        for line in whole.decode("utf-8", "replace").split("\n"):
-            self._heed(line.strip())
-
-    def _heed(self, wish: str) -> None:
-        if wish == "stop":
-            self._stopping = True
-        elif wish == "checkpoint":
-            self._checkpoint_wanted = True
-        elif wish in ("pause", "continue"):
-            self._pausing = wish == "pause"
 
 
 def _finite(value: Any) -> Any:

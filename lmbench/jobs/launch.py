@@ -23,7 +23,6 @@ from lmbench.jobs.queue import queued_runs
 from lmbench.jobs.supervisor import python
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
-from lmbench.session.files import locked
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
 
 __all__ = ["Action", "Look", "follow", "queue", "request", "resume", "start", "why_lost"]
@@ -131,14 +130,12 @@ def _fail_if_unborn(run: Run, record: RunRecord) -> RunRecord:
     process = _started.get(run)
     if process is None or not process.poll():
         return record
-    with locked(run.path / ".lock"):
-        record = run.read()
-        if record.status == "queued":
-            reason = f"its supervisor could not start: {last_log_lines(run, 1)}"
-            changes = {"status": "failed", "reason": reason, "ended": time.time()}
-            record = record.model_copy(update=changes)
-            run.write(record)
-    return record
+    reason = f"its supervisor could not start: {last_log_lines(run, 1)}"
+    return run.transition("failed", only_if=_is_queued, reason=reason) or run.read()
+
+
+def _is_queued(record: RunRecord) -> bool:
+    return record.status == "queued"
 
 
 def request(run: Run, action: Action) -> None:
@@ -150,7 +147,9 @@ def request(run: Run, action: Action) -> None:
     Raises:
         LmbenchError: the run is in no state for it; says which state, and what to do.
     """
-    if action == "stop" and _leave_queue(run):
+    if action == "stop" and run.transition(
+        "stopped", only_if=_is_queued, reason="stopped in the queue"
+    ):
         return
     record = run.read()
     status = run.status(record)
@@ -170,16 +169,6 @@ def _instead(action: Action, status: Status) -> str:
     if action == "continue" and status in ("stopped", "failed", "lost"):
         return "it has no process to continue; lmbench runs resume goes on from its checkpoint"
     return f"there is no process to {action}"
-
-
-def _leave_queue(run: Run) -> bool:
-    with locked(run.path / ".lock"):
-        record = run.read()
-        if record.status != "queued":
-            return False
-        changes = {"status": "stopped", "reason": "stopped in the queue", "ended": time.time()}
-        run.write(record.model_copy(update=changes))
-    return True
 
 
 def _kill(run: Run, record: RunRecord) -> None:
@@ -202,17 +191,11 @@ def _kill(run: Run, record: RunRecord) -> None:
     if run.alive(record):
         # It hangs in the kernel (a dead disk); its supervisor will write the end.
         return
-    with locked(run.path / ".lock"):
-        now = run.read()
-        if now.status in LIVE and now.pid == record.pid:
-            changes = {
-                "status": "stopped",
-                "reason": KILLED_BY_USER,
-                "ended": time.time(),
-                "pid": None,
-                "process_started": None,
-            }
-            run.write(now.model_copy(update=changes))
+    run.transition(
+        "stopped",
+        only_if=lambda now: now.status in LIVE and now.pid == record.pid,
+        reason=KILLED_BY_USER,
+    )
 
 
 def resume(run: Run, *, queue: bool = True) -> None:
@@ -224,8 +207,8 @@ def resume(run: Run, *, queue: bool = True) -> None:
     Raises:
         LmbenchError: it is running, paused or finished.
     """
-    with locked(run.path / ".lock"):
-        record = run.read()
+
+    def resumable(record: RunRecord) -> bool:
         status = run.status(record)
         if status in LIVE:
             raise LmbenchError(
@@ -234,15 +217,9 @@ def resume(run: Run, *, queue: bool = True) -> None:
             )
         if status == "finished":
             raise LmbenchError(f"run {run.ref} is finished: there is nothing to resume")
-        changes = {
-            "status": "queued",
-            "reason": "",
-            "ended": None,
-            "exit_code": None,
-            "pid": None,
-            "process_started": None,
-        }
-        run.write(record.model_copy(update=changes))
+        return True
+
+    run.transition("queued", only_if=resumable)
     start(run, queue=queue)
 
 

@@ -28,8 +28,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.jobs.queue import device_of, queued_runs, take_device
-from lmbench.session.files import locked
-from lmbench.session.store import LIVE, Run
+from lmbench.session.store import LIVE, Run, RunRecord
 
 __all__ = ["main", "python"]
 
@@ -129,22 +128,21 @@ def conclude(run: Run, pid: int, code: int, began: float) -> None:
     if code == 0 or not run.path.is_dir():
         return
     (run.path / ROOM).unlink(missing_ok=True)
-    with locked(run.path / ".lock"):
-        record = run.read()
-        ours = record.status in LIVE and record.pid == pid
-        # Queued again after the worker had claimed it: someone resumed it meanwhile.
-        unclaimed = record.status == "queued" and (record.started or 0.0) < began
-        if not ours and not unclaimed:
-            return
-        ended = {"ended": time.time(), "exit_code": code, "pid": None, "process_started": None}
-        if unclaimed:
-            reason = f"the worker could not start ({why_ended(code)}): {last_log_lines(run, 1)}"
-            ended |= {"status": "failed", "reason": reason}
-        elif "kill" in asked(run):
-            ended |= {"status": "stopped", "reason": KILLED_BY_USER}
-        else:
-            ended |= {"status": "lost", "reason": why_ended(code)}
-        run.write(record.model_copy(update=ended))
+
+    def unclaimed(record: RunRecord) -> bool:
+        # Queued again after the worker had claimed it: it was resumed meanwhile.
+        return record.status == "queued" and (record.started or 0.0) < began
+
+    def ours(record: RunRecord) -> bool:
+        return record.status in LIVE and record.pid == pid
+
+    reason = f"the worker could not start ({why_ended(code)}): {last_log_lines(run, 1)}"
+    if run.transition("failed", only_if=unclaimed, exit_code=code, reason=reason):
+        return
+    if "kill" in asked(run):
+        run.transition("stopped", only_if=ours, exit_code=code, reason=KILLED_BY_USER)
+    else:
+        run.transition("lost", only_if=ours, exit_code=code, reason=why_ended(code))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.job import Job
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Failed, Finished, RunResumed
-from lmbench.session.files import hold_room, locked
+from lmbench.session.files import hold_room
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
 from lmbench.training.thread_environment import worker_environment
@@ -109,33 +109,35 @@ def work(run: Run) -> int:
 def _claim(run: Run) -> tuple[RunRecord, bool] | None:
     """Make a queued run ours, or None if it is not (or no longer) waiting.
 
-    Whoever wants the same run waits at its lock and finds it taken. The second value tells
+    Another worker of the same run waits at its lock and finds it taken. The second value is
     whether the run had begun before.
     """
     if not run.path.is_dir():
         return None
-    with locked(run.path / ".lock"):
-        record = run.read()
+    before: list[RunRecord] = []
+
+    def is_queued(record: RunRecord) -> bool:
         if record.status != "queued":
-            return None
-        begun_before = record.started is not None
-        # Wishes of an earlier attempt are past.
-        run.control_path.unlink(missing_ok=True)
-        record = record.model_copy(
-            update={
-                "status": "running",
-                "pid": os.getpid(),
-                "process_started": process_started(os.getpid()),
-                "host": platform.node(),
-                "started": time.time(),
-                "ended": None,
-                "reason": "",
-                "exit_code": None,
-                "versions": _versions(),
-            }
-        )
-        run.write(record)
-    return record, begun_before
+            return False
+        before.append(record)
+        # Requests to an earlier worker are over. Where a folder has that name, there are none.
+        with contextlib.suppress(OSError):
+            run.control_path.unlink(missing_ok=True)
+        return True
+
+    record = run.transition(
+        "running",
+        only_if=is_queued,
+        pid=os.getpid(),
+        process_started=process_started(os.getpid()),
+        host=platform.node(),
+        started=time.time(),
+        ended=None,
+        reason="",
+        exit_code=None,
+        versions=_versions(),
+    )
+    return None if record is None else (record, before[0].started is not None)
 
 
 def _versions() -> dict[str, str]:
@@ -238,14 +240,7 @@ def reason_in_words(error: BaseException) -> str:
 
 def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0) -> None:
     (run.path / ROOM).unlink(missing_ok=True)
-    run.update(
-        status=status,
-        ended=time.time(),
-        reason=reason,
-        exit_code=exit_code,
-        pid=None,
-        process_started=None,
-    )
+    run.transition(status, reason=reason, exit_code=exit_code)
 
 
 if __name__ == "__main__":

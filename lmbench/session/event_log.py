@@ -29,7 +29,7 @@ class EventWriter:
     @property
     def offset(self) -> int:
         """Bytes in the log: where the next event will stand."""
-        return self.path.stat().st_size
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def write(self, event: Event) -> None:
         """Append an event.
@@ -38,6 +38,10 @@ class EventWriter:
             OSError: the disk is full. What was written of the line counts for nothing.
         """
         line = event_line(event)
+        if not self.path.exists():
+            # Removed by someone; what follows is worth keeping all the same.
+            self._file.close()
+            self._file, self._torn = self.path.open("ab", buffering=0), False
         rest = memoryview(b"\n" + line if self._torn else line)
         self._torn = True
         while rest:

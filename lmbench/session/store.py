@@ -12,7 +12,8 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,33 @@ class Run:
         """Change some fields; only for the record's owner (see the module's docstring)."""
         with locked(self.path / ".lock"):
             record = self.read().model_copy(update=changes)
+            self.write(record)
+        return record
+
+    def transition(
+        self, status: Status, *, only_if: Callable[[RunRecord], bool] | None = None, **changes: Any
+    ) -> RunRecord | None:
+        """Change the status, and what goes with it: an ended run and a queued one have no process,
+        an ended one the time of its end, a queued one no reason and exit code yet.
+
+        Args:
+            only_if: looks at the record under the lock; where it is false, nothing is changed.
+            changes: further fields.
+
+        Returns:
+            The new record, or None where nothing was changed.
+        """
+        with locked(self.path / ".lock"):
+            record = self.read()
+            if only_if is not None and not only_if(record):
+                return None
+            fields: dict[str, Any] = {"status": status}
+            if status not in LIVE:
+                fields |= {"pid": None, "process_started": None}
+                fields["ended"] = None if status == "queued" else time.time()
+            if status == "queued":
+                fields |= {"reason": "", "exit_code": None}
+            record = record.model_copy(update=fields | changes)
             self.write(record)
         return record
 

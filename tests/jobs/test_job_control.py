@@ -1,4 +1,4 @@
-"""What a handler hears of the user's wishes, in whatever order and however they come."""
+"""Which requests of the user a handler is given, in whatever order and however they come."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lmbench.config import EvaluateConfig
-from lmbench.jobs import job as job_module
+from lmbench.errors import LmbenchError
+from lmbench.jobs import wait_while_paused
 from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.job import Job
 from lmbench.session import EventLog, Home
@@ -36,7 +37,7 @@ def while_waiting(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[s
             seen.append(job.run.read().status)
             ask(job.run, words.pop(0))  # pyright: ignore[reportArgumentType]
 
-        monkeypatch.setattr(job_module.time, "sleep", sleep)
+        monkeypatch.setattr(wait_while_paused.time, "sleep", sleep)
         return seen
 
     return arrange
@@ -90,7 +91,7 @@ def test_a_pause_is_waited_out_and_seen(
     assert seen == ["paused", "paused"]
     assert job.run.read().status == "running"
     assert statuses(job) == ["paused", "running"]
-    assert job.paused_s > 0.0
+    assert job._requests.paused_s > 0.0
 
 
 def test_a_paused_job_can_be_stopped(
@@ -191,3 +192,18 @@ def test_a_job_remembers_that_its_handler_logged_the_end(job: Job) -> None:
     assert not job.finished_logged
     job.emit(Finished(status="finished", seconds=1.0))
     assert job.finished_logged
+
+
+def test_a_folder_named_control_stops_no_run_and_a_request_says_what_is_wrong(job: Job) -> None:
+    job.run.control_path.mkdir()
+    assert job.control() is None
+    with pytest.raises(LmbenchError, match="control: .* move it away"):
+        ask(job.run, "pause")
+
+
+def test_a_run_whose_events_were_removed_goes_on_logging(job: Job) -> None:
+    job.warn("first")
+    job.run.events_path.unlink()
+    assert job.events_offset == 0
+    job.warn("second")
+    assert [e.message for e in events(job) if isinstance(e, Warned)] == ["second"]
