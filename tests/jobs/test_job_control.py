@@ -197,7 +197,7 @@ def test_a_job_remembers_that_its_handler_logged_the_end(job: Job) -> None:
 def test_a_folder_named_control_stops_no_run_and_a_request_says_what_is_wrong(job: Job) -> None:
     job.run.control_path.mkdir()
     assert job.control() is None
-    with pytest.raises(LmbenchError, match="control: .* move it away"):
+    with pytest.raises(LmbenchError, match=r"control: .* move it away"):
         ask(job.run, "pause")
 
 
