@@ -28,6 +28,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.jobs.queue import device_of, queued_runs, take_device
+from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.store import LIVE, Run, RunRecord
 
 __all__ = ["main", "python"]
@@ -128,6 +129,7 @@ def conclude(run: Run, pid: int, code: int, began: float) -> None:
     if code == 0 or not run.path.is_dir():
         return
     (run.path / ROOM).unlink(missing_ok=True)
+    remove_leftovers(run.path)
 
     def unclaimed(record: RunRecord) -> bool:
         # Queued again after the worker had claimed it: it was resumed meanwhile.

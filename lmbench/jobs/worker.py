@@ -37,7 +37,8 @@ from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.job import Job
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Failed, Finished, RunResumed
-from lmbench.session.files import hold_room
+from lmbench.session.files import hold_room, remove_swapped
+from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
 from lmbench.training.thread_environment import worker_environment
@@ -81,6 +82,9 @@ def work(run: Run) -> int:
     if claim is None:
         return 0
     record, begun_before = claim
+    remove_leftovers(run.path)
+    for which in ("last", "best"):
+        remove_swapped(run.path / which)
     hold_room(run.path / ROOM, _LAST_WORDS_BYTES)
     try:
         # While the job is being set up, one SIGTERM is enough to end it.

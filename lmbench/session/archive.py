@@ -8,6 +8,7 @@ under its name only when all of it is there and its records can be read.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
@@ -17,12 +18,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, json_bytes, parse_json
-from lmbench.session.manage import at_rest, put_in_place, refuse_busy, rename_refs, staged_folder
+from lmbench.session.files import fsync_folder, json_bytes, parse_json, temporary_file
+from lmbench.session.manage import at_rest, put_in_place, refuse_busy, staged_folder
 from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
+from lmbench.session.rename import rename_refs
 from lmbench.session.store import Home, Session, check_session_name
 
 __all__ = ["SUFFIX", "Packed", "pack", "unpack"]
@@ -73,29 +75,31 @@ class Packed:
 def pack(session: Session, target: Path) -> Packed:
     """Write the session into one file, replacing `target`.
 
-    Locks, process numbers and wishes to workers stay out; a run that is lost or queued is written
+    Locks, process numbers and requests to workers stay out; a run that is lost or queued is written
     as lost or stopped, since no process will be there.
 
     Raises:
         LmbenchError: a run is being worked on, or the file cannot be written.
     """
     refuse_busy(session, "packed", queued=False)
-    partial = target.with_name(f".{target.name}.part")
     contents = list(_contents(session))
     known = [(name, source) for name, source in contents if _KNOWN.fullmatch(name)]
     try:
-        _write(partial, known, zipfile.ZIP_DEFLATED)
-        with zipfile.ZipFile(partial) as archive:
-            too_good = _grows_too_much(archive.infolist(), partial.stat().st_size)
-        if too_good:
-            # Nothing but zeros, say. What we pack we must also be willing to unpack.
-            _write(partial, known, zipfile.ZIP_STORED)
-        partial.replace(target)
+        with temporary_file(target) as (partial, file):
+            _write(file, known, zipfile.ZIP_DEFLATED)
+            with zipfile.ZipFile(file) as archive:
+                grows = _grows_too_much(archive.infolist(), file.seek(0, 2))
+            if grows:
+                # Nothing but zeros, say. What we pack we must also be willing to unpack.
+                file.seek(0)
+                file.truncate()
+                _write(file, known, zipfile.ZIP_STORED)
+            file.flush()
+            os.fsync(file.fileno())
+            partial.replace(target)
         fsync_folder(target.parent)
     except OSError as error:
         raise LmbenchError(f"{target}: cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)
     left_out = tuple(name for name, _ in contents if not _KNOWN.fullmatch(name))
     return Packed(target, target.stat().st_size, left_out)
 
@@ -123,7 +127,7 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
     yield from sorted((n, p) for n, p in found.items() if not swapped.fullmatch(n))
 
 
-def _write(target: Path, contents: list[tuple[str, Path | bytes]], method: int) -> None:
+def _write(target: BinaryIO, contents: list[tuple[str, Path | bytes]], method: int) -> None:
     with zipfile.ZipFile(target, "w") as archive:
         for name, source in contents:
             info = zipfile.ZipInfo(name, _DATE)
@@ -157,6 +161,10 @@ def unpack(path: Path, home: Home, name: str | None = None) -> Session:
             return _extract(archive, infos, home, target, record)
     except FileNotFoundError:
         raise LmbenchError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise LmbenchError(
+            f"{path}: a folder; unpack takes the file that lmbench sessions pack wrote"
+        ) from None
     except _DAMAGES as error:
         raise LmbenchError(f"{path}: no lmbench archive, or a damaged one ({error})") from None
 
@@ -282,8 +290,7 @@ def _extract(
     target: Session,
     record: SessionRecord,
 ) -> Session:
-    staged = staged_folder(home)
-    try:
+    with staged_folder(home) as staged:
         (staged / "runs").mkdir()
         for info in infos:
             out = staged / info.filename
@@ -294,7 +301,4 @@ def _extract(
             Session(staged).write(record.model_copy(update={"name": target.name}))
             rename_refs(staged, record.name, target.name)
         put_in_place(staged, target)
-    except BaseException:
-        shutil.rmtree(staged)
-        raise
     return target

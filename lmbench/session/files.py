@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import fcntl
@@ -23,16 +24,24 @@ __all__ = [
     "fresh_folder",
     "fsync_folder",
     "hold_room",
+    "holding_folder",
+    "in_use",
     "json_bytes",
     "locked",
     "parse_json",
     "read_json",
+    "remove_swapped",
     "settled",
     "swap_in",
+    "temporary_file",
     "try_lock",
     "write_atomic",
     "write_json",
 ]
+
+
+LOCK_PATIENCE_S = 30.0
+_LOCK_POLL_S = 0.01
 
 
 def fsync_folder(folder: Path) -> None:
@@ -48,18 +57,31 @@ def fsync_folder(folder: Path) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader sees the old file or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with temporary_file(path) as (temporary, file):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside `path` to write its successor in; removed if it was not renamed.
+
+    Its name cannot be foreseen and follows no link, its mode is that of any new file, and it is
+    locked while it is written, so that `remove_leftovers` can tell it from one that was left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield temporary, file
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def json_bytes(document: Any) -> bytes:
@@ -131,11 +153,51 @@ def hold_room(path: Path, size: int) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` as a lock between processes; waits for it. The kernel frees it on any death."""
+    """Hold `path` as a lock between processes. The kernel frees it on any death.
+
+    Raises:
+        LmbenchError: another process holds it for longer than any of ours does.
+    """
     with path.open("a") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LmbenchError(
+                        f"{path}: another process has held this lock for {LOCK_PATIENCE_S:g} s: "
+                        "end it, or try again"
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
         yield
+
+
+def in_use(path: Path) -> bool:
+    """Does a live process hold this file or folder as a lock?"""
+    if not fcntl:
+        return True
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def holding_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder that is being filled or emptied, so that it is not taken for a leftover."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(path: Path) -> int | None:
@@ -202,3 +264,10 @@ def settled(final: Path) -> Path | None:
     # `final` had been moved away, which is done only when its successor is complete.
     fresh = final.with_name(final.name + ".new")
     return fresh if fresh.is_dir() else old
+
+
+def remove_swapped(final: Path) -> None:
+    """Remove what an interrupted `swap_in` left beside `final`, where that is whole."""
+    if final.is_dir():
+        for end in (".new", ".old"):
+            shutil.rmtree(final.with_name(final.name + end), ignore_errors=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, locked, write_atomic, write_json
+from lmbench.session.files import fsync_folder, holding_folder, locked, write_json
+from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.records import LIVE, RunRecord
+from lmbench.session.rename import rename_folder, rename_refs
 from lmbench.session.store import Home, Run, Session, check_session_name
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "delete_run",
     "delete_session",
     "refuse_busy",
-    "rename_refs",
     "rename_session",
 ]
 
@@ -72,8 +73,7 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
     source = home.session(name)
     target = _free(home, new_name)
     refuse_busy(source, "copied", queued=False)
-    staged = staged_folder(home)
-    try:
+    with staged_folder(home) as staged:
         shutil.copytree(source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True)
         copied = Session(staged)
         for run in source.runs():
@@ -83,22 +83,26 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
         copied.write(copied.read().model_copy(update={"name": new_name}))
         rename_refs(staged, name, new_name)
         put_in_place(staged, target)
-    except BaseException:
-        shutil.rmtree(staged)
-        raise
     return target
 
 
 def _of_the_moment(_folder: str, names: list[str]) -> list[str]:
-    """Locks, half-written files and wishes to a worker are no part of a record."""
+    """Locks, half-written files and requests to a worker are no part of a record."""
     return [n for n in names if n.startswith(".") or n == "control"]
 
 
-def staged_folder(home: Home) -> Path:
-    """An empty folder in which a session can be made before it gets its name."""
+@contextmanager
+def staged_folder(home: Home) -> Iterator[Path]:
+    """An empty folder in which a session can be made; removed if it was not put in place."""
+    remove_leftovers(home.sessions_path)
     staged = home.sessions_path / f".new-{secrets.token_hex(4)}"
     staged.mkdir(parents=True)
-    return staged
+    try:
+        with holding_folder(staged):
+            yield staged
+    finally:
+        if staged.exists():
+            shutil.rmtree(staged)
 
 
 def put_in_place(staged: Path, target: Session) -> None:
@@ -133,56 +137,8 @@ def rename_session(home: Home, name: str, new_name: str) -> Session:
     source = home.session(name)
     target = _free(home, new_name)
     refuse_busy(source, "renamed")
-    put_in_place(source.path, target)
-    target.update(name=new_name)
-    for session in home.sessions():
-        rename_refs(session.path, name, new_name)
+    rename_folder(home.sessions_path, name, new_name)
     return target
-
-
-def rename_refs(session: Path, name: str, new_name: str) -> None:
-    """In a session's folder, make references to runs of session `name` name `new_name`.
-
-    A reference is a whole string ``NAME/NNN-kind`` or ``NAME/N``, as parents of runs, teachers,
-    samples and the workbench's selection have it. Damaged files are left as they are.
-    """
-    if name == new_name:
-        return
-    pattern = re.compile(re.escape(name) + r"(/(?:\d{3,}-[a-z]+|\d+|@))")
-
-    def renamed(value: Any) -> Any:
-        if isinstance(value, str):
-            match = pattern.fullmatch(value)
-            return new_name + match[1] if match else value
-        if isinstance(value, dict):
-            return {key: renamed(item) for key, item in value.items()}
-        return [renamed(item) for item in value] if isinstance(value, list) else value
-
-    for path in [session / "session.json", *sorted(session.glob("runs/*/run.json"))]:
-        with locked(path.parent / ".lock"):
-            document = _json_or_none(path.read_bytes())
-            changed = renamed(document)
-            if changed != document:
-                write_json(path, changed)
-    samples = session / "samples.jsonl"
-    if samples.is_file():
-        lines = samples.read_bytes().split(b"\n")
-        changed = [_renamed_line(line, renamed) for line in lines]
-        if changed != lines:
-            write_atomic(samples, b"\n".join(changed))
-
-
-def _renamed_line(line: bytes, renamed: Any) -> bytes:
-    document = _json_or_none(line)
-    changed = renamed(document)
-    return line if changed == document else json.dumps(changed, ensure_ascii=False).encode()
-
-
-def _json_or_none(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None
 
 
 def delete_session(home: Home, name: str) -> None:
@@ -193,7 +149,8 @@ def delete_session(home: Home, name: str) -> None:
     """
     session = home.session(name)
     refuse_busy(session, "deleted")
-    shutil.rmtree(_out_of_sight(session.path))
+    with holding_folder(session.path):
+        shutil.rmtree(_out_of_sight(session.path))
 
 
 def delete_run(run: Run) -> None:
@@ -211,8 +168,8 @@ def delete_run(run: Run) -> None:
             status = "lost"
         if status in LIVE:
             raise LmbenchError(f"run {run.ref} is {status}; stop it before you delete it")
-        doomed = _out_of_sight(run.path)
-    shutil.rmtree(doomed)
+        with holding_folder(run.path):
+            shutil.rmtree(_out_of_sight(run.path))
 
 
 def _out_of_sight(folder: Path) -> Path:

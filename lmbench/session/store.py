@@ -21,6 +21,7 @@ from typing import Any
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
+from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started, same_start
 from lmbench.session.records import (
     FORMAT_VERSION,
@@ -31,6 +32,7 @@ from lmbench.session.records import (
     Status,
     parse_record,
 )
+from lmbench.session.rename import finish_rename
 
 __all__ = [
     "DEFAULT_SESSION",
@@ -270,6 +272,8 @@ class Session:
     ) -> Run:
         """A new folder with a ``queued`` record; the number is the session's next."""
         self.runs_path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path.parent, self.path, self.runs_path):
+            remove_leftovers(folder)
         with locked(self.path / ".lock"):
             taken = [
                 int(match[1])
@@ -320,6 +324,7 @@ class Home:
 
     def sessions(self) -> list[Session]:
         """All sessions, by name."""
+        finish_rename(self.sessions_path)
         if not self.sessions_path.is_dir():
             return []
         found = (Session(p) for p in self.sessions_path.iterdir() if not p.name.startswith("."))
@@ -327,6 +332,7 @@ class Home:
 
     def session(self, name: str) -> Session:
         """The session of that name, which must exist."""
+        finish_rename(self.sessions_path)
         session = Session(self.sessions_path / check_session_name(name))
         if not session.exists():
             names = ", ".join(s.name for s in self.sessions()) or "none yet"
@@ -335,6 +341,7 @@ class Home:
 
     def open_session(self, name: str = DEFAULT_SESSION) -> Session:
         """The session of that name, made if it is not there."""
+        finish_rename(self.sessions_path)
         session = Session(self.sessions_path / check_session_name(name))
         if not session.exists():
             session.runs_path.mkdir(parents=True, exist_ok=True)

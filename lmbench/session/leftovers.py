@@ -1,0 +1,47 @@
+"""What a process that died in the middle of its work left lying about."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from lmbench.session.files import in_use
+
+__all__ = ["remove_leftovers"]
+
+# A file being written (`write_atomic`), a folder that had no name yet, or had it no more.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}")
+# As versions before 0.2 named files being written; they held no lock.
+_OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
+_OLDER_S = 3600.0
+# Between making a file and locking it pass microseconds.
+_YOUNG_S = 1.0
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders directly in `folder` that no live process holds.
+
+    What cannot be removed stays for the next time.
+    """
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if path.name.startswith("."):
+                with suppress(OSError):
+                    _remove_if_left(path)
+
+
+def _remove_if_left(path: Path) -> None:
+    age = time.time() - path.lstat().st_mtime
+    temporary = _TEMPORARY.fullmatch(path.name)
+    left = (temporary and age > _YOUNG_S and not in_use(path)) or (
+        _OLDER.fullmatch(path.name) and age > _OLDER_S
+    )
+    if not left:
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

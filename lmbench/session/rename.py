@@ -1,0 +1,180 @@
+"""Renaming a session so that no death on the way leaves it half renamed.
+
+What is to be done is written down first (``sessions/.rename.json``), then the folder is renamed,
+then its record and the references to its runs, and the note is removed. Whoever opens a session
+of the working folder and finds the note finishes what it says. Every step can be taken again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from lmbench.errors import LmbenchError
+from lmbench.session.files import fsync_folder, locked, write_atomic, write_json
+
+__all__ = ["finish_rename", "rename_folder", "rename_refs"]
+
+_NOTE = ".rename.json"
+
+
+def rename_folder(sessions: Path, name: str, new_name: str) -> None:
+    """Rename session `name`, which exists, in the folder `sessions`; references follow.
+
+    Raises:
+        LmbenchError: the new name is taken, or a file that refers to the session cannot be
+            written. Nothing is changed then.
+    """
+    with _lock(sessions):
+        _check_writable(sessions, name)
+        write_json(sessions / _NOTE, {"version": 1, "from": name, "to": new_name})
+        try:
+            (sessions / name).rename(sessions / new_name)
+        except OSError:
+            (sessions / _NOTE).unlink()
+            if (sessions / new_name).exists():
+                raise LmbenchError(f"there is a session '{new_name}' already") from None
+            raise
+        fsync_folder(sessions)
+        _finish(sessions, name, new_name)
+
+
+def finish_rename(sessions: Path) -> None:
+    """Finish a rename that a death interrupted; does nothing while another process is at it."""
+    if not (sessions / _NOTE).exists():
+        return
+    with _lock(sessions, wait=False) as ours:
+        note = _json_or_none(_bytes_or_none(sessions / _NOTE)) if ours else None
+        if not isinstance(note, dict):
+            return
+        name, new_name = str(note.get("from")), str(note.get("to"))
+        try:
+            if (sessions / new_name).is_dir():
+                _finish(sessions, name, new_name)
+            else:
+                # It died before the folder had its new name: nothing was changed.
+                (sessions / _NOTE).unlink()
+        except (OSError, LmbenchError):
+            # A full or read-only disk: the next opening tries again.
+            return
+
+
+def _finish(sessions: Path, name: str, new_name: str) -> None:
+    record = sessions / new_name / "session.json"
+    with locked(record.parent / ".lock"):
+        document = _json_or_none(record.read_bytes())
+        if isinstance(document, dict) and document.get("name") != new_name:
+            write_json(record, {**document, "name": new_name})
+    for folder in _session_folders(sessions):
+        rename_refs(folder, name, new_name)
+    (sessions / _NOTE).unlink()
+    fsync_folder(sessions)
+
+
+def _session_folders(sessions: Path) -> list[Path]:
+    return sorted(p.parent for p in sessions.glob("[!.]*/session.json"))
+
+
+@contextmanager
+def _lock(sessions: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the folder as a lock between processes; is it ours?"""
+    if fcntl is None:
+        yield True
+        return
+    descriptor = os.open(sessions, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _check_writable(sessions: Path, name: str) -> None:
+    """See that every file that has to be written can be."""
+    files = [sessions / name / "session.json"]
+    files += [p for s in _session_folders(sessions) for p in _referring_files(s, name)]
+    for path in files:
+        if not os.access(path.parent, os.W_OK):
+            raise LmbenchError(
+                f"session '{name}' cannot be renamed: {path} has to be written and {path.parent} "
+                "is read-only"
+            )
+
+
+def _referring_files(session: Path, name: str) -> list[Path]:
+    """The files of a session that may refer to runs of session `name`."""
+    mark = json.dumps(f"{name}/", ensure_ascii=False)[:-1].encode()
+    files = [
+        session / "session.json",
+        *sorted(session.glob("runs/*/run.json")),
+        session / "samples.jsonl",
+    ]
+    return [path for path in files if mark in (_bytes_or_none(path) or b"")]
+
+
+def rename_refs(session: Path, name: str, new_name: str) -> None:
+    """In a session's folder, make references to runs of session `name` name `new_name`.
+
+    A reference is a whole string ``NAME/NNN-kind`` or ``NAME/N``, as parents of runs, teachers,
+    samples and the workbench's selection have it. Damaged files, and files without a reference,
+    are left as they are.
+    """
+    if name == new_name:
+        return
+    pattern = re.compile(re.escape(name) + r"(/(?:\d{3,}-[a-z]+|\d+|@))")
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, str):
+            match = pattern.fullmatch(value)
+            return new_name + match[1] if match else value
+        if isinstance(value, dict):
+            return {key: renamed(item) for key, item in value.items()}
+        return [renamed(item) for item in value] if isinstance(value, list) else value
+
+    for path in _referring_files(session, name):
+        with locked(path.parent / ".lock"):
+            data = path.read_bytes()
+            if path.suffix == ".jsonl":
+                lines = data.split(b"\n")
+                changed = [_renamed_line(line, renamed) for line in lines]
+                if changed != lines:
+                    write_atomic(path, b"\n".join(changed))
+                continue
+            document = _json_or_none(data)
+            changed = renamed(document)
+            if changed != document:
+                write_json(path, changed)
+
+
+def _renamed_line(line: bytes, renamed: Callable[[Any], Any]) -> bytes:
+    document = _json_or_none(line)
+    changed = renamed(document)
+    return line if changed == document else json.dumps(changed, ensure_ascii=False).encode()
+
+
+def _bytes_or_none(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _json_or_none(data: bytes | None) -> Any:
+    try:
+        return json.loads(data or b"")
+    except (ValueError, RecursionError):
+        return None
