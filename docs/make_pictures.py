@@ -129,7 +129,7 @@ def pending(bench: Workbench) -> bool:
 
 
 async def settle(bench: Workbench, seconds: float) -> None:
-    await bench.look()
+    await bench.refresh_snapshot()
     await asyncio.sleep(seconds)
 
 

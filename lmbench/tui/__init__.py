@@ -1,13 +1,16 @@
-"""The workbench: a Textual application over the session's folders. No torch in here.
+"""The workbench: a Textual application over a session's folders. Nothing here imports torch.
 
-``docs/internals/workbench.md`` says how it is built and what a new panel or screen has to do. In
-short:
+``docs/internals/workbench.md`` says how it is built and what a new panel or screen has to do.
 
-* `app.Workbench` has three reactives, ``snapshot`` (`watch.Snapshot`, immutable), ``selected`` (a
-  run's key) and ``marked`` (keys); `remember` and `recall` keep state in the session; `open` shows
-  a screen; `complain` and `say` tell the user; `do` calls what blocks in a thread.
-* `widgets.panel.Panel` is the base of what stands on a screen: override ``refresh_view``.
-* `screens.base.BenchScreen` is the base of a screen; `app.SCREENS` names them all.
-* Each binding has an ``id`` and a ``tooltip``: that makes it remappable and puts it into the
-  command palette, wherever ``check_action`` allows it.
+* A feature is a folder (``runs``, ``plots``, ``layers``, ``generate``, ``new_run``, ``schedule``,
+  ``laboratory``, ``compare``, ``sensitivity``, ``sessions``, ``settings``) with its screen, its
+  widgets and its logic. Features import ``bench`` and ``kit``, never each other.
+* ``bench`` is what they share: `bench.bench.Bench` has three reactives, ``snapshot`` (immutable),
+  ``selected`` (a run's key) and ``marked`` (keys); `remember` and `recall` keep state in the
+  session; `open` shows a screen; `show_error` and `show_message` report; `run_in_thread` calls
+  what blocks. `bench.bench.SCREENS` names all screens.
+* ``kit`` is what they are built of: `kit.panel.Panel` (override ``refresh_view``),
+  `kit.screen.BenchScreen`, dialogs, forms, tables, the terminal's driver.
+* A binding with an ``id`` and a ``tooltip`` can be given other keys and is in the command palette
+  wherever ``check_action`` allows it.
 """

@@ -17,14 +17,14 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
 
-from lmbench.tui.bench.bench import LASTING, Bench
+from lmbench.tui.bench.bench import REOPENED_SCREENS, Bench
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.kit.hangup import HUNG_UP, Terminal, exit_on_signals
-from lmbench.tui.log_file import complaint, crash_line, log_path, start_log
+from lmbench.tui.log_file import describe_error, log_path, one_line_error, start_log
 
 __all__ = ["Workbench"]
 
-REOPENED = (*LASTING, "new_run")
+REOPENED = (*REOPENED_SCREENS, "new_run")
 """A form that is half filled in comes back, too: it says itself that it is open."""
 
 # How often it is looked whether there is a terminal still.
@@ -84,18 +84,18 @@ class Workbench(Bench):
         try:
             await super()._dispatch_message(message)
         except Exception as error:
-            self.complain(error, f"after {type(message).__name__.lower()}")
+            self.show_error(error, f"after {type(message).__name__.lower()}")
 
     def on_command_palette_opened(self) -> None:
         """Like every other input here the palette's does not blink: that would send bytes."""
         if isinstance(self.screen, CommandPalette):
             self.screen.query_one(Input).cursor_blink = False
 
-    def complain(self, error: BaseException, doing: str = "") -> None:
-        from lmbench.tui.kit.dialog import Answer, Ask
+    def show_error(self, error: BaseException, doing: str = "") -> None:
+        from lmbench.tui.kit.dialog import Answer, QuestionDialog
 
-        title, text = complaint(error, doing, self.home)
-        dialog = Ask(title, text, (Answer("", "enter", "go on"),))
+        title, text = describe_error(error, doing, self.home)
+        dialog = QuestionDialog(title, text, (Answer("", "enter", "go on"),))
         # What fails at each look is told once, not heaped up; as the last screen goes a defect is
         # told by the log alone.
         if self.screen_stack and not dialog.same_as(self.screen):
@@ -105,9 +105,9 @@ class Workbench(Bench):
         taken = super().get_driver_class()
         if sys.platform == "win32":
             return taken
-        from lmbench.tui.kit.driver import lasting
+        from lmbench.tui.kit.driver import resilient_driver
 
-        return lasting(taken)
+        return resilient_driver(taken)
 
     # -- keys of everywhere --------------------------------------------------------------------
 
@@ -124,12 +124,12 @@ class Workbench(Bench):
 
     async def action_leave(self) -> None:
         """Quit; where runs are alive or wait in the queue, ask what becomes of them."""
-        from lmbench.tui.leaving import alive, ask_to_leave
+        from lmbench.tui.leaving import confirm_quit, has_unfinished_runs
 
-        if self.demo or not alive(self.snapshot):
+        if self.demo or not has_unfinished_runs(self.snapshot):
             self.exit()
         else:
-            ask_to_leave(self)
+            confirm_quit(self)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         from lmbench.tui.command_palette import commands_of
@@ -154,7 +154,7 @@ class Workbench(Bench):
         _log.critical("the workbench ended", exc_info=error)
         self.flush()
         self._exit_renderables.append(
-            f"lmbench: {crash_line(error, 'in the workbench')}; details in {log_path(self.home)}. "
-            "Runs are not affected."
+            f"lmbench: {one_line_error(error, 'in the workbench')}; details in "
+            f"{log_path(self.home)}. Runs are not affected."
         )
         self._close_messages_no_wait()

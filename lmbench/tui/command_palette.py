@@ -24,13 +24,13 @@ def commands_of(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
     is left out, so is a binding without an id (moving about). The action is run on the node that
     the binding belongs to.
     """
-    panels = [panel for panel in screen.query(Panel) if panel.is_on_screen_now]
+    panels = [panel for panel in screen.query(Panel) if panel.is_in_view]
     offered: set[str] = set()
     for node in (*panels, screen, app):
         for binding in _bindings(node):
             if not binding.id or binding.id in offered:
                 continue
-            if not possible(app, node, binding):
+            if not is_possible(app, node, binding):
                 continue
             offered.add(binding.id)
             title = binding.tooltip or binding.description
@@ -41,7 +41,7 @@ def commands_of(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
             )
 
 
-def possible(app: App[Any], node: DOMNode, binding: Binding) -> bool:
+def is_possible(app: App[Any], node: DOMNode, binding: Binding) -> bool:
     return bool(app._check_action_state(binding.action, node))
 
 

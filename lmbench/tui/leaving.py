@@ -6,25 +6,25 @@ from lmbench.errors import LmbenchError
 from lmbench.session import Run, Session
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import LIVE, RunView, Snapshot
-from lmbench.tui.kit.dialog import Answer, Ask
+from lmbench.tui.kit.dialog import Answer, QuestionDialog
 
-__all__ = ["alive", "ask_to_leave"]
+__all__ = ["confirm_quit", "has_unfinished_runs"]
 
 
-def alive(snapshot: Snapshot) -> bool:
+def has_unfinished_runs(snapshot: Snapshot) -> bool:
     """Is there work that goes on without the workbench? Between one worker's end and the next
     one's beginning only the queue tells."""
     return bool(snapshot.queue) or snapshot.current is not None
 
 
-def ask_to_leave(bench: Bench) -> None:
+def confirm_quit(bench: Bench) -> None:
     """Ask what becomes of the runs at work and in the queue: left running, stopped cleanly, or do
     not quit."""
 
     async def answered(answer: str | None) -> None:
         session = bench.session
         if answer == "stop" and session is not None:
-            if await bench.do(_stop_all, session, doing="while stopping the runs"):
+            if await bench.run_in_thread(_stop_all, session, doing="while stopping the runs"):
                 bench.exit()
         elif answer in ("leave", "stop"):
             bench.exit()
@@ -34,7 +34,7 @@ def ask_to_leave(bench: Bench) -> None:
         Answer("stop", "s", "stop cleanly"),
         Answer("", "escape", "stay"),
     )
-    bench.push_screen(Ask("Quit", _question(bench.snapshot), answers), answered)
+    bench.push_screen(QuestionDialog("Quit", _question(bench.snapshot), answers), answered)
 
 
 def _question(snapshot: Snapshot) -> str:

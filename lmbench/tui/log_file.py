@@ -10,7 +10,7 @@ from pathlib import Path
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Home
 
-__all__ = ["complaint", "crash_line", "log_path", "start_log"]
+__all__ = ["describe_error", "log_path", "one_line_error", "start_log"]
 
 _LIMIT_BYTES = 1_000_000
 # What the user's disk says no with is no defect of ours.
@@ -30,7 +30,7 @@ def start_log(home: Home) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    # Opened at the first complaint, so that a home where nothing goes wrong gets no file.
+    # Opened at the first problem, so that a home where nothing goes wrong gets no file.
     handler = RotatingFileHandler(
         log_path(home), maxBytes=_LIMIT_BYTES, backupCount=1, delay=True, encoding="utf-8"
     )
@@ -41,7 +41,7 @@ def start_log(home: Home) -> None:
     logger.propagate = False
 
 
-def complaint(error: BaseException, doing: str, home: Home) -> tuple[str, str]:
+def describe_error(error: BaseException, doing: str, home: Home) -> tuple[str, str]:
     """Title and text of the dialog about an error; a defect of ours is logged."""
     if isinstance(error, LmbenchError):
         return "That does not work", error.message
@@ -52,11 +52,11 @@ def complaint(error: BaseException, doing: str, home: Home) -> tuple[str, str]:
     _log.error("%s", doing or "error", exc_info=error)
     return (
         "Something went wrong",
-        f"{crash_line(error, doing)}\n\nThe details are in {log_path(home)}",
+        f"{one_line_error(error, doing)}\n\nThe details are in {log_path(home)}",
     )
 
 
-def crash_line(error: BaseException | None, doing: str) -> str:
+def one_line_error(error: BaseException | None, doing: str) -> str:
     """The error in one line."""
     if error is None:
         return doing

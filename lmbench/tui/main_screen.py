@@ -227,7 +227,7 @@ class MainScreen(BenchScreen[None]):
         if action == "generate":
             return bool(self.bench.snapshot.runs)
         if action == "run":
-            asked = actions.possible(str(parameters[0]), self.bench.selected_run)
+            asked = actions.is_possible(str(parameters[0]), self.bench.selected_run)
             return asked and not self.bench.demo
         return True
 

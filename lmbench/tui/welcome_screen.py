@@ -19,7 +19,7 @@ from lmbench.jobs.prepare import command_for, make_run
 from lmbench.jobs.published_trainings import FIRST_STEPS, PUBLISHED
 from lmbench.report import numbers
 from lmbench.session.store import Run, Session
-from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
 
@@ -90,7 +90,7 @@ empty main screen.
     def _tell(self, text: Text) -> None:
         """Here, or, where this screen was left meanwhile, in the line of the one in front."""
         if self.gone:
-            self.bench.say(text.plain.strip())
+            self.bench.show_message(text.plain.strip())
         else:
             self.query_one("#now", Static).update(text)
 
@@ -115,14 +115,16 @@ empty main screen.
         self._work(self._train(), Text("\nstarting …"))
 
     async def _train(self) -> None:
-        run = await self.bench.do(self._start_first, doing="while starting the first training")
+        run = await self.bench.run_in_thread(
+            self._start_first, doing="while starting the first training"
+        )
         if not isinstance(run, Run):
             return
         self._session()
         self.bench.select(run.path.name)
-        self.bench.say(f"training {FIRST_STEPS.name} on the embedded corpus")
+        self.bench.show_message(f"training {FIRST_STEPS.name} on the embedded corpus")
         self.finish()
-        await self.bench.look()
+        await self.bench.refresh_snapshot()
 
     def _start_first(self) -> Run:
         """In a thread. The embedded corpus is long enough and needs no look first: the worker
@@ -175,7 +177,7 @@ empty main screen.
         try:
             await work
         except Exception as error:
-            self.bench.complain(error, "on the welcome screen")
+            self.bench.show_error(error, "on the welcome screen")
         finally:
             self._busy = False
             if not self.gone:
@@ -200,4 +202,4 @@ empty main screen.
             self.dismiss(None)
             self.bench.open("new_run", kind="train", settings=chosen.settings)
 
-        self.app.push_screen(Pick("Published commands", offered), taken)
+        self.app.push_screen(ChoiceDialog("Published commands", offered), taken)

@@ -29,7 +29,7 @@ def screen_of(pilot: Pilot[None], kind: type[S]) -> S:
 async def settled(pilot: Pilot[None]) -> None:
     """Look at the folders and let every message come through."""
     await pilot.pause()
-    await bench_of(pilot).look()
+    await bench_of(pilot).refresh_snapshot()
     for _ in range(3):
         await pilot.pause()
 

@@ -21,7 +21,7 @@ Snap = Callable[..., bool]
 def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
     async def before(pilot: Pilot[Any]) -> None:
         app = bench_of(pilot)
-        await app.look()
+        await app.refresh_snapshot()
         await pilot.pause()
         if theme:
             app.set_theme(theme)
@@ -29,7 +29,7 @@ def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[No
             await pilot.press(key)
             await pilot.pause()
         await at_rest(pilot)
-        app.say("")
+        app.show_message("")
         await pilot.pause()
 
     return before

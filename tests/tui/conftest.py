@@ -62,7 +62,7 @@ def lab(full: Any) -> Any:
 def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colours taken away, no zone of this machine, no animation; what was said stays, however
     slow the machine is."""
-    monkeypatch.setattr(bench, "FRESH_S", 3600.0)
+    monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

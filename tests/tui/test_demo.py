@@ -21,8 +21,8 @@ from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.demo import Player, recording
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.panel import GeneratePanel, PromptInput
-from lmbench.tui.generate.text_column import Column
-from lmbench.tui.generate.texts import new_draft
+from lmbench.tui.generate.text_column import TextColumn
+from lmbench.tui.generate.texts import new_text
 
 START = 1_773_489_600.0
 
@@ -131,7 +131,7 @@ async def test_a_recording_writes_nothing_and_says_why(tmp_path, monkeypatch):
         before = [(draft.key, draft.words) for draft in panel.drafts]
         panel.query_one(PromptInput).focus()
         await press(pilot, *"the", "enter")
-        assert bench_of(pilot).happened == "A recording has no model to write with."
+        assert bench_of(pilot).last_message == "A recording has no model to write with."
         assert not panel.check_action("write", ())
         assert not panel.check_action("reseed", ())
         await press(pilot, "down", "enter", "w", "r")
@@ -159,9 +159,9 @@ async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, 
         panel = pilot.app.screen.query_one(GeneratePanel)
         word = wrote(0, 0, "the")
         view = bench.snapshot.runs[0]
-        column = panel.query(Column).first()
-        column.text.show(dataclasses.replace(new_draft(0, view, ""), words=[word]))
+        column = panel.query(TextColumn).first()
+        column.text.show(dataclasses.replace(new_text(0, view, ""), words=[word]))
         panel.post_message(AlternativesList.Taken(word, word.alternatives[1]))
         await press(pilot)
-        assert bench.happened == "A recording has no model to write with."
+        assert bench.last_message == "A recording has no model to write with."
     assert SamplerDouble.made == []

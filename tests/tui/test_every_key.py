@@ -46,8 +46,8 @@ REACHED: dict[str, tuple[str, ...]] = {
     "Grid": ("3",),
     "GeneratePanel": WRITTEN,
     "PromptInput": ("g",),
-    "Dials": ("g", "down"),
-    "WordsView": WRITTEN,
+    "SamplingControls": ("g", "down"),
+    "TintedText": WRITTEN,
     "AlternativesList": (*WRITTEN, "right", "enter"),
     "LogPanel": ("5",),
     "HelpScreen": ("question_mark",),
@@ -111,7 +111,7 @@ MOVES = {"up", "k", "down", "j", "pageup", "pagedown", "home", "end", "G"}
 
 WITH_LINES = {
     "AlternativesList", "Form", "Grid", "HelpScreen", "Pick", "RunTree", "SessionsScreen",
-    "WordsView",
+    "TintedText",
 }  # fmt: skip
 """… in these classes."""
 

@@ -15,9 +15,9 @@ from lmbench.jobs.chains import CHAINS
 from lmbench.session import Run
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.panel import GeneratePanel
-from lmbench.tui.generate.tinted_text import WordsView
+from lmbench.tui.generate.tinted_text import TintedText
 from lmbench.tui.help_screen import HelpScreen
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.laboratory.screen import LabScreen
 from lmbench.tui.main_screen import MainScreen
@@ -33,13 +33,13 @@ async def test_capital_r_resumes_a_run_that_was_stopped(full, monkeypatch):
     monkeypatch.setattr("lmbench.jobs.launch.resume", resumed.append)
     full.session.run(3).update(status="stopped")
     async with opened(full, "end", "R") as pilot:
-        assert "resumes from its last checkpoint" in bench_of(pilot).happened
+        assert "resumes from its last checkpoint" in bench_of(pilot).last_message
     assert [run.id for run in resumed] == [3]
 
 
 async def test_ctrl_q_asks_what_becomes_of_a_live_run_even_while_one_types(full):
     async with opened(full, "slash", *"ag", "ctrl+q") as pilot:
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, MainScreen)
         assert pilot.app.is_running
@@ -133,7 +133,7 @@ def text(full: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_home_end_and_page_keys_go_through_a_text(text):
     async with opened(text, "home", "g", *"in", "enter", "down", "down") as pilot:
         words = pilot.app.focused
-        assert isinstance(words, WordsView)
+        assert isinstance(words, TintedText)
         await press(pilot, "end")
         assert words.draft is not None
         last = len(words.draft.words) - 1

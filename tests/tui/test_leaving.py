@@ -10,7 +10,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import asked
 from lmbench.session import Run
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 
 
 async def test_the_dialog_names_what_works_and_what_waits(full):
@@ -23,7 +23,7 @@ async def test_the_dialog_names_what_works_and_what_waits(full):
 async def test_between_two_workers_the_queue_alone_is_asked_about(full):
     full.session.run(2).update(status="finished")
     async with opened(full, "q") as pilot:
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         assert pilot.app.is_running
         told = " ".join(words(pilot).split())
         assert "Still at work" not in told
@@ -34,7 +34,7 @@ async def test_with_nothing_alive_and_nothing_queued_it_quits_at_once(full):
     for number in (2, 4):
         full.session.run(number).update(status="stopped")
     async with opened(full, "q") as pilot:
-        assert not isinstance(pilot.app.screen, Ask)
+        assert not isinstance(pilot.app.screen, QuestionDialog)
         assert pilot.app._exit
 
 
@@ -88,11 +88,11 @@ async def test_left_running_nothing_is_asked_of_any_run(full):
 
 async def test_a_run_that_is_stopped_in_the_queue_is_said_to_have_left_it(full):
     async with opened(full, "home", "down", "down", "s") as pilot:
-        await until(pilot, lambda: "out of the queue" in bench_of(pilot).happened)
-        assert bench_of(pilot).happened == "4 int8 of agp: taken out of the queue"
+        await until(pilot, lambda: "out of the queue" in bench_of(pilot).last_message)
+        assert bench_of(pilot).last_message == "4 int8 of agp: taken out of the queue"
 
 
 async def test_a_live_run_that_is_stopped_finishes_its_batch(full):
     async with opened(full, "home", "down", "s") as pilot:
-        await until(pilot, lambda: "asked to stop" in bench_of(pilot).happened)
-        assert bench_of(pilot).happened.startswith("2 agp-80: asked to stop; it finishes")
+        await until(pilot, lambda: "asked to stop" in bench_of(pilot).last_message)
+        assert bench_of(pilot).last_message.startswith("2 agp-80: asked to stop; it finishes")

@@ -64,7 +64,7 @@ async def test_the_fetch_is_told_on_the_form_and_the_run_starts_behind_it(world,
         await until(pilot, lambda: "fetching wikitext-2 25%" in words(pilot))
         fetch.open.set()
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
-        assert bench_of(pilot).happened == "started 1 lstm-2x200"
+        assert bench_of(pilot).last_message == "started 1 lstm-2x200"
     assert [run.id for run in started] == [1]
 
 
@@ -77,7 +77,7 @@ async def test_escape_from_the_form_during_the_fetch_starts_nothing(world, start
         fetch.open.set()
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
-        assert bench_of(pilot).happened == "not started"
+        assert bench_of(pilot).last_message == "not started"
         screen_of(pilot, MainScreen)
     assert started == []
     assert world.session.runs() == []
@@ -116,7 +116,7 @@ async def test_escape_once_the_run_is_made_cannot_hide_that_it_starts(
         gate.open.set()
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
-        assert bench_of(pilot).happened == "started 1 lstm-2x200"
+        assert bench_of(pilot).last_message == "started 1 lstm-2x200"
         assert bench_of(pilot).selected == "001-train"
         assert pilot.app.screen is there
     assert [run.id for run in started] == [1]
@@ -145,7 +145,7 @@ async def test_escape_from_the_chains_during_the_fetch_queues_nothing(world, sta
         screen_of(pilot, ChainsScreen)
         await press(pilot, "escape")
         fetch.open.set()
-        await until(pilot, lambda: bench_of(pilot).happened == "nothing was queued")
+        await until(pilot, lambda: bench_of(pilot).last_message == "nothing was queued")
         screen_of(pilot, MainScreen)
     assert started == []
     assert world.session.runs() == []
@@ -161,7 +161,7 @@ async def test_chains_that_are_called_off_after_the_last_look_make_no_run(
         await until(pilot, gate.reached.is_set)
         await press(pilot, "escape")
         gate.open.set()
-        await until(pilot, lambda: bench_of(pilot).happened == "nothing was queued")
+        await until(pilot, lambda: bench_of(pilot).last_message == "nothing was queued")
     assert world.session.runs() == []
 
 
@@ -187,7 +187,7 @@ async def test_a_session_that_is_packed_after_one_has_left_is_told(world, gate, 
         assert "packing demo" in words(pilot)
         await press(pilot, "escape")
         gate.open.set()
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("demo is in"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("demo is in"))
         assert "demo is in" in words(pilot)
         screen_of(pilot, MainScreen)
 
@@ -206,7 +206,7 @@ async def test_a_session_that_is_unpacked_after_one_has_left_is_told(world, gate
         await until(pilot, gate.reached.is_set)
         await press(pilot, "escape")
         gate.open.set()
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("unpacked"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("unpacked"))
         screen_of(pilot, MainScreen)
 
 
@@ -219,12 +219,12 @@ async def test_a_rename_is_followed_even_where_the_screen_was_left(world, gate, 
 
     monkeypatch.setattr(sessions, "rename_session", slowly)
     async with opened(world, "o") as pilot:
-        await press(pilot, "r", *"fresh", "enter")
+        await press(pilot, "r", *"recent_message", "enter")
         await until(pilot, gate.reached.is_set)
         await press(pilot, "escape")
         gate.open.set()
-        await until(pilot, lambda: bench_of(pilot).happened == "demo is now fresh")
-        assert bench_of(pilot).session == world.home.session("fresh")
+        await until(pilot, lambda: bench_of(pilot).last_message == "demo is now fresh")
+        assert bench_of(pilot).session == world.home.session("recent_message")
 
 
 async def test_save_as_does_not_take_away_the_screen_of_who_has_left(world, gate, monkeypatch):
@@ -241,7 +241,7 @@ async def test_save_as_does_not_take_away_the_screen_of_who_has_left(world, gate
         await press(pilot, "escape", "comma")
         there = pilot.app.screen
         gate.open.set()
-        await until(pilot, lambda: "saved as second" in bench_of(pilot).happened)
+        await until(pilot, lambda: "saved as second" in bench_of(pilot).last_message)
         assert pilot.app.screen is there
         assert bench_of(pilot).session == world.session
 
@@ -263,4 +263,4 @@ async def test_a_fetch_from_the_welcome_screen_is_told_after_it_was_left(
         await press(pilot, "escape")
         screen_of(pilot, MainScreen)
         gate.open.set()
-        await until(pilot, lambda: "p trains on it" in app.happened)
+        await until(pilot, lambda: "p trains on it" in app.last_message)

@@ -19,7 +19,7 @@ from textual.widgets import Input, Static
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
 from lmbench.tui.bench.snapshots import Watcher
-from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
@@ -126,9 +126,9 @@ async def test_a_finished_run_offers_neither_pause_nor_stop_nor_resume(full):
 async def test_r_renames_a_run_and_refuses_an_empty_name(full):
     async with opened(full) as pilot:
         await press(pilot, "up", "r")
-        assert isinstance(pilot.app.screen, AskText)
+        assert isinstance(pilot.app.screen, TextDialog)
         await press(pilot, *["backspace"] * 5, "enter")
-        assert isinstance(pilot.app.screen, AskText)
+        assert isinstance(pilot.app.screen, TextDialog)
         await press(pilot, *"base", "enter")
         await settled(pilot)
         assert full.session.run(1).read().name == "base"
@@ -138,7 +138,7 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
     run = full.session.run(3)
     async with opened(full) as pilot:
         await press(pilot, "G", "d")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert run.path.exists()
         await press(pilot, "d", "d")
@@ -167,7 +167,7 @@ async def test_enter_on_a_failed_run_says_why_and_offers_to_resume(full):
     full.session.run(3).update(status="failed", reason="the loss is not finite at step 12")
     async with opened(full) as pilot:
         await press(pilot, "G", "enter")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
         assert "not finite at step 12" in words
         assert {b.name for b in pilot.app.screen.query("Button")} == {"resume", ""}
@@ -330,7 +330,7 @@ async def test_a_theme_that_this_version_does_not_have_is_no_obstacle(full):
 async def test_quitting_with_a_live_run_asks_and_escape_stays(full):
     async with opened(full) as pilot:
         await press(pilot, "q")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, MainScreen)
         await press(pilot, "q", "l")
@@ -359,7 +359,7 @@ async def test_an_error_in_a_panel_is_a_dialog_and_the_panel_lives_on(full, monk
 
         monkeypatch.setattr(RunTree, "action_move", broken)
         await press(pilot, "down")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
         assert "a defect" in words
         assert "workbench.log" in words
@@ -453,7 +453,7 @@ async def test_a_run_that_dies_is_told_at_once_with_its_reason(full):
     async with opened(full) as pilot:
         run.update(status="failed", reason="killed, probably out of memory")
         await settled(pilot)
-        assert bench_of(pilot).happened == "2 agp-80 failed: killed, probably out of memory"
+        assert bench_of(pilot).last_message == "2 agp-80 failed: killed, probably out of memory"
         assert "main.resume" in {
             b.binding.id for b in pilot.app.screen.active_bindings.values() if b.enabled
         }
@@ -521,5 +521,5 @@ async def test_looks_at_the_session_never_overlap(full, monkeypatch):
 
     monkeypatch.setattr(Watcher, "poll", slowly)
     async with opened(full) as pilot:
-        await asyncio.gather(*(bench_of(pilot).look() for _ in range(4)))
+        await asyncio.gather(*(bench_of(pilot).refresh_snapshot() for _ in range(4)))
     assert most == 1

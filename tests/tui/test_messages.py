@@ -13,7 +13,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
 from lmbench.tui.bench import bench
 from lmbench.tui.bench.snapshots import Watcher
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.status_lines import StatusBar
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -40,7 +40,7 @@ TOLD = "the answer to a key"
 async def test_what_was_said_stands_on_every_screen(lab, name, size):
     async with opened(lab, *SCREENS[name], size=size) as pilot:
         assert TOLD not in words(pilot)
-        bench_of(pilot).say(TOLD)
+        bench_of(pilot).show_message(TOLD)
         await press(pilot)
         assert TOLD in words(pilot)
 
@@ -48,24 +48,24 @@ async def test_what_was_said_stands_on_every_screen(lab, name, size):
 @pytest.mark.parametrize("keys", [("n",), ("home", "l")], ids=["key bar", "status bar"])
 async def test_after_a_few_seconds_the_line_is_as_before(lab, monkeypatch, keys):
     async with opened(lab, *keys) as pilot:
-        bench_of(pilot).fresh = ""
+        bench_of(pilot).recent_message = ""
         await press(pilot)
         before = words(pilot).splitlines()[-2:]
-        monkeypatch.setattr(bench, "FRESH_S", 0.05)
-        bench_of(pilot).say(TOLD)
+        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        bench_of(pilot).show_message(TOLD)
         await press(pilot)
-        await until(pilot, lambda: not bench_of(pilot).fresh)
+        await until(pilot, lambda: not bench_of(pilot).recent_message)
         await press(pilot)
         assert words(pilot).splitlines()[-2:] == before
 
 
 async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
     async with opened(lab, "n") as pilot:
-        monkeypatch.setattr(bench, "FRESH_S", 0.05)
-        bench_of(pilot).say(TOLD)
-        await until(pilot, lambda: not bench_of(pilot).fresh)
-        monkeypatch.setattr(bench, "FRESH_S", 3600.0)
-        bench_of(pilot).say(TOLD)
+        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        bench_of(pilot).show_message(TOLD)
+        await until(pilot, lambda: not bench_of(pilot).recent_message)
+        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
+        bench_of(pilot).show_message(TOLD)
         await press(pilot)
         assert TOLD in words(pilot)
 
@@ -73,27 +73,27 @@ async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
 async def test_an_answer_is_not_cut_short_by_the_one_before_it(lab, monkeypatch):
     async with opened(lab) as pilot:
         app = bench_of(pilot)
-        monkeypatch.setattr(bench, "FRESH_S", 0.05)
-        app.say("the one before")
-        (timer,) = [t for t in app._timers if t._interval == bench.FRESH_S]
-        monkeypatch.setattr(bench, "FRESH_S", 3600.0)
-        app.say(TOLD)
+        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        app.show_message("the one before")
+        (timer,) = [t for t in app._timers if t._interval == bench.MESSAGE_SHOWN_S]
+        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
+        app.show_message(TOLD)
         await until(pilot, lambda: timer._task is None or timer._task.done())
-        assert app.fresh == TOLD
+        assert app.recent_message == TOLD
 
 
 async def test_a_note_of_a_run_takes_no_key_and_no_progress_away(full):
     async with opened(full) as pilot:
-        bench_of(pilot).fresh = ""
+        bench_of(pilot).recent_message = ""
         full.write(full.session.run(2), ev.Warned(t=9e9, message="something is odd"))
         await settled(pilot)
-        assert "something is odd" in bench_of(pilot).happened
+        assert "something is odd" in bench_of(pilot).last_message
         assert "left" in pilot.app.screen.query_one(StatusBar).line().plain
 
 
 async def test_an_answer_outlasts_a_note(full):
     async with opened(full) as pilot:
-        bench_of(pilot).say(TOLD)
+        bench_of(pilot).show_message(TOLD)
         full.write(full.session.run(2), ev.Warned(t=9e9, message="something is odd"))
         await settled(pilot)
         assert TOLD in words(pilot)
@@ -108,22 +108,22 @@ async def test_an_error_of_every_look_is_told_once(full, monkeypatch):
         monkeypatch.setattr(Watcher, "poll", broken)
         for _ in range(3):
             await settled(pilot)
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         assert len(pilot.app.screen_stack) == 3
         await press(pilot, "enter")
         await settled(pilot)
-        assert not isinstance(pilot.app.screen, Ask)
+        assert not isinstance(pilot.app.screen, QuestionDialog)
         monkeypatch.setattr(Watcher, "poll", poll)
         await settled(pilot)
         monkeypatch.setattr(Watcher, "poll", broken)
         await settled(pilot)
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
 
 
 async def test_a_complaint_that_stands_there_already_is_not_stacked_and_another_one_is(full):
     async with opened(full) as pilot:
         depth = len(pilot.app.screen_stack)
         for words_of_it in ("one thing", "one thing", "another thing"):
-            bench_of(pilot).complain(LmbenchError(words_of_it))
+            bench_of(pilot).show_error(LmbenchError(words_of_it))
             await press(pilot)
         assert len(pilot.app.screen_stack) == depth + 2

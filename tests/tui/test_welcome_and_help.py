@@ -194,10 +194,10 @@ async def test_ctrl_e_adds_the_keys_to_the_file_that_a_change_of_theme_began(ful
         await press(pilot, "ctrl+e")
         bench = pilot.app
         assert isinstance(bench, Workbench)
-        assert bench.happened == f"keys: {path}"
+        assert bench.last_message == f"keys: {path}"
         assert "Edit it to give actions other keys" in str(file.render())
         await press(pilot, "ctrl+e")
-        assert bench.happened == f"keys are there already: {path}"
+        assert bench.last_message == f"keys are there already: {path}"
         await press(pilot, "f1")
         assert "Ctrl+E writes every action" in words(pilot)
     text = path.read_text()

@@ -1,9 +1,9 @@
-"""What all screens and panels of the workbench rely on: the open session and what is chosen in it.
+"""What all screens and panels of the workbench share: the open session and what is chosen in it.
 
-It holds no truth of its own. A thread looks at the session's folders (`watch.Watcher`) and posts
-one kind of message, `Watched`, with an immutable snapshot; panels watch the reactives `snapshot`,
-`selected` and `marked`. Work is asked for through `lmbench.jobs.launch`, off the event loop. The
-application itself is `app.Workbench`; nothing here knows a screen or a panel but by name.
+A thread reads the session's folders (`snapshots.Watcher`) and posts one kind of message,
+`SnapshotChanged`, with an immutable snapshot; panels watch the reactives `snapshot`, `selected`
+and `marked`. Work is requested through `lmbench.jobs.launch`, off the event loop. The application
+itself is `app.Workbench`; screens are known here by name only.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from lmbench.errors import LmbenchError
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.bench.key_order import KeysInOrder
-from lmbench.tui.bench.redraw_interval import Rest
-from lmbench.tui.bench.saved_state import Memory, remember_session
-from lmbench.tui.bench.snapshots import RunView, Snapshot, Watcher, merely_grown
+from lmbench.tui.bench.redraw_interval import RedrawInterval
+from lmbench.tui.bench.saved_state import SavedState, remember_session
+from lmbench.tui.bench.snapshots import RunView, Snapshot, Watcher, only_grew
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.bench.user_settings import Settings, unknown_keys
 
 if TYPE_CHECKING:
     from lmbench.tui.demo import Player
 
-__all__ = ["LASTING", "SCREENS", "Bench", "Watched"]
+__all__ = ["REOPENED_SCREENS", "SCREENS", "Bench", "SnapshotChanged"]
 
 SCREENS: dict[str, tuple[str, str]] = {
     "main": ("lmbench.tui.main_screen", "MainScreen"),
@@ -54,19 +54,19 @@ SCREENS: dict[str, tuple[str, str]] = {
 }
 """Each screen's module and class; a module is imported when its screen is first opened."""
 
-LASTING = ("compare", "lab", "sensitivity")
+REOPENED_SCREENS = ("compare", "lab", "sensitivity")
 """Screens that one works on for long: the workbench opens on the one that it was left on."""
 
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 0.3
-FRESH_S = 4.0
+MESSAGE_SHOWN_S = 4.0
 
 _log = logging.getLogger(__name__)
 
 
-class Watched(Message):
-    """The session's folders have changed; this is how they stand."""
+class SnapshotChanged(Message):
+    """The session's folders have changed."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ class Bench(KeysInOrder):
     """The run under the cursor, by its key (its folder's name); "" where there is none."""
     marked: var[tuple[str, ...]] = var((), init=False)
     """The runs that are overlaid and compared, by key, in the order they were marked."""
-    happened: var[str] = var("", init=False)
-    """What just happened, in one line."""
-    fresh: var[str] = var("", init=False)
-    """The same for `FRESH_S` after it was said: lines that show something else give way to it."""
+    last_message: var[str] = var("", init=False)
+    """The newest message, in one line."""
+    recent_message: var[str] = var("", init=False)
+    """The same for `MESSAGE_SHOWN_S`; lines that show something else show this instead."""
 
     def __init__(
         self,
@@ -97,25 +97,26 @@ class Bench(KeysInOrder):
         follow: bool = True,
     ) -> None:
         """`session` None opens the welcome screen; `player` plays a recording into it;
-        `settings` are the user's own; `follow` False never looks by itself (tests call `look`)."""
+        `settings` are the user's own; with `follow` False the session is only read by
+        `refresh_snapshot` (for tests)."""
         super().__init__()
         self.home = home
         self.session = session
         self._player = player
         self.clock = clock
-        self.memory = Memory(session)
+        self.saved_state = SavedState(session)
         self._follow = follow
         self._watcher: Watcher | None = None
-        self._looking: asyncio.Task[None] | None = None
-        # One look at a time: two would share the watcher between two threads.
-        self._look = asyncio.Lock()
+        self._polling: asyncio.Task[None] | None = None
+        # Two polls at once would share the watcher between two threads.
+        self._poll_lock = asyncio.Lock()
         self._saving: asyncio.TimerHandle | None = None
-        self._aging: Timer | None = None
-        self._rest = Rest()
-        # Why the last look failed.
-        self._trouble = ""
-        # What the watcher saw and no panel has shown yet.
-        self._unseen: Snapshot | None = None
+        self._message_timer: Timer | None = None
+        self._redraw_interval = RedrawInterval()
+        # The error of the last poll, reported once.
+        self._last_error = ""
+        # A snapshot that no panel has shown yet.
+        self._deferred: Snapshot | None = None
         for theme in THEMES:
             self.register_theme(theme)
         self.settings = settings or Settings()
@@ -123,29 +124,30 @@ class Bench(KeysInOrder):
 
     @property
     def demo(self) -> bool:
-        """Is this a recording? Then nothing can be asked of its runs."""
+        """Is this a recording? Then its runs take no requests."""
         return self._player is not None
 
     # -- what is shown -------------------------------------------------------------------------
 
     def attach(self, session: Session) -> None:
         """Show this session from now on, as it was left."""
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._polling is not None:
+            self._polling.cancel()
         if session != self.session:
             self.flush()
-            self.memory = Memory(session)
+            self.saved_state = SavedState(session)
         self.session = session
-        self._watcher = Watcher(session, why_lost=why_lost)
-        self._unseen, self._trouble = None, ""
+        self._deferred, self._last_error = None, ""
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
-        self._looking = asyncio.create_task(self._keep_looking())
+        first = (self.selected, *self.marked)
+        self._watcher = Watcher(session, why_lost=why_lost, first=first)
+        self._polling = asyncio.create_task(self._poll())
         if not self.demo:
             try:
                 remember_session(self.home, session.name)
             except OSError as error:
-                self.say(f"the workbench's state could not be saved: {error}")
+                self.show_message(f"the workbench's state could not be saved: {error}")
 
     def change_session(self, session: Session) -> None:
         """Leave all screens and show this session on the main screen, as it was left."""
@@ -154,7 +156,7 @@ class Bench(KeysInOrder):
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.open("main")
-        self.say(f"session {session.name}")
+        self.show_message(f"session {session.name}")
 
     def _take_theme(self) -> None:
         """The session's theme, where this version has it."""
@@ -162,7 +164,7 @@ class Bench(KeysInOrder):
         self.theme = kept if kept in self.available_themes else self.settings.theme
 
     def _take_settings(self) -> None:
-        """Keys and motion as the user has them; what is wrong in the file is said."""
+        """Apply the user's keys and motion; report what is wrong in the file."""
         self.animation_level = "full" if self.settings.motion else "none"
         if self.settings.keys:
             known = {binding.id for binding in self.known_bindings() if binding.id}
@@ -171,7 +173,7 @@ class Bench(KeysInOrder):
         else:
             wrong = list(self.settings.problems)
         if wrong:
-            self.complain(LmbenchError("; ".join(wrong)))
+            self.show_error(LmbenchError("; ".join(wrong)))
 
     def known_bindings(self) -> list[Binding]:
         """Every binding of every screen and panel that can be given other keys."""
@@ -179,21 +181,29 @@ class Bench(KeysInOrder):
 
         return all_bindings(type(self))
 
-    async def _keep_looking(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            await self._look_once(patient=not self.demo)
+            await self._poll_once(defer_growth=not self.demo)
+            if self._runs_are_unread:
+                continue
             if not self._follow:
                 return
             busy = self.demo or self.snapshot.current is not None
             await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
 
-    async def look(self) -> None:
-        """Look at the session's folder once; posts `Watched` where something is new."""
-        await self._look_once(patient=False)
+    async def refresh_snapshot(self) -> None:
+        """Read the session's folder once; posts `SnapshotChanged` where something is new."""
+        await self._poll_once(defer_growth=False)
+        while self._runs_are_unread:
+            await self._poll_once(defer_growth=False)
 
-    async def _look_once(self, *, patient: bool) -> None:
-        """`patient` lets curves that have merely grown wait until their picture is due."""
-        async with self._look:
+    @property
+    def _runs_are_unread(self) -> bool:
+        return self._watcher is not None and self._watcher.unread > 0
+
+    async def _poll_once(self, *, defer_growth: bool) -> None:
+        """With `defer_growth`, curves that have only grown wait until they are due to be drawn."""
+        async with self._poll_lock:
             if self._watcher is None:
                 return
             try:
@@ -201,26 +211,30 @@ class Bench(KeysInOrder):
                     await asyncio.to_thread(self._player.advance, self.clock())
                 snapshot = await asyncio.to_thread(self._watcher.poll)
             except Exception as error:
-                # Each look fails alike until it is mended: it is told once.
-                if repr(error) != self._trouble:
-                    self._trouble = repr(error)
-                    self.complain(error, "while reading the session")
+                # Each poll fails alike until the cause is removed: it is reported once.
+                if repr(error) != self._last_error:
+                    self._last_error = repr(error)
+                    self.show_error(error, "while reading the session")
                 return
-            self._trouble = ""
-            fresh = snapshot or self._unseen
-            if fresh is None:
+            self._last_error = ""
+            snapshot = snapshot or self._deferred
+            if snapshot is None:
                 return
-            if patient and not self._rest.over and merely_grown(self.snapshot, fresh):
-                self._unseen = fresh
+            if (
+                defer_growth
+                and not self._redraw_interval.elapsed
+                and only_grew(self.snapshot, snapshot)
+            ):
+                self._deferred = snapshot
                 return
-            self._unseen = None
-            self._rest.begin()
-            self.post_message(Watched(fresh))
+            self._deferred = None
+            self._redraw_interval.restart()
+            self.post_message(SnapshotChanged(snapshot))
 
-    def on_watched(self, message: Watched) -> None:
+    def on_snapshot_changed(self, message: SnapshotChanged) -> None:
         snapshot = message.snapshot
         self._keep_selection(snapshot)
-        self._tell(self.snapshot, snapshot)
+        self._report_changes(self.snapshot, snapshot)
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:
@@ -229,26 +243,30 @@ class Bench(KeysInOrder):
             newest = max(snapshot.runs, key=lambda view: view.id)
             self.select((snapshot.current or newest).key)
         gone = [key for key in self.marked if snapshot.run(key) is None]
-        if gone:
+        if gone and not snapshot.unread:
             self.mark(tuple(key for key in self.marked if key not in gone))
 
-    def _tell(self, before: Snapshot, now: Snapshot) -> None:
-        """One line for what is new: the youngest note of any run, or a run's end."""
+    def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
+        """One line for what is new: the newest note of any run, or why a run ended."""
         if now.problem and now.problem != before.problem:
-            self.say(now.problem)
+            self.show_message(now.problem)
             return
         notes, ends = [], []
         for view in now.runs:
             old = before.run(view.key)
+            if old is None and before.unread:
+                continue
+            if view.problem and old and old.problem != view.problem:
+                ends.append(f"{view.id} {view.name}: {view.problem}")
             if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
                 notes.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
             if view.status in ("failed", "lost") and old and old.status != view.status:
                 ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
         if ends:
-            self.say(max(ends))
+            self.show_message(max(ends))
         elif notes:
-            # No more than a note: it may come with each step, and nothing gives way to it.
-            self.happened = max(notes)[1]
+            # It may come with each step, so it replaces no other line.
+            self.last_message = max(notes)[1]
 
     # -- selection and marks -------------------------------------------------------------------
 
@@ -276,18 +294,18 @@ class Bench(KeysInOrder):
 
     def recall(self, key: str, default: Any = None) -> Any:
         """What `remember` kept under this key, in this or an earlier visit."""
-        return self.memory.get(key, default)
+        return self.saved_state.get(key, default)
 
     def recall_each(self, name: str) -> dict[str, Any]:
         """What `remember` kept under ``name/…``, here or in another workbench on the session, by
         what follows the slash: a run's key, mostly."""
         if self.snapshot.record is not None:
-            self.memory.renew(self.snapshot.record.workbench)
-        return self.memory.each(name)
+            self.saved_state.renew(self.snapshot.record.workbench)
+        return self.saved_state.each(name)
 
     def remember(self, key: str, value: Any) -> None:
         """Keep a JSON value in the session, written within `SAVE_DELAY_S`, off the event loop."""
-        if self.memory.put(key, value) and self._saving is None and self._running:
+        if self.saved_state.put(key, value) and self._saving is None and self._running:
             loop = asyncio.get_running_loop()
             self._saving = loop.call_later(SAVE_DELAY_S, self._save_soon)
 
@@ -298,16 +316,16 @@ class Bench(KeysInOrder):
 
     async def _save(self) -> None:
         try:
-            await asyncio.to_thread(self.memory.flush)
+            await asyncio.to_thread(self.saved_state.flush)
         except (OSError, LmbenchError) as error:
-            self.say(f"the workbench's state could not be saved: {error}")
+            self.show_message(f"the workbench's state could not be saved: {error}")
 
     def flush(self) -> None:
         """Write what is remembered right now."""
         if self.demo:
             return
         try:
-            self.memory.flush()
+            self.saved_state.flush()
         except (OSError, LmbenchError) as error:
             _log.warning("state not saved: %s", error)
 
@@ -321,7 +339,7 @@ class Bench(KeysInOrder):
         module, cls = SCREENS[name]
         screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
         self.push_screen(screen, then)
-        if name in LASTING and not arguments:
+        if name in REOPENED_SCREENS and not arguments:
             self.remember("screen", name)
         return screen
 
@@ -338,23 +356,25 @@ class Bench(KeysInOrder):
         colour = Color.parse(value)
         return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
 
-    def say(self, text: str) -> None:
-        """Tell in one line what just happened, on whatever screen is in front."""
-        self.happened = self.fresh = text
-        if self._aging is not None:
-            self._aging.stop()
-        self._aging = self.set_timer(FRESH_S, self._let_age)
+    def show_message(self, text: str) -> None:
+        """Show one line on whatever screen is in front."""
+        self.last_message = self.recent_message = text
+        if self._message_timer is not None:
+            self._message_timer.stop()
+        self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)
 
-    def _let_age(self) -> None:
-        self.fresh = ""
+    def _clear_recent(self) -> None:
+        self.recent_message = ""
 
-    def complain(self, error: BaseException, doing: str = "") -> None:
+    def show_error(self, error: BaseException, doing: str = "") -> None:
         """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged
         with its traceback, and the dialog names the log."""
         raise NotImplementedError
 
-    async def do(self, function: Callable[..., Any], *arguments: Any, doing: str = "") -> Any:
-        """Call a function that waits on files or processes in a thread; complain where it fails.
+    async def run_in_thread(
+        self, function: Callable[..., Any], *arguments: Any, doing: str = ""
+    ) -> Any:
+        """Call a function that waits on files or processes in a thread; report where it fails.
 
         Returns:
             what the function returns, or None where it failed.
@@ -362,25 +382,25 @@ class Bench(KeysInOrder):
         try:
             return await asyncio.to_thread(function, *arguments)
         except Exception as error:
-            self.complain(error, doing)
+            self.show_error(error, doing)
             return None
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(text)
-        self.say(f"copied: {text}")
+        self.show_message(f"copied: {text}")
 
     # -- the theme -----------------------------------------------------------------------------
 
     def set_theme(self, name: str) -> None:
         self.theme = name
         self.remember("theme", name)
-        self.say(f"theme {name.removeprefix('lmbench-')}")
+        self.show_message(f"theme {name.removeprefix('lmbench-')}")
 
     # -- the end -------------------------------------------------------------------------------
 
     def on_unmount(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._polling is not None:
+            self._polling.cancel()
         if self._saving is not None:
             self._saving.cancel()
         self.flush()

@@ -1,8 +1,8 @@
-"""Following an ``events.jsonl`` without keeping what it said.
+"""Reading an ``events.jsonl`` as it grows, without keeping its events.
 
-`EventLog` keeps every event, which is right for reports; a workbench that stays open for days
-must not grow by them. `Tail` hands each event on once and forgets it. When a run resumes from an
-earlier checkpoint the tail starts over and leaves out what no longer counts.
+`EventLog` keeps every event, for reports; a workbench that stays open for days must not grow by
+them. `EventReader` yields each event once. When a run resumes from an earlier checkpoint the reader
+starts over and leaves out the events after that checkpoint.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from pathlib import Path
 from lmbench.session.events import Event, RunResumed, parse_event
 from lmbench.session.log_lines import whole_lines
 
-__all__ = ["Tail"]
+__all__ = ["EventReader"]
 
-# Python hands the interpreter from thread to thread at its own pace; a pause between slices lets
-# the screen's thread in at once.
+# A pause between slices lets the screen's thread have the interpreter at once.
 _PAUSE_S = 0.0005
 
 
-class Tail:
-    """Reads what was added to a log since the last look.
+class EventReader:
+    """Reads what was added to a log since the last `read`.
 
-    `generation` rises when events that were already handed out no longer count: whoever keeps
-    something derived begins anew. `unread` counts whole lines that are damaged or of a kind that
+    `generation` rises when events that were already yielded no longer count: what was derived
+    from them is to be discarded. `unread` counts whole lines that are damaged or of a kind that
     this version does not know.
     """
 
@@ -34,6 +33,7 @@ class Tail:
         self.unread = 0
         self._position = 0
         self._seen: tuple[int, int, int] | None = None
+        self._skipped = False
 
     def changed(self) -> bool:
         """Has the file another size, time or identity than at the last `read`? One stat call."""
@@ -50,7 +50,7 @@ class Tail:
                 self._restart()
             self._seen = None
             return
-        if self._seen is not None and (stamp[0] != self._seen[0] or stamp[1] < self._position):
+        if self._seen is not None and self._was_replaced(stamp, self._seen):
             self._restart()
         self._seen = stamp
         resumes = self._resumes()
@@ -65,6 +65,21 @@ class Tail:
                 self.unread += 1
             else:
                 yield event
+
+    def skip(self) -> None:
+        """Leave out what the log holds now; once it changes, `read` gives all of it."""
+        self._seen = self._stamp()
+        self._skipped = True
+
+    @property
+    def position(self) -> int:
+        """The bytes that were read: whole lines."""
+        return self._position
+
+    def _was_replaced(self, stamp: tuple[int, int, int], before: tuple[int, int, int]) -> bool:
+        rewritten = stamp[1] == before[1] and stamp[2] != before[2]
+        skipped, self._skipped = self._skipped, False
+        return skipped or rewritten or stamp[0] != before[0] or stamp[1] < self._position
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

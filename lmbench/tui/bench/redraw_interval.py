@@ -1,8 +1,7 @@
-"""How often curves that merely grow are drawn anew: so that a training does not feel it.
+"""How often growing curves are drawn again, so that a training is not slowed by it.
 
-A training on all cores waits for each picture on every one of them, as its threads wait for each
-other. So the workbench measures what its pictures take on this machine, at this size, and rests
-in proportion.
+The threads of a training on all cores wait for each other, so each drawing delays all of them. The
+workbench measures the processor time of its drawings and waits in proportion.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["LONGEST_S", "SHARE", "Rest"]
+__all__ = ["LONGEST_S", "SHARE", "RedrawInterval"]
 
 SHARE = 0.006
-"""How much of one core the workbench takes for watching."""
+"""The share of one core that drawing may take."""
 LONGEST_S = 3.0
 
 
-class Rest:
-    """The time until the next picture is due."""
+class RedrawInterval:
+    """The time until curves are drawn again."""
 
     def __init__(
         self,
@@ -28,14 +27,14 @@ class Rest:
         """`clock` gives seconds, `used` the processor's seconds that this process has taken."""
         self._clock, self._used = clock, used
         self._used_before = used()
-        self._over_at = clock()
+        self._due_at = clock()
 
     @property
-    def over(self) -> bool:
-        return self._clock() >= self._over_at
+    def elapsed(self) -> bool:
+        return self._clock() >= self._due_at
 
-    def begin(self) -> None:
-        """A picture is about to be drawn: rest for what was used up to the last one and since."""
+    def restart(self) -> None:
+        """A drawing begins: wait in proportion to the processor time used since the last one."""
         used = self._used()
-        self._over_at = self._clock() + min((used - self._used_before) / SHARE, LONGEST_S)
+        self._due_at = self._clock() + min((used - self._used_before) / SHARE, LONGEST_S)
         self._used_before = used

@@ -1,4 +1,4 @@
-"""What a run's events amount to, gathered as they come: curves, newest facts, pace, and words."""
+"""A run's history from its events: curves, newest values, progress, and a line of text for each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lmbench.printable import printable
 from lmbench.report.plots.curves import CurvesBuilder
 from lmbench.session import events as ev
 
-__all__ = ["Note", "Pace", "Story", "told"]
+__all__ = ["EVENT_LISTS", "NEWEST_EVENTS", "Note", "RunHistory", "RunProgress", "describe_event"]
 
 _NOTES_KEPT = 400
-_PACE_POINTS = 30
+_SPEED_POINTS = 30
 # Sparsities that differ by less, in percent, read the same.
 _SAME_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One line of a run's story: when, what kind of event, and words."""
+    """One line of a run's log: when, what kind of event, and its text."""
 
     t: float
     kind: str
@@ -27,7 +27,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RunProgress:
     """How far a run is. `fraction` in [0, 1]; `left_s` seconds to go, None where unknown; `aside`
     is the part of a training that has no steps, as ``validating 40%``."""
 
@@ -37,33 +37,30 @@ class Pace:
     aside: str = ""
 
 
-class Story:
-    """What a run's events amount to."""
+class RunHistory:
+    """Everything that is shown of a run's events."""
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.curves = CurvesBuilder()
-        self.failed: ev.Failed | None = None
         self._latest: dict[type[ev.Event], ev.Event] = {}
         self._lists: dict[type[ev.Event], list[ev.Event]] = {}
         self._notes: list[Note] = []
         self._pruned: list[ev.PruneStep] = []
         self._progress: list[tuple[float, str, float, float]] = []
         self._aside = ""
-        # The next point of progress is the first of a new pace.
-        self._anew = False
+        # The next point of progress is the first of a new progress.
+        self._restart_speed = False
 
     def add(self, event: ev.Event) -> None:
         self.curves.add((event,))
         self._latest[type(event)] = event
         if isinstance(event, _LISTED):
             self._lists.setdefault(type(event), []).append(event)
-        if isinstance(event, ev.Failed):
-            self.failed = event
         self._advance(event)
         if isinstance(event, ev.PruneStep):
             self._note_prune(event)
-        elif text := told(event):
+        elif text := describe_event(event):
             self._note(event, text)
 
     def _note(self, event: ev.Event, text: str) -> None:
@@ -98,8 +95,8 @@ class Story:
             case ev.Progress(what=what, done=done, total=total):
                 self._moved(event.t, what, done, total)
             case ev.StatusChanged() | ev.RunResumed() | ev.Epoch():
-                # A pause is not slowness: the pace is measured anew.
-                self._anew, self._aside = True, ""
+                # A pause must not count as slowness.
+                self._restart_speed, self._aside = True, ""
             case ev.Score() | ev.Finished():
                 self._aside = ""
 
@@ -109,33 +106,33 @@ class Story:
         return isinstance(started, ev.RunStarted) and bool(started.total_steps)
 
     def _moved(self, t: float, what: str, done: float, total: float) -> None:
-        if self._anew:
-            self._anew = False
+        if self._restart_speed:
+            self._restart_speed = False
             self._progress.clear()
         if self._progress and (total, done) < (self._progress[-1][3], self._progress[-1][2]):
             self._progress.clear()
         self._progress.append((t, what, done, total))
-        del self._progress[:-_PACE_POINTS]
+        del self._progress[:-_SPEED_POINTS]
 
-    def pace(self, status: str | None) -> Pace | None:
+    def progress(self, status: str | None) -> RunProgress | None:
         if not self._progress:
             return None
         t1, what, done, total = self._progress[-1]
         if total <= 0:
-            return Pace(what, 0.0, None, self._aside)
+            return RunProgress(what, 0.0, None, self._aside)
         t0, _, before, _ = self._progress[0]
         rate = (done - before) / (t1 - t0) if t1 > t0 else 0.0
-        running = rate > 0 and status == "running" and not self._anew
+        running = rate > 0 and status == "running" and not self._restart_speed
         left = (total - done) / rate if running else None
-        return Pace(what, min(1.0, done / total), left, self._aside)
+        return RunProgress(what, min(1.0, done / total), left, self._aside)
 
     def facts(self) -> dict[str, Any]:
-        newest = {name: self._latest.get(kind) for name, kind in _NEWEST.items()}
-        lists = {name: tuple(self._lists.get(kind, ())) for name, kind in _LISTS.items()}
+        newest = {name: self._latest.get(kind) for name, kind in NEWEST_EVENTS.items()}
+        lists = {name: tuple(self._lists.get(kind, ())) for name, kind in EVENT_LISTS.items()}
         return {**newest, **lists, "notes": tuple(self._notes)}
 
 
-_NEWEST: dict[str, type[ev.Event]] = {
+NEWEST_EVENTS: dict[str, type[ev.Event]] = {
     "started": ev.RunStarted,
     "step": ev.Step,
     "epoch": ev.Epoch,
@@ -143,19 +140,18 @@ _NEWEST: dict[str, type[ev.Event]] = {
     "checkpoint": ev.Checkpoint,
     "failed": ev.Failed,
 }
-_LISTS: dict[str, type[ev.Event]] = {
-    "calibrated": ev.Calibration,
+"""Kinds of events of which the newest is kept, by the field of `RunView`."""
+EVENT_LISTS: dict[str, type[ev.Event]] = {
     "quantized": ev.QuantResult,
-    "tries": ev.Candidate,
     "points": ev.SensitivityPoint,
     "scores": ev.Score,
-    "samples": ev.Sample,
 }
-_LISTED = tuple(_LISTS.values())
+"""Kinds of events of which all are kept, by the field of `RunView`."""
+_LISTED = tuple(EVENT_LISTS.values())
 
 
-def told(event: ev.Event) -> str:
-    """What happened, in a few words for the log; empty for what the plots show already."""
+def describe_event(event: ev.Event) -> str:
+    """The event in a few words for the log; empty for what the plots show."""
     match event:
         case ev.RunStarted(device=device, precision=precision, threads=threads):
             cores = f", {threads} threads" if threads and device == "cpu" else ""

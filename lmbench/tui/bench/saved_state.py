@@ -1,4 +1,4 @@
-"""Where the workbench was left: kept in ``session.json`` as it happens, and read at the start.
+"""The workbench's own state, kept in ``session.json`` and restored at the start.
 
 Each thing is a key with a JSON value (``theme``, ``selected``, ``plot``, …); what is kept of each
 run has a key for each, such as ``lab/001-train``. Only keys that changed are written, under the
@@ -17,12 +17,12 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, write_json
 from lmbench.session.store import Home, Session
 
-__all__ = ["Memory", "last_session", "remember_session"]
+__all__ = ["SavedState", "last_session", "remember_session"]
 
 _LAST = ".workbench.json"
 
 
-class Memory:
+class SavedState:
     """The workbench's state in a session. Reading is instant; `flush` does the writing."""
 
     def __init__(self, session: Session | None) -> None:
@@ -51,7 +51,7 @@ class Memory:
         return found | kept
 
     def renew(self, values: Mapping[str, Any]) -> None:
-        """Take over what other workbenches have written since, but for keys put here."""
+        """Take over what other workbenches have written since, except for keys set here."""
         with self._lock:
             self._values |= {k: v for k, v in values.items() if k not in self._own}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,14 +24,17 @@ from lmbench.report.tables import size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
 from lmbench.session.records import ModelSize
-from lmbench.tui.bench.event_reader import Tail
-from lmbench.tui.bench.run_history import Note, Pace, Story
+from lmbench.tui.bench.event_reader import EventReader
+from lmbench.tui.bench.event_summary import RunSummary, load_summary, save_summary
+from lmbench.tui.bench.run_history import Note, RunHistory, RunProgress
 
-__all__ = ["LIVE", "Note", "Pace", "RunView", "Snapshot", "Watcher", "lineage", "merely_grown"]
+__all__ = ["LIVE", "Note", "RunProgress", "RunView", "Snapshot", "Watcher", "lineage", "only_grew"]
 
 LIVE: frozenset[str] = frozenset({"running", "paused"})
 # How long a dead worker's supervisor is given to say why, before its run is called lost.
 _WITNESS_S = 3.0
+# Of a large session, so much is read before what is known is shown.
+_SLICE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +55,11 @@ class RunView:
     started: ev.RunStarted | None = None
     step: ev.Step | None = None
     epoch: ev.Epoch | None = None
-    pace: Pace | None = None
+    progress: RunProgress | None = None
     sparsity: ev.Sparsity | None = None
-    calibrated: tuple[ev.Calibration, ...] = ()
     quantized: tuple[ev.QuantResult, ...] = ()
-    tries: tuple[ev.Candidate, ...] = ()
     points: tuple[ev.SensitivityPoint, ...] = ()
     scores: tuple[ev.Score, ...] = ()
-    samples: tuple[ev.Sample, ...] = ()
     checkpoint: ev.Checkpoint | None = None
     failed: ev.Failed | None = None
     notes: tuple[Note, ...] = ()
@@ -88,18 +88,18 @@ class RunView:
     @property
     def valid_ppl(self) -> float | None:
         """Best validation perplexity so far, or what the run's results say."""
-        told = self._result("valid_ppl")
-        if told is not None:
-            return told
+        stored = self._result("valid_ppl")
+        if stored is not None:
+            return stored
         losses = self.curves.valid["loss"]
         finite = losses[losses < math.inf]
         return math.exp(min(finite.min(), 700.0)) if len(finite) else None
 
     @property
     def test_ppl(self) -> float | None:
-        told = self._result("test_ppl")
-        if told is not None:
-            return told
+        stored = self._result("test_ppl")
+        if stored is not None:
+            return stored
         loss = self.curves.test_loss
         return math.exp(min(loss, 700.0)) if loss is not None and math.isfinite(loss) else None
 
@@ -120,8 +120,8 @@ class RunView:
 
     @property
     def tokens_per_s(self) -> float | None:
-        told = self._result("tokens_per_s")
-        return told if told is not None else (self.step.tokens_per_s if self.step else None)
+        stored = self._result("tokens_per_s")
+        return stored if stored is not None else (self.step.tokens_per_s if self.step else None)
 
     def _result(self, name: str) -> float | None:
         value = self.record.results.get(name) if self.record else None
@@ -132,12 +132,14 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A session at one moment. `runs` stand in the tree's order, parents before children."""
+    """A session at one moment. `runs` stand in the tree's order, parents before children;
+    `unread` counts those that are still to be read."""
 
     session: Session | None = None
     record: SessionRecord | None = None
     runs: tuple[RunView, ...] = ()
     problem: str = ""
+    unread: int = 0
     by_key: Mapping[str, RunView] = field(default_factory=lambda: MappingProxyType({}))
 
     def run(self, key: str) -> RunView | None:
@@ -155,11 +157,11 @@ class Snapshot:
         return tuple(sorted((v for v in self.runs if v.status == "queued"), key=lambda v: v.id))
 
 
-_GROWING = frozenset({"curves", "step", "pace", "sparsity", "notes", "log"})
+_GROWING = frozenset({"curves", "step", "progress", "sparsity", "notes", "log"})
 _STEADY = tuple(f.name for f in dataclasses.fields(RunView) if f.name not in _GROWING)
 
 
-def merely_grown(before: Snapshot, now: Snapshot) -> bool:
+def only_grew(before: Snapshot, now: Snapshot) -> bool:
     """Have runs only gone on as they went: longer curves, a later step, another line of log?"""
     if (before.session, before.problem) != (now.session, now.problem):
         return False
@@ -176,18 +178,26 @@ class Watcher:
     """Looks after one session's folder."""
 
     def __init__(
-        self, session: Session, *, why_lost: Callable[[Run], str] = lambda run: ""
+        self,
+        session: Session,
+        *,
+        why_lost: Callable[[Run], str] = lambda run: "",
+        first: Sequence[str] = (),
     ) -> None:
+        """`first` are the keys of runs to be read before all others."""
         self.session = session
         self._why_lost = why_lost
+        self._first = frozenset(first)
         self._runs: dict[str, _RunWatcher] = {}
         self._last: Snapshot | None = None
         self._record_stamp: object = None
         self._record: SessionRecord | None = None
         self._problem = ""
+        self.unread = 0
 
     def poll(self) -> Snapshot | None:
-        """A new snapshot, or None where nothing has changed since the last one."""
+        """A new snapshot, or None where nothing has changed since the last one. Runs that were
+        not known are read until some time is up, the newest first; the next call goes on."""
         changed = self._read_record() or self._last is None
         try:
             runs = self.session.runs()
@@ -198,24 +208,35 @@ class Watcher:
         for gone in [key for key in self._runs if key not in keys]:
             del self._runs[gone]
             changed = True
-        views = []
-        for run in runs:
-            watcher = self._runs.get(run.path.name)
-            if watcher is None:
-                watcher = self._runs[run.path.name] = _RunWatcher(run, self._why_lost)
+        for watcher in self._runs.values():
             changed = watcher.poll() or changed
-            views.append(watcher.view)
+        changed = self._read_new(runs) or changed
+        self.unread = len(runs) - len(self._runs)
         if not changed:
             return None
+        views = [watcher.view for watcher in self._runs.values()]
         ordered = tuple(lineage(views))
         self._last = Snapshot(
             session=self.session,
             record=self._record,
             runs=ordered,
             problem=self._problem,
+            unread=self.unread,
             by_key=MappingProxyType({view.key: view for view in ordered}),
         )
         return self._last
+
+    def _read_new(self, runs: list[Run]) -> bool:
+        """Read runs that are not known yet until `_SLICE_S` is over, one at least."""
+        new = [run for run in runs if run.path.name not in self._runs]
+        new.sort(key=lambda run: (run.path.name not in self._first, -run.id))
+        end = time.monotonic() + _SLICE_S
+        for run in new:
+            watcher = self._runs[run.path.name] = _RunWatcher(run, self._why_lost)
+            watcher.poll()
+            if time.monotonic() > end:
+                break
+        return bool(new)
 
     def _read_record(self) -> bool:
         stamp = _stamp(self.session.path / "session.json")
@@ -265,8 +286,11 @@ class _RunWatcher:
     def __init__(self, run: Run, why_lost: Callable[[Run], str]) -> None:
         self.run = run
         self._why_lost = why_lost
-        self._tail = Tail(run.events_path)
-        self._story = Story(0)
+        self._reader = EventReader(run.events_path)
+        self._history = RunHistory(0)
+        # In place of the history, where the log was not read.
+        self._summary: RunSummary | None = None
+        self._summary_is_due = False
         self._record_stamp: object = None
         self._record: RunRecord | None = None
         self._problem = ""
@@ -286,7 +310,21 @@ class _RunWatcher:
         changed = ((changed or self._status in LIVE) and self._see_log()) or changed
         if changed:
             self.view = self._make()
+        if self._summary_is_due and self._has_ended:
+            self._summary_is_due = False
+            save_summary(self.run.events_path, self._summarise(), self._reader.position)
         return changed
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._record is not None and self._record.status not in ("queued", *LIVE)
+
+    def _summarise(self) -> RunSummary:
+        if self._summary is not None:
+            return self._summary
+        history = self._history
+        progress = history.progress(self._status)
+        return RunSummary(history.curves.view(), history.facts(), progress, self._reader.unread)
 
     def _read_record(self) -> bool:
         stamp = _stamp(self.run.path / "run.json")
@@ -301,16 +339,22 @@ class _RunWatcher:
         return True
 
     def _read_events(self) -> bool:
-        if not self._tail.changed():
+        if not self._reader.changed():
             return False
-        for event in self._tail.read():
-            if self._tail.generation != self._story.generation:
-                self._story = Story(self._tail.generation)
-            self._story.add(event)
+        if self._reader.position == 0 and self._has_ended:
+            self._summary = load_summary(self.run.events_path)
+            if self._summary is not None:
+                self._reader.skip()
+                return True
+        self._summary, self._summary_is_due = None, True
+        for event in self._reader.read():
+            if self._reader.generation != self._history.generation:
+                self._history = RunHistory(self._reader.generation)
+            self._history.add(event)
             if isinstance(event, ev.Checkpoint | ev.Finished):
                 self._size = self._model_size()
-        if self._tail.generation != self._story.generation:
-            self._story = Story(self._tail.generation)
+        if self._reader.generation != self._history.generation:
+            self._history = RunHistory(self._reader.generation)
         return True
 
     def _read_status(self) -> bool:
@@ -346,17 +390,17 @@ class _RunWatcher:
             return ModelSize(None, False)
 
     def _make(self) -> RunView:
-        record, story = self._record, self._story
+        record, summary = self._record, self._summarise()
         problem = self._problem
-        if not problem and self._tail.unread:
-            lines = "line" if self._tail.unread == 1 else "lines"
+        if not problem and summary.unread:
+            lines = "line" if summary.unread == 1 else "lines"
             problem = (
-                f"{self._tail.path}: {self._tail.unread} {lines} passed over (damaged, or "
+                f"{self._reader.path}: {summary.unread} {lines} passed over (damaged, or "
                 "written by a newer lmbench)"
             )
         reason = self._reason or (record.reason if record else "")
-        if not reason and story.failed is not None:
-            reason = story.failed.reason
+        if not reason and summary.facts["failed"] is not None:
+            reason = summary.facts["failed"].reason
         return RunView(
             run=self.run,
             key=self.run.path.name,
@@ -365,13 +409,13 @@ class _RunWatcher:
             parent=_local(record.parent, self.run) if record and record.parent else None,
             problem=printable(problem),
             reason=printable(reason),
-            generation=story.generation,
-            curves=story.curves.view(),
-            pace=story.pace(self._status),
+            generation=self._reader.generation,
+            curves=summary.curves,
+            progress=summary.progress,
             bytes=self._size.bytes,
             as_packed=self._size.as_packed,
             log=self._log,
-            **story.facts(),
+            **summary.facts,
         )
 
 

@@ -14,7 +14,7 @@ from lmbench.report.numbers import plural
 from lmbench.report.plots.draw import Look, draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 
 __all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
 
@@ -114,7 +114,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         self.can_focus = not rows
         if rows and self.has_focus:
             grid.focus()
-        put(self.query_one("#nothing", Static), compared.invitation)
+        update_static(self.query_one("#nothing", Static), compared.invitation)
         names = [name for name, _ in _TABLES[compared.table]]
         by = compared.order.by
         sorted_by = names.index(by) if by in names else -1
@@ -125,7 +125,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         words = [plural(runs, "marked run") if compared.of_marked else of_all]
         if compared.table == "runtimes":
             words += [plural(len(rows), "runtime"), compared.scored_words]
-        self.subtitle(" · ".join(filter(None, words)))
+        self.set_subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
 
     def _stay_on_the_run(self, grid: Grid, keys: list[str]) -> None:
@@ -144,7 +144,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         grid = self.query_one(Grid)
         names = [name for name, _ in _TABLES[self.compared.table]]
         shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.bench.say(self.compared.sort_by_next([names[i] for i in shown]))
+        self.bench.show_message(self.compared.sort_by_next([names[i] for i in shown]))
         self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
@@ -174,13 +174,13 @@ one on it. **x** changes between test and valid, **y** between a logarithmic and
         plot = compared.plot(self.bench.colour)
         if not plot.series:
             words = "Runs with a score and a size come here: none has both yet."
-            put(picture, Text(words, "dim"))
+            update_static(picture, Text(words, "dim"))
             return
         look = Look(
             self.bench.colour("foreground-muted"),
             self.bench.colour("accent"),
             self.bench.colour("error"),
         )
-        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
+        update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         by = compared.size_words
-        self.subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
+        self.set_subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")

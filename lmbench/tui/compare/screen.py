@@ -17,8 +17,8 @@ from lmbench.session.files import write_atomic
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
-from lmbench.tui.kit.choice_dialog import Pick
-from lmbench.tui.kit.dialog import AskText
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.dialog import TextDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
@@ -89,7 +89,7 @@ class CompareScreen(BenchScreen[None]):
         self.query_one(TablePanel).take_focus()
 
     def on_screen_resume(self) -> None:
-        self.catch_up()
+        self.refresh_if_stale()
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -109,9 +109,9 @@ class CompareScreen(BenchScreen[None]):
 
     def _catch_up_in_front(self) -> None:
         if self.is_active:
-            self.catch_up()
+            self.refresh_if_stale()
 
-    def catch_up(self) -> None:
+    def refresh_if_stale(self) -> None:
         """Read the runs anew, in a thread, where something is new."""
         known = tuple(view.record for view in self.views)
         known += tuple((v.record, v.status) for v in self._benchmarks)
@@ -121,7 +121,7 @@ class CompareScreen(BenchScreen[None]):
 
     async def _read(self) -> None:
         runs = [view.run for view in self.views]
-        found = await self.bench.do(_compare, runs, doing="while comparing runs")
+        found = await self.bench.run_in_thread(_compare, runs, doing="while comparing runs")
         if found is not None:
             self.compared.runs, self.compared.runtimes = found
             self._show()
@@ -173,7 +173,7 @@ class CompareScreen(BenchScreen[None]):
 
     def action_all(self) -> None:
         self._all = not self._all
-        self.catch_up()
+        self.refresh_if_stale()
         self._show()
 
     def action_runtimes(self) -> None:
@@ -237,16 +237,18 @@ class CompareScreen(BenchScreen[None]):
     async def action_benchmark(self) -> None:
         """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
         due = self._due
-        done = await self.bench.do(_benchmark, due or self._here, doing="while queueing benchmarks")
+        done = await self.bench.run_in_thread(
+            _benchmark, due or self._here, doing="while queueing benchmarks"
+        )
         if done:
             waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
             again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
-            self.bench.say(f"{again}{len(done)} {waits} for the device")
-            await self.bench.look()
+            self.bench.show_message(f"{again}{len(done)} {waits} for the device")
+            await self.bench.refresh_snapshot()
 
     def action_export(self) -> None:
         offered = [(form, about) for form, (_, about) in _FORMATS.items()]
-        self.app.push_screen(Pick("Export as", offered), self._ask_path)
+        self.app.push_screen(ChoiceDialog("Export as", offered), self._ask_path)
 
     def _ask_path(self, form: str | None) -> None:
         if form is None:
@@ -269,12 +271,12 @@ class CompareScreen(BenchScreen[None]):
         question = "Write it to this file:"
         what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"
         value = f"{name.replace(' ', '-')}-{what}{suffix}"
-        self.app.push_screen(AskText("Export", question, value, check), done)
+        self.app.push_screen(TextDialog("Export", question, value, check), done)
 
     async def _export(self, form: str, path: Path) -> None:
-        await self.bench.do(self._write, form, path, doing="while exporting")
+        await self.bench.run_in_thread(self._write, form, path, doing="while exporting")
         if path.exists():
-            self.bench.say(f"wrote {path}")
+            self.bench.show_message(f"wrote {path}")
 
     def _write(self, form: str, path: Path) -> None:
         from lmbench.report.plots.export import export

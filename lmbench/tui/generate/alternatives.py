@@ -9,13 +9,13 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lmbench.jobs.hosts.sampler_messages import Alternative, Wrote
 from lmbench.tui.generate.tinted_text import shown_word
+from lmbench.tui.kit.lines_view import LinesView, keep_line_in_view
 
 __all__ = ["AlternativesList", "bar_of"]
 
@@ -33,7 +33,7 @@ def bar_of(share: float, width: int) -> str:
     return ("█" * whole + (_EIGHTHS[part] if part else "")).ljust(width)[:width]
 
 
-class AlternativesList(ScrollView, can_focus=True):
+class AlternativesList(LinesView):
     """One line a word, under a head that stays."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -45,10 +45,7 @@ class AlternativesList(ScrollView, can_focus=True):
     }
     DEFAULT_CSS = """
     AlternativesList {
-        height: 1fr;
-        overflow-x: hidden;
         scrollbar-gutter: stable;
-        background: transparent;
         .alternatives--cursor {
             background: $block-cursor-background;
             color: $block-cursor-foreground;
@@ -61,12 +58,6 @@ class AlternativesList(ScrollView, can_focus=True):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "move(-8)", "page up", show=False),
-        Binding("pagedown", "move(8)", "page down", show=False),
-        Binding("home", "move(-1000)", "first", show=False),
-        Binding("end,G", "move(1000)", "last", show=False),
         Binding(
             "enter,b",
             "take",
@@ -133,8 +124,7 @@ class AlternativesList(ScrollView, can_focus=True):
 
     def _keep_in_sight(self) -> None:
         # The head covers the first line, so a row stands where the one before it is scrolled to.
-        region = Region(0, self.cursor, 1, 2)
-        self.scroll_to_region(region, animate=False, force=True)
+        keep_line_in_view(self, self.cursor, 2)
 
     # -- drawing -------------------------------------------------------------------------------
 

@@ -15,46 +15,46 @@ from textual.containers import Container
 from textual.message import Message as TextualMessage
 from textual.widgets import Input
 
-from lmbench.jobs.hosts import sampler_messages as asked
+from lmbench.jobs.hosts import sampler_messages as messages
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
-from lmbench.tui.generate.sampling_controls import ALTERNATIVES, Dials
+from lmbench.tui.generate.sampling_controls import ALTERNATIVES, SamplingControls
 from lmbench.tui.generate.saved_samples import last_sample
-from lmbench.tui.generate.text_columns import MOST_TEXTS, Texts
+from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
 from lmbench.tui.generate.texts import (
+    apply_reply,
     figures_of,
-    hear,
-    hindrance,
-    invitation,
-    new_draft,
+    hint,
+    new_text,
     origin_of,
-    recorded,
+    saved_text,
+    why_unable,
 )
-from lmbench.tui.generate.tinted_text import Draft, WordsView
+from lmbench.tui.generate.tinted_text import GeneratedText, TintedText
 from lmbench.tui.kit.panel import Panel
 
-__all__ = ["Client", "GeneratePanel"]
+__all__ = ["GeneratePanel", "Sampler"]
 
 # Panels wider than this have the alternatives at the side where there are few rows.
 _WIDE_ENOUGH = 60
 _FEW_ROWS = 16
 
 
-class Client(Protocol):
+class Sampler(Protocol):
     """What the panel asks for text: `sampling.SamplerClient`, or a recording."""
 
     async def start(self) -> None: ...
-    async def send(self, message: asked.Message) -> None: ...
+    async def send(self, message: messages.Message) -> None: ...
     async def close(self) -> None: ...
 
 
-class Heard(TextualMessage):
+class SamplerReplied(TextualMessage):
     """The sampler said something."""
 
-    def __init__(self, message: asked.Message) -> None:
+    def __init__(self, message: messages.Message) -> None:
         super().__init__()
         self.message = message
 
@@ -66,7 +66,7 @@ class PromptInput(Input):
     ]
 
     def action_down(self) -> None:
-        self.query_ancestor(GeneratePanel).query_one(Dials).focus()
+        self.query_ancestor(GeneratePanel).query_one(SamplingControls).focus()
 
 
 class GeneratePanel(Panel):
@@ -125,12 +125,12 @@ floats. The other runtimes that a model has on this machine are offered once it 
     GeneratePanel {
         layout: vertical;
         Input { height: 1; border: none; padding: 0; background: $surface; }
-        #desk { width: 1fr; height: 1fr; layout: vertical; }
-        #desk.-down Column { min-height: 3; }
+        #output { width: 1fr; height: 1fr; layout: vertical; }
+        #output.-down TextColumn { min-height: 3; }
         AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
-        #desk.-down AlternativesList { max-height: 8; }
+        #output.-down AlternativesList { max-height: 8; }
         &.-pointing AlternativesList { display: block; }
-        &.-beside #desk { layout: horizontal; }
+        &.-beside #output { layout: horizontal; }
         &.-beside AlternativesList {
             border-top: none; border-left: solid $border-blurred;
             width: 38; max-height: 100%;
@@ -138,23 +138,23 @@ floats. The other runtimes that a model has on this machine are offered once it 
     }
     """
 
-    client_class: ClassVar[Any] = asked.SamplerClient
+    client_class: ClassVar[Any] = messages.SamplerClient
     """Made with the path of a log and a function that hears; another one in tests."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._client: Client | None = None
+        self._client: Sampler | None = None
         self._numbers = itertools.count(1)
         self._comparing = True
         self._theme = ""
         self._recalled = ""
         self._runtimes = KnownRuntimes()
-        self._texts = Texts()
+        self._texts = TextColumns()
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
-        yield Dials()
-        with Container(id="desk"):
+        yield SamplingControls()
+        with Container(id="output"):
             yield self._texts
             yield AlternativesList()
 
@@ -165,7 +165,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
             box.value = str(self.bench.recall("prompt", ""))
         kept = self.bench.recall("sampling", {})
         self._runtimes = KnownRuntimes(self.bench.recall_each("runtimes"))
-        self.query_one(Dials).recall(kept, self._runtimes.all)
+        self.query_one(SamplingControls).recall(kept, self._runtimes.all)
         self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
         self._arrange()
 
@@ -188,18 +188,18 @@ floats. The other runtimes that a model has on this machine are offered once it 
         selected = self.bench.selected_run
         return (selected,) if selected is not None else ()
 
-    def _hindrance(self, view: RunView) -> str:
+    def _why_unable(self, view: RunView) -> str:
         if self.bench.demo:
             return "A recording has no model to write with."
-        return hindrance(view, self.bench.snapshot.run(view.parent or ""))
+        return why_unable(view, self.bench.snapshot.run(view.parent or ""))
 
     @property
-    def _able(self) -> bool:
+    def _can_write(self) -> bool:
         """Can any of the targets write?"""
-        return any(not self._hindrance(view) for view in self.targets)
+        return any(not self._why_unable(view) for view in self.targets)
 
     @property
-    def drafts(self) -> tuple[Draft, ...]:
+    def drafts(self) -> tuple[GeneratedText, ...]:
         """The texts on the screen."""
         return self._texts.drafts
 
@@ -216,19 +216,19 @@ floats. The other runtimes that a model has on this machine are offered once it 
         names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
         if len(targets) > 1:
             names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
-        self.subtitle(" vs ".join(names))
+        self.set_subtitle(" vs ".join(names))
         for column in self._texts.columns:
             draft = column.text.draft
             view = self.bench.snapshot.run(draft.key) if draft else None
             if draft is not None and view is not None:
                 draft.name, draft.figures = view.name, figures_of(view)
-            column.tell()
+            column.show_head()
             if self._theme != self.bench.theme:
                 column.text.refresh()
         self._theme = self.bench.theme
         if not self.drafts:
-            self._texts.columns[0].tell(invitation(targets, [self._hindrance(v) for v in targets]))
-        self._offer()
+            self._texts.columns[0].show_head(hint(targets, [self._why_unable(v) for v in targets]))
+        self._offer_runtimes()
         selected = self.bench.selected_run
         if selected is not None and selected.key != self._recalled:
             self._recalled = selected.key
@@ -236,23 +236,27 @@ floats. The other runtimes that a model has on this machine are offered once it 
                 self.run_worker(self._recall(selected), group="recall", exclusive=True)
         self.refresh_bindings()
 
-    def _offer(self) -> None:
+    def _offer_runtimes(self) -> None:
         """Let the dial turn through what all targets are known to have."""
-        self.query_one(Dials).offer(self._runtimes.shared([view.key for view in self.targets]))
+        self.query_one(SamplingControls).offer(
+            self._runtimes.shared([view.key for view in self.targets])
+        )
 
     async def _recall(self, view: RunView) -> None:
         """Until something is written, show what the selected run wrote last."""
         session = self.bench.session
         if session is None:
             return
-        sample = await self.bench.do(
+        sample = await self.bench.run_in_thread(
             last_sample, session, view.key, doing="while reading the samples"
         )
         # Whoever left meanwhile takes this panel down, its parts first.
-        if not self.query(Dials):
+        if not self.query(SamplingControls):
             return
         if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
-            self._texts.columns[0].text.show(recorded(view, sample) if sample is not None else None)
+            self._texts.columns[0].text.show(
+                saved_text(view, sample) if sample is not None else None
+            )
             self._arrange()
             self.refresh_view()
 
@@ -260,54 +264,58 @@ floats. The other runtimes that a model has on this machine are offered once it 
         width, height = self.content_size
         self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
         across = self._texts.fit(width)
-        self.query_one("#desk").set_class(not across, "-down")
+        self.query_one("#output").set_class(not across, "-down")
 
     # -- asking --------------------------------------------------------------------------------
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Sampler:
         client = self._client
         if client is None:
             path = self.bench.home.sessions_path / "sampler.log"
-            client = self._client = self.client_class(path, lambda m: self.post_message(Heard(m)))
+            client = self._client = self.client_class(
+                path, lambda m: self.post_message(SamplerReplied(m))
+            )
         return client
 
     async def write(self) -> None:
         """Have the targets write from the prompt, in place of what is on the screen."""
         targets = self.targets
         if not targets:
-            self.bench.say("there is no run to write: n starts one")
+            self.bench.show_message("there is no run to write: n starts one")
             return
-        if not self._able:
-            self.bench.say(self._hindrance(targets[0]))
+        if not self._can_write:
+            self.bench.show_message(self._why_unable(targets[0]))
             return
         for draft in self.drafts:
             if not draft.recorded:
-                await self.client.send(asked.Forget(id=draft.id))
+                await self.client.send(messages.Forget(id=draft.id))
         prompt = self.query_one(PromptInput).value
         self.query_one(AlternativesList).show(None)
         self.remove_class("-pointing")
         requests = []
         for place, column in enumerate(self._texts.columns):
             view = targets[place] if place < len(targets) else None
-            draft = new_draft(next(self._numbers), view, prompt) if view else None
-            if view is not None and draft is not None and (why := self._hindrance(view)):
+            draft = new_text(next(self._numbers), view, prompt) if view else None
+            if view is not None and draft is not None and (why := self._why_unable(view)):
                 draft.state, draft.problem, view = "failed", why, None
             column.text.show(draft)
             if view is not None and draft is not None:
                 settings = self._settings(view)
-                requests.append(asked.Write(id=draft.id, run=str(view.run.path), settings=settings))
+                requests.append(
+                    messages.Write(id=draft.id, run=str(view.run.path), settings=settings)
+                )
         self._arrange()
         marked = len(self.bench.marked)
         if self._comparing and marked > MOST_TEXTS:
-            self.bench.say(f"{marked} runs are marked; the first {MOST_TEXTS} write")
+            self.bench.show_message(f"{marked} runs are marked; the first {MOST_TEXTS} write")
         for request in requests:
             await self.client.send(request)
         self.refresh_bindings()
 
     def _settings(self, view: RunView) -> dict[str, Any]:
         return {
-            **self.query_one(Dials).values,
+            **self.query_one(SamplingControls).values,
             "prompt": self.query_one(PromptInput).value,
             "checkpoint": checkpoint_of(view),
             "alternatives": ALTERNATIVES,
@@ -323,10 +331,10 @@ floats. The other runtimes that a model has on this machine are offered once it 
         if column is None or draft is None or view is None:
             return
         if self.bench.demo:
-            self.bench.say(self._hindrance(view))
+            self.bench.show_message(self._why_unable(view))
             return
         kept = draft.words[: event.word.at]
-        request = asked.Write(
+        request = messages.Write(
             id=next(self._numbers),
             run=str(view.run.path),
             settings=self._settings(view) | {"prompt": " ".join(draft.prompt)},
@@ -345,23 +353,23 @@ floats. The other runtimes that a model has on this machine are offered once it 
 
     # -- hearing -------------------------------------------------------------------------------
 
-    def on_heard(self, event: Heard) -> None:
-        if isinstance(event.message, asked.Offered):
-            self._take_offer(event.message)
+    def on_sampler_replied(self, event: SamplerReplied) -> None:
+        if isinstance(event.message, messages.Offered):
+            self._on_offered(event.message)
             return
-        news = hear(self._texts.columns, event.message)
+        news = apply_reply(self._texts.columns, event.message)
         if news:
-            self.bench.say(news)
-        if not isinstance(event.message, asked.Wrote):
+            self.bench.show_message(news)
+        if not isinstance(event.message, messages.Wrote):
             self.refresh_bindings()
 
-    def _take_offer(self, message: asked.Offered) -> None:
+    def _on_offered(self, message: messages.Offered) -> None:
         """Remember which runtimes a run has: the sampler alone can tell."""
         draft = next((draft for draft in self.drafts if draft.id == message.id), None)
         if draft is not None:
             self._runtimes.take(draft.key, message.runtimes)
             self.bench.remember(f"runtimes/{draft.key}", list(message.runtimes))
-            self._offer()
+            self._offer_runtimes()
 
     # -- the parts of the panel ----------------------------------------------------------------
 
@@ -374,30 +382,30 @@ floats. The other runtimes that a model has on this machine are offered once it 
             self.run_worker(self.client.start(), group="sampler", exclusive=False)
 
     @on(Input.Submitted)
-    @on(Dials.Go)
+    @on(SamplingControls.Go)
     async def _go(self, event: TextualMessage) -> None:
         event.stop()
         await self.write()
 
-    @on(Dials.Changed)
+    @on(SamplingControls.Changed)
     def _dials_changed(self) -> None:
-        values = self.query_one(Dials).values
+        values = self.query_one(SamplingControls).values
         self.bench.remember("sampling", {**values, "compare": self._comparing})
 
-    @on(Dials.Left)
-    def _out_of_dials(self, event: Dials.Left) -> None:
+    @on(SamplingControls.Left)
+    def _out_of_dials(self, event: SamplingControls.Left) -> None:
         column = self._texts.focused
         if event.direction < 0 or column is None:
             self.query_one(PromptInput).focus()
         else:
             column.text.focus()
 
-    @on(WordsView.Left)
+    @on(TintedText.Left)
     def _out_of_words(self) -> None:
-        self.query_one(Dials).focus()
+        self.query_one(SamplingControls).focus()
 
-    @on(WordsView.Moved)
-    def _pointed(self, event: WordsView.Moved) -> None:
+    @on(TintedText.Moved)
+    def _pointed(self, event: TintedText.Moved) -> None:
         word = event.view.word
         among = word if word is not None and word.alternatives else None
         if among is not None:
@@ -405,7 +413,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         self.set_class(among is not None, "-pointing")
         self.query_one(AlternativesList).show(among)
 
-    @on(WordsView.Chosen)
+    @on(TintedText.Chosen)
     def _to_alternatives(self) -> None:
         self.query_one(AlternativesList).focus()
 
@@ -420,7 +428,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "write" | "reseed":
-                return self._able or self.writing
+                return self._can_write or self.writing
             case "compare":
                 return len(self.bench.marked) > 1
             case "column":
@@ -432,29 +440,31 @@ floats. The other runtimes that a model has on this machine are offered once it 
     async def action_write(self) -> None:
         if self.writing:
             for draft in self.drafts:
-                await self.client.send(asked.Halt(id=draft.id))
+                await self.client.send(messages.Halt(id=draft.id))
         else:
             await self.write()
 
     async def action_reseed(self) -> None:
-        if self.query_one(Dials).set("seed", random.randrange(10_000)):
+        if self.query_one(SamplingControls).set("seed", random.randrange(10_000)):
             await self.write()
 
     def action_prompt(self) -> None:
         self.query_one(PromptInput).focus()
 
     def action_unk(self) -> None:
-        dials = self.query_one(Dials)
+        dials = self.query_one(SamplingControls)
         hidden = not dials.values["no_unk"]
         dials.set("no_unk", hidden)
-        self.bench.say(f"<unk> is {'hidden' if hidden else 'shown'} in what is written next")
+        self.bench.show_message(
+            f"<unk> is {'hidden' if hidden else 'shown'} in what is written next"
+        )
 
     def action_compare(self) -> None:
         self._comparing = not self._comparing
         self._dials_changed()
         self.refresh_view()
         one = f"{len(self.targets)} runs side by side" if self._comparing else "one run at a time"
-        self.bench.say(f"writing: {one}")
+        self.bench.show_message(f"writing: {one}")
 
     def action_column(self, by: int) -> None:
         self._texts.focus_beside(by)

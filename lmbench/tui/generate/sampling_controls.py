@@ -15,9 +15,9 @@ from textual.message import Message
 
 from lmbench.config import GenerateConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 
-__all__ = ["ALTERNATIVES", "DIALS", "Dials"]
+__all__ = ["ALTERNATIVES", "SETTINGS", "SamplingControls"]
 
 ALTERNATIVES = 24
 """So many likely words are kept for each word."""
@@ -26,7 +26,7 @@ MOST_WORDS = 2000
 
 
 @dataclass(frozen=True)
-class Dial:
+class SamplingSetting:
     """A setting of `GenerateConfig`: its short label, and what one step of + changes it by."""
 
     name: str
@@ -39,19 +39,19 @@ class Dial:
     """How those values read, where not as they are."""
 
 
-DIALS = (
-    Dial("temperature", "temp", 0.8, 0.1),
-    Dial("top_k", "top-k", 40, 10),
-    Dial("top_p", "top-p", 1.0, 0.05),
-    Dial("seed", "seed", 1111, 1),
-    Dial("words", "words", 60, 10),
-    Dial("no_unk", "unk", False, values=(False, True), words=("on", "off")),
-    Dial("runtime", "", GenerateConfig().runtime, values=("as-is", "auto", "torch")),
+SETTINGS = (
+    SamplingSetting("temperature", "temp", 0.8, 0.1),
+    SamplingSetting("top_k", "top-k", 40, 10),
+    SamplingSetting("top_p", "top-p", 1.0, 0.05),
+    SamplingSetting("seed", "seed", 1111, 1),
+    SamplingSetting("words", "words", 60, 10),
+    SamplingSetting("no_unk", "unk", False, values=(False, True), words=("on", "off")),
+    SamplingSetting("runtime", "", GenerateConfig().runtime, values=("as-is", "auto", "torch")),
 )
-_BY_NAME = {dial.name: dial for dial in DIALS}
+_BY_NAME = {dial.name: dial for dial in SETTINGS}
 
 
-class Dials(Guarded, can_focus=True):
+class SamplingControls(GuardedWidget, can_focus=True):
     """Holds the settings; Enter in it means: write."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -60,7 +60,7 @@ class Dials(Guarded, can_focus=True):
         "dials--wrong",
     }
     DEFAULT_CSS = """
-    Dials {
+    SamplingControls {
         height: auto;
         width: 1fr;
         .dials--cursor {
@@ -135,7 +135,7 @@ class Dials(Guarded, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[str, Any] = {dial.name: dial.default for dial in DIALS}
+        self.values: dict[str, Any] = {dial.name: dial.default for dial in SETTINGS}
         self._at = 0
         self._typed = ""
         self._wrong = False
@@ -147,8 +147,8 @@ class Dials(Guarded, can_focus=True):
         self._offered = tuple(runtimes)
 
     @property
-    def dial(self) -> Dial:
-        return DIALS[self._at]
+    def dial(self) -> SamplingSetting:
+        return SETTINGS[self._at]
 
     def recall(self, kept: Any, runtimes: Iterable[str] = ()) -> None:
         """Take over what was remembered; what does not fit is left as it is. `runtimes` are those
@@ -163,7 +163,7 @@ class Dials(Guarded, can_focus=True):
         """Give a setting a value; says what is wrong with it, should anything be."""
         problem = self._problem(name, value)
         if problem:
-            self.bench.say(problem)
+            self.bench.show_message(problem)
             return False
         if self.values[name] != value:
             self.values[name] = value
@@ -184,7 +184,7 @@ class Dials(Guarded, can_focus=True):
             return error.message
         return ""
 
-    def _choices(self, dial: Dial) -> tuple[Any, ...]:
+    def _choices(self, dial: SamplingSetting) -> tuple[Any, ...]:
         """What a dial without numbers turns through."""
         if dial.name != "runtime":
             return dial.values
@@ -234,7 +234,7 @@ class Dials(Guarded, can_focus=True):
 
     def action_move(self, by: int) -> None:
         if self._commit():
-            self._at = (self._at + by) % len(DIALS)
+            self._at = (self._at + by) % len(SETTINGS)
             self.refresh()
 
     def action_turn(self, by: int) -> None:
@@ -266,7 +266,7 @@ class Dials(Guarded, can_focus=True):
 
     # -- drawing -------------------------------------------------------------------------------
 
-    def _shown(self, dial: Dial) -> str:
+    def _shown(self, dial: SamplingSetting) -> str:
         value = self.values[dial.name]
         if dial.words:
             return dial.words[dial.values.index(value)]
@@ -279,7 +279,7 @@ class Dials(Guarded, can_focus=True):
 
     def _spread(self, width: int, gap: int) -> list[tuple[int, int, int, str]]:
         found, row, column = [], 0, 0
-        for index, dial in enumerate(DIALS):
+        for index, dial in enumerate(SETTINGS):
             typed = index == self._at and self._typed
             text = f"{dial.label} {typed or self._shown(dial)}".strip()
             if column and column + len(text) > width:

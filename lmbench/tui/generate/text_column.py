@@ -11,44 +11,44 @@ from textual.widgets import Static
 
 from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.bench import Bench
-from lmbench.tui.generate.tinted_text import WordsView
-from lmbench.tui.kit.panel import put
+from lmbench.tui.generate.tinted_text import TintedText
+from lmbench.tui.kit.panel import update_static
 
-__all__ = ["Column"]
+__all__ = ["TextColumn"]
 
 # A rate that changes more often than this cannot be read.
 _RATE_EVERY_S = 0.3
 
 
-class Column(Vertical):
+class TextColumn(Vertical):
     """A draft under its head; `alone` says whether there is no other beside it."""
 
     DEFAULT_CSS = """
-    Column { height: 1fr; width: 1fr; }
-    Column Static { height: auto; max-height: 3; width: 1fr; }
+    TextColumn { height: 1fr; width: 1fr; }
+    TextColumn Static { height: auto; max-height: 3; width: 1fr; }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.text = WordsView()
+        self.text = TintedText()
         self.alone = True
         self._head = Static("", markup=False)
-        self._invitation = ""
-        self._told_at = 0.0
+        self._hint = ""
+        self._shown_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield self._head
         yield self.text
 
     def on_resize(self) -> None:
-        self.tell()
+        self.show_head()
 
     @property
     def bench(self) -> Bench:
         return self.text.bench
 
     @property
-    def draft_id(self) -> int | None:
+    def text_id(self) -> int | None:
         return self.text.draft.id if self.text.draft is not None else None
 
     def holds(self, word: Wrote) -> bool:
@@ -56,19 +56,19 @@ class Column(Vertical):
         draft = self.text.draft
         return draft is not None and any(written is word for written in draft.words)
 
-    def tell_rate(self) -> None:
+    def show_rate(self) -> None:
         """Tell how fast the words come, if that has not just been done."""
-        if time.monotonic() - self._told_at > _RATE_EVERY_S:
-            self.tell()
+        if time.monotonic() - self._shown_at > _RATE_EVERY_S:
+            self.show_head()
 
-    def tell(self, invitation: str | None = None) -> None:
-        """Whose text it is, its figures, and how fast it came; or else the `invitation`, which
+    def show_head(self, hint: str | None = None) -> None:
+        """Whose text it is, its figures, and how fast it came; or else the `hint`, which
         stays until there is another."""
-        self._told_at = time.monotonic()
-        if invitation is not None:
-            self._invitation = invitation
-        head = self._title() if self.text.draft is not None else Text(self._invitation, "dim")
-        put(self._head, head)
+        self._shown_at = time.monotonic()
+        if hint is not None:
+            self._hint = hint
+        head = self._title() if self.text.draft is not None else Text(self._hint, "dim")
+        update_static(self._head, head)
 
     def _title(self) -> Text:
         draft = self.text.draft
@@ -84,7 +84,7 @@ class Column(Vertical):
         if draft.state == "opening":
             facts.append("opening the model …")
         elif draft.state == "waiting":
-            facts.append("waking the sampler …")
+            facts.append("starting the sampler …")
         line = " · ".join(facts)
         if draft.recorded:
             line += " · written before" if line else "written before"

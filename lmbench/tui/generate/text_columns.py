@@ -6,37 +6,37 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from lmbench.jobs.hosts.sampler_messages import Wrote
-from lmbench.tui.generate.text_column import Column
-from lmbench.tui.generate.tinted_text import Draft, WordsView
+from lmbench.tui.generate.text_column import TextColumn
+from lmbench.tui.generate.tinted_text import GeneratedText, TintedText
 
-__all__ = ["MOST_TEXTS", "Texts"]
+__all__ = ["MOST_TEXTS", "TextColumns"]
 
 MOST_TEXTS = 4
 # Columns narrower than this stand under each other.
 _NARROWEST_COLUMN = 16
 
 
-class Texts(Container):
+class TextColumns(Container):
     """As many columns as there are drafts; at least one, which may be empty."""
 
     DEFAULT_CSS = """
     Texts {
         width: 1fr; height: 1fr; layout: vertical;
         &.-across { layout: horizontal; }
-        &.-across Column { margin: 0 1 0 0; }
+        &.-across TextColumn { margin: 0 1 0 0; }
         &.-across Column.-last { margin: 0; }
     }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.columns = tuple(Column() for _ in range(MOST_TEXTS))
+        self.columns = tuple(TextColumn() for _ in range(MOST_TEXTS))
 
     def compose(self) -> ComposeResult:
         yield from self.columns
 
     @property
-    def drafts(self) -> tuple[Draft, ...]:
+    def drafts(self) -> tuple[GeneratedText, ...]:
         """The texts on the screen."""
         return tuple(c.text.draft for c in self.columns if c.text.draft is not None)
 
@@ -45,11 +45,11 @@ class Texts(Container):
         return any(draft.alive for draft in self.drafts)
 
     @property
-    def shown(self) -> list[Column]:
+    def shown(self) -> list[TextColumn]:
         return [column for column in self.columns if column.display]
 
     @property
-    def focused(self) -> Column | None:
+    def focused(self) -> TextColumn | None:
         """The column whose text has the focus, or the cursor, or else the first."""
         shown = self.shown
         for column in shown:
@@ -60,7 +60,7 @@ class Texts(Container):
                 return column
         return shown[0] if shown else None
 
-    def with_word(self, word: Wrote) -> Column | None:
+    def with_word(self, word: Wrote) -> TextColumn | None:
         return next((column for column in self.columns if column.holds(word)), None)
 
     def fit(self, width: int) -> bool:
@@ -72,10 +72,10 @@ class Texts(Container):
             column.display = place < count
             column.set_class(place == count - 1, "-last")
             column.alone = count == 1
-            column.tell()
+            column.show_head()
         return across
 
-    def take_cursor(self, view: WordsView) -> None:
+    def take_cursor(self, view: TintedText) -> None:
         """One text alone has the cursor."""
         for column in self.columns:
             if column.text is not view:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmbench.jobs.hosts import sampler_messages as asked
+from lmbench.jobs.hosts import sampler_messages as messages
 from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.report import numbers
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.saved_samples import Sample
-from lmbench.tui.generate.text_column import Column
-from lmbench.tui.generate.tinted_text import Draft, State
+from lmbench.tui.generate.text_column import TextColumn
+from lmbench.tui.generate.tinted_text import GeneratedText, State
 
 __all__ = [
+    "apply_reply",
     "figures_of",
-    "hear",
-    "hindrance",
-    "invitation",
-    "new_draft",
+    "hint",
+    "new_text",
     "origin_of",
-    "recorded",
+    "saved_text",
+    "why_unable",
 ]
 
 
@@ -40,7 +40,7 @@ def figures_of(view: RunView) -> str:
     return " · ".join(part for part in parts if part and part != "–")
 
 
-def recorded(view: RunView, sample: Sample) -> Draft:
+def saved_text(view: RunView, sample: Sample) -> GeneratedText:
     """A text of the session's samples, as far as they tell."""
     rate = sample.tokens_per_s
     words = [
@@ -50,7 +50,7 @@ def recorded(view: RunView, sample: Sample) -> Draft:
         )
         for at, text in enumerate(sample.words)
     ]  # fmt: skip
-    return Draft(
+    return GeneratedText(
         id=0,
         run_id=view.id,
         key=view.key,
@@ -64,9 +64,9 @@ def recorded(view: RunView, sample: Sample) -> Draft:
     )
 
 
-def new_draft(id: int, view: RunView, prompt: str) -> Draft:
+def new_text(id: int, view: RunView, prompt: str) -> GeneratedText:
     """An empty text of this run."""
-    return Draft(
+    return GeneratedText(
         id=id,
         run_id=view.id,
         key=view.key,
@@ -78,7 +78,7 @@ def new_draft(id: int, view: RunView, prompt: str) -> Draft:
     )
 
 
-def hindrance(view: RunView, parent: RunView | None) -> str:
+def why_unable(view: RunView, parent: RunView | None) -> str:
     """Why a run cannot write; "" where it can, or where the sampler has to find out."""
     who = f"{view.id} {view.name}"
     match view.kind:
@@ -94,12 +94,12 @@ def hindrance(view: RunView, parent: RunView | None) -> str:
     return f"{who} measures a model and has none of its own{instead}."
 
 
-def invitation(targets: Sequence[RunView], hindrances: Sequence[str]) -> str:
-    """Who will write, said where the text will stand; `hindrances` of each, as `hindrance`."""
+def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
+    """Who will write, said where the text will stand; `reasons` of each, as `why_unable`."""
     if not targets:
         return "A run is needed: n starts one."
-    able = sum(not words for words in hindrances)
-    hindered = list(dict.fromkeys(words for words in hindrances if words))
+    able = sum(not words for words in reasons)
+    hindered = list(dict.fromkeys(words for words in reasons if words))
     if not able:
         return " ".join(hindered)
     if len(targets) > 1:
@@ -111,44 +111,44 @@ def invitation(targets: Sequence[RunView], hindrances: Sequence[str]) -> str:
     return f"{view.id} {view.name} will write{source}."
 
 
-def hear(columns: Sequence[Column], message: asked.Message) -> str:
+def apply_reply(columns: Sequence[TextColumn], message: messages.Message) -> str:
     """Bring the text that a message is about up to date.
 
     Returns:
         what the user should be told beyond that, or "".
     """
-    if isinstance(message, asked.Died):
+    if isinstance(message, messages.Died):
         for column in columns:
             if column.text.draft is not None and column.text.draft.alive:
-                _over(column, column.text.draft, "failed", f"{message.reason}; w writes again")
+                _finish(column, column.text.draft, "failed", f"{message.reason}; w writes again")
         return ""
-    column = next((c for c in columns if c.draft_id == message.id), None)
+    column = next((c for c in columns if c.text_id == message.id), None)
     draft = column.text.draft if column is not None else None
     if column is None or draft is None:
-        return f"the sampler: {message.reason}" if isinstance(message, asked.Refused) else ""
+        return f"the sampler: {message.reason}" if isinstance(message, messages.Refused) else ""
     match message:
-        case asked.Opening():
+        case messages.Opening():
             draft.state = "opening"
-            column.tell()
-        case asked.Began(runtime=runtime, unknown=unknown):
+            column.show_head()
+        case messages.Began(runtime=runtime, unknown=unknown):
             draft.state, draft.runtime = "writing", runtime
-            column.tell()
+            column.show_head()
             if unknown:
                 return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"
-        case asked.Wrote(at=at) if at == len(draft.words):
+        case messages.Wrote(at=at) if at == len(draft.words):
             draft.words.append(message)
             column.text.grow()
-            column.tell_rate()
-        case asked.Ended(halted=halted, problem=problem):
-            _over(column, draft, "halted" if halted else "done", "")
+            column.show_rate()
+        case messages.Ended(halted=halted, problem=problem):
+            _finish(column, draft, "halted" if halted else "done", "")
             return problem
-        case asked.Refused(reason=reason):
-            _over(column, draft, "failed", reason)
+        case messages.Refused(reason=reason):
+            _finish(column, draft, "failed", reason)
     return ""
 
 
-def _over(column: Column, draft: Draft, state: State, problem: str) -> None:
+def _finish(column: TextColumn, draft: GeneratedText, state: State, problem: str) -> None:
     draft.state, draft.problem = state, problem
     if problem:
         column.text.lay_out()
-    column.tell()
+    column.show_head()

@@ -12,7 +12,7 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.events import Click
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -21,8 +21,9 @@ from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.run_marks import Mark
 from lmbench.tui.bench.snapshots import one_line
+from lmbench.tui.kit.lines_view import keep_line_in_view
 
-__all__ = ["Draft", "State", "WordsView", "shown_word", "surprisal_style"]
+__all__ = ["GeneratedText", "State", "TintedText", "shown_word", "surprisal_style"]
 
 State = Literal["waiting", "opening", "writing", "done", "halted", "failed"]
 
@@ -35,7 +36,7 @@ _STEPS = ((9.0, "error"), (5.0, "warning"), (_DULL, "foreground"), (0.0, "text-m
 
 
 @dataclass
-class Draft:
+class GeneratedText:
     """A text that is being written or was: which run wrote it, and its words so far.
 
     `id` is what the sampler knows it by; it changes when one branches off.
@@ -105,12 +106,12 @@ class _Placed:
     text: str
 
 
-class WordsView(ScrollView, can_focus=True):
+class TintedText(ScrollView, can_focus=True):
     """One draft. Follows the newest word until the cursor is put on one."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"words--cursor", "words--prompt", "words--problem"}
     DEFAULT_CSS = """
-    WordsView {
+    TintedText {
         height: 1fr;
         padding: 0;
         overflow-x: hidden;
@@ -168,14 +169,14 @@ class WordsView(ScrollView, can_focus=True):
     class Moved(Message):
         """The cursor is on another word, or on none."""
 
-        def __init__(self, view: WordsView) -> None:
+        def __init__(self, view: TintedText) -> None:
             super().__init__()
             self.view = view
 
     class Chosen(Message):
         """The word under the cursor is to be replaced."""
 
-        def __init__(self, view: WordsView) -> None:
+        def __init__(self, view: TintedText) -> None:
             super().__init__()
             self.view = view
 
@@ -184,7 +185,7 @@ class WordsView(ScrollView, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self.draft: Draft | None = None
+        self.draft: GeneratedText | None = None
         self.cursor: int | None = None
         self._lines: list[list[_Placed]] = []
         self._laid = 0
@@ -203,7 +204,7 @@ class WordsView(ScrollView, can_focus=True):
 
     # -- what is shown -------------------------------------------------------------------------
 
-    def show(self, draft: Draft | None) -> None:
+    def show(self, draft: GeneratedText | None) -> None:
         """Show this draft from its beginning."""
         self.draft = draft
         self.cursor = None
@@ -318,7 +319,7 @@ class WordsView(ScrollView, can_focus=True):
     def _keep_in_sight(self) -> None:
         for row, line in enumerate(self._lines):
             if self.cursor is not None and any(p.index == self.cursor for p in line):
-                self.scroll_to_region(Region(0, row, 1, 1), animate=False, force=True)
+                keep_line_in_view(self, row)
 
     # -- drawing -------------------------------------------------------------------------------
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from lmbench.tui.bench.bench import Bench
 
-__all__ = ["CalledOffError", "Errand"]
+__all__ = ["BackgroundTask", "TaskCancelledError"]
 
 
-class CalledOffError(Exception):
+class TaskCancelledError(Exception):
     """Whoever asked for the work has left."""
 
 
-class Errand:
+class BackgroundTask:
     """One piece of work that can be called off until it has passed its last `check`.
 
     It belongs to the application: a worker of the screen's own would end with the screen, while
@@ -26,23 +26,23 @@ class Errand:
         self._bench = bench
         self._off = threading.Event()
 
-    def call_off(self) -> None:
+    def cancel(self) -> None:
         self._off.set()
 
     def check(self) -> None:
         """In the thread, before anything that others can see.
 
         Raises:
-            CalledOffError: nobody waits for it any more.
+            TaskCancelledError: nobody waits for it any more.
         """
         if self._off.is_set():
-            raise CalledOffError
+            raise TaskCancelledError
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """In the thread: tell how far a fetch is; one that was called off ends here."""
         self.check()
         share = f" {100 * done / total:.0f}%" if total else ""
-        self._bench.call_from_thread(self._bench.say, f"{what}{share}")
+        self._bench.call_from_thread(self._bench.show_message, f"{what}{share}")
 
     async def run(self, function: Callable[..., Any], *arguments: Any, doing: str) -> Any:
         """What the function gives, or None where it failed or was called off."""
@@ -56,4 +56,4 @@ class Errand:
                     return None
                 raise
 
-        return await self._bench.do(whole, doing=doing)
+        return await self._bench.run_in_thread(whole, doing=doing)

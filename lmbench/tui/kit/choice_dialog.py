@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-__all__ = ["Pick"]
+__all__ = ["ChoiceDialog"]
 
 _LEAST_WIDTH = 76
 # The widest that a value can be before what is told about it moves to the right.
@@ -22,7 +22,7 @@ _VALUE_WIDTH = 28
 _FRAME = 6
 
 
-class Pick(ModalScreen[str | None]):
+class ChoiceDialog(ModalScreen[str | None]):
     """Gives the value that was chosen, or None when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

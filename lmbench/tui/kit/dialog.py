@@ -15,7 +15,7 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-__all__ = ["Answer", "Ask", "AskText"]
+__all__ = ["Answer", "QuestionDialog", "TextDialog"]
 
 _SCROLLS = {
     "up": "scroll_up",
@@ -28,7 +28,7 @@ _SCROLLS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One way out of a question: what `Ask` gives back, its key, and its words."""
+    """One way out of a question: what `QuestionDialog` gives back, its key, and its words."""
 
     value: str
     key: str
@@ -71,7 +71,7 @@ class _Words(VerticalScroll, can_focus=False):
         super().__init__(Static(text, markup=False))
 
 
-class Ask(_Dialog):
+class QuestionDialog(_Dialog):
     """A question. Each answer has a key of its own; arrows and Enter work too, and ↑ ↓ scroll a
     question that is too long for the screen."""
 
@@ -83,7 +83,11 @@ class Ask(_Dialog):
 
     def same_as(self, other: object) -> bool:
         """Does it ask what another screen asks already?"""
-        return isinstance(other, Ask) and (self._title, self._question, self._answers) == (
+        return isinstance(other, QuestionDialog) and (
+            self._title,
+            self._question,
+            self._answers,
+        ) == (
             other._title,
             other._question,
             other._answers,
@@ -119,8 +123,8 @@ class Ask(_Dialog):
         self.dismiss(event.button.name or "")
 
 
-class AskText(_Dialog):
-    """A line of text, checked by `check` (a complaint, or "" where it is good)."""
+class TextDialog(_Dialog):
+    """A line of text, checked by `check` (a problem, or "" where it is good)."""
 
     def __init__(
         self, title: str, question: str, value: str, check: Callable[[str], str] = lambda text: ""
@@ -145,8 +149,8 @@ class AskText(_Dialog):
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         value = event.value.strip()
-        complaint = self._check(value)
-        if complaint:
-            self.query_one(".problem", Static).update(complaint)
+        problem = self._check(value)
+        if problem:
+            self.query_one(".problem", Static).update(problem)
         else:
             self.dismiss(value)

@@ -15,20 +15,20 @@ from typing import Any, TextIO, cast
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 
-__all__ = ["LastingDriver", "lasting"]
+__all__ = ["ResilientDriver", "resilient_driver"]
 
 
-def lasting(driver: type[Driver]) -> type[Driver]:
+def resilient_driver(driver: type[Driver]) -> type[Driver]:
     """The driver to take in its place; those of other systems and of a browser stay."""
-    return LastingDriver if driver is LinuxDriver else driver
+    return ResilientDriver if driver is LinuxDriver else driver
 
 
-class LastingDriver(LinuxDriver):
+class ResilientDriver(LinuxDriver):
     """See the module."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._file = cast(TextIO, _Lasting(self._file))
+        self._file = cast(TextIO, _SilentFile(self._file))
         self._asleep = False
         self._loop = asyncio.get_running_loop()
 
@@ -45,7 +45,7 @@ class LastingDriver(LinuxDriver):
             self._loop.call_soon_threadsafe(self._app.refresh)
 
 
-class _Lasting:
+class _SilentFile:
     """A file that takes what nobody can read any more."""
 
     def __init__(self, file: TextIO) -> None:

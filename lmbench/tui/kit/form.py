@@ -20,7 +20,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["ChoiceField", "FieldSpec", "Form", "TextField"]
 
@@ -43,7 +43,7 @@ class FieldSpec:
     placeholder: str = ""
 
 
-class ChoiceField(Guarded, can_focus=True):
+class ChoiceField(GuardedWidget, can_focus=True):
     """One of a few: ← and → change it, so does the first letter of a choice."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -164,8 +164,8 @@ class _Row(Horizontal):
         self.query_one(".label", Static).update(label, layout=False)
 
 
-class Form(VerticalScroll, Guarded, can_focus=False):
-    """Fields under each other. Texts by name are in `values`; `judge` marks what is wrong."""
+class Form(VerticalScroll, GuardedWidget, can_focus=False):
+    """Fields under each other. Texts by name are in `values`; `mark_fields` marks what is wrong."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "go(-1)", show=False),
@@ -185,14 +185,14 @@ class Form(VerticalScroll, Guarded, can_focus=False):
             super().__init__()
             self.name = name
 
-    class Listing(Message):
+    class ListRequested(Message):
         """The user wants the list of a field's choices."""
 
         def __init__(self, name: str) -> None:
             super().__init__()
             self.name = name
 
-    class Visited(Message):
+    class FieldFocused(Message):
         """Another field has the focus."""
 
         def __init__(self, name: str) -> None:
@@ -241,7 +241,7 @@ class Form(VerticalScroll, Guarded, can_focus=False):
             if isinstance(widget, ChoiceField | TextField)
         }
 
-    def put(self, name: str, value: str) -> None:
+    def set_value(self, name: str, value: str) -> None:
         """Set a field's text, as if the user had."""
         self.field(name).value = value
         self.post_message(self.Edited(name))
@@ -254,7 +254,9 @@ class Form(VerticalScroll, Guarded, can_focus=False):
                 if not isinstance(field, ChoiceField) or text in field.choices:
                     field.value = text
 
-    def judge(self, wrong: dict[str, str], changed: Iterable[str], notes: dict[str, str]) -> None:
+    def mark_fields(
+        self, wrong: dict[str, str], changed: Iterable[str], notes: dict[str, str]
+    ) -> None:
         """Mark what is wrong and what differs from what it started from."""
         changed = set(changed)
         for row in self.query(_Row):
@@ -292,7 +294,7 @@ class Form(VerticalScroll, Guarded, can_focus=False):
         self.focus_field(names[there])
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
-        self.post_message(self.Visited(self.focused_name))
+        self.post_message(self.FieldFocused(self.focused_name))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -307,6 +309,6 @@ class Form(VerticalScroll, Guarded, can_focus=False):
         event.stop()
         name = event.input.name or ""
         if self.specs[name].listed:
-            self.post_message(self.Listing(name))
+            self.post_message(self.ListRequested(name))
         else:
             self.action_go(1)

@@ -8,15 +8,13 @@ from typing import ClassVar
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
-from textual.binding import Binding, BindingType
 from textual.events import Click
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from lmbench.tui.bench.bench import Bench
 from lmbench.tui.kit.bars import sparkbars
+from lmbench.tui.kit.lines_view import LinesView, keep_line_in_view
 
 __all__ = ["Cell", "Column", "Grid", "Row"]
 
@@ -48,7 +46,7 @@ Row = tuple[str, tuple[Cell, ...]]
 """A key, and a cell for each column."""
 
 
-class Grid(ScrollView, can_focus=True):
+class Grid(LinesView):
     """Enter on a row posts `Opened`."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -61,9 +59,6 @@ class Grid(ScrollView, can_focus=True):
     }
     DEFAULT_CSS = """
     Grid {
-        height: 1fr;
-        overflow-x: hidden;
-        background: transparent;
         .grid--head { color: $text-muted; }
         .grid--cursor {
             background: $block-cursor-background;
@@ -79,14 +74,6 @@ class Grid(ScrollView, can_focus=True):
         .grid--bar-rest { color: $faint; }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "move(-10)", "page up", show=False),
-        Binding("pagedown", "move(10)", "page down", show=False),
-        Binding("home", "move(-1000000)", "first", show=False),
-        Binding("end,G", "move(1000000)", "last", show=False),
-    ]
 
     class Moved(Message):
         """The cursor is on another row."""
@@ -103,11 +90,6 @@ class Grid(ScrollView, can_focus=True):
         self.total: tuple[Cell, ...] = ()
         self.sorted_by = -1
         self.cursor_key = ""
-
-    @property
-    def bench(self) -> Bench:
-        assert isinstance(self.app, Bench)
-        return self.app
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -169,8 +151,7 @@ class Grid(ScrollView, can_focus=True):
     def _keep_in_sight(self) -> None:
         if self.cursor >= 0:
             # The head covers the first line and the total the last.
-            region = Region(0, self.cursor, 1, 2 + bool(self.total))
-            self.scroll_to_region(region, animate=False, force=True)
+            keep_line_in_view(self, self.cursor, 2 + bool(self.total))
 
     # -- drawing -------------------------------------------------------------------------------
 

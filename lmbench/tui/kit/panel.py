@@ -12,10 +12,10 @@ from textual.widgets import Static
 
 from lmbench.tui.bench.bench import Bench
 
-__all__ = ["Guarded", "Panel", "put"]
+__all__ = ["GuardedWidget", "Panel", "update_static"]
 
 
-def put(static: Static, text: str | Text) -> None:
+def update_static(static: Static, text: str | Text) -> None:
     """Show `text`, if it says anything else than what is there: an update lays the whole screen
     out anew, which over a slow line can be seen."""
     fresh = text if isinstance(text, Text) else Text(text)
@@ -24,7 +24,7 @@ def put(static: Static, text: str | Text) -> None:
         static.update(fresh)
 
 
-class Guarded(Widget):
+class GuardedWidget(Widget):
     """A widget whose handlers may fail without taking the workbench down.
 
     An exception in a message handler, a timer or a watcher is logged and shown as a dialog; the
@@ -41,10 +41,10 @@ class Guarded(Widget):
         try:
             await super()._dispatch_message(message)
         except Exception as error:
-            self.bench.complain(error, f"in {type(self).__name__}")
+            self.bench.show_error(error, f"in {type(self).__name__}")
 
 
-class Panel(Guarded):
+class Panel(GuardedWidget):
     """A framed part of a screen, up to date with the snapshot whenever it can be seen.
 
     Override `refresh_view`; it is called after mounting and whenever the snapshot, the selected
@@ -76,14 +76,14 @@ class Panel(Guarded):
     _subtitle = ""
 
     def on_mount(self) -> None:
-        self.entitle(self._title or self.TITLE)
+        self.set_title(self._title or self.TITLE)
         for name in ("snapshot", "selected", "marked", "theme"):
             self.watch(self.app, name, self._changed, init=False)
         self._stale = True
-        self.call_after_refresh(self.catch_up)
+        self.call_after_refresh(self.refresh_if_stale)
 
     def on_show(self) -> None:
-        self.catch_up()
+        self.refresh_if_stale()
 
     def take_focus(self) -> None:
         """Give the focus to the panel, or to the part of it that keys are for; override where
@@ -96,13 +96,13 @@ class Panel(Guarded):
                     widget.focus()
                     return
 
-    def entitle(self, title: str) -> None:
+    def set_title(self, title: str) -> None:
         """Set the frame's title (markup); repaints only where it is new."""
         if title != self._title:
             self._title = title
             self.border_title = title
 
-    def subtitle(self, text: str) -> None:
+    def set_subtitle(self, text: str) -> None:
         """Set the words at the frame's foot; repaints only where they are new."""
         if text != self._subtitle:
             self._subtitle = text
@@ -111,24 +111,24 @@ class Panel(Guarded):
     def show_tabs(self, names: tuple[str, ...]) -> None:
         """Show in the frame's title which panels share this place; () for none but itself."""
         if len(names) < 2:
-            self.entitle(self.TITLE)
+            self.set_title(self.TITLE)
             return
         titles = [
             f"[b r] {name.capitalize()} [/]" if name == self.id else f" {name.capitalize()} "
             for name in names
         ]
-        self.entitle("".join(titles))
+        self.set_title("".join(titles))
 
     def refresh_view(self) -> None:
         """Bring the panel up to date with ``self.bench.snapshot``, ``.selected``, ``.marked``."""
 
     def _changed(self) -> None:
         self._stale = True
-        if self.is_on_screen_now:
-            self.catch_up()
+        if self.is_in_view:
+            self.refresh_if_stale()
 
     @property
-    def is_on_screen_now(self) -> bool:
+    def is_in_view(self) -> bool:
         """Mounted, displayed with all its ancestors, on the screen that is in front."""
         return (
             self.is_mounted
@@ -136,7 +136,7 @@ class Panel(Guarded):
             and all(node.display for node in self.ancestors_with_self if isinstance(node, Widget))
         )
 
-    def catch_up(self) -> None:
-        if self._stale and self.is_on_screen_now:
+    def refresh_if_stale(self) -> None:
+        if self._stale and self.is_in_view:
             self._stale = False
             self.refresh_view()

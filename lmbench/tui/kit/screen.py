@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class BenchScreen(Screen[T]):
-    """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
+    """A screen whose handlers may fail without taking the workbench down (see `GuardedWidget`), and
     whose panels catch up when it comes to the front."""
 
     # Those that win or lose the focus repaint themselves; Textual would repaint the whole screen,
@@ -37,7 +37,7 @@ class BenchScreen(Screen[T]):
         try:
             await super()._dispatch_message(message)
         except Exception as error:
-            self.bench.complain(error, f"in {type(self).__name__}")
+            self.bench.show_error(error, f"in {type(self).__name__}")
 
     @property
     def gone(self) -> bool:
@@ -55,5 +55,5 @@ class BenchScreen(Screen[T]):
 
     def on_screen_resume(self) -> None:
         for panel in self.query(Panel):
-            panel.catch_up()
+            panel.refresh_if_stale()
         self._finish()

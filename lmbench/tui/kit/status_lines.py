@@ -11,7 +11,7 @@ from textual.screen import Screen
 from lmbench.report import numbers
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
 
@@ -31,7 +31,7 @@ def bar(fraction: float, width: int, done: Style, rest: Style) -> Text:
     return text
 
 
-class _Line(Guarded):
+class _Line(GuardedWidget):
     DEFAULT_CSS = """
     _Line { height: 1; width: 1fr; background: $panel; color: $foreground; }
     """
@@ -39,7 +39,7 @@ class _Line(Guarded):
     _drawn = ""
 
     def on_mount(self) -> None:
-        for name in ("snapshot", "selected", "happened", "fresh", "theme"):
+        for name in ("snapshot", "selected", "last_message", "recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
@@ -75,9 +75,9 @@ class TopBar(_Line):
         if self.bench.demo:
             left.append("  recorded", "not bold italic")
         right = _machine(snapshot)
-        older = self.bench.happened and not self.bench.fresh
+        older = self.bench.last_message and not self.bench.recent_message
         if self.app.size.height < _ROOMY_ROWS and snapshot.current and older:
-            left.append(f"   {self.bench.happened}", "not bold dim")
+            left.append(f"   {self.bench.last_message}", "not bold dim")
         return _justified(left, right, self.size.width)
 
 
@@ -98,7 +98,7 @@ def _machine(snapshot: Snapshot) -> Text:
 
 def _starts(view: RunView) -> bool:
     """Has its worker said nothing yet?"""
-    return view.started is None and view.pace is None and not view.notes
+    return view.started is None and view.progress is None and not view.notes
 
 
 class StatusBar(_Line):
@@ -116,7 +116,7 @@ class StatusBar(_Line):
         snapshot = self.bench.snapshot
         view = snapshot.current
         width = self.size.width
-        words = self.bench.fresh or self.bench.happened
+        words = self.bench.recent_message or self.bench.last_message
         happened = Text(f" {words}", "dim", no_wrap=True, overflow="ellipsis")
         happened.truncate(width, overflow="ellipsis")
         if view is None:
@@ -125,7 +125,7 @@ class StatusBar(_Line):
             progress = self._progress(view, len(snapshot.queue), width)
         if self.app.size.height >= _ROOMY_ROWS:
             return Text("\n").join([happened, progress])
-        told = self.bench.fresh or (self.bench.happened and view is None)
+        told = self.bench.recent_message or (self.bench.last_message and view is None)
         return happened if told else progress
 
     def _idle(self, snapshot: Snapshot) -> Text:
@@ -143,29 +143,29 @@ class StatusBar(_Line):
         left.append(f"{mark.marker} ", colour)
         left.append(f"{view.id} {view.name} ")
         right = Text("", no_wrap=True)
-        pace = view.pace
-        if pace is not None:
-            right.append(f" {pace.what} {100 * pace.fraction:3.0f}%")
+        progress = view.progress
+        if progress is not None:
+            right.append(f" {progress.what} {100 * progress.fraction:3.0f}%")
         if view.status == "paused":
             right.append(f"  {STATUS_MARKS['paused'][0]} paused", "bold")
         elif _starts(view):
             right.append(" starting …")
-        elif pace is not None and pace.aside:
-            right.append(f"  {pace.aside}")
+        elif progress is not None and progress.aside:
+            right.append(f"  {progress.aside}")
         elif view.step is not None:
             right.append(f"  {numbers.rate(view.step.tokens_per_s)}")
-        if pace is not None and pace.left_s is not None:
-            right.append(f"  left {numbers.duration(pace.left_s)}")
+        if progress is not None and progress.left_s is not None:
+            right.append(f"  left {numbers.duration(progress.left_s)}")
         if waiting:
             right.append(f"  +{waiting} queued")
         right.append(" ")
         room = width - left.cell_len - right.cell_len - 1
-        if room >= 6 and pace is not None:
-            left.append_text(bar(pace.fraction, min(room, 60), colour, faint))
+        if room >= 6 and progress is not None:
+            left.append_text(bar(progress.fraction, min(room, 60), colour, faint))
         return _justified(left, right, width)
 
 
-class KeyBar(Guarded):
+class KeyBar(GuardedWidget):
     """The keys that do something here and now: work first, then the focused panel's own. On a
     screen without a `StatusBar` what was just said stands here for a moment."""
 
@@ -178,7 +178,7 @@ class KeyBar(Guarded):
     def on_mount(self) -> None:
         self.auto_links = False
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
-        for name in ("fresh", "theme"):
+        for name in ("recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
@@ -192,8 +192,8 @@ class KeyBar(Guarded):
             self.refresh()
 
     def line(self) -> Text:
-        if self.bench.fresh and not self.screen.query(StatusBar):
-            return Text(f" {self.bench.fresh}", no_wrap=True, overflow="ellipsis")
+        if self.bench.recent_message and not self.screen.query(StatusBar):
+            return Text(f" {self.bench.recent_message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         tail = Text(no_wrap=True)
         text = Text(no_wrap=True)

@@ -19,7 +19,7 @@ from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.tui.bench.snapshots import one_line, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.laboratory.candidates import Try, best_first
 from lmbench.tui.laboratory.quantization_settings import InForce
 from lmbench.tui.laboratory.saved_state import Pruned
@@ -118,7 +118,7 @@ modules at once. **0** takes back what was changed for the module alone, **p** s
             )
         self.query_one(Grid).show(_MODULES, tuple(rows))
         scope = "all modules" if desk.everywhere else "one module"
-        self.subtitle(f"draft: {desk.draft_name} · keys change {scope}" if rows else "")
+        self.set_subtitle(f"draft: {desk.draft_name} · keys change {scope}" if rows else "")
         self.refresh_bindings()
 
     @property
@@ -187,7 +187,7 @@ on all of valid and test. **x** forgets it.
         self.can_focus = empty
         self.query_one(Grid).show(_TRIES, tuple((str(t.number), self._cells(t)) for t in tries))
         waiting = sum(t.state in ("waiting", "working") for t in tries)
-        self.subtitle(f"{waiting} to be priced" if waiting else "")
+        self.set_subtitle(f"{waiting} to be priced" if waiting else "")
         self._show_settings()
         self.refresh_bindings()
 
@@ -202,7 +202,7 @@ on all of valid and test. **x** forgets it.
         room = 2 if self.screen.has_class("-wide") else 1
         width = max(self.content_size.width, 1)
         lines = textwrap.wrap(said, width, max_lines=room, placeholder=" …")
-        put(line, "\n".join(lines))
+        update_static(line, "\n".join(lines))
 
     def _cells(self, entry: Try) -> tuple[Cell, ...]:
         name = Cell(entry.name)
@@ -315,8 +315,8 @@ price comes by itself; levels that were priced make a curve.
             lines.append(Text("priced: " + " · ".join(said) if said else "", "dim"))
         for line in lines:
             line.truncate(size.width, overflow="ellipsis")
-        put(self.query_one(Static), Text("\n").join(lines))
-        self.subtitle("all matrices" if desk.target == "model" else desk.target)
+        update_static(self.query_one(Static), Text("\n").join(lines))
+        self.set_subtitle("all matrices" if desk.target == "model" else desk.target)
 
     def _line(self, width: int, wide: bool) -> Text:
         desk = self.desk

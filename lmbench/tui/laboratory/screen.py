@@ -19,7 +19,7 @@ from lmbench.session import Run
 from lmbench.tui.bench.float_model_run import stamp_of, subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, bar
 from lmbench.tui.laboratory.candidates import Try, keep
@@ -101,7 +101,7 @@ The slider prices pruning without training. **Tab** goes round.
         self._settling: Timer | None = None
         self._stamp = 0
         self._level: tuple[str, float] | None = None
-        self.desk = Desk(self._changed, lambda line: self.bench.say(line))
+        self.desk = Desk(self._changed, lambda line: self.bench.show_message(line))
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -161,7 +161,7 @@ The slider prices pruning without training. **Tab** goes round.
             head.append(f", {numbers.size(ready.bytes)}, on {ready.tokens:,} tokens of valid")
         head.append("\n")
         head.append_text(self._state())
-        put(self.query_one("#head", Static), head)
+        update_static(self.query_one("#head", Static), head)
         for panel in self.query(Panel):
             panel.refresh_view()
 
@@ -242,14 +242,16 @@ The slider prices pruning without training. **Tab** goes round.
         self.desk.price_published()
 
     def action_preset(self) -> None:
-        from lmbench.tui.kit.choice_dialog import Pick
+        from lmbench.tui.kit.choice_dialog import ChoiceDialog
 
         def taken(name: str | None) -> None:
             if name:
                 self.desk.start_from(name)
 
         offered = [(preset.name, preset.about) for preset in self.desk.presets.values()]
-        self.app.push_screen(Pick("Start the draft from", offered, self.desk.base_name), taken)
+        self.app.push_screen(
+            ChoiceDialog("Start the draft from", offered, self.desk.base_name), taken
+        )
 
     def on_tries_panel_taken(self) -> None:
         """A try became the draft: on to the modules."""
@@ -267,9 +269,9 @@ The slider prices pruning without training. **Tab** goes round.
         chosen, view = self._to_keep, self.subject
         if chosen is None or view is None:
             return
-        run = await self.bench.do(keep, view.run, chosen, doing="while keeping a try")
+        run = await self.bench.run_in_thread(keep, view.run, chosen, doing="while keeping a try")
         if isinstance(run, Run):
-            self.bench.say(
+            self.bench.show_message(
                 f"kept as run {run.id} {printable(chosen.name)}: scored on valid and test"
             )
-            await self.bench.look()
+            await self.bench.refresh_snapshot()

@@ -17,7 +17,7 @@ from lmbench.report.quantized_modules import short_mode
 from lmbench.session import events as ev
 from lmbench.tui.bench.snapshots import RunView, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 
 __all__ = ["LayersPanel"]
 
@@ -127,8 +127,8 @@ distribution of its weights, its gates, its sparsity over time.
         self.set_class(empty, "-empty")
         self.can_focus = empty
         if view is None or table is None:
-            self.subtitle("")
-            put(self.query_one("#nothing", Static), _nothing(view))
+            self.set_subtitle("")
+            update_static(self.query_one("#nothing", Static), _nothing(view))
         elif table == "sparsity":
             self._show_sparsity(view)
         else:
@@ -167,7 +167,7 @@ distribution of its weights, its gates, its sparsity over time.
             *(Cell(),) * 4,
         )
         self.query_one(Grid).show(_SPARSITY, tuple(shown), total, self._sorted(_SPARSITY))
-        self.subtitle(f"{view.id} {view.name} · step {event.step:,}")
+        self.set_subtitle(f"{view.id} {view.name} · step {event.step:,}")
 
     def _show_quantization(self, view: RunView) -> None:
         latest = {event.module: event for event in view.quantized}
@@ -176,7 +176,7 @@ distribution of its weights, its gates, its sparsity over time.
         places = self._order([c.title for c in _QUANTIZED], keys)
         shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
         self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
-        self.subtitle(f"{view.id} {view.name} · {plural(len(events), 'module')}")
+        self.set_subtitle(f"{view.id} {view.name} · {plural(len(events), 'module')}")
 
     @property
     def _bare(self) -> str:
@@ -215,7 +215,9 @@ distribution of its weights, its gates, its sparsity over time.
         here = titles.index(self._sort) if self._sort in titles else 0
         self._sort = titles[(here + 1) % len(titles)]
         self._remember()
-        self.bench.say(f"tensors by {self._sort}" if self._sort else "tensors in their own order")
+        self.bench.show_message(
+            f"tensors by {self._sort}" if self._sort else "tensors in their own order"
+        )
 
     def action_reverse(self) -> None:
         self._reversed = not self._reversed
@@ -249,7 +251,9 @@ distribution of its weights, its gates, its sparsity over time.
             self._say_bare()
 
     def _say_bare(self) -> None:
-        self.bench.say(f"{one_line(self._bare)} has no weights: there is no tensor to open")
+        self.bench.show_message(
+            f"{one_line(self._bare)} has no weights: there is no tensor to open"
+        )
 
     def on_grid_moved(self) -> None:
         self.refresh_bindings()

@@ -23,7 +23,7 @@ from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.bars import draw_histogram
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
 
@@ -68,16 +68,16 @@ logarithmic scale, so that the few far from zero are seen, too.
         picture = self.query_one(Static)
         report, part = screen.report, screen.part
         if report is None or part is None:
-            put(picture, Text(screen.problem or "reading …", "dim"))
+            update_static(picture, Text(screen.problem or "reading …", "dim"))
             return
         size = self.content_size
         style = self.bench.colour_style("primary")
         drawn = draw_histogram(
             part, report.limits, size.width, size.height - 1, log=screen.logarithmic, style=style
         )
-        put(picture, Text("\n").join([drawn, self._zeros(part, size.width)]))
+        update_static(picture, Text("\n").join([drawn, self._zeros(part, size.width)]))
         name = "all rows" if part.name == "all" else f"gate {part.name}"
-        self.subtitle(f"{name} · {'log ' if screen.logarithmic else ''}counts")
+        self.set_subtitle(f"{name} · {'log ' if screen.logarithmic else ''}counts")
 
     def _zeros(self, part: Part, width: int) -> Text:
         """The zeros, apart from the columns: they would be higher than all of them."""
@@ -116,7 +116,9 @@ line. A run that prunes nothing has none.
         picture, view = self.query_one(Static), screen.view
         series = _course(view, screen.tensor, self.bench.colour(_variable(view))) if view else ()
         if not series:
-            put(picture, Text("No sparsity of this tensor was written in this run.", "dim"))
+            update_static(
+                picture, Text("No sparsity of this tensor was written in this run.", "dim")
+            )
             return
         size = self.content_size
         look = Look(
@@ -125,9 +127,9 @@ line. A run that prunes nothing has none.
             self.bench.colour("error"),
         )
         drawing = draw(Plot(series, unit="share"), size.width, size.height, look)
-        put(picture, Text("\n").join(drawing.lines))
+        update_static(picture, Text("\n").join(drawing.lines))
         newest = float(series[0].y[-1])
-        self.subtitle(f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}")
+        self.set_subtitle(f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}")
 
 
 class TensorScreen(BenchScreen[None]):
@@ -234,7 +236,7 @@ mean, mean of the sizes, deviation, least and most. **↑ ↓** choose which of 
         self._show()
 
     async def _inspect(self, path: Path, model: str) -> None:
-        report = await self.bench.do(
+        report = await self.bench.run_in_thread(
             inspect_tensor, path, self.tensor, model, doing="while reading a tensor"
         )
         if report is not None:

@@ -17,7 +17,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import inherited_settings
 from lmbench.report.training_speed import Measured
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import forecast, forecast_derived
 from lmbench.tui.new_run.form_lines import training_of
@@ -41,7 +41,7 @@ class Wish:
     command: str
 
 
-class AboutRun(Vertical, Guarded):
+class AboutRun(Vertical, GuardedWidget):
     """Told a `Wish`, it finds out by itself what that takes."""
 
     DEFAULT_CSS = """

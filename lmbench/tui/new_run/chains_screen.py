@@ -17,10 +17,10 @@ from lmbench.report import numbers
 from lmbench.report.training_speed import Measured
 from lmbench.session import Session
 from lmbench.tui.kit import choices
-from lmbench.tui.kit.background_task import Errand
-from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.background_task import BackgroundTask
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
@@ -140,7 +140,7 @@ class StepsPanel(Panel):
             for place, step in enumerate(steps)
         )
         self.query_one(Grid).show(_STEPS, rows)
-        put(self.query_one("#judged", Static), screen.judged)
+        update_static(self.query_one("#judged", Static), screen.judged)
 
 
 class ChainsScreen(BenchScreen[None]):
@@ -168,7 +168,7 @@ class ChainsScreen(BenchScreen[None]):
         self._measured: list[Measured] | None = []
         self._corpora: dict[str | None, CorpusSize | str] = {}
         # The queueing that is under way.
-        self._errand: Errand | None = None
+        self._errand: BackgroundTask | None = None
         self._data: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -260,7 +260,7 @@ class ChainsScreen(BenchScreen[None]):
 
     def action_back(self) -> None:
         if self._errand is not None:
-            self._errand.call_off()
+            self._errand.cancel()
         self.dismiss(None)
 
     def action_go(self) -> None:
@@ -287,16 +287,16 @@ class ChainsScreen(BenchScreen[None]):
                 self.run_worker(self._look_at_corpora(), exit_on_error=False)
 
         here = self._data or _AS_PUBLISHED
-        self.app.push_screen(Pick("Train the chains on", listed, here), chosen)
+        self.app.push_screen(ChoiceDialog("Train the chains on", listed, here), chosen)
 
     def queue(self) -> None:
         """Make and queue every run of the chain."""
         if self._errand is None:
-            errand = self._errand = Errand(self.bench)
-            self.bench.say("looking at the corpus and the schedules …")
+            errand = self._errand = BackgroundTask(self.bench)
+            self.bench.show_message("looking at the corpus and the schedules …")
             self.bench.run_worker(self._queue(errand, self.chain), exit_on_error=False)
 
-    async def _queue(self, errand: Errand, chain: Chain) -> None:
+    async def _queue(self, errand: BackgroundTask, chain: Chain) -> None:
         session = self.bench.session or self.bench.home.open_session()
         doing = "while queueing a chain"
         progress, check = errand.progress, errand.check
@@ -305,17 +305,19 @@ class ChainsScreen(BenchScreen[None]):
         )
         self._errand = None
         if not runs:
-            self.bench.say("nothing was queued")
+            self.bench.show_message("nothing was queued")
             return
         self._opened(session)
         self.bench.select(runs[0].path.name)
-        self.bench.say(f"queued {numbers.plural(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}")
+        self.bench.show_message(
+            f"queued {numbers.plural(len(runs), 'run')}: {runs[0].id} to {runs[-1].id}"
+        )
         self.finish()
-        await self.bench.look()
+        await self.bench.refresh_snapshot()
 
     def on_unmount(self) -> None:
         if self._errand is not None:
-            self._errand.call_off()
+            self._errand.cancel()
 
     def _opened(self, session: Session) -> None:
         if self.bench.session != session:

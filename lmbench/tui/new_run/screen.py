@@ -20,8 +20,8 @@ from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
-from lmbench.tui.kit.background_task import Errand
-from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.background_task import BackgroundTask
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import FieldSpec, Form
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -107,7 +107,7 @@ same.
         self._visited = "@kind"
         self._settling: Timer | None = None
         # The start that is under way.
-        self._errand: Errand | None = None
+        self._errand: BackgroundTask | None = None
         # A form that was left half filled in; nothing is kept before it is there again.
         self._draft: FormDraft | None = None
         self._keeping = False
@@ -233,7 +233,7 @@ same.
         if texts.get("@name"):
             changed.add("@name")
         notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
-        self.form.judge(wrong, changed, notes)
+        self.form.mark_fields(wrong, changed, notes)
         self._keep()
         self._tell()
 
@@ -268,7 +268,7 @@ same.
             self._settling.stop()
         self._settling = self.set_timer(_SETTLE_S, self._read)
 
-    def on_form_visited(self, event: Form.Visited) -> None:
+    def on_form_field_focused(self, event: Form.FieldFocused) -> None:
         if event.name:
             self._visited = event.name
             self._keep()
@@ -321,7 +321,7 @@ same.
 
     def action_leave(self) -> None:
         if self._errand is not None:
-            self._errand.call_off()
+            self._errand.cancel()
         self._leave()
 
     def action_copy(self) -> None:
@@ -330,7 +330,7 @@ same.
     def action_list(self) -> None:
         self._list(self._visited)
 
-    def on_form_listing(self, event: Form.Listing) -> None:
+    def on_form_list_requested(self, event: Form.ListRequested) -> None:
         self._list(event.name)
 
     def _list(self, name: str) -> None:
@@ -341,16 +341,16 @@ same.
             if value == choices.EDITOR:
                 self.action_schedule()
             elif value is not None:
-                self.form.put(name, value)
+                self.form.set_value(name, value)
 
-        self.app.push_screen(Pick(label(setting), offered, self.form.values[name]), taken)
+        self.app.push_screen(ChoiceDialog(label(setting), offered, self.form.values[name]), taken)
 
     def action_schedule(self) -> None:
         """Edit the schedule that the form names, drawn for the form's model."""
 
         def saved(path: str | None) -> None:
             if path:
-                self.form.put("compress", path)
+                self.form.set_value("compress", path)
 
         config = self._config if isinstance(self._config, TrainConfig) else None
         if config is None and (model := training_of(self.origin)) is not None:
@@ -373,10 +373,10 @@ same.
             first = next(iter(self._wrong))
             if first in self.form.specs:
                 self.form.focus_field(first)
-            self.bench.say(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
+            self.bench.show_message(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
             return
-        errand = self._errand = Errand(self.bench)
-        self.bench.say("starting …")
+        errand = self._errand = BackgroundTask(self.bench)
+        self.bench.show_message("starting …")
         parent, session = self.origin, self.bench.session
         name = self.form.values["@name"].strip() or None
         origin = parent.run if parent else None
@@ -384,23 +384,25 @@ same.
         make = partial(_make, self.bench.home, session, kind, config, origin, name, self.command)
         self.bench.run_worker(self._start(errand, make, called), exit_on_error=False)
 
-    async def _start(self, errand: Errand, make: Callable[[Errand], Run], called: str) -> None:
+    async def _start(
+        self, errand: BackgroundTask, make: Callable[[BackgroundTask], Run], called: str
+    ) -> None:
         run = await errand.run(make, errand, doing="while starting a run")
         self._errand = None
         if not isinstance(run, Run):
-            self.bench.say("not started")
+            self.bench.show_message("not started")
             return
         if self.bench.session != run.session:
             self.bench.attach(run.session)
         self.bench.select(run.path.name)
-        self.bench.say(f"started {run.id} {printable(called)}")
+        self.bench.show_message(f"started {run.id} {printable(called)}")
         if not self.gone:
             self._leave(run.path.name)
-        await self.bench.look()
+        await self.bench.refresh_snapshot()
 
     def on_unmount(self) -> None:
         if self._errand is not None:
-            self._errand.call_off()
+            self._errand.cancel()
 
 
 def _make(
@@ -411,7 +413,7 @@ def _make(
     parent: Run | None,
     name: str | None,
     command: str,
-    errand: Errand,
+    errand: BackgroundTask,
 ) -> Run:
     """In a thread: it may fetch a corpus, and starts a process."""
     from lmbench.jobs import launch

@@ -18,14 +18,14 @@ async def speeds(bench: Bench) -> AsyncIterator[list[Measured] | None]:
     """What trainings reached here, or the trial of an earlier day; else None while a trial goes
     on, some seconds, and then what it found. None is tried while a run computes: the two would
     slow each other, and the run soon tells by itself."""
-    known = await bench.do(measured_speeds, bench.home) or []
-    trial = None if known else await bench.do(known_trial)
+    known = await bench.run_in_thread(measured_speeds, bench.home) or []
+    trial = None if known else await bench.run_in_thread(known_trial)
     if known or trial is not None or bench.demo or bench.snapshot.current is not None:
         yield known or ([trial] if trial is not None else [])
         return
     yield None
     await try_out()
-    trial = await bench.do(known_trial)
+    trial = await bench.run_in_thread(known_trial)
     yield [trial] if trial is not None else []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmbench.report.plots.layout import Plot
-from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 
 if TYPE_CHECKING:
     from lmbench.tui.bench.bench import Bench
@@ -23,9 +23,11 @@ def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None
     async def write(path: Path) -> None:
         from lmbench.report.plots.export import export
 
-        written = await bench.do(export, plot, path, title, doing="while writing the plot")
+        written = await bench.run_in_thread(
+            export, plot, path, title, doing="while writing the plot"
+        )
         if written is not None:
-            bench.say(f"wrote {written}")
+            bench.show_message(f"wrote {written}")
 
     def go(path: Path) -> None:
         bench.run_worker(write(path), exit_on_error=False)
@@ -43,10 +45,10 @@ def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None
                 go(path)
 
         answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
-        bench.push_screen(Ask(_TITLE, f"{path} is there already.", answers), answered)
+        bench.push_screen(QuestionDialog(_TITLE, f"{path} is there already.", answers), answered)
 
     question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
-    bench.push_screen(AskText(_TITLE, question, suggested, _complaint), named)
+    bench.push_screen(TextDialog(_TITLE, question, suggested, _complaint), named)
 
 
 def _path(text: str) -> Path:

@@ -269,7 +269,7 @@ it to a file.
         for name, kind in PLOTS.items():
             title = _SHORT_TITLES.get(name, kind.title) if short else kind.title
             parts.append(f"[b r] {title} [/]" if name == self._view.kind else title)
-        self.entitle(" ".join(parts))
+        self.set_title(" ".join(parts))
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if view.smoothing:
@@ -281,7 +281,7 @@ it to a file.
         training = next((run for run in self.runs if is_training(run)), None)
         if training is not None and not is_training(self.runs[0]):
             notes.append(f"of {training.id} {training.name}")
-        self.subtitle(" · ".join(notes))
+        self.set_subtitle(" · ".join(notes))
 
     def _empty(self) -> str:
         runs = self.runs

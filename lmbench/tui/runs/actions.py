@@ -11,19 +11,19 @@ from rich.text import Text
 from lmbench.errors import LmbenchError
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 
 __all__ = [
     "command_of",
     "copy_command",
     "copy_path",
     "delete",
+    "is_possible",
     "pause_or_continue",
-    "possible",
     "rename",
     "resume",
+    "show_reason",
     "stop",
-    "why",
 ]
 
 RESUMABLE = frozenset({"stopped", "failed", "lost"})
@@ -31,7 +31,7 @@ RESUMABLE = frozenset({"stopped", "failed", "lost"})
 _MAX_NAME = 64
 
 
-def possible(action: str, view: RunView | None) -> bool:
+def is_possible(action: str, view: RunView | None) -> bool:
     """May `action` be asked of this run as it stands?"""
     if view is None:
         return False
@@ -51,22 +51,24 @@ def possible(action: str, view: RunView | None) -> bool:
     return True
 
 
-async def _done(bench: Bench, function: Callable[..., Any], *arguments: Any, doing: str) -> bool:
+async def _succeeded(
+    bench: Bench, function: Callable[..., Any], *arguments: Any, doing: str
+) -> bool:
     """Have it done in a thread; where it fails, the user has been told why."""
 
     def whole() -> bool:
         function(*arguments)
         return True
 
-    return await bench.do(whole, doing=doing) is True
+    return await bench.run_in_thread(whole, doing=doing) is True
 
 
 async def pause_or_continue(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
     action = "continue" if view.status == "paused" else "pause"
-    if await _done(bench, launch.request, view.run, action, doing="while asking the run"):
-        bench.say(f"{view.id} {view.name}: asked to {action}")
+    if await _succeeded(bench, launch.request, view.run, action, doing="while asking the run"):
+        bench.show_message(f"{view.id} {view.name}: asked to {action}")
 
 
 async def stop(bench: Bench, view: RunView) -> None:
@@ -76,7 +78,7 @@ async def stop(bench: Bench, view: RunView) -> None:
         launch.request(view.run, "stop")
         return view.run.status()
 
-    status = await bench.do(asked, doing="while asking the run")
+    status = await bench.run_in_thread(asked, doing="while asking the run")
     if status is None:
         return
     # The run may have left the queue for a worker since it was looked at.
@@ -84,14 +86,14 @@ async def stop(bench: Bench, view: RunView) -> None:
     what = (
         "taken out of the queue" if waited else "asked to stop; it finishes its batch and is scored"
     )
-    bench.say(f"{view.id} {view.name}: {what}")
+    bench.show_message(f"{view.id} {view.name}: {what}")
 
 
 async def resume(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
-    if await _done(bench, launch.resume, view.run, doing="while resuming the run"):
-        bench.say(f"{view.id} {view.name}: resumes from its last checkpoint")
+    if await _succeeded(bench, launch.resume, view.run, doing="while resuming the run"):
+        bench.show_message(f"{view.id} {view.name}: resumes from its last checkpoint")
 
 
 def rename(bench: Bench, view: RunView) -> None:
@@ -104,11 +106,11 @@ def rename(bench: Bench, view: RunView) -> None:
             return f"A name has 1 to {_MAX_NAME} characters."
         return "" if name.isprintable() else "A name has no control characters."
 
-    bench.push_screen(AskText("Rename", f"A name for run {view.id}:", view.name, check), done)
+    bench.push_screen(TextDialog("Rename", f"A name for run {view.id}:", view.name, check), done)
 
 
 async def _rename(bench: Bench, view: RunView, name: str) -> None:
-    await bench.do(lambda: view.run.update(name=name), doing="while renaming the run")
+    await bench.run_in_thread(lambda: view.run.update(name=name), doing="while renaming the run")
 
 
 def delete(bench: Bench, views: list[RunView]) -> None:
@@ -122,7 +124,7 @@ def delete(bench: Bench, views: list[RunView]) -> None:
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
     question = f"Delete {what} for good, with checkpoints and history?"
     answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
-    bench.push_screen(Ask("Delete", question, answers), done)
+    bench.push_screen(QuestionDialog("Delete", question, answers), done)
 
 
 async def _delete(bench: Bench, views: list[RunView]) -> None:
@@ -131,11 +133,11 @@ async def _delete(bench: Bench, views: list[RunView]) -> None:
     gone = [
         view
         for view in views
-        if await _done(bench, delete_run, view.run, doing="while deleting a run")
+        if await _succeeded(bench, delete_run, view.run, doing="while deleting a run")
     ]
     if gone:
-        bench.say(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
-    await bench.look()
+        bench.show_message(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
+    await bench.refresh_snapshot()
 
 
 def command_of(view: RunView) -> str:
@@ -167,7 +169,7 @@ def copy_path(bench: Bench, view: RunView) -> None:
     bench.copy_to_clipboard(str(view.run.path))
 
 
-def why(bench: Bench, view: RunView) -> None:
+def show_reason(bench: Bench, view: RunView) -> None:
     """Why a run ended as it did, and which key does something about it."""
     text = Text()
     if view.reason:
@@ -179,7 +181,7 @@ def why(bench: Bench, view: RunView) -> None:
         text.append("\n\n" + "\n".join(last), "dim")
     text.append(f"\n\nIts log: {view.run.log_path}", "dim")
     answers = (Answer("", "escape", "back"),)
-    if possible("resume", view):
+    if is_possible("resume", view):
         answers = (Answer("resume", "R", "resume from its last checkpoint"), *answers)
 
     def done(answer: str | None) -> None:
@@ -187,4 +189,4 @@ def why(bench: Bench, view: RunView) -> None:
             bench.run_worker(resume(bench, view), exit_on_error=False)
 
     status = view.status or "unreadable"
-    bench.push_screen(Ask(f"{view.id} {view.name}: {status}", text, answers), done)
+    bench.push_screen(QuestionDialog(f"{view.id} {view.name}: {status}", text, answers), done)

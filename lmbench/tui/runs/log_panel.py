@@ -1,4 +1,4 @@
-"""The selected run's story: its events in words, or the log that its worker wrote."""
+"""The selected run's log: its events in words, or what its worker wrote."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ up to read in peace; End follows again.
             self._position, self._seen = 0, None
             log.clear()
         name = "events" if self._source == "events" else "worker's log"
-        self.subtitle(f"{name} of {view.id} {view.name}" if view else "")
+        self.set_subtitle(f"{name} of {view.id} {view.name}" if view else "")
         if view is None:
             return
         if log.lines == [] and not view.notes and self._source == "events":
@@ -87,7 +87,7 @@ up to read in peace; End follows again.
         if self._shown is not None and self._shown in notes:
             notes = notes[notes.index(self._shown) + 1 :]
         elif notes or self._shown is not None:
-            # A story that was begun anew, or the words that nothing has happened.
+            # The history was restarted, or the line that nothing has happened.
             log.clear()
         for note in notes:
             line = Text(f"{numbers.clock(note.t)}  ", "dim")

@@ -13,8 +13,8 @@ from textual.widgets import Input, Static
 
 from lmbench.report import numbers
 from lmbench.tui.bench.run_marks import mark_of
-from lmbench.tui.bench.snapshots import RunView, one_line
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.bench.snapshots import RunView, Snapshot, one_line
+from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.runs import actions
 from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
 
@@ -156,12 +156,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         tree = self.query_one(RunTree)
         empty = self.query_one("#empty", Static)
         self.set_class(not snapshot.runs or bool(snapshot.problem), "-empty")
-        put(
-            empty,
-            snapshot.problem
-            or "No run yet.\n\nn starts one: a training, with the settings of the published "
-            "commands to choose from.",
-        )
+        update_static(empty, snapshot.problem or _nothing_to_show(snapshot))
         tree.show(snapshot)
         self._show_detail(self.bench.selected_run)
         self._show_state(tree)
@@ -172,11 +167,14 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
 
     def _show_state(self, tree: RunTree) -> None:
         notes = []
+        if unread := self.bench.snapshot.unread:
+            read = len(self.bench.snapshot.runs)
+            notes.append(f"reading {read} of {read + unread} runs")
         if tree.sort != "tree":
             notes.append(f"by {SORTS[tree.sort]}")
         if self.bench.marked:
             notes.append(f"{len(self.bench.marked)} marked")
-        self.subtitle(" · ".join(notes))
+        self.set_subtitle(" · ".join(notes))
 
     def _show_detail(self, view: RunView | None) -> None:
         """What a narrow line has no room for, of the selected run; or why it failed."""
@@ -191,7 +189,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             colour = self.bench.colour_style(mark_of(view.id).variable)
             text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)
         detail.set_class(bool(text), "-shown")
-        put(detail, text)
+        update_static(detail, text)
 
     # -- filter, sort, marks -------------------------------------------------------------------
 
@@ -216,7 +214,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         tree.sort = names[(names.index(tree.sort) + 1) % len(names)]
         self._remember(tree)
         self._show_state(tree)
-        self.bench.say(f"runs by {SORTS[tree.sort]}")
+        self.bench.show_message(f"runs by {SORTS[tree.sort]}")
 
     def _remember(self, tree: RunTree) -> None:
         self.bench.remember("runs", {"sort": tree.sort, "filter": tree.filter})
@@ -239,7 +237,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             case "unmark":
                 return bool(self.bench.marked)
             case "rename" | "delete":
-                return actions.possible(action, view)
+                return actions.is_possible(action, view)
             case "mark" | "open" | "copy_command" | "copy_path":
                 return view is not None
             case "filter" | "sort":
@@ -248,8 +246,8 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
 
     def action_open(self) -> None:
         view = self.bench.selected_run
-        if view is not None and actions.possible("why", view):
-            actions.why(self.bench, view)
+        if view is not None and actions.is_possible("why", view):
+            actions.show_reason(self.bench, view)
         else:
             self.screen.query_one("#plots", Panel).take_focus()
 
@@ -262,7 +260,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             chosen = [self.bench.snapshot.run(key) for key in self.bench.marked]
             among = view.key in self.bench.marked
             views = [v for v in chosen if v is not None] if among else [view]
-            actions.delete(self.bench, [v for v in views if actions.possible("delete", v)])
+            actions.delete(self.bench, [v for v in views if actions.is_possible("delete", v)])
 
     def action_copy_command(self) -> None:
         if view := self.bench.selected_run:
@@ -271,6 +269,15 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
     def action_copy_path(self) -> None:
         if view := self.bench.selected_run:
             actions.copy_path(self.bench, view)
+
+
+def _nothing_to_show(snapshot: Snapshot) -> str:
+    if snapshot.session is None or snapshot.unread:
+        return "Reading the runs …"
+    return (
+        "No run yet.\n\nn starts one: a training, with the settings of the published commands to "
+        "choose from."
+    )
 
 
 def _in_trouble(view: RunView) -> bool:

@@ -7,18 +7,16 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.binding import Binding, BindingType
 from textual.events import Click
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.reactive import var
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from lmbench.report import numbers
 from lmbench.report.plots.layout import sparkline
-from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
+from lmbench.tui.kit.lines_view import LinesView, keep_line_in_view
 
 __all__ = ["SORTS", "RunTree", "difference", "spark"]
 
@@ -91,7 +89,7 @@ def spark(view: RunView, width: int) -> str:
     return sparkline(curve, width)
 
 
-class RunTree(ScrollView, can_focus=True):
+class RunTree(LinesView):
     """The list itself: one line a run, drawn to the width there is."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -104,8 +102,6 @@ class RunTree(ScrollView, can_focus=True):
     }
     DEFAULT_CSS = """
     RunTree {
-        height: 1fr;
-        overflow-x: hidden;
         .runs--cursor {
             background: $block-cursor-background;
             color: $block-cursor-foreground;
@@ -121,14 +117,6 @@ class RunTree(ScrollView, can_focus=True):
         .runs--busy { color: $accent; }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "move(-10)", "page up", show=False),
-        Binding("pagedown", "move(10)", "page down", show=False),
-        Binding("home", "move(-1000000)", "first", show=False),
-        Binding("end,G", "move(1000000)", "last", show=False),
-    ]
 
     filter: var[str] = var("", init=False)
     sort: var[str] = var("tree", init=False)
@@ -138,11 +126,6 @@ class RunTree(ScrollView, can_focus=True):
         self._views: list[RunView] = []
         self._branches: list[str] = []
         self._drawn: object = None
-
-    @property
-    def bench(self) -> Bench:
-        assert isinstance(self.app, Bench)
-        return self.app
 
     @property
     def shown(self) -> list[RunView]:
@@ -195,7 +178,7 @@ class RunTree(ScrollView, can_focus=True):
 
     def _keep_in_sight(self) -> None:
         if (line := self.cursor) >= 0:
-            self.scroll_to_region(Region(0, line, 1, 1), animate=False, force=True)
+            keep_line_in_view(self, line)
 
     def on_click(self, event: Click) -> None:
         line = event.y + int(self.scroll_offset.y)
@@ -281,8 +264,8 @@ class RunTree(ScrollView, can_focus=True):
             return Segment(" ✗   ", self._tint("runs--bad", base))
         status = view.status or "lost"
         sign = STATUS_MARKS[status][0]
-        if status == "running" and view.pace is not None:
-            text = f" {sign}{100 * view.pace.fraction:2.0f}%"[:5].ljust(5)
+        if status == "running" and view.progress is not None:
+            text = f" {sign}{100 * view.progress.fraction:2.0f}%"[:5].ljust(5)
             return Segment(text, self._tint("runs--busy", base))
         tint = {"failed": "runs--bad", "lost": "runs--bad", "finished": "runs--good"}
         name = tint.get(status, "runs--busy" if status in ("running", "paused") else "runs--faint")

@@ -7,7 +7,7 @@ from rich.text import Text
 from lmbench.report import numbers
 from lmbench.report.plots.draw import Look, draw
 from lmbench.report.plots.layout import Plot
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.schedule.check import Checked, curves
 
 __all__ = ["ScheduleCurves"]
@@ -15,7 +15,7 @@ __all__ = ["ScheduleCurves"]
 _COLOURS = 8
 
 
-class ScheduleCurves(Guarded):
+class ScheduleCurves(GuardedWidget):
     """The plan of a schedule, drawn; what is wrong with it stands under the editor."""
 
     DEFAULT_CSS = """

@@ -21,8 +21,8 @@ from lmbench.printable import printable
 from lmbench.report.numbers import plural
 from lmbench.session.files import write_atomic
 from lmbench.tui.kit import choices
-from lmbench.tui.kit.choice_dialog import Pick
-from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.schedule.check import Checked, check_text
@@ -156,7 +156,7 @@ opened again, the draft is back. The last eight drafts are kept.
             text = path.read_text(encoding="utf-8")
         except (ScheduleError, OSError, UnicodeDecodeError) as error:
             if draft is None:
-                self.bench.complain(LmbenchError(f"{source}: {error}"))
+                self.bench.show_error(LmbenchError(f"{source}: {error}"))
                 return False
         preset = source in preset_names()
         self._source, self._path = source, "" if preset else source
@@ -239,7 +239,7 @@ opened again, the draft is back. The last eight drafts are kept.
         def taken(value: str | None) -> None:
             if value == _FILE:
                 question = "Which file? A path, from the working folder or from its root:"
-                self.app.push_screen(AskText("Open a schedule", question, ""), named)
+                self.app.push_screen(TextDialog("Open a schedule", question, ""), named)
             elif value:
                 self._begin_from(value)
 
@@ -247,7 +247,7 @@ opened again, the draft is back. The last eight drafts are kept.
             if path:
                 self._begin_from(path)
 
-        self.app.push_screen(Pick("Start from", offered), taken)
+        self.app.push_screen(ChoiceDialog("Start from", offered), taken)
 
     def _begin_from(self, source: str) -> None:
         """Open it; where it has a draft, ask which of the two."""
@@ -267,7 +267,7 @@ opened again, the draft is back. The last eight drafts are kept.
             Answer("anew", "a", "start anew, without it", danger=True),
             Answer("", "escape", "stay"),
         )
-        self.app.push_screen(Ask("Start from", question, answers), answered)
+        self.app.push_screen(QuestionDialog("Start from", question, answers), answered)
 
     def action_save(self) -> None:
         self._check()
@@ -284,7 +284,7 @@ opened again, the draft is back. The last eight drafts are kept.
 
         self._check()
         if self._checked.problems:
-            self.bench.say("a schedule with mistakes cannot be pruned with")
+            self.bench.show_message("a schedule with mistakes cannot be pruned with")
         elif self._path and self.editor.text == self._saved:
             prune(self._path)
         else:
@@ -307,19 +307,19 @@ opened again, the draft is back. The last eight drafts are kept.
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, self.editor.text.encode())
             except OSError as error:
-                self.bench.complain(LmbenchError(f"{path}: cannot be written ({error.strerror})"))
+                self.bench.show_error(LmbenchError(f"{path}: cannot be written ({error.strerror})"))
                 return
             home = self.bench.home.path
             drop_draft(self.bench, self._source)
             self._path = str(path.relative_to(home) if path.is_relative_to(home) else path)
             self._source, self._file = self._path, path.resolve()
             self._saved = self.editor.text
-            self.bench.say(f"saved {self._path}")
+            self.bench.show_message(f"saved {self._path}")
             self._check()
             then(self._path)
 
         name = Path(self._path).stem if "schedules/" in self._path else self._path
-        self.app.push_screen(AskText("Save the schedule", question, name, _check_name), named)
+        self.app.push_screen(TextDialog("Save the schedule", question, name, _check_name), named)
 
     def _ask_to_replace(self, path: Path, replace: Callable[[], None]) -> None:
         """The file is there, and it is not the one that was opened or saved before."""
@@ -330,7 +330,7 @@ opened again, the draft is back. The last eight drafts are kept.
 
         answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
         question = f"{path} is there already."
-        self.app.push_screen(Ask("Save the schedule", question, answers), answered)
+        self.app.push_screen(QuestionDialog("Save the schedule", question, answers), answered)
 
     def _target(self, answer: str) -> Path:
         """The file that an answer means: in the session's folder, or where its path leads."""
@@ -349,7 +349,7 @@ opened again, the draft is back. The last eight drafts are kept.
             self._ask_to_lose()
             return
         if text != self._saved:
-            self.bench.say("the schedule's draft is kept")
+            self.bench.show_message("the schedule's draft is kept")
         self.dismiss(self._path if self._picking and text == self._saved else None)
 
     def _ask_to_lose(self) -> None:
@@ -359,7 +359,7 @@ opened again, the draft is back. The last eight drafts are kept.
 
         question = f"Longer than {LONGEST:,} characters, it is not kept as a draft."
         answers = (Answer("leave", "l", "leave it", danger=True), Answer("", "escape", "stay"))
-        self.app.push_screen(Ask("Not saved", question, answers), answered)
+        self.app.push_screen(QuestionDialog("Not saved", question, answers), answered)
 
 
 def _check_name(name: str) -> str:

@@ -10,7 +10,7 @@ from textual.events import Key
 from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
-from lmbench.tui.kit.panel import Guarded
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["YamlEditor", "spans"]
 
@@ -51,7 +51,7 @@ def spans(line: str) -> list[tuple[int, int, str]]:
     return found
 
 
-class YamlEditor(TextArea, Guarded):  # pyright: ignore[reportIncompatibleMethodOverride]
+class YamlEditor(TextArea, GuardedWidget):  # pyright: ignore[reportIncompatibleMethodOverride]
     """`mark_problems` names the lines (from 0) that something is wrong with."""
 
     DEFAULT_CSS = """

@@ -19,7 +19,7 @@ from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, put
+from lmbench.tui.kit.panel import Panel, update_static
 
 __all__ = ["CurvesPanel", "Sensitivity", "SuggestionPanel"]
 
@@ -57,7 +57,7 @@ class Sensitivity(Protocol):
     def invitation(self) -> str: ...
     @property
     def words(self) -> str: ...
-    def catch_up(self) -> None: ...
+    def refresh_if_stale(self) -> None: ...
     def cost(self, name: str, level: float) -> float: ...
     def set_goal(self, goal: float) -> None: ...
 
@@ -82,12 +82,12 @@ class CurvesPanel(_SensitivityPanel):
 
     def refresh_view(self) -> None:
         screen = self.sensitivity
-        screen.catch_up()
+        screen.refresh_if_stale()
         size, picture = self.content_size, self.query_one(Static)
         curves = screen.curves
         if not curves:
-            put(picture, Text(screen.invitation, "dim"))
-            self.subtitle("")
+            update_static(picture, Text(screen.invitation, "dim"))
+            self.set_subtitle("")
             return
         series = []
         for turn, (name, points) in enumerate(curves.items()):
@@ -102,9 +102,9 @@ class CurvesPanel(_SensitivityPanel):
             self.bench.colour("error"),
         )
         plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
-        put(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
+        update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         scale = "log " if screen.log_axis else ""
-        self.subtitle(f"{scale}perplexity by sparsity in %, pruned alone, at once")
+        self.set_subtitle(f"{scale}perplexity by sparsity in %, pruned alone, at once")
 
 
 class SuggestionPanel(_SensitivityPanel):
@@ -150,7 +150,7 @@ first; what was measured in rows or blocks is pruned in them. **r** measures ane
 
     def refresh_view(self) -> None:
         screen = self.sensitivity
-        put(self.query_one("#words", Static), screen.words)
+        update_static(self.query_one("#words", Static), screen.words)
         suggestion, sizes = screen.suggestion, screen.sizes
         rows, left, total = [], 0, 0
         for turn, name in enumerate(screen.curves):
@@ -181,7 +181,7 @@ first; what was measured in rows or blocks is pruned in them. **r** measures ane
                 Cell(f"{total:,}"),
             )
         self.query_one(Grid).show(_TABLE, tuple(rows), sum_up)
-        self.subtitle(f"goal {100 * screen.goal:.0f}% of the whole model" if rows else "")
+        self.set_subtitle(f"goal {100 * screen.goal:.0f}% of the whole model" if rows else "")
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

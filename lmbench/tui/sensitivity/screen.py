@@ -27,7 +27,7 @@ from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
-from lmbench.tui.kit.panel import put
+from lmbench.tui.kit.panel import update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar
 from lmbench.tui.sensitivity.panels import CurvesPanel, SuggestionPanel
@@ -148,7 +148,7 @@ class SensitivityScreen(BenchScreen[None]):
             f"{numbers.perplexity(found.predicted)}; training does better"
         )
 
-    def catch_up(self) -> None:
+    def refresh_if_stale(self) -> None:
         """Take over what was measured since."""
         measured, subject = self.measured, self.subject
         seen = (measured and measured.points, subject and subject.key)
@@ -159,7 +159,7 @@ class SensitivityScreen(BenchScreen[None]):
             self.sizes = _sizes(subject) if subject else {}
             self._suggest()
         # How the run stands changes without a new point, too: when it ends or is stopped.
-        put(self.query_one("#head", Static), self._head(measured, subject))
+        update_static(self.query_one("#head", Static), self._head(measured, subject))
         self.refresh_bindings()
 
     def _head(self, measured: RunView | None, subject: RunView | None) -> Text:
@@ -227,10 +227,10 @@ class SensitivityScreen(BenchScreen[None]):
         subject = self.subject
         if subject is None:
             return
-        run = await self.bench.do(_measure, subject.run, doing="while starting a run")
+        run = await self.bench.run_in_thread(_measure, subject.run, doing="while starting a run")
         if isinstance(run, Run):
-            self.bench.say(f"run {run.id} measures what pruning each tensor costs")
-            await self.bench.look()
+            self.bench.show_message(f"run {run.id} measures what pruning each tensor costs")
+            await self.bench.refresh_snapshot()
 
     async def action_start(self) -> None:
         """Write the schedule into the session and start a pruning run under it."""
@@ -238,21 +238,21 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is None or suggestion is None or self._starting:
             return
         self._starting = True
-        run = await self.bench.do(
+        run = await self.bench.run_in_thread(
             _prune, subject.run, suggestion, self.group, doing="while starting a run"
         )
         self._starting = False
         if isinstance(run, Run):
             self.bench.select(run.path.name)
-            self.bench.say(f"run {run.id} prunes {subject.id} {subject.name} as suggested")
+            self.bench.show_message(f"run {run.id} prunes {subject.id} {subject.name} as suggested")
             self.dismiss(None)
-            await self.bench.look()
+            await self.bench.refresh_snapshot()
 
     async def action_form(self) -> None:
         subject, suggestion = self.subject, self.suggestion
         if subject is None or suggestion is None:
             return
-        path = await self.bench.do(_write_schedule, subject.run, suggestion, self.group)
+        path = await self.bench.run_in_thread(_write_schedule, subject.run, suggestion, self.group)
         if path is not None:
             self.bench.open(
                 "new_run", kind="prune", settings={"compress": path}, parent=subject.key

@@ -21,7 +21,7 @@ from lmbench.report import numbers
 from lmbench.session.archive import SUFFIX, pack, unpack
 from lmbench.session.manage import copy_session, delete_session, rename_session
 from lmbench.session.store import LIVE, Home, Session, check_session_name
-from lmbench.tui.kit.dialog import Answer, Ask, AskText
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 
@@ -151,7 +151,9 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
     async def _reload(self, name: str) -> None:
         """Read the folders again, with the cursor on the session of this name."""
-        rows = await self.bench.do(_look, self.bench.home, doing="while reading sessions")
+        rows = await self.bench.run_in_thread(
+            _look, self.bench.home, doing="while reading sessions"
+        )
         if self.gone:
             return
         self._rows = rows or []
@@ -218,7 +220,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         if row is None:
             return
         if row.problem:
-            self.bench.complain(LmbenchError(row.problem))
+            self.bench.show_error(LmbenchError(row.problem))
             return
         self.bench.change_session(row.session)
 
@@ -234,12 +236,12 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
         async def copy(name: str) -> None:
             self.bench.flush()
-            made = await self.bench.do(copy_session, self.bench.home, session.name, name)
+            made = await self.bench.run_in_thread(copy_session, self.bench.home, session.name, name)
             if isinstance(made, Session):
                 # Who has left this screen meanwhile works on in the old one.
                 if not self.gone:
                     self.bench.change_session(made)
-                self.bench.say(f"saved as {name}; {session.name} stays as it was")
+                self.bench.show_message(f"saved as {name}; {session.name} stays as it was")
 
         self._ask_name("Save as", f"{session.name} is saved under this name too:", "", copy)
 
@@ -260,11 +262,11 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
         async def rename(name: str) -> None:
             self.bench.flush()
-            made = await self.bench.do(rename_session, self.bench.home, old, name)
+            made = await self.bench.run_in_thread(rename_session, self.bench.home, old, name)
             if isinstance(made, Session):
                 if self.bench.session is not None and self.bench.session.name == old:
                     self.bench.attach(made)
-                self.bench.say(f"{old} is now {name}")
+                self.bench.show_message(f"{old} is now {name}")
                 await self._reload(name)
 
         self._ask_name("Rename", f"A new name for {old}:", old, rename)
@@ -274,12 +276,12 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         assert row is not None
         name = row.session.name
         if self.bench.session is not None and self.bench.session.name == name:
-            self.bench.complain(LmbenchError(f"{name} is open: open another session first"))
+            self.bench.show_error(LmbenchError(f"{name} is open: open another session first"))
             return
 
         async def delete() -> None:
-            if await self.bench.do(_deleted, self.bench.home, name):
-                self.bench.say(f"deleted {name}")
+            if await self.bench.run_in_thread(_deleted, self.bench.home, name):
+                self.bench.show_message(f"deleted {name}")
             await self._reload("")
 
         def answered(answer: str | None) -> None:
@@ -290,7 +292,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             f"Delete {name} for good: {numbers.plural(row.runs, 'run')}, {numbers.size(row.bytes)}?"
         )
         answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
-        self.app.push_screen(Ask("Delete", question, answers), answered)
+        self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
 
     def action_pack(self) -> None:
         row = self.row
@@ -298,11 +300,13 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         session = row.session
 
         async def write(path: Path) -> None:
-            self.bench.say(f"packing {session.name} …")
-            packed = await self.bench.do(pack, session, path, doing="while packing")
+            self.bench.show_message(f"packing {session.name} …")
+            packed = await self.bench.run_in_thread(pack, session, path, doing="while packing")
             if packed is not None:
                 left = f", left out {', '.join(packed.left_out)}" if packed.left_out else ""
-                self.bench.say(f"{session.name} is in {path} ({numbers.size(packed.bytes)}){left}")
+                self.bench.show_message(
+                    f"{session.name} is in {path} ({numbers.size(packed.bytes)}){left}"
+                )
 
         def named(answer: str | None) -> None:
             if not answer:
@@ -314,7 +318,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             self._unless_there(path, lambda: self._work(write(path)))
 
         question = "Into which file? From the working folder, or a whole path:"
-        self.app.push_screen(AskText("Pack", question, f"{session.name}{SUFFIX}", _given), named)
+        self.app.push_screen(TextDialog("Pack", question, f"{session.name}{SUFFIX}", _given), named)
 
     def _unless_there(self, path: Path, go: Callable[[], object]) -> None:
         if not path.exists():
@@ -326,13 +330,15 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
                 go()
 
         answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
-        self.app.push_screen(Ask("Pack", f"{path} is there already.", answers), answered)
+        self.app.push_screen(QuestionDialog("Pack", f"{path} is there already.", answers), answered)
 
     def action_unpack(self) -> None:
         async def read(path: Path) -> None:
-            made = await self.bench.do(unpack, path, self.bench.home, doing="while unpacking")
+            made = await self.bench.run_in_thread(
+                unpack, path, self.bench.home, doing="while unpacking"
+            )
             if isinstance(made, Session):
-                self.bench.say(f"unpacked {made.name}")
+                self.bench.show_message(f"unpacked {made.name}")
                 await self._reload(made.name)
 
         def named(answer: str | None) -> None:
@@ -342,7 +348,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
                 self._work(read(path))
 
         question = f"Which file ({SUFFIX})? From the working folder, or a whole path:"
-        self.app.push_screen(AskText("Open a file", question, "", _given), named)
+        self.app.push_screen(TextDialog("Open a file", question, "", _given), named)
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -352,7 +358,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
     async def _then(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Do something to sessions, then show them with the cursor on this one."""
-        await self.bench.do(function, *arguments)
+        await self.bench.run_in_thread(function, *arguments)
         await self._reload(name)
 
     def _ask_name(self, title: str, question: str, value: str, then: Callable[[str], Any]) -> None:
@@ -374,7 +380,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
                 if result is not None:
                     self._work(result)
 
-        self.app.push_screen(AskText(title, question, value, check), named)
+        self.app.push_screen(TextDialog(title, question, value, check), named)
 
 
 def _given(text: str) -> str:

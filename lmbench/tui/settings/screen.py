@@ -92,7 +92,9 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
         self.bench.animation_level = "full" if settings.motion else "none"
         if event.name == "theme":
             self.bench.set_theme(settings.theme)
-        await self.bench.do(save_settings, settings, self.path, doing="while saving settings")
+        await self.bench.run_in_thread(
+            save_settings, settings, self.path, doing="while saving settings"
+        )
         self._tell()
 
     async def action_keys(self) -> None:
@@ -100,9 +102,11 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
             (binding.id or "", binding.key, binding.tooltip or binding.description)
             for binding in self.bench.known_bindings()
         ]
-        written = await self.bench.do(write_keys, rows, self.bench.settings, self.path)
+        written = await self.bench.run_in_thread(write_keys, rows, self.bench.settings, self.path)
         if written is not None:
-            self.bench.say(f"{'keys' if written else 'keys are there already'}: {self.path}")
+            self.bench.show_message(
+                f"{'keys' if written else 'keys are there already'}: {self.path}"
+            )
         self._tell()
 
     def action_copy(self) -> None:

@@ -82,7 +82,7 @@ async def test_an_error_when_the_screens_are_gone_is_in_the_log(
 
     async def close_and_complain() -> None:
         await close()
-        app.complain(ZeroDivisionError("too late"))
+        app.show_error(ZeroDivisionError("too late"))
 
     async with app.run_test(size=(80, 24)) as pilot:
         await settled(pilot)

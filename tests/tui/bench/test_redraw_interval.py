@@ -12,8 +12,8 @@ from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench import bench
-from lmbench.tui.bench.redraw_interval import LONGEST_S, SHARE, Rest
-from lmbench.tui.bench.snapshots import Watcher, merely_grown
+from lmbench.tui.bench.redraw_interval import LONGEST_S, SHARE, RedrawInterval
+from lmbench.tui.bench.snapshots import Watcher, only_grew
 
 
 class Hands:
@@ -22,44 +22,44 @@ class Hands:
     def __init__(self) -> None:
         self.now = self.used = 100.0
 
-    def rest(self) -> Rest:
-        return Rest(lambda: self.now, lambda: self.used)
+    def rest(self) -> RedrawInterval:
+        return RedrawInterval(lambda: self.now, lambda: self.used)
 
 
 def test_the_first_picture_is_due_at_once():
-    assert Hands().rest().over
+    assert Hands().rest().elapsed
 
 
 def test_the_rest_is_as_long_as_the_work_calls_for():
     hands = Hands()
-    rest = hands.rest()
+    interval = hands.rest()
     hands.used += 0.01
-    rest.begin()
+    interval.restart()
     hands.now += 0.01 / SHARE - 0.001
-    assert not rest.over
+    assert not interval.elapsed
     hands.now += 0.002
-    assert rest.over
+    assert interval.elapsed
 
 
 def test_only_what_was_used_since_the_last_picture_counts():
     hands = Hands()
-    rest = hands.rest()
+    interval = hands.rest()
     hands.used += 0.015
-    rest.begin()
+    interval.restart()
     hands.now += 5
     hands.used += 0.001
-    rest.begin()
+    interval.restart()
     hands.now += 0.001 / SHARE + 0.001
-    assert rest.over
+    assert interval.elapsed
 
 
 def test_however_much_was_used_a_picture_comes():
     hands = Hands()
-    rest = hands.rest()
+    interval = hands.rest()
     hands.used += 60
-    rest.begin()
+    interval.restart()
     hands.now += LONGEST_S
-    assert rest.over
+    assert interval.elapsed
 
 
 def step(number: int) -> ev.Step:
@@ -102,7 +102,7 @@ def test_steps_and_notes_merely_grow(run, event):
     now = watcher.poll()
     assert before is not None
     assert now is not None
-    assert merely_grown(before, now)
+    assert only_grew(before, now)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_anything_else_is_news(run, change: Callable[[Run], object]):
     now = watcher.poll()
     assert before is not None
     assert now is not None
-    assert not merely_grown(before, now)
+    assert not only_grew(before, now)
 
 
 async def test_the_workbench_rests_between_pictures_but_not_before_news(home, run, monkeypatch):
@@ -142,11 +142,14 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
             return len(view.curves.steps) if view else -1
 
         await until(pilot, lambda: shown() == 0)
-        app._rest = hands.rest()
+        # What is selected is saved in the session's record, which counts as news.
+        app.flush()
+        await app.refresh_snapshot()
+        app._redraw_interval = hands.rest()
         writer.write(step(1))
         await until(pilot, lambda: shown() == 1)
         hands.used += 0.01
-        app._rest.begin()
+        app._redraw_interval.restart()
         writer.write(step(2))
         looks = 0
         poll = Watcher.poll
@@ -162,7 +165,7 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
         hands.now += LONGEST_S
         await until(pilot, lambda: shown() == 2)
         hands.used += 0.01
-        app._rest.begin()
+        app._redraw_interval.restart()
         writer.write(step(3))
         run.update(name="other")
         await until(pilot, lambda: shown() == 3)

@@ -9,7 +9,7 @@ import pytest
 
 from lmbench.session import EventWriter
 from lmbench.session import events as ev
-from lmbench.tui.bench.event_reader import Tail
+from lmbench.tui.bench.event_reader import EventReader
 from lmbench.tui.bench.snapshots import Watcher
 
 
@@ -25,81 +25,81 @@ def started() -> ev.RunStarted:
 
 
 @pytest.fixture
-def tail(tmp_path):
-    return Tail(tmp_path / "events.jsonl")
+def reader(tmp_path):
+    return EventReader(tmp_path / "events.jsonl")
 
 
-def test_a_tail_hands_each_event_on_once(tail):
-    writer = EventWriter(tail.path)
+def test_a_tail_hands_each_event_on_once(reader):
+    writer = EventWriter(reader.path)
     writer.write(step(1))
-    assert [e.step for e in tail.read()] == [1]
-    assert not tail.changed()
+    assert [e.step for e in reader.read()] == [1]
+    assert not reader.changed()
     writer.write(step(2))
     writer.write(step(3))
-    assert tail.changed()
-    assert [e.step for e in tail.read()] == [2, 3]
-    assert list(tail.read()) == []
+    assert reader.changed()
+    assert [e.step for e in reader.read()] == [2, 3]
+    assert list(reader.read()) == []
 
 
-def test_a_line_that_is_still_being_written_is_left_for_later(tail):
+def test_a_line_that_is_still_being_written_is_left_for_later(reader):
     whole = json.dumps({"v": 1, "kind": "warning", "t": 1.0, "message": "careful"})
-    tail.path.write_text(whole[:20])
-    assert list(tail.read()) == []
-    tail.path.write_text(whole + "\n")
-    assert [e.message for e in tail.read()] == ["careful"]
-    assert tail.unread == 0
+    reader.path.write_text(whole[:20])
+    assert list(reader.read()) == []
+    reader.path.write_text(whole + "\n")
+    assert [e.message for e in reader.read()] == ["careful"]
+    assert reader.unread == 0
 
 
-def test_damaged_lines_are_counted_and_passed_over(tail):
-    writer = EventWriter(tail.path)
+def test_damaged_lines_are_counted_and_passed_over(reader):
+    writer = EventWriter(reader.path)
     writer.write(step(1))
-    with tail.path.open("ab") as file:
+    with reader.path.open("ab") as file:
         file.write(b"\x00\xff garbage\n{}\n")
     writer.write(step(2))
-    assert [e.step for e in tail.read()] == [1, 2]
-    assert tail.unread == 2
+    assert [e.step for e in reader.read()] == [1, 2]
+    assert reader.unread == 2
 
 
-def test_a_resume_takes_back_what_came_after_its_checkpoint(tail):
-    writer = EventWriter(tail.path)
+def test_a_resume_takes_back_what_came_after_its_checkpoint(reader):
+    writer = EventWriter(reader.path)
     writer.write(step(1))
     offset = writer.offset
     writer.write(step(2))
     writer.write(step(3))
-    assert len(list(tail.read())) == 3
+    assert len(list(reader.read())) == 3
     writer.write(ev.RunResumed(offset=offset, step=1, epoch=1))
     writer.write(step(2))
-    assert [getattr(e, "step", None) for e in tail.read()] == [1, 1, 2]
-    assert tail.generation == 1
+    assert [getattr(e, "step", None) for e in reader.read()] == [1, 1, 2]
+    assert reader.generation == 1
 
 
-def test_a_resume_that_was_there_from_the_start_is_no_new_generation(tail):
-    writer = EventWriter(tail.path)
+def test_a_resume_that_was_there_from_the_start_is_no_new_generation(reader):
+    writer = EventWriter(reader.path)
     writer.write(step(1))
     offset = writer.offset
     writer.write(step(2))
     writer.write(ev.RunResumed(offset=offset, step=1, epoch=1))
-    events = list(tail.read())
+    events = list(reader.read())
     assert [type(e).__name__ for e in events] == ["Step", "RunResumed"]
-    assert tail.generation == 0
+    assert reader.generation == 0
 
 
-def test_a_replaced_or_shortened_log_is_read_anew(tail):
-    writer = EventWriter(tail.path)
+def test_a_replaced_or_shortened_log_is_read_anew(reader):
+    writer = EventWriter(reader.path)
     for number in range(5):
         writer.write(step(number))
-    list(tail.read())
-    tail.path.write_bytes(b"")
-    EventWriter(tail.path).write(step(9))
-    assert [e.step for e in tail.read()] == [9]
-    assert tail.generation == 1
+    list(reader.read())
+    reader.path.write_bytes(b"")
+    EventWriter(reader.path).write(step(9))
+    assert [e.step for e in reader.read()] == [9]
+    assert reader.generation == 1
 
 
-def test_a_log_of_many_slices_is_read_whole(tail):
-    writer = EventWriter(tail.path)
+def test_a_log_of_many_slices_is_read_whole(reader):
+    writer = EventWriter(reader.path)
     for number in range(2000):
         writer.write(step(number))
-    assert [e.step for e in tail.read()] == list(range(2000))
+    assert [e.step for e in reader.read()] == list(range(2000))
 
 
 def test_nothing_new_gives_no_snapshot(full):
@@ -225,9 +225,9 @@ def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
     watcher = Watcher(world.session)
     snapshot = watcher.poll()
     assert snapshot is not None
-    pace = snapshot.runs[0].pace
-    assert pace is not None
-    assert (pace.what, pace.fraction, pace.left_s) == ("epoch 1/2", 0.5, 50.0)
+    progress = snapshot.runs[0].progress
+    assert progress is not None
+    assert (progress.what, progress.fraction, progress.left_s) == ("epoch 1/2", 0.5, 50.0)
     world.write(
         run,
         ev.StatusChanged(t=60.0, status="paused"),
@@ -237,9 +237,9 @@ def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
     )
     snapshot = watcher.poll()
     assert snapshot is not None
-    pace = snapshot.runs[0].pace
-    assert pace is not None
-    assert pace.left_s == 96.0
+    progress = snapshot.runs[0].progress
+    assert progress is not None
+    assert progress.left_s == 96.0
 
 
 def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
@@ -253,8 +253,8 @@ def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
 def test_following_a_log_keeps_none_of_its_steps(full):
     watcher = Watcher(full.session)
     watcher.poll()
-    story = watcher._runs["001-train"]._story
-    kept = [e for events in story._lists.values() for e in events]
+    history = watcher._runs["001-train"]._history
+    kept = [e for events in history._lists.values() for e in events]
     assert not any(isinstance(e, ev.Step) for e in kept)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmbench.session import Home, Session
-from lmbench.tui.bench.saved_state import Memory
+from lmbench.tui.bench.saved_state import SavedState
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def session(tmp_path: Path) -> Session:
 
 
 def test_a_flush_waits_for_one_that_is_under_way(session: Session, monkeypatch) -> None:
-    memory = Memory(session)
+    memory = SavedState(session)
     memory.put("draft", "half done")
     begun, go_on = threading.Event(), threading.Event()
     write = Session.write
@@ -33,40 +33,40 @@ def test_a_flush_waits_for_one_that_is_under_way(session: Session, monkeypatch) 
     assert begun.wait(30)
     threading.Timer(0.2, go_on.set).start()
     memory.flush()
-    assert Memory(session).get("draft") == "half done"
+    assert SavedState(session).get("draft") == "half done"
     first.join()
 
 
 def test_two_workbenches_keep_out_of_each_others_way(session: Session) -> None:
-    one, other = Memory(session), Memory(session)
+    one, other = SavedState(session), SavedState(session)
     one.put("theme", "lmbench-light")
     other.put("selected", "001-train")
     one.flush()
     other.flush()
-    found = Memory(session)
+    found = SavedState(session)
     assert (found.get("theme"), found.get("selected")) == ("lmbench-light", "001-train")
 
 
 def test_what_is_kept_of_each_run_is_not_lost_to_a_workbench_that_keeps_another_run_s(session):
-    one, other = Memory(session), Memory(session)
+    one, other = SavedState(session), SavedState(session)
     one.put("lab/001-train", {"tries": 1})
     other.put("lab/002-prune", {"tries": 2})
     one.flush()
     other.flush()
-    assert Memory(session).each("lab") == {"001-train": {"tries": 1}, "002-prune": {"tries": 2}}
+    assert SavedState(session).each("lab") == {"001-train": {"tries": 1}, "002-prune": {"tries": 2}}
 
 
 def test_of_an_earlier_session_the_runs_under_one_key_are_found_until_each_is_kept_anew(session):
     session.update(workbench={"lab": {"001-train": "old", "002-prune": "old"}, "labour": "no"})
-    memory = Memory(session)
+    memory = SavedState(session)
     memory.put("lab/002-prune", "new")
     assert memory.each("lab") == {"001-train": "old", "002-prune": "new"}
     session.update(workbench={"lab": "hostile"})
-    assert Memory(session).each("lab") == {}
+    assert SavedState(session).each("lab") == {}
 
 
 def test_what_others_have_written_is_taken_over_but_not_over_one_s_own(session):
-    memory = Memory(session)
+    memory = SavedState(session)
     memory.put("lab/001-train", "mine")
     memory.flush()
     memory.renew({"lab/001-train": "theirs", "lab/002-prune": "theirs"})

@@ -79,7 +79,7 @@ async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffi
         await press(pilot, "e", *["down"] * steps, "enter", "enter")
         path = tmp_path / f"demo-compared.{suffix}"
         await until(pilot, path.exists)
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
     assert holds in path.read_text()
 
 
@@ -87,7 +87,7 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with opened(lab, "c") as pilot:
         await press(pilot, "e", "down", "enter", "enter")
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
     rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
     assert [row["bytes"] for row in rows] == ["29321000", "", "", "7400000"]
 
@@ -95,7 +95,9 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
     async with opened(lab, "c") as pilot:
         await press(pilot, "b")
-        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
+        await until(
+            pilot, lambda: bench_of(pilot).last_message == "1 benchmark waits for the device"
+        )
         # What is quantized is a simulation until it is packed.
         assert [(r.read().kind, r.read().parent) for r in started] == [
             ("benchmark", "demo/001-train"),
@@ -171,7 +173,7 @@ async def test_a_recording_offers_no_benchmark(lab, monkeypatch):
 async def test_lines_come_when_the_benchmark_is_done(lab):
     async with opened(lab, "c", "r") as pilot:
         benchmarked(lab)
-        await bench_of(pilot).look()
+        await bench_of(pilot).refresh_snapshot()
         await until(pilot, lambda: "native-int8" in words(pilot))
         # The keys are those of the table, as before it was empty.
         await press(pilot, "down")
@@ -185,7 +187,7 @@ async def test_each_table_is_sorted_by_itself_and_both_are_remembered(lab):
         assert screen.compared.order.by == ""
         while screen.compared.order.by != "ms":
             await press(pilot, "t")
-        assert bench_of(pilot).happened == "sorted by ms a token"
+        assert bench_of(pilot).last_message == "sorted by ms a token"
         assert [row["ms"] for row in screen.compared.in_order.rows] == sorted(
             row["ms"] for row in screen.compared.runtimes.rows
         )
@@ -259,7 +261,7 @@ async def test_e_exports_the_runtimes_where_they_are_shown(lab, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     benchmarked(lab)
     async with opened(lab, "c", "r", "e", "down", "enter", "enter") as pilot:
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
     rows = list(csv.DictReader((tmp_path / "demo-runtimes.csv").open()))
     assert [row["runtime"] for row in rows] == ["naive", "torch", "native-int8", "int4", "torch"]
     assert rows[2]["ms"] == "0.148"
@@ -287,7 +289,7 @@ async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(l
     async with opened(lab, "c", "down", size=(120, 30)) as pilot:
         await press(pilot, "b")
         said = "measuring 2 agp-80 again: 1 benchmark waits for the device"
-        await until(pilot, lambda: bench_of(pilot).happened == said)
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert [run.read().parent for run in started] == ["demo/002-prune"]
         # Once is enough, and what is quantized is a simulation until it is packed.
         await press(pilot, "b", "down", "b")
@@ -310,5 +312,7 @@ async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cu
     lab.session.run(2).update(ended=when + 60)
     async with opened(lab, "c", "r", "home") as pilot:
         await press(pilot, "b")
-        await until(pilot, lambda: bench_of(pilot).happened == "1 benchmark waits for the device")
+        await until(
+            pilot, lambda: bench_of(pilot).last_message == "1 benchmark waits for the device"
+        )
     assert [run.read().parent for run in started] == ["demo/002-prune"]

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from lmbench.config import GenerateConfig
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
 from lmbench.tui.generate.panel import GeneratePanel
-from lmbench.tui.generate.sampling_controls import Dials
+from lmbench.tui.generate.sampling_controls import SamplingControls
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ async def opened(
         yield pilot
 
 
-def dials(pilot: Pilot[None]) -> Dials:
-    return pilot.app.screen.query_one(Dials)
+def dials(pilot: Pilot[None]) -> SamplingControls:
+    return pilot.app.screen.query_one(SamplingControls)
 
 
 def heads(pilot: Pilot[None]) -> str:
@@ -70,7 +70,7 @@ async def test_what_quantizes_or_packs_has_no_model_until_it_is_finished(full, k
     async with opened(full, run=run.path.name) as pilot:
         assert heads(pilot) == "5 w8-gptq has no model until it is finished."
         await press(pilot, "enter")
-        assert bench_of(pilot).happened == "5 w8-gptq has no model until it is finished."
+        assert bench_of(pilot).last_message == "5 w8-gptq has no model until it is finished."
         assert SamplerDouble.made == []
         run.update(status="finished", pid=None)
         await settled(pilot)

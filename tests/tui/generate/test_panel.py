@@ -28,9 +28,9 @@ from lmbench.tui.app import Workbench
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.generate.alternatives import AlternativesList, bar_of
 from lmbench.tui.generate.panel import GeneratePanel, PromptInput
-from lmbench.tui.generate.sampling_controls import Dials
-from lmbench.tui.generate.text_column import Column
-from lmbench.tui.generate.tinted_text import Draft, WordsView, surprisal_style
+from lmbench.tui.generate.sampling_controls import SamplingControls
+from lmbench.tui.generate.text_column import TextColumn
+from lmbench.tui.generate.tinted_text import GeneratedText, TintedText, surprisal_style
 
 WORDS = TEXT.split()
 
@@ -63,32 +63,32 @@ def panel(pilot: Pilot[None]) -> GeneratePanel:
     return pilot.app.screen.query_one(GeneratePanel)
 
 
-def dials(pilot: Pilot[None]) -> Dials:
-    return panel(pilot).query_one(Dials)
+def dials(pilot: Pilot[None]) -> SamplingControls:
+    return panel(pilot).query_one(SamplingControls)
 
 
 def among(pilot: Pilot[None]) -> AlternativesList:
     return panel(pilot).query_one(AlternativesList)
 
 
-def drafts(pilot: Pilot[None]) -> tuple[Draft, ...]:
+def drafts(pilot: Pilot[None]) -> tuple[GeneratedText, ...]:
     return panel(pilot).drafts
 
 
-def views(pilot: Pilot[None]) -> list[WordsView]:
-    return [c.text for c in panel(pilot).query(Column) if c.display]
+def views(pilot: Pilot[None]) -> list[TintedText]:
+    return [c.text for c in panel(pilot).query(TextColumn) if c.display]
 
 
 def sampler() -> SamplerDouble:
     return SamplerDouble.made[-1]
 
 
-def written(draft: Draft) -> list[str]:
+def written(draft: GeneratedText) -> list[str]:
     return [word.text for word in draft.words]
 
 
 def heads(pilot: Pilot[None]) -> list[str]:
-    return [str(c._head.content) for c in panel(pilot).query(Column) if c.display]
+    return [str(c._head.content) for c in panel(pilot).query(TextColumn) if c.display]
 
 
 async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
@@ -172,7 +172,7 @@ async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):
     async with opened(full) as pilot:
         await press(pilot, "down", "right", "right", "7", "enter")
         assert SamplerDouble.made == []
-        assert "--top-p" in pilot.app.happened  # type: ignore[attr-defined]
+        assert "--top-p" in pilot.app.last_message  # type: ignore[attr-defined]
         assert dials(pilot).values["top_p"] == 1.0
         await press(pilot, "escape", "enter")
         assert sampler().writes[0].settings["top_p"] == 1.0
@@ -182,7 +182,7 @@ async def test_more_words_than_can_be_shown_are_refused(full):
     async with opened(full) as pilot:
         await press(pilot, "down", "left", "left", "left", *"9999", "enter")
         assert SamplerDouble.made == []
-        assert "more than the workbench shows" in pilot.app.happened  # type: ignore[attr-defined]
+        assert "more than the workbench shows" in pilot.app.last_message  # type: ignore[attr-defined]
 
 
 async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
@@ -190,7 +190,7 @@ async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
     async with opened(full) as pilot:
         await press(pilot, "enter")
         request = sampler().writes[0]
-        assert "waking the sampler" in heads(pilot)[0]
+        assert "starting the sampler" in heads(pilot)[0]
         sampler().heard(Opening(id=request.id))
         await pilot.pause()
         assert "opening the model" in heads(pilot)[0]
@@ -200,7 +200,7 @@ async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
         await pilot.pause()
         assert written(drafts(pilot)[0]) == WORDS[:3]
         assert "North America on" in screen_text(views(pilot)[0])
-        assert "zyzzyva" in pilot.app.happened  # type: ignore[attr-defined]
+        assert "zyzzyva" in pilot.app.last_message  # type: ignore[attr-defined]
         sampler().heard(wrote(99, 3, "stray"))
         sampler().heard(wrote(request.id, 7, "late"))
         await pilot.pause()
@@ -216,7 +216,7 @@ async def test_w_stops_while_it_writes_and_writes_when_it_does_not(full, monkeyp
         sampler().heard(Ended(id=request.id, halted=True, problem="the disk is full"))
         await pilot.pause()
         assert drafts(pilot)[0].state == "halted"
-        assert "the disk is full" in pilot.app.happened  # type: ignore[attr-defined]
+        assert "the disk is full" in pilot.app.last_message  # type: ignore[attr-defined]
         await press(pilot, "w")
         assert len(sampler().writes) == 2
         assert Forget(id=request.id) in sampler().sent
@@ -325,7 +325,7 @@ async def test_no_more_than_four_runs_write_and_the_rest_is_told(full):
         bench.mark(tuple(view.key for view in bench.snapshot.runs))
         await press(pilot, "enter")
         assert len(sampler().writes) == 4
-        assert "the first 4 write" in bench.happened
+        assert "the first 4 write" in bench.last_message
 
 
 async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):
@@ -460,7 +460,7 @@ async def kept_by(world: Any, key: str) -> dict[str, Any]:
     return kept
 
 
-def screen_text(view: WordsView) -> str:
+def screen_text(view: TintedText) -> str:
     return "\n".join(view.render_line(y).text.rstrip() for y in range(view.size.height))
 
 
@@ -475,5 +475,5 @@ async def test_a_sample_that_is_read_while_the_panel_is_taken_down_asks_for_none
         panel = app.screen.query_one(GeneratePanel)
         view = app.selected_run
         assert view is not None
-        await panel.query_one(Dials).remove()
+        await panel.query_one(SamplingControls).remove()
         await panel._recall(view)

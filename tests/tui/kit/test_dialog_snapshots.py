@@ -13,7 +13,7 @@ from textual.widgets import Button
 from lmbench.errors import LmbenchError
 from lmbench.session import Run
 from lmbench.session import events as ev
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -99,7 +99,7 @@ async def test_the_answers_stay_on_the_screen_and_arrows_scroll_what_is_too_long
         await settled(pilot)
         await press(pilot, "end", "enter")
         screen = pilot.app.screen
-        assert isinstance(screen, Ask)
+        assert isinstance(screen, QuestionDialog)
         assert all(screen.region.contains_region(b.region) for b in screen.query(Button))
         assert "Its log" not in words(pilot)
         await press(pilot, "pagedown", "pagedown")
@@ -119,7 +119,7 @@ def test_a_mistake_in_many_words(snap_compare: Any, full: Any, size: tuple[int, 
 
     async def before(pilot: Pilot[None]) -> None:
         await settled(pilot)
-        bench_of(pilot).complain(LmbenchError(mistake))
+        bench_of(pilot).show_error(LmbenchError(mistake))
         await press(pilot)
 
     assert snap_compare(full.bench(), terminal_size=size, run_before=before)

@@ -19,7 +19,7 @@ from textual.widgets import OptionList, Static
 from lmbench.config import TrainConfig
 from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.tui.app import Workbench
-from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.laboratory.candidates import Try, best_first
@@ -104,7 +104,7 @@ async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwi
 
 async def test_a_key_that_would_change_no_module_says_why(lab):
     async with opened(lab, "l", "a", "b", "b", "b", "c") as pilot:
-        assert bench_of(pilot).happened == "encoder is computed in floats: b changes that"
+        assert bench_of(pilot).last_message == "encoder is computed in floats: b changes that"
         assert screen_of(pilot, LabScreen).desk.draft["clip_acts"] == "MSE"
 
 
@@ -122,7 +122,7 @@ async def test_what_cannot_be_priced_says_why_and_the_rest_goes_on(lab):
     async with opened(lab, "l", "a", "c", "c", "enter", "c", "enter") as pilot:
         states = [t.state for t in tries(pilot)]
         assert states == ["priced", "failed"]
-        assert bench_of(pilot).happened == "KL is not available"
+        assert bench_of(pilot).last_message == "KL is not available"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -175,8 +175,8 @@ async def test_p_starts_the_draft_from_a_preset_and_a_try_can_be_taken_back(lab)
 
 async def test_keeping_a_preset_makes_a_quantize_run_of_it(lab, started):
     async with opened(lab, "l", "enter", "K") as pilot:
-        await until(pilot, lambda: "kept" in bench_of(pilot).happened)
-        assert "kept as run 5" in bench_of(pilot).happened
+        await until(pilot, lambda: "kept" in bench_of(pilot).last_message)
+        assert "kept as run 5" in bench_of(pilot).last_message
     record = started[0].read()
     assert (record.kind, record.parent) == ("quantize", "demo/001-train")
     assert record.config == {"preset": "int8-best"}
@@ -293,7 +293,7 @@ async def test_a_chain_names_wikitext_2_and_d_takes_another_corpus(lab, started,
         assert "not here yet: queueing fetches it" in str(chains.judged)
         assert "time: unknown until a training has run here" in str(chains.judged)
         await press(pilot, "d")
-        listed = screen_of(pilot, Pick).query_one(OptionList).options
+        listed = screen_of(pilot, ChoiceDialog).query_one(OptionList).options
         place = next(n for n, one in enumerate(listed) if str(one.prompt).startswith("mine"))
         await press(pilot, *["down"] * place, "enter")
         await until(pilot, lambda: "instead of wikitext-2" in str(chains.judged))

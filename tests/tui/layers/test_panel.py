@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from lmbench.session import events as ev
 from lmbench.tui.kit.bars import columns_of, sparkbars
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
 from lmbench.tui.main_screen import MainScreen
@@ -287,7 +287,7 @@ async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
         await press(pilot, "enter")
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         words = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))
         assert "cannot be read as safetensors" in words
         await press(pilot, "escape", "escape")

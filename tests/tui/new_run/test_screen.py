@@ -21,7 +21,7 @@ from lmbench.jobs.published_trainings import PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.tui.app import Workbench
-from lmbench.tui.kit.choice_dialog import Pick
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
@@ -214,7 +214,7 @@ async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, start
     async with opened(full, NARROW, "p") as pilot:
         await go_to(pilot, "compress")
         await press(pilot, "enter")
-        assert isinstance(pilot.app.screen, Pick)
+        assert isinstance(pilot.app.screen, ChoiceDialog)
         await press(pilot, "escape")
         assert form(pilot).form.values["compress"] == ""
         await press(pilot, "ctrl+l", "j", "j", "k", "enter")

@@ -15,7 +15,7 @@ from workbench_world import NOON, sparsity, training
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.session import EventWriter, Run
-from lmbench.tui.kit.dialog import Ask
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.plots.legend import legend
 from lmbench.tui.plots.panel import PlotPanel
@@ -193,7 +193,7 @@ async def test_the_whole_path_of_what_was_written_is_said(full, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     async with opened(full, "2", *NAME, *"csv", "enter", run="001-train") as pilot:
         path = tmp_path / "out.csv"
-        await until(pilot, lambda: bench_of(pilot).happened == f"wrote {path}")
+        await until(pilot, lambda: bench_of(pilot).last_message == f"wrote {path}")
         assert path.read_text().startswith("series,step")
 
 
@@ -202,14 +202,14 @@ async def test_a_file_is_replaced_only_when_one_says_so(full, tmp_path, monkeypa
     path = tmp_path / "out.csv"
     path.write_text("mine")
     async with opened(full, "2", *NAME, *"csv", "enter", run="001-train") as pilot:
-        asked = [str(part.render()) for part in screen_of(pilot, Ask).query(Static)]
+        asked = [str(part.render()) for part in screen_of(pilot, QuestionDialog).query(Static)]
         assert f"{path} is there already." in asked
         await press(pilot, "escape")
         screen_of(pilot, MainScreen)
         await pilot.app.workers.wait_for_complete()
         assert path.read_text() == "mine"
         await press(pilot, *NAME, *"csv", "enter", "r")
-        await until(pilot, lambda: bench_of(pilot).happened == f"wrote {path}")
+        await until(pilot, lambda: bench_of(pilot).last_message == f"wrote {path}")
         assert path.read_text() != "mine"
 
 
@@ -224,7 +224,7 @@ async def test_a_file_that_cannot_be_written_is_left_and_not_said_to_be_written(
     (tmp_path / "out.svg").write_text("mine")
     async with opened(full, "2", *NAME, *"svg", "enter", "r", run="001-train") as pilot:
         await until(pilot, lambda: "No space left" in words(pilot))
-        assert not bench_of(pilot).happened.startswith("wrote")
+        assert not bench_of(pilot).last_message.startswith("wrote")
         assert (tmp_path / "out.svg").read_text() == "mine"
 
 
@@ -232,7 +232,7 @@ async def test_a_narrow_panel_exports_names_and_not_numbers_alone(full, tmp_path
     monkeypatch.chdir(tmp_path)
     async with opened(full, "2", *NAME, *"svg", "enter", run="001-train") as pilot:
         assert "1 valid" in words(pilot)
-        await until(pilot, lambda: bench_of(pilot).happened.startswith("wrote"))
+        await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
         assert ">1 dense valid</text>" in (tmp_path / "out.svg").read_text()
 
 

@@ -10,8 +10,8 @@ from driving import press_then_rest as press
 from textual.pilot import Pilot
 
 from lmbench.distiller.schedules.preset_files import preset_path
-from lmbench.tui.kit.choice_dialog import Pick
-from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
@@ -64,7 +64,7 @@ async def test_enter_keeps_the_indent_and_steps_in_after_a_colon(full):
 async def test_ctrl_o_starts_from_another_preset(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+o")
-        assert isinstance(pilot.app.screen, Pick)
+        assert isinstance(pilot.app.screen, ChoiceDialog)
         await press(pilot, "enter")
         assert screen(pilot).editor.text == preset_path("large-70").read_text()
 
@@ -75,7 +75,7 @@ async def test_ctrl_o_opens_a_file_by_its_path_and_tells_where_there_is_none(ful
         await press(pilot, "ctrl+o", "up", "enter", *"mine.yaml", "enter")
         assert screen(pilot).editor.text.startswith("version: 1\npolicies")
         await press(pilot, "ctrl+o", "up", "enter", *"nowhere.yaml", "enter")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert screen(pilot).editor.text.startswith("version: 1\npolicies")
 
@@ -85,7 +85,7 @@ async def test_a_name_saves_into_the_session_and_a_path_anywhere(full):
         await press(pilot, "ctrl+s", *"mine", "enter")
         assert (full.session.path / "schedules" / "mine.yaml").is_file()
         await press(pilot, "ctrl+s")
-        assert isinstance(pilot.app.screen, AskText)
+        assert isinstance(pilot.app.screen, TextDialog)
         await press(pilot, "ctrl+u", *"sub/other.yaml", "enter")
         assert (full.home.path / "sub" / "other.yaml").is_file()
 
@@ -111,7 +111,7 @@ async def test_a_file_that_was_not_opened_is_only_replaced_when_asked(full):
     other.write_text("version: 1\n")
     async with opened(full) as pilot:
         await press(pilot, "ctrl+s", *"other", "enter")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert other.read_text() == "version: 1\n"
         await press(pilot, "ctrl+s", *"other", "enter", "r")
@@ -135,7 +135,7 @@ async def test_a_file_that_was_opened_is_saved_without_a_question(full):
 async def test_a_name_that_is_none_is_refused(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+s", *"?!", "enter")
-        assert isinstance(pilot.app.screen, AskText)
+        assert isinstance(pilot.app.screen, TextDialog)
 
 
 async def test_ctrl_r_saves_and_fills_a_pruning_with_it(full):
@@ -169,7 +169,7 @@ async def test_each_source_has_a_draft_of_its_own_that_comes_back(full):
         await press(pilot, *"# small ", "escape", "n", "p")
         form = pilot.app.screen
         assert isinstance(form, NewRunScreen)
-        form.form.put("compress", "large-70")
+        form.form.set_value("compress", "large-70")
         await press(pilot, "ctrl+e")
         assert screen(pilot).editor.text == preset_path("large-70").read_text()
         assert "is back" not in verdict(pilot)
@@ -180,7 +180,7 @@ async def test_each_source_has_a_draft_of_its_own_that_comes_back(full):
         assert screen(pilot).editor.text.startswith("and # large ")
         assert "is back" not in verdict(pilot)
         await press(pilot, "escape")
-        form.form.put("compress", "small-80")
+        form.form.set_value("compress", "small-80")
         await press(pilot, "ctrl+e")
         assert screen(pilot).editor.text.startswith("# small ")
 
@@ -225,7 +225,7 @@ async def test_what_is_too_long_for_a_draft_is_not_left_without_a_question(full)
     async with opened(full) as pilot:
         screen(pilot).editor.load_text("#" * (LONGEST + 1))
         await press(pilot, "escape")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, ScheduleScreen)
         await press(pilot, "escape", "l")

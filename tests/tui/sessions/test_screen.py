@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from lmbench.session.archive import pack
 from lmbench.tui.app import Workbench
-from lmbench.tui.kit.dialog import Ask, AskText
+from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.sessions.screen import SessionsScreen
 
@@ -54,7 +54,7 @@ async def test_each_session_is_listed_and_enter_opens_the_one_under_the_cursor(w
 async def test_n_begins_a_session_and_refuses_a_name_that_is_taken(world):
     async with opened(world) as pilot:
         await press(pilot, "n", *"demo", "enter")
-        assert isinstance(pilot.app.screen, AskText)
+        assert isinstance(pilot.app.screen, TextDialog)
         await press(pilot, *"2", "enter")
         assert isinstance(pilot.app.screen, MainScreen)
         assert bench(pilot).session == world.home.session("demo2")
@@ -65,7 +65,7 @@ async def test_a_saves_as_and_goes_on_in_the_new_one(world):
     async with opened(world) as pilot:
         await press(pilot, "a", *"second", "enter")
         assert bench(pilot).session == world.home.session("second")
-        await bench(pilot).look()
+        await bench(pilot).refresh_snapshot()
         await pilot.pause()
         assert [view.name for view in bench(pilot).snapshot.runs] == ["dense"]
     assert names(world) == ["demo", "second"]
@@ -81,9 +81,9 @@ async def test_d_in_capitals_duplicates_and_stays(world):
 
 async def test_r_renames_the_open_session_and_the_workbench_follows(world):
     async with opened(world) as pilot:
-        await press(pilot, "r", *["backspace"] * 4, *"fresh", "enter")
-        assert bench(pilot).session == world.home.session("fresh")
-        assert names(world) == ["fresh"]
+        await press(pilot, "r", *["backspace"] * 4, *"recent_message", "enter")
+        assert bench(pilot).session == world.home.session("recent_message")
+        assert names(world) == ["recent_message"]
 
 
 async def test_d_asks_and_escape_keeps_the_session(world):
@@ -93,7 +93,7 @@ async def test_d_asks_and_escape_keeps_the_session(world):
         assert isinstance(screen, SessionsScreen)
         await go_to(pilot, screen, "zebra")
         await press(pilot, "d")
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
         assert names(world) == ["demo", "zebra"]
         await press(pilot, "d", "d")

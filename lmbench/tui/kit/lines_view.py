@@ -1,0 +1,43 @@
+"""A scrolling list of lines with a cursor, the base of tables and trees."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.scroll_view import ScrollView
+
+from lmbench.tui.bench.bench import Bench
+
+__all__ = ["LinesView", "keep_line_in_view"]
+
+
+def keep_line_in_view(view: ScrollView, line: int, height: int = 1) -> None:
+    """Scroll as little as shows `height` lines from `line` on."""
+    view.scroll_to_region(Region(0, line, 1, height), animate=False, force=True)
+
+
+class LinesView(ScrollView, can_focus=True):
+    """Override `action_move`, which moves the cursor down by so many lines."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("pageup", "move(-10)", "page up", show=False),
+        Binding("pagedown", "move(10)", "page down", show=False),
+        Binding("home", "move(-1000000)", "first", show=False),
+        Binding("end,G", "move(1000000)", "last", show=False),
+    ]
+    DEFAULT_CSS = """
+    LinesView { height: 1fr; overflow-x: hidden; background: transparent; }
+    """
+
+    @property
+    def bench(self) -> Bench:
+        """The application, with its own type."""
+        assert isinstance(self.app, Bench)
+        return self.app
+
+    def action_move(self, by: int) -> None:
+        raise NotImplementedError
