@@ -14,7 +14,7 @@ from lmbench.distiller.schedules.checking import Schedule
 from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.errors import LmbenchError
-from lmbench.jobs.run_schedule import check_schedule, plan_on_run, read_schedule
+from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_run, read_schedule
 from lmbench.report.numbers import plural
 from lmbench.session import Home
 
@@ -117,6 +117,7 @@ def _plan(
     schedule = check_schedule(config, home)
     if schedule is None:
         raise LmbenchError(f"{file}: no schedule")
+    check_building(config, schedule)
     shapes = config.parameter_shapes(ntoken)
     names = {name: name for name in shapes}
     if config.tied:

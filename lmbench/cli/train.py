@@ -17,6 +17,7 @@ from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.prepare import check_training, inherited_settings, make_run
+from lmbench.jobs.run_schedule import check_building, check_schedule
 from lmbench.session import Home, Run
 from lmbench.session.files import write_atomic
 
@@ -119,6 +120,9 @@ def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> Non
     """
     with corpus_progress() as progress:
         corpus = check_training(config, home, progress, session=session)
+    schedule = check_schedule(config, home)
+    if schedule is not None:
+        check_building(config, schedule)
     if not quiet:
         console().print(corpus.describe_choice(), soft_wrap=True)
 

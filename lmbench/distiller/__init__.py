@@ -33,14 +33,17 @@ _HOME = {
         ),
         "schedules.agp": ("AgpPruningRate BaiduPruningRate"),
         "pruning.masks": ("MaskDict ParameterMasker create_model_masks_dict mask_gradients"),
-        "pruning.regularization": ("GroupLassoRegularizer L1Regularizer"),
+        "pruning.regularization": ("GroupLassoRegularizer GroupVarianceRegularizer L1Regularizer"),
         "pruning.sensitivity": (
             "Sensitivity SensitivityPoint Target all_targets analyse_sensitivity "
             "gate_targets model_target perform_sensitivity_analysis point_key "
             "sensitivities_to_csv tensor_targets"
         ),
         "schedules.suggest": ("Suggestion suggest_targets suggestion_to_schedule"),
-        "pruning.thresholding": ("GroupThresholdMixin group_threshold_mask threshold_mask"),
+        "pruning.thresholding": (
+            "GroupThresholdMixin expand_binary_map group_threshold_binary_map "
+            "group_threshold_mask threshold_mask"
+        ),
         "reports.modules_table": (
             "ModuleCost model_summary model_table module_costs modules_table summary_table"
         ),

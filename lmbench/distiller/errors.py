@@ -6,8 +6,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
-class DistillerError(ValueError):
-    """A wrong argument or a state that the engine cannot work with."""
+class DistillerError(ValueError, AssertionError):
+    """A wrong argument or a state that the engine cannot work with.
+
+    The original raises ValueError for some of them and fails an assertion for others; code written
+    for it may catch either.
+    """
 
 
 class ScheduleError(DistillerError):

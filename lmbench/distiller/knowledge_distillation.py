@@ -194,9 +194,12 @@ class KnowledgeDistillationPolicy(ScheduledTrainingPolicy):
             )
         student, teacher = self._logits
         self._logits = None
-        overall = self.distillation.loss(student, teacher, loss)
-        part = overall.detach() - self.distillation.weights.student * loss.detach()
-        return PolicyLoss(overall, [LossComponent("distillation_loss", part)])
+        temperature, weights = self.distillation.temperature, self.distillation.weights
+        divergence = distillation_loss(student, teacher, temperature)
+        overall = weights.distill * divergence + weights.student * loss
+        # As in the original without weight and temperature, so that runs can be compared.
+        plain = divergence.detach() / temperature**2
+        return PolicyLoss(overall, [LossComponent("Distill Loss", plain)])
 
 
 def _logits(outputs: Any) -> Tensor:

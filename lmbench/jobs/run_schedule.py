@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_scheduler",
+    "check_building",
     "check_schedule",
     "plan_on_run",
     "read_schedule",
@@ -42,10 +43,34 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
         names = {name: name for name in shapes}
         if config.tied:
             names["decoder.weight"] = "encoder.weight"
-        check_parameters(schedule, names, f"this {config.model}")
+        check_parameters(schedule, names, f"this {config.model}", shapes)
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
     return schedule
+
+
+def check_building(config: TrainConfig, schedule: Schedule) -> None:
+    """Build a schedule's policies as the start of its run will, for a model without weights.
+
+    Only where that can show a mistake that `check_schedule` does not: it imports torch.
+
+    Raises:
+        LmbenchError: a line for each mistake.
+    """
+    if not schedule.needs_model:
+        return
+    import torch
+
+    from lmbench.distiller import build_scheduler
+    from lmbench.model.rnn import build_model
+
+    with torch.device("meta"):
+        model = build_model(config, 2)
+    optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum)
+    try:
+        build_scheduler(schedule, model, optimizer)
+    except ScheduleError as error:
+        raise LmbenchError(*error.problems) from None
 
 
 def read_schedule(name: str, home: Home) -> Schedule:

@@ -29,6 +29,7 @@ from lmbench.distiller.pruning.structured import (
     L2RankedStructureParameterPruner_AGP,
     NMSparsityPruner,
     RandomLevelStructureParameterPruner,
+    RandomStructureParameterPruner,
     StructureParameterPruner,
 )
 from lmbench.distiller.pruning.structures import Structures
@@ -50,6 +51,7 @@ __all__ = [
     "NMSparsityPruner",
     "ParameterPruner",
     "RandomLevelStructureParameterPruner",
+    "RandomStructureParameterPruner",
     "RecurrentLayer",
     "SensitivityPruner",
     "SparsityLevelParameterPruner",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -26,8 +27,9 @@ class ParameterMasker:
         names: that name and those of its ties.
         use_double_copies: the forward pass sees masked weights, the update goes to dense ones.
         mask_on_forward_only: the update may change masked weights.
-        is_regularization_mask: applied once and then forgotten.
+        is_regularization_mask: the mask is of a regularizer, applied once and then forgotten.
         unmasked_copy: the dense weights while the parameter holds masked ones.
+        parts: the mask of each pruner that has pruned it, by the pruner's name.
     """
 
     def __init__(self, param_name: str, aliases: tuple[str, ...] = ()) -> None:
@@ -37,6 +39,7 @@ class ParameterMasker:
         self.mask_on_forward_only = False
         self.is_regularization_mask = False
         self.unmasked_copy: Tensor | None = None
+        self.parts: dict[str, Tensor] = {}
         self._mask: Tensor | None = None
         self._factor: Tensor | None = None
         self._gradient_hook: RemovableHandle | None = None
@@ -50,6 +53,21 @@ class ParameterMasker:
     def mask(self, mask: Tensor | None) -> None:
         self._mask = None if mask is None else mask.detach().to(torch.bool)
         self._factor = None
+
+    def add_part(self, pruner: str) -> None:
+        """Take the mask that a pruner has just set as its part; what others prune stays pruned."""
+        if self._mask is not None:
+            self.parts[pruner] = self._mask
+        self._combine_parts()
+
+    def drop_part(self, pruner: str) -> None:
+        """Forget what a pruner prunes."""
+        self.parts.pop(pruner, None)
+        self._combine_parts()
+
+    def _combine_parts(self) -> None:
+        masks = list(self.parts.values())
+        self.mask = functools.reduce(torch.logical_and, masks) if masks else None
 
     def kept(self, param: Tensor) -> Tensor:
         """The mask, or one that keeps everything."""
@@ -81,7 +99,8 @@ class ParameterMasker:
                 parameter.copy_(self.unmasked_copy)
             self.mask_tensor(parameter)
             if self.is_regularization_mask:
-                self.mask = None
+                self.is_regularization_mask = False
+                self._combine_parts()
         return parameter
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.masks import MaskDict
-from lmbench.distiller.pruning.structures import check_group_type
+from lmbench.distiller.pruning.structures import CRITERIA, check_group_type
 from lmbench.distiller.pruning.thresholding import group_threshold_mask, threshold_mask
 
 # Keeps the gradient of a group's norm finite where the group is zero.
@@ -92,10 +92,10 @@ class GroupLassoRegularizer(Regularizer):
         threshold_criteria: str | None = None,
     ) -> None:
         super().__init__(name, model, reg_regims, threshold_criteria)
-        if threshold_criteria not in (None, "Max", "Mean_Abs"):
+        if threshold_criteria not in (None, *CRITERIA):
             raise DistillerError(
                 f"regularizer '{name}': unknown threshold_criteria {threshold_criteria!r}; "
-                "choose Max or Mean_Abs, or leave it out"
+                f"choose {', '.join(CRITERIA)}, or leave it out"
             )
         self._regimes = {
             key: (float(pair[0]), tuple(str(pair[1]).split("+")))
@@ -116,8 +116,7 @@ class GroupLassoRegularizer(Regularizer):
             return regularizer_loss
         strength, groups = self._regimes[param_name]
         for group_type in groups:
-            squares = param.square().sum(1 if group_type == "Rows" else 0)
-            regularizer_loss = regularizer_loss + (squares + EPSILON).sqrt().sum() * strength
+            regularizer_loss = regularizer_loss + _group_norms(param, group_type).sum() * strength
         return regularizer_loss
 
     def threshold(self, param: Tensor, param_name: str, zeros_mask_dict: MaskDict) -> None:
@@ -127,7 +126,37 @@ class GroupLassoRegularizer(Regularizer):
         masker = zeros_mask_dict[param_name]
         mask = masker.kept(param)
         for group_type in groups:
-            part = group_threshold_mask(param, group_type, strength, self.threshold_criteria)
+            part, _ = group_threshold_mask(param, group_type, strength, self.threshold_criteria)
             mask = mask & part.bool()
         masker.mask = mask
         masker.is_regularization_mask = True
+
+
+class GroupVarianceRegularizer(GroupLassoRegularizer):
+    """Adds ``strength`` times the sum of the variances of the groups' Euclidean norms.
+
+    ``reg_regims`` is that of `GroupLassoRegularizer`: groups of one parameter are pushed towards
+    one size.
+    """
+
+    def __init__(
+        self, name: str, model: nn.Module | None, reg_regims: Mapping[str, Sequence[Any]]
+    ) -> None:
+        super().__init__(name, model, reg_regims)
+
+    def loss(
+        self, param: Tensor, param_name: str, regularizer_loss: Tensor, zeros_mask_dict: MaskDict
+    ) -> Tensor:
+        if param_name not in self._regimes:
+            return regularizer_loss
+        strength, groups = self._regimes[param_name]
+        for group_type in groups:
+            regularizer_loss = (
+                regularizer_loss + _group_norms(param, group_type).var(correction=0) * strength
+            )
+        return regularizer_loss
+
+
+def _group_norms(param: Tensor, group_type: str) -> Tensor:
+    """The Euclidean norm of each row or column, with a finite gradient where it is zero."""
+    return (param.square().sum(1 if group_type == "Rows" else 0) + EPSILON).sqrt()

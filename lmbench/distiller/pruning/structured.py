@@ -15,7 +15,13 @@ from lmbench.distiller.pruning.criteria import keep_largest
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.distiller.pruning.masks import parameters_by_name
 from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, ParameterPruner
-from lmbench.distiller.pruning.structures import Norm, Structures, block_of, check_group_type
+from lmbench.distiller.pruning.structures import (
+    CRITERIA,
+    Norm,
+    Structures,
+    block_of,
+    check_group_type,
+)
 from lmbench.distiller.schedules.agp import AgpPruningRate, structures_to_prune
 
 Rounding = Callable[[float], int] | str
@@ -28,7 +34,7 @@ class StructureParameterPruner(ParameterPruner):
         name: of the pruner.
         model: the model, kept for the original's signature.
         reg_regims: parameter name to ``[threshold, 'Rows' | 'Cols']``.
-        threshold_criteria: ``Mean_Abs`` or ``Max``.
+        threshold_criteria: see `Structures.sizes`.
     """
 
     def __init__(
@@ -39,10 +45,10 @@ class StructureParameterPruner(ParameterPruner):
         threshold_criteria: str,
     ) -> None:
         super().__init__(name)
-        if threshold_criteria not in ("Max", "Mean_Abs"):
+        if threshold_criteria not in CRITERIA:
             raise DistillerError(
                 f"pruner '{name}': unknown threshold_criteria {threshold_criteria!r}; "
-                "choose Max or Mean_Abs"
+                f"choose {', '.join(CRITERIA)}"
             )
         self.model = model
         self.reg_regims = {key: (float(pair[0]), str(pair[1])) for key, pair in reg_regims.items()}
@@ -134,13 +140,13 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
             self.units is not None and param_name in self.units.affected
         )
 
-    def fraction_to_prune(self, meta: Meta) -> float:
-        """The share of structures that this step prunes."""
+    def fraction_to_prune(self, param_name: str, meta: Meta | None = None) -> float:
+        """The share of a parameter's structures that this step prunes."""
         return self.desired_sparsity
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
         """The share of structures, not of weights."""
-        return self.fraction_to_prune(meta)
+        return self.fraction_to_prune(param_name, meta)
 
     def scores(self, norms: Tensor, param_name: str, meta: Meta) -> Tensor:
         """The rank of each structure, the lowest go first."""
@@ -152,27 +158,26 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
         return (norms * torch.randn(norms.shape, generator=generator).to(norms)).abs()
 
     def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
-        fraction = self.fraction_to_prune(meta)
         parameters = parameters_by_name(model, zeros_mask_dict)
         dense = {name: zeros_mask_dict[name].dense(p) for name, p in parameters.items()}
         if self.units is not None:
             self._unit_masks = self.units.masks(
                 dense,
-                lambda norms, layer: self._keep(self.scores(norms, layer, meta), fraction),
+                lambda norms, layer: self._keep(norms, layer, meta),
                 self.norm,
             )
         elif self.group_dependency == "Leader":
             leader = self.params_names[0]
             self._leader_keep = self._structures_to_keep(dense[leader], leader, meta)
 
-    def _keep(self, scores: Tensor, fraction: float) -> Tensor:
-        count = structures_to_prune(scores.numel(), fraction, self.group_size, self.round_up)
-        return keep_largest(scores, count)
+    def _keep(self, norms: Tensor, name: str, meta: Meta) -> Tensor:
+        fraction = self.fraction_to_prune(name, meta)
+        count = structures_to_prune(norms.numel(), fraction, self.group_size, self.round_up)
+        return keep_largest(self.scores(norms, name, meta), count)
 
     def _structures_to_keep(self, param: Tensor, param_name: str, meta: Meta) -> Tensor:
         assert self.structures is not None
-        norms = self.structures.norms(param, self.norm, param_name)
-        return self._keep(self.scores(norms, param_name, meta), self.fraction_to_prune(meta))
+        return self._keep(self.structures.norms(param, self.norm, param_name), param_name, meta)
 
     def set_param_mask(
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
@@ -204,7 +209,41 @@ class L2RankedStructureParameterPruner(RankedStructureParameterPruner):
     norm = "L2"
 
 
-class RandomLevelStructureParameterPruner(RankedStructureParameterPruner):
+class RandomLevelStructureParameterPruner(L1RankedStructureParameterPruner):
+    """Rank structures by their mean magnitude and prune a random share of them at each step.
+
+    Args:
+        sparsity_range: the least and the largest share; each step draws one between them for each
+            parameter. Of one epoch it is always the same, so that a resumed run repeats it.
+
+    The other arguments are those of `RankedStructureParameterPruner`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        group_type: str,
+        sparsity_range: Sequence[float],
+        weights: Sequence[str],
+        group_dependency: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        low, high = sparsity_range
+        if not 0 <= low < high <= 1:
+            raise DistillerError(
+                f"pruner '{name}': sparsity_range {[low, high]} must rise within 0 to 1"
+            )
+        super().__init__(name, group_type, (low + high) / 2, weights, group_dependency, kwargs)
+        self.sparsity_range = (low, high)
+
+    def fraction_to_prune(self, param_name: str, meta: Meta | None = None) -> float:
+        low, high = self.sparsity_range
+        epoch = (meta or {}).get("current_epoch")
+        generator = None if epoch is None else _generator(f"{self.name} {param_name} {epoch}")
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+class RandomStructureParameterPruner(RankedStructureParameterPruner):
     """Prune structures at random, as a baseline for the rankings.
 
     The order is drawn once from ``seed`` and the parameter's name, so a larger share only adds to
@@ -220,8 +259,8 @@ class _Gradual:
 
     agp_pr: AgpPruningRate
 
-    def fraction_to_prune(self, meta: Meta) -> float:
-        return self.agp_pr.target(meta)
+    def fraction_to_prune(self, param_name: str, meta: Meta | None = None) -> float:
+        return self.agp_pr.final_sparsity if meta is None else self.agp_pr.target(meta)
 
 
 class L1RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the schedules

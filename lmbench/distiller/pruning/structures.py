@@ -15,7 +15,7 @@ from lmbench.distiller.errors import DistillerError
 
 Norm = Literal["L1", "L2", "Max"]
 GROUP_TYPES = ("Rows", "Cols", "Channels", "Blocks")
-CRITERIA = ("Mean_Abs", "Max", "L1")
+CRITERIA = ("Max", "Mean_Abs", "Mean_L1", "Mean_L2", "L1", "L2")
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 
 
@@ -69,9 +69,10 @@ class Structures:
     def sizes(self, weight: Tensor, criteria: str, name: str = "weight") -> Tensor:
         """What a threshold is compared to, for each row or column; shape (structures).
 
-        ``Max`` is the largest magnitude and ``L1`` the sum. ``Mean_Abs`` is the sum by the number
-        of structures, as the original has it: for a square matrix that is the mean magnitude, for
-        others thresholds tuned with the original keep their meaning.
+        ``Max`` is the largest magnitude, ``L1`` the sum of magnitudes, ``L2`` the Euclidean norm.
+        ``Mean_L1`` and ``Mean_L2`` are those by the number of structures, as in the original, and
+        ``Mean_Abs`` is another name of ``Mean_L1``. For a square matrix that is the mean magnitude;
+        for others thresholds tuned with the original keep their meaning.
 
         Raises:
             DistillerError: for another criterion, and for blocks.
@@ -86,8 +87,8 @@ class Structures:
         dim = 1 if self.group_type == "Rows" else 0
         if criteria == "Max":
             return magnitudes.amax(dim)
-        sums = magnitudes.sum(dim)
-        return sums / sums.numel() if criteria == "Mean_Abs" else sums
+        norm = magnitudes.norm(dim=dim) if criteria.endswith("L2") else magnitudes.sum(dim)
+        return norm / norm.numel() if criteria.startswith("Mean_") else norm
 
     @staticmethod
     def _edges(length: int, block: int) -> Tensor:

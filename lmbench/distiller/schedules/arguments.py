@@ -1,13 +1,13 @@
 """What each class of a schedule takes: one pydantic model a class. No torch here.
 
-The names are those of the constructors in `pruning.regularization` and `lr_schedulers`; a test
-compares them. Pruners are in `pruner_arguments`, quantizers in `quantizer_arguments`.
+The names are those of the constructors in `pruning.regularization`; a test compares them. Pruners
+are in `pruner_arguments`, learning rates in `lr_arguments`, quantizers in `quantizer_arguments`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -63,6 +63,7 @@ Positive = Annotated[Number, Field(ge=0)]
 Sparsity = Annotated[Number, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
+Criteria = Literal["Max", "Mean_Abs", "Mean_L1", "Mean_L2", "L1", "L2"]
 Names = Annotated[list[Name], BeforeValidator(_as_list), Field(min_length=1)]
 
 
@@ -70,6 +71,9 @@ class Args(BaseModel):
     """The arguments of one class; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Whether the named parameters must have two dimensions.
+    needs_matrices: ClassVar[bool] = False
 
     def check_epochs(self, meta: Mapping[str, Any]) -> None:
         """Raise ScheduleError where the epochs of a policy do not suit these arguments."""
@@ -86,32 +90,33 @@ class L1Args(Args):
     """A strength for each parameter."""
 
     reg_regims: Annotated[dict[Name, Positive], Field(min_length=1)]
-    threshold_criteria: Literal["Max", "Mean_Abs"] | None = None
+    threshold_criteria: Criteria | None = None
 
 
-class GroupLassoArgs(Args):
+Lines = Annotated[
+    Literal["Rows", "Cols", "Rows+Cols", "Cols+Rows"], BeforeValidator(group_of_matrix)
+]
+
+
+class GroupVarianceArgs(Args):
     """A strength and the groups for each parameter."""
 
-    reg_regims: Annotated[
-        dict[
-            Name,
-            tuple[
-                Positive,
-                Annotated[
-                    Literal["Rows", "Cols", "Rows+Cols", "Cols+Rows"],
-                    BeforeValidator(group_of_matrix),
-                ],
-            ],
-        ],
-        Field(min_length=1),
-    ]
-    threshold_criteria: Literal["Max", "Mean_Abs"] | None = None
+    needs_matrices: ClassVar[bool] = True
+
+    reg_regims: Annotated[dict[Name, tuple[Positive, Lines]], Field(min_length=1)]
+
+
+class GroupLassoArgs(GroupVarianceArgs):
+    """With a threshold, too."""
+
+    threshold_criteria: Criteria | None = None
 
 
 class FreeArgs(BaseModel):
     """Arguments that only the class itself can check, when it is built."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    needs_matrices: ClassVar[bool] = False
 
     def check_epochs(self, meta: Mapping[str, Any]) -> None:
         """Nothing is known of these arguments."""
@@ -123,55 +128,8 @@ class FreeArgs(BaseModel):
 
 REGULARIZERS: dict[str, type[Args]] = {
     "GroupLassoRegularizer": GroupLassoArgs,
+    "GroupVarianceRegularizer": GroupVarianceArgs,
     "L1Regularizer": L1Args,
-}
-
-# Of each learning rate scheduler: the arguments it needs, and those it may have.
-LR_SCHEDULERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ConstantLR": ((), ("factor", "total_iters", "last_epoch")),
-    "CosineAnnealingLR": (("T_max",), ("eta_min", "last_epoch")),
-    "CosineAnnealingWarmRestarts": (("T_0",), ("T_mult", "eta_min", "last_epoch")),
-    "CyclicLR": (
-        ("base_lr", "max_lr"),
-        (
-            "step_size_up",
-            "step_size_down",
-            "mode",
-            "gamma",
-            "scale_mode",
-            "cycle_momentum",
-            "base_momentum",
-            "max_momentum",
-            "last_epoch",
-        ),
-    ),
-    "ExponentialLR": (("gamma",), ("last_epoch",)),
-    "LinearLR": ((), ("start_factor", "end_factor", "total_iters", "last_epoch")),
-    "MultiStepLR": (("milestones",), ("gamma", "last_epoch")),
-    "MultiStepMultiGammaLR": (("milestones", "gammas"), ("last_epoch",)),
-    "OneCycleLR": (
-        ("max_lr",),
-        (
-            "total_steps",
-            "epochs",
-            "steps_per_epoch",
-            "pct_start",
-            "anneal_strategy",
-            "cycle_momentum",
-            "base_momentum",
-            "max_momentum",
-            "div_factor",
-            "final_div_factor",
-            "three_phase",
-            "last_epoch",
-        ),
-    ),
-    "PolynomialLR": (("T_max", "power"), ("last_epoch",)),
-    "ReduceLROnPlateau": (
-        (),
-        ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"),
-    ),
-    "StepLR": (("step_size",), ("gamma", "last_epoch")),
 }
 
 

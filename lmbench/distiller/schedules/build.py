@@ -36,6 +36,8 @@ from lmbench.distiller.schedules.scheduler import CompressionScheduler
 from lmbench.distiller.schedules.yaml_text import one_line, read_yaml
 
 _ORDER = {"quantizer": 1, "lr_scheduler": 2}
+# What the constructors of pruners, quantizers and torch's schedulers raise for wrong arguments.
+_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def file_config(
@@ -90,7 +92,8 @@ def build_scheduler(
     resumed_epoch: int | None = None,
 ) -> CompressionScheduler:
     """Build the policies of a checked schedule for a model. Raises as `file_config`."""
-    check_parameters(schedule, parameter_names(model))
+    shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
+    check_parameters(schedule, parameter_names(model), shapes=shapes)
     scheduler = scheduler or CompressionScheduler(model)
     built: dict[tuple[str, str], ScheduledTrainingPolicy | Any] = {}
     # Pruners learn the model's layout before a quantizer takes its layers apart, and a quantizer
@@ -103,7 +106,7 @@ def build_scheduler(
             if key not in built:
                 built[key] = _build(policy, component, model, optimizer, resumed_epoch)
             _add(scheduler, _policy(policy, built[key]), policy)
-        except (DistillerError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except _MISTAKES as error:
             reason = one_line(error, 400).removeprefix(f"{policy.kind} '{component.name}': ")
             raise ScheduleError(
                 f"schedule {one_line(schedule.source)}: {SECTIONS[policy.kind]}: "
@@ -168,7 +171,7 @@ def _add(
             built,
             starting_epoch=policy.starting_epoch,
             ending_epoch=policy.ending_epoch,
-            frequency=policy.frequency,
+            frequency=policy.frequency or 1,
         )
 
 
@@ -196,7 +199,7 @@ def config_component_from_file_by_class(
             arguments = {key: value for key, value in spec.items() if key != "class"}
             try:
                 return quantizer_class(class_name)(model, **{**arguments, **extra_args})
-            except (DistillerError, TypeError, ValueError, KeyError) as error:
+            except _MISTAKES as error:
                 raise ScheduleError(
                     f"schedule {path.name}: quantizers: {one_line(name)}: {one_line(error, 400)}"
                 ) from error

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from lmbench.distiller.errors import DistillerError, ScheduleError, did_you_mean
 from lmbench.distiller.schedules.agp import check_range
 from lmbench.distiller.schedules.arguments import (
-    LR_SCHEDULERS,
     ONLY_FOR_CONVOLUTIONS,
     REGULARIZERS,
     Args,
@@ -21,6 +20,7 @@ from lmbench.distiller.schedules.arguments import (
     RegularizationPolicyArgs,
 )
 from lmbench.distiller.schedules.entries import Component, Kind, PolicyEntry, Schedule
+from lmbench.distiller.schedules.lr_arguments import LR_SCHEDULERS
 from lmbench.distiller.schedules.pruner_arguments import PRUNERS
 from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
 from lmbench.distiller.schedules.yaml_text import one_line, read_yaml, validation_lines
@@ -34,6 +34,7 @@ SECTIONS: dict[Kind, str] = {
 _CLASSES: dict[Kind, Mapping[str, type[Args]]] = {
     "pruner": PRUNERS,
     "regularizer": REGULARIZERS,
+    "lr_scheduler": LR_SCHEDULERS,
     "quantizer": QUANTIZERS,
 }
 RANGE = ("starting_epoch", "ending_epoch", "frequency")
@@ -125,7 +126,7 @@ class _Reader:
 
     def _arguments(
         self, kind: Kind, class_name: str, spec: Mapping[Any, Any], where: list[object]
-    ) -> Args | FreeArgs | None:
+    ) -> Args | None:
         given = {key: value for key, value in spec.items() if key != "class"}
         for key in given:
             if not isinstance(key, str):
@@ -138,8 +139,6 @@ class _Reader:
                 "use L1RankedStructureParameterPruner with group_type Rows, Cols or Blocks",
             )
             return None
-        if kind == "lr_scheduler":
-            return self._lr_arguments(class_name, given, where)
         registry = _CLASSES[kind]
         if kind == "quantizer" and class_name in ONLY_AFTER_TRAINING:
             self.report(
@@ -152,23 +151,6 @@ class _Reader:
             self.report(where, f"unknown class '{class_name}' {did_you_mean(class_name, registry)}")
             return None
         return self._validate(registry[class_name], given, where)
-
-    def _lr_arguments(
-        self, class_name: str, given: dict[str, Any], where: list[object]
-    ) -> FreeArgs | None:
-        if class_name not in LR_SCHEDULERS:
-            hint = did_you_mean(class_name, LR_SCHEDULERS)
-            self.report(where, f"unknown class '{class_name}' {hint}")
-            return None
-        needed, allowed = LR_SCHEDULERS[class_name]
-        for key in given:
-            if key not in needed and key not in allowed:
-                hint = did_you_mean(key, (*needed, *allowed))
-                self.report(where, f"unknown argument '{key}' of {class_name} {hint}")
-        for key in needed:
-            if key not in given:
-                self.report(where, f"{key} is missing; add it")
-        return FreeArgs(**given)
 
     def _validate(self, model: type[Args], given: Any, where: list[object]) -> Args | None:
         try:
@@ -237,6 +219,9 @@ class _Reader:
         policy = PolicyEntry(kind, name, args, *span)
         component = components[kind].get(name)
         if component is not None:
+            levels = isinstance(args, PruningPolicyArgs) and args.levels is not None
+            if levels and not hasattr(component.args, "levels"):
+                self.report(where, "levels is for a SparsityLevelParameterPruner; leave it out")
             try:
                 component.args.check_epochs(policy.meta(policy.run[0]))
             except DistillerError as error:
@@ -295,38 +280,43 @@ def _warnings(schedule: Schedule) -> list[str]:
 
 
 def check_parameters(
-    schedule: Schedule, names: Mapping[str, str], model_name: str = "this model"
+    schedule: Schedule,
+    names: Mapping[str, str],
+    model_name: str = "this model",
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Check that every parameter that a schedule names exists.
+    """Check that every parameter that a schedule names exists, and is a matrix where it must be.
 
     Args:
         schedule: a checked schedule.
         names: every name of every parameter, the ties' too, to its first name.
         model_name: how to call the model in messages.
+        shapes: of each parameter, by its first name.
 
     Raises:
-        ScheduleError: one line for each unknown name, with the closest ones.
+        ScheduleError: one line for each wrong name, with the closest ones.
     """
     reader = _Reader(schedule.source)
+
+    def check(args: Args | FreeArgs, where: Sequence[object]) -> None:
+        for argument, name in args.parameters():
+            if name not in names:
+                hint = did_you_mean(name, names)
+                reader.report(
+                    [*where, argument], f"'{name}' is not a parameter of {model_name} {hint}"
+                )
+            elif shapes and args.needs_matrices and len(shapes[names[name]]) not in (2, 4):
+                reader.report(
+                    [*where, argument], f"'{name}' has no rows and columns; name a weight matrix"
+                )
+
     for kind, components in schedule.components.items():
         for component in components.values():
-            for argument, name in component.args.parameters():
-                if name not in names:
-                    reader.report(
-                        [SECTIONS[kind], component.name, argument],
-                        f"'{name}' is not a parameter of {model_name} {did_you_mean(name, names)}",
-                    )
+            check(component.args, [SECTIONS[kind], component.name])
     for number, policy in enumerate(schedule.policies, start=1):
-        for argument, name in policy.args.parameters() if policy.args else ():
-            if name not in names:
-                reader.report(
-                    [
-                        "policies",
-                        f"entry {number} ({policy.kind} {policy.instance_name})",
-                        argument,
-                    ],
-                    f"'{name}' is not a parameter of {model_name} {did_you_mean(name, names)}",
-                )
+        if policy.args:
+            entry = f"entry {number} ({policy.kind} {policy.instance_name})"
+            check(policy.args, ["policies", entry])
     if reader.problems:
         raise ScheduleError(reader.problems)
 

@@ -86,6 +86,16 @@ class Schedule:
         return self.components[policy.kind][policy.instance_name]
 
     @property
+    def needs_model(self) -> bool:
+        """Whether some mistakes show only when its policies are built for a model."""
+        return any(
+            kind in ("quantizer", "lr_scheduler")
+            or getattr(component.args, "group_type", None) == "HiddenUnits"
+            for kind, components in self.components.items()
+            for component in components.values()
+        )
+
+    @property
     def last_epoch(self) -> int:
         """The last epoch at which anything is scheduled, -1 for an empty schedule."""
         return max((policy.run[-1] for policy in self.policies), default=-1)

@@ -26,6 +26,8 @@ class PolynomialLR(LRScheduler):
     ) -> None:
         if T_max < 1:
             raise DistillerError(f"PolynomialLR: T_max {T_max} must be at least 1")
+        if power < 0:
+            raise DistillerError(f"PolynomialLR: power {power} must not be negative")
         self.T_max = T_max
         self.power = power
         super().__init__(optimizer, last_epoch)

@@ -190,7 +190,7 @@ def predict_sparsity(
         ScheduleError: when the schedule names a parameter that is not there.
     """
     names = names or {name: name for name in shapes}
-    check_parameters(schedule, names)
+    check_parameters(schedule, names, shapes=shapes)
     epochs = schedule.last_epoch + 1 if epochs is None else epochs
     return SchedulePlan(schedule, ModelLayout(shapes, names, weights), epochs)
 

@@ -205,6 +205,8 @@ class PruningPolicy(ScheduledTrainingPolicy):
         for masker, param, name in self._handled(model, zeros_mask_dict):
             before = masker.mask
             self.pruner.set_param_mask(masker.dense(param), name, zeros_mask_dict, meta)
+            if masker.mask is not before:
+                masker.add_part(self.pruner.name)
             after = masker.mask
             if after is None or (before is not None and torch.equal(before, after)):
                 continue
@@ -257,7 +259,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
     ) -> None:
         if self.discard_masks_at_minibatch_end:
             for masker, _, _ in self._handled(model, zeros_mask_dict):
-                masker.mask = None
+                masker.drop_part(self.pruner.name)
 
     def on_epoch_end(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
@@ -340,6 +342,7 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
             self.regularizer.threshold(param, name, zeros_mask_dict)
             if last and self.keep_mask:
                 masker.is_regularization_mask = False
+                masker.add_part(self.regularizer.name)
             masker.apply_mask(param)
 
 
@@ -374,7 +377,7 @@ def _plateau_metric(metrics: Any, mode: str) -> float:
             "lr_scheduler ReduceLROnPlateau: no validation loss; call "
             f"on_epoch_end(epoch, optimizer, metrics={{'{mode}': loss}})"
         )
-    return float(metrics)
+    return float(metrics.detach() if isinstance(metrics, Tensor) else metrics)
 
 
 class QuantizationPolicy(ScheduledTrainingPolicy):

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, structures_to_prune
 from lmbench.distiller.schedules.arguments import (
     Args,
+    Criteria,
     Name,
     Names,
     Number,
@@ -30,6 +32,7 @@ GroupType = Annotated[
 ]
 LineGroup = Annotated[Literal["Rows", "Cols", "Channels"], BeforeValidator(group_of_matrix)]
 Meta = Mapping[str, Any]
+Share = Annotated[Number, Field(ge=0, le=1)]
 Side = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 
 _RECURRENT = re.compile(r"(?P<prefix>(?:.+\.)?)weight_(?:ih|hh)_l(?P<layer>\d+)")
@@ -195,8 +198,10 @@ class SplicingArgs(SensitivityArgs):
 class StructureArgs(PrunerArgs):
     """A threshold for the rows or columns of each parameter."""
 
+    needs_matrices: ClassVar[bool] = True
+
     reg_regims: Annotated[dict[Name, tuple[Positive, LineGroup]], Field(min_length=1)]
-    threshold_criteria: Literal["Max", "Mean_Abs"]
+    threshold_criteria: Criteria
 
     def values(self) -> Mapping[str, Any]:
         return self.reg_regims
@@ -212,6 +217,8 @@ class StructureKwargs(Args):
 class _Ranked(ListedArgs):
     """Of a pruner of whole structures."""
 
+    needs_matrices: ClassVar[bool] = True
+
     group_type: GroupType
     group_dependency: Literal["Leader"] | None = None
     kwargs: Annotated[StructureKwargs, BeforeValidator(lambda value: value or {})] = (
@@ -225,6 +232,16 @@ class _Ranked(ListedArgs):
             raise ValueError("group_type Blocks lacks its size; add kwargs: {block_shape: [8, 8]}")
         if shape is not None and len(shape) != 2 and not (len(shape) == 4 and shape[2:] == [1, 1]):
             raise ValueError(f"block_shape {shape} must be two sizes, such as [8, 8]")
+        return self
+
+    @model_validator(mode="after")
+    def _recurrent_weights(self) -> _Ranked:
+        for weight in self.weights if self.group_type == "HiddenUnits" else ():
+            if not _RECURRENT.fullmatch(weight):
+                raise ValueError(
+                    f"weights: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
+                    "as rnn.weight_hh_l0"
+                )
         return self
 
     def parameters(self) -> Iterator[tuple[str, str]]:
@@ -243,8 +260,6 @@ class _Ranked(ListedArgs):
 
     def kept(self, layout: ModelLayout, name: str, value: Any, meta: Meta) -> Kept | None:
         shape = layout.shapes[name]
-        if len(shape) < 2:
-            return Kept(weights=None)
         rows, columns = shape[0], math.prod(shape[1:])
         if self.kwargs.block_shape is not None and self.group_type == "Blocks":
             height, width = self.kwargs.block_shape[:2]
@@ -301,6 +316,25 @@ class RankedAgpArgs(_Ranked, GradualArgs):
         return structures_to_prune(count, self.target(meta))
 
 
+class RandomLevelArgs(_Ranked):
+    """A share of structures that each step draws anew."""
+
+    sparsity_range: tuple[Share, Share]
+
+    @model_validator(mode="after")
+    def _rises(self) -> RandomLevelArgs:
+        if self.sparsity_range[0] >= self.sparsity_range[1]:
+            raise ValueError(f"sparsity_range {list(self.sparsity_range)} must rise")
+        return self
+
+    def structures(self, count: int, meta: Meta) -> int:
+        return structures_to_prune(count, sum(self.sparsity_range) / 2)
+
+    def predict(self, layout: ModelLayout, meta: Meta) -> dict[str, Kept]:
+        predicted = super().predict(layout, meta)
+        return {name: replace(kept, estimated=True) for name, kept in predicted.items()}
+
+
 class NMArgs(ListedArgs):
     """``n`` of every ``m`` weights stay."""
 
@@ -334,7 +368,8 @@ PRUNERS: dict[str, type[PrunerArgs]] = {
     "L2RankedStructureParameterPruner_AGP": RankedAgpArgs,
     "MagnitudeParameterPruner": MagnitudeArgs,
     "NMSparsityPruner": NMArgs,
-    "RandomLevelStructureParameterPruner": RankedArgs,
+    "RandomLevelStructureParameterPruner": RandomLevelArgs,
+    "RandomStructureParameterPruner": RankedArgs,
     "SensitivityPruner": SensitivityArgs,
     "SparsityLevelParameterPruner": LevelArgs,
     "SplicingPruner": SplicingArgs,

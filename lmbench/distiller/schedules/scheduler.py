@@ -74,19 +74,25 @@ class CompressionScheduler:
         epochs: Iterable[int] | None = None,
         starting_epoch: int | None = None,
         ending_epoch: int | None = None,
-        frequency: int | None = None,
+        frequency: int = 1,
     ) -> None:
         """Run a policy at the listed epochs, or from ``starting_epoch`` to before ``ending_epoch``.
+
+        Args:
+            policy: one of the policies.
+            epochs: the epochs, in place of a range.
+            starting_epoch: the first epoch of a range.
+            ending_epoch: the first epoch after it.
+            frequency: the distance between its epochs; not used with ``epochs``.
 
         Raises:
             ScheduleError: when both or neither are given, or they hold no epoch.
         """
-        span = (starting_epoch, ending_epoch, frequency)
         if epochs is not None:
-            if any(value is not None for value in span):
+            if starting_epoch is not None or ending_epoch is not None:
                 raise ScheduleError(
-                    "a policy takes epochs, or starting_epoch, ending_epoch and frequency; "
-                    "leave one of them out"
+                    "a policy takes epochs, or starting_epoch and ending_epoch; leave one of them "
+                    "out"
                 )
             given = list(epochs)
             if not given or min(given) < 0:
@@ -262,6 +268,14 @@ class CompressionScheduler:
         return {
             "version": STATE_VERSION,
             "masks_dict": {masker.param_name: masker.mask for masker in maskers},
+            "mask_parts": {
+                # A lone part is the whole mask, which is not stored twice.
+                masker.param_name: dict(masker.parts)
+                if len(masker.parts) > 1
+                else dict.fromkeys(masker.parts)
+                for masker in maskers
+                if masker.parts
+            },
             "unmasked": {
                 masker.param_name: masker.unmasked_copy
                 for masker in maskers
@@ -311,6 +325,10 @@ class CompressionScheduler:
             masker.use_double_copies = flags["use_double_copies"]
             masker.mask_on_forward_only = flags["mask_on_forward_only"]
             masker.is_regularization_mask = flags["is_regularization_mask"]
+            for pruner, part in state.get("mask_parts", {}).get(masker.param_name, {}).items():
+                own = masker.mask if part is None else part.to(param.device, torch.bool).clone()
+                if own is not None:
+                    masker.parts[pruner] = own
             copy = state["unmasked"].get(masker.param_name)
             masker.unmasked_copy = None if copy is None else copy.to(param.device).clone()
             masker.unwatch_gradient()
@@ -340,6 +358,7 @@ class CompressionScheduler:
                     f"{tuple(mask.shape)}, the parameter {tuple(param.shape)}"
                 )
             masker.mask = None if mask is None else mask.to(param.device).clone()
+            masker.parts = {}
 
 
 def _components(answer: PolicyLoss) -> list[LossComponent]:

@@ -12,7 +12,14 @@ from lmbench.distiller.errors import ScheduleError, did_you_mean
 
 LARGEST_FILE = 1_000_000
 LARGEST_CONTENT = 100_000
+LARGEST_BITS = 64
 DEEPEST = 32
+_BOUNDS = {
+    "greater_than": "greater than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
 SPARSITIES = ("initial_sparsity", "final_sparsity", "desired_sparsity", "levels")
 
 
@@ -81,7 +88,7 @@ def read_yaml(text: str | bytes, source: str) -> Any:
 
 
 def _measure(data: Any) -> None:
-    """Refuse cycles and the exponential growth that YAML's aliases allow."""
+    """Refuse cycles, the exponential growth that aliases allow, and numbers beyond all use."""
     count = 0
     stack: list[tuple[Any, int]] = [(data, 0)]
     while stack:
@@ -93,13 +100,17 @@ def _measure(data: Any) -> None:
             raise ValueError("it holds too much once its aliases are followed")
         if isinstance(value, dict):
             stack.extend((item, depth + 1) for pair in value.items() for item in pair)
+        elif isinstance(value, int) and value.bit_length() > LARGEST_BITS:
+            raise ValueError("it holds a number that is too large")
         elif isinstance(value, (list, tuple, set)):
             stack.extend((item, depth + 1) for item in value)
 
 
 def validation_lines(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     """A line for each mistake that pydantic found: the argument, what is wrong, the fix."""
-    for problem in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    # A misspelt argument is also a missing one, so the unknown ones come first.
+    for problem in sorted(found, key=lambda one: one["type"] != "extra_forbidden"):
         place = ": ".join(str(part) for part in problem["loc"] if part != "[key]")
         kind, context = problem["type"], problem.get("ctx", {})
         given = one_line(repr(problem["input"]), 60)
@@ -116,10 +127,8 @@ def validation_lines(error: ValidationError, model: type[BaseModel]) -> Iterator
             yield f"{place}: {text}{wrong}" if place else text
         elif kind in ("greater_than_equal", "less_than") and problem["loc"][0] in SPARSITIES:
             yield f"{place}: {given} is out of [0, 1); give the share of weights to prune"
-        elif kind in ("greater_than_equal", "greater_than", "less_than", "less_than_equal"):
-            word = kind.replace("_", " ")
-            bound = next(iter(context.values()))
-            yield f"{place}: {given} must be {word} {'to ' if 'equal' in word else ''}{bound:g}"
+        elif kind in _BOUNDS:
+            yield f"{place}: {given} must be {_BOUNDS[kind]} {next(iter(context.values())):g}"
         elif kind == "literal_error":
             yield f"{place}: {given} is unknown; choose {context['expected']}"
         elif kind in ("too_short", "string_too_short"):

@@ -276,6 +276,11 @@ def test_a_distillation_policy_pulls_the_student_to_its_teacher_at_its_epochs():
     apart = distiller.distillation_loss(logits, teacher(ids)[0], 2.0)
     torch.testing.assert_close(loss, 0.3 * own + 0.7 * apart)
     scheduler.on_epoch_begin(1)
+    logits, _ = policy.forward(ids, None)
+    _, (part,) = scheduler.before_backward_pass(1, 0, 1, own, return_loss_components=True)
+    assert part.name == "Distill Loss"
+    # Without weight and temperature.
+    torch.testing.assert_close(part.value, apart / 2.0**2)
     with pytest.raises(distiller.DistillerError, match="call the policy's forward"):
         scheduler.before_backward_pass(1, 0, 1, own)
 
@@ -344,3 +349,13 @@ def test_a_module_path_of_the_original_is_found_without_an_import_of_its_own():
 def test_a_module_in_an_aliased_package_is_not_loaded_twice():
     backends = importlib.import_module("lmbench.distiller.data_loggers.backends")
     assert backends is importlib.import_module("lmbench.distiller.reports.data_loggers.backends")
+
+
+@pytest.mark.parametrize("kind", [AssertionError, ValueError])
+def test_wrong_arguments_raise_what_the_original_raises(kind):
+    with pytest.raises(kind):
+        distiller.pruning.MagnitudeParameterPruner("p", {"weight": 0.1})
+    with pytest.raises(kind):
+        distiller.pruning.L1RankedStructureParameterPruner("p", "Filters", 0.5, ["weight"])
+    with pytest.raises(kind):
+        distiller.AgpPruningRate(0.1, 0.5).step(0, 0, 5, 5)

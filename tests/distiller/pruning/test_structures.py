@@ -71,7 +71,7 @@ def test_the_followers_of_a_leader_lose_the_same_lines():
 def test_random_structures_are_the_same_on_every_run_and_grow_with_the_share():
     def dead(share):
         model = nn.Linear(6, 20)
-        build = pruning.RandomLevelStructureParameterPruner
+        build = pruning.RandomStructureParameterPruner
         prune(model, build("r", "Rows", share, ["weight"], seed=3))
         return (model.weight == 0).all(dim=1)
 
@@ -227,3 +227,77 @@ def test_the_block_preset_leaves_what_the_block_runtimes_multiply_faster():
         empty = (blocks == 0).all(2)
         assert float(empty.float().mean()) == pytest.approx(share, abs=0.01)
         assert float((weight == 0).float().mean()) == pytest.approx(share, abs=0.02)
+
+
+def test_a_random_level_is_drawn_from_its_range_and_the_smallest_structures_go():
+    build = pruning.RandomLevelStructureParameterPruner
+    dead = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = nn.Linear(6, 1000)
+        prune(model, build("r", "Rows", sparsity_range=[0.1, 0.5], weights=["weight"]))
+        norms = model.weight.detach().abs().sum(dim=1)
+        dead.append(norms == 0)
+    assert torch.equal(*dead)
+    assert 100 <= int(dead[0].sum()) <= 500
+    torch.manual_seed(0)
+    before = nn.Linear(6, 1000).weight.detach().abs().mean(dim=1)
+    assert before[dead[0]].max() <= before[~dead[0]].min()
+    drawn = {build("r", "Rows", (0.1, 0.5), ["w"]).fraction_to_prune("w") for _ in range(20)}
+    assert len(drawn) > 1
+    assert all(0.1 <= share <= 0.5 for share in drawn)
+    with pytest.raises(distiller.DistillerError, match="must rise within 0 to 1"):
+        build("r", "Rows", (0.5, 0.1), ["w"])
+
+
+@pytest.mark.parametrize(
+    "criteria, rows",
+    [
+        ("Max", [3.0, 8.0]),
+        ("L1", [6.0, 8.0]),
+        ("L2", [14**0.5, 8.0]),
+        # By the number of structures, as in the original.
+        ("Mean_L1", [3.0, 4.0]),
+        ("Mean_Abs", [3.0, 4.0]),
+        ("Mean_L2", [14**0.5 / 2, 4.0]),
+    ],
+)
+def test_a_group_threshold_gives_the_mask_and_the_map_of_structures(criteria, rows):
+    param = torch.tensor([[1.0, -2.0, 3.0], [0.0, 8.0, 0.0]])
+    for threshold in (rows[0] - 0.01, rows[0] + 0.01, rows[1] + 0.01):
+        mask, binary_map = distiller.group_threshold_mask(param, "Rows", threshold, criteria)
+        wanted = torch.tensor([float(size > threshold) for size in rows])
+        assert torch.equal(binary_map, wanted)
+        assert torch.equal(mask, wanted[:, None].expand(2, 3))
+        again, _ = distiller.thresholding.expand_binary_map(param, "Rows", binary_map)
+        assert torch.equal(again, mask)
+
+
+def test_two_pruners_of_hidden_units_narrow_both_layers():
+    torch.manual_seed(0)
+    model = Model()
+    config = {
+        "pruners": {
+            f"l{layer}": {
+                "class": "L1RankedStructureParameterPruner",
+                "desired_sparsity": 0.25,
+                "group_type": "HiddenUnits",
+                "weights": [f"rnn.weight_hh_l{layer}"],
+            }
+            for layer in (0, 1)
+        },
+        "policies": [{"pruner": {"instance_name": f"l{n}"}, "epochs": [0]} for n in (0, 1)],
+    }
+    schedule = distiller.schedule_from_dict(config)
+    plan = distiller.plan_for_model(schedule, model)
+    scheduler = distiller.build_scheduler(schedule, model)
+    scheduler.on_epoch_begin(0)
+    scheduler.mask_all_weights()
+    for tensor in plan.tensors:
+        reached = distiller.sparsity(model.get_parameter(tensor.name))
+        assert tensor.final == pytest.approx(reached), tensor.name
+    assert not plan.estimated
+    smaller = pruning.thin(model)
+    assert smaller.rnn.hidden_size == 6
+    ids = torch.arange(10)[:, None]
+    torch.testing.assert_close(smaller(ids)[0], model(ids)[0])

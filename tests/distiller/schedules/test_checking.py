@@ -16,6 +16,7 @@ from lmbench.distiller.pruning import regularization
 from lmbench.distiller.schedules import (
     arguments,
     build,
+    lr_arguments,
     lr_schedulers,
     pruner_arguments,
     quantizer_arguments,
@@ -69,6 +70,25 @@ L0 = ("pruners", "l0")
 FIRST = ("policies", 0)
 RANKED = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5}
 WEIGHTS = ["rnn.weight_ih_l0"]
+
+
+LEARNING_RATES = [
+    ({"class": "StepLR", "step_size": 0}, "step_size: 0 must be at least 1"),
+    (
+        {"class": "MultiStepMultiGammaLR", "milestones": [1, 3], "gammas": [0.5]},
+        "2 milestones but 1 gammas; give one gamma for each milestone",
+    ),
+    (
+        {"class": "PolynomialLR", "T_max": 4, "power": -1},
+        "power: -1 must be at least 0",
+    ),
+    ({"class": "CosineAnnealingLR", "T_max": 0}, "T_max: 0 must be at least 1"),
+    ({"class": "LinearLR", "total_iters": 0}, "total_iters: 0 must be at least 1"),
+    ({"class": "ExponentialLR", "gamma": float("nan")}, "gamma: "),
+    ({"class": "ReduceLROnPlateau", "factor": 1.0}, "factor: 1.0 must be less than 1"),
+    ({"class": "OneCycleLR", "max_lr": 1.0}, "give total_steps, or epochs and steps_per_epoch"),
+    ({"class": "StepLR", "step_size": 2, "last_epoch": 3}, "last_epoch: 3 must be at most -1"),
+]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +225,22 @@ WEIGHTS = ["rnn.weight_ih_l0"]
         ),
         (
             changed(("lr_schedulers",), {"lr": {"class": "StepLR", "step": 2}}),
-            "schedule 80.yaml: lr_schedulers: lr: unknown argument 'step' of StepLR",
+            "schedule 80.yaml: lr_schedulers: lr: unknown argument 'step' (closest: step_size",
+        ),
+        *(
+            (
+                changed(("lr_schedulers",), {"lr": spec}),
+                f"schedule 80.yaml: lr_schedulers: lr: {line}",
+            )
+            for spec, line in LEARNING_RATES
+        ),
+        (
+            changed(L0, {**RANKED, "group_type": "Rows", "weights": ["rnn.bias_ih_l0"]}),
+            "schedule 80.yaml: pruners: l0: weights: 'rnn.bias_ih_l0' has no rows and columns",
+        ),
+        (
+            changed((*FIRST, "pruner"), {"instance_name": "l0", "args": {"levels": {"*": 0.5}}}),
+            "schedule 80.yaml: policies: entry 1 (pruner l0): levels is for a SparsityLevel",
         ),
         ("pruners: [", "schedule 80.yaml: line 1 expected the node content"),
         ("a: 1\na: 2\n", "schedule 80.yaml: line 2 the key 'a' is given twice; rename one"),
@@ -240,6 +275,39 @@ def test_the_bomb_of_aliases_is_refused():
     assert "too much" in mistakes("\n".join(lines))[0]
 
 
+HOSTILE = {
+    "latin-1": "pruners: {gr\u00fc\u00df: 1}".encode("latin-1"),
+    "deep": "a: " + "{b: " * 5000 + "1" + "}" * 5000,
+    "decimal number of 10,000 digits": "version: " + "9" * 10_000,
+    "hexadecimal number of 10,000 digits": "version: 0x" + "f" * 10_000,
+    "number of 400 digits": yaml.safe_dump(GOOD).replace("0.8", "8" * 400),
+    "not a number": yaml.safe_dump(GOOD).replace("0.8", ".nan"),
+    "infinity": yaml.safe_dump(GOOD).replace("0.8", ".inf"),
+    "epoch of 40 digits": yaml.safe_dump(GOOD).replace(
+        "ending_epoch: 20", "ending_epoch: 1" + "0" * 40
+    ),
+    "impossible date": "version: 2026-13-45",
+    "control character": b"version: \x07",
+    "half a surrogate": 'version: "\\ud800"',
+    "nul": b"version: \x00",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_is_refused_in_printable_lines(name):
+    with pytest.raises(distiller.ScheduleError) as caught:
+        distiller.parse_schedule(HOSTILE[name], "80.yaml")
+    assert all(line.startswith("schedule 80.yaml: ") for line in caught.value.problems)
+    assert all(line.isprintable() and len(line) < 600 for line in caught.value.problems)
+
+
+def test_a_cycle_that_ends_before_its_policy_is_refused():
+    cycle = {"class": "OneCycleLR", "max_lr": 1.0, "total_steps": 5}
+    schedule = changed(("lr_schedulers",), {"lr": cycle})
+    schedule["policies"].append({"lr_scheduler": {"instance_name": "lr"}, "epochs": [0, 5]})
+    assert "a cycle of 5 steps ends before the policy's last epoch 5" in mistakes(schedule)[0]
+
+
 def test_a_file_that_is_missing_is_one_line(tmp_path):
     with pytest.raises(distiller.ScheduleError, match="cannot be read"):
         distiller.load_schedule(tmp_path / "none.yaml")
@@ -264,16 +332,15 @@ def test_every_class_that_a_schedule_may_name_exists_and_takes_its_arguments():
     for registry, home in (
         (pruner_arguments.PRUNERS, pruning),
         (arguments.REGULARIZERS, regularization),
+        (lr_arguments.LR_SCHEDULERS, lr_schedulers),
     ):
         for name, model_of_arguments in registry.items():
-            parameters = set(inspect.signature(getattr(home, name)).parameters)
+            made = getattr(home, name, None) or getattr(torch.optim.lr_scheduler, name)
+            parameters = set(inspect.signature(made).parameters)
             fields = set(model_of_arguments.model_fields)
             assert fields <= parameters, name
-            assert parameters - fields <= {"name", "model"}, name
-    for name, (needed, allowed) in arguments.LR_SCHEDULERS.items():
-        cls = getattr(lr_schedulers, name, None) or getattr(torch.optim.lr_scheduler, name)
-        parameters = set(inspect.signature(cls).parameters)
-        assert {*needed, *allowed} <= parameters, name
+            outside = {"name", "model", "optimizer", "scale_fn", "verbose"}
+            assert parameters - fields <= outside, name
 
 
 def test_every_preset_is_a_schedule_without_warnings_and_says_what_it_is():

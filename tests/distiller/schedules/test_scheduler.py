@@ -101,9 +101,31 @@ SPLICING = {
     "sensitivities": {"rnn.weight_hh_l0": 0.3},
     "sensitivity_multiplier": 0.1,
 }
+TWO_PRUNERS = {
+    "pruners": {
+        "rows": {
+            "class": "L1RankedStructureParameterPruner_AGP",
+            "initial_sparsity": 0.1,
+            "final_sparsity": 0.5,
+            "group_type": "Rows",
+            "weights": ["rnn.weight_hh_l0"],
+        },
+        "splicing": {
+            "class": "SplicingPruner",
+            "low_thresh_mult": 0.9,
+            "hi_thresh_mult": 1.1,
+            "sensitivities": {"rnn.weight_hh_l0": 0.3},
+        },
+    },
+    "policies": [
+        {"pruner": {"instance_name": "rows"}, **RANGE},
+        {"pruner": {"instance_name": "splicing"}, **RANGE},
+    ],
+}
 SENSITIVITY = {"class": "SensitivityPruner", "sensitivities": {"encoder.weight": 0.5}}
 RESUMABLE = {
     "agp": schedule(),
+    "two pruners of one weight": TWO_PRUNERS,
     "agp each minibatch": schedule({"mini_batch_pruning_frequency": 1}),
     "double copies": schedule({"use_double_copies": True}),
     "forward only": schedule({"mask_on_forward_only": True, "keep_mask": True}),
@@ -422,3 +444,76 @@ def test_the_engine_imports_nothing_else_of_lmbench_and_plans_without_torch():
 def test_schedules_are_built_by_the_originals_module_of_the_name_config():
     assert distiller.config.file_config is distiller.file_config
     assert distiller.config.dict_config is distiller.dict_config
+
+
+def test_what_each_of_two_pruners_of_one_weight_prunes_stays_pruned():
+    training = Training(TWO_PRUNERS).run((7, 0))
+    masker = training.scheduler.zeros_mask_dict["rnn.weight_hh_l0"]
+    assert set(masker.parts) == {"rows", "splicing"}
+    assert masker.mask is not None
+    assert torch.equal(masker.mask, masker.parts["rows"] & masker.parts["splicing"])
+    assert not torch.equal(masker.mask, masker.parts["rows"])
+    assert not torch.equal(masker.mask, masker.parts["splicing"])
+    weight = training.model.get_parameter("rnn.weight_hh_l0")
+    assert (weight[~masker.mask] == 0).all()
+    assert int((~masker.parts["rows"]).all(dim=1).sum()) == 12
+
+
+def test_a_thresholding_regularizer_leaves_a_pruners_mask_in_place():
+    model = nn.Linear(4, 3, bias=False)
+    config = {
+        "pruners": {
+            "p": {
+                "class": "AutomatedGradualPruner",
+                "initial_sparsity": 0,
+                "final_sparsity": 0.5,
+                "weights": ["weight"],
+            }
+        },
+        "regularizers": {
+            "r": {
+                "class": "L1Regularizer",
+                "reg_regims": {"weight": 0.01},
+                "threshold_criteria": "Max",
+            }
+        },
+        "policies": [
+            {"pruner": {"instance_name": "p"}, "epochs": [0]},
+            {"regularizer": {"instance_name": "r"}, "epochs": [0]},
+        ],
+    }
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(0)
+    before = scheduler.zeros_mask_dict["weight"].mask
+    scheduler.on_minibatch_begin(0, 0, 1)
+    scheduler.before_backward_pass(0, 0, 1, torch.ones(()))
+    scheduler.on_minibatch_end(0, 0, 1)
+    after = scheduler.zeros_mask_dict["weight"].mask
+    assert before is not None
+    assert after is not None
+    assert torch.equal(before, after)
+
+
+def test_a_policy_runs_at_every_epoch_of_its_range_by_default():
+    scheduler = distiller.CompressionScheduler(nn.Linear(2, 2))
+    scheduler.add_policy(distiller.ScheduledTrainingPolicy(), starting_epoch=0, ending_epoch=4)
+    assert sorted(scheduler.policies) == [0, 1, 2, 3]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_validation_loss_with_a_gradient_steps_a_plateau_scheduler_without_a_warning():
+    scheduler = Training(RESUMABLE["plateau"]).scheduler
+    scheduler.on_epoch_begin(0)
+    loss = torch.ones((), requires_grad=True) * 2
+    scheduler.on_epoch_end(0, metrics={"min": loss})
+
+
+def test_a_group_variance_regularizer_adds_the_variance_of_the_row_norms():
+    model = nn.Linear(4, 3, bias=False)
+    regularizer = distiller.GroupVarianceRegularizer("v", model, {"weight": [0.5, "Rows"]})
+    masks = distiller.CompressionScheduler(model).zeros_mask_dict
+    term = regularizer.loss(model.weight, "weight", torch.zeros(()), masks)
+    wanted = 0.5 * model.weight.norm(dim=1).var(correction=0)
+    assert term.item() == pytest.approx(wanted.item(), rel=1e-4)
+    term.backward()
+    assert model.weight.grad is not None
