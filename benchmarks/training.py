@@ -34,11 +34,11 @@ from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
 from lmbench.training import native
-from lmbench.training.kept_checkpoints import Place
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.process_setup import compute_in, prepare_worker
+from lmbench.training.run_checkpoints import Place
 from lmbench.training.thread_environment import worker_environment
 from lmbench.training.trainer import Splits, Trainer
 
@@ -113,7 +113,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
     precision = _PRECISIONS.get(side)  # None is the plain side
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
-        native.both_or_none()
+        native.enable_kernels()
     elif args.threads:
         torch.set_num_threads(args.threads)
     # The plain side is fp32 throughout: torch by itself would let its recurrent layers take TF32

@@ -1,7 +1,7 @@
 """C++ of this package, compiled on demand, once for each version of its source, and loaded.
 
-Nothing needs it: where no compiler is at hand, or ``LMBENCH_NATIVE=0`` is set, what would use it
-says so or does without.
+Nothing needs it: where no compiler is at hand, or ``LMBENCH_NATIVE=0`` is set, its users give the
+reason or do without.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Unit:
         return target
 
     def key(self) -> str:
-        """What tells versions of it apart: a hash of source, flags and machine."""
+        """A hash of source, flags and machine, different for each version of the library."""
         words = [*_FLAGS, platform.machine(), platform.system()]
         digest = hashlib.sha256(" ".join(words).encode())
         for source in sorted([self.source, *self.source.parent.glob("*.h")]):

@@ -90,7 +90,7 @@ class Corpus:
             raise LmbenchError(f"no split {name}: a corpus has {', '.join(self.splits)}")
         return self.splits[name]
 
-    def knows(self, word: str) -> bool:
+    def has_word(self, word: str) -> bool:
         """Whether the vocabulary has the word."""
         return word in self._ids_of_words
 
@@ -111,7 +111,7 @@ class Corpus:
         return self.vocabulary[number]
 
     def describe_choice(self) -> str:
-        """One line that says which corpus was taken, and why where none was asked for."""
+        """One line: which corpus was taken, and why where none was asked for."""
         sizes = " / ".join(f"{self.counts[split]:,}" for split in SPLITS)
         line = f"corpus: {self.name}, {self.origin} ({sizes} tokens, {self.ntokens:,} types)"
         if self.is_default and self.name == PYDOC:

@@ -42,7 +42,7 @@ _COMMON = frozenset(
 _OPENING = frozenset("\"'(“[")
 _CLOSING = frozenset("\"')”]")
 _NEUTRAL = frozenset(""". , ; : ? ! ( ) " ' “ ” e.g. i.e. etc. cf. vs.""".split())  # noqa: SIM905
-"""What stands in prose and in code alike, and so says nothing about which it is."""
+"""What stands in prose and in code alike, and so tells neither from the other."""
 
 _FEWEST_TOKENS = 4
 _FEWEST_WORDS = 0.7
@@ -112,8 +112,8 @@ def _goes_on(following: str, stop: str) -> bool:
 def _is_english(tokens: list[str]) -> bool:
     if len(tokens) < _FEWEST_TOKENS:
         return False
-    telling = [token for token in tokens if token not in _NEUTRAL]
-    words = [token for token in telling if _WORD.fullmatch(token)]
-    return len(words) >= _FEWEST_WORDS * len(telling) and any(
+    distinctive = [token for token in tokens if token not in _NEUTRAL]
+    words = [token for token in distinctive if _WORD.fullmatch(token)]
+    return len(words) >= _FEWEST_WORDS * len(distinctive) and any(
         word.lower() in _COMMON for word in words
     )

@@ -41,7 +41,7 @@ class RemoteFile:
     url: str
     checksum: str
     size: int | None = None
-    """Bytes, where known: a server that compresses on the way tells another number."""
+    """Bytes, where known: a server that compresses on the way gives another number."""
 
 
 @dataclass(frozen=True)

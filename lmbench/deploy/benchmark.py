@@ -146,8 +146,8 @@ def benchmark(
             is no real text, and its perplexity would mean nothing.
         sources: by a model's title, its run's folder (or file) and checkpoint: peak memory is
             measured for these, each in a process of its own.
-        progress: told (what, done, in all).
-        stop: asked between two turns; what was measured so far is reported.
+        progress: called with (what, done, in all).
+        stop: called between two turns; what was measured so far is reported.
 
     Returns:
         A row for each entrant, in order, with the ratios to the same model in ``naive`` and in

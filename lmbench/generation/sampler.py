@@ -116,7 +116,7 @@ class Sampler:
                 f"the model has {runtime.ntoken:,} words and the vocabulary {len(vocabulary):,}: "
                 "they do not belong together"
                 if vocabulary
-                else "the file holds weights but no vocabulary, so its words cannot be told; "
+                else "the file holds weights but no vocabulary, so its words are unknown; "
                 "name the run, a file that `lmbench export` or `lmbench pack` wrote, or the corpus "
                 "that it was trained on (--data)"
             )
@@ -128,7 +128,7 @@ class Sampler:
             self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *banned))
         self._random = np.random.default_rng(seed)
         self._state = runtime.initial_state(1)
-        # Words of the text so far that the model has not read; read when the next is asked for.
+        # Words of the text so far that the model has not read yet; it reads them at the next step.
         self._unread: tuple[int, ...] = ()
 
     def read(self, ids: Sequence[int]) -> None:

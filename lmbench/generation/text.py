@@ -31,7 +31,7 @@ __all__ = [
 WORDS_A_LINE = 20
 
 SETTINGS = {"words", "temperature", "top_k", "top_p", "no_unk", "checkpoint"}
-"""The settings that a sample is told by; the rest is about output."""
+"""The settings that decide a sample; the rest is about output."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def generate(
     """Write a text.
 
     Args:
-        each: told each word as soon as it is there.
+        each: called with each word as soon as it is there.
 
     Ctrl-C ends the text there: what was written so far is given, marked `interrupted`.
     """

@@ -1,4 +1,4 @@
-"""What Linux tells of the processor."""
+"""What Linux reports of the processor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def described() -> dict[str, str]:
 
 
 def name() -> str:
-    """What the processor is called, or its kind where that is not told."""
+    """What the processor is called, or its kind where that is not known."""
     if not described():
         return platform.processor() or platform.machine()
     return described().get("model name") or platform.machine()

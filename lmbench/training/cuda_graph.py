@@ -26,7 +26,7 @@ __all__ = ["GraphedGradients", "GraphedUpdate"]
 
 Compute = Callable[[RNNModel, DecoderLoss, Tensor, Tensor, Hidden], tuple[Tensor, Hidden]]
 
-# Runs before the capture: cuDNN, cuBLAS and the allocator settle in the first ones.
+# Runs before the capture: cuDNN, cuBLAS and the allocator allocate in the first ones.
 _WARM_UP = 3
 
 

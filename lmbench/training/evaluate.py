@@ -16,12 +16,12 @@ from lmbench.model.rnn import RNNModel
 from lmbench.session.events import Event, Progress
 from lmbench.training.objective import window_nll
 
-__all__ = ["Evaluation", "evaluate", "perplexity", "telling"]
+__all__ = ["Evaluation", "evaluate", "perplexity", "report_progress"]
 
 # Beyond this the exponential overflows a double.
 _MAX_LOSS = 709.0
-# What is over sooner needs no telling.
-_TELL_S = 1.0
+# An evaluation that is over sooner needs no report.
+_REPORT_EVERY_S = 1.0
 
 
 def perplexity(loss: float) -> float:
@@ -61,7 +61,7 @@ def evaluate(
             (rows - 1) * batch tokens are predicted. The mean is over those (the original divides
             by all rows, and ends in NaN when rows - 1 is a multiple of bptt).
         bptt: rows a window; changes speed and memory, not the result.
-        progress: told (rows done, rows in all) after each window.
+        progress: called with (rows done, rows in all) after each window.
     """
     rows, batch = data.shape
     began = time.perf_counter()
@@ -82,15 +82,15 @@ def evaluate(
     return Evaluation(loss, tokens, time.perf_counter() - began)
 
 
-def telling(emit: Callable[[Event], None], what: str) -> Callable[[int, int], None]:
-    """A `progress` for `evaluate` that says at most once a second how far `what` is."""
-    told = time.monotonic()
+def report_progress(emit: Callable[[Event], None], what: str) -> Callable[[int, int], None]:
+    """A `progress` for `evaluate` that emits at most once a second how far `what` is."""
+    reported = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal reported
         now = time.monotonic()
-        if now - told >= _TELL_S:
-            told = now
+        if now - reported >= _REPORT_EVERY_S:
+            reported = now
             emit(Progress(what=what, done=done, total=total))
 
     return progress

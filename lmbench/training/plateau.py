@@ -18,7 +18,7 @@ class Plateau:
 
     Losses are compared only among epochs whose models have the same masks: an epoch in which
     pruning took weights away starts the comparison anew, so that the dip that follows a pruning
-    step neither anneals the rate nor leaves a denser model standing as the best one.
+    step neither anneals the rate nor leaves an earlier, denser model as the best one.
     """
 
     factor: float
@@ -45,7 +45,7 @@ class Plateau:
         return is_best, anneal
 
     def state(self) -> dict[str, Any]:
-        """JSON-able; an infinite reference stands as None."""
+        """JSON-able; infinity becomes None."""
         return {k: None if v == math.inf else v for k, v in asdict(self).items()}
 
     @classmethod

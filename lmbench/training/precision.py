@@ -67,7 +67,7 @@ def machine_key(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, as exactly as the system tells it."""
+    """The processor's name, as exactly as the system gives it."""
     found = cpu_info.described()
     if not found:
         return platform.processor() or platform.machine()

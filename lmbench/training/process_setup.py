@@ -35,7 +35,7 @@ def prepare_worker(*, threads: int = 0, device: str = "cpu") -> None:
         # With a workspace of its own for each stream cuBLAS gives the same sum on every run; read
         # when the first handle is made, and never overriding what the user set.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # Streams, captures and generators that are not told a card take the current one, which
+        # Streams, captures and generators without a card of their own take the current one, which
         # is the first until something else is said.
         torch.cuda.set_device(torch.device(device).index or 0)
     compute_in("fp32")
@@ -51,7 +51,7 @@ def compute_in(precision: Precision) -> None:
 
 
 def keep_memory() -> bool:
-    """Let malloc keep what is freed; gives whether the C library could be told (glibc only).
+    """Let malloc keep what is freed; whether the C library can do it (glibc only).
 
     By default glibc maps every block above 32 MB anew and gives it back when it is freed, so the
     kernel zeroes the pages of the logits, 93 MB at the default size, at every step. Kept in the

@@ -1,8 +1,8 @@
 """The training loop: the original's protocol, resumable to the bit.
 
 One `Trainer` is one run. It computes; what it finds out it hands to `emit` as events, and between
-two batches it asks `control` what the user wants. What it keeps on disk, and how it goes on from
-there, is `lmbench.training.kept_checkpoints`.
+two batches it calls `control` for the user's requests. What it keeps on disk, and how it resumes
+from there, is `lmbench.training.run_checkpoints`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.cuda_graph import GraphedUpdate
-from lmbench.training.evaluate import evaluate, perplexity, telling
-from lmbench.training.kept_checkpoints import Keeper, Place, Standing
+from lmbench.training.evaluate import evaluate, perplexity, report_progress
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
+from lmbench.training.run_checkpoints import LoopState, Position, RunCheckpoints
 from lmbench.training.speed_meter import Meter
 from lmbench.training.step import clipped_update, gradient_norm
 
@@ -55,12 +55,12 @@ class Trainer:
         objective: what is minimised.
         folder: the run's folder; ``last/`` and ``best/`` are written there.
         emit: takes each event.
-        control: asked between two batches; ``stop`` ends the run cleanly, ``checkpoint`` writes
+        control: called between two batches; ``stop`` ends the run cleanly, ``checkpoint`` writes
             one now. It blocks while the run is paused.
         log_offset: bytes of the event log so far, kept in the checkpoint.
         scheduler: the compression schedule, if there is one.
         optimizer: SGD over the model's parameters, as the schedule knows it.
-        say: takes each line of the log.
+        log: takes each line of the log.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         scheduler: CompressionScheduler | None = None,
         sparsity: Callable[[nn.Module, int, int], Sparsity] | None = None,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> None:
         self.model = model
         self.splits = splits
@@ -88,13 +88,15 @@ class Trainer:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.sparsity = sparsity
-        self.say = say
-        self.place = Place()
+        self.log = log
+        self.position = Position()
         self.plateau = Plateau(config.anneal_factor, config.patience)
         self.device = splits.train.device
         self._hidden: Hidden | None = None
         self._stopping = False
-        self._keeper = Keeper(folder, model, objective, optimizer, scheduler, log_offset)
+        self._checkpoints = RunCheckpoints(
+            folder, model, objective, optimizer, scheduler, log_offset
+        )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
         # A schedule has its part between the gradients and the update, and autograd (under a
@@ -122,52 +124,52 @@ class Trainer:
         Raises:
             LmbenchError: the loss or the gradient is not finite; the last checkpoint is kept.
         """
-        while self.place.epoch < self.config.epochs:
+        while self.position.epoch < self.config.epochs:
             if not self._epoch():
                 return False
         return True
 
     def _epoch(self) -> bool:
-        place, batches = self.place, self.batches_per_epoch
+        position, batches = self.position, self.batches_per_epoch
         self.model.train()
-        if place.batch == 0:
+        if position.batch == 0:
             self.begin_epoch()
         began = saved = logged = time.perf_counter()
         self._meter.restart()
-        logged_loss, logged_batch = self._epoch_loss(), place.batch
-        while place.batch < batches:
+        logged_loss, logged_batch = self._epoch_loss(), position.batch
+        while position.batch < batches:
             self.batch()
-            if place.batch % self.config.event_interval == 0 or place.batch == batches:
+            if position.batch % self.config.event_interval == 0 or position.batch == batches:
                 self._step_event()
-                place.loss = place.norm = 0.0
-                place.batches = 0
+                position.loss = position.norm = 0.0
+                position.batches = 0
                 self._sums.zero_()
-            if place.batch % self.config.log_interval == 0:
+            if position.batch % self.config.log_interval == 0:
                 now, loss = time.perf_counter(), self._epoch_loss()
-                since = place.batch - logged_batch
+                since = position.batch - logged_batch
                 self._log_line((loss - logged_loss) / since, (now - logged) / since)
-                logged, logged_loss, logged_batch = now, loss, place.batch
+                logged, logged_loss, logged_batch = now, loss, position.batch
             wanted = self._wanted()
             due = self.config.checkpoint_every * 60.0
             late = due > 0 and time.perf_counter() - saved > due
-            if (wanted or late) and place.batch < batches:
+            if (wanted or late) and position.batch < batches:
                 began = self._count_time(began)
                 # A save waits for the device anyway, and must not put NaN over the last one.
                 self._means()
                 self.save()
                 saved = time.perf_counter()
-            if wanted == "stop" and place.batch < batches:
+            if wanted == "stop" and position.batch < batches:
                 return False
         self._count_time(began)
         self._end_epoch()
-        return self._wanted() != "stop" or self.place.epoch >= self.config.epochs
+        return self._wanted() != "stop" or self.position.epoch >= self.config.epochs
 
     def begin_epoch(self) -> None:
-        """The text begins again: state, objective and schedule are told."""
+        """The text begins again: state, objective and schedule begin anew."""
         self._hidden = self.model.init_hidden(self.config.batch_size)
         self.objective.start_epoch(self.config.batch_size)
         if self.scheduler:
-            self.scheduler.on_epoch_begin(self.place.epoch, self.optimizer)
+            self.scheduler.on_epoch_begin(self.position.epoch, self.optimizer)
 
     def _wanted(self) -> str | None:
         """What the user wants now; once it is ``stop``, it stays that."""
@@ -177,8 +179,8 @@ class Trainer:
 
     def _count_time(self, began: float) -> float:
         now = time.perf_counter()
-        self.place.seconds += now - began
-        self.place.epoch_seconds += now - began
+        self.position.seconds += now - began
+        self.position.epoch_seconds += now - began
         return now
 
     def batch(self) -> Tensor:
@@ -186,10 +188,10 @@ class Trainer:
 
         Gives the mean cross-entropy before the update, a scalar on the device.
         """
-        place, schedule = self.place, self.scheduler
-        at = (place.epoch, place.batch, self.batches_per_epoch)
+        position, schedule = self.position, self.scheduler
+        at = (position.epoch, position.batch, self.batches_per_epoch)
         bptt = self.config.bptt
-        input, target = window(self.splits.train, place.batch * bptt, bptt)  # [T, B], [T * B]
+        input, target = window(self.splits.train, position.batch * bptt, bptt)  # [T, B], [T * B]
         assert self._hidden is not None
         hidden = detach(self._hidden)
         if schedule:
@@ -205,10 +207,10 @@ class Trainer:
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
         self._sums += in_float64(torch.stack((entropy, norm)))
-        place.batch += 1
-        place.step += 1
-        place.batches += 1
-        place.tokens += target.numel()
+        position.batch += 1
+        position.step += 1
+        position.batches += 1
+        position.tokens += target.numel()
         return entropy
 
     def _adjust(self, at: tuple[int, int, int]) -> Adjust | None:
@@ -217,7 +219,7 @@ class Trainer:
         Pruning alone does nothing there, and without it CUDA can replay the pass from a graph.
         """
         schedule = self.scheduler
-        if schedule is None or not schedule.changes_backward(self.place.epoch):
+        if schedule is None or not schedule.changes_backward(self.position.epoch):
             return None
 
         def adjust(loss: Tensor) -> Tensor:
@@ -248,12 +250,12 @@ class Trainer:
     def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
         # On CUDA asking would stop the stream at every batch; step events and saves ask there.
         if self.device.type != "cuda" and not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self._diverged(loss.item(), norm.item(), self.place.step + 1)
+            self._diverged(loss.item(), norm.item(), self.position.step + 1)
 
     def _diverged(self, loss: float, norm: float, step: int) -> None:
-        kept = "the last checkpoint is kept" if self._keeper.has_last else "none was kept"
+        kept = "the last checkpoint is kept" if self._checkpoints.has_last else "none was kept"
         raise LmbenchError(
-            f"training diverged at step {step} (epoch {self.place.epoch + 1}): "
+            f"training diverged at step {step} (epoch {self.position.epoch + 1}): "
             f"loss {loss}, gradient norm {norm:.3g}, learning rate {self.lr:g}; {kept}. "
             "Try a smaller --lr or --clip"
         )
@@ -261,26 +263,26 @@ class Trainer:
     def _pruned(self) -> None:
         """Tell which masks are new, and what the weights look like under them."""
         assert self.scheduler is not None
-        place, steps = self.place, self.scheduler.pruning_steps()
+        position, steps = self.position, self.scheduler.pruning_steps()
         for step in steps:
-            if step.reached > place.reached.get(step.parameter, 0.0):
-                place.masks_changed = True
-            place.reached[step.parameter] = step.reached
+            if step.reached > position.reached.get(step.parameter, 0.0):
+                position.masks_changed = True
+            position.reached[step.parameter] = step.reached
             self.emit(
                 PruneStep(
-                    step=place.step,
-                    epoch=place.epoch + 1,
+                    step=position.step,
+                    epoch=position.epoch + 1,
                     param=step.parameter,
                     target=step.target,
                     reached=step.reached,
                 )
             )
         if steps and self.sparsity:
-            self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
+            self.emit(self.sparsity(self.plain_model(), position.step, position.epoch + 1))
 
     def _epoch_loss(self) -> float:
         """The sum over the epoch's batches so far."""
-        return self.place.epoch_loss + float(self._sums[0])
+        return self.position.epoch_loss + float(self._sums[0])
 
     def _means(self) -> tuple[float, float]:
         """Loss and gradient norm, a batch, since the last step event.
@@ -288,22 +290,22 @@ class Trainer:
         Raises:
             LmbenchError: one of them is not finite; on CUDA this is the first to notice.
         """
-        n = max(1, self.place.batches)
+        n = max(1, self.position.batches)
         loss, norm = (float(x) / n for x in self._sums.tolist())
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._diverged(loss, norm, self.place.step)
+            self._diverged(loss, norm, self.position.step)
         return loss, norm
 
     def _step_event(self) -> None:
-        place, n = self.place, self.place.batches
+        position, n = self.position, self.position.batches
         loss, norm = self._means()
-        place.epoch_loss += loss * n
+        position.epoch_loss += loss * n
         per_batch = self.config.bptt * self.config.batch_size
         self.emit(
             Step(
-                step=place.step,
-                epoch=place.epoch + 1,
-                batch=place.batch,
+                step=position.step,
+                epoch=position.epoch + 1,
+                batch=position.batch,
                 loss=loss,
                 ppl=perplexity(loss),
                 lr=self.lr,
@@ -315,55 +317,56 @@ class Trainer:
         )
 
     def _log_line(self, loss: float, seconds: float) -> None:
-        place = self.place
-        self.say(
-            f"| epoch {place.epoch + 1:3d} | {place.batch:5d}/{self.batches_per_epoch:5d} batches "
+        position = self.position
+        self.log(
+            f"| epoch {position.epoch + 1:3d} "
+            f"| {position.batch:5d}/{self.batches_per_epoch:5d} batches "
             f"| lr {self.lr:02.2f} | ms/batch {seconds * 1000:5.2f} | loss {loss:5.2f} "
             f"| ppl {perplexity(loss):8.2f}"
         )
 
     def _end_epoch(self) -> None:
         """Validate, anneal, keep the best, write the checkpoint."""
-        place, config = self.place, self.config
+        position, config = self.position, self.config
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
-        told = telling(self.emit, "validating")
-        valid = evaluate(self.model, self.splits.valid, config.bptt, told)
-        place.epoch_seconds += valid.seconds
-        place.seconds += valid.seconds
+        report = report_progress(self.emit, "validating")
+        valid = evaluate(self.model, self.splits.valid, config.bptt, report)
+        position.epoch_seconds += valid.seconds
+        position.seconds += valid.seconds
         if self.scheduler:
-            self.scheduler.on_epoch_end(place.epoch, self.optimizer, metrics=valid.loss)
+            self.scheduler.on_epoch_end(position.epoch, self.optimizer, metrics=valid.loss)
         lr = self.lr
         is_best, stuck = self.plateau.step(
-            valid.loss, place.epoch + 1, masks_changed=place.masks_changed
+            valid.loss, position.epoch + 1, masks_changed=position.masks_changed
         )
         self._anneal(stuck)
-        self.say(
-            f"| end of epoch {place.epoch + 1:3d} | time: {place.epoch_seconds:5.2f}s "
+        self.log(
+            f"| end of epoch {position.epoch + 1:3d} | time: {position.epoch_seconds:5.2f}s "
             f"| valid loss {valid.loss:5.2f} | valid ppl {valid.ppl:8.2f}"
         )
         if is_best:
-            self._keeper.write_best(place, valid.loss)
-            self.emit(Checkpoint(which="best", step=place.step, epoch=place.epoch + 1))
+            self._checkpoints.write_best(position, valid.loss)
+            self.emit(Checkpoint(which="best", step=position.step, epoch=position.epoch + 1))
         if self.sparsity:
-            self.emit(self.sparsity(self.plain_model(), place.step, place.epoch + 1))
+            self.emit(self.sparsity(self.plain_model(), position.step, position.epoch + 1))
         self.emit(
             Epoch(
-                epoch=place.epoch + 1,
-                step=place.step,
-                train_loss=place.epoch_loss / self.batches_per_epoch,
+                epoch=position.epoch + 1,
+                step=position.step,
+                train_loss=position.epoch_loss / self.batches_per_epoch,
                 valid_loss=valid.loss,
                 valid_ppl=valid.ppl,
                 best_valid_loss=self.plateau.best,
                 best_epoch=self.plateau.best_epoch,
                 lr=lr,
-                seconds=place.epoch_seconds,
+                seconds=position.epoch_seconds,
             )
         )
-        place.epoch += 1
-        place.batch = 0
-        place.epoch_loss = place.epoch_seconds = 0.0
-        place.masks_changed = False
+        position.epoch += 1
+        position.batch = 0
+        position.epoch_loss = position.epoch_seconds = 0.0
+        position.masks_changed = False
         self._hidden = None
         self.save()
 
@@ -380,9 +383,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``last/``."""
-        place = self.place
-        self._keeper.write_last(Standing(place, self.plateau, self._sums, self._hidden))
-        self.emit(Checkpoint(which="last", step=place.step, epoch=place.epoch))
+        position = self.position
+        self._checkpoints.write_last(LoopState(position, self.plateau, self._sums, self._hidden))
+        self.emit(Checkpoint(which="last", step=position.step, epoch=position.epoch))
 
     def restore(self, checkpoint: Path) -> int:
         """Go on from ``last/``; gives the offset in the event log from which events are void.
@@ -390,18 +393,18 @@ class Trainer:
         Raises:
             LmbenchError: the checkpoint is damaged or of another model.
         """
-        stood, offset = self._keeper.restore(checkpoint, self.device)
-        self.place, self.plateau = stood.place, stood.plateau
-        self._sums, self._hidden = stood.sums, stood.hidden
+        state, offset = self._checkpoints.restore(checkpoint, self.device)
+        self.position, self.plateau = state.position, state.plateau
+        self._sums, self._hidden = state.sums, state.hidden
         return offset
 
     def plain_model(self) -> nn.Module:
         """The model for everyone else: with the quantized values, where they are quantized."""
-        return self._keeper.plain_model()
+        return self._checkpoints.plain_model()
 
     def load_best(self) -> None:
         """Take the best checkpoint's weights, which the test set is scored with."""
-        self._keeper.load_best()
+        self._checkpoints.load_best()
 
 
 def _sets_learning_rate(scheduler: CompressionScheduler) -> bool:

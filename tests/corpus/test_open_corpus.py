@@ -59,8 +59,8 @@ def test_words_and_ids_translate_both_ways(home: Path, make_folder: MakeFolder) 
 
     assert [corpus.word(corpus.word_id(word)) for word in corpus.vocabulary] == corpus.vocabulary
     assert corpus.word_id("never-seen") == corpus.word_id("<unk>") == 1
-    assert corpus.knows("a")
-    assert not corpus.knows("never-seen")
+    assert corpus.has_word("a")
+    assert not corpus.has_word("never-seen")
     with pytest.raises(LmbenchError, match="no split dev: a corpus has train, valid, test"):
         corpus.split("dev")
     with pytest.raises(LmbenchError, match="no word -1"):

@@ -136,7 +136,7 @@ def trained(folder: Path, objective: Objective, precision: Any) -> list[float]:
         control=lambda: None,
         log_offset=lambda: 0,
         optimizer=torch.optim.SGD(one.parameters(), lr=1.0),
-        say=lambda line: None,
+        log=lambda line: None,
     ).run()
     return losses
 

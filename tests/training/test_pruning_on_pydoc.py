@@ -52,7 +52,7 @@ def trained(corpus: Corpus, folder: Path, preset: str | None) -> tuple[float, fl
         log_offset=lambda: 0,
         optimizer=optimizer,
         scheduler=file_config(model, optimizer, preset_path(preset)) if preset else None,
-        say=lambda _line: None,
+        log=lambda _line: None,
     ).run()
     load_weights(model, folder / "best" / "model.safetensors")
     weights, nonzero, _ = count_weights(model)

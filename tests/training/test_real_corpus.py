@@ -86,7 +86,7 @@ def our_losses(config: TrainConfig, corpus: Corpus, folder: Path) -> list[float]
         control=lambda: "stop" if len(losses) == BATCHES else None,
         log_offset=lambda: 0,
         optimizer=torch.optim.SGD(model.parameters(), lr=config.lr),
-        say=lambda _line: None,
+        log=lambda _line: None,
     ).run()
     return losses
 

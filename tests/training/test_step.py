@@ -15,9 +15,9 @@ from lmbench.corpus.batches import windows
 from lmbench.distiller import dict_config
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Event, Step
-from lmbench.training.kept_checkpoints import Place
 from lmbench.training.loss import DecoderLoss, Precision
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
+from lmbench.training.run_checkpoints import Position
 from lmbench.training.step import clipped_update, gradient_norm
 from lmbench.training.trainer import Splits, Trainer
 
@@ -94,7 +94,7 @@ def trainer(
         log_offset=lambda: 0,
         optimizer=optimizer,
         scheduler=dict_config(model, optimizer, schedule) if schedule else None,
-        say=lambda line: None,
+        log=lambda line: None,
     )
 
 
@@ -225,7 +225,7 @@ def test_a_captured_graph_trains_as_the_eager_step_does(
         objective = kind(DecoderLoss(precision, into_grad=True))
         one = trainer(model, source, optimizer, objective, 0.25, schedule=schedule)
         found = losses(one)
-        one.place = Place(epoch=1)
+        one.position = Position(epoch=1)
         runs.append([*found, *losses(one)])
         if schedule:
             zeros = [int((p == 0).sum()) / p.numel() for p in (model.encoder.weight,)]
@@ -291,7 +291,7 @@ def test_only_what_changes_the_backward_pass_takes_the_graph_away(
     one = trainer(model, text(2 * BPTT), optimizer, objective, 0.25, schedule=schedule)
     losses(one)
     assert objective.adjusted == [adjusted[0]] * 2
-    one.place = Place(epoch=1)
+    one.position = Position(epoch=1)
     losses(one)
     assert objective.adjusted[2:] == [adjusted[1]] * 2
 

@@ -133,7 +133,7 @@ def trainer(
         optimizer=optimizer,
         scheduler=dict_config(model, optimizer, schedule) if schedule else None,
         sparsity=sparsity_event,
-        say=recorder.lines.append,
+        log=recorder.lines.append,
     )
 
 

@@ -211,7 +211,7 @@ def weights_zero_point() -> int:
     """0 where this machine multiplies uint8 by int8 rightly, else 128: store weights as uint8.
 
     x86 without VNNI adds pairs of such products in 16 bits, which overflows; uint8 by uint8 goes
-    another way. One small product of the largest numbers tells.
+    another way. One small product of the largest numbers shows it.
     """
     k = 64
     graph = Graph()

@@ -28,7 +28,7 @@ _ONNX_LIMIT = 2**31 - 1
 _CHECKED_ROWS = 20
 
 # Largest difference of log-probabilities over the tokens checked: fp32 differs by the order of
-# its sums, the others by their rounding, whose mean effect `Check.divergence` tells.
+# its sums, the others by their rounding, whose mean effect is `Check.divergence`.
 _TOLERANCE: dict[Bits, float] = {"fp32": 1e-3, "int8": 1.0, "int4": 4.0}
 
 

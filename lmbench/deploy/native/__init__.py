@@ -1,7 +1,7 @@
 """The optional compiled extra: int8, int4, sparse and block-sparse kernels, built where it can be.
 
-Nothing needs it: where no C++ compiler is at hand, or ``LMBENCH_NATIVE=0`` is set, the runtimes
-that use it say so and the others go on working.
+Nothing needs it: where no C++ compiler is at hand, or ``LMBENCH_NATIVE=0`` is set, its runtimes
+refuse with the reason and the others work.
 """
 
 from lmbench.compile_kernels import NativeUnavailableError

@@ -1,4 +1,4 @@
-"""What a packed file says about its model: shape, layouts, origin; written and checked here."""
+"""A packed file's metadata: shape, tensor layouts, origin; written and checked here."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def checked_about(path: Path, about: Any) -> About:
         "corpus": dict,
     }
     if not isinstance(about, dict):
-        raise LmbenchError(f"{path}: damaged: it does not say where it comes from")
+        raise LmbenchError(f"{path}: damaged: its origin ('about') is missing")
     for name, kind in kinds.items():
         if not isinstance(about.get(name), kind):
             raise LmbenchError(f"{path}: damaged: its '{name}' is missing or of a wrong type")

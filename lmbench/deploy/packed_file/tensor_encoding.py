@@ -292,8 +292,10 @@ def encode(
 
 
 def stored_bytes(shape: tuple[int, ...], nonzero: int, values: ValueType = "fp32") -> int:
-    """About what `encode` makes of a tensor, told by its shape and how many of its values are not
-    zero. Blocks, where it finds some, take up to 3% more or less than the bitmask counted here."""
+    """About the bytes that `encode` makes of a tensor of this shape with so many nonzero values.
+
+    Blocks, where it finds some, take up to 3% more or less than the bitmask counted here.
+    """
     if len(shape) != 2:
         return math.prod(shape) * (2 if values == "fp16" else 4)
     spec = Spec("dense", values, shape, group=GROUP if values == "int4" else None)

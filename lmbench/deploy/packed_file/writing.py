@@ -75,7 +75,7 @@ def write_packed(
         model: its tied weights are stored once.
         vocabulary: the words in order of id, without line feeds in them.
         config: value type, sparse layouts and compression.
-        about: what to say about the model.
+        about: where the model comes from.
         grids: scales of weights that post-training quantization put on a grid, by parameter
             name, [R] or [R, 1] (int8) or [R, groups of 64] (int4), so that packing rounds
             nothing anew; the other weights get scales of their own.
@@ -161,7 +161,7 @@ def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
 def _store(
     name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The parts as arrays of the file, and what the document says of them.
+    """The parts as arrays of the file, and their entries in the document.
 
     A compressed part is uint8 and its document holds the shape and type that it unpacks to.
     """
@@ -181,7 +181,7 @@ def _store(
 
 
 def rewrite_about(path: Path, change: Callable[[About], About]) -> int:
-    """Rewrite what a packed file says about itself, its tensors untouched; gives its new size."""
+    """Rewrite a packed file's `About`, its tensors untouched; returns the file's new size."""
     container = open_container(path)
     packed = PackedFile(container)
     arrays = {name: np.array(container.array(name)) for name in container.names()}

@@ -63,7 +63,7 @@ class BsrMatrix:
         self.rows, self.columns = weight.shape
         padded = F.pad(weight, (0, -self.columns % BLOCK[1], 0, -self.rows % BLOCK[0]))
         with warnings.catch_warnings():
-            # torch says once a process that its sparse layouts may still change.
+            # torch warns once a process that its sparse layouts may still change.
             warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
             self._blocks = padded.to_sparse_bsr(BLOCK)
 

@@ -61,7 +61,7 @@ def open_runtime(
 ) -> Runtime:
     """The runtime of that name.
 
-    ``as-is`` is `as_is_runtime`'s, ``auto`` whichever `choose_runtime` says for `accuracy`.
+    ``as-is`` is `as_is_runtime`, ``auto`` is `choose_runtime` for `accuracy`.
     """
     if name == "as-is":
         name = as_is_runtime(loaded)

@@ -80,7 +80,7 @@ class ModelStruct(ctypes.Structure):
 
 
 class NativeRuntime(Runtime):
-    """A model on the compiled kernels; subclasses say how a weight matrix is laid out.
+    """A model on the compiled kernels; subclasses choose how a weight matrix is laid out.
 
     Args:
         loaded: a plain model, or a packed one, whose stored integers are used as they are.

@@ -26,7 +26,7 @@ from lmbench.session import store
 from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, RunStarted, Score, Sparsity
 from lmbench.training import native
 from lmbench.training.checkpoint import load_weights
-from lmbench.training.evaluate import Evaluation, evaluate, perplexity, telling
+from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
@@ -123,11 +123,10 @@ def known_precision(job: Job) -> Precision | None:
     return known if known in ("fp32", "bf16") else None
 
 
-def settle_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple[str, str | None]:
-    """Whose kernels the run begins with, ``amx`` or ``torch``, which round differently, and what
-    is to be warned of.
+def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple[str, str | None]:
+    """Which kernels the run uses, ``amx`` or ``torch``, which round differently, and a warning.
 
-    A resumed run goes on with those that it began with, or has to be told that it cannot.
+    A resumed run continues with those that it began with, or warns that it cannot.
     """
     begun = job.resuming and job.run.checkpoint("last") is not None
     known = job.record.results.get("kernels", "torch") if begun else "amx"
@@ -137,7 +136,7 @@ def settle_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     if known != "amx" or device.type != "cpu":
         native.allow(False)
         return known if begun else "torch", None
-    missing = native.both_or_none()
+    missing = native.enable_kernels()
     if missing is None:
         return "amx", None
     if begun:
@@ -166,7 +165,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     scheduler = build_scheduler(job.run, config, model, optimizer)
     precision, of_precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
-    kernels, of_kernels = settle_kernels(job, config, device)
+    kernels, of_kernels = choose_kernels(job, config, device)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
@@ -184,7 +183,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         optimizer=optimizer,
         scheduler=scheduler,
         sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
-        say=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
@@ -255,8 +254,8 @@ def _begin(job: Job, trainer: Trainer, precision: Precision, parameters: int) ->
     last = job.run.checkpoint("last")
     if job.resuming and last:
         offset = trainer.restore(last)
-        place = trainer.place
-        job.emit(RunResumed(offset=offset, step=place.step, epoch=place.epoch + 1))
+        position = trainer.position
+        job.emit(RunResumed(offset=offset, step=position.step, epoch=position.epoch + 1))
         return
     config, batches = trainer.config, trainer.batches_per_epoch
     job.emit(
@@ -276,15 +275,15 @@ def _score(
     job: Job, trainer: Trainer, scheduler: CompressionScheduler | None, corpus: Corpus
 ) -> None:
     """Score the checkpoint that the settings name on the test set, and note all results."""
-    model, config, place = trainer.model, trainer.config, trainer.place
+    model, config, position = trainer.model, trainer.config, trainer.position
     best = job.run.checkpoint("best")
     which = config.test_checkpoint if best else "last"
     if which == "best" and best:
         trainer.load_best()
     if scheduler and which == "last":
         scheduler.mask_all_weights()
-    told = telling(job.emit, "scoring test")
-    test = evaluate(model, trainer.splits.test, config.bptt, told)
+    report = report_progress(job.emit, "scoring test")
+    test = evaluate(model, trainer.splits.test, config.bptt, report)
     job.emit(score_event("test", test, which))
     print("=" * 89)
     print(
@@ -310,10 +309,10 @@ def _score(
         test_loss=test.loss,
         test_ppl=test.ppl,
         test_checkpoint=which,
-        steps=place.step,
-        epochs=place.epoch,
-        tokens_per_s=place.tokens / place.seconds if place.seconds else None,
-        seconds=place.seconds,
+        steps=position.step,
+        epochs=position.epoch,
+        tokens_per_s=position.tokens / position.seconds if position.seconds else None,
+        seconds=position.seconds,
     )
 
 

@@ -1,6 +1,6 @@
 """Training on AMX: an optional compiled extra, which no training needs."""
 
-from lmbench.training.native.choose import both_or_none, why_not
+from lmbench.training.native.choose import enable_kernels, why_not
 from lmbench.training.native.decoder import Kernel, kernel
 from lmbench.training.native.lstm import lstm_layer, lstm_library
 from lmbench.training.native.process import allow, has_amx
@@ -8,7 +8,7 @@ from lmbench.training.native.process import allow, has_amx
 __all__ = [
     "Kernel",
     "allow",
-    "both_or_none",
+    "enable_kernels",
     "has_amx",
     "kernel",
     "lstm_layer",

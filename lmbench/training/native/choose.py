@@ -5,11 +5,11 @@ from __future__ import annotations
 from lmbench.compile_kernels import NativeUnavailableError
 from lmbench.training.native import decoder, lstm, process
 
-__all__ = ["both_or_none", "why_not"]
+__all__ = ["enable_kernels", "why_not"]
 
 
 def why_not() -> str | None:
-    """Why this process has not both kernels, in words that follow 'because'; None where it has.
+    """Why this process cannot use both kernels, in words that follow 'because', or None.
 
     They are compiled if they have to be, the first time on a machine: in this thread, so that
     whatever ends it ends the compiler.
@@ -22,10 +22,10 @@ def why_not() -> str | None:
     return None
 
 
-def both_or_none() -> str | None:
-    """Let this process use the kernels where both can be had, else neither; gives `why_not`.
+def enable_kernels() -> str | None:
+    """Let this process use both kernels where both can be had, else neither; returns `why_not`.
 
-    One alone would be a third arithmetic, which no record names and no resume could tell.
+    One alone would be a third arithmetic, which no run's record names, so none could resume in it.
     """
     process.allow(True)
     missing = why_not()

@@ -45,14 +45,14 @@ struct Plan {
 
     Plan(const Decoder &d) {
         int64_t terms = d.terms;
-        rows = up(d.rows, BLOCK), words = up(d.words, BLOCK), inputs = up(d.width + 1, BLOCK);
-        across = inputs / DEPTH, down = rows / DEPTH;
-        word_blocks = words / BLOCK, row_blocks = rows / BLOCK, input_panels = inputs / SIDE;
+        rows = round_up(d.rows, BLOCK), words = round_up(d.words, BLOCK), inputs = round_up(d.width + 1, BLOCK);
+        across = inputs / TILE_DEPTH, down = rows / TILE_DEPTH;
+        word_blocks = words / BLOCK, row_blocks = rows / BLOCK, input_panels = inputs / TILE_ROWS;
         held = BLOCK * BLOCK * (terms == 1 ? 2 : 4);
         flat = across * terms * BYTES, tall = down * terms * BYTES, deep = GROUP * terms * BYTES;
         int64_t at = 0;
-        auto take = [&](int64_t bytes) { return at += up(bytes, LINE), at - up(bytes, LINE); };
-        int64_t one = take(rows / SIDE * flat), two = take(input_panels * tall);
+        auto take = [&](int64_t bytes) { return at += round_up(bytes, LINE), at - round_up(bytes, LINE); };
+        int64_t one = take(rows / TILE_ROWS * flat), two = take(input_panels * tall);
         int64_t three = take(rows * 4), four = take(rows * 4), five = take(rows * 4);
         hidden_across = d.scratch + one, hidden_down = d.scratch + two;
         logit = reinterpret_cast<float *>(d.scratch + three);
@@ -63,7 +63,7 @@ struct Plan {
         sums_at = take(rows * 8);
         grad_at = take(rows * inputs * 4);
         int64_t forward = 2 * GROUP * flat;
-        int64_t backward = 2 * GROUP * tall + (rows / SIDE + input_panels) * deep;
+        int64_t backward = 2 * GROUP * tall + (rows / TILE_ROWS + input_panels) * deep;
         work_at = take(std::max(forward, backward));
         own_size = at;
     }
@@ -91,7 +91,7 @@ AMX double target_logit(const Decoder &d, int64_t n) {
     const float *h = d.hidden + n * d.width, *w = d.weight + d.targets[n] * d.width;
     __m512d sum = _mm512_setzero_pd();
     for (int64_t k = 0; k < d.width; k += 16) {
-        __mmask16 there = first(d.width - k);
+        __mmask16 there = lane_mask(d.width - k);
         __m512 a = as_multiplied<TERMS>(_mm512_maskz_loadu_ps(there, h + k));
         __m512 b = as_multiplied<TERMS>(_mm512_maskz_loadu_ps(there, w + k));
         sum = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(a)),
@@ -115,8 +115,8 @@ AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     for (int64_t v0 = begin; v0 < end; v0 += GROUP) {
         int64_t blocks = std::min(GROUP, end - v0);
         for (int64_t i = 0; i < 2 * blocks; ++i)
-            pack_left<TERMS>(weight, BLOCK * v0 + SIDE * i, p.across, panels + i * p.flat);
-        settle_memory();
+            pack_left<TERMS>(weight, BLOCK * v0 + TILE_ROWS * i, p.across, panels + i * p.flat);
+        memory_barrier();
         for (int64_t n = 0; n < p.row_blocks; ++n) {
             const uint8_t *right = p.hidden_across + 2 * n * p.flat;
             __m512 from0 = _mm512_load_ps(p.logit + BLOCK * n);
@@ -162,7 +162,7 @@ AMX INLINE void grade_block(const Plan &p, const uint8_t *held, int64_t word, in
     __m512i target0 = _mm512_load_si512(p.targets + BLOCK * n);
     __m512i target1 = _mm512_load_si512(p.targets + BLOCK * n + 16);
     const __m512 one = _mm512_set1_ps(1.0f);
-    __m512i upper[TERMS] = {}, left[TERMS][SIDE], right[TERMS][SIDE];
+    __m512i upper[TERMS] = {}, left[TERMS][TILE_ROWS], right[TERMS][TILE_ROWS];
     for (int i = 0; i < BLOCK; ++i) {
         __m512 g0, g1;
         if (TERMS == 1) {
@@ -177,7 +177,7 @@ AMX INLINE void grade_block(const Plan &p, const uint8_t *held, int64_t word, in
         g1 = _mm512_mask_sub_ps(g1, _mm512_cmpeq_epi32_mask(target1, here), g1, one);
         __m512i terms[TERMS];
         split<TERMS>(g0, g1, terms);
-        uint8_t *at = by_word + i / SIDE * p.tall + LINE * (i % SIDE);
+        uint8_t *at = by_word + i / TILE_ROWS * p.tall + LINE * (i % TILE_ROWS);
         for (int s = 0; s < TERMS; ++s) {
             _mm512_store_si512(at + s * BYTES, terms[s]);
             if (i % 2)
@@ -188,7 +188,7 @@ AMX INLINE void grade_block(const Plan &p, const uint8_t *held, int64_t word, in
     }
     for (int s = 0; s < TERMS; ++s) {
         transpose(left[s]), transpose(right[s]);
-        for (int i = 0; i < SIDE; ++i) {
+        for (int i = 0; i < TILE_ROWS; ++i) {
             _mm512_store_si512(by_row + s * BYTES + LINE * i, left[s][i]);
             _mm512_store_si512(by_row + p.deep + s * BYTES + LINE * i, right[s][i]);
         }
@@ -202,14 +202,14 @@ AMX INLINE void write_gradients(const Decoder &d, const float *sums, int64_t wor
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t half = 0; half < 2; ++half) {
             const float *from = row_of(sums, static_cast<int>(i)) + half * SUMS;
-            int64_t at = SIDE * (k + half), there = d.width - at;
+            int64_t at = TILE_ROWS * (k + half), there = d.width - at;
             if (there < 0) continue;
-            __mmask16 mask = first(there);
+            __mmask16 mask = lane_mask(there);
             float *to = d.grad_weight + (word + i) * d.width + at;
             __m512 value = _mm512_mul_ps(_mm512_load_ps(from), scale);
             if (d.accumulate) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, to));
             _mm512_mask_storeu_ps(to, mask, value);
-            if (there >= SIDE) continue;
+            if (there >= TILE_ROWS) continue;
             float bias = from[there] * d.scale;
             d.grad_bias[word + i] = d.accumulate ? d.grad_bias[word + i] + bias : bias;
         }
@@ -221,7 +221,7 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
     const Matrix weight{d.weight, d.words, d.width, d.width, Matrix::EACH, d.bias};
     int64_t begin = share(p.word_blocks, d, t), end = share(p.word_blocks, d, t + 1);
     uint8_t *by_word = p.work(t), *by_row = by_word + 2 * GROUP * p.tall;
-    uint8_t *words = by_row + p.rows / SIDE * p.deep;
+    uint8_t *words = by_row + p.rows / TILE_ROWS * p.deep;
     float *grad = p.grad(t);
     alignas(64) float sums[4 * SUMS];
     std::fill(grad, grad + p.rows * p.inputs, 0.0f);
@@ -235,7 +235,7 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
                                    by_word + 2 * v * p.tall + n * TERMS * BYTES,
                                    by_row + 2 * n * p.deep + tile);
         }
-        settle_memory();
+        memory_barrier();
         for (int64_t k = 0; k < p.input_panels; k += 2)
             for (int64_t v = 0; v < blocks; ++v) {
                 const uint8_t *left = by_word + 2 * v * p.tall, *right = p.hidden_down + k * p.tall;
@@ -260,8 +260,8 @@ void write_grad_hidden(const Decoder &d, const Plan &p, int64_t begin, int64_t e
     for (int64_t n = begin; n < end; ++n)
         for (int64_t k = 0; k < d.width; ++k) {
             int64_t at = (n / BLOCK * p.input_panels + k / BLOCK * 2) * 2 * SUMS +
-                         n % BLOCK / SIDE * 2 * SUMS + k % BLOCK / SIDE * SUMS + n % SIDE * SIDE +
-                         k % SIDE;
+                         n % BLOCK / TILE_ROWS * 2 * SUMS + k % BLOCK / TILE_ROWS * SUMS + n % TILE_ROWS * TILE_ROWS +
+                         k % TILE_ROWS;
             float sum = 0.0f;
             for (int t = 0; t < d.threads; ++t) sum += p.grad(t)[at];
             d.grad_hidden[n * d.width + k] = sum * d.scale;
@@ -282,9 +282,9 @@ int32_t run(Decoder &d) {
             p.logit[n] = static_cast<float>(exact[n]);
             p.targets[n] = static_cast<int32_t>(d.targets[n]);
         }
-        int64_t panels = p.rows / SIDE;
+        int64_t panels = p.rows / TILE_ROWS;
         for (int64_t n = share(panels, d, t); n < share(panels, d, t + 1); ++n)
-            pack_right_across<TERMS>(hidden, SIDE * n, p.across, p.hidden_across + n * p.flat);
+            pack_right_across<TERMS>(hidden, TILE_ROWS * n, p.across, p.hidden_across + n * p.flat);
     });
     in_parallel(d.parallel, d.threads, [&](int t) { sum_exponentials<TERMS>(d, p, t); });
     d.nll = 0.0;
@@ -298,7 +298,7 @@ int32_t run(Decoder &d) {
     if (!d.exponentials) return 1;
     in_parallel(d.parallel, d.threads, [&](int t) {
         for (int64_t n = share(p.down, d, t); n < share(p.down, d, t + 1); ++n)
-            pack_right_down<TERMS>(hidden, DEPTH * n, p.input_panels,
+            pack_right_down<TERMS>(hidden, TILE_DEPTH * n, p.input_panels,
                                    p.hidden_down + n * TERMS * BYTES, p.tall);
     });
     in_parallel(d.parallel, d.threads, [&](int t) { add_gradients<TERMS>(d, p, t); });

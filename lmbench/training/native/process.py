@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def allow(yes: bool) -> None:
-    """Let this process use the kernels, or not: a run that began without them goes on without."""
+    """Let this process use the kernels, or not: a run that began without them continues without."""
     global _allowed
     _allowed = yes
 
@@ -59,7 +59,7 @@ def usable(unit: Unit, prepare: Callable[[ctypes.CDLL], T | None]) -> T | None:
 
 @cache
 def openmp() -> int | None:
-    """Where torch's OpenMP begins a parallel region, if it is one that says so (GNU's, LLVM's)."""
+    """Where torch's OpenMP begins a parallel region, if it exports that (GNU's, LLVM's)."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
         path = openmp_library(lines, Path(torch.__file__).resolve().parent)
@@ -84,6 +84,6 @@ def openmp_library(maps: list[str], torch_folder: Path) -> str | None:
 
 @cache
 def has_amx() -> bool:
-    """Does the processor say so? Asked first, so that others need not wait for a compiler."""
+    """Has the processor AMX? Checked first, so that others need not wait for a compiler."""
     flags = cpu_info.described().get("flags", "").split()
     return {"amx_tile", "amx_bf16", "avx512_bf16"} <= set(flags)

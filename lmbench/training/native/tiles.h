@@ -29,12 +29,13 @@
 
 namespace {
 
-constexpr int64_t LINE = 64, SIDE = 16, DEPTH = 32;  // bytes, rows, and bf16 numbers in a row of a tile
-constexpr int64_t BYTES = LINE * SIDE, SUMS = SIDE * SIDE;
+constexpr int64_t LINE = 64, TILE_ROWS = 16;  // bytes in a row of a tile, and its rows
+constexpr int64_t TILE_DEPTH = 32;                // bf16 numbers in a row of a tile
+constexpr int64_t BYTES = LINE * TILE_ROWS, SUMS = TILE_ROWS * TILE_ROWS;
 constexpr int64_t BLOCK = 32;  // rows, or columns, that four tiles of sums take
 constexpr int64_t GROUP = 8;   // blocks at a time: their panels fit the second cache
 
-constexpr int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Has the processor the instructions, and does the kernel let this process use the registers?
 bool tiles_allowed() {
@@ -54,7 +55,7 @@ struct alignas(64) TileShapes {
     uint16_t bytes[16] = {0};
     uint8_t rows[16] = {0};
     TileShapes() {
-        for (int i = 0; i < 8; ++i) bytes[i] = LINE, rows[i] = SIDE;
+        for (int i = 0; i < 8; ++i) bytes[i] = LINE, rows[i] = TILE_ROWS;
     }
 };
 
@@ -63,8 +64,8 @@ AMX INLINE void begin_tiles() {
     _tile_loadconfig(&shapes);
 }
 
-// A compiler does not know that tiles read and write memory.
-INLINE void settle_memory() { asm volatile("" ::: "memory"); }
+// Keeps the compiler, which does not see tiles read and write memory, from moving stores past them.
+INLINE void memory_barrier() { asm volatile("" ::: "memory"); }
 
 // ------------------------------------------------------------------------------------- products
 
@@ -100,7 +101,7 @@ AMX INLINE void multiply(const uint8_t *a0, const uint8_t *a1, const uint8_t *b0
 AMX INLINE void zero() { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
 
 AMX INLINE void fetch(const float *sums) {
-    settle_memory();
+    memory_barrier();
     _tile_loadd(0, sums, LINE); _tile_loadd(1, sums + SUMS, LINE);
     _tile_loadd(2, sums + 2 * SUMS, LINE); _tile_loadd(3, sums + 3 * SUMS, LINE);
 }
@@ -108,12 +109,12 @@ AMX INLINE void fetch(const float *sums) {
 AMX INLINE void keep(float *sums) {
     _tile_stored(0, sums, LINE); _tile_stored(1, sums + SUMS, LINE);
     _tile_stored(2, sums + 2 * SUMS, LINE); _tile_stored(3, sums + 3 * SUMS, LINE);
-    settle_memory();
+    memory_barrier();
 }
 
 // Row i of 32 in the four tiles: its first 16 numbers, and 256 further on the others.
 INLINE const float *row_of(const float *sums, int i) {
-    return sums + i / SIDE * 2 * SUMS + i % SIDE * SIDE;
+    return sums + i / TILE_ROWS * 2 * SUMS + i % TILE_ROWS * TILE_ROWS;
 }
 
 // -------------------------------------------------------------------------------------- packing
@@ -127,7 +128,7 @@ struct Matrix {
     const float *last = nullptr;  // EACH: the added number of each row
 };
 
-AMX INLINE __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
+AMX INLINE __mmask16 lane_mask(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
 
 // 32 numbers of a row from column k on; zeros beyond the matrix.
 AMX INLINE void read(const Matrix &m, int64_t row, int64_t k, __m512 *low, __m512 *high) {
@@ -137,9 +138,9 @@ AMX INLINE void read(const Matrix &m, int64_t row, int64_t k, __m512 *low, __m51
     }
     const float *from = m.data + row * m.stride + k;
     int64_t there = m.width - k;
-    *low = _mm512_maskz_loadu_ps(first(there), from);
-    *high = _mm512_maskz_loadu_ps(first(there - 16), from + 16);
-    if (m.added == Matrix::NONE || there < 0 || there >= DEPTH) return;
+    *low = _mm512_maskz_loadu_ps(lane_mask(there), from);
+    *high = _mm512_maskz_loadu_ps(lane_mask(there - 16), from + 16);
+    if (m.added == Matrix::NONE || there < 0 || there >= TILE_DEPTH) return;
     __m512 last = _mm512_set1_ps(m.added == Matrix::EACH ? m.last[row] : 1.0f);
     __mmask16 at = there % 16 == there ? 1u << there : 0;
     *low = _mm512_mask_mov_ps(*low, at, last);
@@ -202,11 +203,11 @@ AMX INLINE void pair(__m512i upper, __m512i lower, __m512i *left, __m512i *right
 // Rows [r, r + 16) as a left operand, contracted over the columns.
 template <int TERMS>
 AMX void pack_left(const Matrix &m, int64_t r, int64_t steps, uint8_t *panel) {
-    for (int64_t i = 0; i < SIDE; ++i)
+    for (int64_t i = 0; i < TILE_ROWS; ++i)
         for (int64_t k = 0; k < steps; ++k) {
             __m512 low, high;
             __m512i terms[TERMS];
-            read(m, r + i, k * DEPTH, &low, &high);
+            read(m, r + i, k * TILE_DEPTH, &low, &high);
             split<TERMS>(low, high, terms);
             for (int s = 0; s < TERMS; ++s)
                 _mm512_store_si512(panel + (k * TERMS + s) * BYTES + LINE * i, terms[s]);
@@ -217,17 +218,17 @@ AMX void pack_left(const Matrix &m, int64_t r, int64_t steps, uint8_t *panel) {
 template <int TERMS>
 AMX void pack_right_across(const Matrix &m, int64_t r, int64_t steps, uint8_t *panel) {
     for (int64_t k = 0; k < steps; ++k) {
-        __m512i all[TERMS][SIDE];
-        for (int i = 0; i < SIDE; ++i) {
+        __m512i all[TERMS][TILE_ROWS];
+        for (int i = 0; i < TILE_ROWS; ++i) {
             __m512 low, high;
             __m512i terms[TERMS];
-            read(m, r + i, k * DEPTH, &low, &high);
+            read(m, r + i, k * TILE_DEPTH, &low, &high);
             split<TERMS>(low, high, terms);
             for (int s = 0; s < TERMS; ++s) all[s][i] = terms[s];
         }
         for (int s = 0; s < TERMS; ++s) {
             transpose(all[s]);
-            for (int i = 0; i < SIDE; ++i)
+            for (int i = 0; i < TILE_ROWS; ++i)
                 _mm512_store_si512(panel + (k * TERMS + s) * BYTES + LINE * i, all[s][i]);
         }
     }
@@ -237,13 +238,13 @@ AMX void pack_right_across(const Matrix &m, int64_t r, int64_t steps, uint8_t *p
 // contracted over the rows.
 template <int TERMS>
 AMX void pack_right_down(const Matrix &m, int64_t r, int64_t panels, uint8_t *tile, int64_t stride) {
-    for (int64_t i = 0; i < SIDE; ++i)
+    for (int64_t i = 0; i < TILE_ROWS; ++i)
         for (int64_t p = 0; p < panels; p += 2) {
             __m512 low, high;
             __m512i upper[TERMS], lower[TERMS], left, right;
-            read(m, r + 2 * i, p * SIDE, &low, &high);
+            read(m, r + 2 * i, p * TILE_ROWS, &low, &high);
             split<TERMS>(low, high, upper);
-            read(m, r + 2 * i + 1, p * SIDE, &low, &high);
+            read(m, r + 2 * i + 1, p * TILE_ROWS, &low, &high);
             split<TERMS>(low, high, lower);
             for (int s = 0; s < TERMS; ++s) {
                 uint8_t *at = tile + p * stride + s * BYTES + LINE * i;
@@ -258,8 +259,8 @@ AMX void pack_right_down(const Matrix &m, int64_t r, int64_t panels, uint8_t *ti
 // the columns, contracted over the rows.
 template <int TERMS>
 AMX void pack_left_down(const Matrix &m, int64_t r, int64_t k, uint8_t *tile, int64_t stride) {
-    __m512i left[TERMS][SIDE], right[TERMS][SIDE];
-    for (int i = 0; i < SIDE; ++i) {
+    __m512i left[TERMS][TILE_ROWS], right[TERMS][TILE_ROWS];
+    for (int i = 0; i < TILE_ROWS; ++i) {
         __m512 low, high;
         __m512i upper[TERMS], lower[TERMS];
         read(m, r + 2 * i, k, &low, &high);
@@ -270,7 +271,7 @@ AMX void pack_left_down(const Matrix &m, int64_t r, int64_t k, uint8_t *tile, in
     }
     for (int s = 0; s < TERMS; ++s) {
         transpose(left[s]), transpose(right[s]);
-        for (int i = 0; i < SIDE; ++i) {
+        for (int i = 0; i < TILE_ROWS; ++i) {
             _mm512_store_si512(tile + s * BYTES + LINE * i, left[s][i]);
             _mm512_store_si512(tile + stride + s * BYTES + LINE * i, right[s][i]);
         }

@@ -15,7 +15,7 @@ from waiting import until
 
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
-from lmbench.jobs.kinds.train import settle_kernels
+from lmbench.jobs.kinds.train import choose_kernels
 from lmbench.training import native
 from lmbench.training.native import decoder, lstm, process
 
@@ -25,7 +25,7 @@ FAILED = "g++ failed: unknown target 'amx-tile'"
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One with AMX and a compiler; what is settled for the process is settled back."""
+    """One with AMX and a compiler; what the process allows is put back at the end."""
     monkeypatch.setattr(process, "_allowed", True)
     monkeypatch.setattr(process, "has_amx", lambda: True)
     monkeypatch.setattr(native, "has_amx", lambda: True)
@@ -44,7 +44,7 @@ def break_compiler(monkeypatch: pytest.MonkeyPatch, *broken: Unit) -> None:
 
 
 def test_both_are_had_where_both_can_be() -> None:
-    assert native.both_or_none() is None
+    assert native.enable_kernels() is None
     assert native.kernel() is not None
     assert native.lstm_library() is not None
 
@@ -52,12 +52,12 @@ def test_both_are_had_where_both_can_be() -> None:
 @pytest.mark.parametrize("broken", [decoder.DECODER, lstm.LSTM], ids=lambda unit: unit.source.stem)
 def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken: Unit) -> None:
     break_compiler(monkeypatch, broken)
-    assert native.both_or_none() == FAILED
+    assert native.enable_kernels() == FAILED
     assert native.kernel() is None
     assert native.lstm_library() is None
     # Another training of this process asks again.
     break_compiler(monkeypatch)
-    assert native.both_or_none() is None
+    assert native.enable_kernels() is None
 
 
 def test_each_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_a_run_goes_on_with_the_kernels_that_it_began_with(
     known: str | None,
 ) -> None:
     break_compiler(monkeypatch, *(() if there else (lstm.LSTM,)))
-    settled, warning = settle_kernels(job(begun=begun, kernels=known), CONFIG, torch.device("cpu"))
+    kernels, warning = choose_kernels(job(begun=begun, kernels=known), CONFIG, torch.device("cpu"))
     wanted = known or ("torch" if begun else "amx")
-    assert settled == (wanted if begun or there else "torch")
+    assert kernels == (wanted if begun or there else "torch")
     assert (native.kernel() is not None) == (wanted == "amx" and there)
     assert (warning is not None) == (wanted == "amx" and begun and not there)
     # The reason is told, where there is one, in the warning or in a line.
@@ -112,9 +112,9 @@ def test_a_processor_without_amx_is_no_news(
 ) -> None:
     for where in (process, native):
         monkeypatch.setattr(where, "has_amx", lambda: False)
-    assert settle_kernels(job(begun=False), CONFIG, torch.device("cpu")) == ("torch", None)
+    assert choose_kernels(job(begun=False), CONFIG, torch.device("cpu")) == ("torch", None)
     assert capsys.readouterr().out == ""
-    _, warning = settle_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
+    _, warning = choose_kernels(job(begun=True, kernels="amx"), CONFIG, torch.device("cpu"))
     assert warning is not None
     assert "the processor has no AMX" in warning
 
@@ -122,8 +122,8 @@ def test_a_processor_without_amx_is_no_news(
 @pytest.mark.parametrize("begun", [False, True])
 def test_exact_is_torchs_own_operations_throughout(begun: bool) -> None:
     exact = validate(TrainConfig, {"precision": "exact"})
-    settled = settle_kernels(job(begun=begun, kernels="amx"), exact, torch.device("cpu"))
-    assert settled == ("torch", None)
+    kernels = choose_kernels(job(begun=begun, kernels="amx"), exact, torch.device("cpu"))
+    assert kernels == ("torch", None)
     assert native.kernel() is None
     assert native.lstm_library() is None
 
@@ -155,7 +155,7 @@ def test_what_ends_the_training_ends_the_compiler(
     user.start()
     try:
         with pytest.raises(StopError):
-            native.both_or_none()
+            native.enable_kernels()
     finally:
         user.join()
         signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
-"""What a run keeps on disk: ``last/``, from which it goes on to the bit, and ``best/``.
+"""A run's checkpoints: ``last/``, from which it resumes to the bit, and ``best/``.
 
-All that decides the future of a run is in `Keeper.snapshot`, so a run that was stopped or killed
-and one that was never interrupted end with equal weights, scores and events.
+All that decides the future of a run is in `RunCheckpoints.snapshot`, so a run that was stopped or
+killed and one that was never interrupted end with equal weights, scores and events.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from lmbench.training.checkpoint import (
 from lmbench.training.objective import Objective
 from lmbench.training.plateau import Plateau
 
-__all__ = ["Keeper", "Place", "Standing"]
+__all__ = ["LoopState", "Position", "RunCheckpoints"]
 
 
 @dataclass
-class Place:
-    """Where a run stands. `epoch` and `batch` count what is done from 0, `step` over all epochs.
+class Position:
+    """How far a run is. `epoch` and `batch` count what is done from 0, `step` over all epochs.
 
     Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
     epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
@@ -53,20 +53,20 @@ class Place:
 
 
 @dataclass
-class Standing:
-    """What the loop itself carries from batch to batch.
+class LoopState:
+    """What the training loop carries from batch to batch.
 
     `sums` are of loss and gradient norm since the last step event; `hidden` is the state before
     the next batch, None before an epoch's first.
     """
 
-    place: Place
+    position: Position
     plateau: Plateau
     sums: Tensor
     hidden: Hidden | None
 
 
-class Keeper:
+class RunCheckpoints:
     """Writes and reads the checkpoints of one run.
 
     Args:
@@ -100,11 +100,11 @@ class Keeper:
         quantizer = self._scheduler.quantizer if self._scheduler else None
         return self._model if quantizer is None else quantizer.plain_model()
 
-    def snapshot(self, now: Standing) -> dict[str, Any]:
-        """All that decides how the run goes on: tensors and JSON values, nested."""
+    def snapshot(self, now: LoopState) -> dict[str, Any]:
+        """All that decides how the run continues: tensors and JSON values, nested."""
         generators, generator_state = save_generators(now.sums.device)
         return {
-            "place": asdict(now.place),
+            "place": asdict(now.position),
             "sums": now.sums,
             "plateau": now.plateau.state(),
             "hidden": list(now.hidden) if isinstance(now.hidden, tuple) else now.hidden,
@@ -116,14 +116,14 @@ class Keeper:
             "log_offset": self._log_offset(),
         }
 
-    def write_last(self, now: Standing) -> None:
+    def write_last(self, now: LoopState) -> None:
         tensors, values = split_state(self.snapshot(now))
-        place = now.place
-        meta = {"step": place.step, "epoch": place.epoch, "batch": place.batch}
+        position = now.position
+        meta = {"step": position.step, "epoch": position.epoch, "batch": position.batch}
         self._write("last", meta, tensors=tensors, state=values)
 
-    def write_best(self, place: Place, valid_loss: float) -> None:
-        meta = {"step": place.step, "epoch": place.epoch + 1, "valid_loss": valid_loss}
+    def write_best(self, position: Position, valid_loss: float) -> None:
+        meta = {"step": position.step, "epoch": position.epoch + 1, "valid_loss": valid_loss}
         self._write("best", meta)
 
     def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
@@ -135,8 +135,8 @@ class Keeper:
         """Take the best checkpoint's weights, which the test set is scored with."""
         load_trained(self._model, self._folder / "best")
 
-    def restore(self, checkpoint: Path, device: torch.device) -> tuple[Standing, int]:
-        """Go on from ``last/``: where it stood, and its offset in the event log.
+    def restore(self, checkpoint: Path, device: torch.device) -> tuple[LoopState, int]:
+        """Load ``last/``: the loop's state, and its offset in the event log.
 
         Raises:
             LmbenchError: the checkpoint is damaged or of another model.
@@ -149,13 +149,13 @@ class Keeper:
         if self._scheduler and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         load_generators(state["generators"], state["generator_state"], device)
-        standing = Standing(
-            Place(**state["place"]),
+        loop = LoopState(
+            Position(**state["place"]),
             Plateau.from_state(state["plateau"]),
             state["sums"].to(device),
             _to_device(state["hidden"], device),
         )
-        return standing, int(state["log_offset"])
+        return loop, int(state["log_offset"])
 
 
 def _to_device(hidden: Any, device: torch.device) -> Hidden | None:
