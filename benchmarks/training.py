@@ -98,9 +98,9 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision) -> Step:
     )
 
     def step() -> Tensor:
-        if trainer.place.batch == trainer.batches_per_epoch:
-            trainer.place = Place()
-        if trainer.place.batch == 0:
+        if trainer.position.batch == trainer.batches_per_epoch:
+            trainer.position = Place()
+        if trainer.position.batch == 0:
             trainer.begin_epoch()
         return trainer.batch()
 
