@@ -38,7 +38,7 @@ from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.process_setup import compute_in, prepare_worker
-from lmbench.training.run_checkpoints import Place
+from lmbench.training.run_checkpoints import Position
 from lmbench.training.thread_environment import worker_environment
 from lmbench.training.trainer import Splits, Trainer
 
@@ -99,7 +99,7 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision) -> Step:
 
     def step() -> Tensor:
         if trainer.position.batch == trainer.batches_per_epoch:
-            trainer.position = Place()
+            trainer.position = Position()
         if trainer.position.batch == 0:
             trainer.begin_epoch()
         return trainer.batch()

@@ -23,7 +23,7 @@ def test_a_long_validation_is_told_once_a_second_and_a_short_one_not(monkeypatch
 
 
 def test_evaluate_tells_each_window(monkeypatch):
-    monkeypatch.setattr(module, "_TELL_S", 0.0)
+    monkeypatch.setattr(module, "_REPORT_EVERY_S", 0.0)
     model = RNNModel("LSTM", 7, 4, 4, 1)
     data = torch.arange(22).reshape(11, 2) % 7
     said: list[Event] = []
