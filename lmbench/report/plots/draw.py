@@ -8,17 +8,17 @@ all three end in crashes. Signs, moments and the value cursor are put over its p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.style import Style
 from rich.text import Text
 
 from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
-from lmbench.report.plots.layout import Plot, Scene, Trace, marked, ready, stage
+from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked
 from lmbench.report.plots.series import Colour
 
-__all__ = ["Drawing", "Look", "draw"]
+__all__ = ["Look", "draw"]
 
 _SMALLEST = (8, 4)
 # More moments than one in so many columns are drawn as a stretch.
@@ -34,67 +34,42 @@ class Look:
     bad: Colour = None
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """The picture, and where its canvas lies: for cursors, and for what clicks mean."""
-
-    lines: list[Text]
-    left: int = 0
-    columns: int = 0
-    rows: int = 0
-    window: tuple[float, float] = (0.0, 1.0)
-    bad: bool = False
-
-    def x_at(self, column: int) -> float:
-        """The x of a column of the canvas, counted from its left edge."""
-        left, right = self.window
-        return left + (right - left) * column / max(self.columns - 1, 1)
-
-    def column_of(self, x: float) -> int:
-        left, right = self.window
-        return round((x - left) / (right - left) * (self.columns - 1))
-
-
 def draw(
     plot: Plot, width: int, height: int, look: Look | None = None, cursor: float | None = None
-) -> Drawing:
+) -> Picture:
     """Draw `plot` into `width` by `height` cells.
 
     Args:
         cursor: an x at which a vertical line stands.
 
     Returns:
-        `height` lines of `width` cells; too small a space gives blank lines.
+        a picture of `height` lines of `width` cells; too small a space gives blank lines.
     """
     look = look or Look()
+    blank = Picture(lines=[Text(" " * max(width, 0)) for _ in range(max(height, 0))])
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
-        return Drawing([Text(" " * max(width, 0)) for _ in range(max(height, 0))])
-    rows = height - 2
-    prepared = ready(plot)
-    # Limits, and so the labels, are the same at any number of columns; their width decides on it.
-    labels = stage(plot, width, rows, 1, prepared).y_ticks
-    left = max((len(text) for _, text in labels), default=0) + 1
-    columns = width - left
-    if columns < 4:
-        return Drawing([Text(" " * width) for _ in range(height)])
-    scene = stage(plot, columns, rows, ACROSS, prepared)
-    lines = _picture(scene, columns, rows, width, height, look)
-    canvas = _Canvas(lines, left, columns, rows, scene)
+        return blank
+    picture = lay_out(plot, width, height - 2, ACROSS, labelled=True)
+    if picture.columns < 4:
+        return blank
+    lines = _lines(picture, width, height, look)
+    canvas = _Canvas(lines, picture)
     # The first series lies on top. A point's sign says where it is, a line's only whose it is.
-    bottom_up = scene.traces[::-1]
+    bottom_up = picture.traces[::-1]
     for trace in sorted(bottom_up, key=lambda trace: trace.series.style == "points"):
-        canvas.signs(trace)
+        canvas.markers(trace)
     canvas.moments(plot)
-    bad = canvas.bad(look)
+    canvas.bad_values(look)
     if cursor is not None:
         canvas.cursor(cursor)
-    return Drawing(lines, left, columns, rows, scene.x, bad)
+    return replace(picture, lines=lines)
 
 
-def _picture(
-    scene: Scene, columns: int, rows: int, width: int, height: int, look: Look
-) -> list[Text]:
+def _lines(picture: Picture, width: int, height: int, look: Look) -> list[Text]:
+    """Axes and curves."""
     import plotext as plt
+
+    columns, rows = picture.columns, picture.rows
 
     plt.clear_figure()
     plt.limit_size(False, False)
@@ -107,23 +82,23 @@ def _picture(
     plt.yaxes(True, False)
     plt.xlim(0, columns - 1)
     plt.ylim(0, rows - 1)
-    (first, last), (low, high) = scene.x, scene.y
+    (first, last), (low, high) = picture.x, picture.y
     plt.xticks(
-        [(x - first) / (last - first) * (columns - 1) for x, _ in scene.x_ticks],
-        [text for _, text in scene.x_ticks],
+        [(x - first) / (last - first) * (columns - 1) for x, _ in picture.x_ticks],
+        [text for _, text in picture.x_ticks],
     )
     plt.yticks(
-        [(y - low) / (high - low) * (rows - 1) for y, _ in scene.y_ticks],
-        [text for _, text in scene.y_ticks],
+        [(y - low) / (high - low) * (rows - 1) for y, _ in picture.y_ticks],
+        [text for _, text in picture.y_ticks],
     )
-    drawn = [trace for trace in scene.traces if len(trace.y)]
+    drawn = [trace for trace in picture.traces if len(trace.y)]
     # The first series lies on top, thin lines under all.
     bottom_up = drawn[::-1]
     bottom_up.sort(key=lambda trace: trace.series.style != "thin")
     for trace in bottom_up:
         colour = look.faint if trace.series.style == "thin" else trace.series.colour
         kwargs = {} if colour is None else {"color": colour}
-        x, y, signs = braille(*dots(trace.columns, _dots_up(trace.y, scene.y, rows)))
+        x, y, signs = braille(*dots(trace.columns, _dots_up(trace.y, picture.y, rows)))
         plt.scatter(x.tolist(), y.tolist(), marker=signs, **kwargs)
     if not drawn:
         # Without any data plotext leaves the axes out.
@@ -138,39 +113,37 @@ def _picture(
 class _Canvas:
     """The finished picture, to put signs on."""
 
-    def __init__(self, lines: list[Text], left: int, columns: int, rows: int, scene: Scene) -> None:
+    def __init__(self, lines: list[Text], picture: Picture) -> None:
         self._lines = lines
-        self._left = left
-        self._columns = columns
-        self._rows = rows
-        self._scene = scene
+        self._picture = picture
+        self._columns, self._rows = picture.columns, picture.rows
 
     def _put(self, column: int, row: int, sign: str, style: Style | str) -> None:
         """`row` counts from the top of the canvas."""
         if 0 <= column < self._columns and 0 <= row < self._rows:
-            line, at = self._lines[row], self._left + column
+            line, at = self._lines[row], self._picture.left + column
             plain = line.plain
             line.plain = plain[:at] + sign + plain[at + 1 :]
             line.stylize(style, at, at + 1)
 
     def _row(self, y: float) -> int:
-        dot = int(_dots_up(np.array([y]), self._scene.y, self._rows)[0])
+        dot = int(_dots_up(np.array([y]), self._picture.y, self._rows)[0])
         return self._rows - 1 - dot // DOWN
 
-    def signs(self, trace: Trace) -> None:
+    def markers(self, trace: Trace) -> None:
         """The series' marker along its line."""
         style = Style(color=_rich(trace.series.colour))
-        for index in marked(trace, self._scene.x, self._columns, ACROSS):
+        for index in marked(trace, self._picture.x, self._columns, ACROSS):
             column, row = int(trace.columns[index]) // ACROSS, self._row(float(trace.y[index]))
             self._put(column, row, trace.series.marker, style)
 
     def moments(self, plot: Plot) -> None:
         """A row for each run at the upper edge; many moments of one kind become a stretch."""
-        low, high = self._scene.x
+        low, high = self._picture.x
         columns: dict[tuple[Colour, str], set[int]] = {}
         for moment in plot.moments:
             if low <= moment.x <= high:
-                column = round((moment.x - low) / (high - low) * (self._columns - 1))
+                column = self._picture.column_of(moment.x)
                 columns.setdefault((moment.colour, moment.sign), set()).add(column)
         rows = list(dict.fromkeys(colour for colour, _ in columns))
         for (colour, sign), where in columns.items():
@@ -185,21 +158,17 @@ class _Canvas:
                 for column in set(range(min(where), max(where))) - where:
                     self._put(column, row, "╌", style)
 
-    def bad(self, look: Look) -> bool:
+    def bad_values(self, look: Look) -> None:
         """A cross at the foot of the plot for each value that could not be drawn."""
-        found = False
-        for trace in self._scene.traces:
+        for trace in self._picture.traces:
             for column in np.unique(trace.bad // ACROSS):
-                found = True
                 self._put(int(column), self._rows - 1, "✗", Style(color=_rich(look.bad), bold=True))
-        return found
 
     def cursor(self, x: float) -> None:
-        low, high = self._scene.x
-        column = round((x - low) / (high - low) * (self._columns - 1))
+        column = self._picture.column_of(x)
         if not 0 <= column < self._columns:
             return
-        at = self._left + column
+        at = self._picture.left + column
         for row in range(self._rows):
             if self._lines[row].plain[at] == " ":
                 self._put(column, row, "│", Style(bold=True))

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from lmbench.errors import LmbenchError
 from lmbench.report.plots.draw import draw
-from lmbench.report.plots.layout import Plot, Scene, Trace, marked, smooth, stage
+from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked, smooth
 from lmbench.report.plots.series import Colour, Series
 from lmbench.session.files import write_atomic
 
@@ -91,8 +91,8 @@ def as_text(plot: Plot, title: str = "") -> str:
 def as_svg(plot: Plot, title: str = "") -> str:
     """A drawing of 900 by 420 pixels, or more where the legend or the title is long, without
     scripts, fonts or anything from elsewhere."""
-    scene = stage(plot, _COLUMNS, (_FOOT - _TOP) // 14, _CELL)
-    labels = [trace.series.label for trace in _named(scene)]
+    picture = lay_out(plot, _COLUMNS, (_FOOT - _TOP) // 14, _CELL)
+    labels = [trace.series.label for trace in _named(picture)]
     longest = max(map(cell_len, labels), default=0)
     width = max(_WIDTH, _RIGHT + 48 + _LETTER * longest, _LEFT + _TITLE_LETTER * cell_len(title))
     height = max(_HEIGHT, _TOP + _ENTRY * (len(labels) + 1))
@@ -101,19 +101,19 @@ def as_svg(plot: Plot, title: str = "") -> str:
         f'width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="22" font-size="15" fill="{_INK}">{escape(title)}</text>',
-        *_axes(scene, plot),
+        *_axes(picture, plot),
     ]
-    for trace in reversed(scene.traces):
-        parts += _curve(trace, scene)
-    for trace in scene.traces:
+    for trace in reversed(picture.traces):
+        parts += _curve(trace, picture)
+    for trace in picture.traces:
         parts += _bad(trace)
-    parts += _moments(plot, scene)
-    parts += _legend(scene)
+    parts += _moments(plot, picture)
+    parts += _legend(picture)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _px(x: float, scene: Scene) -> float:
-    low, high = scene.x
+def _px(x: float, picture: Picture) -> float:
+    low, high = picture.x
     return _LEFT + (x - low) / (high - low) * (_RIGHT - _LEFT)
 
 
@@ -121,22 +121,22 @@ def _column_px(column: int) -> float:
     return _LEFT + column / (_COLUMNS * _CELL - 1) * (_RIGHT - _LEFT)
 
 
-def _py(y: float, scene: Scene) -> float:
-    low, high = scene.y
+def _py(y: float, picture: Picture) -> float:
+    low, high = picture.y
     return _FOOT - (y - low) / (high - low) * (_FOOT - _TOP)
 
 
-def _axes(scene: Scene, plot: Plot) -> list[str]:
+def _axes(picture: Picture, plot: Plot) -> list[str]:
     right, foot = _RIGHT, _FOOT
     parts = [f'<path d="M{_LEFT},{_TOP}V{foot}H{right}" fill="none" stroke="{_INK}"/>']
-    for value, text in scene.x_ticks:
-        x = _px(value, scene)
+    for value, text in picture.x_ticks:
+        x = _px(value, picture)
         parts.append(f'<path d="M{x:.1f},{foot}v5" stroke="{_INK}"/>')
         parts.append(
             f'<text x="{x:.1f}" y="{foot + 19}" text-anchor="middle" fill="{_INK}">{text}</text>'
         )
-    for value, text in scene.y_ticks:
-        y = _py(value, scene)
+    for value, text in picture.y_ticks:
+        y = _py(value, picture)
         parts.append(f'<path d="M{_LEFT},{y:.1f}H{right}" stroke="#e4e4e4"/>')
         parts.append(
             f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{_INK}">{text}</text>'
@@ -149,11 +149,11 @@ def _axes(scene: Scene, plot: Plot) -> list[str]:
     return parts
 
 
-def _curve(trace: Trace, scene: Scene) -> list[str]:
+def _curve(trace: Trace, picture: Picture) -> list[str]:
     if not len(trace.y):
         return []
     points = [
-        (_column_px(int(column)), _py(float(y), scene))
+        (_column_px(int(column)), _py(float(y), picture))
         for column, y in zip(trace.columns, trace.y, strict=True)
     ]
     thin = trace.series.style == "thin"
@@ -163,7 +163,7 @@ def _curve(trace: Trace, scene: Scene) -> list[str]:
     parts = [
         f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dash}/>'
     ]
-    for index in marked(trace, scene.x, _COLUMNS, _CELL):
+    for index in marked(trace, picture.x, _COLUMNS, _CELL):
         x, y = points[index]
         parts.append(_sign(x, y, trace.series, colour))
     return parts
@@ -188,19 +188,19 @@ def _bad(trace: Trace) -> list[str]:
     ]
 
 
-def _moments(plot: Plot, scene: Scene) -> list[str]:
-    low, high = scene.x
+def _moments(plot: Plot, picture: Picture) -> list[str]:
+    low, high = picture.x
     return [
-        f'<text x="{_px(m.x, scene):.1f}" y="{_TOP - 3}" text-anchor="middle" '
+        f'<text x="{_px(m.x, picture):.1f}" y="{_TOP - 3}" text-anchor="middle" '
         f'font-size="9" fill="{_hex(m.colour)}">{m.sign}</text>'
         for m in plot.moments
         if low <= m.x <= high
     ]
 
 
-def _legend(scene: Scene) -> list[str]:
+def _legend(picture: Picture) -> list[str]:
     parts, x = [], _RIGHT + 16
-    for turn, trace in enumerate(_named(scene)):
+    for turn, trace in enumerate(_named(picture)):
         series, y = trace.series, _TOP + 8 + _ENTRY * turn
         colour = _hex(series.colour)
         # Points have their sign at each end of what joins them, a line now and then.
@@ -214,8 +214,8 @@ def _legend(scene: Scene) -> list[str]:
     return parts
 
 
-def _named(scene: Scene) -> list[Trace]:
-    return [trace for trace in scene.traces if trace.series.style != "thin"]
+def _named(picture: Picture) -> list[Trace]:
+    return [trace for trace in picture.traces if trace.series.style != "thin"]
 
 
 def _hex(colour: Colour) -> str:

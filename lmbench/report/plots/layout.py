@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from rich.text import Text
 
 from lmbench.report.plots.series import Moment, Series
 
 __all__ = [
+    "Picture",
     "Plot",
-    "Ready",
-    "Scene",
     "Trace",
     "extent",
     "label",
+    "lay_out",
     "marked",
-    "ready",
     "smooth",
     "sparkline",
-    "stage",
     "thin",
     "ticks",
     "value_at",
@@ -75,14 +74,31 @@ class Trace:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """All that drawing needs: traces, limits in the plot's scale, and ticks with their labels."""
+class Picture:
+    """A plot at a size: its traces, limits in the plot's own scale, ticks with their labels, and
+    its canvas of `columns` by `rows` cells, `left` of which the labels of y stand.
 
-    traces: tuple[Trace, ...]
-    x: tuple[float, float]
-    y: tuple[float, float]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
+    `lines` is the picture itself where it was drawn for a terminal.
+    """
+
+    traces: tuple[Trace, ...] = ()
+    x: tuple[float, float] = (0.0, 1.0)
+    y: tuple[float, float] = (0.0, 1.0)
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    y_ticks: tuple[tuple[float, str], ...] = ()
+    left: int = 0
+    columns: int = 0
+    rows: int = 0
+    lines: Sequence[Text] = ()
+
+    def x_at(self, column: int) -> float:
+        """The x of a column of the canvas, counted from its left edge."""
+        low, high = self.x
+        return low + (high - low) * column / max(self.columns - 1, 1)
+
+    def column_of(self, x: float) -> int:
+        low, high = self.x
+        return round((x - low) / (high - low) * (self.columns - 1))
 
 
 def smooth(values: FloatArray, keep: float) -> FloatArray:
@@ -160,67 +176,57 @@ def extent(series: Sequence[Series]) -> tuple[float, float]:
     return (float(left), float(right)) if right > left else (float(left) - 0.5, float(left) + 0.5)
 
 
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A series of which only finite points are left, smoothed; `bad` are the x of the others."""
+def lay_out(
+    plot: Plot, width: int, rows: int, raster: int = 1, *, labelled: bool = False
+) -> Picture:
+    """`plot` on a canvas of `width` by `rows` character cells; with `labelled` the labels of the y
+    axis take their share of the width.
 
-    series: Series
-    x: FloatArray
-    y: FloatArray
-    bad: FloatArray
-
-
-def ready(plot: Plot) -> tuple[Ready, ...]:
-    """The part of `stage` that does not depend on the size, and looks at every point."""
-    return tuple(_ready(series, plot.smoothing) for series in plot.series)
-
-
-def _ready(series: Series, smoothing: float) -> Ready:
-    x, y, bad = series.x, series.y, np.empty(0)
-    good = np.abs(y) < _HUGE
-    if not good.all():
-        bad, x, y = x[~good], x[good], y[good]
-    return Ready(series, x, smooth(y, smoothing) if series.smoothed else y, bad)
-
-
-def stage(
-    plot: Plot,
-    columns: int,
-    rows: int,
-    raster: int = 1,
-    prepared: tuple[Ready, ...] | None = None,
-) -> Scene:
-    """Everything of `plot` at a size of `columns` by `rows` character cells.
-
-    `raster` is how many columns of dots a cell has; traces count those. `prepared` is
-    ``ready(plot)``, for whoever stages one plot more than once.
+    `raster` is how many columns of dots a cell has; traces count those.
     """
     window = plot.window or extent(plot.series)
-    prepared = ready(plot) if prepared is None else prepared
-    traces = tuple(_trace(points, plot, window, columns * raster) for points in prepared)
+    curves = [_finite(series, plot.smoothing) for series in plot.series]
+
+    def thinned(columns: int) -> tuple[Trace, ...]:
+        return tuple(_trace(curve, plot, window, columns) for curve in curves)
+
+    # Limits, and so the labels, are the same at any number of columns.
+    traces = thinned(width if labelled else width * raster)
     y = _y_limits(traces, plot)
     if plot.moments:
         # A row at the upper edge for each run whose moments are marked.
         head = len({moment.colour for moment in plot.moments})
         y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
-    return Scene(
-        traces,
-        window,
-        y,
-        tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10))),
-        tuple(_y_ticks(y, plot, max(3, rows // 3))),
-    )
+    y_ticks = tuple(_y_ticks(y, plot, max(3, rows // 3)))
+    left, columns = 0, width
+    if labelled:
+        left = max((len(text) for _, text in y_ticks), default=0) + 1
+        columns = max(width - left, 1)
+        traces = thinned(columns * raster)
+    x_ticks = tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10)))
+    return Picture(traces, window, y, x_ticks, y_ticks, left, columns, rows)
 
 
-def _trace(points: Ready, plot: Plot, window: tuple[float, float], columns: int) -> Trace:
-    series = points.series
-    at, shown = thin(points.x, points.y, window, columns)
+def _finite(series: Series, smoothing: float) -> tuple[Series, FloatArray]:
+    """The series of its finite points, smoothed where it is to be, and the x of the others."""
+    x, y, bad = series.x, series.y, np.empty(0)
+    good = np.abs(y) < _HUGE
+    if not good.all():
+        bad, x, y = x[~good], x[good], y[good]
+    return replace(series, x=x, y=smooth(y, smoothing) if series.smoothed else y), bad
+
+
+def _trace(
+    curve: tuple[Series, FloatArray], plot: Plot, window: tuple[float, float], columns: int
+) -> Trace:
+    series, bad = curve
+    at, shown = thin(series.x, series.y, window, columns)
     if series.transform is not None:
         shown = series.transform(shown)
     fine = np.abs(shown) < _HUGE
     if plot.log:
         fine &= shown > 1 / _HUGE
-    where = np.union1d(_columns_of(points.bad, window, columns), at[~fine])
+    where = np.union1d(_columns_of(bad, window, columns), at[~fine])
     shown = np.log10(shown[fine]) if plot.log else shown[fine]
     return Trace(series, at[fine], shown, where)
 
@@ -239,7 +245,7 @@ def marked(
     """Which points of a trace bear its series' marker, so that it is known without colour.
 
     Args:
-        window, columns, raster: as the trace was staged.
+        window, columns, raster: as the trace was made.
 
     Returns:
         indices, rising: of ``points`` each true point, of a line one here and there and its end.

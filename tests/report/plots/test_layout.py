@@ -13,9 +13,9 @@ from lmbench.report.plots.layout import (
     Plot,
     extent,
     label,
+    lay_out,
     smooth,
     sparkline,
-    stage,
     thin,
     ticks,
     value_at,
@@ -92,43 +92,43 @@ def test_ticks_are_evenly_spread_inside_the_range_and_not_too_many(low, span, mo
 @given(st.floats(-3, 6), st.floats(0.01, 6), st.integers(4, 60))
 def test_a_log_axis_has_ticks_inside_its_limits(low, span, rows):
     y = np.array([10.0**low, 10.0 ** (low + span)])
-    scene = stage(Plot((series(y),), log=True), 40, rows)
-    assert scene.y_ticks
-    for at, text in scene.y_ticks:
-        assert scene.y[0] - 1e-9 <= at <= scene.y[1] + 1e-9
+    picture = lay_out(Plot((series(y),), log=True), 40, rows)
+    assert picture.y_ticks
+    for at, text in picture.y_ticks:
+        assert picture.y[0] - 1e-9 <= at <= picture.y[1] + 1e-9
         assert text
 
 
 @given(st.floats(1, 1e4), st.floats(1e-3, 10), st.integers(4, 60))
 def test_ticks_of_a_narrow_range_are_told_apart(low, span, rows):
     """As of two perplexities that a quantization hardly changed."""
-    texts = [text for _, text in stage(Plot((series([low, low + span]),)), 40, rows).y_ticks]
+    texts = [text for _, text in lay_out(Plot((series([low, low + span]),)), 40, rows).y_ticks]
     assert len(set(texts)) == len(texts)
 
 
 def test_what_is_not_finite_is_never_drawn_but_its_place_is_kept():
-    scene = stage(Plot((series([1, math.nan, 3, math.inf, -math.inf, 2]),)), 6, 10)
-    trace = scene.traces[0]
+    picture = lay_out(Plot((series([1, math.nan, 3, math.inf, -math.inf, 2]),)), 6, 10)
+    trace = picture.traces[0]
     assert trace.y.tolist() == [1, 3, 2]
     assert trace.bad.tolist() == [1, 3, 4]
 
 
 def test_what_is_not_positive_is_left_out_of_a_log_axis():
-    scene = stage(Plot((series([10, 0, -5, 1000]),), log=True), 10, 10)
-    assert scene.traces[0].y.tolist() == [1, 3]
+    picture = lay_out(Plot((series([10, 0, -5, 1000]),), log=True), 10, 10)
+    assert picture.traces[0].y.tolist() == [1, 3]
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=50), st.booleans())
 def test_any_numbers_at_all_give_limits_that_can_be_drawn(y, log):
-    scene = stage(Plot((series(y),), log=log, smoothing=0.6), 30, 8)
-    assert scene.y[0] < scene.y[1]
-    assert all(map(math.isfinite, scene.y))
-    assert all(np.isfinite(trace.y).all() for trace in scene.traces)
+    picture = lay_out(Plot((series(y),), log=log, smoothing=0.6), 30, 8)
+    assert picture.y[0] < picture.y[1]
+    assert all(map(math.isfinite, picture.y))
+    assert all(np.isfinite(trace.y).all() for trace in picture.traces)
 
 
 def test_moments_get_a_free_row_at_the_upper_edge():
-    plain = stage(Plot((series([0, 1]),)), 20, 10)
-    marked = stage(Plot((series([0, 1]),), (Moment(0.5, "▼", "prune", None),)), 20, 10)
+    plain = lay_out(Plot((series([0, 1]),)), 20, 10)
+    marked = lay_out(Plot((series([0, 1]),), (Moment(0.5, "▼", "prune", None),)), 20, 10)
     assert marked.y[1] - 1 >= 0.09 > plain.y[1] - 1
 
 

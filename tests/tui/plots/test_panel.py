@@ -44,7 +44,7 @@ def two(world: Any) -> Any:
 
 
 def is_drawn(pilot: Pilot[None]) -> bool:
-    return any("⠀" < sign <= "⣿" for line in panel(pilot)._drawing.lines for sign in line.plain)
+    return any("⠀" < sign <= "⣿" for line in panel(pilot)._picture.lines for sign in line.plain)
 
 
 # -- zoom and cursor ---------------------------------------------------------------------------
@@ -128,7 +128,7 @@ async def test_the_cursor_reads_every_tensor_and_its_target(full, size):
     keys = ("right_square_bracket", "right_square_bracket", "t", "end", "left")
     async with opened(full, "2", *keys, run="002-prune", size=size) as pilot:
         lines = [line.plain for line in panel(pilot)._lines]
-        head = " ".join(lines[: len(lines) - len(panel(pilot)._drawing.lines)])
+        head = " ".join(lines[: len(lines) - len(panel(pilot)._picture.lines)])
         for name in ("encoder", "ih_l0", "hh_l0", "ih_l1", "hh_l1"):
             assert name in head
         assert head.count("→") == 5
