@@ -1,12 +1,20 @@
-"""The one exception that means: the user can mend this, and here is how."""
+"""Errors that the user can mend: one line that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
-__all__ = ["ERROR", "LmbenchError"]
+import errno
+
+__all__ = ["BAD_INPUT", "ERROR", "INTERRUPTED", "LmbenchError", "os_error_line"]
+
+BAD_INPUT, INTERRUPTED = 2, 130
+"""Exit codes of a command: what the user gave is wrong; Ctrl-C."""
+
+ERROR = "error: "
+"""Begins the last line of a run's log where it ended by a user's mistake."""
 
 
 class LmbenchError(Exception):
-    """Bad input, told in one line that names what is wrong, where, and what to do.
+    """Bad input, described in one line that names what is wrong, where, and what to do.
 
     Where several things are wrong at once (the mistakes of a schedule), each is a line of its own.
 
@@ -22,5 +30,34 @@ class LmbenchError(Exception):
         return str(self)
 
 
-ERROR = "error: "
-"""Begins the last line of a run's log where it ended by a user's mistake."""
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk and try again",
+    errno.EDQUOT: "make room within your quota and try again",
+    errno.EACCES: "see that you may read and write there",
+    errno.EPERM: "see that you may read and write there",
+    errno.EROFS: "choose a place that can be written to (LMBENCH_HOME names the working folder)",
+    errno.EIO: "the disk may be failing: check it, then try again",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EMFILE: "close other programs, or allow more open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs",
+}
+
+
+def os_error_line(error: OSError, doing: str = "", path: object = None) -> str:
+    """A call that the system refused, in one line: what was being done, the file, the system's
+    reason, what to do.
+
+    Args:
+        path: the file, where the error does not know it.
+    """
+    number, reason, file = error.errno, error.strerror, path or error.filename
+    if number is None and error.args and isinstance(error.args[0], list) and error.args[0]:
+        # What `shutil.copytree` collects: (source, target, reason) of each file.
+        file, _, reason = error.args[0][0]
+    parts = [doing, str(file or ""), str(reason or error or type(error).__name__)]
+    remedy = _REMEDIES.get(number or 0, "try again")
+    return " ".join(f"{': '.join(part for part in parts if part)}; {remedy}".split())

@@ -54,4 +54,12 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     value = printable(value)
-    return f"'{value}" if value.startswith(_FORMULA) else value
+    return f"'{value}" if value.startswith(_FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

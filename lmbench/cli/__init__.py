@@ -5,15 +5,18 @@ Nothing here imports torch: commands that compute start a worker process and fol
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import Any
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import BAD_INPUT, INTERRUPTED, LmbenchError, os_error_line
 
 __all__ = ["main"]
-
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,32 +26,69 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; gives its exit code."""
-    from cyclopts import CycloptsError
+    with _exit_on_interrupt():
+        from cyclopts import CycloptsError
 
-    from lmbench.cli.app import build
+        from lmbench.cli.app import parse_error_line
+        from lmbench.cli.output import complain
 
-    app = build()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows only ASCII shows a question mark for what it has no sign for.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        result = app(
-            arguments,
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        with _exit_on_interrupt():
+            command = _parse(arguments)
+        result = command()
     except LmbenchError as error:
-        return _refuse(error.message)
+        complain(error.message)
     except CycloptsError as error:
-        return _refuse(" ".join(str(error).split()))
+        complain(parse_error_line(error, " ".join(_command_words(arguments))))
     except KeyboardInterrupt:
+        complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left (`| head`); there is nobody to tell.
+        # The reader of our output has left (`| head`).
         sys.stderr.close()
         return 0
-    return result if isinstance(result, int) else 0
-
-
-def _refuse(message: str) -> int:
-    for line in message.split("\n"):
-        print(f"lmbench: {line}", file=sys.stderr)
+    except OSError as error:
+        complain(os_error_line(error, " ".join(_command_words(arguments))))
+    else:
+        return result if isinstance(result, int) else 0
     return BAD_INPUT
+
+
+def _parse(arguments: list[str]) -> Callable[[], Any]:
+    """The command that is asked for, its module imported and its arguments checked."""
+    from lmbench.cli.app import build, check_command
+
+    check_command(arguments)
+    command, bound, _ = build().parse_args(arguments, exit_on_error=False, print_error=False)
+    return lambda: command(*bound.args, **bound.kwargs)
+
+
+def _command_words(arguments: list[str]) -> list[str]:
+    """Which command it is: ``sessions pack``."""
+    from lmbench.cli.app import GROUPS
+
+    words = arguments[: 2 if arguments[:1] and arguments[0] in GROUPS else 1]
+    return [word for word in words if not word.startswith("-")]
+
+
+@contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """While modules are imported and nothing is under way, Ctrl-C ends the process at once: an
+    exception could come up in the midst of an import, and be printed whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_signum: int, _frame: object) -> None:
+        os.write(2, b"lmbench: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

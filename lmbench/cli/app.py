@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from lmbench import __version__
+from lmbench.errors import LmbenchError
 
-__all__ = ["build"]
+__all__ = ["GROUPS", "build", "check_command", "parse_error_line"]
 
 _HELP = (
     "A workbench in the terminal for training, pruning and quantizing word-level language models."
@@ -46,6 +48,31 @@ _COMMANDS = {
     "schedule": ("lmbench.cli.schedule:app", "Check and draw pruning schedules."),
     "doctor": ("lmbench.cli.doctor:doctor", "What this machine has and what would help."),
 }
+
+GROUPS = frozenset(name for name, (where, _) in _COMMANDS.items() if where.endswith(":app"))
+"""Commands whose next word is a command, too."""
+
+
+def check_command(arguments: list[str]) -> None:
+    """Refuse a first word that is no command.
+
+    Raises:
+        LmbenchError: proposes the command that is spelled most like it.
+    """
+    word = arguments[0] if arguments else "-"
+    if word.startswith("-") or word in _COMMANDS:
+        return
+    close = difflib.get_close_matches(word, _COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "lmbench --help lists the commands"
+    raise LmbenchError(f"no command '{word}': {hint}")
+
+
+def parse_error_line(error: CycloptsError, command: str) -> str:
+    """Arguments that fit no command, in one line."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        words = " ".join(error.unused_tokens)
+        return f"{command}: does not take '{words}': lmbench {command} --help shows what it takes"
+    return " ".join(str(error).split())
 
 
 def build() -> App:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName
+from lmbench.cli.derived import start
 from lmbench.cli.flags import configured
-from lmbench.cli.foreground import command_line, work_through
+from lmbench.cli.foreground import command_line
+from lmbench.cli.output import Json, SessionName
 from lmbench.config import BenchmarkConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs import launch
 from lmbench.session import Home, Run
 
 __all__ = ["benchmark"]
@@ -44,12 +44,14 @@ def benchmark(
         runs.append(home.find_run(model, session, with_model=True))
         resolved.append(runs[-1].ref)
     owner = runs[0].session if runs else home.open_session(session)
-    new = owner.new_run(
-        config.model_copy(update={"models": tuple(resolved)}),
-        "benchmark",
-        name=name or "benchmark",
-        parent=runs[0] if runs else None,
-        command=command_line(),
-    )
-    launch.start(new, queue=False)
-    return work_through(new, json=json)
+
+    def make() -> Run:
+        return owner.new_run(
+            config.model_copy(update={"models": tuple(resolved)}),
+            "benchmark",
+            name=name or "benchmark",
+            parent=runs[0] if runs else None,
+            command=command_line(),
+        )
+
+    return start(make, detach=False, json=json)[1]

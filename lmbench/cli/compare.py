@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +9,8 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.cli.flags import refuse_flags
+from lmbench.cli.output import Json, SessionName, console, print_json, print_line, write
 from lmbench.errors import LmbenchError
 from lmbench.report.compare import Comparison, compare_runs, compare_runtimes, report_session
 from lmbench.session import Home
@@ -39,6 +39,8 @@ def compare(
     Args:
         runs: the runs (SESSION/3, 3, @, paths); left out: all of the session that have a model.
     """
+    if json:
+        refuse_flags("--json is a format of its own", format=format != "table")
     home = Home.find()
     found = [home.find_run(ref, session) for ref in runs]
     if not found:
@@ -51,7 +53,7 @@ def compare(
     if json:
         print_json(list(comparison.rows))
     elif format != "table":
-        sys.stdout.write(comparison.write(format))
+        write(comparison.write(format))
     else:
         console().print(_table(comparison))
 
@@ -79,10 +81,11 @@ def report(
     """Write a session as one Markdown or HTML file: its table, curves and commands."""
     found = Home.find().session(session)
     if json:
+        refuse_flags("the document goes to stdout with --json", output=output)
         print_json(list(compare_runs(found.runs()).rows))
         return
     if output is None:
-        sys.stdout.write(report_session(found, "markdown"))
+        write(report_session(found, "markdown"))
         return
     if output.suffix not in (".md", ".html"):
         raise LmbenchError(f"{output}: name a file that ends in .md or .html")
@@ -90,4 +93,4 @@ def report(
         raise LmbenchError(f"{output} is there already: name another file, or move it away")
     form = "html" if output.suffix == ".html" else "markdown"
     write_atomic(output, report_session(found, form).encode())
-    console().print(f"wrote {output}", soft_wrap=True)
+    print_line(f"wrote {output}")

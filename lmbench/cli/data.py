@@ -7,7 +7,7 @@ from dataclasses import asdict
 from cyclopts import App
 from rich.table import Table
 
-from lmbench.cli.common import Json, console, print_json
+from lmbench.cli.output import Json, console, pairs_table, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.corpus import data_get, data_info, data_list
 from lmbench.session import Home
@@ -46,7 +46,7 @@ def get(name: str, *, json: Json = False) -> None:
     if json:
         print_json({"name": name, "path": str(folder)})
     else:
-        console().print(f"{name} is in {folder}", soft_wrap=True)
+        print_line(f"{name} is in {folder}")
 
 
 @app.command
@@ -61,10 +61,7 @@ def info(corpus: str | None = None, *, json: Json = False) -> None:
     if json:
         print_json(document)
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for key, value in document.items():
-        table.add_row(key, _shown(value))
-    console().print(table)
+    console().print(pairs_table((key, _shown(value)) for key, value in document.items()))
 
 
 def _shown(value: object) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from rich.table import Table
+from rich.text import Text
 
-from lmbench.cli.common import Json, console, print_json
 from lmbench.cli.flags import configured
+from lmbench.cli.output import Json, console, print_json
 from lmbench.config import TrainConfig
 from lmbench.session import Home
 
@@ -27,9 +28,9 @@ def doctor(config: TrainConfig, *, json: Json = False) -> None:
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        sign = {True: "[green]✓[/]", False: "[yellow]![/]", None: " "}[finding.good]
-        table.add_row(sign, finding.what, finding.value)
+        sign, style = {True: ("✓", "green"), False: ("!", "yellow"), None: (" ", "")}[finding.good]
+        table.add_row(Text(sign, style), finding.what, finding.value)
     out = console()
     out.print(table)
     for line in lines:
-        out.print(f"• {line}", soft_wrap=True, markup=False)
+        out.print(f"• {line}", soft_wrap=True)

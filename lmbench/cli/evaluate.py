@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, print_json
-from lmbench.cli.derived import print_detached
+from lmbench.cli.derived import start
 from lmbench.cli.flags import configured
-from lmbench.cli.foreground import command_line, work_through
+from lmbench.cli.foreground import command_line
+from lmbench.cli.output import Json, SessionName, print_json
 from lmbench.config import EvaluateConfig
-from lmbench.jobs import launch
+from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
 
@@ -37,17 +38,17 @@ def evaluate(
     documents, code = [], 0
     for parent in parents:
         owner = parent.session if isinstance(parent, Run) else home.open_session(session)
-        run = owner.new_run(
-            config, "evaluate", name=config.split, parent=parent, command=command_line()
-        )
-        launch.start(run, queue=detach)
-        if detach and not json:
-            print_detached(run, json=False)
-        elif not detach:
-            code = max(code, work_through(run, json=json, document=False))
+        make = partial(
+            owner.new_run,
+            config, "evaluate", name=config.split, parent=parent, command=command_line(),
+        )  # fmt: skip
+        run, made = start(make, detach=detach, json=json, document=False)
+        code = max(code, made)
         documents.append(run_document(run))
+        if made == INTERRUPTED:
+            break
     if json:
-        print_json(documents[0] if len(documents) == 1 else documents)
+        print_json(documents)
     return code
 
 

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.cli.output import Json, SessionName, print_json, print_line
 from lmbench.corpus import open_corpus
 from lmbench.deploy.export.onnx_model import Bits
 from lmbench.deploy.export.write import export_onnx, export_safetensors
 from lmbench.deploy.load_model import LoadedModel, load_run, open_model
 from lmbench.errors import LmbenchError
-from lmbench.printable import printable
 from lmbench.session import Home, Run
 
 __all__ = ["export", "export_run"]
@@ -121,4 +120,4 @@ def _tell(document: dict[str, Any]) -> None:
             f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "
             f"{document['tokens']} tokens ({document['checked_on']})"
         )
-    console().print(printable(line), markup=False, soft_wrap=True)
+    print_line(line)

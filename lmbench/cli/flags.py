@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, get_type_hints
+from collections.abc import Callable, Collection, Sequence
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from pydantic.fields import FieldInfo
 
-from lmbench.config import Config, flag_of, validate
+from lmbench.config import Config, TrainConfig, flag_of, validate
+from lmbench.errors import LmbenchError
 
-__all__ = ["configured"]
+__all__ = ["Whole", "configured", "refuse_flags", "whole"]
 
 C = TypeVar("C", bound=Config)
 
 
-def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def configured(
+    model: type[C], *, only: Collection[str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command ``f(config, …)``: each field of `model` becomes a flag of it.
 
     The command's own parameters stay as they are, and a field of the same name gets no flag;
     `config` is built from the flags that were given (``config.model_fields_set`` tells which) and
-    checked once, by the model itself.
+    checked once, by the model itself. `only` names the fields that become flags, where not all do.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,11 +37,17 @@ def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., A
             if name != "config"
         ]
         taken = {parameter.name for parameter in own}
-        fields = {name: field for name, field in model.model_fields.items() if name not in taken}
+        fields = {
+            name: field
+            for name, field in model.model_fields.items()
+            if name not in taken and (only is None or name in only)
+        }
 
         def command(*args: Any, **given: Any) -> Any:
             settings = {name: given.pop(name) for name in list(given) if name in fields}
-            return function(validate(model, settings), *args, **given)
+            config = validate(model, settings)
+            _check_needs(config)
+            return function(config, *args, **given)
 
         flags = [_flag(name, field) for name, field in fields.items()]
         signature = inspect.Signature(sorted([*own, *flags], key=lambda p: p.kind))
@@ -51,6 +61,41 @@ def configured(model: type[C]) -> Callable[[Callable[..., Any]], Callable[..., A
     return decorate
 
 
+def refuse_flags(reason: str, **flags: object) -> None:
+    """Refuse flags that would do nothing: those of `flags` whose value is neither None nor False.
+
+    Raises:
+        LmbenchError: names them, and gives `reason`.
+    """
+    given = [flag_of(name) for name, value in flags.items() if value not in (None, False)]
+    if given:
+        raise LmbenchError(f"{', '.join(given)}: {reason}")
+
+
+_NEEDS = {
+    "distill_temp": "teacher",
+    "distill_weight": "teacher",
+    "cache_theta": "cache",
+    "cache_lambda": "cache",
+}
+
+
+def _check_needs(config: Config) -> None:
+    """Flags that do something only beside another one."""
+    for name in sorted(config.model_fields_set):
+        other = _NEEDS.get(name)
+        if other in type(config).model_fields and not getattr(config, other):
+            refuse_flags(f"does nothing without {flag_of(other)}", **{name: True})
+    annealing = config.model_fields_set & {"patience", "anneal_factor"}
+    if isinstance(config, TrainConfig) and config.decay is not None:
+        refuse_flags(
+            "does nothing with --decay, which sets the rate after each epoch",
+            **dict.fromkeys(sorted(annealing), True),
+        )
+    if "device" in config.model_fields_set and getattr(config, "cuda", False):
+        refuse_flags("says the same as --device: give one of them", cuda=True)
+
+
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     extra: dict[str, Any] = (
         dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
@@ -60,8 +105,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         name=spellings,
         help=_help(field, str(extra.get("unit", ""))),
         group=Group(str(extra.get("group", "Settings"))),
-        negative="" if field.default is False else None,
+        negative="" if field.default is False or isinstance(field.default, tuple) else None,
         consume_multiple=isinstance(field.default, tuple) or None,
+        converter=whole if _is_whole(field.annotation) else None,
     )
     return inspect.Parameter(
         name,
@@ -69,6 +115,25 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         default=field.default,
         annotation=Annotated[field.annotation, parameter],
     )
+
+
+def _is_whole(annotation: Any) -> bool:
+    return annotation is int or set(get_args(annotation)) == {int, NoneType}
+
+
+def whole(_type: Any, tokens: Sequence[Token]) -> int | None:
+    """A whole number; the parser's own way rounds 1.5."""
+    [token] = tokens
+    if token.value.lower() == "none":
+        return None
+    try:
+        return int(token.value)
+    except ValueError:
+        raise LmbenchError(f"{token.keyword}: {token.value!r}: give a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+"""A whole number on the command line."""
 
 
 def _help(field: FieldInfo, unit: str) -> str:

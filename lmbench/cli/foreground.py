@@ -1,20 +1,20 @@
-"""Following a run in the foreground: its progress, Ctrl-C, its end."""
+"""A run in the foreground: its start, its progress, Ctrl-C, its end."""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
-from lmbench.cli.common import print_json, stderr
+from lmbench.cli.output import complain, note, print_json, write
 from lmbench.cli.progress import run_progress
-from lmbench.errors import ERROR, LmbenchError
+from lmbench.errors import BAD_INPUT, ERROR, INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.report.tables import run_document
 from lmbench.session import Run
@@ -23,26 +23,28 @@ from lmbench.session.log_lines import whole_lines
 
 __all__ = ["command_line", "work_through"]
 
-BAD_INPUT = 2
-INTERRUPTED = 130
-
 
 def command_line() -> str:
     """The command as the user could type it again."""
     return shlex.join(["lmbench", *sys.argv[1:]])
 
 
-def work_through(run: Run, *, json: bool, document: bool = True) -> int:
-    """Follow `run` to its end and print its document (or, without a terminal, its log).
-
-    `document` False leaves the document to a caller that has several.
+def work_through(begin: Callable[[], Run], *, json: bool, document: bool = True) -> tuple[Run, int]:
+    """Start a run, follow it to its end and print its document (or, without a terminal, its log).
 
     Ctrl-C asks the worker to stop cleanly, a second one kills it.
 
+    Args:
+        begin: makes the run, has it started at once, and gives it.
+        document: False leaves the document to a caller that has several.
+
     Returns:
-        The command's exit code: 0 finished, 1 failed, 2 refused its input, 130 interrupted.
+        The run and the command's exit code: 0 finished, 1 failed, 2 refused its input, 130
+        interrupted.
     """
-    with _on_interrupt(run) as pressed:
+    with _Interrupts() as interrupts:
+        run = begin()
+        interrupts.concern(run)
         _follow(run, echo=not json)
     record = run.read()
     status = run.status(record)
@@ -50,38 +52,45 @@ def work_through(run: Run, *, json: bool, document: bool = True) -> int:
         print_json(run_document(run))
     if status in ("failed", "lost"):
         reason = record.reason if status == "failed" else launch.why_lost(run)
-        stderr().print(f"lmbench: {run.ref}: {reason}", soft_wrap=True, markup=False)
-        return BAD_INPUT if record.exit_code == BAD_INPUT else 1
-    return INTERRUPTED if pressed else 0
+        complain(f"{run.ref}: {reason}")
+        return run, BAD_INPUT if record.exit_code == BAD_INPUT else 1
+    return run, INTERRUPTED if interrupts.count else 0
 
 
-@contextmanager
-def _on_interrupt(run: Run) -> Iterator[list[int]]:
-    """While inside, Ctrl-C means the run; gives the list of presses."""
-    pressed: list[int] = []
+class _Interrupts:
+    """Catches Ctrl-C from before a run's folder is there until the run has ended."""
 
-    def on_sigint(signum: int, _frame: FrameType | None) -> None:
-        pressed.append(signum)
-        if len(pressed) == 1:
-            _ask(run, "stop")
-            stderr().print(
+    def __init__(self) -> None:
+        self.count = 0
+        self._run: Run | None = None
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._caught)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def concern(self, run: Run) -> None:
+        """From now on Ctrl-C means this run, and so does one that came before."""
+        self._run = run
+        if self.count:
+            self._stop(run)
+
+    def _caught(self, _signum: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self._run is not None:
+            self._stop(self._run)
+
+    def _stop(self, run: Run) -> None:
+        if self.count == 1:
+            note(
                 "stopping: finishing the step, saving, scoring the test set "
-                "(Ctrl-C again stops at once)",
+                "(Ctrl-C again stops at once)"
             )
-        else:
-            _ask(run, "kill")
-
-    before = signal.signal(signal.SIGINT, on_sigint)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _ask(run: Run, action: launch.Action) -> None:
-    # A run that has just come to its end needs no asking.
-    with suppress(LmbenchError):
-        launch.request(run, action)
+        # A run that has just come to its end needs no asking.
+        with suppress(LmbenchError):
+            launch.request(run, "stop" if self.count == 1 else "kill")
 
 
 def _follow(run: Run, *, echo: bool) -> None:
@@ -97,12 +106,12 @@ def _follow(run: Run, *, echo: bool) -> None:
                 continue
             for line in log.lines():
                 if line.startswith(ERROR) and line == f"{ERROR}{run.read().reason}":
-                    # It is said at the end, on stderr.
+                    # It is printed at the end, on stderr.
                     continue
                 if not sys.stdout.isatty():
-                    print(line, flush=True)
+                    write(f"{line}\n")
                 elif not line.startswith("| epoch "):
-                    bar.print(line, markup=False, highlight=False)
+                    bar.print(line)
 
 
 class _LogTail:
@@ -123,17 +132,19 @@ class _View:
 
     def __init__(self, bar: Bar, run: Run) -> None:
         self._bar = bar
-        self._name = run.path.name
-        self._task: TaskID = bar.add_task(self._name, total=None)
-        self._valid = ""
+        self._task: TaskID = bar.add_task(run.path.name, total=None)
+        self._valid: tuple[str, ...] = ()
         self._epochs = 0
         self._steps: int | None = None
 
+    def _show(self, *figures: str) -> None:
+        """Figures in the order in which a narrow terminal keeps them."""
+        self._bar.update(self._task, figures=figures)
+
     def waits(self, queued: bool, paused: bool) -> None:
-        """Say why nothing moves."""
+        """Show why nothing moves."""
         if queued or paused:
-            state = "waits for the device" if queued else "is paused"
-            self._bar.update(self._task, description=f"{self._name} {state}")
+            self._show("waits for the device" if queued else "is paused")
 
     def take(self, event: Event) -> None:
         match event:
@@ -143,23 +154,18 @@ class _View:
                 if self._steps:
                     self._bar.update(self._task, total=self._steps)
             case Step():
-                self._bar.update(
-                    self._task,
-                    completed=event.step,
-                    total=self._steps,
-                    description=(
-                        f"{self._name} epoch {event.epoch}/{self._epochs} loss {event.loss:.3f} "
-                        f"ppl {event.ppl:.1f}{self._valid} {event.tokens_per_s:,.0f} tok/s"
-                    ),
+                self._bar.update(self._task, completed=event.step, total=self._steps)
+                self._show(
+                    f"epoch {event.epoch}/{self._epochs}",
+                    f"ppl {event.ppl:.1f}",
+                    *self._valid,
+                    f"loss {event.loss:.3f}",
+                    f"{event.tokens_per_s:,.0f} tok/s",
                 )
             case Epoch():
-                self._valid = f" valid {event.valid_ppl:.1f}"
+                self._valid = (f"valid {event.valid_ppl:.1f}",)
             case Progress():
-                self._bar.update(
-                    self._task,
-                    completed=event.done,
-                    total=event.total,
-                    description=f"{self._name} {event.what}",
-                )
+                self._bar.update(self._task, completed=event.done, total=event.total)
+                self._show(event.what)
             case Warned():
-                self._bar.print(f"warning: {event.message}", markup=False)
+                self._bar.print(f"warning: {event.message}")

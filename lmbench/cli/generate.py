@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
-from lmbench.cli.common import Json, SessionName, console, print_json, stderr
 from lmbench.cli.flags import configured
+from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
@@ -18,7 +16,6 @@ from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
 from lmbench.model.device import allow_tf32, choose_device
-from lmbench.printable import printable
 from lmbench.session import Home
 from lmbench.session.files import write_atomic
 
@@ -42,6 +39,8 @@ def generate(
         run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, a folder, or a packed or
             safetensors file.
     """
+    if "prompt" in config.model_fields_set and not config.prompt.split():
+        note("--prompt holds no word: the text starts as it does without one")
     home = Home.find()
     run, checkpoint = _which(run, config.checkpoint)
     allow_tf32(False)
@@ -83,8 +82,8 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
     if show is not None:
         show.end()
     if generation.unknown:
-        words = ", ".join(f"'{printable(word)}'" for word in generation.unknown)
-        stderr().print(f"not in the vocabulary, read as <unk>: {words}", markup=False)
+        words = ", ".join(f"'{word}'" for word in generation.unknown)
+        note(f"not in the vocabulary, read as <unk>: {words}")
     if target is not None:
         try:
             write_atomic(target, lines(word.text for word in generation.words).encode())
@@ -107,17 +106,15 @@ class _Stream:
     def __call__(self, word: Word) -> None:
         if self._to_file:
             if self._count % self._interval == 0:
-                sys.stdout.write(f"| Generated {self._count}/{self._total} words\n")
+                write(f"| Generated {self._count}/{self._total} words\n")
         else:
             last = self._count % WORDS_A_LINE == WORDS_A_LINE - 1
-            sys.stdout.write(printable(word.text) + ("\n" if last else " "))
-        sys.stdout.flush()
+            write(word.text + ("\n" if last else " "))
         self._count += 1
 
     def end(self) -> None:
         if not self._to_file and self._count % WORDS_A_LINE:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            write("\n")
 
 
 def _alternatives(generation: Generation) -> Table:
@@ -127,19 +124,15 @@ def _alternatives(generation: Generation) -> Table:
     table.add_column("bits", justify="right")
     table.add_column("likely here (before → after sampling settings)")
     for word in generation.words:
-        others = "  ".join(
-            f"{printable(a.text)} {a.before:.1%} → {a.after:.1%}" for a in word.alternatives
-        )
-        table.add_row(Text(printable(word.text)), f"{word.surprisal_bits:.1f}", Text(others))
+        others = "  ".join(f"{a.text} {a.before:.1%} → {a.after:.1%}" for a in word.alternatives)
+        table.add_row(word.text, f"{word.surprisal_bits:.1f}", others)
     return table
 
 
 def _summarise(generation: Generation, target: Path | None) -> None:
     where = f"{target}: " if target else ""
-    stderr().print(
-        f"{where}{len(generation.words):,} words by {printable(generation.run)} "
+    note(
+        f"{where}{len(generation.words):,} words by {generation.run} "
         f"({generation.runtime}, seed {generation.seed}), {generation.tokens_per_s:,.0f} words/s, "
         f"{generation.bits_per_word:.2f} bits a word",
-        markup=False,
-        soft_wrap=True,
     )

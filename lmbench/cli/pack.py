@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console
+from lmbench.cli.derived import start
 from lmbench.cli.flags import configured
-from lmbench.cli.foreground import command_line, work_through
+from lmbench.cli.foreground import command_line
+from lmbench.cli.output import Json, SessionName, print_line
 from lmbench.config import PackConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs import launch
 from lmbench.jobs.prepare import make_run
-from lmbench.session import Home
+from lmbench.session import Home, Run
+from lmbench.session.files import write_atomic
 
 __all__ = ["pack"]
 
@@ -44,12 +44,16 @@ def pack(
     if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
         reason = "is there already" if output.exists() else "is in no folder that exists"
         raise LmbenchError(f"--output {output} {reason}; choose another place")
-    new = make_run(parent.session, "pack", config, parent=parent, name=name, command=command_line())
-    launch.start(new, queue=False)
-    code = work_through(new, json=json)
+
+    def make() -> Run:
+        return make_run(
+            parent.session, "pack", config, parent=parent, name=name, command=command_line()
+        )
+
+    new, code = start(make, detach=False, json=json)
     packed = new.path / "model.lmpack"
     if code == 0 and output is not None:
-        shutil.copyfile(packed, output)
+        write_atomic(output, packed.read_bytes())
     if code == 0 and not json:
-        console().print(f"packed into {output or packed}", soft_wrap=True, markup=False)
+        print_line(f"packed into {output or packed}")
     return code

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
-from lmbench.cli.common import Json, SessionName, console, print_json
 from lmbench.cli.derived import derive
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
 from lmbench.config import QuantizeConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -38,6 +37,8 @@ def quantize(
         run: the run to quantize (SESSION/3, 3, @, a path).
     """
     if list_presets:
+        given = dict.fromkeys(sorted(config.model_fields_set), True)
+        refuse_flags("does nothing beside --list-presets", **given, name=name, detach=detach)
         _show_presets(json=json)
         return 0
     from lmbench.distiller.quantization import QuantizationError, load_stats
@@ -72,9 +73,4 @@ def _show_presets(*, json: bool) -> None:
     if json:
         print_json([{"name": n, **load_preset(n).to_dict()} for n in preset_names()])
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("preset")
-    table.add_column("what it does")
-    for preset in preset_names():
-        table.add_row(preset, preset_description(preset))
-    console().print(table)
+    console().print(presets_table((name, preset_description(name)) for name in preset_names()))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from lmbench.cli.common import Json, console, print_json, stderr
-from lmbench.cli.foreground import INTERRUPTED, work_through
+from lmbench.cli.flags import Whole
+from lmbench.cli.foreground import work_through
+from lmbench.cli.output import Json, console, note, print_json
 from lmbench.cli.progress import corpus_progress
-from lmbench.errors import LmbenchError
+from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.reproduce import Reproduction, begin, compared, make_runs, plan
 from lmbench.session import Home, Run
@@ -28,7 +30,7 @@ def reproduce(
     ] = "small",
     data: Annotated[str, Parameter(help="the corpus; the figures are WikiText-2's")] = "wikitext-2",
     device: Annotated[str, Parameter(help="where to compute")] = "auto",
-    threads: Annotated[int, Parameter(help="CPU threads; 0 takes one for each core")] = 0,
+    threads: Annotated[Whole, Parameter(help="CPU threads; 0 takes one for each core")] = 0,
     session: Annotated[
         str, Parameter(name="--session", help="the session that holds the runs")
     ] = "reproduce",
@@ -68,9 +70,8 @@ def _work_through(runs: list[Run], *, json: bool) -> int:
         if run.status() == "finished":
             continue
         if not json:
-            stderr().print(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}", markup=False)
-        begin(run, queue=False)
-        code = work_through(run, json=json, document=False)
+            note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
+        _, code = work_through(partial(_begun, run), json=json, document=False)
         if code:
             if code == INTERRUPTED:
                 _leave_queue(runs)
@@ -78,14 +79,19 @@ def _work_through(runs: list[Run], *, json: bool) -> int:
     return 0
 
 
+def _begun(run: Run) -> Run:
+    begin(run, queue=False)
+    return run
+
+
 def _leave_queue(runs: list[Run]) -> None:
-    """The worker's supervisor goes on with what waits, which nobody wants now."""
+    """Take out of the queue what waits there: the supervisor would go on with it."""
     for run in runs:
         try:
             if run.status() == "queued":
                 launch.request(run, "stop")
         except LmbenchError as error:
-            stderr().print(f"{run.ref}: {error.message}", markup=False)
+            note(f"{run.ref}: {error.message}")
 
 
 def _table(wanted: Reproduction, rows: list[dict[str, Any]]) -> Table:

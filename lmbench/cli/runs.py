@@ -7,14 +7,23 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.table import Table
-from rich.text import Text
 
-from lmbench.cli.common import Json, SessionName, Yes, confirm, console, print_json, stderr
-from lmbench.cli.foreground import work_through
+from lmbench.cli.derived import resume_run
+from lmbench.cli.flags import Whole
+from lmbench.cli.output import (
+    Json,
+    SessionName,
+    Yes,
+    complain,
+    confirm,
+    console,
+    pairs_table,
+    print_json,
+    print_line,
+    write,
+)
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
@@ -48,13 +57,13 @@ def list_(
         try:
             documents.append(run_document(run))
         except LmbenchError as error:
-            stderr().print(f"lmbench: {printable(error)}", soft_wrap=True, markup=False)
+            complain(error.message)
     if json:
         print_json(documents)
     elif runs:
         console().print(runs_table(runs))
     else:
-        console().print(f"no runs in {home.sessions_path}", soft_wrap=True)
+        print_line(f"no runs in {home.sessions_path}")
 
 
 def _status_or_none(run: Run) -> Status | None:
@@ -78,15 +87,13 @@ def show(run: str, *, session: SessionName = "default", json: Json = False) -> N
     if json:
         print_json(document)
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for key, value in document.items():
-        table.add_row(Text(key, "bold"), Text(_shown(key, value)))
+    rows = [(key, _shown(key, value)) for key, value in document.items()]
     log = EventLog(found.events_path)
     log.poll()
     progress = _progress(log)
     if progress and document["status"] in LIVE:
-        table.add_row(Text("progress", "bold"), Text(progress))
-    console().print(table)
+        rows.append(("progress", progress))
+    console().print(pairs_table(rows))
 
 
 def _shown(key: str, value: object) -> str:
@@ -97,12 +104,12 @@ def _shown(key: str, value: object) -> str:
     if key == "seconds" and isinstance(value, int | float):
         return numbers.duration(value)
     if isinstance(value, dict):
-        return "\n".join(f"{name} = {printable(_shown('', item))}" for name, item in value.items())
+        return "\n".join(f"{name} = {_shown('', item)}" for name, item in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4f}" if isinstance(value, float) else printable(value)
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
 
 
 def _progress(log: EventLog) -> str:
@@ -179,7 +186,7 @@ def _ask_all(refs: tuple[str, ...], session: str, action: launch.Action, *, json
         launch.request(run, action)
         if not json:
             done = "has left the queue" if before == "queued" else _DONE[action]
-            console().print(f"{run.ref} {done}", soft_wrap=True, markup=False)
+            print_line(f"{run.ref} {done}")
     if json:
         print_json([run_document(run) for run in runs])
 
@@ -208,14 +215,7 @@ def resume(
         run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
     """
     found = Home.find().find_run(run, session)
-    launch.resume(found, queue=detach)
-    if not detach:
-        return work_through(found, json=json)
-    if json:
-        print_json(run_document(found))
-    else:
-        console().print(f"{found.ref} goes on", soft_wrap=True, markup=False)
-    return 0
+    return resume_run(found, detach=detach, json=json)[1]
 
 
 @app.command
@@ -239,7 +239,7 @@ def delete(
     if json:
         print_json([{"run": str(found.path), "deleted": True} for found in runs])
     else:
-        console().print(f"deleted {names}", soft_wrap=True, markup=False)
+        print_line(f"deleted {names}")
 
 
 @app.command
@@ -250,7 +250,7 @@ def log(
         bool, Parameter(name=("--follow", "-f"), negative="", help="go on until the run ends")
     ] = False,
     lines: Annotated[
-        int, Parameter(name=("--lines", "-n"), help="only the last lines; 0 shows all")
+        Whole, Parameter(name=("--lines", "-n"), help="only the last lines; 0 shows all")
     ] = 0,
     session: SessionName = "default",
     json: Json = False,
@@ -271,10 +271,10 @@ def log(
     if json:
         print_json({"run": str(found.path), "status": found.status(), "log": text})
         return
-    print(printable(text), end="", flush=True)
+    write(text)
     for _ in _until_ended(found) if follow else ():
         text, position = _read_log(found, position)
-        print(printable(text), end="", flush=True)
+        write(text)
 
 
 def _until_ended(run: Run) -> Iterator[None]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.table import Table
 
-from lmbench.cli.common import Json, SessionName, console, print_json
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, refuse_flags, whole
+from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
 from lmbench.config import PruneConfig
+from lmbench.corpus import open_corpus
 from lmbench.distiller.schedules.checking import Schedule
-from lmbench.distiller.schedules.plan import SchedulePlan, predict_sparsity
+from lmbench.distiller.schedules.plan import SchedulePlan
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.errors import LmbenchError
-from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_run, read_schedule
+from lmbench.jobs.run_schedule import (
+    check_building,
+    check_schedule,
+    plan_on_run,
+    plan_on_shape,
+    read_schedule,
+)
 from lmbench.report.numbers import plural
 from lmbench.session import Home
 
@@ -31,12 +37,7 @@ def list_(*, json: Json = False) -> None:
     if json:
         print_json([{"name": name, "about": preset_summary(name)} for name in preset_names()])
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("preset")
-    table.add_column("what it does")
-    for name in preset_names():
-        table.add_row(name, preset_summary(name))
-    console().print(table)
+    console().print(presets_table((name, preset_summary(name)) for name in preset_names()))
 
 
 Parent = Annotated[
@@ -46,17 +47,31 @@ Parent = Annotated[
         help="judge by the weights of this trained run, and take its shape (SESSION/3, 3, @)",
     ),
 ]
-Words = Annotated[int, Parameter(help="types of the corpus, for the totals (33,278: WikiText-2)")]
+Types = Annotated[
+    int | None,
+    Parameter(
+        converter=whole,
+        help="types of the corpus, for the totals; left out: those of --data, else 33,278, which "
+        "WikiText-2 has",
+    ),
+]
+# Of a training's settings those that a schedule is judged by: the model's weights, the optimizer,
+# and how long it trains.
+_SHAPE = (
+    *("model", "emsize", "nhid", "nlayers", "tied", "data", "vocab", "epochs"),
+    *("lr", "momentum"),
+)
 
 
 @app.command
-@configured(PruneConfig)
+@configured(PruneConfig, only=_SHAPE)
 def check(
     config: PruneConfig,
     file: str,
     /,
     *,
     run: Parent = None,
+    types: Types = None,
     session: SessionName = "default",
     json: Json = False,
 ) -> None:
@@ -65,25 +80,25 @@ def check(
     Args:
         file: a YAML file or a preset.
     """
-    schedule, plan = _plan(config, file, WIKITEXT2_TYPES, run, session)
+    schedule, plan = _plan(config, file, types, run, session)
     if json:
         print_json(_document(schedule, plan))
         return
     out = console()
     for note in plan.notes:
-        out.print(f"note: {note}", soft_wrap=True, markup=False)
-    out.print(f"{schedule.source}: in order; {_outcome(plan)}", soft_wrap=True, markup=False)
+        out.print(f"note: {note}", soft_wrap=True)
+    out.print(f"{schedule.source}: in order; {_outcome(plan)}", soft_wrap=True)
 
 
 @app.command
-@configured(PruneConfig)
+@configured(PruneConfig, only=_SHAPE)
 def plot(
     config: PruneConfig,
     file: str,
     /,
     *,
     run: Parent = None,
-    types: Words = WIKITEXT2_TYPES,
+    types: Types = None,
     session: SessionName = "default",
     json: Json = False,
 ) -> None:
@@ -102,15 +117,17 @@ def plot(
     out.print(schedule_text(plan, min(out.width, 100), 18))
     out.print(_outcome(plan), soft_wrap=True)
     for note in plan.notes:
-        out.print(f"note: {note}", soft_wrap=True, markup=False)
+        out.print(f"note: {note}", soft_wrap=True)
 
 
 def _plan(
-    config: PruneConfig, file: str, ntoken: int, run: str | None, session: str
+    config: PruneConfig, file: str, types: int | None, run: str | None, session: str
 ) -> tuple[Schedule, SchedulePlan]:
     home = Home.find()
     epochs = config.epochs if "epochs" in config.model_fields_set else None
     if run is not None:
+        shape = dict.fromkeys(sorted(config.model_fields_set - {"epochs"}), True)
+        refuse_flags("the model is that of --run", **shape, types=types)
         schedule = read_schedule(file, home)
         return schedule, plan_on_run(schedule, home.find_run(run, session, with_model=True), epochs)
     config = config.model_copy(update={"compress": file})
@@ -118,11 +135,20 @@ def _plan(
     if schedule is None:
         raise LmbenchError(f"{file}: no schedule")
     check_building(config, schedule)
-    shapes = config.parameter_shapes(ntoken)
-    names = {name: name for name in shapes}
-    if config.tied:
-        names["decoder.weight"] = "encoder.weight"
-    return schedule, predict_sparsity(schedule, shapes, names, epochs)
+    plan = plan_on_shape(schedule, config, _types(config, types, home), epochs)
+    pruned = {tensor.name for tensor in plan.tensors}
+    if not config.tied and "encoder.weight" in pruned and "decoder.weight" not in pruned:
+        untied = "decoder.weight stays dense in an untied model: add --tied for a tied one"
+        plan.notes = (*plan.notes, untied)
+    return schedule, plan
+
+
+def _types(config: PruneConfig, types: int | None, home: Home) -> int:
+    if config.data is None:
+        refuse_flags("is about --data: add that", vocab="vocab" in config.model_fields_set)
+        return WIKITEXT2_TYPES if types is None else types
+    refuse_flags("--data says how many there are", types=types)
+    return open_corpus(config.data, home.path, vocab=config.vocab, may_fetch=False).ntokens
 
 
 def _outcome(plan: SchedulePlan) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console, stderr
 from lmbench.cli.derived import derive
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.output import Json, SessionName, console
 from lmbench.config import SensitivityConfig
+from lmbench.errors import LmbenchError
 from lmbench.report.plots.terminal import curves_text
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
+from lmbench.session.files import write_atomic
 
 __all__ = ["sensitivity"]
 
@@ -38,6 +39,14 @@ def sensitivity(
     Args:
         run: a trained run (SESSION/3, 3, @, a path).
     """
+    if output is not None:
+        if config.suggest is None:
+            refuse_flags("--suggest makes the schedule: add it", output=output)
+        if detach:
+            refuse_flags("nothing waits for a run that is detached", output=output)
+        if output.exists() or not output.absolute().parent.is_dir():
+            reason = "is there already" if output.exists() else "is in no folder that exists"
+            raise LmbenchError(f"--output {output}: {reason}; choose another place")
     parent = Home.find().find_run(run, session, with_model=True)
     found, code = derive(
         parent, "sensitivity", config, name=name or config.granularity, detach=detach, json=json
@@ -47,7 +56,7 @@ def sensitivity(
     if not json:
         _plot(found)
     if output is not None:
-        _copy_schedule(found, output)
+        write_atomic(output, (found.path / "suggested.yaml").read_bytes())
     return 0
 
 
@@ -64,11 +73,3 @@ def _plot(run: Run) -> None:
         out.print(
             curves_text(curves, min(out.width, 100), 18, unit="number", x_axis="sparsity", log=True)
         )
-
-
-def _copy_schedule(run: Run, output: Path) -> None:
-    source = run.path / "suggested.yaml"
-    if output.exists():
-        stderr().print(f"{output} is there already and was left alone", soft_wrap=True)
-    elif source.exists():
-        shutil.copyfile(source, output)

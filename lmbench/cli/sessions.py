@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.text import Text
 
-from lmbench.cli.common import Json, Yes, confirm, console, print_json, stderr
+from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.errors import LmbenchError
-from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table, sessions_table
 from lmbench.session import Home, Session
@@ -65,7 +63,7 @@ def list_(*, session: Named = None, json: Json = False) -> None:
     elif documents:
         console().print(sessions_table(documents))
     else:
-        console().print(f"no sessions in {home.sessions_path}", soft_wrap=True)
+        print_line(f"no sessions in {home.sessions_path}")
 
 
 @app.command
@@ -84,7 +82,7 @@ def show(name: str | None = None, *, session: Named = None, json: Json = False) 
     out = console()
     out.print(f"{found.name}: {found.path} ({numbers.size(document['bytes'])})", soft_wrap=True)
     if document["notes"]:
-        out.print(Text(printable(document["notes"])))
+        out.print(document["notes"])
     out.print(runs_table(runs) if runs else "it has no runs yet")
 
 
@@ -156,7 +154,7 @@ def delete(
     if json:
         print_json({"session": str(doomed.path), "name": doomed.name, "deleted": True})
     else:
-        console().print(f"deleted {doomed.name}", soft_wrap=True, markup=False)
+        print_line(f"deleted {doomed.name}")
 
 
 @app.command(name="pack")
@@ -184,7 +182,7 @@ def pack_(
         confirm(f"{target} is there already. Replace it?", yes=yes)
     packed = pack(found, target)
     for left_out in packed.left_out:
-        stderr().print(f"left out: {printable(left_out)}", soft_wrap=True, markup=False)
+        note(f"left out: {left_out}")
     if json:
         print_json(
             {
@@ -196,7 +194,7 @@ def pack_(
         )
     else:
         text = f"{found.name} is in {packed.path} ({numbers.size(packed.bytes)})"
-        console().print(text, soft_wrap=True, markup=False)
+        print_line(text)
 
 
 @app.command(name="unpack")
@@ -221,4 +219,4 @@ def _tell(session: Session, text: str, *, json: bool) -> None:
     if json:
         print_json(_session_document(session))
     else:
-        console().print(text, soft_wrap=True, markup=False)
+        print_line(text)

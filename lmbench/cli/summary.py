@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console, print_json
+from lmbench.cli.flags import refuse_flags
+from lmbench.cli.output import Json, SessionName, console, print_json, write
 from lmbench.config import TrainConfig
 from lmbench.distiller.reports.table import Table
 from lmbench.errors import LmbenchError
+from lmbench.printable import csv_text
 from lmbench.session import Home, Run
 
 __all__ = ["summarise_untrained", "summary"]
@@ -48,8 +49,14 @@ def summary(
     """
     from lmbench.report.quantized_modules import quantized_modules
 
+    if json:
+        refuse_flags("--json is a format of its own", csv=csv)
     found = Home.find().find_run(run, session, with_model=True)
     kind = kind or ("quantization" if found.read().kind == "quantize" else "sparsity")
+    if kind != "sparsity":
+        refuse_flags(f"does nothing beside --kind {kind}", gross=gross)
+    if kind in ("masks", "quantization"):
+        refuse_flags(f"does nothing beside --kind {kind}", checkpoint=checkpoint != "best")
     if kind == "masks":
         table = _masks(found)
     elif kind == "quantization":
@@ -103,6 +110,7 @@ def _show(
     if json:
         print_json({"run": run, "kind": kind, **table.to_json()})
     elif csv:
-        sys.stdout.write(table.to_csv())
+        columns = [column.key for column in table.columns]
+        write(csv_text([columns, *table.all_rows]))
     else:
         console().print(table.to_rich())

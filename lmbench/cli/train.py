@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.common import Json, SessionName, console
-from lmbench.cli.derived import print_detached
-from lmbench.cli.flags import configured
-from lmbench.cli.foreground import command_line, work_through
+from lmbench.cli.derived import resume_run, start
+from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.foreground import command_line
+from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.jobs import launch
 from lmbench.jobs.prepare import check_training, inherited_settings, make_run
-from lmbench.jobs.run_schedule import check_building, check_schedule
+from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.session import Home, Run
 from lmbench.session.files import write_atomic
 
@@ -62,17 +62,28 @@ def train(
     if summary is not None:
         from lmbench.cli.summary import summarise_untrained
 
+        refuse_flags(
+            "does nothing beside --summary, which trains nothing",
+            save=save, resume=resume, onnx_export=onnx_export, name=name, detach=detach,
+        )  # fmt: skip
         return summarise_untrained(config, summary, json=json)
     _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
-        run = home.find_run(resume, session)
-        launch.resume(run, queue=detach)
+        given = dict.fromkeys(sorted(config.model_fields_set), True)
+        refuse_flags("a run is resumed with the settings that it has", **given, name=name)
+        run, code = resume_run(home.find_run(resume, session), detach=detach, json=json)
     else:
         _check(config, home, session, quiet=json or not detach)
         owner = home.open_session(session)
-        run = make_run(owner, "train", config, name=name, command=command_line())
-        launch.start(run, queue=detach)
-    return _see_through(run, detach=detach, json=json, save=save, onnx_export=onnx_export)
+        make = partial(make_run, owner, "train", config, name=name, command=command_line())
+        run, code = start(make, detach=detach, json=json)
+    if save is not None:
+        _save(run, save)
+    if onnx_export is not None:
+        from lmbench.cli.export import export_run
+
+        export_run(run, onnx_export, format="onnx", quiet=json)
+    return code
 
 
 @configured(PruneConfig)
@@ -98,9 +109,10 @@ def prune(
     config = _pruning_config(config, parent, schedule)
     _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
     owner = parent.session if parent else home.open_session(session)
-    new = make_run(owner, "prune", config, parent=parent, name=name, command=command_line())
-    launch.start(new, queue=detach)
-    return _see_through(new, detach=detach, json=json)
+    make = partial(
+        make_run, owner, "prune", config, parent=parent, name=name, command=command_line()
+    )
+    return start(make, detach=detach, json=json)[1]
 
 
 def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | None) -> PruneConfig:
@@ -124,7 +136,11 @@ def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> Non
     if schedule is not None:
         check_building(config, schedule)
     if not quiet:
-        console().print(corpus.describe_choice(), soft_wrap=True)
+        print_line(corpus.describe_choice())
+    if schedule is not None:
+        plan = plan_on_shape(schedule, config, corpus.ntokens, config.epochs)
+        if plan.cut_short:
+            note(f"warning: {plan.cut_short}")
 
 
 def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
@@ -147,27 +163,6 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
             raise LmbenchError(f"{flag} {path}: is there already; name a file that is not")
         if not target.parent.is_dir():
             raise LmbenchError(f"{flag} {path}: the folder {target.parent} is not there")
-
-
-def _see_through(
-    run: Run,
-    *,
-    detach: bool,
-    json: bool,
-    save: Path | None = None,
-    onnx_export: Path | None = None,
-) -> int:
-    if detach:
-        print_detached(run, json=json)
-        return 0
-    code = work_through(run, json=json)
-    if save is not None:
-        _save(run, save)
-    if onnx_export is not None:
-        from lmbench.cli.export import export_run
-
-        export_run(run, onnx_export, format="onnx", quiet=json)
-    return code
 
 
 def _save(run: Run, target: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lmbench.cli.flags import refuse_flags, whole
 from lmbench.errors import LmbenchError
 
 __all__ = ["tui"]
@@ -16,10 +17,10 @@ def tui(
     session: str | None = None,
     *,
     demo: Annotated[bool, Parameter(negative="")] = False,
-    speed: float = 1.0,
+    speed: float | None = None,
     web: Annotated[bool, Parameter(negative="")] = False,
-    host: str = "127.0.0.1",
-    port: int = 8000,
+    host: str | None = None,
+    port: Annotated[int | None, Parameter(converter=whole)] = None,
     token: Annotated[str | None, Parameter(env_var="LMBENCH_WEB_TOKEN")] = None,
 ) -> int:
     """Open the workbench.
@@ -27,24 +28,30 @@ def tui(
     Args:
         session: which session to open; left out, the one that was open last.
         demo: play a recorded session, without any worker.
-        speed: how many times faster than it was recorded.
+        speed: how many times faster than it was recorded (1).
         web: serve it to browsers instead (needs the extra `web`).
-        host: the address to serve on; any but this machine's own needs a token.
-        port: the port to serve on.
+        host: the address to serve on (127.0.0.1); any but this machine's own needs a token.
+        port: the port to serve on (8000).
         token: what a browser has to show, 16 characters or more.
     """
-    if speed <= 0:
+    if not demo:
+        refuse_flags("sets the pace of --demo: add that", speed=speed)
+    if not web:
+        refuse_flags("is for the server that --web starts: add that", host=host, port=port)
+    if demo and session is not None:
+        raise LmbenchError(f"--demo plays a session of its own: leave '{session}' out")
+    if speed is not None and speed <= 0:
         raise LmbenchError(f"--speed: {speed:g}: must be greater than 0")
     if web:
         from lmbench.tui.web import serve_web
 
         if demo:
             raise LmbenchError("--web serves a session: leave --demo out")
-        return serve_web(session, host=host, port=port, token=token)
+        return serve_web(session, host=host or "127.0.0.1", port=port or 8000, token=token)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LmbenchError(
             "the workbench needs a terminal; every other command works without one (lmbench --help)"
         )
     from lmbench.tui.start import start
 
-    return start(session, demo=demo, speed=speed)
+    return start(session, demo=demo, speed=speed or 1.0)

@@ -46,7 +46,8 @@ class MachineConfig(Config):
 
     device: str = setting(
         "auto",
-        "where to compute: auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one",
+        "the devices to compute on: auto, cpu, cuda, cuda:N, mps; auto takes a GPU where there "
+        "is one",
         group=MACHINE,
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
     )

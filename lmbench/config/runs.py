@@ -139,8 +139,9 @@ class TrainConfig(ModelConfig, MachineConfig):
     precision: Literal["auto", "fp32", "bf16", "exact"] = setting(
         "auto",
         "arithmetic of the training step; auto takes bf16 where the hardware multiplies it "
-        "faster (weights stay fp32); exact is fp32 in the original's own order of operations, "
-        "equal to it bit for bit and slower",
+        "faster (weights stay fp32); fp32 sums in another order than the original, and at its "
+        "learning rate of 20 such a rounding gives other losses after some ten batches; exact is "
+        "the original's own operations, equal to it bit for bit and slower",
         group=MACHINE,
     )
     compress: str | None = setting(

@@ -89,6 +89,8 @@ def _line(model: type[Config], error: Any) -> str:
         return f"unknown setting '{name}'{hint}"
     message = str(error["msg"])
     message = message[0].lower() + message[1:]
+    if error["type"] == "string_pattern_mismatch":
+        message = f"none of {model.model_fields[name].description}"
     return f"{flag_of(name)}: {error['input']!r}: {message}"
 
 

@@ -7,13 +7,12 @@ tensor of this model) before a folder is made, so that a mistake costs nothing.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_settings, flag_of
-from lmbench.config.setting import value_text
+from lmbench.config import Config, Kind, TrainConfig, changed_settings
+from lmbench.config.command_line import command_for, flag_words, run_name
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
@@ -75,20 +74,6 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     return values
 
 
-def run_name(kind: Kind, config: Config) -> str:
-    """What a run is called where nobody says: ``lstm-2x200-tied``, or its schedule or preset."""
-    if isinstance(config, PruneConfig) and config.compress:
-        return config.compress.rpartition("/")[2].removesuffix(".yaml")
-    if isinstance(config, TrainConfig):
-        tied = "-tied" if config.tied else ""
-        return f"{config.model.lower().replace('_', '-')}-{config.nlayers}x{config.nhid}{tied}"
-    for setting in ("preset", "granularity"):
-        chosen = getattr(config, setting, None)
-        if chosen:
-            return str(chosen)
-    return "packed" if kind == "pack" else kind
-
-
 def make_run(
     session: Session,
     kind: Kind,
@@ -103,47 +88,9 @@ def make_run(
     run = session.new_run(
         config, kind, name=name or run_name(kind, config), parent=parent, command=command
     )
-    attach(run, files)
+    try:
+        attach(run, files)
+    except OSError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return run
-
-
-def command_for(
-    kind: Kind,
-    given: Mapping[str, Any],
-    *,
-    parent: str | None = None,
-    name: str | None = None,
-    session: str = DEFAULT_SESSION,
-) -> str:
-    """The command line that asks for a run of `kind` with the settings `given`.
-
-    Args:
-        given: what differs from the defaults, or, for a pruning, from its parent's settings.
-        parent: the run it starts from, as ``SESSION/NNN-kind``; it says the session, too.
-    """
-    words = ["lmbench", kind]
-    if parent is not None:
-        words.append(parent)
-    settings = dict(given)
-    if kind == "prune" and settings.get("compress") is not None:
-        words += ["--schedule", str(settings.pop("compress"))]
-    words += flag_words(settings)
-    if name:
-        words += ["--name", name]
-    if parent is None and session != DEFAULT_SESSION:
-        words += ["--session", session]
-    return shlex.join(words)
-
-
-def flag_words(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as the flags of a command line; a setting that is None needs no flag."""
-    words: list[str] = []
-    for name, value in settings.items():
-        flag = flag_of(name)
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, list | tuple):
-            words += [flag, *map(value_text, value)]
-        elif value is not None:
-            words += [flag, value_text(value)]
-    return words

@@ -23,6 +23,7 @@ __all__ = [
     "check_building",
     "check_schedule",
     "plan_on_run",
+    "plan_on_shape",
     "read_schedule",
 ]
 
@@ -99,6 +100,19 @@ def plan_on_run(schedule: Schedule, run: Run, epochs: int | None = None) -> Sche
         return plan_for_model(schedule, model, epochs)
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
+
+
+def plan_on_shape(
+    schedule: Schedule, config: TrainConfig, ntoken: int, epochs: int | None = None
+) -> SchedulePlan:
+    """What a schedule will leave of the model that the settings describe."""
+    from lmbench.distiller.schedules.plan import predict_sparsity
+
+    shapes = config.parameter_shapes(ntoken)
+    names = {name: name for name in shapes}
+    if config.tied:
+        names["decoder.weight"] = "encoder.weight"
+    return predict_sparsity(schedule, shapes, names, epochs)
 
 
 def build_scheduler(

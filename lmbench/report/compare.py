@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmbench.printable import printable
+from lmbench.printable import csv_text, printable
 from lmbench.report import numbers
+from lmbench.report.run_command import run_command
 from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
     SCORED,
@@ -112,7 +113,7 @@ class Comparison:
                 table = "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *body])
                 return table + (f"\n{self.note}\n" if self.note else "")
             case "csv":
-                return _csv([list(self.keys), *self._values()])
+                return csv_text([self.keys, *self._values()])
             case "latex":
                 table = _latex(heads, self.alignment(), self.cells())
                 return table + (f"% {self.note}\n" if self.note else "")
@@ -121,9 +122,7 @@ class Comparison:
                 return _html(heads, self.cells()) + note
 
     def _values(self) -> list[list[Any]]:
-        return [
-            ["" if (v := row.get(key)) is None else v for key in self.keys] for row in self.rows
-        ]
+        return [[row.get(key) for key in self.keys] for row in self.rows]
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
@@ -195,15 +194,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def _csv(rows: list[list[Any]]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
           "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
           "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
@@ -256,14 +246,14 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
         parts += [f"## {_IN_RUNTIMES}", runtimes] if runtimes else []
         parts += ["## How each was made"]
         parts += [f"- `{name}`: {text}\n  `{command}`" for name, text, command in made]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return printable("\n\n".join(part for part in parts if part)) + "\n"
     series = _valid_curves(runs)
     plot = as_svg(Plot(series, log=True), "Validation perplexity") if series else ""
     items = "\n".join(_item(*parts) for parts in made)
     title = html.escape(title)
     if runtimes:
         runtimes = f"<h2>{_IN_RUNTIMES}</h2>\n{runtimes}\n"
-    return (
+    return printable(
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>\n"
         f"<p>Begun {when}. {html.escape(record.notes)}</p>\n{table}\n{plot}\n{runtimes}"
@@ -281,7 +271,7 @@ def _made(run: Run) -> tuple[str, str, str]:
     parts = [run.status(record), numbers.duration(record.results.get("seconds"))]
     size = numbers.size(record.size.bytes)
     parts += [size_sign(record.size.as_packed) + size if size else "", record.device]
-    return run.ref, ", ".join(part for part in parts if part), printable(record.command)
+    return run.ref, ", ".join(part for part in parts if part), run_command(run, record)
 
 
 def _valid_curves(runs: Sequence[Run]) -> tuple[Any, ...]:

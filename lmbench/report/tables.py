@@ -12,6 +12,7 @@ from rich.text import Text
 from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.report import numbers
+from lmbench.report.run_command import run_command
 from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
@@ -65,7 +66,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "started": record.started,
         "ended": record.ended,
         "exit_code": record.exit_code,
-        "command": record.command,
+        "command": run_command(run, record),
         "corpus": record.corpus.model_dump(mode="json") if record.corpus else None,
         "config": record.config,
         "versions": record.versions,

@@ -57,11 +57,15 @@ def fsync_folder(folder: Path) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader sees the old file or the new one, never a part."""
-    with temporary_file(path) as (temporary, file):
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
+    try:
+        with temporary_file(path) as (temporary, file):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        # The system names the temporary file, or none.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     fsync_folder(path.parent)
 
 

@@ -372,7 +372,8 @@ class Home:
         if (path / "run.json").is_file():
             return Run(path.resolve())
         if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:
-            raise LmbenchError(f"{ref}: there is no such file, and no run's folder")
+            what = "this is no run's folder" if path.exists() else "there is no such run or file"
+            raise LmbenchError(f"{ref}: {what}; name a run (SESSION/3, 3, @) or the folder of one")
         where, _, what = ref.rpartition("/")
         home = self.session(where or session)
         if what == "@":

@@ -19,7 +19,7 @@ def test_evaluate_scores_what_the_training_scored(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = home.find_run("1").read()
-    document = answer(capsys, "evaluate", "1", "--threads", "1")
+    [document] = answer(capsys, "evaluate", "1", "--threads", "1")
     assert document["kind"] == "evaluate"
     assert document["test_ppl"] == pytest.approx(record.results["test_ppl"], rel=1e-5)
     assert document["parameters"] == record.results["parameters"]
@@ -34,7 +34,7 @@ def test_quantize_makes_a_smaller_run_that_evaluates_to_the_same(
     dense = home.find_run("1").read().results
     assert quantized["packed_bytes"] < 0.45 * dense["bytes"]
     assert quantized["test_ppl"] == pytest.approx(dense["test_ppl"], rel=0.05)
-    again = answer(capsys, "evaluate", quantized["run"], "--threads", "1")
+    [again] = answer(capsys, "evaluate", quantized["run"], "--threads", "1")
     assert again["test_ppl"] == pytest.approx(quantized["test_ppl"], rel=1e-4)
 
 

@@ -60,7 +60,7 @@ def test_a_packed_file_evaluates_to_the_score_it_carries_in_the_runtime_it_names
     home: Home, capsys: Capture, int8: Path
 ) -> None:
     scores = open_packed(int8).about.scores
-    document = answer(capsys, "evaluate", str(int8), "--threads", "1")
+    [document] = answer(capsys, "evaluate", str(int8), "--threads", "1")
     assert document["test_ppl"] == pytest.approx(scores["test_ppl"], rel=1e-9)
     assert document["results"]["runtime"] == scores["runtime"] == INT8
     assert document["bytes"] == int8.stat().st_size
@@ -76,7 +76,7 @@ def test_evaluate_prints_the_runtime_it_took(
 
 
 def test_a_quantized_run_is_evaluated_as_it_is(home: Home, capsys: Capture, quantized: Run) -> None:
-    again = answer(capsys, "evaluate", quantized.ref, "--tokens", "200", "--threads", "1")
+    [again] = answer(capsys, "evaluate", quantized.ref, "--tokens", "200", "--threads", "1")
     assert again["results"]["runtime"] == "naive"
 
 

@@ -331,7 +331,7 @@ def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(h
     scored = command("evaluate", "@", "--json")
     assert scored.returncode == 0, scored.stderr
     # Without the 8-bit gates that it trained with, it is nearly the same model.
-    assert json.loads(scored.stdout)["test_ppl"] == pytest.approx(document["test_ppl"], rel=0.02)
+    assert json.loads(scored.stdout)[0]["test_ppl"] == pytest.approx(document["test_ppl"], rel=0.02)
 
 
 @pytest.mark.parametrize(

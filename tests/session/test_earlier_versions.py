@@ -61,8 +61,7 @@ def test_its_models_score_as_they_did(
     """A checkpoint, a quantized model, and packed files in int8 sparse, int8 and fp16."""
     recorded = home.find_run(run, "default").read().results["test_ppl"]
     assert lmbench(["evaluate", run, "--split", "test", "--threads", "1", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    scores = found if isinstance(found, list) else [found]
+    scores = json.loads(capfd.readouterr().out)
     assert scores[0]["test_ppl"] == pytest.approx(recorded, rel=2e-3)
 
 

@@ -155,10 +155,10 @@ async def test_a_live_run_cannot_be_deleted(full):
 
 
 async def test_w_copies_the_command_and_f_the_path(full):
-    full.session.run(1).update(command="lmbench train --epochs 6")
+    full.session.run(1).update(config={"epochs": 6}, name="lstm-2x200", command="rm -rf ~\nlmbench")
     async with opened(full) as pilot:
         await press(pilot, "up", "w")
-        assert pilot.app.clipboard == "lmbench train --epochs 6"
+        assert pilot.app.clipboard == "lmbench train --epochs 6 --session demo"
         await press(pilot, "f")
         assert pilot.app.clipboard == str(full.session.run(1).path)
 

@@ -59,6 +59,7 @@ class SchedulePlan:
     Attributes:
         epochs: of the training.
         total: the weights of the model (two dimensions or more), ties once, biases apart.
+        cut_short: what is lost where the training ends before the schedule; "" where it does not.
         notes: what a user should know before the start.
         tensors: the parameters that the schedule prunes.
     """
@@ -66,7 +67,6 @@ class SchedulePlan:
     def __init__(self, schedule: Schedule, layout: ModelLayout, epochs: int) -> None:
         self.epochs = epochs
         self.total = sum(math.prod(shape) for shape in layout.shapes.values() if len(shape) > 1)
-        self.notes = tuple(_notes(schedule, epochs))
         self._layout = layout
         self._pruners = [
             (policy, _pruner_arguments(schedule, policy))
@@ -77,6 +77,16 @@ class SchedulePlan:
             TensorPlan(name, tuple(layout.shapes[name]), estimated, self)
             for name, estimated in self._touched().items()
         )
+        self.cut_short = self._cut_short(schedule) if epochs <= schedule.last_epoch else ""
+        self.notes = (*((self.cut_short,) if self.cut_short else ()), *_notes(schedule))
+
+    def _cut_short(self, schedule: Schedule) -> str:
+        whole = SchedulePlan(schedule, self._layout, schedule.last_epoch + 1)
+        end = f"the schedule takes {whole.epochs} epochs and the training ends after {self.epochs}"
+        reached, asked = self.final_sparsity, whole.final_sparsity
+        if reached is not None and asked is not None and reached < asked:
+            end += f": {reached:.1%} of the weights will be zero where it asks for {asked:.1%}"
+        return f"{end}; --epochs {whole.epochs} completes it"
 
     def _touched(self) -> dict[str, bool]:
         """Each parameter that is pruned, and whether its sparsity is ever an estimate."""
@@ -214,12 +224,7 @@ def _lasts(policy: PolicyEntry) -> bool:
     return policy.args.keep_mask or not policy.args.mask_on_forward_only
 
 
-def _notes(schedule: Schedule, epochs: int) -> Iterator[str]:
-    if schedule.last_epoch >= epochs:
-        yield (
-            f"the schedule goes on to epoch {schedule.last_epoch}, the training ends after epoch "
-            f"{epochs - 1}: its targets will not be reached"
-        )
+def _notes(schedule: Schedule) -> Iterator[str]:
     for policy in schedule.policies:
         if policy.kind == "pruner" and not _lasts(policy):
             yield f"pruner {policy.instance_name}: its weights end dense; add keep_mask"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
 from rich.cells import cell_len
 
 from lmbench.errors import LmbenchError
+from lmbench.printable import csv_text, printable
 from lmbench.report.plots.draw import draw
 from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked, smooth
 from lmbench.report.plots.series import Colour, Series
@@ -57,9 +57,7 @@ def export(plot: Plot, path: Path, title: str = "") -> Path:
 
 def as_csv(plot: Plot, title: str = "") -> str:
     """All points of all series, one a line: series, x, value, and smoothed where it is shown."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["series", plot.x_axis, "value", "smoothed"])
+    rows: list[list[Any]] = [["series", plot.x_axis, "value", "smoothed"]]
     for series in plot.series:
         values = series.transform(series.y) if series.transform else series.y
         smoothed = np.full(len(values), math.nan)
@@ -68,9 +66,9 @@ def as_csv(plot: Plot, title: str = "") -> str:
             calm = smooth(series.y[good], plot.smoothing)
             smoothed[good] = series.transform(calm) if series.transform else calm
         for x, value, calm in zip(series.x, values, smoothed, strict=True):
-            calm_text = "" if math.isnan(calm) else _number(calm)
-            writer.writerow([series.label, f"{x:.10g}", _number(value), calm_text])
-    return out.getvalue()
+            shown = None if math.isnan(calm) else _number(calm)
+            rows.append([series.label, f"{x:.10g}", _number(value), shown])
+    return csv_text(rows)
 
 
 def _number(value: float) -> str:
@@ -81,15 +79,15 @@ def _number(value: float) -> str:
 def as_text(plot: Plot, title: str = "") -> str:
     """The plot as it looks on the terminal, without colours, 100 cells wide, and below it a line
     for each series."""
-    drawing = draw(plot, 100, 26)
+    picture = draw(plot, 100, 26)
     legend = [f"{series.sign:<2} {series.label}" for series in plot.series]
     head = [title] if title else []
-    lines = [*head, *(line.plain.rstrip() for line in drawing.lines), "", *legend]
-    return "\n".join(lines) + "\n"
+    lines = [*head, *(line.plain.rstrip() for line in picture.lines), "", *legend]
+    return printable("\n".join(lines)) + "\n"
 
 
 def as_svg(plot: Plot, title: str = "") -> str:
-    """A drawing of 900 by 420 pixels, or more where the legend or the title is long, without
+    """A picture of 900 by 420 pixels, or more where the legend or the title is long, without
     scripts, fonts or anything from elsewhere."""
     picture = lay_out(plot, _COLUMNS, (_FOOT - _TOP) // 14, _CELL)
     labels = [trace.series.label for trace in _named(picture)]
@@ -109,7 +107,7 @@ def as_svg(plot: Plot, title: str = "") -> str:
         parts += _bad(trace)
     parts += _moments(plot, picture)
     parts += _legend(picture)
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return printable("\n".join([*parts, "</svg>"])) + "\n"
 
 
 def _px(x: float, picture: Picture) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ class Picture:
     left: int = 0
     columns: int = 0
     rows: int = 0
-    lines: Sequence[Text] = ()
+    lines: list[Text] = field(default_factory=list)
 
     def x_at(self, column: int) -> float:
         """The x of a column of the canvas, counted from its left edge."""

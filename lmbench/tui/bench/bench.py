@@ -24,6 +24,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from lmbench.errors import LmbenchError
+from lmbench.printable import one_line
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.bench.key_order import KeysInOrder
@@ -387,7 +388,7 @@ class Bench(KeysInOrder):
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(text)
-        self.show_message(f"copied: {text}")
+        self.show_message(f"copied: {one_line(text)}")
 
     # -- the theme -----------------------------------------------------------------------------
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Any
 
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.report.run_command import run_command
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
@@ -144,21 +144,10 @@ def command_of(view: RunView) -> str:
     """The command line that would do the same as this run."""
     if view.record is None:
         raise LmbenchError(f"{view.problem}")
-    if view.record.command:
-        return view.record.command
-    from lmbench.config import flag_of
-
-    words = ["lmbench", view.kind]
-    if view.record.parent:
-        words.append(view.record.parent)
-    for name, value in view.record.config.items():
-        if isinstance(value, bool):
-            words.append(flag_of(name) if value else flag_of(name).replace("--", "--no-", 1))
-        elif isinstance(value, list):
-            words += [flag_of(name), *map(str, value)]
-        elif value is not None:
-            words += [flag_of(name), str(value)]
-    return shlex.join(words)
+    command = run_command(view.run, view.record)
+    if not command:
+        raise LmbenchError(f"{view.key}: its settings are not in order: no command gives them")
+    return command
 
 
 def copy_command(bench: Bench, view: RunView) -> None:

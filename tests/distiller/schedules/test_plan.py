@@ -150,7 +150,7 @@ def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dens
     assert plan.totals[2] > 0
     assert "add keep_mask" in plan.notes[0]
     short = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=2)
-    assert "its targets will not be reached" in short.notes[0]
+    assert "the training ends after 2; --epochs 4 completes it" in short.notes[0]
 
 
 def test_the_end_of_a_schedule_costs_the_same_however_many_epochs_it_has(monkeypatch):

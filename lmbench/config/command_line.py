@@ -1,0 +1,72 @@
+"""Settings as the command line that gives them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from lmbench.config.runs import Kind, PruneConfig, TrainConfig
+from lmbench.config.setting import Config, flag_of, value_text
+from lmbench.printable import one_line
+
+__all__ = ["command_for", "flag_words", "run_name"]
+
+
+def run_name(kind: Kind, config: Config) -> str:
+    """What a run is called where nobody says: ``lstm-2x200-tied``, or its schedule or preset."""
+    if isinstance(config, PruneConfig) and config.compress:
+        return config.compress.rpartition("/")[2].removesuffix(".yaml")
+    if isinstance(config, TrainConfig):
+        tied = "-tied" if config.tied else ""
+        return f"{config.model.lower().replace('_', '-')}-{config.nlayers}x{config.nhid}{tied}"
+    for setting in ("preset", "granularity"):
+        chosen = getattr(config, setting, None)
+        if chosen:
+            return str(chosen)
+    return "packed" if kind == "pack" else kind
+
+
+def command_for(
+    kind: Kind,
+    given: Mapping[str, Any],
+    *,
+    parent: str | None = None,
+    name: str | None = None,
+    session: str = "default",
+) -> str:
+    """The command line that asks for a run of `kind` with the settings `given`, in one line and
+    quoted for a shell.
+
+    Args:
+        given: what differs from the defaults, or, for a pruning, from its parent's settings.
+        parent: the run it starts from, as ``SESSION/NNN-kind``; it says the session, too.
+    """
+    words = ["lmbench", kind]
+    if parent is not None:
+        # A name of someone's making must not be taken for a flag.
+        words.append(f"./{parent}" if parent.startswith("-") else parent)
+    settings = dict(given)
+    if kind == "prune" and settings.get("compress") is not None:
+        words += ["--schedule", str(settings.pop("compress"))]
+    words += settings.pop("models", ())
+    words += flag_words(settings)
+    if name:
+        words += ["--name", name]
+    if parent is None and session != "default":
+        words += ["--session", session]
+    return shlex.join(map(one_line, words))
+
+
+def flag_words(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as the flags of a command line; a setting that is None needs no flag."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = flag_of(name)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, list | tuple):
+            words += [flag, *map(value_text, value)]
+        elif value is not None:
+            words += [flag, value_text(value)]
+    return words

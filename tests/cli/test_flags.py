@@ -1,0 +1,128 @@
+"""Flags: whole numbers are whole, and none is taken that would do nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.cli.app import build
+from lmbench.config import TrainConfig
+from lmbench.session import Home
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    home = Home(tmp_path)
+    home.open_session().new_run(TrainConfig(), "train").update(status="stopped")
+    return home
+
+
+def whole_number_flags() -> list[tuple[str, ...]]:
+    found = []
+    app = build()
+    commands = [(name,) for name in app if not name.startswith("-")]
+    groups = [name for (name,) in commands if list(_commands(app[name]))]
+    commands = [(name,) for (name,) in commands if name not in groups]
+    commands += [(group, name) for group in groups for name in _commands(app[group])]
+    for command in commands:
+        leaf = app
+        for word in command:
+            leaf = leaf[word]
+        for argument in leaf.assemble_argument_collection():
+            hint = str(argument.hint)
+            if "int" in hint and "float" not in hint and "Literal" not in hint:
+                found.append((*command, argument.names[0]))
+    return found
+
+
+def _commands(app: object) -> list[str]:
+    return [name for name in app if not name.startswith("-")]  # type: ignore[attr-defined]
+
+
+FLAGS = whole_number_flags()
+NEEDED = {
+    ("pack",): ("1",),
+    ("reproduce",): ("training",),
+    ("runs", "log"): ("1",),
+    ("schedule", "check"): ("small-80",),
+    ("schedule", "plot"): ("small-80",),
+}
+"""What a command has to have before its flags are looked at."""
+
+
+def test_there_are_flags_of_whole_numbers():
+    assert len(FLAGS) > 40
+    assert {("train", "--epochs"), ("runs", "log", "--lines")} <= set(FLAGS)
+
+
+@pytest.mark.parametrize("words", FLAGS, ids=" ".join)
+def test_a_fraction_is_no_whole_number(words, capsys: Capture):
+    for value in ("1.5", "35.0", "1e3", "x"):
+        assert lmbench([*words[:-1], *NEEDED.get(words[:-1], ()), words[-1], value]) == 2
+        err = capsys.readouterr().err
+        assert err == f"lmbench: {words[-1]}: '{value}': give a whole number\n"
+
+
+@pytest.mark.parametrize(
+    "line, flags",
+    [
+        ("train --resume 1 --epochs 2 --lr 0.001 --bptt 3", "--bptt, --epochs, --lr"),
+        ("train --resume 1 --name x", "--name"),
+        ("train --summary sparsity --detach", "--detach"),
+        ("train --distill-temp 2", "--distill-temp"),
+        ("train --decay 0.9 --patience 3", "--patience"),
+        ("train --cuda --device cpu", "--cuda"),
+        ("evaluate 1 --cache-theta 0.3", "--cache-theta"),
+        ("summary 1 --kind masks --gross", "--gross"),
+        ("summary 1 --csv --json", "--csv"),
+        ("compare 1 --json --format csv", "--format"),
+        ("report --json --output x.md", "--output"),
+        ("quantize --list-presets --preset int8-best", "--preset"),
+        ("sensitivity 1 --output x.yaml", "--output"),
+        ("sensitivity 1 --suggest 0.5 --output x.yaml --detach", "--output"),
+        ("schedule check small-80 --run 1 --tied", "--tied"),
+        ("schedule plot small-80 --run 1 --types 5", "--types"),
+        ("schedule check small-80 --data pydoc --types 5", "--types"),
+        ("schedule check small-80 --vocab train", "--vocab"),
+        ("tui --speed 2", "--speed"),
+        ("tui --host 0.0.0.0 --port 80", "--host, --port"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, capsys: Capture):
+    assert lmbench(line.split()) == 2
+    assert capsys.readouterr().err.startswith(f"lmbench: {flags}: ")
+    assert len(home.session("default").runs()) == 1
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("trian", "no command 'trian': did you mean train?"),
+        ("xyzzy", "no command 'xyzzy': lmbench --help lists the commands"),
+        ("runs lst", 'Unknown command "lst". Did you mean "list"?'),
+        ("train foo", "train: does not take 'foo': lmbench train --help shows what it takes"),
+        ("train --device foo", "none of the devices to compute on: auto, cpu, cuda, cuda:N, mps"),
+        ("train --resume data.lmpack", "data.lmpack: this is no run's folder"),
+        ("train --resume gone.lmpack", "gone.lmpack: there is no such run or file"),
+        ("schedule check small-80 --data nowhere", "nowhere"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(line, says, tmp_path, capsys: Capture):
+    (tmp_path / "data.lmpack").write_bytes(b"")
+    assert lmbench(line.split()) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+    assert "^(" not in err
+
+
+def test_help_offers_no_flag_that_empties_a_list(capsys: Capture):
+    for command in ("sensitivity", "benchmark", "quantize"):
+        assert lmbench([command, "--help"]) == 0
+        assert "--empty" not in capsys.readouterr().out

@@ -1,0 +1,67 @@
+"""``lmbench schedule`` and what a training says of its schedule before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.session import Home
+
+Capture = pytest.CaptureFixture[str]
+SHORT = "the schedule takes 6 epochs and the training ends after 4: 71.3% of the weights will be"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        words = " ".join(f"w{number % 50}" for number in range(2000))
+        (folder / f"{split}.txt").write_text(words, encoding="utf-8")
+    return Home(tmp_path)
+
+
+def document(capsys: Capture, line: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert lmbench([*line.split(), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", ["check", "plot"])
+def test_weights_are_counted_over_the_words_of_the_corpus_that_is_named(verb, capsys: Capture):
+    line = f"schedule {verb} small-80 --tied --emsize 8 --nhid 8"
+    # Four matrices of two layers, and the embedding of 50 words and <eos>.
+    assert document(capsys, f"{line} --data tiny")["weights"] == 4 * 32 * 8 + 51 * 8
+    assert document(capsys, f"{line} --types 60")["weights"] == 4 * 32 * 8 + 60 * 8
+    assert document(capsys, line)["weights"] == 4 * 32 * 8 + 33_278 * 8
+
+
+def test_an_untied_model_under_a_schedule_of_a_tied_one_is_noted(capsys: Capture):
+    assert lmbench(["schedule", "check", "small-80"]) == 0
+    assert "note: decoder.weight stays dense" in capsys.readouterr().out
+    assert lmbench(["schedule", "check", "small-80", "--tied"]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_check_warns_of_a_schedule_longer_than_the_training(capsys: Capture):
+    assert lmbench(["schedule", "check", "small-80", "--tied", "--epochs", "4"]) == 0
+    assert f"note: {SHORT} zero where it asks for 80.0%; --epochs 6" in capsys.readouterr().out
+    assert lmbench(["schedule", "check", "small-80", "--tied", "--epochs", "6"]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["prune --schedule small-80", "train --compress small-80"])
+def test_a_training_shorter_than_its_schedule_warns_before_it_starts(
+    command, home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, queue: None)
+    small = "--data tiny --tied --emsize 8 --nhid 8 --batch-size 2 --eval-batch-size 2 --detach"
+    for epochs in ("4", "6"):
+        assert lmbench([*command.split(), *small.split(), "--epochs", epochs, "--json"]) == 0
+        err = capsys.readouterr().err
+        assert err.startswith("warning: the schedule takes 6 epochs") == (epochs == "4")
