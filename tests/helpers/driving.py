@@ -50,10 +50,20 @@ async def press_then_rest(pilot: Pilot[None], *keys: str) -> None:
 
 
 async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
-    """One key after another, each with all that it starts."""
+    """One key after another, each with the workers that it starts; then as `at_rest`.
+
+    Timers are waited for at the end alone: what waits for the last key sees one key after another.
+    """
     for key in keys:
         await pilot.press(key)
-        await at_rest(pilot)
+        await pilot.pause()
+        if running_workers(pilot):
+            await until(pilot, lambda: not running_workers(pilot))
+    await at_rest(pilot)
+
+
+def running_workers(pilot: Pilot[None]) -> list[object]:
+    return [worker for worker in pilot.app.workers if worker.is_running]
 
 
 def under_way(pilot: Pilot[None]) -> list[object]:
@@ -66,7 +76,7 @@ def under_way(pilot: Pilot[None]) -> list[object]:
         if timer._repeat == 0 and timer._interval < 1
         if timer._task is not None and not timer._task.done()
     ]
-    return [*timers, *(worker for worker in pilot.app.workers if worker.is_running)]
+    return [*timers, *running_workers(pilot)]
 
 
 async def at_rest(pilot: Pilot[None]) -> None:

@@ -20,11 +20,11 @@ class TextColumns(Container):
     """As many columns as there are drafts; at least one, which may be empty."""
 
     DEFAULT_CSS = """
-    Texts {
+    TextColumns {
         width: 1fr; height: 1fr; layout: vertical;
         &.-across { layout: horizontal; }
         &.-across TextColumn { margin: 0 1 0 0; }
-        &.-across Column.-last { margin: 0; }
+        &.-across TextColumn.-last { margin: 0; }
     }
     """
 

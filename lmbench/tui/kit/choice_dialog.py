@@ -31,14 +31,14 @@ class ChoiceDialog(ModalScreen[str | None]):
         Binding("k", "move('up')", show=False),
     ]
     DEFAULT_CSS = """
-    Pick { align: center middle; background: $background 60%; }
-    Pick > Vertical {
+    ChoiceDialog { align: center middle; background: $background 60%; }
+    ChoiceDialog > Vertical {
         max-width: 96%; height: auto; max-height: 90%;
         border: heavy $accent; background: $surface; padding: 0 1;
         border-title-color: $accent; border-title-style: bold;
         border-subtitle-color: $text-muted;
     }
-    Pick OptionList, Pick OptionList:focus {
+    ChoiceDialog OptionList, ChoiceDialog OptionList:focus {
         height: auto; max-height: 100%; border: none; padding: 0; background: $surface;
         background-tint: $foreground 0%; text-wrap: nowrap; text-overflow: ellipsis;
     }
