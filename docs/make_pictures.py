@@ -6,7 +6,7 @@
 The first writes ``docs/pictures/NAME.svg`` for each of `PICTURES`. The clock stands still, so the
 same recording gives the same pictures (the form's on the same Python, whose text it tells of). The
 second does so for each of `LIVE`, screens that work on a model, from a session that has one; the
-laboratory really prices what its picture shows.
+laboratory really evaluates what its picture shows.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def pending(bench: Workbench) -> bool:
     lab = bench.screen
     if not isinstance(lab, LabScreen):
         return False
-    unpriced = any(entry.state in ("waiting", "working") for entry in lab.desk.tries)
-    return not lab.desk.modules or unpriced or lab.desk.level_asked
+    unfinished = any(entry.state in ("waiting", "running") for entry in lab.state.candidates)
+    return not lab.state.modules or unfinished or lab.state.level_pending
 
 
 async def settle(bench: Workbench, seconds: float) -> None:

@@ -67,7 +67,10 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
         done += 1
     rate = done * config.bptt * config.batch_size / (time.perf_counter() - began)
     cost = operations(config, words)
-    return Measured("a trial", str(device), config.precision, cost, rate, time.time())
+    return Measured(
+        "a trial", str(device), config.precision, cost, rate, time.time(), config.batch_size,
+        config.bptt,
+    )  # fmt: skip
 
 
 def main() -> None:

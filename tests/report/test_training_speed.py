@@ -93,3 +93,25 @@ def test_runs_of_other_machines_without_steps_or_damaged_are_passed_over(tmp_pat
     (trained(home, [100.0]).path / "run.json").write_text("{")
     trained(home, [100.0]).update(config={"emsize": -1})
     assert measured_speeds(home) == []
+
+
+@pytest.mark.parametrize("batch_size, reached", [(1, 1172), (20, 8347), (200, 13170)])
+def test_small_batches_are_expected_to_be_as_slow_as_they_are(batch_size: int, reached: float):
+    """By the rates of a 2x200 model on a CPU, of which one is known."""
+    known = measured("a/1", operations(SMALL, TYPES), 8347.0)
+    config = SMALL.model_copy(update={"batch_size": batch_size})
+    speed = expect(config, TYPES, [known])
+    assert speed is not None
+    assert speed.tokens_per_s == pytest.approx(reached, rel=0.15)
+    assert speed.scaled == (batch_size != 20)
+
+
+def test_short_windows_are_expected_to_be_slower():
+    known = measured("a/1", operations(SMALL, TYPES), 8347.0)
+    rates = []
+    for bptt in (5, 35, 140):
+        speed = expect(SMALL.model_copy(update={"bptt": bptt}), TYPES, [known])
+        assert speed is not None
+        rates.append(speed.tokens_per_s)
+    assert rates == sorted(rates)
+    assert rates[0] < 0.6 * rates[1]

@@ -66,7 +66,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "TablePanel": ("c",),
     "LabScreen": TRIED,
     "ModulesPanel": TRIED,
-    "TriesPanel": (*TRIED, "tab"),
+    "CandidatesPanel": (*TRIED, "tab"),
     "PrunePanel": (*TRIED, "tab", "tab"),
     "SensitivityScreen": ("v",),
     "SuggestionPanel": ("v", "tab"),

@@ -84,33 +84,33 @@ async def test_the_laboratory_s_draft_and_slider_come_back(lab):
     keys = ("home", "l", "down", "b", "a", "m", "tab", "tab", "6")
     async with opened(lab, *keys) as pilot:
         screen = screen_of(pilot, LabScreen)
-        await until(pilot, lambda: 0.6 in screen.desk.pruned.get("model", {}))
+        await until(pilot, lambda: 0.6 in screen.state.pruned.get("model", {}))
         await press(pilot, "t", "right")
-        await until(pilot, lambda: 0.65 in screen.desk.pruned.get(screen.desk.target, {}))
-        draft, priced, target = screen.desk.draft, screen.desk.pruned, screen.desk.target
+        await until(pilot, lambda: 0.65 in screen.state.pruned.get(screen.state.target, {}))
+        draft, priced, target = screen.state.draft, screen.state.pruned, screen.state.target
         assert draft["overrides"]
-        name = screen.desk.draft_name
+        name = screen.state.draft_name
     async with opened(lab) as pilot:
         screen = screen_of(pilot, LabScreen)
-        await until(pilot, lambda: bool(screen.desk.modules))
-        assert screen.desk.draft == draft
-        assert screen.desk.draft_name == name
-        assert screen.desk.everywhere
-        assert (screen.desk.target, screen.desk.level) == (target, 0.65)
-        assert screen.desk.pruned == priced
-        assert not screen.desk.level_asked
+        await until(pilot, lambda: bool(screen.state.modules))
+        assert screen.state.draft == draft
+        assert screen.state.draft_name == name
+        assert screen.state.everywhere
+        assert (screen.state.target, screen.state.level) == (target, 0.65)
+        assert screen.state.pruned == priced
+        assert not screen.state.level_pending
 
 
 async def test_of_another_model_nothing_is_taken_over(lab):
     async with opened(lab, "home", "l", "down", "b", "tab", "tab", "6") as pilot:
         screen = screen_of(pilot, LabScreen)
-        await until(pilot, lambda: 0.6 in screen.desk.pruned.get("model", {}))
+        await until(pilot, lambda: 0.6 in screen.state.pruned.get("model", {}))
     (lab.session.run(1).path / "best" / "model.safetensors").write_bytes(b"another")
     async with opened(lab) as pilot:
         screen = screen_of(pilot, LabScreen)
-        await until(pilot, lambda: bool(screen.desk.modules))
-        assert screen.desk.draft_name == "int8-best"
-        assert (screen.desk.level, screen.desk.pruned) == (0.0, {})
+        await until(pilot, lambda: bool(screen.state.modules))
+        assert screen.state.draft_name == "int8-best"
+        assert (screen.state.level, screen.state.pruned) == (0.0, {})
 
 
 # -- sensitivity -------------------------------------------------------------------------------

@@ -187,11 +187,11 @@ async def test_n_puts_a_chain_s_training_into_the_form(lab):
 async def test_brackets_move_the_laboratory_s_slider_by_one_point(lab):
     keys = ("home", "l", "enter", "tab", "tab", "5")
     async with opened(lab, *keys, "right_square_bracket", "right_square_bracket") as pilot:
-        assert screen_of(pilot, LabScreen).desk.level == 0.52
+        assert screen_of(pilot, LabScreen).state.level == 0.52
         await press(pilot, "left_square_bracket")
-        assert screen_of(pilot, LabScreen).desk.level == 0.51
+        assert screen_of(pilot, LabScreen).state.level == 0.51
         await press(pilot, "right", "left", "l")
-        assert screen_of(pilot, LabScreen).desk.level == 0.56
+        assert screen_of(pilot, LabScreen).state.level == 0.56
 
 
 async def test_right_bracket_moves_the_goal_by_one_point(lab):

@@ -72,7 +72,7 @@ or quantized run, which keeps each number as a float, would have packed), and th
 token that a benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed
 integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of
 each run that was not measured or has changed since; where there is none, the run under the cursor
-is measured again.
+is measured again. What cannot be measured is named with the reason.
 
 **r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
 its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95

@@ -26,6 +26,7 @@ from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 
 __all__ = ["CompareScreen"]
 
+_SIMULATION = "a simulation has no speed, pack it to measure that"
 _KINDS = ("train", "prune", "quantize", "pack")
 _FORMATS: dict[str, tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
@@ -161,7 +162,7 @@ class CompareScreen(BenchScreen[None]):
             case "all":
                 return len(self.bench.marked) > 1
             case "benchmark":
-                return bool(self._due or self._here) and not self.bench.demo
+                return bool(self.compared.runs.rows) and not self.bench.demo
         return True
 
     def action_back(self) -> None:
@@ -234,16 +235,38 @@ class CompareScreen(BenchScreen[None]):
         keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
         return [view for view in self._measurable if view.key in keys]
 
+    @property
+    def _simulated(self) -> list[RunView]:
+        """Runs of which there is nothing to measure: their integers are simulated."""
+        return [v for v in self.views if v.status == "finished" and v.kind not in MEASURABLE]
+
+    def _why_not_here(self) -> str:
+        """Why the run under the cursor is not measured."""
+        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
+        view = next((view for view in self.views if view.key in keys), None)
+        if view is None:
+            return "no run to measure"
+        if view.key in self._awaited:
+            return f"{view.id} {view.name} is being measured already, or waits for it"
+        if view.status != "finished":
+            return f"{view.id} {view.name} is {view.status}: a finished run is measured"
+        return f"{view.id} {view.name}: {_SIMULATION}"
+
     async def action_benchmark(self) -> None:
         """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
         due = self._due
+        if not due and not self._here:
+            self.bench.show_message(self._why_not_here())
+            return
+        left_out = ", ".join(f"{view.id} {view.name}" for view in self._simulated)
         done = await self.bench.run_in_thread(
             _benchmark, due or self._here, doing="while queueing benchmarks"
         )
         if done:
             waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
             again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
-            self.bench.show_message(f"{again}{len(done)} {waits} for the device")
+            reason = f"; not {left_out}: {_SIMULATION}" if due and left_out else ""
+            self.bench.show_message(f"{again}{len(done)} {waits} for the device{reason}")
             await self.bench.refresh_snapshot()
 
     def action_export(self) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from lmbench.corpus import data_list
 from lmbench.distiller.quantization import settings as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.printable import printable
+from lmbench.session.files import write_atomic
 from lmbench.session.store import Session
 from lmbench.tui.bench.bench import Bench
 
-__all__ = ["EDITOR", "corpora", "offered", "own_schedules", "schedule_folder", "schedules"]
+__all__ = [
+    "EDITOR",
+    "corpora",
+    "offered",
+    "own_schedules",
+    "save_schedule",
+    "schedule_folder",
+    "schedules",
+]
 
 EDITOR = "write your own"
 """The entry that stands for the schedule editor."""
@@ -56,6 +66,18 @@ def schedules() -> list[tuple[str, str]]:
 def schedule_folder(session: Session) -> Path:
     """Where a session keeps the schedules that were written in it."""
     return session.path / _FOLDER
+
+
+def save_schedule(session: Session, stem: str, text: str) -> str:
+    """Write a schedule into the session, under a name that no other one has; its path from the
+    working folder."""
+    folder = schedule_folder(session)
+    folder.mkdir(exist_ok=True)
+    names = (f"{stem}.yaml" if n == 1 else f"{stem}-{n}.yaml" for n in itertools.count(1))
+    paths = (folder / name for name in names)
+    path = next(p for p in paths if not p.exists() or p.read_text(encoding="utf-8") == text)
+    write_atomic(path, text.encode())
+    return str(path.relative_to(session.home.path))
 
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """A form: one line a field, each with its label, what can be entered and what is wrong with it.
 
-A field is text, or a choice that is changed with ← and →. All is done with the arrows, Enter and
-what one types; nothing opens or hides.
+A field is text, or a choice that ← and → change. Textual's Select opens a list over the form, for
+which its keys would be others and each row three lines high.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual.app import ComposeResult, RenderResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.events import DescendantFocus, Key
+from textual.events import Blur, DescendantFocus, Key
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
@@ -23,6 +24,8 @@ from textual.widgets import Input, Static
 from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["ChoiceField", "FieldSpec", "Form", "TextField"]
+
+_LABEL_WIDTH = 22
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,6 @@ class ChoiceField(GuardedWidget, can_focus=True):
         self.choices = choices
         self.set_reactive(ChoiceField.value, value if value in choices else choices[0])
 
-    def set_choices(self, choices: tuple[str, ...], value: str) -> None:
-        self.choices = choices
-        self.value = value if value in choices else choices[0]
-        self.refresh()
-
     def action_turn(self, step: int) -> None:
         here = self.choices.index(self.value)
         self._choose(self.choices[(here + step) % len(self.choices)])
@@ -105,16 +103,21 @@ class ChoiceField(GuardedWidget, can_focus=True):
             self.value = choice
             self.post_message(self.Changed(self))
 
+    @property
+    def needed_width(self) -> int:
+        return cell_len(self.value) + 4
+
     def render(self) -> RenderResult:
-        if len(self.choices) < 2:
-            return Text(f"  {self.value}", no_wrap=True, overflow="ellipsis")
-        return Text.assemble(
-            ("‹ ", "dim"), self.value, (" ›", "dim"), no_wrap=True, overflow="ellipsis"
-        )
+        value, room = self.value, self.size.width - 4
+        if cell_len(value) > room:
+            value = set_cell_size(value, max(room - 1, 0)) + "…"
+        before, after = ("‹ ", " ›") if len(self.choices) > 1 else ("  ", "")
+        return Text.assemble((before, "dim"), value, (after, "dim"), no_wrap=True)
 
 
 class TextField(Input):
-    """A line of text; coming to it selects it, so that typing replaces it."""
+    """A line of text; coming to it selects it, so that typing replaces it. Of one that is too long
+    the end is shown, where a path has its file's name."""
 
     DEFAULT_CSS = """
     TextField { width: 1fr; background: $surface; }
@@ -125,33 +128,66 @@ class TextField(Input):
         super().__init__(value, name=name, placeholder=placeholder, compact=True)
         self.cursor_blink = False
 
+    @property
+    def needed_width(self) -> int:
+        # Its cursor stands behind the last letter.
+        return cell_len(self.value or self.placeholder) + 1
+
+    def show_end(self) -> None:
+        self.cursor_position = len(self.value)
+
+    def on_blur(self, event: Blur) -> None:
+        self.show_end()
+
 
 class _Row(Horizontal):
     DEFAULT_CSS = """
     _Row { height: 1; }
-    _Row > .label { width: 22; padding: 0 1; color: $text-muted; }
-    _Row > .note { width: 2fr; padding: 0 1; color: $text-muted; text-wrap: nowrap;
+    _Row > .label { width: %d; padding: 0 1; color: $text-muted; }
+    _Row > .note { width: 1fr; padding: 0 1; color: $text-muted; text-wrap: nowrap;
         text-overflow: ellipsis; }
     _Row.-changed > .label { color: $accent; text-style: bold; }
     _Row.-wrong > .note { color: $error; text-style: bold; }
     _Row:focus-within > .label { color: $foreground; text-style: bold; }
-    """
+    """.replace("%d", str(_LABEL_WIDTH))
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__(name=spec.name)
         self.spec = spec
+        self._label = Static(spec.label, classes="label", markup=False)
+        self._note = Static(spec.note, classes="note", markup=False)
+        # Made here: a form is read while its rows are still being mounted.
+        self.field: ChoiceField | TextField
+        if spec.choices:
+            self.field = ChoiceField(spec.choices, spec.value, spec.name)
+        else:
+            self.field = TextField(spec.value, spec.name, spec.placeholder)
         self._shown = (False, "", spec.note)
 
     def compose(self) -> ComposeResult:
-        spec = self.spec
-        yield Static(spec.label, classes="label", markup=False)
-        if spec.choices:
-            yield ChoiceField(spec.choices, spec.value, spec.name)
-        else:
-            yield TextField(spec.value, spec.name, spec.placeholder)
-        yield Static(spec.note, classes="note", markup=False)
+        yield self._label
+        yield self.field
+        yield self._note
 
-    def show(self, *, changed: bool, wrong: str, note: str) -> None:
+    def on_mount(self) -> None:
+        self.watch(self.field, "value", self._fit, init=False)
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give the value a third of the line, or as much more as it needs; a complaint keeps the
+        rest of it."""
+        room = self.size.width - _LABEL_WIDTH
+        third = room // 3
+        most = room - third if self.has_class("-wrong") else room
+        width = max(min(self.field.needed_width, most), third)
+        if self.field.styles.width is None or self.field.styles.width.value != width:
+            self.field.styles.width = width
+        if isinstance(self.field, TextField) and not self.field.has_focus:
+            self.call_after_refresh(self.field.show_end)
+
+    def mark(self, *, changed: bool, wrong: str, note: str) -> None:
         """Repaints what differs from what is shown, and nothing else: rows are many."""
         state = (changed, wrong, note)
         if state == self._shown:
@@ -159,13 +195,13 @@ class _Row(Horizontal):
         self._shown = state
         self.set_class(changed, "-changed")
         self.set_class(bool(wrong), "-wrong")
-        self.query_one(".note", Static).update(f"✗ {wrong}" if wrong else note, layout=False)
-        label = f"{self.spec.label} •" if changed else self.spec.label
-        self.query_one(".label", Static).update(label, layout=False)
+        self._note.update(f"✗ {wrong}" if wrong else note, layout=False)
+        self._label.update(f"{self.spec.label} •" if changed else self.spec.label, layout=False)
+        self._fit()
 
 
 class Form(VerticalScroll, GuardedWidget, can_focus=False):
-    """Fields under each other. Texts by name are in `values`; `mark_fields` marks what is wrong."""
+    """Fields under each other. Texts by name are in `values`; `mark_fields` shows what is wrong."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "go(-1)", show=False),
@@ -186,7 +222,7 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
             self.name = name
 
     class ListRequested(Message):
-        """The user wants the list of a field's choices."""
+        """The user asks for the list of a field's choices."""
 
         def __init__(self, name: str) -> None:
             super().__init__()
@@ -201,45 +237,42 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
 
     def __init__(self, specs: Iterable[FieldSpec], id: str | None = None) -> None:
         super().__init__(id=id)
+        self._set_specs(specs)
+
+    def _set_specs(self, specs: Iterable[FieldSpec]) -> None:
         self.specs = {spec.name: spec for spec in specs}
+        self._rows = {name: _Row(spec) for name, spec in self.specs.items()}
 
     def compose(self) -> ComposeResult:
-        yield from self._rows()
+        yield from self._lines()
 
-    def _rows(self) -> Iterable[Widget]:
-        for spec in self.specs.values():
-            if spec.heading:
-                yield Static(f"── {spec.heading} ", classes="heading", markup=False)
-            yield _Row(spec)
+    def _lines(self) -> Iterable[Widget]:
+        for row in self._rows.values():
+            if row.spec.heading:
+                yield Static(f"── {row.spec.heading} ", classes="heading", markup=False)
+            yield row
 
     async def rebuild(self, specs: Iterable[FieldSpec]) -> None:
         """Show other fields; the focus stays where a field of its name is still there."""
         name = self.focused_name
         with self.app.batch_update():
-            self.specs = {spec.name: spec for spec in specs}
+            self._set_specs(specs)
             await self.remove_children()
-            await self.mount_all(self._rows())
+            await self.mount_all(self._lines())
             self.focus_field(name if name in self.specs else next(iter(self.specs)))
 
     # -- values --------------------------------------------------------------------------------
 
     def row(self, name: str) -> _Row:
-        return next(row for row in self.query(_Row) if row.name == name)
+        return self._rows[name]
 
     def field(self, name: str) -> ChoiceField | TextField:
-        widget = self.row(name).children[1]
-        assert isinstance(widget, ChoiceField | TextField)
-        return widget
+        return self._rows[name].field
 
     @property
     def values(self) -> dict[str, str]:
         """The text of each field."""
-        rows = {row.name or "": row.children[1] for row in self.query(_Row)}
-        return {
-            name: widget.value
-            for name, widget in rows.items()
-            if isinstance(widget, ChoiceField | TextField)
-        }
+        return {name: row.field.value for name, row in self._rows.items()}
 
     def set_value(self, name: str, value: str) -> None:
         """Set a field's text, as if the user had."""
@@ -259,9 +292,8 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
     ) -> None:
         """Mark what is wrong and what differs from what it started from."""
         changed = set(changed)
-        for row in self.query(_Row):
-            name = row.name or ""
-            row.show(
+        for name, row in self._rows.items():
+            row.mark(
                 changed=name in changed,
                 wrong=wrong.get(name, ""),
                 note=notes.get(name, row.spec.note),

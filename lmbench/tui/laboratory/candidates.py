@@ -1,4 +1,4 @@
-"""What was tried in the laboratory: settings, and the price each turned out to have."""
+"""Candidates of the laboratory: settings, and what each was evaluated to."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lmbench.session import Run
 from lmbench.session.files import write_atomic
 from lmbench.tui.laboratory.quantization_settings import Settings
 
-__all__ = ["State", "Try", "best_first", "from_json", "keep", "to_json"]
+__all__ = ["Candidate", "State", "best_first", "from_json", "start_quantize_run", "to_json"]
 
-State = Literal["waiting", "working", "priced", "failed"]
+State = Literal["waiting", "running", "evaluated", "failed"]
 
 
 @dataclass(frozen=True)
-class Try:
+class Candidate:
     """`settings` are the engine's ({} for the model as it is); `preset` names them where they are
-    a preset's unchanged; `words` say how they differ from what they were made from."""
+    a preset's unchanged; `words` describe how they differ from what they were made from."""
 
     number: int
     name: str
@@ -39,39 +39,39 @@ class Try:
     seconds: float = 0.0
     problem: str = ""
 
-    def with_price(self, loss: float, ppl: float, size: int, seconds: float) -> Try:
-        return replace(self, state="priced", loss=loss, ppl=ppl, bytes=size, seconds=seconds)
+    def evaluated(self, loss: float, ppl: float, size: int, seconds: float) -> Candidate:
+        return replace(self, state="evaluated", loss=loss, ppl=ppl, bytes=size, seconds=seconds)
 
 
-def best_first(tries: Iterable[Try]) -> list[Try]:
-    """Those with a price, the least loss first (of equals the smaller); then those that wait, in
+def best_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The evaluated ones, the least loss first (of equals the smaller); then those that wait, in
     their order; then those that failed."""
-    order = {"priced": 0, "working": 1, "waiting": 2, "failed": 3}
-    return sorted(tries, key=lambda t: (order[t.state], t.loss, t.bytes, t.number))
+    order = {"evaluated": 0, "running": 1, "waiting": 2, "failed": 3}
+    return sorted(candidates, key=lambda c: (order[c.state], c.loss, c.bytes, c.number))
 
 
-_KEPT = ("number", "name", "settings", "preset", "words", "loss", "ppl", "bytes", "seconds")
+_SAVED = ("number", "name", "settings", "preset", "words", "loss", "ppl", "bytes", "seconds")
 
 
-def to_json(tries: Iterable[Try]) -> list[dict[str, Any]]:
-    """The tries that have a price, to be remembered."""
-    return [{key: getattr(t, key) for key in _KEPT} for t in tries if t.state == "priced"]
+def to_json(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
+    """The evaluated ones, to be saved."""
+    return [{key: getattr(c, key) for key in _SAVED} for c in candidates if c.state == "evaluated"]
 
 
-def from_json(document: Any) -> list[Try]:
-    """What was remembered; entries that do not fit are left out."""
+def from_json(document: Any) -> list[Candidate]:
+    """What was saved; entries that do not fit are left out."""
     found = []
     for entry in document if isinstance(document, list) else []:
-        if not isinstance(entry, dict) or set(entry) != set(_KEPT):
+        if not isinstance(entry, dict) or set(entry) != set(_SAVED):
             continue
         numbers = (entry["number"], entry["loss"], entry["ppl"], entry["bytes"], entry["seconds"])
         if all(isinstance(n, int | float) for n in numbers) and isinstance(entry["settings"], dict):
-            found.append(Try(**entry, state="priced"))
+            found.append(Candidate(**entry, state="evaluated"))
     return found
 
 
-def keep(parent: Run, chosen: Try) -> Run:
-    """Make a quantize run of a try and start it; settings that no preset has go into a file.
+def start_quantize_run(parent: Run, chosen: Candidate) -> Run:
+    """Make a quantize run of a candidate; settings that no preset has go into a file.
 
     In a thread: writes files and starts a process.
     """

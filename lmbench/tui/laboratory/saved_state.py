@@ -1,23 +1,25 @@
-"""What the laboratory remembers of a run: its tries, the draft, and what the slider has priced.
+"""What the workbench saves of the laboratory of a run: candidates, the draft, pruned levels.
 
-It holds for one model: `stamp` (`subject.stamp_of`) tells whether the model is still the same.
+It holds for one model: by `stamp` (`float_model_run.stamp_of`) another one is known.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeGuard
 
-from lmbench.tui.laboratory.candidates import Try, from_json, to_json
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.tui.laboratory.candidates import Candidate, from_json, to_json
 from lmbench.tui.laboratory.quantization_settings import Settings
 
-__all__ = ["Kept", "Pruned"]
+__all__ = ["PrunedScore", "SavedState"]
 
 
-class Pruned(NamedTuple):
-    """The price of pruning at once: perplexity, weights that are left, bytes when packed."""
+class PrunedScore(NamedTuple):
+    """Of a model pruned at once: perplexity, weights that are left, bytes when packed."""
 
     ppl: float
     left: int
@@ -25,23 +27,23 @@ class Pruned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedState:
     """`base` is what the draft was made from, by the name of `base_name` ("" for none yet);
-    `pruned` has the prices by target and level in [0, 1)."""
+    `pruned` has scores by target and level in [0, 1)."""
 
-    tries: tuple[Try, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
     draft: Settings = field(default_factory=lambda: {"overrides": {}})
     base: Settings = field(default_factory=lambda: {"overrides": {}})
     base_name: str = ""
     everywhere: bool = False
     target: str = "model"
     level: float = 0.0
-    pruned: Mapping[str, Mapping[float, Pruned]] = field(default_factory=dict)
+    pruned: Mapping[str, Mapping[float, PrunedScore]] = field(default_factory=dict)
 
     def to_json(self, stamp: int) -> dict[str, Any]:
         return {
             "stamp": stamp,
-            "tries": to_json(self.tries),
+            "candidates": to_json(self.candidates),
             "draft": self.draft,
             "base": self.base,
             "base_name": self.base_name,
@@ -49,35 +51,40 @@ class Kept:
             "target": self.target,
             "level": self.level,
             "pruned": {
-                target: [[level, *price] for level, price in prices.items()]
-                for target, prices in self.pruned.items()
+                target: [[level, *score] for level, score in scores.items()]
+                for target, scores in self.pruned.items()
             },
         }
 
     @classmethod
-    def from_json(cls, document: Any, stamp: int) -> Kept:
-        """What was remembered of this model; what does not fit is left out."""
-        kept: dict[str, Any] = document if isinstance(document, dict) else {}
-        if kept.get("stamp") != stamp:
+    def from_json(cls, document: Any, stamp: int) -> SavedState:
+        """What was saved of this model; what does not fit is left out."""
+        saved: dict[str, Any] = document if isinstance(document, dict) else {}
+        if saved.get("stamp") != stamp:
             return cls()
         found = cls(
-            tries=tuple(from_json(kept.get("tries"))),
-            everywhere=kept.get("everywhere") is True,
-            target=str(kept.get("target", "model")),
-            level=_level(kept.get("level")) or 0.0,
-            pruned=_prices(kept.get("pruned")),
+            # Under "tries" by versions before this one.
+            candidates=tuple(from_json(saved.get("candidates", saved.get("tries")))),
+            everywhere=saved.get("everywhere") is True,
+            target=str(saved.get("target", "model")),
+            level=_level(saved.get("level")) or 0.0,
+            pruned=_scores(saved.get("pruned")),
         )
-        draft, base = kept.get("draft"), kept.get("base")
+        draft, base = saved.get("draft"), saved.get("base")
         if not _are_settings(draft) or not _are_settings(base):
             return found
-        return cls(
-            found.tries, draft, base, str(kept.get("base_name", "")), found.everywhere,
-            found.target, found.level, found.pruned,
-        )  # fmt: skip
+        name = str(saved.get("base_name", ""))
+        return replace(found, draft=draft, base=base, base_name=name)
 
 
 def _are_settings(value: Any) -> TypeGuard[Settings]:
-    return isinstance(value, dict) and isinstance(value.get("overrides"), dict)
+    if not isinstance(value, dict) or not isinstance(value.get("overrides"), dict):
+        return False
+    try:
+        QuantSettings.from_dict(value)
+    except QuantizationError:
+        return False
+    return True
 
 
 def _level(value: Any) -> float | None:
@@ -85,14 +92,14 @@ def _level(value: Any) -> float | None:
     return float(value) if good else None
 
 
-def _prices(document: Any) -> dict[str, dict[float, Pruned]]:
-    found: dict[str, dict[float, Pruned]] = {}
+def _scores(document: Any) -> dict[str, dict[float, PrunedScore]]:
+    found: dict[str, dict[float, PrunedScore]] = {}
     for target, rows in document.items() if isinstance(document, dict) else ():
         for row in rows if isinstance(rows, list) else ():
             numbers = isinstance(row, list) and all(isinstance(n, int | float) for n in row)
             if not numbers or len(row) != 4 or not math.isfinite(row[1]):
                 continue
             if (level := _level(row[0])) is not None:
-                price = Pruned(float(row[1]), int(row[2]), int(row[3]))
-                found.setdefault(target, {})[level] = price
+                score = PrunedScore(float(row[1]), int(row[2]), int(row[3]))
+                found.setdefault(target, {})[level] = score
     return found

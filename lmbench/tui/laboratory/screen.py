@@ -1,4 +1,4 @@
-"""The quantization laboratory: try a setting, see its price in seconds, keep the good one."""
+"""The quantization laboratory: evaluate settings on a sample in seconds, make runs of good ones."""
 
 from __future__ import annotations
 
@@ -19,31 +19,37 @@ from lmbench.session import Run
 from lmbench.tui.bench.float_model_run import stamp_of, subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.choices import save_schedule
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, bar
-from lmbench.tui.laboratory.candidates import Try, keep
-from lmbench.tui.laboratory.panels import ModulesPanel, PrunePanel, TriesPanel
-from lmbench.tui.laboratory.saved_state import Kept
-from lmbench.tui.laboratory.state import Desk
+from lmbench.tui.laboratory.candidates import start_quantize_run
+from lmbench.tui.laboratory.candidates_panel import CandidatesPanel
+from lmbench.tui.laboratory.modules_panel import ModulesPanel
+from lmbench.tui.laboratory.one_shot_schedule import one_shot_schedule
+from lmbench.tui.laboratory.prune_panel import PrunePanel
+from lmbench.tui.laboratory.saved_state import SavedState
+from lmbench.tui.laboratory.state import LaboratoryState
 
 __all__ = ["Client", "LabScreen"]
 
-# A slider that is still moving asks for nothing.
-_SETTLE_S = 0.25
-_ORDER = ("modules", "tries", "prune")
+# A level is evaluated when the slider has been at rest for so long.
+_REST_S = 0.25
+_STARTING = "while starting a run"
+_ORDER = ("modules", "candidates", "prune")
 
 
 class Client(Protocol):
-    """What prices: `probing.LaboratoryClient`, or another one in tests."""
+    """What evaluates: `laboratory_messages.LaboratoryClient`, or another one in tests."""
 
     async def start(self) -> None: ...
     async def send(self, message: messages.Message) -> None: ...
     async def close(self) -> None: ...
 
 
-class Heard(TextualMessage):
-    """The laboratory said something."""
+class Received(TextualMessage):
+    """A message of the laboratory's process."""
 
     def __init__(self, message: messages.Message) -> None:
         super().__init__()
@@ -51,29 +57,26 @@ class Heard(TextualMessage):
 
 
 class LabScreen(BenchScreen[None]):
-    """One run's model on the bench."""
+    """Of one run's model."""
 
     HELP = """
-The model of one run, a sample of its validation text, and what settings cost on it. Make a
-**draft** in the table of modules, price it with **Enter**; the list of tries has the best on top.
-**u** prices the published rows, **p** starts from a preset, **K** keeps a try as a quantize run.
-The slider prices pruning without training. **Tab** goes round.
+What settings cost the model of one run, measured on a sample of its validation text. Change the
+**draft** in the table of modules and evaluate it with **Enter**: it becomes a candidate, and the
+list has the best on top. **u** evaluates the published settings, **p** starts from a preset, **K**
+makes a quantize run of a candidate. The slider evaluates pruning without training. **Tab** goes to
+the next panel.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("u", "published", "published", id="lab.published", tooltip="Price the seven rows"),
+        Binding("u", "published", "published", id="lab.published",
+                tooltip="Evaluate the model as it is and the six published settings"),
         Binding("p", "preset", "preset", id="lab.preset", tooltip="Start the draft from a preset"),
-        Binding("K", "keep", "keep", id="lab.keep", tooltip="Make a quantize run of the try"),
+        Binding("K", "keep", "make a run", id="lab.keep",
+                tooltip="Make a run of the candidate, or of the pruned level"),
         Binding("tab", "go(1)", "next panel", id="lab.next", show=False, tooltip="The next panel"),
-        Binding(
-            "shift+tab",
-            "go(-1)",
-            "previous panel",
-            id="lab.previous",
-            show=False,
-            tooltip="The panel before",
-        ),
+        Binding("shift+tab", "go(-1)", "previous panel", id="lab.previous", show=False,
+                tooltip="The panel before"),
         Binding("escape", "back", "back", id="lab.back", tooltip="Back to the runs"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     LabScreen #head {
         height: auto; min-height: 2; max-height: 5; padding: 0 1; background: $panel;
@@ -81,35 +84,35 @@ The slider prices pruning without training. **Tab** goes round.
     LabScreen #lab { height: 1fr; layout: vertical; }
     LabScreen #right { height: 11fr; }
     LabScreen ModulesPanel { height: 9fr; }
-    LabScreen TriesPanel { height: 1fr; }
+    LabScreen CandidatesPanel { height: 1fr; }
     LabScreen PrunePanel { height: 4; }
     LabScreen.-wide #lab { layout: horizontal; }
     LabScreen.-wide ModulesPanel { width: 5fr; height: 1fr; }
     LabScreen.-wide #right { width: 4fr; height: 1fr; }
-    LabScreen.-wide TriesPanel #settings { height: 2; }
+    LabScreen.-wide CandidatesPanel #settings { height: 2; }
     LabScreen.-wide PrunePanel { height: 10; }
     """
 
     client_class: ClassVar[Any] = messages.LaboratoryClient
-    """Made with the path of a log and a function that hears; another one in tests."""
+    """Made with the path of a log and a function that takes messages; another one in tests."""
 
     def __init__(self, key: str | None = None) -> None:
         """`key` is the run's; left out, the selected one's."""
         super().__init__()
         self._key = key
         self._client: Client | None = None
-        self._settling: Timer | None = None
+        self._rest_timer: Timer | None = None
         self._stamp = 0
         self._level: tuple[str, float] | None = None
-        self.desk = Desk(self._changed, lambda line: self.bench.show_message(line))
+        self.state = LaboratoryState(self._changed, lambda line: self.bench.show_message(line))
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
         with Container(id="lab"):
-            yield ModulesPanel(self.desk, id="modules")
+            yield ModulesPanel(self.state, id="modules")
             with Vertical(id="right"):
-                yield TriesPanel(self.desk, id="tries")
-                yield PrunePanel(self.desk, id="prune")
+                yield CandidatesPanel(self.state, id="candidates")
+                yield PrunePanel(self.state, id="prune")
         yield StatusBar()
         yield KeyBar()
 
@@ -118,21 +121,23 @@ The slider prices pruning without training. **Tab** goes round.
         self.watch(self.app, "snapshot", self._begin)
 
     async def _begin(self) -> None:
-        """Put the run's model on the bench, as soon as the session is read and has one."""
+        """Have the run's model loaded, as soon as the session is read and has one."""
         if self._client is not None or self.bench.snapshot.session is None:
             return
         subject = subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
         if subject is None:
-            self.desk.problem = "A trained run is needed: Esc, then n starts one."
+            self.state.problem = "A trained run is needed: Esc, then n starts one."
         else:
-            self.desk.problem = ""
+            self.state.problem = ""
             self._key = subject.key
-            self._recall(subject)
+            tied = subject.record is not None and subject.record.shape.get("tied") is True
+            self.query_one(CandidatesPanel).tied = tied
+            self._restore(subject)
             path = self.bench.home.sessions_path / "laboratory.log"
-            client: Client = self.client_class(path, lambda m: self.post_message(Heard(m)))
+            client: Client = self.client_class(path, lambda m: self.post_message(Received(m)))
             self._client = client
-            await client.send(self.desk.ask(messages.OpenModel(run=str(subject.run.path))))
-        self._tell()
+            await client.send(self.state.request(messages.OpenModel(run=str(subject.run.path))))
+        self._show()
 
     async def on_unmount(self) -> None:
         if self._client is not None:
@@ -142,81 +147,81 @@ The slider prices pruning without training. **Tab** goes round.
 
     @property
     def subject(self) -> RunView | None:
-        """The run on the bench."""
+        """The run whose model it is."""
         return self.bench.snapshot.run(self._key or "")
 
-    def _tell(self) -> None:
+    def _show(self) -> None:
         """Bring the head and the panels up to date."""
         view = self.subject
-        # Of what went wrong no word may be missing; the rest has a line each.
-        whole = bool(self.desk.problem)
+        # A problem is shown to its last word; the rest has a line each.
+        whole = bool(self.state.problem)
         head = Text(no_wrap=not whole, overflow="fold" if whole else "ellipsis")
         if view is not None:
             mark = mark_of(view.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
             head.append(f"{view.id} {view.name}", "bold")
-        ready = self.desk.ready
+        ready = self.state.ready
         if ready is not None:
-            head.append(f"  ppl {numbers.perplexity(self.desk.ppl)} as it is")
+            head.append(f"  perplexity {numbers.perplexity(self.state.ppl)} as it is")
             head.append(f", {numbers.size(ready.bytes)}, on {ready.tokens:,} tokens of valid")
         head.append("\n")
-        head.append_text(self._state())
+        head.append_text(self._progress())
         update_static(self.query_one("#head", Static), head)
         for panel in self.query(Panel):
             panel.refresh_view()
 
-    def _state(self) -> Text:
-        desk = self.desk
-        if desk.problem:
-            return Text(printable(desk.problem), self.bench.colour_style("error"))
-        if desk.working is None:
-            return Text("" if desk.ready else "starting …", "dim")
-        text = Text(f"{desk.working.what} ", "dim")
-        if desk.working.total:
-            share = desk.working.done / desk.working.total
+    def _progress(self) -> Text:
+        state, progress = self.state, self.state.progress
+        if state.problem:
+            return Text(printable(state.problem), self.bench.colour_style("error"))
+        if progress is None:
+            return Text("" if state.ready else "starting …", "dim")
+        text = Text(f"{progress.what} ", "dim")
+        if progress.total:
+            share = progress.done / progress.total
             done, rest = self.bench.colour_style("accent"), self.bench.colour_style("faint")
             text.append_text(bar(share, 30, done, rest))
             text.append(f" {100 * share:3.0f}%")
         return text
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
-    def on_heard(self, event: Heard) -> None:
-        self.desk.hear(event.message)
+    def on_received(self, event: Received) -> None:
+        self.state.receive(event.message)
 
-    def _changed(self, lasting: bool) -> None:
-        """The desk stands otherwise: keep it, show it, and ask what is to be asked next."""
-        if lasting:
-            self._remember()
-        self._tell()
-        level = (self.desk.target, self.desk.level)
-        if self.desk.level_asked and level != self._level:
-            if self._settling is not None:
-                self._settling.stop()
-            self._settling = self.set_timer(_SETTLE_S, self._rested)
+    def _changed(self, to_save: bool) -> None:
+        """Save the state, show it, and send the next request."""
+        if to_save:
+            self._save()
+        self._show()
+        level = (self.state.target, self.state.level)
+        if self.state.level_pending and level != self._level:
+            if self._rest_timer is not None:
+                self._rest_timer.stop()
+            self._rest_timer = self.set_timer(_REST_S, self._rested)
         self._level = level
-        self.call_next(self._next)
+        self.call_next(self._send_next)
 
     async def _rested(self) -> None:
-        self._settling = None
-        await self._next()
+        self._rest_timer = None
+        await self._send_next()
 
-    async def _next(self) -> None:
-        question = self.desk.next_question(at_rest=self._settling is None)
-        if question is not None and self._client is not None:
-            self._tell()
-            await self._client.send(question)
+    async def _send_next(self) -> None:
+        request = self.state.next_request(slider_at_rest=self._rest_timer is None)
+        if request is not None and self._client is not None:
+            self._show()
+            await self._client.send(request)
 
-    def _remember(self) -> None:
-        """Keep how the desk stands; nothing before the model is on it."""
+    def _save(self) -> None:
+        """Nothing before the model is loaded."""
         view = self.subject
-        if view is not None and self.desk.ready is not None:
-            self.bench.remember(f"lab/{view.key}", self.desk.kept().to_json(self._stamp))
+        if view is not None and self.state.ready is not None:
+            self.bench.remember(f"lab/{view.key}", self.state.saved().to_json(self._stamp))
 
-    def _recall(self, view: RunView) -> None:
+    def _restore(self, view: RunView) -> None:
         self._stamp = stamp_of(view)
-        kept = self.bench.recall_each("lab").get(view.key)
-        self.desk.recall(Kept.from_json(kept, self._stamp))
+        saved = self.bench.recall_each("lab").get(view.key)
+        self.state.restore(SavedState.from_json(saved, self._stamp))
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -226,9 +231,9 @@ The slider prices pruning without training. **Tab** goes round.
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         match action:
             case "published" | "preset":
-                return self.desk.ready is not None
+                return self.state.ready is not None
             case "keep":
-                return self._to_keep is not None and not self.bench.demo
+                return self.state.ready is not None and not self.bench.demo
         return True
 
     def action_back(self) -> None:
@@ -239,39 +244,57 @@ The slider prices pruning without training. **Tab** goes round.
         self.panel(_ORDER[(here + step) % len(_ORDER)]).take_focus()
 
     def action_published(self) -> None:
-        self.desk.price_published()
+        self.state.evaluate_published()
 
     def action_preset(self) -> None:
-        from lmbench.tui.kit.choice_dialog import ChoiceDialog
-
-        def taken(name: str | None) -> None:
+        def chosen(name: str | None) -> None:
             if name:
-                self.desk.start_from(name)
+                self.state.start_from(name)
 
-        offered = [(preset.name, preset.about) for preset in self.desk.presets.values()]
+        offered = [(preset.name, preset.about) for preset in self.state.presets.values()]
         self.app.push_screen(
-            ChoiceDialog("Start the draft from", offered, self.desk.base_name), taken
+            ChoiceDialog("Start the draft from", offered, self.state.base_name), chosen
         )
 
-    def on_tries_panel_taken(self) -> None:
-        """A try became the draft: on to the modules."""
+    def on_candidates_panel_draft_loaded(self) -> None:
         self.panel("modules").take_focus()
 
-    @property
-    def _to_keep(self) -> Try | None:
-        """The try under the cursor; where the focus is elsewhere, the best."""
-        panel = self.query_one(TriesPanel)
-        chosen = (panel.chosen if panel.has_focus_within else None) or self.desk.best
-        return chosen if chosen and chosen.state == "priced" and chosen.settings else None
-
     async def action_keep(self) -> None:
-        """Make a quantize run of the try, and have it worked on."""
-        chosen, view = self._to_keep, self.subject
-        if chosen is None or view is None:
+        """Make a run of what the cursor is on."""
+        view = self.subject
+        if view is None:
             return
-        run = await self.bench.run_in_thread(keep, view.run, chosen, doing="while keeping a try")
-        if isinstance(run, Run):
+        if self.panel("prune").has_focus_within:
+            await self._open_prune_form(view)
+            return
+        panel = self.query_one(CandidatesPanel)
+        chosen = (panel.chosen if panel.has_focus_within else None) or self.state.best
+        if chosen is None:
+            self.bench.show_message("no run to make: Enter evaluates the draft first")
+        elif not chosen.settings:
             self.bench.show_message(
-                f"kept as run {run.id} {printable(chosen.name)}: scored on valid and test"
+                f"{chosen.name} is the model unchanged: it is run {view.id} itself"
             )
-            await self.bench.refresh_snapshot()
+        elif chosen.state != "evaluated":
+            self.bench.show_message(f"{chosen.name} was not evaluated yet: no run is made of it")
+        else:
+            run = await self.bench.run_in_thread(
+                start_quantize_run, view.run, chosen, doing=_STARTING
+            )
+            if isinstance(run, Run):
+                name = printable(chosen.name)
+                self.bench.show_message(f"kept as run {run.id} {name}: scored on valid and test")
+                await self.bench.refresh_snapshot()
+
+    async def _open_prune_form(self, view: RunView) -> None:
+        """The form for a run that prunes to the slider's level at once."""
+        state = self.state
+        assert state.ready is not None
+        if not state.level:
+            self.bench.show_message("0% prunes nothing: → moves the level")
+            return
+        text = one_shot_schedule(state.target, state.ready.targets, state.level)
+        stem = f"at-once-{100 * state.level:.0f}"
+        path = await self.bench.run_in_thread(save_schedule, view.run.session, stem, text)
+        if path is not None:
+            self.bench.open("new_run", kind="prune", settings={"compress": path}, parent=view.key)

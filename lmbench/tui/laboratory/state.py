@@ -1,5 +1,5 @@
-"""What stands in the laboratory, whoever shows it: the draft, the tries, the slider, and the talk
-with the process that prices them. No widget here."""
+"""The state of the laboratory, without widgets: the draft, the candidates, the slider, and which
+request to its process is pending."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lmbench.jobs.hosts import laboratory_messages as messages
-from lmbench.tui.laboratory import quantization_settings as drafts
-from lmbench.tui.laboratory.candidates import Try, best_first
-from lmbench.tui.laboratory.quantization_settings import Settings
-from lmbench.tui.laboratory.saved_state import Kept, Pruned
+from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.quantization_settings import (
+    Settings,
+    differences,
+    no_choice,
+    with_next,
+    without_own,
+)
+from lmbench.tui.laboratory.saved_state import PrunedScore, SavedState
 
-__all__ = ["Desk"]
+__all__ = ["LaboratoryState"]
 
 _FIRST = "int8-best"
-_MOST = 0.99
+_HIGHEST_LEVEL = 0.99
 # exp of more is no float.
 _LARGEST_LOSS = 700.0
 
 
-class Desk:
-    """One model on the desk, asked about one thing at a time.
+class LaboratoryState:
+    """Of one run's model; one request is pending at a time.
 
     Args:
-        changed: called after each change, to show it and to ask what is asked next; with True
-            where it is one that `kept` has.
-        say: takes what the user should read, a line.
+        changed: called after each change, with True where `saved` has it.
+        notify: takes a line for the user.
     """
 
-    def __init__(self, changed: Callable[[bool], None], say: Callable[[str], None]) -> None:
+    def __init__(self, changed: Callable[[bool], None], notify: Callable[[str], None]) -> None:
         self._changed = changed
-        self._say = say
-        self._numbers = 0
-        self._asked: messages.Message | None = None
+        self._notify = notify
+        self._requests = 0
+        self._pending: messages.Message | None = None
         self.ready: messages.Ready | None = None
-        self.working: messages.Progress | None = None
+        self.progress: messages.Progress | None = None
         self.problem = ""
-        self.tries: list[Try] = []
+        self.candidates: list[Candidate] = []
         self.draft: Settings = {"overrides": {}}
         self._base: Settings = {"overrides": {}}
         self._base_name = ""
         self.everywhere = False
         self.target = "model"
         self.level = 0.0
-        self.level_asked = False
-        self.pruned: dict[str, dict[float, Pruned]] = {}
+        self.level_pending = False
+        self.pruned: dict[str, dict[float, PrunedScore]] = {}
 
     @property
     def modules(self) -> tuple[messages.Module, ...]:
@@ -66,103 +70,105 @@ class Desk:
         """Percent above the perplexity of the model as it is."""
         return None if self.ready is None else 100 * (ppl / self.ppl - 1)
 
-    # -- the talk ------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------
 
-    def ask(self, question: messages.Message) -> messages.Message:
-        """The question with the number by which its answer is known."""
-        self._numbers += 1
-        self._asked, self.working = replace(question, id=self._numbers), None
-        return self._asked
+    def request(self, message: messages.Message) -> messages.Message:
+        """The message with the number by which its answer is known; it is pending from now on."""
+        self._requests += 1
+        self._pending, self.progress = replace(message, id=self._requests), None
+        return self._pending
 
-    def next_question(self, *, at_rest: bool) -> messages.Message | None:
-        """The slider's level where it is `at_rest`, else the first try that waits; None where
-        nothing is to be asked now."""
-        if self._asked is not None or self.ready is None or self.problem:
+    def next_request(self, *, slider_at_rest: bool) -> messages.Message | None:
+        """The slider's level where it is at rest, else the first candidate that waits; None while
+        one is pending, or where nothing is to be evaluated."""
+        if self._pending is not None or self.ready is None or self.problem:
             return None
-        if self.level_asked and at_rest:
-            return self.ask(messages.Prune(target=self.target, level=self.level))
-        waiting = next((t for t in self.tries if t.state == "waiting"), None)
+        if self.level_pending and slider_at_rest:
+            return self.request(messages.Prune(target=self.target, level=self.level))
+        waiting = next((c for c in self.candidates if c.state == "waiting"), None)
         if waiting is None:
             return None
-        self._put(replace(waiting, state="working"))
-        return self.ask(messages.Evaluate(settings=waiting.settings))
+        self._replace(replace(waiting, state="running"))
+        return self.request(messages.Evaluate(settings=waiting.settings))
 
-    def hear(self, message: messages.Message) -> None:
-        """Take what the laboratory said; an answer to an older question is left out."""
+    def receive(self, message: messages.Message) -> None:
+        """Take an answer; one to an older request is left out."""
         if isinstance(message, messages.Died):
-            self._over(f"{message.reason}; Esc, then l begins again")
-        elif self._asked is None or message.id not in (self._asked.id, 0):
+            self._fail(f"{message.reason}; Esc, then l begins again")
+        elif self._pending is None or message.id not in (self._pending.id, 0):
             return
         elif isinstance(message, messages.Progress):
-            self.working = message
+            self.progress = message
         else:
-            asked, self._asked, self.working = self._asked, None, None
-            self._take_answer(asked, message)
+            pending, self._pending, self.progress = self._pending, None, None
+            self._apply(pending, message)
         self._changed(isinstance(message, messages.Evaluated))
 
-    def _take_answer(self, asked: messages.Message, message: messages.Message) -> None:
-        match asked, message:
+    def _apply(self, pending: messages.Message, answer: messages.Message) -> None:
+        match pending, answer:
             case messages.OpenModel(), messages.Ready():
-                self.ready = message
+                self.ready = answer
                 if not self._base_name:
                     self._start_from(_FIRST)
-                if self.target not in message.targets:
+                if self.target not in answer.targets:
                     self.target = "model"
             case messages.Evaluate(), messages.Evaluated():
-                current = self._current
-                if current is not None:
-                    price = (message.loss, message.ppl, message.bytes, message.seconds)
-                    self._put(current.with_price(*price))
+                running = self._running
+                if running is not None:
+                    scores = (answer.loss, answer.ppl, answer.bytes, answer.seconds)
+                    self._replace(running.evaluated(*scores))
             case messages.Prune(target=target, level=level), messages.Evaluated():
                 found = self.pruned.setdefault(target, {})
-                found[level] = Pruned(message.ppl, message.nonzero, message.bytes)
+                found[level] = PrunedScore(answer.ppl, answer.nonzero, answer.bytes)
                 if (target, level) == (self.target, self.level):
-                    self.level_asked = False
+                    self.level_pending = False
             case messages.OpenModel(), messages.Refused():
-                self._over(message.reason)
+                self._fail(answer.reason)
             case _, messages.Refused():
-                self._refused(message.reason)
+                self._refused(answer.reason)
 
     def _refused(self, reason: str) -> None:
-        current = self._current
-        if current is not None:
-            self._put(replace(current, state="failed", problem=reason))
+        running = self._running
+        if running is not None:
+            self._replace(replace(running, state="failed", problem=reason))
         else:
-            self.level_asked = False
-        self._say(reason)
+            self.level_pending = False
+        self._notify(reason)
 
-    def _over(self, problem: str) -> None:
-        self.problem, self._asked, self.working = problem, None, None
-        self.tries = [t for t in self.tries if t.state in ("priced", "failed")]
-        self.level_asked = False
-
-    @property
-    def _current(self) -> Try | None:
-        """The try that is being priced."""
-        return next((t for t in self.tries if t.state == "working"), None)
-
-    # -- tries ---------------------------------------------------------------------------------
-
-    def _put(self, changed: Try) -> None:
-        self.tries = [changed if t.number == changed.number else t for t in self.tries]
+    def _fail(self, problem: str) -> None:
+        self.problem, self._pending, self.progress = problem, None, None
+        self.candidates = [c for c in self.candidates if c.state in ("evaluated", "failed")]
+        self.level_pending = False
 
     @property
-    def best(self) -> Try | None:
-        """Of the tries that change something."""
-        return next((t for t in best_first(self.tries) if t.settings), None)
+    def _running(self) -> Candidate | None:
+        """The candidate that is being evaluated."""
+        return next((c for c in self.candidates if c.state == "running"), None)
+
+    # -- candidates ----------------------------------------------------------------------------
+
+    def _replace(self, changed: Candidate) -> None:
+        self.candidates = [changed if c.number == changed.number else c for c in self.candidates]
+
+    @property
+    def best(self) -> Candidate | None:
+        """Of the candidates that change something."""
+        return next((c for c in best_first(self.candidates) if c.settings), None)
 
     def add(self, name: str, settings: Settings, preset: str = "", words: str = "") -> None:
-        """Have these settings priced, unless they were."""
-        if any(t.settings == settings and t.state != "failed" for t in self.tries):
-            self._say(f"{name} was priced already")
+        """Have these settings evaluated, unless they are a candidate already."""
+        same = (c for c in self.candidates if c.settings == settings and c.state != "failed")
+        known = next(same, None)
+        if known is not None:
+            self._notify(f"{name} {_STATES[known.state]}")
             return
-        number = max((t.number for t in self.tries), default=0) + 1
-        self.tries.append(Try(number, name, settings, preset, words))
+        number = max((c.number for c in self.candidates), default=0) + 1
+        self.candidates.append(Candidate(number, name, settings, preset, words))
         self._changed(True)
 
-    def price_draft(self) -> None:
-        """Price the draft as it stands."""
-        words = drafts.differences(self.draft, self._base)
+    def evaluate_draft(self) -> None:
+        """Evaluate the draft as it stands."""
+        words = differences(self.draft, self._base)
         preset = self.presets.get(self._base_name)
         if not words and preset is not None:
             self.add(preset.name, preset.settings, preset.name, preset.about)
@@ -170,21 +176,21 @@ class Desk:
             name = f"{self._base_name} +{len(words)}"
             self.add(name, self.draft, "", ", ".join(words))
 
-    def price_published(self) -> None:
-        """Price the rows of the published table: the model as it is and six settings."""
+    def evaluate_published(self) -> None:
+        """Evaluate the rows of the published table: the model as it is and six settings."""
         self.add("as it is", {}, words="32-bit floats")
         for preset in self.presets.values():
             if preset.published:
                 self.add(preset.name, preset.settings, preset.name, preset.about)
 
-    def take(self, chosen: Try) -> None:
-        """Make a try the draft."""
+    def load_draft(self, chosen: Candidate) -> None:
+        """Make a candidate the draft."""
         self.draft = self._base = chosen.settings
         self._base_name = chosen.name
         self._changed(True)
 
-    def forget(self, chosen: Try) -> None:
-        self.tries.remove(chosen)
+    def remove(self, chosen: Candidate) -> None:
+        self.candidates.remove(chosen)
         self._changed(True)
 
     # -- the draft -----------------------------------------------------------------------------
@@ -196,7 +202,7 @@ class Desk:
 
     @property
     def draft_name(self) -> str:
-        changes = len(drafts.differences(self.draft, self._base))
+        changes = len(differences(self.draft, self._base))
         return f"{self._base_name}, {changes} changed" if changes else self._base_name
 
     def start_from(self, preset: str) -> None:
@@ -208,37 +214,37 @@ class Desk:
         self.draft = self._base = self.presets[preset].settings
         self._base_name = preset
 
-    def turn(self, what: str, name: str) -> None:
+    def change_setting(self, what: str, name: str) -> None:
         """The next choice of `what` for a module, or for all."""
         module = next((m for m in self.modules if m.name == name), None)
         if module is None:
             return
         every = self.modules if self.everywhere else ()
-        if all(drafts.no_choice(self.draft, what, one) for one in every or (module,)):
-            self._say(f"{name} {drafts.no_choice(self.draft, what, module)}")
+        if all(no_choice(self.draft, what, one) for one in every or (module,)):
+            self._notify(f"{name} {no_choice(self.draft, what, module)}")
             return
-        self.draft = drafts.with_next(self.draft, what, module, every)
+        self.draft = with_next(self.draft, what, module, every)
         self._changed(True)
 
-    def turn_scope(self) -> None:
+    def toggle_scope(self) -> None:
         """From changing one module to changing all, or back."""
         self.everywhere = not self.everywhere
         self._changed(True)
 
     def has_own(self, name: str) -> bool:
         """Was anything changed for this module alone?"""
-        return drafts.without_own(self.draft, name)["overrides"] != self.draft["overrides"]
+        return without_own(self.draft, name)["overrides"] != self.draft["overrides"]
 
     def reset(self, name: str) -> None:
         """Take back what was changed for this module alone."""
-        self.draft = drafts.without_own(self.draft, name)
+        self.draft = without_own(self.draft, name)
         self._changed(True)
 
     # -- the slider ----------------------------------------------------------------------------
 
     def slide_to(self, level: float) -> None:
-        """Set the level; its price is asked for when the slider rests."""
-        self.level = round(min(max(level, 0.0), _MOST), 2)
+        """Set the level; it is evaluated when the slider rests."""
+        self.level = round(min(max(level, 0.0), _HIGHEST_LEVEL), 2)
         self._slid()
 
     def next_target(self) -> None:
@@ -249,21 +255,26 @@ class Desk:
         self._slid()
 
     def _slid(self) -> None:
-        self.level_asked = self.level not in self.pruned.get(self.target, {})
+        self.level_pending = self.level not in self.pruned.get(self.target, {})
         self._changed(True)
 
-    # -- what is kept --------------------------------------------------------------------------
+    # -- saving --------------------------------------------------------------------------------
 
-    def kept(self) -> Kept:
-        """How the desk stands, to be remembered."""
-        return Kept(
-            tuple(self.tries), self.draft, self._base, self._base_name, self.everywhere,
+    def saved(self) -> SavedState:
+        return SavedState(
+            tuple(self.candidates), self.draft, self._base, self._base_name, self.everywhere,
             self.target, self.level, self.pruned,
         )  # fmt: skip
 
-    def recall(self, state: Kept) -> None:
-        """Stand as it was remembered."""
-        self.tries = list(state.tries)
-        self.draft, self._base, self._base_name = state.draft, state.base, state.base_name
-        self.everywhere, self.target, self.level = state.everywhere, state.target, state.level
-        self.pruned = {target: dict(prices) for target, prices in state.pruned.items()}
+    def restore(self, saved: SavedState) -> None:
+        self.candidates = list(saved.candidates)
+        self.draft, self._base, self._base_name = saved.draft, saved.base, saved.base_name
+        self.everywhere, self.target, self.level = saved.everywhere, saved.target, saved.level
+        self.pruned = {target: dict(scores) for target, scores in saved.pruned.items()}
+
+
+_STATES = {
+    "waiting": "waits for its evaluation",
+    "running": "is being evaluated",
+    "evaluated": "was evaluated already",
+}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +20,6 @@ from lmbench.jobs.prepare import check_training, command_for, inherited_settings
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.session import Run
-from lmbench.session.files import write_atomic
 from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
@@ -314,21 +311,8 @@ def _write_schedule(parent: Run, suggestion: Suggestion, group: str) -> str:
     """In a thread: the suggested schedule as a file of the session; its path from the home."""
     start, end = pruning_epochs(_settings(parent).epochs)
     text = suggestion_to_schedule(suggestion, start, end, group=group)
-    folder = choices.schedule_folder(parent.session)
-    folder.mkdir(exist_ok=True)
     stem = f"suggested-{100 * suggestion.sparsity:.0f}"
-    path = _free(folder, stem, text)
-    write_atomic(path, text.encode())
-    return str(path.relative_to(parent.home.path))
-
-
-def _free(folder: Path, stem: str, text: str) -> Path:
-    """A file of that folder that is not there yet, or holds the same."""
-    for number in itertools.count(1):
-        path = folder / (f"{stem}.yaml" if number == 1 else f"{stem}-{number}.yaml")
-        if not path.exists() or path.read_text(encoding="utf-8") == text:
-            return path
-    raise AssertionError("unreachable")
+    return choices.save_schedule(parent.session, stem, text)
 
 
 def _prune(parent: Run, suggestion: Suggestion, group: str) -> Run:

@@ -219,7 +219,7 @@ def test_what_a_role_gave_is_there_again_after_floats(lab: Lab) -> None:
 
 @pytest.mark.parametrize("what", WHATS)
 @pytest.mark.parametrize("everywhere", [False, True])
-def test_every_choice_that_a_draft_offers_can_be_priced(
+def test_every_choice_that_a_draft_offers_can_be_evaluated(
     lab: Lab, what: str, everywhere: bool
 ) -> None:
     settings: quantization_settings.Settings = load_preset("mixed-avg").to_dict()

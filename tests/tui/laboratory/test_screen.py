@@ -17,18 +17,21 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from lmbench.config import TrainConfig
+from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
-from lmbench.tui.laboratory.candidates import Try, best_first
-from lmbench.tui.laboratory.panels import TriesPanel
+from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.candidates_panel import CandidatesPanel
 from lmbench.tui.laboratory.quantization_settings import differences
+from lmbench.tui.laboratory.saved_state import SavedState
 from lmbench.tui.laboratory.screen import LabScreen
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.corpus_size import size_of
+from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
@@ -39,17 +42,17 @@ pytestmark = pytest.mark.usefixtures("started")
 opened = partial(driving.opened, run="001-train")
 
 
-def tries(pilot: Pilot[None]) -> list[Try]:
-    return best_first(screen_of(pilot, LabScreen).desk.tries)
+def candidates(pilot: Pilot[None]) -> list[Candidate]:
+    return best_first(screen_of(pilot, LabScreen).state.candidates)
 
 
 # -- the laboratory ----------------------------------------------------------------------------
 
 
-async def test_l_opens_the_laboratory_and_enter_prices_the_draft(lab):
+async def test_l_opens_the_laboratory_and_enter_evaluates_the_draft(lab):
     async with opened(lab, "l", "enter") as pilot:
-        (entry,) = tries(pilot)
-        assert (entry.name, entry.preset, entry.state) == ("int8-best", "int8-best", "priced")
+        (entry,) = candidates(pilot)
+        assert (entry.name, entry.preset, entry.state) == ("int8-best", "int8-best", "evaluated")
         assert "121.5 as it is" in words(pilot)
         assert "7.4 MB" in words(pilot)
 
@@ -57,19 +60,19 @@ async def test_l_opens_the_laboratory_and_enter_prices_the_draft(lab):
 async def test_keys_turn_precision_clip_channels_and_mode_of_one_module(lab):
     async with opened(lab, "l", "down", "b", "c", "h", "m") as pilot:
         screen = screen_of(pilot, LabScreen)
-        own = screen.desk.draft["overrides"]["rnn\\.cells\\.0\\.fc_gate_x"]
+        own = screen.state.draft["overrides"]["rnn\\.cells\\.0\\.fc_gate_x"]
         assert own["bits_weights"] == 6
         assert own["clip_acts"] == "PERCENTILE"
         assert own["per_channel_wts"] is False
         assert own["mode"] == "SYMMETRIC_RESTRICTED"
         assert "1 changed" in words(pilot)
         await press(pilot, "0")
-        assert screen.desk.draft["overrides"] == {}
+        assert screen.state.draft["overrides"] == {}
 
 
 async def test_a_makes_the_keys_change_all_modules(lab):
     async with opened(lab, "l", "b", "a", "c") as pilot:
-        draft = screen_of(pilot, LabScreen).desk.draft
+        draft = screen_of(pilot, LabScreen).state.draft
         assert draft["clip_acts"] == "PERCENTILE"
         assert draft["overrides"]["encoder"]["bits_weights"] == 6
 
@@ -89,7 +92,7 @@ async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwi
         return next(line for line in words(pilot).splitlines() if "cells.0.cell" in line)
 
     async with opened(lab, "l", "m") as pilot:
-        assert "a8     gauss" in line(pilot)
+        assert "a8        gauss" in line(pilot)
         assert "sym-r" in line(pilot)
         await press(pilot, "c")
         assert "lapla" in line(pilot)
@@ -98,51 +101,52 @@ async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwi
         await press(pilot, "a", "c")
         assert "lapla" in line(pilot)
         assert "cell state as all" in ", ".join(
-            differences(screen_of(pilot, LabScreen).desk.draft, presets[-1].settings)
+            differences(screen_of(pilot, LabScreen).state.draft, presets[-1].settings)
         )
 
 
 async def test_a_key_that_would_change_no_module_says_why(lab):
     async with opened(lab, "l", "a", "b", "b", "b", "c") as pilot:
         assert bench_of(pilot).last_message == "encoder is computed in floats: b changes that"
-        assert screen_of(pilot, LabScreen).desk.draft["clip_acts"] == "MSE"
+        assert screen_of(pilot, LabScreen).state.draft["clip_acts"] == "MSE"
 
 
-async def test_u_prices_the_seven_published_rows_best_first(lab):
+async def test_u_evaluates_the_seven_published_settings_best_first(lab):
     async with opened(lab, "l", "u") as pilot:
-        found = tries(pilot)
+        found = candidates(pilot)
         assert len(found) == 7
         assert [t.loss for t in found] == sorted(t.loss for t in found)
         assert {t.preset for t in found} == {"", *PUBLISHED}
         await press(pilot, "u")
-        assert len(tries(pilot)) == 7
+        assert len(candidates(pilot)) == 7
 
 
-async def test_what_cannot_be_priced_says_why_and_the_rest_goes_on(lab):
+async def test_what_cannot_be_evaluated_says_why_and_the_rest_goes_on(lab):
     async with opened(lab, "l", "a", "c", "c", "enter", "c", "enter") as pilot:
-        states = [t.state for t in tries(pilot)]
-        assert states == ["priced", "failed"]
+        states = [t.state for t in candidates(pilot)]
+        assert states == ["evaluated", "failed"]
         assert bench_of(pilot).last_message == "KL is not available"
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_the_settings_of_the_try_under_the_cursor_stand_below_the_list(lab, size):
-    changed = ("down", "b", "c", "m", "enter")
+async def test_the_settings_of_the_candidate_under_the_cursor_stand_below_the_list(lab, size):
+    changed = ("down", "h", "c", "m", "enter")
     async with opened(lab, "l", *changed, "tab", size=size) as pilot:
-        (entry,) = tries(pilot)
+        (entry,) = candidates(pilot)
         assert len(entry.words) > 20
         assert entry.words in settings_line(pilot)
         assert len(settings_line(pilot)) < size[0]
         await press(pilot, "u", "home")
-        while screen_of(pilot, LabScreen).query_one(TriesPanel).chosen != tries(pilot)[-1]:
+        panel = screen_of(pilot, LabScreen).query_one(CandidatesPanel)
+        while panel.chosen != candidates(pilot)[-1]:
             await press(pilot, "down")
-        assert settings_line(pilot) == tries(pilot)[-1].words
+        assert settings_line(pilot) == candidates(pilot)[-1].words
         await pilot.resize_terminal(*SIZES[0])
         await pilot.pause()
-        assert settings_line(pilot) == tries(pilot)[-1].words
+        assert settings_line(pilot) == candidates(pilot)[-1].words
 
 
-async def test_of_a_try_that_failed_the_reason_stands_below_the_list(lab):
+async def test_of_a_candidate_that_failed_the_reason_stands_below_the_list(lab):
     async with opened(lab, "l", "a", "c", "c", "enter", "tab", size=(120, 30)) as pilot:
         assert settings_line(pilot) == "KL is not available"
 
@@ -150,8 +154,9 @@ async def test_of_a_try_that_failed_the_reason_stands_below_the_list(lab):
 async def test_settings_in_more_words_than_there_is_room_for_end_in_an_ellipsis(lab):
     async with opened(lab, "l", "enter", "tab") as pilot:
         screen = screen_of(pilot, LabScreen)
-        screen.desk.tries = [replace(screen.desk.tries[0], words="sixteen letters " * 20)]
-        screen.query_one(TriesPanel).refresh_view()
+        (entry,) = screen.state.candidates
+        screen.state.candidates = [replace(entry, words="sixteen letters " * 20)]
+        screen.query_one(CandidatesPanel).refresh_view()
         await pilot.pause()
         assert settings_line(pilot).endswith(" …")
         assert 60 < len(settings_line(pilot)) < 80
@@ -164,12 +169,12 @@ def settings_line(pilot: Pilot[None]) -> str:
     return " ".join(filter(None, seen))
 
 
-async def test_p_starts_the_draft_from_a_preset_and_a_try_can_be_taken_back(lab):
+async def test_p_starts_the_draft_from_a_preset_and_a_candidate_can_be_loaded_back(lab):
     async with opened(lab, "l", "p", "home", "enter") as pilot:
         screen = screen_of(pilot, LabScreen)
-        assert screen.desk.draft_name == "fp16"
+        assert screen.state.draft_name == "fp16"
         await press(pilot, "b", "enter", "tab", "end", "enter")
-        assert screen.desk.draft_name == "fp16 +1"
+        assert screen.state.draft_name == "fp16 +1"
         assert screen.panel("modules").has_focus_within
 
 
@@ -191,16 +196,16 @@ async def test_keeping_a_changed_draft_writes_its_settings_into_the_session(lab,
     assert path.is_relative_to(lab.session.path)
 
 
-async def test_the_slider_prices_where_it_rests_and_t_turns_to_a_tensor(lab):
+async def test_the_slider_evaluates_where_it_rests_and_t_turns_to_a_tensor(lab):
     async with opened(lab, "l", "tab", "tab", "6") as pilot:
         screen = screen_of(pilot, LabScreen)
-        assert screen.desk.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
+        assert screen.state.pruned["model"][0.6][1] == round(7_295_600 * 0.4)
         await press_then_rest(pilot, "right", "right", "left_square_bracket")
-        assert screen.desk.level == 0.69
+        assert screen.state.level == 0.69
         asked = [m.level for m in Laboratory.asked if isinstance(m, messages.Prune)]
         assert asked == [0.6, 0.69]
         await press(pilot, "t")
-        assert list(screen.desk.pruned) == ["model", "encoder.weight"]
+        assert list(screen.state.pruned) == ["model", "encoder.weight"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -208,36 +213,36 @@ async def test_the_slider_says_what_is_left_in_weights_and_in_bytes(lab, size):
     async with opened(lab, "l", "tab", "tab", "6", size=size) as pilot:
         await until(pilot, lambda: "weights left" in words(pilot))
         assert "2,918,240 weights left, 11.7 MB packed" in words(pilot)
-        assert "ppl 138.3 (+13.8%)" in words(pilot)
+        assert "perplexity 138.3 (+13.8%)" in words(pilot)
 
 
-async def test_tries_are_there_again_until_the_model_changes(lab):
+async def test_candidates_are_there_again_until_the_model_changes(lab):
     async with opened(lab, "l", "enter", "escape") as pilot:
         screen_of(pilot, MainScreen)
         await press(pilot, "l")
-        assert len(tries(pilot)) == 1
+        assert len(candidates(pilot)) == 1
     path = lab.session.run(1).path / "best" / "model.safetensors"
     path.write_bytes(b"trained on")
     async with opened(lab, "escape", "l") as pilot:
-        assert tries(pilot) == []
+        assert candidates(pilot) == []
 
 
-async def test_two_workbenches_keep_each_other_s_tries(lab):
-    """Each of another run, and of a run that the other has priced since it was opened."""
+async def test_two_workbenches_keep_each_other_s_candidates(lab):
+    """Each of another run, and of a run that the other has evaluated since it was opened."""
     pruned = lab.session.run(2)
     (pruned.path / "best").mkdir()
     (pruned.path / "best" / "model.safetensors").write_bytes(b"")
     async with opened(lab) as one:
         async with opened(lab, "l", "enter", "u") as other:
-            assert len(tries(other)) == 8
+            assert len(candidates(other)) == 8
         await settled(one)
         await press(one, "down", "l", "enter", "escape")
         await press(one, "up", "l")
-        assert len(tries(one)) == 8
+        assert len(candidates(one)) == 8
     async with opened(lab, "escape", "l") as pilot:
-        assert len(tries(pilot)) == 8
+        assert len(candidates(pilot)) == 8
         await press(pilot, "escape", "down", "l")
-        assert len(tries(pilot)) == 1
+        assert len(candidates(pilot)) == 1
 
 
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
@@ -254,6 +259,67 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
+
+
+async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
+    async def never(self: Laboratory, message: messages.Message) -> None:
+        if isinstance(message, messages.OpenModel):
+            self._heard(laboratory_double.READY)
+
+    monkeypatch.setattr(Laboratory, "send", never)
+    async with opened(lab, "l", "enter", "enter") as pilot:
+        assert bench_of(pilot).last_message == "int8-best is being evaluated"
+        await press(pilot, "u", "u")
+        assert bench_of(pilot).last_message == "mixed-avg waits for its evaluation"
+        await press(pilot, "K")
+        assert (
+            bench_of(pilot).last_message == "int8-best was not evaluated yet: no run is made of it"
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_modules_stand_by_layer_under_headings_without_abbreviations(lab, size):
+    async with opened(lab, "l", size=size) as pilot:
+        shown = words(pilot)
+        for heading in ("layer", "module", "precision", "clipping"):
+            assert heading in shown
+        assert "layer 0 fc_gate_x" in " ".join(shown.split())
+        assert "embedding encoder" in " ".join(shown.split())
+
+
+async def test_a_size_that_is_larger_than_its_bits_says_why(lab):
+    lab.session.run(1).update(shape={**lab.session.run(1).read().shape, "tied": True})
+    async with opened(lab, "l", "b", "enter", "tab", size=(120, 30)) as pilot:
+        (entry,) = candidates(pilot)
+        assert "encoder: w6" in entry.words.replace("int ", "")
+        assert settings_line(pilot).endswith(
+            "6 bits are packed in 8; encoder and decoder differ: both are stored"
+        )
+
+
+async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level(lab, started):
+    async with opened(lab, "l", "enter", "tab", "tab", "K") as pilot:
+        assert bench_of(pilot).last_message == "0% prunes nothing: → moves the level"
+        await press(pilot, "6", "t", "K")
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        await until(pilot, lambda: screen_of(pilot, NewRunScreen).form.specs != {})
+        form = screen_of(pilot, NewRunScreen)
+        path = form.form.values["compress"]
+        assert form.form.values["@kind"] == "prune"
+        assert form.origin is not None
+        assert form.origin.key == "001-train"
+        assert path.endswith("at-once-60.yaml")
+        load_schedule(lab.home.path / path)
+    assert not started
+    document = yaml.safe_load((lab.home.path / path).read_text())
+    assert document["pruners"]["at_once"]["levels"] == {"encoder.weight": 0.6}
+
+
+def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
+    entry = Candidate(1, "fp16", {"precision": "16"}).evaluated(4.8, 121.5, 1000, 2.0)
+    saved = SavedState((entry,)).to_json(7)
+    saved["tries"] = saved.pop("candidates")
+    assert SavedState.from_json(saved, 7).candidates == (entry,)
 
 
 # -- chains ------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.form import ChoiceField
+from lmbench.tui.kit.form import ChoiceField, FieldSpec
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
+from lmbench.tui.new_run.form_lines import titled
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
 
@@ -414,3 +415,39 @@ async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, 
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, NewRunScreen)
     assert world.session.runs() == []
+
+
+async def test_a_form_is_read_while_its_rows_are_being_mounted(world):
+    async with opened(world) as pilot:
+        fields = form(pilot).form
+        specs = [FieldSpec("one", "one", "1"), FieldSpec("two", "two", "b", choices=("a", "b"))]
+        rebuilt = asyncio.create_task(fields.rebuild(specs))
+        while not rebuilt.done():
+            await asyncio.sleep(0)
+            assert fields.values.get("two", "b") == "b"
+            fields.mark_fields({"two": "wrong"}, (), {})
+        await rebuilt
+        assert fields.values == {"one": "1", "two": "b"}
+
+
+def line_of(pilot: Pilot[None], label: str) -> str:
+    strips = pilot.app.screen._compositor.render_strips()
+    lines = ["".join(segment.text for segment in strip) for strip in strips]
+    return next(line for line in lines if line.strip("┃│ ").startswith(label))
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(world, started, size):
+    name = "trained by the large tied settings"
+    parent = world.new("train", name)
+    parent.update(status="finished")
+    async with opened(world, size, select=parent.path.name) as pilot:
+        await press(pilot, "right")
+        fields = form(pilot).form
+        fields.set_value("compress", "sessions/default/schedules/mine.yaml")
+        await press(pilot, "down")
+        assert f"‹ {titled(form(pilot).parents[0])} ›" in line_of(pilot, "start from")
+        assert "sessions/default/schedules/mine.yaml" in line_of(pilot, "schedule")
+        fields.field("compress").value = "sessions/default/schedules/" * 6 + "mine.yaml"
+        await press(pilot)
+        assert "schedules/mine.yaml" in line_of(pilot, "schedule")

@@ -1,0 +1,147 @@
+"""The laboratory's candidates, best first, with the settings of the one under the cursor."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import Static
+
+from lmbench.report import numbers
+from lmbench.tui.bench.snapshots import one_line
+from lmbench.tui.kit.grid import Cell, Column, Grid
+from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.packed_size import size_note
+from lmbench.tui.laboratory.state import LaboratoryState
+
+__all__ = ["CandidatesPanel"]
+
+_COLUMNS = (
+    Column("candidate", 14, left=True, grow=1),
+    Column("perplexity", 10),
+    Column("change", 7),
+    Column("size", 8),
+    Column("loss", 8, rank=2),
+    Column("time", 6, rank=3),
+    Column("settings", 14, left=True, grow=3, rank=1),
+)
+# Changes of the perplexity against the model as it is, in percent.
+_GOOD, _POOR = 0.5, 5.0
+_SIGNS = {"waiting": "waiting …", "running": "running …"}
+
+
+class CandidatesPanel(Panel):
+    """Posts `DraftLoaded` when a candidate became the draft."""
+
+    class DraftLoaded(Message):
+        pass
+
+    TITLE = "Candidates"
+    HELP = """
+The settings that were evaluated, the best first: perplexity on the sample, its change against the
+model as it is, the size of the packed model. Below stand the settings of the one under the cursor,
+and why its file is no smaller where that is not plain. **Enter** loads a candidate into the draft,
+**K** makes a quantize run of it, scored on all of valid and test. **x** removes it from the list.
+"""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "load", "to draft", id="lab.load", tooltip="Load it into the draft"),
+        Binding("x", "remove", "remove", id="lab.remove", tooltip="Remove the candidate"),
+    ]
+    DEFAULT_CSS = """
+    CandidatesPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
+    CandidatesPanel.-empty #nothing { display: block; }
+    CandidatesPanel.-empty Grid, CandidatesPanel.-empty #settings { display: none; }
+    CandidatesPanel #settings { height: auto; min-height: 1; color: $text-muted; }
+    """
+
+    def __init__(self, state: LaboratoryState, id: str) -> None:
+        super().__init__(id=id)
+        self.state = state
+        self.tied = False
+
+    def compose(self) -> ComposeResult:
+        yield Grid()
+        yield Static("", id="settings", markup=False)
+        yield Static(
+            "No candidate yet: Enter evaluates the draft, u the published settings.",
+            id="nothing",
+            markup=False,
+        )
+
+    def refresh_view(self) -> None:
+        found = best_first(self.state.candidates)
+        self.set_class(not found, "-empty")
+        self.can_focus = not found
+        self.query_one(Grid).show(_COLUMNS, tuple((str(c.number), self._cells(c)) for c in found))
+        waiting = sum(c.state in ("waiting", "running") for c in found)
+        self.set_subtitle(f"{waiting} to be evaluated" if waiting else "")
+        self._show_settings()
+        self.refresh_bindings()
+
+    def on_resize(self) -> None:
+        self._show_settings()
+
+    def _show_settings(self) -> None:
+        """Below the grid, in full words, what the grid may have no room for, of the candidate under
+        the cursor; then, in a line of its own, a note on its size."""
+        chosen, words, note = self.chosen, "", ""
+        if chosen is not None:
+            words = one_line(chosen.problem or chosen.words)
+            note = size_note(chosen, self.state.modules, self.tied)
+        room = 2 if self.screen.has_class("-wide") and not note else 1
+        width = max(self.content_size.width, 1)
+        lines = textwrap.wrap(words, width, max_lines=room, placeholder=" …")
+        lines += textwrap.wrap(note, width, max_lines=1, placeholder=" …")
+        update_static(self.query_one("#settings", Static), "\n".join(lines))
+
+    def _cells(self, entry: Candidate) -> tuple[Cell, ...]:
+        name, words = Cell(entry.name), Cell(entry.words)
+        if entry.state == "failed":
+            return (name, Cell("failed", "error"), *(Cell(),) * 4, Cell(one_line(entry.problem)))
+        if entry.state != "evaluated":
+            return (name, Cell(_SIGNS[entry.state]), *(Cell(),) * 4, words)
+        return (
+            name,
+            Cell(numbers.perplexity(entry.ppl)),
+            _percent(self.state.change(entry.ppl)),
+            Cell(numbers.size(entry.bytes)),
+            Cell(f"{entry.loss:.4f}"),
+            Cell(f"{entry.seconds:.1f} s"),
+            words,
+        )
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The candidate under the cursor."""
+        key = self.query_one(Grid).cursor_key
+        return next((c for c in self.state.candidates if str(c.number) == key), None)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        chosen = self.chosen
+        if action == "load":
+            return chosen is not None and bool(chosen.settings)
+        return chosen is not None and chosen.state in ("evaluated", "failed")
+
+    def action_load(self) -> None:
+        if self.chosen is not None:
+            self.state.load_draft(self.chosen)
+            self.post_message(self.DraftLoaded())
+
+    def action_remove(self) -> None:
+        if self.chosen is not None:
+            self.state.remove(self.chosen)
+
+    def on_grid_moved(self) -> None:
+        self._show_settings()
+        self.refresh_bindings()
+
+
+def _percent(change: float | None) -> Cell:
+    if change is None:
+        return Cell()
+    tint = "success" if change <= _GOOD else "error" if change > _POOR else "warning"
+    return Cell(f"{change:+z.1f}%" if abs(change) < 1000 else ">999%", tint)
