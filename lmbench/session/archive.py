@@ -27,9 +27,18 @@ from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionReco
 from lmbench.session.rename import rename_refs
 from lmbench.session.store import Home, Session, check_session_name
 
-__all__ = ["SUFFIX", "Packed", "pack", "unpack"]
+__all__ = ["SUFFIX", "Packed", "SessionExistsError", "pack", "unpack"]
 
 SUFFIX = ".lmbench"
+
+
+class SessionExistsError(LmbenchError):
+    """An archive's session has the `name` of one that is here."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is a session '{name}' already; unpack with --name NEW")
+        self.name = name
+
 
 # What a run's folder and its checkpoints may hold besides the files that are named below. None of
 # these formats can carry code that a reader would run.
@@ -146,8 +155,9 @@ def unpack(path: Path, home: Home, name: str | None = None) -> Session:
     """Make the session that the archive holds, under its own name or the one given.
 
     Raises:
-        LmbenchError: the file is no such archive, is damaged, holds anything that a session does
-            not, or there is a session of that name. Nothing has been written then.
+        SessionExistsError: there is a session of that name.
+        LmbenchError: the file is no such archive, is damaged, or holds anything that a session
+            does not. Nothing has been written then.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -258,7 +268,7 @@ def _record(model: type[R], path: Path, archive: zipfile.ZipFile, info: zipfile.
 def _target(home: Home, name: str) -> Session:
     session = Session(home.sessions_path / check_session_name(name))
     if session.path.exists():
-        raise LmbenchError(f"there is a session '{name}' already; unpack with --name NEW")
+        raise SessionExistsError(name)
     return session
 
 

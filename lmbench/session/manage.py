@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from lmbench.session.rename import rename_folder, rename_refs
 from lmbench.session.store import Home, Run, Session, check_session_name
 
 __all__ = [
+    "Deletion",
     "at_rest",
     "copy_session",
     "delete_run",
     "delete_session",
     "refuse_busy",
     "rename_session",
+    "set_aside_run",
+    "set_aside_session",
 ]
 
 
@@ -141,20 +144,65 @@ def rename_session(home: Home, name: str, new_name: str) -> Session:
     return target
 
 
+class Deletion:
+    """A folder that has lost its name, so that nothing finds it: to be removed, or put back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._held = ExitStack()
+        # Else another process would take it for a leftover.
+        self._held.enter_context(holding_folder(folder))
+        self._aside = folder.with_name(f".deleted-{secrets.token_hex(4)}")
+        try:
+            folder.rename(self._aside)
+        except OSError:
+            self._held.close()
+            raise
+
+    def undo(self) -> None:
+        """Give the folder its name back.
+
+        Raises:
+            LmbenchError: there is another one of its name, or its session was moved or deleted.
+        """
+        try:
+            if self.folder.exists():
+                raise LmbenchError(f"{self.folder.name} is there again: it cannot be put back")
+            self._aside.rename(self.folder)
+        except FileNotFoundError:
+            raise LmbenchError(f"{self.folder.name} is gone: it cannot be put back") from None
+        self._held.close()
+
+    def finish(self) -> None:
+        """Remove it for good."""
+        with self._held:
+            if self._aside.exists():
+                shutil.rmtree(self._aside)
+
+
 def delete_session(home: Home, name: str) -> None:
-    """Remove a session for good; the caller has asked.
+    """Remove a session for good; the caller has asked. Raises as `set_aside_session`."""
+    set_aside_session(home, name).finish()
+
+
+def set_aside_session(home: Home, name: str) -> Deletion:
+    """Take a session away, so that it can still be put back.
 
     Raises:
         LmbenchError: there is no such session, or a run of it is worked on or waits.
     """
     session = home.session(name)
     refuse_busy(session, "deleted")
-    with holding_folder(session.path):
-        shutil.rmtree(_out_of_sight(session.path))
+    return Deletion(session.path)
 
 
 def delete_run(run: Run) -> None:
-    """Remove a run's folder for good; the caller has asked.
+    """Remove a run's folder for good; the caller has asked. Raises as `set_aside_run`."""
+    set_aside_run(run).finish()
+
+
+def set_aside_run(run: Run) -> Deletion:
+    """Take a run's folder away, so that it can still be put back.
 
     Raises:
         LmbenchError: a process works on it.
@@ -168,12 +216,4 @@ def delete_run(run: Run) -> None:
             status = "lost"
         if status in LIVE:
             raise LmbenchError(f"run {run.ref} is {status}; stop it before you delete it")
-        with holding_folder(run.path):
-            shutil.rmtree(_out_of_sight(run.path))
-
-
-def _out_of_sight(folder: Path) -> Path:
-    """Take a folder's name away, at once, however long removing it takes; its new path."""
-    doomed = folder.with_name(f".deleted-{secrets.token_hex(4)}")
-    folder.rename(doomed)
-    return doomed
+        return Deletion(run.path)

@@ -11,7 +11,14 @@ import pytest
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run, Session
-from lmbench.session.manage import copy_session, delete_run, delete_session, rename_session
+from lmbench.session.leftovers import remove_leftovers
+from lmbench.session.manage import (
+    copy_session,
+    delete_run,
+    delete_session,
+    rename_session,
+    set_aside_session,
+)
 from lmbench.session.process import process_started
 
 
@@ -155,3 +162,19 @@ def test_a_run_with_a_damaged_record_can_be_deleted(home: Home, session: Session
     (run.path / "run.json").write_text("{")
     delete_run(run)
     assert not run.path.exists()
+
+
+def test_a_deletion_can_be_undone_and_is_no_leftover_while_it_can(home: Home) -> None:
+    first = home.open_session("old").path
+    os.utime(first, (1, 1))
+    deletion = set_aside_session(home, "old")
+    assert home.sessions() == []
+    remove_leftovers(home.sessions_path)
+    deletion.undo()
+    assert [session.path for session in home.sessions()] == [first]
+    deletion = set_aside_session(home, "old")
+    home.open_session("old")
+    with pytest.raises(LmbenchError, match="is there again"):
+        deletion.undo()
+    deletion.finish()
+    assert [path.name for path in home.sessions_path.iterdir()] == ["old"]

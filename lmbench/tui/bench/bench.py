@@ -27,6 +27,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import one_line
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
+from lmbench.tui.bench.deletions import Deletions
 from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
 from lmbench.tui.bench.saved_state import SavedState, remember_session
@@ -101,6 +102,7 @@ class Bench(KeysInOrder):
         `settings` are the user's own; with `follow` False the session is only read by
         `refresh_snapshot` (for tests)."""
         super().__init__()
+        self.deletions = Deletions()
         self.home = home
         self.session = session
         self._player = player
@@ -405,6 +407,7 @@ class Bench(KeysInOrder):
         if self._saving is not None:
             self._saving.cancel()
         self.flush()
+        self.deletions.finish()
 
 
 def why_lost(run: Any) -> str:

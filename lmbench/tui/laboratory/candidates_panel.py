@@ -87,16 +87,19 @@ and why its file is no smaller where that is not plain. **Enter** loads a candid
 
     def _show_settings(self) -> None:
         """Below the grid, in full words, what the grid may have no room for, of the candidate under
-        the cursor; then, in a line of its own, a note on its size."""
+        the cursor; then, on lines of its own, a note on its size."""
         chosen, words, note = self.chosen, "", ""
         if chosen is not None:
             words = one_line(chosen.problem or chosen.words)
             note = size_note(chosen, self.state.modules, self.tied)
-        room = 2 if self.screen.has_class("-wide") and not note else 1
-        width = max(self.content_size.width, 1)
-        lines = textwrap.wrap(words, width, max_lines=room, placeholder=" …")
-        lines += textwrap.wrap(note, width, max_lines=1, placeholder=" …")
+        wide = self.screen.has_class("-wide")
+        lines = self._wrapped(words, 2 if wide and not note else 1)
+        lines += self._wrapped(note, 2 if wide else 1)
         update_static(self.query_one("#settings", Static), "\n".join(lines))
+
+    def _wrapped(self, text: str, lines: int) -> list[str]:
+        width = max(self.content_size.width, 1)
+        return textwrap.wrap(text, width, max_lines=lines, placeholder=" …")
 
     def _cells(self, entry: Candidate) -> tuple[Cell, ...]:
         name, words = Cell(entry.name), Cell(entry.words)

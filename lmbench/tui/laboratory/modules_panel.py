@@ -98,8 +98,8 @@ alone, **p** starts from a preset. **Enter** evaluates the draft on the sample.
         layer, name = _place_of(module)
         now = InForce(self.state.draft, module)
         return (
-            # Faint below the first of a layer, so that layers stand apart.
-            Cell(layer, "" if first else "faint"),
+            # Muted below the first of a layer, so that layers stand apart.
+            Cell(layer, "" if first else "foreground-muted"),
             Cell(name),
             Cell(now.precision),
             Cell(now.clip),

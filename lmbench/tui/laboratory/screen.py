@@ -89,7 +89,7 @@ the next panel.
     LabScreen.-wide #lab { layout: horizontal; }
     LabScreen.-wide ModulesPanel { width: 5fr; height: 1fr; }
     LabScreen.-wide #right { width: 4fr; height: 1fr; }
-    LabScreen.-wide CandidatesPanel #settings { height: 2; }
+    LabScreen.-wide CandidatesPanel #settings { min-height: 2; }
     LabScreen.-wide PrunePanel { height: 10; }
     """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import itertools
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,12 +17,13 @@ from textual.widgets import DataTable, Static
 from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.report import numbers
-from lmbench.session.archive import SUFFIX, pack, unpack
-from lmbench.session.manage import copy_session, delete_session, rename_session
-from lmbench.session.store import LIVE, Home, Session, check_session_name
+from lmbench.session.archive import SUFFIX, SessionExistsError, pack, unpack
+from lmbench.session.manage import copy_session, rename_session, set_aside_session
+from lmbench.session.store import Home, Session, check_session_name
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
+from lmbench.tui.sessions.listing import SessionRow, day_of, read_sessions
 
 __all__ = ["SessionsScreen"]
 
@@ -33,47 +33,6 @@ _STATE_WIDTH = 24
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
-@dataclass(frozen=True)
-class _Row:
-    session: Session
-    runs: int
-    state: str
-    bytes: int
-    made: float
-    changed: float
-    problem: str = ""
-
-
-def _look(home: Home) -> list[_Row]:
-    """All sessions as they stand on disk, the one that changed last first."""
-    return sorted(map(_row, home.sessions()), key=lambda row: row.changed, reverse=True)
-
-
-def _row(session: Session) -> _Row:
-    made, problem = 0.0, ""
-    try:
-        made = session.read().created
-    except LmbenchError as error:
-        problem = error.message
-    states: Counter[str] = Counter()
-    for run in session.runs():
-        try:
-            states[run.status()] += 1
-        except LmbenchError:
-            states["unreadable"] += 1
-    told = [f"{n} {s}" for s, n in states.items() if s in LIVE or s in ("queued", "unreadable")]
-    size, changed = 0, made
-    for path in session.path.rglob("*"):
-        try:
-            stat = path.stat()
-        except OSError:
-            continue
-        size += stat.st_size
-        if path.name in ("run.json", "session.json", "events.jsonl"):
-            changed = max(changed, stat.st_mtime)
-    return _Row(session, states.total(), ", ".join(told), size, made, changed, problem)
-
-
 class SessionsScreen(BenchScreen[None]):
     """A session is a folder of runs that belong together, with the workbench as it was left."""
 
@@ -81,8 +40,9 @@ class SessionsScreen(BenchScreen[None]):
 A session keeps runs that belong together, and how the workbench was left: selected runs, axes,
 prompt. Everything is saved as it happens. **Enter** opens the session under the cursor, **n**
 begins a new one. **a** saves the open session under another name and goes on there; **D** makes a
-copy and stays. **p** packs a session into one file to share, **o** opens such a file. Sessions
-with runs at work cannot be renamed, deleted, copied or packed: stop the runs first.
+copy and stays. **d** deletes, **u** undoes the last deletion until the workbench is left. **p**
+packs a session into one file to share, **o** opens such a file. Sessions with runs at work cannot
+be renamed, deleted, copied or packed: stop the runs first.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="sessions.open", tooltip="Open the session"),
@@ -97,6 +57,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         Binding("D", "duplicate", "copy", id="sessions.copy", tooltip="Duplicate the session"),
         Binding("r", "rename", "rename", id="sessions.rename", tooltip="Rename the session"),
         Binding("d", "delete", "delete", id="sessions.delete", tooltip="Delete the session (asks)"),
+        Binding("u", "undo", "undo delete", id="sessions.undo", tooltip="Undo the last deletion"),
         Binding("p", "pack", "pack", id="sessions.pack", tooltip="Pack the session into a file"),
         Binding(
             "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
@@ -119,7 +80,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
 
     def __init__(self) -> None:
         super().__init__()
-        self._rows: list[_Row] = []
+        self._rows: list[SessionRow] = []
 
     def compose(self) -> ComposeResult:
         yield TopBar()
@@ -144,7 +105,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         return self.query_one(DataTable)
 
     @property
-    def row(self) -> _Row | None:
+    def row(self) -> SessionRow | None:
         """The session under the cursor."""
         here = self.table.cursor_row
         return self._rows[here] if 0 <= here < len(self._rows) else None
@@ -152,7 +113,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
     async def _reload(self, name: str) -> None:
         """Read the folders again, with the cursor on the session of this name."""
         rows = await self.bench.run_in_thread(
-            _look, self.bench.home, doing="while reading sessions"
+            read_sessions, self.bench.home, doing="while reading sessions"
         )
         if self.gone:
             return
@@ -166,10 +127,10 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             table.move_cursor(row=names.index(name))
         self.query_one("#empty").display = not self._rows
         table.display = bool(self._rows)
-        self._tell()
+        self._show_path()
         self.refresh_bindings()
 
-    def _cells(self, row: _Row) -> list[Text]:
+    def _cells(self, row: SessionRow) -> list[Text]:
         here = self.bench.session is not None and row.session.name == self.bench.session.name
         now = self.bench.clock()
         return [
@@ -177,24 +138,24 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             Text(str(row.runs), justify="right"),
             self._state(row),
             Text(numbers.size(row.bytes), justify="right"),
-            Text(_day(row.made, now)),
-            Text(_day(row.changed, now)),
+            Text(day_of(row.made, now)),
+            Text(day_of(row.changed, now)),
         ]
 
-    def _state(self, row: _Row) -> Text:
+    def _state(self, row: SessionRow) -> Text:
         colour = self.bench.colour_style("error" if row.problem else "success")
         text = Text(printable(row.problem or row.state), colour)
         text.truncate(_STATE_WIDTH, overflow="ellipsis")
         return text
 
     def on_data_table_row_highlighted(self) -> None:
-        self._tell()
+        self._show_path()
         self.refresh_bindings()
 
     def on_data_table_row_selected(self) -> None:
         self.action_open()
 
-    def _tell(self) -> None:
+    def _show_path(self) -> None:
         row = self.row
         where = str(row.session.path) if row else str(self.bench.home.sessions_path)
         where = printable(row.problem) if row and row.problem else where
@@ -206,6 +167,8 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         if action in _OF_ONE and self.row is None:
             return False
         if action == "save_as" and self.bench.session is None:
+            return False
+        if action == "undo" and not self.bench.deletions.newest:
             return False
         return not (self.bench.demo and action not in ("leave", "move", "help"))
 
@@ -280,19 +243,31 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             return
 
         async def delete() -> None:
-            if await self.bench.run_in_thread(_deleted, self.bench.home, name):
-                self.bench.show_message(f"deleted {name}")
-            await self._reload("")
+            deletion = await self.bench.run_in_thread(set_aside_session, self.bench.home, name)
+            if deletion is not None:
+                self.bench.deletions.add(f"session {name}", deletion)
+                self.bench.show_message(f"deleted {name}: u brings it back until you quit")
+            await self._reload(after)
 
         def answered(answer: str | None) -> None:
             if answer == "delete":
                 self._work(delete())
 
-        question = (
-            f"Delete {name} for good: {numbers.plural(row.runs, 'run')}, {numbers.size(row.bytes)}?"
-        )
-        answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
+        # Then the cursor is on the neighbour.
+        names = [row.session.name for row in self._rows]
+        rest = names[names.index(name) + 1 :] or names[: names.index(name)][-1:]
+        after = rest[0] if rest else ""
+        size = numbers.size(row.bytes)
+        question = f"Delete {name}: {numbers.plural(row.runs, 'run')}, {size}?"
+        # Not by the key that asked: a key held too long deletes nothing.
+        answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
+
+    async def action_undo(self) -> None:
+        name = await self.bench.run_in_thread(self.bench.deletions.undo, doing="while undoing")
+        if name is not None:
+            self.bench.show_message(f"{name} is back")
+        await self._reload((name or "").removeprefix("session "))
 
     def action_pack(self) -> None:
         row = self.row
@@ -333,22 +308,31 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         self.app.push_screen(QuestionDialog("Pack", f"{path} is there already.", answers), answered)
 
     def action_unpack(self) -> None:
-        async def read(path: Path) -> None:
-            made = await self.bench.run_in_thread(
-                unpack, path, self.bench.home, doing="while unpacking"
-            )
-            if isinstance(made, Session):
-                self.bench.show_message(f"unpacked {made.name}")
-                await self._reload(made.name)
-
         def named(answer: str | None) -> None:
             if answer:
                 path = Path(answer).expanduser()
                 path = path if path.is_absolute() else self.bench.home.path / path
-                self._work(read(path))
+                self._work(self._unpack(path))
 
         question = f"Which file ({SUFFIX})? From the working folder, or a whole path:"
         self.app.push_screen(TextDialog("Open a file", question, "", _given), named)
+
+    async def _unpack(self, path: Path, name: str | None = None) -> None:
+        """Make the session of a packed file; where its name is taken, ask for another one."""
+        made = await self.bench.run_in_thread(
+            _unpacked, path, self.bench.home, name, doing="while unpacking"
+        )
+        if isinstance(made, Session):
+            self.bench.show_message(f"unpacked {made.name}")
+            await self._reload(made.name)
+        elif isinstance(made, str):
+            self._ask_name(
+                "Open a file",
+                f"There is a session {made} already. A name for the one in {path.name}:",
+                _free_name(made, {session.name for session in self.bench.home.sessions()}),
+                partial(self._unpack, path),
+                same_is_new=True,
+            )
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -361,8 +345,16 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
         await self.bench.run_in_thread(function, *arguments)
         await self._reload(name)
 
-    def _ask_name(self, title: str, question: str, value: str, then: Callable[[str], Any]) -> None:
-        """Ask for a name that no session has yet; `then` may be a coroutine function."""
+    def _ask_name(
+        self,
+        title: str,
+        question: str,
+        value: str,
+        then: Callable[[str], Any],
+        same_is_new: bool = False,
+    ) -> None:
+        """Ask for a name that no session has yet, `value` being proposed or (not `same_is_new`)
+        the one it has; `then` may be a coroutine function."""
         taken = {session.name for session in self.bench.home.sessions()}
 
         def check(name: str) -> str:
@@ -375,7 +367,7 @@ with runs at work cannot be renamed, deleted, copied or packed: stop the runs fi
             return ""
 
         def named(name: str | None) -> None:
-            if name and name != value:
+            if name and (same_is_new or name != value):
                 result = then(name)
                 if result is not None:
                     self._work(result)
@@ -387,16 +379,14 @@ def _given(text: str) -> str:
     return "" if text else "Name a file."
 
 
-def _deleted(home: Home, name: str) -> bool:
-    delete_session(home, name)
-    return True
+def _unpacked(path: Path, home: Home, name: str | None) -> Session | str:
+    """In a thread: the session; its name, where one of that name is here."""
+    try:
+        return unpack(path, home, name)
+    except SessionExistsError as error:
+        return error.name
 
 
-def _day(t: float, now: float) -> str:
-    """A moment as people say it: the time of today, else the day."""
-    if not t:
-        return ""
-    then, today = time.localtime(t), time.localtime(now)
-    if then[:3] == today[:3]:
-        return time.strftime("%H:%M", then)
-    return time.strftime("%d %b" if then[0] == today[0] else "%b %Y", then)
+def _free_name(name: str, taken: set[str]) -> str:
+    """``default-2``, or the next number that is free."""
+    return next(new for n in itertools.count(2) if (new := f"{name}-{n}") not in taken)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("started")
 
 
 @at_each_size
-def test_the_laboratory_with_tries(snap_compare: Snap, lab: Any, size: tuple[int, int]):
+def test_the_laboratory_with_candidates(snap_compare: Snap, lab: Any, size: tuple[int, int]):
     draft = ("l", "enter", "u", "down", "b", "c", "enter")
     slider = ("tab", "tab", *["right"] * 6)
     assert looks(snap_compare, lab, size, *draft, *slider)

@@ -97,7 +97,35 @@ async def test_d_asks_and_escape_keeps_the_session(world):
         await press(pilot, "escape")
         assert names(world) == ["demo", "zebra"]
         await press(pilot, "d", "d")
+        assert names(world) == ["demo", "zebra"]
+        await press(pilot, "y")
+        assert names(world) == ["demo"]
+
+
+async def test_a_deleted_session_comes_back_by_u_until_the_workbench_is_left(world):
+    world.home.open_session("zebra")
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        await go_to(pilot, screen, "zebra")
+        await press(pilot, "d", "y", "u")
+        assert names(world) == ["demo", "zebra"]
+        assert screen.row is not None
+        assert screen.row.session.name == "zebra"
+        await press(pilot, "d", "y")
+        assert len(list(world.home.sessions_path.glob(".deleted-*"))) == 1
     assert names(world) == ["demo"]
+    assert not list(world.home.sessions_path.glob(".deleted-*"))
+
+
+async def test_a_packed_session_whose_name_is_taken_gets_another_that_is_proposed(world, tmp_path):
+    pack(world.session, tmp_path / "demo.lmbench")
+    async with opened(world) as pilot:
+        await press(pilot, "o", *"demo.lmbench", "enter")
+        assert isinstance(pilot.app.screen, TextDialog)
+        await press(pilot, "enter")
+        assert names(world) == ["demo", "demo-2"]
+        assert world.home.session("demo-2").read().name == "demo-2"
 
 
 async def test_the_open_session_cannot_be_deleted(world):

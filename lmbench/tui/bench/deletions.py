@@ -1,0 +1,37 @@
+"""What was deleted while the workbench is open, and can be put back until it is left."""
+
+from __future__ import annotations
+
+from lmbench.session.manage import Deletion
+
+__all__ = ["Deletions"]
+
+
+class Deletions:
+    """The newest is put back first."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[str, Deletion]] = []
+
+    @property
+    def newest(self) -> str:
+        """What `undo` would put back; "" for nothing."""
+        return self._open[-1][0] if self._open else ""
+
+    def add(self, name: str, deletion: Deletion) -> None:
+        self._open.append((name, deletion))
+
+    def undo(self) -> str:
+        """Put the newest back, and give its name.
+
+        Raises:
+            LmbenchError: its name was taken meanwhile, or its session is gone.
+        """
+        name, deletion = self._open.pop()
+        deletion.undo()
+        return name
+
+    def finish(self) -> None:
+        """Remove all of it for good."""
+        while self._open:
+            self._open.pop()[1].finish()
