@@ -248,9 +248,9 @@ class CompareScreen(BenchScreen[None]):
             return "no run to measure"
         if view.key in self._awaited:
             return f"{view.id} {view.name} is being measured already, or waits for it"
-        if view.status != "finished":
-            return f"{view.id} {view.name} is {view.status}: a finished run is measured"
-        return f"{view.id} {view.name}: {_SIMULATION}"
+        if view.kind not in MEASURABLE:
+            return f"{view.id} {view.name}: {_SIMULATION}"
+        return f"{view.id} {view.name} is {view.status}: a finished run is measured"
 
     async def action_benchmark(self) -> None:
         """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
