@@ -21,15 +21,19 @@ _HOME = {
         "errors": ("DistillerError ScheduleError"),
         "knowledge_distillation": (
             "DistillationLossWeights KnowledgeDistillation "
-            "KnowledgeDistillationPolicy distillation_loss"
+            "KnowledgeDistillationPolicy add_distillation_args distillation_loss"
         ),
         "pruning": (
             "create_mask_level_criterion create_mask_sensitivity_criterion "
             "create_mask_threshold_criterion mask_tensor"
         ),
         "script_helpers": (
-            "has_children model_device normalize_module_name pretty_int set_deterministic "
-            "set_seed size2str to_np"
+            "MutableNamedTuple assign_layer_fq_names convert_tensors_recursively_to "
+            "denormalize_module_name filter_kwargs find_module_by_fq_name "
+            "float_range_argparse_checker get_nonparallel_clone_model has_children is_scalar "
+            "make_non_parallel_copy model_device model_setattr normalize_module_name "
+            "optimizer_device_name param_name_2_module_name pretty_int set_deterministic "
+            "set_seed size2str to_np yaml_ordered_load yaml_ordered_save "
         ),
         "schedules.agp": ("AgpPruningRate BaiduPruningRate"),
         "pruning.masks": ("MaskDict ParameterMasker create_model_masks_dict mask_gradients"),
@@ -53,14 +57,17 @@ _HOME = {
             "weights_sparsity_table weights_sparsity_tbl_summary"
         ),
         "reports.data_loggers.logger": (
-            "log_activation_statistics log_activation_statsitics log_training_progress "
+            "log_activation_statistics log_activation_statsitics log_model_buffers "
+            "log_training_progress "
             "log_weights_sparsity"
         ),
         "reports.table": ("Column Table"),
         "reports.tensor_sparsity": (
             "density density_2D density_3D density_ch density_cols density_rows "
             "model_find_module model_find_module_name model_find_param "
-            "model_find_param_name model_numel model_sparsity size_to_str sparsity sparsity_2D "
+            "model_find_param_name model_numel "
+            "model_params_size model_params_stats model_sparsity non_zero_channels "
+            "size_to_str sparsity sparsity_2D "
             "sparsity_3D sparsity_blocks sparsity_ch sparsity_cols sparsity_matrix "
             "sparsity_rows volume"
         ),

@@ -6,7 +6,8 @@ well as the words themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +28,32 @@ __all__ = [
     "DistillationLossWeights",
     "KnowledgeDistillation",
     "KnowledgeDistillationPolicy",
+    "add_distillation_args",
     "distillation_loss",
 ]
+
+
+def add_distillation_args(
+    argparser: ArgumentParser,
+    arch_choices: Sequence[str] | None = None,
+    enable_pretrained: bool = False,
+) -> None:
+    """Add the original's flags of distillation: ``--kd-teacher``, ``--kd-temperature`` and so on.
+
+    Args:
+        argparser: gets a group of them.
+        arch_choices: the teachers that may be named; any when left out.
+        enable_pretrained: add ``--kd-pretrained``.
+    """
+    group = argparser.add_argument_group("Knowledge Distillation Training Arguments")
+    group.add_argument("--kd-teacher", choices=arch_choices, metavar="ARCH", help="teacher's model")
+    if enable_pretrained:
+        group.add_argument("--kd-pretrained", action="store_true", help="a pretrained teacher")
+    group.add_argument("--kd-resume", type=str, default="", metavar="PATH", help="its checkpoint")
+    group.add_argument("--kd-temperature", "--kd-temp", type=float, default=1.0, dest="kd_temp")
+    for part, weight in (("distill", 0.5), ("student", 0.5), ("teacher", 0.0)):
+        group.add_argument(f"--kd-{part}-wt", f"--kd-{part[0]}w", type=float, default=weight)
+    group.add_argument("--kd-start-epoch", type=int, default=0, help="first epoch with the teacher")
 
 
 class DistillationLossWeights(NamedTuple):

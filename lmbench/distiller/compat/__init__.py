@@ -19,12 +19,14 @@ __all__ = ["ALIASES", "aliased_submodule", "install_aliases"]
 
 ALIASES = {
     "apputils": "compat.apputils",
+    "apputils.checkpoint": "checkpoint",
     "apputils.execution_env": "reports.run_log",
     "config": "schedules.build",
     "data_loggers": "reports.data_loggers",
     "learning_rate": "schedules.lr_schedulers",
     "model_summaries": "compat.model_summaries",
     "modules.rnn": "compat.rnn",
+    "norms": "pruning.norms",
     "policy": "schedules.policies",
     "pruning.automated_gradual_pruner": "compat.automated_gradual_pruner",
     "pruning.baidu_rnn_pruner": "pruning.elementwise",

@@ -131,20 +131,59 @@ def model_find_module(model: nn.Module, module_to_find: str) -> nn.Module | None
     return dict(model.named_modules()).get(module_to_find)
 
 
-def model_numel(model: nn.Module, param_dims: tuple[int, ...] | list[int] = (2, 4)) -> int:
-    """The elements of all parameters with so many dimensions, ties counted once."""
-    return sum(p.numel() for p in model.parameters() if p.dim() in param_dims)
+def model_numel(
+    model: nn.Module,
+    param_dims: Sequence[int] = (2, 4),
+    param_types: Sequence[str] = ("weight", "bias"),
+) -> int:
+    """`model_params_size`."""
+    return model_params_size(model, param_dims, param_types)
 
 
-def model_sparsity(
-    model: nn.Module, param_dims: Sequence[int] = (2, 4), param_types: Sequence[str] = ("weight",)
-) -> float:
-    """The share of zeros in percent, in parameters of these dimensions whose name holds a type."""
+def non_zero_channels(tensor: Tensor) -> Tensor:
+    """The indices of a convolution's input channels, or a matrix's columns, that are not all zero.
+
+    Raises:
+        ValueError: for a tensor of other dimensions.
+    """
+    if tensor.dim() not in (2, 4):
+        raise ValueError("non_zero_channels: takes the weight of a convolution or linear layer")
+    return tensor.detach().transpose(0, 1).flatten(1).ne(0).any(dim=1).nonzero().reshape(-1)
+
+
+def model_params_stats(
+    model: nn.Module,
+    param_dims: Sequence[int] = (2, 4),
+    param_types: Sequence[str] = ("weight", "bias"),
+) -> tuple[float, int, int]:
+    """Of the parameters of these dimensions whose name holds one of these types, ties once.
+
+    Returns:
+        The share of zeros in percent, how many elements, and how many are not zero.
+    """
     found = [
         param
         for name, param in model.named_parameters()
         if param.dim() in param_dims and any(kind in name for kind in param_types)
     ]
     total = sum(param.numel() for param in found)
-    zeros = sum(param.numel() - count_nonzero(param) for param in found)
-    return 100 * zeros / total if total else 0.0
+    nonzero = sum(count_nonzero(param) for param in found)
+    return (100 * (1 - nonzero / total) if total else 0.0), total, nonzero
+
+
+def model_sparsity(
+    model: nn.Module,
+    param_dims: Sequence[int] = (2, 4),
+    param_types: Sequence[str] = ("weight", "bias"),
+) -> float:
+    """The first of `model_params_stats`."""
+    return model_params_stats(model, param_dims, param_types)[0]
+
+
+def model_params_size(
+    model: nn.Module,
+    param_dims: Sequence[int] = (2, 4),
+    param_types: Sequence[str] = ("weight", "bias"),
+) -> int:
+    """The second of `model_params_stats`."""
+    return model_params_stats(model, param_dims, param_types)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +18,12 @@ from lmbench.distiller.reports.tensor_sparsity import size_to_str
 __all__ = [
     "CsvLogger",
     "DataLogger",
+    "NullLogger",
     "PythonLogger",
     "TensorBoardLogger",
     "log_activation_statistics",
     "log_activation_statsitics",
+    "log_model_buffers",
     "log_training_progress",
     "log_weights_sparsity",
 ]
@@ -65,6 +67,22 @@ class DataLogger:
     ) -> None:
         """The distribution of each parameter's values."""
 
+    def log_model_buffers(
+        self,
+        model: nn.Module,
+        buffer_names: Iterable[str],
+        tag_prefix: str,
+        epoch: int,
+        completed: int,
+        total: float,
+        freq: int | None,
+    ) -> None:
+        """The buffers of the model with these names, by module."""
+
+
+class NullLogger(DataLogger):
+    """Logs nothing."""
+
 
 class PythonLogger(DataLogger):
     """Lines for a logger of Python's logging."""
@@ -91,6 +109,20 @@ class PythonLogger(DataLogger):
             tuple(activation_stats.items()),
         )
         self.pylogger.info("%s, epoch %d\n%s", phase, epoch, table)
+
+    def log_model_buffers(
+        self,
+        model: nn.Module,
+        buffer_names: Iterable[str],
+        tag_prefix: str,
+        epoch: int,
+        completed: int,
+        total: float,
+        freq: int | None,
+    ) -> None:
+        for name, values in named_buffers(model, buffer_names):
+            numbers = ", ".join(f"{value:.6g}" for value in values)
+            self.pylogger.info("%s: %s: %s", tag_prefix, name, numbers)
 
     def log_weights_sparsity(self, model: nn.Module, epoch: int) -> None:
         text, total = weights_sparsity_tbl_summary(model, return_total_sparsity=True)
@@ -139,6 +171,22 @@ class TensorBoardLogger(DataLogger):
             self.tblogger.scalar_summary(tag, value, epoch)
         self.tblogger.sync_to_file()
 
+    def log_model_buffers(
+        self,
+        model: nn.Module,
+        buffer_names: Iterable[str],
+        tag_prefix: str,
+        epoch: int,
+        completed: int,
+        total: float,
+        freq: int | None,
+    ) -> None:
+        for name, values in named_buffers(model, buffer_names):
+            for index, value in enumerate(values):
+                tag = f"{tag_prefix}/{name}" + (f"/{index}" if len(values) > 1 else "")
+                self.tblogger.scalar_summary(tag, value, int(total * epoch + completed))
+        self.tblogger.sync_to_file()
+
     def log_weights_sparsity(self, model: nn.Module, epoch: int) -> None:
         rows = weights_sparsity(model)
         for row in rows:
@@ -181,6 +229,16 @@ class CsvLogger(DataLogger):
                 writer.writerow([row.name, shape, row.nnz_dense, row.nnz, row.fine])
 
 
+def named_buffers(
+    model: nn.Module, buffer_names: Iterable[str]
+) -> Iterator[tuple[str, list[float]]]:
+    """The full name and the values of each buffer whose last name is one of these."""
+    wanted = set(buffer_names)
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] in wanted:
+            yield name, buffer.detach().reshape(-1).tolist()
+
+
 class _Collector(Protocol):
     stat_name: str
 
@@ -212,6 +270,23 @@ def log_training_progress(
     for logger in loggers:
         logger.log_training_progress(stats_dict, epoch, steps_completed, total_steps, freq=log_freq)
         logger.log_weights_distribution(params, steps_completed)
+
+
+def log_model_buffers(
+    model: nn.Module,
+    buffer_names: Iterable[str],
+    tag_prefix: str,
+    epoch: int,
+    steps_completed: int,
+    total_steps: float,
+    log_freq: int,
+    loggers: Iterable[DataLogger] = (),
+) -> None:
+    """Log the buffers of a model with these names, to every logger."""
+    for logger in loggers:
+        logger.log_model_buffers(
+            model, buffer_names, tag_prefix, epoch, steps_completed, total_steps, log_freq
+        )
 
 
 def log_weights_sparsity(model: nn.Module, epoch: int, loggers: Iterable[DataLogger]) -> None:
