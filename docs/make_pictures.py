@@ -4,7 +4,7 @@
     python docs/make_pictures.py --home HOME --session NAME [NAME…]
 
 The first writes ``docs/pictures/NAME.svg`` for each of `PICTURES`. The clock stands still, so the
-same recording gives the same pictures (the form's on the same Python, whose text it tells of). The
+same recording gives the same pictures (the form's on the same Python, whose text it measures). The
 second does so for each of `LIVE`, screens that work on a model, from a session that has one; the
 laboratory really evaluates what its picture shows.
 """

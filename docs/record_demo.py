@@ -4,7 +4,7 @@
 
 trains a small model on the embedded corpus, prunes and quantizes it, writes a few texts with each,
 and keeps run records, events and samples (no weights) as ``lmbench/tui/demo/session.zip``. What
-tells of the machine (host, paths, processes) is left out; times and figures are as measured.
+identifies the machine (host, paths, processes) is left out; times and figures are as measured.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def keep(session: Path) -> None:
 
 
 def cleaned(run: Path) -> dict[str, Any]:
-    """The run's record without what tells of the machine."""
+    """The run's record without what identifies the machine."""
     record = json.loads((run / "run.json").read_text("utf-8"))
     return {key: value for key, value in placeless(record).items() if key not in MACHINE}
 

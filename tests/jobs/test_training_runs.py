@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -210,15 +209,18 @@ def endless(home: Home) -> tuple[subprocess.Popen[str], Run]:
 
 def freeze(worker: int, run: Run) -> None:
     """Stop a process at a moment at which it does not hold the run's lock, which others need."""
-    while True:
+
+    def frozen() -> bool:
         os.kill(worker, signal.SIGSTOP)
         until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED)
         lock = try_lock(run.path / ".lock")
-        if lock is not None:
-            os.close(lock)
-            return
-        os.kill(worker, signal.SIGCONT)
-        time.sleep(0.01)
+        if lock is None:
+            os.kill(worker, signal.SIGCONT)
+            return False
+        os.close(lock)
+        return True
+
+    until(frozen)
 
 
 def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing_saved(home: Home) -> None:
