@@ -25,6 +25,7 @@ __all__ = [
     "SessionName",
     "Yes",
     "complain",
+    "complain_of_damaged",
     "confirm",
     "console",
     "note",
@@ -138,3 +139,10 @@ def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> N
         raise LmbenchError(f"{question} There is no terminal to ask on: add --yes")
     if ask(one_line(question) + " [y/N] ").strip().lower() not in ("y", "yes"):
         raise LmbenchError("nothing was changed")
+
+
+def complain_of_damaged(documents: list[dict[str, Any]]) -> None:
+    """What is wrong with each run whose record cannot be read."""
+    for document in documents:
+        if "problem" in document:
+            complain(document["problem"])

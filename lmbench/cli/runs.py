@@ -14,7 +14,7 @@ from lmbench.cli.output import (
     Json,
     SessionName,
     Yes,
-    complain,
+    complain_of_damaged,
     confirm,
     console,
     pairs_table,
@@ -52,14 +52,10 @@ def list_(
     runs = list(home.all_runs() if session is None else home.session(session).runs())
     if status:
         runs = [run for run in runs if _status_or_none(run) in status]
-    documents = []
-    for run in runs:
-        try:
-            documents.append(run_document(run))
-        except LmbenchError as error:
-            complain(error.message)
+    documents = [run_document(run) for run in runs]
+    complain_of_damaged(documents)
     if json:
-        print_json(documents)
+        print_json([document for document in documents if "problem" not in document])
     elif runs:
         console().print(runs_table(runs))
     else:
@@ -81,6 +77,7 @@ def show(run: str, *, session: SessionName = "default", json: Json = False) -> N
         run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
     """
     found = Home.find().find_run(run, session)
+    found.read()
     document = run_document(found)
     if document["status"] == "lost":
         document["reason"] = launch.why_lost(found)

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
+from lmbench.cli.output import (
+    Json,
+    Yes,
+    complain_of_damaged,
+    confirm,
+    console,
+    note,
+    print_json,
+    print_line,
+)
 from lmbench.errors import LmbenchError
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table, sessions_table
@@ -76,8 +85,10 @@ def show(name: str | None = None, *, session: Named = None, json: Json = False) 
     found = Home.find().session(_name(name, session))
     document = _session_document(found)
     runs = found.runs()
+    documents = [run_document(run) for run in runs]
+    complain_of_damaged(documents)
     if json:
-        print_json({**document, "runs": [run_document(run) for run in runs]})
+        print_json({**document, "runs": documents})
         return
     out = console()
     out.print(f"{found.name}: {found.path} ({numbers.size(document['bytes'])})", soft_wrap=True)

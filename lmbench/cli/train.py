@@ -14,10 +14,10 @@ from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.config import PruneConfig, TrainConfig, validate
+from lmbench.config import PruneConfig, TrainConfig, changed_settings, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, inherited_settings, make_run
-from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
+from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape, read_schedule
 from lmbench.session import Home, Run
 from lmbench.session.files import write_atomic
 
@@ -102,11 +102,12 @@ def prune(
 ) -> int:
     """Train under a pruning schedule, from a trained run or from scratch.
 
-    From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs.
+    From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs (but
+    never fewer than the schedule has).
     """
     home = Home.find()
     parent = home.find_run(run, session, with_model=True) if run else None
-    config = _pruning_config(config, parent, schedule)
+    config = _pruning_config(config, parent, schedule, home)
     _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
     owner = parent.session if parent else home.open_session(session)
     make = partial(
@@ -115,14 +116,21 @@ def prune(
     return start(make, detach=detach, json=json)[1]
 
 
-def _pruning_config(config: PruneConfig, parent: Run | None, schedule: str | None) -> PruneConfig:
-    """The parent's settings under the given ones, with the schedule in its place."""
+def _pruning_config(
+    config: PruneConfig, parent: Run | None, schedule: str | None, home: Home
+) -> PruneConfig:
+    """The parent's settings under the given ones, with the schedule in its place; at least as many
+    epochs as the schedule has, where none are given."""
     wanted = schedule or config.compress
     if wanted is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
     inherited = inherited_settings(parent) if parent is not None else {}
-    return validate(PruneConfig, {**inherited, **given, "compress": wanted})
+    merged = validate(PruneConfig, {**inherited, **given, "compress": wanted})
+    if "epochs" in given:
+        return merged
+    epochs = max(merged.epochs, read_schedule(wanted, home).last_epoch + 1)
+    return validate(PruneConfig, {**changed_settings(merged), "epochs": epochs})
 
 
 def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> None:

@@ -168,7 +168,11 @@ def make_runs(
 def _known(session: Session, step: Step, parent: Run | None) -> Run | None:
     wanted = (step.kind, changed_settings(step.config), parent and parent.ref)
     for run in session.runs():
-        record = run.read()
+        try:
+            record = run.read()
+        except LmbenchError:
+            # A damaged record is no run to take over; lists show what is wrong with it.
+            continue
         if (record.kind, record.config, record.parent) == wanted:
             return run
     return None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lmbench.errors import LmbenchError
 from lmbench.printable import csv_text, printable
 from lmbench.report import numbers
 from lmbench.report.run_command import run_command
@@ -18,7 +19,7 @@ from lmbench.report.runtime_table import (
     runtime_cell,
     scores_note,
 )
-from lmbench.report.tables import AS_PACKED, size_sign
+from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
@@ -71,16 +72,15 @@ class Comparison:
 
     def cells(self) -> list[list[str]]:
         """The rows as they are written; "" where a number is not known."""
-        return [
-            [_cell(key, row.get(key), bool(row.get("as_packed"))) for key, _ in self.columns]
-            for row in self.rows
-        ]
+        return [[_cell(key, row) for key, _ in self.columns] for row in self.rows]
 
     @property
     def note(self) -> str:
         """What must be said under the written table; "" where nothing must."""
         packed = any(row.get("as_packed") and row.get("bytes") is not None for row in self.rows)
-        return AS_PACKED if packed else scores_note(self.rows)
+        part = any(row.get("part_tokens") for row in self.rows)
+        notes = [AS_PACKED] * packed + [OF_A_PART] * part
+        return "; ".join(notes) or scores_note(self.rows)
 
     def alignment(self) -> str:
         """For each column ``l`` (words) or ``r`` (numbers)."""
@@ -133,7 +133,9 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     ones. A quantize run has none: it is a simulation until it is packed.
     """
     measured = benchmarked(runs)
-    return Comparison(tuple(_row(run, run.read(), measured.get(run.ref, ())) for run in runs))
+    rows = tuple(_row(run, run.read(), measured.get(run.ref, ())) for run in runs)
+    parts = any(row["part_tokens"] for row in rows)
+    return Comparison(rows, beside=("part_tokens",) if parts else ())
 
 
 def compare_runtimes(runs: Sequence[Run]) -> Comparison:
@@ -159,6 +161,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "test_ppl": results.get("test_ppl"),
         "bytes": size.bytes,
         "as_packed": size.as_packed,
+        "part_tokens": record.part_tokens,
         "ms_per_token": results.get("ms_per_token") or _fastest(measured, record.kind),
     }
 
@@ -169,17 +172,20 @@ def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
     return min((row["ms"] for row in rows if row.get("accuracy") in keeping), default=None)
 
 
-def _cell(key: str, value: Any, as_packed: bool) -> str:
+def _cell(key: str, row: Mapping[str, Any]) -> str:
+    value = row.get(key)
     if value is None:
         return ""
     match key:
         case "sparsity":
             return f"{100 * value:.1f}%"
         case "bytes":
-            return f"{size_sign(as_packed)}{value:,}"
+            return f"{size_sign(bool(row.get('as_packed')))}{value:,}"
         case "nonzero":
             return f"{value:,}"
-        case "valid_ppl" | "test_ppl" | "ms_per_token":
+        case "valid_ppl" | "test_ppl":
+            return f"{value:.2f}{PART_SIGN if row.get('part_tokens') else ''}"
+        case "ms_per_token":
             return f"{value:.2f}"
     return runtime_cell(key, value)
 
@@ -235,17 +241,20 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     from lmbench.report.plots.export import as_svg
     from lmbench.report.plots.layout import Plot
 
-    record, runs = session.read(), session.runs()
+    record, (runs, damaged) = session.read(), _readable(session.runs())
     table, speeds = compare_runs(runs).write(form), compare_runtimes(runs)
     runtimes = speeds.write(form) if speeds.rows else ""
-    made = [_made(run) for run in runs]
+    made = [_made(run) for run in runs] + damaged
     title = f"Session {session.name}"
     when = time.strftime("%F %R", time.localtime(record.created))
     if form == "markdown":
         parts = [f"# {title}", f"Begun {when}.", record.notes, table]
         parts += [f"## {_IN_RUNTIMES}", runtimes] if runtimes else []
         parts += ["## How each was made"]
-        parts += [f"- `{name}`: {text}\n  `{command}`" for name, text, command in made]
+        parts += [
+            f"- `{name}`: {text}" + (f"\n  `{command}`" if command else "")
+            for name, text, command in made
+        ]
         return printable("\n\n".join(part for part in parts if part)) + "\n"
     series = _valid_curves(runs)
     plot = as_svg(Plot(series, log=True), "Validation perplexity") if series else ""
@@ -259,6 +268,20 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
         f"<p>Begun {when}. {html.escape(record.notes)}</p>\n{table}\n{plot}\n{runtimes}"
         f"<h2>How each was made</h2>\n<ul>\n{items}\n</ul>\n</html>\n"
     )
+
+
+def _readable(runs: Sequence[Run]) -> tuple[list[Run], list[tuple[str, str, str]]]:
+    """The runs whose records can be read, and for each other what is wrong, as `_made` has it."""
+    readable: list[Run] = []
+    damaged: list[tuple[str, str, str]] = []
+    for run in runs:
+        try:
+            run.read()
+        except LmbenchError as error:
+            damaged.append((run.ref, f"damaged: {printable(error.message)}", ""))
+        else:
+            readable.append(run)
+    return readable, damaged
 
 
 def _item(name: str, text: str, command: str) -> str:

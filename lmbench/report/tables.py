@@ -16,7 +16,15 @@ from lmbench.report.run_command import run_command
 from lmbench.session.records import ModelSize
 from lmbench.session.store import Run
 
-__all__ = ["AS_PACKED", "run_document", "runs_table", "sessions_table", "size_sign"]
+__all__ = [
+    "AS_PACKED",
+    "OF_A_PART",
+    "PART_SIGN",
+    "run_document",
+    "runs_table",
+    "sessions_table",
+    "size_sign",
+]
 
 _RESULTS = (
     *("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "packed_bytes"),
@@ -36,6 +44,11 @@ AS_PACKED = "≈ as it would be packed: the run itself keeps each of its numbers
 """What the sign of `size_sign` means, for a line under a table."""
 
 
+PART_SIGN = "*"
+OF_A_PART = "* of the first tokens of the split only: compares with no other perplexity"
+"""What `PART_SIGN` after a perplexity means, for a line under a table."""
+
+
 def size_sign(as_packed: bool) -> str:
     """What stands before the size of a run's model: "≈" where no file has that size."""
     return "≈" if as_packed else ""
@@ -43,14 +56,18 @@ def size_sign(as_packed: bool) -> str:
 
 def run_document(run: Run) -> dict[str, Any]:
     """All that is known of a run, as every command's ``--json`` gives it.
+
     `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model's
     file), `packed_bytes` (about those of the file that packing a pruned or quantized model would
-    give), `tokens_per_s` and `seconds` are None where they are not known (yet).
-
-    Raises:
-        LmbenchError: the record is missing or damaged.
+    give), `tokens_per_s` and `seconds` are None where they are not known (yet). `part_tokens` says
+    of how many tokens the perplexities are, where they are of a part of a split only. Of a run
+    whose record is missing or damaged, `status` is ``damaged`` and `problem` says what is wrong.
     """
-    record = run.read()
+    try:
+        record = run.read()
+    except LmbenchError as error:
+        known = {"run": str(run.path), "ref": run.ref, "id": run.id}
+        return {**known, "status": "damaged", "problem": error.message}
     return {
         "run": str(run.path),
         "ref": run.ref,
@@ -59,6 +76,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "kind": record.kind,
         "status": run.status(record),
         **{key: record.results.get(key) for key in _RESULTS},
+        "part_tokens": record.part_tokens,
         "reason": record.reason,
         "parent": record.parent,
         "device": record.device,
@@ -85,8 +103,11 @@ def runs_table(runs: Iterable[Run]) -> Table:
     rows = [_run_cells(run) for run in runs]
     for row in rows:
         table.add_row(*row)
-    if any(cell.plain.startswith("≈") for row in rows for cell in row):
-        table.caption = Text(AS_PACKED, "dim")
+    cells = [cell.plain for row in rows for cell in row[3:]]
+    notes = [AS_PACKED] * any(cell.startswith("≈") for cell in cells)
+    notes += [OF_A_PART] * any(cell.endswith(PART_SIGN) for cell in cells)
+    if notes:
+        table.caption = Text("\n".join(notes), "dim")
         table.caption_justify = "left"
     return table
 
@@ -98,13 +119,14 @@ def _run_cells(run: Run) -> list[Text]:
         return [Text(run.ref), Text(), Text("damaged", _STYLES["damaged"])]
     status = run.status(record)
     results = record.results
+    part = PART_SIGN if record.part_tokens else ""
     sparsity = results.get("sparsity")
     seconds = results.get("seconds")
     if seconds is None and record.started and status != "queued":
         seconds = (record.ended or time.time()) - record.started
     texts = [
-        _number(results.get("valid_ppl"), "{:.2f}"),
-        _number(results.get("test_ppl"), "{:.2f}"),
+        _number(results.get("valid_ppl"), "{:.2f}" + part),
+        _number(results.get("test_ppl"), "{:.2f}" + part),
         numbers.count(results.get("parameters")),
         _number(None if sparsity is None else 100 * sparsity, "{:.1f}%"),
         _size(record.size),

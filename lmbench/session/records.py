@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
+from typing_extensions import TypedDict
 
-from lmbench.config import Kind
+from lmbench.config import Kind, SensitivityConfig
 from lmbench.errors import LmbenchError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "RunRecord",
     "SessionRecord",
     "Status",
+    "checked_workbench",
     "parse_record",
 ]
 
@@ -34,19 +36,51 @@ LIVE: frozenset[Status] = frozenset({"running", "paused"})
 class _Record(BaseModel):
     """Readers of version 1 keep fields that a later minor version added."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     version: int = FORMAT_VERSION
 
 
 class Corpus(BaseModel):
     """The text that a run's model reads: which, and the hash of its content."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     name: str
     fingerprint: str
     origin: str = ""
     ntokens: int = 0
     vocab: Literal["all", "train"] = "all"
+
+
+class _Results(TypedDict, total=False):
+    """The results that lists and tables calculate with; others may be anything."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
+    valid_loss: float | None
+    valid_ppl: float | None
+    test_loss: float | None
+    test_ppl: float | None
+    sparsity: float | None
+    tokens_per_s: float | None
+    ms_per_token: float | None
+    seconds: float | None
+    parameters: int | None
+    nonzero: int | None
+    bytes: int | None
+    packed_bytes: int | None
+    split_tokens: int | None
+    rows: list[dict[str, Any]]
+
+
+Results = Annotated[
+    dict[str, Any], GetPydanticSchema(lambda _source, handler: handler.generate_schema(_Results))
+]
+
+# The setting that limits how many tokens of a split are scored, and its default; 0 scores all.
+_LIMITS: dict[str, tuple[str, int]] = {
+    "evaluate": ("tokens", 0),
+    "sensitivity": ("tokens", SensitivityConfig().tokens),
+    "quantize": ("eval_tokens", 0),
+}
 
 
 class ModelSize(NamedTuple):
@@ -80,7 +114,7 @@ class RunRecord(_Record):
     versions: dict[str, str] = Field(default_factory=dict)
     corpus: Corpus | None = None
     shape: dict[str, Any] = Field(default_factory=dict)
-    results: dict[str, Any] = Field(default_factory=dict)
+    results: Results = Field(default_factory=dict)
 
     @property
     def size(self) -> ModelSize:
@@ -92,6 +126,20 @@ class RunRecord(_Record):
         size = self.results.get("bytes")
         # Before there was `packed_bytes`, `bytes` of a quantize run were those.
         return ModelSize(size if isinstance(size, int) else None, self.kind == "quantize")
+
+    @property
+    def part_tokens(self) -> int | None:
+        """How many tokens its perplexities are of, where they are of a part of a split only; such
+        a figure is marked wherever it is shown, and compares with no other."""
+        setting, default = _LIMITS.get(self.kind, ("", 0))
+        limit, whole = self.config.get(setting, default), self.results.get("split_tokens")
+        if not isinstance(limit, int) or limit <= 0 or (whole is not None and limit >= whole):
+            return None
+        return limit
+
+    def whole_ppl(self, split: Literal["valid", "test"]) -> float | None:
+        """The perplexity on all of a split; None where it is not known, or of a part."""
+        return None if self.part_tokens else self.results.get(f"{split}_ppl")
 
 
 class SessionRecord(_Record):
@@ -119,3 +167,40 @@ def parse_record(model: type[R], document: dict[str, Any], where: Path | str) ->
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise LmbenchError(f"{where}: field '{field}': {first['msg'].lower()}") from None
+
+
+class _WorkbenchState(BaseModel):
+    """What ``session.json`` keeps of the workbench under plain names; keys with a slash, and those
+    of other versions, may hold anything that their readers check."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    selected: str | None = None
+    marked: list[str] | None = None
+    theme: str | None = None
+    screen: str | None = None
+    lower: str | None = None
+    focus: str | None = None
+    log: str | None = None
+    tensor: str | None = None
+    prompt: str | None = None
+    plot: dict[str, Any] | None = None
+    layers: dict[str, Any] | None = None
+    runs: dict[str, Any] | None = None
+    compare: dict[str, Any] | None = None
+    sensitivity: dict[str, Any] | None = None
+    sampling: dict[str, Any] | None = None
+    new_run: dict[str, Any] | None = None
+
+
+def checked_workbench(state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The workbench's state without the values that have a wrong type, and what is wrong, a line
+    for each."""
+    try:
+        _WorkbenchState.model_validate(state)
+    except ValidationError as error:
+        problems: dict[str, str] = {}
+        for found in error.errors():
+            field = ".".join(map(str, found["loc"]))
+            problems[str(found["loc"][0])] = f"field 'workbench.{field}': {found['msg'].lower()}"
+        return {k: v for k, v in state.items() if k not in problems}, list(problems.values())
+    return dict(state), []

@@ -334,9 +334,10 @@ class Trainer:
         valid = evaluate(self.model, self.splits.valid, config.bptt, report)
         position.epoch_seconds += valid.seconds
         position.seconds += valid.seconds
+        # The epoch's own: a policy sets that of the next one here.
+        lr = self.lr
         if self.scheduler:
             self.scheduler.on_epoch_end(position.epoch, self.optimizer, metrics=valid.loss)
-        lr = self.lr
         is_best, stuck = self.plateau.step(
             valid.loss, position.epoch + 1, masks_changed=position.masks_changed
         )

@@ -338,3 +338,25 @@ def test_updates_are_graphed_only_where_gradients_lie_still(
         taught = Distillation(build_model(config, WORDS), 2.0, 0.5)
     trainer(config, tmp_path, Recorder(), schedule=schedule, objective=taught)
     assert made == [config.clip] * graphed
+
+
+def test_the_event_of_an_epoch_has_the_learning_rate_that_it_was_trained_with(
+    tmp_path: Path,
+) -> None:
+    halved = {
+        "version": 1,
+        "lr_schedulers": {"half": {"class": "ExponentialLR", "gamma": 0.5}},
+        "policies": [
+            {
+                "lr_scheduler": {"instance_name": "half"},
+                "starting_epoch": 0,
+                "ending_epoch": 3,
+                "frequency": 1,
+            }
+        ],
+    }
+    recorder = Recorder()
+    trainer(small(), tmp_path, recorder, schedule=halved).run()
+    of_steps = {step.epoch: step.lr for step in recorder.of(Step)}
+    assert [epoch.lr for epoch in recorder.of(Epoch)] == list(of_steps.values())
+    assert list(of_steps.values()) == [5.0, 2.5, 1.25]

@@ -68,7 +68,7 @@ def _work(job: Job) -> None:
         score = runtime.evaluate(data, config.bptt, progress)
         took = runtime.name
     seconds = time.perf_counter() - began
-    _note(job, config, score, seconds, took)
+    _note(job, config, score, seconds, took, len(ids))
     if parent is not None:
         known = parent.read().results
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")
@@ -96,8 +96,10 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run |
     return corpus
 
 
-def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float, runtime: str) -> None:
-    """Put down the score, and which runtime it is the score of."""
+def _note(
+    job: Job, config: EvaluateConfig, score: Score, seconds: float, runtime: str, split_tokens: int
+) -> None:
+    """Put down the score, which runtime it is the score of, and of how much of the split."""
     rate = score.tokens / seconds
     job.emit(
         events.Score(
@@ -109,13 +111,15 @@ def _note(job: Job, config: EvaluateConfig, score: Score, seconds: float, runtim
             what=runtime,
         )
     )
+    of = f" of {split_tokens:,}" if 0 < config.tokens < split_tokens else ""
     print(
-        f"| {config.split} | {score.tokens:,} tokens | loss {score.loss:.4f} "
+        f"| {config.split} | {score.tokens:,}{of} tokens | loss {score.loss:.4f} "
         f"| ppl {score.ppl:.2f} | {rate:,.0f} tokens/s | {runtime}"
     )
     job.add_results(
         **{f"{config.split}_loss": score.loss, f"{config.split}_ppl": score.ppl},
         tokens=score.tokens,
+        split_tokens=split_tokens,
         tokens_per_s=rate,
         seconds=seconds,
         runtime=runtime,

@@ -56,14 +56,15 @@ def work(job: Job) -> None:
     if not loaded.plain:
         raise LmbenchError(f"run {parent.ref} is quantized: name the run that it was made from")
     model = loaded.recurrent
-    data = batchify(corpus.split(config.split)[: config.tokens or None], _COLUMNS, device)
+    split = corpus.split(config.split)
+    data = batchify(split[: config.tokens or None], _COLUMNS, device)
     if len(data) < 2:
         raise LmbenchError(f"--tokens {config.tokens} leaves nothing to predict: score more")
     store = _known_points(job)
     if not store:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     with contextlib.suppress(StoppedError):
-        _finish(job, config, _analyse(job, config, model, data, store))
+        _finish(job, config, _analyse(job, config, model, data, store), len(split))
     weights, nonzero, biases = count_weights(model)
     job.add_results(parameters=weights, biases=biases, nonzero=nonzero)
 
@@ -130,9 +131,11 @@ def _targets(config: SensitivityConfig, model: nn.Module) -> list[Target]:
             return tensor_targets(model)
 
 
-def _finish(job: Job, config: SensitivityConfig, found: Sensitivity) -> None:
+def _finish(job: Job, config: SensitivityConfig, found: Sensitivity, split_tokens: int) -> None:
     write_atomic(job.run.path / TABLE_FILE, found.table().to_csv().encode())
-    job.add_results(**{f"{config.split}_ppl": found.dense}, tokens=config.tokens)
+    job.add_results(
+        **{f"{config.split}_ppl": found.dense}, tokens=config.tokens, split_tokens=split_tokens
+    )
     print(found.table().to_text(), flush=True)
     if config.suggest is None:
         return

@@ -14,10 +14,12 @@ from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
+from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.run_schedule import build_scheduler
+from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
@@ -189,12 +191,24 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     job.update(device=str(device))
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
-    for warning in (of_precision, of_kernels):
-        if warning:
-            job.warn(warning)
+    warnings = [
+        w for w in (of_precision, of_kernels, _of_schedule(job, config, corpus.ntokens)) if w
+    ]
+    for warning in warnings:
+        job.warn(warning)
+    if warnings:
+        job.add_results(warnings=warnings)
     job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
     _score(job, trainer, scheduler, corpus)
+
+
+def _of_schedule(job: Job, config: TrainConfig, types: int) -> str | None:
+    """What is to be warned of where the training is too short for its schedule."""
+    if config.compress is None:
+        return None
+    schedule = load_schedule(job.run.path / SCHEDULE_FILE)
+    return plan_on_shape(schedule, config, types, config.epochs).cut_short or None
 
 
 def _note(job: Job, event: Event) -> None:

@@ -146,6 +146,11 @@ class Bench(KeysInOrder):
         first = (self.selected, *self.marked)
         self._watcher = Watcher(session, why_lost=why_lost, first=first)
         self._polling = asyncio.create_task(self._poll())
+        if self.saved_state.problems:
+            path = session.path / "session.json"
+            self.show_error(
+                LmbenchError(f"{path}: {'; '.join(self.saved_state.problems)}: left out")
+            )
         if not self.demo:
             try:
                 remember_session(self.home, session.name)

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, write_json
+from lmbench.session.records import checked_workbench
 from lmbench.session.store import Home, Session
 
 __all__ = ["SavedState", "last_session", "remember_session"]
@@ -27,6 +28,8 @@ class SavedState:
 
     def __init__(self, session: Session | None) -> None:
         self._session = session
+        self.problems: list[str] = []
+        """What was of a wrong type and is not restored."""
         self._values: dict[str, Any] = {}
         self._changed: dict[str, Any] = {}
         self._own: set[str] = set()
@@ -34,13 +37,14 @@ class SavedState:
         self._writing = threading.Lock()
         if session is not None:
             try:
-                self._values = dict(session.read().workbench)
+                self._values, self.problems = checked_workbench(session.read().workbench)
             except LmbenchError:
                 # The screen shows what is wrong with the session; there is nothing to restore.
                 self._session = None
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self._values.get(key, default)
+        value = self._values.get(key)
+        return default if value is None else value
 
     def each(self, name: str) -> dict[str, Any]:
         """What is kept under ``name/…``, by what follows the slash; of a session of an earlier
@@ -53,7 +57,8 @@ class SavedState:
     def renew(self, values: Mapping[str, Any]) -> None:
         """Take over what other workbenches have written since, except for keys set here."""
         with self._lock:
-            self._values |= {k: v for k, v in values.items() if k not in self._own}
+            sound, _ = checked_workbench(dict(values))
+            self._values |= {k: v for k, v in sound.items() if k not in self._own}
 
     def put(self, key: str, value: Any) -> bool:
         """Keep a value; is it new, so that a `flush` is due?"""

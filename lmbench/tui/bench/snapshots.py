@@ -20,7 +20,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import one_line, printable
 from lmbench.report import numbers
 from lmbench.report.plots.curves import Curves
-from lmbench.report.tables import size_sign
+from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
 from lmbench.session.records import ModelSize
@@ -87,7 +87,10 @@ class RunView:
 
     @property
     def valid_ppl(self) -> float | None:
-        """Best validation perplexity so far, or what the run's results say."""
+        """Best validation perplexity so far, or what the run's results say; None where it is of a
+        part of the split, which compares with no other (see `part_ppl`)."""
+        if self.part_tokens:
+            return None
         stored = self._result("valid_ppl")
         if stored is not None:
             return stored
@@ -97,11 +100,25 @@ class RunView:
 
     @property
     def test_ppl(self) -> float | None:
+        """The same of the test split."""
+        if self.part_tokens:
+            return None
         stored = self._result("test_ppl")
         if stored is not None:
             return stored
         loss = self.curves.test_loss
         return math.exp(min(loss, 700.0)) if loss is not None and math.isfinite(loss) else None
+
+    @property
+    def part_tokens(self) -> int | None:
+        """How many tokens its perplexities are of, where they are of a part of a split."""
+        return self.record.part_tokens if self.record else None
+
+    @property
+    def part_ppl(self) -> str:
+        """The perplexity of a part of a split, with its mark; "" where there is none."""
+        found = [self._result("valid_ppl"), self._result("test_ppl")] if self.part_tokens else []
+        return next((numbers.perplexity(ppl) + PART_SIGN for ppl in found if ppl is not None), "")
 
     @property
     def total_sparsity(self) -> float | None:

@@ -14,7 +14,7 @@ from lmbench.report.compare import COLUMNS, Comparison, pareto_front, runtime_ta
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.runtime_table import scored_text
-from lmbench.report.tables import size_sign
+from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Row
 
@@ -113,9 +113,9 @@ class Compared:
         if order.by not in self.shown.keys:
             rows = rows[::-1] if order.reversed else rows
         else:
-            known = [row for row in rows if row.get(order.by) is not None]
+            known = [row for row in rows if _ranks(row, order.by)]
             known.sort(key=lambda row: row[order.by], reverse=order.reversed)
-            rows = known + [row for row in rows if row.get(order.by) is None]
+            rows = known + [row for row in rows if not _ranks(row, order.by)]
         return replace(self.shown, rows=tuple(rows))
 
     def sort_by_next(self, shown: list[str]) -> str:
@@ -153,8 +153,8 @@ class Compared:
             Cell(row["kind"]),
             Cell(numbers.percent(row["sparsity"])),
             Cell("" if nonzero is None else f"{nonzero:,}"),
-            Cell(numbers.perplexity(row["valid_ppl"])),
-            Cell(numbers.perplexity(row["test_ppl"]), "success" if best else ""),
+            Cell(_perplexity(row, "valid_ppl")),
+            Cell(_perplexity(row, "test_ppl"), "success" if best else ""),
             Cell(size_sign(row["as_packed"]) * bool(row["bytes"]) + numbers.size(row["bytes"])),
             Cell("" if ms is None else f"{ms:.2f}"),
         )
@@ -200,7 +200,7 @@ class Compared:
         return [
             (row, (float(row["bytes"]), float(row[key])))
             for row in self.runs.rows
-            if row["bytes"] and row[key] is not None
+            if row["bytes"] and _ranks(row, key)
         ]
 
     def front(self) -> list[dict[str, Any]]:
@@ -285,6 +285,17 @@ def _precise(ppl: float | None) -> str:
 
 def _tint(value: float | None, best: float | None) -> str:
     return "success" if value is not None and value == best else ""
+
+
+def _ranks(row: dict[str, Any], key: str) -> bool:
+    """Is there a figure that compares with those of other rows?"""
+    of_part = key in ("valid_ppl", "test_ppl") and row.get("part_tokens")
+    return row.get(key) is not None and not of_part
+
+
+def _perplexity(row: dict[str, Any], key: str) -> str:
+    mark = PART_SIGN if row[key] is not None and row.get("part_tokens") else ""
+    return numbers.perplexity(row[key]) + mark
 
 
 def _written(row: dict[str, Any], key: str, form: str) -> str:

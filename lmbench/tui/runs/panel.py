@@ -290,6 +290,7 @@ def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) ->
     parts = [
         view.kind,
         f"test {numbers.perplexity(view.test_ppl)}" if view.test_ppl is not None else "",
+        f"{view.part_ppl} of {view.part_tokens:,} tokens only" if view.part_ppl else "",
         numbers.percent(view.total_sparsity or None),
         view.size,
         f"{change:+.1f} ppl" if change is not None else "",

@@ -274,7 +274,8 @@ class RunTree(LinesView):
     def _perplexity(self, view: RunView, base: Style) -> Segment:
         if view.status == "queued":
             return Segment("queued".rjust(_WIDTHS[_PPL]), self._tint("runs--faint", base))
-        return Segment(numbers.perplexity(view.valid_ppl).rjust(_WIDTHS[_PPL]), base)
+        text = view.part_ppl or numbers.perplexity(view.valid_ppl)
+        return Segment(text.rjust(_WIDTHS[_PPL]), base)
 
     def _change(self, view: RunView, base: Style) -> Segment:
         change = difference(view, self._from(view))
