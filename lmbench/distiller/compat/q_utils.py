@@ -1,8 +1,10 @@
 """``distiller.quantization.q_utils``."""
 
 from lmbench.distiller.quantization.clipping import (
+    get_tensor_avg_max_abs,
     get_tensor_avg_min_max,
     get_tensor_max_abs,
+    get_tensor_mean_n_stds_max_abs,
     get_tensor_mean_n_stds_min_max,
     get_tensor_min_max,
 )

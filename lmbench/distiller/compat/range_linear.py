@@ -1,6 +1,8 @@
 """``distiller.quantization.range_linear``."""
 
 from lmbench.distiller.quantization.clipping import ClipMode
+from lmbench.distiller.quantization.command_line import add_post_train_quant_args
+from lmbench.distiller.quantization.fake_quantization import FakeLinearQuantization
 from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
 from lmbench.distiller.quantization.post_training import PostTrainLinearQuantizer
 from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode
@@ -12,7 +14,9 @@ from lmbench.distiller.quantization.weights import (
 )
 from lmbench.distiller.quantization.wrappers import (
     RangeLinearFakeQuantWrapper,
+    RangeLinearQuantConcatWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,
+    RangeLinearQuantMatmulWrapper,
     RangeLinearQuantWrapper,
 )

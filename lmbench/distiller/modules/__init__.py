@@ -16,7 +16,8 @@ from lmbench.distiller.modules.convert import (
     convert_model_to_modular,
     convert_model_to_pytorch,
 )
-from lmbench.distiller.modules.eltwise import EltwiseAdd, EltwiseMult, EltwiseSub
+from lmbench.distiller.modules.eltwise import EltwiseAdd, EltwiseDiv, EltwiseMult, EltwiseSub
+from lmbench.distiller.modules.grouping import BatchMatmul, Chunk, Concat, Matmul, Split, Stack
 from lmbench.distiller.modules.recurrent import (
     DistillerGRU,
     DistillerLSTM,
@@ -25,6 +26,9 @@ from lmbench.distiller.modules.recurrent import (
 )
 
 __all__ = [
+    "BatchMatmul",
+    "Chunk",
+    "Concat",
     "DistillerGRU",
     "DistillerGRUCell",
     "DistillerLSTM",
@@ -32,10 +36,14 @@ __all__ = [
     "DistillerRNN",
     "DistillerRNNCell",
     "EltwiseAdd",
+    "EltwiseDiv",
     "EltwiseMult",
     "EltwiseSub",
+    "Matmul",
     "ModularCell",
     "ModularRecurrent",
+    "Split",
+    "Stack",
     "convert_model_to_distiller_lstm",
     "convert_model_to_modular",
     "convert_model_to_pytorch",

@@ -78,6 +78,18 @@ class ModularCell(nn.Module, ABC):
         zeros = like.new_zeros(batch, self.hidden_size)
         return (zeros,) * self.STATES
 
+    def init_hidden(
+        self, batch_size: int, device: torch.device | str | None = None
+    ) -> State | Tensor:
+        """Zeros for `forward`: (hidden, cell) for an LSTM.
+
+        Args:
+            device: None: where the weights are.
+        """
+        state = self.initial_state(batch_size, a_weight(self))
+        state = tuple(part.to(device) for part in state)
+        return state if self.STATES > 1 else state[0]
+
     def init_weights(self, initrange: float | None = None) -> None:
         """Draws all weights uniformly in ±initrange (default: 1 / sqrt(hidden), as torch)."""
         bound = 1.0 / math.sqrt(self.hidden_size) if initrange is None else initrange
@@ -164,10 +176,10 @@ class DistillerLSTMCell(ModularCell):
         hidden = self.eltwisemult_hidden(out_gate, self.act_h(cell))
         return hidden, cell
 
-    def forward(self, x: Tensor, state: State | None = None) -> State:
+    def forward(self, x: Tensor, h: State | None = None) -> State:
         """(batch, input) and (hidden, cell), each (batch, hidden) → (hidden, cell)."""
-        state = self.initial_state(x.shape[0], x) if state is None else state
-        return self.step(self.fc_gate_x(x), state)
+        h = self.initial_state(x.shape[0], x) if h is None else h
+        return self.step(self.fc_gate_x(x), h)
 
 
 class DistillerGRUCell(ModularCell):
@@ -215,9 +227,9 @@ class DistillerGRUCell(ModularCell):
         kept = self.eltwisemult_update(update, self.eltwisesub_hidden(hidden, new))
         return (self.eltwiseadd_hidden(new, kept),)
 
-    def forward(self, x: Tensor, state: State | Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, h: State | Tensor | None = None) -> Tensor:
         """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
-        return self.step(self.fc_gate_x(x), _one_state(self, x, state))[0]
+        return self.step(self.fc_gate_x(x), _one_state(self, x, h))[0]
 
 
 class DistillerRNNCell(ModularCell):
@@ -251,9 +263,9 @@ class DistillerRNNCell(ModularCell):
         (hidden,) = state
         return (self.act_h(self.eltwiseadd_gate(gates_x, self.fc_gate_h(hidden))),)
 
-    def forward(self, x: Tensor, state: State | Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, h: State | Tensor | None = None) -> Tensor:
         """(batch, input) and (batch, hidden) → the new hidden state, (batch, hidden)."""
-        return self.step(self.fc_gate_x(x), _one_state(self, x, state))[0]
+        return self.step(self.fc_gate_x(x), _one_state(self, x, h))[0]
 
     @classmethod
     def _like_pytorch(cls, cell: nn.RNNCellBase) -> ModularCell:
@@ -262,6 +274,12 @@ class DistillerRNNCell(ModularCell):
 
     def _empty_pytorch(self) -> nn.RNNCellBase:
         return nn.RNNCell(self.input_size, self.hidden_size, self.bias, self.nonlinearity)
+
+
+def a_weight(module: nn.Module) -> Tensor:
+    """A floating-point tensor of the module, quantized or not."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next(tensor for tensor in tensors if tensor.is_floating_point())
 
 
 def _one_state(cell: ModularCell, x: Tensor, state: State | Tensor | None) -> State:

@@ -5,54 +5,56 @@ The interface is the original's: any number of operands, combined from left to r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EltwiseAdd", "EltwiseMult", "EltwiseSub"]
+__all__ = ["EltwiseAdd", "EltwiseDiv", "EltwiseMult", "EltwiseSub"]
+
+_Combine = Callable[[Tensor, Tensor], Tensor]
 
 
-class EltwiseAdd(nn.Module):
-    """The sum of its operands.
+class _Eltwise(nn.Module):
+    """Combines its operands.
 
     Args:
-        inplace: add into the first operand. Statistics of that operand's producer are then
+        inplace: into the first operand. Statistics of that operand's producer are then
             overwritten, so leave it off while calibrating.
     """
 
+    OPERATIONS: ClassVar[tuple[_Combine, _Combine]]
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
 
     def forward(self, *operands: Tensor) -> Tensor:
-        """Operands of one shape (or broadcastable) → their sum."""
-        if self.inplace:
-            return reduce(torch.Tensor.add_, operands)
-        return reduce(torch.add, operands)
+        """Operands of one shape (or broadcastable) → the result."""
+        return reduce(self.OPERATIONS[self.inplace], operands)
 
 
-class EltwiseSub(nn.Module):
+class EltwiseAdd(_Eltwise):
+    """The sum of its operands."""
+
+    OPERATIONS = torch.add, torch.Tensor.add_
+
+
+class EltwiseSub(_Eltwise):
     """The first operand less all the others."""
 
-    def forward(self, *operands: Tensor) -> Tensor:
-        """Operands of one shape (or broadcastable) → first - second - …"""
-        return reduce(torch.sub, operands)
+    OPERATIONS = torch.sub, torch.Tensor.sub_
 
 
-class EltwiseMult(nn.Module):
-    """The product of its operands.
+class EltwiseMult(_Eltwise):
+    """The product of its operands."""
 
-    Args:
-        inplace: multiply into the first operand (see `EltwiseAdd`).
-    """
+    OPERATIONS = torch.mul, torch.Tensor.mul_
 
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = inplace
 
-    def forward(self, *operands: Tensor) -> Tensor:
-        """Operands of one shape (or broadcastable) → their product."""
-        if self.inplace:
-            return reduce(torch.Tensor.mul_, operands)
-        return reduce(torch.mul, operands)
+class EltwiseDiv(_Eltwise):
+    """The first operand divided by all the others."""
+
+    OPERATIONS = torch.div, torch.Tensor.div_

@@ -20,6 +20,7 @@ from lmbench.distiller.modules.cells import (
     DistillerRNNCell,
     ModularCell,
     State,
+    a_weight,
 )
 
 __all__ = ["DistillerGRU", "DistillerLSTM", "DistillerRNN", "ModularRecurrent"]
@@ -143,34 +144,34 @@ class ModularRecurrent(nn.Module, ABC):
         self._runner: LayerRunner = run_cell
 
     def forward(
-        self, x: Tensor | PackedSequence, hidden: Tensor | State | None = None
+        self, x: Tensor | PackedSequence, h: Tensor | State | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor | State]:
         """Runs the sequence.
 
         Args:
             x: (time, batch, input), (batch, time, input) when `batch_first`, (time, input) for a
                 single sequence, or a `PackedSequence`.
-            hidden: (layers * directions, batch, hidden), a pair of them for an LSTM, or None for
+            h: (layers * directions, batch, hidden), a pair of them for an LSTM, or None for
                 zeros. Order: layer 0 forward, layer 0 backward, layer 1 forward, …
 
         Returns:
             (time, batch, hidden * directions) of the top layer in the layout of `x`, and the
-            state after the last step in the layout of `hidden`.
+            state after the last step in the layout of `h`.
 
         Raises:
             ValueError: an empty sequence.
         """
         if isinstance(x, PackedSequence):
-            return self._forward_packed(x, hidden)
+            return self._forward_packed(x, h)
         single = x.dim() == 2
         if single:
             x = x.unsqueeze(1)
-            hidden = _each(hidden, lambda part: part.unsqueeze(1))
+            h = _each(h, lambda part: part.unsqueeze(1))
         elif self.batch_first:
             x = x.transpose(0, 1)
         if x.shape[0] == 0:
             raise ValueError("the sequence is empty: it has no time step")
-        steps, state = self._run(x.unbind(0), self._unpack_state(hidden, x.shape[1], x))
+        steps, state = self._run(x.unbind(0), self._unpack_state(h, x.shape[1], x))
         output = torch.stack(steps)
         if single:
             return output.squeeze(1), self._pack_state([_squeeze(part) for part in state])
@@ -252,6 +253,11 @@ class ModularRecurrent(nn.Module, ABC):
     def _pack_state(self, states: list[State]) -> Tensor | State:
         stacked = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         return stacked if self.CELL.STATES > 1 else stacked[0]
+
+    def init_hidden(self, batch_size: int) -> Tensor | State:
+        """Zeros for `forward`, (layers * directions, batch, hidden); a pair of them for an LSTM."""
+        like = a_weight(self)
+        return self._pack_state(self._unpack_state(None, batch_size, like))
 
     def flatten_parameters(self) -> None:
         """Nothing to do: the weights are not one buffer here. Kept for `nn.RNNBase`'s callers."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load_stats,
         save_stats,
     )
+    from lmbench.distiller.quantization.command_line import add_post_train_quant_args
     from lmbench.distiller.quantization.errors import QuantizationError
     from lmbench.distiller.quantization.floating import FP16Wrapper, FPWrapper
     from lmbench.distiller.quantization.modes import ClipMode, LinearQuantMode
@@ -71,8 +72,10 @@ if TYPE_CHECKING:
     )
     from lmbench.distiller.quantization.wrappers import (
         RangeLinearFakeQuantWrapper,
+        RangeLinearQuantConcatWrapper,
         RangeLinearQuantEltwiseAddWrapper,
         RangeLinearQuantEltwiseMultWrapper,
+        RangeLinearQuantMatmulWrapper,
         RangeLinearQuantWrapper,
     )
 
@@ -95,8 +98,10 @@ __all__ = [
     "Quantizer",
     "RangeLinearEmbeddingWrapper",
     "RangeLinearFakeQuantWrapper",
+    "RangeLinearQuantConcatWrapper",
     "RangeLinearQuantEltwiseAddWrapper",
     "RangeLinearQuantEltwiseMultWrapper",
+    "RangeLinearQuantMatmulWrapper",
     "RangeLinearQuantParamLayerWrapper",
     "RangeLinearQuantWrapper",
     "SearchResult",
@@ -104,6 +109,7 @@ __all__ = [
     "TrainingQuantizer",
     "Trial",
     "WRPNQuantizer",
+    "add_post_train_quant_args",
     "asymmetric_linear_quantization_params",
     "auto_quantize",
     "calibrate",
@@ -133,7 +139,7 @@ __all__ = [
 
 # Where public names are looked for; those without torch first.
 _MODULES = (
-    *("errors", "modes", "settings", "calibration", "floating", "module_report"),
+    *("errors", "modes", "settings", "command_line", "calibration", "floating", "module_report"),
     *("post_training", "quantizer", "rounding", "scale_and_zero_point", "search", "storage"),
     *("training_base", "training_time", "weights", "wrappers"),
 )

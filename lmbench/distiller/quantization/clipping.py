@@ -34,8 +34,10 @@ __all__ = [
     "ClipMode",
     "get_quant_params_from_stats_dict",
     "get_quant_params_from_tensor",
+    "get_tensor_avg_max_abs",
     "get_tensor_avg_min_max",
     "get_tensor_max_abs",
+    "get_tensor_mean_n_stds_max_abs",
     "get_tensor_mean_n_stds_min_max",
     "get_tensor_min_max",
     "parse_clip",
@@ -52,9 +54,15 @@ Range = tuple[Tensor, Tensor]
 
 
 def get_tensor_min_max(t: Tensor, per_dim: int | None = None) -> Range:
-    """The extremes of a tensor, or of each slice along `per_dim` (0: of each row)."""
+    """The extremes of a tensor, or of each slice along `per_dim` (0: of each row).
+
+    Raises:
+        QuantizationError: the tensor has no such dimension.
+    """
     if per_dim is None:
         return t.min(), t.max()
+    if per_dim >= t.dim():
+        raise QuantizationError(f"per_dim: {per_dim} is no dimension of a tensor of {t.dim()}")
     flat = t.reshape(*t.shape[: per_dim + 1], -1)
     return flat.amin(-1), flat.amax(-1)
 
@@ -71,13 +79,37 @@ def get_tensor_avg_min_max(t: Tensor, across_dim: int | None = None) -> Range:
     return low.mean(), high.mean()
 
 
-def get_tensor_mean_n_stds_min_max(t: Tensor, n_stds: float = 1.0) -> Range:
-    """The mean ± n_stds standard deviations, no wider than the tensor's extremes."""
+def get_tensor_avg_max_abs(t: Tensor, across_dim: int | None = None) -> Tensor:
+    """The larger magnitude of `get_tensor_avg_min_max`."""
+    low, high = get_tensor_avg_min_max(t, across_dim)
+    return torch.maximum(low.abs(), high.abs())
+
+
+def get_tensor_mean_n_stds_min_max(t: Tensor, dim: int | None = None, n_stds: float = 1.0) -> Range:
+    """The mean ± n_stds standard deviations, no wider than the extremes.
+
+    Args:
+        dim: None, or 0 for each row.
+
+    Raises:
+        QuantizationError: `n_stds` is not above 0, or another dimension.
+    """
     if n_stds <= 0:
         raise QuantizationError(f"clip_n_stds must be above 0, got {n_stds}")
-    mean, std = t.mean(), t.std()
-    low, high = get_tensor_min_max(t)
+    if dim not in (None, 0):
+        raise QuantizationError(f"dim: {dim} is neither None nor 0")
+    low, high = get_tensor_min_max(t, dim)
+    flat = t.reshape(1, -1) if dim is None else t.reshape(t.shape[0], -1)
+    mean, std = flat.mean(1).view_as(low), flat.std(1).view_as(low)
     return torch.maximum(low, mean - n_stds * std), torch.minimum(high, mean + n_stds * std)
+
+
+def get_tensor_mean_n_stds_max_abs(
+    t: Tensor, dim: int | None = None, n_stds: float = 1.0
+) -> Tensor:
+    """The larger magnitude of `get_tensor_mean_n_stds_min_max`."""
+    low, high = get_tensor_mean_n_stds_min_max(t, dim, n_stds)
+    return torch.maximum(low.abs(), high.abs())
 
 
 def _aciq_alpha(clip: ClipMode, num_bits: int, half_range: bool) -> float:
@@ -202,7 +234,7 @@ def _tensor_range(
     if clip is ClipMode.AVG:
         return get_tensor_avg_min_max(t, 0)
     if clip is ClipMode.N_STD:
-        return get_tensor_mean_n_stds_min_max(t, num_stds or 0.0)
+        return get_tensor_mean_n_stds_min_max(t, n_stds=num_stds or 0.0)
     if clip in (ClipMode.GAUSS, ClipMode.LAPLACE):
         mean = t.mean()
         spread = t.std() if clip is ClipMode.GAUSS else (t - mean).abs().mean()

@@ -36,8 +36,8 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(
     x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
+    scale: float | Tensor,
+    zero_point: float | Tensor,
     q_range: tuple[int, int],
     dequantize: bool = True,
 ) -> Tensor:
@@ -130,14 +130,12 @@ class FakeLinearQuantization(nn.Module):
         return f"num_bits={self.num_bits}, mode={self.mode.name}, ema_decay={self.ema_decay}"
 
 
-def _grid(
-    bits: int, bound: float | Tensor, two_sided: bool
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
+def _grid(bits: int, bound: Tensor, two_sided: bool) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """2^bits levels from 0 to the bound, or, two-sided, one less so that 0 is among them."""
     if two_sided:
         mode = LinearQuantMode.SYMMETRIC_RESTRICTED
         return *symmetric_linear_quantization_params(bits, bound, True), mode.quantized_range(bits)
-    low = torch.zeros_like(bound) if isinstance(bound, Tensor) else 0.0
+    low = torch.zeros_like(bound)
     params = asymmetric_linear_quantization_params(bits, low, bound, signed=False)
     return *params, LinearQuantMode.ASYMMETRIC_UNSIGNED.quantized_range(bits)
 
@@ -165,7 +163,8 @@ class ClippedLinearQuantization(nn.Module):
         super().__init__()
         self.num_bits, self.clip_val = num_bits, clip_val
         self.dequantize, self.inplace, self.two_sided = dequantize, inplace, two_sided
-        self.scale, self.zero_point, self._q_range = _grid(num_bits, clip_val, two_sided)
+        bound = torch.tensor(float(clip_val))
+        self.scale, self.zero_point, self._q_range = _grid(num_bits, bound, two_sided)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape → the same."""

@@ -1,12 +1,12 @@
-"""A quantized LSTM layer walked fast: the same integers as its wrappers give, fewer operations.
+"""Quantized recurrent layers walked fast: the same integers as the wrappers give, fewer operations.
 
-All input projections of a sequence are computed at once. Within a step values stay integers:
-between two modules that share a grid nothing is dequantized, and each gate's chain (requantize,
-sigmoid or tanh, quantize) is a table over the few values that the gate sum can take, made by
-running the gate's own wrappers over all of them.
+All input projections of a sequence are computed at once, where the projection is calibrated. An
+LSTM whose modules are all calibrated goes further: within a step values stay integers, between two
+modules that share a grid nothing is dequantized, and each gate's chain (requantize, sigmoid or
+tanh, quantize) is a table over the values that the gate sum can take, made by running the gate's
+own wrappers over all of them.
 
-The walk applies when every module of the cell is calibrated and computes on integers, nobody
-watches one of them with a hook, and all steps are equally tall. Else `run_cell` is used.
+A module that a hook watches, and steps that are not equally tall, need `run_cell`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from lmbench.distiller.quantization.wrappers import (
 
 __all__ = ["install_fused", "run_fused"]
 
-_TABLE_BITS = 12
-_WIDE_ACCUM = 32  # products of 12-bit integers need 24: nothing element-wise can saturate
 _KINDS: dict[str, type[RangeLinearQuantWrapper]] = {
     "fc_gate_x": RangeLinearQuantParamLayerWrapper,
     "fc_gate_h": RangeLinearQuantParamLayerWrapper,
@@ -53,7 +51,7 @@ _KINDS: dict[str, type[RangeLinearQuantWrapper]] = {
 
 
 def install_fused(model: nn.Module) -> None:
-    """Lets every modular LSTM of a quantized model walk its sequences this way."""
+    """Lets every recurrent layer of a quantized model walk its sequences this way."""
     for module in model.modules():
         if isinstance(module, ModularRecurrent):
             module._runner = run_fused
@@ -63,49 +61,76 @@ def run_fused(
     cell: ModularCell, steps: Sequence[Tensor], initial: State, reverse: bool
 ) -> tuple[list[Tensor], State]:
     """As `run_cell`, by the fast walk where it applies."""
-    if torch.is_grad_enabled() or cell.training or not _applies(cell):
+    equal = steps[-1].shape[0] == steps[0].shape[0]
+    if torch.is_grad_enabled() or cell.training or not equal or not _projects_at_once(cell):
         return run_cell(cell, steps, initial, reverse)
-    assert isinstance(cell, DistillerLSTMCell)
-    if steps[-1].shape[0] != steps[0].shape[0]:
-        return run_cell(cell, steps, initial, reverse)
-    holder = cell.get_submodule("fc_gate_h")
-    assert isinstance(holder, RangeLinearQuantParamLayerWrapper)
-    plan = holder.cached("plan", lambda: _LSTMPlan.of(cell))
-    return plan.run(cell, steps, initial, reverse)
+    if isinstance(cell, DistillerLSTMCell) and _all_integers(cell):
+        holder = cell.get_submodule("fc_gate_h")
+        assert isinstance(holder, RangeLinearQuantParamLayerWrapper)
+        plan = holder.cached("plan", lambda: _LSTMPlan.of(cell))
+        if not plan.saturates:
+            return plan.run(cell, steps, initial, reverse)
+    projected, grid = _project(cell, steps)
+    outputs, state = list(steps), initial
+    for t in reversed(range(len(steps))) if reverse else range(len(steps)):
+        new = cell.step(attach_grid(projected[t], grid), state)
+        outputs[t] = new[0]
+        # a view carries no grid, as in `run_cell`
+        state = tuple(part.view_as(part) for part in new)
+    return outputs, state
 
 
-def _applies(cell: ModularCell) -> bool:
-    if not isinstance(cell, DistillerLSTMCell):
-        return False
+def _project(cell: ModularCell, steps: Sequence[Tensor]) -> tuple[Tensor, Grid]:
+    """Every step's input projection: (time, batch, GATES * hidden), and its grid."""
+    x = torch.stack(tuple(steps))
+    carried = read_grid(steps[0])
+    projected = cell.fc_gate_x(x if carried is None else attach_grid(x, carried))
+    return projected, _known(read_grid(projected))
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _projects_at_once(cell: ModularCell) -> bool:
+    """Is the input projection calibrated, so that steps do not depend on one another's ranges?"""
+    module: nn.Module = cell.fc_gate_x
+    return (
+        type(module) is RangeLinearQuantParamLayerWrapper
+        and module.output_grid is not None
+        and not _watched(module)
+        and not _watched(cell)
+    )
+
+
+def _all_integers(cell: DistillerLSTMCell) -> bool:
     for name, kind in _KINDS.items():
         module = getattr(cell, name)
-        if type(module) is not kind or module.output_grid is None or module._forward_hooks:
+        if type(module) is not kind or module.output_grid is None or _watched(module):
             return False
-        if module._forward_pre_hooks or module.clip_half_range:
-            return False
-        bits = module.num_bits_acts
-        if bits is None or bits > _TABLE_BITS or not module.inputs_quant_auto_fallback:
-            return False
-        if module.num_bits_accum < _WIDE_ACCUM:
+        if module.clip_half_range or not module.inputs_quant_auto_fallback:
             return False
     return True
 
 
 @dataclass(frozen=True)
 class _Requantize:
-    """To another grid: round(x * factor), limited."""
+    """To the shifted integers of another grid, in place."""
 
     factor: float | Tensor
-    low: float
-    high: float
+    grid: Grid
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x.mul_(self.factor).round_().clamp_(self.low, self.high)
+        return self.grid.round_(x.mul_(self.factor))
 
 
 @dataclass(frozen=True)
 class _LSTMPlan:
-    """The constants of one cell's walk, read off its wrappers."""
+    """The constants of one cell's walk, read off its wrappers.
+
+    Attributes:
+        saturates: an element-wise result can exceed its accumulator, which the walk does not limit.
+    """
 
     hidden_in: Grid
     product: IntegerLinear
@@ -124,6 +149,7 @@ class _LSTMPlan:
     cell_table: Tensor
     hidden: _Requantize
     hidden_out: Grid
+    saturates: bool
 
     @classmethod
     def of(cls, cell: DistillerLSTMCell) -> _LSTMPlan:
@@ -149,53 +175,54 @@ class _LSTMPlan:
 
         def multiply(name: str, a: float, b: float) -> _Requantize:
             accum = float(torch.tensor(1.0) * a * b)
-            grid = out[name]
-            return _Requantize(_number(w[name].requant_factor(grid, accum)), grid.low, grid.high)
+            return _Requantize(_number(w[name].requant_factor(out[name], accum)), out[name])
 
         h_grid = out["fc_gate_h"]
+        x_factor = add.operand_factor(gates.scale, out["fc_gate_x"].scale)
+        h_factor = add.operand_factor(gates.scale, h_grid.scale)
+        kept, new = out["eltwisemult_cell_forget"], out["eltwisemult_cell_input"]
+        kept_factor = add_cell.operand_factor(cells.scale, kept.scale)
+        new_factor = add_cell.operand_factor(cells.scale, new.scale)
+        largest = {
+            "eltwiseadd_gate": _sum((out["fc_gate_x"], x_factor), (h_grid, h_factor)),
+            "eltwisemult_cell_forget": out["act_f"].magnitude * cell_in.magnitude,
+            "eltwisemult_cell_input": out["act_i"].magnitude * out["act_g"].magnitude,
+            "eltwiseadd_cell": _sum((kept, kept_factor), (new, new_factor)),
+            "eltwisemult_hidden": out["act_o"].magnitude * out["act_h"].magnitude,
+        }
         return cls(
             hidden_in,
             product,
-            _Requantize(fc_h.requant_factor(h_grid, scale), h_grid.low, h_grid.high),
-            add.operand_factor(gates.scale, out["fc_gate_x"].scale),
-            add.operand_factor(gates.scale, h_grid.scale),
+            _Requantize(fc_h.requant_factor(h_grid, scale), h_grid),
+            x_factor,
+            h_factor,
             gates,
             offset - round(gates.low),
             torch.cat(tables),
             cell_in,
             multiply("eltwisemult_cell_forget", out["act_f"].scale, cell_in.scale),
-            add_cell.operand_factor(cells.scale, out["eltwisemult_cell_forget"].scale),
+            kept_factor,
             multiply("eltwisemult_cell_input", out["act_i"].scale, out["act_g"].scale),
-            add_cell.operand_factor(cells.scale, out["eltwisemult_cell_input"].scale),
+            new_factor,
             cells,
             _table(w["act_h"], cells, carried=True),
             multiply("eltwisemult_hidden", out["act_o"].scale, out["act_h"].scale),
             out["eltwisemult_hidden"],
+            any(size >= 2 ** (w[name].num_bits_accum - 1) for name, size in largest.items()),
         )
 
     def run(
         self, cell: DistillerLSTMCell, steps: Sequence[Tensor], initial: State, reverse: bool
     ) -> tuple[list[Tensor], State]:
         """Steps (batch, input) → hidden states (batch, hidden) a step, and the last state."""
-        gates_x = self._project(cell, steps)  # (time, batch, 4 * hidden)
+        projected, grid = _project(cell, steps)  # (time, batch, 4 * hidden)
+        gates_x = grid.integers(projected).mul_(self.gate_factor_x).round_()
         hidden, memory = initial
         outputs: list[Tensor] = [hidden] * len(steps)
         for t in reversed(range(len(steps))) if reverse else range(len(steps)):
             hidden, memory = self._step(gates_x[t], hidden, memory)
             outputs[t] = attach_grid(hidden, self.hidden_out)
         return outputs, (hidden.view_as(hidden), memory)
-
-    def _project(self, cell: DistillerLSTMCell, steps: Sequence[Tensor]) -> Tensor:
-        """Every step's input projection, as integers at the gate sum's scale."""
-        x = torch.stack(tuple(steps))
-        carried = read_grid(steps[0])
-        if carried is not None:
-            attach_grid(x, carried)
-        projected = cell.fc_gate_x(x)
-        grid = read_grid(projected)
-        assert grid is not None
-        integers = grid.integers(projected)
-        return integers.mul_(self.gate_factor_x).round_()
 
     def _step(self, gates_x: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         accum = self.product(self.hidden_in.integers(hidden))
@@ -220,6 +247,11 @@ class _LSTMPlan:
 def _known(grid: Grid | None) -> Grid:
     assert grid is not None
     return grid
+
+
+def _sum(*operands: tuple[Grid, float]) -> float:
+    """The largest magnitude of a sum of rescaled operands."""
+    return sum(grid.magnitude * factor + 1 for grid, factor in operands)
 
 
 def _number(value: float | Tensor) -> float:

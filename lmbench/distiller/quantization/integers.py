@@ -7,15 +7,16 @@ gives the integer result to the last bit, in any order of summation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["IntegerLinear", "dequantize_into", "requantize_", "storage_dtype"]
+__all__ = ["EXACT_FLOAT32", "IntegerLinear", "by_slices_", "dequantize_into", "storage_dtype"]
 
-_EXACT_FLOAT32 = 2**24
+EXACT_FLOAT32 = 2**24
 _CHUNK = 1 << 17  # elements that stay in a core's second-level cache between in-place operations
 
 
@@ -60,7 +61,7 @@ class IntegerLinear:
         if bias is not None:
             sums = sums + bias.double().abs()
         bound = float(sums.max()) if len(sums) else 0.0
-        dtype = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
+        dtype = torch.float32 if bound < EXACT_FLOAT32 else torch.float64
         low, high = -(2 ** (accum_bits - 1)), 2 ** (accum_bits - 1) - 1
         limit = None if bound <= high else (low, high)
         return cls(weight.to(dtype), None if bias is None else bias.to(dtype), limit)
@@ -71,33 +72,19 @@ class IntegerLinear:
         return accum if self.accum_limit is None else accum.clamp_(*self.accum_limit)
 
 
-def requantize_(
-    values: Tensor, factor: float | Tensor, low: float, high: float, divisor: float
-) -> Tensor:
-    """clamp(round(values * factor), low, high) / divisor, in place.
-
-    Large tensors are done a slice at a time, so that each slice passes through memory once and
-    not once an operation.
+def by_slices_(values: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Changes (…, features) in place, large ones so many rows at a time as stay in a core's cache
+    from one operation to the next.
 
     Args:
-        values: (…, features), overwritten.
-        factor: a number, or (features,).
-        low, high: the range of the shifted integers.
-        divisor: the scale to divide by; 1 leaves integers.
+        change: overwrites the rows that it is given.
     """
     if values.numel() <= 2 * _CHUNK or not values.is_contiguous():
-        return _requantize_(values, factor, low, high, divisor)
+        return change(values)
     rows = values.view(-1, values.shape[-1])
     for piece in rows.split(max(1, _CHUNK // rows.shape[1])):
-        _requantize_(piece, factor, low, high, divisor)
+        change(piece)
     return values
-
-
-def _requantize_(
-    values: Tensor, factor: float | Tensor, low: float, high: float, divisor: float
-) -> Tensor:
-    values.mul_(factor).round_().clamp_(low, high)
-    return values if divisor == 1 else values.div_(divisor)
 
 
 def dequantize_into(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:

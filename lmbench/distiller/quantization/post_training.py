@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import warnings
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from lmbench.distiller.modules import EltwiseAdd, EltwiseMult, EltwiseSub, convert_model_to_modular
+from lmbench.distiller.errors import did_you_mean
+from lmbench.distiller.modules import (
+    BatchMatmul,
+    Concat,
+    EltwiseAdd,
+    EltwiseMult,
+    EltwiseSub,
+    Matmul,
+    convert_model_to_modular,
+)
 from lmbench.distiller.quantization.calibration import ActivationStats, load_stats, stats_for
 from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
+from lmbench.distiller.quantization.command_line import quantizer_arguments
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.floating import FPWrapper
 from lmbench.distiller.quantization.fused import install_fused
@@ -30,27 +43,62 @@ from lmbench.distiller.quantization.weights import (
 )
 from lmbench.distiller.quantization.wrappers import (
     RangeLinearFakeQuantWrapper,
+    RangeLinearQuantConcatWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,
+    RangeLinearQuantMatmulWrapper,
     RangeLinearQuantWrapper,
 )
 
-__all__ = ["PostTrainLinearQuantizer", "is_quantized", "quantizable_modules", "quantize"]
+__all__ = [
+    "PostTrainLinearQuantizer",
+    "SaturationWarning",
+    "is_quantized",
+    "modular_copy",
+    "quantizable_modules",
+    "quantize",
+    "saturating_modules",
+    "saturation_warning",
+]
 
 _ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
-_ELTWISE: dict[type[nn.Module], type[RangeLinearQuantWrapper]] = {
+# Of modules that compute on integers alone.
+_WRAPPERS: dict[type[nn.Module], type[RangeLinearQuantWrapper]] = {
     EltwiseAdd: RangeLinearQuantEltwiseAddWrapper,
     EltwiseSub: RangeLinearQuantEltwiseAddWrapper,
     EltwiseMult: RangeLinearQuantEltwiseMultWrapper,
+    Concat: RangeLinearQuantConcatWrapper,
+    Matmul: RangeLinearQuantMatmulWrapper,
+    BatchMatmul: RangeLinearQuantMatmulWrapper,
 }
-_QUANTIZABLE = (nn.Linear, nn.Embedding, *_ACTIVATIONS, *_ELTWISE)
+_QUANTIZABLE = (nn.Linear, nn.Embedding, *_ACTIVATIONS, *_WRAPPERS)
 
-# A sigmoid is within 0.25% of its limit at 6, a tanh within 0.07% at 4.
+
+class SaturationWarning(UserWarning):
+    """Accumulators are too narrow for the largest sums."""
 
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether any module was already replaced by a quantizer."""
     return any(getattr(module, "is_quantized_wrapper", False) for module in model.modules())
+
+
+def saturating_modules(model: nn.Module) -> list[str]:
+    """The quantized linear layers whose sums can exceed their accumulators."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, RangeLinearQuantParamLayerWrapper) and module.may_saturate()
+    ]
+
+
+def saturation_warning(names: list[str]) -> str:
+    """What to do about `saturating_modules`, in a line."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"sums of {names[0]}{more} can exceed their accumulators and saturate: widen bits_accum, "
+        "or leave it out for a width that holds"
+    )
 
 
 def quantizable_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -150,7 +198,49 @@ class PostTrainLinearQuantizer:
             )
         self.settings = settings
         self.input_moments = input_moments
-        self.stats = None if model_activation_stats is None else load_stats(model_activation_stats)
+        stats = model_activation_stats
+        self.model_activation_stats = None if stats is None else load_stats(stats)
+
+    @classmethod
+    def from_args(cls, model: nn.Module, args: Namespace) -> PostTrainLinearQuantizer:
+        """A quantizer from the flags of `add_post_train_quant_args`."""
+        if args.qe_config_file:
+            from lmbench.distiller.schedules.build import config_component_from_file_by_class
+
+            return config_component_from_file_by_class(model, args.qe_config_file, cls.__name__)
+        return cls(model, **quantizer_arguments(args))
+
+    @property
+    def linear_quant_params(self) -> OrderedDict[str, Tensor]:
+        """Of a prepared model, every calibrated scale and zero point, by name."""
+        return OrderedDict(self.named_linear_quant_params())
+
+    def named_linear_quant_params(
+        self, yield_clipping_params: bool = False, filter: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """`linear_quant_params` one by one; the arguments are the original's and change nothing."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, RangeLinearQuantWrapper | RangeLinearEmbeddingWrapper):
+                for own, value in module.named_linear_quant_params():
+                    yield f"{name}.{own}", value
+
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        """Changes one of `linear_quant_params`.
+
+        Raises:
+            QuantizationError: there is none of this name.
+        """
+        module, _, own = name.rpartition(".")
+        wrapper = dict(self.model.named_modules()).get(module)
+        if not isinstance(wrapper, RangeLinearQuantWrapper | RangeLinearEmbeddingWrapper):
+            known = self.linear_quant_params
+            raise QuantizationError(f"{name!r} cannot be set {did_you_mean(name, known)}")
+        wrapper.set_linear_quant_param(own, val)
+
+    def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
+        """Changes several of them."""
+        for name, val in new_config.items():
+            self.set_linear_quant_param(name, val)
 
     def prepare_model(self, dummy_input: Any = None) -> nn.Module:
         """Quantizes the model in place and returns it, in evaluation mode.
@@ -176,6 +266,9 @@ class PostTrainLinearQuantizer:
                 raise QuantizationError(f"module {name}: {error}") from None
             if replacement is not None:
                 _set_module(self.model, name, replacement)
+        narrow = saturating_modules(self.model)
+        if narrow:
+            warnings.warn(saturation_warning(narrow), SaturationWarning, stacklevel=2)
         install_fused(self.model)
         return self.model.eval()
 
@@ -187,7 +280,7 @@ class PostTrainLinearQuantizer:
         """
         modules, resolved = self._chosen()
         for name, module in modules.items():
-            self._own_stats(self.stats, name, module, resolved[name])
+            self._own_stats(self.model_activation_stats, name, module, resolved[name])
 
     def _chosen(self) -> tuple[dict[str, nn.Module], dict[str, ModuleSettings]]:
         """The modules that can be quantized, and the settings of each."""
@@ -211,9 +304,9 @@ class PostTrainLinearQuantizer:
 
     def _prepared_stats(self) -> ActivationStats | None:
         """The statistics after net-aware narrowing."""
-        if self.stats is None or not self.settings.net_aware:
-            return self.stats
-        return narrowed(self.stats, self.model)
+        if self.model_activation_stats is None or not self.settings.net_aware:
+            return self.model_activation_stats
+        return narrowed(self.model_activation_stats, self.model)
 
     def _replace(
         self,
@@ -233,21 +326,20 @@ class PostTrainLinearQuantizer:
             return self._embedding(module, chosen, stats)
         if isinstance(module, nn.Linear):
             return self._linear(name, module, chosen, stats, half_range)
-        if chosen.bits_activations is None or self.stats is None:
+        if chosen.bits_activations is None or self.model_activation_stats is None:
             return None
-        wrapper = _ELTWISE[type(module)]
-        return wrapper(module, *self._acts(chosen), **self._act_options(chosen, stats, half_range))
+        wrapper = _WRAPPERS[type(module)]
+        return wrapper(module, **self._activations(chosen, stats, half_range))
 
     def _activation(
         self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None
     ) -> nn.Module | None:
-        if chosen.bits_activations is None or self.stats is None:
+        if chosen.bits_activations is None or self.model_activation_stats is None:
             return None
         if stats is None:
             return None
-        return RangeLinearFakeQuantWrapper(
-            module, *self._acts(chosen), **self._act_options(chosen, stats, chosen.clip_half_range)
-        )
+        options = self._activations(chosen, stats, chosen.clip_half_range)
+        return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
 
     def _embedding(
         self, module: nn.Embedding, chosen: ModuleSettings, stats: dict[str, Any] | None
@@ -260,9 +352,10 @@ class PostTrainLinearQuantizer:
             chosen.mode,
             stats,
             self.settings.save_fp_weights,
-            chosen.per_row_embedding,
             chosen.clip_weights,
-            chosen.group_size,
+            chosen.clip_n_stds,
+            per_row=chosen.per_row_embedding,
+            group_size=chosen.group_size,
         )
 
     def _linear(
@@ -276,35 +369,31 @@ class PostTrainLinearQuantizer:
         if chosen.bits_weights is None:
             if chosen.bits_activations is None or stats is None:
                 return None
-            return RangeLinearFakeQuantWrapper(
-                module, *self._acts(chosen), **self._act_options(chosen, stats, half_range)
-            )
+            options = self._activations(chosen, stats, half_range)
+            return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
         rounder = None
         if chosen.rounding == "gptq":
             rounder = gptq_rounder(name, self.input_moments)
-        acts, accum, mode, clip = self._acts(chosen)
         return RangeLinearQuantParamLayerWrapper(
             copy.deepcopy(module),
-            acts,
-            chosen.bits_weights,
-            accum,
-            mode,
-            clip,
-            chosen.per_channel_wts,
+            num_bits_params=chosen.bits_weights,
+            per_channel_wts=chosen.per_channel_wts,
             save_fp_weights=self.settings.save_fp_weights,
             clip_weights=chosen.clip_weights,
             group_size=chosen.group_size,
             rounder=rounder,
-            **self._act_options(chosen, stats, half_range),
+            **self._activations(chosen, stats, half_range),
         )
 
-    def _acts(self, chosen: ModuleSettings) -> tuple[int | None, int, ModuleQuantMode, ClipMode]:
-        return chosen.bits_activations, chosen.bits_accum, chosen.mode, chosen.clip_acts
-
-    def _act_options(
+    def _activations(
         self, chosen: ModuleSettings, stats: dict[str, Any] | None, half_range: bool
     ) -> dict[str, Any]:
+        """What every wrapper of activations takes."""
         return {
+            "num_bits_acts": chosen.bits_activations,
+            "num_bits_accum": chosen.accumulator_bits,
+            "mode": chosen.mode,
+            "clip_acts": chosen.clip_acts,
             "activation_stats": stats,
             "clip_n_stds": chosen.clip_n_stds,
             "clip_half_range": half_range,

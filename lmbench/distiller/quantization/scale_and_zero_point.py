@@ -14,7 +14,7 @@ or per channel (broadcastable).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ __all__ = [
 
 _EMPTY = 1e-30
 
+# Numbers give numbers, tensors tensors.
+Number = TypeVar("Number", float, Tensor)
+
 
 def is_linear_quant_mode_symmetric(mode: LinearQuantMode) -> bool:
     """Whether the mode's zero point is always 0."""
@@ -71,14 +74,19 @@ def _as_float(*values: float | Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.as_tensor(v, dtype=torch.float32, device=device) for v in values)
 
 
+def _as_given(result: Tensor, *given: Any) -> Any:
+    """A number where only numbers were given."""
+    return result if any(isinstance(value, Tensor) for value in given) else result.item()
+
+
 def _steps_over(steps: float, width: Tensor) -> Tensor:
     """`steps / width`; a range too narrow to divide by is empty and gives scale 1."""
     return steps / torch.where(width < _EMPTY, torch.full_like(width, steps), width)
 
 
 def symmetric_linear_quantization_params(
-    num_bits: int, saturation_val: float | Tensor, restrict_qrange: bool = False
-) -> tuple[Tensor, Tensor]:
+    num_bits: int, saturation_val: Number, restrict_qrange: bool = False
+) -> tuple[Number, Number]:
     """Scale and zero point (0) of the symmetric range ±saturation_val.
 
     Args:
@@ -93,16 +101,17 @@ def symmetric_linear_quantization_params(
     if bool((limit < 0).any()):
         raise QuantizationError("saturation value must be at least 0")
     steps = 2 ** (num_bits - 1) - 1 if restrict_qrange else (2**num_bits - 1) / 2
-    return _steps_over(steps, limit), torch.zeros_like(limit)
+    params = _steps_over(steps, limit), torch.zeros_like(limit)
+    return _as_given(params[0], saturation_val), _as_given(params[1], saturation_val)
 
 
 def asymmetric_linear_quantization_params(
     num_bits: int,
-    saturation_min: float | Tensor,
-    saturation_max: float | Tensor,
+    saturation_min: Number,
+    saturation_max: Number,
     integral_zero_point: bool = True,
     signed: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Number, Number]:
     """Scale and zero point of the range [min, max], widened so that it contains 0.
 
     Args:
@@ -125,7 +134,8 @@ def asymmetric_linear_quantization_params(
         zero_point = zero_point.round()
     if signed:
         zero_point = zero_point + 2 ** (num_bits - 1)
-    return scale, zero_point
+    given = saturation_min, saturation_max
+    return _as_given(scale, *given), _as_given(zero_point, *given)
 
 
 def clamp(input: Tensor, min: float | Tensor, max: float | Tensor, inplace: bool = False) -> Tensor:
@@ -194,8 +204,8 @@ class LinearQuantizeSTE(torch.autograd.Function):
 
 
 def get_scale_approximation_shift_bits(
-    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
-) -> Tensor:
+    fp32_scale: Number, mult_bits: int, limit: bool = False
+) -> Number:
     """The largest shift with which the multiplier still fits `mult_bits` unsigned bits.
 
     Args:
@@ -203,26 +213,26 @@ def get_scale_approximation_shift_bits(
     """
     (scale,) = _as_float(fp32_scale)
     shift = torch.floor(torch.log2((2**mult_bits - 1) / scale))
-    return shift.clamp(max=mult_bits) if limit else shift
+    return _as_given(shift.clamp(max=mult_bits) if limit else shift, fp32_scale)
 
 
-def get_scale_approximation_mult(fp32_scale: float | Tensor, shift_bits: float | Tensor) -> Tensor:
+def get_scale_approximation_mult(fp32_scale: Number, shift_bits: Number) -> Number:
     """floor(scale * 2^shift)."""
     scale, shift = _as_float(fp32_scale, shift_bits)
-    return torch.floor(scale * torch.pow(2.0, shift))
+    return _as_given(torch.floor(scale * torch.pow(2.0, shift)), fp32_scale, shift_bits)
 
 
 def get_scale_approximation_params(
-    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
-) -> tuple[Tensor, Tensor]:
+    fp32_scale: Number, mult_bits: int, limit: bool = False
+) -> tuple[Number, Number]:
     """Multiplier and shift with which multiplier / 2^shift comes closest from below."""
     shift = get_scale_approximation_shift_bits(fp32_scale, mult_bits, limit)
     return get_scale_approximation_mult(fp32_scale, shift), shift
 
 
 def approx_scale_as_mult_and_shift(
-    fp32_scale: float | Tensor, mult_bits: int, limit: bool = False
-) -> Tensor:
+    fp32_scale: Number, mult_bits: int, limit: bool = False
+) -> Number:
     """The scale that hardware with an integer multiplier and a shift would apply."""
     multiplier, shift = get_scale_approximation_params(fp32_scale, mult_bits, limit)
-    return multiplier / torch.pow(2.0, shift)
+    return multiplier / 2.0**shift  # type: ignore[return-value]

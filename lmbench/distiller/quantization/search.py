@@ -5,8 +5,9 @@ is better for it, the others as they were found best so far. Then a sensitivity 
 alone at each candidate width, everything else at the most careful settings, and the loss measured.
 Of all combinations of widths those count that none beats in both bytes and predicted loss. A budget
 of bytes takes the most careful of them that fits, one of loss the boldest that meets it when it is
-measured as a whole, found by bisection. Every measurement is a `Trial`; a search that is given the
-trials of an earlier one does not repeat them.
+measured as a whole, found by bisection. One width for all weights, and settings that are given
+whole, are candidates beside it. Every measurement is a `Trial`; a search that is given the trials
+of an earlier one does not repeat them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from lmbench.distiller.quantization.calibration import ActivationStats
 from lmbench.distiller.quantization.clipping import ClipMode
 from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.net_aware import cell_roles
 from lmbench.distiller.quantization.post_training import modular_copy, quantizable_modules, quantize
 from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.distiller.quantization.storage import quantized_bytes
@@ -39,6 +41,8 @@ _OPERANDS = 2
 # differs between two samples of text.
 _WORTH = 1e-4
 _SAME_SCALE = 0.01
+# In a choice: the name of settings that were given whole.
+_WHOLE = "settings"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Trial:
 
     Attributes:
         phase: "float", "clip", "sensitivity" or "candidate".
-        choice: what was set apart from the base settings.
+        choice: what was set apart from the base settings, or {"*": {"settings": name}} for those
+            that were given whole.
         loss: mean negative log-likelihood, nats a token.
         bytes: of the packed model.
     """
@@ -123,7 +128,9 @@ class _Search:
         on_try: Callable[[Trial], None] | None,
         resume: Iterable[Trial | Mapping[str, Any]],
         size: Callable[[nn.Module], int],
+        whole: Mapping[str, QuantSettings],
     ) -> None:
+        self.whole = whole
         self.model, self.stats, self.evaluate = model, stats, evaluate
         self.size = size
         self.base, self.moments, self.on_try = base, moments, on_try
@@ -131,7 +138,8 @@ class _Search:
         self.known = {self._key(t.phase, t.choice): t for t in known}
         self.trials: list[Trial] = []
         # of tied modules only the first is varied, and the others follow it
-        self.modules = quantizable_modules(modular_copy(model))
+        modular = modular_copy(model)
+        self.modules, self.roles = quantizable_modules(modular), cell_roles(modular)
         groups: dict[int, list[str]] = {}
         for name, module in self.modules.items():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -144,15 +152,25 @@ class _Search:
 
     def settings(self, choice: Choice) -> QuantSettings:
         """The base with each chosen module's settings in front of its overrides."""
-        base = self.base
-        changed = {"clip_acts": choice["*"]["clip_acts"]} if "*" in choice else {}
-        plain = base.to_dict() | changed
-        overrides: dict[str, dict[str, Any]] = {}
-        resolved = base.resolve_patterns(self.modules)
-        for name, entry in self._own(choice).items():
-            inherited = dict(base.overrides.get(resolved.get(name, ""), {}))
-            overrides[re.escape(name)] = inherited | entry
-        return QuantSettings.from_dict(plain | {"overrides": overrides | dict(base.overrides)})
+        common = choice.get("*", {})
+        if _WHOLE in common:
+            return self.whole[common[_WHOLE]]
+        base = QuantSettings.from_dict(self.base.to_dict() | common)
+        own = {
+            re.escape(name): self._inherited(base, name) | entry
+            for name, entry in self._own(choice).items()
+        }
+        kept = {pattern: entry for pattern, entry in base.overrides.items() if pattern not in own}
+        return replace(base, overrides=own | kept)
+
+    def _inherited(self, base: QuantSettings, name: str) -> dict[str, Any]:
+        """What a module has beside the base, by an override or by its role in a cell."""
+        pattern = base.pattern_of(name)
+        if pattern is not None:
+            return dict(base.overrides[pattern])
+        in_role = base.settings_of(name, self.roles.get(name, "")).plain()
+        plain = base.base.plain()
+        return {key: value for key, value in in_role.items() if value != plain.get(key)}
 
     def _own(self, choice: Choice) -> Choice:
         """What each module gets: bits are of a matrix, and hold for all that share it; a clip mode
@@ -212,6 +230,7 @@ def auto_quantize(
     on_try: Callable[[Trial], None] | None = None,
     resume: Iterable[Trial | Mapping[str, Any]] = (),
     size: Callable[[nn.Module], int] | None = None,
+    whole: Mapping[str, QuantSettings] | None = None,
 ) -> SearchResult:
     """Chooses the clip mode of each module's activations and the bits of each weight.
 
@@ -231,6 +250,8 @@ def auto_quantize(
         on_try: called with each trial as it is known.
         resume: trials of an earlier search with the same arguments.
         size: a quantized model → its bytes; default: each weight in so many bits as it has.
+        whole: settings that are candidates as they are, by name; the result is never worse than one
+            of them.
 
     Raises:
         QuantizationError: nothing that was tried fits the budget.
@@ -245,7 +266,15 @@ def auto_quantize(
     widths = sorted(set(bits), reverse=True)
     start = replace(start, base=replace(start.base, bits_weights=widths[0]))
     search = _Search(
-        model, stats, evaluate, start, input_moments, on_try, resume, size or _own_width
+        model,
+        stats,
+        evaluate,
+        start,
+        input_moments,
+        on_try,
+        resume,
+        size or _own_width,
+        whole or {},
     )
     float_loss = search.measure("float", {}).loss
     common: Choice = {}
@@ -253,8 +282,13 @@ def auto_quantize(
         common = _clips(search, [clip.name for clip in clips]).choice
     careful = search.measure("candidate", common)
     walk = _front(_sensitivities(search, common, careful, widths), common)
-    best = _fit(search, careful, walk, budget, float_loss)
-    best = _or_uniform(search, best, common, widths, budget, float_loss)
+    fitted = _fit(search, careful, walk, budget, float_loss)
+    found = [careful, *([fitted] if fitted else [])]
+    found += _with_one_width(search, common, widths, budget, float_loss)
+    found += _whole_settings(search, budget, float_loss, found)
+    best = _best(found, budget, float_loss)
+    if best is None:
+        raise _cannot_be_met(budget, search.trials[1:], float_loss)
     return SearchResult(
         search.settings(best.choice), best.loss, best.bytes, float_loss, tuple(search.trials)
     )
@@ -340,67 +374,81 @@ def _front(
 
 def _fit(
     search: _Search, careful: Trial, walk: list[Choice], budget: Budget, float_loss: float
-) -> Trial:
+) -> Trial | None:
     """The boldest choice within a loss, or the most careful one within a size, by bisection."""
 
-    def fits(trial: Trial) -> bool:
-        return budget.holds(trial, float_loss)
+    def at(place: int) -> Trial:
+        return careful if place == 0 else search.measure("candidate", walk[place - 1])
 
-    first, last = 0, len(walk)  # places on the front; 0 is the careful model
-
-    def at(step: int) -> Trial:
-        return careful if step == 0 else search.measure("candidate", walk[step - 1])
-
-    end = at(0) if budget.loss is not None else at(last)
-    if not fits(end):
-        need = f"{budget.bytes} bytes" if budget.bytes is not None else f"a rise of {budget.loss}"
-        raise QuantizationError(
-            f"the budget of {need} cannot be met: the closest is {end.bytes} bytes with a rise of "
-            f"{end.loss - float_loss:.4f} nats; widen the budget or the candidate bits"
-        )
-    best = end
+    # Places on the front, 0 the careful model: those that fit are the first ones for a loss, the
+    # last ones for a size.
+    by_loss = budget.loss is not None
+    first, last = 0, len(walk)
+    best = at(first if by_loss else last)
+    if not budget.holds(best, float_loss):
+        return None
     while first < last:
-        if budget.bytes is not None:
-            middle = (first + last) // 2
-            trial = at(middle)
-            if fits(trial):
-                best, last = trial, middle
-            else:
-                first = middle + 1
+        middle = (first + last + by_loss) // 2
+        trial = at(middle)
+        fits = budget.holds(trial, float_loss)
+        best = trial if fits else best
+        if fits == by_loss:
+            first = middle if by_loss else middle + 1
         else:
-            middle = (first + last + 1) // 2
-            trial = at(middle)
-            if fits(trial):
-                best, first = trial, middle
-            else:
-                last = middle - 1
+            last = middle - 1 if by_loss else middle
     return best
 
 
-def _or_uniform(
-    search: _Search,
-    best: Trial,
-    common: Choice,
-    widths: list[int],
-    budget: Budget,
-    float_loss: float,
-) -> Trial:
-    """The best choice, or one width for all weights where that is measured to be better.
+def _with_one_width(
+    search: _Search, common: Choice, widths: list[int], budget: Budget, float_loss: float
+) -> list[Trial]:
+    """One width for all weights, those that may fit.
 
-    What weights cost one by one does not quite add up, so the prediction that led to `best` may be
-    beaten by plain rounding of the same size.
+    What weights cost one by one does not quite add up, so the prediction that leads to a choice may
+    be beaten by plain rounding of the same size.
     """
+    tried: list[Trial] = []
     for width in widths[1:]:
         uniform = common
         for name in search.groups:
             uniform = _with(uniform, name, {"bits_weights": width})
-        if budget.bytes is not None:
-            if search.bytes_of(uniform) > budget.bytes:
-                continue
-            trial = search.measure("candidate", uniform)
-            return min(best, trial, key=lambda found: found.loss)
-        trial = search.measure("candidate", uniform)
-        if not budget.holds(trial, float_loss):
-            return best
-        best = min(best, trial, key=lambda found: found.bytes)
-    return best
+        if budget.bytes is not None and search.bytes_of(uniform) > budget.bytes:
+            continue
+        tried.append(search.measure("candidate", uniform))
+        if budget.bytes is not None or not budget.holds(tried[-1], float_loss):
+            break
+    return tried
+
+
+def _whole_settings(
+    search: _Search, budget: Budget, float_loss: float, found: list[Trial]
+) -> list[Trial]:
+    """Of the settings that were given whole, those that may be better than what was found."""
+    tried: list[Trial] = []
+    for name in search.whole:
+        choice = {"*": {_WHOLE: name}}
+        size = search.bytes_of(choice)
+        best = _best(found + tried, budget, float_loss)
+        if budget.bytes is not None and size > budget.bytes:
+            continue
+        if budget.loss is not None and best is not None and size >= best.bytes:
+            continue
+        tried.append(search.measure("candidate", choice))
+    return tried
+
+
+def _best(trials: list[Trial], budget: Budget, float_loss: float) -> Trial | None:
+    """Of those that fit, the least loss within a size, or the fewest bytes within a loss."""
+    fitting = [trial for trial in trials if budget.holds(trial, float_loss)]
+    if budget.bytes is not None:
+        return min(fitting, key=lambda trial: (trial.loss, trial.bytes), default=None)
+    return min(fitting, key=lambda trial: (trial.bytes, trial.loss), default=None)
+
+
+def _cannot_be_met(budget: Budget, trials: list[Trial], float_loss: float) -> QuantizationError:
+    need = f"{budget.bytes} bytes" if budget.bytes is not None else f"a rise of {budget.loss}"
+    nearest = min(trials, key=lambda t: t.bytes if budget.bytes is not None else t.loss)
+    return QuantizationError(
+        f"the budget of {need} cannot be met: the closest is {nearest.bytes} bytes with a rise of "
+        f"{nearest.loss - float_loss:.4f} nats; widen the budget or the candidate bits"
+    )

@@ -45,6 +45,7 @@ Role = Literal["", "step", "whole", "state"]
 """What a module is in its recurrent cell: one of `ModularCell.STEPS`, `WHOLE`, `MEMORY`, or none of
 them."""
 _STEP_BITS = 16
+_WIDEST_ACCUM = 48
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class ModuleSettings:
     Attributes:
         bits_activations: 2 to 16, or None to leave inputs and outputs alone.
         bits_weights: 2 to 16, or None.
-        bits_accum: width of the accumulators, 8 to 48.
+        bits_accum: width of the accumulators, 8 to 48; None for one that sums of 65,536 products
+            cannot exceed, at least 32 and at most 48.
         mode: of activations and weights.
         clip_acts: how activation ranges are chosen.
         clip_n_stds: for N_STD.
@@ -106,7 +108,7 @@ class ModuleSettings:
 
     bits_activations: int | None = 8
     bits_weights: int | None = 8
-    bits_accum: int = 32
+    bits_accum: int | None = None
     mode: ModuleQuantMode = field(default_factory=ModuleQuantMode)
     clip_acts: ClipMode = ClipMode.NONE
     clip_n_stds: float | None = None
@@ -125,7 +127,8 @@ class ModuleSettings:
         check_bits(self.bits_weights, "bits_weights")
         # Sums are exact in float64, whose integers end at 2^53: a sum that is just over the
         # accumulator's limit must still be exact to be seen and saturated.
-        if not isinstance(self.bits_accum, int) or not 8 <= self.bits_accum <= 48:
+        accum = self.bits_accum
+        if accum is not None and not (isinstance(accum, int) and 8 <= accum <= _WIDEST_ACCUM):
             raise QuantizationError(f"bits_accum: {self.bits_accum!r} is out of range, use 8 to 48")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise QuantizationError(
@@ -141,6 +144,14 @@ class ModuleSettings:
             raise QuantizationError("clip mode N_STD is not supported per channel: use MSE")
         if ClipMode.N_STD in (self.clip_acts, self.clip_weights) and self.clip_n_stds is None:
             raise QuantizationError("clip mode N_STD needs clip_n_stds")
+
+    @property
+    def accumulator_bits(self) -> int:
+        """The width of the accumulators, given or chosen."""
+        if self.bits_accum is not None:
+            return self.bits_accum
+        product = (self.bits_activations or 0) + (self.bits_weights or 0)
+        return min(max(product + 16, 32), _WIDEST_ACCUM)
 
     def plain(self) -> dict[str, Any]:
         """For a file."""

@@ -8,6 +8,7 @@ quantized it alike.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.post_training import (
     PostTrainLinearQuantizer,
+    SaturationWarning,
     is_quantized,
     modular_copy,
 )
@@ -90,9 +92,10 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     plain = modular_copy(model)
     settings = QuantSettings.from_dict(_nearest(meta["settings"]))
     stats = None if meta["dynamic"] else _placeholders(plain)
-    quantized = PostTrainLinearQuantizer(
-        plain, settings=settings, model_activation_stats=stats
-    ).prepare_model()
+    quantizer = PostTrainLinearQuantizer(plain, settings=settings, model_activation_stats=stats)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SaturationWarning)
+        quantized = quantizer.prepare_model()
     state = dict(tensors) | {name: tensors[kept] for name, kept in meta["shared"].items()}
     own = quantized.state_dict()
     for name in sorted(set(own) ^ set(state)):
@@ -125,7 +128,8 @@ def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _placeholders(model: nn.Module) -> dict[str, Any]:
     """Statistics with which every buffer gets its shape."""
     entry = {"min": -1.0, "max": 1.0, "avg_min": -1.0, "avg_max": 1.0, "mean": 0.0, "std": 1.0}
-    counts = {"EltwiseAdd": 2, "EltwiseSub": 2, "EltwiseMult": 2}
+    two = ("EltwiseAdd", "EltwiseSub", "EltwiseMult", "Matmul", "BatchMatmul", "Concat")
+    counts: dict[str, int] = dict.fromkeys(two, 2)
     return {
         name: {
             "inputs": {i: dict(entry) for i in range(counts.get(type(module).__name__, 1))},

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
     get_quant_params_from_tensor,
+    parse_clip,
 )
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
@@ -87,6 +89,24 @@ class _QuantizedWeight(nn.Module):
         self.register_buffer("w_scale", scale)
         self.register_buffer("w_zero_point", zero_point)
         self.register_buffer("weight_q", integers.to(storage_dtype(*q_range)))
+        self._round_weight = (q_range, rounder)
+
+    def named_weight_params(self) -> Iterator[tuple[str, Tensor]]:
+        """Scale and zero point of the weight, where the floats are kept that setting them needs."""
+        if hasattr(self, "float_weight"):
+            yield "weight_scale", self.w_scale
+            yield "weight_zero_point", self.w_zero_point
+
+    def set_weight_param(self, name: str, val: float | Tensor) -> None:
+        """Changes one of them, and rounds the weight anew."""
+        with torch.no_grad():
+            dict(self.named_weight_params())[name].copy_(torch.as_tensor(val))
+            q_range, rounder = self._round_weight
+            weight = self.get_buffer("float_weight")
+            integers = (rounder or linear_quantize_clamp)(
+                weight, self.w_scale, self.w_zero_point, *q_range
+            )
+            self.weight_q.copy_(integers)
 
 
 def _drop_parameters(module: nn.Module) -> None:
@@ -113,7 +133,9 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         rounder: how weights become integers; to nearest when None.
 
     The bias is quantized to the accumulator's scale, exactly as wide as the accumulator. It is
-    stored as it was, in floats, because its scale depends on the input's.
+    stored as it was, in floats, because its scale depends on the input's. It is a parameter, or the
+    scales are where there is none, so that code which looks for one to learn a model's device finds
+    it.
     """
 
     def __init__(
@@ -172,12 +194,32 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         )
         self.store_weight(weight, params, self.mode.weights.quantized_range(bits), rounder)
         bias = wrapped_module.bias
-        self.register_buffer("bias_fp", None if bias is None else bias.detach().float().clone())
+        self.register_parameter(
+            "bias_fp",
+            None
+            if bias is None
+            else nn.Parameter(bias.detach().float().clone(), requires_grad=False),
+        )
+        if bias is None:
+            scale = self._buffers.pop("w_scale")
+            assert scale is not None
+            self.register_parameter("w_scale", nn.Parameter(scale, requires_grad=False))
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
         _drop_parameters(wrapped_module)
 
     bias_fp: Tensor | None
+
+    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
+        yield from self.named_weight_params()
+        yield from super().named_linear_quant_params(filter)
+
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        if name in dict(self.named_weight_params()):
+            self.set_weight_param(name, val)
+            self._cache.clear()
+        else:
+            super().set_linear_quant_param(name, val)
 
     @property
     def weight(self) -> Tensor:
@@ -229,6 +271,14 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         )
         return product, plain
 
+    def may_saturate(self) -> bool:
+        """Can a sum of products exceed the accumulator, for inputs on the calibrated grid?"""
+        grid = self.input_grid(0)
+        if grid is None or self._grouped:
+            return False
+        sums = (self.weight_q.float() + self.w_zero_point).abs().sum(1)
+        return float(sums.max()) * grid.magnitude >= 2 ** (self.num_bits_accum - 1)
+
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
@@ -263,8 +313,10 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         stats: with `per_row` off, statistics of the calibrated output whose range is taken, as
             the original does; None takes the range of the table.
         save_fp_weights: keep the table as it was in `float_weight`.
+        clip_acts: how ranges are chosen.
+        clip_n_stds: for N_STD.
+        clip_half_range: the output passes a ReLU.
         per_row: a range for each row.
-        clip: how ranges are chosen.
         group_size: a range for so many weights of a row.
     """
 
@@ -277,8 +329,11 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
         stats: Mapping[str, Any] | None = None,
         save_fp_weights: bool = False,
-        per_row: bool = True,
-        clip: ClipMode = ClipMode.NONE,
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        *,
+        per_row: bool = False,
         group_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -292,11 +347,13 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         self.group_size = group_size
         self._cache: dict[str, Any] = {}
         weight = wrapped_module.weight.detach().float()
-        own = self.mode.weights
+        own, clip = self.mode.weights, parse_clip(clip_acts)
         if not per_row and stats is not None:
-            params = get_quant_params_from_stats_dict(stats["output"], bits, own, clip)
+            params = get_quant_params_from_stats_dict(
+                stats["output"], bits, own, clip, clip_n_stds, clip_half_range
+            )
         else:
-            params = weight_params(weight, bits, own, clip, per_row, group_size)
+            params = weight_params(weight, bits, own, clip, per_row, group_size, clip_n_stds)
         self.store_weight(weight, params, own.quantized_range(bits), None)
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
@@ -316,6 +373,24 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._cache.clear()
         super()._load_from_state_dict(*args, **kwargs)
+
+    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Scale and zero point of the table, with `save_fp_weights`; they can be set."""
+        yield from self.named_weight_params()
+
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        """Changes one of them.
+
+        Raises:
+            QuantizationError: it has none of this name.
+        """
+        known = dict(self.named_weight_params())
+        if name not in known:
+            raise QuantizationError(
+                f"{name!r} cannot be set here {did_you_mean(name, known, 'it has')}"
+            )
+        self.set_weight_param(name, val)
+        self._cache.clear()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids of any shape → (…, width); with one scale for all it carries its grid."""

@@ -13,13 +13,14 @@ that products and sums need no correction terms and 0.0 is always the integer 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
@@ -27,7 +28,8 @@ from lmbench.distiller.quantization.clipping import (
     parse_clip,
 )
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.integers import requantize_
+from lmbench.distiller.quantization.floating import FPWrapper
+from lmbench.distiller.quantization.integers import EXACT_FLOAT32, by_slices_
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     approx_scale_as_mult_and_shift,
@@ -39,8 +41,10 @@ from lmbench.distiller.quantization.settings import ModuleQuantMode
 __all__ = [
     "Grid",
     "RangeLinearFakeQuantWrapper",
+    "RangeLinearQuantConcatWrapper",
     "RangeLinearQuantEltwiseAddWrapper",
     "RangeLinearQuantEltwiseMultWrapper",
+    "RangeLinearQuantMatmulWrapper",
     "RangeLinearQuantWrapper",
     "attach_grid",
 ]
@@ -78,7 +82,18 @@ class Grid:
 
     def integers(self, x: Tensor) -> Tensor:
         """Floats → shifted integers, a new tensor."""
-        return x.mul(self.scale).round_().clamp_(self.low, self.high)
+        return self.round_(x.mul(self.scale))
+
+    def round_(self, x: Tensor) -> Tensor:
+        """Steps, in place, to shifted integers: ties are rounded before the zero point is added."""
+        if self.zero_point == 0:
+            return x.round_().clamp_(self.q_min, self.q_max)
+        x.sub_(self.zero_point).round_().clamp_(self.q_min, self.q_max)
+        return x.add_(self.zero_point)
+
+
+# Of values that are taken as they are.
+_UNIT = Grid(1.0, 0.0, 0, 0)
 
 
 def attach_grid(x: Tensor, grid: Grid) -> Tensor:
@@ -107,7 +122,8 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         clip_acts: how ranges are chosen.
         activation_stats: {"inputs": {0: …}, "output": …}, or None for dynamic quantization.
         clip_n_stds: for N_STD.
-        clip_half_range: the output passes a ReLU, which is applied here.
+        clip_half_range: the output passes a ReLU, which is applied here: the range begins at 0, and
+            GAUSS and LAPLACE take the table for one-sided distributions.
         scale_approx_mult_bits: scales as integer multiplier and shift.
         input_overrides: {input number: {bits_activations, mode, clip_acts, clip_n_stds}} or
             {input number: {"from_output": True}} to give an input the output's grid.
@@ -233,6 +249,36 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
             ),
         )
 
+    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """The calibrated scale and zero point of the output, by name; they can be set.
+
+        Args:
+            filter: accepted for the original's callers.
+        """
+        if self.preset_act_stats:
+            for name in ("output_scale", "output_zero_point"):
+                yield name, self.get_buffer(name)
+
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        """Changes one of `named_linear_quant_params`.
+
+        Raises:
+            QuantizationError: it has none of this name.
+        """
+        known = dict(self.named_linear_quant_params())
+        if name not in known:
+            raise QuantizationError(
+                f"{name!r} cannot be set here {did_you_mean(name, known, 'it has')}"
+            )
+        with torch.no_grad():
+            known[name].copy_(torch.as_tensor(val))
+        self._cache.clear()
+
+    def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
+        """Changes several of them."""
+        for name, val in new_config.items():
+            self.set_linear_quant_param(name, val)
+
     def forward(self, *inputs: Tensor) -> Tensor:
         """Runs the module as integers would.
 
@@ -246,15 +292,19 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         if self.num_bits_acts is None:
             out = self.float_forward(*inputs)
             return out.relu() if self.clip_half_range else out
-        grids = [self._grid_for(index, x) for index, x in enumerate(inputs)]
-        integers = [grid.integers(x) for grid, x in zip(grids, inputs, strict=True)]
+        integers, grids = self.on_grids(inputs)
         accum, accum_scale = self.accumulate(integers, grids)
         if self.clip_half_range:
             accum = accum.relu_()
         grid = self.output_grid or self._dynamic_grid(accum / accum_scale, self.clip_half_range)
         factor = self.requant_factor(grid, accum_scale)
-        out = requantize_(accum, factor, grid.low, grid.high, grid.scale)
+        out = by_slices_(accum, lambda piece: grid.round_(piece.mul_(factor)).div_(grid.scale))
         return attach_grid(out if out.dtype == torch.float32 else out.float(), grid)
+
+    def on_grids(self, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Grid]]:
+        """Shifted integers of each input, new tensors, and its grid."""
+        grids = [self._grid_for(index, x) for index, x in enumerate(inputs)]
+        return [grid.integers(x) for grid, x in zip(grids, inputs, strict=True)], grids
 
     def float_forward(self, *inputs: Tensor) -> Tensor:
         """Without quantized activations."""
@@ -325,12 +375,52 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         return accum if bound < top else accum.clamp_(-top, top - 1)
 
 
-class RangeLinearQuantEltwiseAddWrapper(RangeLinearQuantWrapper):
+class _WithoutAccumulator(RangeLinearQuantWrapper):
+    """A wrapper to which the original gives no width of the accumulator by position."""
+
+    def __init__(
+        self,
+        wrapped_module: nn.Module,
+        num_bits_acts: int | None,
+        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        activation_stats: Mapping[str, Any] | None = None,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        scale_approx_mult_bits: int | None = None,
+        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
+        inputs_quant_auto_fallback: bool = False,
+        *,
+        num_bits_accum: int = 32,
+    ) -> None:
+        super().__init__(
+            wrapped_module,
+            num_bits_acts,
+            num_bits_accum,
+            mode,
+            clip_acts,
+            activation_stats,
+            clip_n_stds,
+            clip_half_range,
+            scale_approx_mult_bits,
+            input_overrides,
+            inputs_quant_auto_fallback,
+        )
+
+
+class RangeLinearQuantEltwiseAddWrapper(_WithoutAccumulator):
     """Addition (or subtraction): every operand is first brought to the output's scale."""
 
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
+        scaled, scale, bound = self._at_one_scale(integers, grids)
+        return self.saturate_(self.wrapped_module(*scaled), bound), scale
+
+    def _at_one_scale(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[list[Tensor], float, float]:
+        """The operands' integers at the output's scale, that, and a bound of their sum."""
         if self.output_grid is None:
             # no scale is known before the sum is: use the finest of the operands'
             scale = max(grid.scale for grid in grids)
@@ -344,7 +434,7 @@ class RangeLinearQuantEltwiseAddWrapper(RangeLinearQuantWrapper):
             if factor != 1.0:
                 x.mul_(factor).round_()
             scaled.append(self.saturate_(x, grid.magnitude * factor + 1))
-        return self.saturate_(self.wrapped_module(*scaled), bound), scale
+        return scaled, scale, bound
 
     def operand_factor(self, scale: float, input_scale: float) -> float:
         """What an operand's integers are multiplied by to be at the sum's scale."""
@@ -365,7 +455,17 @@ class RangeLinearQuantEltwiseAddWrapper(RangeLinearQuantWrapper):
         return 1.0 if self.preset_act_stats else super().requant_factor(grid, accum_scale)
 
 
-class RangeLinearQuantEltwiseMultWrapper(RangeLinearQuantWrapper):
+class RangeLinearQuantConcatWrapper(RangeLinearQuantEltwiseAddWrapper):
+    """Joining: every operand is first brought to the output's scale."""
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        scaled, scale, _ = self._at_one_scale(integers, grids)
+        return self.wrapped_module(*scaled), scale
+
+
+class RangeLinearQuantEltwiseMultWrapper(_WithoutAccumulator):
     """Multiplication: the accumulator's scale is the product of the operands'.
 
     With `scale_approx_mult_bits` the operands' and the output's scales are approximated already;
@@ -375,11 +475,8 @@ class RangeLinearQuantEltwiseMultWrapper(RangeLinearQuantWrapper):
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
-        scale, bound = torch.tensor(1.0), 1.0
-        for grid in grids:
-            scale = scale * grid.scale
-            bound *= grid.magnitude
-        return self.saturate_(self.wrapped_module(*integers), bound), float(scale)
+        scale, bound = _product(grids)
+        return self.saturate_(self.wrapped_module(*integers), bound), scale
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
         def compute() -> float:
@@ -390,8 +487,74 @@ class RangeLinearQuantEltwiseMultWrapper(RangeLinearQuantWrapper):
         return self.cached(("mult", grid, accum_scale), compute)
 
 
-class RangeLinearFakeQuantWrapper(RangeLinearQuantWrapper):
-    """Quantizes inputs and output, and computes between them in floats (activations)."""
+def _product(grids: Iterable[Grid]) -> tuple[float, float]:
+    """The scale of a product of operands, and the largest magnitude of its integers."""
+    scale, bound = torch.tensor(1.0), 1.0
+    for grid in grids:
+        scale = scale * grid.scale
+        bound *= grid.magnitude
+    return float(scale), bound
+
+
+class RangeLinearQuantMatmulWrapper(RangeLinearQuantWrapper):
+    """A matrix product of two activations; arguments as `RangeLinearQuantWrapper`."""
+
+    def accumulate(
+        self, integers: list[Tensor], grids: list[Grid]
+    ) -> tuple[Tensor, float | Tensor]:
+        scale, bound = _product(grids)
+        bound *= integers[0].shape[-1]
+        if bound >= EXACT_FLOAT32:
+            integers = [x.double() for x in integers]
+        return self.saturate_(self.wrapped_module(*integers), bound), scale
+
+
+class RangeLinearFakeQuantWrapper(_WithoutAccumulator):
+    """Quantizes the output, and inputs where asked, and computes between them in floats.
+
+    Args:
+        fpq_module: compute in "16", "bf16", "32" or "64" bit floats.
+        quantize_inputs: quantize the inputs, too.
+    """
+
+    def __init__(
+        self,
+        wrapped_module: nn.Module,
+        num_bits_acts: int | None,
+        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
+        clip_acts: ClipMode | str = ClipMode.NONE,
+        activation_stats: Mapping[str, Any] | None = None,
+        clip_n_stds: float | None = None,
+        clip_half_range: bool = False,
+        scale_approx_mult_bits: int | None = None,
+        fpq_module: str | int | None = None,
+        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
+        inputs_quant_auto_fallback: bool = False,
+        quantize_inputs: bool = False,
+        *,
+        num_bits_accum: int = 32,
+    ) -> None:
+        if fpq_module is not None:
+            wrapped_module = FPWrapper(wrapped_module, fpq_module)
+        super().__init__(
+            wrapped_module,
+            num_bits_acts,
+            mode,
+            clip_acts,
+            activation_stats,
+            clip_n_stds,
+            clip_half_range,
+            scale_approx_mult_bits,
+            input_overrides,
+            inputs_quant_auto_fallback,
+            num_bits_accum=num_bits_accum,
+        )
+        self.quantize_inputs = quantize_inputs
+
+    def on_grids(self, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Grid]]:
+        if self.quantize_inputs:
+            return super().on_grids(inputs)
+        return [x.clone() for x in inputs], [_UNIT for _ in inputs]
 
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]

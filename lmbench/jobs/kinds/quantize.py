@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -25,12 +26,19 @@ from lmbench.distiller.quantization import (
     auto_quantize,
     calibrate,
     export_state,
+    load_preset,
     load_stats,
     modular_copy,
+    preset_names,
     quantization_table,
     quantize,
     quantized_bytes,
     save_stats,
+)
+from lmbench.distiller.quantization.post_training import (
+    SaturationWarning,
+    saturating_modules,
+    saturation_warning,
 )
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
@@ -109,7 +117,12 @@ def _work(job: Job) -> None:
         moments = moments_of(modular, data, seldom(job, "collecting second moments"))
     if config.auto:
         settings = _search(job, config, model, corpus, stats, settings, moments, device, size)
-    quantized = quantize(model, settings, stats, moments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SaturationWarning)
+        quantized = quantize(model, settings, stats, moments)
+    narrow = saturating_modules(quantized)
+    if narrow:
+        job.warn(saturation_warning(narrow))
     _report_modules(job, quantized, modular, data)
     tensors, meta = export_state(quantized, settings)
     _keep(job, tensors, meta)
@@ -196,6 +209,7 @@ def _search(
         on_try=on_try,
         resume=earlier,
         size=size,
+        whole={name: load_preset(name) for name in preset_names()},
     )
     return result.settings
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ptq_world import LanguageModel, batchify, mean_loss, runner, tie
@@ -16,6 +18,7 @@ from lmbench.distiller.quantization import (
     Trial,
     auto_quantize,
     calibrate,
+    export_state,
     load_preset,
     modular_copy,
     quantization_table,
@@ -197,3 +200,76 @@ def test_one_width_for_all_is_taken_where_it_is_measured_to_be_better(
     smallest = auto_quantize(model, stats, loss, Budget(loss=0.1), QuantSettings.from_dict(weights))
     assert smallest.loss == 0.5
     assert smallest.bytes < size
+
+
+def weights_of(candidate: nn.Module) -> dict[str, int]:
+    return {row.name: row.bits_weights for row in quantization_table(candidate) if row.bits_weights}
+
+
+def test_an_override_of_the_base_does_not_undo_what_the_search_chooses(
+    model: LanguageModel, stats: ActivationStats, data: torch.Tensor
+) -> None:
+    base = load_preset("int8-best")
+    narrow = replace(base, base=replace(base.base, bits_weights=4))
+    budget = quantized_bytes(quantize(model, narrow, stats))["total"]
+    result = auto_quantize(
+        model,
+        stats,
+        lambda candidate: mean_loss(candidate, data),
+        Budget(bytes=budget),
+        base,
+        bits=(8, 4),
+    )
+    assert result.bytes <= budget
+    found = quantize(model, result.settings, stats)
+    assert set(weights_of(found).values()) == {4}
+    # The tied matrix stays one, and the decoder and the cell state keep what the base gives them.
+    _, meta = export_state(found, result.settings)
+    assert meta["shared"]["decoder.weight_q"] == "encoder.weight_q"
+    rows = {row.name: row for row in quantization_table(found)}
+    assert rows["decoder"].clip_acts == "NONE"
+    assert rows[CELL].bits_activations == 16
+
+
+def test_a_module_keeps_the_bits_of_its_role_when_its_clip_mode_is_chosen(
+    model: LanguageModel, stats: ActivationStats
+) -> None:
+    likes = {CELL: (ClipMode.MSE, 0.05)}
+    base = replace(load_preset("int8-best"), clip_state=None)
+    result = auto_quantize(model, stats, wanting(likes), Budget(loss=10.0), base, bits=(8, 4))
+    chosen = {row.name: row for row in quantization_table(quantize(model, result.settings, stats))}
+    assert (chosen[CELL].clip_acts, chosen[CELL].bits_activations) == ("MSE", 16)
+
+
+@pytest.mark.parametrize("budget", [Budget(loss=0.5), Budget(bytes=10**6)])
+def test_the_search_is_never_worse_than_settings_that_are_given_whole(
+    model: LanguageModel, stats: ActivationStats, budget: Budget
+) -> None:
+    whole = {name: load_preset(name) for name in ("fp16", "int4-weights", "int8-best")}
+    best = "fp16" if budget.bytes else "int4-weights"
+
+    def evaluate(candidate: nn.Module) -> float:
+        rows = quantization_table(candidate)
+        if not rows:
+            return 5.0
+        floats = any(row.precision for row in rows)
+        four = set(weights_of(candidate).values()) == {4}
+        alone = all(row.bits_activations is None for row in rows)
+        # All that computes in integers is much worse.
+        return 5.0 if floats else 5.4 if four and alone else 6.0
+
+    result = auto_quantize(model, stats, evaluate, budget, bits=(8, 4), whole=whole)
+    assert result.settings == whole[best]
+    assert result.bytes == quantized_bytes(quantize(model, whole[best], stats))["total"]
+    again: list[Trial] = []
+    auto_quantize(
+        model,
+        stats,
+        lambda candidate: pytest.fail("measured again"),
+        budget,
+        bits=(8, 4),
+        whole=whole,
+        resume=[Trial.from_dict(trial.to_dict()) for trial in result.trials],
+        on_try=again.append,
+    )
+    assert len(again) == len(result.trials)

@@ -153,7 +153,7 @@ def test_compensated_rounding_changes_outputs_less_and_leaves_zeros(bits):
 
 def test_rounding_without_moments_says_what_is_missing(model, stats):
     with pytest.raises(QuantizationError, match="collect_input_moments"):
-        quantize(model, load_preset("int6-best"), stats)
+        quantize(model, QuantSettings.from_dict({"rounding": "gptq"}), stats)
 
 
 def test_the_search_meets_a_size_and_does_not_repeat_what_it_resumes(model, stats):
@@ -216,10 +216,18 @@ def test_every_kind_of_layer_quantizes_with_little_loss(kind):
         {"mode": "ASYMMETRIC_UNSIGNED", "bits_activations": 6},
         {"scale_approx_mult_bits": 8, "clip_acts": "GAUSS"},
         {"bits_activations": 12, "bits_weights": 12, "bits_accum": 20},
+        {"mode": "ASYMMETRIC_SIGNED", "bits_state": 16},
+        {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16, "bits_accum": 30},
+        {"mode": "ASYMMETRIC_SIGNED", "overrides": {".*act.*": {"precision": "16"}}},
     ],
 )
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @torch.no_grad()
-def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, model, stats):
+def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, kind, model, stats):
+    if kind is not nn.LSTM:
+        torch.manual_seed(2)
+        model = tie(LanguageModel(97, 24, 2, kind)).eval()
+        stats = calibrate(modular_copy(model), runner(TEST[:70]))
     fast = quantize(model, QuantSettings.from_dict(changes), stats)
     slow = quantize(model, QuantSettings.from_dict(changes), stats)
     part(slow, "rnn")._runner = run_cell
@@ -230,6 +238,21 @@ def test_the_fast_walk_gives_the_wrappers_integers_to_the_last_bit(changes, mode
         assert torch.equal(logits_fast, logits_slow)
         for ours, theirs in zip(state_fast, state_slow, strict=True):
             assert torch.equal(ours, theirs)
+
+
+@torch.no_grad()
+def test_a_cell_state_of_16_bits_is_walked_without_a_call_of_any_element_wise_module(model, stats):
+    quantized = quantize(model, load_preset("int8-best"), stats)
+    quantized(TEST[:5])
+    calls = []
+    wrapper = type(part(quantized, "rnn.cells.0.eltwiseadd_cell"))
+    forward = wrapper.forward
+    wrapper.forward = lambda self, *inputs: calls.append(self) or forward(self, *inputs)
+    try:
+        quantized(TEST[:5])
+    finally:
+        wrapper.forward = forward
+    assert calls == []
 
 
 def test_a_tied_matrix_in_half_precision_counts_once(model, stats):
