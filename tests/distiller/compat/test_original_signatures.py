@@ -26,7 +26,6 @@ from lmbench.distiller.quantization import (
 
 CLIPPED = {"bits_activations": 32, "bits_weights": 32, "bits_bias": None, "overrides": None}
 WRAPPER = {
-    "num_bits_accum": 32,
     "mode": LinearQuantMode.SYMMETRIC,
     "clip_acts": ClipMode.NONE,
     "activation_stats": None,
