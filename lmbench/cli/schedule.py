@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from lmbench.cli.flags import configured, refuse_flags, whole
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
-from lmbench.config import PruneConfig
+from lmbench.config import PruneConfig, TrainConfig
 from lmbench.corpus import open_corpus
 from lmbench.distiller.schedules.checking import Schedule
 from lmbench.distiller.schedules.plan import SchedulePlan
@@ -129,7 +129,11 @@ def _plan(
         shape = dict.fromkeys(sorted(config.model_fields_set - {"epochs"}), True)
         refuse_flags("the model is that of --run", **shape, types=types)
         schedule = read_schedule(file, home)
-        return schedule, plan_on_run(schedule, home.find_run(run, session, with_model=True), epochs)
+        parent = home.find_run(run, session, with_model=True)
+        settings = parent.config()
+        if isinstance(settings, TrainConfig):
+            check_building(settings, schedule)
+        return schedule, plan_on_run(schedule, parent, epochs)
     config = config.model_copy(update={"compress": file})
     schedule = check_schedule(config, home)
     if schedule is None:

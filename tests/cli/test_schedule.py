@@ -65,3 +65,27 @@ def test_a_training_shorter_than_its_schedule_warns_before_it_starts(
         assert lmbench([*command.split(), *small.split(), "--epochs", epochs, "--json"]) == 0
         err = capsys.readouterr().err
         assert err.startswith("warning: the schedule takes 6 epochs") == (epochs == "4")
+
+
+UNBUILDABLE = """
+quantizers:
+  q:
+    class: QuantAwareTrainRangeLinearQuantizer
+    bits_weights: 4
+    overrides: {no_such_module: {bits_weights: 8}}
+policies:
+  - quantizer: {instance_name: q}
+    epochs: [0, 1]
+"""
+
+
+@pytest.mark.parametrize("command", ["schedule check FILE", "prune --schedule FILE"])
+def test_what_the_start_of_a_run_refuses_is_refused_before_it(
+    command: str, home: Home, capsys: Capture, tmp_path: Path
+):
+    file = tmp_path / "q.yaml"
+    file.write_text(UNBUILDABLE, encoding="utf-8")
+    line = command.replace("FILE", str(file)).split()
+    assert lmbench([*line, "--emsize", "8", "--nhid", "8", "--data", "tiny"]) == 2
+    assert "q.yaml: quantizers: q: override 'no_such_module'" in capsys.readouterr().err
+    assert not list(home.path.glob("sessions/*/*/run.json"))

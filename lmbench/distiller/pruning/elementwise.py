@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +20,20 @@ class AutomatedGradualPruner(ListedWeightsPruner):
 
     Zhu and Gupta, 2017 (arXiv:1710.01878); see `AgpPruningRate`. The count of pruned weights is
     exact at every step, ``initial_sparsity`` may be 0, and a policy of one epoch prunes at once.
+
+    ``rate_scheduler_factory`` makes another curve of the two sparsities.
     """
 
     def __init__(
-        self, name: str, initial_sparsity: float, final_sparsity: float, weights: Sequence[str]
+        self,
+        name: str,
+        initial_sparsity: float,
+        final_sparsity: float,
+        weights: Sequence[str],
+        rate_scheduler_factory: Callable[[float, float], AgpPruningRate] = AgpPruningRate,
     ) -> None:
         super().__init__(name, weights)
-        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
+        self.agp_pr = rate_scheduler_factory(initial_sparsity, final_sparsity)
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
         return self.agp_pr.target(meta)

@@ -171,8 +171,20 @@ class CompressionScheduler:
             )
             if answer is not None:
                 overall = answer.overall_loss
-                components += _components(answer)
+                components += self.verify_policy_loss(answer)
         return PolicyLoss(overall, components) if return_loss_components else overall
+
+    @staticmethod
+    def verify_policy_loss(policy_loss: PolicyLoss) -> list[LossComponent]:
+        """The parts that a policy added to the loss.
+
+        Raises:
+            DistillerError: it returned something else than a `PolicyLoss`.
+        """
+        if not isinstance(policy_loss, PolicyLoss):
+            raise DistillerError("a policy's before_backward_pass must return None or a PolicyLoss")
+        parts = policy_loss.loss_components
+        return [parts] if isinstance(parts, LossComponent) else list(parts)
 
     def changes_backward(self, epoch: int) -> bool:
         """Whether a policy takes part between the forward pass and the end of the backward pass.
@@ -359,13 +371,6 @@ class CompressionScheduler:
                 )
             masker.mask = None if mask is None else mask.to(param.device).clone()
             masker.parts = {}
-
-
-def _components(answer: PolicyLoss) -> list[LossComponent]:
-    if not isinstance(answer, PolicyLoss):
-        raise DistillerError("a policy's before_backward_pass must return None or a PolicyLoss")
-    parts = answer.loss_components
-    return [parts] if isinstance(parts, LossComponent) else list(parts)
 
 
 def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:

@@ -208,8 +208,8 @@ def test_a_csv_logger_writes_the_sparsity_of_each_weight(tmp_path):
     model = nn.Linear(4, 2)
     with torch.no_grad():
         model.weight[0] = 0
-    CsvLogger("weights.csv", tmp_path).log_weights_sparsity(model, 0)
-    lines = (tmp_path / "weights.csv").read_text().splitlines()
+    CsvLogger("run", tmp_path).log_weights_sparsity(model, 0)
+    lines = (tmp_path / "run_weights_sparsity.csv").read_text().splitlines()
     assert lines[1:] == ['weight,"(2, 4)",8,4,50.0']
 
 

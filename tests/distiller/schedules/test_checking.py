@@ -339,7 +339,14 @@ def test_every_class_that_a_schedule_may_name_exists_and_takes_its_arguments():
             parameters = set(inspect.signature(made).parameters)
             fields = set(model_of_arguments.model_fields)
             assert fields <= parameters, name
-            outside = {"name", "model", "optimizer", "scale_fn", "verbose"}
+            outside = {
+                "name",
+                "model",
+                "optimizer",
+                "scale_fn",
+                "verbose",
+                "rate_scheduler_factory",
+            }
             assert parameters - fields <= outside, name
 
 

@@ -210,18 +210,42 @@ class TensorBoardLogger(DataLogger):
 
 
 class CsvLogger(DataLogger):
-    """A CSV file of the weights' sparsity, written anew each time.
+    """CSV files: ``weights_sparsity.csv``, and one for the tag of buffers; written anew each time.
 
     Args:
-        fname: of the file.
-        logdir: its directory.
+        fname_prefix: before each name, with an underscore.
+        logdir: the files' directory.
     """
 
-    def __init__(self, fname: str | Path, logdir: str | Path = "") -> None:
-        self.path = Path(logdir) / fname
+    def __init__(self, fname_prefix: str = "", logdir: str | Path = "") -> None:
+        self.fname_prefix = fname_prefix
+        self.logdir = logdir
+
+    def get_fname(self, postfix: str) -> str:
+        """The path of a file."""
+        prefix = f"{self.fname_prefix}_" if self.fname_prefix else ""
+        return str(Path(self.logdir) / f"{prefix}{postfix}.csv")
+
+    def log_model_buffers(
+        self,
+        model: nn.Module,
+        buffer_names: Iterable[str],
+        tag_prefix: str,
+        epoch: int,
+        completed: int,
+        total: float,
+        freq: int | None,
+    ) -> None:
+        path = Path(self.get_fname(tag_prefix.replace("/", "_").replace(" ", "_")))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["buffer", "values"])
+            for name, values in named_buffers(model, buffer_names):
+                writer.writerow([name, *values])
 
     def log_weights_sparsity(self, model: nn.Module, epoch: int) -> None:
-        with self.path.open("w", encoding="utf-8", newline="") as file:
+        path = Path(self.get_fname("weights_sparsity"))
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["parameter", "shape", "volume", "sparse volume", "sparsity level"])
             for row in weights_sparsity(model):
