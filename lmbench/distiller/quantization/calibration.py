@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.histogram import Histogram
+from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
     "ActivationStats",
@@ -41,6 +42,9 @@ ActivationStats = dict[str, dict[str, Any]]
 
 _BUFFER = 1 << 16
 _HISTOGRAM_SAMPLE = 1 << 16
+
+# A histogram has thousands of numbers for each input and output of each module.
+_LARGEST_STATS = 100_000_000
 
 
 class _Accumulator:
@@ -265,18 +269,33 @@ def load_stats(source: str | Path | Mapping[str, Any]) -> ActivationStats:
     else:
         where = str(source)
         try:
-            text = Path(source).read_text(encoding="utf-8")
-            raw = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, yaml.YAMLError) as error:
-            raise QuantizationError(f"{where}: cannot read statistics: {error}") from error
+            text = Path(source).read_bytes()
+        except OSError as error:
+            raise QuantizationError(f"{where}: cannot be read: {error.strerror}") from None
+        raw = read_yaml(
+            text,
+            where,
+            kind="statistics",
+            error=QuantizationError,
+            most_bytes=_LARGEST_STATS,
+            most_values=_LARGEST_STATS,
+            loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
+        )
     if not isinstance(raw, Mapping):
         raise QuantizationError(f"{where}: expected a mapping of modules to their statistics")
     stats: ActivationStats = {}
     for name, entry in raw.items():
         if not isinstance(entry, Mapping) or "output" not in entry:
             raise QuantizationError(f"{where}: {name}: expected 'inputs' and 'output'")
-        inputs = {int(index): dict(values) for index, values in (entry.get("inputs") or {}).items()}
-        stats[str(name)] = {"inputs": inputs, "output": dict(entry["output"] or {})}
+        try:
+            inputs = {int(i): dict(values) for i, values in (entry.get("inputs") or {}).items()}
+            output = dict(entry["output"] or {})
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            raise QuantizationError(
+                f"{where}: {name}: expected a mapping of statistics for the output and for each "
+                "input by its number"
+            ) from None
+        stats[str(name)] = {"inputs": inputs, "output": output}
     return stats
 
 

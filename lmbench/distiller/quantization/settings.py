@@ -24,6 +24,7 @@ from lmbench.distiller.quantization.modes import (
     parse_clip,
     parse_mode,
 )
+from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
     "PRECISIONS",
@@ -447,9 +448,10 @@ def load_settings(path: str | Path) -> QuantSettings:
         QuantizationError: no such file, not YAML, or a wrong setting.
     """
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise QuantizationError(f"{path}: cannot read settings: {error}") from error
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise QuantizationError(f"{path}: cannot be read: {error.strerror}") from None
+    entries = read_yaml(text, str(path), kind="quantization settings", error=QuantizationError)
     if not isinstance(entries, Mapping):
         raise QuantizationError(f"{path}: expected a mapping of settings")
     return QuantSettings.from_dict(entries, str(path))

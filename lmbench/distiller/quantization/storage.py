@@ -85,7 +85,8 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     Raises:
         QuantizationError: a newer format, or tensors of another model.
     """
-    if int(meta.get("format", 0)) > FORMAT:
+    _check(meta, tensors)
+    if meta["format"] > FORMAT:
         raise QuantizationError(
             f"this quantized model has format {meta['format']}, newer than {FORMAT}: update lmbench"
         )
@@ -108,6 +109,22 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
             )
     quantized.load_state_dict(state)
     return quantized
+
+
+def _check(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse metadata that `export_state` cannot have written, whatever its format."""
+    settings, shared = meta.get("settings"), meta.get("shared")
+    whole = (
+        type(meta.get("format")) is int
+        and type(meta.get("dynamic")) is bool
+        and isinstance(settings, Mapping)
+        and isinstance(settings.get("overrides"), Mapping)
+        and all(isinstance(entry, Mapping) for entry in settings["overrides"].values())
+        and isinstance(shared, Mapping)
+        and all(isinstance(kept, str) and kept in tensors for kept in shared.values())
+    )
+    if not whole:
+        raise QuantizationError("its description of the quantization is damaged; quantize again")
 
 
 def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:

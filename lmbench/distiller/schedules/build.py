@@ -33,7 +33,7 @@ from lmbench.distiller.schedules.policies import (
     ScheduledTrainingPolicy,
 )
 from lmbench.distiller.schedules.scheduler import CompressionScheduler
-from lmbench.distiller.schedules.yaml_text import one_line, read_yaml
+from lmbench.distiller.yaml_values import one_line, read_yaml
 
 _ORDER = {"quantizer": 1, "lr_scheduler": 2}
 # What the constructors of pruners, quantizers and torch's schedulers raise for wrong arguments.

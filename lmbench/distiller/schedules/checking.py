@@ -23,7 +23,8 @@ from lmbench.distiller.schedules.entries import Component, Kind, PolicyEntry, Sc
 from lmbench.distiller.schedules.lr_arguments import LR_SCHEDULERS
 from lmbench.distiller.schedules.pruner_arguments import PRUNERS
 from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
-from lmbench.distiller.schedules.yaml_text import one_line, read_yaml, validation_lines
+from lmbench.distiller.schedules.yaml_text import validation_lines
+from lmbench.distiller.yaml_values import one_line, read_yaml
 
 SECTIONS: dict[Kind, str] = {
     "pruner": "pruners",

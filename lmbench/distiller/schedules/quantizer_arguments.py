@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from lmbench.distiller.schedules.arguments import Args, Number
-from lmbench.distiller.schedules.yaml_text import one_line, read_yaml
+from lmbench.distiller.yaml_values import one_line, read_yaml
 
 # Of the original's quantizers: those that work on a trained model, without a schedule.
 ONLY_AFTER_TRAINING = frozenset({"PostTrainLinearQuantizer"})

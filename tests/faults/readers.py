@@ -1,0 +1,206 @@
+"""Every reader of files that a stranger, a full disk or a newer version may have written.
+
+A reader is added here when it is added to lmbench; `test_fuzzed_readers` fails for one that is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mutations import (
+    Mutation,
+    damage_bytes,
+    damage_ids,
+    damage_json,
+    damage_json_lines,
+    damage_packed,
+    damage_safetensors,
+    damage_yaml,
+    damage_zip,
+)
+
+from lmbench.cli import run as lmbench
+from lmbench.corpus import open_corpus
+from lmbench.deploy.load_model import load_file, load_packed, load_run
+from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.quantization import load_settings as load_quantization_settings
+from lmbench.distiller.quantization import load_stats
+from lmbench.errors import LmbenchError
+from lmbench.jobs.hosts.sampler_messages import MESSAGES
+from lmbench.session import Home
+from lmbench.session.archive import unpack
+from lmbench.training.checkpoint import read_checkpoint
+from lmbench.tui.bench.saved_state import SavedState
+from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.user_settings import load_settings
+from lmbench.tui.generate.saved_samples import last_sample
+
+ARCHIVE = Path(__file__).parent.parent / "session" / "earlier_versions" / "0.1.0.lmbench"
+REFUSALS = (LmbenchError, DistillerError)
+"""What a reader may raise: one line for the user."""
+IDS = "data/tiny/.lmbench/ids-7bb895970bbf5fb8-v1.safetensors"
+
+
+class UnclearError(Exception):
+    """A command ended otherwise than by its work or a refusal, or printed what it must not."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file of the working folder, how it is damaged, and what then reads it."""
+
+    file: str
+    damage: Mutation
+    read: Callable[[Home, Path], object]
+
+
+def make_home(folder: Path) -> Home:
+    """A working folder with a corpus, the session of the earliest version, and single files."""
+    generator = random.Random(3)
+    words = "the a cat dog sees hears runs sleeps on under mat tree and then old small river ."
+    (folder / "data" / "tiny").mkdir(parents=True)
+    for split, lines in (("train", 150), ("valid", 30), ("test", 30)):
+        text = [
+            " ".join(generator.choice(words.split()) for _ in range(9)) + " .\n"
+            for _ in range(lines)
+        ]
+        (folder / "data" / "tiny" / f"{split}.txt").write_text("".join(text), encoding="utf-8")
+    home = Home(folder)
+    unpack(ARCHIVE, home)
+    open_corpus("tiny", home.data)
+    stats = folder / "sessions/default/runs/003-quantize/stats.yaml"
+    few = dict(list(yaml.safe_load(stats.read_bytes()).items())[:3])
+    stats.write_text(yaml.safe_dump(few), encoding="utf-8")
+    (folder / "archive.lmbench").write_bytes(ARCHIVE.read_bytes())
+    (folder / "settings.yaml").write_text("theme: dark\nmotion: false\nkeys: {app.quit: x}\n")
+    (folder / "quantization.yaml").write_text(
+        "bits_activations: 8\nbits_weights: 8\nmode: ASYMMETRIC_SIGNED\nclip_acts: AVG\n"
+        "overrides:\n  decoder: {bits_weights: 4}\n  rnn.*: {fp16: true}\n"
+    )
+    (folder / "request.json").write_bytes(
+        b'{"kind": "wrote", "id": 3, "at": 1, "word": 2, "text": "cat", "bits": 1.5, '
+        b'"probability": 0.3, "seconds": 0.1, "alternatives": []}\n'
+    )
+    return home
+
+
+def commands(*lines: str) -> Callable[[Home, Path], object]:
+    """Read by these commands; each must do its work or refuse in words, and print no escapes."""
+
+    def read(home: Home, path: Path) -> None:
+        for line in lines:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = lmbench(line.format(path=path).split(" "))
+            printed = out.getvalue() + err.getvalue()
+            odd = [c for c in printed if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160]
+            if code not in (0, 2) or odd or "Traceback" in printed:
+                raise UnclearError(f"`lmbench {line}`: exit {code}, {odd!r}: {printed[-500:]}")
+
+    return read
+
+
+def watch(home: Home, _path: Path) -> object:
+    return Watcher(home.session("default")).poll()
+
+
+def all_of(*reads: Callable[[Home, Path], object]) -> Callable[[Home, Path], object]:
+    """Each in turn: a refusal of one keeps none of the others from reading."""
+
+    def read(home: Home, path: Path) -> None:
+        for one in reads:
+            with contextlib.suppress(*REFUSALS):
+                one(home, path)
+
+    return read
+
+
+def _member(name: str) -> Mutation | None:
+    if name.endswith(".json"):
+        return damage_json
+    return damage_json_lines if name.endswith(".jsonl") else None
+
+
+def _message(path: Path) -> object:
+    try:
+        return MESSAGES.parse(path.read_bytes())
+    except ValueError as error:
+        raise LmbenchError(str(error)) from None
+
+
+def _unpack(home: Home, path: Path) -> object:
+    return unpack(path, home, "unpacked")
+
+
+RUN = "sessions/default/runs/001-train"
+LISTS = commands("runs list", "runs list --json", "sessions show default", "report 1", "compare")
+
+READERS: dict[str, Reader] = {
+    "run record": Reader(f"{RUN}/run.json", damage_json, all_of(LISTS, watch)),
+    "session record": Reader(
+        "sessions/default/session.json",
+        damage_json,
+        all_of(LISTS, watch, lambda home, _: SavedState(home.session("default"))),
+    ),
+    "events": Reader(f"{RUN}/events.jsonl", damage_json_lines, all_of(LISTS, watch)),
+    "samples": Reader(
+        "sessions/default/samples.jsonl",
+        damage_json_lines,
+        lambda home, _: last_sample(home.session("default"), "default/001-train"),
+    ),
+    "vocabulary": Reader(
+        "sessions/default/vocabulary/7bb895970bbf5fb8eed1c4e1591bc6ac.txt",
+        damage_bytes,
+        lambda home, _: load_run(home.find_run("1", "default")),
+    ),
+    "weights": Reader(
+        f"{RUN}/best/model.safetensors",
+        damage_safetensors,
+        all_of(
+            lambda home, _: load_run(home.find_run("1", "default")),
+            lambda home, path: load_file(path),
+            commands("summary 1"),
+        ),
+    ),
+    "state of a training": Reader(
+        f"{RUN}/last/trainer.json", damage_json, lambda home, path: read_checkpoint(path.parent)
+    ),
+    "quantized model": Reader(
+        "sessions/default/runs/003-quantize/best/quantization.json",
+        damage_json,
+        lambda home, _: load_run(home.find_run("3", "default")),
+    ),
+    "statistics": Reader(
+        "sessions/default/runs/003-quantize/stats.yaml",
+        damage_yaml,
+        lambda _, path: load_stats(path),
+    ),
+    "packed file": Reader(
+        "sessions/default/runs/006-pack/model.lmpack",
+        damage_packed,
+        lambda _, path: load_packed(path),
+    ),
+    "archive": Reader("archive.lmbench", damage_zip(_member), _unpack),
+    "schedule": Reader(
+        "sessions/default/runs/002-prune/schedule.yaml",
+        damage_yaml,
+        commands("schedule check {path}"),
+    ),
+    "quantization settings": Reader(
+        "quantization.yaml", damage_yaml, lambda _, path: load_quantization_settings(path)
+    ),
+    "settings of the workbench": Reader(
+        "settings.yaml", damage_yaml, lambda _, path: load_settings(path)
+    ),
+    "corpus": Reader(
+        "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)
+    ),
+    "ids": Reader(IDS, damage_ids, lambda home, _: open_corpus("tiny", home.data)),
+    "message": Reader("request.json", damage_json, lambda _, path: _message(path)),
+}

@@ -1,0 +1,86 @@
+"""Fails or kills a command at each system call by which it writes, one call at a time (strace)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["FAULTS", "Call", "End", "run_with_fault", "strace_works", "writing_calls"]
+
+WRITING = (
+    *("open", "openat", "write", "pwrite64", "writev", "copy_file_range", "sendfile", "truncate"),
+    *("ftruncate", "fsync", "fdatasync", "rename", "renameat", "renameat2", "unlink", "unlinkat"),
+    *("mkdir", "mkdirat", "rmdir", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod"),
+)
+FAULTS = ("error=ENOSPC", "error=EIO", "error=EACCES", "signal=SIGKILL")
+_CALL = re.compile(r"^(?:\d+\s+)?(\w+)\((.*)")
+
+
+@dataclass(frozen=True)
+class Call:
+    """The `number`-th call of `name` in a process, from 1."""
+
+    name: str
+    number: int
+    about: str
+    """The call as strace writes it."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def strace_works() -> bool:
+    """Is there an strace here that may inject faults?"""
+    if shutil.which("strace") is None:
+        return False
+    probe = ["strace", "-qq", "-o", os.devnull, "-e", "inject=chdir:error=EIO", "true"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def _run(arguments: list[str], home: Path, strace: list[str]) -> End:
+    environment = os.environ | {
+        "LMBENCH_HOME": str(home),
+        "LMBENCH_CACHE": str(home / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = ["strace", "-qq", *strace, sys.executable, "-m", "lmbench", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment
+    )
+    return End(done.returncode, done.stdout, done.stderr)
+
+
+def writing_calls(arguments: list[str], home: Path) -> Iterator[Call]:
+    """The calls by which a command changes something below `home`; runs it to find out."""
+    log = home.parent / "strace.log"
+    end = _run(arguments, home, ["-y", "-o", str(log), "-e", f"trace={','.join(WRITING)}"])
+    assert end.code == 0, end.stderr
+    count: Counter[str] = Counter()
+    for line in log.read_text(errors="replace").splitlines():
+        found = _CALL.match(line)
+        if found is None:
+            continue
+        name, rest = found.groups()
+        count[name] += 1
+        reads = name.startswith("open") and not re.search(r"O_(WRONLY|RDWR|CREAT)", rest)
+        if str(home) in rest and not reads:
+            yield Call(name, count[name], line)
+
+
+def run_with_fault(arguments: list[str], home: Path, call: Call, fault: str) -> End:
+    """Run the command with one of its calls failed, or killed at it."""
+    inject = f"inject={call.name}:{fault}:when={call.number}"
+    return _run(arguments, home, ["-o", os.devnull, "-e", inject])

@@ -1,0 +1,106 @@
+"""A command that dies or fails at any write leaves nothing half-done, and says one clear line."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from readers import ARCHIVE
+from system_calls import FAULTS, Call, run_with_fault, strace_works, writing_calls
+
+from lmbench.cli import run as lmbench
+from lmbench.session import Home
+from lmbench.session.archive import unpack
+
+COMMANDS = {
+    "rename": ["sessions", "rename", "default", "other"],
+    "copy": ["sessions", "copy", "default", "other"],
+    "delete a session": ["sessions", "delete", "default", "--yes"],
+    "delete a run": ["runs", "delete", "8", "--yes"],
+    "pack": ["sessions", "pack", "default", "-o", "packed.lmbench"],
+    "unpack": ["sessions", "unpack", "default.lmbench", "--name", "other"],
+    "export": ["export", "1", "--format", "safetensors", "-o", "model.safetensors"],
+}
+IN_CI = 6
+"""Faults of each command that are tried in every run of the tests."""
+
+pytestmark = pytest.mark.skipif(not strace_works(), reason="no strace that injects faults here")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    unpack(ARCHIVE, Home(folder))
+    shutil.copy(ARCHIVE, folder / "default.lmbench")
+    return folder
+
+
+def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+    """The next command reads every session and run that is there, and nothing is left about."""
+    patch.setenv("LMBENCH_HOME", str(home))
+    assert lmbench(["sessions", "list"]) == 0
+    for session in Home(home).sessions():
+        assert lmbench(["sessions", "show", session.name]) == 0
+        for run in session.runs():
+            record = run.read()
+            if record.parent is not None:
+                assert Home(home).find_run(record.parent, session.name).path.parent == (
+                    run.path.parent
+                ), f"{run.ref}: its parent {record.parent} is in another session"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def once(
+    template: Path,
+    home: Path,
+    name: str,
+    call: Call,
+    fault: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(template, home)
+    arguments = [
+        str(home / a) if a.endswith((".lmbench", ".safetensors")) else a for a in COMMANDS[name]
+    ]
+    end = run_with_fault(arguments, home, call, fault)
+    where = f"{fault} at {call.about}: {end.stderr[-800:]}"
+    assert "Traceback" not in end.stderr, where
+    if fault == "signal=SIGKILL":
+        assert end.code in (0, -9, 137), where
+    elif end.code != 0:
+        assert end.code == 2, where
+        assert end.stderr.startswith("lmbench: "), where
+    with pytest.MonkeyPatch.context() as patch:
+        check(home, capfd, patch)
+    shutil.rmtree(home)
+
+
+def faults_of(name: str, template: Path, home: Path) -> list[tuple[Call, str]]:
+    shutil.copytree(template, home)
+    arguments = [
+        str(home / a) if a.endswith((".lmbench", ".safetensors")) else a for a in COMMANDS[name]
+    ]
+    calls = list(writing_calls(arguments, home))
+    assert calls, "the command writes nothing: it cannot be the right one"
+    shutil.rmtree(home)
+    return [(call, fault) for call in calls for fault in FAULTS]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_fault_at_some_writes_leaves_sessions_whole(
+    name: str, template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faults = faults_of(name, template, tmp_path / "home")
+    for call, fault in random.Random(name).sample(faults, min(IN_CI, len(faults))):
+        once(template, tmp_path / "home", name, call, fault, capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_fault_at_any_write_leaves_sessions_whole(
+    name: str, template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for call, fault in faults_of(name, template, tmp_path / "home"):
+        once(template, tmp_path / "home", name, call, fault, capfd)
