@@ -95,3 +95,22 @@ class PerParameterPruner(ParameterPruner):
 
     def listed_names(self) -> Sequence[str]:
         return [name for name in self._values if name != "*"]
+
+
+class AdaptedPruner(ParameterPruner):
+    """A pruner written for the original: an object with ``set_param_mask`` alone.
+
+    It is asked for the mask of every parameter, by the first of its names.
+    """
+
+    def __init__(self, pruner: Any) -> None:
+        super().__init__(str(getattr(pruner, "name", type(pruner).__name__)))
+        self.pruner = pruner
+
+    def handles(self, param_name: str) -> bool:
+        return True
+
+    def set_param_mask(
+        self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
+    ) -> None:
+        self.pruner.set_param_mask(param, param_name, zeros_mask_dict, meta)

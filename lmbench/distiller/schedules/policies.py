@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.masks import MaskDict, ParameterMasker, masked_parameters
+from lmbench.distiller.pruning.pruner import AdaptedPruner, ParameterPruner
 
 if TYPE_CHECKING:
-    from lmbench.distiller.pruning.pruner import ParameterPruner
     from lmbench.distiller.pruning.regularization import Regularizer
 
 Meta = dict[str, Any]
@@ -117,7 +117,7 @@ class ScheduledTrainingPolicy:
 
 
 class PruningPolicy(ScheduledTrainingPolicy):
-    """Runs a pruner.
+    """Runs a pruner: a `ParameterPruner`, or an object with the original's ``set_param_mask``.
 
     Arguments in ``pruner_args``:
         levels: replaces the pruner's levels.
@@ -145,12 +145,14 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def __init__(
         self,
-        pruner: ParameterPruner,
+        pruner: Any,
         pruner_args: Mapping[str, Any] | None = None,
         classes: Iterable[type] | None = None,
         layers: Any = None,
     ) -> None:
         super().__init__(classes, layers)
+        if not isinstance(pruner, ParameterPruner):
+            pruner = AdaptedPruner(pruner)
         args = dict(pruner_args or {})
         if args.pop("fold_batchnorm", False):
             raise DistillerError(
@@ -359,13 +361,16 @@ class LRPolicy(ScheduledTrainingPolicy):
         epoch = meta["current_epoch"] + 1
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self.lr_scheduler.step(_plateau_metric(kwargs.get("metrics"), self.lr_scheduler.mode))
-        elif self.lr_scheduler.last_epoch + 1 == epoch:
-            self.lr_scheduler.step()
-        else:
-            # The schedule counts the epochs of the training, not those of the policy, so that a
-            # milestone means the same wherever the policy starts.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            return
+        # Torch warns of a step before the optimizer's first, as of an epoch without minibatches,
+        # and of a step to a given epoch.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if self.lr_scheduler.last_epoch + 1 == epoch:
+                self.lr_scheduler.step()
+            else:
+                # The schedule counts the epochs of the training, not those of the policy, so that
+                # a milestone means the same wherever the policy starts.
                 self.lr_scheduler.step(epoch)
 
 

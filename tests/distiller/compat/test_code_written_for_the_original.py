@@ -359,3 +359,26 @@ def test_wrong_arguments_raise_what_the_original_raises(kind):
         distiller.pruning.L1RankedStructureParameterPruner("p", "Filters", 0.5, ["weight"])
     with pytest.raises(kind):
         distiller.AgpPruningRate(0.1, 0.5).step(0, 0, 5, 5)
+
+
+class OwnPruner:
+    """A pruner as a user of the original writes one."""
+
+    def __init__(self, name, level):
+        self.name, self.level = name, level
+
+    def set_param_mask(self, param, param_name, zeros_mask_dict, meta):
+        if param.dim() == 2:
+            mask = distiller.create_mask_level_criterion(param, self.level)
+            zeros_mask_dict[param_name].mask = mask
+
+
+def test_a_pruner_with_set_param_mask_alone_prunes():
+    model = nn.Linear(10, 10)
+    scheduler = distiller.CompressionScheduler(model)
+    scheduler.add_policy(distiller.PruningPolicy(OwnPruner("own", 0.3), None), epochs=[0])
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    assert distiller.sparsity(model.weight) == pytest.approx(0.3)
+    assert distiller.sparsity(model.bias) == 0
+    assert [step.pruner for step in scheduler.pruning_steps()] == ["own"]

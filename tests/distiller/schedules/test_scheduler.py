@@ -517,3 +517,18 @@ def test_a_group_variance_regularizer_adds_the_variance_of_the_row_norms():
     assert term.item() == pytest.approx(wanted.item(), rel=1e-4)
     term.backward()
     assert model.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_learning_rate_steps_without_a_warning_of_torch():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    config = {
+        "lr_schedulers": {"lr": {"class": "MultiStepLR", "milestones": [2], "gamma": 0.5}},
+        "policies": [{"lr_scheduler": {"instance_name": "lr"}, "epochs": [0, 2, 3]}],
+    }
+    scheduler = distiller.dict_config(model, optimizer, config)
+    for epoch in range(4):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        scheduler.on_epoch_end(epoch, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.5
