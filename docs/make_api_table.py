@@ -156,8 +156,9 @@ def difference(there: str, here: Any) -> str:
     """How the arguments of a callable differ from those of the original; empty when they do not."""
     wanted = ast.parse(f"def f({there}): pass").body[0]
     assert isinstance(wanted, ast.FunctionDef)
-    names = [one.arg for one in wanted.args.args if one.arg not in ("self", "cls", "ctx")]
-    parameters = [p for p in inspect.signature(here).parameters.values() if p.name != "self"]
+    first = ("self", "cls", "ctx")
+    names = [one.arg for one in wanted.args.args if one.arg not in first]
+    parameters = [p for p in inspect.signature(here).parameters.values() if p.name not in first]
     mine = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     taken = {p.kind for p in parameters}
     parts = []

@@ -25,6 +25,7 @@ ALIASES = {
     "data_loggers": "reports.data_loggers",
     "learning_rate": "schedules.lr_schedulers",
     "model_summaries": "compat.model_summaries",
+    "modules.matmul": "modules.grouping",
     "modules.rnn": "compat.rnn",
     "norms": "pruning.norms",
     "policy": "schedules.policies",

@@ -294,6 +294,7 @@ def test_a_distillation_policy_pulls_the_student_to_its_teacher_at_its_epochs():
         ("apputils.execution_env", "config_pylogger log_execution_env_state"),
         ("data_loggers.collector", "QuantCalibrationStatsCollector collect_quant_stats"),
         ("data_loggers.logger", "PythonLogger TensorBoardLogger CsvLogger"),
+        ("modules.matmul", "Matmul"),
         ("modules.rnn", "DistillerLSTM DistillerLSTMCell convert_model_to_distiller_lstm"),
         (
             "pruning.automated_gradual_pruner",
