@@ -169,15 +169,18 @@ def _outcome(plan: SchedulePlan) -> str:
 
 
 def _document(schedule: Schedule, plan: SchedulePlan) -> dict[str, object]:
+    """The plan as JSON; ``at`` are the epochs of its curves: all, or 500 of a longer schedule."""
+    epochs, curves, totals = plan.drawn()
     return {
         "schedule": schedule.source,
         "epochs": plan.epochs,
         "weights": plan.total,
         "final_sparsity": plan.final_sparsity,
         "final_nonzero": plan.final_nonzero,
-        "totals": plan.totals,
+        "at": list(epochs),
+        "totals": totals,
         "tensors": [
-            {"name": t.name, "shape": t.shape, "sparsity": t.sparsity, "estimated": t.estimated}
+            {"name": t.name, "shape": t.shape, "sparsity": curves[t.name], "estimated": t.estimated}
             for t in plan.tensors
         ],
         "notes": plan.notes,

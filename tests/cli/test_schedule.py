@@ -89,3 +89,21 @@ def test_what_the_start_of_a_run_refuses_is_refused_before_it(
     assert lmbench([*line, "--emsize", "8", "--nhid", "8", "--data", "tiny"]) == 2
     assert "q.yaml: quantizers: q: override 'no_such_module'" in capsys.readouterr().err
     assert not list(home.path.glob("sessions/*/*/run.json"))
+
+
+def test_the_curves_of_a_long_schedule_are_500_points(capsys: Capture, tmp_path: Path):
+    file = tmp_path / "long.yaml"
+    file.write_text(
+        "pruners:\n  p: {class: AutomatedGradualPruner, initial_sparsity: 0, final_sparsity: 0.5,"
+        " weights: [rnn.weight_hh_l0]}\npolicies:\n  - {pruner: {instance_name: p},"
+        " starting_epoch: 0, ending_epoch: 100000, frequency: 1}\n",
+        encoding="utf-8",
+    )
+    found = document(capsys, f"schedule check {file} --emsize 8 --nhid 8")
+    assert found["epochs"] == 100_000
+    assert (found["at"][0], found["at"][-1]) == (0, 99_999)
+    assert len(found["at"]) == len(found["totals"]) == 500
+    assert found["tensors"][0]["sparsity"][-1] == 0.5
+    short = document(capsys, "schedule check small-80 --tied")
+    assert short["at"] == list(range(short["epochs"]))
+    assert len(short["totals"]) == short["epochs"]
