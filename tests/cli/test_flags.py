@@ -111,6 +111,7 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
         ("train --resume data.lmpack", "data.lmpack: this is no run's folder"),
         ("train --resume gone.lmpack", "gone.lmpack: there is no such run or file"),
         ("schedule check small-80 --data nowhere", "nowhere"),
+        ("sensitivity 1 --suggest 0.5 --output data.lmpack", "data.lmpack: is there already"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(line, says, tmp_path, capsys: Capture):

@@ -1,0 +1,82 @@
+"""Ctrl-C at each moment of a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.cli import derived
+from lmbench.cli import run as lmbench
+from lmbench.jobs import launch
+from lmbench.session import Home
+
+Capture = pytest.CaptureFixture[str]
+
+START = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from lmbench.cli import main
+main(["train", "--data", "nowhere"])
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["cyclopts", "rich.console", "lmbench.cli.output", "lmbench.cli.app", "lmbench.cli.train",
+     "lmbench.config", "pydantic", "numpy", "lmbench.jobs.prepare", "psutil"],
+)  # fmt: skip
+def test_while_modules_are_imported_it_ends_the_command_in_one_line(module):
+    words = [sys.executable, "-c", START.format(module=module)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "lmbench: interrupted\n")
+
+
+def interrupted(function: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not after:
+            os.kill(os.getpid(), signal.SIGINT)
+        result = function(*arguments, **named)
+        if after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    return call
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("what", ["make_run", "start"])
+def test_as_a_run_is_made_and_started_it_stops_that_run(
+    what, after, trained: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
+    if what == "make_run":
+        # `lmbench.cli.train` is the module that the command's name hides.
+        module = sys.modules["lmbench.cli.train"]
+        monkeypatch.setattr(module, "make_run", interrupted(module.make_run, after=after))
+    else:
+        monkeypatch.setattr(derived.launch, "start", interrupted(launch.start, after=after))
+    small = ["--emsize", "16", "--nhid", "16", "--tied", "--threads", "1", "--epochs", "5000"]
+    assert lmbench(["train", "--data", "tiny", *small, "--session", f"{what}-{after}"]) == 130
+    [run] = trained.session(f"{what}-{after}").runs()
+    assert run.status() == "stopped"
+    assert "stopping: " in capsys.readouterr().err
+
+
+def test_elsewhere_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture):
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.setattr(Home, "sessions", interrupted(Home.sessions, after=False))
+    assert lmbench(["sessions", "list"]) == 130
+    assert capsys.readouterr().err == "lmbench: interrupted\n"

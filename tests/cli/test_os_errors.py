@@ -1,0 +1,85 @@
+"""What the system refuses is one line: what was being done, the file, the reason, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig
+from lmbench.errors import os_error_line
+from lmbench.session import Home
+
+Capture = pytest.CaptureFixture[str]
+NUMBERS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT)
+
+COMMANDS = (
+    "train --data tiny --batch-size 2 --eval-batch-size 2 --detach",
+    "train --data tiny --batch-size 2 --eval-batch-size 2 --detach --session other",
+    "prune --schedule small-80 --tied --data tiny --batch-size 2 --eval-batch-size 2 --detach",
+    "evaluate 1 --detach",
+    "benchmark 1",
+    "report --output report.md",
+    "sessions copy default second",
+    "sessions pack default --output packed.lmbench",
+    "runs stop 1",
+    "runs resume 1",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        words = " ".join(f"w{number % 50}" for number in range(2000))
+        (folder / f"{split}.txt").write_text(words, encoding="utf-8")
+    run = Home(tmp_path).open_session().new_run(TrainConfig(), "train")
+    (run.path / "best").mkdir()
+    (run.path / "best" / "model.safetensors").write_bytes(b"")
+    return Home(tmp_path)
+
+
+def refusing(number: int) -> Callable[..., Any]:
+    def call(*_arguments: Any, **_named: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[n] for n in NUMBERS])
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_that_may_not_write_says_what_and_why(
+    line, number, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    before = len(home.session("default").runs())
+    assert lmbench(line.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("lmbench: ")
+    assert os.strerror(number) in err
+    assert err.count("\n") == 1
+    assert str(home.path) in err or "packed.lmbench" in err or "report.md" in err
+    assert len(home.session("default").runs()) == before
+
+
+def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
+    error = OSError(errno.ENOSPC, "No space left on device", "/home/u/run.json")
+    assert os_error_line(error, "train") == (
+        "train: /home/u/run.json: No space left on device; make room on that disk and try again"
+    )
+    assert os_error_line(OSError("odd"), "pack", "x") == "pack: x: odd; try again"
+
+
+def test_of_many_files_that_could_not_be_copied_the_first_is_named():
+    error = shutil.Error([("a", "b", "[Errno 28] No space left on device"), ("c", "d", "e")])
+    assert os_error_line(error) == "a: [Errno 28] No space left on device; try again"
