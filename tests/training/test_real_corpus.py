@@ -102,14 +102,17 @@ def test_exact_precision_is_the_plain_loop_over_200_batches(
     assert our_losses(config, corpus, tmp_path) == plain_losses(config, corpus)
 
 
-# At the original's rate training is chaotic: a rounding grows until the losses differ. These rates
-# are low enough that it does not; of a ReLU net, whose state nothing bounds, it must be lower.
+# At the original's rate of 20 training is chaotic: a rounding grows until the losses differ, from
+# batch 10 to 27 on. At the others it does not; of a ReLU net, whose state nothing bounds, the rate
+# must be lower.
 @pytest.mark.parametrize(
-    "model, lr", [("LSTM", 0.5), ("GRU", 0.5), ("RNN_TANH", 0.5), ("RNN_RELU", 0.1)]
-)
-def test_fp32_is_the_plain_loop_to_rounding_over_200_batches(
-    model: str, lr: float, corpus: Corpus, tmp_path: Path
+    "model, lr, equal",
+    [("LSTM", 0.5, 200), ("GRU", 0.5, 200), ("RNN_TANH", 0.5, 200), ("RNN_RELU", 0.1, 200),
+     ("LSTM", 20, 5), ("GRU", 20, 5), ("RNN_TANH", 20, 5)],
+)  # fmt: skip
+def test_fp32_is_the_plain_loop_to_rounding(
+    model: str, lr: float, equal: int, corpus: Corpus, tmp_path: Path
 ) -> None:
     config = settings(model=model, lr=lr, precision="fp32")
     ours, plain = our_losses(config, corpus, tmp_path), plain_losses(config, corpus)
-    assert ours == pytest.approx(plain, abs=1e-5)
+    assert ours[:equal] == pytest.approx(plain[:equal], abs=1e-5)

@@ -161,16 +161,25 @@ def plain_losses(config: TrainConfig, batches: int) -> list[float]:
     return losses
 
 
+# The original's learning rate makes training chaotic: a rounding grows until the losses differ,
+# from the sixth batch on here; `--precision exact` alone is equal to the end.
+# A ReLU net explodes at it, there as here.
+@pytest.mark.parametrize(
+    "model, lr, equal",
+    [(model, 1.0, 25) for model in MODELS]
+    + [(model, 20.0, 5) for model in MODELS if model != "RNN_RELU"],
+)
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("model", MODELS)
-def test_losses_equal_those_of_the_plain_loop(model: str, tied: bool, tmp_path: Path) -> None:
-    config = small(model=model, tied=tied, epochs=1, event_interval=1, lr=1.0, precision="fp32")
+def test_losses_in_fp32_equal_those_of_the_plain_loop_to_rounding(
+    model: str, tied: bool, lr: float, equal: int, tmp_path: Path
+) -> None:
+    config = small(model=model, tied=tied, epochs=1, event_interval=1, lr=lr, precision="fp32")
     recorder = Recorder()
     trainer(config, tmp_path, recorder).run()
     ours = [event.loss for event in recorder.of(Step)]
     expected = plain_losses(config, len(ours))
     assert len(ours) == 25
-    assert ours == pytest.approx(expected, abs=1e-5)
+    assert ours[:equal] == pytest.approx(expected[:equal], abs=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS)
