@@ -74,6 +74,11 @@ def _as_float(*values: float | Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.as_tensor(v, dtype=torch.float32, device=device) for v in values)
 
 
+def _any(found: Tensor) -> bool:
+    """Is any true? A tensor on the device "meta" has no values and is taken to be right."""
+    return not found.is_meta and bool(found.any())
+
+
 def _as_given(result: Tensor, *given: Any) -> Any:
     """A number where only numbers were given."""
     return result if any(isinstance(value, Tensor) for value in given) else result.item()
@@ -98,7 +103,7 @@ def symmetric_linear_quantization_params(
         QuantizationError: a negative value.
     """
     (limit,) = _as_float(saturation_val)
-    if bool((limit < 0).any()):
+    if _any(limit < 0):
         raise QuantizationError("saturation value must be at least 0")
     steps = 2 ** (num_bits - 1) - 1 if restrict_qrange else (2**num_bits - 1) / 2
     params = _steps_over(steps, limit), torch.zeros_like(limit)
@@ -125,7 +130,7 @@ def asymmetric_linear_quantization_params(
         QuantizationError: min above max.
     """
     low, high = _as_float(saturation_min, saturation_max)
-    if bool((low > high).any()):
+    if _any(low > high):
         raise QuantizationError("saturation min must not be above saturation max")
     low, high = low.clamp(max=0), high.clamp(min=0)
     scale = _steps_over(2**num_bits - 1, high - low)

@@ -174,3 +174,14 @@ def test_integers_come_out_where_values_are_not_asked_for():
     assert ClippedLinearQuantization(2, 1.0, dequantize=False)(x).tolist() == [0.0, 1.0, 3.0]
     quantize = LearnedClippedLinearQuantization(2, 1.0, dequantize=False)
     assert quantize(x).tolist() == [0.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [DorefaQuantizer, PACTQuantizer, QuantAwareTrainRangeLinearQuantizer, WRPNQuantizer],
+)
+def test_a_model_without_values_is_prepared_so_that_a_schedule_can_be_checked(quantizer):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    quantizer(model, None, 4, 4).prepare_model()
+    assert model[0].weight.is_meta
