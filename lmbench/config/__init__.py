@@ -3,29 +3,25 @@
 The command line's flags (`lmbench.cli.flags`), the workbench's forms, `run.json` and
 ``docs/reference.md`` are made from these models, so nothing about a setting is written twice. No
 torch here.
+
+To read top to bottom: `setting` (what a setting is), `machine` (where a run computes), then a file
+for each thing that a run does (`training`, `quantize`, `scoring`, `packing`, `generation`), and
+`kinds`, the table of them.
 """
 
+from lmbench.config.generation import WORKBENCH_GENERATION, GenerateConfig
+from lmbench.config.kinds import CONFIGS, KINDS, Kind, parse_config
 from lmbench.config.machine import MachineConfig, SplitName
+from lmbench.config.packing import PackConfig
 from lmbench.config.quantize import QuantizeConfig
-from lmbench.config.runs import (
-    CONFIGS,
-    KINDS,
-    BenchmarkConfig,
-    EvaluateConfig,
-    GenerateConfig,
-    Kind,
-    ModelConfig,
-    PackConfig,
-    PruneConfig,
-    SensitivityConfig,
-    TrainConfig,
-    parse_config,
-)
+from lmbench.config.scoring import BenchmarkConfig, EvaluateConfig, SensitivityConfig
 from lmbench.config.setting import Config, changed_settings, flag_of, validate
+from lmbench.config.training import ModelConfig, PruneConfig, TrainConfig
 
 __all__ = [
     "CONFIGS",
     "KINDS",
+    "WORKBENCH_GENERATION",
     "BenchmarkConfig",
     "Config",
     "EvaluateConfig",

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from lmbench.config.runs import Kind, PruneConfig, TrainConfig
+from lmbench.config.kinds import Kind
 from lmbench.config.setting import Config, flag_of, value_text
+from lmbench.config.training import PruneConfig, TrainConfig
 from lmbench.printable import one_line
 
 __all__ = ["command_for", "flag_words", "run_name"]

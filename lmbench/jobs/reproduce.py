@@ -17,7 +17,7 @@ from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
 from lmbench.jobs.prepare import check_training, command_for, make_run
-from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.jobs.published_figures import PRUNED, PUBLISHED, QUANTIZED, QUANTIZED_DENSE, TRAINED
 from lmbench.session.store import LIVE, Run, Session
 
 __all__ = ["SCALES", "TABLES", "Reproduction", "Row", "begin", "compared", "make_runs", "plan"]
@@ -30,44 +30,16 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 # Of WikiText-2's valid: that many tokens calibrate the published rows.
 _VALID_TOKENS = 217_646
 
-_Figures = tuple[float | None, float | None]
-"""Perplexity on valid and on test."""
-
-_TRAINED: Mapping[str, _Figures] = {
-    "small": (None, 142.07),
-    "small-tied": (None, 130.32),
-    "small-tied-40": (105.23, 99.53),
-    "medium-tied": (88.17, 84.21),
-    "large-tied": (87.49, 83.85),
-}
 _TRAININGS: Mapping[Scale, tuple[str, ...]] = {
     "small": ("small", "small-tied"),
     "large": ("small-tied-40", "medium-tied", "large-tied"),
 }
 _DENSE: Mapping[Scale, str] = {"small": "small-tied", "large": "large-tied"}
 
-_PRUNED: Mapping[str, _Figures] = {
-    "70": (90.59, 85.84),
-    "70b": (87.40, 82.93),
-    "80": (89.31, 83.64),
-    "90": (90.70, 85.67),
-    "95": (98.42, 92.79),
-}
 _LEVELS: Mapping[Scale, tuple[str, ...]] = {
     "small": ("70", "80", "90", "95"),
     "large": ("70", "70b", "80", "90", "95"),
 }
-
-# The published column says test; the notebook scored valid.
-_QUANTIZED: Mapping[str, float] = {
-    "fp16": 86.80,
-    "int8-symmetric": 104.2,
-    "int8-asymmetric-per-channel": 100.45,
-    "int8-avg": 88.85,
-    "mixed-eltwise-fp16": 86.77,
-    "mixed-avg": 88.96,
-}
-_QUANTIZED_DENSE = 86.87
 
 
 @dataclass(frozen=True)
@@ -113,12 +85,12 @@ def plan(table: str, scale: str, changes: Mapping[str, Any] | None = None) -> Re
     elif table == "pruning":
         dense = _trained(_DENSE[scale], given).step
         # What was pruned is a 2x1500 model, at either scale.
-        rows = [Row("dense", *_TRAINED[_DENSE["large"]], dense)]
+        rows = [Row("dense", *TRAINED[_DENSE["large"]], dense)]
         rows += [_pruned(scale, level, given) for level in _LEVELS[scale]]
     else:
         dense = _trained(_DENSE[scale], given).step
-        rows = [Row("fp32", _QUANTIZED_DENSE, None, dense)]
-        rows += [_quantized(preset, given) for preset in _QUANTIZED]
+        rows = [Row("fp32", QUANTIZED_DENSE, None, dense)]
+        rows += [_quantized(preset, given) for preset in QUANTIZED]
     return Reproduction(table, scale, tuple(rows))
 
 
@@ -128,7 +100,7 @@ def _settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trained(name: str, given: Mapping[str, Any]) -> Row:
-    valid, test = _TRAINED[name]
+    valid, test = TRAINED[name]
     config = validate(TrainConfig, _settings(name, given))
     return Row(name, valid, test, Step("train", name, config))
 
@@ -137,14 +109,14 @@ def _pruned(scale: Scale, level: str, given: Mapping[str, Any]) -> Row:
     """From scratch, over as many epochs as the dense model, as published."""
     schedule = f"{scale}-{level}"
     config = validate(PruneConfig, {**_settings(_DENSE[scale], given), "compress": schedule})
-    return Row(schedule, *_PRUNED[level], Step("prune", schedule, config))
+    return Row(schedule, *PRUNED[level], Step("prune", schedule, config))
 
 
 def _quantized(preset: str, given: Mapping[str, Any]) -> Row:
     machine = {name: value for name, value in given.items() if name in ("device", "threads")}
     published = {"calibrate_on": "valid", "calibration_tokens": _VALID_TOKENS}
     config = validate(QuantizeConfig, {**machine, "preset": preset, **published})
-    return Row(preset, _QUANTIZED[preset], None, Step("quantize", preset, config, 0))
+    return Row(preset, QUANTIZED[preset], None, Step("quantize", preset, config, 0))
 
 
 def make_runs(

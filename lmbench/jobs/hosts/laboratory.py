@@ -49,6 +49,7 @@ from lmbench.jobs.hosts.laboratory_messages import (
 )
 from lmbench.jobs.hosts.messages import Send, serve
 from lmbench.jobs.hosts.opened_model import OpenedModel, Report
+from lmbench.jobs.published_figures import QUANTIZED
 from lmbench.model import count_weights
 from lmbench.training.evaluate import perplexity
 
@@ -56,15 +57,6 @@ __all__ = ["Laboratory", "main"]
 
 _BARS = 32
 _PROGRESS_S = 0.2
-# The published table: the model as it is, and these.
-_PUBLISHED = (
-    "fp16",
-    "int8-symmetric",
-    "int8-asymmetric-per-channel",
-    "int8-avg",
-    "mixed-eltwise-fp16",
-    "mixed-avg",
-)
 
 
 class Laboratory:
@@ -179,7 +171,7 @@ def _ready(id: int, opened: OpenedModel, loss: float) -> Ready:
             Preset(
                 name=name,
                 about=preset_description(name),
-                published=name in _PUBLISHED,
+                published=name in QUANTIZED,
                 settings=load_preset(name).to_dict(),
             )
             for name in preset_names()

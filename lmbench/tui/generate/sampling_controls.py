@@ -13,7 +13,7 @@ from textual.events import Click, Key
 from textual.geometry import Size
 from textual.message import Message
 
-from lmbench.config import GenerateConfig, validate
+from lmbench.config import WORKBENCH_GENERATION, GenerateConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.tui.kit.panel import GuardedWidget
 
@@ -31,22 +31,25 @@ class SamplingSetting:
 
     name: str
     label: str
-    default: Any
     step: float = 0.0
     values: tuple[Any, ...] = ()
     """What it turns through, where it is not a number."""
     words: tuple[str, ...] = ()
     """How those values read, where not as they are."""
 
+    @property
+    def default(self) -> Any:
+        return getattr(WORKBENCH_GENERATION, self.name)
+
 
 SETTINGS = (
-    SamplingSetting("temperature", "temp", 0.8, 0.1),
-    SamplingSetting("top_k", "top-k", 40, 10),
-    SamplingSetting("top_p", "top-p", 1.0, 0.05),
-    SamplingSetting("seed", "seed", 1111, 1),
-    SamplingSetting("words", "words", 60, 10),
-    SamplingSetting("no_unk", "unk", False, values=(False, True), words=("on", "off")),
-    SamplingSetting("runtime", "", GenerateConfig().runtime, values=("as-is", "auto", "torch")),
+    SamplingSetting("temperature", "temp", 0.1),
+    SamplingSetting("top_k", "top-k", 10),
+    SamplingSetting("top_p", "top-p", 0.05),
+    SamplingSetting("seed", "seed", 1),
+    SamplingSetting("words", "words", 10),
+    SamplingSetting("no_unk", "unk", values=(False, True), words=("on", "off")),
+    SamplingSetting("runtime", "", values=("as-is", "auto", "torch")),
 )
 _BY_NAME = {dial.name: dial for dial in SETTINGS}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmbench.config import Kind, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec
 from lmbench.tui.new_run.fields import Setting, parse, shown

@@ -15,7 +15,7 @@ from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
-from lmbench.jobs.published_trainings import PUBLISHED
+from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 from lmbench.tui.bench.snapshots import RunView

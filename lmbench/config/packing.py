@@ -1,0 +1,31 @@
+"""The settings of a packed file. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lmbench.config.machine import COMPRESSION, DATA, MachineConfig
+from lmbench.config.setting import setting
+
+__all__ = ["PackConfig"]
+
+
+class PackConfig(MachineConfig):
+    """One small file with everything that generating and scoring need."""
+
+    weights: Literal["auto", "fp32", "fp16", "int8", "int4"] = setting(
+        "auto",
+        "how dense values are stored; auto keeps what the run computes with",
+        group=COMPRESSION,
+    )
+    sparse: Literal["auto", "never", "always"] = setting(
+        "auto", "store zeros as a bitmask where that is smaller", group=COMPRESSION
+    )
+    thin: bool = setting(
+        True,
+        "leave out the hidden units that nothing reads (pruned as a whole), which makes a smaller "
+        "dense model of the same outputs",
+        group=COMPRESSION,
+    )
+    zstd: bool = setting(False, "compress with zstd", group=COMPRESSION)
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)

@@ -1,0 +1,126 @@
+"""The settings of what measures a model: sensitivity, evaluation, benchmarks. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lmbench.config.machine import (
+    COMPRESSION,
+    DATA,
+    MACHINE,
+    SAMPLING,
+    TRAINING,
+    MachineConfig,
+    RuntimeConfig,
+    SplitName,
+)
+from lmbench.config.setting import setting
+from lmbench.errors import LmbenchError
+
+__all__ = ["BenchmarkConfig", "EvaluateConfig", "SensitivityConfig"]
+
+
+class SensitivityConfig(MachineConfig):
+    """Perplexity against sparsity for each tensor of a trained model."""
+
+    levels: tuple[float, ...] = setting(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
+        "sparsity levels to try",
+        group=COMPRESSION,
+    )
+    granularity: Literal["element", "rows", "blocks"] = setting(
+        "element", "what is pruned together", group=COMPRESSION
+    )
+    per: Literal["tensor", "model", "gate", "all"] = setting(
+        "tensor",
+        "what is pruned alone: each tensor, the whole model, each gate, or all of them in one pass",
+        group=COMPRESSION,
+    )
+    split: SplitName = setting("valid", "split that is scored", group=DATA)
+    tokens: int = setting(
+        20_000, "tokens that each point is scored on; 0 takes all", group=DATA, ge=0, unit="tokens"
+    )
+    suggest: float | None = setting(
+        None,
+        "write a schedule that reaches this total sparsity at the least predicted perplexity",
+        group=COMPRESSION,
+        gt=0.0,
+        lt=1.0,
+    )
+
+    def check(self) -> None:
+        """Whatever would be of no use only after all points are scored is refused before."""
+        wrong = [level for level in self.levels if not 0 <= level < 1]
+        if wrong or not any(self.levels):
+            told = f"{wrong[0]:g} is out of [0, 1)" if wrong else "no level is above 0"
+            raise LmbenchError(f"--levels: {told}; give shares of weights to prune, such as 0.5")
+        if self.suggest is None:
+            return
+        if self.per not in ("tensor", "all"):
+            raise LmbenchError(
+                f"--suggest needs the curves of tensors, which --per {self.per} does not score: "
+                "use --per tensor or all"
+            )
+        if self.suggest > max(self.levels):
+            raise LmbenchError(
+                f"--suggest {self.suggest:g} is above the highest of --levels, "
+                f"{max(self.levels):g}: add a higher level"
+            )
+
+
+class EvaluateConfig(RuntimeConfig):
+    """Perplexity and tokens a second of a run, as it will run."""
+
+    data: str | None = setting(
+        None,
+        "score on this corpus; left out: the one that the run was trained on",
+        group=DATA,
+        choices_from="corpora",
+    )
+    split: SplitName = setting("test", "split that is scored", group=DATA)
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+    tokens: int = setting(
+        0, "score only the first tokens of the split; 0 scores all", group=DATA, ge=0, unit="tokens"
+    )
+    eval_batch_size: int = setting(
+        10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
+    )
+    bptt: int = setting(35, "sequence length", group=TRAINING, ge=1, le=65536, unit="tokens")
+    cache: int = setting(
+        0,
+        "add a neural cache over this many past words (Grave et al. 2016); 0 = none",
+        group=SAMPLING,
+        ge=0,
+        le=100_000,
+        unit="words",
+    )
+    cache_theta: float = setting(
+        0.6, "how sharply the neural cache looks", group=SAMPLING, gt=0.0, le=100.0
+    )
+    cache_lambda: float = setting(
+        0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
+    )
+
+
+class BenchmarkConfig(MachineConfig):
+    """Size and speed of a model in each runtime, side by side."""
+
+    models: tuple[str, ...] = setting(
+        (),
+        "runs or packed files measured side by side",
+        group=DATA,
+        choices_from="runs",
+        hidden=True,
+    )
+    runtimes: tuple[str, ...] = setting(
+        (), "runtimes to measure; none named measures all that can run it", group=MACHINE
+    )
+    words: int = setting(200, "words stepped in each round", group=SAMPLING, ge=1, unit="words")
+    rounds: int = setting(5, "interleaved rounds", group=SAMPLING, ge=1, le=1000, unit="rounds")
+    tokens: int = setting(
+        20_000,
+        "score only the first tokens of test, in each runtime; 0 scores all",
+        group=DATA,
+        ge=0,
+        unit="tokens",
+    )

@@ -1,0 +1,176 @@
+"""The settings of a training and of a pruning, which is one under a schedule. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lmbench.config.machine import (
+    COMPRESSION,
+    DATA,
+    MACHINE,
+    MODEL,
+    OUTPUT,
+    TRAINING,
+    MachineConfig,
+)
+from lmbench.config.model_shapes import parameter_shapes
+from lmbench.config.setting import Config, setting
+from lmbench.errors import LmbenchError
+
+__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig"]
+
+
+ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
+
+
+class ModelConfig(Config):
+    """The shape of a recurrent language model."""
+
+    model: ModelType = setting("LSTM", "type of recurrent net", group=MODEL)
+    emsize: int = setting(200, "size of word embeddings", group=MODEL, gt=0, le=65536, unit="units")
+    nhid: int = setting(
+        200, "number of hidden units per layer", group=MODEL, gt=0, le=65536, unit="units"
+    )
+    nlayers: int = setting(2, "number of layers", group=MODEL, gt=0, le=64, unit="layers")
+    dropout: float = setting(
+        0.2, "dropout applied to layers (0 = no dropout)", group=MODEL, ge=0.0, lt=1.0
+    )
+    tied: bool = setting(
+        False,
+        "tie the word embedding and softmax weights (emsize must equal nhid)",
+        group=MODEL,
+    )
+
+    def check(self) -> None:
+        if self.tied and self.emsize != self.nhid:
+            raise LmbenchError(
+                f"--tied needs --emsize equal to --nhid: {self.emsize} is not {self.nhid} "
+                "(the embedding and the decoder share one matrix)"
+            )
+
+    def parameter_shapes(self, ntoken: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter of this model over `ntoken` words; tied ones once."""
+        return parameter_shapes(
+            self.model, ntoken, self.emsize, self.nhid, self.nlayers, tied=self.tied
+        )
+
+
+class TrainConfig(ModelConfig, MachineConfig):
+    """Training by the protocol of PyTorch's word-language-model example."""
+
+    data: str | None = setting(
+        None,
+        "corpus: a name (wikitext-2, wikitext-103, pydoc) or a folder with train, valid and "
+        "test; left out: data/wikitext-2 where it is there, else pydoc",
+        group=DATA,
+        choices_from="corpora",
+    )
+    vocab: Literal["all", "train"] = setting(
+        "all",
+        "take the vocabulary from all splits, as the original does, or from train only, with "
+        "the rest mapped to <unk>",
+        group=DATA,
+    )
+    lr: float = setting(20.0, "initial learning rate", group=TRAINING, gt=0.0, le=1e6)
+    clip: float = setting(
+        0.25, "clip the gradient's norm at this (0 = never)", group=TRAINING, ge=0.0, le=1e6
+    )
+    epochs: int = setting(40, "upper epoch limit", group=TRAINING, ge=1, le=100000, unit="epochs")
+    batch_size: int = setting(20, "batch size", group=TRAINING, ge=1, le=65536, unit="sequences")
+    eval_batch_size: int = setting(
+        10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
+    )
+    bptt: int = setting(
+        35,
+        "sequence length: how many steps the gradient goes back",
+        group=TRAINING,
+        ge=1,
+        le=65536,
+        unit="tokens",
+    )
+    decay: float | None = setting(
+        None,
+        "multiply the learning rate by this after each epoch; left out, the rate is annealed "
+        "when the validation loss stops falling",
+        group=TRAINING,
+        gt=0.0,
+        le=1.0,
+    )
+    anneal_factor: float = setting(
+        0.5,
+        "what the learning rate is multiplied by on a plateau",
+        group=TRAINING,
+        gt=0.0,
+        lt=1.0,
+    )
+    patience: int = setting(
+        0,
+        "epochs without improvement that a plateau allows before annealing",
+        group=TRAINING,
+        ge=0,
+        le=1000,
+        unit="epochs",
+    )
+    momentum: float = setting(0.0, "momentum of SGD", group=TRAINING, ge=0.0, lt=1.0)
+    weight_decay: float = setting(
+        0.0, "weight decay of SGD (L2)", group=TRAINING, ge=0.0, le=1.0, flags=("--wd",)
+    )
+    seed: int = setting(1111, "random seed", group=TRAINING, ge=0, lt=2**63)
+    precision: Literal["auto", "fp32", "bf16", "exact"] = setting(
+        "auto",
+        "arithmetic of the training step; auto takes bf16 where the hardware multiplies it "
+        "faster (weights stay fp32); fp32 sums in another order than the original, and at its "
+        "learning rate of 20 such a rounding gives other losses after some ten batches; exact is "
+        "the original's own operations, equal to it bit for bit and slower",
+        group=MACHINE,
+    )
+    compress: str | None = setting(
+        None,
+        "compression schedule: a YAML file or the name of a preset",
+        group=COMPRESSION,
+        choices_from="schedules",
+    )
+    masked_gradients: Literal["excluded", "counted"] = setting(
+        "excluded",
+        "whether gradients of pruned weights count in the norm that clipping looks at; "
+        "'counted' is the original's way",
+        group=COMPRESSION,
+    )
+    teacher: str | None = setting(
+        None,
+        "run to distill from: its predictions are blended into the loss",
+        group=COMPRESSION,
+        choices_from="runs",
+    )
+    distill_temp: float = setting(
+        1.0, "temperature of the teacher's distribution", group=COMPRESSION, gt=0.0, le=100.0
+    )
+    distill_weight: float = setting(
+        0.5, "weight of the teacher's part in the loss", group=COMPRESSION, ge=0.0, le=1.0
+    )
+    log_interval: int = setting(
+        200, "batches between two lines of the log", group=OUTPUT, ge=1, le=10**9, unit="batches"
+    )
+    event_interval: int = setting(
+        10,
+        "batches between two points of the curves",
+        group=OUTPUT,
+        ge=1,
+        le=10**9,
+        unit="batches",
+    )
+    checkpoint_every: float = setting(
+        5.0,
+        "minutes between two checkpoints inside an epoch (0 = only at its end)",
+        group=OUTPUT,
+        ge=0.0,
+        le=10**6,
+        unit="minutes",
+    )
+    test_checkpoint: Literal["best", "last"] = setting(
+        "best", "which checkpoint the test score is of", group=OUTPUT
+    )
+
+
+class PruneConfig(TrainConfig):
+    """Training under a schedule, from a trained parent or from scratch."""
