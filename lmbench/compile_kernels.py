@@ -6,18 +6,22 @@ reason or do without.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lmbench.corpus.files import user_cache
+import psutil
+
+from lmbench.corpus.files import own_cache, user_cache
 
 __all__ = ["NativeUnavailableError", "Unit", "compiler"]
 
@@ -34,7 +38,8 @@ _FLAGS = (
     "-pthread",
 )
 _COMPILERS = ("g++", "clang++", "c++")
-_LIMIT_S = 180
+# A compiler that took no processor time for so long hangs; a busy machine makes one merely slow.
+_IDLE_LIMIT_S = 60
 
 
 class NativeUnavailableError(Exception):
@@ -48,9 +53,54 @@ def compiler() -> str | None:
     return next((found for name in candidates if (found := shutil.which(name))), None)
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    return user_cache() / "native"
+def cache_folders() -> tuple[Path, ...]:
+    """Where compiled kernels are kept: the first of these that nobody else can write to."""
+    return tuple(dict.fromkeys((user_cache() / "native", own_cache() / "native")))
+
+
+def why_not_trusted(path: Path) -> str | None:
+    """Why another user of this machine could have put this file there, or None.
+
+    It, where it exists, and every folder above must belong to this user or to root, and be
+    writable for nobody else; a sticky folder like /tmp lets others add files but not replace any.
+    """
+    if os.name != "posix":
+        return None
+    resolved = path.resolve()
+    for place in dict.fromkeys((path, *path.parents, resolved, *resolved.parents)):
+        try:
+            status = place.stat()
+        except FileNotFoundError:
+            continue
+        if status.st_uid not in (os.getuid(), 0):
+            return f"{place} belongs to another user"
+        if (
+            status.st_mode & stat.S_ISVTX
+            and stat.S_ISDIR(status.st_mode)
+            and place
+            not in (
+                path.parent,
+                resolved.parent,
+            )
+        ):
+            continue
+        if status.st_mode & 0o002 or (
+            status.st_mode & 0o020 and not _is_private_group(status.st_gid)
+        ):
+            return f"{place} can be written by other users"
+    return None
+
+
+def _is_private_group(gid: int) -> bool:
+    """Has this group no member but this user, as where each user has a group of the same name?"""
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == 0 or (group.gr_name == user and set(group.gr_mem) <= {user})
 
 
 @dataclass(frozen=True)
@@ -75,11 +125,11 @@ class Unit:
         in whole.
 
         Raises:
-            NativeUnavailableError: there is no compiler, or it failed.
+            NativeUnavailableError: there is no compiler, it failed, or others can write there.
         """
-        folder = folder or cache_folder()
+        folder = self._trusted(cache_folders() if folder is None else (folder,))
         target = folder / f"{self.source.stem}-{self.key()}{'-' + host if host else ''}.so"
-        if target.is_file():
+        if target.is_file() and why_not_trusted(target.absolute()) is None:
             return target
         cxx = compiler()
         if cxx is None:
@@ -92,7 +142,22 @@ class Unit:
                 fresh.replace(target)
         except OSError as error:
             raise NativeUnavailableError(f"{folder} cannot be written ({error.strerror})") from None
+        if reason := why_not_trusted(target.absolute()):
+            raise NativeUnavailableError(reason)
         return target
+
+    @staticmethod
+    def _trusted(folders: tuple[Path, ...]) -> Path:
+        """The first of these folders that nobody else can write to."""
+        reason = None
+        for folder in folders:
+            reason = why_not_trusted(folder.absolute() / "kernels.so")
+            if reason is None:
+                return folder
+        raise NativeUnavailableError(
+            f"{reason}, so what is compiled there cannot be trusted: set LMBENCH_CACHE to a folder "
+            "of your own"
+        )
 
     def key(self) -> str:
         """A hash of source, flags and machine, different for each version of the library."""
@@ -133,17 +198,57 @@ class Unit:
         """What the compiler complains of, in a line; empty where it succeeded."""
         command = [cxx, *_FLAGS, *left_out, str(self.source), "-o", str(target)]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+            compiling = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
-        except subprocess.TimeoutExpired:
-            raise NativeUnavailableError(f"{cxx} took longer than {_LIMIT_S} s") from None
         except OSError as error:
             raise NativeUnavailableError(f"{cxx} cannot be run ({error.strerror})") from None
-        if not done.returncode:
+        try:
+            messages = _messages_of(compiling)
+        except TimeoutError:
+            raise NativeUnavailableError(f"{cxx} did nothing for {_IDLE_LIMIT_S} s") from None
+        if not compiling.returncode:
             return ""
-        lines = done.stderr.splitlines()
+        lines = messages.splitlines()
         return next((line for line in lines if "error" in line.lower()), "no message").strip()[:200]
+
+
+def _messages_of(compiling: subprocess.Popen[str]) -> str:
+    """What a compiler has written when it is done; it is killed if this thread is interrupted.
+
+    Raises:
+        TimeoutError: it took no processor time for `_IDLE_LIMIT_S`.
+    """
+    spent = -1.0
+    with compiling:
+        try:
+            while True:
+                try:
+                    return compiling.communicate(timeout=_IDLE_LIMIT_S)[1]
+                except subprocess.TimeoutExpired:
+                    before, spent = spent, _processor_time(compiling.pid)
+                    if spent <= before:
+                        raise TimeoutError from None
+        except BaseException:
+            _kill(compiling.pid)
+            raise
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process and those it started have taken."""
+    with contextlib.suppress(psutil.Error):
+        driver = psutil.Process(pid)
+        return sum(sum(one.cpu_times()[:4]) for one in (driver, *driver.children(recursive=True)))
+    return 0.0
+
+
+def _kill(pid: int) -> None:
+    """A compiler's driver with the stages that it started."""
+    with contextlib.suppress(psutil.Error):
+        driver = psutil.Process(pid)
+        for one in (*driver.children(recursive=True), driver):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
 
 
 @cache

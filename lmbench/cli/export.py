@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from lmbench.corpus import open_corpus
 from lmbench.deploy.export.onnx_model import Bits
 from lmbench.deploy.export.write import export_onnx, export_safetensors
 from lmbench.deploy.load_model import LoadedModel, load_run, open_model
+from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 
@@ -60,7 +62,7 @@ def export(
     if json:
         print_json(document)
     else:
-        _tell(document)
+        _print(document)
     return 0
 
 
@@ -75,7 +77,7 @@ def export_run(
     checkpoint = "best" if run.checkpoint("best") else "last"
     document = _export(load_run(run, checkpoint), run, path, format, bits)
     if not quiet:
-        _tell(document)
+        _print(document)
     return document
 
 
@@ -84,6 +86,12 @@ def _export(
 ) -> dict[str, Any]:
     path = path.expanduser()
     document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
+    if not loaded.plain:
+        # Its weights keep the values of their integers; activations are no part of a float model.
+        plain = dequantized(loaded.model, loaded.shape).model
+        shape = {**loaded.shape, "tied": plain.tied}
+        loaded = dataclasses.replace(loaded, model=plain, shape=shape)
+        document["activations"] = "floats: quantizing them is not part of an exported model"
     if format == "safetensors":
         export_safetensors(loaded, path)
     else:
@@ -113,11 +121,13 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
     return ids, "random words (its corpus is not at hand)"
 
 
-def _tell(document: dict[str, Any]) -> None:
+def _print(document: dict[str, Any]) -> None:
     line = f"{document['file']}: {document['bytes']:,} bytes"
     if document["format"] == "onnx":
         line += (
             f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "
             f"{document['tokens']} tokens ({document['checked_on']})"
         )
+    if "activations" in document:
+        line += f"; activations in {document['activations']}"
     print_line(line)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["Progress", "is_writable", "publish", "scratch_folder", "sync", "user_cache"]
+__all__ = [
+    "Progress",
+    "is_writable",
+    "own_cache",
+    "publish",
+    "scratch_folder",
+    "sync",
+    "user_cache",
+]
 
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(what, done, total)``, in bytes; ``total`` is None while it is unknown."""
@@ -29,6 +37,11 @@ def user_cache() -> Path:
     asked = os.environ.get("LMBENCH_CACHE")
     if asked:
         return Path(asked).expanduser()
+    return own_cache()
+
+
+def own_cache() -> Path:
+    """What the platform has as this user's cache folder for lmbench."""
     return Path(platformdirs.user_cache_dir("lmbench", appauthor=False))
 
 

@@ -52,6 +52,8 @@ VocabularyRule = Literal["all", "train"]
 # Small enough for the words of a piece to stay in the processor's cache between the splitting and
 # the numbering: 4 MB takes half as long again.
 _CHUNK = 1 << 15
+# A longer line is read in pieces cut at blanks, and a longer word is none.
+_LONG_LINE = 1 << 20
 _HEADER = 4096
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32}
 
@@ -121,19 +123,22 @@ def _numbered(
     known = dict(numbering)
     unknown = known.get(UNK, len(known))
     has_words = False
-    line = 1
-    done = 0
-    for raw in _whole_lines(path):
+    line, column, done = 1, 0, 0
+    for raw in _pieces(path):
         digest.update(raw)
-        text = _decode(path, raw, line, done)
+        done += len(raw)
+        text = _decode(path, raw, line, column, done - len(raw))
+        if done >= size and not text.endswith("\n"):
+            text += "\n"
         words = text.replace("\n", f" {EOS} ").split()
         ids = (
             map(known.get, words, repeat(unknown)) if closed else map(numbering.__getitem__, words)
         )
         yield np.fromiter(ids, np.uint32, len(words))
         has_words = has_words or not text.isspace()
-        line += text.count("\n")
-        done += len(raw)
+        feeds = text.count("\n")
+        line += feeds
+        column = len(text[text.rfind("\n") + 1 :].encode()) + (0 if feeds else column)
         if progress:
             progress(f"reading {path.name}", done, size)
     if not has_words:
@@ -142,37 +147,54 @@ def _numbered(
         raise LmbenchError(f"{path} changed while it was being read; run the command again")
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    """The file in pieces that end with a line feed, the last one perhaps without.
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The file in pieces that end with a line feed, or in a long line with a blank or a tab.
 
-    Cutting there parts no character of several bytes, and no carriage return from its line feed.
+    Cutting there parts no word, no character of several bytes, and no carriage return from its
+    line feed. Raises LmbenchError for a word that is too long to be one.
     """
     held: list[bytes] = []
+    given = 0
     with path.open("rb") as file:
         while block := file.read(_CHUNK):
             lines, feed, tail = block.rpartition(b"\n")
             if feed:
-                yield b"".join((*held, lines, feed))
+                piece = b"".join((*held, lines, feed))
                 held = [tail]
             else:
                 held.append(block)
+                if sum(map(len, held)) <= _LONG_LINE:
+                    continue
+                line = b"".join(held)
+                cut = max(line.rfind(b" "), line.rfind(b"\t")) + 1
+                if not cut:
+                    raise LmbenchError(
+                        f"{path}: from byte {given:,} on there is a word of more than "
+                        f"{_LONG_LINE:,} bytes: this is no text of words"
+                    )
+                piece, held = line[:cut], [line[cut:]]
+            given += len(piece)
+            yield piece
     if any(held):
         yield b"".join(held)
 
 
-def _decode(path: Path, raw: bytes, line: int, offset: int) -> str:
-    """The text of whole lines, each ended by ``\\n``; it starts at ``line`` and ``offset``."""
+def _decode(path: Path, raw: bytes, line: int, column: int, offset: int) -> str:
+    """The text of a piece, lines ended by ``\\n``.
+
+    It starts at ``offset`` of the file, ``column`` bytes after the beginning of ``line``.
+    """
     try:
-        text = _universal_newlines(raw.decode("utf-8"))
+        return _universal_newlines(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         before = _universal_newlines(raw[: error.start].decode("utf-8"))
-        in_line = len(before.rpartition("\n")[2].encode()) + 1
+        _, feed, tail = before.rpartition("\n")
+        in_line = len(tail.encode()) + (0 if feed else column) + 1
         raise LmbenchError(
             f"{path} is not UTF-8: line {line + before.count(chr(10))}, byte {in_line} of the line "
             f"is 0x{raw[error.start]:02x} (offset {offset + error.start} in the file); "
             "save the file as UTF-8"
         ) from None
-    return text if text.endswith("\n") else f"{text}\n"
 
 
 def _universal_newlines(text: str) -> str:
@@ -219,8 +241,9 @@ def _write(file: BinaryIO, ids: Ids, fingerprint: str) -> None:
 def read_ids(path: Path, fingerprint: str) -> Ids | None:
     """Map the ids file into memory, or None where there is none that is whole and fits.
 
-    Everything that will be used is checked: layout, sizes, the fingerprint and the CRC of the
-    content, so that a truncated, altered or foreign file reads as None and is built anew.
+    Everything that will be used is checked: layout, sizes, the fingerprint, the CRC of the content
+    and that each id is of a word, so that a truncated, altered or foreign file reads as None and is
+    built anew.
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         # One mapping for all: the file may be replaced by another process between two openings.
@@ -236,7 +259,9 @@ def read_ids(path: Path, fingerprint: str) -> Ids | None:
         if header["__metadata__"] == wanted:
             arrays = _arrays(header, content)
             words = arrays.pop("vocabulary").tobytes().decode("utf-8").split("\n")
-            return Ids(arrays, words)
+            # What another user made up may have a right checksum and ids of no word.
+            if all(len(ids) and int(ids.max()) < len(words) for ids in arrays.values()):
+                return Ids(arrays, words)
     return None
 
 

@@ -88,8 +88,8 @@ class LoadedModel:
         """The model, where it is a plain one."""
         if not isinstance(self.model, RNNModel) or not self.plain:
             raise LmbenchError(
-                f"{self.title}: a quantizer has wrapped its modules, so there are no plain weights "
-                "to take; use --runtime naive"
+                f"{self.title} is a quantized model, whose weights are not plain floats: name the "
+                "run that it was made from"
             )
         return self.model
 

@@ -61,7 +61,7 @@ def _measure(source: Path, checkpoint: str, runtime: str, device: str) -> int:
 
 
 def _forget_peak() -> None:
-    """Let the peak count from here on, where Linux allows it: importing torch has its own."""
+    """Start the peak anew, without that of importing torch, where Linux allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

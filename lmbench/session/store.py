@@ -53,6 +53,7 @@ DEFAULT_SESSION = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _MODEL_KINDS = ("train", "prune", "quantize", "pack")
 _RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
+_FINGERPRINT = re.compile(r"[\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,11 @@ class Session:
             raise LmbenchError(f"{path}: the vocabulary cannot be read ({error})") from None
 
     def _vocabulary_path(self, fingerprint: str) -> Path:
+        if not _FINGERPRINT.fullmatch(fingerprint):
+            raise LmbenchError(
+                f"{self.path}: the record of a run is damaged: its corpus has the fingerprint "
+                f"{fingerprint[:80]!r}"
+            )
         return self.path / "vocabulary" / f"{fingerprint[:32]}.txt"
 
     def runs(self) -> list[Run]:

@@ -48,7 +48,7 @@ class Plateau:
         """JSON-able; infinity becomes None."""
         return {k: None if v == math.inf else v for k, v in asdict(self).items()}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Plateau:
-        values: dict[str, Any] = {k: math.inf if v is None else v for k, v in state.items()}
-        return cls(**values)
+    @staticmethod
+    def state_values(state: dict[str, Any]) -> dict[str, Any]:
+        """The fields from what `state` gave."""
+        return {k: math.inf if v is None else v for k, v in state.items()}

@@ -6,16 +6,20 @@ killed and one that was never interrupted end with equal weights, scores and eve
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from pydantic import TypeAdapter
+from torch import Tensor
 
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.nested_state import join_state, split_state
+from lmbench.errors import LmbenchError
 from lmbench.model.rnn import Hidden, RNNModel
 from lmbench.training.checkpoint import (
     load_generators,
@@ -50,6 +54,10 @@ class Position:
     tokens: int = 0
     masks_changed: bool = False
     reached: dict[str, float] = field(default_factory=dict)
+
+
+_POSITION = TypeAdapter(Position)
+_PLATEAU = TypeAdapter(Plateau)
 
 
 @dataclass
@@ -95,10 +103,12 @@ class RunCheckpoints:
     def has_last(self) -> bool:
         return (self._folder / "last").exists()
 
-    def plain_model(self) -> nn.Module:
-        """The model for everyone else: with the quantized values, where they are quantized."""
+    def plain_model(self) -> RNNModel:
+        """The model that is kept: a quantizer's values as its weights, where there is one."""
         quantizer = self._scheduler.quantizer if self._scheduler else None
-        return self._model if quantizer is None else quantizer.plain_model()
+        plain = self._model if quantizer is None else quantizer.plain_model()
+        assert isinstance(plain, RNNModel)
+        return plain
 
     def snapshot(self, now: LoopState) -> dict[str, Any]:
         """All that decides how the run continues: tensors and JSON values, nested."""
@@ -139,8 +149,30 @@ class RunCheckpoints:
         """Load ``last/``: the loop's state, and its offset in the event log.
 
         Raises:
-            LmbenchError: the checkpoint is damaged or of another model.
+            LmbenchError: the checkpoint is damaged or of another model; names the one that is not.
         """
+        try:
+            return self._restore(checkpoint, device)
+        except LmbenchError as error:
+            raise LmbenchError(f"{error.message}{self._other_than(checkpoint)}") from error
+        except Exception as error:
+            # Anything may be wrong in a file that something else has written to.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise LmbenchError(
+                f"{checkpoint}: the checkpoint is damaged ({reason}){self._other_than(checkpoint)}"
+            ) from error
+
+    def _other_than(self, checkpoint: Path) -> str:
+        """What can be done where this checkpoint is damaged."""
+        best = self._folder / "best"
+        if best == checkpoint or not (best / "model.safetensors").is_file():
+            return "; the run has no other one: start it anew"
+        return (
+            f"; {best} is another checkpoint: evaluate, generate and pack read it, and "
+            "`lmbench prune` can train on from it"
+        )
+
+    def _restore(self, checkpoint: Path, device: torch.device) -> tuple[LoopState, int]:
         tensors, values = read_checkpoint(checkpoint)
         state = join_state(tensors, values)
         load_trained(self._model, checkpoint)
@@ -149,13 +181,40 @@ class RunCheckpoints:
         if self._scheduler and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         load_generators(state["generators"], state["generator_state"], device)
+        _check_numbers(self._optimizer)
         loop = LoopState(
-            Position(**state["place"]),
-            Plateau.from_state(state["plateau"]),
+            _POSITION.validate_json(json.dumps(state["place"]), strict=True),
+            _PLATEAU.validate_json(json.dumps(Plateau.state_values(state["plateau"])), strict=True),
             state["sums"].to(device),
             _to_device(state["hidden"], device),
         )
-        return loop, int(state["log_offset"])
+        if loop.position.epoch < 0 or loop.position.batch < 0 or loop.sums.shape != (2,):
+            raise ValueError("its counters are impossible")
+        _check_hidden(self._model, loop.hidden)
+        offset = state["log_offset"]
+        if type(offset) is not int or offset < 0:
+            raise ValueError("its offset in the log is impossible")
+        return loop, offset
+
+
+def _check_numbers(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError unless rates and factors are numbers."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "momentum", "weight_decay"):
+            value = group[name]
+            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"the optimizer's {name} is {value!r}")
+
+
+def _check_hidden(model: RNNModel, hidden: Hidden | None) -> None:
+    """Raises ValueError unless a state is one of this model."""
+    if hidden is None:
+        return
+    parts = hidden if isinstance(hidden, tuple) else (hidden,)
+    expected = model.init_hidden(parts[0].shape[1])
+    wanted = expected if isinstance(expected, tuple) else (expected,)
+    if [part.shape for part in parts] != [part.shape for part in wanted]:
+        raise ValueError("its hidden state is of another model")
 
 
 def _to_device(hidden: Any, device: torch.device) -> Hidden | None:

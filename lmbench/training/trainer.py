@@ -331,7 +331,8 @@ class Trainer:
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
         report = report_progress(self.emit, "validating")
-        valid = evaluate(self.model, self.splits.valid, config.bptt, report)
+        # What is kept and run later, where a quantizer is in the model that trains.
+        valid = evaluate(self.plain_model(), self.splits.valid, config.bptt, report)
         position.epoch_seconds += valid.seconds
         position.seconds += valid.seconds
         # The epoch's own: a policy sets that of the next one here.
@@ -399,7 +400,7 @@ class Trainer:
         self._sums, self._hidden = state.sums, state.hidden
         return offset
 
-    def plain_model(self) -> nn.Module:
+    def plain_model(self) -> RNNModel:
         """The model for everyone else: with the quantized values, where they are quantized."""
         return self._checkpoints.plain_model()
 

@@ -18,7 +18,7 @@ from lmbench.session import Home, Run
 
 Capture = pytest.CaptureFixture[str]
 
-INT8 = "torch" if why_unavailable() else "native-int8"
+INT8 = "int8" if why_unavailable() else "native-int8"
 """Where a dense int8 file runs here."""
 
 
@@ -78,6 +78,18 @@ def test_evaluate_prints_the_runtime_it_took(
 def test_a_quantized_run_is_evaluated_as_it_is(home: Home, capsys: Capture, quantized: Run) -> None:
     [again] = answer(capsys, "evaluate", quantized.ref, "--tokens", "200", "--threads", "1")
     assert again["results"]["runtime"] == "naive"
+
+
+@pytest.mark.parametrize("format", ["onnx", "safetensors"])
+def test_a_quantized_run_is_exported_with_the_values_of_its_integers(
+    home: Home, capsys: Capture, quantized: Run, tmp_path: Path, format: str
+) -> None:
+    file = tmp_path / f"m.{format}"
+    document = answer(capsys, "export", quantized.ref, "--format", format, "-o", str(file))
+    assert "floats" in str(document["activations"])
+    if format == "safetensors":
+        values = load_file(file)["rnn.weight_hh_l0"]
+        assert all(len(row.unique()) <= 256 for row in values)
 
 
 def test_generate_writes_with_a_packed_file_on_its_own_kernels(

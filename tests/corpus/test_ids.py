@@ -236,3 +236,55 @@ def test_the_fingerprint_is_of_content_and_rule_not_of_names(tmp_path: Path) -> 
 
     assert len(set(prints)) == 3
     assert fingerprint_of(dict(reversed(hashes.items())), "all") == prints[0]
+
+
+def test_a_forged_cache_with_ids_of_no_word_is_built_anew(tmp_path: Path) -> None:
+    splits = {name: np.array([0, 1, 2], np.uint8) for name in ("train", "valid", "test")}
+    path = tmp_path / "ids.safetensors"
+    write_ids(path, Ids(splits, ["a", "b", "c"]), "f" * 64)
+    assert read_ids(path, "f" * 64) is not None
+    for name in splits:
+        for wrong in (np.array([0, 3], np.uint8), np.array([], np.uint8)):
+            write_ids(path, Ids({**splits, name: wrong}, ["a", "b", "c"]), "f" * 64)
+            assert read_ids(path, "f" * 64) is None
+
+
+def test_a_long_line_is_read_in_pieces_and_gives_the_same_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(f"wörd{i % 97}\t" for i in range(60_000))
+    text = f"first line\r\n{words} last\nand more"
+    files = {}
+    for split in ("train", "valid", "test"):
+        files[split] = tmp_path / f"{split}.txt"
+        files[split].write_bytes(text.encode())
+    hashes = {split: content_hash(path) for split, path in files.items()}
+    whole = encode(files, hashes, "all")
+    monkeypatch.setattr(module, "_LONG_LINE", 1 << 16)
+    pieces = encode(files, hashes, "all")
+    assert pieces.vocabulary == whole.vocabulary
+    expected = [*text.replace("\r\n", "\n").replace("\n", " <eos> ").split(), "<eos>"]
+    for split in files:
+        assert [whole.vocabulary[i] for i in whole.splits[split]] == expected
+        assert np.array_equal(pieces.splits[split], whole.splits[split])
+
+
+def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_a_long_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONG_LINE", 1 << 16)
+    files = {split: tmp_path / f"{split}.txt" for split in ("train", "valid", "test")}
+    for path in files.values():
+        path.write_bytes(b"one\n" + b"word " * 50_000 + b"\xff")
+    hashes = {split: content_hash(path) for split, path in files.items()}
+    with pytest.raises(LmbenchError, match="line 2, byte 250001 of the line"):
+        encode(files, hashes, "all")
+
+
+def test_a_word_of_megabytes_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    files = {split: tmp_path / f"{split}.txt" for split in ("train", "valid", "test")}
+    for path in files.values():
+        path.write_bytes(b"a b\n" + b"x" * (3 << 20))
+    hashes = {split: content_hash(path) for split, path in files.items()}
+    with pytest.raises(LmbenchError, match="from byte 4 on there is a word of more than"):
+        encode(files, hashes, "all")

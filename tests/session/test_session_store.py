@@ -219,3 +219,11 @@ def test_a_sessions_record_is_kept_by_name(home: Home) -> None:
         name="work", created=record.created, workbench={"theme": "dark"}, notes="n"
     )
     assert [s.name for s in home.sessions()] == ["work"]
+
+
+def test_a_fingerprint_that_is_a_path_is_read_from_nowhere(tmp_path: Path) -> None:
+    session = Home(tmp_path).open_session()
+    (tmp_path / "secret.txt").write_text("not a word list")
+    for forged in (str(tmp_path / "secret"), "../../../secret", "", "a\nb"):
+        with pytest.raises(LmbenchError, match="record of a run is damaged"):
+            session.read_vocabulary(forged)

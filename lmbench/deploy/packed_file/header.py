@@ -29,7 +29,7 @@ from lmbench.session.files import write_atomic
 __all__ = ["Container", "is_container", "open_container", "write_container"]
 
 FORMAT = "lmpack"
-VERSION = 1
+VERSION = 2  # 1 has no int4 with scales in fp32; it is still written where there are none
 
 _MAX_HEADER = 16 << 20
 _NO_DIGEST = "0" * 64
@@ -141,7 +141,7 @@ def write_container(
     header: dict[str, Any] = {
         "__metadata__": {
             "format": FORMAT,
-            "version": str(VERSION),
+            "version": str(_version_of(metadata)),
             "sha256": _NO_DIGEST,
             "document": json.dumps(metadata, ensure_ascii=False, allow_nan=False),
         }
@@ -167,6 +167,13 @@ def write_container(
     except OSError as error:
         raise LmbenchError(f"{path}: cannot be written ({error.strerror or error})") from None
     return len(content)
+
+
+def _version_of(metadata: Mapping[str, Any]) -> int:
+    """The oldest version that can say this, so that older programs read what they can."""
+    tensors = metadata.get("tensors")
+    entries = tensors.values() if isinstance(tensors, dict) else ()
+    return 2 if any(isinstance(entry, dict) and "scale" in entry for entry in entries) else 1
 
 
 def open_container(path: Path) -> Container:

@@ -136,7 +136,10 @@ def checked_spec(path: Path, name: str, entry: Any) -> Spec:
     if block is not None and (not isinstance(block, list) or len(block) != 2):
         raise damaged
     pair = None if block is None else (block[0], block[1])
-    spec = Spec(entry["layout"], entry["values"], tuple(shape), pair, group)
+    scale = entry.get("scale", "fp16")
+    if scale not in ("fp16", "fp32"):
+        raise damaged
+    spec = Spec(entry["layout"], entry["values"], tuple(shape), pair, group, scale)
     try:
         spec.parts()
     except (ValueError, TypeError) as error:

@@ -24,13 +24,17 @@ from lmbench.deploy.packed_file.metadata import (
     checked_spec,
     expansion_limit,
 )
-from lmbench.deploy.packed_file.tensor_encoding import Encoded, Spec, decode
+from lmbench.deploy.packed_file.tensor_encoding import Array, Encoded, Spec, decode, levels_of
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, model_of_tensors
 
 __all__ = ["SUFFIX", "PackedFile", "is_packed", "open_packed"]
 
 SUFFIX = ".lmpack"
+
+# The largest fp32 size of a file's tensors: so many times the file, and a slack. A few bytes of a
+# sparse layout can stand for a huge matrix, but not in a model that predicts anything.
+_MAX_DENSE_RATIO, _DENSE_SLACK = 64, 256 << 20
 
 # The share of the free memory that a file's claims may take before they are refused.
 _MEMORY_SHARE = 0.9
@@ -98,13 +102,26 @@ class PackedFile:
             raise self._damaged(f"tensor '{name}': {error}") from None
         return encoded
 
+    def levels(self, encoded: Encoded) -> Array:
+        """The values of a tensor of this file in its own shape, scales not applied.
+
+        Raises:
+            LmbenchError: there is not enough memory for it.
+        """
+        needed = math.prod(encoded.spec.shape) * encoded.parts["values"].itemsize
+        self._check_memory(needed)
+        try:
+            return levels_of(encoded)
+        except MemoryError:
+            raise self._too_large(needed) from None
+
     def dense(self, name: str) -> NDArray[np.float32]:
         """One tensor in fp32; see `tensor`."""
         return decode(self.tensor(name))
 
     def to_model(self) -> RNNModel:
         """The model in fp32, each weight as the packed file has it."""
-        self._check_memory(4 * sum(math.prod(spec.shape) for spec in self.specs.values()))
+        self._check_memory(self._fp32_bytes())
         weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
         return model_of_tensors(self.shape, weights).eval().requires_grad_(False)
 
@@ -136,6 +153,14 @@ class PackedFile:
                 )
         if len(self._layout) != len(expected):
             raise self._damaged("it holds tensors that its model does not have")
+        dense = self._fp32_bytes()
+        if dense > _DENSE_SLACK + _MAX_DENSE_RATIO * self.bytes:
+            raise self._damaged(
+                f"its tensors claim {dense / 1e9:.1f} GB, too much for {self.bytes:,} bytes"
+            )
+
+    def _fp32_bytes(self) -> int:
+        return 4 * sum(math.prod(spec.shape) for spec in self.specs.values())
 
     def _part(
         self,
@@ -191,10 +216,14 @@ class PackedFile:
     def _check_memory(self, needed: int) -> None:
         free = psutil.virtual_memory().available
         if needed > _MEMORY_SHARE * free:
-            raise LmbenchError(
-                f"{self.path}: unpacking needs {needed / 1e9:.1f} GB of memory, and "
-                f"{free / 1e9:.1f} GB are free"
-            )
+            raise self._too_large(needed)
+
+    def _too_large(self, needed: int) -> LmbenchError:
+        free = psutil.virtual_memory().available
+        return LmbenchError(
+            f"{self.path}: unpacking needs {needed / 1e9:.1f} GB of memory more than this process "
+            f"can have ({free / 1e9:.1f} GB are free)"
+        )
 
     def _damaged(self, what: str) -> LmbenchError:
         return LmbenchError(f"{self.path}: damaged: {what}")

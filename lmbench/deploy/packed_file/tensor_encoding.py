@@ -8,6 +8,7 @@ layout     value type            parts
 ``dense``  fp32, fp16            values [shape]
 ``dense``  int8                  values [R, C], scale fp32 [R]
 ``dense``  int4                  values uint8 [R, ceil(C / 2)], scale fp16 [R, ceil(C / group)]
+                                 or fp32
 ``bitmask`` fp32, fp16, int8     mask uint8 [ceil(R C / 8)], values [nnz], (scale fp32 [R])
 ``block``  fp32, fp16, int8      mask uint8 [ceil(blocks / 8)], values [n, h, w], (scale [R])
 ========== ===================== ==========================================================
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BLOCK_SHAPES",
+    "Array",
     "Encoded",
     "Layout",
     "Spec",
@@ -75,6 +77,8 @@ class Spec:
     shape: tuple[int, ...]
     block: tuple[int, int] | None = None
     group: int | None = None
+    scale: Literal["fp16", "fp32"] = "fp16"
+    """Of int4."""
 
     def parts(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
         """Type and shape of each part; None stands for a length that the mask decides.
@@ -90,7 +94,7 @@ class Spec:
                 groups = -(-columns // self.group)
                 return {
                     "values": (np.dtype("u1"), (rows, -(-columns // 2))),
-                    "scale": (_DTYPES["fp16"], (rows, groups)),
+                    "scale": (_DTYPES[self.scale], (rows, groups)),
                 }
             return self._with_scale({"values": (_DTYPES[self.values], self.shape)})
         if self.values == "int4":
@@ -208,7 +212,7 @@ def quantize_groups(
     padded[:, :columns] = matrix
     cells = padded.reshape(rows, groups, group)
     if scale is not None:
-        fixed = scale.astype("<f2").reshape(rows, groups)
+        fixed = scale.reshape(rows, groups)
         return _round_groups(cells, fixed).reshape(rows, -1)[:, :columns], fixed
     extreme = np.take_along_axis(cells, np.abs(cells).argmax(axis=2)[..., None], axis=2)[..., 0]
     best_scale = (extreme / -8).astype("<f2")
@@ -267,8 +271,8 @@ def encode(
         sparse: ``auto`` takes bitmask or blocks where that is smaller; a matrix asked for in int4
             that is sparse enough for bitmask + int8 to be smaller becomes that.
         group: columns that share a scale in int4.
-        scale: the grid that the tensor already lies on, [R] or [R, 1] (int8) or
-            [R, groups] (int4); left out, it is found here.
+        scale: the grid that the tensor already lies on, [R] or [R, 1] (int8), or
+            [R, groups] or [R, 1] (int4); left out, it is found here.
 
     Raises:
         ValueError: a value that is not finite, or too large for fp16.
@@ -282,7 +286,9 @@ def encode(
         dense = _encode_int4(tensor, group, scale)
         if sparse == "never":
             return dense
-        best = _encode_sparse(tensor, "int8", None)
+        # The same integers, where a row has one scale.
+        one = scale is not None and bool((scale == scale[:, :1]).all())
+        best = _encode_sparse(tensor, "int8", scale[:, 0] if scale is not None and one else None)
         return best if sparse == "always" or best.nbytes < dense.nbytes else dense
     if sparse == "never":
         return _encode_dense(tensor, values, scale)
@@ -326,9 +332,16 @@ def _as_float(tensor: Array, values: ValueType) -> Array:
 
 
 def _encode_int4(tensor: Array, group: int, scale: Array | None) -> Encoded:
+    kind: Literal["fp16", "fp32"] = "fp16"
+    if scale is not None:
+        half = scale.astype(_DTYPES["fp16"])
+        # A scale for a whole row, as training puts it, is kept exactly: it is only one.
+        if scale.shape[1] == 1 and (half != scale).any():
+            kind, group = "fp32", -(-tensor.shape[1] // 8) * 8
+        scale = half if kind == "fp16" else scale.astype(_DTYPES["fp32"])
     levels, scale = quantize_groups(tensor, group, scale)
     parts = {"values": _pack_nibbles(levels), "scale": scale}
-    return Encoded(Spec("dense", "int4", tensor.shape, group=group), parts)
+    return Encoded(Spec("dense", "int4", tensor.shape, group=group, scale=kind), parts)
 
 
 def _encode_sparse(tensor: Array, values: ValueType, scale: Array | None) -> Encoded:

@@ -127,6 +127,7 @@ def _write(
             "shape": list(spec.shape),
             **({"block": list(spec.block)} if spec.block else {}),
             **({"group": spec.group} if spec.group else {}),
+            **({"scale": spec.scale} if spec.scale != "fp16" else {}),
             "parts": described,
         }
         arrays |= parts

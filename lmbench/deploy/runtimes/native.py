@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, cast
 
@@ -35,9 +34,7 @@ from lmbench.deploy.native.matrices import (
 )
 from lmbench.deploy.packed_file.tensor_encoding import (
     BLOCK_SHAPES,
-    Encoded,
     encode,
-    levels_of,
     zero_blocks,
 )
 from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
@@ -95,7 +92,7 @@ class NativeRuntime(Runtime):
         self._kind = str(shape["model"])
         self._ntoken, self._emsize = int(shape["ntoken"]), int(shape["emsize"])
         self._nhid, self._nlayers = int(shape["nhid"]), int(shape["nlayers"])
-        source = _tensor_source(loaded)
+        source = TensorSource(loaded)
         self._embedding = self._matrix(source, "encoder.weight")
         tied = bool(shape["tied"])
         self._decoder = self._embedding if tied else self._matrix(source, "decoder.weight")
@@ -253,40 +250,37 @@ class NativeRuntime(Runtime):
 class TensorSource:
     """The tensors of a model by name, integers as stored where it is a packed one."""
 
-    def __init__(
-        self, dense: Callable[[str], Array], stored: Callable[[str], Encoded] | None
-    ) -> None:
-        self._dense = dense
-        self._stored = stored
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._packed = loaded.packed if isinstance(loaded, PackedModel) else None
+        self._state = {} if self._packed else loaded.model.state_dict()
+
+    def _dense(self, name: str) -> Array:
+        return self._packed.dense(name) if self._packed else self._state[name].float().cpu().numpy()
+
+    def _values(self, name: str) -> str | None:
+        """The type of a stored tensor's values."""
+        return self._packed.specs[name].values if self._packed else None
 
     def vector(self, name: str) -> Array:
         return np.array(self._dense(name), np.float32)
 
     def in_4_bits(self, name: str) -> bool:
-        """Is it stored in 4 bits?"""
-        return self._stored is not None and self._stored(name).spec.values == "int4"
+        return self._values(name) == "int4"
 
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
         """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
-        encoded = self._stored(name) if self._stored else None
-        if encoded is None or encoded.spec.values != "int8":
-            encoded = encode(self._dense(name), "int8", "never")
-        return levels_of(encoded), encoded.parts["scale"], encoded.spec.block
+        if self._packed and self._values(name) == "int8":
+            stored = self._packed.tensor(name)
+            return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
+        encoded = encode(self._dense(name), "int8", "never")
+        return encoded.parts["values"], encoded.parts["scale"], None
 
     def int4(self, name: str) -> tuple[Array, Array, int]:
         """Levels [R, C], scales [R, groups], and how many columns share one, as stored."""
-        assert self._stored is not None
-        encoded = self._stored(name)
-        assert encoded.spec.group is not None
-        return levels_of(encoded), encoded.parts["scale"], encoded.spec.group
-
-
-def _tensor_source(loaded: LoadedModel) -> TensorSource:
-    if isinstance(loaded, PackedModel):
-        packed = loaded.packed
-        return TensorSource(packed.dense, packed.tensor)
-    state = loaded.model.state_dict()
-    return TensorSource(lambda name: state[name].float().cpu().numpy(), None)
+        assert self._packed
+        stored = self._packed.tensor(name)
+        assert stored.spec.group is not None
+        return self._packed.levels(stored), stored.parts["scale"], stored.spec.group
 
 
 class NativeInt8Runtime(NativeRuntime):
@@ -377,7 +371,7 @@ class NativeInt4Runtime(NativeRuntime):
 def _matrices(loaded: LoadedModel) -> list[Array]:
     if isinstance(loaded, PackedModel):
         names = [name for name, spec in loaded.packed.specs.items() if len(spec.shape) == 2]
-        return [levels_of(loaded.packed.tensor(name)) for name in names]
+        return [loaded.packed.levels(loaded.packed.tensor(name)) for name in names]
     return [p.detach().cpu().numpy() for p in loaded.model.parameters() if p.dim() == 2]
 
 

@@ -64,27 +64,33 @@ def build_runtime(name: str, loaded: LoadedModel) -> Runtime:
     if reason:
         can = ", ".join(one.name for one in supported(loaded))
         raise LmbenchError(f"runtime '{name}' cannot run {loaded.title}: {reason}; use {can}")
-    return runtime(loaded)
+    try:
+        return runtime(loaded)
+    except MemoryError:
+        raise LmbenchError(
+            f"runtime '{name}' cannot run {loaded.title}: there is not enough free memory for it"
+        ) from None
 
 
 def as_is_runtime(loaded: LoadedModel) -> str:
     """The name of the runtime that computes with the stored numbers themselves.
 
-    Integers of a packed file run on the compiled kernels of their layout, modules that a quantizer
-    has wrapped as they are, and floats in torch; so do integers where the kernels cannot be had or
-    another device than the CPU was asked for, on the fp32 weights that the file unpacks to.
+    Integers of a packed file run on the compiled kernels of their layout, and where those cannot be
+    had in ONNX Runtime's int8; modules that a quantizer has wrapped run as they are, and floats in
+    torch. So do integers on another device than the CPU, on the fp32 weights that the file unpacks
+    to.
     """
     if not loaded.plain:
         return "naive"
     if isinstance(loaded, PackedModel) and loaded.device.type == "cpu":
-        for name in _kernels(loaded):
+        for name in _integer_runtimes(loaded):
             if RUNTIMES[name].refusal(loaded) is None:
                 return name
     return "torch"
 
 
-def _kernels(loaded: PackedModel) -> Iterator[str]:
-    """The kernels for the layouts of this file's matrices, the most particular first."""
+def _integer_runtimes(loaded: PackedModel) -> Iterator[str]:
+    """The runtimes for the layouts of this file's matrices, the most particular first."""
     specs = [spec for spec in loaded.packed.specs.values() if len(spec.shape) == 2]
     if any(spec.values == "int4" for spec in specs):
         yield "native-int4"
@@ -96,3 +102,5 @@ def _kernels(loaded: PackedModel) -> Iterator[str]:
         yield "sparse-int8"
     if integers:
         yield "native-int8"
+    if specs and all(spec.values in ("int8", "int4") for spec in specs):
+        yield "int8"

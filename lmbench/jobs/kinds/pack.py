@@ -16,6 +16,7 @@ from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.metadata import About, PackedInfo
+from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
@@ -25,6 +26,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Run
 from lmbench.session import events as log
+from lmbench.training.checkpoint import TRAINED_FILE
 from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["work"]
@@ -103,7 +105,26 @@ def _pack(
 ) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
     if loaded.plain:
-        return write_packed(loaded.recurrent, loaded.vocabulary, path, config, about=about)
+        model, grids = loaded.recurrent, None
+        if (loaded.path / TRAINED_FILE).is_file():
+            grids = trained_grids(model)
+            rounded = [
+                n for n, kind in grids.values.items() if config.weights not in ("auto", kind)
+            ]
+            if rounded:
+                job.warn(
+                    f"{', '.join(rounded)}: trained on another grid than --weights "
+                    f"{config.weights} has, rounded anew; --weights auto keeps it"
+                )
+        return write_packed(
+            model,
+            loaded.vocabulary,
+            path,
+            config,
+            about=about,
+            grids=grids.grids if grids else None,
+            auto=grids.values if grids else "fp32",
+        )
     taken = dequantized(loaded.model, loaded.shape)
     if taken.renewed:
         job.warn(

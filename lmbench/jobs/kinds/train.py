@@ -12,6 +12,7 @@ from torch import nn
 from lmbench.config import TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.batches import batchify
+from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
@@ -297,7 +298,8 @@ def _score(
     if scheduler and which == "last":
         scheduler.mask_all_weights()
     report = report_progress(job.emit, "scoring test")
-    test = evaluate(model, trainer.splits.test, config.bptt, report)
+    plain = trainer.plain_model()
+    test = evaluate(plain, trainer.splits.test, config.bptt, report)
     job.emit(score_event("test", test, which))
     print("=" * 89)
     print(
@@ -305,10 +307,16 @@ def _score(
         f"| test ppl {test.ppl:8.2f}",
         flush=True,
     )
-    plain = trainer.plain_model()
+    if scheduler and scheduler.quantizer and scheduler.quantizer.bits_activations is not None:
+        trained = evaluate(model, trainer.splits.test, config.bptt)
+        print(
+            f"| its activations quantized as in training: test ppl {trained.ppl:8.2f}", flush=True
+        )
+        job.add_results(test_ppl_of_quantized_activations=trained.ppl)
     weights, nonzero, biases = count_weights(plain)
-    if nonzero < weights and isinstance(plain, RNNModel):
-        job.add_results(packed_bytes=packed_bytes(plain, corpus.vocabulary))
+    values = trained_grids(plain).values if plain is not model else {}
+    if nonzero < weights or values:
+        job.add_results(packed_bytes=packed_bytes(plain, corpus.vocabulary, values))
     plateau = trainer.plateau
     valid = None if best is None else plateau.best
     job.add_results(

@@ -8,7 +8,7 @@ import sys
 import pytest
 from places import REPOSITORY
 
-from lmbench.compile_kernels import compiler
+from lmbench.compile_kernels import compiler, why_not_trusted
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
 from lmbench.deploy.native.build import KERNELS
 
@@ -126,7 +126,7 @@ names = [entry.name for entry in supported(loaded)]
 assert not any("native" in name for name in names), names
 print(RUNTIMES["native-int8"].refusal(loaded))
 runtime = open_runtime("as-is", loaded, "step")
-assert runtime.name == "torch", runtime.name
+assert runtime.name == "int8", runtime.name
 logits, _ = runtime.step(torch.tensor([3]), runtime.initial_state())
 assert logits.shape == (1, 30)
 """
@@ -141,3 +141,60 @@ assert logits.shape == (1, 30)
     )
     assert done.returncode == 0, done.stderr
     assert "no C++ compiler" in done.stdout
+
+
+def test_a_library_that_another_user_could_have_put_there_is_not_loaded(tmp_path, monkeypatch):
+    """It is compiled anew, into a folder of one's own."""
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    planted = shared / "native" / f"kernels-{KERNELS.key()}.so"
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"somebody's")
+    monkeypatch.setenv("LMBENCH_CACHE", str(shared))
+    monkeypatch.setattr("lmbench.compile_kernels.own_cache", lambda: own)
+    fake = tmp_path / "c++"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho mine > "$2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    assert KERNELS.build() == planted
+    for place, mode in ((shared, 0o777), (planted.parent, 0o777), (planted.parent, 0o1777)):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        built = KERNELS.build()
+        assert built == own / "native" / planted.name
+        assert built.read_text() == "mine\n"
+        place.chmod(before)
+    planted.chmod(0o666)
+    assert KERNELS.build().read_text() == "mine\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
+def test_a_folder_or_library_of_another_user_is_not_trusted(tmp_path):
+    library_path = tmp_path / "cache" / "kernels.so"
+    library_path.parent.mkdir()
+    library_path.write_bytes(b"somebody's")
+    assert why_not_trusted(library_path) is None
+    for place in (library_path, library_path.parent):
+        os.chown(place, 12_345, 0)
+        assert why_not_trusted(library_path) == f"{place} belongs to another user"
+        os.chown(place, 0, 0)
+
+
+def test_where_no_folder_is_ones_own_the_reason_names_the_folder_and_the_remedy(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(NativeUnavailableError, match=r"written by other users.*LMBENCH_CACHE"):
+        KERNELS.build(tmp_path / "native")
+
+
+def test_a_slow_compiler_is_waited_for_and_one_that_hangs_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmbench.compile_kernels._IDLE_LIMIT_S", 0.2)
+    fake = tmp_path / "c++"
+    monkeypatch.setenv("CXX", str(fake))
+    busy = 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; while [ "$1" != -o ]; do shift; done'
+    for script in (f'{busy}; echo done > "$2"', "sleep 600"):
+        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.chmod(0o755)
+        if "sleep" in script:
+            with pytest.raises(NativeUnavailableError, match=r"did nothing for 0\.2 s"):
+                KERNELS.build(tmp_path / "hangs")
+        else:
+            assert KERNELS.build(tmp_path / "slow").read_text() == "done\n"

@@ -9,14 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zstandard as zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmbench.config import PackConfig
+from lmbench.config.model_shapes import parameter_shapes
 from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed_file import reading
 from lmbench.deploy.packed_file.header import open_container, write_container
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.tensor_encoding import Spec
 from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.runtimes import native
 from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
@@ -72,7 +78,7 @@ def complaint(path: Path, name: str | None) -> str | None:
 def test_each_form_runs_on_the_kernel_of_its_layout(tmp_path: Path, form: str) -> None:
     packed(form, tmp_path / "m.lmpack")
     found = as_is_runtime(load_packed(tmp_path / "m.lmpack"))
-    assert found == ("torch" if why_unavailable() else FORMS[form][2])
+    assert found == ("int8" if why_unavailable() else FORMS[form][2])
     assert math.isfinite(run(tmp_path / "m.lmpack"))
 
 
@@ -116,7 +122,7 @@ def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
     write_packed(model, WORDS, path, PackConfig(weights="int8"))
     loaded = load_packed(path)
     assert "bitmask" in {spec.layout for spec in loaded.packed.specs.values()}
-    expected = "torch" if why_unavailable() else "native-int8"
+    expected = "int8" if why_unavailable() else "native-int8"
     assert as_is_runtime(loaded) == expected
     assert RUNTIMES[expected].refusal(loaded) is None
     assert math.isfinite(run(path))
@@ -130,3 +136,63 @@ def test_a_scale_that_makes_weights_overflow_is_refused(tmp_path: Path) -> None:
     arrays["encoder.weight/scale"][3] = -3e38
     write_container(path, arrays, dict(container.metadata))
     assert "so large that weights overflow" in str(complaint(path, None))
+
+
+def huge(path: Path) -> None:
+    """Half a megabyte of mask that stands for a matrix of a gigabyte, with a right checksum."""
+    words, width = 1 << 20, 256
+    shape = {"model": "RNN_TANH", "emsize": width, "nhid": width, "nlayers": 1, "ntoken": words}
+    sizes = parameter_shapes("RNN_TANH", words, width, width, 1, tied=True)
+    arrays, tensors = {}, {}
+    for name, size in sizes.items():
+        if name == "encoder.weight":
+            spec = Spec("block", "int8", size, (16, 4))
+            tensors[name] = {"layout": "block", "values": "int8", "block": [16, 4]}
+        else:
+            spec = Spec("dense", "fp16", size)
+            tensors[name] = {"layout": "dense", "values": "fp16"}
+        tensors[name] |= {"shape": list(size), "parts": {}}
+        for part, (dtype, lengths) in spec.parts().items():
+            array = np.zeros([length or 0 for length in lengths], dtype)
+            plain = part == "mask"
+            raw = (
+                array
+                if plain
+                else np.frombuffer(zstd.ZstdCompressor().compress(array.tobytes()), np.uint8)
+            )
+            arrays[f"{name}/{part}"] = raw
+            tensors[name]["parts"][part] = {"shape": list(array.shape), "zstd": not plain}
+    about = {"title": "", "lineage": [], "settings": {}, "scores": {}, "corpus": {}}
+    metadata = {
+        "shape": {**shape, "dropout": 0.0, "tied": True},
+        "tensors": tensors,
+        "vocabulary": {},
+        "about": about,
+    }
+    write_container(path, arrays, metadata)
+
+
+def test_a_small_file_that_stands_for_a_huge_model_is_refused_before_memory_is_taken(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.lmpack"
+    huge(path)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(LmbenchError, match=r"its tensors claim 1\.1 GB"):
+        open_packed(path)
+
+
+def test_memory_that_cannot_be_had_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("blocks of 16x4", path)
+
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "levels_of", none_left)
+    assert "than this process can have" in (complaint(path, "native-int8") or "")
+    monkeypatch.undo()
+    monkeypatch.setattr(native, "dense_matrix", none_left)
+    assert "not enough free memory" in (complaint(path, "native-int8") or "")

@@ -1,0 +1,82 @@
+"""The grid of weights that a training-time quantizer put there, found again in their values.
+
+Such a weight is an integer times a step, which no checkpoint names: the step is one for a matrix or
+a row, depending on the quantizer. Here each row gets the largest step of which all of its values
+are multiples, so that packing them rounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmbench.deploy.packed_file.tensor_encoding import Array, ValueType
+from lmbench.model.rnn import RNNModel, shared_names
+
+__all__ = ["TrainedGrids", "trained_grids"]
+
+_MOST_LEVELS = 128
+# How far a value may be from a multiple, in steps: the rounding of an fp32 division, many times.
+_TOLERANCE = 1e-4
+_SAMPLE = 32
+
+
+@dataclass(frozen=True)
+class TrainedGrids:
+    """What `write_packed` needs to keep a trained model's integers."""
+
+    values: Mapping[str, ValueType]
+    """By parameter: int4 or int8 where it lies on a grid; the others are floats."""
+    grids: Mapping[str, Tensor]
+    """By parameter: scales, [R, 1]."""
+
+
+def trained_grids(model: RNNModel) -> TrainedGrids:
+    """The grids of the matrices that lie on one; tied ones once."""
+    values: dict[str, ValueType] = {}
+    grids: dict[str, Tensor] = {}
+    tied = shared_names(model)
+    for name, tensor in model.state_dict().items():
+        if tensor.dim() == 2 and name not in tied:
+            found = _grid(tensor.detach().cpu().float().numpy())
+            if found is not None:
+                values[name], grids[name] = found[0], torch.from_numpy(found[1])
+    return TrainedGrids(values, grids)
+
+
+def _grid(weight: Array) -> tuple[ValueType, Array] | None:
+    """The value type, and a scale for each row [R, 1]; None where some row is on no grid."""
+    levels = _largest_levels(weight)
+    if not levels.all():
+        return None
+    largest = np.take_along_axis(weight, np.abs(weight).argmax(1)[:, None], 1)  # [R, 1]
+    # One level more is there on the negative side: where a row needs it, its scale takes the sign.
+    scale = np.abs(largest) / levels[:, None]
+    widths: tuple[tuple[ValueType, int], ...] = (("int4", 7), ("int8", 127))
+    for kind, most in widths:
+        signed = np.where(levels[:, None] > most, -np.sign(largest), 1.0) * scale
+        signed = signed.astype(np.float32)
+        rounded = np.rint(np.divide(weight, signed, out=np.zeros_like(weight), where=signed != 0))
+        if rounded.min() >= -most - 1 and rounded.max() <= most:
+            return kind, signed
+    return None
+
+
+def _largest_levels(weight: Array) -> Array:
+    """Of each row the smallest n for which all values are multiples of its maximum / n; else 0."""
+    top = np.abs(weight).max(1)
+    found = np.where(top == 0, 1, 0)
+    for n in range(1, _MOST_LEVELS + 1):
+        open_rows = np.flatnonzero(found == 0)
+        if not len(open_rows):
+            break
+        # A few columns rule most rows out; the others are looked at whole.
+        for columns in (slice(_SAMPLE), slice(None)):
+            steps = weight[open_rows, columns] * (n / top[open_rows, None])
+            open_rows = open_rows[(np.abs(steps - np.rint(steps)) < _TOLERANCE).all(1)]
+        found[open_rows] = n
+    return found

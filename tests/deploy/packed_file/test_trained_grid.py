@@ -1,0 +1,109 @@
+"""A model that was quantized while it trained packs on its own grid, and nothing is rounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmbench.config import PackConfig
+from lmbench.deploy.load_model import load_packed
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed_file.header import open_container
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.trained_grid import trained_grids
+from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
+from lmbench.distiller.quantization.training_time import (
+    DorefaQuantizer,
+    QuantAwareTrainRangeLinearQuantizer,
+    WRPNQuantizer,
+)
+from lmbench.model.rnn import RNNModel
+
+WORDS = [f"w{i}" for i in range(300)]
+
+
+def trained(kind: Any, bits: int, sparsity: float = 0.0, **more: Any) -> RNNModel:
+    torch.manual_seed(0)
+    model = RNNModel("LSTM", len(WORDS), 72, 72, 1, 0.0, True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_().mul_(0.3)
+            if parameter.dim() == 2:
+                parameter.mul_(torch.rand_like(parameter) >= sparsity)
+    quantizer = kind(model, None, None, bits, **more)
+    quantizer.prepare_model()
+    plain = quantizer.plain_model()
+    assert isinstance(plain, RNNModel)
+    return plain.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.7])
+@pytest.mark.parametrize(
+    "kind, bits, more, stored",
+    [
+        (QuantAwareTrainRangeLinearQuantizer, 4, {}, "int4"),
+        (QuantAwareTrainRangeLinearQuantizer, 4, {"per_channel_wts": True}, "int4"),
+        (QuantAwareTrainRangeLinearQuantizer, 4, {"mode": "ASYMMETRIC_SIGNED"}, None),
+        (QuantAwareTrainRangeLinearQuantizer, 8, {}, "int8"),
+        (DorefaQuantizer, 3, {}, "int4"),
+        (DorefaQuantizer, 4, {}, "int8"),
+        (WRPNQuantizer, 4, {}, "int4"),
+    ],
+)
+def test_every_weight_keeps_its_value(
+    tmp_path: Path,
+    kind: Any,
+    bits: int,
+    more: dict[str, Any],
+    stored: str | None,
+    sparsity: float,
+) -> None:
+    model, path = trained(kind, bits, sparsity, **more), tmp_path / "m.lmpack"
+    found = trained_grids(model)
+    assert len(found.values) == 3
+    info = write_packed(model, WORDS, path, grids=found.grids, auto=found.values)
+    packed = open_packed(path).to_model().state_dict()
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(packed[name], weight, rtol=1e-6, atol=0)
+    assert info.ratio > 3
+    if stored and not sparsity:
+        assert set(found.values.values()) == {stored}
+        assert {t.spec.values for t in info.tensors if len(t.spec.shape) == 2} == {stored}
+
+
+def test_floats_are_on_no_grid() -> None:
+    torch.manual_seed(0)
+    assert not trained_grids(RNNModel("GRU", 50, 16, 16, 1, 0.0, False)).values
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason="needs the compiled kernels")
+def test_a_trained_grid_of_4_bits_runs_on_the_kernels_as_in_torch(tmp_path: Path) -> None:
+    model, path = trained(QuantAwareTrainRangeLinearQuantizer, 4), tmp_path / "m.lmpack"
+    found = trained_grids(model)
+    write_packed(model, WORDS, path, grids=found.grids, auto=found.values)
+    loaded = load_packed(path)
+    assert as_is_runtime(loaded) == "native-int4"
+    data = torch.randint(0, len(WORDS), (40, 4), generator=torch.Generator().manual_seed(1))
+    native, exact = (build_runtime(name, loaded) for name in ("native-int4", "torch"))
+    assert native.evaluate(data, 10).loss == pytest.approx(exact.evaluate(data, 10).loss, rel=0.02)
+
+
+def test_files_without_such_a_grid_are_written_for_older_programs_too(tmp_path: Path) -> None:
+    model = trained(QuantAwareTrainRangeLinearQuantizer, 4)
+    found = trained_grids(model)
+    for grids, weights, version in ((found, "auto", b'"2"'), (None, "int4", b'"1"')):
+        path = tmp_path / "m.lmpack"
+        write_packed(
+            model,
+            WORDS,
+            path,
+            PackConfig.model_validate({"weights": weights}),
+            grids=grids.grids if grids else None,
+            auto=grids.values if grids else "fp32",
+        )
+        assert b'"version":' + version in path.read_bytes()[:200]
+        assert open_container(path).names()

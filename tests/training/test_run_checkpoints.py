@@ -1,0 +1,97 @@
+"""A checkpoint that something has written to ends in one line that names what else there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmbench.config import ModelConfig
+from lmbench.errors import LmbenchError
+from lmbench.model.rnn import RNNModel, build_model
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import CrossEntropy
+from lmbench.training.plateau import Plateau
+from lmbench.training.run_checkpoints import LoopState, Position, RunCheckpoints
+
+CPU = torch.device("cpu")
+
+
+def checkpoints(folder: Path) -> tuple[RNNModel, RunCheckpoints]:
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(emsize=8, nhid=8, nlayers=1), 20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    objective = CrossEntropy(DecoderLoss("fp32", into_grad=True))
+    return model, RunCheckpoints(folder, model, objective, optimizer, None, lambda: 17)
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """A ``last/`` as a training leaves it; its ``trainer.json``."""
+    model, kept = checkpoints(folder)
+    sums = torch.zeros(2, dtype=torch.float64)
+    kept.write_last(LoopState(Position(1, 2, 30), Plateau(4.0, 0), sums, model.init_hidden(3)))
+    return json.loads((folder / "last" / "trainer.json").read_text())
+
+
+def alterations(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places in a document, down to each field; of a long list its first number."""
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from alterations(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value[:1]):
+            yield from alterations(inner, (*path, index))
+
+
+def test_each_field_that_is_altered_or_missing_is_one_line_or_harmless(tmp_path: Path) -> None:
+    document = written(tmp_path)
+    file = tmp_path / "last" / "trainer.json"
+    refusals: list[str] = []
+    state, offset = checkpoints(tmp_path)[1].restore(tmp_path / "last", CPU)
+    assert (state.position, state.plateau) == (Position(1, 2, 30), Plateau(4.0, 0))
+    for path in alterations(document):
+        for change in ("x", None, -1, 1e300, [], {}, "gone"):
+            altered = json.loads(json.dumps(document))
+            place = altered
+            for key in path[:-1]:
+                place = place[key]
+            if change == "gone":
+                del place[path[-1]]
+            else:
+                place[path[-1]] = change
+            file.write_text(json.dumps(altered))
+            model, kept = checkpoints(tmp_path)
+            try:
+                state, offset = kept.restore(tmp_path / "last", CPU)
+            except LmbenchError as error:
+                refusals.append(error.message)
+                continue
+            assert offset == 17 or path == ("log_offset",)
+            # What was taken can be worked with.
+            assert state.position.epoch >= 0
+            hidden = state.hidden or model.init_hidden(3)
+            model(torch.zeros(2, 3, dtype=torch.int64), hidden)
+            kept.write_last(state)
+            file.write_text(json.dumps(document))
+    assert len(refusals) > 50
+    assert all(str(tmp_path / "last") in line and "\n" not in line for line in refusals)
+
+
+def test_a_whole_best_checkpoint_is_offered_in_place_of_a_damaged_last(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "last" / "trainer.json").write_text('{"version": 1}')
+    _, kept = checkpoints(tmp_path)
+    with pytest.raises(LmbenchError, match=r"damaged.*the run has no other one"):
+        kept.restore(tmp_path / "last", CPU)
+    kept.write_best(Position(), 3.0)
+    with pytest.raises(LmbenchError, match=r"damaged.*/best is another checkpoint: .*prune"):
+        kept.restore(tmp_path / "last", CPU)
