@@ -262,6 +262,7 @@ def encode(
     *,
     group: int = GROUP,
     scale: Array | None = None,
+    exact: bool = False,
 ) -> Encoded:
     """Store a tensor in the smallest layout of this value type.
 
@@ -273,6 +274,7 @@ def encode(
         group: columns that share a scale in int4.
         scale: the grid that the tensor already lies on, [R] or [R, 1] (int8), or
             [R, groups] or [R, 1] (int4); left out, it is found here.
+        exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
 
     Raises:
         ValueError: a value that is not finite, or too large for fp16.
@@ -283,7 +285,7 @@ def encode(
     if tensor.ndim != 2:
         return _encode_dense(tensor, "fp16" if values == "fp16" else "fp32")
     if values == "int4":
-        dense = _encode_int4(tensor, group, scale)
+        dense = _encode_int4(tensor, group, scale, exact=exact)
         if sparse == "never":
             return dense
         # The same integers, where a row has one scale.
@@ -331,12 +333,11 @@ def _as_float(tensor: Array, values: ValueType) -> Array:
     return tensor.astype(_DTYPES[values])
 
 
-def _encode_int4(tensor: Array, group: int, scale: Array | None) -> Encoded:
+def _encode_int4(tensor: Array, group: int, scale: Array | None, *, exact: bool = False) -> Encoded:
     kind: Literal["fp16", "fp32"] = "fp16"
     if scale is not None:
         half = scale.astype(_DTYPES["fp16"])
-        # A scale for a whole row, as training puts it, is kept exactly: it is only one.
-        if scale.shape[1] == 1 and (half != scale).any():
+        if exact and scale.shape[1] == 1 and (half != scale).any():
             kind, group = "fp32", -(-tensor.shape[1] // 8) * 8
         scale = half if kind == "fp16" else scale.astype(_DTYPES["fp32"])
     levels, scale = quantize_groups(tensor, group, scale)

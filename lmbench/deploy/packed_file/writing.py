@@ -68,6 +68,7 @@ def write_packed(
     about: About | None = None,
     grids: Mapping[str, Tensor] | None = None,
     auto: ValueType | Mapping[str, ValueType] = "fp32",
+    exact: bool = False,
 ) -> PackedInfo:
     """Write a model and its words into one file.
 
@@ -81,6 +82,7 @@ def write_packed(
             nothing anew; the other weights get scales of their own.
         auto: the value type that ``weights="auto"`` stands for, what the run computes with: for
             all weights, or by parameter name with fp32 for the rest.
+        exact: keep grids of a scale a row to the last bit, as those of training.
 
     Raises:
         LmbenchError: a weight that is not finite, a vocabulary of another size, or a file that
@@ -100,7 +102,7 @@ def write_packed(
         on_grid = name in grids and values == own
         scale = grids[name].detach().cpu().numpy() if on_grid else None
         try:
-            tensors[name] = encode(tensor, values, config.sparse, scale=scale)
+            tensors[name] = encode(tensor, values, config.sparse, scale=scale, exact=exact)
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
     return _write(path, shape_of(model), tensors, vocabulary, about or About(), zstd=config.zstd)

@@ -124,6 +124,7 @@ def _pack(
             about=about,
             grids=grids.grids if grids else None,
             auto=grids.values if grids else "fp32",
+            exact=True,
         )
     taken = dequantized(loaded.model, loaded.shape)
     if taken.renewed:
