@@ -21,16 +21,17 @@ from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import forecast, forecast_derived
 from lmbench.tui.new_run.form_lines import training_of
+from lmbench.tui.new_run.schedule_outlook import ScheduleOutlook, schedule_outlook
 from lmbench.tui.new_run.training_speed import speeds
 
-__all__ = ["AboutRun", "Wish"]
+__all__ = ["AboutRun", "RunRequest"]
 
 # Someone may still be typing a corpus's name.
 _SETTLE_S = 0.2
 
 
 @dataclass(frozen=True)
-class Wish:
+class RunRequest:
     """What the form asks for: `field` is what the focused field means, `problem` the first mistake,
     `config` None where there is one."""
 
@@ -42,7 +43,7 @@ class Wish:
 
 
 class AboutRun(Vertical, GuardedWidget):
-    """Told a `Wish`, it finds out by itself what that takes."""
+    """Finds out what a `RunRequest` takes."""
 
     DEFAULT_CSS = """
     AboutRun { border: round $border-blurred; border-title-color: $text-muted; padding: 0 1;
@@ -52,10 +53,11 @@ class AboutRun(Vertical, GuardedWidget):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.border_title = "What it will be"
-        self._wish: Wish | None = None
+        self._request: RunRequest | None = None
         self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
         self._measured: list[Measured] | None = []
-        self._told = ""
+        self._outlooks: dict[tuple[str, int], ScheduleOutlook | None] = {}
+        self._shown = ""
 
     def compose(self) -> ComposeResult:
         yield Static(id="words", markup=False)
@@ -67,42 +69,66 @@ class AboutRun(Vertical, GuardedWidget):
         """Find out how fast this machine is."""
         async for known in speeds(self.bench):
             self._measured = known
-            self._tell()
+            self._update()
 
-    def show(self, wish: Wish) -> None:
-        self._wish = wish
-        self._tell()
+    def show(self, request: RunRequest) -> None:
+        self._request = request
+        self._update()
 
-    def _tell(self) -> None:
-        wish = self._wish
-        if wish is None or not self.is_mounted:
+    def _update(self) -> None:
+        request = self._request
+        if request is None or not self.is_mounted:
             return
         wide = self.screen.has_class("-wide")
-        text = Text(wish.field + "\n")
+        text = Text(request.field + "\n")
         text.append("\n" if wide else "")
-        if wish.problem:
-            text.append(f"✗ {wish.problem}\n", self.bench.colour_style("error"))
+        if request.problem:
+            text.append(f"✗ {request.problem}\n", self.bench.colour_style("error"))
         else:
-            text.append_text(self._forecast(wish))
+            text.append_text(self._forecast(request))
             text.append("\n\n" if wide else "\n")
             text.append("$ ", self.bench.colour_style("accent"))
-            text.append(wish.command, "bold")
-        if text.markup != self._told:
-            self._told = text.markup
+            text.append(request.command, "bold")
+        if text.markup != self._shown:
+            self._shown = text.markup
             self.query_one("#words", Static).update(text)
 
-    def _forecast(self, wish: Wish) -> Text:
-        if isinstance(wish.config, TrainConfig):
-            corpus = self.corpus_size(wish.config)
+    def _forecast(self, request: RunRequest) -> Text:
+        if isinstance(request.config, TrainConfig):
+            corpus = self.corpus_size(request.config)
             if isinstance(corpus, CorpusSize):
-                return forecast(wish.config, corpus, self._measured)
+                # A warning first: the panel may have no room for all.
+                text = self._schedule(request.config, corpus.types)
+                return text + forecast(request.config, corpus, self._measured)
             return Text(corpus or "looking at the corpus …", "dim")
-        if wish.parent is None or wish.config is None:
+        if request.parent is None or request.config is None:
             return Text()
-        model = self._model_of(wish.parent)
+        model = self._model_of(request.parent)
         corpus = self.corpus_size(model) if model is not None else ""
         known = corpus if isinstance(corpus, CorpusSize) else None
-        return forecast_derived(wish.config, wish.parent, model, known, self._measured)
+        return forecast_derived(request.config, request.parent, model, known, self._measured)
+
+    def _schedule(self, config: TrainConfig, ntoken: int) -> Text:
+        """What the schedule reaches, and a warning where that is less than it asks for."""
+        asked = config.model_dump_json(), ntoken
+        if asked not in self._outlooks:
+            # The newest one only: a schedule's file may have changed by the time of the next.
+            self._outlooks = {asked: None}
+            if config.compress is not None:
+                self.run_worker(self._look_at_schedule(config, ntoken), exit_on_error=False)
+        outlook, text = self._outlooks[asked], Text()
+        if outlook is not None and outlook.warning:
+            text.append(f"! {outlook.warning}\n", self.bench.colour_style("warning"))
+        elif outlook is not None and outlook.reached is not None:
+            text.append(f"{outlook.reached:.1%} of the weights are zero in the end\n")
+        return text
+
+    async def _look_at_schedule(self, config: TrainConfig, ntoken: int) -> None:
+        found = await asyncio.to_thread(schedule_outlook, config, ntoken, self.bench.home)
+        asked = config.model_dump_json(), ntoken
+        if asked in self._outlooks:
+            self._outlooks[asked] = found
+            self._update()
 
     def _model_of(self, parent: RunView) -> TrainConfig | None:
         """The parent's training, its corpus as it is found from here; None where it was none."""
@@ -127,4 +153,4 @@ class AboutRun(Vertical, GuardedWidget):
         except LmbenchError as error:
             found = error.message
         self._corpora[data, vocab] = found
-        self._tell()
+        self._update()

@@ -25,7 +25,7 @@ from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import FieldSpec, Form
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
-from lmbench.tui.new_run.about_panel import AboutRun, Wish
+from lmbench.tui.new_run.about_panel import AboutRun, RunRequest
 from lmbench.tui.new_run.corpus_size import CorpusSize, default_name
 from lmbench.tui.new_run.fields import Setting, problems, settings_of, shown
 from lmbench.tui.new_run.form_lines import (
@@ -221,7 +221,7 @@ same.
     # -- reading it ----------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Take the form's texts in, mark what is wrong, and tell what it will be."""
+        """Take the form's texts in, mark what is wrong, and show what it will be."""
         texts = self.form.values
         given, wrong = taken_from(self.settings, self._base(), texts)
         full = {**self._inherited(), **given}
@@ -235,7 +235,7 @@ same.
         notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
         self.form.mark_fields(wrong, changed, notes)
         self._keep()
-        self._tell()
+        self._show_about()
 
     async def on_form_edited(self, event: Form.Edited) -> None:
         texts = self.form.values
@@ -272,19 +272,20 @@ same.
         if event.name:
             self._visited = event.name
             self._keep()
-            self._tell()
+            self._show_about()
             self.refresh_bindings()
 
     # -- what it will be -----------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def _show_about(self) -> None:
         problem = ""
         if self._wrong:
             first = next(iter(self._wrong))
             name = self.form.specs[first].label if first in self.form.specs else first
             problem = f"{name}: {self._wrong[first]}"
-        wish = Wish(self._about_field(), problem, self._config, self.origin, self.command)
-        self.about.show(wish)
+        field, command = self._about_field(), self.command
+        request = RunRequest(field, problem, self._config, self.origin, command)
+        self.about.show(request)
 
     @property
     def about(self) -> AboutRun:

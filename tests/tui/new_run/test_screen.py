@@ -451,3 +451,18 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
         fields.field("compress").value = "sessions/default/schedules/" * 6 + "mine.yaml"
         await press(pilot)
         assert "schedules/mine.yaml" in line_of(pilot, "schedule")
+
+
+async def test_a_training_shorter_than_its_schedule_is_warned_of_before_it_starts(world, started):
+    settings = {"compress": "small-80", "tied": True, "epochs": 4}
+    app = world.bench()
+    async with app.run_test(size=WIDE) as pilot:
+        await driving.settled(pilot)
+        app.open("new_run", kind="prune", settings=settings)
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        await until(pilot, lambda: "takes 6 epochs and the training ends after 4" in words(pilot))
+        assert "--epochs 6 completes it" in words(pilot)
+        await go_to(pilot, "epochs")
+        await press(pilot, *"6")
+        await until(pilot, lambda: "80.0% of the weights are zero" in words(pilot))
+        assert "completes it" not in words(pilot)
