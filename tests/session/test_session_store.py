@@ -132,10 +132,10 @@ def test_a_run_is_found_by_the_path_of_its_folder(home: Home) -> None:
         ("nobody", "session 'work' has no run 'nobody'"),
         ("twin", "'twin' names several runs of session 'work': 1, 2"),
         ("nowhere/1", "no session 'nowhere'"),
-        ("../../etc/1", "no such file"),
+        ("../../etc/1", "there is no such run or file"),
         ("etc*/1", "session name"),
-        ("model.lmpack", "no such file"),
-        ("/nowhere/001-train", "no run's folder"),
+        ("model.lmpack", "there is no such run or file"),
+        ("/nowhere/001-train", "there is no such run or file"),
         ("", "has no run ''"),
     ],
 )
