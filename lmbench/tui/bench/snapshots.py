@@ -33,8 +33,9 @@ __all__ = ["LIVE", "Note", "RunProgress", "RunView", "Snapshot", "Watcher", "lin
 LIVE: frozenset[str] = frozenset({"running", "paused"})
 # How long a dead worker's supervisor is given to say why, before its run is called lost.
 _WITNESS_S = 3.0
-# Of a large session, so much is read before what is known is shown.
-_SLICE_S = 0.25
+# Of a large session, so much is read before what is known is shown, and then twice as much each
+# time: drawing holds up the reading.
+_FIRST_SLICE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,6 +206,7 @@ class Watcher:
         self.session = session
         self._why_lost = why_lost
         self._first = frozenset(first)
+        self._slice_s = _FIRST_SLICE_S
         self._runs: dict[str, _RunWatcher] = {}
         self._last: Snapshot | None = None
         self._record_stamp: object = None
@@ -244,10 +246,11 @@ class Watcher:
         return self._last
 
     def _read_new(self, runs: list[Run]) -> bool:
-        """Read runs that are not known yet until `_SLICE_S` is over, one at least."""
+        """Read runs that are not known yet until the slice is over, one at least."""
         new = [run for run in runs if run.path.name not in self._runs]
         new.sort(key=lambda run: (run.path.name not in self._first, -run.id))
-        end = time.monotonic() + _SLICE_S
+        end = time.monotonic() + self._slice_s
+        self._slice_s *= 2
         for run in new:
             watcher = self._runs[run.path.name] = _RunWatcher(run, self._why_lost)
             watcher.poll()

@@ -13,6 +13,7 @@ from textual.reactive import var
 from textual.strip import Strip
 
 from lmbench.report import numbers
+from lmbench.report.plots.curves import Curves
 from lmbench.report.plots.layout import sparkline
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
@@ -30,11 +31,17 @@ SORTS: dict[str, str] = {
 """What the runs may be sorted by; all but the tree show them flat."""
 
 _SPARK_WIDTH = 5
-_STATUS, _PPL, _CHANGE, _SPARSITY, _SIZE, _SPARK = range(6)
-_WIDTHS = (5, 7, 7, 7, 9, _SPARK_WIDTH + 1)
+_PPL, _CHANGE, _SPARSITY, _SIZE, _SPARK = range(5)
+_WIDTHS = (7, 7, 7, 9, _SPARK_WIDTH + 1)
+_HEADINGS = ("ppl", "change", "zeros", "size", "loss")
 # Which columns get a place first, where there is room beside status and perplexity.
 _NEXT = (_SPARSITY, _SIZE, _SPARK, _CHANGE)
-_LONGEST_NAME = 22
+# Cells for a name before columns of figures take their place.
+_NAME = 22
+# Cells of the sign of a run's status and how far it is.
+_SIGN_AND_PERCENT = 5
+# A list lower than this has no line for headings.
+_LOW = 5
 
 
 def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
@@ -125,7 +132,11 @@ class RunTree(LinesView):
         super().__init__()
         self._views: list[RunView] = []
         self._branches: list[str] = []
+        self._listed: object = None
         self._drawn: object = None
+        self._selected = ""
+        self._columns: tuple[int, ...] = ()
+        self._sparks: dict[str, tuple[Curves, str]] = {}
 
     @property
     def shown(self) -> list[RunView]:
@@ -134,28 +145,63 @@ class RunTree(LinesView):
 
     def show(self, snapshot: Snapshot) -> None:
         before = self._views
-        kept = [view for view in snapshot.runs if matches(view, self.filter)]
-        self._views = order(tuple(kept), self.sort)
-        as_tree = self.sort == "tree" and not self.filter
-        self._branches = branches(self._views) if as_tree else [""] * len(self._views)
-        # Lines are drawn to the width there is: nothing lies to the right.
-        self.virtual_size = Size(1, len(self._views))
+        listed = (snapshot, self.filter, self.sort)
+        if listed != self._listed:
+            self._listed = listed
+            kept = [view for view in snapshot.runs if matches(view, self.filter)]
+            self._views = order(tuple(kept), self.sort)
+            as_tree = self.sort == "tree" and not self.filter
+            self._branches = branches(self._views) if as_tree else [""] * len(self._views)
+            self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self._views}
+            # Lines are drawn to the width there is: nothing lies to the right.
+            self.virtual_size = Size(1, len(self._views) + self._head)
+            self._columns = self._fitting()
         self._repaint(before)
-        self._keep_in_sight()
+        self._keep_in_view()
+
+    def on_resize(self) -> None:
+        self.virtual_size = Size(1, len(self._views) + self._head)
+        self._columns = self._fitting()
+        self._keep_in_view()
+
+    def _spark_of(self, view: RunView) -> str:
+        known = self._sparks.get(view.key)
+        return known[1] if known and known[0] is view.curves else spark(view, _SPARK_WIDTH)
+
+    @property
+    def _head(self) -> int:
+        """Lines of headings, above the runs."""
+        return int(self.size.height >= _LOW)
 
     def _repaint(self, before: list[RunView]) -> None:
-        """All lines, or where everything stands as it stood only those of runs that changed."""
-        bench = self.bench
-        keys = [view.key for view in self._views]
-        drawn = (keys, bench.selected, bench.marked, bench.theme, self._columns(self.size.width))
+        """What changed since the last time: all lines, or those of some runs."""
+        bench, views = self.bench, self._views
+        keys = [view.key for view in views] if views is not before else self._drawn_keys
+        drawn = (keys, bench.marked, bench.theme, self._columns)
         if drawn != self._drawn:
-            self._drawn = drawn
+            self._drawn, self._drawn_keys = drawn, keys
             self.refresh()
-            return
-        changed = {new.key for old, new in zip(before, self._views, strict=True) if old is not new}
-        for line, view in enumerate(self._views):
-            if view.key in changed or view.parent in changed:
-                self.refresh_lines(line)
+        elif views is not before:
+            changed = {new.key for old, new in zip(before, views, strict=True) if old is not new}
+            for line, view in enumerate(views):
+                if view.key in changed or view.parent in changed:
+                    self._refresh_line(line)
+        if bench.selected != self._selected:
+            self._refresh_line_of(self._selected)
+            self._refresh_line_of(bench.selected)
+            self._selected = bench.selected
+
+    _drawn_keys: list[str] = []  # noqa: RUF012
+
+    def _line_of(self, key: str) -> int:
+        return next((i for i, view in enumerate(self._views) if view.key == key), -1)
+
+    def _refresh_line_of(self, key: str) -> None:
+        if (line := self._line_of(key)) >= 0:
+            self._refresh_line(line)
+
+    def _refresh_line(self, line: int) -> None:
+        self.refresh_line(line + self._head - int(self.scroll_offset.y))
 
     def watch_filter(self) -> None:
         self.show(self.bench.snapshot)
@@ -166,8 +212,7 @@ class RunTree(LinesView):
     @property
     def cursor(self) -> int:
         """The line of the selected run; -1 where the filter hides it."""
-        selected = self.bench.selected
-        return next((i for i, view in enumerate(self._views) if view.key == selected), -1)
+        return self._line_of(self.bench.selected)
 
     def action_move(self, by: int) -> None:
         if self._views:
@@ -176,43 +221,54 @@ class RunTree(LinesView):
                 line = 0
             self.bench.select(self._views[line].key)
 
-    def _keep_in_sight(self) -> None:
+    def _keep_in_view(self) -> None:
         if (line := self.cursor) >= 0:
-            keep_line_in_view(self, line)
+            # The headings cover the first line.
+            keep_line_in_view(self, line, 1 + self._head)
 
     def on_click(self, event: Click) -> None:
-        line = event.y + int(self.scroll_offset.y)
-        if 0 <= line < len(self._views):
+        line = event.y - self._head + int(self.scroll_offset.y)
+        if event.y >= self._head and 0 <= line < len(self._views):
             self.bench.select(self._views[line].key)
 
     # -- drawing -------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        line = y + int(self.scroll_offset.y)
+        width, base = self.scrollable_content_region.width, self.rich_style
+        line = y - self._head + int(self.scroll_offset.y)
+        if y < self._head:
+            return self._headings().adjust_cell_length(width, base)
         if line >= len(self._views):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, base)
         view = self._views[line]
-        base = self.rich_style
         if view.key == self.bench.selected:
             name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
             base = self.get_component_rich_style(name)
-        right = self._right(view, base, self._columns(width))
+        right = self._right(view, base)
         room = width - sum(segment.cell_length for segment in right)
         left = Strip(self._left(view, self._branches[line], base))
         if left.cell_length > room:
             left = Strip.join([left.crop(0, max(room - 1, 0)), Strip([Segment("…", base)])])
         return Strip.join([left.extend_cell_length(room, base), Strip(right)])
 
-    def _columns(self, width: int) -> tuple[int, ...]:
+    def _headings(self) -> Strip:
+        if not self._views:
+            return Strip([])
+        style = self.get_component_rich_style("runs--faint")
+        right = "".join(_HEADINGS[i].rjust(_WIDTHS[i]) for i in self._columns)
+        room = self.scrollable_content_region.width - len(right)
+        return Strip([Segment("  run".ljust(room)[:room] + right, style)])
+
+    def _fitting(self) -> tuple[int, ...]:
         """Which columns there is room for beside the names, the same for all lines: of those that
         any run has something for."""
         names = [
             len(self._branches[i]) + 4 + len(f"{view.id} {view.name}")
             for i, view in enumerate(self._views)
         ]
-        room = width - min(max(names, default=0), _LONGEST_NAME) - _WIDTHS[_STATUS] - _WIDTHS[_PPL]
-        shown = [_STATUS, _PPL]
+        width = self.scrollable_content_region.width
+        room = width - min(max(names, default=0), _NAME) - _SIGN_AND_PERCENT - _WIDTHS[_PPL]
+        shown = [_PPL]
         for column in _NEXT:
             fits = _WIDTHS[column] <= room
             if fits and any(self._has(view, column) for view in self._views):
@@ -226,7 +282,7 @@ class RunTree(LinesView):
         if column == _SIZE:
             return view.bytes is not None
         if column == _SPARK:
-            return bool(spark(view, _SPARK_WIDTH))
+            return bool(self._sparks[view.key][1])
         return difference(view, self._from(view)) is not None
 
     def _from(self, view: RunView) -> RunView | None:
@@ -246,30 +302,30 @@ class RunTree(LinesView):
             Segment(f" {view.id} {view.name}", base),
         ]
 
-    def _right(self, view: RunView, base: Style, shown: tuple[int, ...]) -> list[Segment]:
-        """The columns that are shown, widths as in `_WIDTHS`."""
-        share = view.total_sparsity
-        columns = [
-            self._status(view, base),
-            self._perplexity(view, base),
-            self._change(view, base),
-            Segment(numbers.percent(share or None).rjust(_WIDTHS[_SPARSITY]), base),
-            Segment(view.size.rjust(_WIDTHS[_SIZE]), base),
-            self._spark(view, base),
-        ]
-        return [columns[i] for i in shown]
+    def _right(self, view: RunView, base: Style) -> list[Segment]:
+        """The status, and the columns that are shown, widths as in `_WIDTHS`."""
+        draw = (
+            self._perplexity,
+            self._change,
+            lambda view, base: _figure(
+                numbers.percent(view.total_sparsity or None), _SPARSITY, base
+            ),
+            lambda view, base: _figure(view.size, _SIZE, base),
+            self._spark,
+        )
+        return [self._status(view, base), *(draw[i](view, base) for i in self._columns)]
 
     def _status(self, view: RunView, base: Style) -> Segment:
         if view.record is None:
-            return Segment(" ✗   ", self._tint("runs--bad", base))
+            return Segment(" ✗", self._tint("runs--bad", base))
         status = view.status or "lost"
         sign = STATUS_MARKS[status][0]
         if status == "running" and view.progress is not None:
-            text = f" {sign}{100 * view.progress.fraction:2.0f}%"[:5].ljust(5)
-            return Segment(text, self._tint("runs--busy", base))
+            text = f" {sign}{100 * view.progress.fraction:2.0f}%"[:_SIGN_AND_PERCENT]
+            return Segment(text.ljust(_SIGN_AND_PERCENT), self._tint("runs--busy", base))
         tint = {"failed": "runs--bad", "lost": "runs--bad", "finished": "runs--good"}
         name = tint.get(status, "runs--busy" if status in ("running", "paused") else "runs--faint")
-        return Segment(f" {sign}   ", self._tint(name, base))
+        return Segment(f" {sign}", self._tint(name, base))
 
     def _perplexity(self, view: RunView, base: Style) -> Segment:
         if view.status == "queued":
@@ -287,4 +343,8 @@ class RunTree(LinesView):
 
     def _spark(self, view: RunView, base: Style) -> Segment:
         colour = base + self.bench.colour_style(mark_of(view.id).variable)
-        return Segment(f" {spark(view, _SPARK_WIDTH):<{_SPARK_WIDTH}}", colour)
+        return Segment(f" {self._sparks[view.key][1]:<{_SPARK_WIDTH}}", colour)
+
+
+def _figure(text: str, column: int, base: Style) -> Segment:
+    return Segment(text.rjust(_WIDTHS[column]), base)

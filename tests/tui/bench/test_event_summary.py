@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_has_no_summary(full, ended, monkeypatch
 
 
 def test_of_many_runs_the_chosen_and_the_newest_are_shown_first(full, monkeypatch):
-    monkeypatch.setattr(snapshots, "_SLICE_S", -1.0)
+    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
     watcher = Watcher(full.session, first=("001-train",))
     shown = []
     while not shown or watcher.unread:
