@@ -30,6 +30,8 @@ REOPENED = (*REOPENED_SCREENS, "new_run")
 # How often it is looked whether there is a terminal still.
 TERMINAL_INTERVAL_S = 2.0
 
+_HOW_TO_LEAVE = "q leaves the workbench; so does Ctrl+C once more. Runs go on."
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,6 +120,13 @@ class Workbench(Bench):
 
     def action_help(self) -> None:
         self.open("help")
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C, which Textual binds to this: says how to leave, and the second time leaves."""
+        if self.recent_message == _HOW_TO_LEAVE:
+            self.call_later(self.action_leave)
+        else:
+            self.show_message(_HOW_TO_LEAVE)
 
     def action_settings(self) -> None:
         self.open("settings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ def commands_of(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
             offered.add(binding.id)
             title = binding.tooltip or binding.description
             where = f"{node.TITLE}: " if isinstance(node, Panel) and node.TITLE else ""
-            key = app.get_key_display(binding)
+            key = app.get_key_display(replace(binding, key_display=None))
             yield SystemCommand(
                 f"{where}{title}", f"key {key}", partial(app.run_action, binding.action, node)
             )

@@ -95,7 +95,8 @@ class HelpScreen(BenchScreen[None]):
                 if binding.id is None or binding.system:
                     continue
                 keys, _ = found.setdefault(binding.id, ([], binding.tooltip or binding.description))
-                one = binding if not keys else replace(binding, key=key, key_display=None)
+                # What the key bar shows may stand for several actions, such as ← →.
+                one = replace(binding, key=key, key_display=None)
                 shown = self.app.get_key_display(one)
                 if shown not in keys:
                     keys.append(shown)

@@ -188,6 +188,11 @@ class MainScreen(BenchScreen[None]):
     def _arrange(self) -> None:
         """Show the lower panel that is asked for; wide, generation has a place of its own."""
         narrow = self.app.size.width < 110
+        focused = next((name for name in LOWER if self.panel(name).has_focus_within), None)
+        if narrow and focused is not None and focused != self.lower:
+            # It has no place of its own any more, but it keeps the focus.
+            self.set_reactive(MainScreen.lower, focused)
+            self.bench.remember("lower", focused)
         lower = self.lower if narrow or self.lower != "generate" else "layers"
         for name in LOWER:
             panel = self.panel(name)
@@ -230,6 +235,15 @@ class MainScreen(BenchScreen[None]):
             asked = actions.is_possible(str(parameters[0]), self.bench.selected_run)
             return asked and not self.bench.demo
         return True
+
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        screen = str(parameters[0]) if parameters else ""
+        if self.bench.demo and (action == "run" or self.bench.snapshot.runs):
+            return "this is a recording: its runs take no requests"
+        if action == "run":
+            return actions.why_not(screen, self.bench.selected_run)
+        return "there is no run yet: n starts one"
 
     def _possible(self, screen: str) -> bool:
         """Is there anything to do on a screen?"""

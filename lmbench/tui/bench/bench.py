@@ -118,6 +118,7 @@ class Bench(KeysInOrder):
         self._redraw_interval = RedrawInterval()
         # The error of the last poll, reported once.
         self._last_error = ""
+        self.deleted: set[str] = set()
         # A snapshot that no panel has shown yet.
         self._deferred: Snapshot | None = None
         for theme in THEMES:
@@ -260,6 +261,9 @@ class Bench(KeysInOrder):
             self.show_message(now.problem)
             return
         notes, ends = [], []
+        for view in before.runs:
+            if now.run(view.key) is None and view.key not in self.deleted:
+                ends.append(f"{view.id} {view.name} is gone: its folder is not there any more")
         for view in now.runs:
             old = before.run(view.key)
             if old is None and before.unread:
@@ -398,6 +402,10 @@ class Bench(KeysInOrder):
         self.show_message(f"copied: {one_line(text)}")
 
     # -- the theme -----------------------------------------------------------------------------
+
+    def watch_theme(self) -> None:
+        """Update `theme_variables` before panels draw with them: Textual does it later."""
+        self.get_css_variables()
 
     def set_theme(self, name: str) -> None:
         self.theme = name

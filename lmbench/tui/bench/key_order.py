@@ -19,11 +19,12 @@ from textual.app import App
 from textual.events import Event, Key
 from textual.message import Message
 from textual.timer import Timer
+from textual.widget import Widget
 
 __all__ = ["KeysInOrder"]
 
-# A key's mark is lost where the widget that it went to is gone by then.
-_LOST_S = 0.3
+# How often it is checked whether the widget that got a key's mark is still there to return it.
+_CHECK_S = 0.05
 
 
 class Through(Message):
@@ -41,6 +42,7 @@ class KeysInOrder(App[None]):
         super().__init__()
         self._waiting_keys: deque[Key] = deque()
         self._key_on_its_way: Timer | None = None
+        self._marked_widget: Widget | None = None
 
     async def on_event(self, event: Event) -> None:
         if not isinstance(event, Key) or event.is_forwarded:
@@ -71,14 +73,22 @@ class KeysInOrder(App[None]):
         if not self._waiting_keys or not self.screen_stack:
             return
         key = self._waiting_keys.popleft()
-        self._key_on_its_way = self.set_timer(_LOST_S, self._let_go, name="lost key")
+        self._marked_widget = None
+        self._key_on_its_way = self.set_interval(_CHECK_S, self._go_on_without, name="lost key")
         await super().on_event(key)
         self._mark(again=True)
+
+    async def _go_on_without(self) -> None:
+        """Let the next key go where the mark was lost with the widget that had it."""
+        widget = self._marked_widget
+        if widget is not None and not (widget.is_attached and widget.is_running):
+            await self._let_go()
 
     def _mark(self, *, again: bool) -> None:
         """Follow the key, unless leaving has taken the screens down meanwhile."""
         if self.screen_stack:
-            (self.focused or self.screen).post_message(Through(again=again))
+            self._marked_widget = self.focused or self.screen
+            self._marked_widget.post_message(Through(again=again))
 
     def on_through(self, mark: Through) -> None:
         mark.stop()

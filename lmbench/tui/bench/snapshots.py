@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ _WITNESS_S = 3.0
 # Of a large session, so much is read before what is known is shown, and then twice as much each
 # time: drawing holds up the reading.
 _FIRST_SLICE_S = 0.25
+_PATH_FIRST = re.compile(r"((?:~?/|[A-Za-z]:\\)[^:\n]+): ([^\n]+)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,6 +250,8 @@ class Watcher:
     def _read_new(self, runs: list[Run]) -> bool:
         """Read runs that are not known yet until the slice is over, one at least."""
         new = [run for run in runs if run.path.name not in self._runs]
+        if not new:
+            return False
         new.sort(key=lambda run: (run.path.name not in self._first, -run.id))
         end = time.monotonic() + self._slice_s
         self._slice_s *= 2
@@ -256,7 +260,7 @@ class Watcher:
             watcher.poll()
             if time.monotonic() > end:
                 break
-        return bool(new)
+        return True
 
     def _read_record(self) -> bool:
         stamp = _stamp(self.session.path / "session.json")
@@ -427,8 +431,8 @@ class _RunWatcher:
             record=record,
             status=self._status,
             parent=_local(record.parent, self.run) if record and record.parent else None,
-            problem=printable(problem),
-            reason=printable(reason),
+            problem=_cause_first(printable(problem)),
+            reason=_cause_first(printable(reason)),
             generation=self._reader.generation,
             curves=summary.curves,
             progress=summary.progress,
@@ -437,6 +441,12 @@ class _RunWatcher:
             log=self._log,
             **summary.facts,
         )
+
+
+def _cause_first(text: str) -> str:
+    """A reason that begins with a file's path, with the path at its end: lines are cut there."""
+    match = _PATH_FIRST.match(text)
+    return f"{match[2]} ({match[1]}){text[match.end() :]}" if match else text
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

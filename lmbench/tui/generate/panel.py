@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from textual import on
@@ -41,6 +41,8 @@ __all__ = ["GeneratePanel", "Sampler"]
 # Panels wider than this have the alternatives at the side where there are few rows.
 _WIDE_ENOUGH = 60
 _FEW_ROWS = 16
+# Of so many runs the last text stays, to be branched from.
+_TEXTS_KEPT = 8
 
 
 class Sampler(Protocol):
@@ -150,6 +152,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
         self._recalled = ""
         self._runtimes = KnownRuntimes()
         self._texts = TextColumns()
+        # The last text that each run wrote here, by the run's key.
+        self._written: dict[str, GeneratedText] = {}
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
@@ -208,8 +212,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         return self._texts.writing
 
     def take_focus(self) -> None:
-        column = self._texts.focused
-        (column.text if column is not None and self.drafts else self.query_one(Input)).focus()
+        self.query_one(Input).focus()
 
     def refresh_view(self) -> None:
         targets = self.targets
@@ -232,9 +235,14 @@ floats. The other runtimes that a model has on this machine are offered once it 
         selected = self.bench.selected_run
         if selected is not None and selected.key != self._recalled:
             self._recalled = selected.key
-            if all(draft.recorded for draft in self.drafts):
+            if self._shows_others(selected):
                 self.run_worker(self._recall(selected), group="recall", exclusive=True)
         self.refresh_bindings()
+
+    def _shows_others(self, view: RunView) -> bool:
+        """Is no text being written, and none on the screen of this run?"""
+        others = all(draft.recorded or draft.key != view.key for draft in self.drafts)
+        return others and not self.writing and len(self.targets) < 2
 
     def _offer_runtimes(self) -> None:
         """Let the dial turn through what all targets are known to have."""
@@ -243,7 +251,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
         )
 
     async def _recall(self, view: RunView) -> None:
-        """Until something is written, show what the selected run wrote last."""
+        """Show what the selected run wrote last."""
         session = self.bench.session
         if session is None:
             return
@@ -253,10 +261,12 @@ floats. The other runtimes that a model has on this machine are offered once it 
         # Whoever left meanwhile takes this panel down, its parts first.
         if not self.query(SamplingControls):
             return
-        if self.bench.selected == view.key and all(draft.recorded for draft in self.drafts):
-            self._texts.columns[0].text.show(
-                saved_text(view, sample) if sample is not None else None
-            )
+        if self.bench.selected == view.key and self._shows_others(view):
+            shown = self._written.get(view.key)
+            if shown is None and sample is not None:
+                shown = saved_text(view, sample)
+            for column in self._texts.columns:
+                column.text.show(shown if column is self._texts.columns[0] else None)
             self._arrange()
             self.refresh_view()
 
@@ -287,9 +297,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
         if not self._can_write:
             self.bench.show_message(self._why_unable(targets[0]))
             return
-        for draft in self.drafts:
-            if not draft.recorded:
-                await self.client.send(messages.Forget(id=draft.id))
+        await self._forget(view.key for view in targets)
+        await self._forget(list(self._written)[:-_TEXTS_KEPT])
         prompt = self.query_one(PromptInput).value
         self.query_one(AlternativesList).show(None)
         self.remove_class("-pointing")
@@ -300,6 +309,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
             if view is not None and draft is not None and (why := self._why_unable(view)):
                 draft.state, draft.problem, view = "failed", why, None
             column.text.show(draft)
+            if draft is not None:
+                self._written[draft.key] = draft
             if view is not None and draft is not None:
                 settings = self._settings(view)
                 requests.append(
@@ -312,6 +323,12 @@ floats. The other runtimes that a model has on this machine are offered once it 
         for request in requests:
             await self.client.send(request)
         self.refresh_bindings()
+
+    async def _forget(self, keys: Iterable[str]) -> None:
+        """Let go of what these runs wrote last, here and in the sampler."""
+        for key in keys:
+            if (draft := self._written.pop(key, None)) is not None:
+                await self.client.send(messages.Forget(id=draft.id))
 
     def _settings(self, view: RunView) -> dict[str, Any]:
         return {
@@ -346,6 +363,7 @@ floats. The other runtimes that a model has on this machine are offered once it 
             draft, id=request.id, words=kept, state="waiting", problem="", origin=origin_of(view)
         )
         column.text.show(fresh)
+        self._written[fresh.key] = fresh
         self.remove_class("-pointing")
         self.query_one(AlternativesList).show(None)
         column.text.focus()

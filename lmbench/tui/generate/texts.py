@@ -83,6 +83,8 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
     who = f"{view.id} {view.name}"
     match view.kind:
         case "train" | "prune":
+            if view.status == "queued" and view.checkpoint is None:
+                return f"{who} waits in the queue and has no model yet."
             return ""
         case "quantize" | "pack":
             if view.status == "finished" or view.run.checkpoint("best") is not None:

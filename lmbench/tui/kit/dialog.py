@@ -106,6 +106,12 @@ class QuestionDialog(_Dialog):
                         name=answer.value,
                     )
 
+    def on_mount(self) -> None:
+        """Enter alone must not do what cannot be undone."""
+        places = [i for i, answer in enumerate(self._answers) if not answer.danger]
+        if places:
+            self.query(Button)[places[0]].focus()
+
     def on_key(self, event: Key) -> None:
         for answer in self._answers:
             if event.key == answer.key:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from textual.actions import parse
+from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.events import Key
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
@@ -39,6 +43,14 @@ class BenchScreen(Screen[T]):
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
 
+    def on_key(self, event: Key) -> None:
+        """A key that is bound here but can do nothing now comes this far: say why."""
+        for node, bindings in self._modal_binding_chain:
+            for binding in bindings.key_to_bindings.get(event.key, ()):
+                if binding.id and self.app._check_action_state(binding.action, node) is False:
+                    self.bench.show_message(_why_not(node, binding))
+                    return
+
     @property
     def gone(self) -> bool:
         """Was it left? Work that it began may outlive it."""
@@ -57,3 +69,12 @@ class BenchScreen(Screen[T]):
         for panel in self.query(Panel):
             panel.refresh_if_stale()
         self._finish()
+
+
+def _why_not(node: DOMNode, binding: Binding) -> str:
+    """What a node says of an action that it does not allow now, or else that it does not."""
+    _, action, parameters = parse(binding.action)
+    explain = getattr(node, "why_not", None)
+    reason = explain(action, parameters) if explain is not None else ""
+    words = binding.tooltip or binding.description
+    return reason or f"not possible now: {words[:1].lower()}{words[1:]}"

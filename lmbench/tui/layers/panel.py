@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Key
 from textual.widgets import Static
 
 from lmbench.printable import one_line
@@ -245,15 +244,18 @@ distribution of its weights, its gates, its sparsity over time.
                 return self.table is not None
         return True
 
-    def on_key(self, event: Key) -> None:
-        """Enter where there is nothing to open comes here, as no action takes it."""
-        if event.key == "enter" and self._bare:
-            self._say_bare()
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        if action == "open" and self._bare:
+            return self._no_weights
+        view = self.bench.selected_run
+        if action == "table" and self.table is not None and view is not None:
+            return f"{view.id} {view.name} has one table only"
+        return _nothing(view) if self.table is None else ""
 
-    def _say_bare(self) -> None:
-        self.bench.show_message(
-            f"{one_line(self._bare)} has no weights: there is no tensor to open"
-        )
+    @property
+    def _no_weights(self) -> str:
+        return f"{one_line(self._bare)} has no weights: there is no tensor to open"
 
     def on_grid_moved(self) -> None:
         self.refresh_bindings()
@@ -265,7 +267,7 @@ distribution of its weights, its gates, its sparsity over time.
     def _open(self, event: Grid.Opened) -> None:
         view = self.bench.selected_run
         if self._bare:
-            self._say_bare()
+            self.bench.show_message(self._no_weights)
         elif view is not None:
             self.bench.open("tensor", key=view.key, tensor=event.key)
 

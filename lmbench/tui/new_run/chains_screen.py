@@ -59,7 +59,7 @@ the form. They train on the corpus that the published figures are of, WikiText-2
 another. How long it takes is judged by earlier trainings on this machine.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
+        Binding("ctrl+s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
         Binding("n", "form", "form", id="chains.form", tooltip="The training alone, in the form"),
         Binding("d", "corpus", "corpus", id="chains.corpus", tooltip="Train on another corpus"),
     ]

@@ -396,7 +396,8 @@ same.
         if self.bench.session != run.session:
             self.bench.attach(run.session)
         self.bench.select(run.path.name)
-        self.bench.show_message(f"started {run.id} {printable(called)}")
+        done = "queued" if self.bench.snapshot.current is not None else "started"
+        self.bench.show_message(f"{done} {run.id} {printable(called)}")
         if not self.gone:
             self._leave(run.path.name)
         await self.bench.refresh_snapshot()

@@ -293,7 +293,9 @@ it to a file.
             return f"{runs[0].name} is no training, so it has no curves. Mark others with Space."
         if self._view.kind == "sparsity" and run.kind == "train":
             return "Nothing is pruned here. A pruning schedule draws its course in this plot."
-        if run.status in ("queued", "running"):
+        if run.status == "queued":
+            return f"{run.id} {run.name} waits in the queue. Its curves come when it runs."
+        if run.status == "running":
             return f"No {name} yet: the first points come with the first batches."
         return f"{run.name} has no {name} to show."
 

@@ -24,6 +24,7 @@ __all__ = [
     "resume",
     "show_reason",
     "stop",
+    "why_not",
 ]
 
 RESUMABLE = frozenset({"stopped", "failed", "lost"})
@@ -32,23 +33,34 @@ _MAX_NAME = 64
 
 
 def is_possible(action: str, view: RunView | None) -> bool:
-    """May `action` be asked of this run as it stands?"""
+    """May `action` be requested of this run as it is now?"""
+    return not why_not(action, view)
+
+
+def why_not(action: str, view: RunView | None) -> str:
+    """Why `action` cannot be requested of this run; "" where it can."""
     if view is None:
-        return False
+        return "no run is selected"
+    who = f"{view.id} {view.name}"
+    waits = f"{who} waits in the queue: s takes it out"
     match action:
-        case "pause":
-            return view.live
-        case "stop":
-            return view.live or view.status == "queued"
-        case "resume":
-            return view.status in RESUMABLE
-        case "delete":
-            return not view.live and view.status != "queued"
-        case "rename":
-            return view.record is not None
-        case "why":
-            return bool(view.reason or view.problem)
-    return True
+        case "pause" if not view.live:
+            return waits if view.status == "queued" else f"{who} is not running"
+        case "stop" if not view.live and view.status != "queued":
+            return f"{who} is not running: there is nothing to stop"
+        case "resume" if view.status not in RESUMABLE:
+            if view.status == "queued":
+                return waits
+            return f"{who} has finished" if view.status == "finished" else f"{who} is running"
+        case "delete" if view.live:
+            return f"{who} is running: s stops it first"
+        case "delete" if view.status == "queued":
+            return f"{waits} first"
+        case "rename" if view.record is None:
+            return f"{who} cannot be read"
+        case "why" if not (view.reason or view.problem):
+            return f"{who} ended without a problem"
+    return ""
 
 
 async def _succeeded(
@@ -113,29 +125,32 @@ async def _rename(bench: Bench, view: RunView, name: str) -> None:
     await bench.run_in_thread(lambda: view.run.update(name=name), doing="while renaming the run")
 
 
-def delete(bench: Bench, views: list[RunView]) -> None:
-    """Ask, then remove these runs' folders for good."""
+def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
+    """Ask, then remove these runs' folders for good, and select the run `then` (a key)."""
 
     def done(answer: str | None) -> None:
         if answer == "delete":
-            bench.run_worker(_delete(bench, views), exit_on_error=False)
+            bench.run_worker(_delete(bench, views, then), exit_on_error=False)
 
     names = ", ".join(f"{view.id} {view.name}" for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
     question = f"Delete {what} for good, with checkpoints and history?"
-    answers = (Answer("delete", "d", "delete", danger=True), Answer("", "escape", "keep"))
+    answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
     bench.push_screen(QuestionDialog("Delete", question, answers), done)
 
 
-async def _delete(bench: Bench, views: list[RunView]) -> None:
+async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
     from lmbench.session.manage import delete_run
 
+    bench.deleted |= {view.key for view in views}
     gone = [
         view
         for view in views
         if await _succeeded(bench, delete_run, view.run, doing="while deleting a run")
     ]
     if gone:
+        if then and bench.selected in {view.key for view in gone}:
+            bench.select(then)
         bench.show_message(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
     await bench.refresh_snapshot()
 

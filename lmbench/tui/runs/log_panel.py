@@ -50,12 +50,20 @@ up to read in peace; End follows again.
         self._shown: Note | None = None
         self._position = 0
         self._seen: object = None
+        self._width = 0
 
     def compose(self) -> ComposeResult:
         yield RichLog(max_lines=_LINES_KEPT, wrap=True, markup=False, min_width=20)
 
     def on_mount(self) -> None:
         self._source = "log" if self.bench.recall("log") == "log" else "events"
+
+    def on_resize(self) -> None:
+        """Lines are wrapped as they are written: write them again to the new width."""
+        width = self.content_size.width
+        if width and width != self._width:
+            self._width, self._key = width, ("", "")
+            self.refresh_view()
 
     def action_source(self) -> None:
         self._source = "log" if self._source == "events" else "events"

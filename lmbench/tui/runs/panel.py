@@ -181,7 +181,7 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         detail, width = self.query_one("#detail", Static), self.content_size.width
         text = Text()
         if view is not None and _in_trouble(view):
-            text = Text(one_line(view.reason or view.problem or "no reason is known"))
+            text = Text(one_line(view.problem or view.reason or "no reason is known"))
             text.append(" (enter: more)")
             if self.size.height < _LOW:
                 text.truncate(width, overflow="ellipsis")
@@ -244,6 +244,14 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
                 return bool(self.bench.snapshot.runs)
         return True
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        if action == "unmark":
+            return "no run is marked: space marks one"
+        if not self.bench.snapshot.runs:
+            return "there is no run yet: n starts one"
+        return actions.why_not(action, self.bench.selected_run)
+
     def action_open(self) -> None:
         view = self.bench.selected_run
         if view is not None and actions.is_possible("why", view):
@@ -260,7 +268,15 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             chosen = [self.bench.snapshot.run(key) for key in self.bench.marked]
             among = view.key in self.bench.marked
             views = [v for v in chosen if v is not None] if among else [view]
-            actions.delete(self.bench, [v for v in views if actions.is_possible("delete", v)])
+            views = [v for v in views if actions.is_possible("delete", v)]
+            actions.delete(self.bench, views, self._neighbour({view.key for view in views}))
+
+    def _neighbour(self, gone: set[str]) -> str:
+        """The run under the cursor, or the next below it, or above, that is not among `gone`."""
+        tree = self.query_one(RunTree)
+        keys = [view.key for view in tree.shown]
+        order = [*keys[tree.cursor :], *reversed(keys[: max(tree.cursor, 0)])]
+        return next((key for key in order if key not in gone), "")
 
     def action_copy_command(self) -> None:
         if view := self.bench.selected_run:
@@ -281,7 +297,7 @@ def _nothing_to_show(snapshot: Snapshot) -> str:
 
 
 def _in_trouble(view: RunView) -> bool:
-    return view.status in ("failed", "lost") or view.record is None
+    return view.status in ("failed", "lost") or bool(view.problem)
 
 
 def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) -> Text:

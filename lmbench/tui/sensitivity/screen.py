@@ -48,7 +48,9 @@ class SensitivityScreen(BenchScreen[None]):
 
     HELP = SuggestionPanel.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "start", "start it", id="sensitivity.start", tooltip="Start the schedule"),
+        Binding(
+            "ctrl+s", "start", "start it", id="sensitivity.start", tooltip="Start the schedule"
+        ),
         Binding("f", "form", "form", id="sensitivity.form", tooltip="The schedule in the form"),
         Binding("r", "measure", "measure", id="sensitivity.measure", tooltip="Measure anew"),
         Binding("y", "log", "log", id="sensitivity.log", tooltip="Logarithmic or linear"),
