@@ -126,13 +126,21 @@ class _Canvas:
             line.plain = plain[:at] + sign + plain[at + 1 :]
             line.stylize(style, at, at + 1)
 
+    @property
+    def _top_row(self) -> int:
+        """The row of the highest value that is drawn, below those of moments."""
+        tops = [float(trace.y.max()) for trace in self._picture.traces if len(trace.y)]
+        return self._row(max(tops)) if tops else 0
+
     def _row(self, y: float) -> int:
         dot = int(_dots_up(np.array([y]), self._picture.y, self._rows)[0])
         return self._rows - 1 - dot // DOWN
 
     def markers(self, trace: Trace) -> None:
-        """The series' marker along its line."""
+        """The series' marker along its line, and where it is above the axis an arrow."""
         style = Style(color=_rich(trace.series.colour))
+        for column in np.unique(trace.above // ACROSS):
+            self._put(int(column), self._top_row, "↑", style)
         for index in marked(trace, self._picture.x, self._columns, ACROSS):
             column, row = int(trace.columns[index]) // ACROSS, self._row(float(trace.y[index]))
             self._put(column, row, trace.series.marker, style)

@@ -38,6 +38,10 @@ _MARGIN = 0.04
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
 _HUGE = 1e100
 _NEGLIGIBLE = 1e-17
+# A clipped axis shows this share of a line at least, and leaves the rest out where that takes so
+# much of the range.
+_BULK = 0.95
+_WORTH_CLIPPING = 0.3
 # Columns of cells between two signs of one line.
 _SIGN_EVERY = 16
 
@@ -57,6 +61,8 @@ class Plot:
     log: bool = False
     smoothing: float = 0.0
     window: tuple[float, float] | None = None
+    clipped: bool = False
+    """Does the y axis leave out few values far above all others, as those of the first batches?"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,8 @@ class Trace:
     columns: npt.NDArray[np.int64]
     y: FloatArray
     bad: npt.NDArray[np.int64]
+    above: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Columns of values above the y axis: they are marked at its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +98,11 @@ class Picture:
     columns: int = 0
     rows: int = 0
     lines: list[Text] = field(default_factory=list)
+
+    @property
+    def clipped(self) -> bool:
+        """Are there values above the y axis?"""
+        return any(len(trace.above) for trace in self.traces)
 
     def x_at(self, column: int) -> float:
         """The x of a column of the canvas, counted from its left edge."""
@@ -193,6 +206,9 @@ def lay_out(
     # Limits, and so the labels, are the same at any number of columns.
     traces = thinned(width if labelled else width * raster)
     y = _y_limits(traces, plot)
+    if plot.clipped:
+        y = _without_outliers(traces, y)
+    top = y[1]
     if plot.moments:
         # A row at the upper edge for each run whose moments are marked.
         head = len({moment.colour for moment in plot.moments})
@@ -203,6 +219,8 @@ def lay_out(
         left = max((len(text) for _, text in y_ticks), default=0) + 1
         columns = max(width - left, 1)
         traces = thinned(columns * raster)
+    if plot.clipped:
+        traces = tuple(_up_to(trace, top) for trace in traces)
     x_ticks = tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10)))
     return Picture(traces, window, y, x_ticks, y_ticks, left, columns, rows)
 
@@ -275,8 +293,28 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
+def _without_outliers(traces: Sequence[Trace], y: tuple[float, float]) -> tuple[float, float]:
+    """Limits without the few highest values of lines, where these take much of the range."""
+    lines = [trace.y for trace in traces if trace.series.style == "line" and len(trace.y)]
+    points = [trace.y for trace in traces if trace.series.style == "points" and len(trace.y)]
+    if not lines:
+        return y
+    low, high = y
+    top = max([float(np.quantile(values, _BULK)) for values in lines] + [max(p) for p in points])
+    top += _MARGIN * (top - low)
+    return (low, top) if high - top >= _WORTH_CLIPPING * (high - low) else y
+
+
+def _up_to(trace: Trace, top: float) -> Trace:
+    over = trace.y > top
+    above = np.unique(trace.columns[over])
+    return replace(trace, columns=trace.columns[~over], y=trace.y[~over], above=above)
+
+
 # -- ticks -------------------------------------------------------------------------------------
 
+# From here on a number is written as so many k.
+_THOUSANDS = 2e3
 # Of a tick's label.
 _DIGITS = 4
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -340,8 +378,10 @@ def _labels(values: Sequence[float], unit: str) -> list[str]:
     As many as tell the values apart, which on a narrow range is more than `label` gives one alone.
     """
     texts: list[str] = []
+    # One axis has no 1500 beside 2k.
+    thousand = 1e3 if any(abs(value) >= _THOUSANDS for value in values) else _THOUSANDS
     for digits in range(_DIGITS, 3 * _DIGITS):
-        texts = [label(v, unit, digits) for v in values]
+        texts = [label(v, unit, digits, thousand) for v in values]
         if len(set(texts)) == len(set(values)):
             break
     if unit == "number" and all(t.replace(".", "").lstrip("-").isdigit() for t in texts):
@@ -350,13 +390,15 @@ def _labels(values: Sequence[float], unit: str) -> list[str]:
     return texts
 
 
-def label(value: float, unit: str = "number", digits: int = _DIGITS) -> str:
+def label(
+    value: float, unit: str = "number", digits: int = _DIGITS, thousand: float = _THOUSANDS
+) -> str:
     """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2G."""
     if not math.isfinite(value):
         return str(value)
     if unit in ("percent", "share"):
         return f"{value * (100 if unit == 'share' else 1):.{digits - 1}g}%"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else 2e3, "k")):
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else thousand, "k")):
         if abs(value) >= limit * (1 - 1e-9):
             return f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}{suffix}"
     return f"{value:.{digits}g}"

@@ -74,6 +74,8 @@ class Source:
     colour: Colour
     curves: Curves
     level: float | None = None
+    palette: Sequence[Colour] = ()
+    """Colours of its tensors, where each has a curve of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +208,9 @@ def _sparsities(source: Source, x: XAxis, per_tensor: bool, *, alone: bool) -> I
             yield Series(f"{whose}{name} target", _x(target, x), target["value"], "", None, "thin")
         return
     for turn, name in enumerate(name for name in reached if name != "total"):
-        columns = reached[name]
-        yield Series(
-            name, _x(columns, x), columns["value"], MARKERS[turn % len(MARKERS)], source.colour
-        )
+        columns, palette = reached[name], source.palette or (source.colour,)
+        marker, colour = MARKERS[turn % len(MARKERS)], palette[turn % len(palette)]
+        yield Series(name, _x(columns, x), columns["value"], marker, colour)
         if name in targets:
             target = targets[name]
             yield Series(f"{name} target", _x(target, x), target["value"], "", None, "thin")

@@ -48,7 +48,8 @@ score is a level line over them.
 columns); **+ −** zoom around it, **Shift ← →** pan, **0** shows everything. **[ ]** or **< >**
 change the plot, **x** the x axis, **y** log or linear, **m** smoothing, **t** every tensor's
 sparsity, where one run prunes, **f** holds the picture still while training goes on, **e** writes
-it to a file.
+it to a file. The highest few values, as those of the first batches, are left out where they would
+flatten the rest: ↑ marks them, **a** shows them.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -134,6 +135,14 @@ it to a file.
             "shift+right,L", "pan(1)", "pan", id="plots.pan_right", show=False, tooltip="Pan right"
         ),
         Binding("y", "log", "log", id="plots.log", tooltip="Logarithmic or linear"),
+        Binding(
+            "a",
+            "clip",
+            "all values",
+            id="plots.clip",
+            show=False,
+            tooltip="Show the highest values too, or give the room to the others",
+        ),
         Binding("x", "x_axis", "x axis", id="plots.x_axis", tooltip="X by step, epoch or time"),
         Binding("m", "smooth", "smooth", id="plots.smooth", tooltip="Smooth more or less"),
         Binding(
@@ -272,6 +281,8 @@ it to a file.
         self.set_title(" ".join(parts))
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
+        if self._drawing.clipped:
+            notes.append("↑ above")
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")
         if self._zoomed:
@@ -341,6 +352,9 @@ it to a file.
         logs = set(view.logs) ^ {view.kind}
         self._look(logs=tuple(sorted(logs)))
 
+    def action_clip(self) -> None:
+        self._look(clipped=not self._view.clipped)
+
     def action_x_axis(self) -> None:
         turn = (X_AXES.index(self._view.x_axis) + 1) % len(X_AXES)
         self._cursor = None
@@ -405,7 +419,8 @@ it to a file.
 
         kind = self._view.kind
         title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
-        ask_and_export(self.bench, self.plot(in_full=True), title, f"{kind}.svg")
+        whole = replace(self.plot(in_full=True), clipped=False)
+        ask_and_export(self.bench, whole, title, f"{kind}.svg")
 
     # -- mouse ---------------------------------------------------------------------------------
 

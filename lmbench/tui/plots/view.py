@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Colour, Kind, Source, XAxis, gather, moments
-from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.run_marks import SERIES_COLOURS, mark_of
 from lmbench.tui.bench.snapshots import RunView
 
 __all__ = ["SMOOTHINGS", "X_AXES", "View", "inside", "level_of", "place", "plot_of", "written"]
@@ -31,6 +31,7 @@ class View:
     logs: tuple[str, ...] = ("perplexity",)
     smoothing: float = 0.6
     per_tensor: bool = False
+    clipped: bool = True
     window: tuple[float, float] | None = None
 
     @classmethod
@@ -44,6 +45,7 @@ class View:
             logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
             smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
             per_tensor=kept.get("per_tensor") is True,
+            clipped=kept.get("clipped") is not False,
             window=_window_of(kept.get("window")),
         )
 
@@ -54,6 +56,7 @@ class View:
             "logs": list(self.logs),
             "smoothing": self.smoothing,
             "per_tensor": self.per_tensor,
+            "clipped": self.clipped,
             "window": list(self.window) if self.window else None,
         }
 
@@ -87,6 +90,7 @@ def plot_of(
 
     Of the window only what has points is shown; where nothing has, everything is.
     """
+    palette = tuple(colour(f"series-{i}") for i in range(1, SERIES_COLOURS + 1))
     sources = [
         Source(
             f"{run.id}" if brief else f"{run.id} {run.name}",
@@ -94,6 +98,7 @@ def plot_of(
             colour(mark_of(run.id).variable),
             run.curves,
             level_of(run),
+            palette,
         )
         for run in runs
     ]
@@ -106,6 +111,7 @@ def plot_of(
         log=view.kind in view.logs,
         smoothing=view.smoothing,
         window=inside(view.window, extent(series)),
+        clipped=view.clipped and PLOTS[view.kind].unit == "number",
     )
 
 
