@@ -39,11 +39,10 @@ REACHED: dict[str, tuple[str, ...]] = {
     "Workbench": (),
     "MainScreen": (),
     "RunsPanel": (),
-    "RunTree": (),
+    "LinesView": (),
     "FilterInput": ("slash",),
     "PlotPanel": ("2",),
     "LayersPanel": ("3",),
-    "Grid": ("3",),
     "GeneratePanel": WRITTEN,
     "PromptInput": ("g",),
     "SamplingControls": ("g", "down"),
@@ -58,7 +57,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "NewRunScreen": ("n",),
     "Form": ("n",),
     "ChoiceField": ("n",),
-    "Pick": ("S", "ctrl+o"),
+    "ChoiceDialog": ("S", "ctrl+o"),
     "_Dialog": ("r",),
     "ChainsScreen": ("N",),
     "ChainsPanel": ("N",),
@@ -76,7 +75,7 @@ REACHED: dict[str, tuple[str, ...]] = {
 the welcome screen comes by itself where there is no session."""
 
 
-MODAL = ("Pick", "_Dialog")
+MODAL = ("ChoiceDialog", "_Dialog")
 """They say their keys themselves, and nothing opens above them."""
 
 
@@ -109,10 +108,7 @@ def keys_of(cls: type[Any]) -> list[tuple[str, str, tuple[Any, ...]]]:
 MOVES = {"up", "k", "down", "j", "pageup", "pagedown", "home", "end", "G"}
 """Keys that go through lines as everywhere in a terminal, and cannot be changed …"""
 
-WITH_LINES = {
-    "AlternativesList", "Form", "Grid", "HelpScreen", "Pick", "RunTree", "SessionsScreen",
-    "TintedText",
-}  # fmt: skip
+WITH_LINES = {"ChoiceDialog", "Form", "HelpScreen", "LinesView", "SessionsScreen", "TintedText"}
 """… in these classes."""
 
 
@@ -164,7 +160,7 @@ async def reached(ready: Any, tmp_path: Path, name: str) -> AsyncIterator[Pilot[
         app = ready.bench()
     async with app.run_test(size=(120, 30)) as pilot:
         await settled(pilot)
-        if name in ("LayersPanel", "Grid", "TensorScreen"):
+        if name in ("LayersPanel", "TensorScreen"):
             await press(pilot, *REACHED[name])
         elif name != "WelcomeScreen":
             await press_in_turn(pilot, "home", *REACHED[name])

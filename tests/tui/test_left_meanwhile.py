@@ -140,7 +140,7 @@ async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(
 
 async def test_escape_from_the_chains_during_the_fetch_queues_nothing(world, started, fetch):
     async with opened(world, "N") as pilot:
-        await press(pilot, "s")
+        await press(pilot, "ctrl+s")
         await until(pilot, fetch.reached.is_set)
         screen_of(pilot, ChainsScreen)
         await press(pilot, "escape")
@@ -157,7 +157,7 @@ async def test_chains_that_are_called_off_after_the_last_look_make_no_run(
     """The corpora are there, so that no progress is told which could end it."""
     monkeypatch.setattr(chains, "check_training", lambda *_, **__: gate.wait())
     async with opened(world, "N") as pilot:
-        await press(pilot, "s")
+        await press(pilot, "ctrl+s")
         await until(pilot, gate.reached.is_set)
         await press(pilot, "escape")
         gate.open.set()

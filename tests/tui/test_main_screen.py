@@ -140,18 +140,23 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         await press(pilot, "G", "d")
         assert isinstance(pilot.app.screen, QuestionDialog)
         await press(pilot, "escape")
-        assert run.path.exists()
         await press(pilot, "d", "d")
+        assert run.path.exists(), "the key that asks is not the one that answers"
+        await press(pilot, "enter")
+        assert run.path.exists()
+        await press(pilot, "d", "y")
         await pilot.app.workers.wait_for_complete()
         await settled(pilot)
         assert not run.path.exists()
         assert shown(pilot) == [1, 2, 4]
+        assert bench_of(pilot).selected == "004-quantize"
 
 
 async def test_a_live_run_cannot_be_deleted(full):
     async with opened(full) as pilot:
         await press(pilot, "d")
         assert isinstance(pilot.app.screen, MainScreen)
+        assert "is running: s stops it first" in bench_of(pilot).last_message
 
 
 async def test_w_copies_the_command_and_f_the_path(full):
@@ -523,3 +528,32 @@ async def test_looks_at_the_session_never_overlap(full, monkeypatch):
     async with opened(full) as pilot:
         await asyncio.gather(*(bench_of(pilot).refresh_snapshot() for _ in range(4)))
     assert most == 1
+
+
+async def test_the_focus_stays_in_generation_when_the_terminal_becomes_narrow(full):
+    async with opened(full, "4", size=WIDE) as pilot:
+        await pilot.resize_terminal(*NARROW)
+        await settled(pilot)
+        focused = pilot.app.focused
+        assert focused is not None
+        assert any(node.id == "generate" for node in focused.ancestors_with_self)
+        assert focused.is_on_screen
+
+
+async def test_ctrl_c_says_how_to_leave_and_the_second_one_leaves(world):
+    world.new("train", "dense", status="finished")
+    async with opened(world) as pilot:
+        await press(pilot, "ctrl+c")
+        assert "q leaves" in bench_of(pilot).last_message
+        await press(pilot, "ctrl+c")
+        assert not pilot.app.is_running or pilot.app._exit
+
+
+async def test_a_key_that_can_do_nothing_says_why(full):
+    async with opened(full, run="001-train") as pilot:
+        await press(pilot, "p")
+        assert bench_of(pilot).last_message == "1 dense is not running"
+        await press(pilot, "R")
+        assert bench_of(pilot).last_message == "1 dense has finished"
+        await press(pilot, "end", "d")
+        assert "waits in the queue" in bench_of(pilot).last_message

@@ -269,7 +269,7 @@ def prune_as_suggested(tmux: Tmux) -> None:
     tmux.wait_for(r"measured by 3 .*finished")
     tmux.press("Left", "Left")
     tmux.wait_for("goal 70%")
-    tmux.press("s")
+    tmux.press("C-s")
     tmux.wait_for(r"4 .*✓")
 
 

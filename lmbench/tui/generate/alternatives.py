@@ -103,7 +103,7 @@ class AlternativesList(LinesView):
         self._keep_in_sight()
         self.refresh()
 
-    def action_move(self, by: int) -> None:
+    def move_cursor(self, by: int) -> None:
         if self.rows:
             self.cursor = min(max(self.cursor + by, 0), len(self.rows) - 1)
             self._keep_in_sight()

@@ -126,7 +126,7 @@ class Grid(LinesView):
         """The row of the cursor, -1 where its key is gone."""
         return next((i for i, (key, _) in enumerate(self.rows) if key == self.cursor_key), -1)
 
-    def action_move(self, by: int) -> None:
+    def move_cursor(self, by: int) -> None:
         if self.rows:
             place = min(max(self.cursor + by, 0), len(self.rows) - 1)
             self.cursor_key = self.rows[place][0]

@@ -19,7 +19,7 @@ def keep_line_in_view(view: ScrollView, line: int, height: int = 1) -> None:
 
 
 class LinesView(ScrollView, can_focus=True):
-    """Override `action_move`, which moves the cursor down by so many lines."""
+    """Override `move_cursor`, which moves the cursor down by so many lines."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "up", show=False),
@@ -40,4 +40,7 @@ class LinesView(ScrollView, can_focus=True):
         return self.app
 
     def action_move(self, by: int) -> None:
+        self.move_cursor(by)
+
+    def move_cursor(self, by: int) -> None:
         raise NotImplementedError

@@ -53,7 +53,8 @@ class ChainsPanel(Panel):
     TITLE = "Published commands, queued as a chain"
     HELP = """
 Each chain trains a model by a published command, prunes it to four levels under the published
-schedules, and quantizes the dense model and each pruned one. **s** queues all of its runs: they
+schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs:
+they
 work one after the other, whether the workbench is open or not. **n** puts the training alone into
 the form. They train on the corpus that the published figures are of, WikiText-2; **d** takes
 another. How long it takes is judged by earlier trainings on this machine.

@@ -281,7 +281,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         self.set_title(" ".join(parts))
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
-        if self._drawing.clipped:
+        if self._picture.clipped:
             notes.append("↑ above")
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")

@@ -214,7 +214,7 @@ class RunTree(LinesView):
         """The line of the selected run; -1 where the filter hides it."""
         return self._line_of(self.bench.selected)
 
-    def action_move(self, by: int) -> None:
+    def move_cursor(self, by: int) -> None:
         if self._views:
             line = min(max(max(self.cursor, 0 if by > 0 else 1) + by, 0), len(self._views) - 1)
             if self.cursor < 0:

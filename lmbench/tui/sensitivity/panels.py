@@ -114,7 +114,8 @@ class SuggestionPanel(_SensitivityPanel):
     HELP = """
 Each tensor was pruned alone, at once and without training, to each level, and the model scored:
 the curves. **← →** move the goal, the sparsity of the whole model by five points (**[ ]** by one);
-the table says how far each tensor goes so that the predicted perplexity is least. **s** starts a
+the table says how far each tensor goes so that the predicted perplexity is least. **Ctrl+S**
+starts a
 pruning run from the model under this schedule, **f** puts it into the form to change settings
 first; what was measured in rows or blocks is pruned in them. **r** measures anew.
 """

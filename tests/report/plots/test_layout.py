@@ -190,3 +190,10 @@ def test_a_sparkline_fits_its_width(y, width):
 def test_a_sparkline_shows_the_course():
     assert sparkline(np.arange(8.0), 8) == "▁▂▃▄▅▆▇█"
     assert sparkline(np.array([3.0, 3.0]), 8) == "▁▁"
+
+
+def test_one_axis_writes_its_thousands_in_one_way():
+    plot = Plot((Series("a", np.array([0.0, 3000.0]), np.array([1.0, 2.0])),))
+    texts = [text for _, text in lay_out(plot, 60, 10).x_ticks]
+    assert all(text.endswith("k") for text in texts if float(text.rstrip("k")) and len(text) > 3)
+    assert "1500" not in texts

@@ -395,8 +395,13 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
         await press(pilot, "w")
         assert written(drafts(pilot)[0]) == WORDS
         pilot.app.select("001-train")  # type: ignore[attr-defined]
+        await pilot.app.workers.wait_for_complete()
         await press(pilot)
-        assert drafts(pilot)[0].key == "003-quantize"
+        assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
+        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
+        await pilot.app.workers.wait_for_complete()
+        await press(pilot)
+        assert written(drafts(pilot)[0]) == WORDS
 
 
 async def test_a_session_without_runs_says_what_is_needed(world):

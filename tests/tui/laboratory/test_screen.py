@@ -325,11 +325,11 @@ def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
 # -- chains ------------------------------------------------------------------------------------
 
 
-async def test_s_queues_a_chain_whole_each_after_its_parent(lab, started, monkeypatch):
+async def test_ctrl_s_queues_a_chain_whole_each_after_its_parent(lab, started, monkeypatch):
     monkeypatch.setattr("lmbench.jobs.chains.check_training", lambda *_, **__: None)
     async with opened(lab, "N", "down", "down") as pilot:
         assert screen_of(pilot, ChainsScreen).chain.name == "small-tied"
-        await press(pilot, "s")
+        await press(pilot, "ctrl+s")
         await until(pilot, lambda: bool(started))
     runs = [run for run in lab.session.runs() if run.id > 4]
     assert started == runs[:1]
@@ -364,7 +364,7 @@ async def test_a_chain_names_wikitext_2_and_d_takes_another_corpus(lab, started,
         await press(pilot, *["down"] * place, "enter")
         await until(pilot, lambda: "instead of wikitext-2" in str(chains.judged))
         assert str(chains.judged).startswith("mine: 1,400 tokens")
-        await press(pilot, "s")
+        await press(pilot, "ctrl+s")
         await until(pilot, lambda: bool(started))
     assert {config.data for config in checked} == {"mine"}
     assert started[0].read().config["data"] == "mine"
@@ -402,7 +402,7 @@ async def test_nothing_that_makes_runs_is_offered_while_a_recording_plays(lab, m
     measure(lab)
     async with opened(lab, "l", "N") as pilot:
         screen_of(pilot, MainScreen)
-        await press(pilot, "v", "s")
+        await press(pilot, "v", "ctrl+s")
         screen_of(pilot, SensitivityScreen)
     assert len(lab.session.runs()) == 5
     assert json.loads((lab.session.path / "session.json").read_text())["name"] == "demo"

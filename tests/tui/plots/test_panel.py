@@ -15,6 +15,7 @@ from workbench_world import NOON, sparsity, training
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.session import EventWriter, Run
+from lmbench.session import events as ev
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.plots.legend import legend
@@ -256,3 +257,36 @@ async def test_angle_brackets_turn_from_plot_to_plot_too(two):
 async def test_a_comma_opens_the_settings_as_everywhere(two):
     async with opened(two, "2", "comma", run=LONG) as pilot:
         screen_of(pilot, SettingsScreen)
+
+
+async def test_the_curves_take_the_new_theme_s_colours_at_once(full):
+    async with opened(full, run="001-train") as pilot:
+        app = bench_of(pilot)
+        await press(pilot, "ctrl+t")
+        colours = {str(span.style) for line in panel(pilot)._lines for span in line.spans}
+        colour = app.colour("series-1")
+        assert isinstance(colour, tuple)
+        red, green, blue = colour
+        assert any(
+            f"{red:02x}{green:02x}{blue:02x}" in c or f"{red},{green},{blue}" in c for c in colours
+        )
+
+
+async def test_a_shows_the_highest_values_that_are_left_out_of_the_plot(full):
+    run = full.new("train", "steep", status="finished")
+    writer = EventWriter(run.events_path)
+    for number in range(1, 401):
+        loss = 9.0 if number < 5 else 4.5
+        writer.write(
+            ev.Step(
+                t=NOON + number, step=number, epoch=1, batch=number, loss=loss, ppl=1.0, lr=1.0,
+                grad_norm=1.0, tokens_per_s=1.0,
+            )
+        )  # fmt: skip
+    writer.close()
+    async with opened(full, run=run.path.name) as pilot:
+        assert panel(pilot)._picture.clipped
+        assert panel(pilot)._picture.y[1] < 3
+        await press(pilot, "2", "a")
+        assert not panel(pilot)._picture.clipped
+        assert panel(pilot)._picture.y[1] > 3

@@ -33,3 +33,14 @@ async def test_the_words_that_nothing_has_happened_go_when_something_does(full):
         first, second = lines(pilot)
         assert first.endswith("something")
         assert second.endswith("more")
+
+
+async def test_the_log_is_wrapped_again_when_the_terminal_becomes_narrow(full):
+    full.write(full.session.run(1), ev.Warned(t=1.0, message="word " * 30 + "last"))
+    async with opened(full, "5", run="001-train", size=(200, 50)) as pilot:
+        await pilot.resize_terminal(80, 24)
+        await settled(pilot)
+        log = pilot.app.screen.query_one(LogPanel).query_one(RichLog)
+        assert max(strip.cell_length for strip in log.lines) <= log.scrollable_content_region.width
+        assert lines(pilot)[-1].endswith("last")
+        assert log.is_vertical_scroll_end

@@ -18,7 +18,7 @@ SPARKS = set("▁▂▃▄▅▆▇█")
 
 def lines(pilot: Pilot[None]) -> list[str]:
     tree = pilot.app.screen.query_one(RunTree)
-    return [tree.render_line(y).text for y in range(len(tree.shown))]
+    return [tree.render_line(y + 1).text for y in range(len(tree.shown))]
 
 
 def detail(pilot: Pilot[None]) -> list[str]:
@@ -122,3 +122,42 @@ async def test_a_low_panel_says_nothing_below_but_why_a_run_failed(full):
         (line,) = detail(pilot)
         assert line.startswith("the loss is not")
         assert line.endswith("…")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_no_figure_is_cut_by_the_scrollbar(full, size):
+    for number in range(40):
+        full.new("train", f"run {number}", status="finished", results={"valid_ppl": 75.5})
+    async with opened(full, size=size) as pilot:
+        tree = pilot.app.screen.query_one(RunTree)
+        assert tree.show_vertical_scrollbar
+        await press(pilot, "end")
+        last = tree.render_line(tree.size.height - 1).text
+        assert re.search(r" 75\.5( |$)", last)
+        assert len(last) == tree.scrollable_content_region.width
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_headings_stand_over_their_columns(full, size):
+    async with opened(full, run="001-train", size=size) as pilot:
+        tree = pilot.app.screen.query_one(RunTree)
+        head, dense = tree.render_line(0).text, tree.render_line(1).text
+        assert head.index("ppl") + 3 == dense.index("124.1") + 5
+
+
+async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
+    import shutil
+
+    async with opened(full, run="003-quantize") as pilot:
+        shutil.rmtree(full.session.run(3).path)
+        await settled(pilot)
+        assert bench_of(pilot).last_message.startswith("3 int8 is gone")
+
+
+async def test_a_damaged_log_is_reported_at_once_the_cause_before_the_path(full):
+    async with opened(full, run="001-train") as pilot:
+        with full.session.run(1).events_path.open("ab") as file:
+            file.write(b"garbage\n")
+        await settled(pilot)
+        assert bench_of(pilot).last_message.startswith("1 dense: 1 line passed over")
+        assert detail(pilot)[0].startswith("1 line passed over")

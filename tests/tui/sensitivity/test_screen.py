@@ -70,7 +70,7 @@ opened = partial(driving.opened, run="001-train")
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
     monkeypatch.setattr("lmbench.tui.sensitivity.screen.check_training", lambda *_, **__: None)
     measure(lab)
-    async with opened(lab, "v", "s") as pilot:
+    async with opened(lab, "v", "ctrl+s") as pilot:
         await until(pilot, lambda: isinstance(pilot.app.screen, MainScreen))
     (run,) = started
     record = run.read()
@@ -96,7 +96,7 @@ async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monk
         ),
     ],
 )
-@pytest.mark.parametrize("key", ["s", "f"])
+@pytest.mark.parametrize("key", ["ctrl+s", "f"])
 async def test_what_was_measured_together_is_pruned_together(
     lab, started, monkeypatch, granularity, pruner, key
 ):
@@ -107,7 +107,7 @@ async def test_what_was_measured_together_is_pruned_together(
         head = words(pilot).splitlines()[0]
         assert (f"curves in {granularity}, finished" in head) == (granularity != "element")
         await press(pilot, key)
-        await until(pilot, lambda: bool(started) if key == "s" else folder.is_dir())
+        await until(pilot, lambda: bool(started) if key == "ctrl+s" else folder.is_dir())
         await until(pilot, lambda: not isinstance(pilot.app.screen, SensitivityScreen))
     (path,) = folder.iterdir()
     policies = yaml.safe_load(path.read_text())
