@@ -215,6 +215,9 @@ class MainScreen(BenchScreen[None]):
         self.bench.remember("focus", name)
         return panel
 
+    def on_panel_tab_clicked(self, event: Panel.TabClicked) -> None:
+        self.show_panel(event.name)
+
     def action_generate(self) -> None:
         self.show_panel("generate")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
+from textual.events import Click
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
@@ -13,6 +15,10 @@ from textual.widgets import Static
 from lmbench.tui.bench.bench import Bench
 
 __all__ = ["GuardedWidget", "Panel", "update_static"]
+
+
+# The column at which a frame's title begins.
+_TITLE_AT = 3
 
 
 def update_static(static: Static, text: str | Text) -> None:
@@ -71,7 +77,15 @@ class Panel(GuardedWidget):
     }
     """
 
+    class TabClicked(Message):
+        """A tab in the frame's title was clicked."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
     _stale = False
+    _tabs: tuple[tuple[str, str], ...] = ()
     _title = ""
     _subtitle = ""
 
@@ -111,13 +125,27 @@ class Panel(GuardedWidget):
     def show_tabs(self, names: tuple[str, ...]) -> None:
         """Show in the frame's title which panels share this place; () for none but itself."""
         if len(names) < 2:
+            self._tabs = ()
             self.set_title(self.TITLE)
-            return
-        titles = [
-            f"[b r] {name.capitalize()} [/]" if name == self.id else f" {name.capitalize()} "
-            for name in names
-        ]
-        self.set_title("".join(titles))
+        else:
+            padded = [(name, f" {name.capitalize()} ") for name in names]
+            self.set_tabs(padded, self.id or "", "")
+
+    def set_tabs(self, tabs: Sequence[tuple[str, str]], chosen: str, between: str) -> None:
+        """Make the frame's title of tabs, each a name and a text; a click posts `TabClicked`."""
+        self._tabs = tuple((name, text + between) for name, text in tabs)
+        self.set_title(
+            between.join(f"[b r]{text}[/]" if name == chosen else text for name, text in tabs)
+        )
+
+    def on_click(self, event: Click) -> None:
+        if event.y == 0:
+            x = event.x - _TITLE_AT
+            for name, text in self._tabs:
+                if 0 <= x < len(text):
+                    self.post_message(self.TabClicked(name))
+                    return
+                x -= len(text)
 
     def refresh_view(self) -> None:
         """Bring the panel up to date with ``self.bench.snapshot``, ``.selected``, ``.marked``."""

@@ -6,6 +6,8 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import App, RenderResult
 from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.events import Click
 from textual.screen import Screen
 
 from lmbench.report import numbers
@@ -175,8 +177,12 @@ class KeyBar(GuardedWidget):
 
     _drawn = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Where each entry ends, with its action and whose it is.
+        self._places: list[tuple[int, str, DOMNode]] = []
+
     def on_mount(self) -> None:
-        self.auto_links = False
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
         for name in ("recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
@@ -192,44 +198,54 @@ class KeyBar(GuardedWidget):
             self.refresh()
 
     def line(self) -> Text:
+        self._places = []
         if self.bench.recent_message and not self.screen.query(StatusBar):
             return Text(f" {self.bench.recent_message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
-        tail = Text(no_wrap=True)
+        palette = Binding("ctrl+p", "command_palette", "commands")
+        always = [(b, node) for b, node in self._offered() if b.id in _ALWAYS]
+        last = [(self._item(b, style), b, node) for b, node in always]
+        last.append((_key("^p", "commands", style), palette, self.app))
+        room = self.size.width - sum(item.cell_len for item, _, _ in last)
         text = Text(no_wrap=True)
-        offered = self._offered()
-        for binding in offered:
-            if binding.id in _ALWAYS:
-                tail.append_text(self._item(binding, style))
-        tail.append_text(_key("^p", "commands", "app.command_palette", style))
-        for binding in offered:
+        shown = []
+        for binding, node in self._offered():
             item = self._item(binding, style)
-            fits = text.cell_len + item.cell_len + tail.cell_len <= self.size.width
-            if binding.id not in _ALWAYS and fits:
-                text.append_text(item)
-        return text + tail
+            if binding.id not in _ALWAYS and item.cell_len <= room:
+                shown.append((item, binding, node))
+                room -= item.cell_len
+        for item, binding, node in (*shown, *last):
+            text.append_text(item)
+            self._places.append((text.cell_len, binding.action, node))
+        return text
+
+    async def on_click(self, event: Click) -> None:
+        """Do what the key does that is clicked."""
+        for end, action, node in self._places:
+            if event.x < end:
+                await self.app.run_action(action, node)
+                return
 
     def _item(self, binding: Binding, style: Style) -> Text:
-        shown = self.app.get_key_display(binding)
-        return _key(shown, binding.description, binding.action, style)
+        return _key(self.app.get_key_display(binding), binding.description, style)
 
-    def _offered(self) -> list[Binding]:
-        found: dict[str, tuple[int, Binding]] = {}
+    def _offered(self) -> list[tuple[Binding, DOMNode]]:
+        found: dict[str, tuple[int, Binding, DOMNode]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.show and active.enabled and binding.description and binding.id:
                 own = not isinstance(active.node, Screen | App)
                 rank = 0 if binding.id in _FIRST else 1 if own else 2
-                found.setdefault(binding.id, (rank, binding))
-        return [binding for _, binding in sorted(found.values(), key=lambda pair: pair[0])]
+                found.setdefault(binding.id, (rank, binding, active.node))
+        ordered = sorted(found.values(), key=lambda entry: entry[0])
+        return [(binding, node) for _, binding, node in ordered]
 
     def render(self) -> RenderResult:
         return self.line()
 
 
-def _key(key: str, words: str, action: str, style: Style) -> Text:
-    click = Style(meta={"@click": action})
-    return Text.assemble((f" {key}", style + click), (f" {words} ", click))
+def _key(key: str, words: str, style: Style) -> Text:
+    return Text.assemble((f" {key}", style), f" {words} ")
 
 
 def _justified(left: Text, right: Text, width: int) -> Text:

@@ -274,11 +274,13 @@ flatten the rest: ↑ marks them, **a** shows them.
     def _titles(self) -> None:
         room = self.size.width - 6
         short = sum(len(kind.title) + 1 for kind in PLOTS.values()) > room
-        parts = []
-        for name, kind in PLOTS.items():
-            title = _SHORT_TITLES.get(name, kind.title) if short else kind.title
-            parts.append(f"[b r] {title} [/]" if name == self._view.kind else title)
-        self.set_title(" ".join(parts))
+        titles = {
+            name: _SHORT_TITLES.get(name, kind.title) if short else kind.title
+            for name, kind in PLOTS.items()
+        }
+        chosen = self._view.kind
+        titles[chosen] = f" {titles[chosen]} "
+        self.set_tabs(list(titles.items()), chosen, " ")
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if self._picture.clipped:
@@ -424,9 +426,13 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     # -- mouse ---------------------------------------------------------------------------------
 
+    def on_panel_tab_clicked(self, event: Panel.TabClicked) -> None:
+        event.stop()
+        self._look(kind=next(kind for kind in PLOTS if kind == event.name))
+
     def on_click(self, event: Click) -> None:
         column = event.x - 1 - self._picture.left
-        if 0 <= column < self._picture.columns:
+        if event.y > 0 and 0 <= column < self._picture.columns:
             self._cursor = self._picture.x_at(column)
             self.refresh_view()
 
