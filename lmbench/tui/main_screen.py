@@ -211,6 +211,8 @@ class MainScreen(BenchScreen[None]):
         if name in LOWER and (self.narrow or name != "generate"):
             self.lower = name
         panel = self.panel(name)
+        if self.maximized not in (None, panel):
+            self.minimize()
         panel.take_focus()
         self.bench.remember("focus", name)
         return panel

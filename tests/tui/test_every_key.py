@@ -37,6 +37,7 @@ TRIED = ("l", "enter")
 
 REACHED: dict[str, tuple[str, ...]] = {
     "Workbench": (),
+    "BenchScreen": (),
     "MainScreen": (),
     "RunsPanel": (),
     "LinesView": (),

@@ -557,3 +557,30 @@ async def test_a_key_that_can_do_nothing_says_why(full):
         assert bench_of(pilot).last_message == "1 dense has finished"
         await press(pilot, "end", "d")
         assert "waits in the queue" in bench_of(pilot).last_message
+
+
+@pytest.mark.parametrize("panel", ["1", "2", "3", "5"])
+async def test_z_gives_a_panel_the_whole_screen_and_takes_it_back(full, panel):
+    async with opened(full, panel, run="001-train") as pilot:
+        focused = pilot.app.focused
+        await press(pilot, "z")
+        (shown,) = [p for p in pilot.app.screen.query(Panel) if p.region.area]
+        assert shown.size.width == pilot.app.size.width - 2
+        assert shown.has_focus_within
+        await press(pilot, "z")
+        assert len([p for p in pilot.app.screen.query(Panel) if p.region.area]) > 1
+        assert pilot.app.focused is focused
+
+
+async def test_tabs_and_keys_of_the_key_bar_can_be_clicked(full):
+    async with opened(full, run="001-train", size=WIDE) as pilot:
+        await pilot.click(PlotPanel, offset=(12, 0))
+        await settled(pilot)
+        assert plots(pilot).view.kind == "loss"
+        await pilot.click("#layers", offset=(14, 0))
+        await settled(pilot)
+        assert pilot.app.screen.query_one("#log").display
+        bar = pilot.app.screen.query_one(KeyBar)
+        await pilot.click(KeyBar, offset=(bar.line().plain.index("help"), 0))
+        await settled(pilot)
+        assert not isinstance(pilot.app.screen, MainScreen)

@@ -84,6 +84,8 @@ class Panel(GuardedWidget):
             super().__init__()
             self.name = name
 
+    ALLOW_MAXIMIZE = True
+
     _stale = False
     _tabs: tuple[tuple[str, str], ...] = ()
     _title = ""

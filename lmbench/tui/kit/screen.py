@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from textual.actions import parse
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.events import Key
 from textual.message import Message
@@ -29,6 +29,17 @@ class BenchScreen(Screen[T]):
     # too: more to compute, and over a slow line more to send.
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "z",
+            "maximise",
+            "maximise",
+            id="app.maximise",
+            show=False,
+            tooltip="Give the panel the whole screen, or take it back",
+        )
+    ]
+
     _result: tuple[T | None] | None = None
 
     @property
@@ -42,6 +53,14 @@ class BenchScreen(Screen[T]):
             await super()._dispatch_message(message)
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
+
+    def action_maximise(self) -> None:
+        """The focused panel alone, or all of them again."""
+        panel = next((panel for panel in self.query(Panel) if panel.has_focus_within), None)
+        if self.maximized is not None:
+            self.minimize()
+        elif panel is not None:
+            self.maximize(panel, container=False)
 
     def on_key(self, event: Key) -> None:
         """A key that is bound here but can do nothing now comes this far: say why."""
