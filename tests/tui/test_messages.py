@@ -13,6 +13,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
 from lmbench.tui.bench import bench
 from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.user_settings import Settings
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.status_lines import StatusBar
 
@@ -127,3 +128,22 @@ async def test_a_complaint_that_stands_there_already_is_not_stacked_and_another_
             bench_of(pilot).show_error(LmbenchError(words_of_it))
             await press(pilot)
         assert len(pilot.app.screen_stack) == depth + 2
+
+
+@pytest.mark.parametrize(
+    "wanted, away, told", [(True, True, 1), (True, False, 0), (False, True, 0)]
+)
+async def test_the_terminal_notifies_of_an_end_where_that_is_wanted(
+    full, monkeypatch, wanted, away, told
+):
+    app = full.bench(settings=Settings(notify=wanted))
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        sent: list[str] = []
+        monkeypatch.setattr(app._driver, "write", sent.append)
+        app.app_focus = not away
+        full.session.run(2).update(status="finished")
+        await settled(pilot)
+        notices = [text for text in sent if "\x1b]9;2 agp-80 finished\x07" in text]
+        assert len(notices) == told
+        assert all("\x1b]777;notify;lmbench;2 agp-80 finished\x07" in text for text in notices)

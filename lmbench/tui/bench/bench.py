@@ -24,7 +24,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 
 from lmbench.errors import LmbenchError
-from lmbench.printable import one_line
+from lmbench.printable import one_line, printable
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.bench.deletions import Deletions
@@ -63,6 +63,8 @@ BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 0.3
 MESSAGE_SHOWN_S = 4.0
+
+_ENDED = ("finished", "stopped", "failed", "lost")
 
 _log = logging.getLogger(__name__)
 
@@ -274,11 +276,23 @@ class Bench(KeysInOrder):
                 notes.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
             if view.status in ("failed", "lost") and old and old.status != view.status:
                 ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
+        for view in now.runs:
+            old = before.run(view.key)
+            if old is not None and old.live and view.status in _ENDED:
+                self.notify_terminal(f"{view.id} {view.name} {view.status}")
         if ends:
             self.show_message(max(ends))
         elif notes:
             # It may come with each step, so it replaces no other line.
             self.last_message = max(notes)[1]
+
+    def notify_terminal(self, text: str) -> None:
+        """Have the terminal notify the user, who looks at something else: OSC 9, OSC 777 and the
+        bell, since terminals differ in what they know."""
+        if self.settings.notify and not self.app_focus and self._driver is not None:
+            safe = printable(text).replace(";", ",")
+            self._driver.write(f"\x1b]9;{safe}\x07\x1b]777;notify;lmbench;{safe}\x07\x07")
+            self._driver.flush()
 
     # -- selection and marks -------------------------------------------------------------------
 

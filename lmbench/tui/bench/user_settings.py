@@ -4,6 +4,7 @@
 
     theme: dark          # dark, light, contrast, ansi
     motion: true         # false: nothing glides
+    notify: false        # true: the terminal notifies when a run ends
     keys:
       main.new: n,ctrl+n # an action's id and its keys
 
@@ -45,6 +46,7 @@ class Settings:
 
     theme: str = DEFAULT_THEME
     motion: bool = True
+    notify: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     problems: tuple[str, ...] = ()
@@ -83,7 +85,7 @@ def load_settings(path: Path) -> Settings:
         reason = getattr(error, "problem", None) or "not valid YAML"
         return Settings(path=path, problems=(f"{path}:{line} {reason}",))
     if not isinstance(document, Mapping):
-        return Settings(path=path, problems=(f"{path}: write theme:, motion: and keys:",))
+        return Settings(path=path, problems=(f"{path}: write theme:, motion:, notify: and keys:",))
     return _judged(path, document)
 
 
@@ -91,18 +93,20 @@ def _judged(path: Path, document: Mapping[Any, Any]) -> Settings:
     settings = Settings(path=path)
     problems = []
     for name in document:
-        if name not in ("theme", "motion", "keys"):
-            problems.append(f"{path}: '{name}' is unknown: there are theme, motion and keys")
+        if name not in ("theme", "motion", "notify", "keys"):
+            known = "theme, motion, notify or keys"
+            problems.append(f"{path}: '{name}' is unknown: use {known}")
     theme = document.get("theme")
     if theme in _THEMES:
         settings = replace(settings, theme=f"{_PREFIX}{theme}")
     elif theme is not None:
         problems.append(f"{path}: theme: {theme!r} is none of {', '.join(_THEMES)}")
-    motion = document.get("motion", True)
-    if isinstance(motion, bool):
-        settings = replace(settings, motion=motion)
-    else:
-        problems.append(f"{path}: motion: {motion!r} is neither true nor false")
+    for name in ("motion", "notify"):
+        value = document.get(name, getattr(settings, name))
+        if isinstance(value, bool):
+            settings = replace(settings, **{name: value})
+        else:
+            problems.append(f"{path}: {name}: {value!r} is neither true nor false")
     keys = document.get("keys") or {}
     # YAML takes the key 5 for a number.
     if isinstance(keys, Mapping) and all(type(v) in (str, int) for v in keys.values()):
@@ -125,7 +129,7 @@ def unknown_keys(settings: Settings, known: Iterable[str]) -> list[str]:
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    """Write theme and motion; comments and keys of the file stay as they are.
+    """Write theme, motion and, where it was ever on, notify; comments and keys of the file stay as they are.
 
     Raises:
         LmbenchError: the file cannot be written.
@@ -137,9 +141,12 @@ def save_settings(settings: Settings, path: Path) -> None:
     for name, value in (
         ("theme", settings.theme.removeprefix(_PREFIX)),
         ("motion", "true" if settings.motion else "false"),
+        ("notify", "true" if settings.notify else "false"),
     ):
         line = f"{name}: {value}"
         at = next((i for i, old in enumerate(lines) if old.startswith(f"{name}:")), None)
+        if at is None and name == "notify" and not settings.notify:
+            continue
         if at is None:
             lines.insert(0 if name == "theme" else min(1, len(lines)), line)
         else:

@@ -61,6 +61,13 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
                 [
                     FieldSpec("theme", "theme", theme, "ansi: the terminal's colours", _THEMES),
                     FieldSpec("motion", "motion", motion, "no: nothing glides", (_YES, _NO)),
+                    FieldSpec(
+                        "notify",
+                        "notify",
+                        _YES if settings.notify else _NO,
+                        "yes: the terminal notifies when a run ends and another window is in front",
+                        (_YES, _NO),
+                    ),
                 ]
             )
             yield Static(id="file", markup=False)
@@ -87,6 +94,7 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
             self.bench.settings,
             theme=_PREFIX + values["theme"],
             motion=values["motion"] == _YES,
+            notify=values["notify"] == _YES,
         )
         self.bench.settings = settings
         self.bench.animation_level = "full" if settings.motion else "none"
