@@ -129,7 +129,7 @@ def unknown_keys(settings: Settings, known: Iterable[str]) -> list[str]:
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    """Write theme, motion and, where it was ever on, notify; comments and keys of the file stay as they are.
+    """Write theme, motion and, once it was on, notify; comments and keys stay as they are.
 
     Raises:
         LmbenchError: the file cannot be written.
