@@ -17,6 +17,8 @@ __all__ = ["legend"]
 _NARROW = 70
 _SHARED = re.compile(r"\brnn\.weight_|\.weight\b")
 _TARGET = " target"
+# Lines that the picture keeps of a low panel.
+_LEAST = 5
 _ORDER = {"points": 0, "line": 1, "thin": 2}
 
 
@@ -26,7 +28,7 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
 
     Args:
         width, height: of the whole panel, in cells. With a cursor the legend takes as much of it
-            as all series need, but a quarter of it at the most, and reads the thin ones, too; else
+            as all series need, but half of it at the most, and reads the thin ones, too; else
             it has one line, or two in a high panel.
     """
     end = extent(plot.series)[1] if plot.window is None else plot.window[1]
@@ -34,7 +36,7 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
         rows = 1 if height < 24 else 2
         items, named = [], [series for series in plot.series if series.style != "thin"]
     else:
-        rows = max(1, height // 4)
+        rows = max(1, min(height // 2, height - _LEAST))
         items, named = [Text(f"{place(cursor, plot.x_axis)}  ", "bold")], list(plot.series)
     at = end if cursor is None else cursor
     labels = {series.label + _TARGET for series in named}

@@ -223,7 +223,7 @@ async def test_w_stops_while_it_writes_and_writes_when_it_does_not(full, monkeyp
 
 
 async def test_a_cursor_on_a_word_shows_what_else_was_likely(full):
-    async with opened(full) as pilot:
+    async with opened(full, size=(80, 30)) as pilot:
         await press(pilot, "enter", "down", "down")
         assert not among(pilot).display
         await press(pilot, "right", "right", "right", "right")

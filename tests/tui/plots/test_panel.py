@@ -145,8 +145,8 @@ def curves(count: int, style: Any = "line") -> tuple[Series, ...]:
 
 def test_without_a_cursor_the_legend_is_short_and_says_how_many_it_leaves_out():
     lines = legend(Plot(curves(9)), 40, 20, None)
-    assert len(lines) == 2
-    assert lines[-1].plain.rstrip().endswith("+5")
+    assert len(lines) == 1
+    assert lines[-1].plain.rstrip().endswith("+7")
 
 
 def test_with_a_cursor_the_legend_has_the_rows_that_it_needs():
