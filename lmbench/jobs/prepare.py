@@ -1,7 +1,7 @@
 """From what somebody asks for to a run that can be started; the command line and the workbench
 share it. No torch here.
 
-`check_training` finds whatever is wrong with a wish (no such corpus, a schedule that names no
+`check_training` finds whatever is wrong with a request (no such corpus, a schedule that names no
 tensor of this model) before a folder is made, so that a mistake costs nothing.
 """
 

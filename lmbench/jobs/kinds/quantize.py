@@ -173,7 +173,7 @@ def _search(
         for event in EventLog(job.run.events_path).poll()
         if isinstance(event, Candidate)
     ]
-    tries, float_loss = 0, math.inf
+    evaluated, float_loss = 0, math.inf
 
     def loss(candidate: nn.Module) -> float:
         if job.control() == "stop":
@@ -181,15 +181,15 @@ def _search(
         return scored(candidate, sample).loss
 
     def on_try(trial: Trial) -> None:
-        nonlocal tries, float_loss
-        tries += 1
+        nonlocal evaluated, float_loss
+        evaluated += 1
         if trial.phase == "float":
             float_loss = trial.loss
-        if tries <= len(earlier):
+        if evaluated <= len(earlier):
             return
         job.emit(
             Candidate(
-                number=tries,
+                number=evaluated,
                 settings=trial.to_dict(),
                 loss=trial.loss,
                 ppl=perplexity(trial.loss),

@@ -36,6 +36,8 @@ __all__ = [
 
 _PREFIX = "lmbench-"
 _THEMES = tuple(theme.name.removeprefix(_PREFIX) for theme in THEMES)
+RENAMED = {"lab.price": "lab.evaluate", "lab.take": "lab.load", "lab.forget": "lab.remove"}
+"""Actions by the names that settings files of earlier versions have for them."""
 _LARGEST = 256 * 1024
 
 
@@ -110,7 +112,8 @@ def _judged(path: Path, document: Mapping[Any, Any]) -> Settings:
     keys = document.get("keys") or {}
     # YAML takes the key 5 for a number.
     if isinstance(keys, Mapping) and all(type(v) in (str, int) for v in keys.values()):
-        settings = replace(settings, keys={str(name): str(key) for name, key in keys.items()})
+        own = {RENAMED.get(str(name), str(name)): str(key) for name, key in keys.items()}
+        settings = replace(settings, keys=own)
     else:
         problems.append(f"{path}: keys: each is written as `action: key`, such as `main.new: n`")
     return replace(settings, problems=tuple(problems))

@@ -169,7 +169,7 @@ class ChainsScreen(BenchScreen[None]):
         self._measured: list[Measured] | None = []
         self._corpora: dict[str | None, CorpusSize | str] = {}
         # The queueing that is under way.
-        self._errand: BackgroundTask | None = None
+        self._background: BackgroundTask | None = None
         self._data: str | None = None
 
     def compose(self) -> ComposeResult:
@@ -260,8 +260,8 @@ class ChainsScreen(BenchScreen[None]):
     # -- keys ----------------------------------------------------------------------------------
 
     def action_back(self) -> None:
-        if self._errand is not None:
-            self._errand.cancel()
+        if self._background is not None:
+            self._background.cancel()
         self.dismiss(None)
 
     def action_go(self) -> None:
@@ -292,19 +292,19 @@ class ChainsScreen(BenchScreen[None]):
 
     def queue(self) -> None:
         """Make and queue every run of the chain."""
-        if self._errand is None:
-            errand = self._errand = BackgroundTask(self.bench)
+        if self._background is None:
+            task = self._background = BackgroundTask(self.bench)
             self.bench.show_message("looking at the corpus and the schedules …")
-            self.bench.run_worker(self._queue(errand, self.chain), exit_on_error=False)
+            self.bench.run_worker(self._queue(task, self.chain), exit_on_error=False)
 
-    async def _queue(self, errand: BackgroundTask, chain: Chain) -> None:
+    async def _queue(self, task: BackgroundTask, chain: Chain) -> None:
         session = self.bench.session or self.bench.home.open_session()
         doing = "while queueing a chain"
-        progress, check = errand.progress, errand.check
-        runs = await errand.run(
+        progress, check = task.progress, task.check
+        runs = await task.run(
             queue_chain, session, chain, self.changes, progress, check, doing=doing
         )
-        self._errand = None
+        self._background = None
         if not runs:
             self.bench.show_message("nothing was queued")
             return
@@ -317,8 +317,8 @@ class ChainsScreen(BenchScreen[None]):
         await self.bench.refresh_snapshot()
 
     def on_unmount(self) -> None:
-        if self._errand is not None:
-            self._errand.cancel()
+        if self._background is not None:
+            self._background.cancel()
 
     def _opened(self, session: Session) -> None:
         if self.bench.session != session:

@@ -107,7 +107,7 @@ same.
         self._visited = "@kind"
         self._settling: Timer | None = None
         # The start that is under way.
-        self._errand: BackgroundTask | None = None
+        self._background: BackgroundTask | None = None
         # A form that was left half filled in; nothing is kept before it is there again.
         self._draft: FormDraft | None = None
         self._keeping = False
@@ -321,8 +321,8 @@ same.
         return True
 
     def action_leave(self) -> None:
-        if self._errand is not None:
-            self._errand.cancel()
+        if self._background is not None:
+            self._background.cancel()
         self._leave()
 
     def action_copy(self) -> None:
@@ -366,7 +366,7 @@ same.
 
     async def action_start(self) -> None:
         """Check everything once more, make the run's folder and have it worked on."""
-        if self._errand is not None or not self._keeping:
+        if self._background is not None or not self._keeping:
             return
         self._read()
         config = self._config
@@ -376,20 +376,20 @@ same.
                 self.form.focus_field(first)
             self.bench.show_message(f"not started: {first.removeprefix('@')}: {self._wrong[first]}")
             return
-        errand = self._errand = BackgroundTask(self.bench)
+        task = self._background = BackgroundTask(self.bench)
         self.bench.show_message("starting …")
         parent, session = self.origin, self.bench.session
         name = self.form.values["@name"].strip() or None
         origin = parent.run if parent else None
         kind, called = self._kind, name or run_name(self._kind, config)
         make = partial(_make, self.bench.home, session, kind, config, origin, name, self.command)
-        self.bench.run_worker(self._start(errand, make, called), exit_on_error=False)
+        self.bench.run_worker(self._start(task, make, called), exit_on_error=False)
 
     async def _start(
-        self, errand: BackgroundTask, make: Callable[[BackgroundTask], Run], called: str
+        self, task: BackgroundTask, make: Callable[[BackgroundTask], Run], called: str
     ) -> None:
-        run = await errand.run(make, errand, doing="while starting a run")
-        self._errand = None
+        run = await task.run(make, task, doing="while starting a run")
+        self._background = None
         if not isinstance(run, Run):
             self.bench.show_message("not started")
             return
@@ -403,8 +403,8 @@ same.
         await self.bench.refresh_snapshot()
 
     def on_unmount(self) -> None:
-        if self._errand is not None:
-            self._errand.cancel()
+        if self._background is not None:
+            self._background.cancel()
 
 
 def _make(
@@ -415,15 +415,15 @@ def _make(
     parent: Run | None,
     name: str | None,
     command: str,
-    errand: BackgroundTask,
+    task: BackgroundTask,
 ) -> Run:
     """In a thread: it may fetch a corpus, and starts a process."""
     from lmbench.jobs import launch
 
     if isinstance(config, TrainConfig):
         where = session.name if session else DEFAULT_SESSION
-        check_training(config, home, errand.progress, session=where)
-    errand.check()
+        check_training(config, home, task.progress, session=where)
+    task.check()
     session = session or home.open_session()
     run = make_run(session, kind, config, parent=parent, name=name, command=command)
     launch.start(run)

@@ -127,3 +127,9 @@ def test_a_folder_that_cannot_be_written_is_told(path):
 def test_the_file_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("LMBENCH_CONFIG", str(tmp_path))
     assert settings_path() == tmp_path / "workbench.yaml"
+
+
+def test_an_action_is_found_by_the_name_that_it_had_before(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("keys: {lab.price: x}\n", encoding="utf-8")
+    assert load_settings(file).keys == {"lab.evaluate": "x"}
