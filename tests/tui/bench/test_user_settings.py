@@ -53,7 +53,7 @@ def test_a_digit_is_a_key(path):
         ("keys: [a]\n", "keys: each is written as"),
         ("colour: red\n", "'colour' is unknown"),
         ("theme: [\n", "line 2:"),
-        ("- a\n", "write theme:, motion: and keys:"),
+        ("- a\n", "write theme:, motion:, notify: and keys:"),
     ],
 )
 def test_what_is_wrong_is_told_with_the_file_and_the_rest_holds(path, text, said):
