@@ -1,0 +1,102 @@
+"""Every command, with values of the wrong type, in terminals of any width, and interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmbench.cli import run as lmbench
+from lmbench.cli.app import build
+from lmbench.session import Home
+from lmbench.session.records import LIVE
+
+Capture = pytest.CaptureFixture[str]
+
+WRONG = ("", "x", "nan", "-1", "1e999", "9" * 400, "a\x1b[31mb")
+
+
+def leaves() -> list[tuple[str, ...]]:
+    """Every command that does something."""
+    app = build()
+    found: list[tuple[str, ...]] = []
+    for name in app:
+        if name.startswith("-"):
+            continue
+        below = [verb for verb in app[name] if not verb.startswith("-")]
+        found += [(name, verb) for verb in below] or [(name,)]
+    return found
+
+
+COMMANDS = leaves()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return Home(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 200])
+def test_help_fits_the_terminal(
+    command: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert lmbench([*command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip()
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_value_of_the_wrong_type_is_refused_in_one_line(
+    command: tuple[str, ...], capsys: Capture
+) -> None:
+    """Of every flag that takes a number: nothing is started, and nothing is half-made."""
+    app = build()
+    for word in command:
+        app = app[word]
+    flags = [
+        argument.names[0]
+        for argument in app.assemble_argument_collection()
+        if argument.names[0].startswith("--") and argument.hint in (int, float)
+    ]
+    for flag in flags:
+        for value in WRONG:
+            code = lmbench([*command, flag, value])
+            streams = capsys.readouterr()
+            assert code == 2, (flag, value, streams)
+            assert streams.err.startswith("lmbench: "), (flag, value, streams.err)
+            assert "\x1b" not in streams.err, (flag, value)
+
+
+@pytest.mark.parametrize("tenths", range(1, 21, 3))
+def test_an_interrupt_at_any_time_of_a_start_leaves_no_worker(tenths: int, home: Home) -> None:
+    """Ctrl-C a tenth of a second or more after the command began."""
+    folder = home.data / "tiny"
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("a b c d e f g h\n" * 300, encoding="utf-8")
+    small = ["--emsize", "8", "--nhid", "8", "--tied", "--threads", "1", "--epochs", "100000"]
+    command = [sys.executable, "-m", "lmbench", "train", "--data", "tiny", *small]
+    environment = os.environ | {"LMBENCH_HOME": str(home.path)}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(tenths / 10)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    assert process.returncode in (0, 130, -signal.SIGINT), err
+    for run in home.all_runs():
+        deadline = time.monotonic() + 120
+        while run.status() in LIVE | {"queued"} and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert run.status() not in LIVE | {"queued"}, run.read()
