@@ -130,6 +130,11 @@ def test_an_unknown_word_of_the_prompt_is_said(command: Command) -> None:
     assert "not in the vocabulary, read as <unk>: 'zebra'" in err
 
 
+def test_an_empty_prompt_is_said_to_be_none(command: Command) -> None:
+    _, _, err = command("generate", "--words", "2", "--prompt", " ")
+    assert "--prompt holds no word: the text starts as it does without one" in err
+
+
 def test_outf_holds_the_text_and_stdout_the_progress(command: Command, tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
     _, out, _ = command(
