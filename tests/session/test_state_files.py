@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     write_atomic(path, b"old")
 
     def die(_: int) -> None:
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(files.os, "fsync", die)
     with pytest.raises(OSError, match="no space"):

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driving import press, press_in_turn, settled
+from driving import at_rest, press, press_in_turn, settled
 from laboratory_double import measure
 from layers_world import checkpoint
 from sampler_double import SamplerDouble
@@ -162,7 +162,10 @@ async def reached(ready: Any, tmp_path: Path, name: str) -> AsyncIterator[Pilot[
     async with app.run_test(size=(120, 30)) as pilot:
         await settled(pilot)
         if name in ("LayersPanel", "TensorScreen"):
-            await press(pilot, *REACHED[name])
+            for key in REACHED[name]:
+                await at_rest(pilot)
+                await press(pilot, key)
+            await at_rest(pilot)
         elif name != "WelcomeScreen":
             await press_in_turn(pilot, "home", *REACHED[name])
         yield pilot

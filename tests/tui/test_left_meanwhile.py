@@ -219,12 +219,12 @@ async def test_a_rename_is_followed_even_where_the_screen_was_left(world, gate, 
 
     monkeypatch.setattr(sessions, "rename_session", slowly)
     async with opened(world, "o") as pilot:
-        await press(pilot, "r", *"recent_message", "enter")
+        await press(pilot, "r", *"fresh", "enter")
         await until(pilot, gate.reached.is_set)
         await press(pilot, "escape")
         gate.open.set()
         await until(pilot, lambda: bench_of(pilot).last_message == "demo is now fresh")
-        assert bench_of(pilot).session == world.home.session("recent_message")
+        assert bench_of(pilot).session == world.home.session("fresh")
 
 
 async def test_save_as_does_not_take_away_the_screen_of_who_has_left(world, gate, monkeypatch):

@@ -81,7 +81,7 @@ def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab,
     )  # fmt: skip
     assert found.loss == pytest.approx(made["results"]["valid_loss"], abs=1e-4)
     assert found.bytes == made["packed_bytes"]
-    scored_again = command(
+    (scored_again,) = command(
         run, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
         "--threads", "1",
     )  # fmt: skip

@@ -39,7 +39,7 @@ DIALOGS: dict[str, tuple[str, ...]] = {
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Paths that are the same on every machine."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmbench.tui.sessions.screen._look", lambda home: [])
+    monkeypatch.setattr("lmbench.tui.sessions.screen.read_sessions", lambda home: [])
     monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._tell", lambda self: None)
     log = property(lambda run: Path("sessions", "demo", "runs", run.path.name, "log.txt"))
     monkeypatch.setattr(Run, "log_path", log)
