@@ -369,9 +369,10 @@ async def test_prompt_and_settings_are_there_when_one_comes_back(full):
 @pytest.mark.parametrize("kept", [3, {"temperature": "hot", "top_k": -1, "runtime": "abacus"}])
 async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
     full.session.update(workbench={"sampling": kept, "prompt": 7})
-    async with opened(full) as pilot:
-        await pilot.press("escape")
-        await until(pilot, lambda: bool(pilot.app.screen.query(GeneratePanel)))
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await press(pilot, "escape", "4")
         values = dials(pilot).values
         assert (values["temperature"], values["top_k"], values["runtime"]) == (0.8, 40, "as-is")
 

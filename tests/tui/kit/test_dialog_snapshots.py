@@ -40,7 +40,7 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Paths that are the same on every machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lmbench.tui.sessions.screen.read_sessions", lambda home: [])
-    monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._tell", lambda self: None)
+    monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._show_path", lambda self: None)
     log = property(lambda run: Path("sessions", "demo", "runs", run.path.name, "log.txt"))
     monkeypatch.setattr(Run, "log_path", log)
 
