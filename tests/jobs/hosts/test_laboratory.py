@@ -60,7 +60,7 @@ def price(lab: tuple[Laboratory, Ears], request: Message) -> Evaluated:
     return found
 
 
-def command(run: Run, *words: str) -> dict[str, Any]:
+def command(run: Run, *words: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "lmbench", *words, "--json"], capture_output=True, text=True,
         check=False, env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
