@@ -237,13 +237,13 @@ def train_one_epoch(tmux: Tmux) -> None:
 def price_settings(tmux: Tmux) -> None:
     """A draft of one's own and the published rows; the best is kept as a run."""
     tmux.press("l")
-    tmux.wait_for(r"ppl [\d.]+ as it is")
+    tmux.wait_for(r"perplexity [\d.]+ as it is")
     tmux.press("b", "Enter")
     tmux.wait_for(r"int8-best \+1 +[\d.]+")
     tmux.press("u")
-    tmux.wait_for("to be priced")
-    tmux.wait_until_gone("to be priced")
-    # The best stands first; the cursor is still on the try that was the first to be priced.
+    tmux.wait_for("to be evaluated")
+    tmux.wait_until_gone("to be evaluated")
+    # The best stands first; the cursor is still on the try that was the first to be evaluated.
     tmux.press("Tab", "Home")
     first = tmux.wait_for(r"try +ppl .*\n.*(as it is|mixed-|int8-|fp16)\S*( \+\d)? +[\d.]+")
     # Where no setting is better than the model as it is, that is nothing to keep: the next one.
@@ -296,6 +296,7 @@ def compare_and_export(tmux: Tmux, home: Path) -> None:
     assert (home / "compared.svg").read_text().startswith("<svg")
 
 
+@pytest.mark.slow
 @SIZES
 def test_a_day_in_the_laboratory(home, size):
     tmux = Tmux(home, *size)
