@@ -55,6 +55,15 @@ def test_help_fits_the_terminal(
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_help_follows_a_terminal_that_changes_its_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for width in (120, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert lmbench(["runs", "list", "--help"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) == width
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_value_of_the_wrong_type_is_refused_in_one_line(
     command: tuple[str, ...], capsys: Capture
