@@ -30,9 +30,9 @@ def tui(
         demo: play a recorded session, without any worker.
         speed: how many times faster than it was recorded (1).
         web: serve it to browsers instead (needs the extra `web`).
-        host: the address to serve on (127.0.0.1); any but this machine's own needs a token.
+        host: the address to serve on (127.0.0.1); any but this machine's own needs --token.
         port: the port to serve on (8000).
-        token: what a browser has to show, 16 characters or more.
+        token: what a browser has to show, 16 characters or more; left out, one is made.
     """
     if not demo:
         refuse_flags("sets the pace of --demo: add that", speed=speed)

@@ -1,15 +1,18 @@
 """The workbench in a browser: ``lmbench tui --web``, through textual-serve (the extra ``web``).
 
-Whoever reaches the page can start and delete runs as the user can, so it is served on this
-machine alone unless another address is named, and then only to those who have the token. Pages of
-other sites must not reach it through the user's own browser either: requests have to name a host
-that is served, and sockets have to come from our own page.
+Whoever reaches the page can start and delete runs as the user can, so only those who have the token
+come in, and it is served on this machine alone unless another address is named. Pages of other
+sites must not reach it through the user's own browser either: requests have to name a host that is
+served, sockets have to come from our own page, and no other page may frame it.
 
 ``python -m lmbench.tui.web [SESSION]`` is the process behind each page.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import hmac
 import ipaddress
 import re
@@ -27,12 +30,26 @@ from lmbench.session import Home
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["COOKIE", "LOCAL", "check_address", "serve_web"]
+__all__ = ["LOCAL", "check_address", "cookie_name", "serve_web"]
 
 LOCAL = "127.0.0.1"
-COOKIE = "lmbench"
 _SHORTEST_TOKEN = 16
 _ELSEWHERE = re.compile(r'<link[^>]*href="https?://[^>]*>')
+_INLINE_SCRIPT = re.compile(r'<script>(.*?)</script>|onclick="(.*?)"', re.DOTALL | re.IGNORECASE)
+_FONT_SIZE = re.compile(r"[1-9][0-9]?")
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_PAGE_POLICY = (
+    f"{_POLICY}; connect-src 'self'; font-src 'self' data:; img-src 'self' data:; "
+    "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-hashes'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+# How long a page is waited for when the server ends: for its workbench, then for its browser.
+_LAST_WAITS_S = (1.0, 0.5)
 
 
 def check_address(host: str, token: str | None) -> None:
@@ -49,6 +66,11 @@ def check_address(host: str, token: str | None) -> None:
         )
     if token is not None and len(token) < _SHORTEST_TOKEN:
         raise LmbenchError(f"--token: use at least {_SHORTEST_TOKEN} characters")
+
+
+def cookie_name(port: int) -> str:
+    """Of the cookie that lets a browser in: a browser keeps one set for all ports of a machine."""
+    return f"lmbench-{port}"
 
 
 def is_local(host: str) -> bool:
@@ -68,7 +90,7 @@ def is_local(host: str) -> bool:
 def serve_web(
     session: str | None, *, host: str = LOCAL, port: int = 8000, token: str | None = None
 ) -> int:
-    """Serve until Ctrl-C; gives the command's exit code.
+    """Serve until Ctrl-C; gives the command's exit code. Without a token one is made.
 
     Raises:
         LmbenchError: the extra ``web`` is not installed, the address is not safe or not free, or
@@ -79,7 +101,7 @@ def serve_web(
         # The process behind a page could not say it there: the page would load for ever.
         Home.find().session(session)
     try:
-        server = _server_class()(session, host, port, token)
+        server = _server_class()(session, host, port, token or secrets.token_urlsafe())
     except ModuleNotFoundError as error:
         raise LmbenchError(
             f"--web needs the package {error.name}: pip install 'lmbench[web]'"
@@ -98,26 +120,49 @@ def _server_class() -> Any:
     from textual_serve.server import Server
 
     class _Server(Server):
-        def __init__(self, session: str | None, host: str, port: int, token: str | None) -> None:
+        def __init__(self, session: str | None, host: str, port: int, token: str) -> None:
             command = shlex.join(python("lmbench.tui.web", *([session] if session else [])))
             super().__init__(command, host, port, title="lmbench")
             self._token = token
             self._local = is_local(host)
+            self._pages: set[asyncio.Task[Any]] = set()
 
         def initialize_logging(self) -> None:
             """Errors alone, on stderr: Python's own last resort does that."""
 
         async def on_startup(self, app: web.Application) -> None:
-            query = f"/?token={quote(self._token, safe='')}" if self._token else "/"
             shown = f"[{self.host}]" if ":" in self.host else self.host
-            print(f"lmbench on http://{shown}:{self.port}{query} (Ctrl-C ends it)", flush=True)
+            link = f"http://{shown}:{self.port}/?token={quote(self._token, safe='')}"
+            print(f"lmbench on {link} (Ctrl-C ends it)", flush=True)
+
+        async def on_shutdown(self, app: web.Application) -> None:
+            """End the pages, also those whose browser does not answer."""
+            for longest in _LAST_WAITS_S:
+                for page in self._pages:
+                    page.cancel()
+                if self._pages:
+                    await asyncio.wait(self._pages, timeout=longest)
+
+        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+            page = asyncio.current_task()
+            assert page is not None
+            self._pages.add(page)
+            try:
+                return await super().handle_websocket(request)
+            finally:
+                self._pages.discard(page)
 
         async def _make_app(self) -> web.Application:
             app = await super()._make_app()
             app.middlewares.append(self._guard())
+            app.on_response_prepare.append(_add_headers)
             return app
 
         def _guard(self) -> Any:
+            cookie = cookie_name(self.port)
+            # Quoted: a cookie cannot hold all that a token can.
+            kept = quote(self._token, safe="")
+
             @web.middleware
             async def guard(
                 request: web.Request,
@@ -127,18 +172,14 @@ def _server_class() -> Any:
                     raise web.HTTPForbidden(text="this host is not served here")
                 if not _own_page(request):
                     raise web.HTTPForbidden(text="only lmbench's own page may connect")
-                if self._token is not None:
-                    # Quoted: a cookie cannot hold all that a token can.
-                    kept = quote(self._token, safe="")
-                    if _same(request.cookies.get(COOKIE), kept):
-                        return await handler(request)
-                    if request.path != "/" or not _same(request.query.get("token"), self._token):
-                        raise web.HTTPForbidden(text="open the address that lmbench printed")
-                    # From now on the cookie tells, and the token stays out of the history.
-                    answer = web.HTTPFound("/")
-                    answer.set_cookie(COOKIE, kept, httponly=True, samesite="Strict")
-                    return answer
-                return await handler(request)
+                if _same(request.cookies.get(cookie), kept):
+                    return await handler(request)
+                if request.path != "/" or not _same(request.query.get("token"), self._token):
+                    raise web.HTTPForbidden(text="open the address that lmbench printed")
+                # From now on the cookie lets it in, and the token stays out of the history.
+                answer = web.HTTPFound("/")
+                answer.set_cookie(cookie, kept, httponly=True, samesite="Strict")
+                return answer
 
             return guard
 
@@ -148,19 +189,36 @@ def _server_class() -> Any:
             scheme = "wss" if request.scheme == "https" else "ws"
             size = request.query.get("fontsize", "")
             context = {
-                "font_size": int(size) if size.isdecimal() else 16,
+                "font_size": size if _FONT_SIZE.fullmatch(size) else 16,
                 "app_websocket_url": f"{scheme}://{request.host}/ws",
                 "config": {"static": {"url": "/static/"}},
                 "application": {"name": "lmbench"},
             }
             text = aiohttp_jinja2.render_string("app_index.html", request, context)
-            return web.Response(text=_ELSEWHERE.sub("", text), content_type="text/html")
+            text = _ELSEWHERE.sub("", text)
+            headers = {"Content-Security-Policy": f"{_PAGE_POLICY} {_inline_hashes(text)}"}
+            return web.Response(text=text, content_type="text/html", headers=headers)
 
     return _Server
 
 
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+def _inline_hashes(text: str) -> str:
+    """The scripts within a page, as its policy names them."""
+    scripts = ("".join(groups) for groups in _INLINE_SCRIPT.findall(text))
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
 def _same(given: str | None, token: str) -> bool:
-    return given is not None and hmac.compare_digest(given.encode(), token.encode())
+    # What is no UTF-8 arrives as surrogates.
+    return given is not None and hmac.compare_digest(
+        given.encode(errors="surrogatepass"), token.encode(errors="surrogatepass")
+    )
 
 
 def _known_host(request: web.Request, local: bool) -> bool:
@@ -168,10 +226,9 @@ def _known_host(request: web.Request, local: bool) -> bool:
     else's that was made to point here is refused."""
     if not local:
         return True
-    name = request.url.host or ""
     try:
-        return is_local(name)
-    except LmbenchError:
+        return is_local(request.url.host or "")
+    except (LmbenchError, ValueError):
         return False
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from waiting import LIMIT_S
 
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
-from lmbench.tui.web import COOKIE, check_address, is_local
+from lmbench.tui import web
+from lmbench.tui.web import check_address, cookie_name, is_local
 
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
@@ -40,15 +42,25 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def served(home: Path, *words: str) -> AsyncIterator[str]:
-    """The address of a served workbench, without the token."""
-    async with linked(home, *words) as link:
-        yield link.partition("/?")[0].rstrip("/")
+async def opened(home: Path, *words: str) -> AsyncIterator[tuple[str, Any]]:
+    """The address of a served workbench, and a browser that has opened its link."""
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with linked(home, *words) as link, aiohttp.ClientSession(cookie_jar=jar) as client:
+        async with client.get(link) as answer:
+            assert answer.status == 200
+        yield link.partition("/?")[0], client
 
 
 @asynccontextmanager
 async def linked(home: Path, *words: str) -> AsyncIterator[str]:
     """The link that a served workbench prints."""
+    async with serving(home, *words) as (link, _):
+        yield link
+
+
+@asynccontextmanager
+async def serving(home: Path, *words: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """The link that a served workbench prints, and its process."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "lmbench", "tui", "demo", "--web", "--port", str(port), *words,
@@ -59,9 +71,10 @@ async def linked(home: Path, *words: str) -> AsyncIterator[str]:
         line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         assert f":{port}/" in line
         await listening(port)
-        yield line.split()[2]
+        yield line.split()[2], process
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
@@ -78,7 +91,7 @@ async def listening(port: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_this_machine_s_own_addresses_need_no_token(host):
+def test_this_machine_s_own_addresses_need_no_token_of_the_user_s(host):
     assert is_local(host)
     check_address(host, None)
 
@@ -121,57 +134,101 @@ def test_a_session_that_is_not_there_is_said_before_anything_is_served(tmp_path)
 
 
 async def test_pages_of_other_sites_and_names_that_point_here_are_refused(full):
-    async with served(full.home.path) as address, aiohttp.ClientSession() as client:
+    async with opened(full.home.path) as (address, client):
         async with client.get(address) as answer:
             text = await answer.text()
             assert answer.status == 200
             assert "https://" not in text
-        async with client.get(address, headers={"Host": "rebound.example"}) as answer:
-            assert answer.status == 403
+        for host in ("rebound.example", "[::1]x", "a:b:c", ""):
+            async with client.get(address, headers={"Host": host}) as answer:
+                assert answer.status == 403, host
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
             await client.ws_connect(f"{address}/ws", headers={"Origin": "http://evil.example"})
 
 
-async def test_with_a_token_only_its_holder_comes_in_and_then_by_a_cookie(full):
-    async with served(full.home.path, "--token", TOKEN) as address:
+@pytest.mark.parametrize("words", [(), ("--token", TOKEN)], ids=["made", "given"])
+async def test_only_the_token_s_holder_comes_in_and_then_by_a_cookie(full, words):
+    async with linked(full.home.path, *words) as link:
+        address, _, token = link.partition("/?token=")
+        assert len(token) >= 16
+        assert not words or token == TOKEN
         async with aiohttp.ClientSession() as stranger:
-            for path in ("/", "/ws", "/static/js/textual.js", "/?token=wrong"):
+            for path in ("/", "/ws", "/static/js/textual.js", "/?token=wrong", "/?token=%ff%f0"):
                 async with stranger.get(address + path) as answer:
                     assert answer.status == 403
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(cookie_jar=jar) as client:
-            async with client.get(f"{address}/?token={TOKEN}") as answer:
+            async with client.get(link) as answer:
                 assert answer.status == 200
                 assert "token" not in str(answer.url)
-            cookie = next(c for c in jar if c.key == COOKIE)
+            (cookie,) = jar
+            assert cookie.key == cookie_name(int(address.rpartition(":")[2]))
             assert cookie["httponly"]
             assert cookie["samesite"] == "Strict"
             async with client.get(address) as answer:
                 assert answer.status == 200
 
 
-async def test_the_printed_link_works_whatever_is_in_the_token(full):
-    token = 'a+b&c#d e%41=ü/;,"long enough'
-    async with linked(full.home.path, "--token", token) as link:
+async def test_no_answer_may_be_framed_or_fetch_from_elsewhere(full):
+    async with opened(full.home.path) as (address, client), aiohttp.ClientSession() as stranger:
+        for who, path in ((client, "/"), (client, "/static/js/textual.js"), (client, "/nosuch"),
+                          (stranger, "/"), (stranger, "/nosuch")):  # fmt: skip
+            async with who.get(address + path) as answer:
+                policy = answer.headers["Content-Security-Policy"]
+                assert "default-src 'none'" in policy
+                assert "frame-ancestors 'none'" in policy
+                assert answer.headers["X-Frame-Options"] == "DENY"
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_odd_sizes_and_cookies_are_no_error_of_the_server(full):
+    async with opened(full.home.path) as (address, client), aiohttp.ClientSession() as stranger:
+        for size, shown in (("20", "20"), ("9" * 5000, "16"), ("\u0663", "16"), ("0", "16")):
+            async with client.get(address, params={"fontsize": size}) as answer:
+                assert answer.status == 200
+                assert f'data-font-size="{shown}"' in await answer.text()
+        name = cookie_name(int(address.rpartition(":")[2]))
+        for value in ("\xfc", "\udcff", "\u4e2d" * 9, '"\\377"'):
+            async with stranger.get(address, headers={"Cookie": f"{name}={value}"}) as answer:
+                assert answer.status == 403
+
+
+async def test_a_page_that_does_not_end_keeps_the_server_no_longer(monkeypatch):
+    monkeypatch.setattr("lmbench.tui.web._LAST_WAITS_S", (0, 0))
+    server = web._server_class()(None, "127.0.0.1", 8000, TOKEN)
+    cancelled = 0
+
+    async def page() -> None:
+        nonlocal cancelled
+        server._pages.add(asyncio.current_task())
+        while cancelled < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+
+    task = asyncio.create_task(page())
+    await asyncio.sleep(0)
+    await server.on_shutdown(None)
+    assert not task.done()
+    assert cancelled >= 1
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+async def test_the_socket_carries_the_screen_and_answers_keys_until_the_server_ends(full):
+    async with serving(full.home.path) as (link, process):
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(cookie_jar=jar) as client:
-            async with client.get(link) as answer:
-                assert answer.status == 200
-            async with client.get(link.partition("?")[0]) as answer:
-                assert answer.status == 200
-        async with aiohttp.ClientSession() as stranger, stranger.get(link[:-1]) as answer:
-            assert answer.status == 403
-
-
-async def test_the_socket_carries_the_screen_with_its_plot_and_answers_keys(full):
-    async with (
-        served(full.home.path) as address,
-        aiohttp.ClientSession() as client,
-        client.ws_connect(f"{address}/ws?width=100&height=30") as page,
-    ):
-        await seen(page, BRAILLE)
-        await page.send_json(["stdin", "5"])
-        await seen(page, re.compile("pruned 5 tensors"))
+            await (await client.get(link)).read()
+            page = await client.ws_connect(f"{link.partition('?')[0]}ws?width=100&height=30")
+            await seen(page, BRAILLE)
+            await page.send_json(["stdin", "5"])
+            await seen(page, re.compile("pruned 5 tensors"))
+            process.send_signal(signal.SIGINT)
+            # The page is not read any more, so that its browser never answers the server's close.
+            assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
 
 
 async def seen(page: Any, pattern: re.Pattern[str]) -> None:
@@ -186,10 +243,10 @@ async def seen(page: Any, pattern: re.Pattern[str]) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 async def test_chromium_opens_the_page_and_sees_a_plot_that_lives(full, tmp_path):
     run = full.session.run(2)
-    async with served(full.home.path) as address, browser(tmp_path / "profile") as page:
+    async with linked(full.home.path) as link, browser(tmp_path / "profile") as page:
         await page.call("Network.enable")
         await page.call("Page.enable")
-        await page.call("Page.navigate", url=address)
+        await page.call("Page.navigate", url=link)
         await page.frames_until(BRAILLE)
         page.text = ""
         for step in range(3670, 5000, 10):
@@ -203,6 +260,12 @@ async def test_chromium_opens_the_page_and_sees_a_plot_that_lives(full, tmp_path
             "Runtime.evaluate", expression="document.body.className", returnByValue=True
         )
         assert "-first-byte" in shown["result"]["value"]
+        allowed = await page.call(
+            "Runtime.evaluate",
+            expression="typeof refresh + ' ' + typeof document.querySelector('#start').onclick",
+            returnByValue=True,
+        )
+        assert allowed["result"]["value"] == "function function"
 
 
 class Page:
