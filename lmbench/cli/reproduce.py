@@ -47,20 +47,20 @@ def reproduce(
     """
     given = {"data": data, "device": device, "threads": threads}
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
-    wanted = plan(table, scale, changes)
+    reproduction = plan(table, scale, changes)
     with corpus_progress() as progress:
-        runs = make_runs(Home.find().open_session(session), wanted, progress)
+        runs = make_runs(Home.find().open_session(session), reproduction, progress)
     code = 0
     if detach:
         for run in runs:
             begin(run, queue=True)
     else:
         code = _work_through(runs, json=json)
-    rows = compared(wanted, runs)
+    rows = compared(reproduction, runs)
     if json:
         print_json({"table": table, "scale": scale, "data": data, "rows": rows})
     else:
-        console().print(_table(wanted, rows))
+        console().print(_table(reproduction, rows))
     return code
 
 
@@ -94,7 +94,7 @@ def _leave_queue(runs: list[Run]) -> None:
             note(f"{run.ref}: {error.message}")
 
 
-def _table(wanted: Reproduction, rows: list[dict[str, Any]]) -> Table:
+def _table(reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("run", "row"):
         table.add_column(head)
@@ -106,7 +106,7 @@ def _table(wanted: Reproduction, rows: list[dict[str, Any]]) -> Table:
         share = "" if sparsity is None else f"{sparsity:.1%}"
         done = "" if row["status"] == "finished" else row["status"]
         table.add_row(row["run"], row["name"], share, *cells, done)
-    if wanted.relative and wanted.scale == "small":
+    if reproduction.relative and reproduction.scale == "small":
         table.caption = "published: 2x1500 over 40 epochs; compare the changes"
         table.caption_justify = "left"
     return table

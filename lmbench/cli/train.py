@@ -121,15 +121,15 @@ def _pruning_config(
 ) -> PruneConfig:
     """The parent's settings under the given ones, with the schedule in its place; at least as many
     epochs as the schedule has, where none are given."""
-    wanted = schedule or config.compress
-    if wanted is None:
+    compress = schedule or config.compress
+    if compress is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
     inherited = inherited_settings(parent) if parent is not None else {}
-    merged = validate(PruneConfig, {**inherited, **given, "compress": wanted})
+    merged = validate(PruneConfig, {**inherited, **given, "compress": compress})
     if "epochs" in given:
         return merged
-    epochs = max(merged.epochs, read_schedule(wanted, home).last_epoch + 1)
+    epochs = max(merged.epochs, read_schedule(compress, home).last_epoch + 1)
     return validate(PruneConfig, {**changed_settings(merged), "epochs": epochs})
 
 

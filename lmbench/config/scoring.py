@@ -52,8 +52,8 @@ class SensitivityConfig(MachineConfig):
         """Whatever would be of no use only after all points are scored is refused before."""
         wrong = [level for level in self.levels if not 0 <= level < 1]
         if wrong or not any(self.levels):
-            told = f"{wrong[0]:g} is out of [0, 1)" if wrong else "no level is above 0"
-            raise LmbenchError(f"--levels: {told}; give shares of weights to prune, such as 0.5")
+            problem = f"{wrong[0]:g} is out of [0, 1)" if wrong else "no level is above 0"
+            raise LmbenchError(f"--levels: {problem}; give shares of weights to prune, such as 0.5")
         if self.suggest is None:
             return
         if self.per not in ("tensor", "all"):

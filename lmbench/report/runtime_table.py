@@ -97,7 +97,7 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
     began is each row's ``measured``. Benchmarks are looked for in the sessions of `runs`; damaged
     ones are passed over.
     """
-    wanted, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
+    refs, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
     sessions = {run.session.path: run.session for run in runs}
     for session in sessions.values():
         for run in session.runs():
@@ -108,8 +108,8 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
             if record.kind != "benchmark" or record.host != platform.node():
                 continue
             began = {"measured": record.started or record.created}
-            told = record.results.get("rows", ())
-            rows = [row | began for row in told if row.get("model") in wanted]
+            rows = record.results.get("rows", ())
+            rows = [row | began for row in rows if row.get("model") in refs]
             for ref in {row["model"] for row in rows}:
                 found[ref] = [row for row in rows if row["model"] == ref]
     return found

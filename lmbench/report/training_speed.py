@@ -173,10 +173,10 @@ def expect(config: TrainConfig, ntoken: int, measured: Iterable[Measured]) -> Sp
     last.
     """
     known = list(measured)
-    wanted = config.device.partition(":")[0]
-    if wanted == "auto" and known:
-        wanted = max(known, key=lambda m: m.created).device.partition(":")[0]
-    fitting = [m for m in known if m.device.partition(":")[0] == wanted]
+    device = config.device.partition(":")[0]
+    if device == "auto" and known:
+        device = max(known, key=lambda m: m.created).device.partition(":")[0]
+    fitting = [m for m in known if m.device.partition(":")[0] == device]
     alike = [m for m in fitting if m.precision == config.precision] or fitting
     if not alike:
         return None

@@ -23,7 +23,6 @@ __all__ = [
     "drop_fresh",
     "fresh_folder",
     "fsync_folder",
-    "hold_room",
     "holding_folder",
     "in_use",
     "json_bytes",
@@ -31,6 +30,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "remove_swapped",
+    "reserve_space",
     "settled",
     "swap_in",
     "temporary_file",
@@ -145,11 +145,11 @@ def _refuse_constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
 
 
-def hold_room(path: Path, size: int) -> None:
-    """Hold some of the disk by a file that is unlinked when the last words must be written, which
-    are for a full disk, too. Holds nothing where there is no room even now."""
+def reserve_space(path: Path, size: int) -> None:
+    """A file of `size` bytes, to be unlinked where a full disk has no room for a run's last event.
+    None where the disk is full already."""
     try:
-        # Zeros might be squeezed to nothing by the file system.
+        # Random, since a file system may compress zeros to nothing.
         path.write_bytes(os.urandom(size))
     except OSError:
         path.unlink(missing_ok=True)

@@ -29,10 +29,6 @@ class ParameterPruner:
         """Whether this pruner ever masks the parameter of that name."""
         raise NotImplementedError
 
-    def listed_names(self) -> Sequence[str]:
-        """The parameters that were named, for checks; a pruner of everything names none."""
-        return ()
-
     def bind(self, model: nn.Module) -> None:
         """Find what is needed in the model; called once, when a scheduler gets the policy."""
 
@@ -71,9 +67,6 @@ class ListedWeightsPruner(ParameterPruner):
     def handles(self, param_name: str) -> bool:
         return param_name in self.params_names
 
-    def listed_names(self) -> Sequence[str]:
-        return self.params_names
-
 
 class PerParameterPruner(ParameterPruner):
     """A pruner with one number for each parameter, where ``'*'`` stands for all others."""
@@ -92,9 +85,6 @@ class PerParameterPruner(ParameterPruner):
 
     def handles(self, param_name: str) -> bool:
         return self.value(param_name) is not None
-
-    def listed_names(self) -> Sequence[str]:
-        return [name for name in self._values if name != "*"]
 
 
 class AdaptedPruner(ParameterPruner):

@@ -59,9 +59,6 @@ class StructureParameterPruner(ParameterPruner):
     def handles(self, param_name: str) -> bool:
         return param_name in self.reg_regims
 
-    def listed_names(self) -> Sequence[str]:
-        return list(self.reg_regims)
-
     def set_param_mask(
         self, param: Tensor, param_name: str, zeros_mask_dict: Maskers, meta: Meta
     ) -> None:

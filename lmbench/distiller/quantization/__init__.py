@@ -32,6 +32,13 @@ if TYPE_CHECKING:
         quantization_table,
         sqnr,
     )
+    from lmbench.distiller.quantization.operations import (
+        RangeLinearFakeQuantWrapper,
+        RangeLinearQuantConcatWrapper,
+        RangeLinearQuantEltwiseAddWrapper,
+        RangeLinearQuantEltwiseMultWrapper,
+        RangeLinearQuantMatmulWrapper,
+    )
     from lmbench.distiller.quantization.post_training import (
         PostTrainLinearQuantizer,
         is_quantized,
@@ -48,11 +55,13 @@ if TYPE_CHECKING:
         linear_quantize_clamp,
         symmetric_linear_quantization_params,
     )
-    from lmbench.distiller.quantization.search import Budget, SearchResult, Trial, auto_quantize
+    from lmbench.distiller.quantization.search import SearchResult, auto_quantize
     from lmbench.distiller.quantization.settings import (
         ModuleQuantMode,
         ModuleSettings,
         QuantSettings,
+    )
+    from lmbench.distiller.quantization.settings_files import (
         load_preset,
         load_settings,
         preset_description,
@@ -66,18 +75,12 @@ if TYPE_CHECKING:
         QuantAwareTrainRangeLinearQuantizer,
         WRPNQuantizer,
     )
+    from lmbench.distiller.quantization.trials import Budget, Trial
     from lmbench.distiller.quantization.weights import (
         RangeLinearEmbeddingWrapper,
         RangeLinearQuantParamLayerWrapper,
     )
-    from lmbench.distiller.quantization.wrappers import (
-        RangeLinearFakeQuantWrapper,
-        RangeLinearQuantConcatWrapper,
-        RangeLinearQuantEltwiseAddWrapper,
-        RangeLinearQuantEltwiseMultWrapper,
-        RangeLinearQuantMatmulWrapper,
-        RangeLinearQuantWrapper,
-    )
+    from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper
 
 __all__ = [
     "ActivationStats",
@@ -139,9 +142,9 @@ __all__ = [
 
 # Where public names are looked for; those without torch first.
 _MODULES = (
-    *("errors", "modes", "settings", "command_line", "calibration", "floating", "module_report"),
-    *("post_training", "quantizer", "rounding", "scale_and_zero_point", "search", "storage"),
-    *("training_base", "training_time", "weights", "wrappers"),
+    *("errors", "modes", "settings", "settings_files", "command_line", "calibration", "floating"),
+    *("module_report", "post_training", "quantizer", "rounding", "scale_and_zero_point", "search"),
+    *("operations", "storage", "training_base", "training_time", "trials", "weights", "wrappers"),
 )
 
 

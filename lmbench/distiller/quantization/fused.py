@@ -21,12 +21,14 @@ from lmbench.distiller.modules import DistillerLSTMCell, ModularCell, ModularRec
 from lmbench.distiller.modules.cells import State
 from lmbench.distiller.modules.recurrent import run_cell
 from lmbench.distiller.quantization.integers import IntegerLinear
-from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
-from lmbench.distiller.quantization.wrappers import (
-    Grid,
+from lmbench.distiller.quantization.operations import (
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
     RangeLinearQuantEltwiseMultWrapper,
+)
+from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
+from lmbench.distiller.quantization.wrappers import (
+    Grid,
     RangeLinearQuantWrapper,
     attach_grid,
     read_grid,

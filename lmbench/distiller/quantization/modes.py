@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TypeVar
 
 from lmbench.distiller.quantization.errors import QuantizationError
 
@@ -59,13 +60,20 @@ def parse_mode(value: LinearQuantMode | str) -> LinearQuantMode:
     Raises:
         QuantizationError: an unknown name.
     """
-    if isinstance(value, LinearQuantMode):
+    return _member(LinearQuantMode, value, "mode")
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def _member(kind: type[E], value: E | str, what: str) -> E:
+    if isinstance(value, kind):
         return value
     try:
-        return LinearQuantMode[str(value).upper()]
+        return kind[str(value).upper()]
     except KeyError:
-        known = ", ".join(mode.name for mode in LinearQuantMode)
-        raise QuantizationError(f"mode {value!r} is unknown: use one of {known}") from None
+        known = ", ".join(kind.__members__)
+        raise QuantizationError(f"{what} {value!r} is unknown: use one of {known}") from None
 
 
 def get_quantized_range(
@@ -126,12 +134,4 @@ def parse_clip(value: ClipMode | str | None) -> ClipMode:
     Raises:
         QuantizationError: an unknown name.
     """
-    if value is None:
-        return ClipMode.NONE
-    if isinstance(value, ClipMode):
-        return value
-    try:
-        return ClipMode[str(value).upper()]
-    except KeyError:
-        known = ", ".join(clip.name for clip in ClipMode)
-        raise QuantizationError(f"clip mode {value!r} is unknown: use one of {known}") from None
+    return ClipMode.NONE if value is None else _member(ClipMode, value, "clip mode")

@@ -29,6 +29,13 @@ from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.floating import FPWrapper
 from lmbench.distiller.quantization.fused import install_fused
 from lmbench.distiller.quantization.net_aware import cell_roles, narrowed, rectified_sums
+from lmbench.distiller.quantization.operations import (
+    RangeLinearFakeQuantWrapper,
+    RangeLinearQuantConcatWrapper,
+    RangeLinearQuantEltwiseAddWrapper,
+    RangeLinearQuantEltwiseMultWrapper,
+    RangeLinearQuantMatmulWrapper,
+)
 from lmbench.distiller.quantization.rounding import gptq_rounder
 from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.settings import (
@@ -41,14 +48,7 @@ from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
     RangeLinearQuantParamLayerWrapper,
 )
-from lmbench.distiller.quantization.wrappers import (
-    RangeLinearFakeQuantWrapper,
-    RangeLinearQuantConcatWrapper,
-    RangeLinearQuantEltwiseAddWrapper,
-    RangeLinearQuantEltwiseMultWrapper,
-    RangeLinearQuantMatmulWrapper,
-    RangeLinearQuantWrapper,
-)
+from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper
 
 __all__ = [
     "PostTrainLinearQuantizer",

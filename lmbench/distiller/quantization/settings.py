@@ -8,9 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -24,7 +21,6 @@ from lmbench.distiller.quantization.modes import (
     parse_clip,
     parse_mode,
 )
-from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
     "PRECISIONS",
@@ -33,11 +29,8 @@ __all__ = [
     "QuantSettings",
     "Role",
     "canonical",
-    "load_preset",
-    "load_settings",
     "match_overrides",
     "parse_overrides",
-    "preset_names",
 ]
 
 PRECISIONS = ("16", "bf16", "32", "64")
@@ -382,11 +375,6 @@ class QuantSettings:
         changes = self.overrides.get(self.pattern_of(name) or "", {})
         return self.fp_activations or bool(_PRECISION_KEYS & set(changes))
 
-    def resolve_patterns(self, names: Iterable[str]) -> dict[str, str]:
-        """For each name that an override matches, the pattern that wins."""
-        matched = match_overrides(self.overrides, names)
-        return {name: pattern for name, (pattern, _) in matched.items()}
-
     def resolve(
         self, names: Iterable[str], roles: Mapping[str, Role] | None = None
     ) -> dict[str, ModuleSettings]:
@@ -398,60 +386,3 @@ class QuantSettings:
         found, names = roles or {}, list(names)
         match_overrides(self.overrides, names)
         return {name: self.settings_of(name, found.get(name, "")) for name in names}
-
-
-def _presets() -> Traversable:
-    return resources.files("lmbench.distiller.quantization").joinpath("presets")
-
-
-def preset_names() -> list[str]:
-    """The names of the presets, the published table's rows first."""
-    names = {
-        path.name.removesuffix(".yaml")
-        for path in _presets().iterdir()
-        if path.name.endswith(".yaml")
-    }
-    published = [
-        "fp16",
-        "int8-symmetric",
-        "int8-asymmetric-per-channel",
-        "int8-avg",
-        "mixed-eltwise-fp16",
-        "mixed-avg",
-    ]
-    return [name for name in published if name in names] + sorted(names - set(published))
-
-
-def preset_description(name: str) -> str:
-    """What a preset does, in a line."""
-    text = _presets().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return str(yaml.safe_load(text).get("description", ""))
-
-
-def load_preset(name: str) -> QuantSettings:
-    """A preset by name.
-
-    Raises:
-        QuantizationError: no preset of this name.
-    """
-    if name not in preset_names():
-        known = ", ".join(preset_names())
-        raise QuantizationError(f"preset {name!r} is unknown: use one of {known}")
-    text = _presets().joinpath(f"{name}.yaml").read_text("utf-8")
-    return QuantSettings.from_dict(yaml.safe_load(text), f"preset {name}")
-
-
-def load_settings(path: str | Path) -> QuantSettings:
-    """Settings from a YAML file.
-
-    Raises:
-        QuantizationError: no such file, not YAML, or a wrong setting.
-    """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise QuantizationError(f"{path}: cannot be read: {error.strerror}") from None
-    entries = read_yaml(text, str(path), kind="quantization settings", error=QuantizationError)
-    if not isinstance(entries, Mapping):
-        raise QuantizationError(f"{path}: expected a mapping of settings")
-    return QuantSettings.from_dict(entries, str(path))

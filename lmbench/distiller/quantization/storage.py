@@ -28,7 +28,7 @@ from lmbench.distiller.quantization.weights import (
     RangeLinearQuantParamLayerWrapper,
 )
 
-__all__ = ["dequantized_weights", "export_state", "quantized_bytes", "restore"]
+__all__ = ["export_state", "quantized_bytes", "restore"]
 
 FORMAT = 1
 _WeightWrapper = (RangeLinearEmbeddingWrapper, RangeLinearQuantParamLayerWrapper)
@@ -203,12 +203,3 @@ def _distinct_ranges(
         return scale.numel()
     group = module.group_size or scale.shape[1]
     return scale.shape[0] * -(-scale.shape[1] // group)
-
-
-def dequantized_weights(model: nn.Module) -> dict[str, Tensor]:
-    """{module: (rows, columns) float32} the values that the stored integers stand for."""
-    return {
-        name: module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, _WeightWrapper)
-    }

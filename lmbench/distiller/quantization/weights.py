@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.quantization.clipping import (
     ClipMode,
     get_quant_params_from_stats_dict,
@@ -24,7 +23,12 @@ from lmbench.distiller.quantization.scale_and_zero_point import (
     linear_quantize_clamp,
 )
 from lmbench.distiller.quantization.settings import ModuleQuantMode
-from lmbench.distiller.quantization.wrappers import Grid, RangeLinearQuantWrapper, attach_grid
+from lmbench.distiller.quantization.wrappers import (
+    Grid,
+    QuantizedWrapper,
+    RangeLinearQuantWrapper,
+    attach_grid,
+)
 
 __all__ = [
     "RangeLinearEmbeddingWrapper",
@@ -70,7 +74,7 @@ def weight_params(
     return spread(scale), spread(zero_point)
 
 
-class _QuantizedWeight(nn.Module):
+class _QuantizedWeight(QuantizedWrapper):
     """Integers, scale and zero point of one weight, as buffers under the wrapper's names."""
 
     w_scale: Tensor
@@ -91,22 +95,28 @@ class _QuantizedWeight(nn.Module):
         self.register_buffer("weight_q", integers.to(storage_dtype(*q_range)))
         self._round_weight = (q_range, rounder)
 
-    def named_weight_params(self) -> Iterator[tuple[str, Tensor]]:
-        """Scale and zero point of the weight, where the floats are kept that setting them needs."""
+    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Those of the weight can be set where `save_fp_weights` keeps the floats to round."""
         if hasattr(self, "float_weight"):
             yield "weight_scale", self.w_scale
             yield "weight_zero_point", self.w_zero_point
 
-    def set_weight_param(self, name: str, val: float | Tensor) -> None:
-        """Changes one of them, and rounds the weight anew."""
-        with torch.no_grad():
-            dict(self.named_weight_params())[name].copy_(torch.as_tensor(val))
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        super().set_linear_quant_param(name, val)
+        if name.startswith("weight_"):
             q_range, rounder = self._round_weight
             weight = self.get_buffer("float_weight")
             integers = (rounder or linear_quantize_clamp)(
                 weight, self.w_scale, self.w_zero_point, *q_range
             )
             self.weight_q.copy_(integers)
+
+    @property
+    def weight(self) -> Tensor:
+        """(rows, columns) the values that the integers stand for, float32."""
+        return self.cached(
+            "weight", lambda: dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
+        )
 
 
 def _drop_parameters(module: nn.Module) -> None:
@@ -210,24 +220,6 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
 
     bias_fp: Tensor | None
 
-    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
-        yield from self.named_weight_params()
-        yield from super().named_linear_quant_params(filter)
-
-    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
-        if name in dict(self.named_weight_params()):
-            self.set_weight_param(name, val)
-            self._cache.clear()
-        else:
-            super().set_linear_quant_param(name, val)
-
-    @property
-    def weight(self) -> Tensor:
-        """(out, in) the values that the integers stand for, float32."""
-        return self.cached(
-            "weight", lambda: dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
-        )
-
     @property
     def bias(self) -> Tensor | None:
         """(out,) as it was before quantization, float32."""
@@ -320,8 +312,6 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         group_size: a range for so many weights of a row.
     """
 
-    is_quantized_wrapper = True
-
     def __init__(
         self,
         wrapped_module: nn.Embedding,
@@ -345,7 +335,6 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         self.mode = ModuleQuantMode.parse(mode)
         self.per_row = per_row
         self.group_size = group_size
-        self._cache: dict[str, Any] = {}
         weight = wrapped_module.weight.detach().float()
         own, clip = self.mode.weights, parse_clip(clip_acts)
         if not per_row and stats is not None:
@@ -358,39 +347,6 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
         _drop_parameters(wrapped_module)
-
-    @property
-    def weight(self) -> Tensor:
-        """(rows, width) the values that the integers stand for, float32."""
-        if "weight" not in self._cache:
-            self._cache["weight"] = dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
-        return self._cache["weight"]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._cache.clear()
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._cache.clear()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """Scale and zero point of the table, with `save_fp_weights`; they can be set."""
-        yield from self.named_weight_params()
-
-    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
-        """Changes one of them.
-
-        Raises:
-            QuantizationError: it has none of this name.
-        """
-        known = dict(self.named_weight_params())
-        if name not in known:
-            raise QuantizationError(
-                f"{name!r} cannot be set here {did_you_mean(name, known, 'it has')}"
-            )
-        self.set_weight_param(name, val)
-        self._cache.clear()
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids of any shape → (…, width); with one scale for all it carries its grid."""

@@ -13,7 +13,7 @@ that products and sums need no correction terms and 0.0 is always the integer 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,7 @@ from lmbench.distiller.quantization.clipping import (
     parse_clip,
 )
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.floating import FPWrapper
-from lmbench.distiller.quantization.integers import EXACT_FLOAT32, by_slices_
+from lmbench.distiller.quantization.integers import by_slices_
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     approx_scale_as_mult_and_shift,
@@ -40,11 +39,7 @@ from lmbench.distiller.quantization.settings import ModuleQuantMode
 
 __all__ = [
     "Grid",
-    "RangeLinearFakeQuantWrapper",
-    "RangeLinearQuantConcatWrapper",
-    "RangeLinearQuantEltwiseAddWrapper",
-    "RangeLinearQuantEltwiseMultWrapper",
-    "RangeLinearQuantMatmulWrapper",
+    "QuantizedWrapper",
     "RangeLinearQuantWrapper",
     "attach_grid",
 ]
@@ -92,10 +87,6 @@ class Grid:
         return x.add_(self.zero_point)
 
 
-# Of values that are taken as they are.
-_UNIT = Grid(1.0, 0.0, 0, 0)
-
-
 def attach_grid(x: Tensor, grid: Grid) -> Tensor:
     """Marks a tensor as lying on a grid; the mark is lost by any operation but passing it on."""
     x.quant_metadata = grid  # type: ignore[attr-defined]
@@ -111,7 +102,59 @@ def _grid_of(params: tuple[Tensor, Tensor], num_bits: int, mode: LinearQuantMode
     return Grid(float(params[0]), float(params[1]), *mode.quantized_range(num_bits))
 
 
-class RangeLinearQuantWrapper(nn.Module, ABC):
+class QuantizedWrapper(nn.Module):
+    """What all wrappers share: values derived from their buffers, some of which can be set."""
+
+    is_quantized_wrapper = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: dict[Any, Any] = {}
+
+    def cached(self, key: Any, build: Callable[[], Any]) -> Any:
+        """What was derived from the buffers, until they change."""
+        if key not in self._cache:
+            self._cache[key] = build()
+        return self._cache[key]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._cache.clear()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._cache.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """The scales and zero points that can be set, by name.
+
+        Args:
+            filter: accepted for the original's callers.
+        """
+        yield from ()
+
+    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        """Changes one of `named_linear_quant_params`.
+
+        Raises:
+            QuantizationError: it has none of this name.
+        """
+        known = dict(self.named_linear_quant_params())
+        if name not in known:
+            raise QuantizationError(
+                f"{name!r} cannot be set here {did_you_mean(name, known, 'it has')}"
+            )
+        with torch.no_grad():
+            known[name].copy_(torch.as_tensor(val))
+        self._cache.clear()
+
+    def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
+        """Changes several of them."""
+        for name, val in new_config.items():
+            self.set_linear_quant_param(name, val)
+
+
+class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
     """Base of the wrappers that compute on integers; arguments as the original's.
 
     Args:
@@ -133,8 +176,6 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
     Raises:
         QuantizationError: bits out of range.
     """
-
-    is_quantized_wrapper = True
 
     def __init__(
         self,
@@ -161,7 +202,6 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         self.scale_approx_mult_bits = scale_approx_mult_bits
         self.inputs_quant_auto_fallback = inputs_quant_auto_fallback
         self.preset_act_stats = self.num_bits_acts is not None and activation_stats is not None
-        self._cache: dict[Any, Any] = {}
         self._input_options: dict[int, tuple[int, LinearQuantMode]] = {}
         if self.preset_act_stats and activation_stats is not None:
             self._register_grids(activation_stats, dict(input_overrides or {}))
@@ -206,78 +246,33 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         self.register_buffer(f"{which}_scale", params[0])
         self.register_buffer(f"{which}_zero_point", params[1])
 
-    def cached(self, key: Any, build: Callable[[], Any]) -> Any:
-        """What was derived from the buffers, until they change."""
-        if key not in self._cache:
-            self._cache[key] = build()
-        return self._cache[key]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._cache.clear()
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._cache.clear()
-        super()._load_from_state_dict(*args, **kwargs)
-
     @property
     def output_grid(self) -> Grid | None:
         """The calibrated grid of the output, None when dynamic or not quantized."""
         if not self.preset_act_stats:
             return None
         assert self.num_bits_acts is not None
-        bits, mode = self.num_bits_acts, self.mode.activations
-        return self.cached(
-            "output",
-            lambda: _grid_of(
-                (self.get_buffer("output_scale"), self.get_buffer("output_zero_point")), bits, mode
-            ),
-        )
+        return self._registered_grid("output", self.num_bits_acts, self.mode.activations)
 
     def input_grid(self, index: int) -> Grid | None:
         """The calibrated grid of an input, None when dynamic or not quantized."""
         if not self.preset_act_stats or index not in self._input_options:
             return None
-        bits, mode = self._input_options[index]
-        which = f"input_{index}"
-        return self.cached(
-            which,
-            lambda: _grid_of(
-                (self.get_buffer(f"{which}_scale"), self.get_buffer(f"{which}_zero_point")),
-                bits,
-                mode,
-            ),
-        )
+        return self._registered_grid(f"input_{index}", *self._input_options[index])
+
+    def _registered_grid(self, which: str, bits: int, mode: LinearQuantMode) -> Grid:
+        def build() -> Grid:
+            scale, zero_point = f"{which}_scale", f"{which}_zero_point"
+            return _grid_of((self.get_buffer(scale), self.get_buffer(zero_point)), bits, mode)
+
+        return self.cached(which, build)
 
     def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """The calibrated scale and zero point of the output, by name; they can be set.
-
-        Args:
-            filter: accepted for the original's callers.
-        """
+        """The calibrated scale and zero point of the output, by name; they can be set."""
+        yield from super().named_linear_quant_params(filter)
         if self.preset_act_stats:
             for name in ("output_scale", "output_zero_point"):
                 yield name, self.get_buffer(name)
-
-    def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
-        """Changes one of `named_linear_quant_params`.
-
-        Raises:
-            QuantizationError: it has none of this name.
-        """
-        known = dict(self.named_linear_quant_params())
-        if name not in known:
-            raise QuantizationError(
-                f"{name!r} cannot be set here {did_you_mean(name, known, 'it has')}"
-            )
-        with torch.no_grad():
-            known[name].copy_(torch.as_tensor(val))
-        self._cache.clear()
-
-    def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
-        """Changes several of them."""
-        for name, val in new_config.items():
-            self.set_linear_quant_param(name, val)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Runs the module as integers would.
@@ -373,194 +368,3 @@ class RangeLinearQuantWrapper(nn.Module, ABC):
         """Limits accumulators to their width, unless `bound` shows that none can exceed it."""
         top = 2 ** (self.num_bits_accum - 1)
         return accum if bound < top else accum.clamp_(-top, top - 1)
-
-
-class _WithoutAccumulator(RangeLinearQuantWrapper):
-    """A wrapper to which the original gives no width of the accumulator by position."""
-
-    def __init__(
-        self,
-        wrapped_module: nn.Module,
-        num_bits_acts: int | None,
-        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
-        clip_acts: ClipMode | str = ClipMode.NONE,
-        activation_stats: Mapping[str, Any] | None = None,
-        clip_n_stds: float | None = None,
-        clip_half_range: bool = False,
-        scale_approx_mult_bits: int | None = None,
-        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
-        inputs_quant_auto_fallback: bool = False,
-        *,
-        num_bits_accum: int = 32,
-    ) -> None:
-        super().__init__(
-            wrapped_module,
-            num_bits_acts,
-            num_bits_accum,
-            mode,
-            clip_acts,
-            activation_stats,
-            clip_n_stds,
-            clip_half_range,
-            scale_approx_mult_bits,
-            input_overrides,
-            inputs_quant_auto_fallback,
-        )
-
-
-class RangeLinearQuantEltwiseAddWrapper(_WithoutAccumulator):
-    """Addition (or subtraction): every operand is first brought to the output's scale."""
-
-    def accumulate(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[Tensor, float | Tensor]:
-        scaled, scale, bound = self._at_one_scale(integers, grids)
-        return self.saturate_(self.wrapped_module(*scaled), bound), scale
-
-    def _at_one_scale(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[list[Tensor], float, float]:
-        """The operands' integers at the output's scale, that, and a bound of their sum."""
-        if self.output_grid is None:
-            # no scale is known before the sum is: use the finest of the operands'
-            scale = max(grid.scale for grid in grids)
-        else:
-            scale = self.output_grid.scale
-        scaled = []
-        bound = 0.0
-        for x, grid in zip(integers, grids, strict=True):
-            factor = self.operand_factor(scale, grid.scale)
-            bound += grid.magnitude * factor + 1
-            if factor != 1.0:
-                x.mul_(factor).round_()
-            scaled.append(self.saturate_(x, grid.magnitude * factor + 1))
-        return scaled, scale, bound
-
-    def operand_factor(self, scale: float, input_scale: float) -> float:
-        """What an operand's integers are multiplied by to be at the sum's scale."""
-
-        def compute() -> float:
-            factor = torch.tensor(scale) / torch.tensor(input_scale)
-            if self.scale_approx_mult_bits is not None:
-                factor = approx_scale_as_mult_and_shift(factor, self.scale_approx_mult_bits)
-            return float(factor)
-
-        return (
-            self.cached(("add", scale, input_scale), compute)
-            if self.preset_act_stats
-            else compute()
-        )
-
-    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
-        return 1.0 if self.preset_act_stats else super().requant_factor(grid, accum_scale)
-
-
-class RangeLinearQuantConcatWrapper(RangeLinearQuantEltwiseAddWrapper):
-    """Joining: every operand is first brought to the output's scale."""
-
-    def accumulate(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[Tensor, float | Tensor]:
-        scaled, scale, _ = self._at_one_scale(integers, grids)
-        return self.wrapped_module(*scaled), scale
-
-
-class RangeLinearQuantEltwiseMultWrapper(_WithoutAccumulator):
-    """Multiplication: the accumulator's scale is the product of the operands'.
-
-    With `scale_approx_mult_bits` the operands' and the output's scales are approximated already;
-    their quotient is applied as it is.
-    """
-
-    def accumulate(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[Tensor, float | Tensor]:
-        scale, bound = _product(grids)
-        return self.saturate_(self.wrapped_module(*integers), bound), scale
-
-    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
-        def compute() -> float:
-            return float(torch.tensor(grid.scale) / torch.as_tensor(accum_scale))
-
-        if not self.preset_act_stats:
-            return compute()
-        return self.cached(("mult", grid, accum_scale), compute)
-
-
-def _product(grids: Iterable[Grid]) -> tuple[float, float]:
-    """The scale of a product of operands, and the largest magnitude of its integers."""
-    scale, bound = torch.tensor(1.0), 1.0
-    for grid in grids:
-        scale = scale * grid.scale
-        bound *= grid.magnitude
-    return float(scale), bound
-
-
-class RangeLinearQuantMatmulWrapper(RangeLinearQuantWrapper):
-    """A matrix product of two activations; arguments as `RangeLinearQuantWrapper`."""
-
-    def accumulate(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[Tensor, float | Tensor]:
-        scale, bound = _product(grids)
-        bound *= integers[0].shape[-1]
-        if bound >= EXACT_FLOAT32:
-            integers = [x.double() for x in integers]
-        return self.saturate_(self.wrapped_module(*integers), bound), scale
-
-
-class RangeLinearFakeQuantWrapper(_WithoutAccumulator):
-    """Quantizes the output, and inputs where asked, and computes between them in floats.
-
-    Args:
-        fpq_module: compute in "16", "bf16", "32" or "64" bit floats.
-        quantize_inputs: quantize the inputs, too.
-    """
-
-    def __init__(
-        self,
-        wrapped_module: nn.Module,
-        num_bits_acts: int | None,
-        mode: LinearQuantMode | ModuleQuantMode | str = LinearQuantMode.SYMMETRIC,
-        clip_acts: ClipMode | str = ClipMode.NONE,
-        activation_stats: Mapping[str, Any] | None = None,
-        clip_n_stds: float | None = None,
-        clip_half_range: bool = False,
-        scale_approx_mult_bits: int | None = None,
-        fpq_module: str | int | None = None,
-        input_overrides: Mapping[int, Mapping[str, Any]] | None = None,
-        inputs_quant_auto_fallback: bool = False,
-        quantize_inputs: bool = False,
-        *,
-        num_bits_accum: int = 32,
-    ) -> None:
-        if fpq_module is not None:
-            wrapped_module = FPWrapper(wrapped_module, fpq_module)
-        super().__init__(
-            wrapped_module,
-            num_bits_acts,
-            mode,
-            clip_acts,
-            activation_stats,
-            clip_n_stds,
-            clip_half_range,
-            scale_approx_mult_bits,
-            input_overrides,
-            inputs_quant_auto_fallback,
-            num_bits_accum=num_bits_accum,
-        )
-        self.quantize_inputs = quantize_inputs
-
-    def on_grids(self, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Grid]]:
-        if self.quantize_inputs:
-            return super().on_grids(inputs)
-        return [x.clone() for x in inputs], [_UNIT for _ in inputs]
-
-    def accumulate(
-        self, integers: list[Tensor], grids: list[Grid]
-    ) -> tuple[Tensor, float | Tensor]:
-        inputs = [x.div_(grid.scale) for x, grid in zip(integers, grids, strict=True)]
-        return self.wrapped_module(*inputs), 1.0
-
-    def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
-        return grid.scale

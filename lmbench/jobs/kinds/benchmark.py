@@ -52,7 +52,7 @@ def work(job: Job) -> None:
     job.update(device=str(device))
     ids, split_tokens = _text(job, texts, int(models[0].shape["ntoken"]), config)
 
-    def tell(what: str, done: int, total: int) -> None:
+    def report(what: str, done: int, total: int) -> None:
         job.emit(Progress(what=what, done=done, total=total))
 
     rows = benchmark(
@@ -62,7 +62,7 @@ def work(job: Job) -> None:
         rounds=config.rounds,
         split_tokens=split_tokens,
         sources=sources,
-        progress=tell,
+        progress=report,
         stop=lambda: job.control() == "stop",
     )
     documents = [row_document(row) for row in rows]
@@ -91,7 +91,7 @@ def _by_name(known: object, home: Path) -> Corpus | None:
     try:
         return matching_corpus(name, fingerprint, home)
     except LmbenchError:
-        # Not at hand: speeds can be measured all the same, and the user is told.
+        # Speeds can be measured without it; the report notes that it is missing.
         return None
 
 

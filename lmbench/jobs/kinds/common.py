@@ -10,7 +10,7 @@ from lmbench.jobs.job import Job
 from lmbench.session import Run
 from lmbench.session.events import Progress
 
-__all__ = ["StoppedError", "note_parent", "parent_of", "seldom"]
+__all__ = ["StoppedError", "note_parent", "parent_of", "progress_callback"]
 
 # Seconds between two progress events of a part that has no steps of its own.
 _PROGRESS_S = 0.2
@@ -31,11 +31,8 @@ def note_parent(job: Job, parent: Run) -> None:
     job.update(corpus=record.corpus, shape=record.shape)
 
 
-def seldom(job: Job, what: str) -> Callable[[int, int], None]:
-    """A progress callback that emits a few events a second, and heeds a stop.
-
-    The callback raises StoppedError where the user stopped the run, which has nothing to keep.
-    """
+def progress_callback(job: Job, what: str) -> Callable[[int, int], None]:
+    """A callback that emits progress a few times a second, and raises StoppedError on a stop."""
     last = 0.0
 
     def report(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_cache
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_parent, seldom
+from lmbench.jobs.kinds.common import StoppedError, note_parent, progress_callback
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
 from lmbench.session import Run, events
@@ -51,7 +51,7 @@ def _work(job: Job) -> None:
             "columns; score more tokens"
         )
     job.emit(events.RunStarted(device=str(device)))
-    progress = seldom(job, f"scoring {config.split}")
+    progress = progress_callback(job, f"scoring {config.split}")
     began = time.perf_counter()
     if config.cache:
         if not loaded.plain:

@@ -225,10 +225,10 @@ def _score_split(
     data = batchify(corpus.split(split), _BATCH, torch.device("cpu"))
     began = time.perf_counter()
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         job.emit(log.Progress(what=f"scoring {split}", done=done, total=total))
 
-    score = runtime.evaluate(data, _BPTT, tell)
+    score = runtime.evaluate(data, _BPTT, report)
     rate = score.tokens / (time.perf_counter() - began)
     job.emit(
         log.Score(

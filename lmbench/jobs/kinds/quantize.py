@@ -43,7 +43,7 @@ from lmbench.distiller.quantization.post_training import (
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, seldom
+from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, progress_callback
 from lmbench.jobs.kinds.train import score_event
 from lmbench.jobs.quantization import (
     budget_of,
@@ -67,7 +67,7 @@ from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["quant_result", "work"]
 
-# Of these windows the outputs of every module are held twice, to tell their error.
+# Of these windows the outputs of every module are held twice, to compute their error.
 _SQNR_WINDOWS = 2
 _SEARCH_TOKENS = 20_000
 # What a packed file holds: other widths would save nothing.
@@ -114,7 +114,7 @@ def _work(job: Job) -> None:
     moments = None
     if needs_moments(settings):
         assert isinstance(modular, RNNModel)
-        moments = moments_of(modular, data, seldom(job, "collecting second moments"))
+        moments = moments_of(modular, data, progress_callback(job, "collecting second moments"))
     if config.auto:
         settings = _search(job, config, model, corpus, stats, settings, moments, device, size)
     with warnings.catch_warnings():
@@ -132,12 +132,12 @@ def _work(job: Job) -> None:
 
 def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
     steps, total = window_steps(data)
-    report = seldom(job, "calibrating")
+    report = progress_callback(job, "calibrating")
     stats = calibrate(modular, steps, lambda done: report(done, total))
     save_stats(stats, job.run.path / STATS_FILE)
     for module, entry in stats.items():
         if job.carries_on:
-            # Told by the attempt before.
+            # The attempt before has logged them.
             break
         job.emit(Calibration(module=module, stats=_plain(entry)))
     return stats
@@ -226,8 +226,7 @@ def _report_modules(job: Job, quantized: nn.Module, modular: nn.Module, data: Te
 
 
 def quant_result(row: ModuleReport) -> QuantResult:
-    """The event that tells how a module was quantized: the row's fields, where they say
-    anything."""
+    """How a module was quantized, as an event: the fields of its row that are set."""
     settings = {k: v for k, v in asdict(row).items() if v not in (None, "")}
     settings.pop("name")
     return QuantResult(module=row.name, settings=settings, sqnr=row.output_sqnr)
@@ -257,7 +256,7 @@ def _score(
     results: dict[str, Any] = {}
     for split in ("valid", "test"):
         data = score_rows(corpus, split, config.eval_tokens, device)
-        found = scored(quantized, data, seldom(job, f"scoring {split}"))
+        found = scored(quantized, data, progress_callback(job, f"scoring {split}"))
         job.emit(score_event(split, found, "quantized"))
         print(f"| {split} | loss {found.loss:.4f} | ppl {found.ppl:.2f}", flush=True)
         results |= {f"{split}_loss": found.loss, f"{split}_ppl": found.ppl}

@@ -104,10 +104,10 @@ def run_precision(
     """
     only_fp32 = _only_in_fp32(config, scheduler)
     if only_fp32 is not None:
-        told = f"--precision bf16: {only_fp32}, so this run computes in fp32"
-        return "fp32", told if config.precision == "bf16" else None
-    wanted = "fp32" if config.precision == "exact" else config.precision
-    return known_precision(job) or choose_precision(wanted, device), None
+        warning = f"--precision bf16: {only_fp32}, so this run computes in fp32"
+        return "fp32", warning if config.precision == "bf16" else None
+    precision = "fp32" if config.precision == "exact" else config.precision
+    return known_precision(job) or choose_precision(precision, device), None
 
 
 def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -> str | None:
@@ -232,10 +232,10 @@ def _sparsity(
 ) -> Sparsity:
     """How sparse a model is under its schedule; of one with zeros also how small it would be
     packed."""
-    told = sparsity_event(model, step, epoch)
-    if told.total and isinstance(model, RNNModel):
+    event = sparsity_event(model, step, epoch)
+    if event.total and isinstance(model, RNNModel):
         job.add_results(packed_bytes=packed_bytes(model, vocabulary))
-    return told
+    return event
 
 
 def build_objective(

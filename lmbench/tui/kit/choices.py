@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from lmbench.corpus import data_list
-from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.printable import printable
 from lmbench.session.files import write_atomic

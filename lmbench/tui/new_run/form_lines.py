@@ -16,7 +16,7 @@ from lmbench.tui.new_run.fields import Setting, parse, shown
 __all__ = [
     "ABOUT",
     "KINDS",
-    "Wanted",
+    "FormState",
     "can_start",
     "field_specs",
     "label",
@@ -50,7 +50,7 @@ _DEFAULTS = "defaults"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FormState:
     """A run to ask for: `base` is each setting's value where the form is left alone, `parents` the
     runs that it can start from, `origin` the one it does."""
 
@@ -61,26 +61,26 @@ class Wanted:
     origin: RunView | None
 
 
-def field_specs(wanted: Wanted, given: Mapping[str, Any], corpus: str) -> list[FieldSpec]:
+def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list[FieldSpec]:
     """The form's lines, filled with `given`; `corpus` is the one that is taken by default."""
-    specs = [FieldSpec("@kind", "what", wanted.kind, _WHAT[wanted.kind], KINDS)]
-    if wanted.kind == "train":
+    specs = [FieldSpec("@kind", "what", state.kind, _WHAT[state.kind], KINDS)]
+    if state.kind == "train":
         names = (_DEFAULTS, *(p.name for p in PUBLISHED))
         specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
     else:
-        specs.append(_parent_spec(wanted))
+        specs.append(_parent_spec(state))
     specs.append(
         FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
     )
     heading = ""
-    for setting in wanted.settings:
-        value = given.get(setting.name, wanted.base[setting.name])
+    for setting in state.settings:
+        value = given.get(setting.name, state.base[setting.name])
         specs.append(
             FieldSpec(
                 setting.name,
                 label(setting),
                 shown(setting, value),
-                _note(setting, wanted.base[setting.name]),
+                _note(setting, state.base[setting.name]),
                 setting.choices,
                 bool(setting.choices_from),
                 setting.group if setting.group != heading else "",
@@ -129,11 +129,11 @@ def preset_note(preset: str | None) -> str:
     return chosen.about + reached
 
 
-def _parent_spec(wanted: Wanted) -> FieldSpec:
-    names = tuple(titled(view) for view in wanted.parents)
-    if wanted.kind == "prune":
+def _parent_spec(state: FormState) -> FieldSpec:
+    names = tuple(titled(view) for view in state.parents)
+    if state.kind == "prune":
         names = (_SCRATCH, *names)
-    here = wanted.origin
+    here = state.origin
     value = titled(here) if here else names[0] if names else ""
     note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
     return FieldSpec("@parent", "start from", value, note, names or ("none",))

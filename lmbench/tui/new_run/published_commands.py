@@ -8,7 +8,7 @@ from typing import Any
 
 from textual.app import SystemCommand
 
-from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
 from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.tui.bench.bench import Bench

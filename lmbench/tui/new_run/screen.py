@@ -31,7 +31,7 @@ from lmbench.tui.new_run.fields import Setting, problems, settings_of, shown
 from lmbench.tui.new_run.form_lines import (
     ABOUT,
     KINDS,
-    Wanted,
+    FormState,
     can_start,
     field_specs,
     label,
@@ -211,8 +211,8 @@ same.
         return {s.name: inherited.get(s.name, s.default) for s in self.settings}
 
     def _specs(self, given: Mapping[str, Any]) -> list[FieldSpec]:
-        wanted = Wanted(self._kind, self.settings, self._base(), self.parents, self.origin)
-        return field_specs(wanted, given, default_name(self.bench.home))
+        state = FormState(self._kind, self.settings, self._base(), self.parents, self.origin)
+        return field_specs(state, given, default_name(self.bench.home))
 
     async def _rebuild(self, given: Mapping[str, Any]) -> None:
         await self.form.rebuild(self._specs(given))
