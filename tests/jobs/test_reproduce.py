@@ -11,7 +11,7 @@ import pytest
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, TrainConfig
-from lmbench.distiller.quantization import settings as quantization
+from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.reproduce import SCALES, TABLES, compared, make_runs, plan
