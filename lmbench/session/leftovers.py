@@ -13,7 +13,7 @@ from lmbench.session.files import in_use
 __all__ = ["remove_leftovers"]
 
 # A file being written (`write_atomic`), a folder that had no name yet, or had it no more.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+)?")
 # As versions before 0.2 named files being written; they held no lock.
 _OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
 _OLDER_S = 3600.0

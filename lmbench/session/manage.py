@@ -152,7 +152,7 @@ class Deletion:
         self._held = ExitStack()
         # Else another process would take it for a leftover.
         self._held.enter_context(holding_folder(folder))
-        self._aside = folder.with_name(f".deleted-{secrets.token_hex(4)}")
+        self._aside = folder.with_name(f".deleted-{secrets.token_hex(4)}-{folder.name}")
         try:
             folder.rename(self._aside)
         except OSError:

@@ -53,6 +53,8 @@ DEFAULT_SESSION = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _MODEL_KINDS = ("train", "prune", "quantize", "pack")
 _RUN_FOLDER = re.compile(r"(\d{3,})-([a-z]+)")
+# A run's folder, or one that was set aside and may come back.
+_NUMBERED = re.compile(r"(?:\.deleted-[0-9a-f]{8}-)?(\d{3,})-([a-z]+)")
 _FINGERPRINT = re.compile(r"[\w-]+", re.ASCII)
 
 
@@ -284,7 +286,7 @@ class Session:
             taken = [
                 int(match[1])
                 for entry in self.runs_path.iterdir()
-                if (match := _RUN_FOLDER.fullmatch(entry.name))
+                if (match := _NUMBERED.fullmatch(entry.name))
             ]
             number = max(taken, default=0) + 1
             # The record is there before the folder has its name, so no one sees a run without one.

@@ -17,6 +17,7 @@ from lmbench.session.manage import (
     delete_run,
     delete_session,
     rename_session,
+    set_aside_run,
     set_aside_session,
 )
 from lmbench.session.process import process_started
@@ -155,6 +156,14 @@ def test_a_live_run_is_not_deleted(home: Home, session: Session) -> None:
     with pytest.raises(LmbenchError, match="stop it before you delete it"):
         delete_run(run)
     assert run.path.is_dir()
+
+
+def test_the_number_of_a_run_that_may_come_back_is_not_given_to_another(session: Session) -> None:
+    newest = session.runs()[-1]
+    deletion = set_aside_run(newest)
+    added = session.new_run(TrainConfig(), "train")
+    deletion.undo()
+    assert [run.id for run in session.runs()] == [1, newest.id, added.id]
 
 
 def test_a_run_with_a_damaged_record_can_be_deleted(home: Home, session: Session) -> None:

@@ -13,6 +13,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.style import Style
@@ -293,6 +294,15 @@ class Bench(KeysInOrder):
             safe = printable(text).replace(";", ",")
             self._driver.write(f"\x1b]9;{safe}\x07\x1b]777;notify;lmbench;{safe}\x07\x07")
             self._driver.flush()
+
+    async def undo_deletion(self) -> Path | None:
+        """Put back what was deleted last; gives its folder, or None where that failed."""
+        undone = await self.run_in_thread(self.deletions.undo, doing="while undoing a deletion")
+        if undone is None:
+            return None
+        name, folder = undone
+        self.show_message(f"{name} is back")
+        return folder
 
     # -- selection and marks -------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lmbench.session.manage import Deletion
 
 __all__ = ["Deletions"]
@@ -21,15 +23,15 @@ class Deletions:
     def add(self, name: str, deletion: Deletion) -> None:
         self._open.append((name, deletion))
 
-    def undo(self) -> str:
-        """Put the newest back, and give its name.
+    def undo(self) -> tuple[str, Path]:
+        """Put the newest back, and give what it is called and its folder.
 
         Raises:
             LmbenchError: its name was taken meanwhile, or its session is gone.
         """
         name, deletion = self._open.pop()
         deletion.undo()
-        return name
+        return name, deletion.folder
 
     def finish(self) -> None:
         """Remove all of it for good."""

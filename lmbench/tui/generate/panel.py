@@ -265,6 +265,8 @@ floats. The other runtimes that a model has on this machine are offered once it 
             shown = self._written.get(view.key)
             if shown is None and sample is not None:
                 shown = saved_text(view, sample)
+            if shown is None and not self.drafts:
+                return
             for column in self._texts.columns:
                 column.text.show(shown if column is self._texts.columns[0] else None)
             self._arrange()

@@ -206,6 +206,8 @@ class TintedText(ScrollView, can_focus=True):
 
     def show(self, draft: GeneratedText | None) -> None:
         """Show this draft from its beginning."""
+        if draft is None and self.draft is None:
+            return
         self.draft = draft
         self.cursor = None
         self.lay_out()

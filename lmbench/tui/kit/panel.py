@@ -22,12 +22,26 @@ _TITLE_AT = 3
 
 
 def update_static(static: Static, text: str | Text) -> None:
-    """Show `text`, if it says anything else than what is there: an update lays the whole screen
-    out anew, which over a slow line can be seen."""
+    """Show `text`, if it says anything else than what is there. The screen is laid out anew only
+    where that makes it higher or lower: it costs as much as all else that a key does."""
     fresh = text if isinstance(text, Text) else Text(text)
     shown = static.content
-    if not isinstance(shown, Text) or shown != fresh or shown.spans != fresh.spans:
-        static.update(fresh)
+    if isinstance(shown, Text) and shown == fresh and shown.spans == fresh.spans:
+        return
+    before = _height(static)
+    static.update(fresh, layout=False)
+    if _height(static) != before:
+        static.refresh(layout=True)
+
+
+def _height(static: Static) -> int:
+    """What its text takes, before any limit; another one each time where that is not known."""
+    width = static.content_size.width
+    if static.styles.is_auto_width or not width:
+        return -id(static.visual)
+    if not static.styles.is_auto_height:
+        return 0
+    return static.visual.get_height(static.styles, width)  # pyright: ignore[reportArgumentType]
 
 
 class GuardedWidget(Widget):

@@ -181,18 +181,27 @@ class KeyBar(GuardedWidget):
         super().__init__()
         # Where each entry ends, with its action and whose it is.
         self._places: list[tuple[int, str, DOMNode]] = []
+        self._text = Text()
+        self._due = False
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.redraw())
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self._redraw_soon())
         for name in ("recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
         self.redraw()
 
+    def _redraw_soon(self) -> None:
+        """Once, however many panels have new bindings at one key."""
+        if not self._due:
+            self._due = True
+            self.call_later(self.redraw)
+
     def redraw(self) -> None:
-        text = self.line()
-        fresh = f"{text.markup}{self.bench.theme}"
+        self._due = False
+        self._text = self.line()
+        fresh = f"{self._text.markup}{self.bench.theme}"
         if fresh != self._drawn:
             self._drawn = fresh
             self.refresh()
@@ -203,13 +212,14 @@ class KeyBar(GuardedWidget):
             return Text(f" {self.bench.recent_message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         palette = Binding("ctrl+p", "command_palette", "commands")
-        always = [(b, node) for b, node in self._offered() if b.id in _ALWAYS]
+        offered = self._offered()
+        always = [(b, node) for b, node in offered if b.id in _ALWAYS]
         last = [(self._item(b, style), b, node) for b, node in always]
         last.append((_key("^p", "commands", style), palette, self.app))
         room = self.size.width - sum(item.cell_len for item, _, _ in last)
         text = Text(no_wrap=True)
         shown = []
-        for binding, node in self._offered():
+        for binding, node in offered:
             item = self._item(binding, style)
             if binding.id not in _ALWAYS and item.cell_len <= room:
                 shown.append((item, binding, node))
@@ -241,7 +251,7 @@ class KeyBar(GuardedWidget):
         return [(binding, node) for _, binding, node in ordered]
 
     def render(self) -> RenderResult:
-        return self.line()
+        return self._text
 
 
 def _key(key: str, words: str, style: Style) -> Text:

@@ -33,6 +33,8 @@ _GATE_WORDS = {
     "i": "i input", "f": "f forget", "g": "g cell", "o": "o output",
     "r": "r reset", "z": "z update", "n": "n new",
 }  # fmt: skip
+# Shares of zeros that look alike.
+_SAME = 0.0005
 _PARTS = (
     Column("rows of", 10, left=True),
     Column("zeros %", 12, grow=2),
@@ -273,13 +275,24 @@ mean, mean of the sizes, deviation, least and most. **↑ ↓** choose which of 
         step = view.checkpoint.step if view and view.checkpoint else None
         words = f"its {self._which} checkpoint"
         if self._which == "last" and step is not None:
-            words += f", step {step:,}"
+            words += f", step {step:,}{self._pruned_since(step)}"
         if self.report is not None:
             names = self.report.names
             here = names.index(self.report.name) + 1
             words += f" · tensor {here} of {len(names)}"
             words += f" · {numbers.short(self.report.parts[0].elements)} elements"
         return words
+
+    def _pruned_since(self, step: int) -> str:
+        """A checkpoint may be of the very step at which the next pruning then came."""
+        view, report = self.view, self.report
+        reached = view.curves.sparsity.get(report.name) if view and report else None
+        if report is None or reached is None or not len(reached):
+            return ""
+        last, share = int(reached["step"][-1]), float(reached["value"][-1])
+        if last < step or abs(share - report.parts[0].sparsity) < _SAME:
+            return ""
+        return f" before its pruning to {100 * share:.1f}%"
 
     # -- keys ----------------------------------------------------------------------------------
 

@@ -313,11 +313,11 @@ flatten the rest: ↑ marks them, **a** shows them.
         return f"{run.name} has no {name} to show."
 
     def render_line(self, y: int) -> Strip:
-        width = self.content_size.width
+        width, base = self.content_size.width, self.rich_style
         if y >= len(self._lines):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, base)
         strip = Strip(self._lines[y].render(self.app.console))
-        return strip.apply_style(self.rich_style).adjust_cell_length(width, self.rich_style)
+        return strip.apply_style(base).adjust_cell_length(width, base)
 
     # -- keys ----------------------------------------------------------------------------------
 

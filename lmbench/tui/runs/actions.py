@@ -24,6 +24,7 @@ __all__ = [
     "resume",
     "show_reason",
     "stop",
+    "undo_delete",
     "why_not",
 ]
 
@@ -126,7 +127,8 @@ async def _rename(bench: Bench, view: RunView, name: str) -> None:
 
 
 def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
-    """Ask, then remove these runs' folders for good, and select the run `then` (a key)."""
+    """Ask, then take these runs away until the workbench is left, and select the run `then` (a
+    key)."""
 
     def done(answer: str | None) -> None:
         if answer == "delete":
@@ -134,25 +136,37 @@ def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
 
     names = ", ".join(f"{view.id} {view.name}" for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
-    question = f"Delete {what} for good, with checkpoints and history?"
+    question = f"Delete {what}, with checkpoints and history?"
     answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
     bench.push_screen(QuestionDialog("Delete", question, answers), done)
 
 
 async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
-    from lmbench.session.manage import delete_run
+    from lmbench.session.manage import set_aside_run
 
     bench.deleted |= {view.key for view in views}
-    gone = [
-        view
-        for view in views
-        if await _succeeded(bench, delete_run, view.run, doing="while deleting a run")
-    ]
+    gone = []
+    for view in views:
+        deletion = await bench.run_in_thread(set_aside_run, view.run, doing="while deleting a run")
+        if deletion is not None:
+            bench.deletions.add(f"run {view.id} {view.name}", deletion)
+            gone.append(view)
     if gone:
         if then and bench.selected in {view.key for view in gone}:
             bench.select(then)
-        bench.show_message(f"deleted {', '.join(f'{view.id} {view.name}' for view in gone)}")
+        names = ", ".join(f"{view.id} {view.name}" for view in gone)
+        back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
+        bench.show_message(f"deleted {names}: {back} until you quit")
     await bench.refresh_snapshot()
+
+
+async def undo_delete(bench: Bench) -> None:
+    """Put back the run that was deleted last, and select it."""
+    folder = await bench.undo_deletion()
+    if folder and bench.session and folder.parent == bench.session.runs_path:
+        bench.deleted.discard(folder.name)
+        await bench.refresh_snapshot()
+        bench.select(folder.name)
 
 
 def command_of(view: RunView) -> str:

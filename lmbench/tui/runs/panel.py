@@ -12,10 +12,12 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from lmbench.report import numbers
+from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot, one_line
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.runs import actions
+from lmbench.tui.runs.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
 
 __all__ = ["RunsPanel"]
@@ -57,12 +59,15 @@ class RunsPanel(Panel):
 Every run of this session, each under the run that it came from. The line shows its marker (the
 same in all plots), number and name, how it stands, its best validation perplexity, and where there
 is room sparsity, size (≈ where a quantize run would only have it when packed), the course of its
-loss and the change since its parent. Below stand those of the selected run, or why it failed.
+loss and the change since its parent. Below stand those of the selected run, or why it failed, and
+the keys of what one would do next with it: **P** prune, **Q** quantize, **K** pack, **C** compare
+with its parent. The first three open the form, filled so that Ctrl+S starts it.
 
 ▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
 Enter on a failed or lost run says why, and what to do about it.
 
-Space marks runs: the plots overlay them, generation and comparison set them side by side.
+Space marks runs: the plots overlay them, generation and comparison set them side by side. **U**
+brings a deleted run back until the workbench is left.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -99,7 +104,31 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             "delete",
             id="runs.delete",
             show=False,
-            tooltip="Delete the run (asks)",
+            tooltip="Delete the run (asks; U brings it back)",
+        ),
+        Binding(
+            "U",
+            "undo_delete",
+            "undo delete",
+            id="runs.undo_delete",
+            show=False,
+            tooltip="Bring back what was deleted last, until the workbench is left",
+        ),
+        Binding(
+            "P", "next('prune')", "prune", id="runs.next_prune", show=False,
+            tooltip="Prune the run: the form, filled so that it can be started",
+        ),
+        Binding(
+            "Q", "next('quantize')", "quantize", id="runs.next_quantize", show=False,
+            tooltip="Quantize the run: the form, filled so that it can be started",
+        ),
+        Binding(
+            "K", "next('pack')", "pack", id="runs.next_pack", show=False,
+            tooltip="Pack the run into one small file: the form, filled so that it can be started",
+        ),
+        Binding(
+            "C", "next('compare')", "compare", id="runs.next_compare", show=False,
+            tooltip="Compare the run with the one that it was made from",
         ),
         Binding(
             "w",
@@ -117,12 +146,12 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             show=False,
             tooltip="Copy the path of the run's folder",
         ),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     RunsPanel {
         #filter { display: none; height: 1; border: none; padding: 0; background: $surface; }
         #filter.-shown { display: block; }
-        #detail { height: auto; max-height: 4; color: $text-muted; display: none; }
+        #detail { height: auto; max-height: 5; color: $text-muted; display: none; }
         #detail.-shown { display: block; }
         #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
         &.-empty #empty { display: block; }
@@ -188,8 +217,24 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         elif view is not None and self.size.height >= _LOW:
             colour = self.bench.colour_style(mark_of(view.id).variable)
             text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)
+            text.append_text(self._proposals(view, width))
         detail.set_class(bool(text), "-shown")
         update_static(detail, text)
+
+    def _proposals(self, view: RunView, width: int) -> Text:
+        """The keys of what one would do next with the run, from a new line on."""
+        if self.bench.demo:
+            return Text()
+        style = self.bench.colour_style("footer-key-foreground") + Style(bold=True)
+        bindings = {b.action: b for _, b in bindings_in_force(self)}
+        text, room = Text(), 0
+        for step in next_steps(view, self.bench.snapshot):
+            key = self.app.get_key_display(bindings[f"next('{step}')"])
+            entry = Text.assemble((key, style), f" {step}")
+            text.append("  " if entry.cell_len + 2 <= room else "\n")
+            room = (room - 2 if text.plain.endswith("  ") else width) - entry.cell_len
+            text.append_text(entry)
+        return text
 
     # -- filter, sort, marks -------------------------------------------------------------------
 
@@ -236,6 +281,11 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         match action:
             case "unmark":
                 return bool(self.bench.marked)
+            case "undo_delete":
+                return bool(self.bench.deletions.newest)
+            case "next":
+                possible = parameters[0] in next_steps(view, self.bench.snapshot)
+                return possible and not self.bench.demo
             case "rename" | "delete":
                 return actions.is_possible(action, view)
             case "mark" | "open" | "copy_command" | "copy_path":
@@ -248,8 +298,12 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
         """Why `check_action` refuses an action."""
         if action == "unmark":
             return "no run is marked: space marks one"
+        if action == "undo_delete":
+            return "nothing was deleted since the workbench was opened"
         if not self.bench.snapshot.runs:
             return "there is no run yet: n starts one"
+        if action == "next":
+            return why_not_next(str(parameters[0]), self.bench.selected_run)
         return actions.why_not(action, self.bench.selected_run)
 
     def action_open(self) -> None:
@@ -270,6 +324,13 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
             views = [v for v in chosen if v is not None] if among else [view]
             views = [v for v in views if actions.is_possible("delete", v)]
             actions.delete(self.bench, views, self._neighbour({view.key for view in views}))
+
+    async def action_undo_delete(self) -> None:
+        await actions.undo_delete(self.bench)
+
+    async def action_next(self, step: str) -> None:
+        if view := self.bench.selected_run:
+            await take_step(self.bench, step, view)
 
     def _neighbour(self, gone: set[str]) -> str:
         """The run under the cursor, or the next below it, or above, that is not among `gone`."""

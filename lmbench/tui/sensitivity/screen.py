@@ -27,20 +27,16 @@ from lmbench.tui.kit import choices
 from lmbench.tui.kit.panel import update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar
+from lmbench.tui.schedule.gradual import pruning_epochs
 from lmbench.tui.sensitivity.panels import CurvesPanel, SuggestionPanel
 
-__all__ = ["SensitivityScreen", "pruning_epochs"]
+__all__ = ["SensitivityScreen"]
 
 _GOAL = 0.8
 _ELEMENT = "element"
 # What a run may measure in place of tensors.
 _ALONE = {"gate": "each gate alone", "model": "the whole model"}
 _BUSY = ("queued", "running", "paused")
-
-
-def pruning_epochs(epochs: int) -> tuple[int, int]:
-    """Over which epochs a training of so many prunes: it has a third of them left to recover."""
-    return 0, max(1, epochs - max(1, epochs // 3))
 
 
 class SensitivityScreen(BenchScreen[None]):

@@ -264,10 +264,8 @@ be renamed, deleted, copied or packed: stop the runs first.
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
 
     async def action_undo(self) -> None:
-        name = await self.bench.run_in_thread(self.bench.deletions.undo, doing="while undoing")
-        if name is not None:
-            self.bench.show_message(f"{name} is back")
-        await self._reload((name or "").removeprefix("session "))
+        folder = await self.bench.undo_deletion()
+        await self._reload(folder.name if folder else "")
 
     def action_pack(self) -> None:
         row = self.row

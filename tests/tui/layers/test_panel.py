@@ -278,6 +278,23 @@ async def test_arrows_turn_to_other_tensors_b_to_the_other_checkpoint(full):
         assert screen.report.parts[0].mean != before.parts[0].mean
 
 
+async def test_a_checkpoint_from_before_the_pruning_of_its_step_is_marked_so(full):
+    """Else the screen would show two sparsities for one step."""
+    run = full.session.run(2)
+    checkpoint(run)
+    full.write(
+        run,
+        ev.Checkpoint(step=3700, epoch=4, which="last"),
+        ev.PruneStep(step=3700, epoch=4, param="rnn.weight_hh_l0", target=0.8, reached=0.8),
+        sparse(3700, 0.3, 0.2, 0.8),
+    )
+    async with opened(full) as pilot:
+        await press(pilot, "down", "down", "enter")
+        screen = await tensor_of(pilot)
+        head = str(screen.query_one("#head").render())
+        assert "last checkpoint, step 3,700 before its pruning to 80.0%" in head
+
+
 async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
     run = full.session.run(2)
     checkpoint(run)

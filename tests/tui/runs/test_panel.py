@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from driving import bench_of, opened, press, settled
 from rich.cells import cell_len
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Static
 
+from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.runs.tree import RunTree
 
 SIZES = [(80, 24), (120, 30), (200, 50)]
@@ -161,3 +164,22 @@ async def test_a_damaged_log_is_reported_at_once_the_cause_before_the_path(full)
         await settled(pilot)
         assert bench_of(pilot).last_message.startswith("1 dense: 1 line passed over")
         assert detail(pilot)[0].startswith("1 line passed over")
+
+
+async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monkeypatch):
+    for number in range(30):
+        full.new("train", f"run {number}", status="finished", results={"valid_ppl": 75.5})
+    counted = Counter()
+    for cls, name in ((Screen, "_refresh_layout"), (KeyBar, "line")):
+        kept = getattr(cls, name)
+
+        def count(self, *arguments, kept=kept, name=name, **named):
+            counted[name] += 1
+            return kept(self, *arguments, **named)
+
+        monkeypatch.setattr(cls, name, count)
+    async with opened(full, run="010-train", size=(120, 30)) as pilot:
+        await press(pilot, "down")
+        counted.clear()
+        await press(pilot, "down")
+        assert counted == {"line": 1}

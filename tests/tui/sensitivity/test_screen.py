@@ -12,7 +12,8 @@ from laboratory_double import MATRICES, measure
 
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
-from lmbench.tui.sensitivity.screen import SensitivityScreen, pruning_epochs
+from lmbench.tui.schedule.gradual import pruning_epochs
+from lmbench.tui.sensitivity.screen import SensitivityScreen
 
 pytestmark = pytest.mark.usefixtures("started")
 

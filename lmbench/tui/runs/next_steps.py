@@ -1,0 +1,74 @@
+"""What one would do next with a finished run: a key each, which fills the form for a new run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmbench.session import Run
+from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.snapshots import RunView, Snapshot
+
+__all__ = ["STEPS", "next_steps", "take_step", "why_not_next"]
+
+STEPS = ("prune", "quantize", "pack", "compare")
+_AFTER = {
+    "train": ("prune", "quantize", "pack"),
+    "prune": ("quantize", "pack"),
+    "quantize": ("pack",),
+    "pack": (),
+}
+# The sparsity that most published schedules come to.
+_LEVEL = 0.8
+_PRESET = "int8-best"
+
+
+def next_steps(view: RunView | None, snapshot: Snapshot) -> tuple[str, ...]:
+    """The steps that a run proposes, in the order of a model's way to its packed file."""
+    if view is None or view.status != "finished" or view.kind not in _AFTER:
+        return ()
+    with_parent = ("compare",) if snapshot.run(view.parent or "") is not None else ()
+    return (*_AFTER[view.kind], *with_parent)
+
+
+def why_not_next(step: str, view: RunView | None) -> str:
+    """Why a step is not among those."""
+    if view is None:
+        return "no run is selected"
+    who = f"{view.id} {view.name}"
+    if view.kind not in _AFTER:
+        return f"{who} has no model of its own"
+    if view.status != "finished":
+        return f"{who} has not finished"
+    if step == "compare":
+        return f"{who} was made from no run of this session"
+    return f"{who} is a {view.kind} run: {step} is no step after it"
+
+
+async def take_step(bench: Bench, step: str, view: RunView) -> None:
+    """Open the form for the step, filled so that it can be started as it is; or compare."""
+    if step == "compare":
+        bench.mark((view.parent or "", view.key))
+        bench.open("compare")
+        return
+    settings: dict[str, Any] = {}
+    if step == "prune":
+        path = await bench.run_in_thread(_save_schedule, view.run, doing="while writing a schedule")
+        if path is None:
+            return
+        settings = {"compress": path}
+    elif step == "quantize":
+        settings = {"preset": _PRESET}
+    bench.open("new_run", kind=step, settings=settings, parent=view.key)
+
+
+def _save_schedule(parent: Run) -> str:
+    """In a thread: a schedule for the model of `parent`, as a file of the session."""
+    from lmbench.config import PruneConfig, validate
+    from lmbench.jobs.prepare import inherited_settings
+    from lmbench.tui.kit.choices import save_schedule
+    from lmbench.tui.schedule.gradual import gradual_schedule
+
+    config = validate(PruneConfig, inherited_settings(parent))
+    matrices = [name for name, shape in config.parameter_shapes(1).items() if len(shape) > 1]
+    text = gradual_schedule(matrices, _LEVEL, config.epochs)
+    return save_schedule(parent.session, f"gradual-{100 * _LEVEL:.0f}", text)
