@@ -66,7 +66,7 @@ def _save_schedule(parent: Run) -> str:
     from lmbench.config import PruneConfig, validate
     from lmbench.jobs.prepare import inherited_settings
     from lmbench.tui.kit.choices import save_schedule
-    from lmbench.tui.schedule.gradual import gradual_schedule
+    from lmbench.tui.kit.gradual_schedule import gradual_schedule
 
     config = validate(PruneConfig, inherited_settings(parent))
     matrices = [name for name, shape in config.parameter_shapes(1).items() if len(shape) > 1]

@@ -24,10 +24,10 @@ from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
+from lmbench.tui.kit.gradual_schedule import pruning_epochs
 from lmbench.tui.kit.panel import update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar
-from lmbench.tui.schedule.gradual import pruning_epochs
 from lmbench.tui.sensitivity.panels import CurvesPanel, SuggestionPanel
 
 __all__ = ["SensitivityScreen"]
