@@ -60,14 +60,13 @@ def run(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> Callable[[], Any]:
     """The command that is asked for, its module imported and its arguments checked."""
-    from rich.console import Console
-
     from lmbench.cli.app import build, check_command
+    from lmbench.cli.output import console
 
     check_command(arguments)
     # A command's own console would keep the width of the first time it was asked for help.
     command, bound, _ = build().parse_args(
-        arguments, console=Console(), exit_on_error=False, print_error=False
+        arguments, console=console(pipe_width=0), exit_on_error=False, print_error=False
     )
     return lambda: command(*bound.args, **bound.kwargs)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import platform
+from typing import Any
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from lmbench import __version__
 from lmbench.errors import LmbenchError
@@ -82,11 +83,19 @@ def build() -> App:
         help=_HELP,
         version=f"lmbench {__version__} (Python {platform.python_version()})",
         help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=(), show_default=_shown_default),
     )
     for name, (where, help_line) in _COMMANDS.items():
         app.command(where, name=name, help=help_line)
     app.default(_workbench)
     return app
+
+
+def _shown_default(value: object) -> Any:
+    """A value that is left out is off, empty or none, without help saying so."""
+    if value is False or value is None or value == ():
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _workbench() -> int | None:

@@ -105,7 +105,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         name=spellings,
         help=_help(field, str(extra.get("unit", ""))),
         group=Group(str(extra.get("group", "Settings"))),
-        negative="" if field.default is False or isinstance(field.default, tuple) else None,
+        negative="" if field.default is False else None,
         consume_multiple=isinstance(field.default, tuple) or None,
         converter=whole if _is_whole(field.annotation) else None,
     )

@@ -61,10 +61,10 @@ class _Console(Console):
             yield segment if control else Segment(printable(text), style)
 
 
-def console() -> Console:
-    """Rich output on stdout, as wide as a terminal or as a pipe can be."""
+def console(pipe_width: int = 160) -> Console:
+    """Rich output on stdout, as wide as its terminal; at least `pipe_width` where it is none."""
     out = _Console()
-    return out if out.is_terminal else _Console(width=max(out.width, 160))
+    return out if out.is_terminal else _Console(width=max(out.width, pipe_width))
 
 
 def stderr() -> Console:

@@ -14,10 +14,10 @@ from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.config import PruneConfig, TrainConfig, changed_settings, validate
+from lmbench.config import PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import check_training, inherited_settings, make_run
-from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape, read_schedule
+from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
+from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.session import Home, Run
 from lmbench.session.files import write_atomic
 
@@ -119,18 +119,13 @@ def prune(
 def _pruning_config(
     config: PruneConfig, parent: Run | None, schedule: str | None, home: Home
 ) -> PruneConfig:
-    """The parent's settings under the given ones, with the schedule in its place; at least as many
-    epochs as the schedule has, where none are given."""
+    """The parent's settings under the given ones, with the schedule in its place."""
     compress = schedule or config.compress
     if compress is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
-    inherited = inherited_settings(parent) if parent is not None else {}
-    merged = validate(PruneConfig, {**inherited, **given, "compress": compress})
-    if "epochs" in given:
-        return merged
-    epochs = max(merged.epochs, read_schedule(compress, home).last_epoch + 1)
-    return validate(PruneConfig, {**changed_settings(merged), "epochs": epochs})
+    defaults = pruning_defaults(parent, compress, home)
+    return validate(PruneConfig, {**defaults, **given, "compress": compress})
 
 
 def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> None:

@@ -11,14 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import Config, Kind, TrainConfig, changed_settings
+from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_settings
 from lmbench.config.command_line import command_for, flag_words, run_name
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import attach, own_files
-from lmbench.jobs.run_schedule import check_schedule
+from lmbench.jobs.run_schedule import check_schedule, read_schedule
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "flag_words",
     "inherited_settings",
     "make_run",
+    "pruning_defaults",
     "run_name",
 ]
 
@@ -71,6 +72,20 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     # A folder that was named from where the parent's command was given.
     if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
         values["data"] = str((Path(cwd) / settings.data).resolve())
+    return values
+
+
+def pruning_defaults(parent: Run | None, schedule: str, home: Home) -> dict[str, Any]:
+    """What a pruning uses where it is given no value: `inherited_settings`, and no fewer epochs
+    than its schedule needs to reach its targets.
+
+    Raises:
+        LmbenchError: the parent is no training; a line for each mistake of the schedule.
+    """
+    values = inherited_settings(parent) if parent is not None else {}
+    needed = read_schedule(schedule, home).last_epoch + 1
+    if needed > values.get("epochs", PruneConfig.model_fields["epochs"].default):
+        values["epochs"] = needed
     return values
 
 

@@ -80,7 +80,7 @@ def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list
                 setting.name,
                 label(setting),
                 shown(setting, value),
-                _note(setting, state.base[setting.name]),
+                default_note(setting, state.base[setting.name]),
                 setting.choices,
                 bool(setting.choices_from),
                 setting.group if setting.group != heading else "",
@@ -146,7 +146,8 @@ def _placeholder(setting: Setting, corpus: str) -> str:
     return "none" if setting.optional or setting.shape == "texts" else ""
 
 
-def _note(setting: Setting, base: Any) -> str:
+def default_note(setting: Setting, base: Any) -> str:
+    """What a setting can be, and what it is where the form is left alone."""
     if setting.choices_from:
         return "Enter lists them"
     parts = [setting.bounds, setting.unit]

@@ -14,7 +14,14 @@ from textual.timer import Timer
 from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag_of, validate
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
+from lmbench.jobs.prepare import (
+    check_training,
+    command_for,
+    inherited_settings,
+    make_run,
+    pruning_defaults,
+    run_name,
+)
 from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
@@ -33,6 +40,7 @@ from lmbench.tui.new_run.form_lines import (
     KINDS,
     FormState,
     can_start,
+    default_note,
     field_specs,
     label,
     missing,
@@ -102,6 +110,8 @@ same.
         self._origin = parent
         self._wrong: dict[str, str] = {}
         self._config: Config | None = None
+        # The schedule that `_inherited` reads the needed epochs from.
+        self._schedule = ""
         # What differs from the defaults, or from the parent of a pruning.
         self.given: dict[str, Any] = {}
         self._visited = "@kind"
@@ -186,14 +196,17 @@ same.
         return start_of(self._kind, self.bench.snapshot.by_key, self._origin)
 
     def _inherited(self) -> dict[str, Any]:
-        """What a pruning takes over from its parent."""
+        """What a pruning takes over from its parent, and the epochs that its schedule needs."""
         parent = self.origin
-        if self._kind != "prune" or parent is None:
+        if self._kind != "prune":
             return {}
         try:
-            return inherited_settings(parent.run)
+            if self._schedule:
+                origin = parent.run if parent else None
+                return pruning_defaults(origin, self._schedule, self.bench.home)
+            return inherited_settings(parent.run) if parent else {}
         except LmbenchError:
-            # The panel of runs shows what is wrong with it; starting will say so again.
+            # The panel of runs and the form show what is wrong; starting will say so again.
             return {}
 
     @property
@@ -222,6 +235,7 @@ same.
 
     def _read(self) -> None:
         """Take the form's texts in, mark what is wrong, and show what it will be."""
+        self._adopt_schedule(self.form.values.get("compress", "").strip())
         texts = self.form.values
         given, wrong = taken_from(self.settings, self._base(), texts)
         full = {**self._inherited(), **given}
@@ -233,9 +247,23 @@ same.
         if texts.get("@name"):
             changed.add("@name")
         notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
+        if self._kind == "prune":
+            epochs = next(s for s in self.settings if s.name == "epochs")
+            notes["epochs"] = default_note(epochs, self._base()["epochs"])
         self.form.mark_fields(wrong, changed, notes)
         self._keep()
         self._show_about()
+
+    def _adopt_schedule(self, schedule: str) -> None:
+        """Epochs that nobody has changed follow the schedule."""
+        if schedule == self._schedule or self._kind != "prune":
+            return
+        setting = next(s for s in self.settings if s.name == "epochs")
+        before = shown(setting, self._base()["epochs"])
+        self._schedule = schedule
+        field = self.form.field("epochs")
+        if field.value == before:
+            field.value = shown(setting, self._base()["epochs"])
 
     async def on_form_edited(self, event: Form.Edited) -> None:
         texts = self.form.values

@@ -202,6 +202,33 @@ async def test_a_pruning_starts_from_the_selected_run_with_its_settings(full, st
     assert "AutomatedGradualPruner" in (started[0].path / "schedule.yaml").read_text()
 
 
+async def test_a_pruning_takes_as_many_epochs_as_its_schedule_needs(full, started):
+    dense = full.session.runs()[0]
+    dense.update(config={"tied": True, "emsize": 64, "nhid": 64, "epochs": 2, "lr": 5.0})
+    async with opened(full, WIDE) as pilot:
+        pilot.app.pop_screen()
+        await press(pilot, "up", "n", "p")
+        assert form(pilot).form.values["epochs"] == "2"
+        form(pilot).form.set_value("compress", "small-80")
+        await until(pilot, lambda: form(pilot).form.values["epochs"] == "6")
+        assert "default 6" in line_of(pilot, "epochs")
+        await press(pilot)
+        assert form(pilot).command == "lmbench prune demo/001-train --schedule small-80"
+        form(pilot).form.set_value("compress", "")
+        await until(pilot, lambda: form(pilot).form.values["epochs"] == "2")
+        form(pilot).form.set_value("epochs", "3")
+        await press(pilot)
+        form(pilot).form.set_value("compress", "small-80")
+        await press(pilot)
+        assert form(pilot).command == (
+            "lmbench prune demo/001-train --schedule small-80 --epochs 3"
+        )
+        form(pilot).form.set_value("epochs", "6")
+        await press(pilot)
+        await start(pilot)
+    assert started[0].read().config["epochs"] == 6
+
+
 async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
     async with opened(full, NARROW, "p", "down") as pilot:
         field = form(pilot).form.field("@parent")
