@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lmbench.distiller.name_patterns import matches
 from lmbench.distiller.quantization.errors import QuantizationError
 
 __all__ = [
@@ -143,7 +143,7 @@ class Quantizer:
 
     def _override_of(self, name: str) -> tuple[QBits, dict[str, Any]]:
         for pattern, entry in self.overrides.items():
-            if re.fullmatch(pattern, name):
+            if matches(pattern, name):
                 bits = QBits(
                     *(
                         entry.get(key, default)

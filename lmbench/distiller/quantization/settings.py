@@ -5,14 +5,12 @@ No torch here: the workbench shows by this what the engine will do.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-import yaml
-
 from lmbench.distiller.errors import did_you_mean
+from lmbench.distiller.name_patterns import check_pattern, matches
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.modes import (
     ClipMode,
@@ -21,6 +19,7 @@ from lmbench.distiller.quantization.modes import (
     parse_clip,
     parse_mode,
 )
+from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
     "PRECISIONS",
@@ -40,6 +39,7 @@ Role = Literal["", "step", "whole", "state"]
 them."""
 _STEP_BITS = 16
 _WIDEST_ACCUM = 48
+_WIDEST_MULTIPLIER = 32
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ class ModuleSettings:
         accum = self.bits_accum
         if accum is not None and not (isinstance(accum, int) and 8 <= accum <= _WIDEST_ACCUM):
             raise QuantizationError(f"bits_accum: {self.bits_accum!r} is out of range, use 8 to 48")
+        mult = self.scale_approx_mult_bits
+        if mult is not None and not (type(mult) is int and 1 <= mult <= _WIDEST_MULTIPLIER):
+            raise QuantizationError(
+                f"scale_approx_mult_bits: {str(mult)[:40]} is out of range, use 1 to 32"
+            )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise QuantizationError(
                 f"precision {self.precision!r} is unknown: use one of {', '.join(PRECISIONS)}"
@@ -230,10 +235,8 @@ def parse_overrides(
     if overrides is None:
         return {}
     if isinstance(overrides, str):
-        try:
-            overrides = yaml.safe_load(overrides) or {}
-        except yaml.YAMLError as error:
-            raise QuantizationError(f"overrides: not YAML: {error}") from error
+        text = overrides
+        overrides = read_yaml(text, "as text", kind="overrides", error=QuantizationError) or {}
     if not isinstance(overrides, Mapping):
         raise QuantizationError("overrides: expected a mapping of patterns to settings")
     parsed: dict[str, dict[str, Any]] = {}
@@ -241,8 +244,8 @@ def parse_overrides(
         if not isinstance(changes, Mapping):
             raise QuantizationError(f"override {pattern!r}: expected a mapping of settings")
         try:
-            re.compile(str(pattern))
-        except re.error as error:
+            check_pattern(str(pattern))
+        except ValueError as error:
             raise QuantizationError(
                 f"override {pattern!r} is no regular expression: {error}"
             ) from error
@@ -258,13 +261,12 @@ def match_overrides(
     Raises:
         QuantizationError: a pattern that is first for no name.
     """
-    compiled = [(re.compile(pattern), pattern) for pattern in overrides]
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     candidates = list(names)
     matching: set[str] = set()
     for name in candidates:
-        for expression, pattern in compiled:
-            if expression.fullmatch(name):
+        for pattern in overrides:
+            if matches(pattern, name):
                 matching.add(pattern)
                 found.setdefault(name, (pattern, overrides[pattern]))
     for pattern in overrides:
@@ -339,7 +341,7 @@ class QuantSettings:
 
     def pattern_of(self, name: str) -> str | None:
         """The override that a module gets: the first that matches all of its name."""
-        return next((pattern for pattern in self.overrides if re.fullmatch(pattern, name)), None)
+        return next((pattern for pattern in self.overrides if matches(pattern, name)), None)
 
     def settings_of(self, name: str, role: Role = "") -> ModuleSettings:
         """A module's settings: those of its override, else the base's, changed by its role.

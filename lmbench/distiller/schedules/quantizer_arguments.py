@@ -5,12 +5,12 @@ The same words as the constructors in `quantization.training_time`; a test holds
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from lmbench.distiller.name_patterns import check_pattern
 from lmbench.distiller.schedules.arguments import Args, Number
 from lmbench.distiller.yaml_values import one_line, read_yaml
 
@@ -39,8 +39,8 @@ def _patterns(value: Any) -> Any:
         if not isinstance(settings, Mapping):
             raise ValueError(f"'{one_line(pattern)}' is not a mapping of settings, {example}")
         try:
-            re.compile(str(pattern))
-        except (re.error, OverflowError, RecursionError) as error:
+            check_pattern(str(pattern))
+        except ValueError as error:
             raise ValueError(
                 f"'{one_line(pattern)}' is not a regular expression ({error}); mend it"
             ) from None

@@ -41,7 +41,10 @@ def check(**entry):
         ({"overrides": [1]}, "overrides: must be a mapping from modules to settings, such as"),
         ({"overrides": "encoder"}, "overrides: must be a mapping from modules to settings, such"),
         ({"overrides": {"encoder": 8}}, "overrides: 'encoder' is not a mapping of settings, such"),
-        ({"overrides": {"rnn(": {}}}, "overrides: 'rnn(' is not a regular expression (missing )"),
+        (
+            {"overrides": {"rnn(": {}}},
+            "overrides: 'rnn(' is not a regular expression (unclosed group",
+        ),
         (
             {"overrides": {"encoder": {"bits": 8}}},
             "unknown argument 'bits' in overrides: encoder (closest: bits_",
