@@ -47,14 +47,10 @@ _REMEDIES = {
 }
 
 
-def os_error_line(error: OSError, doing: str = "", path: object = None) -> str:
+def os_error_line(error: OSError, doing: str = "") -> str:
     """A call that the system refused, in one line: what was being done, the file, the system's
-    reason, what to do.
-
-    Args:
-        path: the file, where the error does not know it.
-    """
-    number, reason, file = error.errno, error.strerror, path or error.filename
+    reason, what to do."""
+    number, reason, file = error.errno, error.strerror, error.filename
     if number is None and error.args and isinstance(error.args[0], list) and error.args[0]:
         # What `shutil.copytree` collects: (source, target, reason) of each file.
         file, _, reason = error.args[0][0]

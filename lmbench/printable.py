@@ -34,9 +34,9 @@ def one_line(text: object) -> str:
     return " ".join(printable(text).split())
 
 
-def json_text(document: Any, *, ascii_only: bool = False, indent: int | None = 2) -> str:
+def json_text(document: Any, *, ascii_only: bool = False) -> str:
     """Strict JSON; what is not printable is written as its escape, so nothing is lost."""
-    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(document, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -14,12 +14,23 @@ os.environ["TERM"] = "xterm"
 os.environ.pop("COLORTERM", None)
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled kernels for all tests, since compiling takes seconds of each training."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def apart_from_the_user(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, kernels: Path
 ) -> None:
     """Caches, settings and working folder lie in a temporary folder for each test."""
     folder = tmp_path_factory.mktemp("user")
+    (folder / "cache").mkdir()
+    (folder / "cache" / "native").symlink_to(kernels)
     monkeypatch.setenv("LMBENCH_CACHE", str(folder / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "xdg-cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "xdg-config"))

@@ -45,10 +45,7 @@ def window(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor, t
     return source[start : start + length], source[start + 1 : start + 1 + length].reshape(-1)
 
 
-def windows(
-    source: torch.Tensor, bptt: int, first: int = 0
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """All windows from number ``first`` on, in order; each word after the first row is a target
-    exactly once."""
-    for start in range(first * bptt, len(source) - 1, bptt):
+def windows(source: torch.Tensor, bptt: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """All windows in order; each word after the first row is a target exactly once."""
+    for start in range(0, len(source) - 1, bptt):
         yield window(source, start, bptt)

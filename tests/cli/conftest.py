@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from lmbench.session import Home
 WORDS = 70
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Path:
     """A working folder whose session `default` has one small trained model."""
-    home = tmp_path_factory.mktemp("commands")
+    home = tmp_path_factory.mktemp("template")
+    (home / "cache").mkdir()
+    (home / "cache" / "native").symlink_to(kernels)
     generator = random.Random(3)
     folder = home / "data" / "tiny"
     folder.mkdir(parents=True)
@@ -36,6 +39,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         patch.setenv("LMBENCH_CACHE", str(home / "cache"))
         small = ["--emsize", "16", "--nhid", "16", "--tied", "--epochs", "1", "--threads", "1"]
         assert lmbench(["train", "--data", "tiny", *small, "--lr", "1", "--json"]) == 0
+    return home
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Home]:
+    """A copy of the template for the tests of one file."""
+    home = tmp_path_factory.mktemp("commands") / "home"
+    shutil.copytree(template, home, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMBENCH_HOME", str(home))
+        patch.setenv("LMBENCH_CACHE", str(home / "cache"))
         yield Home(home)
 
 

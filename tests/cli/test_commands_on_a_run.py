@@ -26,7 +26,7 @@ def test_evaluate_scores_what_the_training_scored(
     assert document["tokens_per_s"] > 0
 
 
-def test_quantize_makes_a_smaller_run_that_evaluates_to_the_same(
+def test_quantize_makes_a_smaller_run_that_evaluates_to_the_same_and_is_not_quantized_again(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ("--calibration-tokens", "1500", "--threads", "1")
@@ -36,40 +36,25 @@ def test_quantize_makes_a_smaller_run_that_evaluates_to_the_same(
     assert quantized["test_ppl"] == pytest.approx(dense["test_ppl"], rel=0.05)
     [again] = answer(capsys, "evaluate", quantized["run"], "--threads", "1")
     assert again["test_ppl"] == pytest.approx(quantized["test_ppl"], rel=1e-4)
-
-
-def test_a_quantized_run_is_not_quantized_again(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = ("--calibration-tokens", "500", "--eval-tokens", "500", "--threads", "1")
-    quantized = answer(capsys, "quantize", "1", *few)
     assert lmbench(["quantize", quantized["run"], *few]) == 2
     assert "quantized already" in capsys.readouterr().err
 
 
-def test_sensitivity_suggests_a_schedule_that_reaches_the_total(
+def test_one_pass_scores_model_tensors_and_gates_and_suggests_a_schedule_of_the_total(
     home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    wanted = ("--levels", "0.5", "--levels", "0.9", "--tokens", "600", "--suggest", "0.7")
+    wanted = ("--levels", "0.5", "--levels", "0.9", "--tokens", "300", "--suggest", "0.7")
     target = tmp_path / "suggested.yaml"
-    document = answer(
-        capsys, "sensitivity", "1", *wanted, "--threads", "1", "--output", str(target)
-    )
+    words = (*wanted, "--per", "all", "--threads", "1", "--output", str(target))
+    document = answer(capsys, "sensitivity", "1", *words)
     assert document["status"] == "finished"
     assert document["results"]["suggested_sparsity"] == pytest.approx(0.7, abs=0.01)
     assert load_schedule(target).policies
-
-
-def test_one_pass_scores_the_whole_model_each_tensor_and_each_gate(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wanted = ("--levels", "0.5", "--tokens", "300", "--per", "all", "--suggest", "0.3")
-    document = answer(capsys, "sensitivity", "1", *wanted, "--threads", "1")
-    assert document["results"]["suggested_sparsity"] == pytest.approx(0.3, abs=0.01)
     found = home.find_run(document["run"])
     points = [e for e in EventLog(found.events_path).poll() if isinstance(e, SensitivityPoint)]
-    parts = Counter(point.part for point in points if point.level > 0)
-    assert parts == {"model": 1, "tensor": 1 + 4, "gate": 2 * 4}
+    parts = Counter((point.part, point.level) for point in points if point.level > 0)
+    once = {"model": 1, "tensor": 1 + 4, "gate": 2 * 4}
+    assert parts == {(part, level): n for part, n in once.items() for level in (0.5, 0.9)}
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
     assert os_error_line(error, "train") == (
         "train: /home/u/run.json: No space left on device; make room on that disk and try again"
     )
-    assert os_error_line(OSError("odd"), "pack", "x") == "pack: x: odd; try again"
+    assert os_error_line(OSError("odd"), "pack") == "pack: odd; try again"
 
 
 def test_of_many_files_that_could_not_be_copied_the_first_is_named():

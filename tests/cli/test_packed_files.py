@@ -44,13 +44,12 @@ def quantized(trained: Home) -> Run:
 
 
 def test_pack_puts_a_copy_of_the_runs_file_where_it_is_told(
-    home: Home, capsys: Capture, tmp_path: Path
+    home: Home, capsys: Capture, int8: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "small.lmpack"
-    document = answer(capsys, "pack", "1", "-o", str(file), "--threads", "1")
-    assert file.read_bytes() == (Path(str(document["run"])) / "model.lmpack").read_bytes()
-    assert document["bytes"] == file.stat().st_size
-    assert lmbench(["pack", "1", "-o", str(file)]) == 2
+    run = next(run for run in home.open_session().runs() if run.read().kind == "pack")
+    assert int8.read_bytes() == (run.path / "model.lmpack").read_bytes()
+    assert run.read().results["bytes"] == int8.stat().st_size
+    assert lmbench(["pack", "1", "-o", str(int8)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert lmbench(["pack", "1", "-o", str(tmp_path / "no" / "x.lmpack")]) == 2
     assert "is in no folder that exists" in capsys.readouterr().err

@@ -158,14 +158,18 @@ def test_a_mistake_is_one_line_and_makes_no_run(
     assert len(home.open_session().runs()) == before
 
 
-def test_statistics_of_an_earlier_run_give_the_same_model_without_calibrating(
+def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without_calibrating(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = answer(capsys, "quantize", "1", *FEW)
-    found = home.find_run(first["run"])
+    flags = ("--override", r"rnn\.cells\.1\.fc.*:bits_weights=4", "encoder:fp16=yes")
+    first = answer(capsys, "quantize", "1", *FEW, *flags)
+    modules = results(home, first)
+    assert modules["rnn.cells.1.fc_gate_h"].settings["bits_weights"] == 4
+    assert modules["rnn.cells.0.fc_gate_h"].settings["bits_weights"] == 8
+    assert modules["encoder"].settings["precision"] == "16"
     source = Path("kept.yaml")
-    source.write_bytes((found.path / "stats.yaml").read_bytes())
-    again = answer(capsys, "quantize", "1", *FEW, "--stats", str(source))
+    source.write_bytes((home.find_run(first["run"]).path / "stats.yaml").read_bytes())
+    again = answer(capsys, "quantize", "1", *FEW, *flags, "--stats", str(source))
     assert again["valid_ppl"] == first["valid_ppl"]
     made = home.find_run(again["run"])
     events = EventLog(made.events_path).poll()
@@ -183,16 +187,6 @@ def test_dynamic_quantization_leaves_element_wise_modules_alone(
     assert not (home.find_run(document["run"]).path / "stats.yaml").exists()
     dense = home.find_run("1").read().results["valid_ppl"]
     assert document["valid_ppl"] == pytest.approx(dense, rel=0.2)
-
-
-def test_an_override_reaches_the_modules_that_it_names(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ("--override", r"rnn\.cells\.1\.fc.*:bits_weights=4", "encoder:fp16=yes")
-    modules = results(home, answer(capsys, "quantize", "1", *FEW, *flags))
-    assert modules["rnn.cells.1.fc_gate_h"].settings["bits_weights"] == 4
-    assert modules["rnn.cells.0.fc_gate_h"].settings["bits_weights"] == 8
-    assert modules["encoder"].settings["precision"] == "16"
 
 
 def test_the_modules_are_tabulated_after_the_run_and_by_summary(

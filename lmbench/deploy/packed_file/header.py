@@ -189,7 +189,7 @@ def open_container(path: Path) -> Container:
         about = header.pop("__metadata__", None)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise _DamagedError("it is no packed model of lmbench")
-        _check_version(path, about.get("version"))
+        _check_version(about.get("version"))
         index = {name: _entry(name, entry) for name, entry in header.items()}
         _check_cover(index, len(data) - start)
         document = _json(about.get("document"), "its metadata")
@@ -239,7 +239,7 @@ def _json(text: Any, what: str) -> dict[str, Any]:
     return document
 
 
-def _check_version(path: Path, version: Any) -> None:
+def _check_version(version: Any) -> None:
     if not isinstance(version, str) or not version.isascii() or not version.isdecimal():
         raise _DamagedError("damaged: its format's version is missing")
     if len(version) > 4 or int(version) > VERSION:

@@ -111,11 +111,9 @@ class Runtime(ABC):
                 dynamically it changes the score a little too, since the range is the window's.
         """
 
-    def warm(self, batch: int = 1) -> None:
+    def warm(self) -> None:
         """Do now what the first step would do late: packing, capturing, paging in."""
-        self.step(
-            torch.zeros(batch, dtype=torch.int64, device=self.device), self.initial_state(batch)
-        )
+        self.step(torch.zeros(1, dtype=torch.int64, device=self.device), self.initial_state(1))
 
 
 def needs_cpu(loaded: LoadedModel) -> str | None:

@@ -116,8 +116,12 @@ class GroupLassoRegularizer(Regularizer):
             return regularizer_loss
         strength, groups = self._regimes[param_name]
         for group_type in groups:
-            regularizer_loss = regularizer_loss + _group_norms(param, group_type).sum() * strength
+            penalty = self._penalty(_group_norms(param, group_type))
+            regularizer_loss = regularizer_loss + penalty * strength
         return regularizer_loss
+
+    def _penalty(self, norms: Tensor) -> Tensor:
+        return norms.sum()
 
     def threshold(self, param: Tensor, param_name: str, zeros_mask_dict: MaskDict) -> None:
         if self.threshold_criteria is None or param_name not in self._regimes:
@@ -144,17 +148,8 @@ class GroupVarianceRegularizer(GroupLassoRegularizer):
     ) -> None:
         super().__init__(name, model, reg_regims)
 
-    def loss(
-        self, param: Tensor, param_name: str, regularizer_loss: Tensor, zeros_mask_dict: MaskDict
-    ) -> Tensor:
-        if param_name not in self._regimes:
-            return regularizer_loss
-        strength, groups = self._regimes[param_name]
-        for group_type in groups:
-            regularizer_loss = (
-                regularizer_loss + _group_norms(param, group_type).var(correction=0) * strength
-            )
-        return regularizer_loss
+    def _penalty(self, norms: Tensor) -> Tensor:
+        return norms.var(correction=0)
 
 
 def _group_norms(param: Tensor, group_type: str) -> Tensor:

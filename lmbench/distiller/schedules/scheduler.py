@@ -136,16 +136,9 @@ class CompressionScheduler:
         optimizer: Optimizer | None = None,
     ) -> None:
         """Impose the masks before the forward pass."""
+        batch = (epoch, minibatch_id, minibatches_per_epoch)
         for policy, meta in self._active(epoch):
-            policy.on_minibatch_begin(
-                self.model,
-                epoch,
-                minibatch_id,
-                minibatches_per_epoch,
-                self.zeros_mask_dict,
-                meta,
-                optimizer,
-            )
+            policy.on_minibatch_begin(self.model, *batch, self.zeros_mask_dict, meta, optimizer)
         self._record_change()
 
     def before_backward_pass(
@@ -158,16 +151,11 @@ class CompressionScheduler:
         return_loss_components: bool = False,
     ) -> Tensor | PolicyLoss:
         """The loss with what the policies add to it, and on demand their parts."""
+        batch = (epoch, minibatch_id, minibatches_per_epoch)
         overall, components = loss, []
         for policy, _ in self._active(epoch):
             answer = policy.before_backward_pass(
-                self.model,
-                epoch,
-                minibatch_id,
-                minibatches_per_epoch,
-                overall,
-                self.zeros_mask_dict,
-                optimizer,
+                self.model, *batch, overall, self.zeros_mask_dict, optimizer
             )
             if answer is not None:
                 overall = answer.overall_loss
@@ -205,17 +193,12 @@ class CompressionScheduler:
         optimizer: Optimizer | None = None,
     ) -> None:
         """Restore dense copies, so that the optimizer updates them."""
+        batch = (epoch, minibatch_id, minibatches_per_epoch)
         for masker, param in masked_parameters(self.model, self.zeros_mask_dict):
             masker.revert_weights(param)
         for policy, meta in self._active(epoch):
             policy.before_parameter_optimization(
-                self.model,
-                epoch,
-                minibatch_id,
-                minibatches_per_epoch,
-                self.zeros_mask_dict,
-                meta,
-                optimizer,
+                self.model, *batch, self.zeros_mask_dict, meta, optimizer
             )
 
     def on_minibatch_end(
@@ -226,16 +209,10 @@ class CompressionScheduler:
         optimizer: Optimizer | None = None,
     ) -> None:
         """Mask again what the update changed: momentum moves weights whose gradient is zero."""
+        batch = (epoch, minibatch_id, minibatches_per_epoch)
         self.mask_all_weights(is_forward=False)
         for policy, _ in self._active(epoch):
-            policy.on_minibatch_end(
-                self.model,
-                epoch,
-                minibatch_id,
-                minibatches_per_epoch,
-                self.zeros_mask_dict,
-                optimizer,
-            )
+            policy.on_minibatch_end(self.model, *batch, self.zeros_mask_dict, optimizer)
 
     def on_epoch_end(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
         """Step the learning rates (``metrics``: the validation loss) and finish ended policies."""

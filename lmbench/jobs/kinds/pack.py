@@ -209,7 +209,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
     for split in ("valid", "test"):
         if job.control() == "stop":
             break
-        score, rate = _score_split(job, runtime, packed, corpus, split)
+        score, rate = _score_split(job, runtime, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
     scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
     size = rewrite_about(packed.path, lambda about: dataclasses.replace(about, scores=scores))
@@ -219,9 +219,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
     job.add_results(bytes=size, **results)
 
 
-def _score_split(
-    job: Job, runtime: Runtime, packed: LoadedModel, corpus: Corpus, split: str
-) -> tuple[Score, float]:
+def _score_split(job: Job, runtime: Runtime, corpus: Corpus, split: str) -> tuple[Score, float]:
     data = batchify(corpus.split(split), _BATCH, torch.device("cpu"))
     began = time.perf_counter()
 

@@ -69,40 +69,29 @@ def command(run: Run, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_price_is_what_quantize_and_evaluate_give_on_the_same_tokens(run, lab, tmp_path):
+def test_quantize_finds_settings_in_the_working_folder_keeps_them_and_scores_as_here(
+    run, lab, tmp_path, monkeypatch
+):
     settings = load_preset("int8-best").to_dict()
     settings["overrides"] = {"decoder": {"bits_weights": 4}, r"rnn\.cells\.0\..*": {"fp16": True}}
     found = price(lab, Evaluate(id=2, settings=settings))
-    path = tmp_path / "mixed.yaml"
+    path = run.home.path / "own.yaml"
     path.write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
     made = command(
-        run, "quantize", "1", "--config", str(path), "--threads", "1",
+        run, "quantize", "1", "--config", "own.yaml", "--threads", "1",
         "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
     )  # fmt: skip
     assert found.loss == pytest.approx(made["results"]["valid_loss"], abs=1e-4)
     assert found.bytes == made["packed_bytes"]
+    kept = run.home.find_run(made["ref"]).path / "quantization.yaml"
+    assert kept.read_text() == path.read_text()
     (scored_again,) = command(
         run, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
         "--threads", "1",
     )  # fmt: skip
     assert found.loss == pytest.approx(scored_again["results"]["valid_loss"], abs=1e-4)
     assert found.tokens == scored_again["results"]["tokens"]
-
-
-def test_settings_in_the_working_folder_are_found_from_elsewhere_and_kept(
-    run, tmp_path, monkeypatch
-):
-    home = run.home.path
-    (home / "own.yaml").write_text(json.dumps({"bits_weights": 6, "bits_activations": None}))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    made = command(
-        run, "quantize", "1", "--config", "own.yaml", "--threads", "1",
-        "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
-    )  # fmt: skip
-    kept = run.home.find_run(made["ref"]).path / "quantization.yaml"
-    assert kept.read_text() == (home / "own.yaml").read_text()
 
 
 def test_settings_that_are_not_there_are_named_and_no_run_is_made(run):
