@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
-import subprocess
-import sys
-from typing import Any
 
 import pytest
 import torch
+from cli_world import answer
 from laboratory_world import CALIBRATION, TOKENS, Ears, probe, trained
 
+from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
 from lmbench.distiller.quantization import (
@@ -49,60 +48,48 @@ def lab(run: Run) -> tuple[Laboratory, Ears]:
     return laboratory, ears
 
 
-def answer(lab: tuple[Laboratory, Ears], request: Message) -> Message:
+def reply(lab: tuple[Laboratory, Ears], request: Message) -> Message:
     lab[0].handle(request)
     return lab[1][-1]
 
 
 def price(lab: tuple[Laboratory, Ears], request: Message) -> Evaluated:
-    found = answer(lab, request)
+    found = reply(lab, request)
     assert isinstance(found, Evaluated), found
     return found
 
 
-def command(run: Run, *words: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "lmbench", *words, "--json"], capture_output=True, text=True,
-        check=False, env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_quantize_finds_settings_in_the_working_folder_keeps_them_and_scores_as_here(
-    run, lab, tmp_path, monkeypatch
+    run, lab, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setenv("LMBENCH_HOME", str(run.home.path))
     settings = load_preset("int8-best").to_dict()
     settings["overrides"] = {"decoder": {"bits_weights": 4}, r"rnn\.cells\.0\..*": {"fp16": True}}
     found = price(lab, Evaluate(id=2, settings=settings))
     path = run.home.path / "own.yaml"
     path.write_text(json.dumps(settings))
     monkeypatch.chdir(tmp_path)
-    made = command(
-        run, "quantize", "1", "--config", "own.yaml", "--threads", "1",
+    made = answer(
+        capsys, "quantize", "1", "--config", "own.yaml", "--threads", "1",
         "--calibration-tokens", str(CALIBRATION), "--eval-tokens", str(TOKENS),
     )  # fmt: skip
     assert found.loss == pytest.approx(made["results"]["valid_loss"], abs=1e-4)
     assert found.bytes == made["packed_bytes"]
     kept = run.home.find_run(made["ref"]).path / "quantization.yaml"
     assert kept.read_text() == path.read_text()
-    (scored_again,) = command(
-        run, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
+    (scored_again,) = answer(
+        capsys, "evaluate", made["ref"], "--split", "valid", "--tokens", str(TOKENS),
         "--threads", "1",
     )  # fmt: skip
     assert found.loss == pytest.approx(scored_again["results"]["valid_loss"], abs=1e-4)
     assert found.tokens == scored_again["results"]["tokens"]
 
 
-def test_settings_that_are_not_there_are_named_and_no_run_is_made(run):
+def test_settings_that_are_not_there_are_named_and_no_run_is_made(run, monkeypatch, capsys):
+    monkeypatch.setenv("LMBENCH_HOME", str(run.home.path))
     before = len(run.session.runs())
-    done = subprocess.run(
-        [sys.executable, "-m", "lmbench", "quantize", "1", "--config", "gone.yaml"],
-        capture_output=True, text=True, check=False,
-        env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--config gone.yaml: there is no such file" in " ".join(done.stderr.split())
+    assert lmbench(["quantize", "1", "--config", "gone.yaml"]) == 2
+    assert "--config gone.yaml: there is no such file" in " ".join(capsys.readouterr().err.split())
     assert len(run.session.runs()) == before
 
 
@@ -167,7 +154,7 @@ def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(run, lab, request_, words):
-    refused = answer(lab, request_)
+    refused = reply(lab, request_)
     assert isinstance(refused, Refused)
     assert words in refused.reason
     assert "\n" not in refused.reason
