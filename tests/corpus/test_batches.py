@@ -52,16 +52,6 @@ def test_every_word_after_the_first_row_is_a_target_exactly_once(
 
 
 @given(st.integers(2, 80), st.integers(1, 30), st.integers(0, 10))
-def test_windows_can_start_in_the_middle(rows: int, bptt: int, first: int) -> None:
-    source = torch.arange(rows * 2).reshape(rows, 2)
-    whole = list(windows(source, bptt))[first:]
-    rest = list(windows(source, bptt, first))
-    assert len(whole) == len(rest)
-    for one, other in zip(whole, rest, strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
-
-
 def test_a_window_is_a_view_of_the_source() -> None:
     source = torch.arange(40).reshape(20, 2)
     words, target = window(source, 3, 5)
