@@ -51,7 +51,6 @@ def test_every_word_after_the_first_row_is_a_target_exactly_once(
         assert torch.equal(target, words.reshape(-1) + batch_size)
 
 
-@given(st.integers(2, 80), st.integers(1, 30), st.integers(0, 10))
 def test_a_window_is_a_view_of_the_source() -> None:
     source = torch.arange(40).reshape(20, 2)
     words, target = window(source, 3, 5)
