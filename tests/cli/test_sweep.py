@@ -44,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 160, 200])
+@pytest.mark.parametrize("width", [60, 80, 200])
 def test_help_fits_the_terminal(
     command: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -88,7 +88,10 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
             assert "\x1b" not in streams.err, (flag, value)
 
 
-@pytest.mark.parametrize("tenths", range(1, 21))
+@pytest.mark.parametrize(
+    "tenths",
+    [at if at % 4 == 0 else pytest.param(at, marks=pytest.mark.slow) for at in range(1, 21)],
+)
 def test_an_interrupt_at_any_time_of_a_start_leaves_no_worker(tenths: int, home: Home) -> None:
     """Ctrl-C a tenth of a second or more after the command has begun: what comes while Python
     itself starts, no program can catch."""
