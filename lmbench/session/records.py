@@ -137,10 +137,6 @@ class RunRecord(_Record):
             return None
         return limit
 
-    def whole_ppl(self, split: Literal["valid", "test"]) -> float | None:
-        """The perplexity on all of a split; None where it is not known, or of a part."""
-        return None if self.part_tokens else self.results.get(f"{split}_ppl")
-
 
 class SessionRecord(_Record):
     """``session.json``: what a session is called and how the workbench was left."""
