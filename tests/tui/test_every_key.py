@@ -42,6 +42,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "RunsPanel": (),
     "LinesView": (),
     "FilterInput": ("slash",),
+    "Searchable": ("5",),
     "PlotPanel": ("2",),
     "LayersPanel": ("3",),
     "GeneratePanel": WRITTEN,

@@ -91,7 +91,8 @@ on their own kernels; **auto** the fastest here whose perplexity stays within 0.
 floats. The other runtimes that a model has on this machine are offered once it has written a text.
 
 **w** writes or stops, **r** takes another seed, **u** hides `<unk>`, **i** edits the prompt,
-**y** copies the text. All texts are kept in the session's `samples.jsonl`.
+**y** copies the text. In a text **/** searches, **n** and **N** go from match to match. All texts
+are kept in the session's `samples.jsonl`.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "write", "write/stop", id="generate.write", tooltip="Write, or stop writing"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 from rich.cells import cell_len, set_cell_size
@@ -15,6 +17,7 @@ from textual.events import Click
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from lmbench.jobs.hosts.sampler_messages import Wrote
@@ -22,6 +25,7 @@ from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.run_marks import Mark
 from lmbench.tui.bench.snapshots import one_line
 from lmbench.tui.kit.lines_view import keep_line_in_view
+from lmbench.tui.kit.search import Searchable, selected
 
 __all__ = ["GeneratedText", "State", "TintedText", "shown_word", "surprisal_style"]
 
@@ -106,7 +110,9 @@ class _Placed:
     text: str
 
 
-class TintedText(ScrollView, can_focus=True):
+class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
+    ScrollView, Searchable, can_focus=True
+):
     """One draft. Follows the newest word until the cursor is put on one."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"words--cursor", "words--prompt", "words--problem"}
@@ -264,7 +270,9 @@ class TintedText(ScrollView, can_focus=True):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "choose":
             return self.word is not None and bool(self.word.alternatives)
-        return action != "leave" or self.cursor is not None
+        if action == "leave":
+            return self.cursor is not None
+        return super().check_action(action, parameters)
 
     def put_cursor(self, index: int | None) -> None:
         count = len(self.draft.words) if self.draft else 0
@@ -323,6 +331,27 @@ class TintedText(ScrollView, can_focus=True):
             if self.cursor is not None and any(p.index == self.cursor for p in line):
                 keep_line_in_view(self, row)
 
+    # -- search and selection ------------------------------------------------------------------
+
+    def places(self, text: str) -> list[int]:
+        words = [shown_word(word.text).lower() for word in self.draft.words] if self.draft else []
+        starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+        joined, found, at = " ".join(words), [], -1
+        while (at := joined.find(text, at + 1)) >= 0:
+            found.append(bisect_right(starts, at) - 1)
+        return list(dict.fromkeys(found))
+
+    @property
+    def place(self) -> int:
+        return self.cursor or 0
+
+    def go_to(self, place: int) -> None:
+        self.put_cursor(place)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        lines = (" ".join(placed.text for placed in line) for line in self._lines)
+        return selection.extract("\n".join(lines)), "\n"
+
     # -- drawing -------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
@@ -337,7 +366,7 @@ class TintedText(ScrollView, can_focus=True):
             segments = [Segment(self._notes()[notes], style)]
         else:
             segments = []
-        return Strip(segments).adjust_cell_length(width, base)
+        return selected(self, Strip(segments).adjust_cell_length(width, base), row)
 
     def _segments(self, line: list[_Placed], base: Style) -> list[Segment]:
         segments: list[Segment] = []

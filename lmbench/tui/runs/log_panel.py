@@ -14,6 +14,7 @@ from lmbench.report import numbers
 from lmbench.session.log_lines import read_log
 from lmbench.tui.bench.snapshots import Note, RunView
 from lmbench.tui.kit.panel import Panel
+from lmbench.tui.runs.log_lines import LogLines
 
 __all__ = ["LogPanel"]
 
@@ -28,7 +29,8 @@ class LogPanel(Panel):
     HELP = """
 What happened in the selected run, newest last: epochs, checkpoints, pruning steps, warnings, its
 end. **x** changes to the log that its worker wrote, with all that libraries said, and back. Scroll
-up to read in peace; End follows again.
+up to read in peace; End follows again. **/** searches, **n** and **N** go from match to match. What
+is selected with the mouse is copied by Ctrl+C.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -53,7 +55,7 @@ up to read in peace; End follows again.
         self._width = 0
 
     def compose(self) -> ComposeResult:
-        yield RichLog(max_lines=_LINES_KEPT, wrap=True, markup=False, min_width=20)
+        yield LogLines(max_lines=_LINES_KEPT, wrap=True, markup=False, min_width=20)
 
     def on_mount(self) -> None:
         self._source = "log" if self.bench.recall("log") == "log" else "events"

@@ -288,6 +288,16 @@ async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
         assert isinstance(pilot.app.focused, PromptInput)
 
 
+async def test_a_search_in_the_text_puts_the_cursor_on_each_match(full):
+    first, last = TEXT.split()[0], TEXT.split()[-1]
+    async with opened(full) as pilot:
+        await typed(pilot, "in")
+        await press(pilot, "enter", "down", "down", "right", "slash", *last, "enter")
+        assert among(pilot).word is drafts(pilot)[0].words[len(TEXT.split()) - 1]
+        await press(pilot, "slash", *["backspace"] * len(last), *first, "enter", "n", "N")
+        assert among(pilot).word is drafts(pilot)[0].words[0]
+
+
 async def test_marked_runs_answer_side_by_side_with_the_same_prompt_and_seed(full):
     async with opened(full, (120, 30)) as pilot:
         pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]

@@ -1,0 +1,49 @@
+"""The lines of a log: followed as they come, searched, selected with the mouse."""
+
+from __future__ import annotations
+
+from rich.style import Style
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.widgets import RichLog
+
+from lmbench.tui.kit.search import Searchable, restyled, selected
+
+__all__ = ["LogLines"]
+
+_MATCH = Style(reverse=True)
+
+
+class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Matches are shown reversed."""
+
+    # The line of the match that is shown: its number changes when old lines are dropped.
+    _match: Strip | None = None
+
+    def places(self, text: str) -> list[int]:
+        return [row for row, line in enumerate(self.lines) if text in line.text.lower()]
+
+    @property
+    def place(self) -> int:
+        rows = (row for row, line in enumerate(self.lines) if line is self._match)
+        return next(rows, int(self.scroll_offset.y))
+
+    def go_to(self, place: int) -> None:
+        self._match = self.lines[place]
+        self.scroll_to(y=place - self.size.height // 2, animate=False, force=True)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        row = int(self.scroll_offset.y) + y
+        if self.sought and row < len(self.lines):
+            text = strip.text.lower()
+            start = text.find(self.sought)
+            while start >= 0:
+                end = start + len(self.sought)
+                strip = restyled(strip, start, end, _MATCH)
+                start = text.find(self.sought, end)
+        return selected(self, strip, row)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        return selection.extract("\n".join(line.text.rstrip() for line in self.lines)), "\n"

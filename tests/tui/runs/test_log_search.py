@@ -1,0 +1,55 @@
+"""Searching the log and copying from it."""
+
+from __future__ import annotations
+
+from driving import bench_of, opened, press, screen_of, words
+from textual.pilot import Pilot
+
+from lmbench.session import events as ev
+from lmbench.tui.kit.dialog import TextDialog
+from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.runs.log_lines import LogLines
+
+
+def log_of(pilot: Pilot[None]) -> LogLines:
+    return pilot.app.screen.query_one(LogLines)
+
+
+def at(pilot: Pilot[None]) -> str:
+    log = log_of(pilot)
+    return log.lines[log.place].text.strip()
+
+
+async def test_a_search_goes_from_match_to_match_and_round(full):
+    full.write(
+        full.session.run(3),
+        *(ev.Warned(t=60.0 * n, message=f"thing {n % 10} of {n}") for n in range(40)),
+    )
+    async with opened(full, "5", run="003-quantize") as pilot:
+        await press(pilot, "home", "slash", *"THING 7", "enter")
+        assert at(pilot).endswith("thing 7 of 7")
+        assert "thing 7 of 7" in words(pilot)
+        await press(pilot, "n", "n")
+        assert at(pilot).endswith("thing 7 of 27")
+        await press(pilot, "N")
+        assert at(pilot).endswith("thing 7 of 17")
+        await press(pilot, "n", "n", "n")
+        assert at(pilot).endswith("thing 7 of 7")
+        assert bench_of(pilot).last_message == "match 1 of 4, from the other end again"
+
+
+async def test_what_is_not_there_is_not_searched_and_n_is_a_new_run(full):
+    async with opened(full, "5", "slash", *"nowhere", "enter", run="001-train") as pilot:
+        assert "There is no “nowhere” here." in words(pilot)
+        await press(pilot, "escape")
+        await press(pilot, "n")
+        screen_of(pilot, NewRunScreen)
+
+
+async def test_ctrl_c_copies_what_is_selected_in_the_log(full):
+    full.write(full.session.run(3), ev.Warned(t=1.0, message="copy this"))
+    async with opened(full, "5", run="003-quantize") as pilot:
+        log_of(pilot).text_select_all()
+        await press(pilot, "ctrl+c")
+        assert pilot.app.clipboard.strip().endswith("copy this")
+        assert not isinstance(pilot.app.screen, TextDialog)
