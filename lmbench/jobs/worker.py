@@ -37,7 +37,7 @@ from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.job import Job
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Failed, Finished, RunResumed
-from lmbench.session.files import remove_swapped, reserve_space
+from lmbench.session.files import finish_swap, reserve_space
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
@@ -84,7 +84,7 @@ def work(run: Run) -> int:
     record, begun_before = claim
     remove_leftovers(run.path)
     for which in ("last", "best"):
-        remove_swapped(run.path / which)
+        finish_swap(run.path / which)
     reserve_space(run.path / ROOM, _LAST_WORDS_BYTES)
     try:
         # While the job is being set up, one SIGTERM is enough to end it.

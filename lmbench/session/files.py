@@ -21,6 +21,7 @@ from lmbench.errors import LmbenchError
 
 __all__ = [
     "drop_fresh",
+    "finish_swap",
     "fresh_folder",
     "fsync_folder",
     "holding_folder",
@@ -29,7 +30,6 @@ __all__ = [
     "locked",
     "parse_json",
     "read_json",
-    "remove_swapped",
     "reserve_space",
     "settled",
     "swap_in",
@@ -225,9 +225,7 @@ def fresh_folder(final: Path) -> Path:
     First ends a swap that a death interrupted, so that from here on `final` is the whole one and
     what stands beside it is not.
     """
-    whole = settled(final)
-    if whole is not None and whole != final:
-        whole.rename(final)
+    _name_whole(final)
     fresh = final.with_name(final.name + ".new")
     if fresh.exists():
         shutil.rmtree(fresh)
@@ -270,8 +268,15 @@ def settled(final: Path) -> Path | None:
     return fresh if fresh.is_dir() else old
 
 
-def remove_swapped(final: Path) -> None:
-    """Remove what an interrupted `swap_in` left beside `final`, where that is whole."""
+def finish_swap(final: Path) -> None:
+    """Give the complete folder that an interrupted `swap_in` left its name, and remove the rest."""
+    _name_whole(final)
     if final.is_dir():
         for end in (".new", ".old"):
             shutil.rmtree(final.with_name(final.name + end), ignore_errors=True)
+
+
+def _name_whole(final: Path) -> None:
+    whole = settled(final)
+    if whole is not None and whole != final:
+        whole.rename(final)

@@ -12,6 +12,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session import files
 from lmbench.session.files import (
     drop_fresh,
+    finish_swap,
     fresh_folder,
     locked,
     read_json,
@@ -150,6 +151,20 @@ def test_what_was_begun_is_dropped_and_what_was_whole_stays(tmp_path: Path) -> N
     final.rename(tmp_path / "last.old")
     drop_fresh(final)
     assert settled(final) == tmp_path / "last.new"
+
+
+def test_a_swap_that_a_death_interrupted_is_finished(tmp_path: Path) -> None:
+    final = tmp_path / "last"
+    finish_swap(final)
+    assert list(tmp_path.iterdir()) == []
+    put(final, 1, die_at=-1)
+    for name in ("a", "b"):
+        (tmp_path / "last.new").mkdir(exist_ok=True)
+        (tmp_path / "last.new" / name).write_text("2")
+    final.rename(tmp_path / "last.old")
+    finish_swap(final)
+    assert content(final) == ["2", "2"]
+    assert list(tmp_path.iterdir()) == [final]
 
 
 def test_no_death_at_any_step_loses_the_last_whole_folder(

@@ -1,0 +1,78 @@
+"""A working folder with a small corpus, and a small run of each kind that computes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from lmbench.config import Config, Kind, PruneConfig, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.jobs.prepare import make_run
+from lmbench.session import Home, Run
+
+ONE_CORE: dict[str, Any] = {"threads": 1, "device": "cpu"}
+SMALL: dict[str, Any] = ONE_CORE | {
+    **{"data": "tiny", "emsize": 16, "nhid": 16, "tied": True, "lr": 2.0, "momentum": 0.5},
+    **{"batch_size": 8, "bptt": 10, "precision": "fp32"},
+    **{"epochs": 2, "event_interval": 2, "checkpoint_every": 0.001},
+}
+SCHEDULE = """
+version: 1
+pruners:
+  agp:
+    class: AutomatedGradualPruner
+    initial_sparsity: 0.05
+    final_sparsity: 0.7
+    weights: [rnn.weight_hh_l0, encoder.weight]
+policies:
+  - pruner: {instance_name: agp}
+    starting_epoch: 0
+    ending_epoch: 2
+    frequency: 1
+"""
+QUANTIZED = """
+version: 1
+quantizers:
+  qat:
+    class: QuantAwareTrainRangeLinearQuantizer
+    bits_weights: 4
+    bits_activations: 8
+    per_channel_wts: false
+policies:
+  - quantizer: {instance_name: qat}
+    starting_epoch: 0
+    ending_epoch: 2
+    frequency: 1
+"""
+KINDS: dict[str, tuple[Kind, type[Config], dict[str, Any]]] = {
+    "train": ("train", TrainConfig, SMALL),
+    "prune": ("prune", PruneConfig, SMALL | {"compress": "pruned.yaml"}),
+    "train under a quantizer": ("prune", PruneConfig, SMALL | {"compress": "quantized.yaml"}),
+    "quantize": (
+        "quantize",
+        QuantizeConfig,
+        {"preset": "int8-best", "threads": 1, "device": "cpu"},
+    ),
+    "sensitivity": ("sensitivity", SensitivityConfig, {"threads": 1, "device": "cpu"}),
+}
+
+
+def make_home(folder: Path) -> Home:
+    generator = random.Random(5)
+    (folder / "data" / "tiny").mkdir(parents=True)
+    for split, lines in (("train", 150), ("valid", 30), ("test", 30)):
+        text = [
+            " ".join(f"w{int(60 * generator.random() ** 3)}" for _ in range(9)) + "\n"
+            for _ in range(lines)
+        ]
+        (folder / "data" / "tiny" / f"{split}.txt").write_text("".join(text), encoding="utf-8")
+    (folder / "pruned.yaml").write_text(SCHEDULE, encoding="utf-8")
+    (folder / "quantized.yaml").write_text(QUANTIZED, encoding="utf-8")
+    return Home(folder)
+
+
+def new_run(home: Home, name: str, session: str = "s") -> Run:
+    kind, model, settings = KINDS[name]
+    place = home.open_session(session)
+    parent = None if name == "train" else place.run(1)
+    return make_run(place, kind, model(**settings), parent=parent)
