@@ -69,7 +69,7 @@ REASONS = {
     "distiller.pruning.greedy_filter_pruning": CONVOLUTIONS,
     "distiller.pruning.ranked_structures_pruner": CONVOLUTIONS,
     "distiller.pruning.ranked_structures_pruner.LpRankedStructureParameterPruner": (
-        "subclass `pruning.structured.RankedStructureParameterPruner`"
+        "`pruning.structured.RankedStructureParameterPruner`, columns and blocks of a matrix"
     ),
     "distiller.quantization.clipped_linear": "inside of the quantizers",
     "distiller.quantization.ptq_coordinate_search": "`auto_quantize` searches settings",
@@ -90,6 +90,9 @@ DIFFERENCES = {
     "distiller.knowledge_distillation.KnowledgeDistillationPolicy": "the loss has the factor T²",
     "distiller.model_summaries.model_summary": "returns its table, too",
     "distiller.model_summaries.draw_model_to_file": "refused, with what to do instead",
+    "distiller.quantization.range_linear.QuantSettings": (
+        "a named tuple; `quantization.QuantSettings` is of a whole model"
+    ),
     "distiller.summary_graph.SummaryGraph": "refused, with what to do instead",
     "distiller.utils.yaml_ordered_load": "with a safe loader, whatever `Loader` says",
     "distiller.regularization.group_regularizer.GroupLassoRegularizer": "`Rows`, `Cols` and both",

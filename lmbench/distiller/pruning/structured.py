@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.criteria import keep_largest
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.distiller.pruning.masks import parameters_by_name
+from lmbench.distiller.pruning.norms import NamedFunction, e_greedy_normal_noise, l1_norm
 from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, ParameterPruner
 from lmbench.distiller.pruning.structures import (
     CRITERIA,
@@ -166,6 +167,61 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
         elif self.group_dependency == "Leader":
             leader = self.params_names[0]
             self._leader_keep = self._structures_to_keep(dense[leader], leader, meta)
+
+    @staticmethod
+    def rank_and_prune_channels(
+        fraction_to_prune: float,
+        param: Tensor,
+        param_name: str | None = None,
+        zeros_mask_dict: Maskers | None = None,
+        model: nn.Module | None = None,
+        binary_map: Tensor | None = None,
+        magnitude_fn: NamedFunction = l1_norm,
+        noise: float = 0.0,
+        group_size: int = 1,
+        rounding_fn: Rounding = math.floor,
+    ) -> Tensor | None:
+        """Masks the lowest share of a matrix's columns; a script's own call, without a schedule.
+
+        Args:
+            fraction_to_prune: the share.
+            param: the matrix.
+            param_name: whose masker gets the mask.
+            zeros_mask_dict: the maskers; None leaves it at the map.
+            model: the original's; it changes nothing.
+            binary_map: 1 for each column to keep, in place of a ranking.
+            magnitude_fn: `l1_norm`, `l2_norm` or `max_norm`.
+            noise: the probability that norms are multiplied by random numbers.
+            group_size: prune a multiple of this many.
+            rounding_fn: ``math.floor`` or ``math.ceil``.
+
+        Returns:
+            The map, None when the share comes to no column.
+        """
+        structures = Structures("Channels")
+        if binary_map is None:
+            norms = structures.norms(param, _norm_of(magnitude_fn), param_name or "param")
+            binary_map = _lowest(norms, fraction_to_prune, noise, group_size, rounding_fn)
+        return _masked(structures, param, param_name, zeros_mask_dict, binary_map)
+
+    @staticmethod
+    def rank_and_prune_blocks(
+        fraction_to_prune: float,
+        param: Tensor,
+        param_name: str | None = None,
+        zeros_mask_dict: Maskers | None = None,
+        model: nn.Module | None = None,
+        binary_map: Tensor | None = None,
+        block_shape: Sequence[int] | None = None,
+        magnitude_fn: NamedFunction = l1_norm,
+        group_size: int = 1,
+    ) -> Tensor | None:
+        """`rank_and_prune_channels` of blocks of ``block_shape``."""
+        structures = Structures("Blocks", block_of({"block_shape": block_shape}))
+        if binary_map is None:
+            norms = structures.norms(param, _norm_of(magnitude_fn), param_name or "param")
+            binary_map = _lowest(norms, fraction_to_prune, 0.0, group_size, math.floor)
+        return _masked(structures, param, param_name, zeros_mask_dict, binary_map)
 
     def _keep(self, norms: Tensor, name: str, meta: Meta) -> Tensor:
         fraction = self.fraction_to_prune(name, meta)
@@ -333,6 +389,38 @@ class NMSparsityPruner(ListedWeightsPruner):
 
 def _generator(key: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(key.encode()))
+
+
+def _norm_of(magnitude_fn: NamedFunction) -> Norm:
+    for norm in get_args(Norm):
+        if str(magnitude_fn) == norm:
+            return norm
+    raise DistillerError(f"magnitude_fn {magnitude_fn} is unknown: use l1_norm, l2_norm, max_norm")
+
+
+def _lowest(
+    norms: Tensor, fraction: float, noise: float, group_size: int, rounding_fn: Rounding
+) -> Tensor | None:
+    """0 for the structures with the lowest norms, 1 for the others; None when none goes."""
+    up = _rounds_up("rank_and_prune", rounding_fn)
+    count = structures_to_prune(norms.numel(), fraction, group_size, up)
+    if count == 0:
+        return None
+    return keep_largest(e_greedy_normal_noise(norms, noise).abs(), count).to(norms.dtype)
+
+
+def _masked(
+    structures: Structures,
+    param: Tensor,
+    param_name: str | None,
+    zeros_mask_dict: Maskers | None,
+    binary_map: Tensor | None,
+) -> Tensor | None:
+    if zeros_mask_dict is not None and binary_map is not None:
+        if param_name is None:
+            raise DistillerError("zeros_mask_dict needs a param_name, whose masker gets the mask")
+        zeros_mask_dict[param_name].mask = structures.expand(binary_map.bool(), param)
+    return binary_map
 
 
 def _rounds_up(name: str, rounding_fn: Rounding) -> bool:

@@ -46,10 +46,17 @@ if TYPE_CHECKING:
         quantizable_modules,
         quantize,
     )
+    from lmbench.distiller.quantization.pytorch_quant_conversion import (
+        distiller_qparams_to_pytorch,
+        distiller_quantized_tensor_to_pytorch,
+    )
     from lmbench.distiller.quantization.quantizer import Quantizer
     from lmbench.distiller.quantization.rounding import collect_input_moments, gptq_round
     from lmbench.distiller.quantization.scale_and_zero_point import (
         asymmetric_linear_quantization_params,
+        get_quantized_range,
+        is_linear_quant_mode_asymmetric,
+        is_linear_quant_mode_symmetric,
         linear_dequantize,
         linear_quantize,
         linear_quantize_clamp,
@@ -117,8 +124,13 @@ __all__ = [
     "auto_quantize",
     "calibrate",
     "collect_input_moments",
+    "distiller_qparams_to_pytorch",
+    "distiller_quantized_tensor_to_pytorch",
     "export_state",
+    "get_quantized_range",
     "gptq_round",
+    "is_linear_quant_mode_asymmetric",
+    "is_linear_quant_mode_symmetric",
     "is_quantized",
     "linear_dequantize",
     "linear_quantize",
@@ -145,6 +157,7 @@ _MODULES = (
     *("errors", "modes", "settings", "settings_files", "command_line", "calibration", "floating"),
     *("module_report", "post_training", "quantizer", "rounding", "scale_and_zero_point", "search"),
     *("operations", "storage", "training_base", "training_time", "trials", "weights", "wrappers"),
+    "pytorch_quant_conversion",
 )
 
 

@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmbench.distiller.modules import (
+    BatchMatmul,
+    Concat,
+    EltwiseAdd,
+    EltwiseMult,
+    EltwiseSub,
+    Matmul,
+)
 from lmbench.distiller.quantization.clipping import ClipMode
 from lmbench.distiller.quantization.floating import FPWrapper
 from lmbench.distiller.quantization.integers import EXACT_FLOAT32
@@ -32,6 +40,8 @@ _UNIT = Grid(1.0, 0.0, 0, 0)
 
 class _WithoutAccumulator(RangeLinearQuantWrapper):
     """A wrapper to which the original gives no width of the accumulator by position."""
+
+    DYNAMIC = False
 
     def __init__(
         self,
@@ -66,6 +76,8 @@ class _WithoutAccumulator(RangeLinearQuantWrapper):
 class RangeLinearQuantEltwiseAddWrapper(_WithoutAccumulator):
     """Addition (or subtraction): every operand is first brought to the output's scale."""
 
+    WRAPS = (EltwiseAdd, EltwiseSub)
+
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
@@ -76,11 +88,8 @@ class RangeLinearQuantEltwiseAddWrapper(_WithoutAccumulator):
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[list[Tensor], float, float]:
         """The operands' integers at the output's scale, that, and a bound of their sum."""
-        if self.output_grid is None:
-            # no scale is known before the sum is: use the finest of the operands'
-            scale = max(grid.scale for grid in grids)
-        else:
-            scale = self.output_grid.scale
+        assert self.output_grid is not None
+        scale = self.output_grid.scale
         scaled = []
         bound = 0.0
         for x, grid in zip(integers, grids, strict=True):
@@ -100,18 +109,16 @@ class RangeLinearQuantEltwiseAddWrapper(_WithoutAccumulator):
                 factor = approx_scale_as_mult_and_shift(factor, self.scale_approx_mult_bits)
             return float(factor)
 
-        return (
-            self.cached(("add", scale, input_scale), compute)
-            if self.preset_act_stats
-            else compute()
-        )
+        return self.cached(("add", scale, input_scale), compute)
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
-        return 1.0 if self.preset_act_stats else super().requant_factor(grid, accum_scale)
+        return 1.0
 
 
 class RangeLinearQuantConcatWrapper(RangeLinearQuantEltwiseAddWrapper):
     """Joining: every operand is first brought to the output's scale."""
+
+    WRAPS = (Concat,)
 
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
@@ -127,6 +134,8 @@ class RangeLinearQuantEltwiseMultWrapper(_WithoutAccumulator):
     their quotient is applied as it is.
     """
 
+    WRAPS = (EltwiseMult,)
+
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
@@ -134,12 +143,10 @@ class RangeLinearQuantEltwiseMultWrapper(_WithoutAccumulator):
         return self.saturate_(self.wrapped_module(*integers), bound), scale
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:
-        def compute() -> float:
-            return float(torch.tensor(grid.scale) / torch.as_tensor(accum_scale))
-
-        if not self.preset_act_stats:
-            return compute()
-        return self.cached(("mult", grid, accum_scale), compute)
+        return self.cached(
+            ("mult", grid, accum_scale),
+            lambda: float(torch.tensor(grid.scale) / torch.as_tensor(accum_scale)),
+        )
 
 
 def _product(grids: Iterable[Grid]) -> tuple[float, float]:
@@ -153,6 +160,8 @@ def _product(grids: Iterable[Grid]) -> tuple[float, float]:
 
 class RangeLinearQuantMatmulWrapper(RangeLinearQuantWrapper):
     """A matrix product of two activations; arguments as `RangeLinearQuantWrapper`."""
+
+    WRAPS = (Matmul, BatchMatmul)
 
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
@@ -171,6 +180,8 @@ class RangeLinearFakeQuantWrapper(_WithoutAccumulator):
         fpq_module: compute in "16", "bf16", "32" or "64" bit floats.
         quantize_inputs: quantize the inputs, too.
     """
+
+    DYNAMIC = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor, nn
 
 from lmbench.distiller.errors import did_you_mean
@@ -135,8 +136,8 @@ class PostTrainLinearQuantizer:
         settings: everything above (but the statistics) in one; it then replaces them.
         input_moments: for `rounding: gptq`, what `collect_input_moments` gave.
 
-    The arguments are the original's, with its defaults, but the embedding gets a scale for each
-    row; `{encoder: {per_row_embedding: false}}` gives the original's one.
+    The arguments are the original's, with its defaults; `{encoder: {per_row_embedding: true}}`
+    gives an embedding a scale for each row, as `settings` do.
 
     Raises:
         QuantizationError: bits out of range, an unknown setting, or a quantized model.
@@ -186,6 +187,7 @@ class PostTrainLinearQuantizer:
                 clip_half_range,
                 clip if also_clip_weights else ClipMode.NONE,
                 per_channel_wts,
+                per_row_embedding=False,
                 scale_approx_mult_bits=scale_approx_mult_bits,
                 precision="16" if fp16 else precision,
             )
@@ -200,6 +202,7 @@ class PostTrainLinearQuantizer:
         self.input_moments = input_moments
         stats = model_activation_stats
         self.model_activation_stats = None if stats is None else load_stats(stats)
+        self.module_settings: dict[str, ModuleSettings] = {}
 
     @classmethod
     def from_args(cls, model: nn.Module, args: Namespace) -> PostTrainLinearQuantizer:
@@ -218,10 +221,15 @@ class PostTrainLinearQuantizer:
     def named_linear_quant_params(
         self, yield_clipping_params: bool = False, filter: bool = False
     ) -> Iterator[tuple[str, Tensor]]:
-        """`linear_quant_params` one by one; the arguments are the original's and change nothing."""
+        """`linear_quant_params` one by one.
+
+        Args:
+            yield_clipping_params: the original's; it changes nothing.
+            filter: leave out those of weights whose floats are not kept.
+        """
         for name, module in self.model.named_modules():
             if isinstance(module, RangeLinearQuantWrapper | RangeLinearEmbeddingWrapper):
-                for own, value in module.named_linear_quant_params():
+                for own, value in module.named_linear_quant_params(filter):
                     yield f"{name}.{own}", value
 
     def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
@@ -236,6 +244,13 @@ class PostTrainLinearQuantizer:
             known = self.linear_quant_params
             raise QuantizationError(f"{name!r} cannot be set {did_you_mean(name, known)}")
         wrapper.set_linear_quant_param(own, val)
+        self.force_readjust_wrappers()
+
+    def force_readjust_wrappers(self) -> None:
+        """Lets every wrapper compute anew what follows from its and its neighbours' scales."""
+        for module in self.model.modules():
+            if isinstance(module, RangeLinearQuantWrapper):
+                module.readjust()
 
     def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
         """Changes several of them."""
@@ -245,6 +260,8 @@ class PostTrainLinearQuantizer:
     def prepare_model(self, dummy_input: Any = None) -> nn.Module:
         """Quantizes the model in place and returns it, in evaluation mode.
 
+        `model_activation_stats` are then as narrowed by what is known of the model.
+
         Args:
             dummy_input: ignored; the original traces a graph with it.
 
@@ -253,7 +270,8 @@ class PostTrainLinearQuantizer:
                 a setting that a module cannot have.
         """
         modules, resolved = self._chosen()
-        stats = self._prepared_stats()
+        self.module_settings = resolved
+        stats = self.model_activation_stats = self._prepared_stats()
         half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
         for name, module in modules.items():
             chosen = resolved[name]
@@ -271,6 +289,17 @@ class PostTrainLinearQuantizer:
             warnings.warn(saturation_warning(narrow), SaturationWarning, stacklevel=2)
         install_fused(self.model)
         return self.model.eval()
+
+    def save_per_layer_parameters(self, save_dir: str | Path = "") -> None:
+        """Writes the settings of each module of a prepared model to ``layer_quant_params.yaml``.
+
+        They are in the form of `overrides`, and give the same model again.
+        """
+        if not self.module_settings:
+            raise QuantizationError("save_per_layer_parameters: call prepare_model first")
+        plain = {name: chosen.plain() for name, chosen in self.module_settings.items()}
+        text = yaml.safe_dump(plain, sort_keys=False)
+        (Path(save_dir) / "layer_quant_params.yaml").write_text(text, encoding="utf-8")
 
     def check(self) -> None:
         """See that overrides and statistics fit the model, which may be on the device "meta".

@@ -209,7 +209,8 @@ class Quantizer:
             if module in self.modules_processed:
                 first, replacement = self.modules_processed[module]
                 warnings.warn(
-                    f"module {full_name!r} is the same as {first!r} and shares its replacement",
+                    # Callers filter by these words, which are the original's.
+                    f"Module '{full_name}' references to same module as '{first}'.",
                     stacklevel=2,
                 )
                 if replacement is not None:

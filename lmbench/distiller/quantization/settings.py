@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.name_patterns import check_pattern, matches
@@ -27,6 +27,7 @@ __all__ = [
     "ModuleSettings",
     "QuantSettings",
     "Role",
+    "TensorQuantSettings",
     "canonical",
     "match_overrides",
     "parse_overrides",
@@ -73,6 +74,17 @@ class ModuleQuantMode:
         if self.activations is self.weights:
             return self.activations.name
         return {"activations": self.activations.name, "weights": self.weights.name}
+
+
+class TensorQuantSettings(NamedTuple):
+    """How one tensor of a module is quantized: the original's `range_linear.QuantSettings`."""
+
+    num_bits: int | None
+    quant_mode: LinearQuantMode
+    clip_mode: ClipMode
+    clip_n_stds: float | None
+    clip_half_range: bool
+    per_channel: bool
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,16 @@ from lmbench.distiller.quantization.clipping import (
     get_quant_params_from_tensor,
     parse_clip,
 )
+from lmbench.distiller.quantization.emptied import empty
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     check_bits,
+    linear_dequantize,
     linear_quantize_clamp,
 )
-from lmbench.distiller.quantization.settings import ModuleQuantMode
+from lmbench.distiller.quantization.settings import ModuleQuantMode, TensorQuantSettings
 from lmbench.distiller.quantization.wrappers import (
     Grid,
     QuantizedWrapper,
@@ -96,16 +98,17 @@ class _QuantizedWeight(QuantizedWrapper):
         self._round_weight = (q_range, rounder)
 
     def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """Those of the weight can be set where `save_fp_weights` keeps the floats to round."""
-        if hasattr(self, "float_weight"):
-            yield "weight_scale", self.w_scale
-            yield "weight_zero_point", self.w_zero_point
+        """Those of the weight, and with `filter` only where `save_fp_weights` keeps its floats."""
+        if hasattr(self, "float_weight") or not filter:
+            yield "w_scale", self.w_scale
+            yield "w_zero_point", self.w_zero_point
 
     def set_linear_quant_param(self, name: str, val: float | Tensor) -> None:
+        """Also rounds the weight, or its image where the floats are not kept, anew."""
+        weight = self.get_buffer("float_weight") if hasattr(self, "float_weight") else self.weight
         super().set_linear_quant_param(name, val)
-        if name.startswith("weight_"):
+        if name.startswith("w_"):
             q_range, rounder = self._round_weight
-            weight = self.get_buffer("float_weight")
             integers = (rounder or linear_quantize_clamp)(
                 weight, self.w_scale, self.w_zero_point, *q_range
             )
@@ -117,13 +120,6 @@ class _QuantizedWeight(QuantizedWrapper):
         return self.cached(
             "weight", lambda: dequantize_into(self.weight_q, self.w_scale, self.w_zero_point)
         )
-
-
-def _drop_parameters(module: nn.Module) -> None:
-    """The integers replace them: none of them may linger in a state dict, shared or trained."""
-    for name, parameter in list(module.named_parameters(recurse=False)):
-        if parameter is not None:
-            module.register_parameter(name, None)
 
 
 class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeight):
@@ -143,10 +139,13 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         rounder: how weights become integers; to nearest when None.
 
     The bias is quantized to the accumulator's scale, exactly as wide as the accumulator. It is
-    stored as it was, in floats, because its scale depends on the input's. It is a parameter, or the
-    scales are where there is none, so that code which looks for one to learn a model's device finds
-    it.
+    stored as it was, in floats, because its scale depends on the input's; with weights alone
+    quantized it is its image on the accumulator's grid over its own range. It is a parameter, or
+    the scales are where there is none, so that code which looks for one to learn a model's device
+    finds it.
     """
+
+    WRAPS = (nn.Linear,)
 
     def __init__(
         self,
@@ -182,22 +181,20 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             input_overrides,
             inputs_quant_auto_fallback,
         )
-        if not isinstance(wrapped_module, nn.Linear):
-            raise QuantizationError(
-                f"only linear layers have quantized weights, not {type(wrapped_module).__name__}"
-            )
+        assert isinstance(wrapped_module, nn.Linear)
         bits = check_bits(num_bits_params, "num_bits_params")
         if bits is None:
             raise QuantizationError("num_bits_params: quantized activations need quantized weights")
         self.num_bits_params = bits
         self.per_channel_wts = per_channel_wts
         self.group_size = group_size
+        self.clip_weights = self.clip_acts if also_clip_weights else clip_weights
         weight = wrapped_module.weight.detach().float()
         params = weight_params(
             weight,
             bits,
             self.mode.weights,
-            self.clip_acts if also_clip_weights else clip_weights,
+            self.clip_weights,
             per_channel_wts,
             group_size,
             clip_n_stds,
@@ -206,9 +203,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         bias = wrapped_module.bias
         self.register_parameter(
             "bias_fp",
-            None
-            if bias is None
-            else nn.Parameter(bias.detach().float().clone(), requires_grad=False),
+            None if bias is None else nn.Parameter(self._kept_bias(bias), requires_grad=False),
         )
         if bias is None:
             scale = self._buffers.pop("w_scale")
@@ -216,9 +211,30 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             self.register_parameter("w_scale", nn.Parameter(scale, requires_grad=False))
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
-        _drop_parameters(wrapped_module)
+        empty(wrapped_module, self)
 
     bias_fp: Tensor | None
+
+    def _kept_bias(self, bias: Tensor) -> Tensor:
+        bias = bias.detach().float().clone()
+        if self.num_bits_acts is not None:
+            return bias
+        bits, mode = self.num_bits_accum, self.mode.weights
+        params = get_quant_params_from_tensor(bias, bits, mode)
+        integers = linear_quantize_clamp(bias, *params, *mode.quantized_range(bits))
+        return linear_dequantize(integers, *params)
+
+    @property
+    def weights_quant_settings(self) -> TensorQuantSettings:
+        """How the weight is quantized, by the original's names."""
+        return TensorQuantSettings(
+            self.num_bits_params,
+            self.mode.weights,
+            self.clip_weights,
+            self.clip_n_stds,
+            False,
+            self.per_channel_wts,
+        )
 
     @property
     def bias(self) -> Tensor | None:
@@ -346,7 +362,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         self.store_weight(weight, params, own.quantized_range(bits), None)
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
-        _drop_parameters(wrapped_module)
+        empty(wrapped_module, self)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids of any shape → (…, width); with one scale for all it carries its grid."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from lmbench.distiller.quantization.clipping import (
     get_quant_params_from_tensor,
     parse_clip,
 )
-from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.errors import NoStatsError, QuantizationError
 from lmbench.distiller.quantization.integers import by_slices_
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
@@ -35,7 +35,7 @@ from lmbench.distiller.quantization.scale_and_zero_point import (
     check_bits,
     parse_mode,
 )
-from lmbench.distiller.quantization.settings import ModuleQuantMode
+from lmbench.distiller.quantization.settings import ModuleQuantMode, TensorQuantSettings
 
 __all__ = [
     "Grid",
@@ -94,8 +94,12 @@ def attach_grid(x: Tensor, grid: Grid) -> Tensor:
 
 
 def read_grid(x: Tensor) -> Grid | None:
-    """The grid a tensor carries, if any."""
-    return getattr(x, "quant_metadata", None)
+    """The grid a tensor carries, if any; also the original's `TensorQuantMetadata`."""
+    mark = getattr(x, "quant_metadata", None)
+    if mark is None or isinstance(mark, Grid):
+        return mark
+    scale, zero_point, q_min, q_max = mark
+    return Grid(float(scale), float(zero_point), int(q_min), int(q_max))
 
 
 def _grid_of(params: tuple[Tensor, Tensor], num_bits: int, mode: LinearQuantMode) -> Grid:
@@ -110,6 +114,15 @@ class QuantizedWrapper(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._cache: dict[Any, Any] = {}
+
+    @property
+    def force_readjust(self) -> Tensor:
+        """Whether the next call computes anew what follows from the buffers, a boolean (0-dim)."""
+        return torch.tensor(not self._cache)
+
+    def readjust(self) -> None:
+        """Forgets what follows from the buffers, after some of the model's were changed."""
+        self._cache.clear()
 
     def cached(self, key: Any, build: Callable[[], Any]) -> Any:
         """What was derived from the buffers, until they change."""
@@ -129,7 +142,7 @@ class QuantizedWrapper(nn.Module):
         """The scales and zero points that can be set, by name.
 
         Args:
-            filter: accepted for the original's callers.
+            filter: leave out those of a weight whose floats are not kept.
         """
         yield from ()
 
@@ -146,7 +159,7 @@ class QuantizedWrapper(nn.Module):
             )
         with torch.no_grad():
             known[name].copy_(torch.as_tensor(val))
-        self._cache.clear()
+        self.readjust()
 
     def update_linear_quant_params(self, new_config: Mapping[str, float | Tensor]) -> None:
         """Changes several of them."""
@@ -173,9 +186,17 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
         inputs_quant_auto_fallback: quantize an input that carries no grid by its statistics; else
             it is an error.
 
+    Attributes:
+        WRAPS: the modules that it can stand in for; any when there is none.
+        DYNAMIC: whether it computes without statistics, too.
+
     Raises:
-        QuantizationError: bits out of range.
+        QuantizationError: bits out of range, or another module than those of `WRAPS`.
+        NoStatsError: no statistics, and it is not `DYNAMIC`.
     """
+
+    WRAPS: ClassVar[tuple[type[nn.Module], ...]] = ()
+    DYNAMIC: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -192,8 +213,15 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
         inputs_quant_auto_fallback: bool = False,
     ) -> None:
         super().__init__()
+        if self.WRAPS and not isinstance(wrapped_module, self.WRAPS):
+            known = " or ".join(kind.__name__ for kind in self.WRAPS)
+            raise QuantizationError(
+                f"{type(self).__name__} wraps a {known}, not a {type(wrapped_module).__name__}"
+            )
         self.wrapped_module = wrapped_module
         self.num_bits_acts = check_bits(num_bits_acts, "num_bits_acts")
+        if activation_stats is None and self.num_bits_acts is not None and not self.DYNAMIC:
+            raise NoStatsError(f"{type(self).__name__} needs activation_stats: calibrate first")
         self.num_bits_accum = num_bits_accum
         self.mode = ModuleQuantMode.parse(mode)
         self.clip_acts = parse_clip(clip_acts)
@@ -245,6 +273,18 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
     def _register(self, which: str, params: tuple[Tensor, Tensor]) -> None:
         self.register_buffer(f"{which}_scale", params[0])
         self.register_buffer(f"{which}_zero_point", params[1])
+
+    @property
+    def output_quant_settings(self) -> TensorQuantSettings:
+        """How the output is quantized, by the original's names."""
+        return TensorQuantSettings(
+            self.num_bits_acts,
+            self.mode.activations,
+            self.clip_acts,
+            self.clip_n_stds,
+            self.clip_half_range,
+            False,
+        )
 
     @property
     def output_grid(self) -> Grid | None:

@@ -301,3 +301,35 @@ def test_two_pruners_of_hidden_units_narrow_both_layers():
     assert smaller.rnn.hidden_size == 6
     ids = torch.arange(10)[:, None]
     torch.testing.assert_close(smaller(ids)[0], model(ids)[0])
+
+
+def test_a_script_ranks_columns_by_itself() -> None:
+    weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, -5.0, 6.0], [7.0, 8.0, -9.0]])
+    rank = distiller.pruning.L1RankedStructureParameterPruner.rank_and_prune_channels
+    maskers = {"w": distiller.ParameterMasker("w")}
+    found = rank(0.5, weight, "w", maskers)
+    assert found is not None
+    assert found.tolist() == [0.0, 1.0, 1.0]
+    mask = maskers["w"].mask
+    assert mask is not None
+    assert mask.int().tolist() == [[0, 1, 1]] * 3
+    assert rank(0.1, weight) is None
+    given = torch.tensor([1.0, 0.0, 1.0])
+    assert rank(0.5, weight, "w", maskers, binary_map=given) is given
+    assert distiller.sparsity_cols(maskers["w"].mask, transposed=False) == pytest.approx(1 / 3)
+    ceiling = rank(0.5, weight, rounding_fn=math.ceil, magnitude_fn=distiller.norms.max_norm)
+    assert ceiling is not None
+    assert ceiling.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_a_script_ranks_blocks_by_itself() -> None:
+    weight = torch.arange(1.0, 17.0).reshape(4, 4)
+    found = distiller.pruning.L2RankedStructureParameterPruner.rank_and_prune_blocks(
+        0.5, weight, block_shape=[2, 2], magnitude_fn=distiller.norms.l2_norm
+    )
+    assert found is not None
+    assert found.tolist() == [0.0, 0.0, 1.0, 1.0]
+    with pytest.raises(distiller.DistillerError, match="needs a param_name"):
+        distiller.pruning.L1RankedStructureParameterPruner.rank_and_prune_blocks(
+            0.5, weight, zeros_mask_dict={}, block_shape=[2, 2]
+        )

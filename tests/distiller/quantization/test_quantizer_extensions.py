@@ -217,7 +217,9 @@ def test_a_shared_module_is_replaced_once() -> None:
     model = Model()
     model.relu2 = model.block1.relu1
     quantizer = Extension(model, None, 8)
-    with pytest.warns(UserWarning, match="'relu2' is the same as 'block1.relu1'"):
+    with pytest.warns(
+        UserWarning, match="Module 'relu2' references to same module as 'block1.relu1'."
+    ):
         quantizer.prepare_model()
     assert isinstance(model.relu2, Wrapped)
     assert model.get_submodule("relu2") is model.get_submodule("block1.relu1")
