@@ -1,6 +1,12 @@
 """What the workbench costs: first paint, latency, redraws, bytes, and the training beside it.
 
     python benchmarks/ui.py [--quick] [--json]
+    python benchmarks/ui.py --large [--json]
+    python benchmarks/ui.py --soak SECONDS
+
+`--large` measures sessions of 4 and of 200 runs and one of 1,000,000 events: first paint (the first
+time, with nothing summarised, and again), processor time of a key, memory. `--soak` presses keys,
+resizes and goes through the screens for so long, and prints the memory each half minute.
 
 Everything is measured from outside, on the real command in a pseudo-terminal, except the redraw
 time of a plot and the latency of the event loop, which a probe inside the application takes.
@@ -13,9 +19,11 @@ import argparse
 import asyncio
 import fcntl
 import json
+import math
 import os
 import pty
 import select
+import signal
 import statistics
 import struct
 import subprocess
@@ -36,7 +44,7 @@ from lmbench.config import TrainConfig
 from lmbench.report.plots.draw import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.session import EventLog, EventWriter, Home, Run
+from lmbench.session import EventLog, EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 
 SIZE = (120, 30)
@@ -47,6 +55,16 @@ TICK_S = 0.01
 SECONDS_A_POINT = 1.6
 FEWEST_POINTS = 5
 REPLAY_SPEED = 50
+KEYS = 40
+SOAK_SIZES = ((120, 30), (80, 24), (200, 50), (100, 28))
+# Each is left again as it was entered; none starts or changes a run.
+SOAK_KEYS = (
+    *(b"\x1b[B" * 7, b"\x1b[A" * 3, b" ", b"t", b"/7", b"\x1b"),
+    *(b"2]]]xymz", b"z+-0\x1b[C\x1b[C", b"\x1b", b"3ww", b"5xx/epoch\r", b"nN", b"\x1b"),
+    *(b"?\x1b", b"c", b"\x1b", b"v", b"\x1b", b"o", b"\x1b", b"S", b"\x1b", b",", b"\x1b"),
+    *(b"n\x1b[B\x1b[B\x1b[C", b"\x1b", b"\x14" * 5, b"u"),
+)
+SAMPLE_EVERY_S = 30
 
 
 class Terminal:
@@ -107,9 +125,21 @@ class Terminal:
         time.sleep(seconds)
         return self.bytes - before
 
+    def press(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
     @property
     def memory(self) -> int:
         return psutil.Process(self.process.pid).memory_info().rss
+
+    @property
+    def processor_s(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
 
     def close(self) -> None:
         self.process.terminate()
@@ -304,15 +334,99 @@ def memory(home: Path, seconds: float) -> dict[str, float]:
     }
 
 
+def finished_run(session: Session, name: str, steps: int) -> None:
+    """A training that never was, of so many events."""
+    run = session.new_run(TrainConfig(), "train", name=name)
+    writer = EventWriter(run.events_path)
+    writer.write(ev.RunStarted(device="cpu", epochs=10, steps_per_epoch=steps // 10))
+    for step in range(1, steps + 1):
+        loss = 4.5 + 4 / step
+        writer.write(
+            ev.Step(
+                step=step, epoch=1 + 10 * step // (steps + 1), batch=step, loss=loss,
+                ppl=math.exp(loss), lr=20.0, grad_norm=0.3, tokens_per_s=4400.0,
+            )
+        )  # fmt: skip
+    writer.write(ev.Finished(status="finished", seconds=1.0))
+    writer.close()
+    run.update(status="finished", results={"valid_ppl": 100.0})
+
+
+def large(events: int) -> dict[str, Any]:
+    """First paint, cost of a key and memory by the size of the session."""
+    found: dict[str, Any] = {}
+    sizes = {"4 runs": (4, 600), "200 runs": (200, 600), f"{events:,} events": (1, events)}
+    for name, (runs, steps) in sizes.items():
+        with tempfile.TemporaryDirectory(
+            prefix="lmbench-ui-", ignore_cleanup_errors=True
+        ) as folder:
+            session = Home(Path(folder)).open_session("default")
+            for number in range(runs):
+                finished_run(session, f"run {number}", steps)
+            (first,) = first_paint(Path(folder), 1)
+            with workbench(Path(folder)) as terminal:
+                again = terminal.wait_for_paint()
+                while terminal.bytes_in(2):
+                    pass
+                before = terminal.processor_s
+                for _ in range(KEYS // 2):
+                    for key in (b"\x1b[A", b"\x1b[B"):
+                        terminal.press(key)
+                        time.sleep(0.1)
+                cost = 1000 * (terminal.processor_s - before) / KEYS
+                found[name] = {
+                    "first_paint_s": first,
+                    "paint_again_s": again,
+                    "key_ms": cost,
+                    "memory_bytes": terminal.memory,
+                }
+    return found
+
+
+def soak(seconds: float) -> None:
+    """Mixed use of a session of 30 runs; prints a line of figures each `SAMPLE_EVERY_S`."""
+    with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        session = Home(home).open_session("default")
+        for number in range(30):
+            finished_run(session, f"run {number}", 300)
+        with workbench(home) as terminal:
+            began, due, rounds = time.perf_counter(), 0.0, 0
+            while (passed := time.perf_counter() - began) < seconds:
+                if terminal.process.poll() is not None:
+                    raise RuntimeError(f"the workbench ended with {terminal.process.returncode}")
+                if passed >= due:
+                    due += SAMPLE_EVERY_S
+                    memory = terminal.memory / 1e6
+                    print(f"{passed:6.0f} s  {rounds:5} rounds  {memory:7.1f} MB", flush=True)
+                for keys in SOAK_KEYS:
+                    terminal.press(keys)
+                    time.sleep(0.15)
+                rounds += 1
+                terminal.resize(*SOAK_SIZES[rounds % len(SOAK_SIZES)])
+        log = home / "sessions" / "workbench.log"
+        print(log.read_text() if log.exists() else "nothing in the log")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a minute or two, for a first look")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--large", action="store_true", help="first paint and keys by size")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="mixed use, memory over time")
+    parser.add_argument("--events", type=int, default=1_000_000, help=argparse.SUPPRESS)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=10.0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
         probe(arguments.probe, arguments.seconds)
+        return
+    if arguments.soak:
+        soak(arguments.soak)
+        return
+    if arguments.large:
+        figures = large(arguments.events)
+        print(json.dumps(figures, indent=2)) if arguments.json else show(figures)
         return
     quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:

@@ -98,8 +98,7 @@ class Workbench(Bench):
 
         title, text = describe_error(error, doing, self.home)
         dialog = QuestionDialog(title, text, (Answer("", "enter", "go on"),))
-        # What fails at each look is told once, not heaped up; as the last screen goes a defect is
-        # told by the log alone.
+        # What fails at each poll is shown once; with no screen left only the log has it.
         if self.screen_stack and not dialog.same_as(self.screen):
             self.push_screen(dialog)
 

@@ -59,12 +59,12 @@ class HelpScreen(BenchScreen[None]):
 
     def _parts(self, below: Screen[Any]) -> Iterator[Any]:
         accent = self.bench.colour_style("accent")
-        told = set[str]()
+        listed = set[str]()
         for node in _helpful(below):
             help = str(getattr(node, "HELP", "")).strip()
-            if help in told:
+            if help in listed:
                 continue
-            told.add(help)
+            listed.add(help)
             title = getattr(node, "TITLE", "") if isinstance(node, Panel) else ""
             if title:
                 yield Text(f"\n{title}", accent + Style(bold=True))
@@ -76,7 +76,7 @@ class HelpScreen(BenchScreen[None]):
                 yield _table(rows)
 
     def _areas(self, below: Screen[Any]) -> Iterator[tuple[str, list[DOMNode]]]:
-        """Whose keys are told, under which title: the focused panel's first."""
+        """Whose keys are listed, under which title: the focused panel's first."""
         focused = _focused_panel(below)
         panels = [p for p in below.query(Panel) if p is not focused and p.display]
         if focused is not None:

@@ -47,7 +47,7 @@ async def test_ctrl_q_asks_what_becomes_of_a_live_run_even_while_one_types(full)
 
 async def test_home_and_end_and_page_keys_go_through_the_runs(full):
     for number in range(5, 31):
-        full.new("quantize", f"try {number}", status="finished")
+        full.new("quantize", f"candidate {number}", status="finished")
     async with opened(full, "home") as pilot:
         bench = bench_of(pilot)
         runs = [view.key for view in bench.snapshot.runs]

@@ -165,7 +165,7 @@ def describe_event(event: ev.Event) -> str:
             return f"quantized {module}" + (f", SQNR {sqnr:.1f} dB" if sqnr is not None else "")
         case ev.Candidate(number=number, ppl=ppl, accepted=accepted):
             note = ", within the budget" if accepted else ""
-            return f"try {number}: perplexity {ppl:,.2f}{note}"
+            return f"candidate {number}: perplexity {ppl:,.2f}{note}"
         case ev.SensitivityPoint(tensor=tensor, level=level, ppl=ppl):
             return f"{tensor} at {100 * level:.0f}%: perplexity {ppl:,.2f}"
         case ev.Score(split=split, ppl=ppl, what=what):

@@ -66,21 +66,19 @@ class TablePanel(ComparePanel):
     TITLE = "Compare"
     HELP = """
 The marked runs (**Space** marks in the list of runs), or, with fewer than two marked, all that have
-a model; **a** changes between the two. Perplexities of valid and test, sparsity and non-zero
-parameters with tied weights counted once, the bytes of the model's file (with ≈ those that a pruned
-or quantized run, which keeps each number as a float, would have packed), and the milliseconds a
-token that a benchmark on this machine has found: in fp32 for trained and pruned runs, on the packed
-integers for packed ones. What is quantized but not packed has none. **b** queues a benchmark of
-each run that was not measured or has changed since; where there is none, the run under the cursor
-is measured again. What cannot be measured is named with the reason.
+a model; **a** changes between the two. The columns: perplexity on valid and test; sparsity and
+non-zero parameters, tied weights counted once; the size of the model's file (≈ the size that it
+would have packed, where a run stores each number as a float); and milliseconds a token, as a
+benchmark on this machine measured them: in fp32 for trained and pruned runs, with integers for
+packed ones. A quantized run has none before it is packed. **b** queues a benchmark of each run that
+was not measured or has changed since; if there is none, of the run under the cursor.
 
-**r** changes to what the benchmarks measured: a line for each run in each runtime with the bytes of
-its file, the weights as that runtime holds them, peak memory, milliseconds a token (the median; p95
-where there is room), tokens a second when scoring, how many times faster than torch's own layers
-and than the best dense fp32 both are, and the perplexity as that runtime runs it. The frame's foot
-says what it is of: by default the start of test, where the table of runs has that of all of test,
-which may be far from it. What is fastest for a run, of the runtimes whose perplexity here is within
-0.1% of an exact one's, is tinted.
+**r** shows the benchmarks instead, a line for each run in each runtime: file size, the weights'
+size in memory, peak memory, milliseconds a token (the median; p95 where there is room), tokens a
+second when evaluating, both as multiples of torch's own layers and of the best dense fp32, and the
+perplexity in that runtime. The frame's foot names the text that it was measured on: by default the
+start of test, so it differs from the perplexity on all of test in the table of runs. Coloured is
+the fastest runtime of each run whose perplexity is within 0.1% of an exact one's.
 
 **t** sorts by the next column, **T** turns the order round. **x** changes the plot between test and
 valid, **y** between a logarithmic and a linear axis. **e** writes the table as Markdown, CSV, LaTeX
@@ -157,9 +155,9 @@ class ScatterPanel(ComparePanel, can_focus=True):
 
     TITLE = "Perplexity by size"
     HELP = """
-Each run at its size (a quantize run at the one that it would have packed) and its perplexity; down
-and to the left is better. The thin line is the Pareto front: no run is both smaller and better than
-one on it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
+Size and perplexity of each run (a quantize run has the size that it would have packed); down and to
+the left is better. The thin line is the Pareto front: no run is both smaller and better than one on
+it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
 
     def compose(self) -> ComposeResult:

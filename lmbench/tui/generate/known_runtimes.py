@@ -1,4 +1,4 @@
-"""Which runtimes the runs of a session have, as far as the sampler has told."""
+"""Which runtimes the runs of a session have, as far as the sampler has reported."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def apply_reply(columns: Sequence[TextColumn], message: messages.Message) -> str
     """Bring the text that a message is about up to date.
 
     Returns:
-        what the user should be told beyond that, or "".
+        what else is to be shown to the user, or "".
     """
     if isinstance(message, messages.Died):
         for column in columns:

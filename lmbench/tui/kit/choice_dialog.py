@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 __all__ = ["ChoiceDialog"]
 
 _LEAST_WIDTH = 76
-# The widest that a value can be before what is told about it moves to the right.
+# The widest that a value can be before the words about it move to the right.
 _VALUE_WIDTH = 28
 _FRAME = 6
 

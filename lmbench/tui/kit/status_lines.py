@@ -127,8 +127,8 @@ class StatusBar(_Line):
             progress = self._progress(view, len(snapshot.queue), width)
         if self.app.size.height >= _ROOMY_ROWS:
             return Text("\n").join([happened, progress])
-        told = self.bench.recent_message or (self.bench.last_message and view is None)
-        return happened if told else progress
+        newest = self.bench.recent_message or (self.bench.last_message and view is None)
+        return happened if newest else progress
 
     def _idle(self, snapshot: Snapshot) -> Text:
         waiting = len(snapshot.queue)
@@ -259,7 +259,7 @@ def _key(key: str, words: str, style: Style) -> Text:
 
 
 def _justified(left: Text, right: Text, width: int) -> Text:
-    """`left` and `right` at the two ends of a line of `width`; the left one gives way."""
+    """`left` and `right` at the two ends of a line of `width`; the left one is cut."""
     room = max(0, width - right.cell_len - 1)
     left.truncate(room, overflow="ellipsis", pad=True)
     left.append(" ")

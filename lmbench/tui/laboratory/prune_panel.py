@@ -34,10 +34,10 @@ class PrunePanel(Panel, can_focus=True):
 
     TITLE = "Prune at once"
     HELP = """
-What would it cost to prune the whole model, or one tensor, to this level at once, by magnitude,
-without training on, and how small would it get when packed (fp32, zeros left out)? **← →** move the
-level by five points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned. A
-level is evaluated as soon as the slider rests there; the evaluated ones make a curve. **K** opens
+Perplexity and packed size (fp32, zeros left out) of the model when all of it, or one tensor, is
+pruned to this level at once, by magnitude, without further training. **← →** move the level by five
+points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned. A level is
+evaluated as soon as the slider rests there; the evaluated levels make a curve. **K** opens
 the form for a run that prunes to this level at once, and then trains.
 """
     BINDINGS: ClassVar[list[BindingType]] = [

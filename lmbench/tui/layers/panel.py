@@ -33,7 +33,7 @@ _SPARSITY = (
     Column("rows 0", 6, rank=6),
     Column("cols 0", 6, rank=6),
 )
-# Of a quantized module what `ModuleReport` tells; its kind can be told from its name.
+# Of a quantized module what `ModuleReport` has; its kind follows from its name.
 _QUANTIZED = (
     Column("module", 14, left=True, grow=2),
     Column("bits", 6, left=True),

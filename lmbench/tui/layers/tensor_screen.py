@@ -52,9 +52,9 @@ class DistributionPanel(Panel):
 
     TITLE = "Distribution"
     HELP = """
-How many weights lie where, of the whole tensor or of the gate under the cursor below. The zeros
-have a bar of their own at the foot: they would be higher than all the rest. **y** counts on a
-logarithmic scale, so that the few far from zero are seen, too.
+A histogram of the weights, of the whole tensor or of the gate under the cursor below. Zeros are
+counted apart, in a bar at the foot: they would dwarf the rest. **y** changes to a logarithmic
+scale, which shows the few weights far from zero, too.
 """
     DEFAULT_CSS = "DistributionPanel { width: 1fr; height: 1fr; }"
 
@@ -141,7 +141,7 @@ class TensorScreen(BenchScreen[None]):
 One tensor of a run, read from its checkpoint. **← →** go to the next tensor, **b** changes between
 the best checkpoint and the last one, **F5** reads the file again while the run goes on. Below
 stands a line for all rows and one for each gate of a recurrent layer: zeros, a small histogram,
-mean, mean of the sizes, deviation, least and most. **↑ ↓** choose which of them is drawn large.
+mean, mean magnitude, standard deviation, minimum and maximum. **↑ ↓** choose which is drawn large.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),

@@ -53,11 +53,10 @@ class ChainsPanel(Panel):
     TITLE = "Published commands, queued as a chain"
     HELP = """
 Each chain trains a model by a published command, prunes it to four levels under the published
-schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs:
-they
-work one after the other, whether the workbench is open or not. **n** puts the training alone into
-the form. They train on the corpus that the published figures are of, WikiText-2; **d** takes
-another. How long it takes is judged by earlier trainings on this machine.
+schedules, and quantizes the dense model and each pruned one. **Ctrl+S** queues all of its runs;
+they run one after the other, also while the workbench is closed. **n** opens the form for the
+training alone. The corpus is WikiText-2, on which the published figures were measured; **d**
+chooses another. The time is estimated from earlier trainings on this machine.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "queue", "queue all", id="chains.queue", tooltip="Queue the whole chain"),
@@ -225,7 +224,7 @@ class ChainsScreen(BenchScreen[None]):
         return self._corpora.get(self._data_of(chain))
 
     def seconds_of(self, chain: Chain, step: Step) -> float | None:
-        """About how long a step will take; None where it cannot be told."""
+        """About how long a step will take; None where that is not known."""
         corpus = self._corpus(chain)
         if not isinstance(corpus, CorpusSize):
             return None

@@ -24,7 +24,7 @@ _FORWARD = 3.0
 
 
 def unknown_time(measured: list[Measured] | None) -> str:
-    """Why no time can be told: of `measured` nothing can be judged, or (None) it is to come."""
+    """Why there is no estimate: `measured` has too little, or (None) a trial is to come."""
     if measured is None:
         return "this machine's speed is being measured …"
     return "unknown until a training has run here"

@@ -1,4 +1,4 @@
-"""What the workbench can ask of a run, and when: each action is told whether it is possible."""
+"""What can be requested of a run, and why not where it is not possible."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def why_not(action: str, view: RunView | None) -> str:
 async def _succeeded(
     bench: Bench, function: Callable[..., Any], *arguments: Any, doing: str
 ) -> bool:
-    """Have it done in a thread; where it fails, the user has been told why."""
+    """Have it done in a thread; where it fails, the user has seen why."""
 
     def whole() -> bool:
         function(*arguments)

@@ -56,15 +56,15 @@ class RunsPanel(Panel):
 
     TITLE = "Runs"
     HELP = """
-Every run of this session, each under the run that it came from. The line shows its marker (the
-same in all plots), number and name, how it stands, its best validation perplexity, and where there
-is room sparsity, size (≈ where a quantize run would only have it when packed), the course of its
-loss and the change since its parent. Below stand those of the selected run, or why it failed, and
-the keys of what one would do next with it: **P** prune, **Q** quantize, **K** pack, **C** compare
-with its parent. The first three open the form, filled so that Ctrl+S starts it.
+Every run of this session, each under its parent, the run that it was made from. A line shows the
+run's marker (the same in all plots), number, name, status and best validation perplexity; where
+there is room also sparsity, size (≈ the size that it would have packed), the course of its loss and
+the change since its parent. Below the list these are shown of the selected run, or why it failed,
+and what to do next with it: **P** prune, **Q** quantize, **K** pack, **C** compare with its parent.
+The first three open the form, filled so that Ctrl+S starts it.
 
-▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone).
-Enter on a failed or lost run says why, and what to do about it.
+▶ running, ‖ paused, … queued, ✓ finished, □ stopped, ✗ failed, ? lost (its process is gone). Enter
+on a failed or lost run says why, and what to do about it.
 
 Space marks runs: the plots overlay them, generation and comparison set them side by side. **U**
 brings a deleted run back until the workbench is left.

@@ -76,9 +76,9 @@ def _tree(text: str) -> yaml.Node | None:
 
 def _problem(message: str, tree: yaml.Node | None) -> Problem:
     text = message.removeprefix("schedule it:").strip()
-    told = _LINE.match(text)
-    if told:
-        return Problem(int(told[1]) - 1, text[told.end() :])
+    match = _LINE.match(text)
+    if match:
+        return Problem(int(match[1]) - 1, text[match.end() :])
     if text.startswith("top: "):
         return Problem(None, text.removeprefix("top: "))
     return Problem(_line_of(text, tree) if tree is not None else None, text)

@@ -42,13 +42,13 @@ class ScheduleCurves(GuardedWidget):
             last = numbers.percent(float(one.y[-1])).rjust(6)
             legend.append(f"\n{one.marker} ", bench.colour_style(f"series-{number}"))
             legend.append(f"{last}  {_shortened(one.label, width - 10)}")
-        told = _outcome(self.checked)
-        told.append_text(legend)
-        lines = told.wrap(bench.console, max(width, 1))
+        outcome = _outcome(self.checked)
+        outcome.append_text(legend)
+        lines = outcome.wrap(bench.console, max(width, 1))
         rows = height - len(lines)
         look = Look(axes=bench.colour("faint"), faint=bench.colour("faint"))
         picture = draw(Plot(series, x_axis="epoch", unit="share"), width, rows, look)
-        return Text("\n").join([*picture.lines, *lines]) if rows > 0 else told
+        return Text("\n").join([*picture.lines, *lines]) if rows > 0 else outcome
 
 
 def _shortened(text: str, width: int) -> str:

@@ -112,12 +112,12 @@ class SuggestionPanel(_SensitivityPanel):
 
     TITLE = "Suggested schedule"
     HELP = """
-Each tensor was pruned alone, at once and without training, to each level, and the model scored:
-the curves. **← →** move the goal, the sparsity of the whole model by five points (**[ ]** by one);
-the table says how far each tensor goes so that the predicted perplexity is least. **Ctrl+S**
-starts a
-pruning run from the model under this schedule, **f** puts it into the form to change settings
-first; what was measured in rows or blocks is pruned in them. **r** measures anew.
+Each curve shows one tensor: it was pruned alone to several levels, at once and without training,
+and the model evaluated at each. **← →** change the goal, the sparsity of the whole model, by five
+points (**[ ]** by one). The table shows the sparsity of each tensor at which the predicted
+perplexity is lowest for that goal. **Ctrl+S** starts a pruning run under this schedule; **f** opens
+it in the form first. Tensors that were measured by rows or blocks are pruned by them. **r**
+measures again.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
