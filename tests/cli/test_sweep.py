@@ -79,8 +79,10 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
         for argument in app.assemble_argument_collection()
         if argument.names[0].startswith("--") and argument.hint in (int, float)
     ]
-    for flag in flags:
-        for value in WRONG:
+    for place, flag in enumerate(flags):
+        # All values of the first flag, and two of every other in turn: they are parsed alike.
+        some = (WRONG[place % len(WRONG)], WRONG[(place + 3) % len(WRONG)])
+        for value in some if place else WRONG:
             code = lmbench([*command, flag, value])
             streams = capsys.readouterr()
             assert code == 2, (flag, value, streams)

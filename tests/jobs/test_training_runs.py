@@ -137,7 +137,10 @@ def comparable(run: Run) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     "schedule", [None, SCHEDULE, QUANTIZED], ids=["dense", "pruned", "quantized"]
 )
-def test_a_run_killed_five_times_equals_one_that_was_not(home: Home, schedule: str | None) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_run_killed_again_and_again_equals_one_that_was_not(
+    home: Home, schedule: str | None, kills: int
+) -> None:
     changes: dict[str, Any] = {}
     if schedule:
         (home.path / "schedule.yaml").write_text(schedule, encoding="utf-8")
@@ -149,8 +152,8 @@ def test_a_run_killed_five_times_equals_one_that_was_not(home: Home, schedule: s
     total = max(event.step for event in steps if isinstance(event, Step))
 
     launch.start(killed, queue=False)
-    for number in range(1, 6):
-        point = number * total // 6
+    for number in range(1, kills + 1):
+        point = number * total // (kills + 1)
 
         def reached(events: list[Event], point: int = point) -> bool:
             return any(isinstance(event, Step) and event.step >= point for event in events)
