@@ -71,7 +71,7 @@ class QuantizeConfig(MachineConfig):
     )
     calibrate_on: SplitName = setting("train", "split whose activations set the ranges", group=DATA)
     calibration_tokens: int = setting(
-        100_000, "tokens of calibration", group=DATA, ge=1, unit="tokens"
+        100_000, "tokens of calibration", group=DATA, ge=20, unit="tokens"
     )
     eval_tokens: int = setting(
         0, "tokens of each split to score; 0 scores all", group=DATA, ge=0, unit="tokens"

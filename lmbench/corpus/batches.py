@@ -24,7 +24,10 @@ def batchify(
     """
     rows = len(ids) // batch_size
     if rows < 1:
-        raise LmbenchError(f"{len(ids)} tokens do not fill a row of {batch_size}: lower it")
+        raise LmbenchError(
+            f"{len(ids)} tokens do not fill a row of {batch_size}: take more of them, or a smaller "
+            "batch"
+        )
     columns = ids[: rows * batch_size].reshape(batch_size, rows)
     return torch.from_numpy(columns.T.astype(np.int64, order="C")).to(device)
 

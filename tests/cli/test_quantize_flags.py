@@ -109,6 +109,7 @@ def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], words
     "given, words",
     [
         ({"override": ("decoder:bits_wieghts=4",)}, "'bits_wieghts' is not a setting"),
+        ({"override": ("decoder:clip_state=avg",)}, "'clip_state' is of the whole model"),
         ({"override": ("decoder:bits_weights=40",)}, "override 'decoder': bits_weights: 40 bits"),
         ({"clip_acts": "n-std"}, "clip mode N_STD needs clip_n_stds"),
     ],

@@ -207,6 +207,10 @@ def _apply(base: ModuleSettings, changes: Mapping[str, Any], where: str) -> Modu
             values["_" + key] = parse_mode(value)
         elif key == "bits_bias":
             continue  # biases take the accumulator's width, as in the original
+        elif key in _MODEL_FIELDS:
+            raise QuantizationError(
+                f"{where}: {key!r} is of the whole model: give it beside the overrides, not in one"
+            )
         elif key not in _MODULE_FIELDS:
             raise QuantizationError(
                 f"{where}: {key!r} is not a setting {did_you_mean(key, _ACCEPTED)}"
@@ -321,15 +325,14 @@ class QuantSettings:
         Raises:
             QuantizationError: an unknown setting or a wrong value.
         """
-        own = {entry.name for entry in fields(cls)} - {"base", "overrides"}
-        model: dict[str, Any] = {key: bool(entries[key]) for key in own if key in entries}
+        model: dict[str, Any] = {k: bool(entries[k]) for k in _MODEL_FIELDS if k in entries}
         if "bits_state" in model:
             model["bits_state"] = entries["bits_state"]
             check_bits(entries["bits_state"], f"{where}: bits_state")
         if "clip_state" in model:
             clip = entries["clip_state"]
             model["clip_state"] = None if clip is None else parse_clip(clip)
-        rest = {k: v for k, v in entries.items() if k not in own and k != "overrides"}
+        rest = {k: v for k, v in entries.items() if k not in _MODEL_FIELDS and k != "overrides"}
         rest.pop("description", None)
         base = _apply(ModuleSettings(), rest, where)
         overrides = parse_overrides(entries.get("overrides"))
@@ -400,3 +403,6 @@ class QuantSettings:
         found, names = roles or {}, list(names)
         match_overrides(self.overrides, names)
         return {name: self.settings_of(name, found.get(name, "")) for name in names}
+
+
+_MODEL_FIELDS = {entry.name for entry in fields(QuantSettings)} - {"base", "overrides"}
