@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lmbench.config import TrainConfig
 from lmbench.jobs import speed_trial
-from lmbench.jobs.supervisor import python
 from lmbench.report.training_speed import known_trial, operations
 
 SMALL = TrainConfig(emsize=8, nhid=8, nlayers=1, batch_size=2, bptt=4, device="cpu", threads=1)
@@ -25,13 +24,16 @@ def test_a_trial_measures_a_training_with_these_settings(monkeypatch: pytest.Mon
     assert found.tokens_per_s > 0
 
 
-def test_the_process_keeps_what_it_found_for_this_machine_and_torch_alone(tmp_path: Path) -> None:
-    environment = os.environ | {"LMBENCH_NATIVE": "0"}
+def test_what_it_found_is_kept_for_this_machine_and_torch_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(speed_trial, "_SECONDS", 0.05)
+    monkeypatch.setattr(speed_trial, "measure", partial(speed_trial.measure, SMALL, 50))
     assert known_trial() is None
-    subprocess.run(python("lmbench.jobs.speed_trial"), check=True, env=environment)
+    speed_trial.main()
     found = known_trial()
     assert found is not None
-    assert found.operations == operations(TrainConfig(), 33_278)
+    assert found.operations == operations(SMALL, 50)
     path = Path(os.environ["LMBENCH_CACHE"]) / "trial.json"
     kept = json.loads(path.read_text())
     path.write_text(json.dumps(kept | {"made_by": {**kept["made_by"], "torch": "1.0"}}))

@@ -135,7 +135,12 @@ def comparable(run: Run) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    "schedule", [None, SCHEDULE, QUANTIZED], ids=["dense", "pruned", "quantized"]
+    "schedule",
+    [
+        pytest.param(None, id="dense", marks=pytest.mark.slow),
+        pytest.param(SCHEDULE, id="pruned"),
+        pytest.param(QUANTIZED, id="quantized"),
+    ],
 )
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_killed_again_and_again_equals_one_that_was_not(
