@@ -585,3 +585,14 @@ async def test_tabs_and_keys_of_the_key_bar_can_be_clicked(full):
         await pilot.click(KeyBar, offset=(bar.line().plain.index("help"), 0))
         await settled(pilot)
         assert not isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_a_screen_that_was_left_is_not_kept(full):
+    import gc
+    import weakref
+
+    async with opened(full, "o") as pilot:
+        left = weakref.ref(pilot.app.screen)
+        await press(pilot, "escape", "question_mark")
+        gc.collect()
+        assert left() is None

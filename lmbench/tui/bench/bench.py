@@ -372,12 +372,19 @@ class Bench(KeysInOrder):
     ) -> Screen[Any]:
         """Push the screen of this name (see `SCREENS`), made with `arguments`; `then` gets what it
         is left with."""
+        self._drop_watchers()
         module, cls = SCREENS[name]
         screen: Screen[Any] = getattr(importlib.import_module(module), cls)(**arguments)
         self.push_screen(screen, then)
         if name in REOPENED_SCREENS and not arguments:
             self.remember("screen", name)
         return screen
+
+    def _drop_watchers(self) -> None:
+        """Those of screens that were left: Textual keeps them, and with them the screens, until
+        what they watch changes, which in a session at rest it does not."""
+        for watchers in getattr(self, "__watchers", {}).values():
+            watchers[:] = [watcher for watcher in watchers if not watcher[0]._closing]
 
     def colour_style(self, variable: str) -> Style:
         """The theme's colour of this name (``series-3``, ``error``) as a foreground."""
