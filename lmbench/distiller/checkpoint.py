@@ -139,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
             text = (file.metadata() or {})[_KEY]
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         return join_state(tensors, json.loads(text))
-    except (SafetensorError, KeyError, ValueError, AttributeError) as error:
+    except (SafetensorError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise DistillerError(
             f"{path}: is not a checkpoint of lmbench ({error}); one of the original is a pickle, "
             "which is never loaded: save its state_dict with safetensors where you trust it"

@@ -72,6 +72,23 @@ def test_a_command_that_may_not_write_says_what_and_why(
     assert len(home.session("default").runs()) == before
 
 
+@pytest.mark.parametrize("number", NUMBERS, ids=[errno.errorcode[n] for n in NUMBERS])
+def test_a_rename_that_may_not_write_says_so_and_leaves_one_whole_session(
+    number, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+):
+    home.session("default").runs()[0].update(status="finished")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refusing(number))
+        assert lmbench(["sessions", "rename", "default", "second"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("lmbench: ")
+    assert os.strerror(number) in err
+    assert err.count("\n") == 1
+    (session,) = home.sessions()
+    assert session.read().name == session.name
+    assert [run.read().status for run in session.runs()] == ["finished"]
+
+
 def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
     error = OSError(errno.ENOSPC, "No space left on device", "/home/u/run.json")
     assert os_error_line(error, "train") == (

@@ -1,6 +1,7 @@
 """Every reader of files that a stranger, a full disk or a newer version may have written.
 
-A reader is added here when it is added to lmbench; `test_fuzzed_readers` fails for one that is not.
+A reader is added here when it is added to lmbench: `test_every_reader_is_fuzzed` fails for a
+function that parses and is in none of its tables.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from lmbench.jobs.hosts.sampler_messages import MESSAGES
 from lmbench.session import Home
 from lmbench.session.archive import unpack
 from lmbench.training.checkpoint import read_checkpoint
-from lmbench.tui.bench.saved_state import SavedState
+from lmbench.tui.bench.saved_state import SavedState, last_session, remember_session
 from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.bench.user_settings import load_settings
 from lmbench.tui.generate.saved_samples import last_sample
@@ -77,6 +78,7 @@ def make_home(folder: Path) -> Home:
     stats = folder / "sessions/default/runs/003-quantize/stats.yaml"
     few = dict(list(yaml.safe_load(stats.read_bytes()).items())[:3])
     stats.write_text(yaml.safe_dump(few), encoding="utf-8")
+    remember_session(home, "default")
     (folder / "archive.lmbench").write_bytes(ARCHIVE.read_bytes())
     (folder / "settings.yaml").write_text("theme: dark\nmotion: false\nkeys: {app.quit: x}\n")
     (folder / "quantization.yaml").write_text(
@@ -202,5 +204,8 @@ READERS: dict[str, Reader] = {
         "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)
     ),
     "ids": Reader(IDS, damage_ids, lambda home, _: open_corpus("tiny", home.data)),
+    "last session": Reader(
+        "sessions/.workbench.json", damage_json, lambda home, _: last_session(home)
+    ),
     "message": Reader("request.json", damage_json, lambda _, path: _message(path)),
 }

@@ -101,7 +101,7 @@ def last_session(home: Home) -> str | None:
     """The session that was open last, where it is still there."""
     try:
         name = json.loads((home.sessions_path / _LAST).read_bytes()).get("session")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     known = isinstance(name, str) and any(s.name == name for s in home.sessions())
     return name if known else None
