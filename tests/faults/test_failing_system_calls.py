@@ -23,6 +23,10 @@ COMMANDS = {
     "unpack": ["sessions", "unpack", "default.lmbench", "--name", "other"],
     "export": ["export", "1", "--format", "safetensors", "-o", "model.safetensors"],
 }
+AT_LENGTH = COMMANDS | {
+    "report": ["report", "1", "--output", "report.md"],
+    "generate": ["generate", "1", "--words", "5", "--outf", "text.txt"],
+}
 IN_CI = 3
 """Faults of each command that every run of the tests goes through."""
 
@@ -52,6 +56,11 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
     assert "Traceback" not in capfd.readouterr().err
 
 
+def arguments_of(name: str, home: Path) -> list[str]:
+    files = (".lmbench", ".safetensors", ".md", ".txt")
+    return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
+
+
 def once(
     template: Path,
     home: Path,
@@ -61,9 +70,7 @@ def once(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(template, home)
-    arguments = [
-        str(home / a) if a.endswith((".lmbench", ".safetensors")) else a for a in COMMANDS[name]
-    ]
+    arguments = arguments_of(name, home)
     end = run_with_fault(arguments, home, call, fault)
     where = f"{fault} at {call.about}: {end.stderr[-800:]}"
     assert "Traceback" not in end.stderr, where
@@ -79,9 +86,7 @@ def once(
 
 def faults_of(name: str, template: Path, home: Path) -> list[tuple[Call, str]]:
     shutil.copytree(template, home)
-    arguments = [
-        str(home / a) if a.endswith((".lmbench", ".safetensors")) else a for a in COMMANDS[name]
-    ]
+    arguments = arguments_of(name, home)
     calls = list(writing_calls(arguments, home))
     assert calls, "the command writes nothing: it cannot be the right one"
     shutil.rmtree(home)
@@ -98,7 +103,7 @@ def test_a_fault_at_some_writes_leaves_sessions_whole(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", AT_LENGTH)
 def test_a_fault_at_any_write_leaves_sessions_whole(
     name: str, template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
