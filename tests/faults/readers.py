@@ -141,7 +141,9 @@ def _unpack(home: Home, path: Path) -> object:
 
 
 RUN = "sessions/default/runs/001-train"
-LISTS = commands("runs list", "runs list --json", "sessions show default", "report 1", "compare")
+LISTS = commands(
+    "runs list", "runs list --json", "sessions show default", "report default", "compare"
+)
 
 READERS: dict[str, Reader] = {
     "run record": Reader(f"{RUN}/run.json", damage_json, all_of(LISTS, watch)),

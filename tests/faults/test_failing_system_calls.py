@@ -24,7 +24,7 @@ COMMANDS = {
     "export": ["export", "1", "--format", "safetensors", "-o", "model.safetensors"],
 }
 AT_LENGTH = COMMANDS | {
-    "report": ["report", "1", "--output", "report.md"],
+    "report": ["report", "default", "--output", "report.md"],
     "generate": ["generate", "1", "--words", "5", "--outf", "text.txt"],
 }
 IN_CI = 3
