@@ -110,6 +110,7 @@ async def shot(bench: Workbench, picture: Picture) -> str:
         await settle(bench, picture.waits)
         while picture.until and picture.until not in words(bench) and time.monotonic() < end:
             await asyncio.sleep(0.2)
+        await settle(bench, picture.waits)
         text = bench.export_screenshot(title="lmbench")
     return FONT_RULE.sub("", text).replace("Fira Code", "monospace")
 
