@@ -1,14 +1,16 @@
 """The compiled extra is built where a compiler is, once, and missed by nobody where none is."""
 
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from places import REPOSITORY
 
-from lmbench.compile_kernels import Unit, compiler, why_not_trusted
+from lmbench.compile_kernels import Unit, _kill, _processor_time, compiler, why_not_trusted
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
 from lmbench.deploy.native.build import KERNELS
 
@@ -192,13 +194,24 @@ def test_where_no_folder_is_ones_own_the_reason_names_the_folder_and_the_remedy(
 def test_a_slow_compiler_is_waited_for_and_one_that_hangs_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr("lmbench.compile_kernels._IDLE_LIMIT_S", 0.2)
     fake = tmp_path / "c++"
+    fake.write_text('#!/bin/sh\nsleep 1; while [ "$1" != -o ]; do shift; done; echo done > "$2"\n')
+    fake.chmod(0o755)
     monkeypatch.setenv("CXX", str(fake))
-    busy = 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; while [ "$1" != -o ]; do shift; done'
-    for script in (f'{busy}; echo done > "$2"', "sleep 600"):
-        fake.write_text(f"#!/bin/sh\n{script}\n")
-        fake.chmod(0o755)
-        if "sleep" in script:
-            with pytest.raises(NativeUnavailableError, match=r"did nothing for 0\.2 s"):
-                KERNELS.build(tmp_path / "hangs")
-        else:
-            assert KERNELS.build(tmp_path / "slow").read_text() == "done\n"
+    taken = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr("lmbench.compile_kernels._processor_time", lambda pid: next(taken))
+        assert KERNELS.build(tmp_path / "slow").read_text() == "done\n"
+    assert next(taken) > 1
+    fake.write_text("#!/bin/sh\nsleep 600\n")
+    with pytest.raises(NativeUnavailableError, match=r"did nothing for 0\.2 s"):
+        KERNELS.build(tmp_path / "hangs")
+
+
+def test_the_processor_time_of_a_compiler_is_that_of_its_stages_too():
+    busy = "while :; do :; done"
+    with subprocess.Popen(["sh", "-c", f"sh -c '{busy}'; :"]) as driver:
+        try:
+            while _processor_time(driver.pid) < 0.05:
+                time.sleep(0.01)
+        finally:
+            _kill(driver.pid)
