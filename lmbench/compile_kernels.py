@@ -243,10 +243,11 @@ def _processor_time(pid: int) -> float:
 
 
 def _kill(pid: int) -> None:
-    """A compiler's driver with the stages that it started."""
+    """A compiler's driver with the stages that it started; itself first, or it goes on when a
+    stage has ended."""
     with contextlib.suppress(psutil.Error):
         driver = psutil.Process(pid)
-        for one in (*driver.children(recursive=True), driver):
+        for one in (driver, *driver.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 one.kill()
 
