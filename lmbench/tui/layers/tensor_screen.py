@@ -273,13 +273,13 @@ mean, mean magnitude, standard deviation, minimum and maximum. **↑ ↓** choos
     def _origin(self) -> str:
         view = self.view
         step = view.checkpoint.step if view and view.checkpoint else None
-        words = f"its {self._which} checkpoint"
+        words = f"{self._which} checkpoint"
         if self._which == "last" and step is not None:
             words += f", step {step:,}{self._pruned_since(step)}"
         if self.report is not None:
             names = self.report.names
             here = names.index(self.report.name) + 1
-            words += f" · tensor {here} of {len(names)}"
+            words += f" · {here} of {len(names)}"
             words += f" · {numbers.short(self.report.parts[0].elements)} elements"
         return words
 
@@ -292,7 +292,7 @@ mean, mean magnitude, standard deviation, minimum and maximum. **↑ ↓** choos
         last, share = int(reached["step"][-1]), float(reached["value"][-1])
         if last < step or abs(share - report.parts[0].sparsity) < _SAME:
             return ""
-        return f" before its pruning to {100 * share:.1f}%"
+        return f", before pruning to {100 * share:.1f}%"
 
     # -- keys ----------------------------------------------------------------------------------
 

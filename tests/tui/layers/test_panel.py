@@ -292,7 +292,7 @@ async def test_a_checkpoint_from_before_the_pruning_of_its_step_is_marked_so(ful
         await press(pilot, "down", "down", "enter")
         screen = await tensor_of(pilot)
         head = str(screen.query_one("#head").render())
-        assert "last checkpoint, step 3,700 before its pruning to 80.0%" in head
+        assert "last checkpoint, step 3,700, before pruning to 80.0%" in head
 
 
 async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
