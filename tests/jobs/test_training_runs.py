@@ -139,7 +139,7 @@ def comparable(run: Run) -> list[tuple[Any, ...]]:
     [
         pytest.param(None, id="dense", marks=pytest.mark.slow),
         pytest.param(SCHEDULE, id="pruned"),
-        pytest.param(QUANTIZED, id="quantized"),
+        pytest.param(QUANTIZED, id="quantized", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.slow)])

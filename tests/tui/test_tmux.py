@@ -237,7 +237,8 @@ def evaluate_settings(tmux: Tmux) -> None:
     tmux.press("b", "Enter")
     tmux.wait_for(r"int8-best \+1 +[\d.]+")
     tmux.press("u")
-    tmux.wait_for("waiting …|running …")
+    # Those that still wait may be below the rows that fit.
+    tmux.wait_for("waiting …|running …|the published")
     tmux.wait_until_gone("waiting …|running …")
     # The best stands first; the cursor is still on the candidate that was evaluated first.
     tmux.press("Tab", "Home")
