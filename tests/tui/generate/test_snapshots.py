@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from driving import press, select
+from driving import press, select, until
 from pictures import Snap, at_each_size
 from sampler_double import SamplerDouble
 from textual.pilot import Pilot
@@ -23,7 +23,10 @@ def _double(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_text_with_the_cursor_on_a_word(full: Any, snap_compare: Snap, size: tuple[int, int]):
     async def write(pilot: Pilot[None]) -> None:
         await select(pilot, "002-prune")
-        await press(pilot, "g", *"in", "enter", "down", "down", *["right"] * 9, "enter", "down")
+        await press(pilot, "g", *"in", "enter")
+        panel = pilot.app.screen.query_one(GeneratePanel)
+        await until(pilot, lambda: bool(panel.drafts) and not panel.writing)
+        await press(pilot, "down", "down", *["right"] * 9, "enter", "down")
 
     assert snap_compare(full.bench(), terminal_size=size, run_before=write)
 
