@@ -75,15 +75,15 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     return values
 
 
-def pruning_defaults(parent: Run | None, schedule: str, home: Home) -> dict[str, Any]:
+def pruning_defaults(parent: Run | None, schedule: str | None, home: Home) -> dict[str, Any]:
     """What a pruning uses where it is given no value: `inherited_settings`, and no fewer epochs
-    than its schedule needs to reach its targets.
+    than its schedule, where there is one yet, needs to reach its targets.
 
     Raises:
         LmbenchError: the parent is no training; a line for each mistake of the schedule.
     """
     values = inherited_settings(parent) if parent is not None else {}
-    needed = read_schedule(schedule, home).last_epoch + 1
+    needed = read_schedule(schedule, home).last_epoch + 1 if schedule else 0
     if needed > values.get("epochs", PruneConfig.model_fields["epochs"].default):
         values["epochs"] = needed
     return values

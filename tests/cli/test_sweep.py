@@ -44,7 +44,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize(
+    "width",
+    [60, 80, 200, *(pytest.param(width, marks=pytest.mark.slow) for width in (100, 120, 160))],
+)
 def test_help_fits_the_terminal(
     command: tuple[str, ...], width: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -67,8 +70,9 @@ def test_help_follows_a_terminal_that_changes_its_width(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_value_of_the_wrong_type_is_refused_in_one_line(
-    command: tuple[str, ...], capsys: Capture
+    command: tuple[str, ...], every: bool, capsys: Capture
 ) -> None:
     """Of every flag that takes a number: nothing is started, and nothing is half-made."""
     app = build()
@@ -82,7 +86,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
     for place, flag in enumerate(flags):
         # All values of the first flag, and two of every other in turn: they are parsed alike.
         some = (WRONG[place % len(WRONG)], WRONG[(place + 3) % len(WRONG)])
-        for value in some if place else WRONG:
+        for value in some if place and not every else WRONG:
             code = lmbench([*command, flag, value])
             streams = capsys.readouterr()
             assert code == 2, (flag, value, streams)

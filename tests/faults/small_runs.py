@@ -16,7 +16,11 @@ SMALL: dict[str, Any] = ONE_CORE | {
     **{"batch_size": 8, "bptt": 10, "precision": "fp32"},
     **{"epochs": 2, "event_interval": 2, "checkpoint_every": 0.001},
 }
-SCHEDULE = """
+
+
+def pruning_schedule(epochs: int) -> str:
+    """AGP over the first `epochs`."""
+    return f"""
 version: 1
 pruners:
   agp:
@@ -25,12 +29,16 @@ pruners:
     final_sparsity: 0.7
     weights: [rnn.weight_hh_l0, encoder.weight]
 policies:
-  - pruner: {instance_name: agp}
+  - pruner: {{instance_name: agp}}
     starting_epoch: 0
-    ending_epoch: 2
+    ending_epoch: {epochs}
     frequency: 1
 """
-QUANTIZED = """
+
+
+def quantizing_schedule(epochs: int) -> str:
+    """Training with a 4-bit quantizer over the first `epochs`."""
+    return f"""
 version: 1
 quantizers:
   qat:
@@ -39,11 +47,13 @@ quantizers:
     bits_activations: 8
     per_channel_wts: false
 policies:
-  - quantizer: {instance_name: qat}
+  - quantizer: {{instance_name: qat}}
     starting_epoch: 0
-    ending_epoch: 2
+    ending_epoch: {epochs}
     frequency: 1
 """
+
+
 KINDS: dict[str, tuple[Kind, type[Config], dict[str, Any]]] = {
     "train": ("train", TrainConfig, SMALL),
     "prune": ("prune", PruneConfig, SMALL | {"compress": "pruned.yaml"}),
@@ -66,8 +76,8 @@ def make_home(folder: Path) -> Home:
             for _ in range(lines)
         ]
         (folder / "data" / "tiny" / f"{split}.txt").write_text("".join(text), encoding="utf-8")
-    (folder / "pruned.yaml").write_text(SCHEDULE, encoding="utf-8")
-    (folder / "quantized.yaml").write_text(QUANTIZED, encoding="utf-8")
+    (folder / "pruned.yaml").write_text(pruning_schedule(SMALL["epochs"]), encoding="utf-8")
+    (folder / "quantized.yaml").write_text(quantizing_schedule(SMALL["epochs"]), encoding="utf-8")
     return Home(folder)
 
 

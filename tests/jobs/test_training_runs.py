@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import pruning_schedule, quantizing_schedule
 from waiting import until
 
 from lmbench.cli import run as lmbench
@@ -51,34 +52,8 @@ SETTINGS: dict[str, Any] = {
     # Every few batches: what is killed between two checkpoints has to be done again.
     "checkpoint_every": 0.001,
 }
-SCHEDULE = """
-version: 1
-pruners:
-  agp:
-    class: AutomatedGradualPruner
-    initial_sparsity: 0.05
-    final_sparsity: 0.7
-    weights: [rnn.weight_hh_l0, encoder.weight]
-policies:
-  - pruner: {instance_name: agp}
-    starting_epoch: 0
-    ending_epoch: 3
-    frequency: 1
-"""
-QUANTIZED = """
-version: 1
-quantizers:
-  qat:
-    class: QuantAwareTrainRangeLinearQuantizer
-    bits_weights: 4
-    bits_activations: 8
-    per_channel_wts: false
-policies:
-  - quantizer: {instance_name: qat}
-    starting_epoch: 0
-    ending_epoch: 3
-    frequency: 1
-"""
+SCHEDULE = pruning_schedule(SETTINGS["epochs"])
+QUANTIZED = quantizing_schedule(SETTINGS["epochs"])
 
 
 @pytest.fixture

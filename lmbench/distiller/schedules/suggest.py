@@ -120,8 +120,28 @@ def suggestion_to_schedule(
         group: what the curves were measured on and so is pruned: ``element``, ``rows``, ``cols``
             or ``blocks`` of 8 by 8.
     """
+    head = (
+        f"# Suggested by a sensitivity analysis: {100 * suggestion.sparsity:.1f}% in all; pruned\n"
+        f"# at once, without retraining, the score is predicted to go from "
+        f"{suggestion.dense:.2f} to {suggestion.predicted:.2f}.\n"
+    )
+    return head + gradual_schedule(
+        suggestion.targets, starting_epoch, ending_epoch, frequency, initial_sparsity, group
+    )
+
+
+def gradual_schedule(
+    targets: Mapping[str, float],
+    starting_epoch: int,
+    ending_epoch: int,
+    frequency: int = 1,
+    initial_sparsity: float = 0.05,
+    group: str = "element",
+) -> str:
+    """The YAML text of an AGP schedule for tensors with a target each; arguments as
+    `suggestion_to_schedule`."""
     pruners, policies = {}, []
-    for name, target in suggestion.targets.items():
+    for name, target in targets.items():
         level = round(target, 6)
         if level <= 0:
             continue
@@ -142,13 +162,14 @@ def suggestion_to_schedule(
         )
     if not policies:
         raise DistillerError("suggest: nothing is to be pruned; ask for a higher sparsity")
-    head = (
-        f"# Suggested by a sensitivity analysis: {100 * suggestion.sparsity:.1f}% in all; pruned\n"
-        f"# at once, without retraining, the score is predicted to go from "
-        f"{suggestion.dense:.2f} to {suggestion.predicted:.2f}.\n"
-    )
     body = {"version": 1, "pruners": pruners, "policies": policies}
-    return head + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=96)
+    return yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=96)
+
+
+def pruning_epochs(epochs: int) -> tuple[int, int]:
+    """The first epoch of the pruning and the one after its last, in a training of `epochs`: a third
+    of them is left to recover."""
+    return 0, max(1, epochs - max(1, epochs // 3))
 
 
 def _pruned(group: str) -> dict[str, object]:

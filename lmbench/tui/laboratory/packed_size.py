@@ -20,7 +20,8 @@ def size_note(candidate: Candidate, modules: Sequence[Module], tied: bool) -> st
         return ""
     weighty = {m.name: InForce(candidate.settings, m) for m in modules if m.weights}
     notes = []
-    between = sorted({b for now in weighty.values() if (b := _bits(now)) is not None and 4 < b < 8})
+    widths = {_bits(settings) for settings in weighty.values()}
+    between = sorted(bits for bits in widths if bits is not None and 4 < bits < _STORED_BITS)
     if between:
         bits = " and ".join(map(str, between))
         notes.append(f"{bits} bits are packed in {_STORED_BITS}")

@@ -14,14 +14,7 @@ from textual.timer import Timer
 from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag_of, validate
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import (
-    check_training,
-    command_for,
-    inherited_settings,
-    make_run,
-    pruning_defaults,
-    run_name,
-)
+from lmbench.jobs.prepare import check_training, command_for, make_run, pruning_defaults, run_name
 from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
@@ -197,14 +190,11 @@ same.
 
     def _inherited(self) -> dict[str, Any]:
         """What a pruning takes over from its parent, and the epochs that its schedule needs."""
-        parent = self.origin
         if self._kind != "prune":
             return {}
+        parent = self.origin.run if self.origin else None
         try:
-            if self._schedule:
-                origin = parent.run if parent else None
-                return pruning_defaults(origin, self._schedule, self.bench.home)
-            return inherited_settings(parent.run) if parent else {}
+            return pruning_defaults(parent, self._schedule, self.bench.home)
         except LmbenchError:
             # The panel of runs and the form show what is wrong; starting will say so again.
             return {}

@@ -64,11 +64,13 @@ async def take_step(bench: Bench, step: str, view: RunView) -> None:
 def _save_schedule(parent: Run) -> str:
     """In a thread: a schedule for the model of `parent`, as a file of the session."""
     from lmbench.config import PruneConfig, validate
+    from lmbench.distiller.schedules.suggest import gradual_schedule, pruning_epochs
     from lmbench.jobs.prepare import inherited_settings
     from lmbench.tui.kit.choices import save_schedule
-    from lmbench.tui.kit.gradual_schedule import gradual_schedule
 
     config = validate(PruneConfig, inherited_settings(parent))
     matrices = [name for name, shape in config.parameter_shapes(1).items() if len(shape) > 1]
-    text = gradual_schedule(matrices, _LEVEL, config.epochs)
+    head = f"# Each matrix pruned to {100 * _LEVEL:.0f}%, step by step.\n"
+    targets = dict.fromkeys(matrices, _LEVEL)
+    text = head + gradual_schedule(targets, *pruning_epochs(config.epochs))
     return save_schedule(parent.session, f"gradual-{100 * _LEVEL:.0f}", text)

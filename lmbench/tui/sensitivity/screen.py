@@ -14,7 +14,12 @@ from textual.widgets import Static
 
 from lmbench.config import PruneConfig, SensitivityConfig, TrainConfig, changed_settings, validate
 from lmbench.distiller.errors import DistillerError
-from lmbench.distiller.schedules.suggest import Suggestion, suggest_targets, suggestion_to_schedule
+from lmbench.distiller.schedules.suggest import (
+    Suggestion,
+    pruning_epochs,
+    suggest_targets,
+    suggestion_to_schedule,
+)
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run
 from lmbench.printable import one_line
@@ -24,7 +29,6 @@ from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
-from lmbench.tui.kit.gradual_schedule import pruning_epochs
 from lmbench.tui.kit.panel import update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar

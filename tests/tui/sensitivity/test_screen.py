@@ -10,7 +10,7 @@ import yaml
 from driving import bench_of, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
 
-from lmbench.tui.kit.gradual_schedule import pruning_epochs
+from lmbench.distiller.schedules.suggest import pruning_epochs
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sensitivity.screen import SensitivityScreen
