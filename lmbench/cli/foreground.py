@@ -102,6 +102,9 @@ def _follow(run: Run, *, echo: bool) -> None:
             view.waits(look.status == "queued", look.status == "paused")
             for event in look.events:
                 view.take(event)
+                if isinstance(event, Warned) and not echo:
+                    # Else the log shows it.
+                    bar.print(f"warning: {event.message}")
             if not echo:
                 continue
             for line in log.lines():
@@ -167,5 +170,3 @@ class _View:
             case Progress():
                 self._bar.update(self._task, completed=event.done, total=event.total)
                 self._show(event.what)
-            case Warned():
-                self._bar.print(f"warning: {event.message}")
