@@ -50,24 +50,29 @@ async def press_then_rest(pilot: Pilot[None], *keys: str) -> None:
 
 
 async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
-    """One key after another, each with the workers that it starts; then as `at_rest`.
+    """One key after another, each with all that it starts but timers; then as `at_rest`.
 
     Timers are waited for at the end alone: what waits for the last key sees one key after another.
     """
     for key in keys:
         await pilot.press(key)
         await pilot.pause()
-        if running_workers(pilot):
-            await until(pilot, lambda: not running_workers(pilot))
+        if at_work(pilot):
+            await until(pilot, lambda: not at_work(pilot))
     await at_rest(pilot)
 
 
-def running_workers(pilot: Pilot[None]) -> list[object]:
-    return [worker for worker in pilot.app.workers if worker.is_running]
+def at_work(pilot: Pilot[None]) -> list[object]:
+    """Workers that run, and what has keys or messages to come."""
+    app = bench_of(pilot)
+    nodes = [app, *app.screen.walk_children(with_self=True)]
+    queues = [node for node in nodes if node.message_queue_size or node._next_callbacks]
+    keys = [app._key_on_its_way] if app._key_on_its_way else []
+    return [*queues, *keys, *(worker for worker in app.workers if worker.is_running)]
 
 
 def under_way(pilot: Pilot[None]) -> list[object]:
-    """Workers that run, and timers that run once and soon, as those that wait for the last key."""
+    """What is `at_work`, and timers that run once and soon, as those that wait for the last key."""
     nodes = [pilot.app, *pilot.app.screen.walk_children(with_self=True)]
     timers = [
         timer
@@ -76,15 +81,20 @@ def under_way(pilot: Pilot[None]) -> list[object]:
         if timer._repeat == 0 and timer._interval < 1
         if timer._task is not None and not timer._task.done()
     ]
-    return [*timers, *running_workers(pilot)]
+    return [*timers, *at_work(pilot)]
 
 
 async def at_rest(pilot: Pilot[None]) -> None:
-    """Wait until nothing is under way: no message, no worker, no timer."""
+    """Wait until nothing is under way, twice in turn: no key, no message, no worker, no timer.
+
+    Pilot's own pause takes a process that gets no processor time for one that has nothing to do.
+    """
     await pilot.pause()
     if under_way(pilot):
         await until(pilot, lambda: not under_way(pilot))
     await pilot.pause()
+    if under_way(pilot):
+        await at_rest(pilot)
 
 
 async def select(pilot: Pilot[None], run: str, *marked: str) -> None:

@@ -21,16 +21,12 @@ Snap = Callable[..., bool]
 def pressing(*keys: str, theme: str = "") -> Callable[[Pilot[Any]], Awaitable[None]]:
     async def before(pilot: Pilot[Any]) -> None:
         app = bench_of(pilot)
-        await app.refresh_snapshot()
-        await pilot.pause()
+        await settled(pilot)
         if theme:
             app.set_theme(theme)
-        for key in keys:
-            await pilot.press(key)
-            await pilot.pause()
-        await at_rest(pilot)
+        await press_in_turn(pilot, *keys)
         app.show_message("")
-        await pilot.pause()
+        await at_rest(pilot)
 
     return before
 

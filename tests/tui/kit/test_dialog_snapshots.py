@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from driving import bench_of, press, press_in_turn, settled, words
+from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Button
 
@@ -37,8 +38,10 @@ DIALOGS: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Paths that are the same on every machine."""
+    """Paths that are the same on every machine, and a palette that is as on a fast one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CommandPalette, "_BUSY_COUNTDOWN", 600.0)
+    monkeypatch.setattr(CommandPalette, "_RESULT_BATCH_TIME", 600.0)
     monkeypatch.setattr("lmbench.tui.sessions.screen.read_sessions", lambda home: [])
     monkeypatch.setattr("lmbench.tui.sessions.screen.SessionsScreen._show_path", lambda self: None)
     log = property(lambda run: Path("sessions", "demo", "runs", run.path.name, "log.txt"))
