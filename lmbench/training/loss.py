@@ -159,7 +159,9 @@ def _set_or_add(parameter: Tensor, gradient: Tensor) -> None:
 
 
 def _is_kept(parameter: Tensor, gradients: tuple[Tensor, ...] | None) -> bool:
-    return gradients is not None and any(parameter.grad is gradient for gradient in gradients)
+    if gradients is None or not parameter.is_leaf:
+        return False
+    return any(parameter.grad is gradient for gradient in gradients)
 
 
 def _slices(rows: int, words: int) -> list[slice]:

@@ -72,7 +72,7 @@ class Stateless:
 
 
 class CrossEntropy(Stateless):
-    """The mean cross-entropy, fused with the decoder where no quantizer has wrapped it and no
+    """The mean cross-entropy, fused with the decoder where no post-training wrapper holds it and no
     policy masks its gradient as it comes; in the loss's precision in either case.
 
     On CUDA, windows without an `adjust` are replayed from a captured graph.
@@ -90,6 +90,8 @@ class CrossEntropy(Stateless):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
+        if _is_quantized_in_training(model.decoder):
+            return _backward_of_image(model, self._loss, input, target, hidden, adjust)
         if not _can_fuse(model):
             return _backward(model, input, target, hidden, adjust, self._loss.precision)
         if input.device.type == "cuda" and adjust is None:
@@ -135,6 +137,31 @@ def _backward(
     return loss.detach(), detach(hidden)
 
 
+def _backward_of_image(
+    model: RNNModel,
+    loss: DecoderLoss,
+    input: Tensor,
+    target: Tensor,
+    hidden: Hidden,
+    adjust: Adjust | None,
+) -> tuple[Tensor, Hidden]:
+    """As `_backward`, with the decoder's quantized image fused with the loss.
+
+    The layers compute in fp32: bf16 would round what was quantized again.
+    """
+    output, hidden = model.features(input, hidden)  # [T, B, H]
+    flat, decoder = output.flatten(0, 1), model.decoder
+    decoder(flat[:1].detach())  # The quantizer makes the image anew before a call.
+    value = loss(flat, decoder.weight, decoder.bias, target)
+    (value if adjust is None else adjust(value)).backward()
+    return value.detach(), detach(hidden)
+
+
+def _is_quantized_in_training(decoder: nn.Module) -> bool:
+    """Is the weight the image of a parameter, as training-time quantizers leave it?"""
+    return type(decoder) is nn.Linear and not isinstance(decoder.weight, nn.Parameter)
+
+
 def _can_fuse(model: RNNModel) -> bool:
     """Are encoder and decoder torch's own, with weights that are parameters without hooks?
 
@@ -155,7 +182,6 @@ def _can_fuse(model: RNNModel) -> bool:
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
     """The summed negative log-likelihood of `target` [T * B] given `output` [T, B, H]."""
     flat, decoder = output.flatten(0, 1), model.decoder
-    # A training-time quantizer's weight is an image, which calling the decoder makes anew.
-    if type(decoder) is nn.Linear and isinstance(decoder.weight, nn.Parameter):
+    if type(decoder) is nn.Linear and not _is_quantized_in_training(decoder):
         return sum_nll(flat, decoder.weight, decoder.bias, target)
     return F.cross_entropy(decoder(flat), target, reduction="sum").to(widest(flat.device))

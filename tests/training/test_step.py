@@ -16,7 +16,7 @@ from lmbench.distiller import dict_config
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Event, Step
 from lmbench.training.loss import DecoderLoss, Precision
-from lmbench.training.objective import Adjust, CrossEntropy, Objective
+from lmbench.training.objective import Adjust, CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.run_checkpoints import Position
 from lmbench.training.step import clipped_update, gradient_norm
 from lmbench.training.trainer import Splits, Trainer
@@ -330,3 +330,37 @@ def test_masked_gradients_are_computed_in_bf16_where_the_rest_of_the_run_is() ->
     for full, half in zip(found["fp32"], found["bf16"], strict=True):
         off = ((full - half).norm() / full.norm()).item()
         assert 1e-4 < off < 5e-2
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "quantizer", ["QuantAwareTrainRangeLinearQuantizer", "DorefaQuantizer", "PACTQuantizer"]
+)
+def test_training_on_quantized_images_gives_the_plain_losses_gradients(
+    quantizer: str, tied: bool
+) -> None:
+    """The images of the second window are of weights that the first one moved."""
+    runs: list[list[float]] = []
+    grads: list[dict[str, Tensor]] = []
+    for objective in (CrossEntropy(DecoderLoss(into_grad=True)), ExactCrossEntropy()):
+        model = build("LSTM", tied=tied)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        schedule = {
+            "version": 1,
+            "quantizers": {"q": {"class": quantizer, "bits_weights": 4, "bits_activations": 8}},
+            "policies": [
+                {
+                    "quantizer": {"instance_name": "q"},
+                    **{"starting_epoch": 0, "ending_epoch": 1, "frequency": 1},
+                }
+            ],
+        }
+        one = trainer(model, text(4 * BPTT), optimizer, objective, 0.25, schedule=schedule)
+        torch.manual_seed(7)
+        runs.append(losses(one))
+        grads.append({n: p.grad for n, p in one.model.named_parameters() if p.grad is not None})
+    assert runs[0] == pytest.approx(runs[1], abs=1e-5)
+    assert runs[0][0] != runs[0][1]
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[1].items():
+        torch.testing.assert_close(grads[0][name], grad, rtol=1e-3, atol=1e-6)
