@@ -63,8 +63,10 @@ async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
 
 
 def at_work(pilot: Pilot[None]) -> list[object]:
-    """Workers that run, and what has keys or messages to come."""
+    """Workers that run, and what has keys or messages to come; nothing in one that is leaving."""
     app = bench_of(pilot)
+    if app._exit:
+        return []
     nodes = [app, *app.screen.walk_children(with_self=True)]
     queues = [node for node in nodes if node.message_queue_size or node._next_callbacks]
     keys = [app._key_on_its_way] if app._key_on_its_way else []
