@@ -14,6 +14,11 @@ os.environ["TERM"] = "xterm"
 os.environ.pop("COLORTERM", None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes on two cores: a third of the time a test waits for a process or a timer."""
+    return max(1, round(1.5 * (os.cpu_count() or 1)))
+
+
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled kernels for all tests, since compiling takes seconds of each training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from lmbench.config import TrainConfig, validate
@@ -59,6 +60,7 @@ def trained(corpus: Corpus, folder: Path, preset: str | None) -> tuple[float, fl
     return 1.0 - nonzero / weights, evaluate(model, splits.test, config.bptt).ppl
 
 
+@pytest.mark.slow
 def test_a_model_pruned_to_70_percent_ends_close_to_the_dense_one(tmp_path: Path) -> None:
     corpus = open_corpus("pydoc", tmp_path)
     dense_sparsity, dense = trained(corpus, tmp_path / "dense", None)

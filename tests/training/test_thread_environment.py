@@ -61,7 +61,7 @@ print((psutil.Process().memory_info().rss - before) // 2**20)
 """
 
 
-@pytest.mark.parametrize("compiled", ["0", "1"])
+@pytest.mark.parametrize("compiled", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_workers_memory_stays_as_it_is_from_step_to_step(compiled: str) -> None:
     """Of which each frees tens of megabytes that malloc keeps and must find again."""
     environment = {"LMBENCH_NATIVE": compiled, "PYTHONPATH": str(REPOSITORY)}

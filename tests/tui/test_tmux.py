@@ -37,7 +37,11 @@ FIELDS = {
     **{setting.name: f"{flag_of(setting.name)}: " for setting in settings_of(TrainConfig)},
 }
 """How the form's words about each field begin, in the form's order."""
-SIZES = pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids="{0[0]}x{0[1]}".format)
+SIZES = pytest.mark.parametrize(
+    "size",
+    [(80, 24), pytest.param((200, 50), marks=pytest.mark.slow)],
+    ids="{0[0]}x{0[1]}".format,
+)
 
 
 REAL = pytest.param(
