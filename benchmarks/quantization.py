@@ -36,12 +36,12 @@ PRESETS = ("int8-symmetric", "int8-asymmetric-per-channel", "int8-avg", "int8-be
 
 
 class LanguageModel(nn.Module):
-    """The 2-layer tied LSTM of the published tables."""
+    """The 2-layer tied model of the published tables, an LSTM there."""
 
-    def __init__(self, words: int, width: int, layers: int = 2) -> None:
+    def __init__(self, words: int, width: int, layers: int = 2, kind: str = "LSTM") -> None:
         super().__init__()
         self.encoder = nn.Embedding(words, width)
-        self.rnn = nn.LSTM(width, width, layers)
+        self.rnn = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[kind](width, width, layers)
         self.decoder = nn.Linear(width, words)
         self.decoder.weight = self.encoder.weight
 
@@ -123,6 +123,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--data", type=Path, help="folder with train.txt, valid.txt, test.txt")
     parser.add_argument("--model", type=Path, help="safetensors of a trained LSTM")
+    parser.add_argument("--kind", choices=("LSTM", "GRU", "RNN_TANH"), default="LSTM")
     parser.add_argument("--threads", type=int, help="torch's threads")
     options = parser.parse_args()
     if options.threads:
@@ -134,7 +135,7 @@ def main() -> int:
         models: dict[str, nn.Module] = (
             {options.model.name: load_model(options.model)}
             if options.model
-            else {f"2x{width}": LanguageModel(WORDS, width) for width in (200, 650)}
+            else {f"2x{w}": LanguageModel(WORDS, w, kind=options.kind) for w in (200, 650)}
         )
         ids = (
             read_ids(options.data)

@@ -87,7 +87,7 @@ def column(pilot: Pilot[None]) -> int:
     """The column of the picture in which the cursor stands."""
     at = plots(pilot).cursor_x
     assert at is not None
-    return plots(pilot)._picture.column_of(at)
+    return plots(pilot)._shown.picture.column_of(at)
 
 
 async def test_the_plot_s_cursor_goes_by_one_by_ten_and_to_the_ends(full):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import is_
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -12,13 +11,13 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
 from textual.strip import Strip
 
-from lmbench.report.plots.curves import Curves
 from lmbench.report.plots.draw import Look, draw
 from lmbench.report.plots.layout import Picture, Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel
+from lmbench.tui.plots.drawn import Drawn, centred, within
 from lmbench.tui.plots.legend import legend
 from lmbench.tui.plots.view import SMOOTHINGS, X_AXES, View, inside, level_of, plot_of
 
@@ -27,6 +26,8 @@ __all__ = ["PlotPanel"]
 _ZOOM = 0.6
 _PAN = 0.25
 _NARROWEST = 1e-4
+# So many plots are kept as they were drawn, for going to and fro between runs.
+_LATEST = 4
 # A panel narrower than this names runs by their number alone.
 _BRIEF = 70
 _SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
@@ -182,14 +183,8 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._view = View()
         self._cursor: float | None = None
         self._frozen: tuple[RunView, ...] | None = None
-        self._look_drawn: object = None
-        self._curves: tuple[Curves, ...] = ()
-        # The part of the x axis that is shown, and whether there is more of it. Not the plot: its
-        # series are as long as the training.
-        self._span: tuple[float, float] | None = None
-        self._zoomed = False
-        self._picture = Picture()
-        self._lines: list[Text] = []
+        self._shown = Drawn()
+        self._latest: list[Drawn] = []
         self._theme = ""
 
     def on_mount(self) -> None:
@@ -211,13 +206,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         Runs that are shown in place of others may have nothing where it stood: then it is not
         seen, until there is something again.
         """
-        if self._cursor is None or self._span is None:
-            return None
-        left, right = self._span
-        slack = 1e-9 * (right - left)
-        if not left - slack <= self._cursor <= right + slack:
-            return None
-        return min(max(self._cursor, left), right)
+        return within(self._cursor, self._shown.span)
 
     @property
     def runs(self) -> tuple[RunView, ...]:
@@ -232,44 +221,46 @@ flatten the rest: ↑ marks them, **a** shows them.
         return plot_of(self._view, self.runs, self.bench.colour, brief=brief)
 
     def refresh_view(self) -> None:
-        size = self.content_size
-        runs = self.runs
-        levels = tuple(level_of(run) for run in runs)
-        look = (size, self._view, self._cursor, self.app.theme, levels)
-        # Curves are immutable, so the same object is the same picture.
+        size, runs = self.content_size, self.runs
+        legends = tuple((run.name, level_of(run)) for run in runs)
+        look = (size, self._view, self._cursor, self.app.theme, legends)
         curves = tuple(run.curves for run in runs)
-        known = len(curves) == len(self._curves) and all(map(is_, curves, self._curves))
-        if known and look == self._look_drawn:
+        if self._shown.is_of(look, curves):
             return
-        self._look_drawn, self._curves = look, curves
-        before = self._lines
-        self._redraw(size.width, size.height)
+        before = self._shown.lines
+        self._shown = next((d for d in self._latest if d.is_of(look, curves)), None) or Drawn(
+            look, curves, *self._draw(size.width, size.height)
+        )
+        self._latest = [self._shown, *(d for d in self._latest if d is not self._shown)][:_LATEST]
         self._titles()
-        if len(before) != len(self._lines) or self._theme != self.app.theme:
+        if len(before) != len(self._shown.lines) or self._theme != self.app.theme:
             self._theme = self.app.theme
             self.refresh()
             return
-        for y, (old, new) in enumerate(zip(before, self._lines, strict=True)):
-            if old != new or old.spans != new.spans:
-                self.refresh(Region(0, y, size.width, 1))
+        lines = enumerate(zip(before, self._shown.lines, strict=True))
+        changed = [y for y, (old, new) in lines if old != new or old.spans != new.spans]
+        if changed:
+            # One region: each costs more than the lines between them.
+            first, last = changed[0], changed[-1]
+            self.refresh(Region(0, first, size.width, last - first + 1))
 
-    def _redraw(self, width: int, height: int) -> None:
+    def _draw(
+        self, width: int, height: int
+    ) -> tuple[list[Text], Picture, tuple[float, float] | None, bool]:
+        """The fields of `Drawn` after the first two."""
         plot = self.plot()
-        self._zoomed = plot.window is not None
-        self._span = (plot.window or extent(plot.series)) if plot.series else None
         if not plot.series:
-            self._picture = Picture()
-            self._lines = _centred(self._empty(), width, height)
-            return
+            return centred(self._empty(), width, height), Picture(), None, plot.window is not None
         look = Look(
             axes=self.bench.colour("foreground-muted"),
             faint=self.bench.colour("faint"),
             bad=self.bench.colour("error"),
         )
-        cursor = self.cursor_x
+        span = plot.window or extent(plot.series)
+        cursor = within(self._cursor, span)
         above = legend(plot, width, height, cursor)
-        self._picture = draw(plot, width, height - len(above), look, cursor)
-        self._lines = [*above, *self._picture.lines]
+        picture = draw(plot, width, height - len(above), look, cursor)
+        return [*above, *picture.lines], picture, span, plot.window is not None
 
     def _titles(self) -> None:
         room = self.size.width - 6
@@ -283,11 +274,11 @@ flatten the rest: ↑ marks them, **a** shows them.
         self.set_tabs(list(titles.items()), chosen, " ")
         view = self._view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
-        if self._picture.clipped:
+        if self._shown.picture.clipped:
             notes.append("↑ above")
         if view.smoothing:
             notes.append(f"smooth {view.smoothing:g}")
-        if self._zoomed:
+        if self._shown.zoomed:
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
@@ -314,9 +305,9 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def render_line(self, y: int) -> Strip:
         width, base = self.content_size.width, self.rich_style
-        if y >= len(self._lines):
+        if y >= len(self._shown.lines):
             return Strip.blank(width, base)
-        strip = Strip(self._lines[y].render(self.app.console))
+        strip = Strip(self._shown.lines[y].render(self.app.console))
         return strip.apply_style(base).adjust_cell_length(width, base)
 
     # -- keys ----------------------------------------------------------------------------------
@@ -328,9 +319,9 @@ flatten the rest: ↑ marks them, **a** shows them.
                 pruned = sum(bool(run.curves.sparsity) for run in self.runs)
                 return self._view.kind == "sparsity" and pruned == 1
             case "whole":
-                return self._zoomed
+                return self._shown.zoomed
             case "cursor" | "zoom" | "pan" | "export":
-                return bool(self._picture.columns)
+                return bool(self._shown.picture.columns)
             case "no_cursor":
                 return self.cursor_x is not None
         return True
@@ -371,11 +362,11 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def action_freeze(self) -> None:
         self._frozen = self.runs if self._frozen is None else None
-        self._look_drawn = None
         self.refresh_view()
+        self._titles()
 
     def action_cursor(self, columns: int) -> None:
-        picture = self._picture
+        picture = self._shown.picture
         last = picture.columns - 1
         cursor = self.cursor_x
         here = last + 1 if cursor is None else picture.column_of(cursor)
@@ -431,26 +422,15 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(kind=next(kind for kind in PLOTS if kind == event.name))
 
     def on_click(self, event: Click) -> None:
-        column = event.x - 1 - self._picture.left
-        if event.y > 0 and 0 <= column < self._picture.columns:
-            self._cursor = self._picture.x_at(column)
+        column = event.x - 1 - self._shown.picture.left
+        if event.y > 0 and 0 <= column < self._shown.picture.columns:
+            self._cursor = self._shown.picture.x_at(column)
             self.refresh_view()
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
-        if self._picture.columns:
+        if self._shown.picture.columns:
             self.action_zoom(1)
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
-        if self._picture.columns:
+        if self._shown.picture.columns:
             self.action_zoom(-1)
-
-
-def _centred(words: str, width: int, height: int) -> list[Text]:
-    text = Text(words, "dim", justify="center")
-    from rich.console import Console
-
-    lines = list(text.wrap(Console(width=max(width, 1)), max(width - 4, 1)))
-    blank = [Text() for _ in range(max(0, (height - len(lines)) // 2))]
-    for line in lines:
-        line.align("center", width)
-    return blank + lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driving import bench_of, opened, press, screen_of, until, words
+from driving import bench_of, opened, press, screen_of, settled, until, words
 from textual.pilot import Pilot
 from textual.widgets import Static
 from workbench_world import NOON, sparsity, training
@@ -45,7 +45,9 @@ def two(world: Any) -> Any:
 
 
 def is_drawn(pilot: Pilot[None]) -> bool:
-    return any("⠀" < sign <= "⣿" for line in panel(pilot)._picture.lines for sign in line.plain)
+    return any(
+        "⠀" < sign <= "⣿" for line in panel(pilot)._shown.picture.lines for sign in line.plain
+    )
 
 
 # -- zoom and cursor ---------------------------------------------------------------------------
@@ -98,7 +100,7 @@ async def test_the_cursor_starts_at_the_end_of_a_run_that_the_old_one_lies_beyon
     async with opened(two, "2", "end", run=LONG) as pilot:
         bench_of(pilot).select(SHORT)
         await press(pilot)
-        assert "step" not in panel(pilot)._lines[0].plain
+        assert "step" not in panel(pilot)._shown.lines[0].plain
         await press(pilot, "left")
         assert panel(pilot).cursor_x == 1000
         assert "step 1,000" in words(pilot)
@@ -128,8 +130,8 @@ def test_a_window_is_cut_to_the_whole(window, seen):
 async def test_the_cursor_reads_every_tensor_and_its_target(full, size):
     keys = ("right_square_bracket", "right_square_bracket", "t", "end", "left")
     async with opened(full, "2", *keys, run="002-prune", size=size) as pilot:
-        lines = [line.plain for line in panel(pilot)._lines]
-        head = " ".join(lines[: len(lines) - len(panel(pilot)._picture.lines)])
+        lines = [line.plain for line in panel(pilot)._shown.lines]
+        head = " ".join(lines[: len(lines) - len(panel(pilot)._shown.picture.lines)])
         for name in ("encoder", "ih_l0", "hh_l0", "ih_l1", "hh_l1"):
             assert name in head
         assert head.count("→") == 5
@@ -263,7 +265,7 @@ async def test_the_curves_take_the_new_theme_s_colours_at_once(full):
     async with opened(full, run="001-train") as pilot:
         app = bench_of(pilot)
         await press(pilot, "ctrl+t")
-        colours = {str(span.style) for line in panel(pilot)._lines for span in line.spans}
+        colours = {str(span.style) for line in panel(pilot)._shown.lines for span in line.spans}
         colour = app.colour("series-1")
         assert isinstance(colour, tuple)
         red, green, blue = colour
@@ -285,8 +287,28 @@ async def test_a_shows_the_highest_values_that_are_left_out_of_the_plot(full):
         )  # fmt: skip
     writer.close()
     async with opened(full, run=run.path.name) as pilot:
-        assert panel(pilot)._picture.clipped
-        assert panel(pilot)._picture.y[1] < 3
+        assert panel(pilot)._shown.picture.clipped
+        assert panel(pilot)._shown.picture.y[1] < 3
         await press(pilot, "2", "a")
-        assert not panel(pilot)._picture.clipped
-        assert panel(pilot)._picture.y[1] > 3
+        assert not panel(pilot)._shown.picture.clipped
+        assert panel(pilot)._shown.picture.y[1] > 3
+
+
+async def test_going_to_and_fro_between_runs_draws_each_once_until_something_changes(
+    two, monkeypatch
+):
+    drawn: list[str] = []
+    real = PlotPanel._draw
+    monkeypatch.setattr(PlotPanel, "_draw", lambda *a: (drawn.append("a plot"), real(*a))[1])
+    async with opened(two, size=(200, 50), run=LONG) as pilot:
+        lines = [line.plain for line in panel(pilot)._shown.lines]
+        drawn.clear()
+        for run in (SHORT, LONG, SHORT, LONG):
+            bench_of(pilot).select(run)
+            await press(pilot)
+        assert drawn == []
+        assert [line.plain for line in panel(pilot)._shown.lines] == lines
+        two.session.run(1).update(name="renamed")
+        await settled(pilot)
+        assert len(drawn) == 1
+        assert any("renamed" in line.plain for line in panel(pilot)._shown.lines)
