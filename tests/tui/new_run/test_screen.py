@@ -65,7 +65,12 @@ def words(pilot: Pilot[None]) -> str:
 
 
 async def go_to(pilot: Pilot[None], name: str) -> None:
-    """Down to a field with the arrow alone."""
+    form(pilot).form.focus_field(name)
+    await pilot.pause()
+
+
+async def go_down_to(pilot: Pilot[None], name: str) -> None:
+    """With the arrow alone."""
     for _ in range(60):
         if form(pilot).form.focused_name == name:
             return
@@ -81,13 +86,13 @@ async def start(pilot: Pilot[None]) -> None:
 
 async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(world, started):
     async with opened(world) as pilot:
-        await go_to(pilot, "emsize")
+        await go_down_to(pilot, "emsize")
         await press(pilot, *"64")
-        await go_to(pilot, "nhid")
+        await go_down_to(pilot, "nhid")
         await press(pilot, *"64")
-        await go_to(pilot, "tied")
+        await go_down_to(pilot, "tied")
         await press(pilot, "right")
-        await go_to(pilot, "epochs")
+        await go_down_to(pilot, "epochs")
         await press(pilot, *"3")
         await start(pilot)
         assert isinstance(pilot.app.screen, MainScreen)
