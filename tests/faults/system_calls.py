@@ -8,11 +8,22 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FAULTS", "Call", "End", "run_with_fault", "strace_works", "writing_calls"]
+__all__ = [
+    "FAULTS",
+    "Call",
+    "End",
+    "calls_in",
+    "failing",
+    "run_with_fault",
+    "strace_works",
+    "traced",
+    "writing_calls",
+]
 
 WRITING = (
     *("open", "openat", "write", "pwrite64", "writev", "copy_file_range", "sendfile", "truncate"),
@@ -20,6 +31,8 @@ WRITING = (
     *("mkdir", "mkdirat", "rmdir", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod"),
 )
 FAULTS = ("error=ENOSPC", "error=EIO", "error=EACCES", "signal=SIGKILL")
+_TRACING = ("-y", "-e", f"trace={','.join(WRITING)}")
+_IN_NO_FOLDER = re.compile(r'AT_FDCWD<[^>]*>, "/')
 _CALL = re.compile(r"^(?:\d+\s+)?(\w+)\((.*)")
 
 
@@ -66,8 +79,13 @@ def _run(arguments: list[str], home: Path, strace: list[str]) -> End:
 def writing_calls(arguments: list[str], home: Path) -> Iterator[Call]:
     """The calls by which a command changes something below `home`; runs it to find out."""
     log = home.parent / "strace.log"
-    end = _run(arguments, home, ["-y", "-o", str(log), "-e", f"trace={','.join(WRITING)}"])
+    end = _run(arguments, home, ["-o", str(log), *_TRACING])
     assert end.code == 0, end.stderr
+    yield from calls_in(log, home)
+
+
+def calls_in(log: Path, home: Path) -> Iterator[Call]:
+    """The calls in a log of strace that change something below `home`."""
     count: Counter[str] = Counter()
     for line in log.read_text(errors="replace").splitlines():
         found = _CALL.match(line)
@@ -75,6 +93,8 @@ def writing_calls(arguments: list[str], home: Path) -> Iterator[Call]:
             continue
         name, rest = found.groups()
         count[name] += 1
+        # The current folder does not matter to a path from the root.
+        rest = _IN_NO_FOLDER.sub('"/', rest)
         reads = name.startswith("open") and not re.search(r"O_(WRONLY|RDWR|CREAT)", rest)
         if str(home) in rest and not reads:
             yield Call(name, count[name], line)
@@ -82,5 +102,21 @@ def writing_calls(arguments: list[str], home: Path) -> Iterator[Call]:
 
 def run_with_fault(arguments: list[str], home: Path, call: Call, fault: str) -> End:
     """Run the command with one of its calls failed, or killed at it."""
+    return _run(arguments, home, ["-o", os.devnull, *failing(call, fault)])
+
+
+def failing(call: Call, fault: str) -> list[str]:
+    """Options of strace that fail one call, or kill at it."""
     inject = f"inject={call.name}:{fault}:when={call.number}"
-    return _run(arguments, home, ["-o", os.devnull, "-e", inject])
+    return ["-e", f"trace={call.name}", "-e", inject]
+
+
+@contextmanager
+def traced(pid: int, log: Path, options: Sequence[str] = _TRACING) -> Iterator[None]:
+    """Hold strace to a process, which has to wait until this is entered; left when it has ended."""
+    command = ["strace", "-p", str(pid), "-o", str(log), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()
+        assert "attached" in said, said
+        yield

@@ -133,7 +133,9 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
         while True:
             file.write(bytes(4096))
     full.until_status(run, "failed")
-    assert run.read().reason == "the disk is full: free some space and resume the run"
+    file, _, rest = run.read().reason.partition(": ")
+    assert Path(file).is_relative_to(run.path)
+    assert rest == "No space left on device; make room on that disk and resume the run"
     assert isinstance(events(run)[-1], Failed)
     filling.unlink()
     launch.resume(run)
