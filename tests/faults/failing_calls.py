@@ -34,11 +34,12 @@ from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Checkpoint
 
 FEW: dict[str, Any] = {"checkpoint_every": 60.0, "event_interval": 20}
-"""Settings of a training that writes no more often than once an epoch, or so."""
+"""A training that writes a checkpoint only after an epoch."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "train": FEW,
     "prune": FEW,
-    "train under a quantizer": FEW,
+    "train under a quantizer": FEW | {"epochs": 1},
+    "quantize": {"calibration_tokens": 300},
     "sensitivity": {"levels": (0.5,)},
 }
 SUPERVISOR = "supervisor"

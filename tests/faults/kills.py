@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.random  # noqa: F401 (what a worker draws from begins as it does in this process)
+import torch._dynamo  # noqa: F401 (before the forks, too: torch needs it at odd moments)
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +37,14 @@ from small_runs import KINDS, make_home, new_run
 from lmbench.deploy.load_model import load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch, worker
-from lmbench.jobs.kinds import prune, quantize, sensitivity, train  # noqa: F401 (before the forks)
+from lmbench.jobs.kinds import (  # noqa: F401 (before the forks)
+    evaluate,
+    pack,
+    prune,
+    quantize,
+    sensitivity,
+    train,
+)
 from lmbench.jobs.supervisor import conclude
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.leftovers import remove_leftovers
