@@ -38,7 +38,7 @@ FEW: dict[str, Any] = {"checkpoint_every": 60.0, "event_interval": 20}
 SETTINGS: dict[str, dict[str, Any]] = {
     "train": FEW,
     "prune": FEW,
-    "train under a quantizer": FEW | {"epochs": 1},
+    "train under a quantizer": FEW | {"epochs": 1, "batch_size": 24},
     "quantize": {"calibration_tokens": 300},
     "sensitivity": {"levels": (0.5,)},
 }
