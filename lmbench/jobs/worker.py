@@ -153,7 +153,8 @@ def _versions() -> dict[str, str]:
     versions = {"lmbench": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+            # None, against its type, where the installation cannot be read.
+            versions[package] = importlib.metadata.version(package) or "unknown"
     return versions
 
 

@@ -48,7 +48,8 @@ SUPERVISOR = "supervisor"
 
 def make(home: Home, name: str) -> Run:
     # The ids of a corpus are written by whoever needs them first.
-    shutil.rmtree(home.data / "tiny" / ".lmbench", ignore_errors=True)
+    for folder in (home.data / "tiny" / ".lmbench", home.path / "ids"):
+        shutil.rmtree(folder, ignore_errors=True)
     kind = "train" if name == SUPERVISOR else name
     return new_run(home, kind, **SETTINGS.get(kind, {}))
 
@@ -62,7 +63,14 @@ def under_strace(run: Run, name: str, log: Path, options: list[str] | None = Non
     """Let a run's worker, or its supervisor, work under strace; its exit code."""
     read, write = os.pipe()
     act = supervise if name == SUPERVISOR else worker.work
-    pid = begin(run, lambda: os.read(read, 1), act)
+
+    def wait() -> None:
+        os.close(write)
+        if not os.read(read, 1):
+            # The parent is gone.
+            os._exit(1)
+
+    pid = begin(run, wait, act)
     with traced(pid, log) if options is None else traced(pid, log, options):
         os.write(write, b".")
         os.close(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from jobs_world import World
 
-from lmbench.jobs import launch
+from lmbench.jobs import launch, worker
 from lmbench.jobs.supervisor import python
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
@@ -141,6 +142,13 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     launch.resume(run)
     assert finish(run).status == "finished"
     assert not (run.path / ".room").exists()
+
+
+def test_an_installation_that_cannot_be_read_damages_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: None)
+    assert worker._versions()["torch"] == "unknown"
 
 
 def test_settings_that_cannot_be_read_fail_the_run(world: World) -> None:
