@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -182,7 +181,7 @@ def main() -> int:
             print(f"{len(points)} runs with up to {last:,} {name}, {failed} failed", flush=True)
             need(failed, "none failed")
         os.chdir("/")
-    print(f"{faults} faults")
+    print(f"found: {faults} faults")
     return 1 if faults else 0
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
-from readers import ARCHIVE
+from readers import ARCHIVE, make_home
 from system_calls import FAULTS, Call, run_with_fault, strace_works, writing_calls
 
 from lmbench.cli import run as lmbench
+from lmbench.jobs.queue import take_device
 from lmbench.session import Home
-from lmbench.session.archive import unpack
 
 COMMANDS = {
     "rename": ["sessions", "rename", "default", "other"],
@@ -22,10 +26,16 @@ COMMANDS = {
     "pack": ["sessions", "pack", "default", "-o", "packed.lmbench"],
     "unpack": ["sessions", "unpack", "default.lmbench", "--name", "other"],
     "export": ["export", "1", "--format", "safetensors", "-o", "model.safetensors"],
+    "train": ["train", "--data", "tiny", "--batch-size", "2", "--device", "cpu", "--detach"],
 }
 AT_LENGTH = COMMANDS | {
     "report": ["report", "default", "--output", "report.md"],
     "generate": ["generate", "1", "--words", "5", "--outf", "text.txt"],
+    "prune": ["prune", "1", "--schedule", "large-80", "--device", "cpu", "--detach"],
+    "quantize": ["quantize", "1", "--device", "cpu", "--detach"],
+    "sensitivity": ["sensitivity", "1", "--device", "cpu", "--detach"],
+    "evaluate": ["evaluate", "1", "--device", "cpu", "--detach"],
+    "resume": ["runs", "resume", "9", "--detach"],
 }
 IN_CI = 3
 """Faults of each command that every run of the tests goes through."""
@@ -36,7 +46,7 @@ pytestmark = pytest.mark.skipif(not strace_works(), reason="no strace that injec
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
-    unpack(ARCHIVE, Home(folder))
+    make_home(folder)
     shutil.copy(ARCHIVE, folder / "default.lmbench")
     return folder
 
@@ -56,6 +66,20 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
     assert "Traceback" not in capfd.readouterr().err
 
 
+@contextmanager
+def device_taken(home: Path) -> Iterator[None]:
+    """No run begins meanwhile; left when every supervisor that was started is gone."""
+    held = take_device(Home(home), "cpu")
+    assert held is not None
+    yield
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            words = process.cmdline()
+            if "lmbench.jobs.supervisor" in words and words[-1].startswith(str(home)):
+                process.wait(60)
+    os.close(held)
+
+
 def arguments_of(name: str, home: Path) -> list[str]:
     files = (".lmbench", ".safetensors", ".md", ".txt")
     return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
@@ -71,7 +95,8 @@ def once(
 ) -> None:
     shutil.copytree(template, home)
     arguments = arguments_of(name, home)
-    end = run_with_fault(arguments, home, call, fault)
+    with device_taken(home):
+        end = run_with_fault(arguments, home, call, fault)
     where = f"{fault} at {call.about}: {end.stderr[-800:]}"
     assert "Traceback" not in end.stderr, where
     if fault == "signal=SIGKILL":
@@ -87,7 +112,8 @@ def once(
 def faults_of(name: str, template: Path, home: Path) -> list[tuple[Call, str]]:
     shutil.copytree(template, home)
     arguments = arguments_of(name, home)
-    calls = list(writing_calls(arguments, home))
+    with device_taken(home):
+        calls = list(writing_calls(arguments, home))
     assert calls, "the command writes nothing: it cannot be the right one"
     shutil.rmtree(home)
     return [(call, fault) for call in calls for fault in FAULTS]
