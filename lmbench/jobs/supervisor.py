@@ -32,7 +32,7 @@ from lmbench.jobs.queue import device_of, queued_runs, take_device
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.store import LIVE, Run, RunRecord
 
-__all__ = ["main", "python"]
+__all__ = ["is_queued", "main", "python"]
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -118,7 +118,7 @@ class Supervisor:
         reason = error.message if refused else os_error_line(error, file=run.path, then=RESUME)
         print(f"supervisor: {reason}", file=sys.stderr, flush=True)
         with suppress(OSError, LmbenchError):
-            run.transition("failed", only_if=_is_queued, reason=reason)
+            run.transition("failed", only_if=is_queued, reason=reason)
 
     def _run_worker(self, run: Run) -> tuple[int, int]:
         """Run a worker to its end; its process number and exit code (minus a signal's number)."""
@@ -140,7 +140,7 @@ class Supervisor:
         return process.pid, process.wait()
 
 
-def _is_queued(record: RunRecord) -> bool:
+def is_queued(record: RunRecord) -> bool:
     return record.status == "queued"
 
 

@@ -144,6 +144,16 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     assert not (run.path / ".room").exists()
 
 
+@pytest.mark.parametrize("before, written", [("whole\n", ""), ("torn o", "\n")])
+def test_the_reason_is_a_line_of_its_own(
+    before: str, written: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = world.run()
+    run.log_path.write_text(before)
+    worker._print_reason(run, "no room")
+    assert capsys.readouterr().err == f"{written}error: no room\n"
+
+
 def test_an_installation_that_cannot_be_read_damages_no_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
