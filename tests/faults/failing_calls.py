@@ -17,15 +17,17 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kills import FaultError, begin, check, compare, end, need, old, resume, undisturbed
+from forks import end
+from kills import FaultError, check, compare, need, old, resume, undisturbed
 from small_runs import KINDS, make_home, new_run
-from system_calls import FAULTS, Call, calls_in, failing, traced
+from system_calls import FAULTS, TRACING, Call, calls_in, failing, under_strace
 
 from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs import supervisor, worker
@@ -59,24 +61,11 @@ def supervise(run: Run) -> int:
     return supervisor.main(["--now", str(run.path)])
 
 
-def under_strace(run: Run, name: str, log: Path, options: list[str] | None = None) -> int:
+def worked(run: Run, name: str, log: Path, options: Sequence[str]) -> int:
     """Let a run's worker, or its supervisor, work under strace; its exit code."""
-    read, write = os.pipe()
-    act = supervise if name == SUPERVISOR else worker.work
-
-    def wait() -> None:
-        os.close(write)
-        if not os.read(read, 1):
-            # The parent is gone.
-            os._exit(1)
-
-    pid = begin(run, wait, act)
-    with traced(pid, log) if options is None else traced(pid, log, options):
-        os.write(write, b".")
-        os.close(read)
-        os.close(write)
-        began = time.time()
-        code = end(pid)
+    act = partial(supervise if name == SUPERVISOR else worker.work, run)
+    began = time.time()
+    pid, code = under_strace(act, log, options, output=run.log_path, errors=run.log_path)
     if name != SUPERVISOR:
         conclude(run, pid, code, began)
     return code
@@ -84,7 +73,7 @@ def under_strace(run: Run, name: str, log: Path, options: list[str] | None = Non
 
 def calls_of(home: Home, name: str, log: Path) -> list[Call]:
     run = make(home, name)
-    under_strace(run, name, log)
+    worked(run, name, log, TRACING)
     calls = list(calls_in(log, home.path))
     need(calls, f"{name} writes nothing")
     shutil.rmtree(run.path)
@@ -110,7 +99,7 @@ def with_fault(home: Home, name: str, whole: Run, call: Call, fault: str, log: P
 
 def _with_fault(run: Run, name: str, whole: Run, call: Call, fault: str, log: Path) -> bool:
     runs = len(run.session.runs())
-    code = under_strace(run, name, log, failing(call, fault))
+    code = worked(run, name, log, failing(call, fault))
     reached = "INJECTED" in log.read_text() or "killed by" in log.read_text()
     record, written = run.read(), run.log_path.read_text()
     where = f"{name}: {fault} at {call.about[:200]}: {record.status}, {record.reason}\n{written}"

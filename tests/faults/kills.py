@@ -19,19 +19,17 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.random  # noqa: F401 (what a worker draws from begins as it does in this process)
-import torch._dynamo  # noqa: F401 (before the forks, too: torch needs it at odd moments)
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from forks import end, fork
 from small_runs import KINDS, make_home, new_run
 
 from lmbench.deploy.load_model import load_run
@@ -79,26 +77,7 @@ def begin(
     act: Callable[[Run], int] = worker.work,
 ) -> int:
     """Start a worker, which calls `first` before it works; its process number."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setsid()
-            log = os.open(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            first()
-            code = act(run)
-        except BaseException:
-            # As Python does at the end of a process.
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
-def end(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return fork(partial(act, run), output=run.log_path, errors=run.log_path, first=first)
 
 
 def at_changes(act: Callable[[int], object]) -> None:

@@ -23,7 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kills import FaultError, at_changes, begin, check, compare, end, need, old, resume, undisturbed
+from forks import end
+from kills import FaultError, at_changes, begin, check, compare, need, old, resume, undisturbed
 from small_runs import SMALL, make_home, new_run
 
 from lmbench.errors import ERROR, LmbenchError

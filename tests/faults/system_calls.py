@@ -6,22 +6,25 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from forks import end, fork
+
+from lmbench.cli import run as lmbench
+
 __all__ = [
     "FAULTS",
+    "TRACING",
     "Call",
     "End",
     "calls_in",
     "failing",
     "run_with_fault",
     "strace_works",
-    "traced",
+    "under_strace",
     "writing_calls",
 ]
 
@@ -31,7 +34,7 @@ WRITING = (
     *("mkdir", "mkdirat", "rmdir", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod"),
 )
 FAULTS = ("error=ENOSPC", "error=EIO", "error=EACCES", "signal=SIGKILL")
-_TRACING = ("-y", "-e", f"trace={','.join(WRITING)}")
+TRACING = ("-y", "-e", f"trace={','.join(WRITING)}")
 _IN_NO_FOLDER = re.compile(r'AT_FDCWD<[^>]*>, "/')
 _CALL = re.compile(r"^(?:\d+\s+)?(\w+)\((.*)")
 
@@ -63,23 +66,10 @@ def strace_works() -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def _run(arguments: list[str], home: Path, strace: list[str]) -> End:
-    environment = os.environ | {
-        "LMBENCH_HOME": str(home),
-        "LMBENCH_CACHE": str(home / "cache"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    command = ["strace", "-qq", *strace, sys.executable, "-m", "lmbench", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, env=environment
-    )
-    return End(done.returncode, done.stdout, done.stderr)
-
-
 def writing_calls(arguments: list[str], home: Path) -> Iterator[Call]:
     """The calls by which a command changes something below `home`; runs it to find out."""
     log = home.parent / "strace.log"
-    end = _run(arguments, home, ["-o", str(log), *_TRACING])
+    end = _command(arguments, home, log, TRACING)
     assert end.code == 0, end.stderr
     yield from calls_in(log, home)
 
@@ -102,7 +92,19 @@ def calls_in(log: Path, home: Path) -> Iterator[Call]:
 
 def run_with_fault(arguments: list[str], home: Path, call: Call, fault: str) -> End:
     """Run the command with one of its calls failed, or killed at it."""
-    return _run(arguments, home, ["-o", os.devnull, *failing(call, fault)])
+    return _command(arguments, home, Path(os.devnull), failing(call, fault))
+
+
+def _command(arguments: list[str], home: Path, log: Path, strace: Sequence[str]) -> End:
+    def act() -> int:
+        os.environ |= {"LMBENCH_HOME": str(home), "LMBENCH_CACHE": str(home / "cache")}
+        return lmbench(arguments)
+
+    files = [home.parent / name for name in ("stdout.txt", "stderr.txt")]
+    for file in files:
+        file.unlink(missing_ok=True)
+    _, code = under_strace(act, log, strace, output=files[0], errors=files[1])
+    return End(code, *(file.read_text(errors="replace") for file in files))
 
 
 def failing(call: Call, fault: str) -> list[str]:
@@ -111,12 +113,26 @@ def failing(call: Call, fault: str) -> list[str]:
     return ["-e", f"trace={call.name}", "-e", inject]
 
 
-@contextmanager
-def traced(pid: int, log: Path, options: Sequence[str] = _TRACING) -> Iterator[None]:
-    """Hold strace to a process, which has to wait until this is entered; left when it has ended."""
+def under_strace(
+    act: Callable[[], int], log: Path, options: Sequence[str], *, output: Path, errors: Path
+) -> tuple[int, int]:
+    """Let a forked process act under strace; its number and its exit code."""
+    read, write = os.pipe()
+
+    def wait() -> None:
+        os.close(write)
+        if not os.read(read, 1):
+            # The parent is gone.
+            os._exit(1)
+
+    pid = fork(act, output=output, errors=errors, first=wait)
     command = ["strace", "-p", str(pid), "-o", str(log), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         said = tracer.stderr.readline()
         assert "attached" in said, said
-        yield
+        os.close(read)
+        os.write(write, b".")
+        os.close(write)
+        code = end(pid)
+    return pid, code
