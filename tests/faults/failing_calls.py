@@ -157,7 +157,7 @@ def main() -> int:
             for call, fault in faults:
                 try:
                     reached += with_fault(home, name, whole, call, fault, log)
-                except FaultError as error:
+                except (FaultError, LmbenchError, OSError) as error:
                     print(f"fault: {error}", file=sys.stderr, flush=True)
                     mine += 1
             print(
