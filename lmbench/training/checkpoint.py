@@ -149,7 +149,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Torch maps the file, and calls what the system says to that a RuntimeError.
         raise LmbenchError(f"{path}: cannot be read as safetensors ({error})") from None
 
 
