@@ -11,7 +11,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes of a command: what the user gave is wrong; Ctrl-C."""
 
 ERROR = "error: "
-"""Begins the last line of a run's log where it ended by a user's mistake."""
+"""Begins the last line of a run's log where the user can mend why it ended."""
 
 RESUME = "resume the run"
 """What to do about a run that failed, once the cause is mended."""

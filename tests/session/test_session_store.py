@@ -40,9 +40,9 @@ records = st.builds(
     config=st.dictionaries(texts, texts | st.integers() | st.floats(-1e9, 1e9), max_size=4),
     parent=st.none() | texts,
     status=st.sampled_from(STATUSES),
-    started=st.none() | st.floats(0, 1e12),
+    started=st.none() | st.floats(0, 2.5e11),
     pid=st.none() | st.integers(1, 2**22),
-    process_started=st.none() | st.floats(0, 1e12),
+    process_started=st.none() | st.floats(0, 2.5e11),
     reason=texts,
     results=st.dictionaries(texts, st.none() | st.floats(-1e9, 1e9), max_size=4),
 )
