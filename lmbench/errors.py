@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
-__all__ = ["BAD_INPUT", "ERROR", "INTERRUPTED", "LmbenchError", "os_error_line"]
+__all__ = ["BAD_INPUT", "ERROR", "INTERRUPTED", "RESUME", "LmbenchError", "os_error_line"]
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes of a command: what the user gave is wrong; Ctrl-C."""
 
 ERROR = "error: "
-"""Begins the last line of a run's log where it ended by a user's mistake."""
+"""Begins the last line of a run's log where the user can mend why it ended."""
+
+RESUME = "resume the run"
+"""What to do about a run that failed, once the cause is mended."""
 
 
 class LmbenchError(Exception):
@@ -35,7 +39,9 @@ _REMEDIES = {
     errno.EDQUOT: "make room within your quota and try again",
     errno.EACCES: "see that you may read and write there",
     errno.EPERM: "see that you may read and write there",
-    errno.EROFS: "choose a place that can be written to (LMBENCH_HOME names the working folder)",
+    errno.EROFS: (
+        "make it writable, or choose another place (LMBENCH_HOME names the working folder)"
+    ),
     errno.EIO: "the disk may be failing: check it, then try again",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
@@ -47,13 +53,23 @@ _REMEDIES = {
 }
 
 
-def os_error_line(error: OSError, doing: str = "") -> str:
+def os_error_line(
+    error: OSError, doing: str = "", *, file: Path | None = None, then: str = ""
+) -> str:
     """A call that the system refused, in one line: what was being done, the file, the system's
-    reason, what to do."""
-    number, reason, file = error.errno, error.strerror, error.filename
+    reason, what to do.
+
+    Args:
+        file: where it was, if the error does not say.
+        then: what to do once the cause is mended, if not to try again.
+    """
+    number, reason, file = error.errno, error.strerror, error.filename or file
     if number is None and error.args and isinstance(error.args[0], list) and error.args[0]:
         # What `shutil.copytree` collects: (source, target, reason) of each file.
         file, _, reason = error.args[0][0]
     parts = [doing, str(file or ""), str(reason or error or type(error).__name__)]
     remedy = _REMEDIES.get(number or 0, "try again")
+    if then:
+        again = "try again" in remedy
+        remedy = remedy.replace("try again", then) if again else f"{remedy}, then {then}"
     return " ".join(f"{': '.join(part for part in parts if part)}; {remedy}".split())

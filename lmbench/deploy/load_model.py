@@ -320,7 +320,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     except FileNotFoundError:
         raise LmbenchError(f"{path}: no such file") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Torch maps the file, and calls what the system says to that a RuntimeError.
         raise LmbenchError(f"{path}: cannot be read as safetensors ({error})") from None
 
 

@@ -20,7 +20,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import ask
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.queue import queued_runs
-from lmbench.jobs.supervisor import python
+from lmbench.jobs.supervisor import is_queued, python
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
@@ -131,11 +131,7 @@ def _fail_if_unborn(run: Run, record: RunRecord) -> RunRecord:
     if process is None or not process.poll():
         return record
     reason = f"its supervisor could not start: {last_log_lines(run, 1)}"
-    return run.transition("failed", only_if=_is_queued, reason=reason) or run.read()
-
-
-def _is_queued(record: RunRecord) -> bool:
-    return record.status == "queued"
+    return run.transition("failed", only_if=is_queued, reason=reason) or run.read()
 
 
 def request(run: Run, action: Action) -> None:
@@ -148,7 +144,7 @@ def request(run: Run, action: Action) -> None:
         LmbenchError: the run is in no state for it; says which state, and what to do.
     """
     if action == "stop" and run.transition(
-        "stopped", only_if=_is_queued, reason="stopped in the queue"
+        "stopped", only_if=is_queued, reason="stopped in the queue"
     ):
         return
     record = run.read()

@@ -22,16 +22,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import RESUME, LmbenchError, os_error_line
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.jobs.queue import device_of, queued_runs, take_device
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.store import LIVE, Run, RunRecord
 
-__all__ = ["main", "python"]
+__all__ = ["is_queued", "main", "python"]
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -48,9 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     run = Run(options.run.resolve())
-    if run.path.is_dir():
-        Supervisor(run, device_of(run)).supervise(now=options.now)
-    return 0
+    if not run.path.is_dir():
+        return 0
+    supervisor = Supervisor(run, device_of(run))
+    try:
+        supervisor.supervise(now=options.now)
+    except OSError as error:
+        supervisor.give_up(run, error)
+    # Whoever follows a run that waits sees by this that it will not begin.
+    return 1 if run in supervisor.hopeless else 0
 
 
 class Supervisor:
@@ -62,8 +69,8 @@ class Supervisor:
         self._device = device
         self._lock: int | None = None
         self._leaving = False
-        # Runs whose end could not be written (a full disk): not tried again from here.
-        self._hopeless: set[Path] = set()
+        # Runs whose start or end could not be written (a full disk): not tried again from here.
+        self.hopeless: set[Run] = set()
 
     def supervise(self, *, now: bool) -> None:
         signal.signal(signal.SIGTERM, self._leave)
@@ -93,7 +100,7 @@ class Supervisor:
 
     def _next(self) -> Run | None:
         waiting = queued_runs(self._home, self._device)
-        return next((run for run in waiting if run.path not in self._hopeless), None)
+        return next((run for run in waiting if run not in self.hopeless), None)
 
     def _work(self, run: Run) -> None:
         try:
@@ -101,8 +108,17 @@ class Supervisor:
             pid, code = self._run_worker(run)
             conclude(run, pid, code, began)
         except (OSError, LmbenchError) as error:
-            print(f"supervisor: {run.ref}: {error}", file=sys.stderr, flush=True)
-            self._hopeless.add(run.path)
+            self.give_up(run, error)
+
+    def give_up(self, run: Run, error: OSError | LmbenchError) -> None:
+        """Say why a run cannot be begun or ended from here, in the log and, if it can be, in its
+        record."""
+        self.hopeless.add(run)
+        refused = isinstance(error, LmbenchError)
+        reason = error.message if refused else os_error_line(error, file=run.path, then=RESUME)
+        print(f"supervisor: {reason}", file=sys.stderr, flush=True)
+        with suppress(OSError, LmbenchError):
+            run.transition("failed", only_if=is_queued, reason=reason)
 
     def _run_worker(self, run: Run) -> tuple[int, int]:
         """Run a worker to its end; its process number and exit code (minus a signal's number)."""
@@ -124,11 +140,16 @@ class Supervisor:
         return process.pid, process.wait()
 
 
+def is_queued(record: RunRecord) -> bool:
+    return record.status == "queued"
+
+
 def conclude(run: Run, pid: int, code: int, began: float) -> None:
     """Write the end of a run whose worker, started at `began`, died without writing one."""
     if code == 0 or not run.path.is_dir():
         return
-    (run.path / ROOM).unlink(missing_ok=True)
+    with suppress(OSError):
+        (run.path / ROOM).unlink(missing_ok=True)
     remove_leftovers(run.path)
 
     def unclaimed(record: RunRecord) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import faulthandler
 import importlib
 import importlib.metadata
@@ -32,10 +31,10 @@ from typing import Any
 
 from lmbench import __version__
 from lmbench.config import QuantizeConfig, SensitivityConfig
-from lmbench.errors import ERROR, LmbenchError
+from lmbench.errors import ERROR, RESUME, LmbenchError, os_error_line
 from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.job import Job
-from lmbench.session.event_log import EventWriter
+from lmbench.session.event_log import EventWriter, ends_torn
 from lmbench.session.events import Failed, Finished, RunResumed
 from lmbench.session.files import finish_swap, reserve_space
 from lmbench.session.leftovers import remove_leftovers
@@ -74,7 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def work(run: Run) -> int:
-    """Claim the run, do its work, and write its end."""
+    """Claim the run, do its work, and write its end; 1 where no end could be written."""
+    try:
+        return _claim_and_work(run)
+    except (OSError, LmbenchError) as error:
+        _print_reason(run, reason_in_words(error, run))
+        return _FAILED
+
+
+def _claim_and_work(run: Run) -> int:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -82,31 +89,29 @@ def work(run: Run) -> int:
     if claim is None:
         return 0
     record, begun_before = claim
-    remove_leftovers(run.path)
-    for which in ("last", "best"):
-        finish_swap(run.path / which)
-    reserve_space(run.path / ROOM, _LAST_WORDS_BYTES)
     try:
+        remove_leftovers(run.path)
+        for which in ("last", "best"):
+            finish_swap(run.path / which)
+        reserve_space(run.path / ROOM, _LAST_WORDS_BYTES)
         # While the job is being set up, one SIGTERM is enough to end it.
         signal.signal(signal.SIGTERM, _raise_stop)
         job = _job(run, record, begun_before)
     except Exception as error:
-        _fail(run, error)
-        return 0
+        return _fail(run, error)
     except StopAtOnceError:
         _end(run, "stopped", reason="stopped before it began to work")
         return 0
     signal.signal(signal.SIGTERM, _stopper(job))
     try:
         _handler(record.kind)(job)
+        _finish(job)
     except StopAtOnceError:
         job.close()
         _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
     except Exception as error:
         job.close()
-        _fail(run, error)
-    else:
-        _finish(job)
+        return _fail(run, error)
     return 0
 
 
@@ -148,7 +153,8 @@ def _versions() -> dict[str, str]:
     versions = {"lmbench": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+            # None, against its type, where the installation cannot be read.
+            versions[package] = importlib.metadata.version(package) or "unknown"
     return versions
 
 
@@ -201,27 +207,48 @@ def _finish(job: Job) -> None:
             )
         )
     job.close()
+    # From a finished run nobody removes it later.
+    (job.run.path / ROOM).unlink(missing_ok=True)
     _end(job.run, status, reason="stopped at the user's request" if job.stopped else "")
 
 
-def _fail(run: Run, error: Exception) -> None:
+def _fail(run: Run, error: Exception) -> int:
+    """Write why the run failed; gives the exit code, as `work` does."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    (run.path / ROOM).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (run.path / ROOM).unlink(missing_ok=True)
     trace = "".join(traceback.format_exception(error))
-    reason = reason_in_words(error)
-    mistake = isinstance(error, LmbenchError)
-    if not mistake:
+    reason = reason_in_words(error, run)
+    refused = isinstance(error, LmbenchError)
+    in_a_line = refused or (isinstance(error, OSError) and error.errno is not None)
+    if not in_a_line:
         _print(trace)
+    code = 0
     try:
-        writer = EventWriter(run.events_path)
-        writer.write(Failed(reason=reason, traceback=trace))
-        writer.close()
-    finally:
-        _end(run, "failed", reason=reason, exit_code=_BAD_INPUT if mistake else _FAILED)
-    if mistake:
+        with contextlib.suppress(OSError):
+            # The record says it, too.
+            writer = EventWriter(run.events_path)
+            writer.write(Failed(reason=reason, traceback=trace))
+            writer.close()
+        _end(run, "failed", reason=reason, exit_code=_BAD_INPUT if refused else _FAILED)
+    except (OSError, LmbenchError):
+        # What goes wrong now has the cause that is told already, as on a disk that is full.
+        code = _FAILED
+    if in_a_line:
         # A line says what was wrong; where in the code it was noticed is in the events. It comes
         # last, when a command that waits for the run can tell that it is the reason.
-        _print(f"{ERROR}{reason}\n")
+        _print_reason(run, reason)
+    return code
+
+
+def _print_reason(run: Run, reason: str) -> None:
+    """A line of its own, also where the log's last one was not written whole."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    torn = False
+    with contextlib.suppress(OSError):
+        torn = ends_torn(run.log_path)
+    _print("\n" * torn + f"{ERROR}{reason}\n")
 
 
 def _print(text: str) -> None:
@@ -229,7 +256,7 @@ def _print(text: str) -> None:
         print(text, file=sys.stderr, end="", flush=True)
 
 
-def reason_in_words(error: BaseException) -> str:
+def reason_in_words(error: BaseException, run: Run) -> str:
     """One line that says why, without needing torch's own exception classes."""
     if isinstance(error, LmbenchError):
         return "; ".join(error.message.split("\n"))
@@ -237,13 +264,14 @@ def reason_in_words(error: BaseException) -> str:
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or any(w in words for w in _OUT_OF_MEMORY):
         return f"out of memory: {words}" if words else "out of memory"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full: free some space and resume the run"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os_error_line(error, file=run.path, then=RESUME)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0) -> None:
-    (run.path / ROOM).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (run.path / ROOM).unlink(missing_ok=True)
     run.transition(status, reason=reason, exit_code=exit_code)
 
 

@@ -95,4 +95,8 @@ def rate(tokens_per_s: float | None) -> str:
 
 def clock(t: float) -> str:
     """The local time of day of a moment, as 14:05:09."""
-    return time.strftime("%H:%M:%S", time.localtime(t))
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(t))
+    except (OverflowError, OSError, ValueError):
+        # Of a damaged event.
+        return "?"

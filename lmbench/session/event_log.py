@@ -14,7 +14,7 @@ from typing import BinaryIO
 from lmbench.session.events import Event, RunResumed, event_line, parse_event
 from lmbench.session.log_lines import whole_lines
 
-__all__ = ["EventLog", "EventWriter"]
+__all__ = ["EventLog", "EventWriter", "ends_torn"]
 
 
 class EventWriter:
@@ -24,7 +24,7 @@ class EventWriter:
         self.path = path
         self._file: BinaryIO = path.open("ab", buffering=0)
         # A killed writer may have torn its last line off; the next one must stand alone.
-        self._torn = _ends_torn(path)
+        self._torn = ends_torn(path)
 
     @property
     def offset(self) -> int:
@@ -44,15 +44,20 @@ class EventWriter:
             self._file, self._torn = self.path.open("ab", buffering=0), False
         rest = memoryview(b"\n" + line if self._torn else line)
         self._torn = True
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            # Of a file that is open the system does not say which.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._torn = False
 
     def close(self) -> None:
         self._file.close()
 
 
-def _ends_torn(path: Path) -> bool:
+def ends_torn(path: Path) -> bool:
+    """Does the file end in the midst of a line?"""
     with path.open("rb") as file:
         if not file.seek(0, 2):
             return False

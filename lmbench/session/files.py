@@ -63,10 +63,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
+        fsync_folder(path.parent)
     except OSError as error:
         # The system names the temporary file, or none.
         raise OSError(error.errno, error.strerror, str(path)) from error
-    fsync_folder(path.parent)
 
 
 @contextmanager

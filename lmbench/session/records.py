@@ -71,6 +71,8 @@ class _Results(TypedDict, total=False):
     rows: list[dict[str, Any]]
 
 
+# Until the year 9999: what is far beyond it, a calendar cannot show.
+Moment = Annotated[float, Field(ge=0.0, le=253_402_300_799.0)]
 Results = Annotated[
     dict[str, Any], GetPydanticSchema(lambda _source, handler: handler.generate_schema(_Results))
 ]
@@ -100,9 +102,9 @@ class RunRecord(_Record):
     config: dict[str, Any] = Field(default_factory=dict)
     parent: str | None = None
     status: Status = "queued"
-    created: float = Field(default_factory=time.time)
-    started: float | None = None
-    ended: float | None = None
+    created: Moment = Field(default_factory=time.time)
+    started: Moment | None = None
+    ended: Moment | None = None
     pid: int | None = None
     process_started: float | None = None
     host: str = Field(default_factory=platform.node)
@@ -142,7 +144,7 @@ class SessionRecord(_Record):
     """``session.json``: what a session is called and how the workbench was left."""
 
     name: str
-    created: float = Field(default_factory=time.time)
+    created: Moment = Field(default_factory=time.time)
     notes: str = ""
     corpus: Corpus | None = None
     workbench: dict[str, Any] = Field(default_factory=dict)

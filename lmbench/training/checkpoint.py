@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import RESUME, LmbenchError, os_error_line
 from lmbench.model.rnn import shared_names
 from lmbench.session.files import (
     drop_fresh,
@@ -83,10 +83,8 @@ def write_checkpoint(
     except OSError as error:
         # Half a checkpoint is of no use, and its room is needed for the words about it.
         drop_fresh(folder)
-        raise LmbenchError(
-            f"{folder}: the checkpoint cannot be written ({error.strerror or error}); the one "
-            "before it is kept. Free some space and resume the run"
-        ) from error
+        what = "the checkpoint cannot be written, the one before it is kept"
+        raise LmbenchError(os_error_line(error, what, file=folder, then=RESUME)) from error
 
 
 def _write_module(path: Path, module: nn.Module) -> None:
@@ -151,7 +149,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Torch maps the file, and calls what the system says to that a RuntimeError.
         raise LmbenchError(f"{path}: cannot be read as safetensors ({error})") from None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig
-from lmbench.errors import os_error_line
+from lmbench.errors import RESUME, os_error_line
 from lmbench.session import Home
 
 Capture = pytest.CaptureFixture[str]
@@ -95,6 +95,19 @@ def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
         "train: /home/u/run.json: No space left on device; make room on that disk and try again"
     )
     assert os_error_line(OSError("odd"), "pack") == "pack: odd; try again"
+
+
+@pytest.mark.parametrize(
+    "number, remedy",
+    [
+        (errno.ENOSPC, "make room on that disk and resume the run"),
+        (errno.EACCES, "see that you may read and write there, then resume the run"),
+        (0, "resume the run"),
+    ],
+)
+def test_the_line_of_a_run_ends_with_its_resume(number: int, remedy: str):
+    line = os_error_line(OSError(number, "no"), file=Path("here"), then=RESUME)
+    assert line == f"here: no; {remedy}"
 
 
 def test_of_many_files_that_could_not_be_copied_the_first_is_named():

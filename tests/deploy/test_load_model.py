@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmbench.config import EvaluateConfig, TrainConfig
+from lmbench.deploy import load_model
 from lmbench.deploy.load_model import LoadedModel, load_file, load_run, open_model
 from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.distiller.quantization import QuantSettings, export_state, quantize
@@ -19,6 +21,7 @@ from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
+from lmbench.training import checkpoint
 from lmbench.training.checkpoint import write_checkpoint
 
 WORDS = ["<unk>", "<eos>", *(f"w{i}" for i in range(19))]
@@ -108,6 +111,20 @@ def test_a_bare_file_of_an_elman_net_does_not_show_its_activation(tmp_path: Path
     save_file(dict(net("RNN_TANH", tied=False).state_dict()), tmp_path / "m.safetensors")
     with pytest.raises(LmbenchError, match="tanh or relu cannot be told apart"):
         load_file(tmp_path / "m.safetensors")
+
+
+def test_a_file_that_the_system_does_not_open_for_torch_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("unable to open file in read-only mode: Permission denied (13)")
+
+    monkeypatch.setattr(load_model, "safe_open", refuse)
+    monkeypatch.setattr(checkpoint, "load_file", refuse)
+    path = tmp_path / "m.safetensors"
+    for read in (load_file, partial(checkpoint.load_weights, net())):
+        with pytest.raises(LmbenchError, match=r"cannot be read as safetensors .*denied"):
+            read(path)
 
 
 def test_files_that_are_no_models_are_refused_in_one_line(tmp_path: Path) -> None:

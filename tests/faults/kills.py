@@ -25,17 +25,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy.random  # noqa: F401 (what a worker draws from begins as it does in this process)
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from forks import end, fork
 from small_runs import KINDS, make_home, new_run
 
 from lmbench.deploy.load_model import load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch, worker
-from lmbench.jobs.kinds import prune, quantize, sensitivity, train  # noqa: F401 (before the forks)
+from lmbench.jobs.kinds import (  # noqa: F401 (before the forks)
+    evaluate,
+    pack,
+    prune,
+    quantize,
+    sensitivity,
+    train,
+)
 from lmbench.jobs.supervisor import conclude
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.leftovers import remove_leftovers
@@ -64,25 +71,13 @@ def need(holds: object, what: str) -> None:
         raise FaultError(what)
 
 
-def begin(run: Run, first: Callable[[], object] = lambda: None) -> int:
+def begin(
+    run: Run,
+    first: Callable[[], object] = lambda: None,
+    act: Callable[[Run], int] = worker.work,
+) -> int:
     """Start a worker, which calls `first` before it works; its process number."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setsid()
-            log = os.open(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            first()
-            code = worker.work(run)
-        finally:
-            os._exit(code)
-    return pid
-
-
-def end(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return fork(partial(act, run), output=run.log_path, errors=run.log_path, first=first)
 
 
 def at_changes(act: Callable[[int], object]) -> None:
@@ -139,17 +134,19 @@ def figures(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
-        if path.is_file() and path.suffix in (".safetensors", ".csv", ".yaml"):
+        if path.is_file() and path.suffix in (".safetensors", ".lmpack", ".csv", ".yaml"):
             found[name] = path.read_bytes()
     log = EventLog(run.events_path)
     log.poll()
-    skipped = ("run_started", "run_resumed", "progress", "checkpoint", "status", "finished")
+    skipped = ("run_started", "run_resumed", "progress", "checkpoint", "status")
+    skipped += ("failed", "finished")
     found["events"] = [
         {k: getattr(e, k) for k in e.__dataclass_fields__ if k not in TIMES}
         for e in log.events
         if e.kind not in skipped
     ]
-    found["results"] = {k: v for k, v in run.read().results.items() if k not in TIMES}
+    results = json.dumps({k: v for k, v in run.read().results.items() if k not in TIMES})
+    found["results"] = results.replace(str(run.path), "")
     return found
 
 
@@ -169,18 +166,23 @@ def step_of(run: Run) -> int:
     return int(json.loads((folder / "meta.json").read_bytes())["step"])
 
 
-def check(run: Run, runs: int, step: int) -> int:
-    """Is all there that was there before the kill? Gives the step of the last checkpoint."""
+def check(run: Run, runs: int, step: int, *, failed: bool = False) -> int:
+    """Is all there that was there before the kill? Gives the step of the last checkpoint.
+
+    Args:
+        failed: the run may have failed for any reason.
+    """
     (session,) = run.home.sessions()
     need(len(session.runs()) == runs, f"{len(session.runs())} runs where there were {runs}")
     for one in session.runs():
         record, status = one.read(), one.status()
         if one.path != run.path:
             need(status == "finished", f"{one.ref} is {status}")
-        elif status == "failed":
+        elif status == "failed" and not failed:
             need("could not start" in record.reason, f"{one.ref} failed: {record.reason}")
         else:
-            need(status in ("lost", "queued", "stopped", "finished"), f"{one.ref} is {status}")
+            allowed = ("lost", "queued", "stopped", "finished", "failed")
+            need(status in allowed, f"{one.ref} is {status}")
     now = step_of(run)
     need(now >= step, f"{run.ref}: the last checkpoint is of step {now}; {step} was there")
     if run.checkpoint("best") is not None:
@@ -202,7 +204,7 @@ def compare(run: Run, whole: Run) -> None:
     need(not unequal, f"{run.ref} differs from {whole.ref} in {unequal}")
     for folder in (run.home.sessions_path, run.session.path, run.session.runs_path):
         remove_leftovers(folder)
-        left = [p.name for p in folder.glob(".*") if p.name != ".lock"]
+        left = [p.name for p in folder.glob(".*") if not p.name.endswith(".lock")]
         need(not left, f"{folder}: left behind: {left}")
     left = names(run.path) ^ names(whole.path)
     need(not left, f"{run.ref}: left behind or missing: {sorted(left)}")
@@ -268,9 +270,9 @@ def disturbed_run(
     compare(run, whole)
 
 
-def undisturbed(home: Home, name: str) -> tuple[Run, float, int]:
+def undisturbed(home: Home, make: Callable[[], Run]) -> tuple[Run, float, int]:
     """A run that nobody disturbs, how long it takes, and about how many changes it makes."""
-    run = new_run(home, name)
+    run = make()
     counting = home.path / "changes"
 
     def count() -> None:
@@ -279,7 +281,7 @@ def undisturbed(home: Home, name: str) -> tuple[Run, float, int]:
 
     began = time.monotonic()
     code = end(begin(run, count))
-    need(code == 0 and run.status() == "finished", f"{name}: {run.read()}")
+    need(code == 0 and run.status() == "finished", f"{run.ref}: {run.read()}")
     return run, time.monotonic() - began, counting.stat().st_size
 
 
@@ -304,8 +306,11 @@ def main() -> int:
         os.environ |= {"LMBENCH_HOME": folder, "LMBENCH_CACHE": folder, "LMBENCH_NATIVE": "0"}
         os.chdir(folder)
         home = make_home(Path(folder))
-        parent = undisturbed(home, "train")
-        wholes = {n: parent if n == "train" else undisturbed(home, n) for n in chosen}
+        parent = undisturbed(home, partial(new_run, home, "train"))
+        wholes = {
+            n: parent if n == "train" else undisturbed(home, partial(new_run, home, n))
+            for n in chosen
+        }
         for name, whole in wholes.items():
             generator = random.Random(f"{name} {arguments.seed}")
             kills = runs = 0

@@ -6,7 +6,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import Config, Kind, PruneConfig, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.config import (
+    Config,
+    EvaluateConfig,
+    Kind,
+    PackConfig,
+    PruneConfig,
+    QuantizeConfig,
+    SensitivityConfig,
+    TrainConfig,
+)
 from lmbench.jobs.prepare import make_run
 from lmbench.session import Home, Run
 
@@ -63,7 +72,9 @@ KINDS: dict[str, tuple[Kind, type[Config], dict[str, Any]]] = {
         QuantizeConfig,
         {"preset": "int8-best", "threads": 1, "device": "cpu"},
     ),
-    "sensitivity": ("sensitivity", SensitivityConfig, {"threads": 1, "device": "cpu"}),
+    "sensitivity": ("sensitivity", SensitivityConfig, ONE_CORE),
+    "pack": ("pack", PackConfig, {"threads": 1}),
+    "evaluate": ("evaluate", EvaluateConfig, ONE_CORE),
 }
 
 
@@ -81,8 +92,9 @@ def make_home(folder: Path) -> Home:
     return Home(folder)
 
 
-def new_run(home: Home, name: str, session: str = "s") -> Run:
+def new_run(home: Home, name: str, session: str = "s", **changes: Any) -> Run:
+    """A queued run, with `changes` to its settings."""
     kind, model, settings = KINDS[name]
     place = home.open_session(session)
     parent = None if name == "train" else place.run(1)
-    return make_run(place, kind, model(**settings), parent=parent)
+    return make_run(place, kind, model(**settings | changes), parent=parent)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-KILLS = Path(__file__).parent / "kills.py"
-
-
-def harness(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(KILLS), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert ": 0 faults" in done.stdout
+from harness import run_harness
 
 
 def test_workers_killed_at_some_moments_lose_nothing() -> None:
-    harness(
-        "--kills", "4", "--signals", "1", "--seed", "1", "--kind", "train", "--kind", "quantize"
-    )
+    kinds = ("--kind", "train", "--kind", "quantize")
+    run_harness("kills.py", "--kills", "4", "--signals", "1", "--seed", "1", *kinds)
 
 
 @pytest.mark.slow
 def test_workers_killed_at_many_moments_lose_nothing() -> None:
-    harness("--kills", "60", "--signals", "30", "--seed", "2")
+    run_harness("kills.py", "--kills", "60", "--signals", "30", "--seed", "2")

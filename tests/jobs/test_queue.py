@@ -18,7 +18,7 @@ from lmbench.config import EvaluateConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs import queue as queue_module
-from lmbench.jobs.queue import queue_device, take_device
+from lmbench.jobs.queue import lock_path, queue_device, take_device
 from lmbench.session import Run
 
 
@@ -234,6 +234,17 @@ def test_a_supervisor_that_cannot_start_fails_a_run_that_is_followed(
     assert last.status == "failed"
     assert last.record.reason.startswith("its supervisor could not start: ")
     assert last.record.reason.endswith("no such wheel")
+
+
+def test_a_supervisor_that_cannot_hold_the_device_fails_the_run(world: World) -> None:
+    lock = lock_path(world.home, "cpu")
+    lock.mkdir(parents=True)
+    run = world.run()
+    launch.start(run)
+    *_, last = launch.follow(run)
+    assert last.status == "failed"
+    assert last.record.reason == f"{lock}: Is a directory; name a file, then resume the run"
+    assert run.log_path.read_text() == f"supervisor: {last.record.reason}\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from jobs_world import World
 
-from lmbench.jobs import launch
+from lmbench.jobs import launch, worker
 from lmbench.jobs.supervisor import python
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
@@ -133,12 +134,31 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
         while True:
             file.write(bytes(4096))
     full.until_status(run, "failed")
-    assert run.read().reason == "the disk is full: free some space and resume the run"
+    file, _, rest = run.read().reason.partition(": ")
+    assert Path(file).is_relative_to(run.path)
+    assert rest == "No space left on device; make room on that disk and resume the run"
     assert isinstance(events(run)[-1], Failed)
     filling.unlink()
     launch.resume(run)
     assert finish(run).status == "finished"
     assert not (run.path / ".room").exists()
+
+
+@pytest.mark.parametrize("before, written", [("whole\n", ""), ("torn o", "\n")])
+def test_the_reason_is_a_line_of_its_own(
+    before: str, written: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = world.run()
+    run.log_path.write_text(before)
+    worker._print_reason(run, "no room")
+    assert capsys.readouterr().err == f"{written}error: no room\n"
+
+
+def test_an_installation_that_cannot_be_read_damages_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: None)
+    assert worker._versions()["torch"] == "unknown"
 
 
 def test_settings_that_cannot_be_read_fail_the_run(world: World) -> None:

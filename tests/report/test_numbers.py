@@ -32,3 +32,7 @@ def test_no_size_is_written_in_another_unit():
         cwd=ROOT, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
     assert found == []
+
+
+def test_a_moment_that_no_calendar_shows_is_a_question_mark():
+    assert numbers.clock(1e30) == "?"

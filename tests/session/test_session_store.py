@@ -40,11 +40,12 @@ records = st.builds(
     config=st.dictionaries(texts, texts | st.integers() | st.floats(-1e9, 1e9), max_size=4),
     parent=st.none() | texts,
     status=st.sampled_from(STATUSES),
-    started=st.none() | st.floats(0, 1e12),
+    started=st.none() | st.floats(0, 2.5e11),
     pid=st.none() | st.integers(1, 2**22),
-    process_started=st.none() | st.floats(0, 1e12),
+    process_started=st.none() | st.floats(0, 2.5e11),
     reason=texts,
-    results=st.dictionaries(texts, st.none() | st.floats(-1e9, 1e9), max_size=4),
+    # Results of the names that have a type of their own would have to be of it.
+    results=st.dictionaries(texts.map("x{}".format), st.none() | st.floats(-1e9, 1e9), max_size=4),
 )
 
 

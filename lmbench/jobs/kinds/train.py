@@ -26,7 +26,17 @@ from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
 from lmbench.report.numbers import size
 from lmbench.session import store
-from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, RunStarted, Score, Sparsity
+from lmbench.session.event_log import EventLog
+from lmbench.session.events import (
+    Checkpoint,
+    Epoch,
+    Event,
+    RunResumed,
+    RunStarted,
+    Score,
+    Sparsity,
+    Warned,
+)
 from lmbench.training import native
 from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
@@ -195,13 +205,21 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     warnings = [
         w for w in (of_precision, of_kernels, _of_schedule(job, config, corpus.ntokens)) if w
     ]
+    said = _warned_of(job)
     for warning in warnings:
-        job.warn(warning)
+        if warning not in said:
+            job.warn(warning)
     if warnings:
         job.add_results(warnings=warnings)
     job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
     _score(job, trainer, scheduler, corpus)
+
+
+def _warned_of(job: Job) -> set[str]:
+    """What an earlier attempt has warned of, in events that still count."""
+    events = EventLog(job.run.events_path).poll()
+    return {event.message for event in events if isinstance(event, Warned)}
 
 
 def _of_schedule(job: Job, config: TrainConfig, types: int) -> str | None:

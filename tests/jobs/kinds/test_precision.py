@@ -13,7 +13,7 @@ from lmbench.config import Config, TrainConfig, validate
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train as train_module
 from lmbench.session import EventLog, Home
-from lmbench.session.events import RunResumed, Warned
+from lmbench.session.events import Warned
 from lmbench.training.native import process
 
 SETTINGS: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
     assert len(said) == (precision == "bf16")
 
 
-def test_what_a_resumed_run_is_warned_of_stays_in_its_log(
+def test_what_a_resumed_run_is_warned_of_stays_in_its_log_once(
     home: Home, calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = train(home, precision="bf16", compress="qat.yaml")
@@ -127,9 +127,7 @@ def test_what_a_resumed_run_is_warned_of_stays_in_its_log(
     monkeypatch.setenv("LMBENCH_NATIVE", "0")
     for _ in range(2):
         job = resume(job)
-        events = EventLog(job.run.events_path).poll()
-        resumed = max(n for n, event in enumerate(events) if isinstance(event, RunResumed))
-        told = [e.message for e in events[resumed:] if isinstance(e, Warned)]
+        told = warnings(job)
         assert len(told) == 2
         assert "computes in fp32" in told[0]
         assert "began with the compiled kernels" in told[1]
