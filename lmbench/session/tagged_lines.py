@@ -82,6 +82,9 @@ class TaggedLines(Generic[T]):
         # What pydantic's JSON has no place for: half a surrogate pair.
         try:
             document = json.loads(line, parse_constant=_refuse)
+            # Python's values are taken loosely, lists as tuples, so types are checked here.
+            whole = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+            self._adapter.validate_json(whole)
             return self._adapter.validate_python(document, strict=False)
         except ValidationError as error:
             raise ValueError(error.errors(include_url=False)[0]["msg"]) from None

@@ -88,6 +88,13 @@ def test_a_field_of_a_wrong_type_makes_no_event(event: Event, data: st.DataObjec
     assert parse_event(json.dumps(document)) is None
 
 
+def test_a_field_of_a_wrong_type_makes_no_event_beside_half_a_surrogate_pair() -> None:
+    score = ev.Score(split="\ud800", loss=1.5, ppl=1.5, tokens=1, tokens_per_s=1.0)
+    line = event_line(score).decode()
+    assert parse_event(line) == score
+    assert parse_event(line.replace('"loss": 1.5', '"loss": true')) is None
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_without_a_word_in_json_come_back(value: float) -> None:
     score = ev.Score(split="test", loss=value, ppl=1.5, tokens=1, tokens_per_s=1.0)
