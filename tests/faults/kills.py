@@ -66,6 +66,11 @@ class FaultError(Exception):
     """Something was lost, or left about."""
 
 
+def log_of(run: Run) -> str:
+    """The end of the run's log; one that is killed at once has none."""
+    return run.log_path.read_text()[-2000:] if run.log_path.exists() else "no log"
+
+
 def need(holds: object, what: str) -> None:
     if not holds:
         raise FaultError(what)
@@ -228,7 +233,7 @@ def killed_run(generator: random.Random, home: Home, name: str, whole: Run, took
         if code == 0:
             break
         kills += code == -signal.SIGKILL
-        need(code == -signal.SIGKILL, f"{run.ref}: exit code {code}: {run.log_path.read_text()}")
+        need(code == -signal.SIGKILL, f"{run.ref}: exit code {code}: {log_of(run)}")
         if generator.random() < 0.5:
             # Else the supervisor was killed, too.
             conclude(run, pid, code, began)
@@ -239,7 +244,7 @@ def killed_run(generator: random.Random, home: Home, name: str, whole: Run, took
         start = resume
     if run.status() != "finished":
         code = end(start(run))
-        need(code == 0, f"{run.ref}: exit code {code}: {run.log_path.read_text()[-2000:]}")
+        need(code == 0, f"{run.ref}: exit code {code}: {log_of(run)}")
     check(run, runs, step)
     compare(run, whole)
     return kills
@@ -261,12 +266,12 @@ def disturbed_run(
             os.kill(pid, number)
             time.sleep(generator.random() * 0.05)
     code = end(pid)
-    need(code == 0, f"{run.ref}: exit code {code}: {run.log_path.read_text()[-2000:]}")
+    need(code == 0, f"{run.ref}: exit code {code}: {log_of(run)}")
     wanted = ("stopped", "finished") if "SIGTERM" in how else ("finished",)
     need(run.status() in wanted, f"{run.ref} is {run.status()} after {how}: {run.read().reason}")
     if run.status() == "stopped":
         old(home.sessions_path)
-        need(end(resume(run)) == 0, f"{run.ref}: {run.log_path.read_text()[-2000:]}")
+        need(end(resume(run)) == 0, f"{run.ref}: {log_of(run)}")
     compare(run, whole)
 
 
