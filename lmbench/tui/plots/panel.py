@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
 from textual.strip import Strip
 
+from lmbench.report.plots.curves import Curves
 from lmbench.report.plots.draw import Look, draw
-from lmbench.report.plots.layout import Picture, Plot, extent
+from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
@@ -222,15 +222,14 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def refresh_view(self) -> None:
         size, runs = self.content_size, self.runs
-        legends = tuple((run.name, level_of(run)) for run in runs)
-        look = (size, self._view, self._cursor, self.app.theme, legends)
+        said = tuple((run.name, level_of(run)) for run in runs)
+        look = (size, self._view, self._cursor, self.app.theme, said)
         curves = tuple(run.curves for run in runs)
         if self._shown.is_of(look, curves):
             return
         before = self._shown.lines
-        self._shown = next((d for d in self._latest if d.is_of(look, curves)), None) or Drawn(
-            look, curves, *self._draw(size.width, size.height)
-        )
+        kept = (plot for plot in self._latest if plot.is_of(look, curves))
+        self._shown = next(kept, None) or self._draw(look, curves)
         self._latest = [self._shown, *(d for d in self._latest if d is not self._shown)][:_LATEST]
         self._titles()
         if len(before) != len(self._shown.lines) or self._theme != self.app.theme:
@@ -244,14 +243,11 @@ flatten the rest: ↑ marks them, **a** shows them.
             first, last = changed[0], changed[-1]
             self.refresh(Region(0, first, size.width, last - first + 1))
 
-    def _draw(
-        self, width: int, height: int
-    ) -> tuple[list[Text], Picture, tuple[float, float] | None, bool]:
-        """The fields of `Drawn` after the first two."""
-        plot = self.plot()
+    def _draw(self, look: object, curves: tuple[Curves, ...]) -> Drawn:
+        (width, height), plot = self.content_size, self.plot()
         if not plot.series:
-            return centred(self._empty(), width, height), Picture(), None, plot.window is not None
-        look = Look(
+            return Drawn(look, curves, centred(self._empty(), width, height))
+        colours = Look(
             axes=self.bench.colour("foreground-muted"),
             faint=self.bench.colour("faint"),
             bad=self.bench.colour("error"),
@@ -259,8 +255,9 @@ flatten the rest: ↑ marks them, **a** shows them.
         span = plot.window or extent(plot.series)
         cursor = within(self._cursor, span)
         above = legend(plot, width, height, cursor)
-        picture = draw(plot, width, height - len(above), look, cursor)
-        return [*above, *picture.lines], picture, span, plot.window is not None
+        picture = draw(plot, width, height - len(above), colours, cursor)
+        lines = [*above, *picture.lines]
+        return Drawn(look, curves, lines, picture, span, zoomed=plot.window is not None)
 
     def _titles(self) -> None:
         room = self.size.width - 6

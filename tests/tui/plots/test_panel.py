@@ -312,3 +312,12 @@ async def test_going_to_and_fro_between_runs_draws_each_once_until_something_cha
         await settled(pilot)
         assert len(drawn) == 1
         assert any("renamed" in line.plain for line in panel(pilot)._shown.lines)
+
+
+async def test_a_run_that_leaves_the_queue_is_no_longer_said_to_wait(world):
+    run = world.new("train", "next", status="queued")
+    async with opened(world, size=(200, 50), run=run.path.name) as pilot:
+        assert "waits in the queue" in words(pilot)
+        run.update(status="stopped")
+        await settled(pilot)
+        assert "waits in the queue" not in words(pilot)
