@@ -398,6 +398,10 @@ class Home:
         if named:
             ids = ", ".join(str(r.id) for r in named)
             raise LmbenchError(f"'{what}' names several runs of session '{home.name}': {ids}")
+        if path.is_file():
+            raise LmbenchError(
+                f"{ref}: a file, and no run has that name; name a run (SESSION/3, 3, @)"
+            )
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
 
 

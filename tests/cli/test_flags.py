@@ -109,13 +109,15 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
         ("train foo", "train: does not take 'foo': lmbench train --help shows what it takes"),
         ("train --device foo", "none of the devices to compute on: auto, cpu, cuda, cuda:N, mps"),
         ("train --resume data.lmpack", "data.lmpack: this is no run's folder"),
+        ("train --resume data.pt", "data.pt: a file, and no run has that name"),
         ("train --resume gone.lmpack", "gone.lmpack: there is no such run or file"),
         ("schedule check small-80 --data nowhere", "nowhere"),
         ("sensitivity 1 --suggest 0.5 --output data.lmpack", "data.lmpack: is there already"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(line, says, tmp_path, capsys: Capture):
-    (tmp_path / "data.lmpack").write_bytes(b"")
+    for name in ("data.lmpack", "data.pt"):
+        (tmp_path / name).write_bytes(b"")
     assert lmbench(line.split()) == 2
     err = capsys.readouterr().err
     assert says in err
