@@ -14,6 +14,7 @@ os.environ["TERM"] = "xterm"
 os.environ.pop("COLORTERM", None)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Three processes on two cores: a third of the time a test waits for a process or a timer."""
     return max(1, round(1.5 * (os.cpu_count() or 1)))

@@ -59,7 +59,7 @@ def group_of_matrix(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_as_number), Field(allow_inf_nan=False)]
-Positive = Annotated[Number, Field(ge=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
 Sparsity = Annotated[Number, Field(ge=0, lt=1)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
@@ -89,7 +89,7 @@ class Args(BaseModel):
 class L1Args(Args):
     """A strength for each parameter."""
 
-    reg_regims: Annotated[dict[Name, Positive], Field(min_length=1)]
+    reg_regims: Annotated[dict[Name, NonNegative], Field(min_length=1)]
     threshold_criteria: Criteria | None = None
 
 
@@ -103,7 +103,7 @@ class GroupVarianceArgs(Args):
 
     needs_matrices: ClassVar[bool] = True
 
-    reg_regims: Annotated[dict[Name, tuple[Positive, Lines]], Field(min_length=1)]
+    reg_regims: Annotated[dict[Name, tuple[NonNegative, Lines]], Field(min_length=1)]
 
 
 class GroupLassoArgs(GroupVarianceArgs):

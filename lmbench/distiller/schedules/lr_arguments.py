@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lmbench.distiller.errors import ScheduleError
-from lmbench.distiller.schedules.arguments import Args, Number, Positive, Whole
+from lmbench.distiller.schedules.arguments import Args, NonNegative, Number, Whole
 
 Steps = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Milestones = Annotated[list[Whole], Field(min_length=1)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-PerGroup = Positive | list[Positive]
+PerGroup = NonNegative | list[NonNegative]
 
 
 class LRArgs(Args):
@@ -37,7 +37,7 @@ class CosineAnnealingLRArgs(LRArgs):
     """Half a period of a cosine."""
 
     T_max: Steps
-    eta_min: Positive = 0.0
+    eta_min: NonNegative = 0.0
 
 
 class CosineAnnealingWarmRestartsArgs(LRArgs):
@@ -45,7 +45,7 @@ class CosineAnnealingWarmRestartsArgs(LRArgs):
 
     T_0: Steps
     T_mult: Steps = 1
-    eta_min: Positive = 0.0
+    eta_min: NonNegative = 0.0
 
 
 class _MomentumArgs(LRArgs):
@@ -64,14 +64,14 @@ class CyclicLRArgs(_MomentumArgs):
     step_size_up: Steps = 2000
     step_size_down: Steps | None = None
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular"
-    gamma: Positive = 1.0
+    gamma: NonNegative = 1.0
     scale_mode: Literal["cycle", "iterations"] = "cycle"
 
 
 class ExponentialLRArgs(LRArgs):
     """A factor at each epoch."""
 
-    gamma: Positive
+    gamma: NonNegative
 
 
 class LinearLRArgs(LRArgs):
@@ -86,14 +86,14 @@ class MultiStepLRArgs(LRArgs):
     """A factor at each milestone."""
 
     milestones: Milestones
-    gamma: Positive = 0.1
+    gamma: NonNegative = 0.1
 
 
 class MultiStepMultiGammaLRArgs(LRArgs):
     """A factor of its own at each milestone."""
 
     milestones: Milestones
-    gammas: list[Positive]
+    gammas: list[NonNegative]
 
     @model_validator(mode="after")
     def _one_each(self) -> MultiStepMultiGammaLRArgs:
@@ -140,7 +140,7 @@ class PolynomialLRArgs(LRArgs):
     """A power of what is left of the epochs."""
 
     T_max: Steps
-    power: Positive
+    power: NonNegative
 
 
 class ReduceLROnPlateauArgs(Args):
@@ -149,18 +149,18 @@ class ReduceLROnPlateauArgs(Args):
     mode: Literal["min", "max"] = "min"
     factor: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     patience: Whole = 10
-    threshold: Positive = 1e-4
+    threshold: NonNegative = 1e-4
     threshold_mode: Literal["rel", "abs"] = "rel"
     cooldown: Whole = 0
     min_lr: PerGroup = 0.0
-    eps: Positive = 1e-8
+    eps: NonNegative = 1e-8
 
 
 class StepLRArgs(LRArgs):
     """A factor every so many epochs."""
 
     step_size: Steps
-    gamma: Positive = 0.1
+    gamma: NonNegative = 0.1
 
 
 LR_SCHEDULERS: dict[str, type[Args]] = {

@@ -19,8 +19,8 @@ from lmbench.distiller.schedules.arguments import (
     Criteria,
     Name,
     Names,
+    NonNegative,
     Number,
-    Positive,
     Sparsity,
     Whole,
     group_of_matrix,
@@ -148,7 +148,7 @@ class LevelArgs(PrunerArgs):
 class MagnitudeArgs(PrunerArgs):
     """A threshold for each parameter and for all others."""
 
-    thresholds: Annotated[dict[Name, Positive], Field(min_length=1)]
+    thresholds: Annotated[dict[Name, NonNegative], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _has_default(self) -> MagnitudeArgs:
@@ -166,7 +166,7 @@ class MagnitudeArgs(PrunerArgs):
 class SensitivityArgs(PrunerArgs):
     """A multiple of the standard deviation for each parameter."""
 
-    sensitivities: Annotated[dict[Name, Positive], Field(min_length=1)]
+    sensitivities: Annotated[dict[Name, NonNegative], Field(min_length=1)]
 
     def values(self) -> Mapping[str, Any]:
         return self.sensitivities
@@ -178,9 +178,9 @@ class SensitivityArgs(PrunerArgs):
 class SplicingArgs(SensitivityArgs):
     """The two thresholds of network surgery."""
 
-    low_thresh_mult: Positive
-    hi_thresh_mult: Positive
-    sensitivity_multiplier: Positive = 0.0
+    low_thresh_mult: NonNegative
+    hi_thresh_mult: NonNegative
+    sensitivity_multiplier: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> SplicingArgs:
@@ -200,7 +200,7 @@ class StructureArgs(PrunerArgs):
 
     needs_matrices: ClassVar[bool] = True
 
-    reg_regims: Annotated[dict[Name, tuple[Positive, LineGroup]], Field(min_length=1)]
+    reg_regims: Annotated[dict[Name, tuple[NonNegative, LineGroup]], Field(min_length=1)]
     threshold_criteria: Criteria
 
     def values(self) -> Mapping[str, Any]:
