@@ -15,7 +15,7 @@ from lmbench.config import QuantizeConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs.quantization import settings_of
 from lmbench.session import EventLog, Home
-from lmbench.session.events import Calibration, QuantResult
+from lmbench.session.events import Calibration, QuantResult, Warned
 
 FEW = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
 
@@ -176,6 +176,17 @@ def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without
     events = EventLog(made.events_path).poll()
     assert not [event for event in events if isinstance(event, Calibration)]
     assert (made.path / "stats.yaml").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
+    home: Home, capsys: pytest.CaptureFixture[str], kept: bool
+) -> None:
+    flags = ("--rounding", "gptq", *(("--override", "decoder:rounding=nearest") if kept else ()))
+    document = answer(capsys, "quantize", "1", *FEW, *flags)
+    events = EventLog(home.find_run(document["run"]).events_path).poll()
+    warned = [event.message for event in events if isinstance(event, Warned)]
+    assert any("a packed file holds both" in message for message in warned) is not kept
 
 
 def test_dynamic_quantization_leaves_element_wise_modules_alone(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lmbench.config import QuantizeConfig
 from lmbench.corpus import Corpus
 from lmbench.deploy.load_model import QUANTIZATION, load_run
-from lmbench.deploy.packed_file.dequantize import dequantized_bytes
+from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
 from lmbench.distiller.quantization import (
     ActivationStats,
     ModuleReport,
@@ -72,6 +72,10 @@ _SQNR_WINDOWS = 2
 _SEARCH_TOKENS = 20_000
 # What a packed file holds: other widths would save nothing.
 _WIDTHS = (8, 4)
+_TWO_MATRICES = (
+    "encoder and decoder, one matrix in the float model, are rounded differently, so a packed file "
+    "holds both; --override decoder:rounding=nearest keeps them one where their bits are the same"
+)
 
 
 def work(job: Job) -> None:
@@ -127,6 +131,8 @@ def _work(job: Job) -> None:
     tensors, meta = export_state(quantized, settings)
     _keep(job, tensors, meta)
     job.add_results(packed_bytes=size(quantized))
+    if moments is not None and model.tied and not dequantized(quantized, loaded.shape).model.tied:
+        job.warn(_TWO_MATRICES)
     _score(job, config, model, quantized, corpus, device)
 
 
