@@ -15,7 +15,7 @@ __all__ = ["describe_error", "log_path", "one_line_error", "start_log"]
 _LIMIT_BYTES = 1_000_000
 # What the user's disk says no with is no defect of ours.
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_THE_DISKS = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+_THE_DISKS = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENODEV}
 
 _log = logging.getLogger(__name__)
 
