@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Iterable
@@ -87,6 +88,19 @@ class Workbench(Bench):
             await super()._dispatch_message(message)
         except Exception as error:
             self.show_error(error, f"after {type(message).__name__.lower()}")
+
+    def push_screen(self, screen: Any, callback: Any = None, *rest: Any, **named: Any) -> Any:
+        """What fails after the answer of a dialog is a dialog, too: else it ends the workbench."""
+
+        async def answered(result: Any) -> None:
+            try:
+                waits = callback(result)
+                if inspect.isawaitable(waits):
+                    await waits
+            except Exception as error:
+                self.show_error(error)
+
+        return super().push_screen(screen, answered if callback else None, *rest, **named)
 
     def on_command_palette_opened(self) -> None:
         """Like every other input here the palette's does not blink: that would send bytes."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import LmbenchError, os_error_line
 from lmbench.session.store import Home
 
 __all__ = ["describe_error", "log_path", "one_line_error", "start_log"]
 
 _LIMIT_BYTES = 1_000_000
 # What the user's disk says no with is no defect of ours.
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_THE_DISKS = _FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENODEV}
+_THE_DISKS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENODEV)
+}
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +47,11 @@ def describe_error(error: BaseException, doing: str, home: Home) -> tuple[str, s
     """Title and text of the dialog about an error; a defect of ours is logged."""
     if isinstance(error, LmbenchError):
         return "That does not work", error.message
-    if isinstance(error, OSError) and error.errno in _THE_DISKS:
-        where = f": {error.filename}" if error.filename else ""
-        todo = " Free some space, then try again." if error.errno in _FULL else ""
-        return "The disk refused", f"{error.strerror} {doing}{where}.{todo}".replace(" :", ":")
+    # `shutil.Error` lists the files that could not be copied, and has no number.
+    if isinstance(error, shutil.Error) or (
+        isinstance(error, OSError) and error.errno in _THE_DISKS
+    ):
+        return "The disk refused", os_error_line(error, doing)
     _log.error("%s", doing or "error", exc_info=error)
     return (
         "Something went wrong",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from driving import at_work, bench_of, opened, press, select, until, words
+from textual.widgets import Static
 from workbench_world import World
 
 from lmbench.cli import run as lmbench
@@ -109,6 +110,8 @@ async def day(folder: Path, name: str, disk: Disk, patch: pytest.MonkeyPatch) ->
                 # What asks something in a dialog works on until it is answered.
                 await until(pilot, lambda: not at_work(pilot) or pilot.app.screen.is_modal)
                 said.append(words(pilot))
+                # What a dialog says is wrapped on the screen.
+                said += [str(text.content) for text in pilot.app.screen.query(Static)]
             bench.flush()
             await press(pilot)
     return "\n".join(said)
