@@ -39,8 +39,8 @@ Seeds = Annotated[
     int | None,
     Parameter(
         converter=whole,
-        help="as many runs, which differ in seed alone: from --seed on, or, of runs that start from "
-        "another, one from each of its seeds",
+        help="so many runs that differ in seed alone, from --seed on; of a run that has several "
+        "seeds, one from each",
     ),
 ]
 
@@ -91,8 +91,9 @@ def start_all(make: Callable[[], list[Run]], *, detach: bool, json: bool) -> int
     exit code."""
     runs = make()
     code = 0
-    launch.start(runs[0])
-    if not detach:
+    if detach:
+        launch.start(runs[0])
+    else:
         code = work_through_all(runs, json=json, go_on=True)
     if json:
         print_json([run_document(run) for run in runs])

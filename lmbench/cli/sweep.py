@@ -107,8 +107,9 @@ def start(
 
 def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool) -> int:
     code = 0
-    work.begin(runs)
-    if not detach:
+    if detach:
+        work.begin(runs)
+    else:
         code = work_through_all(runs, json=json, go_on=True)
     if json or not detach:
         _show(sweep_status(session), json=json)
@@ -121,13 +122,52 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
 
 
 @app.command
-def status(name: str | None = None, *, session: Named = None, json: Json = False) -> None:
+def status(
+    name: str | None = None,
+    *,
+    plot: Annotated[
+        Path | None,
+        Parameter(
+            help="write test perplexity against size here, with error bars over the seeds: a new "
+            ".svg, .txt or .csv"
+        ),
+    ] = None,
+    session: Named = None,
+    json: Json = False,
+) -> None:
     """The table of a sweep: a row for each setting, its figures over the seeds.
 
     Args:
         name: the sweep's session; left out where there is but one sweep.
     """
-    _show(sweep_status(_found(name, session)), json=json)
+    sweep = sweep_status(_found(name, session))
+    if plot is not None:
+        _write_plot(sweep, plot)
+    _show(sweep, json=json)
+
+
+def _write_plot(sweep: SweepStatus, path: Path) -> None:
+    from lmbench.report.front import front_plot
+    from lmbench.report.plots.export import export
+
+    if path.exists():
+        raise LmbenchError(f"--plot {path}: is there already; name a file that is not")
+    front = front_plot([_plotted(row) for row in sweep.rows])
+    if front is None:
+        raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")
+    export(front, path, f"{sweep.session}: test perplexity against size")
+
+
+def _plotted(row: Setting) -> dict[str, Any]:
+    test = row.test
+    return {
+        "name": " ".join([row.stage, *map(_value, row.values.values())]),
+        "bytes": row.size.bytes,
+        "as_packed": row.size.as_packed,
+        "part_tokens": row.part_tokens,
+        "test_ppl": test.mean if test else None,
+        "test_ppl_deviation": test.deviation if test else None,
+    }
 
 
 @app.command
@@ -258,7 +298,7 @@ def _value(value: Any) -> str:
         return ""
     if isinstance(value, list | tuple):
         return " ".join(map(_value, value))
-    return printable(value_text(value).rpartition("/")[2])
+    return printable(value_text(value).rpartition("/")[2].removesuffix(".yaml"))
 
 
 def _progress(row: Setting) -> str:

@@ -10,7 +10,7 @@ from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
 
 
 @pytest.mark.parametrize(
-    ("given", "values"),
+    "given, values",
     [
         ([3, 1, 2], [3, 1, 2]),
         ({"from": 1, "to": 7, "step": 3}, [1, 4, 7]),
@@ -31,7 +31,7 @@ def test_a_whole_setting_gets_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    "given, words",
     [
         (3, "is no axis"),
         ([], "is empty"),

@@ -61,7 +61,7 @@ stages:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("[]", "is not a mapping"),
         ("stages: [{kind: train}]", "write version: 1"),

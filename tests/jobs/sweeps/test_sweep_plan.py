@@ -93,7 +93,7 @@ def test_a_random_search_over_more_than_can_be_made_draws_its_few() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "words"),
+    "old, new, line, words",
     [
         ("levels/agp-80.yaml", "levels/agp-81.yaml", 7, "neither a file beside the sweep"),
         ("nhid: 8", "nhid: 9", 5, "--tied needs --emsize equal to --nhid"),
