@@ -30,11 +30,10 @@ def numbers(groups: list[list[Run]]) -> list[list[int]]:
 
 
 def test_mean_and_sample_standard_deviation() -> None:
-    assert spread_of([82.8, None, 84.0, 83.4, float("nan")]) == Spread(
-        pytest.approx(83.4),
-        pytest.approx(0.6),
-        3,  # pyright: ignore[reportArgumentType]
-    )
+    spread = spread_of([82.8, None, 84.0, 83.4, float("nan")])
+    assert spread is not None
+    assert (spread.mean, spread.deviation) == (pytest.approx(83.4), pytest.approx(0.6))
+    assert spread.n == 3
     assert Spread(83.41, 0.62, 3).text() == "83.4 ± 0.6, n = 3"
     assert spread_of([83.4]) == Spread(83.4, None, 1)
     assert Spread(83.4, None, 1).text() == "83.4"
