@@ -43,6 +43,7 @@ _COMMANDS = {
     "export": ("lmbench.cli.export:export", "Write a model as ONNX or safetensors."),
     "benchmark": ("lmbench.cli.benchmark:benchmark", "Size and speed in each runtime."),
     "reproduce": ("lmbench.cli.reproduce:reproduce", "The published tables beside ours."),
+    "sweep": ("lmbench.cli.sweep:app", "Many runs by one file: axes, stages, seeds."),
     "runs": ("lmbench.cli.runs:app", "List, show, pause, stop, resume and delete runs."),
     "sessions": ("lmbench.cli.sessions:app", "List, copy, rename, pack and unpack sessions."),
     "data": ("lmbench.cli.data:app", "List, fetch and describe corpora."),

@@ -28,10 +28,16 @@ def compare(
         bool,
         Parameter(negative="", help="a line for each runtime that `lmbench benchmark` measured"),
     ] = False,
+    each: Annotated[
+        bool,
+        Parameter(negative="", help="a line for each run, also where they differ in seed alone"),
+    ] = False,
     session: SessionName = "default",
     json: Json = False,
 ) -> None:
     """Show runs side by side: sparsity, parameters, perplexity, bytes, speed.
+
+    Runs that differ in seed alone are one line: mean, sample standard deviation, and how many.
 
     With --runtimes: bytes, memory, speed and perplexity in each runtime, by the newest benchmark of
     this machine.
@@ -41,12 +47,14 @@ def compare(
     """
     if json:
         refuse_flags("--json is a format of its own", format=format != "table")
+    if runtimes:
+        refuse_flags("--runtimes has a line for each run in any case", each=each)
     home = Home.find()
     found = [home.find_run(ref, session) for ref in runs]
     if not found:
         kinds = ("train", "prune", "quantize", "pack")
         found = [run for run in home.session(session).runs() if run.read().kind in kinds]
-    comparison = compare_runtimes(found) if runtimes else compare_runs(found)
+    comparison = compare_runtimes(found) if runtimes else compare_runs(found, over_seeds=not each)
     if runtimes and not comparison.rows:
         names = " ".join(run.ref for run in found) or "@"
         raise LmbenchError(f"none of these was measured on this machine: lmbench benchmark {names}")
@@ -82,7 +90,7 @@ def report(
     found = Home.find().session(session)
     if json:
         refuse_flags("the document goes to stdout with --json", output=output)
-        print_json(list(compare_runs(found.runs()).rows))
+        print_json(list(compare_runs(found.runs(), over_seeds=True).rows))
         return
     if output is None:
         write(report_session(found, "markdown"))

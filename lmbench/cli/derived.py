@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated
 
+from cyclopts import Parameter
+
+from lmbench.cli.flags import whole
 from lmbench.cli.foreground import command_line, work_through
-from lmbench.cli.output import print_json, print_line
+from lmbench.cli.output import note, print_json, print_line
 from lmbench.config import Config, Kind
-from lmbench.errors import LmbenchError
+from lmbench.config.command_line import run_name
+from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.prepare import make_run
+from lmbench.jobs.queue import awaited_parent
+from lmbench.jobs.reproduce import begin
+from lmbench.report.numbers import plural
+from lmbench.report.seeds import one_setting, spread_of
 from lmbench.report.tables import run_document
 from lmbench.session import Run
+from lmbench.session.store import LIVE
 
-__all__ = ["derive", "resume_run", "start"]
+__all__ = [
+    "Seeds",
+    "derive",
+    "derive_all",
+    "named_with_seed",
+    "resume_run",
+    "start",
+    "start_all",
+    "work_through_all",
+]
+
+Seeds = Annotated[
+    int | None,
+    Parameter(
+        converter=whole,
+        help="so many runs that differ in seed alone, from --seed on; of a run that has several "
+        "seeds, one from each",
+    ),
+]
 
 
 def derive(
@@ -57,6 +86,36 @@ def start(
     return run, 0
 
 
+def start_all(make: Callable[[], list[Run]], *, detach: bool, json: bool) -> int:
+    """Make the runs of several seeds and work through them, or leave them to the queue; gives the
+    exit code."""
+    runs = make()
+    code = 0
+    if detach:
+        launch.start(runs[0])
+    else:
+        code = work_through_all(runs, json=json, go_on=True)
+    if json:
+        print_json([run_document(run) for run in runs])
+    elif detach:
+        print_line(f"{', '.join(run.ref for run in runs)}: `lmbench runs list` shows them")
+    else:
+        print_line(over_seeds(runs))
+    return code
+
+
+def over_seeds(runs: Sequence[Run]) -> str:
+    """The test perplexity of runs that differ in seed alone, in a line."""
+    done = [run.read() for run in runs if run.status() == "finished"]
+    spread = spread_of(record.results.get("test_ppl") for record in done)
+    return "no seed has a test perplexity" if spread is None else f"test ppl {spread.text()}"
+
+
+def named_with_seed(name: str | None, kind: Kind, config: Config, seed: int) -> str:
+    """What the run of one of several seeds is called."""
+    return f"{name or run_name(kind, config)} s{seed}"
+
+
 def resume_run(run: Run, *, detach: bool, json: bool) -> tuple[Run, int]:
     """Have a run go on and follow it, or leave it in the background; gives it and the exit code."""
 
@@ -72,6 +131,116 @@ def resume_run(run: Run, *, detach: bool, json: bool) -> tuple[Run, int]:
     else:
         print_line(f"{run.ref} goes on")
     return run, 0
+
+
+def derive_all(
+    parent: Run,
+    kind: Kind,
+    config: Config,
+    seeds: int,
+    *,
+    name: str | None,
+    detach: bool,
+    json: bool,
+) -> int:
+    """As `derive`, from `parent` and the runs that differ from it in seed alone; gives the exit
+    code.
+
+    Raises:
+        LmbenchError: there are not so many of them with a model; nothing is made then.
+    """
+    parents = siblings(parent, seeds)
+
+    def make() -> list[Run]:
+        made = []
+        for one in parents:
+            seed = _seed(one)
+            own = config.model_copy(update={"seed": seed}) if kind == "prune" else config
+            called = named_with_seed(name, kind, config, seed)
+            made.append(
+                make_run(parent.session, kind, own, parent=one, name=called, command=command_line())
+            )
+        return made
+
+    return start_all(make, detach=detach, json=json)
+
+
+def siblings(parent: Run, seeds: int) -> list[Run]:
+    """`seeds` runs that differ from `parent` in seed alone, itself the first.
+
+    Raises:
+        LmbenchError: there are not so many that are finished.
+    """
+    if seeds < 1:
+        raise LmbenchError(f"--seeds {seeds}: give at least 1")
+    done = [run for run in parent.session.runs() if run == parent or _is_finished(run)]
+    done.sort(key=lambda run: (run != parent, run.id))
+    [group] = [group for group in one_setting(done) if parent in group]
+    if len(group) < seeds:
+        numbers = ", ".join(str(run.id) for run in group)
+        raise LmbenchError(
+            f"--seeds {seeds}: of {parent.ref} there {'is' if len(group) == 1 else 'are'} "
+            f"{plural(len(group), 'finished seed')} ({numbers}): train the others first "
+            f"(lmbench train --seeds {seeds})"
+        )
+    return group[:seeds]
+
+
+def _is_finished(run: Run) -> bool:
+    try:
+        return run.status() == "finished"
+    except LmbenchError:
+        # A damaged record is no run to start from.
+        return False
+
+
+def _seed(run: Run) -> int:
+    """Of a trained run."""
+    return int(getattr(run.config(), "seed", 0))
+
+
+def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) -> int:
+    """Work through runs one after the other, those that are finished passed over; gives the exit
+    code. Ctrl-C stops the one at work and takes the others out of the queue.
+
+    Args:
+        go_on: past a run that fails, with those that do not need it; else that ends it.
+    """
+    code = 0
+    for place, run in enumerate(runs):
+        if run.status() == "finished" or (go_on and _stays_behind(run)):
+            continue
+        if not json:
+            note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
+        # What waits in the queue is left there: others may wait before it.
+        _, failed = work_through(partial(_begun, run, queue=go_on), json=json, document=False)
+        if failed == INTERRUPTED or (failed and not go_on):
+            if failed == INTERRUPTED:
+                _leave_queue(runs)
+            return failed
+        code = code or min(failed, 1)
+    return code
+
+
+def _stays_behind(run: Run) -> bool:
+    """Has it ended, or does it wait for a run that ended before its end?"""
+    return run.status() not in ("queued", *LIVE) or awaited_parent(run) is not None
+
+
+def _begun(run: Run, *, queue: bool) -> Run:
+    begin(run, queue=queue)
+    return run
+
+
+def _leave_queue(runs: Sequence[Run]) -> None:
+    """Take out of the queue what waits there, the last first: the supervisor would go on with it,
+    and may have begun with one."""
+    for run in reversed(runs):
+        try:
+            if run.status() in ("queued", *LIVE):
+                launch.request(run, "stop")
+        except LmbenchError as error:
+            note(f"{run.ref}: {error.message}")
 
 
 def _print_detached(run: Run, *, json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import derive
+from lmbench.cli.derived import Seeds, derive, derive_all
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
 from lmbench.config import QuantizeConfig
@@ -24,6 +24,7 @@ def quantize(
     *,
     list_presets: Annotated[bool, Parameter(negative="", help="show the presets and stop")] = False,
     name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    seeds: Seeds = None,
     session: SessionName = "default",
     detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
     json: Json = False,
@@ -38,7 +39,8 @@ def quantize(
     """
     if list_presets:
         given = dict.fromkeys(sorted(config.model_fields_set), True)
-        refuse_flags("does nothing beside --list-presets", **given, name=name, detach=detach)
+        refuse_flags("does nothing beside --list-presets", **given, name=name, detach=detach,
+                     seeds=seeds)  # fmt: skip
         _show_presets(json=json)
         return 0
     from lmbench.distiller.quantization import QuantizationError, load_stats
@@ -61,6 +63,8 @@ def quantize(
     if record.shape:
         check_fit(settings, stats, record.shape)
     name = name or describe(config)
+    if seeds is not None:
+        return derive_all(parent, "quantize", config, seeds, name=name, detach=detach, json=json)
     made, code = derive(parent, "quantize", config, name=name, detach=detach, json=json)
     if not (code or detach or json) and made.status() == "finished":
         console().print(quantized_modules(made).to_rich())

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
+from lmbench.cli.derived import work_through_all
 from lmbench.cli.flags import Whole
-from lmbench.cli.foreground import work_through
-from lmbench.cli.output import Json, console, note, print_json
+from lmbench.cli.output import Json, console, print_json
 from lmbench.cli.progress import corpus_progress
-from lmbench.errors import INTERRUPTED, LmbenchError
-from lmbench.jobs import launch
 from lmbench.jobs.reproduce import Reproduction, begin, compared, make_runs, plan
-from lmbench.session import Home, Run
+from lmbench.session import Home
 
 __all__ = ["reproduce"]
 
@@ -55,43 +52,13 @@ def reproduce(
         for run in runs:
             begin(run, queue=True)
     else:
-        code = _work_through(runs, json=json)
+        code = work_through_all(runs, json=json)
     rows = compared(reproduction, runs)
     if json:
         print_json({"table": table, "scale": scale, "data": data, "rows": rows})
     else:
         console().print(_table(reproduction, rows))
     return code
-
-
-def _work_through(runs: list[Run], *, json: bool) -> int:
-    """One after the other; what fails or is interrupted ends it."""
-    for place, run in enumerate(runs):
-        if run.status() == "finished":
-            continue
-        if not json:
-            note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
-        _, code = work_through(partial(_begun, run), json=json, document=False)
-        if code:
-            if code == INTERRUPTED:
-                _leave_queue(runs)
-            return code
-    return 0
-
-
-def _begun(run: Run) -> Run:
-    begin(run, queue=False)
-    return run
-
-
-def _leave_queue(runs: list[Run]) -> None:
-    """Take out of the queue what waits there: the supervisor would go on with it."""
-    for run in runs:
-        try:
-            if run.status() == "queued":
-                launch.request(run, "stop")
-        except LmbenchError as error:
-            note(f"{run.ref}: {error.message}")
 
 
 def _table(reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:

@@ -9,16 +9,17 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import resume_run, start
+from lmbench.cli.derived import Seeds, derive_all, named_with_seed, resume_run, start, start_all
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.config import PruneConfig, TrainConfig, validate
+from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
-from lmbench.session import Home, Run
+from lmbench.jobs.sweeps.axes import MOST_VALUES
+from lmbench.session import Home, Run, Session
 from lmbench.session.files import write_atomic
 
 __all__ = ["prune", "train"]
@@ -49,6 +50,7 @@ def train(
         Path | None, Parameter(help="write the trained model as ONNX, checked against torch")
     ] = None,
     name: Name = None,
+    seeds: Seeds = None,
     session: SessionName = "default",
     detach: Detach = False,
     json: Json = False,
@@ -65,8 +67,16 @@ def train(
         refuse_flags(
             "does nothing beside --summary, which trains nothing",
             save=save, resume=resume, onnx_export=onnx_export, name=name, detach=detach,
+            seeds=seeds,
         )  # fmt: skip
         return summarise_untrained(config, summary, json=json)
+    if seeds is not None:
+        refuse_flags("is of one run, and --seeds makes several", save=save, resume=resume,
+                     onnx_export=onnx_export)  # fmt: skip
+        _check(config, home, session, quiet=json or not detach)
+        owner = home.open_session(session)
+        make_all = partial(_of_seeds, owner, "train", config, seeds, name)
+        return start_all(make_all, detach=detach, json=json)
     _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
         given = dict.fromkeys(sorted(config.model_fields_set), True)
@@ -96,6 +106,7 @@ def prune(
         str | None, Parameter(help="a YAML file or a preset (see lmbench schedule list)")
     ] = None,
     name: Name = None,
+    seeds: Seeds = None,
     session: SessionName = "default",
     detach: Detach = False,
     json: Json = False,
@@ -107,13 +118,46 @@ def prune(
     """
     home = Home.find()
     parent = home.find_run(run, session, with_model=True) if run else None
+    if seeds is not None and parent is not None:
+        refuse_flags("--seeds takes the seed of each run that it starts from",
+                     seed="seed" in config.model_fields_set)  # fmt: skip
     config = _pruning_config(config, parent, schedule, home)
     _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
+    if seeds is not None and parent is not None:
+        return derive_all(parent, "prune", config, seeds, name=name, detach=detach, json=json)
     owner = parent.session if parent else home.open_session(session)
+    if seeds is not None:
+        make_all = partial(_of_seeds, owner, "prune", config, seeds, name)
+        return start_all(make_all, detach=detach, json=json)
     make = partial(
         make_run, owner, "prune", config, parent=parent, name=name, command=command_line()
     )
     return start(make, detach=detach, json=json)[1]
+
+
+def _of_seeds(
+    session: Session, kind: Kind, config: TrainConfig, seeds: int, name: str | None
+) -> list[Run]:
+    """Runs that differ in seed alone, from the seed of the settings on.
+
+    Raises:
+        LmbenchError: there are none, or a seed is too large; nothing is made then.
+    """
+    if not 1 <= seeds <= MOST_VALUES:
+        raise LmbenchError(f"--seeds {seeds}: give a number from 1 to {MOST_VALUES:,}")
+    values = config.model_dump()
+    first = config.seed
+    each = [validate(type(config), {**values, "seed": first + n}) for n in range(seeds)]
+    return [
+        make_run(
+            session,
+            kind,
+            one,
+            name=named_with_seed(name, kind, one, one.seed),
+            command=command_line(),
+        )
+        for one in each
+    ]
 
 
 def _pruning_config(

@@ -20,7 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmbench.errors import LmbenchError
 
-__all__ = ["Config", "changed_settings", "flag_of", "setting", "validate", "value_text"]
+__all__ = [
+    "Config",
+    "changed_settings",
+    "first_mistake",
+    "flag_of",
+    "setting",
+    "validate",
+    "value_text",
+]
 
 
 def setting(
@@ -79,6 +87,16 @@ def validate(model: type[C], values: Mapping[str, Any]) -> C:
         raise LmbenchError(_line(model, first)) from None
     config.check()
     return config
+
+
+def first_mistake(model: type[Config], values: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first of these values that does not fit alone, in a line; None where
+    all do. Whether they fit together `validate` says."""
+    try:
+        model.model_validate(dict(values))
+    except ValidationError as error:
+        return _line(model, error.errors()[0])
+    return None
 
 
 def _line(model: type[Config], error: Any) -> str:

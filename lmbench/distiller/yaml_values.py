@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -109,3 +110,46 @@ def _measure(data: Any, most_values: int) -> None:
             raise ValueError("it holds a number that is too large")
         elif isinstance(value, (list, tuple, set)):
             stack.extend((item, depth + 1) for item in value)
+
+
+class YamlPlaces:
+    """Where in a text that `read_yaml` has read each of its values stands."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+
+    def line(self, path: Sequence[object]) -> int:
+        """The line, from 1, of the key or list entry that `path` leads to; where it is not there,
+        that of the last one on the way that is."""
+        return self._find(path)[0].start_mark.line + 1 if self._root is not None else 1
+
+    def replaced(self, values: Mapping[tuple[object, ...], str]) -> str:
+        """The text with other words in the place of the values that these paths lead to."""
+        spans: dict[tuple[int, int], str] = {}
+        for path, value in values.items():
+            node = self._find(path)[1]
+            spans[node.start_mark.index, node.end_mark.index] = value
+        text = self._text
+        for (start, end), value in sorted(spans.items(), reverse=True):
+            quoted = yaml.safe_dump(value, default_style='"', width=LARGEST_FILE).rstrip("\n")
+            text = text[:start] + quoted + text[end:]
+        return text
+
+    def _find(self, path: Sequence[object]) -> tuple[yaml.Node, yaml.Node]:
+        """The node that names the value, and the value's own."""
+        here: Any = self._root
+        named: Any = here
+        for part in path:
+            if isinstance(here, yaml.MappingNode):
+                pairs = [pair for pair in here.value if pair[0].value == str(part)]
+                if not pairs:
+                    break
+                named, here = pairs[0]
+            elif isinstance(here, yaml.SequenceNode) and isinstance(part, int):
+                if part >= len(here.value):
+                    break
+                named = here = here.value[part]
+            else:
+                break
+        return named, here

@@ -25,7 +25,7 @@ from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED, Published
 from lmbench.report.training_speed import Measured, expect
 from lmbench.session.store import Run, Session
 
-__all__ = ["CHAINS", "Chain", "Step", "chain_steps", "queue_chain", "seconds_of"]
+__all__ = ["CHAINS", "Chain", "Step", "chain_steps", "make_step", "queue_chain", "seconds_of"]
 
 _QUANTIZATION = "int8-best"
 # Going forwards only is a third of the arithmetic of a training step.
@@ -114,19 +114,31 @@ def queue_chain(
     check()
     runs: list[Run] = []
     for step in steps:
-        parent = runs[step.parent] if step.parent is not None else None
-        given = changed_settings(step.config) if step.given is None else step.given
-        command = command_for(
-            step.kind, given, parent=parent.ref if parent else None, name=step.name,
-            session=session.name,
-        )  # fmt: skip
-        run = make_run(
-            session, step.kind, step.config, parent=parent, name=step.name, command=command
-        )
-        runs.append(run)
+        runs.append(make_step(session, step, None if step.parent is None else runs[step.parent]))
     # Its supervisor goes on with whatever waits, the oldest first.
     launch.start(runs[0])
     return runs
+
+
+def make_step(session: Session, step: Step, parent: Run | None, *, point: str = "") -> Run:
+    """The queued run of a step whose parent has been made. `point` as in `make_run`."""
+    given = changed_settings(step.config) if step.given is None else step.given
+    command = command_for(
+        step.kind,
+        given,
+        parent=parent.ref if parent else None,
+        name=step.name,
+        session=session.name,
+    )
+    return make_run(
+        session,
+        step.kind,
+        step.config,
+        parent=parent,
+        name=step.name,
+        command=command,
+        point=point,
+    )
 
 
 def seconds_of(

@@ -25,7 +25,7 @@ from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
 
-__all__ = ["Action", "Look", "follow", "queue", "request", "resume", "start", "why_lost"]
+__all__ = ["Action", "Look", "follow", "queue", "request", "requeue", "resume", "start", "why_lost"]
 
 Action = Literal["pause", "continue", "checkpoint", "stop", "kill"]
 
@@ -203,6 +203,12 @@ def resume(run: Run, *, queue: bool = True) -> None:
     Raises:
         LmbenchError: it is running, paused or finished.
     """
+    requeue(run)
+    start(run, queue=queue)
+
+
+def requeue(run: Run) -> None:
+    """Put a run back in the queue, for whoever works through it. Raises as `resume`."""
 
     def resumable(record: RunRecord) -> bool:
         status = run.status(record)
@@ -216,7 +222,6 @@ def resume(run: Run, *, queue: bool = True) -> None:
         return True
 
     run.transition("queued", only_if=resumable)
-    start(run, queue=queue)
 
 
 def why_lost(run: Run) -> str:

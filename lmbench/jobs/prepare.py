@@ -26,7 +26,9 @@ __all__ = [
     "command_for",
     "flag_words",
     "inherited_settings",
+    "long_enough",
     "make_run",
+    "passed_on",
     "pruning_defaults",
     "run_name",
 ]
@@ -67,12 +69,17 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     settings = parent.config()
     if not isinstance(settings, TrainConfig):
         raise LmbenchError(f"run {parent.ref} is no training: prune starts from a trained run")
-    values = {k: v for k, v in changed_settings(settings).items() if k not in _OWN}
+    values = passed_on(settings)
     cwd = parent.read().cwd
     # A folder that was named from where the parent's command was given.
     if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
         values["data"] = str((Path(cwd) / settings.data).resolve())
     return values
+
+
+def passed_on(settings: TrainConfig) -> dict[str, Any]:
+    """What a pruning takes over from a training with these settings."""
+    return {k: v for k, v in changed_settings(settings).items() if k not in _OWN}
 
 
 def pruning_defaults(parent: Run | None, schedule: str | None, home: Home) -> dict[str, Any]:
@@ -83,9 +90,18 @@ def pruning_defaults(parent: Run | None, schedule: str | None, home: Home) -> di
         LmbenchError: the parent is no training; a line for each mistake of the schedule.
     """
     values = inherited_settings(parent) if parent is not None else {}
+    return long_enough(values, schedule, home)
+
+
+def long_enough(values: dict[str, Any], schedule: str | None, home: Home) -> dict[str, Any]:
+    """The settings of a training with no fewer epochs than the schedule needs.
+
+    Raises:
+        LmbenchError: a line for each mistake of the schedule.
+    """
     needed = read_schedule(schedule, home).last_epoch + 1 if schedule else 0
     if needed > values.get("epochs", PruneConfig.model_fields["epochs"].default):
-        values["epochs"] = needed
+        return {**values, "epochs": needed}
     return values
 
 
@@ -97,11 +113,21 @@ def make_run(
     parent: Run | None = None,
     name: str | None = None,
     command: str = "",
+    point: str = "",
 ) -> Run:
-    """A ``queued`` run for `lmbench.jobs.launch.start`, with copies of the files it names."""
+    """A ``queued`` run for `lmbench.jobs.launch.start`, with copies of the files it names.
+
+    Args:
+        point: which of its sweep's runs it is, "" for a run of no sweep.
+    """
     files = own_files(config, session.home)
     run = session.new_run(
-        config, kind, name=name or run_name(kind, config), parent=parent, command=command
+        config,
+        kind,
+        name=name or run_name(kind, config),
+        parent=parent,
+        command=command,
+        point=point,
     )
     try:
         attach(run, files)

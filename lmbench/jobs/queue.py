@@ -18,7 +18,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import try_lock
 from lmbench.session.store import Home, Run
 
-__all__ = ["device_of", "queue_device", "queued_runs", "take_device"]
+__all__ = ["awaited_parent", "device_of", "queue_device", "queued_runs", "take_device"]
 
 
 def queue_device(config: Config) -> str:
@@ -92,3 +92,19 @@ def queued_runs(home: Home, device: str | None = None) -> list[Run]:
         if record.status == "queued" and device in (None, device_of(run)):
             waiting.append((record.created, run.ref, run))
     return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]
+
+
+def awaited_parent(run: Run) -> Run | None:
+    """The run that one of a sweep has to wait for: the one that it starts from, while that may yet
+    finish, by itself or when it is resumed. What is not of a sweep waits for none: whoever prunes a
+    stopped run means to."""
+    record = run.read()
+    if not record.point or record.parent is None:
+        return None
+    parent = run.home.run_of(record.parent)
+    try:
+        waits = parent is not None and parent.status() not in ("finished", "failed")
+    except LmbenchError:
+        # A damaged record, which the worker tells of, as of a parent that is gone.
+        return None
+    return parent if waits else None

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig, changed_settings, validate
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
-from lmbench.jobs.chains import Step
-from lmbench.jobs.prepare import check_training, command_for, make_run
+from lmbench.jobs.chains import Step, make_step
+from lmbench.jobs.prepare import check_training
 from lmbench.jobs.published_figures import PRUNED, PUBLISHED, QUANTIZED, QUANTIZED_DENSE, TRAINED
 from lmbench.session.store import LIVE, Run, Session
 
@@ -133,7 +133,7 @@ def make_runs(
     runs: list[Run] = []
     for row in reproduction.rows:
         parent = None if row.step.parent is None else runs[row.step.parent]
-        runs.append(_known(session, row.step, parent) or _new(session, row.step, parent))
+        runs.append(_known(session, row.step, parent) or make_step(session, row.step, parent))
     return runs
 
 
@@ -148,17 +148,6 @@ def _known(session: Session, step: Step, parent: Run | None) -> Run | None:
         if (record.kind, record.config, record.parent) == wanted:
             return run
     return None
-
-
-def _new(session: Session, step: Step, parent: Run | None) -> Run:
-    command = command_for(
-        step.kind,
-        changed_settings(step.config),
-        parent=parent.ref if parent else None,
-        name=step.name,
-        session=session.name,
-    )
-    return make_run(session, step.kind, step.config, parent=parent, name=step.name, command=command)
 
 
 def begin(run: Run, *, queue: bool) -> None:

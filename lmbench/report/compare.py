@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from lmbench.report.runtime_table import (
     runtime_cell,
     scores_note,
 )
+from lmbench.report.seeds import Spread, one_setting, spread_of
 from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
     "COLUMNS",
     "MEASURABLE",
+    "OVER_SEEDS",
+    "SEED_KEYS",
     "Comparison",
     "compare_runs",
     "compare_runtimes",
@@ -46,7 +50,15 @@ COLUMNS = (
     ("bytes", "Bytes"),
     ("ms_per_token", "ms a token"),
 )
+SEED_KEYS = (
+    *("runs", "n", "valid_ppl_deviation", "valid_ppl_n", "test_ppl_deviation", "test_ppl_n"),
+)
+"""What a row over several seeds has besides: its runs and how many, and of each perplexity the
+sample standard deviation and of how many seeds it is."""
 _LEFT = {"run", "name", "kind", "model", "runtime"}
+
+OVER_SEEDS = "± the sample standard deviation over n runs that differ in seed alone"
+"""What a spread in a table is, for a line under it."""
 
 _KEEPING = {"train": ("exact",), "prune": ("exact",), "pack": ("exact", "close")}
 """By kind of run the accuracies of the runtimes that keep to its perplexity."""
@@ -79,7 +91,8 @@ class Comparison:
         """What must be said under the written table; "" where nothing must."""
         packed = any(row.get("as_packed") and row.get("bytes") is not None for row in self.rows)
         part = any(row.get("part_tokens") for row in self.rows)
-        notes = [AS_PACKED] * packed + [OF_A_PART] * part
+        seeds = any(row.get("n") for row in self.rows)
+        notes = [AS_PACKED] * packed + [OF_A_PART] * part + [OVER_SEEDS] * seeds
         return "; ".join(notes) or scores_note(self.rows)
 
     def alignment(self) -> str:
@@ -125,8 +138,9 @@ class Comparison:
         return [[row.get(key) for key in self.keys] for row in self.rows]
 
 
-def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """The table of these runs, in their order.
+def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison:
+    """The table of these runs, in their order; `over_seeds` makes one row, with the means, of runs
+    that differ in seed alone.
 
     `ms_per_token` is the fastest of the newest benchmarks on this machine, in runtimes that keep to
     the perplexity of the row: fp32 for trained and pruned runs, the integers of the file for packed
@@ -134,8 +148,27 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     """
     measured = benchmarked(runs)
     rows = tuple(_row(run, run.read(), measured.get(run.ref, ())) for run in runs)
-    parts = any(row["part_tokens"] for row in rows)
-    return Comparison(rows, beside=("part_tokens",) if parts else ())
+    beside = ("part_tokens",) * any(row["part_tokens"] for row in rows)
+    if over_seeds:
+        of_run = {row["run"]: row for row in rows}
+        groups = [[of_run[run.ref] for run in group] for group in one_setting(runs)]
+        rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
+        beside += SEED_KEYS * any(len(group) > 1 for group in groups)
+    return Comparison(rows, beside=beside)
+
+
+def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row of runs that differ in seed alone: means, and what `SEED_KEYS` name."""
+    mean = dict(rows[0]) | {"runs": " ".join(row["run"] for row in rows), "n": len(rows)}
+    mean["name"] = _common_name([row["name"] for row in rows])
+    for key in ("sparsity", "nonzero", "bytes", "ms_per_token", "valid_ppl", "test_ppl"):
+        spread = spread_of(row[key] for row in rows)
+        whole = key in ("nonzero", "bytes")
+        mean[key] = None if spread is None else round(spread.mean) if whole else spread.mean
+        if key in ("valid_ppl", "test_ppl"):
+            mean[f"{key}_deviation"] = spread.deviation if spread else None
+            mean[f"{key}_n"] = spread.n if spread else 0
+    return mean
 
 
 def compare_runtimes(runs: Sequence[Run]) -> Comparison:
@@ -166,6 +199,13 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     }
 
 
+def _common_name(names: Sequence[str]) -> str:
+    """The words that names begin with in common: those of seeds end with the seed."""
+    words = zip(*(name.split(" ") for name in names), strict=False)
+    common = itertools.takewhile(lambda column: len(set(column)) == 1, words)
+    return " ".join(column[0] for column in common) or names[0]
+
+
 def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
     """Milliseconds a token in the fastest runtime that keeps to the run's perplexity."""
     keeping = _KEEPING.get(kind, ())
@@ -184,10 +224,18 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
         case "nonzero":
             return f"{value:,}"
         case "valid_ppl" | "test_ppl":
-            return f"{value:.2f}{PART_SIGN if row.get('part_tokens') else ''}"
+            return _perplexity(key, row) + (PART_SIGN if row.get("part_tokens") else "")
+        case "run" if row.get("n"):
+            return f"{value} +{row['n'] - 1}"
         case "ms_per_token":
             return f"{value:.2f}"
     return runtime_cell(key, value)
+
+
+def _perplexity(key: str, row: Mapping[str, Any]) -> str:
+    """Over several seeds with its spread."""
+    n = row.get(f"{key}_n", 1)
+    return Spread(row[key], row.get(f"{key}_deviation"), n).text(2)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -238,11 +286,13 @@ _STYLE = (
 
 def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     """A session as one document: its table, its curves, and how each run was made."""
+    from lmbench.report.front import front_plot
     from lmbench.report.plots.export import as_svg
     from lmbench.report.plots.layout import Plot
 
     record, (runs, damaged) = session.read(), _readable(session.runs())
-    table, speeds = compare_runs(runs).write(form), compare_runtimes(runs)
+    comparison, speeds = compare_runs(runs, over_seeds=True), compare_runtimes(runs)
+    table = comparison.write(form)
     runtimes = speeds.write(form) if speeds.rows else ""
     made = [_made(run) for run in runs] + damaged
     title = f"Session {session.name}"
@@ -258,6 +308,9 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
         return printable("\n\n".join(part for part in parts if part)) + "\n"
     series = _valid_curves(runs)
     plot = as_svg(Plot(series, log=True), "Validation perplexity") if series else ""
+    front = front_plot(comparison.rows)
+    if front is not None:
+        plot += "\n" + as_svg(front, "Test perplexity against size")
     items = "\n".join(_item(*parts) for parts in made)
     title = html.escape(title)
     if runtimes:

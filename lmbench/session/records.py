@@ -113,6 +113,8 @@ class RunRecord(_Record):
     exit_code: int | None = None
     command: str = ""
     cwd: str = ""
+    point: str = ""
+    """Which run of the session's sweep it is; "" for none."""
     versions: dict[str, str] = Field(default_factory=dict)
     corpus: Corpus | None = None
     shape: dict[str, Any] = Field(default_factory=dict)

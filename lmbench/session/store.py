@@ -277,6 +277,7 @@ class Session:
         name: str | None = None,
         parent: Run | str | None = None,
         command: str = "",
+        point: str = "",
     ) -> Run:
         """A new folder with a ``queued`` record; the number is the session's next."""
         self.runs_path.mkdir(parents=True, exist_ok=True)
@@ -300,6 +301,7 @@ class Session:
                 parent=parent.ref if isinstance(parent, Run) else parent,
                 command=command,
                 cwd=_current_folder(),
+                point=point,
             )
             path = self.runs_path / f"{number:03d}-{kind}"
             try:
@@ -361,6 +363,15 @@ class Home:
     def all_runs(self) -> Iterator[Run]:
         for session in self.sessions():
             yield from session.runs()
+
+    def run_of(self, ref: str) -> Run | None:
+        """The run that a record names as its parent, ``SESSION/NNN-kind``; None where there is
+        none."""
+        where, _, folder = ref.rpartition("/")
+        if not _NAME.fullmatch(where) or not _RUN_FOLDER.fullmatch(folder):
+            return None
+        run = Run(Session(self.sessions_path / where).runs_path / folder)
+        return run if (run.path / "run.json").is_file() else None
 
     def find_run(
         self, ref: str, session: str = DEFAULT_SESSION, *, with_model: bool = False

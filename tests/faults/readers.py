@@ -48,6 +48,22 @@ REFUSALS = (LmbenchError, DistillerError)
 IDS = "data/tiny/.lmbench/ids-7bb895970bbf5fb8-v1.safetensors"
 
 
+SWEEP = """version: 1
+name: swept
+seeds: 2
+search: grid
+stages:
+  - kind: train
+    settings: {data: tiny, emsize: 16, nhid: 16, tied: true, epochs: 6, threads: 1}
+    axes:
+      lr: {from: 1, to: 20, count: 2, log: true}
+      dropout: [0.0, 0.2]
+  - kind: prune
+    axes: {compress: [small-70, small-80]}
+  - {kind: quantize, from: [train, prune], settings: {preset: int8-best}}
+"""
+
+
 class UnclearError(Exception):
     """A command ended otherwise than by its work or a refusal, or printed what it must not."""
 
@@ -85,6 +101,7 @@ def make_home(folder: Path) -> Home:
         "bits_activations: 8\nbits_weights: 8\nmode: ASYMMETRIC_SIGNED\nclip_acts: AVG\n"
         "overrides:\n  decoder: {bits_weights: 4}\n  rnn.*: {fp16: true}\n"
     )
+    (home.open_session("swept").path / "sweep.yaml").write_text(SWEEP)
     (folder / "request.json").write_bytes(
         b'{"kind": "wrote", "id": 3, "at": 1, "word": 2, "text": "cat", "bits": 1.5, '
         b'"probability": 0.3, "seconds": 0.1, "alternatives": []}\n'
@@ -201,6 +218,11 @@ READERS: dict[str, Reader] = {
     ),
     "settings of the workbench": Reader(
         "settings.yaml", damage_yaml, lambda _, path: load_settings(path)
+    ),
+    "sweep": Reader(
+        "sessions/swept/sweep.yaml",
+        damage_yaml,
+        commands("sweep check {path}", "sweep status swept", "sweep status swept --json"),
     ),
     "corpus": Reader(
         "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)

@@ -20,7 +20,12 @@ def parent_of(job: Job) -> Run:
     """The run that this one starts from."""
     if not job.record.parent:
         raise LmbenchError(f"run {job.run.ref} names no run to start from")
-    return job.home.find_run(job.record.parent, job.session.name)
+    parent = job.home.find_run(job.record.parent, job.session.name)
+    if job.record.point and parent.checkpoint("best"):
+        status = parent.status()
+        if status != "finished":
+            raise LmbenchError(f"run {parent.ref} is {status}: a sweep compares whole runs alone")
+    return parent
 
 
 def note_parent(job: Job, parent: Run) -> None:

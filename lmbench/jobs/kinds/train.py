@@ -20,6 +20,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
+from lmbench.jobs.kinds.common import parent_of
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
@@ -275,8 +276,7 @@ def build_objective(
 
 def load_parent(job: Job, model: RNNModel) -> None:
     """Begin with the weights of the parent's best checkpoint."""
-    assert job.record.parent
-    parent = job.home.find_run(job.record.parent, job.session.name)
+    parent = parent_of(job)
     folder = parent.checkpoint("best") or parent.checkpoint("last")
     if folder is None:
         raise LmbenchError(f"run {parent.ref} has no checkpoint to start from yet")

@@ -1,0 +1,326 @@
+"""``lmbench sweep``: many runs by one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.table import Table
+from rich.text import Text
+
+from lmbench.cli.derived import work_through_all
+from lmbench.cli.output import Json, Yes, confirm, console, print_json, print_line
+from lmbench.cli.progress import corpus_progress
+from lmbench.config.setting import value_text
+from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps.checking import Forecast, forecast
+from lmbench.jobs.sweeps.status import Setting, SweepStatus, sweep_status
+from lmbench.printable import printable
+from lmbench.report import numbers
+from lmbench.report.seeds import Spread
+from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
+from lmbench.session import Home, Run, Session
+
+__all__ = ["app"]
+
+app = App(name="sweep", help="Check, start, watch, stop, resume and delete sweeps of many runs.")
+
+Holds = Annotated[
+    str | None,
+    Parameter(name="--session", help="the session of its runs; left out: the sweep's own name"),
+]
+Named = Annotated[str | None, Parameter(name="--session", help="the same as NAME")]
+Detach = Annotated[
+    bool, Parameter(negative="", help="leave the runs to the queue and come back at once")
+]
+
+
+@app.command
+def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
+    """Check a sweep's file: each mistake is one line with the fix. Then how many runs it is, how
+    many hours on this machine, and what it asks of the disk; nothing is made.
+
+    Args:
+        file: a YAML file (docs/sweeps.md).
+    """
+    home = Home.find()
+    with corpus_progress() as progress:
+        prepared = work.prepare(file, home, session, progress)
+    stages = forecast(prepared.plan, prepared.runs, home)
+    total = _total(stages)
+    if json:
+        document = asdict(total)
+        del document["stage"], document["kind"]
+        print_json({"session": prepared.session, **document, "stages": list(map(asdict, stages))})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for heading in ("runs", "hours", "disk"):
+        table.add_column(heading, justify="right")
+    for row in (*stages, *((total,) if len(stages) > 1 else ())):
+        disk = f"about {numbers.size(row.bytes)}"
+        table.add_row(printable(row.stage), f"{row.runs:,}", _hours(row.seconds), disk)
+    out = console()
+    out.print(table)
+    out.print(f"{file.name}: in order; its session is {prepared.session}", soft_wrap=True)
+
+
+def _total(stages: list[Forecast]) -> Forecast:
+    known = [stage.seconds for stage in stages if stage.seconds is not None]
+    return Forecast(
+        "in all",
+        "",
+        sum(stage.runs for stage in stages),
+        sum(known) if len(known) == len(stages) else None,
+        sum(stage.bytes for stage in stages),
+    )
+
+
+def _hours(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known"
+    return f"about {seconds / 3600:.2g}" if seconds < 3600 else f"about {seconds / 3600:,.1f}"
+
+
+@app.command
+def start(
+    file: Path, /, *, session: Holds = None, detach: Detach = False, json: Json = False
+) -> int:
+    """Make all runs of a sweep and work through them.
+
+    Called again with the same file it goes on with what was not made or not begun yet. Ctrl-C stops
+    the sweep: the run at work saves and ends, the others leave the queue.
+
+    Args:
+        file: a YAML file (docs/sweeps.md).
+    """
+    home = Home.find()
+    with corpus_progress() as progress:
+        prepared = work.prepare(file, home, session, progress)
+    made, runs = work.start(prepared, home)
+    return _work_through(made, runs, detach=detach, json=json)
+
+
+def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool) -> int:
+    code = 0
+    if detach:
+        work.begin(runs)
+    else:
+        code = work_through_all(runs, json=json, go_on=True)
+    if json or not detach:
+        _show(sweep_status(session), json=json)
+    else:
+        print_line(
+            f"{session.name}: {numbers.plural(len(runs), 'run')}; lmbench sweep status "
+            f"{session.name} and lmbench tui show them"
+        )
+    return code
+
+
+@app.command
+def status(
+    name: str | None = None,
+    *,
+    plot: Annotated[
+        Path | None,
+        Parameter(
+            help="write test perplexity against size here, with error bars over the seeds: a new "
+            ".svg, .txt or .csv"
+        ),
+    ] = None,
+    session: Named = None,
+    json: Json = False,
+) -> None:
+    """The table of a sweep: a row for each setting, its figures over the seeds.
+
+    Args:
+        name: the sweep's session; left out where there is but one sweep.
+    """
+    sweep = sweep_status(_found(name, session))
+    if plot is not None:
+        _write_plot(sweep, plot)
+    _show(sweep, json=json)
+
+
+def _write_plot(sweep: SweepStatus, path: Path) -> None:
+    from lmbench.report.front import front_plot
+    from lmbench.report.plots.export import export
+
+    if path.exists():
+        raise LmbenchError(f"--plot {path}: is there already; name a file that is not")
+    front = front_plot([_plotted(row) for row in sweep.rows])
+    if front is None:
+        raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")
+    export(front, path, f"{sweep.session}: test perplexity against size")
+
+
+def _plotted(row: Setting) -> dict[str, Any]:
+    test = row.test
+    return {
+        "name": " ".join([row.stage, *map(_value, row.values.values())]),
+        "bytes": row.size.bytes,
+        "as_packed": row.size.as_packed,
+        "part_tokens": row.part_tokens,
+        "test_ppl": test.mean if test else None,
+        "test_ppl_deviation": test.deviation if test else None,
+    }
+
+
+@app.command
+def stop(name: str | None = None, *, session: Named = None, json: Json = False) -> None:
+    """Have the run at work finish its step, save and end, and take the others out of the queue.
+
+    Args:
+        name: the sweep's session; left out where there is but one sweep.
+    """
+    found = _found(name, session)
+    stopped = work.stop(found)
+    if json:
+        print_json({"session": found.name, "stopped": stopped})
+    else:
+        print_line(f"{found.name}: {numbers.plural(stopped, 'run')} stopped or left the queue")
+
+
+@app.command
+def resume(
+    name: str | None = None,
+    *,
+    retry_failed: Annotated[
+        bool, Parameter(negative="", help="work on the failed runs again, too")
+    ] = False,
+    session: Named = None,
+    detach: Detach = False,
+    json: Json = False,
+) -> int:
+    """Go on with a sweep: make the runs that are missing, and resume those that were stopped or
+    lost, each from its checkpoint.
+
+    Args:
+        name: the sweep's session; left out where there is but one sweep.
+    """
+    found = _found(name, session)
+    runs = work.make_missing(found)
+    work.requeue(runs, failed=retry_failed)
+    return _work_through(found, runs, detach=detach, json=json)
+
+
+@app.command
+def delete(
+    name: str | None = None, *, yes: Yes = False, session: Named = None, json: Json = False
+) -> None:
+    """Remove a sweep and its runs for good, and its session where that holds nothing else.
+
+    Args:
+        name: the sweep's session.
+    """
+    if name is None and session is None:
+        raise LmbenchError("name the sweep to delete (lmbench sessions list shows them)")
+    found = _found(name, session)
+    work.refuse_busy(found)
+    runs = len(work.made_runs(found))
+    confirm(f"Delete sweep {found.name} ({numbers.plural(runs, 'run')}) for good?", yes=yes)
+    work.delete(found)
+    if json:
+        print_json({"session": found.name, "runs": runs, "deleted": True})
+    else:
+        print_line(f"deleted {found.name}")
+
+
+def _found(name: str | None, flag: str | None) -> Session:
+    if name is not None and flag is not None and name != flag:
+        raise LmbenchError(f"which sweep: {name!r} or --session {flag!r}?")
+    return work.find_sweep(Home.find(), name or flag)
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+
+def _show(sweep: SweepStatus, *, json: bool) -> None:
+    if json:
+        print_json(_document(sweep))
+        return
+    out = console()
+    out.print(_table(sweep))
+    counts = ", ".join(f"{count:,} {status}" for status, count in sweep.statuses.items())
+    out.print(f"{sweep.session}: {counts or 'no runs yet'}", soft_wrap=True)
+    for line in _advice(sweep):
+        out.print(line, soft_wrap=True)
+
+
+def _advice(sweep: SweepStatus) -> Iterable[str]:
+    resume = f"lmbench sweep resume {sweep.session}"
+    ended = sum(sweep.statuses.get(status, 0) for status in ("stopped", "lost"))
+    if sweep.missing:
+        yield f"{numbers.plural(sweep.missing, 'run')} not made yet: {resume} makes them"
+    if ended:
+        yield f"{numbers.plural(ended, 'run')} ended before the end: {resume} goes on with them"
+    if sweep.stuck:
+        yield f"{numbers.plural(sweep.stuck, 'run')} queued behind those"
+    if sweep.statuses.get("failed"):
+        yield f"what failed is left as it is: {resume} --retry-failed works on it again"
+
+
+def _table(sweep: SweepStatus) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("stage", *map(printable, sweep.columns), "runs"):
+        table.add_column(heading)
+    for heading in ("valid ppl", "test ppl", "sparsity", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("against the stage's best")
+    for row in sweep.rows:
+        values = [_value(row.values.get(column)) for column in sweep.columns]
+        part = PART_SIGN if row.part_tokens else ""
+        size = size_sign(row.size.as_packed) + numbers.size(row.size.bytes)
+        table.add_row(
+            printable(row.stage),
+            *values,
+            _progress(row),
+            _spread(row.valid, part),
+            _spread(row.test, part),
+            numbers.percent(row.sparsity),
+            size if row.size.bytes else "",
+            _behind(row),
+        )
+    notes = [AS_PACKED] * any(row.size.as_packed for row in sweep.rows)
+    notes += [OF_A_PART] * any(row.part_tokens for row in sweep.rows)
+    if notes:
+        table.caption = Text("\n".join(notes), "dim")
+        table.caption_justify = "left"
+    return table
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_value, value))
+    return printable(value_text(value).rpartition("/")[2].removesuffix(".yaml"))
+
+
+def _progress(row: Setting) -> str:
+    done = row.statuses.get("finished", 0)
+    others = [f"{count} {status}" for status, count in row.statuses.items() if status != "finished"]
+    return ", ".join([f"{done} of {len(row.runs)}", *others])
+
+
+def _spread(spread: Spread | None, part: str) -> str:
+    return "" if spread is None else spread.text() + part
+
+
+def _behind(row: Setting) -> str:
+    if row.behind is None:
+        return "" if row.valid is None else "best"
+    return f"{row.behind:+.1%}" + (", inside the spread" if row.inside else "")
+
+
+def _document(sweep: SweepStatus) -> dict[str, Any]:
+    """`behind` is a share of the best's perplexity; of a figure of one seed `deviation` is null."""
+    document = asdict(sweep)
+    for row, setting in zip(document["rows"], sweep.rows, strict=True):
+        del row["size"]
+        row |= {"bytes": setting.size.bytes, "as_packed": setting.size.as_packed}
+    return document

@@ -1,0 +1,169 @@
+"""What a sweep would ask for, judged before anything is made: corpora, schedules, quantizations,
+and then hours and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lmbench.config import Config, QuantizeConfig, TrainConfig
+from lmbench.corpus import Corpus, open_corpus
+from lmbench.corpus.files import Progress
+from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import seconds_of
+from lmbench.jobs.input_files import settings_file, stats_file
+from lmbench.jobs.prepare import check_training
+from lmbench.jobs.queue import queue_device
+from lmbench.jobs.run_schedule import check_building, check_schedule
+from lmbench.jobs.sweeps.plan import Plan, PlannedRun
+from lmbench.report.estimate import estimate
+from lmbench.report.training_speed import known_trial, measured_speeds
+from lmbench.session.store import Home
+
+__all__ = ["Forecast", "check_runs", "forecast"]
+
+_JUDGED = (
+    *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
+    *("emsize", "nhid", "nlayers", "tied", "momentum"),
+)
+"""The settings of a training that its corpus, schedule and teacher have to fit."""
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage will take: `seconds` is None where nothing was measured here to judge by, or for
+    a search; `bytes` are about those of its checkpoints."""
+
+    stage: str
+    kind: str
+    runs: int
+    seconds: float | None
+    bytes: int
+
+
+def check_runs(
+    plan: Plan,
+    runs: list[PlannedRun],
+    home: Home,
+    session: str,
+    progress: Progress | None = None,
+) -> None:
+    """See that the settings of all runs fit what they name.
+
+    Args:
+        session: where a teacher's bare number is looked for.
+
+    Raises:
+        LmbenchError: a line for each thing that is wrong.
+    """
+    found: list[str] = []
+    _check_devices(plan, runs)
+    for one, model in _different(runs):
+        where = ["stages", one.point.stage]
+        try:
+            if isinstance(one.step.config, TrainConfig):
+                check_training(one.step.config, home, progress, session=session)
+                schedule = check_schedule(one.step.config, home)
+                if schedule is not None:
+                    check_building(one.step.config, schedule)
+            else:
+                assert isinstance(one.step.config, QuantizeConfig)
+                _check_quantization(one.step.config, model, home)
+        except LmbenchError as error:
+            found += [plan.sweep.problem(where, line) for line in error.message.split("\n")]
+    if found:
+        raise LmbenchError(*dict.fromkeys(found))
+
+
+def _check_devices(plan: Plan, runs: list[PlannedRun]) -> None:
+    """All must wait in one queue: a run that its parent's queue does not know would not begin."""
+    devices: dict[str, PlannedRun] = {}
+    for one in runs:
+        devices.setdefault(queue_device(one.step.config), one)
+    if len(devices) > 1:
+        first, other = list(devices.items())[:2]
+        line = f"computes on {other[0]}, another on {first[0]}; give all stages one device:"
+        raise LmbenchError(plan.sweep.problem(["stages", other[1].point.stage], line))
+
+
+def _different(runs: list[PlannedRun]) -> Iterator[tuple[PlannedRun, TrainConfig]]:
+    """Of the runs that are alike in what is judged one each, and the training of its model."""
+    seen = set()
+    for one, model in zip(runs, _trainings(runs), strict=True):
+        own = one.step.config
+        if isinstance(own, QuantizeConfig):
+            key = (own, *(getattr(model, name) for name in ("model", "nlayers", "tied")))
+        else:
+            key = (one.step.kind, *(getattr(own, name) for name in _JUDGED))
+        if key not in seen:
+            seen.add(key)
+            yield one, model
+
+
+def _trainings(runs: list[PlannedRun]) -> list[TrainConfig]:
+    """For each run the settings of the training that its model is of."""
+    found: list[TrainConfig] = []
+    for one in runs:
+        config: Config = one.step.config
+        if isinstance(config, QuantizeConfig):
+            before = one.point.parent
+            config = found[before] if before is not None else _config_of(one)
+        assert isinstance(config, TrainConfig)
+        found.append(config)
+    return found
+
+
+def _config_of(one: PlannedRun) -> Config:
+    assert one.source is not None
+    return one.source.config()
+
+
+def _check_quantization(config: QuantizeConfig, model: TrainConfig, home: Home) -> None:
+    from lmbench.distiller.quantization import QuantizationError, load_stats
+    from lmbench.jobs.quantization import check_fit, settings_of
+
+    settings = settings_of(config, settings_file(config.config, home) if config.config else None)
+    try:
+        stats = load_stats(stats_file(config.stats, home)) if config.stats else None
+    except QuantizationError as error:
+        raise LmbenchError(str(error)) from None
+    # Which modules there are does not depend on how many words there are.
+    check_fit(settings, stats, {**model.model_dump(), "ntoken": 2})
+
+
+def forecast(plan: Plan, runs: list[PlannedRun], home: Home) -> list[Forecast]:
+    """What each stage will take on this machine, one run after the other."""
+    trial = known_trial()
+    measured = measured_speeds(home) or ([trial] if trial is not None else [])
+    corpora: dict[tuple[str | None, str], Corpus] = {}
+    seconds: list[list[float | None]] = [[] for _ in plan.sweep.stages]
+    sizes = [0] * len(plan.sweep.stages)
+    for one, model in zip(runs, _trainings(runs), strict=True):
+        text = (model.data, model.vocab)
+        if text not in corpora:
+            corpora[text] = open_corpus(model.data, home.path, vocab=model.vocab)
+        corpus = corpora[text]
+        # What quantizes computes where it is told to, not where its model was trained.
+        there = model.model_copy(update={"device": getattr(one.step.config, "device", "auto")})
+        stage = one.point.stage
+        seconds[stage].append(seconds_of(one.step, corpus.ntokens, corpus.counts, measured, there))
+        sizes[stage] += _bytes(one.step.config, model, corpus.ntokens)
+    return [
+        Forecast(stage.name, stage.kind, len(each), _sum(each), size)
+        for stage, each, size in zip(plan.sweep.stages, seconds, sizes, strict=True)
+    ]
+
+
+def _sum(seconds: list[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _bytes(config: Config, model: TrainConfig, ntoken: int) -> int:
+    """About those of a run's checkpoints: the best and the last, with what the optimizer and the
+    masks need to go on; a quantized model once, as floats."""
+    weights = _FLOAT * estimate(model, ntoken).parameters
+    if not isinstance(config, TrainConfig):
+        return weights
+    return weights * (2 + (config.momentum > 0) + (config.compress is not None))

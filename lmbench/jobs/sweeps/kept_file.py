@@ -1,0 +1,138 @@
+"""The copy of its file that a session keeps of its sweep, and of the files that this one names.
+
+What goes on with a sweep reads the copy, so the original may be changed, moved or removed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmbench.distiller.yaml_values import one_line, read_yaml
+from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps.plan import FILES, located
+from lmbench.jobs.sweeps.sweep_file import SWEEP_FILE, Sweep, parse_sweep, read_text
+from lmbench.session.files import write_atomic
+from lmbench.session.store import Session
+
+__all__ = ["has_sweep", "keep", "kept_path", "sweep_of"]
+
+_FOLDERS = {"compress": "schedules", "config": "quantization", "stats": "quantization"}
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]")
+
+
+def kept_path(session: Session) -> Path:
+    return session.path / SWEEP_FILE
+
+
+def has_sweep(session: Session) -> bool:
+    return kept_path(session).is_file()
+
+
+def sweep_of(session: Session) -> Sweep:
+    """The sweep of a session, of its own copy.
+
+    Raises:
+        LmbenchError: it has none, or the copy is damaged.
+    """
+    if not has_sweep(session):
+        raise LmbenchError(f"session '{session.name}' is no sweep: lmbench sweep start makes one")
+    return parse_sweep(read_text(kept_path(session)), kept_path(session))
+
+
+def keep(session: Session, sweep: Sweep, folder: Path) -> None:
+    """Copy a checked sweep into its session, with the schedules, quantization settings and
+    statistics that it names; `folder` is where its file lies.
+
+    The sweep's own file is written last: without it there is no sweep yet.
+
+    Raises:
+        LmbenchError: the session has another sweep; says what differs.
+    """
+    paths: dict[tuple[object, ...], str] = {}
+    files: dict[Path, bytes] = {}
+    for place, name, value in _named(sweep):
+        found = located(name, value, folder, session.home)
+        if name == "data":
+            if found != value:
+                paths[place] = found
+        elif (session.home.path / found).is_file():
+            data = (session.home.path / found).read_bytes()
+            target = _target(session, name, Path(found), data, files)
+            files[target] = data
+            paths[place] = str(target.relative_to(session.path))
+    assert sweep.places is not None
+    text = sweep.places.replaced(paths)
+    if has_sweep(session):
+        _refuse_other(session, sweep, text)
+        return
+    for target, data in files.items():
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            write_atomic(target, data)
+    write_atomic(kept_path(session), text.encode())
+
+
+def _named(sweep: Sweep) -> Iterator[tuple[tuple[object, ...], str, str]]:
+    """Where in the file paths and names of files stand, for which setting, and they."""
+    for number, stage in enumerate(sweep.stages):
+        for name in (*FILES, "data"):
+            if isinstance(stage.settings.get(name), str):
+                yield ("stages", number, "settings", name), name, stage.settings[name]
+            for place, value in enumerate(stage.axes.get(name, ())):
+                if isinstance(value, str):
+                    yield ("stages", number, "axes", name, place), name, value
+
+
+def _target(
+    session: Session, name: str, path: Path, data: bytes, files: Mapping[Path, bytes]
+) -> Path:
+    """Where a file's copy goes: under its own name, or with a number where another one has that."""
+    folder = session.path / _FOLDERS[name]
+    stem = _UNUSUAL.sub("_", path.stem)[:80] or name
+    number = 1
+    while True:
+        target = folder / (f"{stem}.yaml" if number == 1 else f"{stem}-{number}.yaml")
+        there = files.get(target)
+        if there is None and target.exists():
+            there = target.read_bytes()
+        if there is None or there == data:
+            return target
+        number += 1
+
+
+def _refuse_other(session: Session, sweep: Sweep, text: str) -> None:
+    kept = kept_path(session)
+    before = _leaves(read_yaml(read_text(kept), kept.name, kind="sweep"))
+    now = _leaves(read_yaml(text, sweep.source, kind="sweep"))
+    lines = []
+    for place in dict.fromkeys([*before, *now]):
+        old, new = before.get(place, _NOTHING), now.get(place, _NOTHING)
+        if (old, type(old)) != (new, type(new)):
+            line = f"was {one_line(old, 80)}, is {one_line(new, 80)}"
+            lines.append(sweep.problem(list(place), line))
+    if lines:
+        last = (
+            f"session '{session.name}' has the sweep as it was: lmbench sweep resume "
+            f"{session.name} goes on with that, --session NAME starts this one beside it"
+        )
+        raise LmbenchError(*lines, last)
+
+
+_NOTHING = "not there"
+
+
+def _leaves(document: Any, place: tuple[object, ...] = ()) -> dict[tuple[object, ...], Any]:
+    """Each plain value of a document by where it stands."""
+    if isinstance(document, Mapping):
+        entries: list[tuple[object, Any]] = list(document.items())
+    elif isinstance(document, list):
+        entries = list(enumerate(document))
+    else:
+        return {place: document}
+    found: dict[tuple[object, ...], Any] = {}
+    for key, value in entries:
+        found |= _leaves(value, (*place, key))
+    return found

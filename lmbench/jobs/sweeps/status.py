@@ -1,0 +1,172 @@
+"""A sweep as a table: a row for each setting, over its seeds, with the axes that vary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmbench.jobs.sweeps.kept_file import sweep_of
+from lmbench.jobs.sweeps.plan import Plan, plan_of
+from lmbench.jobs.sweeps.work import made_runs
+from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
+from lmbench.session.records import ModelSize, RunRecord
+from lmbench.session.store import Run, Session, Status
+
+__all__ = ["Setting", "SweepStatus", "sweep_status"]
+
+_FROM = "from"
+"""The column of the run that a row begins with, where they are several."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a stage over its seeds. Figures are of the finished runs alone.
+
+    `behind` is how far its validation perplexity lies above the stage's best, as a share; `inside`
+    whether that difference lies inside the spread of the two, None where one seed has none.
+    """
+
+    stage: str
+    kind: str
+    name: str
+    values: dict[str, Any]
+    runs: tuple[str, ...]
+    statuses: dict[str, int]
+    valid: Spread | None
+    test: Spread | None
+    sparsity: float | None
+    size: ModelSize
+    part_tokens: int | None
+    behind: float | None = None
+    inside: bool | None = None
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """`columns` are the axes that vary; `missing` runs are still to be made; `stuck` ones wait for
+    a parent that nobody works on."""
+
+    session: str
+    columns: tuple[str, ...]
+    rows: tuple[Setting, ...]
+    statuses: dict[str, int]
+    missing: int
+    stuck: int
+
+
+def sweep_status(session: Session) -> SweepStatus:
+    """Where a session's sweep stands.
+
+    Raises:
+        LmbenchError: the session has no sweep.
+    """
+    plan = plan_of(sweep_of(session))
+    made = made_runs(session)
+    runs = [made[point.key] for point in plan.points if point.key in made]
+    records = {run.ref: run.read() for run in runs}
+    statuses: dict[str, Status] = {
+        ref: run.status(records[ref]) for ref, run in zip(records, runs, strict=True)
+    }
+    titles = _titles(plan)
+    groups = one_setting(runs)
+    rows = _against_best([_row(plan, group, records, statuses, titles) for group in groups])
+    shown = {title for row in rows for title in row.values}
+    columns = [_FROM, *titles.values()]
+    waits = (ref for ref, status in statuses.items() if status == "queued")
+    ended = {ref for ref, status in statuses.items() if status in ("stopped", "lost")}
+    return SweepStatus(
+        session.name,
+        tuple(title for title in columns if title in shown),
+        tuple(rows),
+        dict(Counter(statuses.values())),
+        len(plan.points) - len(runs),
+        sum(_is_stuck(ref, records, ended) for ref in waits),
+    )
+
+
+def _is_stuck(ref: str, records: dict[str, RunRecord], ended: set[str]) -> bool:
+    """Does it wait for a run that was stopped or lost, itself or through those before it?"""
+    parent = records[ref].parent
+    seen: set[str] = set()
+    while parent is not None and parent in records and parent not in seen:
+        if parent in ended:
+            return True
+        seen.add(parent)
+        parent = records[parent].parent
+    return False
+
+
+def _titles(plan: Plan) -> dict[tuple[str, str], str]:
+    """The axes with several values, and what their columns are called: by the setting, with the
+    stage where two stages vary it."""
+    varying = [
+        (plan.sweep.stages[stage].name, setting)
+        for stage, setting, values in plan.axes
+        if len(values) > 1
+    ]
+    often = Counter(setting for _, setting in varying)
+    return {
+        (stage, setting): setting if often[setting] == 1 else f"{stage} {setting}"
+        for stage, setting in varying
+    }
+
+
+def _row(
+    plan: Plan,
+    group: Sequence[Run],
+    records: dict[str, RunRecord],
+    statuses: dict[str, Status],
+    titles: dict[tuple[str, str], str],
+) -> Setting:
+    own = [records[run.ref] for run in group]
+    done = [records[run.ref] for run in group if statuses[run.ref] == "finished"]
+    point = plan.points[plan.keys[own[0].point]]
+    stage = plan.stage(point)
+    values = plan.values(point)
+    source = plan.source_run(point)
+    shown = {} if source is None else {_FROM: source}
+    shown |= {title: values[axis] for axis, title in titles.items() if axis in values}
+    return Setting(
+        stage=stage.name,
+        kind=stage.kind,
+        name=own[0].name,
+        values=shown,
+        runs=tuple(run.ref for run in group),
+        statuses=dict(Counter(statuses[run.ref] for run in group)),
+        valid=spread_of(record.results.get("valid_ppl") for record in done),
+        test=spread_of(record.results.get("test_ppl") for record in done),
+        sparsity=_mean(record.results.get("sparsity") for record in done),
+        size=_size(done),
+        part_tokens=own[0].part_tokens,
+    )
+
+
+def _mean(values: Any) -> float | None:
+    spread = spread_of(values)
+    return spread.mean if spread else None
+
+
+def _size(records: Sequence[RunRecord]) -> ModelSize:
+    sizes = [record.size for record in records]
+    mean = _mean(size.bytes for size in sizes)
+    return ModelSize(None if mean is None else round(mean), any(s.as_packed for s in sizes))
+
+
+def _against_best(rows: list[Setting]) -> list[Setting]:
+    """With each row's difference to the best of its stage, of those that are of the same tokens."""
+    best: dict[tuple[str, int | None], Setting] = {}
+    for row in rows:
+        if row.valid is not None:
+            known = best.setdefault((row.stage, row.part_tokens), row)
+            if known.valid is not None and row.valid.mean < known.valid.mean:
+                best[row.stage, row.part_tokens] = row
+    return [_compared(row, best.get((row.stage, row.part_tokens))) for row in rows]
+
+
+def _compared(row: Setting, best: Setting | None) -> Setting:
+    if best is None or best is row or row.valid is None or best.valid is None:
+        return row
+    inside = inside_spread(row.valid, best.valid) if row.valid.n > 1 and best.valid.n > 1 else None
+    return replace(row, behind=row.valid.mean / best.valid.mean - 1.0, inside=inside)

@@ -1,0 +1,55 @@
+"""Perplexity against size as a plot: each setting a point, with an error bar over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from lmbench.report.compare import pareto_front
+from lmbench.report.plots.layout import Plot
+from lmbench.report.plots.series import MARKERS, Series
+
+__all__ = ["front_plot"]
+
+_MARGIN = 0.06
+
+
+def front_plot(
+    rows: Sequence[Mapping[str, Any]], split: Literal["test", "valid"] = "test"
+) -> Plot | None:
+    """The rows of a table with both a size and a perplexity of a whole split, and the Pareto front
+    of their means; None where there are fewer than two.
+
+    An error bar goes one sample standard deviation up and down.
+
+    Args:
+        rows: with ``name``, ``bytes``, ``as_packed``, ``part_tokens``, and ``test_ppl``,
+            ``test_ppl_deviation`` (or ``valid_…``), as `compare.compare_runs` has them.
+    """
+    key = f"{split}_ppl"
+    known = [r for r in rows if r["bytes"] and r.get(key) is not None and not r.get("part_tokens")]
+    if len(known) < 2:
+        return None
+    series: list[Series] = []
+    points = [(float(row["bytes"]), float(row[key])) for row in known]
+    for number, (row, (size, ppl)) in enumerate(zip(known, points, strict=True)):
+        marker = MARKERS[number % len(MARKERS)]
+        x = np.array([size])
+        series.append(Series(str(row["name"]), x, np.array([ppl]), marker, None, "points"))
+    for row, (size, ppl) in zip(known, points, strict=True):
+        deviation = row.get(f"{key}_deviation")
+        if deviation:
+            ends = np.array([ppl - deviation, ppl + deviation])
+            bar = f"{row['name']} ± {deviation:.2f}"
+            series.append(Series(bar, np.array([size, size]), ends, style="thin"))
+    front = pareto_front(points)
+    x, y = np.array([points[i] for i in front]).T
+    series.append(Series("Pareto front", x, y, style="thin"))
+    sizes = [size for size, _ in points]
+    room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
+    packed = any(row["as_packed"] for row in known)
+    axis = "bytes (pruned, quantized: as packed)" if packed else "bytes"
+    window = (max(min(sizes) - room, 0.0), max(sizes) + room)
+    return Plot(tuple(series), x_axis=axis, window=window)

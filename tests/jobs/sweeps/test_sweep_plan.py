@@ -1,0 +1,135 @@
+"""Which runs a sweep is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sweep_world import SMALL, SWEEP, write_sweep
+
+from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
+from lmbench.jobs.sweeps.sweep_file import parse_sweep
+from lmbench.session import Home
+
+BRANCHES = f"""version: 1
+seeds: [3, 4]
+stages:
+  - kind: train
+    settings: {{{SMALL.replace(", lr: 1.0", "")}}}
+    axes: {{lr: [1.0, 2.0]}}
+  - kind: prune
+    axes: {{compress: [levels/agp-50.yaml, levels/agp-80.yaml], lr: [0.1, 0.2, 0.3]}}
+  - kind: quantize
+    from: [train, prune]
+    axes: {{bits_parameters: [4, 8]}}
+"""
+
+
+def planned(home: Home, text: str) -> tuple[Plan, list[PlannedRun]]:
+    file = write_sweep(home.path.parent / "study", text)
+    plan = plan_of(parse_sweep(file.read_bytes(), file))
+    return plan, planned_runs(plan, file.parent, home, "study")
+
+
+def test_each_stage_starts_from_each_run_of_those_it_names(sweep_home: Home) -> None:
+    plan, runs = planned(sweep_home, BRANCHES)
+    kinds = [run.step.kind for run in runs]
+    assert [kinds.count(kind) for kind in ("train", "prune", "quantize")] == [4, 24, 56]
+    for run in runs:
+        before = run.point.parent
+        if before is None:
+            assert run.step.kind == "train"
+            continue
+        parent = runs[before]
+        assert parent.point.seed == run.point.seed
+        assert set(parent.point.taken) <= set(run.point.taken)
+    assert len({(run.step.kind, run.step.config, run.point.parent) for run in runs}) == len(runs)
+    assert len({point.key for point in plan.points}) == len(runs)
+
+
+def test_a_pruning_takes_over_its_parents_settings_and_seed(sweep_home: Home) -> None:
+    _, runs = planned(sweep_home, BRANCHES)
+    pruned = next(run for run in runs if run.step.kind == "prune" and run.point.seed == 4)
+    config = pruned.step.config
+    assert isinstance(config, PruneConfig)
+    assert (config.nhid, config.lr, config.seed, config.data) == (8, 0.1, 4, "tiny")
+    quantized = runs[-1].step.config
+    assert isinstance(quantized, QuantizeConfig)
+    assert (quantized.threads, quantized.seed) == (1, QuantizeConfig().seed)
+
+
+def test_a_pruning_trains_as_long_as_its_schedule_needs(sweep_home: Home) -> None:
+    text = SWEEP.replace("epochs: 2", "epochs: 1")
+    _, runs = planned(sweep_home, text)
+    assert [run.step.config.model_dump()["epochs"] for run in runs] == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_random_search_draws_the_same_combinations_for_the_same_seed(sweep_home: Home) -> None:
+    text = BRANCHES.replace("seeds: [3, 4]", "search: random\nruns: 7\nseed: 5")
+    plan, runs = planned(sweep_home, text)
+    paths = {
+        run.point.taken for run in runs if run.step.kind == "quantize" and len(run.point.taken) == 4
+    }
+    assert len(paths) == 7
+    again, _ = planned(sweep_home, text)
+    assert again.points == plan.points
+    other, _ = planned(sweep_home, text.replace("seed: 5", "seed: 6"))
+    assert other.points != plan.points
+    used = {run.point.parent for run in runs}
+    for number, run in enumerate(runs):
+        assert run.step.kind == "quantize" or number in used, "a run that no combination needs"
+
+
+def test_a_random_search_over_more_than_can_be_made_draws_its_few() -> None:
+    thousand = "{from: 1, to: 1000, step: 1}"
+    text = (
+        "version: 1\nsearch: random\nruns: 5\nstages: [{kind: train, axes: "
+        f"{{nhid: {thousand}, emsize: {thousand}, batch_size: {thousand}}}}}]"
+    )
+    points = plan_of(parse_sweep(text.encode(), Path("s.yaml"))).points
+    assert len({point.taken for point in points}) == 5
+
+
+@pytest.mark.parametrize(
+    "old, new, line, words",
+    [
+        ("levels/agp-80.yaml", "levels/agp-81.yaml", 7, "neither a file beside the sweep"),
+        ("nhid: 8", "nhid: 9", 5, "--tied needs --emsize equal to --nhid"),
+        ("- kind: prune\n", "- kind: prune\n    from: other/3\n", 7, "no session 'other'"),
+        ("- kind: prune\n", "- kind: prune\n    from: turnip\n", 7, "no session 'study'"),
+        ("levels/agp-80.yaml]", "./levels/agp-50.yaml]", 7, "the same run twice"),
+    ],
+)
+def test_what_does_not_fit_together_is_told_with_its_line(
+    sweep_home: Home, old: str, new: str, line: int, words: str
+) -> None:
+    with pytest.raises(LmbenchError) as refused:
+        planned(sweep_home, SWEEP.replace(old, new))
+    (only,) = refused.value.message.split("\n")
+    assert words in only
+    assert f" line {line}:" in only
+
+
+def test_a_sweep_starts_from_runs_that_are_there(sweep_home: Home) -> None:
+    session = sweep_home.open_session("dense")
+    for seed in (1, 2):
+        config = TrainConfig(data="tiny", nhid=8, emsize=8, nlayers=1, seed=seed)
+        run = session.new_run(config, "train")
+        run.update(status="finished")
+        (run.path / "best").mkdir()
+    text = """version: 1
+stages:
+  - kind: prune
+    from: [dense/1, dense/2]
+    axes: {compress: [levels/agp-50.yaml, levels/agp-80.yaml]}
+"""
+    plan, runs = planned(sweep_home, text)
+    sources = [run.source.id for run in runs if run.source]
+    assert sources == [1, 1, 2, 2]
+    assert [run.step.config.model_dump()["seed"] for run in runs] == sources
+    assert plan.run_name(plan.points[0]) == "prune agp-50 from 1"
+    session.run(2).update(status="lost")
+    with pytest.raises(LmbenchError, match="dense/002-train is lost; a sweep starts from finished"):
+        planned(sweep_home, text)

@@ -1,0 +1,199 @@
+"""Making a sweep's runs, however often that is killed; stopping, resuming and deleting it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sweep_world import SWEEP, write_sweep
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps.kept_file import kept_path
+from lmbench.jobs.sweeps.status import sweep_status
+from lmbench.report.seeds import Spread, spread_of
+from lmbench.session import Home, Run, Session
+from lmbench.session.archive import pack, unpack
+
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+from pathlib import Path
+
+from lmbench.jobs.sweeps import work
+from lmbench.session import Home
+
+left = int(sys.argv[1])
+
+def dying(rename):
+    def renamed(self, target):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+    return renamed
+
+home = Home.find()
+prepared = work.prepare(Path(sys.argv[2]), home)
+Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
+work.start(prepared, home)
+"""
+
+
+def started(home: Home, text: str = SWEEP) -> tuple[Session, list[Run]]:
+    file = write_sweep(home.path.parent / "study", text)
+    return work.start(work.prepare(file, home), home)
+
+
+def what_there_is(session: Session) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for run in session.runs():
+        record = run.read()
+        found[record.point] = (run.path.name, record.kind, record.config, record.parent)
+    assert len(found) == len(session.runs()), "a run was made twice"
+    return found
+
+
+# The renames of a start: two schedules, the sweep's file, and for each run its record, its folder
+# and the copy of its schedule. The session's record is the first of all.
+@pytest.mark.parametrize("renames", [0, 1, 3, 4, 6, 12])
+def test_a_start_that_was_killed_goes_on_with_exactly_what_is_missing(
+    renames: int, sweep_home: Home, tmp_path: Path
+) -> None:
+    file = write_sweep(tmp_path / "study")
+    undisturbed, _ = work.start(work.prepare(file, sweep_home, "undisturbed"), sweep_home)
+    wanted = what_there_is(undisturbed)
+    command = [sys.executable, "-c", KILLED_AT_A_RENAME, str(renames), str(file)]
+    done = subprocess.run(command, env=os.environ | {"LMBENCH_HOME": str(sweep_home.path)})
+    assert done.returncode == -signal.SIGKILL
+    session, runs = work.start(work.prepare(file, sweep_home), sweep_home)
+    made = what_there_is(session)
+    assert _in(made, "study") == _in(wanted, "undisturbed")
+    assert [run.ref for run in runs] == [f"study/{name}" for name, *_ in made.values()]
+
+
+def _in(made: dict[str, tuple[object, ...]], session: str) -> str:
+    return repr(made).replace(f"'{session}/", "'S/").replace(f"/{session}/", "/S/")
+
+
+def test_resume_makes_what_is_missing_when_the_original_is_gone(
+    sweep_home: Home, tmp_path: Path
+) -> None:
+    session, runs = started(sweep_home)
+    for run in (runs[5], runs[2]):
+        work.delete_run(run)
+    for path in (tmp_path / "study" / "levels").iterdir():
+        path.unlink()
+    again = work.make_missing(session)
+    assert [run.read().point for run in again] == [
+        *("train 1", "train 2", "prune 1", "prune 2", "prune 3", "prune 4")
+    ]
+    assert [run.read().parent for run in again[2:]] == [
+        *("study/001-train", "study/001-train", "study/002-train", "study/002-train")
+    ]
+    assert (again[2].path / "schedule.yaml").read_text().count("0.5") == 1
+
+
+def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path: Path) -> None:
+    session, _ = started(sweep_home)
+    before = kept_path(session).read_bytes()
+    with pytest.raises(LmbenchError) as refused:
+        started(sweep_home, SWEEP.replace("seeds: 2", "seeds: 3").replace("lr: 1.0", "lr: 2.0"))
+    lines = refused.value.message.split("\n")
+    assert "line 3: seeds: was 2, is 3" in lines[0]
+    assert "line 6: stages: 1: settings: lr: was 1.0, is 2.0" in lines[1]
+    assert "lmbench sweep resume study" in lines[2]
+    assert kept_path(session).read_bytes() == before
+    assert len(session.runs()) == 6
+    # Another comment is no other sweep.
+    assert len(started(sweep_home, "# the same\n" + SWEEP)[1]) == 6
+    (tmp_path / "study" / "levels" / "agp-50.yaml").write_text(
+        (tmp_path / "study" / "levels" / "agp-80.yaml").read_text() + "# almost\n"
+    )
+    file = tmp_path / "study" / "sweep.yaml"
+    with pytest.raises(LmbenchError, match=r"compress: 1: was schedules/agp-50\.yaml, is"):
+        work.start(work.prepare(file, sweep_home), sweep_home)
+
+
+def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None:
+    session = sweep_home.open_session("study")
+    own = session.path / "schedules" / "agp-50.yaml"
+    own.parent.mkdir()
+    own.write_text("mine\n")
+    _, runs = started(sweep_home)
+    assert own.read_text() == "mine\n"
+    assert runs[2].read().config["compress"] == "sessions/study/schedules/agp-50-2.yaml"
+
+
+def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
+    session, runs = started(sweep_home)
+    runs[0].update(status="finished")
+    runs[1].update(status="failed")
+    assert work.stop(session) == 4
+    assert [run.status() for run in runs] == ["finished", "failed", *["stopped"] * 4]
+    assert work.requeue(runs, failed=False) == 4
+    assert [run.status() for run in runs] == ["finished", "failed", *["queued"] * 4]
+    assert work.requeue(runs, failed=True) == 1
+    assert runs[1].status() == "queued"
+
+
+def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home: Home) -> None:
+    session, runs = started(sweep_home)
+    with pytest.raises(LmbenchError, match="6 runs of it wait or are worked on"):
+        work.refuse_busy(session)
+    work.stop(session)
+    work.refuse_busy(session)
+    own = session.new_run(runs[0].config(), "train", name="mine")
+    launch.request(own, "stop")
+    work.delete(session)
+    assert session.runs() == [own]
+    with pytest.raises(LmbenchError, match="is no sweep"):
+        work.find_sweep(sweep_home, "study")
+    session, _ = started(sweep_home, SWEEP.replace("name: study", "name: other"))
+    work.stop(session)
+    work.delete(session)
+    assert not session.exists()
+
+
+def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
+    sweep_home: Home, tmp_path: Path
+) -> None:
+    session, _ = started(sweep_home)
+    work.stop(session)
+    pack(session, tmp_path / "study.lmbench")
+    unpacked = unpack(tmp_path / "study.lmbench", sweep_home, "prune")
+    runs = work.make_missing(unpacked)
+    assert len(runs) == len(unpacked.runs()) == 6
+    assert sweep_status(unpacked).missing == 0
+    work.delete_run(runs[3])
+    assert work.make_missing(unpacked)[3].read().parent == "prune/001-train"
+
+
+def test_only_one_process_at_a_time_makes_the_runs(sweep_home: Home) -> None:
+    session, _ = started(sweep_home)
+    with work._alone(session), pytest.raises(LmbenchError, match="another process makes its runs"):
+        work.make_missing(session)
+
+
+def test_the_table_has_a_row_for_each_setting_over_its_seeds(sweep_home: Home) -> None:
+    session, runs = started(sweep_home)
+    figures = [40.0, 42.0, 50.0, 60.0, 50.5, 60.2]
+    for run, figure in zip(runs, figures, strict=True):
+        run.update(status="finished", results={"valid_ppl": figure, "test_ppl": figure - 1})
+    runs[5].update(status="failed")
+    status = sweep_status(session)
+    assert status.columns == ("compress",)
+    dense, half, most = status.rows
+    assert (dense.valid, dense.behind) == (spread_of([40.0, 42.0]), None)
+    assert half.values == {"compress": "schedules/agp-50.yaml"}
+    assert half.runs == ("study/003-prune", "study/005-prune")
+    assert half.valid == spread_of([50.0, 50.5])
+    # What failed is no figure of the setting, and one figure has no spread.
+    assert most.valid == Spread(60.0, None, 1)
+    assert most.statuses == {"finished": 1, "failed": 1}
+    assert (round(most.behind or 0, 3), most.inside) == (0.194, None)

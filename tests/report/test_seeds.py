@@ -1,0 +1,137 @@
+"""Runs that differ in seed alone, as one setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
+from lmbench.report.compare import compare_runs, report_session
+from lmbench.report.front import front_plot
+from lmbench.report.plots.export import as_csv, as_svg
+from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
+from lmbench.session import Home, Run, Session
+from lmbench.session.records import Corpus
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Home(tmp_path).open_session("s")
+
+
+def train(session: Session, seed: int, **settings: Any) -> Run:
+    return session.new_run(TrainConfig(seed=seed, **settings), "train", name=f"dense s{seed}")
+
+
+def numbers(groups: list[list[Run]]) -> list[list[int]]:
+    return [[run.id for run in group] for group in groups]
+
+
+def test_mean_and_sample_standard_deviation() -> None:
+    spread = spread_of([82.8, None, 84.0, 83.4, float("nan")])
+    assert spread is not None
+    assert (spread.mean, spread.deviation) == (pytest.approx(83.4), pytest.approx(0.6))
+    assert spread.n == 3
+    assert Spread(83.41, 0.62, 3).text() == "83.4 ± 0.6, n = 3"
+    assert spread_of([83.4]) == Spread(83.4, None, 1)
+    assert Spread(83.4, None, 1).text() == "83.4"
+    assert spread_of([None]) is None
+
+
+def test_a_difference_is_inside_the_spread_up_to_the_deviation_of_a_difference() -> None:
+    one = Spread(80.0, 3.0, 3)
+    assert inside_spread(one, Spread(85.0, 4.0, 3))
+    assert not inside_spread(one, Spread(85.1, 4.0, 3))
+    # Of one figure no spread is known, so nothing lies inside it.
+    assert not inside_spread(Spread(80.0, None, 1), Spread(80.1, 4.0, 3))
+
+
+def test_runs_belong_together_through_all_that_they_came_from(session: Session) -> None:
+    dense = [train(session, seed) for seed in (1, 2)]
+    wide = train(session, 1, nhid=300)
+    pruned = [
+        session.new_run(PruneConfig(seed=seed, compress="a"), "prune", parent=parent)
+        for seed, parent in ((1, dense[0]), (2, dense[1]), (1, wide))
+    ]
+    for parent in (pruned[2], *pruned[:2]):
+        session.new_run(QuantizeConfig(), "quantize", parent=parent)
+    groups = one_setting(session.runs())
+    assert numbers(groups) == [[1, 2], [3], [4, 5], [6], [7], [8, 9]]
+
+
+def test_the_same_seed_twice_is_no_second_sample(session: Session) -> None:
+    for seed in (1, 2, 1, 2):
+        train(session, seed)
+    assert numbers(one_setting(session.runs())) == [[1, 2], [3, 4]]
+
+
+def test_another_text_of_the_same_name_is_another_setting(session: Session) -> None:
+    runs = [train(session, seed) for seed in (1, 2, 3)]
+    for run, hashed in zip(runs, ("a", "b", "a"), strict=True):
+        run.update(corpus=Corpus(name="tiny", fingerprint=hashed))
+    assert numbers(one_setting(runs)) == [[1, 3], [2]]
+
+
+def test_parents_that_are_gone_or_in_a_circle_keep_runs_apart(session: Session) -> None:
+    gone = [
+        session.new_run(QuantizeConfig(), "quantize", parent=f"s/{number}-train")
+        for number in ("901", "902")
+    ]
+    a, b = (session.new_run(QuantizeConfig(), "quantize") for _ in range(2))
+    a.update(parent=b.ref)
+    b.update(parent=a.ref)
+    assert numbers(one_setting([*gone, a])) == [[1], [2], [3]]
+
+
+def scored(session: Session) -> list[Run]:
+    figures = ((1, 82.8, 1000), (2, 84.0, 1010), (3, 83.4, 1020))
+    runs = [train(session, seed) for seed, _, _ in figures]
+    for run, (_, ppl, size) in zip(runs, figures, strict=True):
+        results = {"test_ppl": ppl, "valid_ppl": ppl + 1, "bytes": size, "sparsity": 0.0}
+        run.update(status="finished", results=results)
+    alone = train(session, 1, nhid=400)
+    alone.update(status="finished", results={"test_ppl": 80.0, "bytes": 2000})
+    return [*runs, alone]
+
+
+def test_a_comparison_has_a_row_for_each_setting(session: Session) -> None:
+    runs = scored(session)
+    comparison = compare_runs(runs, over_seeds=True)
+    first, second = comparison.cells()
+    assert first[:2] == ["s/001-train +2", "dense"]
+    assert first[6] == "83.40 ± 0.60, n = 3"
+    assert first[7] == "1,010"
+    assert second[6] == "80.00"
+    assert "sample standard deviation" in comparison.note
+    assert "83.40 ± 0.60, n = 3" in comparison.write("markdown")
+    assert "s/001-train s/002-train s/003-train,3,0.6" in comparison.write("csv").replace(
+        "0.6000000000000014", "0.6"
+    )
+    # What was asked for run by run is shown so.
+    assert len(compare_runs(runs).rows) == 4
+
+
+def test_the_front_has_an_error_bar_for_a_setting_of_several_seeds(session: Session) -> None:
+    rows = compare_runs(scored(session), over_seeds=True).rows
+    plot = front_plot(rows)
+    assert plot is not None
+    (bar,) = [series for series in plot.series if "±" in series.label]
+    assert bar.y.tolist() == pytest.approx([82.8, 84.0])
+    assert bar.x.tolist() == [1010, 1010]
+    drawn = as_svg(plot)
+    # One vertical stroke: the picture's limits hold the whole bar.
+    (stroke,) = [
+        line for line in drawn.split("\n") if "stroke-dasharray" in line and _upright(line)
+    ]
+    assert stroke
+    assert "Pareto front" in as_csv(plot)
+    assert front_plot(rows[:1]) is None
+    assert "Test perplexity against size" in report_session(session, "html")
+
+
+def _upright(line: str) -> bool:
+    points = [point.split(",") for point in line.split('points="')[1].split('"')[0].split()]
+    (x0, y0), (x1, y1) = points
+    return abs(float(x0) - float(x1)) < 2 and abs(float(y0) - float(y1)) > 10
