@@ -130,7 +130,7 @@ async def once(
         assert os.strerror(error).lower() in f"{said}{logged}".lower(), where
     patch.setenv("LMBENCH_HOME", str(folder))
     assert lmbench(["sessions", "list"]) == 0
-    for session in sorted((folder / "sessions").glob("[!.]*")):
+    for session in Home(folder).sessions():
         assert lmbench(["sessions", "show", session.name]) == 0, where
     assert "Traceback" not in capfd.readouterr().err, where
 
