@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -117,22 +118,25 @@ def under_strace(
     act: Callable[[], int], log: Path, options: Sequence[str], *, output: Path, errors: Path
 ) -> tuple[int, int]:
     """Let a forked process act under strace; its number and its exit code."""
-    read, write = os.pipe()
+    ours, its = socket.socketpair()
 
     def wait() -> None:
-        os.close(write)
-        if not os.read(read, 1):
+        # Only now, with its output open, may calls be counted.
+        ours.close()
+        its.sendall(b".")
+        if not its.recv(1):
             # The parent is gone.
             os._exit(1)
 
-    pid = fork(act, output=output, errors=errors, first=wait)
-    command = ["strace", "-p", str(pid), "-o", str(log), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stderr is not None
-        said = tracer.stderr.readline()
-        assert "attached" in said, said
-        os.close(read)
-        os.write(write, b".")
-        os.close(write)
-        code = end(pid)
+    with ours:
+        pid = fork(act, output=output, errors=errors, first=wait)
+        its.close()
+        assert ours.recv(1), "the forked process ended before its work"
+        command = ["strace", "-p", str(pid), "-o", str(log), *options]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr is not None
+            said = tracer.stderr.readline()
+            assert "attached" in said, said
+            ours.sendall(b".")
+            code = end(pid)
     return pid, code

@@ -33,7 +33,21 @@ AT_LENGTH = COMMANDS | {
     "sensitivity": ["sensitivity", "1", "--device", "cpu", "--detach"],
     "evaluate": ["evaluate", "1", "--device", "cpu", "--detach"],
     "resume": ["runs", "resume", "9", "--detach"],
+    "train by seeds": [
+        *("train", "--data", "tiny", "--batch-size", "2", "--device", "cpu", "--seeds", "2"),
+        "--detach",
+    ],
+    "start a sweep": ["sweep", "start", "new.yaml", "--detach"],
+    "stop a sweep": ["sweep", "stop", "study"],
+    "resume a sweep": ["sweep", "resume", "study", "--detach"],
+    "delete a sweep": ["sweep", "delete", "stopped", "--yes"],
 }
+SWEEP = """\
+version: 1
+stages:
+  - {kind: train, settings: {data: tiny, batch_size: 2, epochs: 1, device: cpu}}
+  - kind: quantize
+"""
 IN_CI = 3
 """Faults of each command that every run of the tests goes through."""
 
@@ -53,6 +67,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMBENCH_HOME", str(folder))
         assert lmbench(["sessions", "list"]) == lmbench(["sessions", "show", "default"]) == 0
+        patch.setattr(launch, "python", lambda *_: ["true"])
+        for name in ("study", "stopped", "new"):
+            (folder / f"{name}.yaml").write_text(SWEEP)
+        for name in ("study", "stopped"):
+            assert lmbench(["sweep", "start", str(folder / f"{name}.yaml"), "--detach"]) == 0
+        assert lmbench(["sweep", "stop", "stopped"]) == 0
+    # As after a start that was killed: `sweep resume` makes the run that is missing.
+    shutil.rmtree(Home(folder).session("study").runs()[-1].path)
     return folder
 
 
@@ -78,7 +100,7 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
 
 
 def arguments_of(name: str, home: Path) -> list[str]:
-    files = (".lmbench", ".safetensors", ".md", ".txt")
+    files = (".lmbench", ".safetensors", ".md", ".txt", ".yaml")
     return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
 
 
@@ -104,6 +126,10 @@ def once(
         assert not any(line.startswith("lmbench: ") for line in notes), where
     with pytest.MonkeyPatch.context() as patch:
         check(home, capfd, patch)
+        if name in ("start a sweep", "resume a sweep"):
+            assert lmbench(arguments) == 0, where
+            session = Home(home).session("new" if name == "start a sweep" else "study")
+            assert [run.read().kind for run in session.runs()] == ["train", "quantize"], where
     shutil.rmtree(home)
 
 
