@@ -37,6 +37,12 @@ AT_LENGTH = COMMANDS | {
         *("train", "--data", "tiny", "--batch-size", "2", "--device", "cpu", "--seeds", "2"),
         "--detach",
     ],
+    "reproduce": ["reproduce", "training", "--data", "tiny", "--device", "cpu", "--detach"],
+    "export as ONNX": ["export", "1", "--format", "onnx", "-o", "model.onnx"],
+    "stop a queued run": ["runs", "stop", "study/1"],
+    "get a corpus": ["data", "get", "pydoc"],
+    "show a session": ["sessions", "show", "default"],
+    "doctor": ["doctor"],
     "start a sweep": ["sweep", "start", "new.yaml", "--detach"],
     "stop a sweep": ["sweep", "stop", "study"],
     "resume a sweep": ["sweep", "resume", "study", "--detach"],
@@ -100,7 +106,7 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
 
 
 def arguments_of(name: str, home: Path) -> list[str]:
-    files = (".lmbench", ".safetensors", ".md", ".txt", ".yaml")
+    files = (".lmbench", ".safetensors", ".md", ".txt", ".yaml", ".onnx")
     return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
 
 
