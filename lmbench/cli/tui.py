@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Annotated
 
@@ -52,6 +53,10 @@ def tui(
         raise LmbenchError(
             "the workbench needs a terminal; every other command works without one (lmbench --help)"
         )
+    gc.disable()
     from lmbench.tui.start import start
 
+    # What was imported stays: no collection has to look through it.
+    gc.freeze()
+    gc.enable()
     return start(session, demo=demo, speed=speed or 1.0)
