@@ -116,6 +116,18 @@ class Supervisor:
             conclude(run, pid, code, began)
         except (OSError, LmbenchError) as error:
             self.give_up(run, error)
+        self._advance(run)
+
+    def _advance(self, run: Run) -> None:
+        """Have the sweep that a run was of, if any, queue or stop what follows from its end."""
+        try:
+            if run.path.is_dir() and run.read().point:
+                from lmbench.jobs.sweeps.advance import advance
+
+                advance(run.session)
+        except (OSError, LmbenchError) as error:
+            # Nothing is lost: the next end, or a resume of the sweep, has the same to go by.
+            print(f"supervisor: {error}", file=sys.stderr, flush=True)
 
     def give_up(self, run: Run, error: OSError | LmbenchError) -> None:
         """Say why a run cannot be begun or ended from here, in the log and, if it can be, in its

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmbench.errors import LmbenchError
@@ -52,16 +52,21 @@ def inside_spread(a: Spread, b: Spread) -> bool:
     return abs(a.mean - b.mean) <= math.hypot(a.deviation, b.deviation)
 
 
-def one_setting(runs: Sequence[Run]) -> list[list[Run]]:
+def one_setting(
+    runs: Sequence[Run], records: Mapping[str, RunRecord] | None = None
+) -> list[list[Run]]:
     """The runs in groups that differ in seed alone, in the order of each group's first run.
 
     A run whose seeds are in its group already, or whose corpus is another one of the same name, is
     no further sample of the setting: it begins a group of its own.
 
+    Args:
+        records: those that were read already, by the runs' names.
+
     Raises:
         LmbenchError: a run's record is damaged.
     """
-    chains = _Chains()
+    chains = _Chains(records or {})
     groups: list[tuple[list[Run], set[tuple[str, ...]], str | None]] = []
     of_setting: dict[str, list[int]] = {}
     for run in runs:
@@ -69,9 +74,12 @@ def one_setting(runs: Sequence[Run]) -> list[list[Run]]:
         candidates = of_setting.setdefault(chain.setting, [])
         for number in candidates:
             members, seeds, corpus = groups[number]
-            if chain.seeds not in seeds and chain.corpus in (corpus, None):
+            if chain.seeds not in seeds and (
+                chain.corpus == corpus or None in (chain.corpus, corpus)
+            ):
                 members.append(run)
                 seeds.add(chain.seeds)
+                groups[number] = (members, seeds, corpus or chain.corpus)
                 break
         else:
             candidates.append(len(groups))
@@ -92,7 +100,8 @@ class _Chain:
 class _Chains:
     """Each run's chain, its record read once however many runs came from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Mapping[str, RunRecord]) -> None:
+        self._records = records
         self._known: dict[str, _Chain] = {}
 
     def of(self, run: Run) -> _Chain:
@@ -102,7 +111,7 @@ class _Chains:
         while here is not None and here.ref not in self._known:
             ref = here.ref
             try:
-                way[ref] = here.read()
+                way[ref] = self._records.get(ref) or here.read()
             except LmbenchError:
                 if here == run:
                     raise

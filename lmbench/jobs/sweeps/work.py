@@ -16,8 +16,10 @@ from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.chains import make_step
+from lmbench.jobs.queue import awaited_parent
+from lmbench.jobs.sweeps.advance import advance
 from lmbench.jobs.sweeps.checking import check_runs
-from lmbench.jobs.sweeps.kept_file import has_sweep, keep, kept_path, sweep_of
+from lmbench.jobs.sweeps.kept_file import has_sweep, keep, kept_path, made_records, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep, read_text
 from lmbench.report.numbers import plural
@@ -27,11 +29,13 @@ from lmbench.session.store import LIVE, Home, Run, Session, check_session_name
 
 __all__ = [
     "Prepared",
+    "advance",
     "begin",
     "delete",
     "find_sweep",
     "made_runs",
     "make_missing",
+    "next_run",
     "prepare",
     "refuse_busy",
     "requeue",
@@ -114,14 +118,8 @@ def _alone(session: Session) -> Iterator[None]:
 
 
 def made_runs(session: Session) -> dict[str, Run]:
-    """The runs of a session's sweep that there are, by their points. Damaged ones are left out."""
-    found = {}
-    for run in session.runs():
-        with suppress(LmbenchError):
-            point = run.read().point
-            if point:
-                found[point] = run
-    return found
+    """The runs of a session's sweep that there are, by their points."""
+    return {point: run for point, (run, _) in made_records(session).items()}
 
 
 def _make_missing(session: Session) -> list[Run]:
@@ -147,12 +145,25 @@ def begin(runs: list[Run]) -> None:
         launch.start(first)
 
 
+def next_run(session: Session) -> Run | None:
+    """The run of a sweep to follow now: the one at work, else the oldest that can begin; None where
+    no run of it will begin by itself."""
+    made = made_records(session)
+    statuses = {run.ref: run.status(record) for run, record in made.values()}
+    live = [run for run, _ in made.values() if statuses[run.ref] in LIVE]
+    if live:
+        return live[0]
+    waiting = (run for run, _ in made.values() if statuses[run.ref] == "queued")
+    return next((run for run in waiting if awaited_parent(run) is None), None)
+
+
 def requeue(runs: list[Run], *, failed: bool) -> int:
-    """Put stopped and lost runs back in the queue, `failed` ones too if they are wanted; says how
-    many."""
-    again = 0
+    """Put stopped and lost runs back in the queue, `failed` ones too if they are wanted, and none
+    that was stopped early; says how many."""
+    again, wanted = 0, ("stopped", "lost", *(("failed",) if failed else ()))
     for run in runs:
-        if run.status() in ("stopped", "lost", *(("failed",) if failed else ())):
+        record = run.read()
+        if run.status(record) in wanted and not record.stopped_early:
             launch.requeue(run)
             again += 1
     return again
