@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lmbench.errors import LmbenchError
@@ -106,30 +107,34 @@ class _Chains:
 
     def of(self, run: Run) -> _Chain:
         way: dict[str, RunRecord] = {}
-        here: Run | None = run
+        ref: str | None = run.ref
         before = _Chain()
-        while here is not None and here.ref not in self._known:
-            ref = here.ref
-            try:
-                way[ref] = self._records.get(ref) or here.read()
-            except LmbenchError:
-                if here == run:
-                    raise
+        while ref is not None:
+            if ref in self._known:
+                before = self._known[ref]
+                break
+            # A chain that leads back to itself is nobody's but a forger's.
+            record = None if ref in way else self._record(run, ref)
+            if record is None:
+                # It is gone; its name still tells it from others.
                 before = _Chain(ref)
                 break
-            parent = way[ref].parent
-            # A chain that leads back to itself is nobody's but a forger's.
-            known = None if parent in way else parent
-            here = run.home.run_of(known) if known is not None else None
-            if here is None and parent is not None:
-                # What it came from is gone; its name still tells it from others.
-                before = _Chain(parent)
-        else:
-            if here is not None:
-                before = self._known[here.ref]
+            way[ref] = record
+            ref = record.parent
         for ref, record in reversed(way.items()):
             before = self._known[ref] = _after(before, record)
-        return self._known[run.ref]
+        return before
+
+    def _record(self, run: Run, ref: str) -> RunRecord | None:
+        """Of `run` itself, or of one that it came from, None where that cannot be read."""
+        if ref in self._records:
+            return self._records[ref]
+        if ref == run.ref:
+            return run.read()
+        found = run.home.run_of(ref)
+        with suppress(LmbenchError):
+            return found.read() if found else None
+        return None
 
 
 def _after(before: _Chain, record: RunRecord) -> _Chain:
