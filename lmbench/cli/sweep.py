@@ -239,8 +239,9 @@ def resume(
         name: the sweep's session; left out where there is but one sweep.
     """
     found = _found(name, session)
-    runs = work.make_missing(found)
+    work.make_missing(found)
     work.advance(found)
+    runs = list(work.made_runs(found).values())
     work.requeue(runs, failed=retry_failed)
     return _work_through(found, runs, detach=detach, json=json)
 
@@ -294,6 +295,9 @@ def _show(sweep: SweepStatus, *, json: bool) -> None:
 def _advice(sweep: SweepStatus) -> Iterable[str]:
     resume = f"lmbench sweep resume {sweep.session}"
     ended = sum(sweep.statuses.get(status, 0) for status in ("stopped", "lost"))
+    if sweep.to_propose:
+        combinations = numbers.plural(sweep.to_propose, "combination")
+        yield f"{combinations} still to be proposed, each when the one before has ended"
     if sweep.missing:
         yield f"{numbers.plural(sweep.missing, 'run')} not made yet: {resume} makes them"
     if ended:

@@ -72,6 +72,7 @@ class _Results(TypedDict, total=False):
     bytes: int | None
     packed_bytes: int | None
     split_tokens: int | None
+    rungs: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float | None]
     rows: list[dict[str, Any]]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from lmbench.jobs.sweeps.early_stopping import settle
+from lmbench.jobs.sweeps.kept_file import has_sweep, sweep_of
+from lmbench.jobs.sweeps.making import make_missing
+from lmbench.jobs.sweeps.proposals import add_proposal
 from lmbench.session.files import locked
 from lmbench.session.store import Session
 
@@ -14,7 +17,12 @@ def advance(session: Session) -> None:
     yet: whoever works through the queue does so after each run, and a resume after a death.
 
     Raises:
-        LmbenchError: the sweep cannot be read.
+        LmbenchError: the sweep cannot be read, or needs Optuna, which is not installed.
     """
+    if not has_sweep(session):
+        return
     with locked(session.path / ".advance.lock"):
-        settle(session)
+        if sweep_of(session).search != "tpe":
+            settle(session)
+        elif add_proposal(session):
+            make_missing(session)

@@ -84,7 +84,8 @@ class Classes:
     """Where a sweep's trainings stand at their rungs, as its records had it."""
 
     def __init__(self, plan: Plan, made: Made, halving: Halving) -> None:
-        self.made = made
+        # What is of no point of the plan is no run of this sweep.
+        self.made = {point: run for point, run in made.items() if point in plan.keys}
         self._plan, self._halving = plan, halving
         self._records = {run.ref: record for run, record in made.values()}
         self._schedules: dict[str, Schedule] = {}
@@ -187,9 +188,7 @@ def _is_open(record: RunRecord) -> bool:
 
 
 def classes_of(session: Session) -> Classes | None:
-    """None where the session's sweep has no early stopping, or there is no sweep."""
-    if not has_sweep(session):
-        return None
+    """None where the session's sweep has no early stopping."""
     sweep = sweep_of(session)
     if sweep.early_stopping is None:
         return None
@@ -202,7 +201,8 @@ def classes_of(session: Session) -> Classes | None:
 def watch_rungs(job: Job) -> Callable[[int, float], bool]:
     """For the trainer to ask, between two epochs, whether the training ends here: how many epochs
     were trained, and the best validation perplexity so far. Where it does, `job.halt` says why."""
-    classes = classes_of(job.session) if job.record.point else None
+    of_sweep = job.record.point and has_sweep(job.session)
+    classes = classes_of(job.session) if of_sweep else None
     rungs = frozenset(classes.rungs(job.run)) if classes else frozenset()
 
     def halts(epochs: int, valid_ppl: float) -> bool:

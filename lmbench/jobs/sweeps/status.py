@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lmbench.jobs.sweeps.kept_file import made_records, sweep_of
-from lmbench.jobs.sweeps.plan import Plan, plan_of
+from lmbench.jobs.sweeps.kept_file import made_records
+from lmbench.jobs.sweeps.plan import Plan
+from lmbench.jobs.sweeps.proposals import kept_plan, to_propose
 from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
 from lmbench.session.records import ModelSize, RunRecord
 from lmbench.session.store import Run, Session
@@ -48,14 +49,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """`columns` are the axes that vary; `missing` runs are still to be made; `stuck` ones wait for
-    a parent that nobody works on. Statuses are those of runs, and `WAITS` and `STOPPED_EARLY`."""
+    """`columns` are the axes that vary; `missing` runs are still to be made, and `to_propose`
+    combinations still to be proposed by TPE; `stuck` runs wait for a parent that nobody works on.
+    Statuses are those of runs, and `WAITS` and `STOPPED_EARLY`."""
 
     session: str
     columns: tuple[str, ...]
     rows: tuple[Setting, ...]
     statuses: dict[str, int]
     missing: int
+    to_propose: int
     stuck: int
 
 
@@ -65,9 +68,11 @@ def sweep_status(session: Session) -> SweepStatus:
     Raises:
         LmbenchError: the session has no sweep.
     """
-    plan = plan_of(sweep_of(session))
+    plan = kept_plan(session)
     made = made_records(session)
-    found = [made[point.key] for point in plan.points if point.key in made]
+    # One search has made its runs a stage after the other, another a combination after the other.
+    points = sorted(plan.points, key=lambda point: point.stage)
+    found = [made[point.key] for point in points if point.key in made]
     runs = [run for run, _ in found]
     records = {run.ref: record for run, record in found}
     statuses = {run.ref: _status(run, record) for run, record in found}
@@ -84,6 +89,7 @@ def sweep_status(session: Session) -> SweepStatus:
         tuple(rows),
         dict(Counter(statuses.values())),
         len(plan.points) - len(runs),
+        to_propose(plan),
         sum(_is_stuck(ref, records, ended) for ref in waits),
     )
 

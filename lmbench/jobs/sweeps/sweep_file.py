@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ SWEEP_FILE = "sweep.yaml"
 
 StageKind = Literal["train", "prune", "quantize"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
-_SEARCHES = ("grid", "random")
+_SEARCHES = ("grid", "random", "tpe")
 _KEYS = ("version", "name", "seeds", "search", "runs", "seed", "early_stopping", "stages")
 _STAGE_KEYS = ("kind", "name", "from", "settings", "axes")
 _HALVING = {"first_rung", "eta"}
@@ -57,7 +58,7 @@ class Halving:
 @dataclass(frozen=True)
 class Sweep:
     """A checked sweep file. `runs` and `seed` say how many combinations of the axes a random search
-    draws and from which seed; None for a grid, which has all of them."""
+    draws, or TPE proposes, and from which seed; None for a grid, which has all of them."""
 
     source: str
     name: str
@@ -66,6 +67,7 @@ class Sweep:
     runs: int | None = None
     seed: int = 0
     early_stopping: Halving | None = None
+    search: str = "grid"
     places: YamlPlaces | None = field(default=None, compare=False)
 
     def stage(self, name: str) -> int | None:
@@ -152,7 +154,8 @@ class _Reader:
         halving = self._halving(document, stages or ())
         self.refuse()
         assert stages is not None
-        return Sweep(self.source, name, stages, seeds, runs, seed, halving, self.places)
+        search = document.get("search", "grid")
+        return Sweep(self.source, name, stages, seeds, runs, seed, halving, search, self.places)
 
     def _known(
         self, given: Mapping[Any, Any], known: Sequence[str], where: list[object], what: str
@@ -202,10 +205,13 @@ class _Reader:
         if search not in _SEARCHES:
             known = did_you_mean(search, _SEARCHES)
             self.report(["search"], f"'{one_line(search)}' is unknown {known}")
-        if search != "random":
+        if search == "tpe":
+            self._check_tpe(document, stages)
+        elif search != "random":
             for key in ("runs", "seed"):
                 if key in document:
-                    self.report([key], "goes with search: random; take it away or add that")
+                    line = "goes with search: random or tpe; take it away or add one"
+                    self.report([key], line)
             return None, 0
         runs, seed = document.get("runs"), document.get("seed", 0)
         if not _whole(seed, 0, _LARGEST_SEED):
@@ -217,6 +223,17 @@ class _Reader:
             line = f"{runs:,} of {combinations:,} combinations; write search: grid for all of them"
             self.report(["runs"], line)
         return runs, seed
+
+    def _check_tpe(self, document: Mapping[Any, Any], stages: Sequence[Stage]) -> None:
+        for number, (before, stage) in enumerate(pairwise(stages), 1):
+            if stage.sources != (before.name,):
+                line = (
+                    f"search: tpe tries one chain of stages; let this one start from {before.name}"
+                )
+                self.report(["stages", number], line)
+        if document.get("early_stopping"):
+            line = "goes with search: grid or random, whose runs are all known; take it away"
+            self.report(["early_stopping"], line)
 
     def _halving(self, document: Mapping[Any, Any], stages: Sequence[Stage]) -> Halving | None:
         given = document.get("early_stopping", False)
