@@ -28,6 +28,7 @@ __all__ = [
     "Seeds",
     "derive",
     "derive_all",
+    "leave_queue",
     "named_with_seed",
     "resume_run",
     "start",
@@ -216,7 +217,7 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
         _, failed = work_through(partial(_begun, run, queue=go_on), json=json, document=False)
         if failed == INTERRUPTED or (failed and not go_on):
             if failed == INTERRUPTED:
-                _leave_queue(runs)
+                leave_queue(runs)
             return failed
         code = code or min(failed, 1)
     return code
@@ -232,7 +233,7 @@ def _begun(run: Run, *, queue: bool) -> Run:
     return run
 
 
-def _leave_queue(runs: Sequence[Run]) -> None:
+def leave_queue(runs: Sequence[Run]) -> None:
     """Take out of the queue what waits there, the last first: the supervisor would go on with it,
     and may have begun with one."""
     for run in reversed(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +12,15 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.derived import work_through_all
-from lmbench.cli.output import Json, Yes, confirm, console, print_json, print_line
+from lmbench.cli.derived import leave_queue
+from lmbench.cli.foreground import work_through
+from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config.setting import value_text
-from lmbench.errors import LmbenchError
+from lmbench.errors import INTERRUPTED, LmbenchError
+from lmbench.jobs import launch
 from lmbench.jobs.sweeps import work
-from lmbench.jobs.sweeps.checking import Forecast, forecast
+from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
 from lmbench.jobs.sweeps.status import Setting, SweepStatus, sweep_status
 from lmbench.printable import printable
 from lmbench.report import numbers
@@ -51,11 +54,13 @@ def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
     with corpus_progress() as progress:
         prepared = work.prepare(file, home, session, progress)
     stages = forecast(prepared.plan, prepared.runs, home)
+    rungs = stage_rungs(prepared.plan, prepared.runs, home)
     total = _total(stages)
     if json:
         document = asdict(total)
         del document["stage"], document["kind"]
-        print_json({"session": prepared.session, **document, "stages": list(map(asdict, stages))})
+        each = [{**asdict(stage), "rungs": rungs.get(stage.stage, [])} for stage in stages]
+        print_json({"session": prepared.session, **document, "stages": each})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
@@ -66,6 +71,9 @@ def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
         table.add_row(printable(row.stage), f"{row.runs:,}", _hours(row.seconds), disk)
     out = console()
     out.print(table)
+    for stage, epochs in rungs.items():
+        after = f"after epochs {', '.join(map(str, epochs))}" if epochs else "none"
+        out.print(f"rungs of {printable(stage)}: {after}", soft_wrap=True)
     out.print(f"{file.name}: in order; its session is {prepared.session}", soft_wrap=True)
 
 
@@ -110,7 +118,7 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
     if detach:
         work.begin(runs)
     else:
-        code = work_through_all(runs, json=json, go_on=True)
+        code = _follow(session, json=json)
     if json or not detach:
         _show(sweep_status(session), json=json)
     else:
@@ -119,6 +127,34 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
             f"{session.name} and lmbench tui show them"
         )
     return code
+
+
+def _follow(session: Session, *, json: bool) -> int:
+    """Follow the runs of a sweep one after the other until none is left that will begin; gives the
+    exit code. Ctrl-C stops the one at work and takes the others out of the queue."""
+    code = 0
+    while True:
+        run = work.next_run(session)
+        if run is None:
+            # What follows from the last end, the supervisor may not have seen to yet.
+            work.advance(session)
+            run = work.next_run(session)
+        if run is None:
+            return code
+        if not json:
+            note(f"{run.ref} {printable(run.read().name)}")
+        _, failed = work_through(partial(_begun, run), json=json, document=False)
+        if failed == INTERRUPTED:
+            leave_queue(list(work.made_runs(session).values()))
+            return failed
+        code = code or min(failed, 1)
+
+
+def _begun(run: Run) -> Run:
+    # What waits in the queue is left there: others may wait before it.
+    if run.status() == "queued":
+        launch.start(run)
+    return run
 
 
 @app.command
@@ -203,7 +239,9 @@ def resume(
         name: the sweep's session; left out where there is but one sweep.
     """
     found = _found(name, session)
-    runs = work.make_missing(found)
+    work.make_missing(found)
+    work.advance(found)
+    runs = list(work.made_runs(found).values())
     work.requeue(runs, failed=retry_failed)
     return _work_through(found, runs, detach=detach, json=json)
 
@@ -247,6 +285,9 @@ def _show(sweep: SweepStatus, *, json: bool) -> None:
     out.print(_table(sweep))
     counts = ", ".join(f"{count:,} {status}" for status, count in sweep.statuses.items())
     out.print(f"{sweep.session}: {counts or 'no runs yet'}", soft_wrap=True)
+    for row in sweep.rows:
+        for line in row.stopped_at:
+            out.print(Text(printable(line)), soft_wrap=True)
     for line in _advice(sweep):
         out.print(line, soft_wrap=True)
 
@@ -254,6 +295,9 @@ def _show(sweep: SweepStatus, *, json: bool) -> None:
 def _advice(sweep: SweepStatus) -> Iterable[str]:
     resume = f"lmbench sweep resume {sweep.session}"
     ended = sum(sweep.statuses.get(status, 0) for status in ("stopped", "lost"))
+    if sweep.to_propose:
+        combinations = numbers.plural(sweep.to_propose, "combination")
+        yield f"{combinations} still to be proposed, each when the one before has ended"
     if sweep.missing:
         yield f"{numbers.plural(sweep.missing, 'run')} not made yet: {resume} makes them"
     if ended:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.config import Config
@@ -16,7 +17,16 @@ from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
-__all__ = ["Job", "Request"]
+__all__ = ["Halt", "Job", "Request"]
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Why a run ends at a rung of its sweep's early stopping, in a line, and whether for good or
+    until it is promoted."""
+
+    kind: Literal["waits", "stopped"]
+    reason: str
 
 
 class Job:
@@ -35,6 +45,7 @@ class Job:
         carries_on: the run was started again, has no checkpoint, and goes on from its events,
             which say all that it found out; the worker has logged that too.
         stopped: the handler was given ``stop``.
+        halt: why the early stopping of its sweep ends it here; None where that does not.
     """
 
     def __init__(
@@ -51,6 +62,7 @@ class Job:
         self.resuming = resuming
         self.carries_on = carries_on
         self.stopped = False
+        self.halt: Halt | None = None
         self.finished_logged = False
         self._record = record
         self._writer = EventWriter(run.events_path)

@@ -19,7 +19,7 @@ import psutil
 from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import ask
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
-from lmbench.jobs.queue import queued_runs
+from lmbench.jobs.next_run import FolderQueue
 from lmbench.jobs.supervisor import is_queued, python
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
@@ -239,4 +239,6 @@ def why_lost(run: Run) -> str:
 
 def queue(home: Home) -> list[Run]:
     """The runs that wait for a device, in the order in which they will be worked on."""
-    return queued_runs(home)
+    queue = FolderQueue(home)
+    queue.look()
+    return queue.waiting()

@@ -1,7 +1,8 @@
-"""Which runs wait for which device. One run at a time computes on a device; the rest queue.
+"""Which device a run waits for, and who holds it. One run at a time computes on a device.
 
 A device is held through a lock file of the working folder, which the kernel frees on any death
-of its holder. The queue itself is nothing but the runs whose status is ``queued``. No torch here.
+of its holder. The queue itself is nothing but the runs whose status is ``queued``: `next_run`.
+No torch here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import try_lock
 from lmbench.session.store import Home, Run
 
-__all__ = ["awaited_parent", "device_of", "queue_device", "queued_runs", "take_device"]
+__all__ = ["awaited_parent", "device_of", "queue_device", "take_device"]
 
 
 def queue_device(config: Config) -> str:
@@ -76,22 +77,6 @@ def take_device(home: Home, device: str) -> int | None:
 
 def lock_path(home: Home, device: str) -> Path:
     return home.sessions_path / f".device-{device.replace(':', '-')}.lock"
-
-
-def queued_runs(home: Home, device: str | None = None) -> list[Run]:
-    """The runs of all sessions that wait (for `device`, or for any), the oldest first.
-
-    Runs whose record cannot be read are passed over.
-    """
-    waiting: list[tuple[float, str, Run]] = []
-    for run in home.all_runs():
-        try:
-            record = run.read()
-        except LmbenchError:
-            continue
-        if record.status == "queued" and device in (None, device_of(run)):
-            waiting.append((record.created, run.ref, run))
-    return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]
 
 
 def awaited_parent(run: Run) -> Run | None:

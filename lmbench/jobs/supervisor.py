@@ -28,7 +28,8 @@ from pathlib import Path
 from lmbench.errors import RESUME, LmbenchError, os_error_line
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
-from lmbench.jobs.queue import awaited_parent, device_of, queued_runs, take_device
+from lmbench.jobs.next_run import FolderQueue
+from lmbench.jobs.queue import device_of, take_device
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.store import LIVE, Run, RunRecord
 
@@ -66,6 +67,7 @@ class Supervisor:
     def __init__(self, first: Run, device: str) -> None:
         self._first = first
         self._home = first.home
+        self._queue = FolderQueue(first.home)
         self._device = device
         self._lock: int | None = None
         self._leaving = False
@@ -99,15 +101,8 @@ class Supervisor:
             self._lock = None
 
     def _next(self) -> Run | None:
-        waiting = queued_runs(self._home, self._device)
-        return next((run for run in waiting if self._can_begin(run)), None)
-
-    def _can_begin(self, run: Run) -> bool:
-        try:
-            return run not in self.hopeless and awaited_parent(run) is None
-        except LmbenchError:
-            # Its record was damaged since it was found in the queue.
-            return False
+        self._queue.look()
+        return self._queue.next(self._device, self.hopeless)
 
     def _work(self, run: Run) -> None:
         try:
@@ -116,6 +111,18 @@ class Supervisor:
             conclude(run, pid, code, began)
         except (OSError, LmbenchError) as error:
             self.give_up(run, error)
+        self._advance(run)
+
+    def _advance(self, run: Run) -> None:
+        """Have the sweep that a run was of, if any, queue or stop what follows from its end."""
+        try:
+            if run.path.is_dir() and run.read().point:
+                from lmbench.jobs.sweeps.advance import advance
+
+                advance(run.session)
+        except (OSError, LmbenchError) as error:
+            # Nothing is lost: the next end, or a resume of the sweep, has the same to go by.
+            print(f"supervisor: {error}", file=sys.stderr, flush=True)
 
     def give_up(self, run: Run, error: OSError | LmbenchError) -> None:
         """Say why a run cannot be begun or ended from here, in the log and, if it can be, in its

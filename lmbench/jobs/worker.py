@@ -193,7 +193,8 @@ def _stopper(job: Job) -> Any:
 def _finish(job: Job) -> None:
     # The end is short and must be written whole.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    status: Status = "stopped" if job.stopped else "finished"
+    halt = job.halt
+    status: Status = "stopped" if job.stopped or halt else "finished"
     job.add_results(seconds=round(job.seconds(), 3))
     results = job.record.results
     if not job.finished_logged:
@@ -209,6 +210,9 @@ def _finish(job: Job) -> None:
     job.close()
     # From a finished run nobody removes it later.
     (job.run.path / ROOM).unlink(missing_ok=True)
+    if halt is not None:
+        _end(job.run, status, reason=halt.reason, early_stopping=halt.kind)
+        return
     _end(job.run, status, reason="stopped at the user's request" if job.stopped else "")
 
 
@@ -269,10 +273,10 @@ def reason_in_words(error: BaseException, run: Run) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0) -> None:
+def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0, **changes: Any) -> None:
     with contextlib.suppress(OSError):
         (run.path / ROOM).unlink(missing_ok=True)
-    run.transition(status, reason=reason, exit_code=exit_code)
+    run.transition(status, reason=reason, exit_code=exit_code, **changes)
 
 
 if __name__ == "__main__":

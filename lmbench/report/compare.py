@@ -152,6 +152,11 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
     if over_seeds:
         of_run = {row["run"]: row for row in rows}
         groups = [[of_run[run.ref] for run in group] for group in one_setting(runs)]
+        # A figure of a part of a training is no sample of what the whole one comes to.
+        apart = [
+            [r for r in rows if r["early"] is early] for rows in groups for early in (False, True)
+        ]
+        groups = [group for group in apart if group]
         rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
         beside += SEED_KEYS * any(len(group) > 1 for group in groups)
     return Comparison(rows, beside=beside)
@@ -186,7 +191,8 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     results, size = record.results, record.size
     return {
         "run": run.ref,
-        "name": printable(record.name),
+        "name": printable(record.name) + ", stopped early" * record.stopped_early,
+        "early": record.stopped_early,
         "kind": record.kind,
         "sparsity": results.get("sparsity"),
         "nonzero": results.get("nonzero"),

@@ -19,17 +19,18 @@ _MARGIN = 0.06
 def front_plot(
     rows: Sequence[Mapping[str, Any]], split: Literal["test", "valid"] = "test"
 ) -> Plot | None:
-    """The rows of a table with both a size and a perplexity of a whole split, and the Pareto front
-    of their means; None where there are fewer than two.
+    """The rows of a table with both a size and a perplexity of a whole split and a whole training,
+    and the Pareto front of their means; None where there are fewer than two.
 
     An error bar goes one sample standard deviation up and down.
 
     Args:
-        rows: with ``name``, ``bytes``, ``as_packed``, ``part_tokens``, and ``test_ppl``,
+        rows: with ``name``, ``bytes``, ``as_packed``, ``part_tokens``, ``early`` and ``test_ppl``,
             ``test_ppl_deviation`` (or ``valid_…``), as `compare.compare_runs` has them.
     """
     key = f"{split}_ppl"
-    known = [r for r in rows if r["bytes"] and r.get(key) is not None and not r.get("part_tokens")]
+    whole = [row for row in rows if not row.get("part_tokens") and not row.get("early")]
+    known = [row for row in whole if row["bytes"] and row.get(key) is not None]
     if len(known) < 2:
         return None
     series: list[Series] = []

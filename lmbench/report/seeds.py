@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lmbench.errors import LmbenchError
@@ -52,16 +53,21 @@ def inside_spread(a: Spread, b: Spread) -> bool:
     return abs(a.mean - b.mean) <= math.hypot(a.deviation, b.deviation)
 
 
-def one_setting(runs: Sequence[Run]) -> list[list[Run]]:
+def one_setting(
+    runs: Sequence[Run], records: Mapping[str, RunRecord] | None = None
+) -> list[list[Run]]:
     """The runs in groups that differ in seed alone, in the order of each group's first run.
 
     A run whose seeds are in its group already, or whose corpus is another one of the same name, is
     no further sample of the setting: it begins a group of its own.
 
+    Args:
+        records: those that were read already, by the runs' names.
+
     Raises:
         LmbenchError: a run's record is damaged.
     """
-    chains = _Chains()
+    chains = _Chains(records or {})
     groups: list[tuple[list[Run], set[tuple[str, ...]], str | None]] = []
     of_setting: dict[str, list[int]] = {}
     for run in runs:
@@ -69,9 +75,12 @@ def one_setting(runs: Sequence[Run]) -> list[list[Run]]:
         candidates = of_setting.setdefault(chain.setting, [])
         for number in candidates:
             members, seeds, corpus = groups[number]
-            if chain.seeds not in seeds and chain.corpus in (corpus, None):
+            if chain.seeds not in seeds and (
+                chain.corpus == corpus or None in (chain.corpus, corpus)
+            ):
                 members.append(run)
                 seeds.add(chain.seeds)
+                groups[number] = (members, seeds, corpus or chain.corpus)
                 break
         else:
             candidates.append(len(groups))
@@ -92,35 +101,40 @@ class _Chain:
 class _Chains:
     """Each run's chain, its record read once however many runs came from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Mapping[str, RunRecord]) -> None:
+        self._records = records
         self._known: dict[str, _Chain] = {}
 
     def of(self, run: Run) -> _Chain:
         way: dict[str, RunRecord] = {}
-        here: Run | None = run
+        ref: str | None = run.ref
         before = _Chain()
-        while here is not None and here.ref not in self._known:
-            ref = here.ref
-            try:
-                way[ref] = here.read()
-            except LmbenchError:
-                if here == run:
-                    raise
+        while ref is not None:
+            if ref in self._known:
+                before = self._known[ref]
+                break
+            # A chain that leads back to itself is nobody's but a forger's.
+            record = None if ref in way else self._record(run, ref)
+            if record is None:
+                # It is gone; its name still tells it from others.
                 before = _Chain(ref)
                 break
-            parent = way[ref].parent
-            # A chain that leads back to itself is nobody's but a forger's.
-            known = None if parent in way else parent
-            here = run.home.run_of(known) if known is not None else None
-            if here is None and parent is not None:
-                # What it came from is gone; its name still tells it from others.
-                before = _Chain(parent)
-        else:
-            if here is not None:
-                before = self._known[here.ref]
+            way[ref] = record
+            ref = record.parent
         for ref, record in reversed(way.items()):
             before = self._known[ref] = _after(before, record)
-        return self._known[run.ref]
+        return before
+
+    def _record(self, run: Run, ref: str) -> RunRecord | None:
+        """Of `run` itself, or of one that it came from, None where that cannot be read."""
+        if ref in self._records:
+            return self._records[ref]
+        if ref == run.ref:
+            return run.read()
+        found = run.home.run_of(ref)
+        with suppress(LmbenchError):
+            return found.read() if found else None
+        return None
 
 
 def _after(before: _Chain, record: RunRecord) -> _Chain:

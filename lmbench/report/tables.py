@@ -36,6 +36,7 @@ _STYLES = {
     "paused": "yellow",
     "finished": "",
     "stopped": "yellow",
+    "stopped early": "yellow",
     "failed": "red",
     "lost": "red",
     "damaged": "red",
@@ -60,7 +61,8 @@ def run_document(run: Run) -> dict[str, Any]:
     `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model's
     file), `packed_bytes` (about those of the file that packing a pruned or quantized model would
     give), `tokens_per_s` and `seconds` are None where they are not known (yet). `part_tokens` says
-    of how many tokens the perplexities are, where they are of a part of a split only. Of a run
+    of how many tokens the perplexities are, where they are of a part of a split only;
+    `early_stopping` what that of its sweep made of it (`lmbench.session.records`). Of a run
     whose record is missing or damaged, `status` is ``damaged`` and `problem` says what is wrong.
     """
     try:
@@ -78,6 +80,7 @@ def run_document(run: Run) -> dict[str, Any]:
         **{key: record.results.get(key) for key in _RESULTS},
         "part_tokens": record.part_tokens,
         "reason": record.reason,
+        "early_stopping": record.early_stopping,
         "parent": record.parent,
         "device": record.device,
         "created": record.created,
@@ -134,7 +137,8 @@ def _run_cells(run: Run) -> list[Text]:
         numbers.duration(seconds),
         printable(record.parent or ""),
     ]
-    shown = Text(status, _STYLES.get(status, ""))
+    word = "stopped early" if status == "stopped" and record.stopped_early else status
+    shown = Text(word, _STYLES.get(word, ""))
     return [Text(run.ref), Text(printable(record.name)), shown, *map(Text, texts)]
 
 

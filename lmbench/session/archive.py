@@ -46,7 +46,8 @@ _KINDS_OF_FILE = "json|jsonl|txt|yaml|safetensors|lmpack|onnx|csv|md|html|svg"
 _FILE = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}\.(?:{_KINDS_OF_FILE})"
 _RUN = r"runs/\d{3,9}-[a-z]{1,20}"
 _KNOWN = re.compile(
-    rf"session\.json|sweep\.yaml|samples\.jsonl|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
+    r"session\.json|sweep\.yaml|proposals\.json|samples\.jsonl"
+    rf"|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
     rf"|(?:schedules|quantization)/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
     rf"|{_RUN}/(?:last|best)/{_FILE}"
 )

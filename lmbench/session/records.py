@@ -30,6 +30,10 @@ FORMAT_VERSION = 1
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+EarlyStopping = Literal["", "waits", "stopped", "off"]
+"""What the early stopping of its sweep has made of a run: nothing; it ``waits`` at a rung, stopped,
+until it is known whether it is promoted; it was ``stopped`` for good; or ``off``: it was resumed
+out of one of these, by somebody who wants it to go on."""
 LIVE: frozenset[Status] = frozenset({"running", "paused"})
 
 
@@ -68,6 +72,7 @@ class _Results(TypedDict, total=False):
     bytes: int | None
     packed_bytes: int | None
     split_tokens: int | None
+    rungs: dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], float | None]
     rows: list[dict[str, Any]]
 
 
@@ -115,10 +120,17 @@ class RunRecord(_Record):
     cwd: str = ""
     point: str = ""
     """Which run of the session's sweep it is; "" for none."""
+    early_stopping: EarlyStopping = ""
     versions: dict[str, str] = Field(default_factory=dict)
     corpus: Corpus | None = None
     shape: dict[str, Any] = Field(default_factory=dict)
     results: Results = Field(default_factory=dict)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Does it wait at a rung of its sweep, or was it stopped there? Its figures are then those
+        of a part of a training."""
+        return self.early_stopping in ("waits", "stopped")
 
     @property
     def size(self) -> ModelSize:

@@ -137,7 +137,8 @@ class Run:
         self, status: Status, *, only_if: Callable[[RunRecord], bool] | None = None, **changes: Any
     ) -> RunRecord | None:
         """Change the status, and what goes with it: an ended run and a queued one have no process,
-        an ended one the time of its end, a queued one no reason and exit code yet.
+        an ended one the time of its end, a queued one no reason and exit code yet and, where it was
+        stopped early, no further early stopping.
 
         Args:
             only_if: looks at the record under the lock; where it is false, nothing is changed.
@@ -156,6 +157,8 @@ class Run:
                 fields["ended"] = None if status == "queued" else time.time()
             if status == "queued":
                 fields |= {"reason": "", "exit_code": None}
+                # Who resumes a run that its sweep has stopped early wants it to go on.
+                fields["early_stopping"] = "off" if record.early_stopping else ""
             record = record.model_copy(update=fields | changes)
             self.write(record)
         return record

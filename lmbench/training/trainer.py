@@ -61,6 +61,8 @@ class Trainer:
         scheduler: the compression schedule, if there is one.
         optimizer: SGD over the model's parameters, as the schedule knows it.
         log: takes each line of the log.
+        halts: told between two epochs how many were trained, and the best validation loss so far;
+            ends the training there where it says True.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Trainer:
         scheduler: CompressionScheduler | None = None,
         sparsity: Callable[[nn.Module, int, int], Sparsity] | None = None,
         log: Callable[[str], None] = print,
+        halts: Callable[[int, float], bool] = lambda _epochs, _loss: False,
     ) -> None:
         self.model = model
         self.splits = splits
@@ -89,6 +92,7 @@ class Trainer:
         self.scheduler = scheduler
         self.sparsity = sparsity
         self.log = log
+        self.halts = halts
         self.position = Position()
         self.plateau = Plateau(config.anneal_factor, config.patience)
         self.device = splits.train.device
@@ -119,13 +123,16 @@ class Trainer:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def run(self) -> bool:
-        """Train to the last epoch; False where the user stopped it before.
+        """Train to the last epoch; False where the user or `halts` stopped it before.
 
         Raises:
             LmbenchError: the loss or the gradient is not finite; the last checkpoint is kept.
         """
-        while self.position.epoch < self.config.epochs:
-            if not self._epoch():
+        position = self.position
+        while position.epoch < self.config.epochs:
+            # Also where it begins again from there: a death may have come before the answer.
+            halted = position.batch == 0 and self.halts(position.epoch, self.plateau.best)
+            if halted or not self._epoch():
                 return False
         return True
 

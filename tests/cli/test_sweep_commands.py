@@ -188,3 +188,46 @@ def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_table(
     assert "1 run queued behind those" in capsys.readouterr().out
     assert lmbench(["sweep", "resume", "study", "--json"]) == 0
     assert table(sweep_home, "study", capsys) == wanted
+
+
+RACE = f"""version: 1
+name: study
+early_stopping: true
+stages:
+  - kind: train
+    settings: {{{SMALL.replace("epochs: 2", "epochs: 7").replace(", lr: 1.0", "")}}}
+    axes: {{lr: [0.001, 1.0, 0.002]}}
+"""
+
+
+@pytest.mark.slow
+def test_early_stopping_that_is_killed_again_and_again_ends_in_the_same_table(
+    sweep_home: Home, tmp_path: Path, capsys: Capture
+) -> None:
+    file = str(write_sweep(tmp_path, RACE))
+
+    def table_of(name: str) -> str:
+        document = answer(capsys, "sweep", "status", name)
+        assert document["statuses"] == {"stopped early": 2, "finished": 1}
+        text = json.dumps(document)
+        return text.replace(f'"{name}/', '"S/').replace(f" {name}/", " S/").replace(name, "S")
+
+    assert lmbench(["sweep", "start", file, "--session", "undisturbed", "--json"]) == 0
+    capsys.readouterr()
+    wanted = table_of("undisturbed")
+    assert lmbench(["sweep", "start", file, "--detach"]) == 0
+    _, promoted, last = sweep_home.session("study").runs()
+    # While runs come to the rung, and while one that was promoted goes on from there.
+    for moment in (
+        lambda: begun(last),
+        lambda: promoted.status() in LIVE and "2" in promoted.read().results.get("rungs", {}),
+    ):
+        waiting.until(moment)
+        kill(sweep_home, "lmbench.jobs.supervisor")
+        kill(sweep_home, "lmbench.jobs.worker")
+        waiting.until(lambda: not processes_of(sweep_home))
+        assert lmbench(["sweep", "resume", "study", "--detach"]) == 0
+    capsys.readouterr()
+    assert lmbench(["sweep", "resume", "study", "--json"]) == 0
+    capsys.readouterr()
+    assert table_of("study") == wanted

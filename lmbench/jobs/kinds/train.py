@@ -22,6 +22,7 @@ from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import parent_of
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
+from lmbench.jobs.sweeps.early_stopping import watch_rungs
 from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
@@ -180,6 +181,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
     precision, of_precision = run_precision(job, config, scheduler, device)
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
+    ends_here = watch_rungs(job)
     splits = Splits(
         batchify(corpus.split("train"), config.batch_size, device),
         batchify(corpus.split("valid"), config.eval_batch_size, device),
@@ -198,6 +200,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         scheduler=scheduler,
         sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
         log=lambda line: print(line, flush=True),
+        halts=lambda epochs, best: ends_here(epochs, perplexity(best)),
     )
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
@@ -214,6 +217,10 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         job.add_results(warnings=warnings)
     job.add_results(parameters=weights, biases=biases, precision=precision, kernels=kernels)
     trainer.run()
+    if job.halt is not None:
+        # What is left of it goes on later or never: the test set is for whole trainings.
+        print(job.halt.reason, flush=True)
+        return
     _score(job, trainer, scheduler, corpus)
 
 

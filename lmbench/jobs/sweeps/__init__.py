@@ -3,5 +3,7 @@ but where `checking` judges quantizations.
 
 To read top to bottom: `axes` (the values of a setting), `sweep_file` (the file, every mistake with
 its line), `plan` (which runs there are, and their settings), `checking` (corpora, schedules, hours
-and disk), `work` (making, resuming, stopping, deleting), `status` (the table).
+and disk), `making` (the runs), `halving` and `early_stopping`, `tpe` and `proposals`, `advance`
+(what follows when a run has ended), `work` (starting, resuming, stopping, deleting), `status` (the
+table).
 """

@@ -3,7 +3,7 @@ and then hours and disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from lmbench.config import Config, QuantizeConfig, TrainConfig
@@ -15,12 +15,14 @@ from lmbench.jobs.input_files import settings_file, stats_file
 from lmbench.jobs.prepare import check_training
 from lmbench.jobs.queue import queue_device
 from lmbench.jobs.run_schedule import check_building, check_schedule
+from lmbench.jobs.sweeps.early_stopping import SizeClass, size_class
+from lmbench.jobs.sweeps.halving import rungs_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun
 from lmbench.report.estimate import estimate
 from lmbench.report.training_speed import known_trial, measured_speeds
 from lmbench.session.store import Home
 
-__all__ = ["Forecast", "check_runs", "forecast"]
+__all__ = ["Forecast", "check_runs", "forecast", "stage_rungs"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
@@ -74,6 +76,30 @@ def check_runs(
             found += [plan.sweep.problem(where, line) for line in error.message.split("\n")]
     if found:
         raise LmbenchError(*dict.fromkeys(found))
+    halving = plan.sweep.early_stopping
+    if halving is not None and not any(stage_rungs(plan, runs, home).values()):
+        line = (
+            f"stops nothing: no training goes on past {halving.first_rung} epochs after the end of "
+            "its pruning; give more epochs, or take it away"
+        )
+        raise LmbenchError(plan.sweep.problem(["early_stopping"], line))
+
+
+def stage_rungs(plan: Plan, runs: list[PlannedRun], home: Home) -> dict[str, list[int]]:
+    """For each stage that trains the epochs after which its runs have a rung of early stopping."""
+    halving = plan.sweep.early_stopping
+    if halving is None:
+        return {}
+    ramps: dict[SizeClass, int] = {}
+    for one, model in _different(runs, lambda config: repr(config.model_copy(update={"seed": 0}))):
+        if one.step.config is model:
+            # How many types there are says which targets are equal, not how long a ramp is.
+            size, ramp = size_class(one.point.stage, model, check_schedule(model, home), 1000)
+            ramps[size] = max(ramp, ramps.get(size, 0))
+    found: dict[int, set[int]] = {size.stage: set() for size in ramps}
+    for size, ramp in ramps.items():
+        found[size.stage].update(rungs_of(halving.first_rung, halving.eta, ramp, size.epochs))
+    return {plan.sweep.stages[stage].name: sorted(rungs) for stage, rungs in found.items()}
 
 
 def _check_devices(plan: Plan, runs: list[PlannedRun]) -> None:
@@ -87,15 +113,23 @@ def _check_devices(plan: Plan, runs: list[PlannedRun]) -> None:
         raise LmbenchError(plan.sweep.problem(["stages", other[1].point.stage], line))
 
 
-def _different(runs: list[PlannedRun]) -> Iterator[tuple[PlannedRun, TrainConfig]]:
-    """Of the runs that are alike in what is judged one each, and the training of its model."""
-    seen = set()
+def _judged(config: TrainConfig) -> Hashable:
+    return tuple(getattr(config, name) for name in _JUDGED)
+
+
+def _different(
+    runs: list[PlannedRun], judged: Callable[[TrainConfig], Hashable] = _judged
+) -> Iterator[tuple[PlannedRun, TrainConfig]]:
+    """Of the runs that are alike in what is `judged` of a training one each, and the training of
+    its model."""
+    seen: set[Hashable] = set()
     for one, model in zip(runs, _trainings(runs), strict=True):
         own = one.step.config
         if isinstance(own, QuantizeConfig):
             key = (own, *(getattr(model, name) for name in ("model", "nlayers", "tied")))
         else:
-            key = (one.step.kind, *(getattr(own, name) for name in _JUDGED))
+            assert isinstance(own, TrainConfig)
+            key = (one.step.kind, judged(own))
         if key not in seen:
             seen.add(key)
             yield one, model

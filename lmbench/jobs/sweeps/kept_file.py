@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.plan import FILES, located
 from lmbench.jobs.sweeps.sweep_file import SWEEP_FILE, Sweep, parse_sweep, read_text
 from lmbench.session.files import write_atomic
-from lmbench.session.store import Session
+from lmbench.session.store import Run, RunRecord, Session
 
-__all__ = ["has_sweep", "keep", "kept_path", "sweep_of"]
+__all__ = ["Made", "has_sweep", "keep", "kept_path", "made_records", "sweep_of"]
+
+Made = dict[str, tuple[Run, RunRecord]]
+"""The runs of a sweep that there are, with their records, by their points."""
 
 _FOLDERS = {"compress": "schedules", "config": "quantization", "stats": "quantization"}
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]")
@@ -40,6 +44,17 @@ def sweep_of(session: Session) -> Sweep:
     if not has_sweep(session):
         raise LmbenchError(f"session '{session.name}' is no sweep: lmbench sweep start makes one")
     return parse_sweep(read_text(kept_path(session)), kept_path(session))
+
+
+def made_records(session: Session) -> Made:
+    """The runs of a session's sweep that there are, the oldest first. Damaged ones are left out."""
+    found: Made = {}
+    for run in session.runs():
+        with suppress(LmbenchError):
+            record = run.read()
+            if record.point:
+                found[record.point] = (run, record)
+    return found
 
 
 def keep(session: Session, sweep: Sweep, folder: Path) -> None:

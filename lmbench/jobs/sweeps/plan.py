@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -29,8 +30,23 @@ from lmbench.jobs.sweeps.sweep_file import Stage, Sweep
 from lmbench.printable import one_line
 from lmbench.session.store import Home, Run
 
-__all__ = ["FILES", "Plan", "PlannedRun", "Point", "located", "plan_of", "planned_runs"]
+__all__ = [
+    "FILES",
+    "Combination",
+    "Plan",
+    "PlannedRun",
+    "Point",
+    "located",
+    "numbered",
+    "plan_of",
+    "planned_runs",
+    "stand_in",
+]
 
+Combination = tuple[int, ...]
+"""Of each axis of a sweep the number of a value."""
+
+Axes = tuple[tuple[int, str, tuple[Any, ...]], ...]
 FILES = ("compress", "config", "stats")
 """The settings that name files of the user."""
 _MACHINE = ("device", "threads")
@@ -53,11 +69,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's runs, each after its parent. `axes` are the stage, setting and values of each."""
+    """A sweep's runs, each after its parent. `axes` are the stage, setting and values of each,
+    `proposals` the combinations that TPE has proposed so far."""
 
     sweep: Sweep
-    axes: tuple[tuple[int, str, tuple[Any, ...]], ...]
+    axes: Axes
     points: tuple[Point, ...]
+    proposals: tuple[Combination, ...] = ()
 
     def stage(self, point: Point) -> Stage:
         return self.sweep.stages[point.stage]
@@ -106,17 +124,16 @@ def _short(value: Any) -> str:
     return value_text(value).rpartition("/")[2].removesuffix(".yaml")
 
 
-def plan_of(sweep: Sweep) -> Plan:
-    """The points of a sweep: of a grid all combinations, of a random search those that are drawn.
+def plan_of(sweep: Sweep, proposals: Sequence[Combination] = ()) -> Plan:
+    """The points of a sweep: of a grid all combinations, of a random search those that are drawn,
+    of a search by TPE those of its `proposals`.
 
     Raises:
         LmbenchError: a random search with its stages and seeds is too many runs.
     """
-    axes = tuple(
-        (number, setting, tuple(values))
-        for number, stage in enumerate(sweep.stages)
-        for setting, values in stage.axes.items()
-    )
+    axes = _axes(sweep)
+    if sweep.search == "tpe":
+        return Plan(sweep, axes, tuple(_proposed_points(sweep, axes, proposals)), tuple(proposals))
     drawn = _drawn(sweep, axes) if sweep.runs is not None else None
     points: list[Point] = []
     of_stage: list[list[int]] = []
@@ -134,6 +151,43 @@ def plan_of(sweep: Sweep) -> Plan:
                     raise LmbenchError(sweep.problem(["runs"], line))
         of_stage.append(list(range(first, len(points))))
     return Plan(sweep, axes, tuple(points))
+
+
+def stand_in(sweep: Sweep) -> Plan:
+    """The plan of a sweep before its start: of a search by TPE with combinations drawn at
+    random, to count and judge them by."""
+    return plan_of(sweep, _drawn(sweep, _axes(sweep)) if sweep.search == "tpe" else ())
+
+
+def _axes(sweep: Sweep) -> Axes:
+    return tuple(
+        (number, setting, tuple(values))
+        for number, stage in enumerate(sweep.stages)
+        for setting, values in stage.axes.items()
+    )
+
+
+def _proposed_points(sweep: Sweep, axes: Axes, proposals: Sequence[Combination]) -> list[Point]:
+    """The points of one combination after the other, so that a further one only adds to them."""
+    points: list[Point] = []
+    known: dict[tuple[Any, ...], int] = {}
+    counts: Counter[int] = Counter()
+    for combination in proposals:
+        of_stage: list[list[int]] = []
+        for number, stage in enumerate(sweep.stages):
+            own = [(i, combination[i]) for i, (owner, _, _) in enumerate(axes) if owner == number]
+            here = []
+            for parent, run, seed in _begun(sweep, stage, points, of_stage):
+                before = points[parent].taken if parent is not None else ()
+                same = (number, parent, run, seed, *before, *own)
+                if same not in known:
+                    counts[number] += 1
+                    key = f"{stage.name} {counts[number]}"
+                    known[same] = len(points)
+                    points.append(Point(number, key, parent, run, (*before, *own), seed))
+                here.append(known[same])
+            of_stage.append(here)
+    return points
 
 
 def _begun(
@@ -156,9 +210,7 @@ def _begun(
 class _Combinations:
     """The combinations of a stage's own axes that go with what was taken before."""
 
-    def __init__(
-        self, own: list[int], lengths: list[int], drawn: list[tuple[int, ...]] | None
-    ) -> None:
+    def __init__(self, own: list[int], lengths: list[int], drawn: list[Combination] | None) -> None:
         self._own, self._lengths, self._drawn = own, lengths, drawn
         # By the axes of a path: what was drawn on them, and with what of the own ones.
         self._known: dict[tuple[int, ...], dict[tuple[int, ...], dict[tuple[int, ...], None]]] = {}
@@ -175,7 +227,7 @@ class _Combinations:
         return (list(zip(self._own, combination, strict=True)) for combination in places)
 
     def _by_path(
-        self, path: tuple[int, ...], drawn: list[tuple[int, ...]]
+        self, path: tuple[int, ...], drawn: list[Combination]
     ) -> dict[tuple[int, ...], dict[tuple[int, ...], None]]:
         found: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
         for one in drawn:
@@ -184,9 +236,7 @@ class _Combinations:
         return found
 
 
-def _drawn(
-    sweep: Sweep, axes: tuple[tuple[int, str, tuple[Any, ...]], ...]
-) -> list[tuple[int, ...]]:
+def _drawn(sweep: Sweep, axes: Axes) -> list[Combination]:
     """Different combinations of all axes, the same for the same seed; however many there are, only
     these are made."""
     assert sweep.runs is not None
@@ -195,14 +245,16 @@ def _drawn(
     numbers: dict[int, None] = {}
     while len(numbers) < sweep.runs:
         numbers[generator.randrange(total)] = None
-    found = []
-    for number in numbers:
-        places = []
-        for length in reversed(lengths):
-            number, place = divmod(number, length)
-            places.append(place)
-        found.append(tuple(reversed(places)))
-    return found
+    return [numbered(number, lengths) for number in numbers]
+
+
+def numbered(number: int, lengths: Sequence[int]) -> Combination:
+    """The combination of that number, of axes with so many values each."""
+    places = []
+    for length in reversed(lengths):
+        number, place = divmod(number, length)
+        places.append(place)
+    return tuple(reversed(places))
 
 
 # -- the settings -------------------------------------------------------------------------------

@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lmbench.jobs.sweeps.kept_file import sweep_of
-from lmbench.jobs.sweeps.plan import Plan, plan_of
-from lmbench.jobs.sweeps.work import made_runs
+from lmbench.jobs.sweeps.kept_file import made_records
+from lmbench.jobs.sweeps.plan import Plan
+from lmbench.jobs.sweeps.proposals import kept_plan, to_propose
 from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
 from lmbench.session.records import ModelSize, RunRecord
-from lmbench.session.store import Run, Session, Status
+from lmbench.session.store import Run, Session
 
-__all__ = ["Setting", "SweepStatus", "sweep_status"]
+__all__ = ["STOPPED_EARLY", "WAITS", "Setting", "SweepStatus", "sweep_status"]
 
+WAITS, STOPPED_EARLY = "at a rung", "stopped early"
+"""What a stopped run is called that early stopping holds until it knows more, or has stopped."""
 _FROM = "from"
 """The column of the run that a row begins with, where they are several."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a stage over its seeds. Figures are of the finished runs alone.
+    """One setting of a stage over its seeds. Figures are of the finished runs alone; `stopped_at`
+    has a line for each run that early stopping holds at a rung, or has stopped there.
 
     `behind` is how far its validation perplexity lies above the stage's best, as a share; `inside`
     whether that difference lies inside the spread of the two, None where one seed has none.
@@ -39,20 +42,23 @@ class Setting:
     sparsity: float | None
     size: ModelSize
     part_tokens: int | None
+    stopped_at: tuple[str, ...] = ()
     behind: float | None = None
     inside: bool | None = None
 
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """`columns` are the axes that vary; `missing` runs are still to be made; `stuck` ones wait for
-    a parent that nobody works on."""
+    """`columns` are the axes that vary; `missing` runs are still to be made, and `to_propose`
+    combinations still to be proposed by TPE; `stuck` runs wait for a parent that nobody works on.
+    Statuses are those of runs, and `WAITS` and `STOPPED_EARLY`."""
 
     session: str
     columns: tuple[str, ...]
     rows: tuple[Setting, ...]
     statuses: dict[str, int]
     missing: int
+    to_propose: int
     stuck: int
 
 
@@ -62,15 +68,16 @@ def sweep_status(session: Session) -> SweepStatus:
     Raises:
         LmbenchError: the session has no sweep.
     """
-    plan = plan_of(sweep_of(session))
-    made = made_runs(session)
-    runs = [made[point.key] for point in plan.points if point.key in made]
-    records = {run.ref: run.read() for run in runs}
-    statuses: dict[str, Status] = {
-        ref: run.status(records[ref]) for ref, run in zip(records, runs, strict=True)
-    }
+    plan = kept_plan(session)
+    made = made_records(session)
+    # One search has made its runs a stage after the other, another a combination after the other.
+    points = sorted(plan.points, key=lambda point: point.stage)
+    found = [made[point.key] for point in points if point.key in made]
+    runs = [run for run, _ in found]
+    records = {run.ref: record for run, record in found}
+    statuses = {run.ref: _status(run, record) for run, record in found}
     titles = _titles(plan)
-    groups = one_setting(runs)
+    groups = one_setting(runs, records)
     rows = _against_best([_row(plan, group, records, statuses, titles) for group in groups])
     shown = {title for row in rows for title in row.values}
     columns = [_FROM, *titles.values()]
@@ -82,8 +89,16 @@ def sweep_status(session: Session) -> SweepStatus:
         tuple(rows),
         dict(Counter(statuses.values())),
         len(plan.points) - len(runs),
+        to_propose(plan),
         sum(_is_stuck(ref, records, ended) for ref in waits),
     )
+
+
+def _status(run: Run, record: RunRecord) -> str:
+    status = run.status(record)
+    if status == "stopped" and record.stopped_early:
+        return WAITS if record.early_stopping == "waits" else STOPPED_EARLY
+    return status
 
 
 def _is_stuck(ref: str, records: dict[str, RunRecord], ended: set[str]) -> bool:
@@ -117,7 +132,7 @@ def _row(
     plan: Plan,
     group: Sequence[Run],
     records: dict[str, RunRecord],
-    statuses: dict[str, Status],
+    statuses: dict[str, str],
     titles: dict[tuple[str, str], str],
 ) -> Setting:
     own = [records[run.ref] for run in group]
@@ -140,6 +155,11 @@ def _row(
         sparsity=_mean(record.results.get("sparsity") for record in done),
         size=_size(done),
         part_tokens=own[0].part_tokens,
+        stopped_at=tuple(
+            f"{run.ref}: {record.reason}"
+            for run, record in zip(group, own, strict=True)
+            if record.stopped_early
+        ),
     )
 
 

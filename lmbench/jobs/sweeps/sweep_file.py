@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,16 +16,17 @@ from lmbench.distiller.yaml_values import YamlPlaces, one_line, read_yaml
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
 
-__all__ = ["SWEEP_FILE", "Stage", "StageKind", "Sweep", "parse_sweep", "read_text"]
+__all__ = ["SWEEP_FILE", "Halving", "Stage", "StageKind", "Sweep", "parse_sweep", "read_text"]
 
 SWEEP_FILE = "sweep.yaml"
 """Under which a session keeps its sweep's file."""
 
 StageKind = Literal["train", "prune", "quantize"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
-_SEARCHES = ("grid", "random")
-_KEYS = ("version", "name", "seeds", "search", "runs", "seed", "stages")
+_SEARCHES = ("grid", "random", "tpe")
+_KEYS = ("version", "name", "seeds", "search", "runs", "seed", "early_stopping", "stages")
 _STAGE_KEYS = ("kind", "name", "from", "settings", "axes")
+_HALVING = {"first_rung", "eta"}
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -45,9 +47,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Halving:
+    """Early stopping by successive halving: a rung `first_rung` epochs after pruning has ended, and
+    after `eta` times as many; at each the best 1/`eta` of the settings go on."""
+
+    first_rung: int = 2
+    eta: int = 3
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A checked sweep file. `runs` and `seed` say how many combinations of the axes a random search
-    draws and from which seed; None for a grid, which has all of them."""
+    draws, or TPE proposes, and from which seed; None for a grid, which has all of them."""
 
     source: str
     name: str
@@ -55,6 +66,8 @@ class Sweep:
     seeds: tuple[int, ...] = ()
     runs: int | None = None
     seed: int = 0
+    early_stopping: Halving | None = None
+    search: str = "grid"
     places: YamlPlaces | None = field(default=None, compare=False)
 
     def stage(self, name: str) -> int | None:
@@ -138,9 +151,11 @@ class _Reader:
         runs, seed = self._search(document, stages or ())
         if stages is not None and runs is None and not self.problems:
             self._check_count(stages, seeds)
+        halving = self._halving(document, stages or ())
         self.refuse()
         assert stages is not None
-        return Sweep(self.source, name, stages, seeds, runs, seed, self.places)
+        search = document.get("search", "grid")
+        return Sweep(self.source, name, stages, seeds, runs, seed, halving, search, self.places)
 
     def _known(
         self, given: Mapping[Any, Any], known: Sequence[str], where: list[object], what: str
@@ -190,10 +205,13 @@ class _Reader:
         if search not in _SEARCHES:
             known = did_you_mean(search, _SEARCHES)
             self.report(["search"], f"'{one_line(search)}' is unknown {known}")
-        if search != "random":
+        if search == "tpe":
+            self._check_tpe(document, stages)
+        elif search != "random":
             for key in ("runs", "seed"):
                 if key in document:
-                    self.report([key], "goes with search: random; take it away or add that")
+                    line = "goes with search: random or tpe; take it away or add one"
+                    self.report([key], line)
             return None, 0
         runs, seed = document.get("runs"), document.get("seed", 0)
         if not _whole(seed, 0, _LARGEST_SEED):
@@ -205,6 +223,34 @@ class _Reader:
             line = f"{runs:,} of {combinations:,} combinations; write search: grid for all of them"
             self.report(["runs"], line)
         return runs, seed
+
+    def _check_tpe(self, document: Mapping[Any, Any], stages: Sequence[Stage]) -> None:
+        for number, (before, stage) in enumerate(pairwise(stages), 1):
+            if stage.sources != (before.name,):
+                line = (
+                    f"search: tpe tries one chain of stages; let this one start from {before.name}"
+                )
+                self.report(["stages", number], line)
+        if document.get("early_stopping"):
+            line = "goes with search: grid or random, whose runs are all known; take it away"
+            self.report(["early_stopping"], line)
+
+    def _halving(self, document: Mapping[Any, Any], stages: Sequence[Stage]) -> Halving | None:
+        given = document.get("early_stopping", False)
+        if given is True or given is False:
+            return Halving() if given else None
+        where: list[object] = ["early_stopping"]
+        if not isinstance(given, Mapping):
+            self.report(where, "write true, or {first_rung: 2, eta: 3}")
+            return None
+        self._known(given, list(_HALVING), where, "a key of early stopping")
+        found = {}
+        for key in _HALVING & given.keys():
+            if _whole(given[key], 2, MOST_VALUES):
+                found[key] = given[key]
+            else:
+                self.report([*where, key], f"{given[key]!r} must be a whole number, at least 2")
+        return Halving(**found)
 
     def _check_count(self, stages: Sequence[Stage], seeds: tuple[int, ...]) -> None:
         """How many runs a grid is, by arithmetic alone."""

@@ -1,37 +1,41 @@
 """Starting, stopping, resuming and deleting a sweep: all by what its session's folder says.
 
-Every run is made up front and queued; the queue does the rest, as for any runs. No process belongs
-to a sweep, so none needs to survive.
+Every run is made up front and queued, but for those that TPE has still to propose; the queue does
+the rest, as for any runs. No process belongs to a sweep, so none needs to survive: whoever works
+through the queue looks, after each run, at what follows (`advance`).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.chains import make_step
+from lmbench.jobs.queue import awaited_parent
+from lmbench.jobs.sweeps.advance import advance
 from lmbench.jobs.sweeps.checking import check_runs
-from lmbench.jobs.sweeps.kept_file import has_sweep, keep, kept_path, sweep_of
-from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
+from lmbench.jobs.sweeps.kept_file import has_sweep, keep, kept_path, made_records, sweep_of
+from lmbench.jobs.sweeps.making import alone, make_missing, make_missing_alone
+from lmbench.jobs.sweeps.plan import Plan, PlannedRun, planned_runs, stand_in
+from lmbench.jobs.sweeps.proposals import proposals_path
 from lmbench.jobs.sweeps.sweep_file import parse_sweep, read_text
+from lmbench.jobs.sweeps.tpe import refuse_without_optuna
 from lmbench.report.numbers import plural
-from lmbench.session.files import try_lock
 from lmbench.session.manage import delete_run, delete_session
 from lmbench.session.store import LIVE, Home, Run, Session, check_session_name
 
 __all__ = [
     "Prepared",
+    "advance",
     "begin",
     "delete",
     "find_sweep",
     "made_runs",
     "make_missing",
+    "next_run",
     "prepare",
     "refuse_busy",
     "requeue",
@@ -42,7 +46,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sweep that was found to be in order; nothing of it is made yet."""
+    """A sweep that was found to be in order; nothing of it is made yet. Of a search by TPE `runs`
+    are as many as there will be, of combinations drawn at random."""
 
     plan: Plan
     runs: list[PlannedRun]
@@ -62,6 +67,7 @@ def prepare(
         LmbenchError: a line for each mistake.
     """
     sweep = parse_sweep(read_text(file), file)
+    refuse_without_optuna(sweep)
     if session is None:
         try:
             check_session_name(sweep.name)
@@ -70,7 +76,7 @@ def prepare(
     else:
         check_session_name(session)
     name = session or sweep.name
-    plan = plan_of(sweep)
+    plan = stand_in(sweep)
     folder = file.resolve().parent
     runs = planned_runs(plan, folder, home, name)
     check_runs(plan, runs, home, name, progress)
@@ -86,54 +92,16 @@ def start(prepared: Prepared, home: Home) -> tuple[Session, list[Run]]:
         LmbenchError: the session has another sweep (says what differs), or one is being made.
     """
     session = home.open_session(prepared.session)
-    with _alone(session):
+    with alone(session):
         keep(session, prepared.plan.sweep, prepared.folder)
-        return session, _make_missing(session)
-
-
-def make_missing(session: Session) -> list[Run]:
-    """The runs of a session's sweep, those made now that a death had kept from being made.
-
-    Raises:
-        LmbenchError: the session has no sweep, or its runs are being made by another process.
-    """
-    with _alone(session):
-        return _make_missing(session)
-
-
-@contextmanager
-def _alone(session: Session) -> Iterator[None]:
-    """No two processes make the runs of one sweep."""
-    lock = try_lock(session.path / ".sweep.lock")
-    if lock is None:
-        raise LmbenchError(f"session '{session.name}': another process makes its runs; wait for it")
-    try:
-        yield
-    finally:
-        os.close(lock)
+        make_missing_alone(session)
+    advance(session)
+    return session, list(made_runs(session).values())
 
 
 def made_runs(session: Session) -> dict[str, Run]:
-    """The runs of a session's sweep that there are, by their points. Damaged ones are left out."""
-    found = {}
-    for run in session.runs():
-        with suppress(LmbenchError):
-            point = run.read().point
-            if point:
-                found[point] = run
-    return found
-
-
-def _make_missing(session: Session) -> list[Run]:
-    plan = plan_of(sweep_of(session))
-    made = made_runs(session)
-    if any(point.key not in made for point in plan.points):
-        for one in planned_runs(plan, session.path, session.home, session.name):
-            key, before = one.point.key, one.point.parent
-            if key not in made:
-                parent = one.source if before is None else made[plan.points[before].key]
-                made[key] = make_step(session, one.step, parent, point=key)
-    return [made[point.key] for point in plan.points]
+    """The runs of a session's sweep that there are, by their points."""
+    return {point: run for point, (run, _) in made_records(session).items()}
 
 
 def begin(runs: list[Run]) -> None:
@@ -147,12 +115,25 @@ def begin(runs: list[Run]) -> None:
         launch.start(first)
 
 
+def next_run(session: Session) -> Run | None:
+    """The run of a sweep to follow now: the one at work, else the oldest that can begin; None where
+    no run of it will begin by itself."""
+    made = made_records(session)
+    statuses = {run.ref: run.status(record) for run, record in made.values()}
+    live = [run for run, _ in made.values() if statuses[run.ref] in LIVE]
+    if live:
+        return live[0]
+    waiting = (run for run, _ in made.values() if statuses[run.ref] == "queued")
+    return next((run for run in waiting if awaited_parent(run) is None), None)
+
+
 def requeue(runs: list[Run], *, failed: bool) -> int:
-    """Put stopped and lost runs back in the queue, `failed` ones too if they are wanted; says how
-    many."""
-    again = 0
+    """Put stopped and lost runs back in the queue, `failed` ones too if they are wanted, and none
+    that was stopped early; says how many."""
+    again, wanted = 0, ("stopped", "lost", *(("failed",) if failed else ()))
     for run in runs:
-        if run.status() in ("stopped", "lost", *(("failed",) if failed else ())):
+        record = run.read()
+        if run.status(record) in wanted and not record.stopped_early:
             launch.requeue(run)
             again += 1
     return again
@@ -191,6 +172,7 @@ def delete(session: Session) -> None:
     # A death on the way leaves a sweep, which can be deleted again.
     for run in reversed(runs):
         delete_run(run)
+    proposals_path(session).unlink(missing_ok=True)
     kept_path(session).unlink()
 
 

@@ -393,9 +393,7 @@ class _RunWatcher:
         if status == self._status:
             return False
         self._status = status
-        self._reason = self._record.reason if self._record else ""
-        if status == "lost":
-            self._reason = self._why_lost(self.run)
+        self._reason = self._why_lost(self.run) if status == "lost" else ""
         return True
 
     def _see_log(self) -> bool:

@@ -289,8 +289,8 @@ def _tint(value: float | None, best: float | None) -> str:
 
 def _ranks(row: dict[str, Any], key: str) -> bool:
     """Is there a figure that compares with those of other rows?"""
-    of_part = key in ("valid_ppl", "test_ppl") and row.get("part_tokens")
-    return row.get(key) is not None and not of_part
+    partial = row.get("part_tokens") or row.get("early")
+    return row.get(key) is not None and not (key in ("valid_ppl", "test_ppl") and partial)
 
 
 def _perplexity(row: dict[str, Any], key: str) -> str:

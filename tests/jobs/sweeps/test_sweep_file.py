@@ -80,7 +80,17 @@ stages:
         ("version: 1\nseeds: 0\nstages: [{kind: train}]", "write how many"),
         ("version: 1\nstages: [{kind: train, axes: {seed: [1, 2]}}]", "seeds are no axis"),
         ("version: 1\nseeds: 2\nstages: [{kind: quantize, from: 3}]", "have its seed"),
-        ("version: 1\nsearch: tpe\nstages: [{kind: train}]", "'tpe' is unknown"),
+        ("version: 1\nsearch: tpo\nstages: [{kind: train}]", "'tpo' is unknown (closest: tpe"),
+        ("version: 1\nsearch: tpe\nstages: [{kind: train}]", "say how many combinations"),
+        (
+            "version: 1\nsearch: tpe\nruns: 1\nstages: [{kind: train}, {kind: quantize}, "
+            "{kind: quantize, name: q, from: train}]",
+            "one chain of stages; let this one start from quantize",
+        ),
+        (
+            "version: 1\nsearch: tpe\nruns: 1\nearly_stopping: true\nstages: [{kind: train}]",
+            "goes with search: grid or random",
+        ),
         ("version: 1\nsearch: random\nstages: [{kind: train}]", "say how many"),
         ("version: 1\nruns: 3\nstages: [{kind: train}]", "goes with search: random"),
         (

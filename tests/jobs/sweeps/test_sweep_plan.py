@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 from sweep_world import SMALL, SWEEP, write_sweep
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.errors import LmbenchError
+from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
@@ -133,3 +135,19 @@ stages:
     session.run(2).update(status="lost")
     with pytest.raises(LmbenchError, match="dense/002-train is lost; a sweep starts from finished"):
         planned(sweep_home, text)
+
+
+def test_the_sweep_of_the_benchmarks_is_in_order(tmp_path: Path) -> None:
+    file = REPOSITORY / "benchmarks" / "sweeps" / "sparsity-and-bits.yaml"
+    home = Home(tmp_path)
+    runs = planned_runs(plan_of(parse_sweep(file.read_bytes(), file)), file.parent, home, "s")
+    kinds = [run.step.kind for run in runs]
+    assert [kinds.count(kind) for kind in ("train", "prune", "quantize")] == [3, 9, 12]
+    for run in runs:
+        if isinstance(run.step.config, PruneConfig):
+            schedule = check_schedule(run.step.config, home)
+            assert schedule is not None
+            plan = plan_on_shape(schedule, run.step.config, 5282, run.step.config.epochs)
+            assert not plan.cut_short
+            wanted = run.step.name.split("agp-")[1].split(" ")[0]
+            assert plan.final_sparsity == pytest.approx(int(wanted) / 100, abs=0.001)

@@ -15,6 +15,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.sweeps import work
 from lmbench.jobs.sweeps.kept_file import kept_path
+from lmbench.jobs.sweeps.making import alone
 from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.report.seeds import Spread, spread_of
 from lmbench.session import Home, Run, Session
@@ -176,7 +177,7 @@ def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
 
 def test_only_one_process_at_a_time_makes_the_runs(sweep_home: Home) -> None:
     session, _ = started(sweep_home)
-    with work._alone(session), pytest.raises(LmbenchError, match="another process makes its runs"):
+    with alone(session), pytest.raises(LmbenchError, match="another process makes its runs"):
         work.make_missing(session)
 
 

@@ -1,0 +1,157 @@
+"""Which run begins next: the oldest that waits, and waits for no other. No torch here.
+
+`Queue` decides, from what it was told of each run; `FolderQueue` tells it what the folders say, and
+reads a record again only where its file has changed, so that a look at thousands of runs that wait
+costs little more than a `stat` of each.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from pathlib import Path
+
+from lmbench.config import parse_config
+from lmbench.errors import LmbenchError
+from lmbench.jobs.queue import queue_device
+from lmbench.session.store import Home, Run, RunRecord, Status
+
+__all__ = ["Entry", "FolderQueue", "Queue", "entry_of"]
+
+# A file that was written so shortly before it was read may be written again within one tick of the
+# file system's clock, and look the same.
+_TICK_NS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What matters of a run: `awaits` is the run that it starts from, if it is of a sweep and so
+    begins only when that has finished, or failed for good."""
+
+    status: Status
+    created: float
+    device: str
+    awaits: str | None = None
+
+
+class Queue:
+    """The runs of a working folder by name, and which of those that wait for a device is next."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._passed_over: set[str] = set()
+        self._children: defaultdict[str, set[str]] = defaultdict(set)
+        # By device what could begin when it was last heard of, the oldest first.
+        self._heaps: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+
+    def put(self, name: str, entry: Entry | None) -> None:
+        """Take in how a run stands now; None where it is gone, or its record cannot be read."""
+        if entry is None:
+            self._entries.pop(name, None)
+        else:
+            self._entries[name] = entry
+            if entry.awaits is not None:
+                self._children[entry.awaits].add(name)
+        for each in (name, *self._children.get(name, ())):
+            if self._can_begin(each):
+                known = self._entries[each]
+                heappush(self._heaps[known.device], (known.created, each))
+
+    def _can_begin(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        if entry is None or entry.status != "queued" or name in self._passed_over:
+            return False
+        parent = self._entries.get(entry.awaits) if entry.awaits is not None else None
+        # Behind a run that failed it begins, to say so and fail as well.
+        return parent is None or parent.status in ("finished", "failed")
+
+    def next(self, device: str) -> str | None:
+        """The run to begin now on a device; it stays the next until it is put otherwise."""
+        heap = self._heaps[device]
+        while heap:
+            created, name = heap[0]
+            entry = self._entries.get(name)
+            known = entry is not None and (entry.device, entry.created) == (device, created)
+            if known and self._can_begin(name):
+                return name
+            heappop(heap)
+        return None
+
+    def pass_over(self, name: str) -> None:
+        """Begin a run no more, whatever becomes of it; what waits for it goes on waiting."""
+        self._passed_over.add(name)
+
+    def waiting(self) -> list[str]:
+        """All runs that are queued, the oldest first, also those that wait for another."""
+        queued = [(e.created, name) for name, e in self._entries.items() if e.status == "queued"]
+        return [name for _, name in sorted(queued)]
+
+
+def entry_of(record: RunRecord) -> Entry:
+    """What matters of a record. Settings that cannot be read fail at once, on any device."""
+    try:
+        device = queue_device(parse_config(record.kind, record.config))
+    except LmbenchError:
+        device = "cpu"
+    return Entry(record.status, record.created, device, record.parent if record.point else None)
+
+
+class FolderQueue:
+    """The queue of a working folder, which `look` brings up to date."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._queue = Queue()
+        # By run.json's path: what told its content apart when it was read, and the run's name.
+        self._stamps: dict[str, tuple[tuple[int, int, int] | None, str]] = {}
+        self._runs: dict[str, Run] = {}
+
+    def look(self) -> None:
+        """Read what has changed since the last look."""
+        seen = set()
+        for run, path, stamp in self._files():
+            seen.add(path)
+            before = self._stamps.get(path)
+            if before is not None and before[0] == stamp:
+                continue
+            name = run.ref
+            try:
+                entry = entry_of(run.read())
+            except LmbenchError:
+                # Damaged: nothing is begun of it, and nothing waits for it.
+                entry = None
+            settled = time.time_ns() - stamp[1] > _TICK_NS
+            self._stamps[path] = (stamp if settled else None, name)
+            self._runs[name] = run
+            self._queue.put(name, entry)
+        for path in self._stamps.keys() - seen:
+            _, name = self._stamps.pop(path)
+            del self._runs[name]
+            self._queue.put(name, None)
+
+    def _files(self) -> Iterator[tuple[Run, str, tuple[int, int, int]]]:
+        for session in self._home.sessions():
+            for run in session.runs():
+                path = f"{run.path}{os.sep}run.json"
+                try:
+                    found = Path(path).stat()
+                except OSError:
+                    continue
+                yield run, path, (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    def next(self, device: str, hopeless: set[Run]) -> Run | None:
+        """The run to begin now on a device; those that are `hopeless` are left out for good."""
+        while (name := self._queue.next(device)) is not None:
+            run = self._runs[name]
+            if run not in hopeless:
+                return run
+            self._queue.pass_over(name)
+        return None
+
+    def waiting(self) -> list[Run]:
+        """All runs that are queued, the oldest first."""
+        return [self._runs[name] for name in self._queue.waiting()]

@@ -1,0 +1,52 @@
+"""Making the runs of a session's sweep: those that are not there yet, and no two at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import make_step
+from lmbench.jobs.sweeps.kept_file import made_records
+from lmbench.jobs.sweeps.plan import planned_runs
+from lmbench.jobs.sweeps.proposals import kept_plan
+from lmbench.session.files import try_lock
+from lmbench.session.store import Run, Session
+
+__all__ = ["alone", "make_missing", "make_missing_alone"]
+
+
+@contextmanager
+def alone(session: Session) -> Iterator[None]:
+    """No two processes make the runs of one sweep."""
+    lock = try_lock(session.path / ".sweep.lock")
+    if lock is None:
+        raise LmbenchError(f"session '{session.name}': another process makes its runs; wait for it")
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def make_missing(session: Session) -> list[Run]:
+    """The runs of a session's sweep, those made now that a death had kept from being made.
+
+    Raises:
+        LmbenchError: the session has no sweep, or its runs are being made by another process.
+    """
+    with alone(session):
+        return make_missing_alone(session)
+
+
+def make_missing_alone(session: Session) -> list[Run]:
+    """As `make_missing`, for who is `alone` already."""
+    plan = kept_plan(session)
+    made = {point: run for point, (run, _) in made_records(session).items()}
+    if any(point.key not in made for point in plan.points):
+        for one in planned_runs(plan, session.path, session.home, session.name):
+            key, before = one.point.key, one.point.parent
+            if key not in made:
+                parent = one.source if before is None else made[plan.points[before].key]
+                made[key] = make_step(session, one.step, parent, point=key)
+    return [made[point.key] for point in plan.points]
