@@ -8,6 +8,7 @@ from lmbench.config.machine import (
     COMPRESSION,
     DATA,
     MACHINE,
+    OUTPUT,
     SAMPLING,
     TRAINING,
     MachineConfig,
@@ -17,7 +18,12 @@ from lmbench.config.machine import (
 from lmbench.config.setting import setting
 from lmbench.errors import LmbenchError
 
-__all__ = ["BenchmarkConfig", "EvaluateConfig", "SensitivityConfig"]
+__all__ = [
+    "BenchmarkConfig",
+    "EvaluateConfig",
+    "ScoreConfig",
+    "SensitivityConfig",
+]
 
 
 class SensitivityConfig(MachineConfig):
@@ -100,6 +106,34 @@ class EvaluateConfig(RuntimeConfig):
     cache_lambda: float = setting(
         0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
     )
+
+
+class ScoreConfig(RuntimeConfig):
+    """What is reported of a text of one's own, and how it is read."""
+
+    words: bool = setting(False, "report each word too", group=OUTPUT)
+    log10: bool = setting(
+        False, "logarithms to base 10, as SRILM and KenLM report; left out: base e", group=OUTPUT
+    )
+    carry: bool = setting(
+        False,
+        "one running text, whose state is carried from line to line; left out: each line by itself",
+        group=DATA,
+    )
+    columns: int = setting(
+        0,
+        "one running text cut into this many columns, as evaluate cuts it by --eval-batch-size; "
+        "the first word of each column is only read, as is what fills no row",
+        group=DATA,
+        ge=0,
+        le=65536,
+    )
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+
+    def check(self) -> None:
+        super().check()
+        if self.carry and self.columns:
+            raise LmbenchError("--carry, --columns: two ways to read a text: give one of them")
 
 
 class BenchmarkConfig(MachineConfig):
