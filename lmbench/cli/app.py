@@ -33,6 +33,7 @@ _COMMANDS = {
     ),
     "evaluate": ("lmbench.cli.evaluate:evaluate", "Perplexity and tokens a second of runs."),
     "score": ("lmbench.cli.score:score", "Log probability and perplexity of any text."),
+    "rescore": ("lmbench.cli.rescore:rescore", "Rank a recogniser's n-best list anew."),
     "generate": ("lmbench.cli.generate:generate", "Write text with a model."),
     "summary": (
         "lmbench.cli.summary:summary",

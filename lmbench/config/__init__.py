@@ -17,6 +17,7 @@ from lmbench.config.quantize import QuantizeConfig
 from lmbench.config.scoring import (
     BenchmarkConfig,
     EvaluateConfig,
+    RescoreConfig,
     ScoreConfig,
     SensitivityConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "PackConfig",
     "PruneConfig",
     "QuantizeConfig",
+    "RescoreConfig",
     "ScoreConfig",
     "SensitivityConfig",
     "SplitName",
