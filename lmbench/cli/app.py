@@ -32,6 +32,8 @@ _COMMANDS = {
         "Perplexity against sparsity for each tensor of a model.",
     ),
     "evaluate": ("lmbench.cli.evaluate:evaluate", "Perplexity and tokens a second of runs."),
+    "score": ("lmbench.cli.score:score", "Log probability and perplexity of any text."),
+    "rescore": ("lmbench.cli.rescore:rescore", "Rank a recogniser's n-best list anew."),
     "generate": ("lmbench.cli.generate:generate", "Write text with a model."),
     "summary": (
         "lmbench.cli.summary:summary",

@@ -14,7 +14,13 @@ from lmbench.config.kinds import CONFIGS, KINDS, Kind, parse_config
 from lmbench.config.machine import MachineConfig, SplitName
 from lmbench.config.packing import PackConfig
 from lmbench.config.quantize import QuantizeConfig
-from lmbench.config.scoring import BenchmarkConfig, EvaluateConfig, SensitivityConfig
+from lmbench.config.scoring import (
+    BenchmarkConfig,
+    EvaluateConfig,
+    RescoreConfig,
+    ScoreConfig,
+    SensitivityConfig,
+)
 from lmbench.config.setting import Config, changed_settings, flag_of, validate
 from lmbench.config.training import ModelConfig, PruneConfig, TrainConfig
 
@@ -32,6 +38,8 @@ __all__ = [
     "PackConfig",
     "PruneConfig",
     "QuantizeConfig",
+    "RescoreConfig",
+    "ScoreConfig",
     "SensitivityConfig",
     "SplitName",
     "TrainConfig",

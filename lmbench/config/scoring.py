@@ -8,6 +8,7 @@ from lmbench.config.machine import (
     COMPRESSION,
     DATA,
     MACHINE,
+    OUTPUT,
     SAMPLING,
     TRAINING,
     MachineConfig,
@@ -17,7 +18,13 @@ from lmbench.config.machine import (
 from lmbench.config.setting import setting
 from lmbench.errors import LmbenchError
 
-__all__ = ["BenchmarkConfig", "EvaluateConfig", "SensitivityConfig"]
+__all__ = [
+    "BenchmarkConfig",
+    "EvaluateConfig",
+    "RescoreConfig",
+    "ScoreConfig",
+    "SensitivityConfig",
+]
 
 
 class SensitivityConfig(MachineConfig):
@@ -100,6 +107,81 @@ class EvaluateConfig(RuntimeConfig):
     cache_lambda: float = setting(
         0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
     )
+
+
+class ScoreConfig(RuntimeConfig):
+    """What is reported of a text of one's own, and how it is read."""
+
+    words: bool = setting(False, "report each word too", group=OUTPUT)
+    log10: bool = setting(
+        False, "logarithms to base 10, as SRILM and KenLM report; left out: base e", group=OUTPUT
+    )
+    carry: bool = setting(
+        False,
+        "one running text, whose state is carried from line to line; left out: each line by itself",
+        group=DATA,
+    )
+    columns: int = setting(
+        0,
+        "one running text cut into this many columns, as evaluate cuts it by --eval-batch-size; "
+        "the first word of each column is only read, as is what fills no row",
+        group=DATA,
+        ge=0,
+        le=65536,
+    )
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run", group=DATA)
+
+    def check(self) -> None:
+        super().check()
+        if self.carry and self.columns:
+            raise LmbenchError("--carry, --columns: two ways to read a text: give one of them")
+
+
+class RescoreConfig(RuntimeConfig):
+    """How a recogniser's hypotheses are ranked anew, and by what that is judged."""
+
+    models: tuple[str, ...] = setting(
+        (), "runs or packed files that rank the list, side by side", group=DATA
+    )
+    references: str | None = setting(
+        None, "what was said in the list's utterances: lines `utterance-id text`", group=DATA
+    )
+    dev: str | None = setting(
+        None, "another list, on which weight and penalty are tuned", group=DATA
+    )
+    dev_references: str | None = setting(
+        None, "what was said in the utterances of --dev", group=DATA
+    )
+    weight: tuple[float, ...] = setting(
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        "weights of the language model's log probability to try",
+        group=SAMPLING,
+    )
+    penalty: tuple[float, ...] = setting(
+        (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0),
+        "what each word adds to a score, to try: above 0 it makes up for the probability that each "
+        "word costs, below 0 it favours short texts",
+        group=SAMPLING,
+    )
+    output: str | None = setting(
+        None, "write the best text of each utterance to this file", group=OUTPUT
+    )
+
+    def check(self) -> None:
+        super().check()
+        if not self.models:
+            raise LmbenchError("--models: name one run or packed file, or several")
+        if not self.weight or not self.penalty:
+            raise LmbenchError("--weight, --penalty: give at least one value of each")
+        if (self.dev is None) != (self.dev_references is None):
+            raise LmbenchError("--dev, --dev-references: one needs the other")
+        if self.dev is None and len(self.weight) * len(self.penalty) > 1:
+            raise LmbenchError(
+                "--dev, --dev-references: weight and penalty are tuned on a list with references; "
+                "give one, or a single --weight and --penalty"
+            )
+        if self.output is not None and len(self.models) > 1:
+            raise LmbenchError("--output: the texts of one model; name one with --models")
 
 
 class BenchmarkConfig(MachineConfig):

@@ -13,9 +13,9 @@ from lmbench.config.machine import (
     TRAINING,
     MachineConfig,
 )
-from lmbench.config.model_shapes import parameter_shapes
 from lmbench.config.setting import Config, setting
 from lmbench.errors import LmbenchError
+from lmbench.model_shapes import parameter_shapes
 
 __all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig"]
 

@@ -35,6 +35,7 @@ __all__ = [
     "Ids",
     "VocabularyRule",
     "content_hash",
+    "decoded_pieces",
     "encode",
     "fingerprint_of",
     "read_ids",
@@ -123,31 +124,47 @@ def _numbered(
     known = dict(numbering)
     unknown = known.get(UNK, len(known))
     has_words = False
-    line, column, done = 1, 0, 0
-    for raw in _pieces(path):
-        digest.update(raw)
-        done += len(raw)
-        text = _decode(path, raw, line, column, done - len(raw))
-        if done >= size and not text.endswith("\n"):
-            text += "\n"
-        words = text.replace("\n", f" {EOS} ").split()
-        ids = (
-            map(known.get, words, repeat(unknown)) if closed else map(numbering.__getitem__, words)
-        )
-        yield np.fromiter(ids, np.uint32, len(words))
-        has_words = has_words or not text.isspace()
-        feeds = text.count("\n")
-        line += feeds
-        column = len(text[text.rfind("\n") + 1 :].encode()) + (0 if feeds else column)
-        if progress:
-            progress(f"reading {path.name}", done, size)
+    done = 0
+    with path.open("rb") as file:
+        for raw, text in decoded_pieces(file, str(path)):
+            digest.update(raw)
+            done += len(raw)
+            if done >= size and not text.endswith("\n"):
+                text += "\n"
+            words = text.replace("\n", f" {EOS} ").split()
+            ids = map(known.get, words, repeat(unknown))
+            if not closed:
+                ids = map(numbering.__getitem__, words)
+            yield np.fromiter(ids, np.uint32, len(words))
+            has_words = has_words or not text.isspace()
+            if progress:
+                progress(f"reading {path.name}", done, size)
     if not has_words:
         raise LmbenchError(f"{path} is empty: it must hold words, separated by white space")
     if digest.hexdigest() != expected_hash:
         raise LmbenchError(f"{path} changed while it was being read; run the command again")
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def decoded_pieces(file: BinaryIO, name: str) -> Iterator[tuple[bytes, str]]:
+    """A text in small pieces: the bytes of each, and what they say, lines ended by ``\\n``.
+
+    A piece ends with a line, or in a long line with a blank or a tab.
+
+    Raises:
+        LmbenchError: bytes that are not UTF-8 (with file, line and byte), or a word of more than
+            a megabyte; names the text by `name`.
+    """
+    line, column, done = 1, 0, 0
+    for raw in _pieces(file, name):
+        text = _decode(name, raw, line, column, done)
+        yield raw, text
+        done += len(raw)
+        feeds = text.count("\n")
+        line += feeds
+        column = len(text[text.rfind("\n") + 1 :].encode()) + (0 if feeds else column)
+
+
+def _pieces(file: BinaryIO, name: str) -> Iterator[bytes]:
     """The file in pieces that end with a line feed, or in a long line with a blank or a tab.
 
     Cutting there parts no word, no character of several bytes, and no carriage return from its
@@ -155,31 +172,30 @@ def _pieces(path: Path) -> Iterator[bytes]:
     """
     held: list[bytes] = []
     given = 0
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            lines, feed, tail = block.rpartition(b"\n")
-            if feed:
-                piece = b"".join((*held, lines, feed))
-                held = [tail]
-            else:
-                held.append(block)
-                if sum(map(len, held)) <= _LONG_LINE:
-                    continue
-                line = b"".join(held)
-                cut = max(line.rfind(b" "), line.rfind(b"\t")) + 1
-                if not cut:
-                    raise LmbenchError(
-                        f"{path}: from byte {given:,} on there is a word of more than "
-                        f"{_LONG_LINE:,} bytes: this is no text of words"
-                    )
-                piece, held = line[:cut], [line[cut:]]
-            given += len(piece)
-            yield piece
+    while block := file.read(_CHUNK):
+        lines, feed, tail = block.rpartition(b"\n")
+        if feed:
+            piece = b"".join((*held, lines, feed))
+            held = [tail]
+        else:
+            held.append(block)
+            if sum(map(len, held)) <= _LONG_LINE:
+                continue
+            line = b"".join(held)
+            cut = max(line.rfind(b" "), line.rfind(b"\t")) + 1
+            if not cut:
+                raise LmbenchError(
+                    f"{name}: from byte {given:,} on there is a word of more than "
+                    f"{_LONG_LINE:,} bytes: this is no text of words"
+                )
+            piece, held = line[:cut], [line[cut:]]
+        given += len(piece)
+        yield piece
     if any(held):
         yield b"".join(held)
 
 
-def _decode(path: Path, raw: bytes, line: int, column: int, offset: int) -> str:
+def _decode(name: str, raw: bytes, line: int, column: int, offset: int) -> str:
     """The text of a piece, lines ended by ``\\n``.
 
     It starts at ``offset`` of the file, ``column`` bytes after the beginning of ``line``.
@@ -191,7 +207,7 @@ def _decode(path: Path, raw: bytes, line: int, column: int, offset: int) -> str:
         _, feed, tail = before.rpartition("\n")
         in_line = len(tail.encode()) + (0 if feed else column) + 1
         raise LmbenchError(
-            f"{path} is not UTF-8: line {line + before.count(chr(10))}, byte {in_line} of the line "
+            f"{name} is not UTF-8: line {line + before.count(chr(10))}, byte {in_line} of the line "
             f"is 0x{raw[error.start]:02x} (offset {offset + error.start} in the file); "
             "save the file as UTF-8"
         ) from None

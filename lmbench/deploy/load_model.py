@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lmbench.config.model_shapes import GATES, parameter_shapes
 from lmbench.corpus import Corpus
 from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
 from lmbench.deploy.recurrent_weights import RecurrentWeights
 from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, model_of_tensors
+from lmbench.model_shapes import GATES, parameter_shapes
 from lmbench.session import Home, Run
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmbench.config import TrainConfig
-from lmbench.config.model_shapes import GATES
+from lmbench.model_shapes import GATES
 
 __all__ = ["Estimate", "estimate", "fitting"]
 

@@ -19,9 +19,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmbench.config import TrainConfig
-from lmbench.config.model_shapes import GATES
 from lmbench.corpus.files import user_cache
 from lmbench.errors import LmbenchError
+from lmbench.model_shapes import GATES
 from lmbench.session.events import Step, parse_event
 from lmbench.session.files import read_json, write_json
 from lmbench.session.log_lines import last_lines

@@ -34,6 +34,8 @@ from lmbench.distiller.quantization import load_settings as load_quantization_se
 from lmbench.distiller.quantization import load_stats
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.sampler_messages import MESSAGES
+from lmbench.scoring.lines import Words, lines_of
+from lmbench.scoring.nbest import read_nbest, read_references
 from lmbench.session import Home
 from lmbench.session.archive import unpack
 from lmbench.training.checkpoint import read_checkpoint
@@ -102,6 +104,10 @@ def make_home(folder: Path) -> Home:
         "overrides:\n  decoder: {bits_weights: 4}\n  rnn.*: {fp16: true}\n"
     )
     (home.open_session("swept").path / "sweep.yaml").write_text(SWEEP)
+    (folder / "nbest.jsonl").write_text(
+        '{"id": "a", "score": -1.5, "text": "the cat"}\n'
+        '{"id": "b", "nbest": [{"score": -2, "text": "a dog"}, {"score": -3.5, "text": ""}]}\n'
+    )
     (folder / "request.json").write_bytes(
         b'{"kind": "wrote", "id": 3, "at": 1, "word": 2, "text": "cat", "bits": 1.5, '
         b'"probability": 0.3, "seconds": 0.1, "alternatives": []}\n'
@@ -151,6 +157,11 @@ def _message(path: Path) -> object:
         return MESSAGES.parse(path.read_bytes())
     except ValueError as error:
         raise LmbenchError(str(error)) from None
+
+
+def _lines(path: Path) -> object:
+    with path.open("rb") as file:
+        return list(lines_of(file, str(path), Words(["<eos>", "the", "cat"], "words")))
 
 
 def _unpack(home: Home, path: Path) -> object:
@@ -228,6 +239,12 @@ READERS: dict[str, Reader] = {
         "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)
     ),
     "ids": Reader(IDS, damage_ids, lambda home, _: open_corpus("tiny", home.data)),
+    "n-best list": Reader(
+        "nbest.jsonl",
+        damage_json_lines,
+        all_of(lambda _, path: read_nbest(path), lambda _, path: read_references(path)),
+    ),
+    "text to score": Reader("data/tiny/test.txt", damage_bytes, lambda _, path: _lines(path)),
     "last session": Reader(
         "sessions/.workbench.json", damage_json, lambda home, _: last_session(home)
     ),

@@ -13,7 +13,6 @@ import onnx
 import torch
 from torch import Tensor
 
-from lmbench.config.model_shapes import GATES
 from lmbench.deploy.export.onnx_matrices import (
     FloatMatrix,
     Int4Matrix,
@@ -26,6 +25,7 @@ from lmbench.deploy.export.onnx_matrices import (
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
 from lmbench.deploy.recurrent_weights import LayerWeights, RecurrentWeights
 from lmbench.errors import LmbenchError
+from lmbench.model_shapes import GATES
 
 __all__ = ["BITS", "Bits", "build_graph"]
 

@@ -74,9 +74,10 @@ class Kernels:
 
         self._share(matrix, buffer.struct.n, part)
 
-    def score(self, matrix: Matrix, buffer: VectorBuffer, bias: Array, targets: Array) -> float:
-        """The summed negative log-likelihood (nats) of targets int64 [n] under the softmax of
-        vectors matrix^T + bias, whose logits are held for a few hundred words at a time."""
+    def losses(self, matrix: Matrix, buffer: VectorBuffer, bias: Array, targets: Array) -> Array:
+        """The negative log-likelihood (nats, float64 [n]) of each of targets int64 [n] under the
+        softmax of vectors matrix^T + bias, whose logits are held for a few hundred words at a
+        time."""
         n = buffer.struct.n
         softmax = np.zeros((self.threads, n), _SOFTMAX)
         softmax["largest"] = softmax["chosen"] = -np.inf
@@ -101,8 +102,7 @@ class Kernels:
         # Logits that are no numbers make a score that is none.
         with np.errstate(invalid="ignore"):
             total = (softmax["total"] * np.exp(softmax["largest"] - largest)).sum(axis=0)
-            nll = np.log(total) + largest - softmax["chosen"].max(axis=0)
-        return float(nll.sum())
+            return np.log(total) + largest - softmax["chosen"].max(axis=0)
 
     def _share(self, matrix: Matrix, n: int, part: Callable[[int, int, int], None]) -> None:
         """Call `part` for each thread with its number and its groups of the matrix's rows."""

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmbench.config.model_shapes import parameter_shapes
 from lmbench.deploy.packed_file.tensor_encoding import GROUP, ValueType
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
+from lmbench.model_shapes import parameter_shapes
 
 __all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
 

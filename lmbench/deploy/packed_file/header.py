@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import write_atomic
 
 __all__ = ["Container", "is_container", "open_container", "write_container"]
 
@@ -137,6 +136,9 @@ def write_container(
     Raises:
         LmbenchError: the file cannot be written.
     """
+    # Imported late: a reader needs nothing of sessions.
+    from lmbench.session.files import write_atomic
+
     ordered = dict(sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize))
     header: dict[str, Any] = {
         "__metadata__": {

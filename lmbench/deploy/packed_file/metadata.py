@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from lmbench.config.model_shapes import GATES
 from lmbench.deploy.packed_file.tensor_encoding import Layout, Spec, ValueType
 from lmbench.errors import LmbenchError
+from lmbench.model_shapes import GATES
 
 __all__ = [
     "VOCABULARY",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-import torch
 import zstandard
 from numpy.typing import NDArray
 
-from lmbench.config.model_shapes import parameter_shapes
 from lmbench.deploy.packed_file.header import Container, is_container, open_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
@@ -26,7 +24,11 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.tensor_encoding import Array, Encoded, Spec, decode, levels_of
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, model_of_tensors
+from lmbench.model_shapes import parameter_shapes
+
+if TYPE_CHECKING:
+    # Imported late: who runs the stored numbers themselves does without torch.
+    from lmbench.model.rnn import RNNModel
 
 __all__ = ["SUFFIX", "PackedFile", "is_packed", "open_packed"]
 
@@ -121,6 +123,10 @@ class PackedFile:
 
     def to_model(self) -> RNNModel:
         """The model in fp32, each weight as the packed file has it."""
+        import torch
+
+        from lmbench.model.rnn import model_of_tensors
+
         self._check_memory(self._fp32_bytes())
         weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
         return model_of_tensors(self.shape, weights).eval().requires_grad_(False)

@@ -12,17 +12,17 @@ import functools
 import math
 import time
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.packed_file.tensor_encoding import zero_blocks
 from lmbench.deploy.recurrent_weights import LayerWeights
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
+from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State, needs_cpu
 from lmbench.deploy.runtimes.torch_cells import cell, gate_products
 
 __all__ = ["BsrRuntime"]
@@ -152,21 +152,18 @@ class BsrRuntime(Runtime):
         return x, tuple(zip(*layers, strict=True))
 
     @torch.inference_mode()
-    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
-        rows, batch = data.shape
-        state, total, done = self.initial_state(batch), 0.0, 0
-        for input, target in windows(data.cpu(), bptt):
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
+        for input, target in windows:
             outputs = []
             for ids in input:
                 output, state = self._advance(ids, state)
                 outputs.append(output)
-            for x, t in zip(torch.cat(outputs).split(_SLICE), target.split(_SLICE), strict=True):
-                logits = self._decoder.product(x) + self._bias
-                total += F.cross_entropy(logits, t, reduction="sum").item()
-            done += len(input)
-            if progress:
-                progress(done, rows - 1)
-        return Score(total, (rows - 1) * batch)
+            slices = zip(torch.cat(outputs).split(_SLICE), target.split(_SLICE), strict=True)
+            yield torch.cat([self._nll(x, t) for x, t in slices])
+
+    def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
+        logits = self._decoder.product(features) + self._bias
+        return F.cross_entropy(logits, targets, reduction="none")
 
 
 def _filled(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from lmbench.config.machine import Accuracy
+from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
+from lmbench.model.device import in_float64
 
 __all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "needs_cpu", "one_thread"]
 
@@ -102,6 +104,18 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
+        """Score a text window by window, the state carried from one to the next.
+
+        Args:
+            windows: ids int64 [T, B] and the words that follow them, [T * B]. One more may be
+                taken than was given back.
+            state: before the text, for B texts.
+
+        Yields:
+            The negative log-likelihood (nats) of each word that follows, [T * B].
+        """
+
     def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
         """Score every token after the first row once, the state carried from window to window.
 
@@ -110,6 +124,15 @@ class Runtime(ABC):
             bptt: rows a window; it changes speed and memory. Where activations are quantized
                 dynamically it changes the score a little too, since the range is the window's.
         """
+        rows, batch = data.shape
+        total, done = in_float64(torch.zeros((), device=self.device)), 0
+        source = data.to(self.device)
+        for losses in self.losses(windows(source, bptt), self.initial_state(batch)):
+            total += in_float64(losses).sum()
+            done += len(losses) // batch
+            if progress:
+                progress(done, rows - 1)
+        return Score(float(total), (rows - 1) * batch)
 
     def warm(self) -> None:
         """Do now what the first step would do late: packing, capturing, paging in."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
+from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State
 
 __all__ = ["NaiveRuntime"]
 
@@ -54,14 +54,8 @@ class NaiveRuntime(Runtime):
         return logits[0], state
 
     @torch.no_grad()
-    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
-        rows, batch = data.shape
-        state, total, done = self.initial_state(batch), 0.0, 0
-        for input, target in windows(data, bptt):
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
+        for input, target in windows:
             logits, state = self._model(input, state)  # [T, B, V]
             log_probs = F.log_softmax(logits.view(-1, self._ntoken), dim=1)
-            total += F.nll_loss(log_probs, target, reduction="sum").item()
-            done += len(input)
-            if progress:
-                progress(done, rows - 1)
-        return Score(total, (rows - 1) * batch)
+            yield F.nll_loss(log_probs, target, reduction="none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State, needs_cpu
+from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State, needs_cpu
 
 if TYPE_CHECKING:
     # Imported late: each takes a tenth of a second, and most models run without them.
@@ -90,17 +89,11 @@ class OnnxRuntime(Runtime):
         logits, *after = self._run(self._stepper, feeds)
         return torch.from_numpy(logits)[0], tuple(after)
 
-    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
-        rows, batch = data.shape
-        state, total, done = self.initial_state(batch), 0.0, 0
-        for input, target in windows(data.cpu(), bptt):
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
+        for input, target in windows:
             feeds = {"ids": input.numpy(), "targets": target.view_as(input).numpy()}
             nll, *state = self._run(self._scorer, feeds | self._named(state))
-            total += float(nll.sum(dtype=np.float64))
-            done += len(input)
-            if progress:
-                progress(done, rows - 1)
-        return Score(total, (rows - 1) * batch)
+            yield torch.from_numpy(nll).view(-1)
 
     def _named(self, state: State) -> dict[str, np.ndarray]:
         return dict(zip(self._states, state, strict=True))

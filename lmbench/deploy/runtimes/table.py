@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lmbench.deploy.load_model import LoadedModel, PackedModel
+from lmbench.deploy.native.tensors import integer_layouts
 from lmbench.deploy.runtimes.bsr import BsrRuntime
 from lmbench.deploy.runtimes.cuda_graph import CudaRuntime
 from lmbench.deploy.runtimes.interface import Runtime
@@ -91,16 +92,7 @@ def as_is_runtime(loaded: LoadedModel) -> str:
 
 def _integer_runtimes(loaded: PackedModel) -> Iterator[str]:
     """The runtimes for the layouts of this file's matrices, the most particular first."""
+    yield from integer_layouts(loaded.packed)
     specs = [spec for spec in loaded.packed.specs.values() if len(spec.shape) == 2]
-    if any(spec.values == "int4" for spec in specs):
-        yield "native-int4"
-    integers = {spec.layout for spec in specs if spec.values == "int8"}
-    if "block" in integers:
-        yield "block-int8"
-    # A bitmask saves bytes from fewer zeros on than time; then the dense kernel is next.
-    if "bitmask" in integers:
-        yield "sparse-int8"
-    if integers:
-        yield "native-int8"
     if specs and all(spec.values in ("int8", "int4") for spec in specs):
         yield "int8"

@@ -7,6 +7,7 @@ one row runs fastest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.recurrent_weights import LayerWeights
-from lmbench.deploy.runtimes.interface import Accuracy, Progress, Runtime, Score, State
-from lmbench.model.device import in_float64, widest
+from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State
 
 __all__ = ["Bf16Runtime", "Fp16Runtime", "TorchRuntime", "cell", "gate_products"]
 
@@ -144,29 +143,21 @@ class TorchRuntime(Runtime):
         return self._encoder.index_select(0, ids)
 
     @torch.inference_mode()
-    def evaluate(self, data: Tensor, bptt: int, progress: Progress | None = None) -> Score:
-        rows, batch = data.shape
-        data = data.to(self.device)
+    def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
         # Scoring takes long sequences, for which torch's own layers are the faster way.
-        hidden = self._model.init_hidden(batch)
-        total = in_float64(torch.zeros((), device=self.device))
-        done = 0
-        for input, target in windows(data, bptt):
+        parts = tuple(torch.stack(part) for part in state)
+        hidden = parts if self._weights.kind == "LSTM" else parts[0]
+        for input, target in windows:
             features, hidden = self._model.features(input, hidden)
             flat = features.view(-1, self._weights.nhid)
-            for x, t in zip(flat.split(_ROWS), target.split(_ROWS), strict=True):
-                total += in_float64(self._nll(x, t))
-            done += len(input)
-            if progress:
-                progress(done, rows - 1)
-        return Score(float(total), (rows - 1) * batch)
+            rows = zip(flat.split(_ROWS), target.split(_ROWS), strict=True)
+            yield torch.cat([self._nll(x, t) for x, t in rows])
 
     def _nll(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The summed negative log-likelihood of targets [M] given features [M, H]."""
+        """The negative log-likelihood of each of targets [M] given features [M, H]."""
         logits = self._decoder(features)
         slices = zip(logits.split(_SLICE), targets.split(_SLICE), strict=True)
-        losses = [F.cross_entropy(z.float(), t, reduction="sum") for z, t in slices]
-        return torch.stack(losses).sum(dtype=widest(features.device))
+        return torch.cat([F.cross_entropy(z.float(), t, reduction="none") for z, t in slices])
 
 
 class Fp16Runtime(TorchRuntime):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
-from lmbench.config.model_shapes import GATES
 from lmbench.jobs.chains import Step, seconds_of
+from lmbench.model_shapes import GATES
 from lmbench.report import numbers
 from lmbench.report.estimate import estimate
 from lmbench.report.training_speed import Measured, Speed, expect

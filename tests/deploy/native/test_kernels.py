@@ -217,7 +217,7 @@ def scored(
 ) -> float:
     buffer = VectorBuffer(len(x), matrix.cols)
     kernels.quantize(x, buffer)
-    return kernels.score(matrix, buffer, bias, targets)
+    return float(kernels.losses(matrix, buffer, bias, targets).sum())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmbench.config import PackConfig
-from lmbench.config.model_shapes import parameter_shapes
 from lmbench.deploy.load_model import load_packed
+from lmbench.deploy.native import tensors as native_tensors
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file import reading
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.tensor_encoding import Spec
 from lmbench.deploy.packed_file.writing import write_packed
-from lmbench.deploy.runtimes import native
 from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
+from lmbench.model_shapes import parameter_shapes
 
 WORDS = [f"w{i}" for i in range(45)]
 FORMS = {
@@ -194,5 +194,5 @@ def test_memory_that_cannot_be_had_is_one_line(
     monkeypatch.setattr(reading, "levels_of", none_left)
     assert "than this process can have" in (complaint(path, "native-int8") or "")
     monkeypatch.undo()
-    monkeypatch.setattr(native, "dense_matrix", none_left)
+    monkeypatch.setattr(native_tensors, "dense_matrix", none_left)
     assert "not enough free memory" in (complaint(path, "native-int8") or "")

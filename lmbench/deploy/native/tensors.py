@@ -1,0 +1,171 @@
+"""A model's tensors as the kernels take them, and the layouts that its matrices may have.
+
+Only NumPy here: a packed file runs on the kernels without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmbench.deploy.native.matrices import (
+    Matrix,
+    bitmask_matrix,
+    block_matrix,
+    dense_matrix,
+    int4_matrix,
+)
+from lmbench.deploy.packed_file.reading import PackedFile
+from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, zero_blocks
+
+__all__ = ["LAYOUTS", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
+
+Array = NDArray[Any]
+
+# From this share of zeros on, a bitmask is read faster than the dense tiles.
+_SPARSE_FROM = 0.35
+
+
+class TensorSource:
+    """The tensors of a model by name, integers as stored where it is a packed one.
+
+    Args:
+        names: those of its matrices, tied ones once.
+        dense: a tensor in fp32 by its name.
+        packed: the file, if it is a packed one.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        dense: Callable[[str], Array],
+        packed: PackedFile | None = None,
+    ) -> None:
+        self._names, self._dense, self._packed = names, dense, packed
+
+    @classmethod
+    def of_file(cls, packed: PackedFile) -> TensorSource:
+        names = [name for name, spec in packed.specs.items() if len(spec.shape) == 2]
+        return cls(names, packed.dense, packed)
+
+    def _values(self, name: str) -> str | None:
+        """The type of a stored tensor's values."""
+        return self._packed.specs[name].values if self._packed else None
+
+    def vector(self, name: str) -> Array:
+        return np.array(self._dense(name), np.float32)
+
+    def in_4_bits(self, name: str) -> bool:
+        return self._values(name) == "int4"
+
+    @property
+    def any_in_4_bits(self) -> bool:
+        return any(self.in_4_bits(name) for name in self._names)
+
+    def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
+        """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
+        if self._packed and self._values(name) == "int8":
+            stored = self._packed.tensor(name)
+            return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
+        encoded = encode(self._dense(name), "int8", "never")
+        return encoded.parts["values"], encoded.parts["scale"], None
+
+    def int4(self, name: str) -> tuple[Array, Array, int]:
+        """Levels [R, C], scales [R, groups], and how many columns share one, as stored."""
+        assert self._packed
+        stored = self._packed.tensor(name)
+        assert stored.spec.group is not None
+        return self._packed.levels(stored), stored.parts["scale"], stored.spec.group
+
+    def sparsity(self) -> float:
+        """The share of zeros of the matrix that has most."""
+        if self._packed:
+            stored = [self._packed.tensor(name) for name in self._names]
+            return max(1 - one.nonzero / math.prod(one.spec.shape) for one in stored)
+        matrices = map(self._dense, self._names)
+        return max(1 - np.count_nonzero(matrix) / matrix.size for matrix in matrices)
+
+    def block_sparsity(self) -> float:
+        """The share of zero blocks, in the better of both shapes, of the matrix that has most."""
+        return max(
+            zero_blocks(matrix, shape) for matrix in self._matrices() for shape in BLOCK_SHAPES
+        )
+
+    def _matrices(self) -> Iterator[Array]:
+        for name in self._names:
+            packed = self._packed
+            yield packed.levels(packed.tensor(name)) if packed else self._dense(name)
+
+
+def _dense_int8(source: TensorSource, name: str) -> Matrix:
+    levels, scale, _ = source.int8(name)
+    return dense_matrix(levels, scale)
+
+
+def _sparse_int8(source: TensorSource, name: str) -> Matrix:
+    """Bitmask where the matrix is sparse enough for it to be faster, else dense."""
+    levels, scale, _ = source.int8(name)
+    zeros = 1 - np.count_nonzero(levels) / levels.size
+    return (bitmask_matrix if zeros >= _SPARSE_FROM else dense_matrix)(levels, scale)
+
+
+def _block_int8(source: TensorSource, name: str) -> Matrix:
+    """The blocks that are not zero, 16x4 or 8x8, or dense: whichever is smallest."""
+    levels, scale, block = source.int8(name)
+    shapes = [block] if block else BLOCK_SHAPES
+    matrices = [block_matrix(levels, scale, shape) for shape in shapes]
+    return min([*matrices, dense_matrix(levels, scale)], key=lambda matrix: matrix.nbytes)
+
+
+def _int4(source: TensorSource, name: str) -> Matrix:
+    """In 4 bits where it is packed so, else in int8."""
+    if source.in_4_bits(name):
+        return int4_matrix(*source.int4(name))
+    return _sparse_int8(source, name)
+
+
+LAYOUTS: Mapping[str, Callable[[TensorSource, str], Matrix]] = {
+    "native-int8": _dense_int8,
+    "sparse-int8": _sparse_int8,
+    "block-int8": _block_int8,
+    "native-int4": _int4,
+}
+"""How each runtime on the kernels lays out a matrix, by the runtime's name."""
+
+
+def layout_refusal(name: str, source: TensorSource) -> str | None:
+    """Why a layout is nothing for these tensors, or None where it is."""
+    if name == "sparse-int8" and source.sparsity() < _SPARSE_FROM:
+        return f"no weight matrix has {_SPARSE_FROM:.0%} or more zeros; prune it first"
+    if name == "block-int8" and source.block_sparsity() < _SPARSE_FROM:
+        return "no weight matrix has its zeros in blocks of 16x4 or 8x8; prune it in blocks first"
+    # Rounding to 4 bits costs, so it is done once, by packing.
+    if name == "native-int4" and not source.any_in_4_bits:
+        return "its weights are not in 4 bits; pack it with --weights int4 first"
+    return None
+
+
+def integer_layouts(packed: PackedFile) -> Iterator[str]:
+    """The layouts for the integers of a file's matrices, the most particular first."""
+    specs = [spec for spec in packed.specs.values() if len(spec.shape) == 2]
+    if any(spec.values == "int4" for spec in specs):
+        yield "native-int4"
+    integers = {spec.layout for spec in specs if spec.values == "int8"}
+    if "block" in integers:
+        yield "block-int8"
+    # A bitmask saves bytes from fewer zeros on than time; then the dense kernel is next.
+    if "bitmask" in integers:
+        yield "sparse-int8"
+    if integers:
+        yield "native-int8"
+
+
+def as_is_layout(packed: PackedFile) -> str | None:
+    """The layout that multiplies a file's integers as they are stored; None for floats."""
+    source = TensorSource.of_file(packed)
+    fits = (name for name in integer_layouts(packed) if layout_refusal(name, source) is None)
+    return next(fits, None)
