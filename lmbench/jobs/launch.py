@@ -7,6 +7,7 @@ session, with no terminal, and from then on only its folder is looked at and wri
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ from lmbench.jobs.control_file import ask
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.queue import queued_runs
 from lmbench.jobs.supervisor import is_queued, python
+from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
@@ -168,7 +170,7 @@ def _instead(action: Action, status: Status) -> str:
 
 
 def _kill(run: Run, record: RunRecord) -> None:
-    if record.pid is None or not run.alive(record):
+    if record.pid is None or record.host != platform.node() or not run.alive(record):
         raise LmbenchError(f"run {run.ref} works on {record.host}: kill it there")
     ask(run, "kill")
     try:
@@ -219,6 +221,8 @@ def requeue(run: Run) -> None:
             )
         if status == "finished":
             raise LmbenchError(f"run {run.ref} is finished: there is nothing to resume")
+        # A worker that was taken for lost, on another machine, may come back to life.
+        fence_attempts(run.path)
         return True
 
     run.transition("queued", only_if=resumable)
@@ -229,6 +233,9 @@ def why_lost(run: Run) -> str:
     record = run.read()
     if record.reason:
         why = record.reason
+    elif record.host != platform.node():
+        sign = time.strftime("%F %T", time.localtime(last_sign_of_life(run.path, record)))
+        why = f"no sign of life from {record.host} since {sign}"
     elif record.started is not None and psutil.boot_time() > record.started:
         why = "the machine was restarted"
     else:

@@ -103,6 +103,8 @@ class RunRecord(_Record):
     parent: str | None = None
     status: Status = "queued"
     created: Moment = Field(default_factory=time.time)
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """How often it was begun or resumed; 0 for not yet, or by a version that did not count."""
     started: Moment | None = None
     ended: Moment | None = None
     pid: int | None = None

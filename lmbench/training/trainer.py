@@ -61,6 +61,7 @@ class Trainer:
         scheduler: the compression schedule, if there is one.
         optimizer: SGD over the model's parameters, as the schedule knows it.
         log: takes each line of the log.
+        staging: where a checkpoint is written first; None for `folder`.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Trainer:
         scheduler: CompressionScheduler | None = None,
         sparsity: Callable[[nn.Module, int, int], Sparsity] | None = None,
         log: Callable[[str], None] = print,
+        staging: Path | None = None,
     ) -> None:
         self.model = model
         self.splits = splits
@@ -95,7 +97,7 @@ class Trainer:
         self._hidden: Hidden | None = None
         self._stopping = False
         self._checkpoints = RunCheckpoints(
-            folder, model, objective, optimizer, scheduler, log_offset
+            folder, model, objective, optimizer, scheduler, log_offset, staging
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)

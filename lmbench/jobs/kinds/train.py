@@ -198,6 +198,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         scheduler=scheduler,
         sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
         log=lambda line: print(line, flush=True),
+        staging=job.run.staging,
     )
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
