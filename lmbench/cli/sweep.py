@@ -11,11 +11,12 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.derived import work_through_all
+from lmbench.cli.derived import PlaceName, work_through_all
 from lmbench.cli.output import Json, Yes, confirm, console, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config.setting import value_text
 from lmbench.errors import LmbenchError
+from lmbench.jobs.places import check_place
 from lmbench.jobs.sweeps import work
 from lmbench.jobs.sweeps.checking import Forecast, forecast
 from lmbench.jobs.sweeps.status import Setting, SweepStatus, sweep_status
@@ -88,7 +89,13 @@ def _hours(seconds: float | None) -> str:
 
 @app.command
 def start(
-    file: Path, /, *, session: Holds = None, detach: Detach = False, json: Json = False
+    file: Path,
+    /,
+    *,
+    place: PlaceName = "local",
+    session: Holds = None,
+    detach: Detach = False,
+    json: Json = False,
 ) -> int:
     """Make all runs of a sweep and work through them.
 
@@ -99,9 +106,10 @@ def start(
         file: a YAML file (docs/sweeps.md).
     """
     home = Home.find()
+    check_place(place, home)
     with corpus_progress() as progress:
         prepared = work.prepare(file, home, session, progress)
-    made, runs = work.start(prepared, home)
+    made, runs = work.start(prepared, home, place)
     return _work_through(made, runs, detach=detach, json=json)
 
 

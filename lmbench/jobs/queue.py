@@ -79,7 +79,8 @@ def lock_path(home: Home, device: str) -> Path:
 
 
 def queued_runs(home: Home, device: str | None = None) -> list[Run]:
-    """The runs of all sessions that wait (for `device`, or for any), the oldest first.
+    """The runs of all sessions that wait on this machine (for `device`, or for any), the oldest
+    first.
 
     Runs whose record cannot be read are passed over.
     """
@@ -89,7 +90,9 @@ def queued_runs(home: Home, device: str | None = None) -> list[Run]:
             record = run.read()
         except LmbenchError:
             continue
-        if record.status == "queued" and device in (None, device_of(run)):
+        if record.status != "queued" or record.place != "local":
+            continue
+        if device in (None, device_of(run)):
             waiting.append((record.created, run.ref, run))
     return [run for _, _, run in sorted(waiting, key=lambda entry: entry[:2])]
 

@@ -115,6 +115,10 @@ class RunRecord(_Record):
     exit_code: int | None = None
     command: str = ""
     cwd: str = ""
+    place: str = "local"
+    """Where it is worked on (`lmbench.jobs.places`)."""
+    job: str = ""
+    """What that place calls it; "" where it was not submitted there."""
     point: str = ""
     """Which run of the session's sweep it is; "" for none."""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -168,10 +168,8 @@ class Run:
         return parse_config(record.kind, record.config)
 
     def status(self, record: RunRecord | None = None) -> Status:
-        """The status as it really is: a live run whose process is gone is ``lost``.
-
-        The process of a run of another machine cannot be asked for: its last sign of life tells.
-        """
+        """The status as it really is: a live run whose process is gone (of another machine: has
+        given no sign of life lately) is ``lost``."""
         record = record or self.read()
         if record.status not in LIVE:
             return record.status
@@ -283,6 +281,7 @@ class Session:
         parent: Run | str | None = None,
         command: str = "",
         point: str = "",
+        place: str = "local",
     ) -> Run:
         """A new folder with a ``queued`` record; the number is the session's next."""
         self.runs_path.mkdir(parents=True, exist_ok=True)
@@ -307,6 +306,7 @@ class Session:
                 command=command,
                 cwd=_current_folder(),
                 point=point,
+                place=place,
             )
             path = self.runs_path / f"{number:03d}-{kind}"
             try:

@@ -77,7 +77,7 @@ def prepare(
     return Prepared(plan, runs, folder, name)
 
 
-def start(prepared: Prepared, home: Home) -> tuple[Session, list[Run]]:
+def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session, list[Run]]:
     """Keep the sweep in its session and make its runs, those that are not there yet; gives all.
 
     A start that died on the way goes on with what is missing when it is called again.
@@ -88,17 +88,19 @@ def start(prepared: Prepared, home: Home) -> tuple[Session, list[Run]]:
     session = home.open_session(prepared.session)
     with _alone(session):
         keep(session, prepared.plan.sweep, prepared.folder)
-        return session, _make_missing(session)
+        return session, _make_missing(session, place)
 
 
 def make_missing(session: Session) -> list[Run]:
-    """The runs of a session's sweep, those made now that a death had kept from being made.
+    """The runs of a session's sweep, those made now that a death had kept from being made, at the
+    place of the others.
 
     Raises:
         LmbenchError: the session has no sweep, or its runs are being made by another process.
     """
     with _alone(session):
-        return _make_missing(session)
+        places = [run.read().place for run in made_runs(session).values()]
+        return _make_missing(session, places[0] if places else "local")
 
 
 @contextmanager
@@ -124,7 +126,7 @@ def made_runs(session: Session) -> dict[str, Run]:
     return found
 
 
-def _make_missing(session: Session) -> list[Run]:
+def _make_missing(session: Session, place: str) -> list[Run]:
     plan = plan_of(sweep_of(session))
     made = made_runs(session)
     if any(point.key not in made for point in plan.points):
@@ -132,7 +134,7 @@ def _make_missing(session: Session) -> list[Run]:
             key, before = one.point.key, one.point.parent
             if key not in made:
                 parent = one.source if before is None else made[plan.points[before].key]
-                made[key] = make_step(session, one.step, parent, point=key)
+                made[key] = make_step(session, one.step, parent, point=key, place=place)
     return [made[point.key] for point in plan.points]
 
 
@@ -142,9 +144,7 @@ def begin(runs: list[Run]) -> None:
     Raises:
         LmbenchError: the process cannot be started.
     """
-    first = next((run for run in runs if run.status() == "queued"), None)
-    if first is not None:
-        launch.start(first)
+    launch.start_all(runs)
 
 
 def requeue(runs: list[Run], *, failed: bool) -> int:
