@@ -34,6 +34,9 @@ from lmbench.session.files import write_atomic
 __all__ = ["prune", "train"]
 
 Name = Annotated[str | None, Parameter(help="what the run is called in tables and plots")]
+Resume = Annotated[
+    str | None, Parameter(help="go on exactly from this run's last checkpoint, with its settings")
+]
 Detach = Annotated[
     bool,
     Parameter(negative="", help="leave it running in the background, or queued there"),
@@ -47,10 +50,7 @@ def train(
     save: Annotated[
         Path | None, Parameter(help="copy the scored checkpoint's weights here (safetensors)")
     ] = None,
-    resume: Annotated[
-        str | None,
-        Parameter(help="go on exactly from this run's last checkpoint, with its settings"),
-    ] = None,
+    resume: Resume = None,
     summary: Annotated[
         str | None,
         Parameter(help="print a table of the untrained model and stop: sparsity, model, …"),
@@ -72,22 +72,19 @@ def train(
     """
     home = Home.find()
     if summary is not None:
-        from lmbench.cli.summary import summarise_untrained
-
         refuse_flags(
             "does nothing beside --summary, which trains nothing",
             save=save, resume=resume, onnx_export=onnx_export, name=name, detach=detach,
             seeds=seeds, place=place != "local",
         )  # fmt: skip
-        return summarise_untrained(config, summary, json=json)
+        return _summarise(config, summary, json=json)
     check_place(place, home)
     if seeds is not None:
         refuse_flags("is of one run, and --seeds makes several", save=save, resume=resume,
                      onnx_export=onnx_export)  # fmt: skip
         _check(config, home, session, quiet=json or not detach)
-        make_all = partial(
-            _of_seeds, home.open_session(session), "train", config, seeds, name, place
-        )
+        owner = home.open_session(session)
+        make_all = partial(_of_seeds, owner, "train", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
     _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
@@ -104,6 +101,12 @@ def train(
         run, code = start(make, detach=detach, json=json)
     _write_files(run, save, onnx_export, quiet=json)
     return code
+
+
+def _summarise(config: TrainConfig, what: str, *, json: bool) -> int:
+    from lmbench.cli.summary import summarise_untrained
+
+    return summarise_untrained(config, what, json=json)
 
 
 @configured(PruneConfig)

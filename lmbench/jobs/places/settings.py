@@ -68,11 +68,11 @@ def parse_slurm_settings(data: bytes, path: Path) -> SlurmSettings:
         raise LmbenchError(f"{path}: too large for a settings file")
     try:
         document = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LmbenchError(f"{path}: cannot be read as TOML ({error})") from None
     unknown = [section for section in document if section != "slurm"]
     if unknown:
-        raise LmbenchError(f"{path}: '{unknown[0]}' is unknown: the only section is [slurm]")
+        raise LmbenchError(f"{path}: {unknown[0]!r} is unknown: the only section is [slurm]")
     try:
         return SlurmSettings.model_validate(document.get("slurm", {}))
     except ValidationError as error:
