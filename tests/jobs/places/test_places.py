@@ -18,6 +18,7 @@ from lmbench.jobs.places import PLACES, slurm_task
 from lmbench.jobs.places.settings import SlurmSettings, load_slurm_settings, parse_slurm_settings
 from lmbench.jobs.places.slurm import Slurm
 from lmbench.jobs.queue import queued_runs
+from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
 
 FAKE = """#!/bin/bash
@@ -137,7 +138,8 @@ def test_a_queued_run_is_taken_back_and_can_be_submitted_again(
     assert "scancel 17_0" in fake.calls()
     fake.answer("sbatch", "18\n")
     launch.resume(run)
-    assert (run.status(), run.read().job) == ("queued", "18_0")
+    shown = run_document(run)
+    assert (shown["status"], shown["place"], shown["job"]) == ("queued", "slurm", "18_0")
 
 
 def test_an_array_whose_numbers_cannot_be_written_down_is_taken_back(
