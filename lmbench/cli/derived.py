@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -25,6 +25,7 @@ from lmbench.session import Run
 from lmbench.session.store import LIVE
 
 __all__ = [
+    "PlaceName",
     "Seeds",
     "derive",
     "derive_all",
@@ -45,9 +46,24 @@ Seeds = Annotated[
     ),
 ]
 
+PlaceName = Annotated[
+    Literal["local", "slurm"],
+    Parameter(
+        name="--place",
+        help="where it is worked on: this machine, or a Slurm cluster (docs/clusters.md)",
+    ),
+]
+
 
 def derive(
-    parent: Run, kind: Kind, config: Config, *, name: str | None, detach: bool, json: bool
+    parent: Run,
+    kind: Kind,
+    config: Config,
+    *,
+    name: str | None,
+    detach: bool,
+    json: bool,
+    place: str = "local",
 ) -> tuple[Run, int]:
     """Make, start and follow a run of `parent`; gives it and the command's exit code.
 
@@ -59,7 +75,13 @@ def derive(
 
     def make() -> Run:
         return make_run(
-            parent.session, kind, config, parent=parent, name=name or kind, command=command_line()
+            parent.session,
+            kind,
+            config,
+            parent=parent,
+            name=name or kind,
+            command=command_line(),
+            place=place,
         )
 
     return start(make, detach=detach, json=json)
@@ -93,7 +115,7 @@ def start_all(make: Callable[[], list[Run]], *, detach: bool, json: bool) -> int
     runs = make()
     code = 0
     if detach:
-        launch.start(runs[0])
+        launch.start_all(runs)
     else:
         code = work_through_all(runs, json=json, go_on=True)
     if json:
@@ -117,11 +139,11 @@ def named_with_seed(name: str | None, kind: Kind, config: Config, seed: int) -> 
     return f"{name or run_name(kind, config)} s{seed}"
 
 
-def resume_run(run: Run, *, detach: bool, json: bool) -> tuple[Run, int]:
+def resume_run(run: Run, *, detach: bool, json: bool, place: str | None = None) -> tuple[Run, int]:
     """Have a run go on and follow it, or leave it in the background; gives it and the exit code."""
 
     def begin() -> Run:
-        launch.resume(run, queue=detach)
+        launch.resume(run, queue=detach, place=place)
         return run
 
     if not detach:
@@ -143,6 +165,7 @@ def derive_all(
     name: str | None,
     detach: bool,
     json: bool,
+    place: str = "local",
 ) -> int:
     """As `derive`, from `parent` and the runs that differ from it in seed alone; gives the exit
     code.
@@ -159,7 +182,15 @@ def derive_all(
             own = config.model_copy(update={"seed": seed}) if kind == "prune" else config
             called = named_with_seed(name, kind, config, seed)
             made.append(
-                make_run(parent.session, kind, own, parent=one, name=called, command=command_line())
+                make_run(
+                    parent.session,
+                    kind,
+                    own,
+                    parent=one,
+                    name=called,
+                    command=command_line(),
+                    place=place,
+                )
             )
         return made
 
@@ -208,6 +239,8 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
         go_on: past a run that fails, with those that do not need it; else that ends it.
     """
     code = 0
+    # What goes elsewhere is submitted whole, and followed one after the other.
+    launch.start_all([run for run in runs if run.read().place != "local"])
     for place, run in enumerate(runs):
         if run.status() == "finished" or (go_on and _stays_behind(run)):
             continue

@@ -18,10 +18,16 @@ __all__ = ["doctor"]
 @configured(TrainConfig)
 def doctor(config: TrainConfig, *, json: Json = False) -> None:
     """What this machine has, and what would make a training with these settings faster."""
-    from lmbench.training.doctor import advice, examine
+    from lmbench.jobs.places import PLACES
+    from lmbench.training.doctor import Finding, advice, examine
 
-    home = Home.find().path
+    found = Home.find()
+    home = found.path
     findings = examine(home)
+    for place in PLACES.values():
+        refusal = place.refusal(found)
+        value = refusal or place.describe(found)
+        findings.append(Finding(f"place {place.name}", value, None if refusal else True))
     lines = advice(home, config)
     if json:
         print_json({"findings": [asdict(finding) for finding in findings], "advice": lines})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import Seeds, derive, derive_all
+from lmbench.cli.derived import PlaceName, Seeds, derive, derive_all
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
 from lmbench.config import QuantizeConfig
@@ -25,6 +25,7 @@ def quantize(
     list_presets: Annotated[bool, Parameter(negative="", help="show the presets and stop")] = False,
     name: Annotated[str | None, Parameter(help="what the run is called")] = None,
     seeds: Seeds = None,
+    place: PlaceName = "local",
     session: SessionName = "default",
     detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
     json: Json = False,
@@ -40,15 +41,17 @@ def quantize(
     if list_presets:
         given = dict.fromkeys(sorted(config.model_fields_set), True)
         refuse_flags("does nothing beside --list-presets", **given, name=name, detach=detach,
-                     seeds=seeds)  # fmt: skip
+                     seeds=seeds, place=place != "local")  # fmt: skip
         _show_presets(json=json)
         return 0
     from lmbench.distiller.quantization import QuantizationError, load_stats
     from lmbench.jobs.input_files import settings_file, stats_file
+    from lmbench.jobs.places import check_place
     from lmbench.jobs.quantization import check_fit, describe, settings_of
     from lmbench.report.quantized_modules import quantized_modules
 
     home = Home.find()
+    check_place(place, home)
     settings = settings_of(config, settings_file(config.config, home) if config.config else None)
     try:
         stats = load_stats(stats_file(config.stats, home)) if config.stats else None
@@ -64,8 +67,12 @@ def quantize(
         check_fit(settings, stats, record.shape)
     name = name or describe(config)
     if seeds is not None:
-        return derive_all(parent, "quantize", config, seeds, name=name, detach=detach, json=json)
-    made, code = derive(parent, "quantize", config, name=name, detach=detach, json=json)
+        return derive_all(
+            parent, "quantize", config, seeds, name=name, detach=detach, json=json, place=place
+        )
+    made, code = derive(
+        parent, "quantize", config, name=name, detach=detach, json=json, place=place
+    )
     if not (code or detach or json) and made.status() == "finished":
         console().print(quantized_modules(made).to_rich())
     return code

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from lmbench.cli.derived import resume_run
+from lmbench.cli.derived import PlaceName, resume_run
 from lmbench.cli.flags import Whole
 from lmbench.cli.output import (
     Json,
@@ -24,6 +24,7 @@ from lmbench.cli.output import (
 )
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.places import check_place
 from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
@@ -203,6 +204,7 @@ def resume(
     detach: Annotated[
         bool, Parameter(negative="", help="leave it running in the background, or queued there")
     ] = False,
+    place: PlaceName | None = None,
     session: SessionName = "default",
     json: Json = False,
 ) -> int:
@@ -211,8 +213,10 @@ def resume(
     Args:
         run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
     """
-    found = Home.find().find_run(run, session)
-    return resume_run(found, detach=detach, json=json)[1]
+    home = Home.find()
+    found = home.find_run(run, session)
+    check_place(place or found.read().place, home)
+    return resume_run(found, detach=detach, json=json, place=place)[1]
 
 
 @app.command

@@ -12,13 +12,14 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.derived import leave_queue
+from lmbench.cli.derived import PlaceName, leave_queue
 from lmbench.cli.foreground import work_through
 from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config.setting import value_text
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
+from lmbench.jobs.places import check_place
 from lmbench.jobs.sweeps import work
 from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
 from lmbench.jobs.sweeps.status import Setting, SweepStatus, sweep_status
@@ -96,7 +97,13 @@ def _hours(seconds: float | None) -> str:
 
 @app.command
 def start(
-    file: Path, /, *, session: Holds = None, detach: Detach = False, json: Json = False
+    file: Path,
+    /,
+    *,
+    place: PlaceName = "local",
+    session: Holds = None,
+    detach: Detach = False,
+    json: Json = False,
 ) -> int:
     """Make all runs of a sweep and work through them.
 
@@ -107,9 +114,10 @@ def start(
         file: a YAML file (docs/sweeps.md).
     """
     home = Home.find()
+    check_place(place, home)
     with corpus_progress() as progress:
         prepared = work.prepare(file, home, session, progress)
-    made, runs = work.start(prepared, home)
+    made, runs = work.start(prepared, home, place)
     return _work_through(made, runs, detach=detach, json=json)
 
 
@@ -118,6 +126,8 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
     if detach:
         work.begin(runs)
     else:
+        # What goes elsewhere is submitted whole, and followed one after the other.
+        launch.start_all([run for run in runs if run.read().place != "local"])
         code = _follow(session, json=json)
     if json or not detach:
         _show(sweep_status(session), json=json)

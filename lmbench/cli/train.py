@@ -9,13 +9,22 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import Seeds, derive_all, named_with_seed, resume_run, start, start_all
+from lmbench.cli.derived import (
+    PlaceName,
+    Seeds,
+    derive_all,
+    named_with_seed,
+    resume_run,
+    start,
+    start_all,
+)
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.errors import LmbenchError
+from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.axes import MOST_VALUES
@@ -25,6 +34,9 @@ from lmbench.session.files import write_atomic
 __all__ = ["prune", "train"]
 
 Name = Annotated[str | None, Parameter(help="what the run is called in tables and plots")]
+Resume = Annotated[
+    str | None, Parameter(help="go on exactly from this run's last checkpoint, with its settings")
+]
 Detach = Annotated[
     bool,
     Parameter(negative="", help="leave it running in the background, or queued there"),
@@ -38,10 +50,7 @@ def train(
     save: Annotated[
         Path | None, Parameter(help="copy the scored checkpoint's weights here (safetensors)")
     ] = None,
-    resume: Annotated[
-        str | None,
-        Parameter(help="go on exactly from this run's last checkpoint, with its settings"),
-    ] = None,
+    resume: Resume = None,
     summary: Annotated[
         str | None,
         Parameter(help="print a table of the untrained model and stop: sparsity, model, …"),
@@ -51,6 +60,7 @@ def train(
     ] = None,
     name: Name = None,
     seeds: Seeds = None,
+    place: PlaceName = "local",
     session: SessionName = "default",
     detach: Detach = False,
     json: Json = False,
@@ -62,38 +72,41 @@ def train(
     """
     home = Home.find()
     if summary is not None:
-        from lmbench.cli.summary import summarise_untrained
-
         refuse_flags(
             "does nothing beside --summary, which trains nothing",
             save=save, resume=resume, onnx_export=onnx_export, name=name, detach=detach,
-            seeds=seeds,
+            seeds=seeds, place=place != "local",
         )  # fmt: skip
-        return summarise_untrained(config, summary, json=json)
+        return _summarise(config, summary, json=json)
+    check_place(place, home)
     if seeds is not None:
         refuse_flags("is of one run, and --seeds makes several", save=save, resume=resume,
                      onnx_export=onnx_export)  # fmt: skip
         _check(config, home, session, quiet=json or not detach)
         owner = home.open_session(session)
-        make_all = partial(_of_seeds, owner, "train", config, seeds, name)
+        make_all = partial(_of_seeds, owner, "train", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
     _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
         given = dict.fromkeys(sorted(config.model_fields_set), True)
-        refuse_flags("a run is resumed with the settings that it has", **given, name=name)
+        refuse_flags("a run is resumed with the settings that it has", **given, name=name,
+                     place=place != "local")  # fmt: skip
         run, code = resume_run(home.find_run(resume, session), detach=detach, json=json)
     else:
         _check(config, home, session, quiet=json or not detach)
         owner = home.open_session(session)
-        make = partial(make_run, owner, "train", config, name=name, command=command_line())
+        make = partial(
+            make_run, owner, "train", config, name=name, command=command_line(), place=place
+        )
         run, code = start(make, detach=detach, json=json)
-    if save is not None:
-        _save(run, save)
-    if onnx_export is not None:
-        from lmbench.cli.export import export_run
-
-        export_run(run, onnx_export, format="onnx", quiet=json)
+    _write_files(run, save, onnx_export, quiet=json)
     return code
+
+
+def _summarise(config: TrainConfig, what: str, *, json: bool) -> int:
+    from lmbench.cli.summary import summarise_untrained
+
+    return summarise_untrained(config, what, json=json)
 
 
 @configured(PruneConfig)
@@ -107,6 +120,7 @@ def prune(
     ] = None,
     name: Name = None,
     seeds: Seeds = None,
+    place: PlaceName = "local",
     session: SessionName = "default",
     detach: Detach = False,
     json: Json = False,
@@ -117,6 +131,7 @@ def prune(
     never fewer than the schedule has).
     """
     home = Home.find()
+    check_place(place, home)
     parent = home.find_run(run, session, with_model=True) if run else None
     if seeds is not None and parent is not None:
         refuse_flags("--seeds takes the seed of each run that it starts from",
@@ -124,19 +139,28 @@ def prune(
     config = _pruning_config(config, parent, schedule, home)
     _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
     if seeds is not None and parent is not None:
-        return derive_all(parent, "prune", config, seeds, name=name, detach=detach, json=json)
+        return derive_all(
+            parent, "prune", config, seeds, name=name, detach=detach, json=json, place=place
+        )
     owner = parent.session if parent else home.open_session(session)
     if seeds is not None:
-        make_all = partial(_of_seeds, owner, "prune", config, seeds, name)
+        make_all = partial(_of_seeds, owner, "prune", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
     make = partial(
-        make_run, owner, "prune", config, parent=parent, name=name, command=command_line()
+        make_run,
+        owner,
+        "prune",
+        config,
+        parent=parent,
+        name=name,
+        command=command_line(),
+        place=place,
     )
     return start(make, detach=detach, json=json)[1]
 
 
 def _of_seeds(
-    session: Session, kind: Kind, config: TrainConfig, seeds: int, name: str | None
+    session: Session, kind: Kind, config: TrainConfig, seeds: int, name: str | None, place: str
 ) -> list[Run]:
     """Runs that differ in seed alone, from the seed of the settings on.
 
@@ -155,6 +179,7 @@ def _of_seeds(
             one,
             name=named_with_seed(name, kind, one, one.seed),
             command=command_line(),
+            place=place,
         )
         for one in each
     ]
@@ -210,6 +235,15 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
             raise LmbenchError(f"{flag} {path}: is there already; name a file that is not")
         if not target.parent.is_dir():
             raise LmbenchError(f"{flag} {path}: the folder {target.parent} is not there")
+
+
+def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet: bool) -> None:
+    if save is not None:
+        _save(run, save)
+    if onnx_export is not None:
+        from lmbench.cli.export import export_run
+
+        export_run(run, onnx_export, format="onnx", quiet=quiet)
 
 
 def _save(run: Run, target: Path) -> None:

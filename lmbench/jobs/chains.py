@@ -120,8 +120,10 @@ def queue_chain(
     return runs
 
 
-def make_step(session: Session, step: Step, parent: Run | None, *, point: str = "") -> Run:
-    """The queued run of a step whose parent has been made. `point` as in `make_run`."""
+def make_step(
+    session: Session, step: Step, parent: Run | None, *, point: str = "", place: str = "local"
+) -> Run:
+    """The queued run of a step whose parent has been made. `point` and `place` as in `make_run`."""
     given = changed_settings(step.config) if step.given is None else step.given
     command = command_for(
         step.kind,
@@ -138,6 +140,7 @@ def make_step(session: Session, step: Step, parent: Run | None, *, point: str = 
         name=step.name,
         command=command,
         point=point,
+        place=place,
     )
 
 

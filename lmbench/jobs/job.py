@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lmbench.config import Config
 from lmbench.jobs.wait_while_paused import Request, Requests
+from lmbench.session.attempts import check_attempt
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
@@ -90,7 +91,12 @@ class Job:
         return self._writer.offset
 
     def emit(self, event: Event) -> None:
-        """Append an event to the run's log; it is on its way to the disk when this returns."""
+        """Append an event to the run's log; it is on its way to the disk when this returns.
+
+        Raises:
+            FencedError: a newer attempt at the run has begun.
+        """
+        check_attempt(self.run.staging)
         self._writer.write(event)
         self.finished_logged = self.finished_logged or isinstance(event, Finished)
 

@@ -1,31 +1,45 @@
 """Starting, following, pausing, stopping and resuming runs, from any process. No torch here.
 
-Nothing is held open between this process and the work: a run is started as a process of its own
-session, with no terminal, and from then on only its folder is looked at and written to.
+Nothing is held open between this process and the work: a run is handed to its place
+(`lmbench.jobs.places`), and from then on only its folder is looked at and written to.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import psutil
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.control_file import ask
+from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.next_run import FolderQueue
-from lmbench.jobs.supervisor import is_queued, python
+from lmbench.jobs.places import place_named
+from lmbench.jobs.supervisor import is_queued
+from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event
 from lmbench.session.store import LIVE, Home, Run, RunRecord, Status
 
-__all__ = ["Action", "Look", "follow", "queue", "request", "requeue", "resume", "start", "why_lost"]
+__all__ = [
+    "Action",
+    "Look",
+    "follow",
+    "queue",
+    "request",
+    "requeue",
+    "resume",
+    "start",
+    "start_all",
+    "take_over",
+    "why_lost",
+]
 
 Action = Literal["pause", "continue", "checkpoint", "stop", "kill"]
 
@@ -33,9 +47,6 @@ Action = Literal["pause", "continue", "checkpoint", "stop", "kill"]
 _WITNESS_S = 3.0
 _POLL_S = 0.1
 _KILL_S = 5.0
-
-# Supervisors that this process started, kept so that each is reaped when it has ended.
-_started: dict[Run, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Look:
 
 
 def start(run: Run, *, queue: bool = True) -> None:
-    """Have a ``queued`` run worked on by a process that outlives this one.
+    """Have a ``queued`` run worked on, at its place, by a process that outlives this one.
 
     Args:
         run: a run as `Session.new_run` makes it.
@@ -63,35 +74,30 @@ def start(run: Run, *, queue: bool = True) -> None:
     Raises:
         LmbenchError: the process cannot be started.
     """
-    _reap()
-    command = python("lmbench.jobs.supervisor", str(run.path))
-    if not queue:
-        command.append("--now")
     try:
-        with run.log_path.open("ab") as log:
-            _started[run] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=run.home.path,
-                env=os.environ | {"LMBENCH_HOME": str(run.home.path)},
-            )
-    except OSError as error:
-        raise LmbenchError(f"run {run.ref} cannot be started: {error}") from None
+        name = run.read().place
+    except LmbenchError:
+        # A damaged record: the queue of this machine passes over it.
+        name = "local"
+    place_named(name).submit([run], queue=queue)
 
 
-def _reap() -> None:
-    for run, process in list(_started.items()):
-        if process.poll() is not None:
-            del _started[run]
+def start_all(runs: Sequence[Run]) -> None:
+    """Have those of `runs` that wait be worked on, each at its place. Raises as `start`."""
+    waiting: dict[str, list[Run]] = {}
+    for run in runs:
+        record = run.read()
+        if record.status == "queued":
+            waiting.setdefault(record.place, []).append(run)
+    for place, its in waiting.items():
+        place_named(place).submit(its)
 
 
-def follow(run: Run, *, interval: float = _POLL_S) -> Iterator[Look]:
+def follow(run: Run, *, interval: float | None = None) -> Iterator[Look]:
     """Look at a run until it has ended; each look comes with the new events, if any.
 
-    A look is given every `interval` seconds even where nothing is new. The last one shows the
+    A look is given every `interval` seconds (None: as often as the run's place allows) even where
+    nothing is new. The last one shows the
     end: its status is none of ``queued``, ``running``, ``paused``. Whoever stops iterating
     changes nothing about the run.
 
@@ -109,7 +115,7 @@ def follow(run: Run, *, interval: float = _POLL_S) -> Iterator[Look]:
         yield Look(record, status, tuple(log.events if restarted else new), restarted)
         if status != "queued" and status not in LIVE:
             return
-        time.sleep(interval)
+        time.sleep(place_named(record.place).look_s if interval is None else interval)
 
 
 def _settled_status(run: Run) -> tuple[RunRecord, Status]:
@@ -118,20 +124,12 @@ def _settled_status(run: Run) -> tuple[RunRecord, Status]:
     while True:
         record = run.read()
         if record.status == "queued":
-            record = _fail_if_unborn(run, record)
+            place_named(record.place).poll([run])
+            record = run.read()
         status = run.status(record)
         if status != "lost" or record.status == "lost" or time.monotonic() > deadline:
             return record, status
         time.sleep(_POLL_S / 2)
-
-
-def _fail_if_unborn(run: Run, record: RunRecord) -> RunRecord:
-    """A queued run whose supervisor crashed at once will not begin: say so."""
-    process = _started.get(run)
-    if process is None or not process.poll():
-        return record
-    reason = f"its supervisor could not start: {last_log_lines(run, 1)}"
-    return run.transition("failed", only_if=is_queued, reason=reason) or run.read()
 
 
 def request(run: Run, action: Action) -> None:
@@ -146,6 +144,7 @@ def request(run: Run, action: Action) -> None:
     if action == "stop" and run.transition(
         "stopped", only_if=is_queued, reason="stopped in the queue"
     ):
+        place_named(run.read().place).stop(run)
         return
     record = run.read()
     status = run.status(record)
@@ -168,7 +167,13 @@ def _instead(action: Action, status: Status) -> str:
 
 
 def _kill(run: Run, record: RunRecord) -> None:
-    if record.pid is None or not run.alive(record):
+    if record.place != "local":
+        ask(run, "kill")
+        place_named(record.place).stop(run)
+        fence_attempts(run.path)
+        run.transition("stopped", only_if=lambda now: now.status in LIVE, reason=KILLED_BY_USER)
+        return
+    if record.pid is None or record.host != platform.node() or not run.alive(record):
         raise LmbenchError(f"run {run.ref} works on {record.host}: kill it there")
     ask(run, "kill")
     try:
@@ -194,21 +199,25 @@ def _kill(run: Run, record: RunRecord) -> None:
     )
 
 
-def resume(run: Run, *, queue: bool = True) -> None:
+def resume(run: Run, *, queue: bool = True, place: str | None = None) -> None:
     """Go on with a run that was stopped, failed or lost, from its checkpoint ``last``.
 
     A run that was left in the queue (its supervisor was killed, the machine restarted) is
     started.
 
+    Args:
+        place: where it goes on; None for where it was.
+
     Raises:
         LmbenchError: it is running, paused or finished.
     """
-    requeue(run)
+    requeue(run, place)
     start(run, queue=queue)
 
 
-def requeue(run: Run) -> None:
+def requeue(run: Run, place: str | None = None) -> None:
     """Put a run back in the queue, for whoever works through it. Raises as `resume`."""
+    moved = {} if place is None else {"place": place}
 
     def resumable(record: RunRecord) -> bool:
         status = run.status(record)
@@ -219,9 +228,24 @@ def requeue(run: Run) -> None:
             )
         if status == "finished":
             raise LmbenchError(f"run {run.ref} is finished: there is nothing to resume")
+        # A worker that was taken for lost, on another machine, may come back to life.
+        fence_attempts(run.path)
         return True
 
-    run.transition("queued", only_if=resumable)
+    run.transition("queued", only_if=resumable, job="", **moved)
+
+
+def take_over(run: Run) -> bool:
+    """Put a run back in the queue whose job the cluster starts again, whoever worked on it before;
+    False for one that has ended for good, or that the user has stopped: it is left as it is."""
+
+    def goes_on(record: RunRecord) -> bool:
+        if record.status in ("queued", "finished", "failed") or {"stop", "kill"} & {*asked(run)}:
+            return False
+        fence_attempts(run.path)
+        return True
+
+    return run.transition("queued", only_if=goes_on) is not None
 
 
 def why_lost(run: Run) -> str:
@@ -229,6 +253,9 @@ def why_lost(run: Run) -> str:
     record = run.read()
     if record.reason:
         why = record.reason
+    elif record.host != platform.node():
+        sign = time.strftime("%F %T", time.localtime(last_sign_of_life(run.path, record)))
+        why = f"no sign of life from {record.host} since {sign}"
     elif record.started is not None and psutil.boot_time() > record.started:
         why = "the machine was restarted"
     else:

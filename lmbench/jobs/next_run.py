@@ -29,12 +29,13 @@ _TICK_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Entry:
-    """What matters of a run: `awaits` is the run that it starts from, if it is of a sweep and so
-    begins only when that has finished, or failed for good."""
+    """What matters of a run: `device` is None where another place than this machine begins it;
+    `awaits` is the run that it starts from, if it is of a sweep and so begins only when that has
+    finished, or failed for good."""
 
     status: Status
     created: float
-    device: str
+    device: str | None
     awaits: str | None = None
 
 
@@ -57,8 +58,8 @@ class Queue:
             if entry.awaits is not None:
                 self._children[entry.awaits].add(name)
         for each in (name, *self._children.get(name, ())):
-            if self._can_begin(each):
-                known = self._entries[each]
+            known = self._entries.get(each)
+            if known is not None and known.device is not None and self._can_begin(each):
                 heappush(self._heaps[known.device], (known.created, each))
 
     def _can_begin(self, name: str) -> bool:
@@ -86,8 +87,12 @@ class Queue:
         self._passed_over.add(name)
 
     def waiting(self) -> list[str]:
-        """All runs that are queued, the oldest first, also those that wait for another."""
-        queued = [(e.created, name) for name, e in self._entries.items() if e.status == "queued"]
+        """All runs that are queued here, the oldest first, also those that wait for another."""
+        queued = [
+            (entry.created, name)
+            for name, entry in self._entries.items()
+            if entry.status == "queued" and entry.device is not None
+        ]
         return [name for _, name in sorted(queued)]
 
 
@@ -97,6 +102,8 @@ def entry_of(record: RunRecord) -> Entry:
         device = queue_device(parse_config(record.kind, record.config))
     except LmbenchError:
         device = "cpu"
+    if record.place != "local":
+        device = None
     return Entry(record.status, record.created, device, record.parent if record.point else None)
 
 

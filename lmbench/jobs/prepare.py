@@ -114,11 +114,13 @@ def make_run(
     name: str | None = None,
     command: str = "",
     point: str = "",
+    place: str = "local",
 ) -> Run:
     """A ``queued`` run for `lmbench.jobs.launch.start`, with copies of the files it names.
 
     Args:
         point: which of its sweep's runs it is, "" for a run of no sweep.
+        place: where it is to be worked on (`lmbench.jobs.places`).
     """
     files = own_files(config, session.home)
     run = session.new_run(
@@ -128,6 +130,7 @@ def make_run(
         parent=parent,
         command=command,
         point=point,
+        place=place,
     )
     try:
         attach(run, files)

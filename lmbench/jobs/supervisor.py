@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def conclude(run: Run, pid: int, code: int, began: float) -> None:
         return record.status == "queued" and (record.started or 0.0) < began
 
     def ours(record: RunRecord) -> bool:
-        return record.status in LIVE and record.pid == pid
+        return record.status in LIVE and record.pid == pid and record.host == platform.node()
 
     reason = f"the worker could not start ({why_ended(code)}): {last_log_lines(run, 1)}"
     if run.transition("failed", only_if=unclaimed, exit_code=code, reason=reason):

@@ -7,7 +7,8 @@ programs and mean nothing here.
 
 Started by `lmbench.jobs.supervisor`, which holds the device meanwhile and says what happened
 when this process dies without a word. The exit code is 0 whenever an end was written, however
-sad, so that any other code means such a death.
+sad, so that any other code means such a death; and where a newer attempt at the run has begun
+(`lmbench.session.attempts`), which ends this one with a line in the log and nothing else.
 """
 
 from __future__ import annotations
@@ -33,10 +34,19 @@ from lmbench import __version__
 from lmbench.config import QuantizeConfig, SensitivityConfig
 from lmbench.errors import ERROR, RESUME, LmbenchError, os_error_line
 from lmbench.jobs.exit_reasons import ROOM
+from lmbench.jobs.heartbeat import heartbeat
 from lmbench.jobs.job import Job
+from lmbench.session.attempts import (
+    FencedError,
+    attempt_folder,
+    begin_attempt,
+    check_attempt,
+    next_attempt,
+    remove_fenced,
+)
 from lmbench.session.event_log import EventWriter, ends_torn
 from lmbench.session.events import Failed, Finished, RunResumed
-from lmbench.session.files import finish_swap, reserve_space
+from lmbench.session.files import reserve_space
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started
 from lmbench.session.store import Run, RunRecord, Status
@@ -74,59 +84,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def work(run: Run) -> int:
     """Claim the run, do its work, and write its end; 1 where no end could be written."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     try:
-        return _claim_and_work(run)
+        claim = _claim(run)
+        if claim is None:
+            return 0
+        run = claim[0]
+        return _work(*claim)
     except (OSError, LmbenchError) as error:
+        if _is_fenced(run):
+            return 0
         _print_reason(run, reason_in_words(error, run))
         return _FAILED
 
 
-def _claim_and_work(run: Run) -> int:
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    claim = _claim(run)
-    if claim is None:
-        return 0
-    record, begun_before = claim
-    try:
-        remove_leftovers(run.path)
-        for which in ("last", "best"):
-            finish_swap(run.path / which)
-        reserve_space(run.path / ROOM, _LAST_WORDS_BYTES)
-        # While the job is being set up, one SIGTERM is enough to end it.
-        signal.signal(signal.SIGTERM, _raise_stop)
-        job = _job(run, record, begun_before)
-    except Exception as error:
-        return _fail(run, error)
-    except StopAtOnceError:
-        _end(run, "stopped", reason="stopped before it began to work")
-        return 0
-    signal.signal(signal.SIGTERM, _stopper(job))
-    try:
-        _handler(record.kind)(job)
-        _finish(job)
-    except StopAtOnceError:
-        job.close()
-        _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
-    except Exception as error:
-        job.close()
-        return _fail(run, error)
+def _work(run: Run, record: RunRecord, begun_before: bool) -> int:
+    assert run.staging is not None
+    with contextlib.ExitStack() as while_at_work:
+        try:
+            remove_leftovers(run.path)
+            remove_fenced(run.path)
+            while_at_work.enter_context(heartbeat(run.staging))
+            reserve_space(run.path / ROOM, _LAST_WORDS_BYTES)
+            # While the job is being set up, one SIGTERM is enough to end it.
+            signal.signal(signal.SIGTERM, _raise_stop)
+            job = _job(run, record, begun_before)
+        except Exception as error:
+            return _fail(run, error)
+        except StopAtOnceError:
+            _end(run, "stopped", reason="stopped before it began to work")
+            return 0
+        signal.signal(signal.SIGTERM, _stopper(job))
+        try:
+            _handler(record.kind)(job)
+            _finish(job)
+        except StopAtOnceError:
+            job.close()
+            _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
+        except Exception as error:
+            job.close()
+            return _fail(run, error)
     return 0
 
 
-def _claim(run: Run) -> tuple[RunRecord, bool] | None:
-    """Make a queued run ours, or None if it is not (or no longer) waiting.
+def _is_fenced(run: Run) -> bool:
+    """Has a newer attempt at the run begun? Then this says so; this one has nothing to write."""
+    try:
+        check_attempt(run.staging)
+    except FencedError as error:
+        _print_reason(run, error.message)
+        return True
+    return False
 
-    Another worker of the same run waits at its lock and finds it taken. The second value is
-    whether the run had begun before.
+
+def _claim(run: Run) -> tuple[Run, RunRecord, bool] | None:
+    """Make a queued run ours, by a new attempt, or None if it is not (or no longer) waiting.
+
+    Another worker of the same run waits at its lock and finds it taken. Where locks do not reach
+    from machine to machine, of two that claim at once the one of the higher attempt has it. The
+    last value is whether the run had begun before.
     """
     if not run.path.is_dir():
         return None
+    number = next_attempt(run.path, run.read().attempt)
+    run = Run(run.path, attempt_folder(run.path, number))
     before: list[RunRecord] = []
 
-    def is_queued(record: RunRecord) -> bool:
-        if record.status != "queued":
+    def is_ours(record: RunRecord) -> bool:
+        if record.status != "queued" or not begin_attempt(run.path, number):
             return False
         before.append(record)
         # Requests to an earlier worker are over. Where a folder has that name, there are none.
@@ -136,7 +163,8 @@ def _claim(run: Run) -> tuple[RunRecord, bool] | None:
 
     record = run.transition(
         "running",
-        only_if=is_queued,
+        only_if=is_ours,
+        attempt=number,
         pid=os.getpid(),
         process_started=process_started(os.getpid()),
         host=platform.node(),
@@ -146,7 +174,7 @@ def _claim(run: Run) -> tuple[RunRecord, bool] | None:
         exit_code=None,
         versions=_versions(),
     )
-    return None if record is None else (record, before[0].started is not None)
+    return None if record is None else (run, record, before[0].started is not None)
 
 
 def _versions() -> dict[str, str]:
@@ -218,6 +246,8 @@ def _finish(job: Job) -> None:
 
 def _fail(run: Run, error: Exception) -> int:
     """Write why the run failed; gives the exit code, as `work` does."""
+    if _is_fenced(run):
+        return 0
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         (run.path / ROOM).unlink(missing_ok=True)
@@ -274,6 +304,7 @@ def reason_in_words(error: BaseException, run: Run) -> str:
 
 
 def _end(run: Run, status: Status, *, reason: str, exit_code: int = 0, **changes: Any) -> None:
+    check_attempt(run.staging)
     with contextlib.suppress(OSError):
         (run.path / ROOM).unlink(missing_ok=True)
     run.transition(status, reason=reason, exit_code=exit_code, **changes)

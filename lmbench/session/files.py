@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,10 +55,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader sees the old file or the new one, never a part."""
+def write_atomic(path: Path, data: bytes, staging: Path | None = None) -> None:
+    """Replace `path` by `data`: a reader sees the old file or the new one, never a part.
+
+    Args:
+        staging: a folder on the same disk to write in first; None for that of `path`.
+    """
     try:
-        with temporary_file(path) as (temporary, file):
+        with temporary_file(path, staging) as (temporary, file):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -70,13 +74,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file beside `path` to write its successor in; removed if it was not renamed.
+def temporary_file(path: Path, staging: Path | None = None) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside `path`, or in `staging`, to write its successor in; removed if it was not
+    renamed.
 
     Its name cannot be foreseen and follows no link, its mode is that of any new file, and it is
     locked while it is written, so that `remove_leftovers` can tell it from one that was left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = (staging or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -102,9 +107,9 @@ def json_bytes(document: Any) -> bytes:
         return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write `json_bytes` atomically."""
-    write_atomic(path, json_bytes(document))
+def write_json(path: Path, document: Any, staging: Path | None = None) -> None:
+    """Write `json_bytes` by `write_atomic`."""
+    write_atomic(path, json_bytes(document), staging)
 
 
 def read_json(path: Path, *, version: int) -> dict[str, Any]:
@@ -219,33 +224,36 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
-def fresh_folder(final: Path) -> Path:
-    """An empty folder beside `final` to write its successor in, for `swap_in`.
+def fresh_folder(final: Path, staging: Path | None = None) -> Path:
+    """An empty folder beside `final`, or in `staging`, to write its successor in, for `swap_in`.
 
     First ends a swap that a death interrupted, so that from here on `final` is the whole one and
     what stands beside it is not.
     """
-    _name_whole(final)
-    fresh = final.with_name(final.name + ".new")
+    place = staging or final.parent
+    _name_whole(final, [place])
+    fresh = place / f"{final.name}.new"
     if fresh.exists():
         shutil.rmtree(fresh)
     fresh.mkdir()
     return fresh
 
 
-def drop_fresh(final: Path) -> None:
+def drop_fresh(final: Path, staging: Path | None = None) -> None:
     """Give up on the `fresh_folder` that is not complete, as where the disk is full."""
-    if final.is_dir() or not final.with_name(final.name + ".old").is_dir():
-        shutil.rmtree(final.with_name(final.name + ".new"), ignore_errors=True)
+    place = staging or final.parent
+    if final.is_dir() or not (place / f"{final.name}.old").is_dir():
+        shutil.rmtree(place / f"{final.name}.new", ignore_errors=True)
 
 
 def swap_in(fresh: Path, final: Path) -> None:
     """Put the complete `fresh_folder` in the place of `final`, so that no death loses both.
 
-    All files in `fresh` must be written and synced. Dying between the two renames leaves
-    ``.new`` and ``.old`` and no `final`, which `settled` understands.
+    All files in `fresh` must be written and synced. Both renames are out of or into the folder of
+    `fresh`, so that neither succeeds once that is gone. Dying between the two leaves ``.new`` and
+    ``.old`` in it and no `final`, which `settled` understands.
     """
-    old = final.with_name(final.name + ".old")
+    old = fresh.with_name(final.name + ".old")
     if old.exists():
         shutil.rmtree(old)
     if final.exists():
@@ -260,23 +268,28 @@ def settled(final: Path) -> Path | None:
     """The complete folder that `swap_in` left for `final`, or None where there is none yet."""
     if final.is_dir():
         return final
-    old = final.with_name(final.name + ".old")
-    if not old.is_dir():
-        return None
-    # `final` had been moved away, which is done only when its successor is complete.
-    fresh = final.with_name(final.name + ".new")
-    return fresh if fresh.is_dir() else old
+    # A worker swaps in out of its attempt's folder (`lmbench.session.attempts`).
+    return _settled_in(final, [final.parent, *final.parent.glob(".attempt-*")])
+
+
+def _settled_in(final: Path, places: Iterable[Path]) -> Path | None:
+    for place in places:
+        old, fresh = (place / f"{final.name}{end}" for end in (".old", ".new"))
+        if old.is_dir():
+            # `final` had been moved away, which is done only when its successor is complete.
+            return fresh if fresh.is_dir() else old
+    return None
 
 
 def finish_swap(final: Path) -> None:
     """Give the complete folder that an interrupted `swap_in` left its name, and remove the rest."""
-    _name_whole(final)
+    _name_whole(final, [final.parent, *final.parent.glob(".attempt-*")])
     if final.is_dir():
         for end in (".new", ".old"):
             shutil.rmtree(final.with_name(final.name + end), ignore_errors=True)
 
 
-def _name_whole(final: Path) -> None:
-    whole = settled(final)
-    if whole is not None and whole != final:
+def _name_whole(final: Path, places: Iterable[Path]) -> None:
+    whole = None if final.is_dir() else _settled_in(final, places)
+    if whole is not None:
         whole.rename(final)

@@ -80,9 +80,13 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
         shutil.copytree(source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True)
         copied = Session(staged)
         for run in source.runs():
-            write_json(
-                staged / "runs" / run.path.name / "run.json", at_rest(run).model_dump(mode="json")
-            )
+            folder = staged / "runs" / run.path.name
+            write_json(folder / "run.json", at_rest(run).model_dump(mode="json"))
+            for which in ("last", "best"):
+                whole = run.checkpoint(which)
+                if whole is not None and whole.name != which:
+                    # A death left it in the folder of its attempt.
+                    shutil.copytree(whole, folder / which)
         copied.write(copied.read().model_copy(update={"name": new_name}))
         rename_refs(staged, name, new_name)
         put_in_place(staged, target)

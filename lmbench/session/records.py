@@ -108,6 +108,8 @@ class RunRecord(_Record):
     parent: str | None = None
     status: Status = "queued"
     created: Moment = Field(default_factory=time.time)
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """How often it was begun or resumed; 0 for not yet, or by a version that did not count."""
     started: Moment | None = None
     ended: Moment | None = None
     pid: int | None = None
@@ -118,6 +120,10 @@ class RunRecord(_Record):
     exit_code: int | None = None
     command: str = ""
     cwd: str = ""
+    place: str = "local"
+    """Where it is worked on (`lmbench.jobs.places`)."""
+    job: str = ""
+    """What that place calls it; "" where it was not submitted there."""
     point: str = ""
     """Which run of the session's sweep it is; "" for none."""
     early_stopping: EarlyStopping = ""

@@ -14,12 +14,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
+from lmbench.session.attempts import shows_life
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started, same_start
@@ -60,9 +61,11 @@ _FINGERPRINT = re.compile(r"[\w-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder."""
+    """One run's folder. `staging` is the folder of the attempt whose worker writes through it
+    (`lmbench.session.attempts`); None for all others."""
 
     path: Path
+    staging: Path | None = field(default=None, compare=False)
 
     @property
     def session(self) -> Session:
@@ -124,7 +127,7 @@ class Run:
         return parse_record(RunRecord, read_json(path, version=FORMAT_VERSION), path)
 
     def write(self, record: RunRecord) -> None:
-        write_json(self.path / "run.json", record.model_dump(mode="json"))
+        write_json(self.path / "run.json", record.model_dump(mode="json"), self.staging)
 
     def update(self, **changes: Any) -> RunRecord:
         """Change some fields; only for the record's owner (see the module's docstring)."""
@@ -168,15 +171,15 @@ class Run:
         return parse_config(record.kind, record.config)
 
     def status(self, record: RunRecord | None = None) -> Status:
-        """The status as it really is: a live run whose process is gone is ``lost``.
-
-        On a run of another machine (a shared disk) the process cannot be asked for, and the
-        record is believed.
-        """
+        """The status as it really is: a live run whose process is gone (of another machine: has
+        given no sign of life lately) is ``lost``."""
         record = record or self.read()
-        if record.status not in LIVE or record.host != platform.node():
+        if record.status not in LIVE:
             return record.status
-        return record.status if self.alive(record) else "lost"
+        there = (
+            self.alive(record) if record.host == platform.node() else shows_life(self.path, record)
+        )
+        return record.status if there else "lost"
 
     def alive(self, record: RunRecord | None = None) -> bool:
         """Is the process that works on this run there? Known by pid *and* start time."""
@@ -281,6 +284,7 @@ class Session:
         parent: Run | str | None = None,
         command: str = "",
         point: str = "",
+        place: str = "local",
     ) -> Run:
         """A new folder with a ``queued`` record; the number is the session's next."""
         self.runs_path.mkdir(parents=True, exist_ok=True)
@@ -305,6 +309,7 @@ class Session:
                 command=command,
                 cwd=_current_folder(),
                 point=point,
+                place=place,
             )
             path = self.runs_path / f"{number:03d}-{kind}"
             try:

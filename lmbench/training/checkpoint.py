@@ -54,6 +54,7 @@ def write_checkpoint(
     trained: nn.Module | None = None,
     tensors: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
+    staging: Path | None = None,
 ) -> None:
     """Replace the checkpoint `folder` by a new one, whole.
 
@@ -64,12 +65,13 @@ def write_checkpoint(
         trained: the module as it trains, where `model` is what a quantizer makes of it.
         tensors: the trainer's tensors (optimizer, hidden state, masks, generators).
         state: the rest of the trainer's state, JSON-able.
+        staging: where it is written first; None for beside the old one.
 
     Raises:
         LmbenchError: the disk is full or not writable; the old checkpoint is still whole.
     """
     try:
-        fresh = fresh_folder(folder)
+        fresh = fresh_folder(folder, staging)
         _write_module(fresh / MODEL_FILE, model)
         if trained is not None:
             _write_module(fresh / TRAINED_FILE, trained)
@@ -82,7 +84,7 @@ def write_checkpoint(
         swap_in(fresh, folder)
     except OSError as error:
         # Half a checkpoint is of no use, and its room is needed for the words about it.
-        drop_fresh(folder)
+        drop_fresh(folder, staging)
         what = "the checkpoint cannot be written, the one before it is kept"
         raise LmbenchError(os_error_line(error, what, file=folder, then=RESUME)) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lmbench.config import TrainConfig
 from lmbench.corpus import data_list
 from lmbench.deploy.native import why_unavailable
 from lmbench.report.numbers import size
+from lmbench.session.shared_folder import file_system, is_shared, problem_with
 from lmbench.training import cpu_info, native
 from lmbench.training.precision import measure_speedup
 from lmbench.training.process_setup import usable_cores
@@ -55,7 +57,7 @@ def examine(home: Path) -> list[Finding]:
     missing = why_unavailable()
     found.append(Finding("compiled kernels", missing or "built", missing is None))
     found.append(_training_kernels())
-    found += _terminal()
+    found += [_terminal(), _working_folder(home)]
     for entry in data_list(home):
         where = str(entry.path) if entry.path else ("built in" if entry.is_here else "not here")
         found.append(Finding(f"corpus {entry.name}", where, entry.is_here or None))
@@ -86,7 +88,21 @@ def _gpus() -> list[Finding]:
     return found
 
 
-def _terminal() -> list[Finding]:
+def _working_folder(home: Path) -> Finding:
+    """Does it keep what runs rely on, and can other machines see it?"""
+    system = file_system(home)
+    try:
+        problem = problem_with(home)
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = str(error)
+    if problem is not None:
+        return Finding("working folder", f"{home}: {problem}", False)
+    seen = "others can see it" if is_shared(system) else "probably seen by this machine alone"
+    kept = "renames are atomic, files are seen once closed"
+    return Finding("working folder", f"{home}, {system or 'unknown'}: {kept}; {seen}", True)
+
+
+def _terminal() -> Finding:
     colours = os.environ.get("COLORTERM") or os.environ.get("TERM") or "unknown"
     size = "no terminal"
     try:
@@ -96,7 +112,7 @@ def _terminal() -> list[Finding]:
         columns, rows = 80, 24
     good = columns >= 80 and rows >= 24
     plain = " (NO_COLOR is set)" if os.environ.get("NO_COLOR") else ""
-    return [Finding("terminal", f"{size}, {colours}{plain}", good)]
+    return Finding("terminal", f"{size}, {colours}{plain}", good)
 
 
 def advice(home: Path, config: TrainConfig) -> list[str]:

@@ -81,6 +81,7 @@ class RunCheckpoints:
         folder: the run's folder; ``last/`` and ``best/`` are written there.
         model: on the device that computes; changed in place.
         log_offset: bytes of the event log so far, kept in the checkpoint.
+        staging: where a checkpoint is written first; None for the run's folder.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RunCheckpoints:
         optimizer: torch.optim.Optimizer,
         scheduler: CompressionScheduler | None,
         log_offset: Callable[[], int],
+        staging: Path | None = None,
     ) -> None:
         self._folder = folder
         self._model = model
@@ -98,6 +100,7 @@ class RunCheckpoints:
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._log_offset = log_offset
+        self._staging = staging
 
     @property
     def has_last(self) -> bool:
@@ -139,7 +142,9 @@ class RunCheckpoints:
     def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
         plain = self.plain_model()
         trained = None if plain is self._model else self._model
-        write_checkpoint(self._folder / which, plain, meta, trained=trained, **state)
+        write_checkpoint(
+            self._folder / which, plain, meta, trained=trained, staging=self._staging, **state
+        )
 
     def load_best(self) -> None:
         """Take the best checkpoint's weights, which the test set is scored with."""

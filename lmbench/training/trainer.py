@@ -63,6 +63,7 @@ class Trainer:
         log: takes each line of the log.
         halts: told between two epochs how many were trained, and the best validation loss so far;
             ends the training there where it says True.
+        staging: where a checkpoint is written first; None for `folder`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Trainer:
         sparsity: Callable[[nn.Module, int, int], Sparsity] | None = None,
         log: Callable[[str], None] = print,
         halts: Callable[[int, float], bool] = lambda _epochs, _loss: False,
+        staging: Path | None = None,
     ) -> None:
         self.model = model
         self.splits = splits
@@ -99,7 +101,7 @@ class Trainer:
         self._hidden: Hidden | None = None
         self._stopping = False
         self._checkpoints = RunCheckpoints(
-            folder, model, objective, optimizer, scheduler, log_offset
+            folder, model, objective, optimizer, scheduler, log_offset, staging
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)

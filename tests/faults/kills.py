@@ -150,13 +150,18 @@ def figures(run: Run) -> dict[str, Any]:
         for e in log.events
         if e.kind not in skipped
     ]
-    results = json.dumps({k: v for k, v in run.read().results.items() if k not in TIMES})
+    kept = {k: v for k, v in run.read().results.items() if k not in TIMES}
+    # A run that was stopped notes some of them earlier.
+    results = json.dumps(kept, sort_keys=True)
     found["results"] = results.replace(str(run.path), "")
     return found
 
 
 def names(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")} - {"control"}
+    """What is in a run's folder; how many attempts it took makes no difference."""
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*")} - {"control"}
+    attempt = f".attempt-{Run(folder).read().attempt}"
+    return {n.replace(attempt, ".attempt-N", 1) for n in found}
 
 
 def step_of(run: Run) -> int:

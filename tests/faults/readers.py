@@ -34,6 +34,7 @@ from lmbench.distiller.quantization import load_settings as load_quantization_se
 from lmbench.distiller.quantization import load_stats
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.sampler_messages import MESSAGES
+from lmbench.jobs.places.settings import parse_slurm_settings
 from lmbench.scoring.lines import Words, lines_of
 from lmbench.scoring.nbest import read_nbest, read_references
 from lmbench.session import Home
@@ -99,6 +100,9 @@ def make_home(folder: Path) -> Home:
     remember_session(home, "default")
     (folder / "archive.lmbench").write_bytes(ARCHIVE.read_bytes())
     (folder / "settings.yaml").write_text("theme: dark\nmotion: false\nkeys: {app.quit: x}\n")
+    (folder / "places.toml").write_text(
+        '[slurm]\npartition = "p"\ntime = "1-12"\ngpus = 1\nsetup = ["module load cuda"]\n'
+    )
     (folder / "quantization.yaml").write_text(
         "bits_activations: 8\nbits_weights: 8\nmode: ASYMMETRIC_SIGNED\nclip_acts: AVG\n"
         "overrides:\n  decoder: {bits_weights: 4}\n  rnn.*: {fp16: true}\n"
@@ -229,6 +233,11 @@ READERS: dict[str, Reader] = {
     ),
     "settings of the workbench": Reader(
         "settings.yaml", damage_yaml, lambda _, path: load_settings(path)
+    ),
+    "settings of places": Reader(
+        "places.toml",
+        damage_bytes,
+        lambda _, path: parse_slurm_settings(path.read_bytes(), path),
     ),
     "sweep": Reader(
         "sessions/swept/sweep.yaml",

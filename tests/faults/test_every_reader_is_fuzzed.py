@@ -32,6 +32,7 @@ FUZZED = {
     "distiller/quantization/settings_files.py:_read": "quantization settings",
     "distiller/schedules/checking.py:parse_schedule": "schedule",
     "distiller/yaml_values.py:read_yaml": "schedule",
+    "jobs/places/settings.py:parse_slurm_settings": "settings of places",
     "jobs/sweeps/sweep_file.py:parse_sweep": "sweep",
     "scoring/nbest.py:_json_lines": "n-best list",
     "session/archive.py:_record": "archive",

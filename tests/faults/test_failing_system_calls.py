@@ -11,7 +11,7 @@ from readers import make_home
 from system_calls import FAULTS, Call, run_with_fault, strace_works, writing_calls
 
 from lmbench.cli import run as lmbench
-from lmbench.jobs import launch
+from lmbench.jobs.places import local
 from lmbench.session import Home
 from lmbench.session.archive import pack
 
@@ -73,7 +73,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMBENCH_HOME", str(folder))
         assert lmbench(["sessions", "list"]) == lmbench(["sessions", "show", "default"]) == 0
-        patch.setattr(launch, "python", lambda *_: ["true"])
+        patch.setattr(local, "python", lambda *_: ["true"])
         for name in ("study", "stopped", "new"):
             (folder / f"{name}.yaml").write_text(SWEEP)
         for name in ("study", "stopped"):
@@ -87,7 +87,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     """No run begins in the background: the calls of supervisors fail in `failing_calls.py`."""
-    monkeypatch.setattr(launch, "python", lambda *_: ["true"])
+    monkeypatch.setattr(local, "python", lambda *_: ["true"])
 
 
 def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,10 @@ def is_container(path: Path) -> bool:
 
 
 def write_container(
-    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    staging: Path | None = None,
 ) -> int:
     """Write the file, whole or not at all; gives its size in bytes.
 
@@ -132,6 +135,7 @@ def write_container(
         arrays: fp32, fp16, int8 or uint8, stored in this order, each aligned to its own type
             by being ordered, largest type first, as the format asks.
         metadata: JSON-able.
+        staging: as of `write_atomic`.
 
     Raises:
         LmbenchError: the file cannot be written.
@@ -165,7 +169,7 @@ def write_container(
         content += np.ascontiguousarray(array).tobytes()
     content[place : place + 64] = _hash(memoryview(content), place).encode()
     try:
-        write_atomic(path, bytes(content))
+        write_atomic(path, bytes(content), staging)
     except OSError as error:
         raise LmbenchError(f"{path}: cannot be written ({error.strerror or error})") from None
     return len(content)

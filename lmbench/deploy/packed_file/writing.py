@@ -69,6 +69,7 @@ def write_packed(
     grids: Mapping[str, Tensor] | None = None,
     auto: ValueType | Mapping[str, ValueType] = "fp32",
     exact: bool = False,
+    staging: Path | None = None,
 ) -> PackedInfo:
     """Write a model and its words into one file.
 
@@ -83,6 +84,7 @@ def write_packed(
         auto: the value type that ``weights="auto"`` stands for, what the run computes with: for
             all weights, or by parameter name with fp32 for the rest.
         exact: keep grids of a scale a row to the last bit, as those of training.
+        staging: where the file is written first; None for beside `path`.
 
     Raises:
         LmbenchError: a weight that is not finite, a vocabulary of another size, or a file that
@@ -105,7 +107,8 @@ def write_packed(
             tensors[name] = encode(tensor, values, config.sparse, scale=scale, exact=exact)
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
-    return _write(path, shape_of(model), tensors, vocabulary, about or About(), zstd=config.zstd)
+    shape, about = shape_of(model), about or About()
+    return _write(path, shape, tensors, vocabulary, about, zstd=config.zstd, staging=staging)
 
 
 def _write(
@@ -116,6 +119,7 @@ def _write(
     about: About,
     *,
     zstd: bool,
+    staging: Path | None,
 ) -> PackedInfo:
     arrays: dict[str, NDArray[Any]] = {}
     layout: dict[str, Any] = {}
@@ -144,7 +148,7 @@ def _write(
         "vocabulary": described,
         "about": about_document(about),
     }
-    size = write_container(path, arrays, metadata)
+    size = write_container(path, arrays, metadata, staging)
     return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))
 
 
@@ -183,10 +187,11 @@ def _store(
     return described, arrays
 
 
-def rewrite_about(path: Path, change: Callable[[About], About]) -> int:
-    """Rewrite a packed file's `About`, its tensors untouched; returns the file's new size."""
+def rewrite_about(path: Path, change: Callable[[About], About], staging: Path | None = None) -> int:
+    """Rewrite a packed file's `About`, its tensors untouched; returns the file's new size.
+    `staging` is that of `write_packed`."""
     container = open_container(path)
     packed = PackedFile(container)
     arrays = {name: np.array(container.array(name)) for name in container.names()}
     document = {**container.metadata, "about": about_document(change(packed.about))}
-    return write_container(path, arrays, document)
+    return write_container(path, arrays, document, staging)

@@ -125,6 +125,7 @@ def _pack(
             grids=grids.grids if grids else None,
             auto=grids.values if grids else "fp32",
             exact=True,
+            staging=job.run.staging,
         )
     taken = dequantized(loaded.model, loaded.shape)
     if taken.renewed:
@@ -139,6 +140,7 @@ def _pack(
         about=about,
         grids=taken.grids,
         auto=taken.values,
+        staging=job.run.staging,
     )
 
 
@@ -212,7 +214,9 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
         score, rate = _score_split(job, runtime, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
     scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
-    size = rewrite_about(packed.path, lambda about: dataclasses.replace(about, scores=scores))
+    size = rewrite_about(
+        packed.path, lambda about: dataclasses.replace(about, scores=scores), job.run.staging
+    )
     before = parent.get("test_ppl")
     if before and "test_ppl" in results:
         results["test_ppl_of_parent"] = before

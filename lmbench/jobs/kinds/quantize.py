@@ -140,7 +140,9 @@ def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
     steps, total = window_steps(data)
     report = progress_callback(job, "calibrating")
     stats = calibrate(modular, steps, lambda done: report(done, total))
-    save_stats(stats, job.run.path / STATS_FILE)
+    written = (job.run.staging or job.run.path) / STATS_FILE
+    save_stats(stats, written)
+    written.replace(job.run.path / STATS_FILE)
     for module, entry in stats.items():
         if job.carries_on:
             # The attempt before has logged them.
@@ -241,12 +243,12 @@ def quant_result(row: ModuleReport) -> QuantResult:
 def _keep(job: Job, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write ``best/``: the quantized tensors and how to run them, swapped in whole."""
     final = job.run.path / "best"
-    fresh = fresh_folder(final)
+    fresh = fresh_folder(final, job.run.staging)
     try:
         write_atomic(fresh / "model.safetensors", save(tensors))
         write_json(fresh / QUANTIZATION, {"version": 1, **meta})
     except OSError:
-        drop_fresh(final)
+        drop_fresh(final, job.run.staging)
         raise
     swap_in(fresh, final)
 

@@ -132,7 +132,8 @@ def _targets(config: SensitivityConfig, model: nn.Module) -> list[Target]:
 
 
 def _finish(job: Job, config: SensitivityConfig, found: Sensitivity, split_tokens: int) -> None:
-    write_atomic(job.run.path / TABLE_FILE, found.table().to_csv().encode())
+    table = found.table().to_csv().encode()
+    write_atomic(job.run.path / TABLE_FILE, table, job.run.staging)
     job.add_results(
         **{f"{config.split}_ppl": found.dense}, tokens=config.tokens, split_tokens=split_tokens
     )
@@ -141,7 +142,7 @@ def _finish(job: Job, config: SensitivityConfig, found: Sensitivity, split_token
         return
     suggestion = suggest_targets(found.curves("tensor"), found.sizes, config.suggest)
     text = suggestion_to_schedule(suggestion, group=config.granularity)
-    write_atomic(job.run.path / SCHEDULE_FILE, text.encode())
+    write_atomic(job.run.path / SCHEDULE_FILE, text.encode(), job.run.staging)
     job.add_results(
         suggested_sparsity=suggestion.sparsity,
         predicted_ppl=suggestion.predicted,

@@ -201,6 +201,7 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
         log=lambda line: print(line, flush=True),
         halts=lambda epochs, best: ends_here(epochs, perplexity(best)),
+        staging=job.run.staging,
     )
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))

@@ -30,7 +30,8 @@ def alone(session: Session) -> Iterator[None]:
 
 
 def make_missing(session: Session) -> list[Run]:
-    """The runs of a session's sweep, those made now that a death had kept from being made.
+    """The runs of a session's sweep, those made now that a death had kept from being made, at the
+    place of the others.
 
     Raises:
         LmbenchError: the session has no sweep, or its runs are being made by another process.
@@ -39,14 +40,16 @@ def make_missing(session: Session) -> list[Run]:
         return make_missing_alone(session)
 
 
-def make_missing_alone(session: Session) -> list[Run]:
-    """As `make_missing`, for who is `alone` already."""
+def make_missing_alone(session: Session, place: str = "local") -> list[Run]:
+    """As `make_missing`, for who is `alone` already; `place` is that of the first run."""
     plan = kept_plan(session)
-    made = {point: run for point, (run, _) in made_records(session).items()}
+    there = made_records(session).values()
+    made = {record.point: run for run, record in there}
+    place = next((record.place for _, record in there), place)
     if any(point.key not in made for point in plan.points):
         for one in planned_runs(plan, session.path, session.home, session.name):
             key, before = one.point.key, one.point.parent
             if key not in made:
                 parent = one.source if before is None else made[plan.points[before].key]
-                made[key] = make_step(session, one.step, parent, point=key)
+                made[key] = make_step(session, one.step, parent, point=key, place=place)
     return [made[point.key] for point in plan.points]

@@ -83,18 +83,24 @@ def prepare(
     return Prepared(plan, runs, folder, name)
 
 
-def start(prepared: Prepared, home: Home) -> tuple[Session, list[Run]]:
+def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session, list[Run]]:
     """Keep the sweep in its session and make its runs, those that are not there yet; gives all.
 
     A start that died on the way goes on with what is missing when it is called again.
 
     Raises:
-        LmbenchError: the session has another sweep (says what differs), or one is being made.
+        LmbenchError: the session has another sweep (says what differs), or one is being made; or
+            the next runs of the sweep depend on the last, and the place is not this machine.
     """
+    sweep = prepared.plan.sweep
+    if place != "local" and (sweep.early_stopping is not None or sweep.search == "tpe"):
+        key = "search" if sweep.early_stopping is None else "early_stopping"
+        why = "is decided between two runs by the queue of one machine: take it away, or --place"
+        raise LmbenchError(sweep.problem([key], why))
     session = home.open_session(prepared.session)
     with alone(session):
-        keep(session, prepared.plan.sweep, prepared.folder)
-        make_missing_alone(session)
+        keep(session, sweep, prepared.folder)
+        make_missing_alone(session, place)
     advance(session)
     return session, list(made_runs(session).values())
 
@@ -110,9 +116,7 @@ def begin(runs: list[Run]) -> None:
     Raises:
         LmbenchError: the process cannot be started.
     """
-    first = next((run for run in runs if run.status() == "queued"), None)
-    if first is not None:
-        launch.start(first)
+    launch.start_all(runs)
 
 
 def next_run(session: Session) -> Run | None:

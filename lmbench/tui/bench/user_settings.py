@@ -14,12 +14,12 @@ What is wrong in it costs nothing but that line: the rest holds, and the workben
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lmbench.config.user_folder import user_folder
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.themes import DEFAULT_THEME, THEMES
@@ -56,15 +56,7 @@ class Settings:
 
 def settings_path() -> Path:
     """Where the file is, whether it is there or not."""
-    asked = os.environ.get("LMBENCH_CONFIG")
-    folder = Path(asked).expanduser() if asked else _default_folder()
-    return folder / "workbench.yaml"
-
-
-def _default_folder() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("lmbench", appauthor=False))
+    return user_folder() / "workbench.yaml"
 
 
 def load_settings(path: Path) -> Settings:

@@ -46,7 +46,7 @@ def count(job: Job, total: int) -> None:
 
 
 def save(job: Job, number: int) -> None:
-    fresh = fresh_folder(job.run.path / "last")
+    fresh = fresh_folder(job.run.path / "last", job.run.staging)
     document = {"version": 1, "number": number, "offset": job.events_offset}
     write_json(fresh / "trainer.json", document)
     fsync_folder(fresh)
