@@ -17,7 +17,7 @@ from lmbench.session import Home, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 LIMIT_S = 900.0
-LONG = SWEEP.replace("epochs: 2,", "epochs: 300, checkpoint_every: 0.02,")
+LONG = SWEEP.replace("epochs: 2,", "epochs: 60, checkpoint_every: 0.02,")
 
 
 def weights(run: Run) -> bytes:
@@ -65,7 +65,7 @@ def test_what_is_stopped_leaves_slurms_queue(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", str(slurm.config))
     monkeypatch.setenv("LMBENCH_CONFIG", str(tmp_path))
-    endless = LONG.replace("epochs: 300", "epochs: 100000")
+    endless = LONG.replace("epochs: 60", "epochs: 100000")
     file = write_sweep(sweep_home.path, endless)
     assert lmbench(["sweep", "start", str(file), "--place", "slurm", "--detach"]) == 0
     runs = made_runs(sweep_home.session("study"))
