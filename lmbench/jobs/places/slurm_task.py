@@ -74,7 +74,8 @@ def _work(run: Run, restarts: int) -> int:
 
 def _requeue(run: Run) -> int:
     """Have Slurm start this job again."""
-    job = os.environ["SLURM_JOB_ID"]
+    # Not SLURM_JOB_ID: that of an array's last task is the array's own, and requeues all of it.
+    job = run.read().job
     print(f"job {job} goes back into the queue of Slurm", flush=True)
     done = subprocess.run(["scontrol", "requeue", job], check=False)
     if done.returncode != 0:
