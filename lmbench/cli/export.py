@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from lmbench.cli.output import Json, SessionName, print_json, print_line
 from lmbench.corpus import open_corpus
 from lmbench.deploy.export.onnx_model import Bits
-from lmbench.deploy.export.write import export_onnx, export_safetensors
+from lmbench.deploy.export.write import export_onnx, export_safetensors, export_sherpa
 from lmbench.deploy.load_model import LoadedModel, load_run, open_model
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
@@ -22,6 +22,7 @@ from lmbench.session import Home, Run
 __all__ = ["export", "export_run"]
 
 Format = Literal["onnx", "safetensors"]
+Contract = Literal["sherpa"]
 
 # What the check reads of the test split.
 _TOKENS = 400
@@ -40,6 +41,13 @@ def export(
         Bits,
         Parameter(help="of an ONNX model's weights: fp32 of standard operators, or int8 or int4"),
     ] = "fp32",
+    contract: Annotated[
+        Contract | None,
+        Parameter(
+            help="inputs and outputs as a recogniser's loader reads them: sherpa writes "
+            "NAME.offline.onnx and NAME.streaming.onnx for sherpa-onnx"
+        ),
+    ] = None,
     checkpoint: Annotated[
         Literal["best", "last"], Parameter(help="which checkpoint of the run")
     ] = "best",
@@ -56,9 +64,11 @@ def export(
         raise LmbenchError(
             f"--bits {bits}: only for --format onnx; `lmbench pack` writes small files"
         )
+    if contract and format != "onnx":
+        raise LmbenchError(f"--contract {contract}: only for --format onnx")
     loaded, found = open_model(run, Home.find(), session, checkpoint)
     path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
-    document = _export(loaded, found, path, format, bits)
+    document = _export(loaded, found, path, format, bits, contract)
     if json:
         print_json(document)
     else:
@@ -82,7 +92,12 @@ def export_run(
 
 
 def _export(
-    loaded: LoadedModel, run: Run | None, path: Path, format: Format, bits: Bits
+    loaded: LoadedModel,
+    run: Run | None,
+    path: Path,
+    format: Format,
+    bits: Bits,
+    contract: Contract | None = None,
 ) -> dict[str, Any]:
     path = path.expanduser()
     document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
@@ -94,6 +109,12 @@ def _export(
         document["activations"] = "floats: quantizing them is not part of an exported model"
     if format == "safetensors":
         export_safetensors(loaded, path)
+    elif contract:
+        tokens, source = _real_tokens(loaded, run)
+        files, difference, count = export_sherpa(loaded, path, tokens, bits)
+        document |= {"bits": bits, "contract": contract, "checked_on": source, "tokens": count}
+        document |= {"max_difference": difference, "files": list(map(str, files))}
+        return {**document, "bytes": sum(file.stat().st_size for file in files)}
     else:
         tokens, source = _real_tokens(loaded, run)
         check = export_onnx(loaded, path, tokens, bits)
@@ -122,7 +143,7 @@ def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]
 
 
 def _print(document: dict[str, Any]) -> None:
-    line = f"{document['file']}: {document['bytes']:,} bytes"
+    line = f"{', '.join(document.get('files', [document['file']]))}: {document['bytes']:,} bytes"
     if document["format"] == "onnx":
         line += (
             f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "

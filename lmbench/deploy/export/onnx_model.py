@@ -6,6 +6,7 @@ weights are stored once, and quantized layers are part of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -27,7 +28,7 @@ from lmbench.deploy.recurrent_weights import LayerWeights, RecurrentWeights
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import GATES
 
-__all__ = ["BITS", "Bits", "build_graph"]
+__all__ = ["BITS", "Bits", "Network", "build_graph"]
 
 Bits = Literal["fp32", "int8", "int4"]
 """How weights are kept: ``int8`` everything, ``int4`` the decoder in 4 bits and the rest in 8."""
@@ -53,32 +54,12 @@ def build_graph(
             log-likelihood [T, B], in place of the logits.
         one_step: T is 1: cells that have no quantized kernel of their own are then no loop.
     """
-    if bits not in BITS:
-        raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
-    graph = Graph()
-    encoder, decoder = _ends(graph, weights, bits)
     states = weights.state_names
-    before = {name: _layers_of(graph, name, weights.nlayers) for name in states}
-    after: dict[str, list[str]] = {name: [] for name in states}
-    x = encoder.rows("ids")  # [T, B, E]
-    for i, layer in enumerate(weights.layers):
-        state = [before[name][i] for name in states]
-        if bits == "fp32":
-            x, state = _float_layer(graph, weights.kind, i, layer, x, state)
-        elif weights.kind == "LSTM":
-            x, state = _int8_lstm(graph, layer, x, state)
-        else:
-            loop = None if one_step else Graph(f"l{i}_")
-            x, state = _int8_cell(graph, weights.kind, layer, x, state[0], loop)
-        for name, part in zip(states, state, strict=True):
-            after[name].append(part)
-    for name in states:
-        parts = after[name]
-        graph.named(
-            graph.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0], name + "_out"
-        )
-    rows = graph.op("Reshape", x, graph.ints(-1, weights.nhid))  # [T * B, H]
-    logits = decoder.times(rows, graph.const(array_of(weights.bias), "decoder.bias"))
+    network = Network(weights, bits)
+    graph = network.graph
+    logits, after = network.logits("ids", states, one_step=one_step)
+    for name, part in zip(states, after, strict=True):
+        graph.named(part, name + "_out")
     shape = graph.op("Shape", "ids")
     inputs = [value("ids", "int64", "T", "B")]
     if score:
@@ -93,6 +74,48 @@ def build_graph(
         inputs + [value(name, "float", *sizes) for name in states],
         [output] + [value(name + "_out", "float", *sizes) for name in states],
     )
+
+
+class Network:
+    """A model's nodes in a graph of its own, to which inputs and outputs are put.
+
+    Raises:
+        LmbenchError: there are no such bits.
+    """
+
+    def __init__(self, weights: RecurrentWeights, bits: Bits) -> None:
+        if bits not in BITS:
+            raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
+        self._weights, self._bits = weights, bits
+        self.graph = Graph()
+
+    def logits(
+        self, ids: str, states: Sequence[str], *, one_step: bool = False
+    ) -> tuple[str, list[str]]:
+        """Ids [T, B] and the state before them, [L, B, H] each, to logits [T * B, V] and the state
+        after them. `one_step`: see `build_graph`."""
+        graph, weights = self.graph, self._weights
+        encoder, decoder = _ends(graph, weights, self._bits)
+        before = [_layers_of(graph, name, weights.nlayers) for name in states]
+        after: list[list[str]] = [[] for _ in states]
+        x = encoder.rows(ids)  # [T, B, E]
+        for i, layer in enumerate(weights.layers):
+            state = [parts[i] for parts in before]
+            if self._bits == "fp32":
+                x, state = _float_layer(graph, weights.kind, i, layer, x, state)
+            elif weights.kind == "LSTM":
+                x, state = _int8_lstm(graph, layer, x, state)
+            else:
+                loop = None if one_step else Graph(f"l{i}_")
+                x, state = _int8_cell(graph, weights.kind, layer, (ids, x), state[0], loop)
+            for parts, part in zip(after, state, strict=True):
+                parts.append(part)
+        rows = graph.op("Reshape", x, graph.ints(-1, weights.nhid))  # [T * B, H]
+        logits = decoder.times(rows, graph.const(array_of(weights.bias), "decoder.bias"))
+        joined = [
+            graph.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0] for parts in after
+        ]
+        return logits, joined
 
 
 def _ends(graph: Graph, weights: RecurrentWeights, bits: Bits) -> tuple[Matrix, Matrix]:
@@ -191,13 +214,15 @@ def _int8_lstm(
 
 
 def _int8_cell(
-    graph: Graph, kind: str, layer: LayerWeights, x: str, h: str, loop: Graph | None
+    graph: Graph, kind: str, layer: LayerWeights, read: tuple[str, str], h: str, loop: Graph | None
 ) -> tuple[str, list[str]]:
     """Quantized products with the cell in float, for the cells that have no quantized kernel.
 
+    `read` is the ids [T, B] and what the layer sees of them, [T, B, in].
     The words are walked by a Scan whose body `loop` becomes; without one there is one word.
     """
     rows, nhid = layer.w_hh.shape
+    ids, x = read
     flat = graph.op("Reshape", x, graph.ints(-1, layer.w_ih.shape[1]))
     from_x = Int8Matrix(graph, layer.w_ih).times(flat, graph.const(array_of(layer.b_ih)))
     if loop is None:
@@ -205,7 +230,7 @@ def _int8_cell(
         after = _cell(graph, kind, layer, from_x, before)
         y = graph.op("Unsqueeze", after, graph.ints(0))  # [1, B, H]
         return y, [y]
-    shape = graph.op("Concat", graph.op("Shape", "ids"), graph.ints(rows), axis=0)
+    shape = graph.op("Concat", graph.op("Shape", ids), graph.ints(rows), axis=0)
     after = _cell(loop, kind, layer, "x_t", "h_t")
     loop.named(after, "h_next")
     loop.named(after, "y_t")

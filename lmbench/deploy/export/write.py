@@ -14,13 +14,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmbench.deploy.export.onnx_model import Bits, build_graph
+from lmbench.deploy.export.sherpa import build_sherpa, largest_difference
 from lmbench.deploy.load_model import METADATA, LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.onnx_runtime import open_session
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 
-__all__ = ["Check", "check_onnx", "export_onnx", "export_safetensors"]
+__all__ = ["Check", "check_onnx", "export_onnx", "export_safetensors", "export_sherpa"]
 
 # Protocol buffers hold no more in one message.
 _ONNX_LIMIT = 2**31 - 1
@@ -57,24 +58,64 @@ def export_onnx(loaded: LoadedModel, path: Path, tokens: np.ndarray, bits: Bits 
         LmbenchError: the model is larger than a ``.onnx`` file may be, the file cannot be written,
             or ONNX Runtime's predictions are not the model's (then nothing is written).
     """
-    weights = loaded.weights
-    if bits == "fp32" and weights.numel * 4 > _ONNX_LIMIT:
-        raise LmbenchError(
-            f"{loaded.title}: {weights.numel * 4 / 1e9:.1f} GB are more than one .onnx file may "
-            "hold (2 GB); use --bits int8, or --format safetensors"
-        )
-    model = build_graph(weights, bits)
+    _check_size(loaded, bits)
+    model = build_graph(loaded.weights, bits)
     _describe(model, loaded)
     onnx.checker.check_model(model)
     data = model.SerializeToString()
     check = check_onnx(loaded, data, tokens)
-    if not check.max_difference <= _TOLERANCE[bits]:
-        raise LmbenchError(
-            f"{path}: not written: ONNX Runtime's log-probabilities differ from torch's by up to "
-            f"{check.max_difference:.3g} over {check.tokens} tokens (allowed: {_TOLERANCE[bits]:g})"
-        )
+    _check_difference(path, bits, check.max_difference, check.tokens)
     _write(path, data)
     return check
+
+
+def export_sherpa(
+    loaded: LoadedModel, path: Path, tokens: np.ndarray, bits: Bits = "fp32"
+) -> tuple[dict[Path, str], float, int]:
+    """Write a model as sherpa-onnx reads it (`lmbench.deploy.export.sherpa`) and prove it.
+
+    Args:
+        path: ``NAME.onnx`` stands for ``NAME.offline.onnx`` and ``NAME.streaming.onnx``.
+        tokens: ids of a real text, [tokens].
+
+    Returns:
+        The files and the signature of each, the largest difference of a log probability from
+        torch's (nats), and over how many tokens.
+
+    Raises:
+        LmbenchError: as `export_onnx`, or the vocabulary has no ``<eos>``.
+    """
+    _check_size(loaded, bits)
+    models = build_sherpa(loaded, bits)
+    for model in models.values():
+        _describe(model, loaded)
+        onnx.checker.check_model(model)
+    data = {name: model.SerializeToString() for name, model in models.items()}
+    difference, checked = largest_difference(loaded, data, tokens)
+    _check_difference(path, bits, difference, checked)
+    files: dict[Path, str] = {}
+    for name, content in data.items():
+        file = path.with_name(f"{path.name.removesuffix('.onnx')}.{name}.onnx")
+        _write(file, content)
+        files[file] = name
+    return files, difference, checked
+
+
+def _check_size(loaded: LoadedModel, bits: Bits) -> None:
+    size = loaded.weights.numel * 4
+    if bits == "fp32" and size > _ONNX_LIMIT:
+        raise LmbenchError(
+            f"{loaded.title}: {size / 1e9:.1f} GB are more than one .onnx file may "
+            "hold (2 GB); use --bits int8, or --format safetensors"
+        )
+
+
+def _check_difference(path: Path, bits: Bits, difference: float, tokens: int) -> None:
+    if not difference <= _TOLERANCE[bits]:
+        raise LmbenchError(
+            f"{path}: not written: ONNX Runtime's log-probabilities differ from torch's by up to "
+            f"{difference:.3g} over {tokens} tokens (allowed: {_TOLERANCE[bits]:g})"
+        )
 
 
 def check_onnx(loaded: LoadedModel, model: bytes, tokens: np.ndarray) -> Check:
