@@ -24,7 +24,7 @@ __all__ = ["Forecast", "check_runs", "forecast"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
-    *("emsize", "nhid", "nlayers", "tied", "momentum"),
+    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus"),
 )
 """The settings of a training that its corpus, schedule and teacher have to fit."""
 _FLOAT = 4
