@@ -124,6 +124,22 @@ class TrainConfig(ModelConfig, MachineConfig):
         "the original's own operations, equal to it bit for bit and slower",
         group=MACHINE,
     )
+    gpus: int = setting(
+        1,
+        "GPUs of this machine to train on, a process each with an equal part of the batch",
+        group=MACHINE,
+        ge=1,
+        le=1024,
+        unit="GPUs",
+        label="GPUs",
+    )
+    allow_cpu: bool = setting(
+        False,
+        "let --gpus be so many processes on --device cpu, which is slower than one process: to try "
+        "out what several GPUs will do",
+        group=MACHINE,
+        hidden=True,
+    )
     compress: str | None = setting(
         None,
         "compression schedule: a YAML file or the name of a preset",
@@ -170,6 +186,36 @@ class TrainConfig(ModelConfig, MachineConfig):
     test_checkpoint: Literal["best", "last"] = setting(
         "best", "which checkpoint the test score is of", group=OUTPUT
     )
+
+    def check(self) -> None:
+        super().check()
+        if self.gpus > 1:
+            self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        """See that a batch can be shared, and that there is a GPU for each share."""
+        device = "cuda" if self.cuda else self.device
+        if device == "cpu" and not self.allow_cpu:
+            raise LmbenchError(
+                f"--gpus {self.gpus}: on --device cpu several processes are slower than one, since "
+                "adding up their gradients takes longer than a step; leave --gpus out, or give "
+                "--allow-cpu to try it all the same"
+            )
+        if device not in ("auto", "cuda", "cpu"):
+            raise LmbenchError(
+                f"--gpus {self.gpus}: takes the first GPUs that CUDA_VISIBLE_DEVICES leaves, and "
+                f"--device {device} names one: use --device cuda"
+            )
+        if self.batch_size % self.gpus:
+            raise LmbenchError(
+                f"--batch-size {self.batch_size}: cannot be shared equally by --gpus {self.gpus}; "
+                f"use a multiple of {self.gpus}"
+            )
+        if self.eval_batch_size < self.gpus:
+            raise LmbenchError(
+                f"--eval-batch-size {self.eval_batch_size}: leaves some of --gpus {self.gpus} "
+                f"without a part; use {self.gpus} or more"
+            )
 
 
 class PruneConfig(TrainConfig):

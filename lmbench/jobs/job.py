@@ -126,6 +126,11 @@ class Job:
         """Have `control` answer ``stop``, as if the user had asked; safe in a signal handler."""
         self._requests.stop()
 
+    @property
+    def stop_requested(self) -> bool:
+        """Was `stop` called?"""
+        return self._requests.stop_requested
+
     def control(self) -> Request | None:
         """What is requested of the run; a paused one waits in here (see `Requests.next`).
 

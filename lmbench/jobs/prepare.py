@@ -18,6 +18,7 @@ from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import attach, own_files
+from lmbench.jobs.queue import gpu_count
 from lmbench.jobs.run_schedule import check_schedule, read_schedule
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 
@@ -52,11 +53,21 @@ def check_training(
     Raises:
         LmbenchError: what is wrong, where, and what to do.
     """
+    _check_gpus(config)
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     check_schedule(config, home)
     find_teacher(config, home, session, corpus)
     return corpus
+
+
+def _check_gpus(config: TrainConfig) -> None:
+    """See that the GPUs that are asked for are there."""
+    if config.gpus > 1 and config.device != "cpu" and config.gpus > (count := gpu_count()):
+        raise LmbenchError(
+            f"--gpus {config.gpus}: this machine has {count} that torch can use; ask for no more, "
+            "or see lmbench doctor"
+        )
 
 
 def inherited_settings(parent: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.files import try_lock
 from lmbench.session.store import Home, Run
 
-__all__ = ["awaited_parent", "device_of", "queue_device", "take_device"]
+__all__ = ["awaited_parent", "device_of", "gpu_count", "queue_device", "take_device"]
 
 
 def queue_device(config: Config) -> str:
@@ -41,24 +41,27 @@ def queue_device(config: Config) -> str:
 def _best_device() -> str:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return "mps"
-    return "cuda" if _has_nvidia_gpu() else "cpu"
+    return "cuda" if gpu_count() else "cpu"
 
 
-def _has_nvidia_gpu() -> bool:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
+def gpu_count() -> int:
+    """The NVIDIA GPUs that a worker can use, as far as it can be known without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1"):
+        return 0
     try:
         if importlib.metadata.version("torch").endswith("+cpu"):
-            return False
+            return 0
     except importlib.metadata.PackageNotFoundError:
-        return False
+        return 0
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetCount() > 0
+        count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
-        return False
+        return 0
+    return count if visible is None else min(count, len(visible.split(",")))
 
 
 def device_of(run: Run) -> str:

@@ -47,6 +47,10 @@ class Requests:
         """As if the user had requested it; safe in a signal handler."""
         self._stop = True
 
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop
+
     def next(self) -> Request | None:
         """``stop`` (from then on at each call), ``checkpoint`` (once a request), or None.
 

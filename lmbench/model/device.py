@@ -14,25 +14,32 @@ __all__ = ["allow_tf32", "choose_device", "in_float64", "widest"]
 _NO_FLOAT64 = frozenset({"mps"})
 
 
-def choose_device(config: MachineConfig) -> torch.device:
+def choose_device(config: MachineConfig, gpus: int = 1, local: int = 0) -> torch.device:
     """The device that the settings mean.
 
     ``auto`` takes the first CUDA device, else the CPU: Apple's MPS has to be asked for by name,
     as its recurrent kernels are not the same to the last bit from one version to the next.
+
+    Args:
+        gpus: how many processes of this machine train together, each on a GPU of its own; for them
+            ``auto`` means CUDA.
+        local: which of them this one is.
 
     Raises:
         LmbenchError: a device was asked for that is not there.
     """
     wanted = "cuda" if config.cuda else config.device
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if gpus > 1 or torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        has = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
+        if gpus > max(1, count):
+            raise LmbenchError(f"--gpus {gpus}: {has}; ask for no more, or see lmbench doctor")
         if (device.index or 0) >= count:
-            has = f"torch sees {count} CUDA device{'s' if count != 1 else ''}"
             raise LmbenchError(f"--device {wanted}: {has}; use --device cpu, or see lmbench doctor")
-        return torch.device("cuda", device.index or 0)
+        return torch.device("cuda", local if device.index is None else device.index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise LmbenchError("--device mps: torch cannot use MPS on this machine; use --device cpu")
     return device

@@ -29,6 +29,9 @@ Compute = Callable[[RNNModel, DecoderLoss, Tensor, Tensor, Hidden], tuple[Tensor
 # Runs before the capture: cuDNN, cuBLAS and the allocator allocate in the first ones.
 _WARM_UP = 3
 
+# A thread of NCCL's asks now and then how far its work is, which must not end a capture here.
+_ERROR_MODE = "thread_local"
+
 
 class GraphedGradients:
     """`compute` (that is `step.compute_gradients`) on CUDA, replayed from a graph where it can be.
@@ -109,7 +112,7 @@ class GraphedGradients:
             parameter.grad = None
         graph = torch.cuda.CUDAGraph()
         # torch's own stream for captures is made once, on the card that is current then.
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode=_ERROR_MODE):
             self._value, after = self._compute(self._model, *arguments)
         self._after = _as_tuple(after)
         self._gradients = [parameter.grad for parameter in self._parameters]
@@ -192,7 +195,7 @@ class GraphedUpdate:
     def _capture(self) -> None:
         """Nothing is computed while it is captured."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode=_ERROR_MODE):
             self._norm = self._compute()
         self._graph = graph
 

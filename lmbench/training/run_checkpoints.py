@@ -30,6 +30,7 @@ from lmbench.training.checkpoint import (
 )
 from lmbench.training.objective import Objective
 from lmbench.training.plateau import Plateau
+from lmbench.training.ranks import ALONE, Ranks
 
 __all__ = ["LoopState", "Position", "RunCheckpoints"]
 
@@ -82,6 +83,7 @@ class RunCheckpoints:
         model: on the device that computes; changed in place.
         log_offset: bytes of the event log so far, kept in the checkpoint.
         staging: where a checkpoint is written first; None for the run's folder.
+        ranks: the processes that train this model together; the first of them writes.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class RunCheckpoints:
         scheduler: CompressionScheduler | None,
         log_offset: Callable[[], int],
         staging: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._folder = folder
         self._model = model
@@ -101,6 +104,7 @@ class RunCheckpoints:
         self._scheduler = scheduler
         self._log_offset = log_offset
         self._staging = staging
+        self._ranks = ranks
 
     @property
     def has_last(self) -> bool:
@@ -114,22 +118,30 @@ class RunCheckpoints:
         return plain
 
     def snapshot(self, now: LoopState) -> dict[str, Any]:
-        """All that decides how the run continues: tensors and JSON values, nested."""
+        """All that decides how the run continues: tensors and JSON values, nested.
+
+        Of each rank but the first, ``ranks`` holds what is another on each.
+        """
         generators, generator_state = save_generators(now.sums.device)
+        own = {
+            "hidden": list(now.hidden) if isinstance(now.hidden, tuple) else now.hidden,
+            "objective": self._objective.tensors(),
+            "generators": generators,
+        }
         return {
+            **own,
+            "ranks": self._ranks.gather(own),
             "place": asdict(now.position),
             "sums": now.sums,
             "plateau": now.plateau.state(),
-            "hidden": list(now.hidden) if isinstance(now.hidden, tuple) else now.hidden,
-            "objective": self._objective.tensors(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
-            "generators": generators,
             "generator_state": generator_state,
             "log_offset": self._log_offset(),
         }
 
     def write_last(self, now: LoopState) -> None:
+        """Every rank has to call this, since each has a part of the state."""
         tensors, values = split_state(self.snapshot(now))
         position = now.position
         meta = {"step": position.step, "epoch": position.epoch, "batch": position.batch}
@@ -140,6 +152,8 @@ class RunCheckpoints:
         self._write("best", meta)
 
     def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
+        if not self._ranks.first:
+            return
         plain = self.plain_model()
         trained = None if plain is self._model else self._model
         write_checkpoint(
@@ -180,6 +194,16 @@ class RunCheckpoints:
     def _restore(self, checkpoint: Path, device: torch.device) -> tuple[LoopState, int]:
         tensors, values = read_checkpoint(checkpoint)
         state = join_state(tensors, values)
+        # A run of one process wrote none before there were several.
+        others = state.get("ranks", [])
+        if len(others) + 1 != self._ranks.count:
+            raise LmbenchError(
+                f"{checkpoint}: is of {len(others) + 1} processes, each with a share of the text; "
+                f"{self._ranks.count} cannot go on from it: resume the run with the --gpus that it "
+                "had"
+            )
+        if not self._ranks.first:
+            state |= others[self._ranks.rank - 1]
         load_trained(self._model, checkpoint)
         self._objective.load_tensors(state["objective"])
         self._optimizer.load_state_dict(_integer_keys(state["optimizer"]))

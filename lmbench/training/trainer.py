@@ -29,6 +29,7 @@ from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.evaluate import evaluate, perplexity, report_progress
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
+from lmbench.training.ranks import ALONE, Ranks
 from lmbench.training.run_checkpoints import LoopState, Position, RunCheckpoints
 from lmbench.training.speed_meter import Meter
 from lmbench.training.step import clipped_update, gradient_norm
@@ -38,7 +39,10 @@ __all__ = ["Splits", "Trainer"]
 
 @dataclass(frozen=True)
 class Splits:
-    """The ids of each split, batchified: [rows, batch] on the device that computes."""
+    """The ids of each split, batchified: [rows, batch] on the device that computes.
+
+    Where several processes train together, `train` and `valid` are this one's share.
+    """
 
     train: Tensor
     valid: Tensor
@@ -64,6 +68,7 @@ class Trainer:
         halts: told between two epochs how many were trained, and the best validation loss so far;
             ends the training there where it says True.
         staging: where a checkpoint is written first; None for `folder`.
+        ranks: the processes that train this model together.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Trainer:
         log: Callable[[str], None] = print,
         halts: Callable[[int, float], bool] = lambda _epochs, _loss: False,
         staging: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.splits = splits
@@ -95,13 +101,14 @@ class Trainer:
         self.sparsity = sparsity
         self.log = log
         self.halts = halts
+        self._ranks = ranks
         self.position = Position()
         self.plateau = Plateau(config.anneal_factor, config.patience)
         self.device = splits.train.device
         self._hidden: Hidden | None = None
         self._stopping = False
         self._checkpoints = RunCheckpoints(
-            folder, model, objective, optimizer, scheduler, log_offset, staging
+            folder, model, objective, optimizer, scheduler, log_offset, staging, ranks
         )
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
@@ -158,10 +165,9 @@ class Trainer:
                 since = position.batch - logged_batch
                 self._log_line((loss - logged_loss) / since, (now - logged) / since)
                 logged, logged_loss, logged_batch = now, loss, position.batch
-            wanted = self._wanted()
             due = self.config.checkpoint_every * 60.0
-            late = due > 0 and time.perf_counter() - saved > due
-            if (wanted or late) and position.batch < batches:
+            wanted = self._wanted(late=due > 0 and time.perf_counter() - saved > due)
+            if wanted and position.batch < batches:
                 began = self._count_time(began)
                 # A save waits for the device anyway, and must not put NaN over the last one.
                 self._means()
@@ -175,16 +181,23 @@ class Trainer:
 
     def begin_epoch(self) -> None:
         """The text begins again: state, objective and schedule begin anew."""
-        self._hidden = self.model.init_hidden(self.config.batch_size)
-        self.objective.start_epoch(self.config.batch_size)
+        columns = self.splits.train.shape[1]
+        self._hidden = self.model.init_hidden(columns)
+        self.objective.start_epoch(columns)
         if self.scheduler:
-            self.scheduler.on_epoch_begin(self.position.epoch, self.optimizer)
+            with self._ranks.same_draws(self.position.step, self.device):
+                self.scheduler.on_epoch_begin(self.position.epoch, self.optimizer)
 
-    def _wanted(self) -> str | None:
-        """What the user wants now; once it is ``stop``, it stays that."""
-        wanted = self.control()
-        self._stopping |= wanted == "stop"
-        return "stop" if self._stopping else wanted
+    def _wanted(self, *, late: bool = False) -> str | None:
+        """What the user wants now; once it is ``stop``, it stays that. A checkpoint that is `late`
+        is wanted, too."""
+
+        def decide() -> str | None:
+            wanted = self.control()
+            self._stopping |= wanted == "stop"
+            return "stop" if self._stopping else wanted or ("checkpoint" if late else None)
+
+        return self._ranks.agree(decide)
 
     def _count_time(self, began: float) -> float:
         now = time.perf_counter()
@@ -204,12 +217,14 @@ class Trainer:
         assert self._hidden is not None
         hidden = detach(self._hidden)
         if schedule:
-            schedule.on_minibatch_begin(*at, self.optimizer)
+            with self._ranks.same_draws(position.step, self.device):
+                schedule.on_minibatch_begin(*at, self.optimizer)
             self._pruned()
         self.optimizer.zero_grad(set_to_none=True)
         entropy, self._hidden = self.objective.gradients(
             self.model, input, target, hidden, self._adjust(at)
         )
+        entropy = self._ranks.average(self._parameters, entropy)
         if schedule and self.config.masked_gradients == "excluded":
             schedule.mask_gradients()
         norm = self._graphed() if self._graphed else self._clip_and_update(entropy, at)
@@ -219,7 +234,7 @@ class Trainer:
         position.batch += 1
         position.step += 1
         position.batches += 1
-        position.tokens += target.numel()
+        position.tokens += target.numel() * self._ranks.count
         return entropy
 
     def _adjust(self, at: tuple[int, int, int]) -> Adjust | None:
@@ -341,7 +356,9 @@ class Trainer:
             self.scheduler.mask_all_weights(is_forward=False)
         report = report_progress(self.emit, "validating")
         # What is kept and run later, where a quantizer is in the model that trains.
-        valid = evaluate(self.plain_model(), self.splits.valid, config.bptt, report)
+        valid = self._ranks.combine(
+            evaluate(self.plain_model(), self.splits.valid, config.bptt, report)
+        )
         position.epoch_seconds += valid.seconds
         position.seconds += valid.seconds
         # The epoch's own: a policy sets that of the next one here.

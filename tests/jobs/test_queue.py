@@ -274,3 +274,25 @@ def test_runs_for_different_devices_do_not_wait_for_each_other(world: World) -> 
     launch.start(elsewhere)
     world.until_status(elsewhere, "finished")
     assert on_cpu.status() == "running"
+
+
+@pytest.mark.parametrize(
+    "visible, version, count",
+    [
+        (None, "2.9.0", 3),
+        ("1,2", "2.9.0", 2),
+        ("-1", "2.9.0", 0),
+        ("", "2.9.0", 0),
+        (None, "2.9.0+cpu", 0),
+    ],
+)
+def test_gpus_are_counted_as_a_worker_would_see_them(
+    visible: str | None, version: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    monkeypatch.setattr("pynvml.nvmlInit", lambda: None)
+    monkeypatch.setattr("pynvml.nvmlDeviceGetCount", lambda: 3)
+    assert queue_module.gpu_count() == count

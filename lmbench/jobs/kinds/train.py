@@ -21,6 +21,7 @@ from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import parent_of
+from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
 from lmbench.model import RNNModel, build_model, count_weights
@@ -45,25 +46,39 @@ from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_p
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
 from lmbench.training.precision import Precision, choose_precision
-from lmbench.training.process_setup import compute_in, prepare_worker
+from lmbench.training.process_setup import compute_in, prepare_worker, usable_cores
+from lmbench.training.ranks import ALONE, Ranks
 from lmbench.training.sparsity_event import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
 __all__ = ["work"]
 
 
-def work(job: Job) -> None:
-    """Train to the end, or until the user stops it; score the test set in both cases."""
+def work(job: Job, ranks: Ranks = ALONE) -> None:
+    """Train to the end, or until the user stops it; score the test set in both cases.
+
+    Args:
+        ranks: the processes that work on the run together, this one among them. Where there are to
+            be several and this one is alone, it starts them and waits for their end.
+    """
     config = job.config
     assert isinstance(config, TrainConfig)
-    device = choose_device(config)
-    prepare_worker(threads=config.threads, device=str(device))
+    device = choose_device(config, config.gpus, ranks.local)
+    if config.gpus > ranks.count:
+        launch_ranks(job, config)
+        return
+    # Each of the cores is one's: threads that share one wait for each other.
+    threads = config.threads or max(1, usable_cores() // config.gpus)
+    prepare_worker(threads=threads, device=str(device))
+    if ranks.count > 1:
+        ranks.join("nccl" if device.type == "cuda" else "gloo")
     corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
     print(corpus.describe_choice(), flush=True)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
-    note_corpus(job, corpus, config)
+    if ranks.first:
+        note_corpus(job, corpus, config)
     try:
-        _train(job, config, corpus, device)
+        _train(job, config, corpus, device, ranks)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -107,7 +122,11 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
 
 
 def run_precision(
-    job: Job, config: TrainConfig, scheduler: CompressionScheduler | None, device: torch.device
+    job: Job,
+    config: TrainConfig,
+    scheduler: CompressionScheduler | None,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> tuple[Precision, str | None]:
     """The arithmetic of the products, and what is to be warned of; ``exact`` is fp32 in another
     order of operations.
@@ -119,7 +138,9 @@ def run_precision(
         warning = f"--precision bf16: {only_fp32}, so this run computes in fp32"
         return "fp32", warning if config.precision == "bf16" else None
     precision = "fp32" if config.precision == "exact" else config.precision
-    return known_precision(job) or choose_precision(precision, device), None
+    # What `auto` measures may be another thing on each rank.
+    found = ranks.agree(lambda: known_precision(job) or choose_precision(precision, device))
+    return "bf16" if found == "bf16" else "fp32", None
 
 
 def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -> str | None:
@@ -164,12 +185,15 @@ def choose_kernels(job: Job, config: TrainConfig, device: torch.device) -> tuple
     return "torch", None
 
 
-def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+def _train(
+    job: Job, config: TrainConfig, corpus: Corpus, device: torch.device, ranks: Ranks
+) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, corpus.ntokens)
     if job.record.parent and not job.resuming:
         load_parent(job, model)
     model.to(device)
+    ranks.begin(model, config.seed)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.lr,
@@ -178,15 +202,16 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         fused=device.type == "cuda",
     )
     scheduler = build_scheduler(job.run, config, model, optimizer)
-    precision, of_precision = run_precision(job, config, scheduler, device)
+    precision, of_precision = run_precision(job, config, scheduler, device, ranks)
     compute_in(precision)
     kernels, of_kernels = choose_kernels(job, config, device)
     ends_here = watch_rungs(job)
     splits = Splits(
-        batchify(corpus.split("train"), config.batch_size, device),
-        batchify(corpus.split("valid"), config.eval_batch_size, device),
+        ranks.share(batchify(corpus.split("train"), config.batch_size, device)),
+        ranks.share(batchify(corpus.split("valid"), config.eval_batch_size, device)),
         batchify(corpus.split("test"), config.eval_batch_size, device),
     )
+    sparsity = partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event
     trainer = Trainer(
         model,
         splits,
@@ -198,10 +223,11 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         log_offset=lambda: job.events_offset,
         optimizer=optimizer,
         scheduler=scheduler,
-        sparsity=partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event,
+        sparsity=sparsity if ranks.first else None,
         log=lambda line: print(line, flush=True),
         halts=lambda epochs, best: ends_here(epochs, perplexity(best)),
         staging=job.run.staging,
+        ranks=ranks,
     )
     weights, _, biases = count_weights(trainer.plain_model())
     job.update(device=str(device))
@@ -222,7 +248,9 @@ def _train(job: Job, config: TrainConfig, corpus: Corpus, device: torch.device) 
         # What is left of it goes on later or never: the test set is for whole trainings.
         print(job.halt.reason, flush=True)
         return
-    _score(job, trainer, scheduler, corpus)
+    ranks.leave()
+    if ranks.first:
+        _score(job, trainer, scheduler, corpus)
 
 
 def _warned_of(job: Job) -> set[str]:

@@ -26,7 +26,7 @@ __all__ = ["Forecast", "check_runs", "forecast", "stage_rungs"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
-    *("emsize", "nhid", "nlayers", "tied", "momentum"),
+    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus"),
 )
 """The settings of a training that its corpus, schedule and teacher have to fit."""
 _FLOAT = 4
@@ -77,6 +77,9 @@ def check_runs(
     if found:
         raise LmbenchError(*dict.fromkeys(found))
     halving = plan.sweep.early_stopping
+    if halving is not None and any(model.gpus > 1 for _, model in _different(runs)):
+        line = "a training with gpus of more than 1 has no rungs; take one of the two away"
+        raise LmbenchError(plan.sweep.problem(["early_stopping"], line))
     if halving is not None and not any(stage_rungs(plan, runs, home).values()):
         line = (
             f"stops nothing: no training goes on past {halving.first_rung} epochs after the end of "
