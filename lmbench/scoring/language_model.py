@@ -163,7 +163,7 @@ class Stream:
         ids = ids[ids != words.unk] if words.unk is not None else ids
         log_probs = self._log_probs[ids]
         best = np.argsort(-log_probs, kind="stable")[: max(k, 0)]
-        return [(words.vocabulary[ids[i]], float(np.exp(log_probs[i]))) for i in best]
+        return [(words.vocabulary[int(ids[i])], float(np.exp(log_probs[i]))) for i in best]
 
     def _read_one(self, id: int) -> None:
         logits, self._state = self._model.predictor.step(np.array([id]), self._state)

@@ -163,7 +163,7 @@ def _field(path: Path, number: int, row: Mapping[str, Any], name: str, kind: typ
     if kind is float and type(value) is int:
         with contextlib.suppress(OverflowError):
             value = float(value)
-    if not isinstance(value, kind) or (kind is float and not math.isfinite(value)):
+    if not isinstance(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
         what = "a text" if kind is str else "a number" if kind is float else "a list"
         raise LmbenchError(f"{path}: line {number}: '{name}' is missing or not {what}")
     return value

@@ -86,7 +86,8 @@ class Network:
     def __init__(self, weights: RecurrentWeights, bits: Bits) -> None:
         if bits not in BITS:
             raise LmbenchError(f"bits '{bits}': use one of {', '.join(BITS)}")
-        self._weights, self._bits = weights, bits
+        self._weights = weights
+        self._bits: Bits = bits
         self.graph = Graph()
 
     def logits(

@@ -197,6 +197,7 @@ class NativeModel:
     def _features(self, ids: Array, state: States) -> Array:
         """What the decoder sees, [T * B, H], for ids [T, B]; `state` is advanced in place."""
         steps, batch = ids.shape
+        hidden, *cell = state
         kernels, count, gates = self._alone, steps * batch, GATES[self._kind] * self._nhid
         x = kernels.rows(self._embedding, np.ascontiguousarray(ids).reshape(-1))
         gi = np.empty((count, gates), np.float32)
@@ -209,8 +210,8 @@ class NativeModel:
                 CELLS[self._kind],
                 hh,
                 gi.reshape(steps, batch, gates),
-                state[0][layer],  # [B, H]
-                state[1][layer] if len(state) > 1 else None,
+                hidden[layer],  # [B, H]
+                cell[0][layer] if cell else None,
             )
             x = out.reshape(count, self._nhid)
         return x

@@ -18,6 +18,7 @@ from torch import Tensor
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.recurrent_weights import LayerWeights
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State
+from lmbench.model.rnn import Hidden
 
 __all__ = ["Bf16Runtime", "Fp16Runtime", "TorchRuntime", "cell", "gate_products"]
 
@@ -145,8 +146,8 @@ class TorchRuntime(Runtime):
     @torch.inference_mode()
     def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
         # Scoring takes long sequences, for which torch's own layers are the faster way.
-        parts = tuple(torch.stack(part) for part in state)
-        hidden = parts if self._weights.kind == "LSTM" else parts[0]
+        first, *cell = (torch.stack(part) for part in state)
+        hidden: Hidden = (first, cell[0]) if cell else first
         for input, target in windows:
             features, hidden = self._model.features(input, hidden)
             flat = features.view(-1, self._weights.nhid)

@@ -84,7 +84,8 @@ def _ask(
     }
     objectives = max((len(values) for _, values in results if values), default=1)
     study = optuna.create_study(
-        directions=["minimize"] * objectives, sampler=optuna.samplers.TPESampler(seed=seed)
+        directions=[optuna.study.StudyDirection.MINIMIZE] * objectives,
+        sampler=optuna.samplers.TPESampler(seed=seed),
     )
     state = optuna.trial.TrialState
     for combination, values in results:
