@@ -49,9 +49,11 @@ FLAGS = whole_number_flags()
 NEEDED = {
     ("pack",): ("1",),
     ("reproduce",): ("training",),
+    ("rescore",): ("n-best.txt", "--models", "1"),
     ("runs", "log"): ("1",),
     ("schedule", "check"): ("small-80",),
     ("schedule", "plot"): ("small-80",),
+    ("score",): ("1",),
 }
 """What a command has to have before its flags are looked at."""
 
