@@ -82,7 +82,10 @@ def _rename_problem(trial: Path) -> str | None:
 def _close_to_open_problem(trial: Path) -> str | None:
     path = trial / "written"
     path.write_bytes(b"by this process")
-    code = "import sys; open(sys.argv[1], 'wb').write(open(sys.argv[1], 'rb').read()[::-1])"
+    code = (
+        "import pathlib, sys; file = pathlib.Path(sys.argv[1]); "
+        "seen = file.read_bytes(); file.write_bytes(seen[::-1])"
+    )
     command = [sys.executable, "-I", "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, check=False, timeout=_TRIAL_S)
     if done.returncode != 0 or path.read_bytes() != b"by this process"[::-1]:

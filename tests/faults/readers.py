@@ -35,6 +35,7 @@ from lmbench.distiller.quantization import load_stats
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.sampler_messages import MESSAGES
 from lmbench.jobs.places.settings import parse_slurm_settings
+from lmbench.jobs.sweeps.proposals import kept_plan
 from lmbench.scoring.lines import Words, lines_of
 from lmbench.scoring.nbest import read_nbest, read_references
 from lmbench.session import Home
@@ -64,6 +65,16 @@ stages:
   - kind: prune
     axes: {compress: [small-70, small-80]}
   - {kind: quantize, from: [train, prune], settings: {preset: int8-best}}
+"""
+PROPOSED = """version: 1
+search: tpe
+runs: 4
+stages:
+  - kind: train
+    settings: {data: tiny, emsize: 16, nhid: 16, tied: true, epochs: 6, threads: 1}
+    axes:
+      lr: {from: 1, to: 20, count: 5, log: true}
+      dropout: [0.0, 0.2]
 """
 
 
@@ -108,6 +119,9 @@ def make_home(folder: Path) -> Home:
         "overrides:\n  decoder: {bits_weights: 4}\n  rnn.*: {fp16: true}\n"
     )
     (home.open_session("swept").path / "sweep.yaml").write_text(SWEEP)
+    proposed = home.open_session("proposed").path
+    (proposed / "sweep.yaml").write_text(PROPOSED)
+    (proposed / "proposals.json").write_text('{"version": 1, "proposals": [[0, 1], [4, 0]]}')
     (folder / "nbest.jsonl").write_text(
         '{"id": "a", "score": -1.5, "text": "the cat"}\n'
         '{"id": "b", "nbest": [{"score": -2, "text": "a dog"}, {"score": -3.5, "text": ""}]}\n'
@@ -243,6 +257,11 @@ READERS: dict[str, Reader] = {
         "sessions/swept/sweep.yaml",
         damage_yaml,
         commands("sweep check {path}", "sweep status swept", "sweep status swept --json"),
+    ),
+    "proposals of a sweep": Reader(
+        "sessions/proposed/proposals.json",
+        damage_json,
+        lambda home, _: kept_plan(home.session("proposed")),
     ),
     "corpus": Reader(
         "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)

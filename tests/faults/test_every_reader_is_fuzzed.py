@@ -33,6 +33,7 @@ FUZZED = {
     "distiller/schedules/checking.py:parse_schedule": "schedule",
     "distiller/yaml_values.py:read_yaml": "schedule",
     "jobs/places/settings.py:parse_slurm_settings": "settings of places",
+    "jobs/sweeps/proposals.py:_proposals": "proposals of a sweep",
     "jobs/sweeps/sweep_file.py:parse_sweep": "sweep",
     "scoring/nbest.py:_json_lines": "n-best list",
     "session/archive.py:_record": "archive",

@@ -15,7 +15,7 @@ from torch import Tensor
 from lmbench.config.machine import Accuracy
 from lmbench.corpus.batches import windows
 from lmbench.deploy.load_model import LoadedModel
-from lmbench.model.device import in_float64
+from lmbench.model.device import in_float64, widest
 
 __all__ = ["Accuracy", "Progress", "Runtime", "Score", "State", "needs_cpu", "one_thread"]
 
@@ -128,7 +128,7 @@ class Runtime(ABC):
         total, done = in_float64(torch.zeros((), device=self.device)), 0
         source = data.to(self.device)
         for losses in self.losses(windows(source, bptt), self.initial_state(batch)):
-            total += in_float64(losses).sum()
+            total += in_float64(losses.sum(dtype=widest(losses.device)))
             done += len(losses) // batch
             if progress:
                 progress(done, rows - 1)
