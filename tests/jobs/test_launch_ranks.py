@@ -88,7 +88,8 @@ def test_a_killed_rank_ends_the_others_and_the_run_says_so(home: Home) -> None:
         "rank 1 of 2 ended, and the others with it (killed, probably out of memory); resume the "
         "run to go on from its last checkpoint"
     )
-    assert run.log_path.read_text().endswith(f"error: {run.read().reason}\n")
+    # The last line comes after the record.
+    until(lambda: run.log_path.read_text().endswith(f"error: {run.read().reason}\n"))
     assert ranks_of(run) == {}
     assert not list(run.path.glob(".*.tmp"))
 
