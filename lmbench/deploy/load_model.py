@@ -170,15 +170,15 @@ def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "c
     record = run.read()
     if record.kind == "pack":
         return load_file(run.path / PACKED_NAME, device, run.ref)
-    folder = run.checkpoint(checkpoint)
-    if folder is None:
-        raise LmbenchError(_no_checkpoint(run, checkpoint))
     build = _BUILDERS.get(record.kind)
     if build is None:
         raise LmbenchError(
             f"run {run.ref} is of kind '{record.kind}', which makes no model: name a run of kind "
             f"{', '.join(_BUILDERS)}"
         )
+    folder = run.checkpoint(checkpoint)
+    if folder is None:
+        raise LmbenchError(_no_checkpoint(run, checkpoint))
     model = _ready(build(folder, record.shape), device)
     return LoadedModel(model, run.vocabulary(record), record.shape, run.ref, folder)
 

@@ -91,7 +91,6 @@ def test_a_run_without_that_checkpoint_says_which_it_has(tmp_path: Path) -> None
 def test_a_run_that_makes_no_model_is_refused_by_its_kind(tmp_path: Path) -> None:
     session = Home(tmp_path).open_session("default")
     run = session.new_run(EvaluateConfig(), "evaluate")
-    (run.path / "best").mkdir()
     with pytest.raises(LmbenchError, match="kind 'evaluate', which makes no model"):
         load_run(run)
 
