@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import four_at_once
 
 from lmbench.corpus import Corpus, check_enough, data_info, data_list, open_corpus
 from lmbench.corpus import corpus as module
@@ -293,24 +294,8 @@ def test_processes_that_open_at_once_do_not_collide(home: Path, make_folder: Mak
         "c = open_corpus(sys.argv[1], Path(sys.argv[2])); "
         "print(json.dumps([hashlib.sha256(c.split('train').tobytes()).hexdigest(), str(c.cache)]))"
     )
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder), str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    answers = [worker.communicate(timeout=60) for worker in workers]
-
-    assert [worker.returncode for worker in workers] == [0] * 4, answers
-    results = {tuple(json.loads(out)) for out, _ in answers}
+    answers = four_at_once(code, str(folder), str(home))
+    results = {tuple(json.loads(out)) for out in answers}
     corpus = open_corpus(str(folder), home)
     assert len(results) == 1
     assert results.pop()[1] == str(corpus.cache)

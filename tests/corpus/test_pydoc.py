@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import random
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+from waiting import four_at_once
 
 from lmbench.corpus import data_info, open_corpus, pydoc
 from lmbench.errors import LmbenchError
@@ -196,24 +196,8 @@ def test_processes_that_make_it_at_once_do_not_collide(tmp_path: Path, home: Pat
         "from lmbench.corpus import open_corpus; sys.stdin.readline(); "
         "print(open_corpus('pydoc', Path(sys.argv[2])).fingerprint)"
     )
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(library), str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    answers = [worker.communicate(timeout=60) for worker in workers]
-
-    assert [worker.returncode for worker in workers] == [0] * 4, answers
-    assert len({out for out, _ in answers}) == 1
+    answers = four_at_once(code, str(library), str(home))
+    assert len(set(answers)) == 1
     (folder,) = (home / "data" / "pydoc").iterdir()
     about = json.loads((folder / "about.json").read_text())
     assert set(about["sha256"]) == {"train.txt", "valid.txt", "test.txt"}

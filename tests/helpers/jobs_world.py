@@ -15,9 +15,22 @@ import waiting
 
 from lmbench.config import EvaluateConfig
 from lmbench.session import EventLog, Home, Run
-from lmbench.session.events import Progress
+from lmbench.session.events import Epoch, Progress, PruneStep, Step
 
 SITE = Path(__file__).parent / "worker_site"
+
+
+def comparable(run: Run) -> list[tuple[Any, ...]]:
+    """The events that must not depend on interruptions, without the clock."""
+    kept: list[tuple[Any, ...]] = []
+    for e in EventLog(run.events_path).poll():
+        if isinstance(e, Epoch):
+            kept.append((e.epoch, e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
+        elif isinstance(e, Step):
+            kept.append((e.step, e.loss, e.grad_norm, e.lr))
+        elif isinstance(e, PruneStep):
+            kept.append((e.step, e.param, e.target, e.reached))
+    return kept
 
 
 class World:

@@ -1,7 +1,9 @@
-"""Waiting for what other processes and threads bring about."""
+"""Other processes: several at once, and waiting for what they bring about."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -21,3 +23,24 @@ def until(
     while not holds():
         assert time.monotonic() < end, what() if callable(what) else what
         time.sleep(every_s)
+
+
+def four_at_once(code: str, *arguments: str) -> list[str]:
+    """Let four interpreters run `code`, which reads a line when it is ready; what each printed."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    answers = [worker.communicate(timeout=60) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, answers
+    return [out for out, _ in answers]

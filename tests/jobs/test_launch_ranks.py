@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from jobs_world import comparable
 from safetensors.torch import load_file
 from small_runs import make_home, new_run
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -21,8 +22,8 @@ from waiting import until
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.launch_ranks import RankError, _reason
-from lmbench.session import EventLog, Home, Run
-from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, RunResumed, Step
+from lmbench.session import Home, Run
+from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, Step
 
 TOGETHER: dict[str, Any] = {"gpus": 2, "allow_cpu": True, "dropout": 0.3}
 ENDLESS = 10_000
@@ -62,19 +63,6 @@ def wait_for(run: Run, is_it: Callable[[Event], bool]) -> None:
 def wait(run: Run) -> str:
     *_, last = launch.follow(run)
     return last.status
-
-
-def comparable(run: Run) -> list[tuple[Any, ...]]:
-    """The events that must not depend on interruptions, without the clock."""
-    kept: list[tuple[Any, ...]] = []
-    for e in EventLog(run.events_path).poll():
-        if isinstance(e, Epoch):
-            kept.append((e.epoch, e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
-        elif isinstance(e, Step):
-            kept.append((e.step, e.loss, e.grad_norm, e.lr))
-        elif isinstance(e, PruneStep):
-            kept.append((e.step, e.param, e.target, e.reached))
-    return kept
 
 
 def test_a_killed_rank_ends_the_others_and_the_run_says_so(home: Home) -> None:

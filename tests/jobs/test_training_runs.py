@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from jobs_world import comparable
 from safetensors.torch import load_file
 from small_runs import pruning_schedule, quantizing_schedule
 from waiting import until
@@ -30,7 +31,6 @@ from lmbench.session.events import (
     Candidate,
     Epoch,
     Event,
-    PruneStep,
     RunResumed,
     SensitivityPoint,
     Step,
@@ -94,19 +94,6 @@ def kill_worker(run: Run) -> None:
     os.kill(pid, signal.SIGKILL)
     until(lambda: run.status() not in ("running", "paused"))
     assert run.status() == "lost"
-
-
-def comparable(run: Run) -> list[tuple[Any, ...]]:
-    """The events that must not depend on interruptions, without the clock."""
-    kept: list[tuple[Any, ...]] = []
-    for e in EventLog(run.events_path).poll():
-        if isinstance(e, Epoch):
-            kept.append((e.epoch, e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
-        elif isinstance(e, Step):
-            kept.append((e.step, e.loss, e.grad_norm, e.lr))
-        elif isinstance(e, PruneStep):
-            kept.append((e.step, e.param, e.target, e.reached))
-    return kept
 
 
 @pytest.mark.parametrize(
