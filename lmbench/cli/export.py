@@ -15,7 +15,7 @@ from lmbench.session import Home
 
 __all__ = ["export"]
 
-Format = Literal["onnx", "safetensors", "csv", "tensorboard", "wandb"]
+Format = Literal["onnx", "safetensors", "hub", "csv", "tensorboard", "wandb"]
 Checkpoint = Literal["best", "last"]
 
 
@@ -24,8 +24,9 @@ def export(
     format: Annotated[
         Format,
         Parameter(
-            help="of a model: onnx, checked by ONNX Runtime, or safetensors; of the curves of "
-            "runs: csv, tensorboard (a folder of event files) or wandb (a folder of offline runs)"
+            help="of a model: onnx, checked by ONNX Runtime, safetensors, or hub (a folder as the "
+            "Hugging Face Hub has it); of the curves of runs: csv, tensorboard (a folder of event "
+            "files) or wandb (a folder of offline runs)"
         ),
     ],
     output: Annotated[
@@ -60,13 +61,18 @@ def export(
     if contract and format != "onnx":
         raise LmbenchError(f"--contract {contract}: only for --format onnx")
     refs = list(run) or ["@"]
-    if format in ("onnx", "safetensors"):
+    if format in ("onnx", "safetensors", "hub"):
         if len(refs) > 1:
             raise LmbenchError(f"--format {format} writes one model: name one run")
         from lmbench.cli.export_model import print_exported
 
-        document = _model(refs[0], session, format, output, bits, contract, checkpoint)
         say = print_exported
+        if format == "hub":
+            reason = "does nothing beside --format hub, which takes the checkpoint that was scored"
+            refuse_flags(reason, checkpoint=checkpoint != "best")
+            document = _hub(refs[0], session, output)
+        else:
+            document = _model(refs[0], session, format, output, bits, contract, checkpoint)
     else:
         refuse_flags(f"does nothing beside --format {format}", checkpoint=checkpoint != "best")
         document, say = _curves(refs, session, format, output), _print_curves
@@ -96,6 +102,15 @@ def _model(
     files = [sherpa_file(path, "offline"), sherpa_file(path, "streaming")] if contract else [path]
     _refuse_taken(*files)
     return export_model(loaded, found, path, format, bits, contract)
+
+
+def _hub(ref: str, session: str, output: Path | None) -> dict[str, Any]:
+    from lmbench.cli.export_model import export_to_hub
+
+    found = Home.find().find_run(ref, session, with_model=True)
+    path = (output or Path(f"{found.path.name}.hub")).expanduser()
+    _refuse_taken(path)
+    return export_to_hub(found, path)
 
 
 def _curves(

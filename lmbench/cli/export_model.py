@@ -12,13 +12,15 @@ import numpy as np
 from lmbench.cli.output import print_line
 from lmbench.corpus import open_corpus
 from lmbench.deploy.export import Bits
+from lmbench.deploy.export.hub import export_hub
 from lmbench.deploy.export.write import export_onnx, export_safetensors, export_sherpa
-from lmbench.deploy.load_model import LoadedModel
+from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
+from lmbench.report.model_card import model_card, scored_checkpoint
 from lmbench.session import Home, Run
 
-__all__ = ["Contract", "export_model", "in_floats", "print_exported"]
+__all__ = ["Contract", "export_model", "export_to_hub", "print_exported"]
 
 Contract = Literal["sherpa"]
 
@@ -43,7 +45,7 @@ def export_model(
         LmbenchError: see `lmbench.deploy.export.write`.
     """
     document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
-    loaded, activations = in_floats(loaded)
+    loaded, activations = _in_floats(loaded)
     document |= activations
     if format == "safetensors":
         export_safetensors(loaded, path)
@@ -60,7 +62,22 @@ def export_model(
     return {**document, "bytes": path.stat().st_size}
 
 
-def in_floats(loaded: LoadedModel) -> tuple[LoadedModel, dict[str, Any]]:
+def export_to_hub(run: Run, folder: Path) -> dict[str, Any]:
+    """Write a run's model, of the checkpoint that its test score is of, as a folder for the Hub.
+
+    Raises:
+        LmbenchError: the run has no model yet, or its files are damaged.
+    """
+    kept = "best" if run.checkpoint("best") else "last"
+    loaded = load_run(run, scored_checkpoint(run.read()) or kept)
+    plain, activations = _in_floats(loaded)
+    export_hub(plain, folder, lambda size: model_card(run, size, bool(activations)))
+    files = sorted(folder.iterdir())
+    document = {"run": loaded.title, "format": "hub", "file": str(folder), **activations}
+    return {**document, "bytes": sum(file.stat().st_size for file in files)}
+
+
+def _in_floats(loaded: LoadedModel) -> tuple[LoadedModel, dict[str, Any]]:
     """A model as one of plain floats, and what is to be said of it where it was quantized: its
     weights keep the values of their integers, activations are no part of a float model."""
     if loaded.plain:
