@@ -42,7 +42,7 @@ _COMMANDS = {
     "compare": ("lmbench.cli.compare:compare", "Runs side by side in the published table."),
     "report": ("lmbench.cli.compare:report", "A session as one Markdown or HTML file."),
     "pack": ("lmbench.cli.pack:pack", "Write one small file with all a model needs."),
-    "export": ("lmbench.cli.export:export", "Write a model as ONNX or safetensors."),
+    "export": ("lmbench.cli.export:export", "Write a model, or curves, for other programs."),
     "benchmark": ("lmbench.cli.benchmark:benchmark", "Size and speed in each runtime."),
     "reproduce": ("lmbench.cli.reproduce:reproduce", "The published tables beside ours."),
     "sweep": ("lmbench.cli.sweep:app", "Many runs by one file: axes, stages, seeds."),

@@ -1,64 +1,58 @@
-"""``lmbench export``: a model as ONNX or safetensors."""
+"""``lmbench export``: a model, or the curves of runs, for other programs."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from cyclopts import Parameter
 
+from lmbench.cli.flags import refuse_flags
 from lmbench.cli.output import Json, SessionName, print_json, print_line
-from lmbench.corpus import open_corpus
-from lmbench.deploy.export.onnx_model import Bits
-from lmbench.deploy.export.write import export_onnx, export_safetensors, export_sherpa
-from lmbench.deploy.load_model import LoadedModel, load_run, open_model
-from lmbench.deploy.packed_file.dequantize import dequantized
+from lmbench.deploy.export import Bits
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Run
+from lmbench.session import Home
 
-__all__ = ["export", "export_run"]
+__all__ = ["export"]
 
-Format = Literal["onnx", "safetensors"]
-Contract = Literal["sherpa"]
-
-# What the check reads of the test split.
-_TOKENS = 400
+Format = Literal["onnx", "safetensors", "hub", "csv", "tensorboard", "wandb"]
+Checkpoint = Literal["best", "last"]
 
 
 def export(
-    run: str = "@",
-    /,
-    *,
-    format: Annotated[Format, Parameter(help="onnx, checked by ONNX Runtime; or safetensors")],
+    *run: str,
+    format: Annotated[
+        Format,
+        Parameter(
+            help="of a model: onnx, checked by ONNX Runtime, safetensors, or hub (a folder as the "
+            "Hugging Face Hub has it); of the curves of runs: csv, tensorboard (a folder of event "
+            "files) or wandb (a folder of offline runs)"
+        ),
+    ],
     output: Annotated[
         Path | None,
-        Parameter(name=("--output", "-o"), help="the file; left out: named after the run"),
+        Parameter(name=("--output", "-o"), help="the file or folder; left out: named after it"),
     ] = None,
     bits: Annotated[
         Bits,
         Parameter(help="of an ONNX model's weights: fp32 of standard operators, or int8 or int4"),
     ] = "fp32",
     contract: Annotated[
-        Contract | None,
+        Literal["sherpa"] | None,
         Parameter(
             help="inputs and outputs as a recogniser's loader reads them: sherpa writes "
             "NAME.offline.onnx and NAME.streaming.onnx for sherpa-onnx"
         ),
     ] = None,
-    checkpoint: Annotated[
-        Literal["best", "last"], Parameter(help="which checkpoint of the run")
-    ] = "best",
+    checkpoint: Annotated[Checkpoint, Parameter(help="which checkpoint of the run")] = "best",
     session: SessionName = "default",
     json: Json = False,
 ) -> int:
-    """Write a model for other programs.
+    """Write a model, or the curves of runs, for other programs.
 
     Args:
-        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, a folder, or a packed or
-            safetensors file.
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest (left out: @), or a folder;
+            for curves several; for a model also a packed or safetensors file.
     """
     if bits != "fp32" and format != "onnx":
         raise LmbenchError(
@@ -66,89 +60,109 @@ def export(
         )
     if contract and format != "onnx":
         raise LmbenchError(f"--contract {contract}: only for --format onnx")
-    loaded, found = open_model(run, Home.find(), session, checkpoint)
-    path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
-    document = _export(loaded, found, path, format, bits, contract)
+    refs = list(run) or ["@"]
+    if format in ("onnx", "safetensors", "hub"):
+        if len(refs) > 1:
+            raise LmbenchError(f"--format {format} writes one model: name one run")
+        from lmbench.cli.export_model import print_exported
+
+        say = print_exported
+        if format == "hub":
+            reason = "does nothing beside --format hub, which takes the checkpoint that was scored"
+            refuse_flags(reason, checkpoint=checkpoint != "best")
+            document = _hub(refs[0], session, output)
+        else:
+            document = _model(refs[0], session, format, output, bits, contract, checkpoint)
+    else:
+        refuse_flags(f"does nothing beside --format {format}", checkpoint=checkpoint != "best")
+        document, say = _curves(refs, session, format, output), _print_curves
     if json:
         print_json(document)
     else:
-        _print(document)
+        say(document)
     return 0
 
 
-def export_run(
-    run: Run, path: Path, *, format: Format, bits: Bits = "fp32", quiet: bool
-) -> dict[str, Any]:
-    """Export a run's model to `path`: the best checkpoint, or the last where it has no best.
-
-    Args:
-        quiet: print nothing; the document that is returned says the same.
-    """
-    checkpoint = "best" if run.checkpoint("best") else "last"
-    document = _export(load_run(run, checkpoint), run, path, format, bits)
-    if not quiet:
-        _print(document)
-    return document
-
-
-def _export(
-    loaded: LoadedModel,
-    run: Run | None,
-    path: Path,
-    format: Format,
+def _model(
+    ref: str,
+    session: str,
+    format: Literal["onnx", "safetensors"],
+    output: Path | None,
     bits: Bits,
-    contract: Contract | None = None,
+    contract: Literal["sherpa"] | None,
+    checkpoint: Checkpoint,
 ) -> dict[str, Any]:
+    from lmbench.cli.export_model import export_model
+    from lmbench.deploy.export.write import sherpa_file
+    from lmbench.deploy.load_model import open_model
+
+    loaded, found = open_model(ref, Home.find(), session, checkpoint)
+    path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
     path = path.expanduser()
-    document: dict[str, Any] = {"run": loaded.title, "format": format, "file": str(path)}
-    if not loaded.plain:
-        # Its weights keep the values of their integers; activations are no part of a float model.
-        plain = dequantized(loaded.model, loaded.shape).model
-        shape = {**loaded.shape, "tied": plain.tied}
-        loaded = dataclasses.replace(loaded, model=plain, shape=shape)
-        document["activations"] = "floats: quantizing them is not part of an exported model"
-    if format == "safetensors":
-        export_safetensors(loaded, path)
-    elif contract:
-        tokens, source = _real_tokens(loaded, run)
-        files, difference, count = export_sherpa(loaded, path, tokens, bits)
-        document |= {"bits": bits, "contract": contract, "checked_on": source, "tokens": count}
-        document |= {"max_difference": difference, "files": list(map(str, files))}
-        return {**document, "bytes": sum(file.stat().st_size for file in files)}
-    else:
-        tokens, source = _real_tokens(loaded, run)
-        check = export_onnx(loaded, path, tokens, bits)
-        document |= {"bits": bits, "checked_on": source, **asdict(check)}
-    return {**document, "bytes": path.stat().st_size}
+    files = [sherpa_file(path, "offline"), sherpa_file(path, "streaming")] if contract else [path]
+    _refuse_taken(*files)
+    return export_model(loaded, found, path, format, bits, contract)
 
 
-def _real_tokens(loaded: LoadedModel, run: Run | None) -> tuple[np.ndarray, str]:
-    """A piece of the test split that the model was trained for, and what it is.
+def _hub(ref: str, session: str, output: Path | None) -> dict[str, Any]:
+    from lmbench.cli.export_model import export_to_hub
 
-    Where that corpus is not at hand (a file of weights, a session from elsewhere), the model's
-    ids in a fixed order of chance stand in: the check is of arithmetic.
+    found = Home.find().find_run(ref, session, with_model=True)
+    path = (output or Path(f"{found.path.name}.hub")).expanduser()
+    _refuse_taken(path)
+    return export_to_hub(found, path)
+
+
+def _curves(
+    refs: list[str],
+    session: str,
+    format: Literal["csv", "tensorboard", "wandb"],
+    output: Path | None,
+) -> dict[str, Any]:
+    from lmbench.report.curve_files.points import as_csv
+    from lmbench.report.curve_files.tensorboard_events import write_tensorboard
+    from lmbench.report.curve_files.wandb_runs import write_wandb
+    from lmbench.session.files import write_atomic
+
+    home = Home.find()
+    runs = list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
+    path = output or Path(f"{runs[0].path.name if len(runs) == 1 else 'curves'}.{format}")
+    path = path.expanduser()
+    _refuse_taken(path)
+    match format:
+        case "csv":
+            write_atomic(path, as_csv(runs).encode())
+        case "tensorboard":
+            write_tensorboard(runs, path)
+        case "wandb":
+            write_wandb(runs, path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {
+        "runs": [str(found.path) for found in runs],
+        "format": format,
+        "file": str(path),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+
+
+def _refuse_taken(*paths: Path) -> None:
+    """See that nothing is where a file or folder is to be written.
+
+    Raises:
+        LmbenchError: something is.
     """
-    record = run.read() if run else None
-    if record and record.corpus:
-        known = record.corpus
-        spec = known.origin if Path(known.origin).is_dir() else known.name
-        try:
-            corpus = open_corpus(spec, Home.find().path, vocab=known.vocab, may_fetch=False)
-        except LmbenchError:
-            corpus = None
-        if corpus and corpus.fingerprint == known.fingerprint:
-            return corpus.split("test")[:_TOKENS], f"test of {corpus.name}"
-    ids = np.random.default_rng(0).integers(int(loaded.shape["ntoken"]), size=_TOKENS)
-    return ids, "random words (its corpus is not at hand)"
+    for path in paths:
+        if path.exists():
+            raise LmbenchError(f"{path} is there already: choose another place with --output")
+        if not path.absolute().parent.is_dir():
+            raise LmbenchError(f"{path} is in no folder that exists: choose another place")
 
 
-def _print(document: dict[str, Any]) -> None:
-    line = f"{', '.join(document.get('files', [document['file']]))}: {document['bytes']:,} bytes"
-    if document["format"] == "onnx":
-        line += (
-            f"; ONNX Runtime agrees with torch to {document['max_difference']:.2g} nats over "
-            f"{document['tokens']} tokens ({document['checked_on']})"
-        )
-    if "activations" in document:
-        line += f"; activations in {document['activations']}"
-    print_line(line)
+_OPEN_WITH = {"tensorboard": "tensorboard --logdir {}", "wandb": "wandb sync {}/offline-run-*"}
+
+
+def _print_curves(document: dict[str, Any]) -> None:
+    of = ", ".join(Path(run).name for run in document["runs"])
+    line = f"{document['file']}: the curves of {of}, {document['bytes']:,} bytes"
+    then = _OPEN_WITH.get(document["format"], "").format(document["file"])
+    print_line(f"{line}; {then} reads it" if then else line)

@@ -241,9 +241,13 @@ def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet
     if save is not None:
         _save(run, save)
     if onnx_export is not None:
-        from lmbench.cli.export import export_run
+        from lmbench.cli.export_model import export_model, print_exported
+        from lmbench.deploy.load_model import load_run
 
-        export_run(run, onnx_export, format="onnx", quiet=quiet)
+        loaded = load_run(run, "best" if run.checkpoint("best") else "last")
+        document = export_model(loaded, run, onnx_export.expanduser(), "onnx")
+        if not quiet:
+            print_exported(document)
 
 
 def _save(run: Run, target: Path) -> None:

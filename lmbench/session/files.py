@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -28,6 +29,7 @@ __all__ = [
     "in_use",
     "json_bytes",
     "locked",
+    "new_folder",
     "parse_json",
     "read_json",
     "reserve_space",
@@ -237,6 +239,26 @@ def fresh_folder(final: Path, staging: Path | None = None) -> Path:
         shutil.rmtree(fresh)
     fresh.mkdir()
     return fresh
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `path` at the end, and is removed where that fails.
+
+    Raises:
+        FileExistsError: something is at `path` by now; it is left as it is.
+    """
+    filling = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    filling.mkdir()
+    try:
+        yield filling
+        # A rename would replace a folder that is empty.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        filling.rename(path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
 
 
 def drop_fresh(final: Path, staging: Path | None = None) -> None:

@@ -39,6 +39,9 @@ AT_LENGTH = COMMANDS | {
     ],
     "reproduce": ["reproduce", "training", "--data", "tiny", "--device", "cpu", "--detach"],
     "export as ONNX": ["export", "1", "--format", "onnx", "-o", "model.onnx"],
+    "export to the Hub": ["export", "1", "--format", "hub", "-o", "1.hub"],
+    "export curves": ["export", "1", "2", "--format", "csv", "-o", "curves.csv"],
+    "export to TensorBoard": ["export", "1", "2", "--format", "tensorboard", "-o", "1.tensorboard"],
     "stop a queued run": ["runs", "stop", "study/1"],
     "get a corpus": ["data", "get", "pydoc"],
     "show a session": ["sessions", "show", "default"],
@@ -106,7 +109,17 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
 
 
 def arguments_of(name: str, home: Path) -> list[str]:
-    files = (".lmbench", ".safetensors", ".md", ".txt", ".yaml", ".onnx")
+    files = (
+        ".lmbench",
+        ".safetensors",
+        ".md",
+        ".txt",
+        ".yaml",
+        ".onnx",
+        ".csv",
+        ".tensorboard",
+        ".hub",
+    )
     return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
 
 

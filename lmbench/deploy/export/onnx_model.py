@@ -7,13 +7,14 @@ weights are stored once, and quantized layers are part of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
+from lmbench.deploy.export import Bits
 from lmbench.deploy.export.onnx_matrices import (
     FloatMatrix,
     Int4Matrix,
@@ -29,9 +30,6 @@ from lmbench.errors import LmbenchError
 from lmbench.model_shapes import GATES
 
 __all__ = ["BITS", "Bits", "Network", "build_graph"]
-
-Bits = Literal["fp32", "int8", "int4"]
-"""How weights are kept: ``int8`` everything, ``int4`` the decoder in 4 bits and the rest in 8."""
 
 BITS: tuple[Bits, ...] = get_args(Bits)
 

@@ -138,7 +138,7 @@ def _streaming(weights: RecurrentWeights, bits: Bits) -> onnx.ModelProto:
 
 
 def largest_difference(
-    loaded: LoadedModel, models: Mapping[str, bytes], tokens: np.ndarray
+    loaded: LoadedModel, models: Mapping[Signature, bytes], tokens: np.ndarray
 ) -> tuple[float, int]:
     """How far ONNX Runtime's log probabilities are from torch's, in nats a token, over the first
     sentences of a text; and how many tokens those have.

@@ -14,14 +14,21 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmbench.deploy.export.onnx_model import Bits, build_graph
-from lmbench.deploy.export.sherpa import build_sherpa, largest_difference
+from lmbench.deploy.export.sherpa import Signature, build_sherpa, largest_difference
 from lmbench.deploy.load_model import METADATA, LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.onnx_runtime import open_session
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 
-__all__ = ["Check", "check_onnx", "export_onnx", "export_safetensors", "export_sherpa"]
+__all__ = [
+    "Check",
+    "check_onnx",
+    "export_onnx",
+    "export_safetensors",
+    "export_sherpa",
+    "sherpa_file",
+]
 
 # Protocol buffers hold no more in one message.
 _ONNX_LIMIT = 2**31 - 1
@@ -90,15 +97,22 @@ def export_sherpa(
     for model in models.values():
         _describe(model, loaded)
         onnx.checker.check_model(model)
-    data = {name: model.SerializeToString() for name, model in models.items()}
+    data: dict[Signature, bytes] = {
+        name: model.SerializeToString() for name, model in models.items()
+    }
     difference, checked = largest_difference(loaded, data, tokens)
     _check_difference(path, bits, difference, checked)
     files: dict[Path, str] = {}
     for name, content in data.items():
-        file = path.with_name(f"{path.name.removesuffix('.onnx')}.{name}.onnx")
+        file = sherpa_file(path, name)
         _write(file, content)
         files[file] = name
     return files, difference, checked
+
+
+def sherpa_file(path: Path, signature: Signature) -> Path:
+    """Where `export_sherpa` writes the model of this signature."""
+    return path.with_name(f"{path.name.removesuffix('.onnx')}.{signature}.onnx")
 
 
 def _check_size(loaded: LoadedModel, bits: Bits) -> None:
