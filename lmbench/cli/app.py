@@ -48,7 +48,7 @@ _COMMANDS = {
     "sweep": ("lmbench.cli.sweep:app", "Many runs by one file: axes, stages, seeds."),
     "runs": ("lmbench.cli.runs:app", "List, show, pause, stop, resume and delete runs."),
     "sessions": ("lmbench.cli.sessions:app", "List, copy, rename, pack and unpack sessions."),
-    "data": ("lmbench.cli.data:app", "List, fetch and describe corpora."),
+    "data": ("lmbench.cli.data:app", "List, fetch, make and describe corpora."),
     "schedule": ("lmbench.cli.schedule:app", "Check and draw pruning schedules."),
     "doctor": ("lmbench.cli.doctor:doctor", "What this machine has and what would help."),
 }

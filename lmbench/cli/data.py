@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.table import Table
 
-from lmbench.cli.output import Json, console, pairs_table, print_json, print_line
+from lmbench.cli.flags import Whole, configured
+from lmbench.cli.output import Json, console, note, pairs_table, print_json, print_line, write
 from lmbench.cli.progress import corpus_progress
-from lmbench.corpus import data_get, data_info, data_list
+from lmbench.config import DataMakeConfig
+from lmbench.corpus import data_get, data_info, data_list, data_make, data_preview
+from lmbench.corpus.making.card import Card, read_card
+from lmbench.errors import LmbenchError
 from lmbench.session import Home
 
 __all__ = ["app"]
 
-app = App(name="data", help="List, fetch and describe corpora.")
+app = App(name="data", help="List, fetch, make and describe corpora.")
 
 
 @app.command(name="list")
@@ -61,7 +67,77 @@ def info(corpus: str | None = None, *, json: Json = False) -> None:
     if json:
         print_json(document)
         return
+    del document["made"]
     console().print(pairs_table((key, _shown(value)) for key, value in document.items()))
+    card = read_card(Path(document["path"]))
+    if card:
+        _print_card(card)
+
+
+_PREVIEWED = 30
+_COLUMNS = ("documents", "sentences", "words", "characters", "unknown", "repeated")
+
+
+@app.command
+@configured(DataMakeConfig)
+def make(
+    config: DataMakeConfig,
+    name: str,
+    /,
+    *files: str,
+    preview: Annotated[
+        Whole, Parameter(help="show the words of this many sentences, and make nothing")
+    ] = 0,
+    replace: Annotated[
+        bool, Parameter(negative="", help="in place of a corpus of this name that was made so")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a corpus of text of your own.
+
+    Args:
+        name: what --data is to know it by; it is put into the working folder's data.
+        files: text, JSON lines or parquet, as they are or as .gz or .zst, and folders of them.
+    """
+    if not files:
+        raise LmbenchError(f"{name}: made of what? name files or folders after it")
+    paths = [Path(file).expanduser() for file in files]
+    if preview > 0:
+        sentences = data_preview(paths, config, preview)
+        if json:
+            print_json({"sentences": sentences})
+            return
+        for words in sentences:
+            more = " …" if len(words) > _PREVIEWED else ""
+            write(" ".join(words[:_PREVIEWED]) + more + "\n")
+        return
+    home = Home.find().path
+    with corpus_progress() as progress:
+        card = data_make(name, paths, home, config, replace=replace, progress=progress)
+    folder = home / "data" / name
+    if json:
+        print_json({"path": str(folder), **card.document()})
+        return
+    _print_card(card)
+    # A folder of that name here would come first.
+    known_as = folder if Path(name).exists() else name
+    note(f"{name} is in {folder}: lmbench train --data {known_as}")
+
+
+def _print_card(card: Card) -> None:
+    """What a corpus was made of, and what is in it."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("split")
+    for column in (*_COLUMNS, "unknown %"):
+        table.add_column(column, justify="right")
+    for split, counts in card.splits.items():
+        shown = [_shown(getattr(counts, column)) for column in _COLUMNS]
+        table.add_row(split, *shown, f"{100 * counts.unknown_share:.2f}")
+    console().print(table)
+    print_line(
+        f"{card.about}; {card.vocabulary.types:,} types; repeated: left out, as another split "
+        "nearly has them"
+    )
 
 
 def _shown(value: object) -> str:

@@ -5,10 +5,11 @@ The command line's flags (`lmbench.cli.flags`), the workbench's forms, `run.json
 torch here.
 
 To read top to bottom: `setting` (what a setting is), `machine` (where a run computes), then a file
-for each thing that a run does (`training`, `quantize`, `scoring`, `packing`, `generation`), and
-`kinds`, the table of them.
+for each thing that a run does (`training`, `quantize`, `scoring`, `packing`, `generation`) and
+`corpus_making`, and `kinds`, the table of them.
 """
 
+from lmbench.config.corpus_making import DataMakeConfig
 from lmbench.config.generation import WORKBENCH_GENERATION, GenerateConfig
 from lmbench.config.kinds import CONFIGS, KINDS, Kind, parse_config
 from lmbench.config.machine import MachineConfig, SplitName
@@ -30,6 +31,7 @@ __all__ = [
     "WORKBENCH_GENERATION",
     "BenchmarkConfig",
     "Config",
+    "DataMakeConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "Kind",

@@ -6,6 +6,7 @@ into batches is in `lmbench.corpus.batches`, which alone of this package imports
 
 from lmbench.corpus.catalogue import CorpusEntry, data_get, data_info, data_list
 from lmbench.corpus.corpus import Corpus, check_enough, open_corpus
+from lmbench.corpus.making.make import data_make, data_preview
 
 __all__ = [
     "Corpus",
@@ -14,5 +15,7 @@ __all__ = [
     "data_get",
     "data_info",
     "data_list",
+    "data_make",
+    "data_preview",
     "open_corpus",
 ]

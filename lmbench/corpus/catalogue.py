@@ -13,6 +13,7 @@ from lmbench.corpus.corpus import Corpus, open_corpus
 from lmbench.corpus.fetch import fetch
 from lmbench.corpus.files import Progress
 from lmbench.corpus.ids import EOS, UNK
+from lmbench.corpus.making.card import read_card
 from lmbench.corpus.sources import (
     PYDOC,
     REGISTRY,
@@ -50,7 +51,9 @@ def data_list(home: Path) -> list[CorpusEntry]:
         entries.append(CorpusEntry(name, remote.about, folder if has_corpus(folder) else None))
     entries.append(CorpusEntry(PYDOC, f"{pydoc.origin()}; needs no download", None))
     for name in local_names(home):
-        entries.append(CorpusEntry(name, "a folder of yours", data_folder(home) / name))
+        folder = data_folder(home) / name
+        card = read_card(folder)
+        entries.append(CorpusEntry(name, card.about if card else "a folder of yours", folder))
     return entries
 
 
@@ -74,7 +77,8 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
 
     ``tokens``, ``lines``, ``unknown`` (occurrences of ``<unk>``) and ``bytes`` of text are per
     split; ``types`` counts the vocabulary over all three; ``unseen`` counts the tokens of valid
-    and test whose word train does not have.
+    and test whose word train does not have; ``made`` is the card of a corpus that was made by
+    `data_make`, else None.
     """
     corpus = open_corpus(spec, home, progress=progress, may_fetch=False)
     seen = np.zeros(corpus.ntokens, bool)
@@ -94,6 +98,7 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
         "bytes": {split: path.stat().st_size for split, path in split_files(corpus.path).items()},
         "dtype": str(corpus.split("train").dtype),
         "cache": str(corpus.cache) if corpus.cache else None,
+        "made": card.document() if (card := read_card(corpus.path)) else None,
     }
 
 

@@ -47,6 +47,7 @@ def _commands(app: object) -> list[str]:
 
 FLAGS = whole_number_flags()
 NEEDED = {
+    ("data", "make"): ("mine", "text.txt"),
     ("pack",): ("1",),
     ("reproduce",): ("training",),
     ("rescore",): ("n-best.txt", "--models", "1"),

@@ -27,7 +27,8 @@ from mutations import (
 )
 
 from lmbench.cli import run as lmbench
-from lmbench.corpus import open_corpus
+from lmbench.config import DataMakeConfig
+from lmbench.corpus import data_make, data_preview, open_corpus
 from lmbench.deploy.load_model import load_file, load_packed, load_run
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.quantization import load_settings as load_quantization_settings
@@ -49,6 +50,8 @@ from lmbench.tui.generate.saved_samples import last_sample
 ARCHIVE = Path(__file__).parent.parent / "session" / "earlier_versions" / "0.1.0.lmbench"
 REFUSALS = (LmbenchError, DistillerError)
 """What a reader may raise: one line for the user."""
+MADE = DataMakeConfig(tokenizer="none", documents="lines")
+NO_TOKENIZER = DataMakeConfig(tokenizer="none")
 IDS = "data/tiny/.lmbench/ids-7bb895970bbf5fb8-v1.safetensors"
 
 
@@ -105,6 +108,8 @@ def make_home(folder: Path) -> Home:
     home = Home(folder)
     unpack(ARCHIVE, home)
     open_corpus("tiny", home.data)
+    data_make("made", [folder / "data" / "tiny" / "train.txt"], folder, MADE)
+    (folder / "records.jsonl").write_text('{"text": "the cat"}\n{"text": "a dog\\nruns", "n": 1}\n')
     stats = folder / "sessions/default/runs/003-quantize/stats.yaml"
     few = dict(list(yaml.safe_load(stats.read_bytes()).items())[:3])
     stats.write_text(yaml.safe_dump(few), encoding="utf-8")
@@ -265,6 +270,17 @@ READERS: dict[str, Reader] = {
     ),
     "corpus": Reader(
         "data/tiny/train.txt", damage_bytes, lambda home, _: open_corpus("tiny", home.data)
+    ),
+    "card of a corpus": Reader(
+        "data/made/corpus.json",
+        damage_json,
+        commands("data list", "data info {path.parent}", "data info {path.parent} --json"),
+    ),
+    "records to make a corpus of": Reader(
+        "records.jsonl", damage_json_lines, lambda _, path: data_preview([path], NO_TOKENIZER, 9)
+    ),
+    "text to make a corpus of": Reader(
+        "data/tiny/valid.txt", damage_bytes, lambda _, path: data_preview([path], NO_TOKENIZER, 99)
     ),
     "ids": Reader(IDS, damage_ids, lambda home, _: open_corpus("tiny", home.data)),
     "n-best list": Reader(

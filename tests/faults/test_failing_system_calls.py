@@ -44,6 +44,8 @@ AT_LENGTH = COMMANDS | {
     "export to TensorBoard": ["export", "1", "2", "--format", "tensorboard", "-o", "1.tensorboard"],
     "stop a queued run": ["runs", "stop", "study/1"],
     "get a corpus": ["data", "get", "pydoc"],
+    "make a corpus": ["data", "make", "mine", "raw.txt", "--tokenizer", "none"],
+    "replace a corpus": ["data", "make", "made", "raw.txt", "--tokenizer", "none", "--replace"],
     "show a session": ["sessions", "show", "default"],
     "doctor": ["doctor"],
     "start a sweep": ["sweep", "start", "new.yaml", "--detach"],
@@ -72,10 +74,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if run.id not in (1, 2, 8, 9):
             shutil.rmtree(run.path)
     pack(session, folder / "default.lmbench")
+    raw = folder / "raw.txt"
+    raw.write_text("".join(f"the cat sees dog {number % 7} .\n\n" for number in range(60)))
     # What is imported here is imported, by calls that count, in no forked command.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMBENCH_HOME", str(folder))
         assert lmbench(["sessions", "list"]) == lmbench(["sessions", "show", "default"]) == 0
+        assert lmbench(["data", "make", "made", str(raw), "--tokenizer", "none"]) == 0
         patch.setattr(local, "python", lambda *_: ["true"])
         for name in ("study", "stopped", "new"):
             (folder / f"{name}.yaml").write_text(SWEEP)
