@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
+import pynvml
 import torch
 
 __all__ = ["Meter"]
@@ -16,13 +18,15 @@ class Meter:
 
     On CUDA, memory is what torch has allocated there and utilisation is the card's, by NVML; on
     the CPU they are this process's resident memory and its share of the cores (200 = two cores).
+    A reading that fails is no reason to end a run: it is the one before, 0 where there is none.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._process.cpu_percent()
+        self._memory, self._percent = 0, 0.0
         self._utilisation = _cuda_utilisation(device) if device.type == "cuda" else None
+        self.utilisation()  # psutil counts from the first reading on
         self.restart()
 
     def restart(self) -> None:
@@ -38,17 +42,18 @@ class Meter:
     def memory(self) -> int:
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
-        return self._process.memory_info().rss
+        with suppress(psutil.Error, OSError):
+            self._memory = self._process.memory_info().rss
+        return self._memory
 
     def utilisation(self) -> float:
-        if self._utilisation is not None:
-            return self._utilisation()
-        return self._process.cpu_percent()
+        read = self._utilisation or self._process.cpu_percent
+        with suppress(psutil.Error, pynvml.NVMLError, OSError):
+            self._percent = read()
+        return self._percent
 
 
 def _cuda_utilisation(device: torch.device) -> Callable[[], float] | None:
-    import pynvml
-
     try:
         pynvml.nvmlInit()
         uuid = str(torch.cuda.get_device_properties(device).uuid)

@@ -46,7 +46,6 @@ AT_LENGTH = COMMANDS | {
     "get a corpus": ["data", "get", "pydoc"],
     "make a corpus": ["data", "make", "mine", "raw.txt", "--tokenizer", "none"],
     "replace a corpus": ["data", "make", "made", "raw.txt", "--tokenizer", "none", "--replace"],
-    "show a session": ["sessions", "show", "default"],
     "doctor": ["doctor"],
     "start a sweep": ["sweep", "start", "new.yaml", "--detach"],
     "stop a sweep": ["sweep", "stop", "study"],
