@@ -46,7 +46,7 @@ _COMMANDS = {
     "benchmark": ("lmbench.cli.benchmark:benchmark", "Size and speed in each runtime."),
     "reproduce": ("lmbench.cli.reproduce:reproduce", "The published tables beside ours."),
     "sweep": ("lmbench.cli.sweep:app", "Many runs by one file: axes, stages, seeds."),
-    "runs": ("lmbench.cli.runs:app", "List, show, pause, stop, resume and delete runs."),
+    "runs": ("lmbench.cli.runs:app", "List, show, import, stop, resume and delete runs."),
     "sessions": ("lmbench.cli.sessions:app", "List, copy, rename, pack and unpack sessions."),
     "data": ("lmbench.cli.data:app", "List, fetch, make and describe corpora."),
     "schedule": ("lmbench.cli.schedule:app", "Check and draw pruning schedules."),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -34,7 +35,7 @@ from lmbench.session.store import LIVE
 
 __all__ = ["app"]
 
-app = App(name="runs", help="List, show, pause, stop, resume and delete runs.")
+app = App(name="runs", help="List, show, import, pause, stop, resume and delete runs.")
 
 _LOG_POLL_S = 0.2
 
@@ -119,6 +120,48 @@ def _progress(log: EventLog) -> str:
     total = f" of {started.total_steps:,}" if started and started.total_steps else ""
     text = f"step {step.step:,}{total}, epoch {step.epoch}, loss {step.loss:.3f}"
     return text + (f", valid ppl {epoch.valid_ppl:.2f}" if epoch else "")
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    data: Annotated[
+        str, Parameter(help="the corpus that the model was trained on: a name or a folder")
+    ],
+    vocab: Annotated[
+        Literal["all", "train"], Parameter(help="whose words its vocabulary is")
+    ] = "all",
+    model: Annotated[
+        Literal["RNN_TANH", "RNN_RELU"] | None,
+        Parameter(help="the kind of Elman cells, which a file of tensors alone does not say"),
+    ] = None,
+    name: Annotated[
+        str | None, Parameter(help="what the run is called; left out: the file")
+    ] = None,
+    session: Annotated[str, Parameter(help="the session that gets the run")] = "default",
+    json: Json = False,
+) -> None:
+    """Make a run of a model that PyTorch's example or Distiller has saved.
+
+    Args:
+        file: model.pt or .pth.tar; its tensors are read, and nothing in it is run.
+    """
+    from lmbench.cli.foreground import command_line
+    from lmbench.cli.progress import corpus_progress
+    from lmbench.jobs.import_checkpoint import import_checkpoint
+
+    with corpus_progress() as progress:
+        found, lines = import_checkpoint(
+            Home.find(), session, file.expanduser(), data,
+            vocab=vocab, kind=model, name=name, command=command_line(), progress=progress,
+        )  # fmt: skip
+    if json:
+        print_json({**run_document(found), "notes": lines})
+        return
+    print_line(f"run {found.ref}: {file}")
+    for line in lines:
+        print_line(f"  {line}")
 
 
 @app.command

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from lmbench.config import changed_settings, parse_config
+import shlex
+
+from lmbench.config import TrainConfig, changed_settings, parse_config
 from lmbench.config.command_line import command_for, run_name
 from lmbench.errors import LmbenchError
+from lmbench.printable import one_line
 from lmbench.session.store import Run, RunRecord
 
 __all__ = ["run_command"]
@@ -20,6 +23,12 @@ def run_command(run: Run, record: RunRecord) -> str:
         config = parse_config(record.kind, record.config)
     except LmbenchError:
         return ""
+    if record.imported and isinstance(config, TrainConfig):
+        # Only the kind of Elman cells may not show from the file.
+        kind = ["--model", config.model] if config.model.startswith("RNN") else []
+        data = ["--data", config.data or "", "--vocab", config.vocab, *kind]
+        words = ["lmbench", "runs", "import", record.imported, *data, "--name", record.name]
+        return shlex.join(map(one_line, [*words, "--session", run.session.name]))
     # A training has no parent, and what a benchmark measured is among its settings.
     parent = None if record.kind in ("train", "benchmark") else record.parent
     return command_for(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["process_started", "same_start"]
+__all__ = ["current_folder", "process_started", "same_start"]
 
 # Elsewhere than on Linux, start times of one process can differ by a correction of the clock.
 _SAME_START_S = 0.001 if sys.platform == "linux" else 1.0
@@ -48,3 +48,11 @@ def _linux_process_started(pid: int) -> float | None:
 def same_start(one: float, other: float) -> bool:
     """Are these start times of one process number the same process's?"""
     return abs(one - other) < _SAME_START_S
+
+
+def current_folder() -> str:
+    """Where this process is; "" where that folder has been removed."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""

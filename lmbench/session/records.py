@@ -119,6 +119,8 @@ class RunRecord(_Record):
     reason: str = ""
     exit_code: int | None = None
     command: str = ""
+    imported: str = ""
+    """The file that its model came from, made elsewhere; "" for a run whose work made it."""
     cwd: str = ""
     place: str = "local"
     """Where it is worked on (`lmbench.jobs.places`)."""

@@ -23,7 +23,7 @@ from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
 from lmbench.session.leftovers import remove_leftovers
-from lmbench.session.process import process_started, same_start
+from lmbench.session.process import current_folder, process_started, same_start
 from lmbench.session.records import (
     FORMAT_VERSION,
     LIVE,
@@ -285,8 +285,10 @@ class Session:
         command: str = "",
         point: str = "",
         place: str = "local",
+        fill: Callable[[Run], None] = lambda run: None,
     ) -> Run:
-        """A new folder with a ``queued`` record; the number is the session's next."""
+        """A new folder with a ``queued`` record, or as `fill` leaves it; the number is the
+        session's next."""
         self.runs_path.mkdir(parents=True, exist_ok=True)
         for folder in (self.path.parent, self.path, self.runs_path):
             remove_leftovers(folder)
@@ -307,13 +309,14 @@ class Session:
                 config=changed_settings(config),
                 parent=parent.ref if isinstance(parent, Run) else parent,
                 command=command,
-                cwd=_current_folder(),
+                cwd=current_folder(),
                 point=point,
                 place=place,
             )
             path = self.runs_path / f"{number:03d}-{kind}"
             try:
                 Run(staged).write(record)
+                fill(Run(staged))
                 staged.rename(path)
             except OSError:
                 shutil.rmtree(staged, ignore_errors=True)
@@ -425,13 +428,6 @@ class Home:
 
 
 _MODEL_FILES = frozenset({".lmpack", ".safetensors"})
-
-
-def _current_folder() -> str:
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        return ""
 
 
 def _name_or_none(run: Run) -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import yaml
 from mutations import (
     Mutation,
@@ -30,6 +31,7 @@ from lmbench.cli import run as lmbench
 from lmbench.config import DataMakeConfig
 from lmbench.corpus import data_make, data_preview, open_corpus
 from lmbench.deploy.load_model import load_file, load_packed, load_run
+from lmbench.deploy.pytorch_checkpoint.model_weights import import_model
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.quantization import load_settings as load_quantization_settings
 from lmbench.distiller.quantization import load_stats
@@ -131,6 +133,11 @@ def make_home(folder: Path) -> Home:
         '{"id": "a", "score": -1.5, "text": "the cat"}\n'
         '{"id": "b", "nbest": [{"score": -2, "text": "a dog"}, {"score": -3.5, "text": ""}]}\n'
     )
+    weights = load_run(home.find_run("1", "default")).model.state_dict()
+    mask = {"rnn.weight_hh_l0": weights["rnn.weight_hh_l0"] > 0}
+    saved = {"state_dict": weights, "epoch": 3, "compression_sched": {"masks_dict": mask}}
+    torch.save(saved, folder / "model.pt")
+    torch.save(saved, folder / "older.pt", _use_new_zipfile_serialization=False)
     (folder / "request.json").write_bytes(
         b'{"kind": "wrote", "id": 3, "at": 1, "word": 2, "text": "cat", "bits": 1.5, '
         b'"probability": 0.3, "seconds": 0.1, "alternatives": []}\n'
@@ -242,6 +249,12 @@ READERS: dict[str, Reader] = {
         lambda _, path: load_packed(path),
     ),
     "archive": Reader("archive.lmbench", damage_zip(_member), _unpack),
+    "checkpoint of PyTorch": Reader(
+        "model.pt", damage_zip(_member), lambda _, path: import_model(path)
+    ),
+    "older checkpoint of PyTorch": Reader(
+        "older.pt", damage_bytes, lambda _, path: import_model(path)
+    ),
     "schedule": Reader(
         "sessions/default/runs/002-prune/schedule.yaml",
         damage_yaml,

@@ -19,6 +19,7 @@ PARSERS = {
     *("json.loads", "json.load", "yaml.load", "yaml.safe_load", "zipfile.ZipFile", "safe_open"),
     *("load_file", "np.load", "np.memmap", "np.fromfile", "csv.reader", "csv.DictReader"),
     *("tomllib.load", "tomllib.loads", "pickle.load", "pickle.loads", "torch.load"),
+    "pickletools.genops",
 }
 SHARED = {"lmbench/session/files.py:parse_json", "lmbench/distiller/yaml_values.py:read_yaml"}
 """Others parse through these, and are found as well as those that parse by themselves."""
@@ -29,6 +30,8 @@ FUZZED = {
     "deploy/load_model.py:_quantized": "quantized model",
     "deploy/load_model.py:load_run": "weights",
     "deploy/packed_file/header.py:_json": "packed file",
+    "deploy/pytorch_checkpoint/container.py:_read_zip": "checkpoint of PyTorch",
+    "deploy/pytorch_checkpoint/pickle_values.py:read_pickle": "older checkpoint of PyTorch",
     "distiller/quantization/calibration.py:load_stats": "statistics",
     "distiller/quantization/settings_files.py:_read": "quantization settings",
     "distiller/schedules/checking.py:parse_schedule": "schedule",

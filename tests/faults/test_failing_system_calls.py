@@ -39,6 +39,7 @@ AT_LENGTH = COMMANDS | {
     ],
     "reproduce": ["reproduce", "training", "--data", "tiny", "--device", "cpu", "--detach"],
     "export as ONNX": ["export", "1", "--format", "onnx", "-o", "model.onnx"],
+    "import": ["runs", "import", "model.pt", "--data", "tiny"],
     "export to the Hub": ["export", "1", "--format", "hub", "-o", "1.hub"],
     "export curves": ["export", "1", "2", "--format", "csv", "-o", "curves.csv"],
     "export to TensorBoard": ["export", "1", "2", "--format", "tensorboard", "-o", "1.tensorboard"],

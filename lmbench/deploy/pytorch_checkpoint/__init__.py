@@ -1,0 +1,1 @@
+"""Checkpoints of PyTorch's example and of Distiller, read without unpickling them."""
