@@ -47,10 +47,10 @@ Seeds = Annotated[
 ]
 
 PlaceName = Annotated[
-    Literal["local", "slurm"],
+    Literal["local", "slurm", "ray"],
     Parameter(
         name="--place",
-        help="where it is worked on: this machine, or a Slurm cluster (docs/clusters.md)",
+        help="where it is worked on: this machine, or a Slurm or Ray cluster (docs/clusters.md)",
     ),
 ]
 

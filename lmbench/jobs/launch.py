@@ -235,12 +235,15 @@ def requeue(run: Run, place: str | None = None) -> None:
     run.transition("queued", only_if=resumable, job="", **moved)
 
 
-def take_over(run: Run) -> bool:
+def take_over(run: Run, job: str) -> bool:
     """Put a run back in the queue whose job the cluster starts again, whoever worked on it before;
-    False for one that has ended for good, or that the user has stopped: it is left as it is."""
+    False for one that has ended for good, that the user has stopped, or that has another job by
+    now: it is left as it is."""
 
     def goes_on(record: RunRecord) -> bool:
-        if record.status in ("queued", "finished", "failed") or {"stop", "kill"} & {*asked(run)}:
+        if record.job != job or record.status in ("queued", "finished", "failed"):
+            return False
+        if {"stop", "kill"} & {*asked(run)}:
             return False
         fence_attempts(run.path)
         return True

@@ -12,22 +12,19 @@ import faulthandler
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from lmbench.errors import LmbenchError
+from lmbench.jobs.end_with_parent import end_with_parent
 from lmbench.jobs.job import Job
 from lmbench.session.attempts import attempt_folder
 from lmbench.session.events import Event
 from lmbench.session.store import Run, RunRecord
 
 __all__ = ["SilentJob", "main"]
-
-_WATCH_S = 0.1
 
 
 class SilentJob(Job):
@@ -48,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a run at work")
     parser.add_argument("--resuming", action="store_true", help="go on from its checkpoint")
     options = parser.parse_args(arguments)
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(os.getppid())
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -65,13 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(1)
     return 0
-
-
-def _end_with(launcher: int) -> None:
-    """End this process when the one that started it is gone, whatever it waits for."""
-    while os.getppid() == launcher:
-        time.sleep(_WATCH_S)
-    os._exit(1)
 
 
 def _work(run: Run, *, resuming: bool) -> None:

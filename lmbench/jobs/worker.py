@@ -33,6 +33,7 @@ from typing import Any
 from lmbench import __version__
 from lmbench.config import QuantizeConfig, SensitivityConfig
 from lmbench.errors import ERROR, RESUME, LmbenchError, os_error_line
+from lmbench.jobs.end_with_parent import end_with_parent
 from lmbench.jobs.exit_reasons import ROOM
 from lmbench.jobs.heartbeat import heartbeat
 from lmbench.jobs.job import Job
@@ -70,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lmbench.jobs.worker", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a queued run")
     parser.add_argument("--holds", type=int, metavar="FD", help="inherited lock of the device")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
     options = parser.parse_args(arguments)
+    if options.parent is not None:
+        end_with_parent(options.parent)
     if options.holds is not None:
         # Ours until we die, and no child's.
         os.set_inheritable(options.holds, False)

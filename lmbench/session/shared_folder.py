@@ -7,17 +7,19 @@ no shared memory are needed.
 
 from __future__ import annotations
 
+import platform
 import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from lmbench.session.files import write_atomic
 
-__all__ = ["file_system", "is_shared", "problem_with"]
+__all__ = ["file_system", "is_shared", "problem_with", "unseen_from"]
 
 _SHARED = frozenset(
     [
@@ -39,6 +41,20 @@ def file_system(folder: Path) -> str:
 def is_shared(system: str) -> bool:
     """Can other machines see what is on such a file system?"""
     return system.removeprefix("fuse.") in _SHARED
+
+
+def unseen_from(folder: Path, machines: Sequence[str]) -> str | None:
+    """Why machines of these host names cannot see a working folder of this one, in a line; None
+    where they probably can."""
+    own = platform.node()
+    others = sorted({name for name in machines if name.split(".")[0] != own.split(".")[0]})
+    system = file_system(folder)
+    if not others or is_shared(system):
+        return None
+    return (
+        f"{folder} is on a file system of this machine alone ({system or 'unknown'}), which "
+        f"{others[0]} and the other nodes cannot see: name a shared folder by LMBENCH_HOME"
+    )
 
 
 def problem_with(folder: Path) -> str | None:

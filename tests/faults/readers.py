@@ -37,7 +37,7 @@ from lmbench.distiller.quantization import load_settings as load_quantization_se
 from lmbench.distiller.quantization import load_stats
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.sampler_messages import MESSAGES
-from lmbench.jobs.places.settings import parse_slurm_settings
+from lmbench.jobs.places.settings import parse_place_settings
 from lmbench.jobs.sweeps.proposals import kept_plan
 from lmbench.scoring.lines import Words, lines_of
 from lmbench.scoring.nbest import read_nbest, read_references
@@ -120,6 +120,7 @@ def make_home(folder: Path) -> Home:
     (folder / "settings.yaml").write_text("theme: dark\nmotion: false\nkeys: {app.quit: x}\n")
     (folder / "places.toml").write_text(
         '[slurm]\npartition = "p"\ntime = "1-12"\ngpus = 1\nsetup = ["module load cuda"]\n'
+        '[ray]\naddress = "head:6379"\ncpus = 2\n'
     )
     (folder / "quantization.yaml").write_text(
         "bits_activations: 8\nbits_weights: 8\nmode: ASYMMETRIC_SIGNED\nclip_acts: AVG\n"
@@ -269,7 +270,7 @@ READERS: dict[str, Reader] = {
     "settings of places": Reader(
         "places.toml",
         damage_bytes,
-        lambda _, path: parse_slurm_settings(path.read_bytes(), path),
+        lambda _, path: parse_place_settings(path.read_bytes(), path),
     ),
     "sweep": Reader(
         "sessions/swept/sweep.yaml",

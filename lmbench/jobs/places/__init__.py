@@ -5,12 +5,13 @@ from __future__ import annotations
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places.interface import Place
 from lmbench.jobs.places.local import Local
+from lmbench.jobs.places.ray import Ray
 from lmbench.jobs.places.slurm import Slurm
 from lmbench.session.store import Home
 
 __all__ = ["PLACES", "Place", "check_place", "place_named"]
 
-PLACES: dict[str, Place] = {place.name: place for place in (Local(), Slurm())}
+PLACES: dict[str, Place] = {place.name: place for place in (Local(), Slurm(), Ray())}
 
 
 def place_named(name: str) -> Place:

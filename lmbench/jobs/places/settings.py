@@ -6,6 +6,10 @@
     partition = "gpu"
     time = "12:00:00"
     setup = ["module load cuda"]
+
+    [ray]
+    address = "head-node:6379"
+    gpus = 1
 """
 
 from __future__ import annotations
@@ -19,25 +23,48 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lmbench.config.user_folder import user_folder
 from lmbench.errors import LmbenchError
 
-__all__ = ["SlurmSettings", "load_slurm_settings", "places_path"]
+__all__ = ["PlaceSettings", "RaySettings", "SlurmSettings", "load_place_settings", "places_path"]
 
 _LARGEST = 256 * 1024
 _WORD = r"^[\w.,:@+-]*$"
 
 
-class SlurmSettings(BaseModel):
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _RunSettings(_Settings):
+    """What a run is given, on whichever cluster."""
+
+    gpus: Annotated[int, Field(ge=0, le=16)] = 0
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    setup: list[str] = Field(default_factory=list)
+    """Lines of bash that come before the run, such as ``module load cuda``."""
+
+
+class SlurmSettings(_RunSettings):
     """What ``sbatch`` is asked for each run; what is left out is the cluster's default."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     partition: Annotated[str, Field(pattern=_WORD)] = ""
     account: Annotated[str, Field(pattern=_WORD)] = ""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d\d){0,2}$|^$")] = ""
     """The limit of a run, as Slurm writes it: minutes, ``H:MM:SS`` or ``D-HH``. A run that comes to
     it saves, and goes on in a new slot."""
-    gpus: Annotated[int, Field(ge=0, le=16)] = 0
-    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
-    setup: list[str] = Field(default_factory=list)
-    """Lines of bash that come before the run, such as ``module load cuda``."""
+
+
+class RaySettings(_RunSettings):
+    """Which Ray cluster, and what each run is given there."""
+
+    address: Annotated[str, Field(pattern=r"^([\w.-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}$|^$")] = ""
+    """``HOST:PORT`` of the head node; "" for the cluster that this machine belongs to, or that
+    ``RAY_ADDRESS`` names."""
+
+
+class PlaceSettings(_Settings):
+    """A section for each kind of cluster."""
+
+    slurm: SlurmSettings = SlurmSettings()
+    ray: RaySettings = RaySettings()
 
 
 def places_path() -> Path:
@@ -45,8 +72,8 @@ def places_path() -> Path:
     return user_folder() / "places.toml"
 
 
-def load_slurm_settings() -> SlurmSettings:
-    """The section ``[slurm]``, defaults where there is none.
+def load_place_settings() -> PlaceSettings:
+    """All sections, defaults for what is not there.
 
     Raises:
         LmbenchError: names the file, the field and what is wrong.
@@ -56,29 +83,33 @@ def load_slurm_settings() -> SlurmSettings:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
     except FileNotFoundError:
-        return SlurmSettings()
+        return PlaceSettings()
     except OSError as error:
         raise LmbenchError(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_slurm_settings(data, path)
+    return parse_place_settings(data, path)
 
 
-def parse_slurm_settings(data: bytes, path: Path) -> SlurmSettings:
-    """What `load_slurm_settings` gives for a file that holds `data`."""
+def parse_place_settings(data: bytes, path: Path) -> PlaceSettings:
+    """What `load_place_settings` gives for a file that holds `data`."""
     if len(data) > _LARGEST:
         raise LmbenchError(f"{path}: too large for a settings file")
     try:
         document = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise LmbenchError(f"{path}: cannot be read as TOML ({error})") from None
-    unknown = [section for section in document if section != "slurm"]
-    if unknown:
-        raise LmbenchError(f"{path}: {unknown[0]!r} is unknown: the only section is [slurm]")
     try:
-        return SlurmSettings.model_validate(document.get("slurm", {}))
+        return PlaceSettings.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(["slurm", *map(str, first["loc"])])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(SlurmSettings.model_fields)
-            raise LmbenchError(f"{path}: field '{field}': is unknown: use {known}") from None
-        raise LmbenchError(f"{path}: field '{field}': {first['msg'].lower()}") from None
+        section, *rest = map(str, first["loc"])
+        if first["type"] != "extra_forbidden":
+            field = ".".join([section, *rest])
+            raise LmbenchError(f"{path}: field '{field}': {first['msg'].lower()}") from None
+        if not rest:
+            raise LmbenchError(
+                f"{path}: {section!r} is unknown: the sections are [slurm] and [ray]"
+            ) from None
+        known = ", ".join((SlurmSettings if section == "slurm" else RaySettings).model_fields)
+        raise LmbenchError(
+            f"{path}: field '{section}.{rest[0]}': is unknown: use {known}"
+        ) from None

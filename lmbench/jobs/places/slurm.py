@@ -6,19 +6,18 @@ becomes of the run is in its folder; ``squeue`` is asked only for jobs that do n
 
 from __future__ import annotations
 
-import platform
 import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places.interface import Place
-from lmbench.jobs.places.settings import SlurmSettings, load_slurm_settings, places_path
+from lmbench.jobs.places.settings import SlurmSettings, load_place_settings, places_path
 from lmbench.jobs.supervisor import is_queued, python
-from lmbench.session.shared_folder import file_system, is_shared
+from lmbench.report.numbers import plural
+from lmbench.session.shared_folder import unseen_from
 from lmbench.session.store import LIVE, Home, Run
 
 __all__ = ["Slurm"]
@@ -49,20 +48,20 @@ class Slurm(Place):
                 "a machine from which you submit jobs"
             )
         try:
-            settings = load_slurm_settings()
+            settings = load_place_settings().slurm
             machines = _machines(settings)
         except LmbenchError as error:
             return error.message
         if not machines:
             what = f"no partition {settings.partition!r}" if settings.partition else "no machine"
             return f"Slurm has {what} (partition in {places_path()}; sinfo lists them)"
-        return _unshared(home.path, machines)
+        return unseen_from(home.path, machines)
 
     def describe(self, home: Home) -> str:
-        settings = load_slurm_settings()
+        settings = load_place_settings().slurm
         machines = _machines(settings)
         where = f"partition {settings.partition}" if settings.partition else "default partition"
-        return f"{where}, {len(machines)} nodes; settings: {places_path()}"
+        return f"{where}, {plural(len(machines), 'node')}; settings: {places_path()}"
 
     def submit(self, runs: Sequence[Run], *, queue: bool = True) -> None:
         """Each stage (runs that start from those before) is an array that waits for the one
@@ -71,7 +70,7 @@ class Slurm(Place):
         waiting = [run for run in runs if _is_new(run)]
         if not waiting:
             return
-        settings = load_slurm_settings()
+        settings = load_place_settings().slurm
         before: list[str] = []
         for stage in _stages(waiting):
             parts = [stage[i : i + _LARGEST_ARRAY] for i in range(0, len(stage), _LARGEST_ARRAY)]
@@ -178,19 +177,6 @@ def _machines(settings: SlurmSettings) -> list[str]:
     """
     where = [f"--partition={settings.partition}"] if settings.partition else []
     return _call("sinfo", "--noheader", "--Node", "--format=%n", *where).split()
-
-
-def _unshared(folder: Path, machines: Sequence[str]) -> str | None:
-    """Why the nodes cannot see the working folder, or None where they probably can."""
-    own = platform.node()
-    others = sorted({name for name in machines if name.split(".")[0] != own.split(".")[0]})
-    system = file_system(folder)
-    if not others or is_shared(system):
-        return None
-    return (
-        f"{folder} is on a file system of this machine alone ({system or 'unknown'}), which "
-        f"{others[0]} and the other nodes cannot see: name a shared folder by LMBENCH_HOME"
-    )
 
 
 def _call(*words: str, script: str | None = None) -> str:

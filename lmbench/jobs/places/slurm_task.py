@@ -18,14 +18,11 @@ from pathlib import Path
 
 from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs.launch import take_over
-from lmbench.jobs.queue import awaited_parent
+from lmbench.jobs.places.task import MOST_DEATHS, is_to_begin
 from lmbench.jobs.supervisor import conclude, is_queued, python
 from lmbench.session.store import Run
 
 __all__ = ["main"]
-
-# How often a run whose worker dies is begun again by itself.
-_MOST_DEATHS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,23 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = Run(parser.parse_args(arguments).run.resolve())
     try:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        if run.read().job != job:
-            print(f"job {job} leaves run {run.ref} to where it was sent since", flush=True)
-            return 0
-        return _work(run, int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        return _work(run, job, restarts) if is_to_begin(run, job, again=restarts > 0) else 0
     except (OSError, LmbenchError) as error:
         print(f"{ERROR}{error}", file=sys.stderr)
         return 1
 
 
-def _work(run: Run, restarts: int) -> int:
-    if restarts:
-        take_over(run)
-    parent = awaited_parent(run)
-    if parent is not None:
-        reason = f"run {parent.ref}, which it starts from, is {parent.status()}"
-        run.transition("stopped", only_if=is_queued, reason=reason)
-        return 0
+def _work(run: Run, job: str, restarts: int) -> int:
     began = time.time()
     # No session of its own: what Slurm kills the job by must reach it.
     worker = subprocess.Popen(
@@ -65,17 +53,16 @@ def _work(run: Run, restarts: int) -> int:
 
     signal.signal(signal.SIGTERM, end)
     code = worker.wait()
-    died = code < 0 and restarts < _MOST_DEATHS
-    if (died or (asked_to_end and run.read().status == "stopped")) and take_over(run):
-        return _requeue(run)
+    died = code < 0 and restarts < MOST_DEATHS
+    if (died or (asked_to_end and run.read().status == "stopped")) and take_over(run, job):
+        return _requeue(run, job)
     conclude(run, worker.pid, code, began)
     return 0
 
 
-def _requeue(run: Run) -> int:
+def _requeue(run: Run, job: str) -> int:
     """Have Slurm start this job again."""
     # Not SLURM_JOB_ID: that of an array's last task is the array's own, and requeues all of it.
-    job = run.read().job
     print(f"job {job} goes back into the queue of Slurm", flush=True)
     done = subprocess.run(["scontrol", "requeue", job], check=False)
     if done.returncode != 0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from lmbench.cli import run as lmbench
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import PLACES, slurm_task
-from lmbench.jobs.places.settings import SlurmSettings, load_slurm_settings, parse_slurm_settings
+from lmbench.jobs.places.settings import PlaceSettings, load_place_settings, parse_place_settings
 from lmbench.jobs.places.slurm import Slurm
 from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
@@ -73,6 +75,21 @@ def test_without_slurm_a_command_says_so_and_makes_nothing(
     file = write_sweep(sweep_home.path)
     assert lmbench(["sweep", "start", str(file), "--place", "slurm"]) == 2
     assert not sweep_home.sessions()
+
+
+def test_doctor_says_which_places_work_from_here_and_why_others_do_not(
+    fake: FakeSlurm,
+    sweep_home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert lmbench(["doctor", "--json"]) == 0
+    findings = {each["what"]: each for each in json.loads(capfd.readouterr().out)["findings"]}
+    places = [findings[f"place {name}"] for name in ("local", "slurm", "ray")]
+    assert [each["good"] for each in places] == [True, True, None]
+    assert "default partition, 1 node;" in places[1]["value"]
+    assert places[2]["value"] == "Ray is not installed: pip install 'lmbench[ray]'"
 
 
 def test_a_folder_that_the_nodes_cannot_see_is_refused(fake: FakeSlurm, tmp_path: Path) -> None:
@@ -213,8 +230,13 @@ def test_a_job_leaves_a_run_alone_that_was_sent_elsewhere_since(
     "text, problem",
     [
         ("[slurm", "cannot be read as TOML"),
-        ("[ray]", "'ray' is unknown: the only section is [slurm]"),
-        ("[slurm]\nqueue = 'x'", "field 'slurm.queue': is unknown: use partition, account"),
+        ("[pbs]", "'pbs' is unknown: the sections are [slurm] and [ray]"),
+        (
+            "[ray]\npartition = 'x'",
+            "field 'ray.partition': is unknown: use gpus",
+        ),
+        ("[ray]\naddress = 'ray://head:10001'", "field 'ray.address': string should match"),
+        ("[slurm]\nqueue = 'x'", "field 'slurm.queue': is unknown: use gpus, cpus, setup, part"),
         ("[slurm]\ntime = 60", "field 'slurm.time': input should be a valid string"),
         ("[slurm]\npartition = 'a b'", "field 'slurm.partition': string should match"),
         ("slurm = 3", "field 'slurm'"),
@@ -222,7 +244,7 @@ def test_a_job_leaves_a_run_alone_that_was_sent_elsewhere_since(
 )
 def test_a_mistake_in_the_settings_is_a_line_with_its_field(text: str, problem: str) -> None:
     with pytest.raises(LmbenchError) as caught:
-        parse_slurm_settings(text.encode(), Path("places.toml"))
+        parse_place_settings(text.encode(), Path("places.toml"))
     assert problem in caught.value.message
     assert caught.value.message.startswith("places.toml: ")
 
@@ -231,4 +253,4 @@ def test_without_a_file_the_cluster_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LMBENCH_CONFIG", str(tmp_path))
-    assert load_slurm_settings() == SlurmSettings()
+    assert load_place_settings() == PlaceSettings()
