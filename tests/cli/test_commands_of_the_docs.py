@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +100,27 @@ def folder(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the cat sat on the mat\n")))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_tutorial_runs_from_its_first_line_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = BLOCK.findall((REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    _set_up, *commands = [block for language, block in blocks if language == "sh"]
+    [script] = [block for language, block in blocks if language == "python"]
+    (tmp_path / "propose.py").write_text(script, encoding="utf-8")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    end = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "".join(commands)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert end.returncode == 0, end.stdout[-1000:] + end.stderr[-1000:]
+    assert (tmp_path / "manual.lmpack").stat().st_size < 2_000_000
 
 
 @pytest.mark.slow
