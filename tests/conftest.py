@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 # Read when torch is loaded: two test processes with two threads each would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -18,6 +23,20 @@ os.environ.pop("COLORTERM", None)
 def pytest_xdist_auto_num_workers() -> int:
     """Three processes on two cores: a third of the time a test waits for a process or a timer."""
     return max(1, round(1.5 * (os.cpu_count() or 1)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Each process has a run of neighbouring tests, whose fixtures are set up once, and takes from
+    the others when it has none left."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: begun last, they would keep one process and idle the others."""
+    items.sort(key=lambda item: item.path.name != "test_tmux.py")
 
 
 @pytest.fixture(scope="session")
