@@ -114,17 +114,8 @@ def check(home: Path, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPat
 
 
 def arguments_of(name: str, home: Path) -> list[str]:
-    files = (
-        ".lmbench",
-        ".safetensors",
-        ".md",
-        ".txt",
-        ".yaml",
-        ".onnx",
-        ".csv",
-        ".tensorboard",
-        ".hub",
-    )
+    models = (".lmbench", ".safetensors", ".onnx", ".hub", ".pt")
+    files = (*models, ".md", ".txt", ".yaml", ".csv", ".tensorboard")
     return [str(home / word) if word.endswith(files) else word for word in AT_LENGTH[name]]
 
 
