@@ -2,14 +2,15 @@
 
     python benchmarks/data_make.py [--megabytes 200] [--text FOLDER…] [--tokenizer NAME] [--quick]
 
-The text is varied from real one: paragraphs of Python's sources and of the folders that are named,
-drawn at random, in each of which every tenth word is another one of the same text. So its words and
-punctuation come as often as they really do, and no paragraph stands in it twice.
+The text is varied from real one: paragraphs of the docstrings in Python's sources, and of the
+folders that are named, are drawn at random, and in each every tenth word becomes another one of the
+same text. So words and punctuation come as often as they really do, and no paragraph stands twice.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,13 +32,28 @@ OTHER = 0.1
 
 
 def paragraphs(folders: list[Path]) -> Iterator[list[str]]:
-    """The words of each paragraph of the text in these folders."""
+    """The words of each paragraph of the text in these folders; of Python's sources those of the
+    docstrings."""
     for folder in folders:
         for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.txt")]):
             if "site-packages" in path.parts:
                 continue
             text = path.read_text(encoding="utf-8", errors="replace")
-            yield from filter(None, (part.split() for part in BLANK_LINES.split(text)))
+            texts = docstrings(text) if path.suffix == ".py" else [text]
+            for part in texts:
+                yield from filter(None, (one.split() for one in BLANK_LINES.split(part)))
+
+
+def docstrings(source: str) -> list[str]:
+    """Those of a module, its classes and functions; none where it cannot be parsed."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(tree) if isinstance(node, kinds))
+    return [text for node in nodes if (text := ast.get_docstring(node))]
 
 
 def write_text(target: Path, size: int, folders: list[Path]) -> None:

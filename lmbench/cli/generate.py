@@ -10,6 +10,7 @@ from lmbench.cli.flags import configured
 from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
+from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Word
@@ -77,7 +78,10 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
     target = Path(config.outf).expanduser() if config.outf else None
     if target is not None and not target.parent.is_dir():
         raise LmbenchError(f"--outf {target}: the folder {target.parent} is not there")
-    show = None if quiet else _Stream(target is not None, config.log_interval, config.words)
+    show = None
+    if not quiet:
+        cut = is_subword(loaded.vocabulary)
+        show = _Stream(target is not None, config.log_interval, config.words, cut)
     generation = write_text(loaded, config, show)
     if show is not None:
         show.end()
@@ -86,7 +90,7 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
         note(f"not in the vocabulary, read as <unk>: {words}")
     if target is not None:
         try:
-            write_atomic(target, lines(word.text for word in generation.words).encode())
+            write_atomic(target, lines(generation.text.split()).encode())
         except OSError as error:
             raise LmbenchError(f"--outf {target}: cannot be written ({error.strerror})") from None
     if not quiet:
@@ -99,21 +103,38 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
 class _Stream:
     """Words on stdout as they come; where a file takes them, the original's lines of progress."""
 
-    def __init__(self, to_file: bool, interval: int, total: int) -> None:
+    def __init__(self, to_file: bool, interval: int, total: int, is_cut: bool) -> None:
         self._to_file, self._interval, self._total = to_file, interval, total
+        self._joining = Joining() if is_cut else None
         self._count = 0
 
     def __call__(self, word: Word) -> None:
         if self._to_file:
             if self._count % self._interval == 0:
                 write(f"| Generated {self._count}/{self._total} words\n")
+        elif self._joining is not None:
+            write(self._joined(self._joining.add(word.text)))
+            return
         else:
             last = self._count % WORDS_A_LINE == WORDS_A_LINE - 1
             write(word.text + ("\n" if last else " "))
         self._count += 1
 
+    def _joined(self, text: str) -> str:
+        """A piece of a word, in lines of as many words."""
+        if not text.startswith(" "):
+            # The text may begin in the midst of the prompt's last word.
+            self._count = max(self._count, 1)
+            return text
+        self._count += 1
+        if self._count == 1:
+            return text[1:]
+        return ("\n" if self._count % WORDS_A_LINE == 1 else " ") + text[1:]
+
     def end(self) -> None:
-        if not self._to_file and self._count % WORDS_A_LINE:
+        if self._joining is not None and not self._to_file:
+            write(self._joining.end() + "\n")
+        elif not self._to_file and self._count % WORDS_A_LINE:
             write("\n")
 
 

@@ -71,6 +71,9 @@ def score(
         return 0
     write(_row(config, total, "in all"))
     rate = f"{total.tokens:,} tokens, {total.tokens / seconds:,.0f} a second"
+    units = f"perplexity {total.word_perplexity:.2f} a word" if not config.columns else ""
+    if units:
+        note(f"{units}, {total.bits_per_character:.3f} bits a character")
     note(f"{lm.title} ({lm.runtime}): {rate}")
     return 0
 
@@ -138,6 +141,8 @@ def _figures(config: ScoreConfig, score: Score) -> dict[str, Any]:
         "tokens": score.tokens,
         "ppl": score.perplexity,
         "known_ppl": score.known_perplexity,
+        "word_ppl": score.word_perplexity,
+        "bits_per_character": score.bits_per_character,
     }
 
 

@@ -6,10 +6,13 @@ from typing import Literal
 
 from lmbench.config.machine import DATA
 from lmbench.config.setting import Config, setting
+from lmbench.errors import LmbenchError
 
 __all__ = ["DEFAULT_MIN_COUNT", "DataMakeConfig", "DocumentsRule"]
 
 DocumentsRule = Literal["auto", "files", "articles", "paragraphs", "lines"]
+
+LEAST_PIECES = 300
 
 DEFAULT_MIN_COUNT = 3
 """As in WikiText (Merity et al. 2016, arXiv 1609.07843)."""
@@ -20,10 +23,11 @@ class DataMakeConfig(Config):
 
     tokenizer: str = setting(
         "moses",
-        "how text becomes words: moses (sentences, words and punctuation apart), or none "
-        "(tokenised already: a sentence a line, words between white space)",
+        "how text becomes words: moses (sentences, words and punctuation apart), none (tokenised "
+        "already: a sentence a line, words between white space), bpe:SIZE (the words of moses in "
+        "so many pieces), or none+bpe:SIZE",
         group=DATA,
-        pattern=r"^(moses|none)$",
+        pattern=r"^(moses|none|(none\+)?bpe:[1-9]\d{2,6})$",
     )
     documents: DocumentsRule = setting(
         "auto",
@@ -58,6 +62,26 @@ class DataMakeConfig(Config):
     keep_duplicates: bool = setting(
         False, "leave sentences in train that nearly repeat valid or test", group=DATA
     )
+
+    @property
+    def pieces(self) -> int | None:
+        """How many pieces of words, ``<eos>`` among them; None for whole words."""
+        _, bpe, size = self.tokenizer.partition("bpe:")
+        return int(size) if bpe else None
+
+    def check(self) -> None:
+        if self.pieces is None:
+            return
+        if self.vocabulary is not None or self.min_count is not None:
+            raise LmbenchError(
+                f"--vocabulary, --min-count: say nothing of pieces: --tokenizer {self.tokenizer} "
+                "has its size in it"
+            )
+        if self.pieces < LEAST_PIECES:
+            raise LmbenchError(
+                f"--tokenizer {self.tokenizer}: give {LEAST_PIECES} pieces or more: each of 256 "
+                "bytes is one"
+            )
 
     @property
     def rarest(self) -> int:

@@ -1,12 +1,12 @@
 """Corpora: from text to ids.
 
-`open_corpus` gives a `Corpus`; the `data_` functions are what `lmbench data` does. Cutting ids
-into batches is in `lmbench.corpus.batches`, which alone of this package imports torch.
+`open_corpus` gives a `Corpus`; the `data_` functions are what `lmbench data` does, and
+`lmbench.corpus.making` what `lmbench data make` does. Cutting ids into batches is in
+`lmbench.corpus.batches`, which alone of this package imports torch.
 """
 
 from lmbench.corpus.catalogue import CorpusEntry, data_get, data_info, data_list
 from lmbench.corpus.corpus import Corpus, check_enough, open_corpus
-from lmbench.corpus.making.make import data_make, data_preview
 
 __all__ = [
     "Corpus",
@@ -15,7 +15,5 @@ __all__ = [
     "data_get",
     "data_info",
     "data_list",
-    "data_make",
-    "data_preview",
     "open_corpus",
 ]

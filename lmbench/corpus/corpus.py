@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from lmbench.corpus.ids import (
     read_ids,
     write_ids,
 )
+from lmbench.corpus.making.card import read_card
 from lmbench.corpus.sources import (
     PYDOC,
     REGISTRY,
@@ -40,6 +42,7 @@ DEFAULT = "wikitext-2"
 """The corpus taken where none is asked for, if its files are there; else ``pydoc``."""
 
 CACHE_FOLDER = ".lmbench"
+_MAX_LOSS = 709.0  # beyond this the exponential overflows a double
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,26 @@ class Corpus:
     def counts(self) -> dict[str, int]:
         """Tokens of each split, the ends of lines among them."""
         return {split: len(ids) for split, ids in self.splits.items()}
+
+    def figures(self, split: str, loss: float) -> dict[str, float]:
+        """What a mean loss over a whole split comes to in units that corpora of other words have,
+        too; nothing for a corpus that was not made by `data_make`, whose units are not counted.
+
+        loss: nats a token. ``SPLIT_word_ppl`` is perplexity per word (or end of a sentence) of the
+        text before it was cut into pieces; ``SPLIT_bits_per_character`` counts a character for
+        each blank between words and each end of a sentence.
+        """
+        card = read_card(self.path)
+        counts = card.splits.get(split) if card else None
+        if counts is None or not counts.words or not counts.characters:
+            return {}
+        total = loss * self.counts[split]
+        return {
+            f"{split}_word_ppl": math.exp(
+                min(total / (counts.words + counts.sentences), _MAX_LOSS)
+            ),
+            f"{split}_bits_per_character": total / math.log(2) / counts.characters,
+        }
 
     @cached_property
     def _ids_of_words(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmbench.corpus.subwords import Pieces, is_subword
 from lmbench.deploy.runtimes.interface import Runtime, State
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampling import Candidates, Sampling, candidates, draw
@@ -68,7 +69,8 @@ class Snapshot:
 
 
 def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
-    """Split as a corpus is: words at white space, ``<eos>`` between lines.
+    """Split as a corpus is: words at white space, ``<eos>`` between lines, and words into pieces
+    where the vocabulary is one of pieces.
 
     Unknown words become ``<unk>`` and are reported, each once.
 
@@ -78,6 +80,8 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     index = {word: i for i, word in enumerate(vocabulary)}
     lines = text.strip().splitlines()
     words = f" {EOS} ".join(lines).split()
+    if is_subword(vocabulary):
+        words = Pieces(vocabulary).of(words)
     unknown = tuple(dict.fromkeys(word for word in words if word not in index))
     if unknown and UNK not in index:
         raise LmbenchError(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from lmbench.config import GenerateConfig
+from lmbench.corpus.subwords import joined
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import one_thread
@@ -55,7 +56,8 @@ class Generation:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        """Words with blanks between them; pieces of words are joined."""
+        return joined([word.text for word in self.words])
 
     @property
     def tokens_per_s(self) -> float:

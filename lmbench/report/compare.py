@@ -50,11 +50,17 @@ COLUMNS = (
     ("bytes", "Bytes"),
     ("ms_per_token", "ms a token"),
 )
+PER_UNIT = (
+    ("test_word_ppl", "Test ppl a word"),
+    ("test_bits_per_character", "Test bits a character"),
+)
+"""Columns of runs on a corpus that knows its words and characters (`Corpus.figures`)."""
 SEED_KEYS = (
     *("runs", "n", "valid_ppl_deviation", "valid_ppl_n", "test_ppl_deviation", "test_ppl_n"),
 )
 """What a row over several seeds has besides: its runs and how many, and of each perplexity the
 sample standard deviation and of how many seeds it is."""
+_PERPLEXITIES = ("valid_ppl", "test_ppl")
 _LEFT = {"run", "name", "kind", "model", "runtime"}
 
 OVER_SEEDS = "± the sample standard deviation over n runs that differ in seed alone"
@@ -159,18 +165,19 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
         groups = [group for group in apart if group]
         rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
         beside += SEED_KEYS * any(len(group) > 1 for group in groups)
-    return Comparison(rows, beside=beside)
+    columns = tuple(column for column in PER_UNIT if any(row[column[0]] for row in rows))
+    return Comparison(rows, (*COLUMNS, *columns), beside)
 
 
 def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One row of runs that differ in seed alone: means, and what `SEED_KEYS` name."""
     mean = dict(rows[0]) | {"runs": " ".join(row["run"] for row in rows), "n": len(rows)}
     mean["name"] = _common_name([row["name"] for row in rows])
-    for key in ("sparsity", "nonzero", "bytes", "ms_per_token", "valid_ppl", "test_ppl"):
+    for key in ("sparsity", "nonzero", "bytes", "ms_per_token", *_PERPLEXITIES, *dict(PER_UNIT)):
         spread = spread_of(row[key] for row in rows)
         whole = key in ("nonzero", "bytes")
         mean[key] = None if spread is None else round(spread.mean) if whole else spread.mean
-        if key in ("valid_ppl", "test_ppl"):
+        if key in _PERPLEXITIES:
             mean[f"{key}_deviation"] = spread.deviation if spread else None
             mean[f"{key}_n"] = spread.n if spread else 0
     return mean
@@ -198,6 +205,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "nonzero": results.get("nonzero"),
         "valid_ppl": results.get("valid_ppl"),
         "test_ppl": results.get("test_ppl"),
+        **{key: results.get(key) for key, _ in PER_UNIT},
         "bytes": size.bytes,
         "as_packed": size.as_packed,
         "part_tokens": record.part_tokens,
@@ -233,6 +241,8 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
             return _perplexity(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "run" if row.get("n"):
             return f"{value} +{row['n'] - 1}"
+        case "test_word_ppl" | "test_bits_per_character":
+            return f"{value:.3f}" if key.endswith("character") else f"{value:.2f}"
         case "ms_per_token":
             return f"{value:.2f}"
     return runtime_cell(key, value)

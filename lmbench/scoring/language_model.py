@@ -138,7 +138,7 @@ class Stream:
         """
         given = words.split() if isinstance(words, str) else words
         found = []
-        for id in self._model.words.ids(given).tolist():
+        for id in self._model.words.ids(self._model.words.cut(given)).tolist():
             found.append(float(self._log_probs[id]) if id != NO_ID else -np.inf)
             if id != NO_ID:
                 self._read_one(id)

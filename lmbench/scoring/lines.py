@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.corpus.ids import EOS, UNK, decoded_pieces
+from lmbench.corpus.subwords import Pieces, is_subword
 from lmbench.errors import LmbenchError
 
 __all__ = ["NO_ID", "Line", "Words", "lines_of"]
@@ -27,13 +28,19 @@ class Line:
     """One line of a text."""
 
     ids: NDArray[np.int64]
-    """Of its words, [W]; `NO_ID` where there is none."""
+    """Of its words, or their pieces, [W]; `NO_ID` where there is none."""
 
     beginning: str
     """Its first characters."""
 
+    count: int
+    """Words, whole ones."""
+
+    characters: int
+    """Of its words with a blank between them, and one for the line's end."""
+
     words: tuple[str, ...] = ()
-    """As they are written; only where they were asked for."""
+    """Those that have the ids, as they are written; only where they were asked for."""
 
 
 class Words:
@@ -57,6 +64,11 @@ class Words:
             )
         self.eos = self._ids[EOS]
         self.unk = self._ids.get(UNK)
+        self._pieces = Pieces(vocabulary) if is_subword(vocabulary) else None
+
+    def cut(self, words: Sequence[str]) -> Sequence[str]:
+        """The words, or for a vocabulary of pieces of words the pieces."""
+        return self._pieces.of(words) if self._pieces else words
 
     def ids(self, words: Sequence[str]) -> NDArray[np.int64]:
         """The id of each word, [W]: of ``<unk>``, or `NO_ID`, for one that it does not have."""
@@ -69,7 +81,8 @@ class Words:
 
     def line(self, words: Sequence[str]) -> Line:
         """A line of these words."""
-        return Line(self.ids(words), " ".join(words)[:_BEGINNING], tuple(words))
+        text, tokens = " ".join(words), self.cut(words)
+        return Line(self.ids(tokens), text[:_BEGINNING], len(words), len(text) + 1, tuple(tokens))
 
 
 def lines_of(
@@ -88,6 +101,7 @@ def lines_of(
     ids: list[NDArray[np.int64]] = []
     kept: list[str] = []
     beginning, first, has_words, open_line = "", True, False, False
+    count = characters = 0
     for _, text in decoded_pieces(file, name):
         if "\0" in text:
             raise LmbenchError(f"{name} holds NUL bytes: it is no text")
@@ -97,16 +111,19 @@ def lines_of(
         *ended, last = text.split("\n")
         for part, ends in [*((part, True) for part in ended), (last, False)]:
             found = part.split()
-            ids.append(words.ids(found))
+            tokens = words.cut(found)
+            ids.append(words.ids(tokens))
+            count += len(found)
+            characters += sum(map(len, found)) + len(found)
             if len(beginning) < _BEGINNING:
                 beginning = f"{beginning} {' '.join(found)[:_BEGINNING]}".strip()[:_BEGINNING]
             if keep_words:
-                kept += found
+                kept += tokens
             open_line = not ends and (open_line or bool(part))
             if ends:
-                yield Line(np.concatenate(ids), beginning, tuple(kept))
-                ids, kept, beginning = [], [], ""
+                yield Line(np.concatenate(ids), beginning, count, max(characters, 1), tuple(kept))
+                ids, kept, beginning, count, characters = [], [], "", 0, 0
     if open_line:
-        yield Line(np.concatenate(ids), beginning, tuple(kept))
+        yield Line(np.concatenate(ids), beginning, count, max(characters, 1), tuple(kept))
     if not has_words:
         raise LmbenchError(f"{name} is empty: it must hold words, separated by white space")

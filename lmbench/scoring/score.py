@@ -34,8 +34,9 @@ class Score:
     """What some text's words and ends of lines are worth. Log probabilities are natural ones."""
 
     words: int = 0
+    """Whole ones, of a model of pieces of words, too."""
     unknown: int = 0
-    """Of the words: how many the vocabulary does not have, ``<unk>`` itself among them."""
+    """Of the words or pieces: how many are not in the vocabulary, ``<unk>`` itself among them."""
     tokens: int = 0
     """What was predicted: the words, and the end of each line."""
     known_tokens: int = 0
@@ -44,6 +45,9 @@ class Score:
     """-inf where an unknown word has no ``<unk>`` to stand for it."""
     known_log_prob: float = 0.0
     """The same without unknown words."""
+    lines: int = 0
+    characters: int = 0
+    """A blank between words and one for the end of each line among them."""
 
     def __add__(self, other: Score) -> Score:
         return Score(
@@ -53,12 +57,24 @@ class Score:
             self.known_tokens + other.known_tokens,
             self.log_prob + other.log_prob,
             self.known_log_prob + other.known_log_prob,
+            self.lines + other.lines,
+            self.characters + other.characters,
         )
 
     @property
     def perplexity(self) -> float:
         """Over all that was predicted; NaN for nothing."""
         return _perplexity(self.log_prob, self.tokens)
+
+    @property
+    def word_perplexity(self) -> float:
+        """Over all words and ends of lines, whatever pieces the model has of them."""
+        return _perplexity(self.log_prob, self.words + self.lines)
+
+    @property
+    def bits_per_character(self) -> float:
+        """NaN for nothing."""
+        return -self.log_prob / math.log(2) / self.characters if self.characters else math.nan
 
     @property
     def known_perplexity(self) -> float:
@@ -89,7 +105,9 @@ class LineScore:
         predicted = ~np.isnan(self.log_probs)
         known = predicted & ~np.append(self.unknown, False)
         return Score(
-            words=len(self.unknown),
+            words=self.line.count,
+            lines=1,
+            characters=self.line.characters,
             unknown=int(self.unknown.sum()),
             tokens=int(predicted.sum()),
             known_tokens=int(known.sum()),

@@ -63,6 +63,8 @@ class _Results(TypedDict, total=False):
     valid_ppl: float | None
     test_loss: float | None
     test_ppl: float | None
+    test_word_ppl: float | None
+    test_bits_per_character: float | None
     sparsity: float | None
     tokens_per_s: float | None
     ms_per_token: float | None

@@ -1,9 +1,10 @@
-"""The first time: four ways to begin, one key each."""
+"""The first time: five ways to begin, one key each."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -17,11 +18,14 @@ from lmbench.corpus import data_get
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import command_for, make_run
 from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED
+from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session.store import Run, Session
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
+from lmbench.tui.own_text import make_corpus, name_for, path_of, preview
 
 __all__ = ["WelcomeScreen"]
 
@@ -30,10 +34,17 @@ _SAYS = "A workbench for word-level language models: train, prune, quantize, com
 _WAYS = (
     ("t", "Train a small model now", "on the English that Python carries; no download"),
     ("w", "Get WikiText-2", "the corpus of the published figures, 4.5 MB"),
+    ("m", "Make a corpus of your own text", "a file or a folder; shows its words first"),
     ("o", "Open a session", "or a packed session file"),
     ("p", "Start from a published command", "small, medium or large, tied or not"),
 )
 _BAR = 30
+_PREVIEWED = 60
+
+
+def _missing(text: str) -> str:
+    """What is wrong with a path that was given; "" where nothing is."""
+    return "" if not text or path_of(text).exists() else "there is no such file or folder"
 
 
 class WelcomeScreen(BenchScreen[None]):
@@ -41,13 +52,15 @@ class WelcomeScreen(BenchScreen[None]):
 
     HELP = """
 **t** starts a training that is small enough to watch from its first step to its last. **w** fetches
-WikiText-2 and then offers to train on it. **o** shows the sessions that there are, and opens packed
-ones. **p** lists the published commands and fills the new-run form with one. **Esc** goes to the
-empty main screen.
+WikiText-2 and then offers to train on it. **m** asks for the path of a text, or of a folder of
+texts, shows how it becomes words, makes a corpus of it and opens the new-run form on that. **o**
+shows the sessions that there are, and opens packed ones. **p** lists the published commands and
+fills the new-run form with one. **Esc** goes to the empty main screen.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("t", "train", "train", id="welcome.train", tooltip="Train a small model now"),
         Binding("w", "fetch", "WikiText-2", id="welcome.fetch", tooltip="Get WikiText-2"),
+        Binding("m", "make", "own text", id="welcome.make", tooltip="Make a corpus of your text"),
         Binding("o", "sessions", "open", id="welcome.open", tooltip="Open a session"),
         Binding(
             "p",
@@ -61,7 +74,7 @@ empty main screen.
     DEFAULT_CSS = """
     WelcomeScreen { align: center middle; }
     WelcomeScreen Vertical { width: 72; max-width: 100%; height: auto; border: round $accent;
-        padding: 1 3; }
+        padding: 0 3; }
     WelcomeScreen Static { height: auto; }
     WelcomeScreen KeyBar { dock: bottom; }
     """
@@ -84,6 +97,7 @@ empty main screen.
             text.append(f"\n {key}  ", accent)
             text.append(f"{title}\n")
             text.append(f"    {about}\n", "not bold dim")
+        text.rstrip()
         self.query_one("#ways", Static).update(text)
         self._tell(Text(f"\nEverything is kept in {self.bench.home.path}", "dim"))
 
@@ -95,7 +109,7 @@ empty main screen.
             self.query_one("#now", Static).update(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not (self._busy and action in ("train", "fetch", "sessions", "published"))
+        return not (self._busy and action in ("train", "fetch", "make", "sessions", "published"))
 
     def action_leave(self) -> None:
         self._session()
@@ -166,6 +180,56 @@ empty main screen.
         text.append("─" * (_BAR - round(_BAR * share)), self.bench.colour_style("faint"))
         text.append(f"  {numbers.size(done)}" + (f" of {numbers.size(total)}" if total else ""))
         self._tell(text)
+
+    # -- one's own text ------------------------------------------------------------------------
+
+    def action_make(self) -> None:
+        question = "The path of a text, or of a folder of texts: type it, or drop it here."
+
+        def taken(text: str | None) -> None:
+            if text:
+                path = path_of(text)
+                self._work(self._preview(path), Text(f"\nreading {printable(path)} …"))
+
+        self.app.push_screen(TextDialog("Text of your own", question, "", _missing), taken)
+
+    async def _preview(self, path: Path) -> None:
+        try:
+            sentences = await preview(path, self.bench.home)
+        except LmbenchError as error:
+            self._tell(Text(f"\n✗ {printable(error.message)}", self.bench.colour_style("error")))
+            return
+        if self.gone:
+            return
+        name = name_for(path, self.bench.home)
+        text = Text("Its words:\n")
+        for sentence in sentences:
+            line = Text(f"\n{printable(sentence)}", "dim")
+            line.truncate(_PREVIEWED, overflow="ellipsis")
+            text.append_text(line)
+        text.append(f"\n\nIt becomes data/{name}; rare words become <unk>.")
+        answers = (Answer("make", "m", "make the corpus"), Answer("", "b", "back"))
+
+        def taken(answer: str | None) -> None:
+            if answer == "make":
+                self._work(self._make(name, path), Text(f"\nmaking {name} …"))
+            else:
+                self._tell(Text())
+
+        self.app.push_screen(QuestionDialog(printable(path.name), text, answers), taken)
+
+    async def _make(self, name: str, path: Path) -> None:
+        try:
+            card = await make_corpus(name, path, self.bench.home)
+        except LmbenchError as error:
+            self._tell(Text(f"\n✗ {printable(error.message)}", self.bench.colour_style("error")))
+            return
+        words = card["splits"]["train"]["words"]
+        self.bench.show_message(f"{name}: {words:,} words to train on")
+        if not self.gone:
+            self._session()
+            self.dismiss(None)
+            self.bench.open("new_run", kind="train", settings={"data": name})
 
     def _work(self, work: Coroutine[Any, Any, None], now: Text) -> None:
         self._tell(now)

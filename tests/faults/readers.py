@@ -29,7 +29,8 @@ from mutations import (
 
 from lmbench.cli import run as lmbench
 from lmbench.config import DataMakeConfig
-from lmbench.corpus import data_make, data_preview, open_corpus
+from lmbench.corpus import open_corpus
+from lmbench.corpus.making.make import data_make, data_preview
 from lmbench.deploy.load_model import load_file, load_packed, load_run
 from lmbench.deploy.pytorch_checkpoint.model_weights import import_model
 from lmbench.distiller.errors import DistillerError

@@ -71,6 +71,19 @@ def test_the_help(snap_compare: Snap, full, size):
 
 
 @at_each_size
+def test_the_words_of_a_text_of_ones_own(snap_compare: Snap, tmp_path, monkeypatch, size):
+    async def preview(*_: object) -> list[str]:
+        return ["It 's a long text , as it seems .", "Its second sentence \x1b[31m ." + " and" * 30]
+
+    (tmp_path / "notes.txt").write_text("It's a long text.")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lmbench.tui.welcome_screen.preview", preview)
+    app = Workbench(Home(Path()), None, clock=lambda: NOON, follow=False)
+    before = pressing("m", *"notes.txt", "enter")
+    assert snap_compare(app, terminal_size=size, run_before=before)
+
+
+@at_each_size
 def test_the_welcome(snap_compare: Snap, size):
     app = Workbench(Home(Path()), None, clock=lambda: NOON, follow=False)
     assert snap_compare(app, terminal_size=size, run_before=pressing())

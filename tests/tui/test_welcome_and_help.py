@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 from driving import press_in_turn as press
+from driving import until
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
+from lmbench.corpus import data_info
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench.user_settings import Settings, load_settings
 from lmbench.tui.help_screen import HelpScreen
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
 from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.own_text import name_for, path_of
 from lmbench.tui.sessions.screen import SessionsScreen
 from lmbench.tui.settings.screen import SettingsScreen
 from lmbench.tui.welcome_screen import WelcomeScreen
@@ -87,6 +91,50 @@ async def test_a_failed_fetch_is_told_and_the_other_ways_stay_open(tmp_path, sta
         assert "no network" in said(pilot)
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_m_makes_a_corpus_of_a_text_and_opens_the_form_on_it(tmp_path, started, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "my notes.txt"
+    text.write_text("\n\n".join(f"It's the note number {n} of these." for n in range(60)))
+    async with first_time(tmp_path / "home") as pilot:
+        await press(pilot, "m")
+        pilot.app.screen.query_one(Input).value = f"'{text}'"  # as terminals drop a file
+        await press(pilot, "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, QuestionDialog))
+        assert "It 's the note number 0 of these ." in said(pilot)
+        assert not (tmp_path / "home" / "data").exists()
+        await press(pilot, "m")
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        form = pilot.app.screen
+        assert isinstance(form, NewRunScreen)
+        assert form.given == {"data": "my-notes"}
+    assert data_info("my-notes", tmp_path / "home")["made"]["splits"]["train"]["documents"] == 54
+
+
+async def test_a_text_of_which_no_corpus_comes_is_told(tmp_path, started, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.txt").write_bytes(b"\x89PNG\0")
+    async with first_time(tmp_path / "home") as pilot:
+        await press(pilot, "m", *"gone.txt", "enter")
+        assert "there is no such file or folder" in said(pilot)
+        pilot.app.screen.query_one(Input).value = "photo.txt"
+        await press(pilot, "enter")
+        await until(pilot, lambda: "is not UTF-8" in said(pilot))
+        assert isinstance(pilot.app.screen, WelcomeScreen)
+
+
+def test_paths_are_taken_as_terminals_drop_them_and_names_are_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "my notes.txt"
+    there.write_text("text")
+    for dropped in (f"{there} ", f"'{there}'", str(there).replace(" ", "\\ "), there.as_uri()):
+        assert path_of(dropped) == there
+    assert name_for(there, Home(tmp_path)) == "my-notes"
+    (tmp_path / "data" / "my-notes").mkdir(parents=True)
+    assert name_for(there, Home(tmp_path)) == "my-notes-2"
+    (tmp_path / "pydoc").mkdir()
+    assert name_for(tmp_path / "pydoc", Home(tmp_path)) == "pydoc-2"
 
 
 async def test_p_fills_the_form_with_a_published_command_on_wikitext_2(tmp_path, started):

@@ -34,6 +34,8 @@ class SplitCounts:
     end of each sentence."""
     unknown: int = 0
     """Words that are ``<unk>``."""
+    pieces: int = 0
+    """Of a corpus of subwords; else 0."""
     repeated: int = 0
     """Sentences left out since another split nearly has them."""
 
@@ -48,7 +50,8 @@ class Vocabulary:
 
     types: int
     """``<unk>`` and ``<eos>`` among them."""
-    least_count: int
+    least_count: int | None
+    """Of the rarest word in train; None for pieces."""
     counts_too_low_by_at_most: int
 
 

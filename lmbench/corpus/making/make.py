@@ -8,7 +8,7 @@ vocabulary is known. Nothing in memory grows with the text: word counts and shin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice, repeat
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TextIO
 from lmbench import __version__
 from lmbench.config.corpus_making import DataMakeConfig
 from lmbench.corpus.files import Progress, scratch_folder, sync
-from lmbench.corpus.ids import SPLITS, UNK
+from lmbench.corpus.ids import EOS, SPLITS, UNK
+from lmbench.corpus.making.bpe import TOKENIZER, check_installed, train_pieces
 from lmbench.corpus.making.card import (
     CARD,
     Card,
@@ -154,10 +155,12 @@ class _Making:
     def __init__(
         self, reading: _Reading, config: DataMakeConfig, scratch: Path, built: Path
     ) -> None:
-        self._reading, self._config = reading, config
+        self._reading, self._config, self._built = reading, config, built
         self._tokens = {split: scratch / f"{split}.tokens" for split in SPLITS}
         self._texts = {split: built / LAYOUTS[0].format(split) for split in SPLITS}
         self._words: Splitter = splitter(config)
+        if config.pieces is not None:
+            check_installed()
         self._counted = {split: SplitCounts() for split in SPLITS}
         self._test, self._held_out = Fingerprints(), Fingerprints()
         self._word_counts = WordCounts()
@@ -165,16 +168,23 @@ class _Making:
     def make(self) -> Card:
         self._hold_out()
         self._read_train()
-        kept = self._vocabulary()
-        written_as = {word: word for word in kept}
-        for split in SPLITS:
-            self._write(split, written_as)
-            if not self._counted[split].sentences:
-                raise LmbenchError(
-                    f"nothing is left of {split}: each of its sentences nearly repeats another "
-                    "split: give more text, another --seed, or --keep-duplicates"
-                )
-        return self._card(kept)
+        if len(self._word_counts) == 1:
+            raise LmbenchError("train has one word only, over and over: give a text of several")
+        vocabulary = self._write_words() if self._config.pieces is None else self._write_pieces()
+        reading = self._reading
+        return Card(
+            lmbench=__version__,
+            sources=[
+                Source(str(raw.path.resolve()), raw.size, digest)
+                for raw, digest in zip(reading.files, reading.hashes, strict=True)
+            ],
+            options=self._config.model_dump(mode="json"),
+            splits=self._counted,
+            vocabulary=vocabulary,
+            duplicates=Duplicates(
+                f"shingles of {SHINGLE} words (Broder 1997)", self._held_out.modulus
+            ),
+        )
 
     def _hold_out(self) -> None:
         """The first pass: valid and test."""
@@ -226,58 +236,74 @@ class _Making:
         self._counted[split].repeated += sum(repeated)
         return [one for one, again in zip(sentences, repeated, strict=True) if not again]
 
-    def _vocabulary(self) -> dict[str, int]:
+    def _write_words(self) -> Vocabulary:
+        """The splits in whole words, the rare ones ``<unk>``."""
         config, counts = self._config, self._word_counts
+        # Besides <unk> and <eos>.
         most = None if config.vocabulary is None else config.vocabulary - 2
         kept = counts.most_frequent(config.rarest, most)
-        if len(counts) == 1:
-            raise LmbenchError("train has one word only, over and over: give a text of several")
         if not kept and len(counts):
             raise LmbenchError(
                 f"train has no word {config.rarest} times: lower --min-count, or give more text"
             )
-        kept.setdefault(UNK, 0)
-        return kept
+        written_as = {word: word for word in kept}
 
-    def _write(self, split: str, kept: Mapping[str, str]) -> None:
-        counted = self._counted[split]
-        with (
-            self._tokens[split].open(encoding="utf-8", newline="\n") as tokens,
-            self._texts[split].open("w", encoding="utf-8", newline="\n") as text,
-        ):
-            for sentences in _blocks(tokens):
-                if split == "valid":
-                    sentences = self._unrepeated(split, sentences, self._test)
-                for sentence in sentences:
-                    words = sentence.split(" ")
-                    known = list(map(kept.get, words, repeat(UNK)))
-                    counted.sentences += 1
-                    counted.words += len(words)
-                    counted.characters += len(sentence) + 1
-                    counted.unknown += known.count(UNK)
-                    text.write(" ".join(known) + "\n")
-        self._tokens[split].unlink()
+        def known(sentences: list[str]) -> list[list[str]]:
+            return [
+                list(map(written_as.get, sentence.split(" "), repeat(UNK)))
+                for sentence in sentences
+            ]
 
-    def _card(self, kept: dict[str, int]) -> Card:
-        reading = self._reading
+        self._write(known)
         has_unknown = any(split.unknown for split in self._counted.values())
-        return Card(
-            lmbench=__version__,
-            sources=[
-                Source(str(raw.path.resolve()), raw.size, digest)
-                for raw, digest in zip(reading.files, reading.hashes, strict=True)
-            ],
-            options=self._config.model_dump(mode="json"),
-            splits=self._counted,
-            vocabulary=Vocabulary(
-                types=len(kept) - (not has_unknown) + 1,
-                least_count=min(count for count in kept.values() if count),
-                counts_too_low_by_at_most=self._word_counts.missed,
-            ),
-            duplicates=Duplicates(
-                f"shingles of {SHINGLE} words (Broder 1997)", self._held_out.modulus
-            ),
+        return Vocabulary(
+            len({*kept, UNK}) - (not has_unknown) + 1, min(kept.values()), counts.missed
         )
+
+    def _write_pieces(self) -> Vocabulary:
+        """The splits in pieces of words, learnt on train."""
+        assert self._config.pieces is not None
+        tokens = self._tokens["train"]
+        with tokens.open(encoding="utf-8", newline="\n") as file:
+            sentences = (line for line in file if line != "\n")
+            # Besides <eos>.
+            size = self._config.pieces - 1
+            tokenizer = train_pieces(sentences, size, tokens.stat().st_size)
+        tokenizer.save(str(self._built / TOKENIZER))
+        used: set[str] = {EOS}
+
+        def cut(sentences: list[str]) -> list[list[str]]:
+            pieces = [one.tokens for one in tokenizer.encode_batch(sentences)]
+            used.update(*pieces)
+            return pieces
+
+        self._write(cut)
+        return Vocabulary(len(used), None, 0)
+
+    def _write(self, tokens_of: Callable[[list[str]], list[list[str]]]) -> None:
+        """The texts of the three splits; `tokens_of` gives what stands for each sentence."""
+        for split, counted in self._counted.items():
+            with (
+                self._tokens[split].open(encoding="utf-8", newline="\n") as held,
+                self._texts[split].open("w", encoding="utf-8", newline="\n") as text,
+            ):
+                for sentences in _blocks(held):
+                    if split == "valid":
+                        sentences = self._unrepeated(split, sentences, self._test)
+                    for sentence, tokens in zip(sentences, tokens_of(sentences), strict=True):
+                        counted.sentences += 1
+                        counted.words += sentence.count(" ") + 1
+                        counted.characters += len(sentence) + 1
+                        counted.unknown += tokens.count(UNK)
+                        if self._config.pieces is not None:
+                            counted.pieces += len(tokens)
+                        text.write(" ".join(tokens) + "\n")
+            self._tokens[split].unlink()
+            if not counted.sentences:
+                raise LmbenchError(
+                    f"nothing is left of {split}: each of its sentences nearly repeats another "
+                    "split: give more text, another --seed, or --keep-duplicates"
+                )
 
 
 def _write_block(file: TextIO, sentences: list[str]) -> None:

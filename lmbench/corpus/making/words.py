@@ -39,7 +39,7 @@ def splitter(config: DataMakeConfig) -> Splitter:
     Raises:
         LmbenchError: it needs a package that is not installed.
     """
-    if config.tokenizer == "none":
+    if config.tokenizer.startswith("none"):
         if not (config.lower or config.fold_numbers):
             return lambda text: [" ".join(line.split()) for line in text.split("\n")]
         finish = _finish(config)

@@ -69,6 +69,11 @@ def _work(job: Job) -> None:
         took = runtime.name
     seconds = time.perf_counter() - began
     _note(job, config, score, seconds, took, len(ids))
+    if not 0 < config.tokens < len(ids):
+        figures = corpus.figures(config.split, score.loss)
+        for name, value in figures.items():
+            print(f"| {name.replace('_', ' ')} {value:.4g}")
+        job.add_results(**figures)
     if parent is not None:
         known = parent.read().results
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")

@@ -384,6 +384,7 @@ def _score(
         best_epoch=plateau.best_epoch,
         test_loss=test.loss,
         test_ppl=test.ppl,
+        **corpus.figures("test", test.loss),
         test_checkpoint=which,
         steps=position.step,
         epochs=position.epoch,

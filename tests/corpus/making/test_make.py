@@ -15,10 +15,11 @@ import pytest
 import zstandard
 
 from lmbench.config import DataMakeConfig
-from lmbench.corpus import data_info, data_list, data_make, data_preview, open_corpus
-from lmbench.corpus.making import make
+from lmbench.corpus import data_info, data_list, open_corpus
 from lmbench.corpus.making.documents import read_blocks
+from lmbench.corpus.making.make import data_make, data_preview
 from lmbench.corpus.making.raw_files import HashedFile, RawFile
+from lmbench.corpus.making.words import splitter
 from lmbench.errors import LmbenchError
 
 WORDS = [
@@ -195,7 +196,7 @@ def test_what_repeats_valid_or_test_is_left_out_of_train(tmp_path: Path, home: P
 
 def test_a_preview_writes_nothing(text: Path, home: Path) -> None:
     assert data_preview([text], DataMakeConfig(), 2) == [
-        sentence.split() for sentence in make.splitter(DataMakeConfig())(paragraphs()[0])[:2]
+        sentence.split() for sentence in splitter(DataMakeConfig())(paragraphs()[0])[:2]
     ]
     assert not list(home.iterdir())
 

@@ -1,0 +1,99 @@
+"""Words in pieces, and pieces joined to words again. No torch here.
+
+A corpus of subwords is text like any other, whose words are pieces. A piece is a run of bytes, each
+written as a printable character as in GPT-2's byte-level BPE (Radford et al. 2019); the first piece
+of a word begins with ``▁``, as SentencePiece writes it, which tells such a vocabulary from others.
+
+A word is cut greedily, the longest piece first, so that the vocabulary alone says how (Uzan et al.
+2024, arXiv 2403.01289, find it as good as applying BPE's merges).
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from lmbench.corpus.ids import EOS, UNK
+
+__all__ = ["WORD_START", "Joining", "Pieces", "is_subword", "joined"]
+
+WORD_START = "▁"
+_REMEMBERED = 1 << 16
+_WHOLE = (EOS, UNK)
+
+
+def _characters() -> dict[int, str]:
+    """The printable character of each byte: itself where it is one, else one from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: chr(byte) for byte in plain} | {
+        byte: chr(256 + place) for place, byte in enumerate(others)
+    }
+
+
+_CHARACTER = _characters()
+_BYTE = {character: byte for byte, character in _CHARACTER.items()}
+
+
+def is_subword(vocabulary: Iterable[str]) -> bool:
+    """Whether these are pieces of words."""
+    return any(len(word) > 1 and word.startswith(WORD_START) for word in vocabulary)
+
+
+class Pieces:
+    """A vocabulary of pieces, to cut words by."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self._pieces = frozenset(vocabulary)
+        self._longest = max(map(len, vocabulary))
+        self._cut = lru_cache(_REMEMBERED)(self._of_word)
+
+    def of(self, words: Iterable[str]) -> list[str]:
+        """The pieces of these words; ``<unk>`` for a byte that the vocabulary has no piece for."""
+        return [piece for word in words for piece in self._cut(word)]
+
+    def _of_word(self, word: str) -> tuple[str, ...]:
+        if word in _WHOLE:
+            return (word,)
+        rest = WORD_START + "".join(map(_CHARACTER.__getitem__, word.encode("utf-8", "replace")))
+        found: list[str] = []
+        start = 0
+        while start < len(rest):
+            ends = range(min(len(rest), start + self._longest), start, -1)
+            end = next((end for end in ends if rest[start:end] in self._pieces), None)
+            found.append(UNK if end is None else rest[start:end])
+            start = start + 1 if end is None else end
+        return tuple(found)
+
+
+class Joining:
+    """Pieces to text, one after the other: what each adds. A blank stands before each word."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, piece: str) -> str:
+        """The text that is known with this piece; a character may need several."""
+        if piece in _WHOLE:
+            return f"{self.end()} {piece}"
+        starts = piece.startswith(WORD_START)
+        before = f"{self.end()} " if starts else ""
+        # What is no byte's character is of a vocabulary of words.
+        data = b"".join(
+            bytes([_BYTE[c]]) if c in _BYTE else c.encode("utf-8", "replace")
+            for c in piece.removeprefix(WORD_START)
+        )
+        return before + self._decoder.decode(data)
+
+    def end(self) -> str:
+        """What is left of a character that was begun."""
+        return self._decoder.decode(b"", final=True)
+
+
+def joined(tokens: Sequence[str]) -> str:
+    """Words with blanks between them; pieces are joined to words first."""
+    if not is_subword(tokens):
+        return " ".join(tokens)
+    joining = Joining()
+    return ("".join(map(joining.add, tokens)) + joining.end()).strip()
