@@ -92,8 +92,10 @@ def _check_needs(config: Config) -> None:
             "does nothing with --decay, which sets the rate after each epoch",
             **dict.fromkeys(sorted(annealing), True),
         )
-    if isinstance(config, TrainConfig) and config.allow_cpu and config.gpus == 1:
-        refuse_flags("does nothing without --gpus", allow_cpu="gpus" not in config.model_fields_set)
+    if isinstance(config, TrainConfig) and config.allow_cpu and config.processes == 1:
+        refuse_flags(
+            "does nothing without --gpus", allow_cpu=not {"gpus", "nodes"} & config.model_fields_set
+        )
     if "device" in config.model_fields_set and getattr(config, "cuda", False):
         refuse_flags("says the same as --device: give one of them", cuda=True)
 

@@ -263,6 +263,24 @@ def resume(
 
 
 @app.command
+def join(run: str, *, session: SessionName = "default", json: Json = False) -> None:
+    """Have this machine train one run (--nodes) together with the machine that works on it, until
+    the run ends; given on each of the others, in the folder that they share (docs/several-gpus.md).
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
+    """
+    from lmbench.jobs.join_ranks import join_ranks
+
+    found = Home.find().find_run(run, session)
+    node = join_ranks(found)
+    if json:
+        print_json({"run": str(found.path), "node": node})
+    else:
+        print_line(f"the part of machine {node} in {found.ref} has ended")
+
+
+@app.command
 def delete(
     *run: str, yes: Yes = False, session: SessionName = "default", json: Json = False
 ) -> None:

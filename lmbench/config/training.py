@@ -133,6 +133,16 @@ class TrainConfig(ModelConfig, MachineConfig):
         unit="GPUs",
         label="GPUs",
     )
+    nodes: int = setting(
+        1,
+        "machines to train on, with --gpus processes each: this one, and those that lmbench runs "
+        "join is given on",
+        group=MACHINE,
+        ge=1,
+        le=1024,
+        unit="machines",
+        hidden=True,
+    )
     allow_cpu: bool = setting(
         False,
         "let --gpus be so many processes on --device cpu, which is slower than one process: to try "
@@ -189,32 +199,43 @@ class TrainConfig(ModelConfig, MachineConfig):
 
     def check(self) -> None:
         super().check()
-        if self.gpus > 1:
-            self._check_gpus()
+        if self.processes > 1:
+            self._check_shares()
 
-    def _check_gpus(self) -> None:
+    @property
+    def processes(self) -> int:
+        """How many train the model together."""
+        return self.gpus * self.nodes
+
+    @property
+    def processes_flags(self) -> str:
+        """How the command line says so."""
+        return f"--gpus {self.gpus}" + (f" --nodes {self.nodes}" if self.nodes > 1 else "")
+
+    def _check_shares(self) -> None:
         """See that a batch can be shared, and that there is a GPU for each share."""
+        flags = self.processes_flags
         device = "cuda" if self.cuda else self.device
         if device == "cpu" and not self.allow_cpu:
             raise LmbenchError(
-                f"--gpus {self.gpus}: on --device cpu several processes are slower than one, since "
-                "adding up their gradients takes longer than a step; leave --gpus out, or give "
+                f"{flags}: on --device cpu several processes are slower than one, since "
+                "adding up their gradients takes longer than a step; train with one, or give "
                 "--allow-cpu to try it all the same"
             )
         if device not in ("auto", "cuda", "cpu"):
             raise LmbenchError(
-                f"--gpus {self.gpus}: takes the first GPUs that CUDA_VISIBLE_DEVICES leaves, and "
+                f"{flags}: takes the first GPUs that CUDA_VISIBLE_DEVICES leaves, and "
                 f"--device {device} names one: use --device cuda"
             )
-        if self.batch_size % self.gpus:
+        if self.batch_size % self.processes:
             raise LmbenchError(
-                f"--batch-size {self.batch_size}: cannot be shared equally by --gpus {self.gpus}; "
-                f"use a multiple of {self.gpus}"
+                f"--batch-size {self.batch_size}: cannot be shared equally by {flags}; "
+                f"use a multiple of {self.processes}"
             )
-        if self.eval_batch_size < self.gpus:
+        if self.eval_batch_size < self.processes:
             raise LmbenchError(
-                f"--eval-batch-size {self.eval_batch_size}: leaves some of --gpus {self.gpus} "
-                f"without a part; use {self.gpus} or more"
+                f"--eval-batch-size {self.eval_batch_size}: leaves some of {flags} "
+                f"without a part; use {self.processes} or more"
             )
 
 

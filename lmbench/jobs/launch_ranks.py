@@ -8,8 +8,11 @@ was ended is not started again here: the run is resumed as any other is.
 from __future__ import annotations
 
 import logging
+import platform
+import signal
 import sys
 import tempfile
+import time
 from concurrent.futures import Future
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -19,12 +22,15 @@ from lmbench.errors import RESUME, LmbenchError
 from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import why_ended
 from lmbench.jobs.job import Job
+from lmbench.jobs.rendezvous import Rendezvous, announce, missing_nodes
 from lmbench.jobs.supervisor import python
+from lmbench.report.numbers import plural
+from lmbench.session.store import Run
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-__all__ = ["RankError", "launch_ranks"]
+__all__ = ["RankError", "launch_agent", "launch_ranks"]
 
 _POLL_S = 0.2
 # An error of these libraries says that another rank is gone, whose own end is the reason.
@@ -36,7 +42,8 @@ class RankError(Exception):
 
 
 def launch_ranks(job: Job, config: TrainConfig) -> None:
-    """Have a run worked on by `config.gpus` processes of this machine, and wait for their end.
+    """Have a run worked on by `config.gpus` processes of this machine, and of each of the others
+    that join where `config.nodes` says so, and wait for their end.
 
     Raises:
         LmbenchError: one of them found what the user can mend, or was killed.
@@ -46,7 +53,7 @@ def launch_ranks(job: Job, config: TrainConfig) -> None:
 
     def run() -> None:
         try:
-            _launch(job, config.gpus)
+            _launch(job, config)
             done.set_result(None)
         except BaseException as error:
             done.set_exception(error)
@@ -67,42 +74,79 @@ def launch_ranks(job: Job, config: TrainConfig) -> None:
     job.stopped = "stop" in asked(job.run)
 
 
-def _launch(job: Job, gpus: int) -> None:
+def _launch(job: Job, config: TrainConfig) -> None:
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    host = "127.0.0.1" if config.nodes == 1 else platform.node()
+    rendezvous = Rendezvous(f"{host}:{get_free_port()}", job.resuming)
+    if config.nodes == 1 or _have_joined(job.run, config.nodes, rendezvous):
+        launch_agent(job.run, config, rendezvous)
+
+
+def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
+    """Wait until all machines are there; False where the user stops the run before."""
+    assert run.staging is not None
+    announce(run.staging, rendezvous)
+    missing = missing_nodes(run.staging, nodes)
+    print(
+        f"waits for {plural(missing, 'machine')} to join: give lmbench runs join {run.ref} there",
+        flush=True,
+    )
+    while missing_nodes(run.staging, nodes):
+        if "stop" in asked(run):
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def launch_agent(run: Run, config: TrainConfig, rendezvous: Rendezvous, node: int = 0) -> None:
+    """Start the ranks of this machine, the one of number `node`, and wait for their end.
+
+    Raises:
+        LmbenchError: one of them found what the user can mend, or was killed.
+        RankError: one of them failed otherwise.
+    """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.utils.distributed import get_free_port
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # It tells of each process that ended, at length; the run's log has one line about it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    arguments = [str(job.run.path), *(["--resuming"] if job.resuming else [])]
+    arguments = [str(run.path), *(["--resuming"] if rendezvous.resuming else [])]
     command = python("lmbench.jobs.rank", *arguments)
     # Its name is of those that `remove_leftovers` clears away, should this process be killed.
-    with tempfile.TemporaryDirectory(prefix=".ranks.", suffix=".tmp", dir=job.run.path) as folder:
+    with tempfile.TemporaryDirectory(prefix=".ranks.", suffix=".tmp", dir=run.path) as folder:
         launch = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=gpus,
-            run_id=job.run.path.name,
+            min_nodes=config.nodes,
+            max_nodes=config.nodes,
+            nproc_per_node=config.gpus,
+            run_id=run.path.name,
             rdzv_backend="static",
-            rdzv_endpoint=f"127.0.0.1:{get_free_port()}",
-            rdzv_configs={"rank": 0},
+            rdzv_endpoint=rendezvous.endpoint,
+            rdzv_configs={"rank": node},
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
             elastic_launch(launch, sys.executable)(*command[1:])
         except ChildFailedError as error:
-            raise _reason(error.failures, gpus) from None
+            raise _reason(error.failures, config.processes, nodes=config.nodes) from None
 
 
-def _reason(failures: dict[int, ProcessFailure], count: int) -> LmbenchError | RankError:
-    """Why the gang ended: the failure that the others follow from."""
+def _reason(
+    failures: dict[int, ProcessFailure], count: int, *, nodes: int = 1
+) -> LmbenchError | RankError:
+    """Why the gang ended: the failure, of those on this machine, that the others follow from."""
     rank, failure = min(failures.items(), key=lambda item: (_follows(item[1]), item[0]))
     if failure.exitcode < 0 or not _message(failure):
         return LmbenchError(
             f"rank {rank} of {count} ended, and the others with it "
             f"({why_ended(failure.exitcode)}); {RESUME} to go on from its last checkpoint"
+        )
+    if nodes > 1 and _follows(failure) == 2:
+        return LmbenchError(
+            f"a rank of another machine ended, and rank {rank} of {count} with it (lmbench runs "
+            f"join says there why); {RESUME} to go on from its last checkpoint"
         )
     kind, _, words = _message(failure).partition(": ")
     if kind == LmbenchError.__name__:
@@ -114,7 +158,8 @@ def _follows(failure: ProcessFailure) -> int:
     """How likely it is that a failure only followed from another one's."""
     message = _message(failure)
     if failure.exitcode < 0:
-        return 0
+        # By SIGTERM the launcher ends the others.
+        return 2 if failure.exitcode == -signal.SIGTERM else 0
     return 2 if any(word in message.lower() for word in _COLLECTIVES) else 1
 
 

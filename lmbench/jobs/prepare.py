@@ -23,6 +23,7 @@ from lmbench.jobs.run_schedule import check_schedule, read_schedule
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 
 __all__ = [
+    "check_gpus",
     "check_training",
     "command_for",
     "flag_words",
@@ -53,7 +54,7 @@ def check_training(
     Raises:
         LmbenchError: what is wrong, where, and what to do.
     """
-    _check_gpus(config)
+    check_gpus(config)
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     check_schedule(config, home)
@@ -61,9 +62,9 @@ def check_training(
     return corpus
 
 
-def _check_gpus(config: TrainConfig) -> None:
-    """See that the GPUs that are asked for are there."""
-    if config.gpus > 1 and config.device != "cpu" and config.gpus > (count := gpu_count()):
+def check_gpus(config: TrainConfig) -> None:
+    """Raises LmbenchError where this machine does not have the GPUs that are asked for."""
+    if config.processes > 1 and config.device != "cpu" and config.gpus > (count := gpu_count()):
         raise LmbenchError(
             f"--gpus {config.gpus}: this machine has {count} that torch can use; ask for no more, "
             "or see lmbench doctor"

@@ -47,10 +47,10 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
         check_parameters(schedule, names, f"this {config.model}", shapes)
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
-    if config.gpus > 1 and schedule.components["quantizer"]:
+    if config.processes > 1 and schedule.components["quantizer"]:
         raise LmbenchError(
-            f"--gpus {config.gpus}: schedule {config.compress} quantizes while it trains, and the "
-            "ranges that it finds would be others on each GPU; leave --gpus out"
+            f"{config.processes_flags}: schedule {config.compress} quantizes while it trains, and "
+            "the ranges that it finds would be others on each GPU; train on one"
         )
     return schedule
 

@@ -113,7 +113,7 @@ def _measured(run: Run, record: RunRecord) -> Measured | None:
         return None
     if not isinstance(config, TrainConfig) or not isinstance(ntoken, int) or not record.device:
         return None
-    if config.gpus > 1:
+    if config.processes > 1:
         # Nothing here says how much of that speed one of them has.
         return None
     rates = [step.tokens_per_s for step in _last_steps(run.events_path)]

@@ -29,6 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--gpus", "2", "--device", "cpu"), "several processes are slower than one"),
         (("--gpus", "2", "--device", "cuda:1"), "--device cuda:1 names one: use --device cuda"),
         (("--gpus", "2", "--device", "mps"), "--device mps names one"),
+        (("--nodes", "3", *CPU), "--batch-size 20: cannot be shared equally by --gpus 1 --nodes 3"),
         (("--gpus", "3", *CPU), "--batch-size 20: cannot be shared equally by --gpus 3"),
         (("--gpus", "4", "--eval-batch-size", "3", *CPU), "--eval-batch-size 3: leaves some"),
         (("--allow-cpu",), "--allow-cpu: does nothing without --gpus"),

@@ -143,6 +143,10 @@ def test_the_reason_is_the_failure_that_the_others_follow_from(tmp_path: Path) -
     died = _reason({0: lost, 1: failure(tmp_path, -signal.SIGSEGV)}, 2)
     assert isinstance(died, LmbenchError)
     assert died.message.startswith("rank 1 of 2 ended, and the others with it (crashed by a memory")
+    ended = _reason(
+        {0: failure(tmp_path, -signal.SIGTERM), 1: failure(tmp_path, -signal.SIGKILL)}, 2
+    )
+    assert str(ended).startswith("rank 1 of 2 ended, and the others with it (killed")
     refused = _reason({0: lost, 1: failure(tmp_path, 1, "LmbenchError: no corpus; get one")}, 2)
     assert isinstance(refused, LmbenchError)
     assert refused.message == "no corpus; get one"

@@ -64,7 +64,7 @@ def work(job: Job, ranks: Ranks = ALONE) -> None:
     config = job.config
     assert isinstance(config, TrainConfig)
     device = choose_device(config, config.gpus, ranks.local)
-    if config.gpus > ranks.count:
+    if config.processes > ranks.count:
         launch_ranks(job, config)
         return
     # Each of the cores is one's: threads that share one wait for each other.

@@ -76,8 +76,11 @@ def check_runs(
             found += [plan.sweep.problem(where, line) for line in error.message.split("\n")]
     if found:
         raise LmbenchError(*dict.fromkeys(found))
+    if any(model.nodes > 1 for _, model in _different(runs)):
+        line = "nodes of more than 1 is for single runs, which other machines join; take it away"
+        raise LmbenchError(plan.sweep.problem(["stages"], line))
     halving = plan.sweep.early_stopping
-    if halving is not None and any(model.gpus > 1 for _, model in _different(runs)):
+    if halving is not None and any(model.processes > 1 for _, model in _different(runs)):
         line = "a training with gpus of more than 1 has no rungs; take one of the two away"
         raise LmbenchError(plan.sweep.problem(["early_stopping"], line))
     if halving is not None and not any(stage_rungs(plan, runs, home).values()):

@@ -1,0 +1,107 @@
+"""A run that two machines work on; both of them are processes of this one here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import make_home, new_run
+from waiting import until
+
+from lmbench.cli import run as lmbench
+from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
+from lmbench.jobs.join_ranks import join_ranks
+from lmbench.jobs.rendezvous import (
+    Rendezvous,
+    announce,
+    missing_nodes,
+    read_rendezvous,
+    take_number,
+)
+from lmbench.session import EventLog, Home, Run
+from lmbench.session.events import Checkpoint
+
+ONE: dict[str, Any] = {"gpus": 2, "allow_cpu": True, "device": "cpu", "dropout": 0.3}
+TWO: dict[str, Any] = ONE | {"gpus": 1, "nodes": 2}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return make_home(tmp_path)
+
+
+def joined(run: Run) -> subprocess.Popen[str]:
+    """The other machine."""
+    command = [sys.executable, "-m", "lmbench", "runs", "join", run.ref]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait(run: Run) -> str:
+    *_, last = launch.follow(run)
+    return last.status
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "last" / "model.safetensors").read_bytes()
+
+
+def test_each_machine_has_a_number_of_its_own(tmp_path: Path) -> None:
+    assert read_rendezvous(tmp_path) is None
+    announce(tmp_path, Rendezvous("host:29500", resuming=True))
+    assert read_rendezvous(tmp_path) == Rendezvous("host:29500", resuming=True)
+    assert missing_nodes(tmp_path, 3) == 2
+    assert [take_number(tmp_path, 3) for _ in range(3)] == [1, 2, None]
+    assert missing_nodes(tmp_path, 3) == 0
+
+
+def test_what_cannot_be_joined_is_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    alone, together = new_run(home, "train"), new_run(home, "train", **TWO)
+    assert lmbench(["runs", "join", alone.ref]) == 2
+    assert f"run {alone.ref} is one of a single machine" in capsys.readouterr().err
+    together.update(status="stopped")
+    with pytest.raises(LmbenchError, match="is stopped: start or resume it, then join"):
+        join_ranks(together)
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_a_machine_can_be_stopped(home: Home) -> None:
+    run = new_run(home, "train", **TWO)
+    launch.start(run, queue=False)
+    until(lambda: f"give lmbench runs join {run.ref} there" in run.log_path.read_text())
+    launch.request(run, "stop")
+    assert wait(run) == "stopped"
+    assert run.read().reason == "stopped at the user's request"
+
+
+@pytest.mark.slow
+def test_two_machines_make_the_weights_that_two_processes_of_one_make(home: Home) -> None:
+    here = new_run(home, "train", **ONE)
+    both, killed = (new_run(home, "train", **TWO) for _ in range(2))
+    launch.start(here, queue=False)
+    assert wait(here) == "finished", here.log_path.read_text()
+    launch.start(both, queue=False)
+    other = joined(both)
+    assert wait(both) == "finished", both.log_path.read_text()
+    assert other.wait() == 0, other.stderr and other.stderr.read()
+    assert weights(both) == weights(here)
+
+    launch.start(killed, queue=False)
+    other = joined(killed)
+    log = EventLog(killed.events_path)
+    until(lambda: any(isinstance(event, Checkpoint) for event in log.poll()))
+    other.kill()
+    other.communicate()
+    assert wait(killed) == "failed"
+    assert killed.read().reason.startswith("a rank of another machine ended, and rank 0 of 2 with")
+    launch.resume(killed, queue=False)
+    other = joined(killed)
+    assert wait(killed) == "finished", killed.log_path.read_text()
+    other.communicate()
+    assert other.returncode == 0
+    assert weights(killed) == weights(here)
