@@ -73,6 +73,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "SuggestionPanel": ("v", "tab"),
     "SweepScreen": ("W",),
     "SweepTable": ("W",),
+    "NewSweepScreen": ("W", "n"),
     "WelcomeScreen": (),
 }
 """For each class with keys the keys that lead to it from the main screen, the dense run selected;

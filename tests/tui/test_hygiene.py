@@ -39,6 +39,7 @@ def imports(module: str, heavy: tuple[str, ...]) -> subprocess.CompletedProcess[
         "lmbench.tui.welcome_screen",
         "lmbench.tui.settings.screen",
         "lmbench.tui.sweeps.screen",
+        "lmbench.tui.sweeps.new_screen",
         "lmbench.tui.runs.actions",
         "lmbench.tui.command_palette",
         "lmbench.jobs.launch",

@@ -55,6 +55,7 @@ SCREENS: dict[str, tuple[str, str]] = {
     "sensitivity": ("lmbench.tui.sensitivity.screen", "SensitivityScreen"),
     "chains": ("lmbench.tui.new_run.chains_screen", "ChainsScreen"),
     "sweep": ("lmbench.tui.sweeps.screen", "SweepScreen"),
+    "new_sweep": ("lmbench.tui.sweeps.new_screen", "NewSweepScreen"),
 }
 """Each screen's module and class; a module is imported when its screen is first opened."""
 

@@ -76,7 +76,9 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     SweepTable #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
     SweepTable.-empty #nothing { display: block; }
     SweepTable.-empty Grid { display: none; }
-    SweepTable #detail { height: auto; max-height: 2; color: $text-muted; }
+    SweepTable #detail { height: 1; color: $text-muted; }
+    .-narrow SweepTable #detail { height: 2; }
+    SweepTable.-empty #detail { display: none; }
     """
 
     class Turned(Message):
@@ -113,6 +115,11 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         self.choose()
         self.set_subtitle(study.words)
         self.refresh_bindings()
+
+    def forget(self) -> None:
+        """Let go of the lines."""
+        self.lines = []
+        self.query_one(Grid).rows = ()
 
     def _nothing(self) -> str:
         if self.study.problem:

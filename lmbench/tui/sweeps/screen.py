@@ -24,6 +24,7 @@ from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
+from lmbench.tui.sweeps.new_sweep import kinds_of
 from lmbench.tui.sweeps.panels import (
     CHARTS,
     ChartPanel,
@@ -48,6 +49,8 @@ class SweepScreen(BenchScreen[None]):
         Binding("s", "stop", "stop", id="sweep.stop", tooltip="Stop the whole sweep (asks)"),
         Binding("R", "resume", "resume", id="sweep.resume",
                 tooltip="Go on with the sweep: what was stopped, lost or never made"),
+        Binding("n", "new", "new sweep", id="sweep.new", show=False,
+                tooltip="A new sweep that starts from the run"),
         Binding("a", "means", "runs/means", id="sweep.means",
                 tooltip="Each run, or mean and deviation over the seeds"),
         Binding("x", "split", "valid/test", id="sweep.split", tooltip="Valid or test perplexity"),
@@ -111,6 +114,11 @@ class SweepScreen(BenchScreen[None]):
         self._arrange()
         self._catch_up()
         self.query_one(SweepTable).take_focus()
+
+    def on_unmount(self) -> None:
+        # Textual keeps a screen that was left for a while: not with its thousands of cells.
+        self.study.forget()
+        self.query_one(SweepTable).forget()
 
     def on_resize(self, event: Resize) -> None:
         self._arrange()
@@ -189,7 +197,7 @@ class SweepScreen(BenchScreen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("back", "maximise"):
             return True
-        if self.study.look is None:
+        if self.study.look is None and action != "new":
             return False
         if action == "chart":
             return self.has_class("-narrow")
@@ -200,10 +208,14 @@ class SweepScreen(BenchScreen[None]):
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why an action is not possible now."""
         statuses, found = self._statuses, self.study.look
+        if action in ("pause", "stop", "resume", "next", "new") and self.bench.demo:
+            return "this is a recording: its runs take no requests"
+        if action == "new":
+            view = self.chosen or self.bench.selected_run
+            fits = view is not None and kinds_of(view)
+            return "" if fits else "a sweep starts from a training or a pruning: choose one"
         if found is None:
             return "this session has no sweep"
-        if action in ("pause", "stop", "resume", "next") and self.bench.demo:
-            return "this is a recording: its runs take no requests"
         live = statuses["running"] + statuses["paused"]
         if action == "pause" and not live:
             return "no run of the sweep is at work"
@@ -246,6 +258,10 @@ class SweepScreen(BenchScreen[None]):
         if focused:
             self.query_one(f"#{name}", ChartPanel).take_focus()
         self._turned()
+
+    def action_new(self) -> None:
+        if view := self.chosen or self.bench.selected_run:
+            self.bench.open("new_sweep", run=view.key)
 
     def action_means(self) -> None:
         self.study.means = not self.study.means

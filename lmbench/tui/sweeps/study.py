@@ -121,6 +121,10 @@ class Study:
             self._snapshot = snapshot
             self._views = {view.run.ref: view for view in snapshot.runs}
 
+    def forget(self) -> None:
+        """Let go of the runs."""
+        self.look, self.cursor, self._snapshot, self._views = None, None, None, {}
+
     # -- the table -----------------------------------------------------------------------------
 
     @property
