@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
+from lmbench.session import Home
 from lmbench.tui.bench.snapshots import RunView, Watcher
 from lmbench.tui.sweeps.new_screen import NewSweepScreen
 from lmbench.tui.sweeps.new_sweep import kinds_of, run_sweep, sweep_text, took
@@ -76,9 +77,9 @@ def about(pilot: Pilot[None]) -> str:
 async def test_n_asks_for_a_sweep_says_what_it_takes_and_starts_it(
     study: StudyWorld, monkeypatch: Any
 ):
-    asked = []
+    asked: list[Any] = []
 
-    async def double(verb, text, session, home, *flags):
+    async def double(verb: str, text: str, session: str, home: Home, *flags: str) -> Any:
         asked.append((verb, session, flags))
         if "[5, 10, 20, 40]" not in text:
             raise LmbenchError("sweep.yaml, line 7: lr: is empty")
