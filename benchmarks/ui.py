@@ -2,11 +2,14 @@
 
     python benchmarks/ui.py [--quick] [--json]
     python benchmarks/ui.py --large [--json]
+    python benchmarks/ui.py --sweep [--json]
     python benchmarks/ui.py --soak SECONDS
 
 `--large` measures sessions of 4 and of 200 runs and one of 1,000,000 events: first paint (the first
-time, with nothing summarised, and again), processor time of a key, memory. `--soak` presses keys,
-resizes and goes through the screens for so long, and prints the memory each half minute.
+time, with nothing summarised, and again), processor time of a key, memory. `--sweep` measures the
+screen of a sweep with 1,000 queued runs: processor time until it is painted, and memory as it is
+opened again and again. `--soak` presses keys, resizes and goes through the screens for so long, and
+prints the memory each half minute.
 
 Everything is measured from outside, on the real command in a pseudo-terminal, except the redraw
 time of a plot and the latency of the event loop, which a probe inside the application takes.
@@ -65,6 +68,17 @@ SOAK_KEYS = (
     *(b"n\x1b[B\x1b[B\x1b[C", b"\x1b", b"\x14" * 5, b"u"),
 )
 SAMPLE_EVERY_S = 30
+SWEEP_OPENINGS = 20
+MANY_RUNS = """version: 1
+name: many
+seeds: 4
+stages:
+  - kind: train
+    settings: {data: pydoc, emsize: 8, nhid: 8, nlayers: 1, tied: true}
+    axes:
+      lr: {from: 1, to: 25, count: 25}
+      dropout: {from: 0.0, to: 0.9, count: 10}
+"""
 
 
 class Terminal:
@@ -383,6 +397,50 @@ def large(events: int) -> dict[str, Any]:
     return found
 
 
+def sweep() -> dict[str, Any]:
+    """What the screen of a sweep costs that has 1,000 runs, all of them queued."""
+    from lmbench.jobs.sweeps import work
+
+    with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
+        home = Home(Path(folder))
+        file = home.path / "many.yaml"
+        file.write_text(MANY_RUNS)
+        _, runs = work.start(work.prepare(file, home, "default"), home)
+        with workbench(home.path) as terminal:
+
+            def opened() -> float:
+                """Processor seconds from the key until nothing more is sent, and back again."""
+                before = terminal.processor_s
+                terminal.press(b"W")
+                while not terminal.bytes_in(1):
+                    pass
+                while terminal.bytes_in(2):
+                    pass
+                cost = terminal.processor_s - before
+                terminal.press(b"\x1b")
+                while terminal.bytes_in(1):
+                    pass
+                return cost
+
+            while terminal.bytes_in(2):
+                pass
+            before = terminal.memory
+            first = opened()
+            memory = [terminal.memory]
+            again = []
+            for _ in range(SWEEP_OPENINGS):
+                again.append(opened())
+                memory.append(terminal.memory)
+            return {
+                "runs": len(runs),
+                "first_paint_processor_s": first,
+                "again_processor_s": statistics.median(again),
+                "memory_before_bytes": before,
+                "memory_bytes": memory[0],
+                f"memory_after_{SWEEP_OPENINGS}_openings_bytes": memory[-1],
+            }
+
+
 def soak(seconds: float) -> None:
     """Mixed use of a session of 30 runs; prints a line of figures each `SAMPLE_EVERY_S`."""
     with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
@@ -413,6 +471,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute or two, for a first look")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--large", action="store_true", help="first paint and keys by size")
+    parser.add_argument("--sweep", action="store_true", help="the screen of 1,000 queued runs")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="mixed use, memory over time")
     parser.add_argument("--events", type=int, default=1_000_000, help=argparse.SUPPRESS)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
@@ -424,8 +483,8 @@ def main() -> None:
     if arguments.soak:
         soak(arguments.soak)
         return
-    if arguments.large:
-        figures = large(arguments.events)
+    if arguments.large or arguments.sweep:
+        figures = sweep() if arguments.sweep else large(arguments.events)
         print(json.dumps(figures, indent=2)) if arguments.json else show(figures)
         return
     quick = arguments.quick

@@ -16,13 +16,18 @@ from lmbench.cli.derived import PlaceName, leave_queue
 from lmbench.cli.foreground import work_through
 from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.config.setting import value_text
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
 from lmbench.jobs.sweeps import work
 from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
-from lmbench.jobs.sweeps.status import Setting, SweepStatus, sweep_status
+from lmbench.jobs.sweeps.status import (
+    Setting,
+    SweepStatus,
+    plotted,
+    sweep_status,
+    value_words,
+)
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.seeds import Spread
@@ -198,22 +203,10 @@ def _write_plot(sweep: SweepStatus, path: Path) -> None:
 
     if path.exists():
         raise LmbenchError(f"--plot {path}: is there already; name a file that is not")
-    front = front_plot([_plotted(row) for row in sweep.rows])
+    front = front_plot([plotted(row) for row in sweep.rows])
     if front is None:
         raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")
     export(front, path, f"{sweep.session}: test perplexity against size")
-
-
-def _plotted(row: Setting) -> dict[str, Any]:
-    test = row.test
-    return {
-        "name": " ".join([row.stage, *map(_value, row.values.values())]),
-        "bytes": row.size.bytes,
-        "as_packed": row.size.as_packed,
-        "part_tokens": row.part_tokens,
-        "test_ppl": test.mean if test else None,
-        "test_ppl_deviation": test.deviation if test else None,
-    }
 
 
 @app.command
@@ -249,10 +242,7 @@ def resume(
         name: the sweep's session; left out where there is but one sweep.
     """
     found = _found(name, session)
-    work.make_missing(found)
-    work.advance(found)
-    runs = list(work.made_runs(found).values())
-    work.requeue(runs, failed=retry_failed)
+    runs = work.resume(found, failed=retry_failed)
     return _work_through(found, runs, detach=detach, json=json)
 
 
@@ -326,7 +316,7 @@ def _table(sweep: SweepStatus) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("against the stage's best")
     for row in sweep.rows:
-        values = [_value(row.values.get(column)) for column in sweep.columns]
+        values = [value_words(row.values.get(column)) for column in sweep.columns]
         part = PART_SIGN if row.part_tokens else ""
         size = size_sign(row.size.as_packed) + numbers.size(row.size.bytes)
         table.add_row(
@@ -345,14 +335,6 @@ def _table(sweep: SweepStatus) -> Table:
         table.caption = Text("\n".join(notes), "dim")
         table.caption_justify = "left"
     return table
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return " ".join(map(_value, value))
-    return printable(value_text(value).rpartition("/")[2].removesuffix(".yaml"))
 
 
 def _progress(row: Setting) -> str:

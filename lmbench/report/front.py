@@ -17,40 +17,56 @@ _MARGIN = 0.06
 
 
 def front_plot(
-    rows: Sequence[Mapping[str, Any]], split: Literal["test", "valid"] = "test"
+    rows: Sequence[Mapping[str, Any]],
+    split: Literal["test", "valid"] = "test",
+    by: Literal["bytes", "sparsity"] = "bytes",
 ) -> Plot | None:
-    """The rows of a table with both a size and a perplexity of a whole split and a whole training,
-    and the Pareto front of their means; None where there are fewer than two.
+    """The rows of a table with both a size (or a sparsity) and a perplexity of a whole split and a
+    whole training, and the Pareto front of their means; None where there are fewer than two.
 
-    An error bar goes one sample standard deviation up and down.
+    An error bar goes one sample standard deviation up and down. Of sizes less is better, of
+    sparsities, which are shown in per cent, more.
 
     Args:
-        rows: with ``name``, ``bytes``, ``as_packed``, ``part_tokens``, ``early`` and ``test_ppl``,
-            ``test_ppl_deviation`` (or ``valid_…``), as `compare.compare_runs` has them.
+        rows: with ``name``, ``bytes`` and ``as_packed``, or ``sparsity`` (a share in [0, 1]),
+            ``part_tokens``, ``early`` and ``test_ppl``, ``test_ppl_deviation`` (or ``valid_…``), as
+            `compare.compare_runs` has them; ``marker`` and ``colour`` where they are given.
     """
     key = f"{split}_ppl"
     whole = [row for row in rows if not row.get("part_tokens") and not row.get("early")]
-    known = [row for row in whole if row["bytes"] and row.get(key) is not None]
+    known = [row for row in whole if _has(row, by) and row.get(key) is not None]
     if len(known) < 2:
         return None
     series: list[Series] = []
-    points = [(float(row["bytes"]), float(row[key])) for row in known]
+    scale = 100.0 if by == "sparsity" else 1.0
+    points = [(scale * float(row[by]), float(row[key])) for row in known]
     for number, (row, (size, ppl)) in enumerate(zip(known, points, strict=True)):
-        marker = MARKERS[number % len(MARKERS)]
-        x = np.array([size])
-        series.append(Series(str(row["name"]), x, np.array([ppl]), marker, None, "points"))
+        marker = row.get("marker") or MARKERS[number % len(MARKERS)]
+        x, colour = np.array([size]), row.get("colour")
+        series.append(Series(str(row["name"]), x, np.array([ppl]), marker, colour, "points"))
     for row, (size, ppl) in zip(known, points, strict=True):
         deviation = row.get(f"{key}_deviation")
         if deviation:
             ends = np.array([ppl - deviation, ppl + deviation])
             bar = f"{row['name']} ± {deviation:.2f}"
             series.append(Series(bar, np.array([size, size]), ends, style="thin"))
-    front = pareto_front(points)
-    x, y = np.array([points[i] for i in front]).T
+    better = -1.0 if by == "sparsity" else 1.0
+    front = pareto_front([(better * size, ppl) for size, ppl in points])
+    x, y = np.array(sorted(points[i] for i in front)).T
     series.append(Series("Pareto front", x, y, style="thin"))
     sizes = [size for size, _ in points]
-    room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
-    packed = any(row["as_packed"] for row in known)
-    axis = "bytes (pruned, quantized: as packed)" if packed else "bytes"
+    room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes) or 1.0
     window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-    return Plot(tuple(series), x_axis=axis, window=window)
+    return Plot(tuple(series), x_axis=_axis(known, by), window=window)
+
+
+def _has(row: Mapping[str, Any], by: str) -> bool:
+    # A model of no bytes is none, one without zeros is one.
+    return bool(row.get(by)) if by == "bytes" else row.get(by) is not None
+
+
+def _axis(rows: Sequence[Mapping[str, Any]], by: str) -> str:
+    if by == "sparsity":
+        return "sparsity %"
+    packed = any(row["as_packed"] for row in rows)
+    return "bytes (pruned, quantized: as packed)" if packed else "bytes"

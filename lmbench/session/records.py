@@ -210,6 +210,7 @@ class _WorkbenchState(BaseModel):
     runs: dict[str, Any] | None = None
     compare: dict[str, Any] | None = None
     sensitivity: dict[str, Any] | None = None
+    sweep: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None
     new_run: dict[str, Any] | None = None
 

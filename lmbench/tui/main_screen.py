@@ -68,6 +68,7 @@ class MainScreen(BenchScreen[None]):
             show=False,
             tooltip="Sensitivity of tensors",
         ),
+        Binding("W", "screen('sweep')", "sweep", id="main.sweep", tooltip="The session's sweep"),
         Binding(
             "N",
             "screen('chains')",

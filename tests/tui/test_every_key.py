@@ -71,6 +71,9 @@ REACHED: dict[str, tuple[str, ...]] = {
     "PrunePanel": (*TRIED, "tab", "tab"),
     "SensitivityScreen": ("v",),
     "SuggestionPanel": ("v", "tab"),
+    "SweepScreen": ("W",),
+    "SweepTable": ("W",),
+    "NewSweepScreen": ("W", "n"),
     "WelcomeScreen": (),
 }
 """For each class with keys the keys that lead to it from the main screen, the dense run selected;

@@ -38,13 +38,15 @@ def imports(module: str, heavy: tuple[str, ...]) -> subprocess.CompletedProcess[
         "lmbench.tui.help_screen",
         "lmbench.tui.welcome_screen",
         "lmbench.tui.settings.screen",
+        "lmbench.tui.sweeps.screen",
+        "lmbench.tui.sweeps.new_screen",
         "lmbench.tui.runs.actions",
         "lmbench.tui.command_palette",
         "lmbench.jobs.launch",
     ],
 )
-def test_the_workbench_never_imports_torch(module):
-    done = imports(module, ("torch", "onnx", "onnxruntime", "safetensors.torch"))
+def test_the_workbench_never_imports_torch_or_optuna(module):
+    done = imports(module, ("torch", "onnx", "onnxruntime", "safetensors.torch", "optuna"))
     assert done.returncode == 0, done.stderr
 
 

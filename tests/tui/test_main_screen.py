@@ -20,11 +20,11 @@ from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
 from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
+from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.plots.panel import PlotPanel
-from lmbench.tui.runs.panel import FilterInput
 from lmbench.tui.runs.tree import RunTree
 
 NARROW, WIDE = (80, 24), (120, 30)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lmbench.jobs.sweeps.kept_file import made_records
+from lmbench.config.setting import value_text
+from lmbench.jobs.sweeps.kept_file import Made, made_records
 from lmbench.jobs.sweeps.plan import Plan
 from lmbench.jobs.sweeps.proposals import kept_plan, to_propose
+from lmbench.printable import printable
 from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
-from lmbench.session.records import ModelSize, RunRecord
+from lmbench.session.records import ModelSize, RunRecord, Status
 from lmbench.session.store import Run, Session
 
-__all__ = ["STOPPED_EARLY", "WAITS", "Setting", "SweepStatus", "sweep_status"]
+__all__ = [
+    "STOPPED_EARLY",
+    "WAITS",
+    "Setting",
+    "SweepStatus",
+    "plotted",
+    "status_of",
+    "status_words",
+    "sweep_status",
+    "value_words",
+]
 
 WAITS, STOPPED_EARLY = "at a rung", "stopped early"
 """What a stopped run is called that early stopping holds until it knows more, or has stopped."""
@@ -68,14 +80,19 @@ def sweep_status(session: Session) -> SweepStatus:
     Raises:
         LmbenchError: the session has no sweep.
     """
-    plan = kept_plan(session)
-    made = made_records(session)
+    plan, made = kept_plan(session), made_records(session)
+    statuses: dict[str, Status] = {run.ref: run.status(record) for run, record in made.values()}
+    return status_of(session.name, plan, made, statuses)
+
+
+def status_of(name: str, plan: Plan, made: Made, statuses_now: Mapping[str, Status]) -> SweepStatus:
+    """The same of runs that were read already, with the status of each by its name."""
     # One search has made its runs a stage after the other, another a combination after the other.
     points = sorted(plan.points, key=lambda point: point.stage)
     found = [made[point.key] for point in points if point.key in made]
     runs = [run for run, _ in found]
     records = {run.ref: record for run, record in found}
-    statuses = {run.ref: _status(run, record) for run, record in found}
+    statuses = {run.ref: status_words(statuses_now[run.ref], record) for run, record in found}
     titles = _titles(plan)
     groups = one_setting(runs, records)
     rows = _against_best([_row(plan, group, records, statuses, titles) for group in groups])
@@ -84,7 +101,7 @@ def sweep_status(session: Session) -> SweepStatus:
     waits = (ref for ref, status in statuses.items() if status == "queued")
     ended = {ref for ref, status in statuses.items() if status in ("stopped", "lost")}
     return SweepStatus(
-        session.name,
+        name,
         tuple(title for title in columns if title in shown),
         tuple(rows),
         dict(Counter(statuses.values())),
@@ -94,8 +111,8 @@ def sweep_status(session: Session) -> SweepStatus:
     )
 
 
-def _status(run: Run, record: RunRecord) -> str:
-    status = run.status(record)
+def status_words(status: Status, record: RunRecord) -> str:
+    """What a run's status is called in a sweep, where early stopping may have brought it about."""
     if status == "stopped" and record.stopped_early:
         return WAITS if record.early_stopping == "waits" else STOPPED_EARLY
     return status
@@ -190,3 +207,27 @@ def _compared(row: Setting, best: Setting | None) -> Setting:
         return row
     inside = inside_spread(row.valid, best.valid) if row.valid.n > 1 and best.valid.n > 1 else None
     return replace(row, behind=row.valid.mean / best.valid.mean - 1.0, inside=inside)
+
+
+def value_words(value: Any) -> str:
+    """A value of an axis as tables have it: of a file its name alone; "" for none."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " ".join(map(value_words, value))
+    return printable(value_text(value).rpartition("/")[2].removesuffix(".yaml"))
+
+
+def plotted(row: Setting) -> dict[str, Any]:
+    """A setting as `lmbench.report.front.front_plot` takes it."""
+    found: dict[str, Any] = {
+        "name": " ".join([row.stage, *map(value_words, row.values.values())]),
+        "bytes": row.size.bytes,
+        "as_packed": row.size.as_packed,
+        "sparsity": row.sparsity,
+        "part_tokens": row.part_tokens,
+    }
+    for split, spread in (("valid", row.valid), ("test", row.test)):
+        found[f"{split}_ppl"] = spread.mean if spread else None
+        found[f"{split}_ppl_deviation"] = spread.deviation if spread else None
+    return found

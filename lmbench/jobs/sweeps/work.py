@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
@@ -36,9 +37,11 @@ __all__ = [
     "made_runs",
     "make_missing",
     "next_run",
+    "pause",
     "prepare",
     "refuse_busy",
     "requeue",
+    "resume",
     "start",
     "stop",
 ]
@@ -141,6 +144,38 @@ def requeue(runs: list[Run], *, failed: bool) -> int:
             launch.requeue(run)
             again += 1
     return again
+
+
+def resume(session: Session, *, failed: bool) -> list[Run]:
+    """Make the runs of a sweep that are missing, and queue again what `requeue` does; gives all of
+    them, for `begin`.
+
+    Raises:
+        LmbenchError: the session has no sweep, or its runs are being made by another process.
+    """
+    make_missing(session)
+    advance(session)
+    runs = list(made_runs(session).values())
+    requeue(runs, failed=failed)
+    return runs
+
+
+def pause(session: Session) -> tuple[Literal["pause", "continue"], int]:
+    """Have the running runs of a sweep pause or, where none runs, the paused ones continue; says
+    which it was, and of how many.
+
+    The queue goes on when the run at work does, since a paused one keeps its place.
+    """
+    statuses = {run: run.status() for run in made_runs(session).values()}
+    action: Literal["pause", "continue"] = "pause" if "running" in statuses.values() else "continue"
+    asked = 0
+    for run, status in statuses.items():
+        if status == ("running" if action == "pause" else "paused"):
+            # It may end by itself in this very moment.
+            with suppress(LmbenchError):
+                launch.request(run, action)
+                asked += 1
+    return action, asked
 
 
 def stop(session: Session) -> int:

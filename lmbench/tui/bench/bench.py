@@ -54,10 +54,12 @@ SCREENS: dict[str, tuple[str, str]] = {
     "lab": ("lmbench.tui.laboratory.screen", "LabScreen"),
     "sensitivity": ("lmbench.tui.sensitivity.screen", "SensitivityScreen"),
     "chains": ("lmbench.tui.new_run.chains_screen", "ChainsScreen"),
+    "sweep": ("lmbench.tui.sweeps.screen", "SweepScreen"),
+    "new_sweep": ("lmbench.tui.sweeps.new_screen", "NewSweepScreen"),
 }
 """Each screen's module and class; a module is imported when its screen is first opened."""
 
-REOPENED_SCREENS = ("compare", "lab", "sensitivity")
+REOPENED_SCREENS = ("compare", "lab", "sensitivity", "sweep")
 """Screens that one works on for long: the workbench opens on the one that it was left on."""
 
 BUSY_INTERVAL_S = 0.25

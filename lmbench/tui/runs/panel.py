@@ -14,10 +14,12 @@ from textual.widgets import Input, Static
 from lmbench.report import numbers
 from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.bench.run_marks import mark_of
+from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot, one_line
+from lmbench.tui.kit.filter_input import FilterInput
+from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.runs import actions
-from lmbench.tui.runs.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
 
 __all__ = ["RunsPanel"]
@@ -26,29 +28,6 @@ __all__ = ["RunsPanel"]
 _LOW = 8
 # The least and the most cells of the detail's spark line.
 _SPARK = (5, 20)
-
-
-class FilterInput(Input):
-    """The filter's line; Escape empties and leaves it, Enter and Down go to the runs."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "escape", "leave(True)", "no filter", id="filter.clear", tooltip="Take the filter away"
-        ),
-        Binding(
-            "enter,down",
-            "leave(False)",
-            "to the runs",
-            id="filter.done",
-            tooltip="From the filter to the runs",
-        ),
-    ]
-
-    def action_leave(self, clear: bool) -> None:
-        panel = self.query_ancestor(RunsPanel)
-        if clear:
-            self.value = ""
-        panel.take_focus()
 
 
 class RunsPanel(Panel):
@@ -149,8 +128,6 @@ brings a deleted run back until the workbench is left.
     ]  # fmt: skip
     DEFAULT_CSS = """
     RunsPanel {
-        #filter { display: none; height: 1; border: none; padding: 0; background: $surface; }
-        #filter.-shown { display: block; }
         #detail { height: auto; max-height: 5; color: $text-muted; display: none; }
         #detail.-shown { display: block; }
         #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
@@ -159,7 +136,7 @@ brings a deleted run back until the workbench is left.
     """
 
     def compose(self) -> ComposeResult:
-        yield FilterInput(placeholder="filter", id="filter", compact=True)
+        yield FilterInput()
         yield Static(id="empty", markup=False)
         yield RunTree()
         yield Static(id="detail", markup=False)
@@ -170,7 +147,6 @@ brings a deleted run back until the workbench is left.
         tree.set_reactive(RunTree.sort, kept.get("sort") if kept.get("sort") in SORTS else "tree")
         tree.set_reactive(RunTree.filter, str(kept.get("filter", "")))
         box = self.query_one(FilterInput)
-        box.cursor_blink = False
         box.value = tree.filter
         box.set_class(bool(tree.filter), "-shown")
 
@@ -371,6 +347,7 @@ def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) ->
         numbers.percent(view.total_sparsity or None),
         view.size,
         f"{change:+.1f} ppl" if change is not None else "",
+        where_of(view),
     ]
     lines = [""]
     for part in filter(None, parts):

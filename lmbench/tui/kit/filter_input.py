@@ -1,0 +1,42 @@
+"""The line in which a panel's list is filtered."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from lmbench.tui.kit.panel import Panel
+
+__all__ = ["FilterInput"]
+
+
+class FilterInput(Input):
+    """Escape empties and leaves it, Enter and Down go to the panel's list."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "escape", "leave(True)", "no filter", id="filter.clear", tooltip="Take the filter away"
+        ),
+        Binding(
+            "enter,down",
+            "leave(False)",
+            "to the list",
+            id="filter.done",
+            tooltip="From the filter to the list",
+        ),
+    ]
+    DEFAULT_CSS = """
+    FilterInput { display: none; height: 1; border: none; padding: 0; background: $surface; }
+    FilterInput.-shown { display: block; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="filter", id="filter", compact=True)
+        self.cursor_blink = False
+
+    def action_leave(self, clear: bool) -> None:
+        if clear:
+            self.value = ""
+        self.query_ancestor(Panel).take_focus()

@@ -1,0 +1,144 @@
+"""The file of a sweep that starts from a run, out of the texts of a form. No Textual here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmbench.config import CONFIGS, Kind, changed_settings
+from lmbench.errors import LmbenchError
+from lmbench.report import numbers
+from lmbench.session import Home
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.form import FieldSpec
+
+__all__ = ["AXES", "fields_of", "kinds_of", "listed_settings", "run_sweep", "sweep_text", "took"]
+
+AXES = ("axis 1", "axis 2", "axis 3")
+_NO, _YES = "no", "yes"
+_AFTER: dict[str, tuple[Kind, ...]] = {
+    "train": ("prune", "quantize", "train"),
+    "prune": ("quantize", "train"),
+}
+
+
+def kinds_of(view: RunView) -> tuple[Kind, ...]:
+    """What a sweep can do with a run: work on its finished model, or train anew as it did."""
+    kinds = _AFTER.get(view.kind, ())
+    return kinds if view.status == "finished" else kinds[-1:]
+
+
+def fields_of(view: RunView, kind: Kind, session: str) -> list[FieldSpec]:
+    """The lines of the form; `session` is proposed for the runs."""
+    start = "compress: " if kind == "prune" else "preset: " if kind == "quantize" else "lr: "
+    found = [
+        FieldSpec("kind", "each run is a", kind, choices=kinds_of(view)),
+        FieldSpec("session", "session", session, "holds the runs"),
+    ]
+    for number, name in enumerate(AXES):
+        note = "SETTING: values, with commas; or {from: 1, to: 9, count: 3}"
+        value = start if number == 0 else ""
+        found.append(FieldSpec(name, name, value, note if not number else "", listed=True))
+    if kind == "train":
+        found.append(FieldSpec("seeds", "seeds", "3", "runs of each setting"))
+    if kind != "quantize":
+        note = "stop runs early that others beat"
+        found.append(FieldSpec("early", "early stopping", _NO, note, choices=(_NO, _YES)))
+        note = "presets, with commas; empty for none"
+        found.append(FieldSpec("then", "then quantize by", "", note))
+    return found
+
+
+def listed_settings(kind: Kind) -> list[tuple[str, str]]:
+    """The settings that an axis may be of, with what each means."""
+    fields = CONFIGS[kind].model_fields
+    return [(name, str(field.description or "")) for name, field in fields.items()]
+
+
+def sweep_text(view: RunView, kind: Kind, texts: Mapping[str, str]) -> str:
+    """The sweep's file, of what was typed; `lmbench sweep check` says what is wrong with it.
+
+    Raises:
+        LmbenchError: an axis names no setting, or the run's settings cannot be read.
+    """
+    axes = dict(_axis(texts[name]) for name in AXES if texts[name].strip())
+    stage: dict[str, str] = {"kind": kind}
+    if kind == "train":
+        own = {k: v for k, v in changed_settings(view.run.config()).items() if k != "seed"}
+        known = CONFIGS["train"].model_fields.keys() - axes.keys()
+        settings = {k: v for k, v in own.items() if k in known and k != "compress"}
+        stage["settings"] = json.dumps(settings, ensure_ascii=False)
+    else:
+        stage["from"] = json.dumps([view.run.ref], ensure_ascii=False)
+    lines = ["version: 1", f"name: {json.dumps(texts['session'].strip(), ensure_ascii=False)}"]
+    if kind == "train" and texts.get("seeds", "").strip():
+        lines.append(f"seeds: {texts['seeds'].strip()}")
+    lines += ["early_stopping: true"] * (texts.get("early") == _YES)
+    lines += ["stages:", *_stage(stage, axes)]
+    if texts.get("then", "").strip():
+        lines += _stage({"kind": "quantize"}, {"preset": f"[{texts['then'].strip()}]"})
+    return "\n".join(lines) + "\n"
+
+
+def _axis(text: str) -> tuple[str, str]:
+    name, colon, values = text.partition(":")
+    name, values = name.strip(), values.strip()
+    if not colon or not name.isidentifier() or not values:
+        raise LmbenchError(f"axis '{text.strip()}': write a setting and its values, lr: 5, 10, 20")
+    return name, values if values.startswith(("{", "[")) else f"[{values}]"
+
+
+def _stage(entries: Mapping[str, str], axes: Mapping[str, str]) -> list[str]:
+    first, *rest = (f"{key}: {value}" for key, value in entries.items())
+    lines = [f"  - {first}", *(f"    {line}" for line in rest)]
+    lines += ["    axes:"] * bool(axes)
+    return lines + [f"      {name}: {values}" for name, values in axes.items()]
+
+
+def took(document: Mapping[str, Any]) -> list[str]:
+    """What ``lmbench sweep check --json`` found, a line for each stage and one for all."""
+    stages = [*document["stages"], {"stage": "in all", **document}]
+    return [
+        f"{stage['stage']}: {numbers.plural(stage['runs'], 'run')}, {_time(stage['seconds'])}, "
+        f"about {numbers.size(stage['bytes'])}"
+        for stage in (stages if len(stages) > 2 else stages[:1])
+    ]
+
+
+def _time(seconds: float | None) -> str:
+    return "time not known" if seconds is None else f"about {numbers.duration(seconds)}"
+
+
+async def run_sweep(verb: str, text: str, session: str, home: Home, *flags: str) -> dict[str, Any]:
+    """``lmbench sweep check`` or ``start`` of this text, in a process of its own: quantizations are
+    checked by torch, which the workbench does not import.
+
+    Raises:
+        LmbenchError: a line for each mistake.
+    """
+    with tempfile.TemporaryDirectory(prefix="lmbench-sweep-") as folder:
+        file = Path(folder) / "sweep.yaml"
+        file.write_text(text, encoding="utf-8")
+        words = ["sweep", verb, str(file), "--session", session, "--json", *flags]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "lmbench", *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"LMBENCH_HOME": str(home.path)},
+        )
+        try:
+            output, said = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+    if process.returncode:
+        lines = said.decode("utf-8", "replace").replace("lmbench: ", "").splitlines()
+        raise LmbenchError(*(lines or ["it ended without a word"]))
+    return json.loads(output)

@@ -1,0 +1,119 @@
+"""A sweep that starts from a run: its file, what it will take, and its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driving import at_rest, bench_of, opened, press_in_turn, screen_of, settled, until, words
+from study_world import StudyWorld
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps.sweep_file import parse_sweep
+from lmbench.session import Home
+from lmbench.tui.bench.snapshots import RunView, Watcher
+from lmbench.tui.sweeps.new_screen import NewSweepScreen
+from lmbench.tui.sweeps.new_sweep import kinds_of, run_sweep, sweep_text, took
+
+pytestmark = pytest.mark.usefixtures("started")
+
+TEXTS = {"session": "more", "axis 1": "lr: 5, 10", "axis 2": "", "axis 3": " ", "seeds": "2"}
+
+
+def view_of(study: StudyWorld, number: int) -> RunView:
+    snapshot = Watcher(study.session).poll()
+    assert snapshot is not None
+    return next(view for view in snapshot.runs if view.id == number)
+
+
+def test_it_trains_anew_as_the_run_was_trained_but_for_the_axes(study: StudyWorld):
+    sweep = parse_sweep(sweep_text(view_of(study, 2), "train", TEXTS), Path("sweep.yaml"))
+    (stage,) = sweep.stages
+    assert (sweep.name, len(sweep.seeds)) == ("more", 2)
+    assert stage.axes == {"lr": [5, 10]}
+    assert stage.settings["epochs"] == 6
+    assert not {"lr", "seed"} & stage.settings.keys()
+
+
+def test_it_prunes_the_run_by_a_range_and_quantizes_what_comes_of_it(study: StudyWorld):
+    texts = {
+        **TEXTS, "axis 1": "compress: small-70, small-80", "early": "yes",
+        "axis 2": "lr: {from: 1, to: 9, step: 4}", "then": "int8-best",
+    }  # fmt: skip
+    sweep = parse_sweep(sweep_text(view_of(study, 2), "prune", texts), Path("sweep.yaml"))
+    assert [stage.kind for stage in sweep.stages] == ["prune", "quantize"]
+    assert sweep.stages[0].sources == ("lr and sparsity/002-train",)
+    assert sweep.stages[0].axes == {"compress": ["small-70", "small-80"], "lr": [1.0, 5.0, 9.0]}
+    assert sweep.stages[1].axes == {"preset": ["int8-best"]}
+    assert sweep.early_stopping is not None
+
+
+@pytest.mark.parametrize("axis", ["lr", "lr:", ": 5", "- x: 5"])
+def test_an_axis_without_a_setting_or_values_says_what_to_write(study: StudyWorld, axis: str):
+    with pytest.raises(LmbenchError, match="write a setting and its values"):
+        sweep_text(view_of(study, 2), "train", {**TEXTS, "axis 1": axis})
+
+
+def test_a_run_that_has_not_finished_can_only_be_trained_anew(study: StudyWorld):
+    assert kinds_of(view_of(study, 2)) == ("prune", "quantize", "train")
+    assert kinds_of(view_of(study, 3)) == ("train",)
+
+
+async def test_the_check_is_that_of_the_command_line(study: StudyWorld):
+    text = sweep_text(view_of(study, 2), "train", TEXTS)
+    (line,) = took(await run_sweep("check", text, "more", study.home))
+    assert line.startswith("train: 4 runs, time not known, about")
+    with pytest.raises(LmbenchError, match="epoks"):
+        await run_sweep("check", text.replace("epochs", "epoks"), "more", study.home)
+
+
+def about(pilot: Pilot[None]) -> str:
+    return str(pilot.app.screen.query_one("#about", Static).content)
+
+
+async def test_n_asks_for_a_sweep_says_what_it_takes_and_starts_it(
+    study: StudyWorld, monkeypatch: Any
+):
+    asked: list[Any] = []
+
+    async def double(verb: str, text: str, session: str, home: Home, *flags: str) -> Any:
+        asked.append((verb, session, flags))
+        if "[5, 10, 20, 40]" not in text:
+            raise LmbenchError("sweep.yaml, line 7: lr: is empty")
+        if verb == "start":
+            home.open_session(session)
+        stage = {"stage": "train", "runs": 12, "seconds": 60.0, "bytes": 5000}
+        return {**stage, "stages": [stage]}
+
+    monkeypatch.setattr("lmbench.tui.sweeps.new_screen.run_sweep", double)
+    async with opened(study, "W", "n", "up", "up", "t") as pilot:
+        screen = screen_of(pilot, NewSweepScreen)
+        assert screen.form.values["session"] == "lr and sparsity 2"
+        assert screen.kind == "train"
+        await press_in_turn(pilot, "ctrl+s")
+        assert "not in order yet" in bench_of(pilot).last_message
+        screen.form.set_value("axis 1", "lr: 5, 10, 20, 40")
+        await until(pilot, lambda: "train: 12 runs, about" in about(pilot))
+        await press_in_turn(pilot, "ctrl+s")
+        await until(pilot, lambda: "lr and sparsity 2" in str(bench_of(pilot).session))
+        assert asked[-1] == ("start", "lr and sparsity 2", ("--detach",))
+
+
+@pytest.mark.slow
+async def test_a_sweep_that_is_started_from_the_form_is_made_and_begun(study: StudyWorld):
+    async with opened(study, "W", "n", "up", "up", "t") as pilot:
+        screen = screen_of(pilot, NewSweepScreen)
+        screen.form.set_value("axis 1", "lr: 1, 2")
+        screen.form.set_value("seeds", "2")
+        await until(pilot, lambda: "4 runs" in about(pilot))
+        await press_in_turn(pilot, "ctrl+s")
+        await until(pilot, lambda: bench_of(pilot).session != study.session)
+        made = study.home.session("lr and sparsity 2").runs()
+        assert len(made) == 4
+        await until(pilot, lambda: {run.status() for run in made} == {"finished"}, limit_s=240)
+        await settled(pilot)
+        await at_rest(pilot)
+        assert "4 finished" in words(pilot)
