@@ -86,7 +86,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
     def kind(self) -> Kind:
         chosen = self.form.values.get("kind", "")
         kinds = kinds_of(self.view)
-        return next((kind for kind in kinds if kind == chosen), kinds[0])
+        return kinds[kinds.index(chosen)] if chosen in kinds else kinds[0]
 
     def compose(self) -> ComposeResult:
         yield TopBar()

@@ -30,7 +30,7 @@ _AFTER: dict[str, tuple[Kind, ...]] = {
 
 def kinds_of(view: RunView) -> tuple[Kind, ...]:
     """What a sweep can do with a run: work on its finished model, or train anew as it did."""
-    kinds = _AFTER.get(view.kind, ())
+    kinds: tuple[Kind, ...] = _AFTER.get(view.kind, ())
     return kinds if view.status == "finished" else kinds[-1:]
 
 

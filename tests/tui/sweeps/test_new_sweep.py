@@ -30,7 +30,7 @@ def view_of(study: StudyWorld, number: int) -> RunView:
 
 
 def test_it_trains_anew_as_the_run_was_trained_but_for_the_axes(study: StudyWorld):
-    sweep = parse_sweep(sweep_text(view_of(study, 2), "train", TEXTS), Path("sweep.yaml"))
+    sweep = parse_sweep(sweep_text(view_of(study, 2), "train", TEXTS).encode(), Path("sweep.yaml"))
     (stage,) = sweep.stages
     assert (sweep.name, len(sweep.seeds)) == ("more", 2)
     assert stage.axes == {"lr": [5, 10]}
@@ -43,7 +43,7 @@ def test_it_prunes_the_run_by_a_range_and_quantizes_what_comes_of_it(study: Stud
         **TEXTS, "axis 1": "compress: small-70, small-80", "early": "yes",
         "axis 2": "lr: {from: 1, to: 9, step: 4}", "then": "int8-best",
     }  # fmt: skip
-    sweep = parse_sweep(sweep_text(view_of(study, 2), "prune", texts), Path("sweep.yaml"))
+    sweep = parse_sweep(sweep_text(view_of(study, 2), "prune", texts).encode(), Path("sweep.yaml"))
     assert [stage.kind for stage in sweep.stages] == ["prune", "quantize"]
     assert sweep.stages[0].sources == ("lr and sparsity/002-train",)
     assert sweep.stages[0].axes == {"compress": ["small-70", "small-80"], "lr": [1.0, 5.0, 9.0]}
