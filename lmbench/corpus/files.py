@@ -18,6 +18,8 @@ __all__ = [
     "is_writable",
     "own_cache",
     "publish",
+    "put_back",
+    "replace_folder",
     "scratch_folder",
     "sync",
     "user_cache",
@@ -93,6 +95,36 @@ def sync(path: Path) -> None:
     """Have the system write the file to disk before what follows."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def replace_folder(built: Path, target: Path) -> None:
+    """Put the folder ``built`` in the place of ``target``.
+
+    Dying between the two moves leaves the old one beside it, from where `put_back` takes it. Raises
+    OSError when a move is impossible; ``target`` is then what it was.
+    """
+    aside = _aside(target)
+    target.rename(aside)
+    try:
+        built.rename(target)
+    except OSError:
+        put_back(target)
+        raise
+    put_back(target)
+
+
+def put_back(target: Path) -> None:
+    """End what `replace_folder` had begun where its process died."""
+    aside = _aside(target)
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.is_dir():
+        aside.rename(target)
+
+
+def _aside(target: Path) -> Path:
+    # No corpus that is made has a name that begins with a dot.
+    return target.with_name(f".{target.name}.replaced")
 
 
 def publish(built: Path, target: Path, is_whole: Callable[[Path], bool]) -> None:

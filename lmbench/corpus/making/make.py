@@ -16,7 +16,7 @@ from typing import TextIO
 
 from lmbench import __version__
 from lmbench.config.corpus_making import DataMakeConfig
-from lmbench.corpus.files import Progress, scratch_folder, sync
+from lmbench.corpus.files import Progress, put_back, replace_folder, scratch_folder, sync
 from lmbench.corpus.ids import EOS, SPLITS, UNK
 from lmbench.corpus.making.bpe import TOKENIZER, check_installed, train_pieces
 from lmbench.corpus.making.card import (
@@ -88,10 +88,11 @@ def data_make(
         card.write(built)
         for file in built.iterdir():
             sync(file)
-        if replace and target.exists():
-            target.rename(scratch / "replaced")
         try:
-            built.rename(target)
+            if replace and target.exists():
+                replace_folder(built, target)
+            else:
+                built.rename(target)
         except OSError as error:
             raise LmbenchError(f"{target}: cannot be put there ({error.strerror})") from error
     return card
@@ -103,6 +104,7 @@ def _target(name: str, home: Path, replace: bool) -> Path:
     if name in known_names():
         raise LmbenchError(f"{name}: a corpus that is known by this name: choose another")
     target = data_folder(home) / name
+    put_back(target)
     if target.exists() and not replace:
         raise LmbenchError(f"{target}: is there already: choose another name, or add --replace")
     if target.exists() and read_card(target) is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import random
 import tracemalloc
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,28 @@ def test_a_name_that_is_taken_is_refused_and_replaced_only_when_asked(
     for bad in ("pydoc", "a/b", ".hidden", "..", "-x"):
         with pytest.raises(LmbenchError, match=r"name"):
             data_make(bad, [text], home, DataMakeConfig())
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_corpus_is_not_lost_where_its_replacement_fails_or_dies(
+    text: Path, home: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    made(home, text)
+    before = open_corpus("mine", home).fingerprint
+    moves = []
+
+    def rename(folder: Path, target: Path, move: Callable[..., Path] = Path.rename) -> Path:
+        moves.append(target.name)
+        if moves == [".mine.replaced", "mine"]:
+            raise failure
+        return move(folder, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises((LmbenchError, KeyboardInterrupt)):
+            data_make("mine", [text], home, DataMakeConfig(seed=2), replace=True)
+    assert open_corpus("mine", home).fingerprint == before
+    assert [entry.name for entry in (home / "data").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("at", ["reading valid and test", "reading train"])
