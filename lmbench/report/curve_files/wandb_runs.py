@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def write_wandb(runs: Sequence[Run], folder: Path) -> None:
 
 def _write_run(run: Run, work: Path) -> None:
     try:
-        import wandb
+        wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise LmbenchError(
             f"--format wandb needs the package ({error}): pip install 'lmbench[wandb]'"
