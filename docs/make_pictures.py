@@ -77,6 +77,21 @@ LIVE = {
     ),
     "compare": Picture((120, 34), 0, ("escape", "c"), until="front"),
     "sensitivity": Picture((120, 34), 0, ("escape", "home", "v"), until="goal"),
+    # Of the session that docs/tutorial.md makes.
+    "dense-tensor": Picture(
+        (100, 26),
+        0,
+        until="forget",
+        screen="tensor",
+        arguments={"key": "001-train", "tensor": "rnn.weight_hh_l0"},
+    ),
+    "pruned-tensor": Picture(
+        (100, 26),
+        0,
+        until="forget",
+        screen="tensor",
+        arguments={"key": "002-prune", "tensor": "rnn.weight_hh_l0"},
+    ),
 }
 LIMIT_S = 600
 

@@ -80,7 +80,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMBENCH_HOME", str(folder))
         assert lmbench(["sessions", "list"]) == lmbench(["sessions", "show", "default"]) == 0
-        assert lmbench(["data", "make", "made", str(raw), "--tokenizer", "none"]) == 0
         patch.setattr(local, "python", lambda *_: ["true"])
         for name in ("study", "stopped", "new"):
             (folder / f"{name}.yaml").write_text(SWEEP)
