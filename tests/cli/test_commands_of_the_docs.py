@@ -44,9 +44,9 @@ def shown(page: Path) -> list[str]:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command, without what stands for more of them."""
+    """The words of a command, without what stands for more of them; of several the first."""
     words = shlex.split(command.split(" && ")[0], comments=True)
-    return [word for word in words if not re.search(r"^\[|…$|\]$", word)]
+    return [word.split("|")[0] for word in words if not re.search(r"^\[|…$|\]$", word)]
 
 
 def refusal(words: list[str]) -> str | None:

@@ -73,6 +73,7 @@ def root_logger():
 def test_a_training_in_the_words_of_the_original_prunes_logs_and_summarises(
     tmp_path, monkeypatch, capsys, caplog, root_logger
 ):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "agp.yaml").write_text(SCHEDULE)
     distiller.set_deterministic(0)

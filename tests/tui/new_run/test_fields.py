@@ -22,7 +22,7 @@ def setting(model: type[Config], name: str) -> Setting:
 @pytest.mark.parametrize("model", MODELS)
 def test_each_setting_is_asked_for_once_but_for_those_about_the_command(model):
     names = [one.name for one in settings_of(model)]
-    assert sorted(names) == sorted(set(model.model_fields) - {"cuda", "allow_cpu"})
+    assert sorted(names) == sorted(set(model.model_fields) - {"cuda", "allow_cpu", "nodes"})
 
 
 @pytest.mark.parametrize("model", MODELS)
