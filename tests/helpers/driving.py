@@ -22,7 +22,7 @@ def bench_of(pilot: Pilot[None]) -> Workbench:
 
 
 def screen_of(pilot: Pilot[None], kind: type[S]) -> S:
-    assert isinstance(pilot.app.screen, kind)
+    assert isinstance(pilot.app.screen, kind), pilot.app.screen
     return pilot.app.screen
 
 

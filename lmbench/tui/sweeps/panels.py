@@ -119,7 +119,8 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     def forget(self) -> None:
         """Let go of the lines."""
         self.lines = []
-        self.query_one(Grid).rows = ()
+        for grid in self.query(Grid):
+            grid.rows = ()
 
     def _nothing(self) -> str:
         if self.study.problem:

@@ -118,7 +118,9 @@ class SweepScreen(BenchScreen[None]):
     def on_unmount(self) -> None:
         # Textual keeps a screen that was left for a while: not with its thousands of cells.
         self.study.forget()
-        self.query_one(SweepTable).forget()
+        # Its children may be gone already.
+        for table in self.query(SweepTable):
+            table.forget()
 
     def on_resize(self, event: Resize) -> None:
         self._arrange()
