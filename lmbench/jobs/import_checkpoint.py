@@ -16,8 +16,9 @@ from lmbench.corpus.files import Progress
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.pytorch_checkpoint.model_weights import import_model
 from lmbench.errors import LmbenchError
+from lmbench.jobs.kinds.common import corpus_record
 from lmbench.model.rnn import RNNModel, count_weights, shape_of
-from lmbench.session import Home, Run, Session, store
+from lmbench.session import Home, Run, Session
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Finished
 from lmbench.session.files import holding_folder
@@ -119,13 +120,7 @@ def _finish(
         writer.close()
         run.log_path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         now = time.time()
-        text = store.Corpus(
-            name=corpus.name,
-            fingerprint=corpus.fingerprint,
-            origin=str(corpus.path.resolve()),
-            ntokens=corpus.ntokens,
-            vocab=config.vocab,
-        )
+        text = corpus_record(corpus, config.vocab)
         ended = {"status": "finished", "started": now, "ended": now, "exit_code": 0}
         about = {"corpus": text, "shape": shape_of(model), "imported": str(path.resolve())}
         run.write(run.read().model_copy(update={**ended, **about, "results": results}))

@@ -1,16 +1,18 @@
-"""What runs that start from another run share: the parent, and progress."""
+"""What kinds of runs share: the parent, the corpus in the record, and progress."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+from lmbench.corpus import Corpus
+from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.session import Run
+from lmbench.session import Run, store
 from lmbench.session.events import Progress
 
-__all__ = ["StoppedError", "note_parent", "parent_of", "progress_callback"]
+__all__ = ["StoppedError", "corpus_record", "note_parent", "parent_of", "progress_callback"]
 
 # Seconds between two progress events of a part that has no steps of its own.
 _PROGRESS_S = 0.2
@@ -34,6 +36,17 @@ def note_parent(job: Job, parent: Run) -> None:
     if record.corpus is not None:
         job.session.write_vocabulary(record.corpus.fingerprint, parent.vocabulary(record))
     job.update(corpus=record.corpus, shape=record.shape)
+
+
+def corpus_record(corpus: Corpus, vocab: VocabularyRule) -> store.Corpus:
+    """What a run's record has of its corpus."""
+    return store.Corpus(
+        name=corpus.name,
+        fingerprint=corpus.fingerprint,
+        origin=str(corpus.path.resolve()),
+        ntokens=corpus.ntokens,
+        vocab=vocab,
+    )
 
 
 def progress_callback(job: Job, what: str) -> Callable[[int, int], None]:

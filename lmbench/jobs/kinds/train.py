@@ -20,7 +20,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import parent_of
+from lmbench.jobs.kinds.common import corpus_record, parent_of
 from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
@@ -28,7 +28,6 @@ from lmbench.model import RNNModel, build_model, count_weights
 from lmbench.model.device import choose_device
 from lmbench.report.estimate import estimate, fitting
 from lmbench.report.numbers import size
-from lmbench.session import store
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import (
     Checkpoint,
@@ -99,13 +98,7 @@ def note_corpus(job: Job, corpus: Corpus, config: TrainConfig) -> None:
             "same text"
         )
     job.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
-    text = store.Corpus(
-        name=corpus.name,
-        fingerprint=corpus.fingerprint,
-        origin=str(corpus.path.resolve()),
-        ntokens=corpus.ntokens,
-        vocab=config.vocab,
-    )
+    text = corpus_record(corpus, config.vocab)
     job.session.update(corpus=text)
     job.update(
         corpus=text,

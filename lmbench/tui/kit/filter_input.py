@@ -36,6 +36,11 @@ class FilterInput(Input):
         super().__init__(placeholder="filter", id="filter", compact=True)
         self.cursor_blink = False
 
+    def open(self) -> None:
+        """Show the line and go to it."""
+        self.add_class("-shown")
+        self.focus()
+
     def action_leave(self, clear: bool) -> None:
         if clear:
             self.value = ""

@@ -215,9 +215,7 @@ brings a deleted run back until the workbench is left.
     # -- filter, sort, marks -------------------------------------------------------------------
 
     def action_filter(self) -> None:
-        box = self.query_one(FilterInput)
-        box.add_class("-shown")
-        box.focus()
+        self.query_one(FilterInput).open()
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:

@@ -107,7 +107,7 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         study, grid = self.study, self.query_one(Grid)
         study.follow(self.bench.snapshot)
         columns, rows, sorted_by, self.lines = study.table()
-        empty = study.look is None
+        empty = study.state is None
         self.set_class(empty, "-empty")
         self.can_focus = empty
         update_static(self.query_one("#nothing", Static), self._nothing())
@@ -151,15 +151,13 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     # -- keys ----------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return self.study.look is not None
+        return self.study.state is not None
 
     def action_open(self) -> None:
         self.query_one(Grid).action_open()
 
     def action_filter(self) -> None:
-        box = self.query_one(FilterInput)
-        box.add_class("-shown")
-        box.focus()
+        self.query_one(FilterInput).open()
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:

@@ -33,7 +33,7 @@ from lmbench.tui.sweeps.panels import (
     SlicePanel,
     SweepTable,
 )
-from lmbench.tui.sweeps.study import Look, Study, look
+from lmbench.tui.sweeps.study import Study, SweepState, read_sweep
 
 __all__ = ["SweepScreen"]
 
@@ -140,19 +140,19 @@ class SweepScreen(BenchScreen[None]):
         known = tuple((view.record, view.status) for view in views)
         if known != self._known and self.bench.session is not None:
             self._known = known
-            work = self._look(self.bench.session, views)
-            self.run_worker(work, group="look", exclusive=True, exit_on_error=False)
+            work = self._read(self.bench.session, views)
+            self.run_worker(work, group="read", exclusive=True, exit_on_error=False)
 
-    async def _look(self, session: Session, views: tuple[RunView, ...]) -> None:
-        found = await self.bench.run_in_thread(_look, session, views, self.study.look)
-        self.study.look, self.study.problem = found or (None, "")
+    async def _read(self, session: Session, views: tuple[RunView, ...]) -> None:
+        found = await self.bench.run_in_thread(_read, session, views, self.study.state)
+        self.study.state, self.study.problem = found or (None, "")
         self.study.known = True
         self._show()
 
     def _show(self) -> None:
         self.study.version += 1
         had_none = self.has_class("-none")
-        self.set_class(self.study.look is None, "-none")
+        self.set_class(self.study.state is None, "-none")
         table = self.query_one(SweepTable)
         focused = table.has_focus_within
         table.refresh_view()
@@ -191,7 +191,7 @@ class SweepScreen(BenchScreen[None]):
 
     @property
     def _statuses(self) -> Counter[str]:
-        line_of = self.study.look.status.statuses if self.study.look else {}
+        line_of = self.study.state.status.statuses if self.study.state else {}
         return Counter(line_of)
 
     # -- keys ----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ class SweepScreen(BenchScreen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("back", "maximise"):
             return True
-        if self.study.look is None and action != "new":
+        if self.study.state is None and action != "new":
             return False
         if action == "chart":
             return self.has_class("-narrow")
@@ -209,7 +209,7 @@ class SweepScreen(BenchScreen[None]):
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why an action is not possible now."""
-        statuses, found = self._statuses, self.study.look
+        statuses, found = self._statuses, self.study.state
         if action in ("pause", "stop", "resume", "next", "new") and self.bench.demo:
             return "this is a recording: its runs take no requests"
         if action == "new":
@@ -359,12 +359,12 @@ class SweepScreen(BenchScreen[None]):
                 await self.bench.refresh_snapshot()
 
 
-def _look(
-    session: Session, views: tuple[RunView, ...], before: Look | None
-) -> tuple[Look | None, str]:
+def _read(
+    session: Session, views: tuple[RunView, ...], before: SweepState | None
+) -> tuple[SweepState | None, str]:
     """In a thread: where the sweep stands, or why that cannot be said."""
     try:
-        return look(session, views, before), ""
+        return read_sweep(session, views, before), ""
     except LmbenchError as error:
         return None, error.message
 

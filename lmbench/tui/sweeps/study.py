@@ -33,11 +33,11 @@ from lmbench.tui.sweeps.columns import (
     fitted,
 )
 
-__all__ = ["Level", "Look", "Study", "look"]
+__all__ = ["Level", "Study", "SweepState", "read_sweep"]
 
 
 @dataclass(frozen=True)
-class Look:
+class SweepState:
     """A session's sweep at one moment; `stamps` tell whether its files have changed since."""
 
     stamps: tuple[int, ...]
@@ -58,7 +58,9 @@ class Level:
         return fmean(self.figures) if self.figures else None
 
 
-def look(session: Session, views: tuple[RunView, ...], before: Look | None) -> Look | None:
+def read_sweep(
+    session: Session, views: tuple[RunView, ...], before: SweepState | None
+) -> SweepState | None:
     """Where the session's sweep stands, by the runs as they were read; None where it has none.
 
     Raises:
@@ -72,14 +74,14 @@ def look(session: Session, views: tuple[RunView, ...], before: Look | None) -> L
     read = [view for view in views if view.record and view.record.point and view.status]
     made = {view.record.point: (view.run, view.record) for view in read if view.record}
     statuses: dict[str, Status] = {view.run.ref: view.status for view in read if view.status}
-    return Look(stamps, plan, status_of(session.name, plan, made, statuses))
+    return SweepState(stamps, plan, status_of(session.name, plan, made, statuses))
 
 
 class Study:
     """What is looked at, and how."""
 
     def __init__(self) -> None:
-        self.look: Look | None = None
+        self.state: SweepState | None = None
         self.problem = ""
         """Why the sweep cannot be shown."""
         self.known = False
@@ -123,13 +125,13 @@ class Study:
 
     def forget(self) -> None:
         """Let go of the runs."""
-        self.look, self.cursor, self._snapshot, self._views = None, None, None, {}
+        self.state, self.cursor, self._snapshot, self._views = None, None, None, {}
 
     # -- the table -----------------------------------------------------------------------------
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        return self.look.status.rows if self.look else ()
+        return self.state.status.rows if self.state else ()
 
     def _all_lines(self) -> list[Line]:
         lines = []
@@ -142,8 +144,8 @@ class Study:
         return lines
 
     def _seed(self, view: RunView) -> int | None:
-        assert self.look is not None
-        plan, point = self.look.plan, view.record.point if view.record else ""
+        assert self.state is not None
+        plan, point = self.state.plan, view.record.point if view.record else ""
         return plan.points[plan.keys[point]].seed if point in plan.keys else None
 
     def table(self) -> tuple[tuple[Column, ...], tuple[Row, ...], int, list[Line]]:
@@ -161,12 +163,12 @@ class Study:
         return shown, rows, names.index(self.sort) if self.sort in names else -1, lines
 
     def _columns(self, lines: list[Line]) -> list[TableColumn]:
-        if self.look is None:
+        if self.state is None:
             return []
-        axes = self.look.status.columns
+        axes = self.state.status.columns
         if self.means:
             return list(columns_of_settings(axes, lines))
-        rungs = self.look.plan.sweep.early_stopping is not None
+        rungs = self.state.plan.sweep.early_stopping is not None
         return list(columns_of_runs(axes, lines, rungs=rungs))
 
     def _matches(self, line: Line) -> bool:
@@ -200,9 +202,9 @@ class Study:
     @property
     def words(self) -> str:
         """How the sweep stands, in a line."""
-        if self.look is None:
+        if self.state is None:
             return ""
-        status = self.look.status
+        status = self.state.status
         parts = [", ".join(f"{count:,} {word}" for word, count in status.statuses.items())]
         if self._snapshot is not None and self._snapshot.unread:
             parts.append(f"reading {self._snapshot.unread:,} more")
@@ -247,10 +249,10 @@ class Study:
     @property
     def axes(self) -> list[str]:
         """The axes with several values in that stage."""
-        if self.look is None:
+        if self.state is None:
             return []
         own = [setting.values for setting in self.settings if setting.stage == self.stage]
-        return [axis for axis in self.look.status.columns if len(levels_of(axis, own)) > 1]
+        return [axis for axis in self.state.status.columns if len(levels_of(axis, own)) > 1]
 
     @property
     def sliced(self) -> str:
