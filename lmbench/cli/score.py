@@ -133,6 +133,8 @@ def _words(
 
 
 def _figures(config: ScoreConfig, score: Score) -> dict[str, Any]:
+    # In columns some words are only read: their number and characters are not those predicted.
+    whole = not config.columns
     return {
         "log_prob": _in_base(config, score.log_prob),
         "known_log_prob": _in_base(config, score.known_log_prob),
@@ -141,8 +143,8 @@ def _figures(config: ScoreConfig, score: Score) -> dict[str, Any]:
         "tokens": score.tokens,
         "ppl": score.perplexity,
         "known_ppl": score.known_perplexity,
-        "word_ppl": score.word_perplexity,
-        "bits_per_character": score.bits_per_character,
+        "word_ppl": score.word_perplexity if whole else None,
+        "bits_per_character": score.bits_per_character if whole else None,
     }
 
 

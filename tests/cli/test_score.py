@@ -37,6 +37,8 @@ def test_a_run_in_columns_scores_as_evaluate_says(home: Home, capsys: Capture) -
     assert found["total"]["tokens"] == results["tokens"]
     assert found["total"]["ppl"] == pytest.approx(results["test_ppl"], rel=1e-6)
     assert found["runtime"] == results["runtime"]
+    # Their words and characters are of the whole text, and not all of it was predicted.
+    assert found["total"]["word_ppl"] is found["total"]["bits_per_character"] is None
 
 
 def test_each_line_and_word_is_reported_in_either_base(

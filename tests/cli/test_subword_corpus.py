@@ -73,6 +73,13 @@ def test_words_and_pieces_compare(
     assert scored["results"]["test_bits_per_character"] == same
     [part] = answer(capsys, "evaluate", str(pieces["id"]), "--threads", "1", "--tokens", "500")
     assert "test_bits_per_character" not in part["results"]
+    quantized = answer(capsys, "quantize", str(pieces["id"]), "--preset", "int8-best")
+    packed = answer(capsys, "pack", str(pieces["id"]), "-o", "pieces.lmpack")
+    for run in (quantized, packed):
+        results = run["results"]
+        total = results["test_loss"] * (counts["pieces"]["pieces"] + counts["pieces"]["sentences"])
+        bits = total / math.log(2) / counts["pieces"]["characters"]
+        assert results["test_bits_per_character"] == pytest.approx(bits)
     rows = answer(capsys, "compare", str(words["id"]), str(pieces["id"]))
     assert all(row["test_bits_per_character"] for row in rows)
 

@@ -220,6 +220,8 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
     before = parent.get("test_ppl")
     if before and "test_ppl" in results:
         results["test_ppl_of_parent"] = before
+    if "test_loss" in results:
+        results |= corpus.figures("test", results["test_loss"])
     job.add_results(bytes=size, **results)
 
 

@@ -268,6 +268,8 @@ def _score(
         job.emit(score_event(split, found, "quantized"))
         print(f"| {split} | loss {found.loss:.4f} | ppl {found.ppl:.2f}", flush=True)
         results |= {f"{split}_loss": found.loss, f"{split}_ppl": found.ppl}
+        if not 0 < config.eval_tokens < len(corpus.split(split)):
+            results |= corpus.figures(split, found.loss)
         results["tokens_per_s"] = found.tokens_per_s
     weights, nonzero, biases = count_weights(model)
     job.add_results(
