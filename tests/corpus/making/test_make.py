@@ -240,6 +240,8 @@ def test_a_corpus_is_not_lost_where_its_replacement_fails_or_dies(
         patch.setattr(Path, "rename", rename)
         with pytest.raises((LmbenchError, KeyboardInterrupt)):
             data_make("mine", [text], home, DataMakeConfig(seed=2), replace=True)
+    # A death leaves it to whoever asks for the corpus next.
+    assert (home / "data" / "mine").is_dir() == isinstance(failure, OSError)
     assert open_corpus("mine", home).fingerprint == before
     assert [entry.name for entry in (home / "data").iterdir()] == ["mine"]
 
