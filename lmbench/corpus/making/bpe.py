@@ -24,9 +24,7 @@ def check_installed() -> None:
     try:
         import tokenizers  # noqa: F401
     except ImportError:
-        raise LmbenchError(
-            "--tokenizer bpe needs tokenizers: pip install 'lmbench[data]'"
-        ) from None
+        raise LmbenchError("--tokenizer bpe needs tokenizers: pip install 'lmbench[bpe]'") from None
 
 
 def train_pieces(sentences: Iterable[str], size: int, bytes_of_text: int) -> Any:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from lmbench.config.corpus_making import DataMakeConfig
-from lmbench.errors import LmbenchError
 
 __all__ = ["Splitter", "splitter"]
 
@@ -34,11 +33,7 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,:/-]\d+)*")
 
 
 def splitter(config: DataMakeConfig) -> Splitter:
-    """The way from text to words that the settings ask for.
-
-    Raises:
-        LmbenchError: it needs a package that is not installed.
-    """
+    """The way from text to words that the settings ask for."""
     if config.tokenizer.startswith("none"):
         if not (config.lower or config.fold_numbers):
             return lambda text: [" ".join(line.split()) for line in text.split("\n")]
@@ -62,13 +57,8 @@ class _Moses:
     """Sentences by the rules of Moses' split-sentences.perl, words by its tokenizer."""
 
     def __init__(self, config: DataMakeConfig) -> None:
-        try:
-            from sacremoses import MosesTokenizer
-        except ImportError:
-            raise LmbenchError(
-                "--tokenizer moses needs sacremoses: pip install 'lmbench[data]', or give text "
-                "that is tokenised and --tokenizer none"
-            ) from None
+        from sacremoses import MosesTokenizer
+
         self._tokenizer = MosesTokenizer("en")
         prefixes = self._tokenizer.NONBREAKING_PREFIXES
         self._before_numbers = frozenset(self._tokenizer.NUMERIC_ONLY_PREFIXES)

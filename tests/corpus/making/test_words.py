@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from lmbench.config import DataMakeConfig
+from lmbench.corpus.making.bpe import check_installed
 from lmbench.corpus.making.words import splitter
 from lmbench.errors import LmbenchError
 
@@ -65,6 +66,6 @@ def test_lower_case_and_folded_numbers() -> None:
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sacremoses", None)
-    with pytest.raises(LmbenchError, match=r"pip install 'lmbench\[data\]'"):
-        words_of("text")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(LmbenchError, match=r"pip install 'lmbench\[bpe\]'"):
+        check_installed()
