@@ -59,5 +59,5 @@ def test_settings_and_packages_that_do_not_fit_are_refused(
     with pytest.raises(LmbenchError, match=r"--tokenizer: 'bpe:x'"):
         validate(DataMakeConfig, {"tokenizer": "bpe:x"})
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(LmbenchError, match=r"pip install 'lmbench\[data\]'"):
+    with pytest.raises(LmbenchError, match=r"pip install 'lmbench\[bpe\]'"):
         data_make("pieces", [text], home, DataMakeConfig(tokenizer="none+bpe:500"))
