@@ -213,7 +213,7 @@ def lay_out(
         # A row at the upper edge for each run whose moments are marked.
         head = len({moment.colour for moment in plot.moments})
         y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
-    y_ticks = tuple(_y_ticks(y, plot, max(3, rows // 3)))
+    y_ticks = tuple(_y_ticks(y, plot, rows))
     left, columns = 0, width
     if labelled:
         left = max((len(text) for _, text in y_ticks), default=0) + 1
@@ -352,13 +352,21 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
     return chosen[:: math.ceil(len(chosen) / most)] if chosen else [10.0 ** ((low + high) / 2)]
 
 
-def _y_ticks(y: tuple[float, float], plot: Plot, most: int) -> list[tuple[float, str]]:
-    if not plot.log:
-        values = ticks(*y, most)
-        return [(v, text) for v, text in zip(values, _labels(values, plot.unit), strict=True)]
-    values = _log_ticks(*y, most)
-    texts = _labels(values, plot.unit)
-    return [(math.log10(v), text) for v, text in zip(values, texts, strict=True)]
+def _y_ticks(y: tuple[float, float], plot: Plot, rows: int) -> list[tuple[float, str]]:
+    """As many as fit, each in a row of its own: a label would cover another one."""
+    found: list[tuple[float, str]] = []
+    for most in range(max(3, rows // 3), 0, -1):
+        values = _log_ticks(*y, most) if plot.log else ticks(*y, most)
+        texts = _labels(values, plot.unit)
+        heights = [math.log10(v) if plot.log else v for v in values]
+        found = list(zip(heights, texts, strict=True))
+        if len({_row(height, y, rows) for height in heights}) == len(found):
+            break
+    return found
+
+
+def _row(height: float, y: tuple[float, float], rows: int) -> int:
+    return math.floor(round(0.5 + (rows - 1) * (height - y[0]) / (y[1] - y[0]), 8))
 
 
 def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[float, str]]:

@@ -42,6 +42,13 @@ def test_whatever_the_data_and_the_size_the_drawing_fills_exactly_its_space(ys, 
     assert {line.cell_len for line in picture.lines} <= {width}
 
 
+@given(st.floats(1, 1e4), st.floats(1.001, 100), st.integers(5, 30), st.booleans())
+def test_every_label_of_the_y_axis_stands_in_a_row_of_its_own(low, factor, height, log):
+    picture = draw(plot([low, low * factor], log=log), 40, height)
+    ends = [line.plain.partition("┤")[0].strip() for line in picture.lines if "┤" in line.plain]
+    assert ends == [text for _, text in reversed(picture.y_ticks)]
+
+
 def test_a_straight_line_goes_from_corner_to_corner():
     lines = text_of(draw(plot(range(100)), 40, 12))
     canvas = [line[line.index(next(c for c in line if c in "┤│└")) + 1 :] for line in lines[:-1]]
