@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -17,6 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Read when Textual is loaded: pictures must not depend on where the tests are started.
 os.environ["TERM"] = "xterm"
 os.environ.pop("COLORTERM", None)
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("lmbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lmbench")
 
 
 @pytest.hookimpl(optionalhook=True)

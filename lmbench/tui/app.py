@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from textual._styles_cache import StylesCache
 from textual.app import SystemCommand
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
@@ -101,6 +103,12 @@ class Workbench(Bench):
                 self.show_error(error)
 
         return super().push_screen(screen, answered if callback else None, *rest, **named)
+
+    def pop_screen(self) -> AwaitComplete:
+        popped = super().pop_screen()
+        # It holds on to what each widget of the last screens had painted: `self` is in its keys.
+        StylesCache.get_inner_outer.cache_clear()
+        return popped
 
     def on_command_palette_opened(self) -> None:
         """Like every other input here the palette's does not blink: that would send bytes."""

@@ -29,7 +29,7 @@ some_text = st.tuples(
     st.sampled_from(["a", "<unk>", "ä", "\r\nb", "\na", "<eos>"]),
 ).map("".join)
 several_examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -43,7 +43,6 @@ def test_a_damaged_file_is_read_or_refused(name: str, home: Home) -> None:
 
     @settings(
         max_examples=25,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

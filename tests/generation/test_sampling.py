@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -45,14 +45,12 @@ def reference_top_p(probabilities: Tensor, p: float) -> Tensor:
     return out / out.sum()
 
 
-@settings(deadline=None)
 @given(LOGITS)
 def test_without_settings_the_distribution_is_the_plain_softmax(logits: Tensor) -> None:
     among = candidates(logits, Sampling())
     torch.testing.assert_close(dense(among, len(logits)), logits.softmax(0))
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(0.05, 20))
 def test_temperature_gives_what_the_original_generator_draws_from(
     logits: Tensor, temperature: float
@@ -64,7 +62,6 @@ def test_temperature_gives_what_the_original_generator_draws_from(
     torch.testing.assert_close(dense(among, len(logits)), expected, rtol=1e-3, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.permutations(range(30)), st.integers(1, 40))
 def test_top_k_keeps_the_k_likeliest_in_proportion(order: list[int], k: int) -> None:
     logits = torch.tensor(order, dtype=torch.float32) / 5
@@ -72,7 +69,6 @@ def test_top_k_keeps_the_k_likeliest_in_proportion(order: list[int], k: int) -> 
     torch.testing.assert_close(dense(among, 30), reference_top_k(logits, k))
 
 
-@settings(deadline=None)
 @given(st.permutations(range(30)), st.floats(0.01, 0.999))
 def test_top_p_keeps_the_fewest_words_that_hold_p(order: list[int], p: float) -> None:
     logits = torch.tensor(order, dtype=torch.float32) / 5
@@ -80,7 +76,6 @@ def test_top_p_keeps_the_fewest_words_that_hold_p(order: list[int], p: float) ->
     torch.testing.assert_close(dense(among, 30), reference_top_p(logits.softmax(0), p))
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(0.01, 0.999))
 def test_top_p_holds_p_and_is_not_needlessly_large_even_with_ties(logits: Tensor, p: float) -> None:
     full = logits.softmax(0).double()
@@ -95,7 +90,6 @@ def test_top_p_holds_p_and_is_not_needlessly_large_even_with_ties(logits: Tensor
         assert float(full[outside].max()) <= float(kept.min())
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(0.1, 3), st.integers(0, 45), st.floats(0.05, 1))
 def test_whatever_the_settings_the_candidates_sum_to_one(
     logits: Tensor, temperature: float, k: int, p: float
@@ -106,7 +100,6 @@ def test_whatever_the_settings_the_candidates_sum_to_one(
     assert among.probability(0) == 0
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(0, 1, exclude_max=True))
 def test_temperature_zero_takes_the_likeliest_word_whatever_is_drawn(
     logits: Tensor, uniform: float
@@ -115,7 +108,6 @@ def test_temperature_zero_takes_the_likeliest_word_whatever_is_drawn(
     assert among.word(draw(among, uniform)) == int(logits.argmax())
 
 
-@settings(deadline=None)
 @given(LOGITS, st.floats(0, 1, exclude_max=True))
 def test_a_draw_falls_on_the_word_whose_stretch_of_the_cumulative_mass_holds_it(
     logits: Tensor, uniform: float

@@ -33,7 +33,7 @@ _matrices = arrays.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_matrices, st.integers(1, 40))
 def test_figures_are_those_of_the_whole_whatever_slices_it_is_read_in(path, matrix, slice_size):
     save_file({"encoder.weight": matrix}, path)

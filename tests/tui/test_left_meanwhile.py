@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
+import weakref
 from typing import Any
 
 import pytest
 from driving import bench_of, opened, press, screen_of, until, words
+from textual.widget import Widget
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import chains, prepare
@@ -21,6 +24,19 @@ from lmbench.tui.new_run import screen as new_run
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sessions import screen as sessions
+
+
+async def test_what_a_screen_had_painted_goes_when_it_is_left(full: Any):
+    """At the latest with the next screen: so long Textual keeps the one that was left."""
+    async with opened(full) as pilot:
+        painted = []
+        for _ in range(2):
+            await press(pilot, "question_mark")
+            widgets = screen_of(pilot, HelpScreen).query(Widget)
+            painted.append([weakref.ref(widget._styles_cache) for widget in widgets])
+            await press(pilot, "escape")
+        gc.collect()
+        assert [ref() for ref in painted[0]] == [None] * len(painted[0])
 
 
 class Gate:

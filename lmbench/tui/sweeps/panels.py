@@ -116,12 +116,6 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         self.set_subtitle(study.words)
         self.refresh_bindings()
 
-    def forget(self) -> None:
-        """Let go of the lines."""
-        self.lines = []
-        for grid in self.query(Grid):
-            grid.rows = ()
-
     def _nothing(self) -> str:
         if self.study.problem:
             return self.study.problem

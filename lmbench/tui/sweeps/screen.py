@@ -115,13 +115,6 @@ class SweepScreen(BenchScreen[None]):
         self._catch_up()
         self.query_one(SweepTable).take_focus()
 
-    def on_unmount(self) -> None:
-        # Textual keeps a screen that was left for a while: not with its thousands of cells.
-        self.study.forget()
-        # Its children may be gone already.
-        for table in self.query(SweepTable):
-            table.forget()
-
     def on_resize(self, event: Resize) -> None:
         self._arrange()
 

@@ -123,10 +123,6 @@ class Study:
             self._snapshot = snapshot
             self._views = {view.run.ref: view for view in snapshot.runs}
 
-    def forget(self) -> None:
-        """Let go of the runs."""
-        self.state, self.cursor, self._snapshot, self._views = None, None, None, {}
-
     # -- the table -----------------------------------------------------------------------------
 
     @property

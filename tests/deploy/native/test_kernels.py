@@ -69,7 +69,7 @@ def quantized(x: np.ndarray) -> np.ndarray:
     return np.rint(np.divide(x, scale, out=np.zeros_like(x), where=scale > 0)) * scale
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(LAYOUTS),
     st.integers(1, 150),
@@ -187,7 +187,7 @@ def test_gates_saturate_without_overflow():
         np.testing.assert_allclose(h, 0.0, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(LAYOUTS),
     st.integers(1, 1500),

@@ -36,7 +36,7 @@ def test_a_growing_count_never_brings_a_pruned_weight_back(values, first, second
     assert int((~after).sum()) == many
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.floats(0, 0.9),
     st.floats(0, 0.99),
@@ -145,7 +145,6 @@ LEAVES = [st.none(), st.booleans(), st.integers(), st.text()]
 MARKED = st.sampled_from(["tensor:x", "text:", "text:tensor:x"])
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.one_of(*LEAVES, MARKED),

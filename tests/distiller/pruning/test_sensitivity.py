@@ -136,7 +136,7 @@ LEVELS = (0.25, 0.5, 0.75)
 COSTS = st.lists(st.floats(0, 2), min_size=3, max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40), COSTS), min_size=2, max_size=3), st.floats(0, 0.7))
 def test_no_grid_of_targets_is_predicted_to_cost_less_than_the_suggestion(tensors, total):
     sizes = {f"t{i}": 4 * size for i, (size, _) in enumerate(tensors)}

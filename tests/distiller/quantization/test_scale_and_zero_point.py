@@ -152,7 +152,7 @@ modes = st.sampled_from(list(LinearQuantMode))
 values = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values, modes, st.integers(2, 16), st.sampled_from([ClipMode.NONE, ClipMode.MSE]))
 def test_zero_is_exact_and_values_inside_the_range_are_within_half_a_step(xs, mode, bits, clip):
     x = torch.tensor(xs)
@@ -203,7 +203,7 @@ def test_mse_clipping_is_never_worse_than_no_clipping():
         assert errors[ClipMode.MSE] < errors[ClipMode.NONE]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(values, min_size=1, max_size=5))
 def test_a_growing_histogram_counts_everything_and_keeps_the_mean(batches):
     tensors = [torch.tensor(batch) for batch in batches]

@@ -409,13 +409,13 @@ def survives(text):
     assert all(line.isprintable() for line in lines)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES)
 def test_a_schedule_of_anything_is_accepted_or_gives_lines(value):
     survives(yaml.safe_dump(value))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_schedule_with_one_thing_changed_is_accepted_or_gives_lines(data):
     schedule: dict = {**copy.deepcopy(GOOD), "quantizers": copy.deepcopy(QUANTIZERS)}
@@ -431,13 +431,13 @@ def test_a_schedule_with_one_thing_changed_is_accepted_or_gives_lines(data):
     survives(yaml.safe_dump(schedule))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.one_of(st.text(max_size=80), st.binary(max_size=80)))
 def test_any_text_and_any_bytes_are_accepted_or_give_lines(text):
     survives(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from([*"[]{}:,-?&*!|>'\"%@#\n \t~=", "a", "1", "!!int ", "!!bool ", "!!set ",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import plotext as plt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
@@ -33,7 +33,6 @@ def by_plotext(x: list[int], y: list[int]) -> list[str]:
     return plt.uncolorize(plt.build()).splitlines()
 
 
-@settings(deadline=None)
 @given(lines)
 def test_a_line_covers_the_dots_that_plotext_gives_it(points):
     points = sorted(points, key=lambda point: point[0])

@@ -34,7 +34,7 @@ def text_of(picture):
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(values, max_size=3), st.integers(0, 90), st.integers(0, 30), st.booleans())
 def test_whatever_the_data_and_the_size_the_drawing_fills_exactly_its_space(ys, width, height, log):
     picture = draw(plot(*ys, log=log), width, height)

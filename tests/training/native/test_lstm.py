@@ -52,7 +52,7 @@ def run(
     return [output, *last, *gradients], [wanted, *wanted_last, *expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     steps=st.integers(1, 6),
     batch=st.integers(1, 40),
