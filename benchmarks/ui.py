@@ -64,11 +64,25 @@ SOAK_SIZES = ((120, 30), (80, 24), (200, 50), (100, 28))
 SOAK_KEYS = (
     *(b"\x1b[B" * 7, b"\x1b[A" * 3, b" ", b"t", b"/7", b"\x1b"),
     *(b"2]]]xymz", b"z+-0\x1b[C\x1b[C", b"\x1b", b"3ww", b"5xx/epoch\r", b"nN", b"\x1b"),
-    *(b"?\x1b", b"c", b"\x1b", b"v", b"\x1b", b"o", b"\x1b", b"S", b"\x1b", b",", b"\x1b"),
+    *(
+        b"?\x1b",
+        b"c",
+        b"\x1b",
+        b"v",
+        b"\x1b",
+        b"W",
+        b"\x1b",
+        b"o",
+        b"\x1b",
+        b"S",
+        b"\x1b",
+        b",",
+        b"\x1b",
+    ),
     *(b"n\x1b[B\x1b[B\x1b[C", b"\x1b", b"\x14" * 5, b"u"),
 )
 SAMPLE_EVERY_S = 30
-SWEEP_OPENINGS = 20
+SWEEP_OPENINGS = 40
 MANY_RUNS = """version: 1
 name: many
 seeds: 4
@@ -436,8 +450,7 @@ def sweep() -> dict[str, Any]:
                 "first_paint_processor_s": first,
                 "again_processor_s": statistics.median(again),
                 "memory_before_bytes": before,
-                "memory_bytes": memory[0],
-                f"memory_after_{SWEEP_OPENINGS}_openings_bytes": memory[-1],
+                "memory_after_each_10_openings_bytes": memory[::10],
             }
 
 
