@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from textual.events import Key
 from textual.pilot import Pilot
+from textual.screen import Screen
 from waiting import LIMIT_S
 
 from lmbench.tui.app import Workbench
@@ -63,14 +64,29 @@ async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
 
 
 def at_work(pilot: Pilot[None]) -> list[object]:
-    """Workers that run, and what has keys or messages to come; nothing in one that is leaving."""
+    """Workers that run, what has keys or messages to come, and a screen that is to be laid out or
+    painted; nothing in one that is leaving."""
     app = bench_of(pilot)
     if app._exit:
         return []
     nodes = [app, *app.screen.walk_children(with_self=True)]
     queues = [node for node in nodes if node.message_queue_size or node._next_callbacks]
     keys = [app._key_on_its_way] if app._key_on_its_way else []
-    return [*queues, *keys, *(worker for worker in app.workers if worker.is_running)]
+    screens = [app.screen] if unpainted(app.screen) else []
+    workers = [worker for worker in app.workers if worker.is_running]
+    return [*queues, *keys, *screens, *workers]
+
+
+def unpainted(screen: Screen[Any]) -> bool:
+    """Textual paints by a timer, which comes late where there is no processor time."""
+    return bool(
+        screen._layout_required
+        or screen._scroll_required
+        or screen._repaint_required
+        or screen._recompose_required
+        or screen._dirty_widgets
+        or screen._callbacks
+    )
 
 
 def under_way(pilot: Pilot[None]) -> list[object]:

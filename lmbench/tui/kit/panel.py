@@ -30,15 +30,15 @@ def update_static(static: Static, text: str | Text) -> None:
         return
     before = _height(static)
     static.update(fresh, layout=False)
-    if _height(static) != before:
+    if before is None or _height(static) != before:
         static.refresh(layout=True)
 
 
-def _height(static: Static) -> int:
-    """What its text takes, before any limit; another one each time where that is not known."""
+def _height(static: Static) -> int | None:
+    """What its text takes, before any limit; None where that is not known."""
     width = static.content_size.width
     if static.styles.is_auto_width or not width:
-        return -id(static.visual)
+        return None
     if not static.styles.is_auto_height:
         return 0
     return static.visual.get_height(static.styles, width)  # pyright: ignore[reportArgumentType]
