@@ -18,6 +18,9 @@ from textual.widgets import Input, Static
 
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
+from lmbench.tui.app import Workbench
+from lmbench.tui.bench import snapshots
+from lmbench.tui.bench.bench import SnapshotChanged
 from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.kit.filter_input import FilterInput
@@ -48,6 +51,26 @@ async def test_the_tree_shows_children_under_their_parents_and_selects_the_live_
         assert [view.depth for view in tree(pilot).shown] == [0, 1, 2, 1]
         assert bench_of(pilot).selected == "002-prune"
         assert pilot.app.focused is tree(pilot)
+
+
+async def test_the_live_run_is_selected_also_where_others_are_read_first(full, monkeypatch):
+    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
+    async with opened(full) as pilot:
+        assert bench_of(pilot).selected == "002-prune"
+
+
+async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypatch):
+    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
+    take = Workbench.on_snapshot_changed
+
+    def take_and_select(app: Workbench, message: SnapshotChanged) -> None:
+        take(app, message)
+        if message.snapshot.unread == 2:
+            app.select("003-quantize")
+
+    monkeypatch.setattr(Workbench, "on_snapshot_changed", take_and_select)
+    async with opened(full) as pilot:
+        assert bench_of(pilot).selected == "003-quantize"
 
 
 async def test_up_and_down_and_their_letters_move_the_selection(full):

@@ -124,6 +124,8 @@ class Bench(KeysInOrder):
         # The error of the last poll, reported once.
         self._last_error = ""
         self.deleted: set[str] = set()
+        # The run that was selected while others were still unread.
+        self._proposed = ""
         # A snapshot that no panel has shown yet.
         self._deferred: Snapshot | None = None
         for theme in THEMES:
@@ -252,10 +254,13 @@ class Bench(KeysInOrder):
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:
-        """A deleted run can neither stay selected nor marked; the newest run is selected first."""
-        if snapshot.run(self.selected) is None and snapshot.runs:
+        """A deleted run can neither stay selected nor marked; first the run at work is selected, or
+        the newest, which until all are read is only the newest of those that are."""
+        proposed = snapshot.run(self.selected) is None or self.selected == self._proposed
+        if proposed and snapshot.runs:
             newest = max(snapshot.runs, key=lambda view: view.id)
             self.select((snapshot.current or newest).key)
+            self._proposed = self.selected if snapshot.unread else ""
         gone = [key for key in self.marked if snapshot.run(key) is None]
         if gone and not snapshot.unread:
             self.mark(tuple(key for key in self.marked if key not in gone))
