@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +25,17 @@ def test_a_trial_measures_a_training_with_these_settings(monkeypatch: pytest.Mon
     assert found.device == "cpu"
     assert found.operations == operations(SMALL, 50)
     assert found.tokens_per_s > 0
+
+
+def test_what_other_work_took_of_the_machine_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments = chain.from_iterable((at, at + took) for at, took in ((0, 9), (9, 2), (11, 7)))
+    monkeypatch.setattr(speed_trial, "_LEAST", 3)
+    monkeypatch.setattr(speed_trial, "time", SimpleNamespace(
+        perf_counter=partial(next, moments), time=time.time,
+    ))  # fmt: skip
+    assert speed_trial.measure(SMALL, words=50).tokens_per_s == 2 * 4 / 2
 
 
 def test_what_it_found_is_kept_for_this_machine_and_torch_alone(
