@@ -255,6 +255,21 @@ def test_what_a_schedule_adds_to_the_loss_is_added_beside() -> None:
         torch.testing.assert_close(one, other + added, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision, within", [("fp32", 1e-4), ("bf16", 5e-2)])
+def test_where_a_policy_watches_a_gradient_autograd_computes_under_the_same_masks(
+    precision: Precision, within: float
+) -> None:
+    model = build()
+    entropy, expected = wanted(model, ALL)
+    seen: list[Tensor] = []
+    model.encoder.weight.register_hook(lambda gradient: seen.append(gradient))
+    ours, theirs, _ = found(model, fused(ALL, precision))
+    assert seen
+    torch.testing.assert_close(ours, entropy, rtol=within, atol=0.0)
+    for one, other in zip(theirs, expected, strict=True):
+        assert (one - other).norm() < within * other.norm()
+
+
 QUANTIZED = {
     "version": 1,
     "quantizers": {"linear": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_weights": 4}},
