@@ -204,8 +204,9 @@ def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[No
     if factor != 1.0:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-    yield
-    if factor != 1.0:
+    try:
+        yield
+    finally:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
