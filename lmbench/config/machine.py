@@ -14,6 +14,7 @@ __all__ = [
     "MACHINE",
     "MODEL",
     "OUTPUT",
+    "REGULARISATION",
     "SAMPLING",
     "TRAINING",
     "Accuracy",
@@ -38,6 +39,7 @@ MACHINE = "Machine"
 COMPRESSION = "Compression"
 OUTPUT = "Output"
 SAMPLING = "Sampling"
+REGULARISATION = "Regularisation"
 ADVANCED = "Advanced"
 
 

@@ -10,6 +10,7 @@ from lmbench.config.machine import (
     MACHINE,
     MODEL,
     OUTPUT,
+    REGULARISATION,
     TRAINING,
     MachineConfig,
 )
@@ -114,6 +115,70 @@ class TrainConfig(ModelConfig, MachineConfig):
     momentum: float = setting(0.0, "momentum of SGD", group=TRAINING, ge=0.0, lt=1.0)
     weight_decay: float = setting(
         0.0, "weight decay of SGD (L2)", group=TRAINING, ge=0.0, le=1.0, flags=("--wd",)
+    )
+    bptt_spread: float = setting(
+        0.0,
+        "let windows differ in length: the standard deviation around --bptt, or around half of it "
+        "for one window of 20; each window's learning rate goes with its length (0 = all alike; "
+        "AWD-LSTM: 5)",
+        group=REGULARISATION,
+        ge=0.0,
+        le=65536.0,
+        unit="tokens",
+        label="bptt spread",
+    )
+    dropouti: float | None = setting(
+        None,
+        "dropout of the embedded words, one mask for all steps of a window; left out, --dropout "
+        "acts there",
+        group=REGULARISATION,
+        ge=0.0,
+        lt=1.0,
+    )
+    dropouth: float | None = setting(
+        None,
+        "dropout between the layers, one mask for all steps of a window; left out, --dropout acts "
+        "there",
+        group=REGULARISATION,
+        ge=0.0,
+        lt=1.0,
+    )
+    dropouto: float | None = setting(
+        None,
+        "dropout before the decoder, one mask for all steps of a window; left out, --dropout acts "
+        "there",
+        group=REGULARISATION,
+        ge=0.0,
+        lt=1.0,
+    )
+    dropoute: float = setting(
+        0.0,
+        "dropout of whole words: their rows of the embedding, for a window",
+        group=REGULARISATION,
+        ge=0.0,
+        lt=1.0,
+    )
+    wdrop: float = setting(
+        0.0,
+        "dropout of the recurrent weights (DropConnect on each weight_hh), one mask a window",
+        group=REGULARISATION,
+        ge=0.0,
+        lt=1.0,
+    )
+    alpha: float = setting(
+        0.0,
+        "activation regularisation: adds this times the mean square of what the decoder is given",
+        group=REGULARISATION,
+        ge=0.0,
+        le=1e6,
+    )
+    beta: float = setting(
+        0.0,
+        "temporal activation regularisation: adds this times the mean square of how the last "
+        "layer's output changes from word to word",
+        group=REGULARISATION,
+        ge=0.0,
+        le=1e6,
     )
     seed: int = setting(1111, "random seed", group=TRAINING, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "bf16", "exact"] = setting(

@@ -9,7 +9,10 @@ import torch
 
 from lmbench.errors import LmbenchError
 
-__all__ = ["batchify", "count_windows", "window", "windows"]
+__all__ = ["Windows", "batchify", "count_windows", "window", "windows"]
+
+# Of windows that differ in length: no shorter than this, and one of 20 about half as long.
+_LEAST, _HALVED = 5, 0.05
 
 
 def batchify(
@@ -52,3 +55,62 @@ def windows(source: torch.Tensor, bptt: int) -> Iterator[tuple[torch.Tensor, tor
     """All windows in order; each word after the first row is a target exactly once."""
     for start in range(0, len(source) - 1, bptt):
         yield window(source, start, bptt)
+
+
+class Windows:
+    """Where the windows of an epoch of training begin, a function of the seed and the epoch alone.
+
+    Without a spread each has ``bptt`` rows. With one their lengths are drawn as AWD-LSTM's are
+    (Merity et al. 2018, arXiv 1708.02182): normally distributed around ``bptt``, with probability
+    0.05 around half of it, and at least 5. The lengths are drawn once and come in another order
+    each epoch, so that all epochs have as many windows; the last that was drawn ends with the text.
+
+    Args:
+        rows: of the text; the last has no successor.
+        bptt: the length of most windows, or their mean.
+        spread: the standard deviation of a length, in rows; 0: they are all alike.
+        seed: of the lengths and their order.
+    """
+
+    def __init__(self, rows: int, bptt: int, spread: float = 0.0, seed: int = 0) -> None:
+        self._end, self._bptt, self._seed = max(0, rows - 1), bptt, seed
+        self._lengths = self._draw(spread) if spread and self._end else None
+        self._ordered: tuple[int, np.ndarray] | None = None
+
+    def _draw(self, spread: float) -> np.ndarray:
+        draw, least = np.random.default_rng(self._seed), min(_LEAST, self._bptt)
+        most = -(-self._end // least)
+        means = np.where(draw.random(most) < _HALVED, self._bptt / 2, self._bptt)
+        # As whole numbers of any size, a far tail could not be added up.
+        lengths = draw.normal(means, spread).clip(least, self._end).astype(np.int64)
+        ends = lengths.cumsum()
+        count = int(ends.searchsorted(self._end)) + 1
+        lengths[count - 1] -= ends[count - 1] - self._end
+        return lengths[:count]
+
+    def __len__(self) -> int:
+        """How many windows an epoch has."""
+        if self._lengths is None:
+            return count_windows(self._end + 1, self._bptt)
+        return len(self._lengths)
+
+    def start(self, epoch: int, number: int) -> int:
+        """The row at which a window begins; for `number` = `len`, that at which the last ends."""
+        if self._lengths is None:
+            return min(number * self._bptt, self._end)
+        if self._ordered is None or self._ordered[0] != epoch:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._lengths)
+            self._ordered = epoch, np.concatenate(([0], order.cumsum()))
+        return int(self._ordered[1][number])
+
+    def cut(
+        self, source: torch.Tensor, epoch: int, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A window's input and target, as `window` gives them."""
+        start = self.start(epoch, number)
+        return window(source, start, self.start(epoch, number + 1) - start)
+
+    def rate_factor(self, length: int) -> float:
+        """What the learning rate is multiplied by for a window of so many rows: where they differ,
+        a short window's gradient has as much weight a word as a long one's."""
+        return 1.0 if self._lengths is None else length / self._bptt

@@ -20,6 +20,7 @@ from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.precision import choose_precision
 from lmbench.training.process_setup import compute_in, prepare_worker
+from lmbench.training.regularisation import Regularisation
 from lmbench.training.trainer import Splits, Trainer
 
 __all__ = ["measure"]
@@ -49,7 +50,7 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
         model,
         Splits(rows, rows, rows),
         config,
-        CrossEntropy(DecoderLoss(precision, into_grad=True)),
+        CrossEntropy(DecoderLoss(precision, into_grad=True), Regularisation.of(config)),
         Path(tempfile.gettempdir()),
         emit=lambda event: None,
         control=lambda: None,

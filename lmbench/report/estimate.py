@@ -39,8 +39,9 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     """Parameters and memory of a training with these settings over `ntoken` types.
 
     The model's bytes are weights, gradients and what the optimizer keeps; the step's are the
-    logits of one window, kept once, the layers' activations and, where their number is set, what
-    each thread of the decoder's kernel has for itself (on AMX; see `lmbench.training.loss`).
+    logits of one window (a long one, where they differ), kept once, the layers' activations and,
+    where their number is set, what each thread of the decoder's kernel has for itself (on AMX; see
+    `lmbench.training.loss`).
     """
     gates, e, h = GATES[config.model], config.emsize, config.nhid
     weights = ntoken * e + (0 if config.tied else ntoken * h)
@@ -49,7 +50,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
         weights += gates * h * ((e if layer == 0 else h) + h)
         biases += 2 * gates * h
     copies = 2 + (1 if config.momentum else 0)
-    window = config.batch_size * config.bptt
+    # Of a thousand windows that differ in length, one is longer.
+    window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))
     logit = 2 if config.precision == "bf16" else _FLOAT
     terms = 1 if config.precision == "bf16" else 3
     # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.objective import Adjust
+from lmbench.training.regularisation import OFF, Regularisation
+from lmbench.training.step import features, minimised
 
 __all__ = ["Distillation"]
 
@@ -26,12 +28,20 @@ class Distillation:
         teacher: a model over the same vocabulary; it is never changed.
         temperature: T.
         weight: the teacher's share, in [0, 1].
+        regularisation: of the student; the teacher's words and activations are whole.
     """
 
-    def __init__(self, teacher: RNNModel, temperature: float, weight: float) -> None:
+    def __init__(
+        self,
+        teacher: RNNModel,
+        temperature: float,
+        weight: float,
+        regularisation: Regularisation = OFF,
+    ) -> None:
         self._teacher = teacher.eval().requires_grad_(False)
         self._temperature = temperature
         self._weight = weight
+        self._regularisation = regularisation
         self._hidden: Hidden | None = None
 
     def start_epoch(self, batch_size: int) -> None:
@@ -45,7 +55,8 @@ class Distillation:
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        output, hidden = model.features(input, hidden)  # [T, B, H]
+        words = model.encoder(input)  # [T, B, E]
+        output, hidden, penalty = features(model, input, words, hidden, self._regularisation)
         assert self._hidden is not None
         with torch.no_grad():
             taught, state = self._teacher.features(input, self._hidden)
@@ -53,7 +64,7 @@ class Distillation:
         student, teacher = output.flatten(0, 1), taught.flatten(0, 1)  # [T * B, H]
         entropy, divergence = self._blend(model.decoder, student, teacher, target)
         loss = (1.0 - self._weight) * entropy + self._weight * divergence
-        (loss if adjust is None else adjust(loss)).backward()
+        minimised(loss, adjust, penalty).backward()
         return entropy.detach(), detach(hidden)
 
     def _blend(

@@ -19,16 +19,16 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lmbench.training import native
 from lmbench.training.precision import Precision
+from lmbench.training.regularisation import OFF, Regularisation
 
 __all__ = ["forward", "layer_for"]
 
-State = tuple[Tensor, Tensor]
+State = tuple[Tensor, ...]
 Layer = Callable[[Tensor, State, tuple[Tensor, Tensor, Tensor, Tensor]], tuple[Tensor, State]]
 """Of an input [T, B, E], a state [B, H] twice, and the weights: the output and the last state."""
 
@@ -57,23 +57,31 @@ def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | No
     return _in_bf16 if precision == "bf16" and rnn.hidden_size >= _WIDE else None
 
 
-def forward(layer: Layer, rnn: nn.LSTM, input: Tensor, hidden: State) -> tuple[Tensor, State]:
+def forward(
+    layer: Layer,
+    rnn: nn.RNNBase,
+    input: Tensor,
+    hidden: State,
+    regularisation: Regularisation = OFF,
+) -> tuple[Tensor, State]:
     """What `rnn(input, hidden)` gives: [T, B, E] and two [L, B, H] to [T, B, H] and two [L, B, H].
 
-    All fp32. No gradient goes into `hidden` or comes from the states that are returned.
+    Of a net with one state, `hidden` and what comes back are tuples of one. No gradient goes into
+    `hidden` or comes from the states that are returned. By the layers of this file all is fp32.
     """
     states: list[State] = []
     output = input
     for at, state in enumerate(zip(*hidden, strict=True)):
         if at:
-            output = F.dropout(output, rnn.dropout, rnn.training)
+            output = regularisation.between(rnn, output)
         w_ih, w_hh, b_ih, b_hh = (
             getattr(rnn, f"{name}_l{at}")
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        output, last = layer(output, state, (w_ih, w_hh, b_ih, b_hh))
+        weights = (w_ih, regularisation.recurrent(w_hh), b_ih, b_hh)
+        output, last = layer(output, state, weights)
         states.append(last)
-    return output, (torch.stack([h for h, _ in states]), torch.stack([c for _, c in states]))
+    return output, tuple(map(torch.stack, zip(*states, strict=True)))
 
 
 def _in_bf16(

@@ -14,7 +14,8 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.cuda_graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
 from lmbench.training.precision import Precision
-from lmbench.training.step import as_fp32, compute_gradients
+from lmbench.training.regularisation import OFF, Regularisation
+from lmbench.training.step import as_fp32, compute_gradients, features, minimised
 
 __all__ = ["Adjust", "CrossEntropy", "ExactCrossEntropy", "Objective", "window_nll"]
 
@@ -75,11 +76,16 @@ class CrossEntropy(Stateless):
     """The mean cross-entropy, fused with the decoder where no post-training wrapper holds it and no
     policy masks its gradient as it comes; in the loss's precision in either case.
 
-    On CUDA, windows without an `adjust` are replayed from a captured graph.
+    On CUDA, windows without an `adjust` are replayed from a captured graph, unless something is
+    regularised or `replay` says otherwise: windows that differ in length would seldom fit it.
     """
 
-    def __init__(self, loss: DecoderLoss) -> None:
+    def __init__(
+        self, loss: DecoderLoss, regularisation: Regularisation = OFF, *, replay: bool = True
+    ) -> None:
         self._loss = loss
+        self._regularisation = regularisation
+        self._replay = replay and regularisation == OFF
         self._graph: GraphedGradients | None = None
 
     def gradients(
@@ -91,14 +97,20 @@ class CrossEntropy(Stateless):
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
         if _is_quantized_in_training(model.decoder):
-            return _backward_of_image(model, self._loss, input, target, hidden, adjust)
+            return _backward_of_image(
+                model, self._loss, input, target, hidden, adjust, self._regularisation
+            )
         if not _can_fuse(model):
-            return _backward(model, input, target, hidden, adjust, self._loss.precision)
-        if input.device.type == "cuda" and adjust is None:
+            return _backward(
+                model, input, target, hidden, adjust, self._regularisation, self._loss.precision
+            )
+        if input.device.type == "cuda" and adjust is None and self._replay:
             if self._graph is None:
                 self._graph = GraphedGradients(compute_gradients, model, self._loss)
             return self._graph(input, target, hidden)
-        return compute_gradients(model, self._loss, input, target, hidden, adjust)
+        return compute_gradients(
+            model, self._loss, input, target, hidden, adjust, self._regularisation
+        )
 
 
 class ExactCrossEntropy(Stateless):
@@ -108,6 +120,9 @@ class ExactCrossEntropy(Stateless):
     after some thirty batches. This one is the original's, bit for bit.
     """
 
+    def __init__(self, regularisation: Regularisation = OFF) -> None:
+        self._regularisation = regularisation
+
     def gradients(
         self,
         model: RNNModel,
@@ -116,7 +131,7 @@ class ExactCrossEntropy(Stateless):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        return _backward(model, input, target, hidden, adjust)
+        return _backward(model, input, target, hidden, adjust, self._regularisation)
 
 
 def _backward(
@@ -125,15 +140,18 @@ def _backward(
     target: Tensor,
     hidden: Hidden,
     adjust: Adjust | None,
+    regularisation: Regularisation,
     precision: Precision = "fp32",
 ) -> tuple[Tensor, Hidden]:
     half = precision == "bf16"
     with torch.autocast(input.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-        logits, hidden = model(input, hidden)  # [T, B, V]
+        words = model.encoder(input)  # [T, B, E]
+        output, hidden, penalty = features(model, input, words, hidden, regularisation)
+        logits = model.decoder(output)  # [T, B, V]
     if half:
         logits, hidden = logits.float(), as_fp32(hidden)
     loss = F.nll_loss(F.log_softmax(logits.flatten(0, 1), dim=1), target)
-    (loss if adjust is None else adjust(loss)).backward()
+    minimised(loss, adjust, penalty).backward()
     return loss.detach(), detach(hidden)
 
 
@@ -144,16 +162,18 @@ def _backward_of_image(
     target: Tensor,
     hidden: Hidden,
     adjust: Adjust | None,
+    regularisation: Regularisation,
 ) -> tuple[Tensor, Hidden]:
     """As `_backward`, with the decoder's quantized image fused with the loss.
 
     The layers compute in fp32: bf16 would round what was quantized again.
     """
-    output, hidden = model.features(input, hidden)  # [T, B, H]
+    words = model.encoder(input)  # [T, B, E]
+    output, hidden, penalty = features(model, input, words, hidden, regularisation)  # [T, B, H]
     flat, decoder = output.flatten(0, 1), model.decoder
     decoder(flat[:1].detach())  # The quantizer makes the image anew before a call.
     value = loss(flat, decoder.weight, decoder.bias, target)
-    (value if adjust is None else adjust(value)).backward()
+    minimised(value, adjust, penalty).backward()
     return value.detach(), detach(hidden)
 
 

@@ -9,7 +9,9 @@ not zeroed, not added up from two dense halves and not scaled before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,35 +27,76 @@ from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training import lstm
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.precision import Precision
+from lmbench.training.regularisation import OFF, Regularisation, torch_layer
 
 __all__ = [
     "as_fp32",
     "clipped_update",
     "clipping_factor",
     "compute_gradients",
+    "features",
     "gradient_norm",
     "is_plain_sgd",
+    "minimised",
     "run_layers",
+    "scaled_rates",
 ]
 
 
 def run_layers(
-    rnn: nn.Module, embedded: Tensor, hidden: Hidden, precision: Precision
+    rnn: nn.Module,
+    embedded: Tensor,
+    hidden: Hidden,
+    precision: Precision | None,
+    regularisation: Regularisation = OFF,
 ) -> tuple[Tensor, Hidden]:
     """The recurrent layers: [T, B, E] and a state to ([T, B, H], the next state), in `precision`.
 
     In bf16 the layers' products and their backward are bf16; weights and their gradients stay
-    fp32. The casts are not cached across calls, which a captured CUDA graph could not bear.
+    fp32. The casts are not cached across calls, which a captured CUDA graph could not bear. None
+    is torch's own layers, in whatever the caller has cast to.
     """
-    layer = lstm.layer_for(rnn, embedded, precision)
-    if layer is not None:
-        assert isinstance(rnn, nn.LSTM)
-        assert isinstance(hidden, tuple)
-        return lstm.forward(layer, rnn, embedded, hidden)
-    if precision == "fp32":
+    layer = lstm.layer_for(rnn, embedded, precision) if precision else None
+    if layer is None and precision == "bf16":
+        with torch.autocast(embedded.device.type, torch.bfloat16, cache_enabled=False):
+            return run_layers(rnn, embedded, hidden, None, regularisation)
+    if layer is None and not regularisation.inside_layers:
         return rnn(embedded, hidden)
-    with torch.autocast(embedded.device.type, torch.bfloat16, cache_enabled=False):
-        return rnn(embedded, hidden)
+    assert isinstance(rnn, nn.RNNBase)
+    layer = layer or partial(torch_layer, rnn)
+    if isinstance(hidden, tuple):
+        output, (h, c) = lstm.forward(layer, rnn, embedded, hidden, regularisation)
+        return output, (h, c)
+    output, (h,) = lstm.forward(layer, rnn, embedded, (hidden,), regularisation)
+    return output, h
+
+
+def features(
+    model: RNNModel,
+    input: Tensor,
+    embedded: Tensor,
+    hidden: Hidden,
+    regularisation: Regularisation,
+    precision: Precision | None = None,
+) -> tuple[Tensor, Hidden, Tensor | None]:
+    """`RNNModel.features` of ids [T, B] and their embedding [T, B, E], regularised.
+
+    Returns:
+        What the decoder sees [T, B, H], the next state, and what is to be added to the loss, a
+        scalar; None for nothing.
+    """
+    embedded = regularisation.embedded(model, embedded, input)
+    raw, state = run_layers(model.rnn, embedded, hidden, precision, regularisation)
+    output, penalty = regularisation.output(model, raw)
+    return output, state, penalty
+
+
+def minimised(
+    loss: Tensor, adjust: Callable[[Tensor], Tensor] | None, penalty: Tensor | None
+) -> Tensor:
+    """What is minimised of a window's loss: with a schedule's part, and that of `features`."""
+    adjusted = loss if adjust is None else adjust(loss)
+    return adjusted if penalty is None else adjusted + penalty
 
 
 def compute_gradients(
@@ -63,6 +106,7 @@ def compute_gradients(
     target: Tensor,
     hidden: Hidden,
     adjust: Callable[[Tensor], Tensor] | None = None,
+    regularisation: Regularisation = OFF,
 ) -> tuple[Tensor, Hidden]:
     """The gradients of one window, left in the parameters' ``.grad``, which must be None before.
 
@@ -73,6 +117,7 @@ def compute_gradients(
         target: ids [T * B].
         hidden: the state before the window; no gradient goes into it.
         adjust: makes of the loss what is minimised, such as the loss with a regularizer's part.
+        regularisation: what is dropped, and what is added to the loss besides.
 
     Returns:
         The mean cross-entropy, detached, and the next state, detached, fp32.
@@ -81,10 +126,12 @@ def compute_gradients(
     # The embedded words are a leaf, so that their gradient comes out by itself and is added to
     # the few rows it belongs to; autograd would make a dense V x E gradient of it first.
     embedded = F.embedding(input, encoder.detach()).requires_grad_()  # [T, B, E]
-    output, state = run_layers(model.rnn, model.drop(embedded), hidden, loss.precision)
-    flat = model.drop(output).reshape(-1, output.size(-1))
+    output, state, penalty = features(
+        model, input, embedded, hidden, regularisation, loss.precision
+    )
+    flat = output.reshape(-1, output.size(-1))
     value = loss(flat, model.decoder.weight, model.decoder.bias, target)
-    (value if adjust is None else adjust(value)).backward()
+    minimised(value, adjust, penalty).backward()
     assert embedded.grad is not None
     if encoder.requires_grad:
         if encoder.grad is None:
@@ -148,6 +195,20 @@ def clipped_update(optimizer: torch.optim.Optimizer, norm: Tensor, clip: float) 
 def clipping_factor(norm: Tensor, clip: float) -> Tensor | None:
     """What brings gradients of this norm down to `clip`; None where that is 0, for never."""
     return (clip / (norm + 1e-6)).clamp(max=1.0) if clip else None
+
+
+@contextmanager
+def scaled_rates(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+    """Within, each learning rate is `factor` times what it was and is again afterwards."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if factor != 1.0:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def is_plain_sgd(optimizer: torch.optim.Optimizer) -> bool:

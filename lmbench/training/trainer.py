@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from lmbench.config import TrainConfig
-from lmbench.corpus.batches import count_windows, window
+from lmbench.corpus.batches import Windows
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.policies import LRPolicy
 from lmbench.errors import LmbenchError
@@ -32,7 +32,7 @@ from lmbench.training.plateau import Plateau
 from lmbench.training.ranks import ALONE, Ranks
 from lmbench.training.run_checkpoints import LoopState, Position, RunCheckpoints
 from lmbench.training.speed_meter import Meter
-from lmbench.training.step import clipped_update, gradient_norm
+from lmbench.training.step import clipped_update, gradient_norm, scaled_rates
 
 __all__ = ["Splits", "Trainer"]
 
@@ -105,6 +105,7 @@ class Trainer:
         self.position = Position()
         self.plateau = Plateau(config.anneal_factor, config.patience)
         self.device = splits.train.device
+        self._windows = Windows(len(splits.train), config.bptt, config.bptt_spread, config.seed)
         self._hidden: Hidden | None = None
         self._stopping = False
         self._checkpoints = RunCheckpoints(
@@ -125,7 +126,7 @@ class Trainer:
 
     @property
     def batches_per_epoch(self) -> int:
-        return count_windows(len(self.splits.train), self.config.bptt)
+        return len(self._windows)
 
     @property
     def lr(self) -> float:
@@ -212,8 +213,8 @@ class Trainer:
         """
         position, schedule = self.position, self.scheduler
         at = (position.epoch, position.batch, self.batches_per_epoch)
-        bptt = self.config.bptt
-        input, target = window(self.splits.train, position.batch * bptt, bptt)  # [T, B], [T * B]
+        # [T, B], [T * B]
+        input, target = self._windows.cut(self.splits.train, position.epoch, position.batch)
         assert self._hidden is not None
         hidden = detach(self._hidden)
         if schedule:
@@ -227,7 +228,8 @@ class Trainer:
         entropy = self._ranks.average(self._parameters, entropy)
         if schedule and self.config.masked_gradients == "excluded":
             schedule.mask_gradients()
-        norm = self._graphed() if self._graphed else self._clip_and_update(entropy, at)
+        with scaled_rates(self.optimizer, self._windows.rate_factor(len(input))):
+            norm = self._graphed() if self._graphed else self._clip_and_update(entropy, at)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
         self._sums += in_float64(torch.stack((entropy, norm)))
@@ -324,7 +326,8 @@ class Trainer:
         position, n = self.position, self.position.batches
         loss, norm = self._means()
         position.epoch_loss += loss * n
-        per_batch = self.config.bptt * self.config.batch_size
+        first = self._windows.start(position.epoch, position.batch - n)
+        rows = self._windows.start(position.epoch, position.batch) - first
         self.emit(
             Step(
                 step=position.step,
@@ -334,7 +337,7 @@ class Trainer:
                 ppl=perplexity(loss),
                 lr=self.lr,
                 grad_norm=norm,
-                tokens_per_s=self._meter.rate(n * per_batch),
+                tokens_per_s=self._meter.rate(rows * self.config.batch_size),
                 memory=self._meter.memory(),
                 utilisation=self._meter.utilisation(),
             )

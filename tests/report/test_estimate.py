@@ -37,6 +37,11 @@ def test_the_large_tied_model_has_the_published_number_of_weights() -> None:
     assert told.parameters == 85_974_278
 
 
+def test_windows_of_many_lengths_take_the_memory_of_long_ones() -> None:
+    varied, longer = config(bptt=35, bptt_spread=5.0), config(bptt=50)
+    assert estimate(varied, 33_278) == estimate(longer, 33_278)
+
+
 @given(
     batch_size=st.integers(1, 4096),
     bptt=st.integers(1, 512),

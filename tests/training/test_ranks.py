@@ -26,6 +26,7 @@ from lmbench.training.evaluate import Evaluation
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, Objective
 from lmbench.training.ranks import ALONE, Ranks
+from lmbench.training.regularisation import Regularisation
 from lmbench.training.trainer import Splits, Trainer
 
 WORDS = 60
@@ -109,7 +110,8 @@ def train(
     """
     config = validate(TrainConfig, {**SETTINGS, **changes})
     torch.manual_seed(config.seed)
-    objective: Objective = CrossEntropy(DecoderLoss("fp32", into_grad=True))
+    loss = DecoderLoss("fp32", into_grad=True)
+    objective: Objective = CrossEntropy(loss, Regularisation.of(config))
     if teacher:
         objective = Distillation(build_model(config, WORDS).to(device), 2.0, 0.5)
     model = build_model(config, WORDS).to(device)
@@ -177,6 +179,8 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         pytest.param({}, id="dense"),
         pytest.param({"schedule": AGP}, id="pruned"),
         pytest.param({"teacher": True, "model": "GRU"}, id="taught"),
+        # Nothing that is drawn: where windows begin, and terms that are means over the columns.
+        pytest.param({"bptt_spread": 2.0, "alpha": 2.0, "beta": 1.0}, id="regularised"),
     ],
 )
 def test_two_processes_train_as_one_does_on_the_same_batches(
@@ -204,6 +208,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
     [
         pytest.param({"schedule": AGP}, id="pruned"),
         pytest.param({"teacher": True}, id="taught"),
+        pytest.param({"bptt_spread": 2.0, "wdrop": 0.4, "dropouti": 0.3}, id="regularised"),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_bit_with_as_many_processes(

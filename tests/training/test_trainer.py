@@ -25,6 +25,7 @@ from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import evaluate
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
+from lmbench.training.regularisation import Regularisation
 from lmbench.training.sparsity_event import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
@@ -41,6 +42,16 @@ SMALL: dict[str, Any] = {
     "lr": 5.0,
     "event_interval": 3,
     "checkpoint_every": 0.0,
+}
+REGULARISED: dict[str, Any] = {
+    "bptt_spread": 2.0,
+    "dropouti": 0.3,
+    "dropouth": 0.2,
+    "dropouto": 0.3,
+    "dropoute": 0.1,
+    "wdrop": 0.4,
+    "alpha": 2.0,
+    "beta": 1.0,
 }
 AGP = {
     "version": 1,
@@ -111,7 +122,8 @@ def trainer(
     if objective is None:
         exact = config.precision == "exact"
         loss = DecoderLoss("fp32", into_grad=True)
-        objective = ExactCrossEntropy() if exact else CrossEntropy(loss)
+        regularised = Regularisation.of(config)
+        objective = ExactCrossEntropy(regularised) if exact else CrossEntropy(loss, regularised)
     model = build_model(config, WORDS)
     if prepare:
         prepare(model)
@@ -228,12 +240,13 @@ def _comparable(events: list[Event]) -> list[tuple[Any, ...]]:
     return kept
 
 
+@pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 @pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
 @pytest.mark.parametrize("stop_after", [1, 10, 25, 26, 40, 70])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    stop_after: int, schedule: dict[str, Any] | None, tmp_path: Path
+    stop_after: int, schedule: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = small(momentum=0.5, weight_decay=1e-4, dropout=0.3, lr=1.0)
+    config = small(momentum=0.5, weight_decay=1e-4, dropout=0.3, lr=1.0, **more)
     whole, first, second = Recorder(), Recorder(stop_after), Recorder()
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -250,8 +263,12 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_pruned_weights_stay_exactly_zero_and_the_best_is_the_sparsest(tmp_path: Path) -> None:
-    config = small(momentum=0.5, weight_decay=1e-3, lr=1.0, epochs=4)
+@pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
+def test_pruned_weights_stay_exactly_zero_and_the_best_is_the_sparsest(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    """Under weight drop, too, and what it drops of the others for a window is there again."""
+    config = small(momentum=0.5, weight_decay=1e-3, lr=1.0, epochs=4, **more)
     recorder = Recorder()
     pruned = trainer(config, tmp_path, recorder, schedule=AGP)
     pruned.run()
@@ -369,3 +386,26 @@ def test_the_event_of_an_epoch_has_the_learning_rate_that_it_was_trained_with(
     of_steps = {step.epoch: step.lr for step in recorder.of(Step)}
     assert [epoch.lr for epoch in recorder.of(Epoch)] == list(of_steps.values())
     assert list(of_steps.values()) == [5.0, 2.5, 1.25]
+
+
+def test_a_window_of_another_length_has_a_learning_rate_in_proportion(tmp_path: Path) -> None:
+    """The schedule, events and checkpoints know the run's own."""
+    config = small(bptt_spread=3.0, dropout=0.0, clip=0.0, lr=1.0, event_interval=1)
+    recorder = Recorder()
+    one = trainer(config, tmp_path, recorder)
+    model = one.model.train()
+    one.begin_epoch()
+    seen: set[int] = set()
+    for _ in range(one.batches_per_epoch):
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        tokens = one.position.tokens
+        one.batch()
+        length = (one.position.tokens - tokens) // config.batch_size
+        seen.add(length)
+        assert one.lr == 1.0
+        for name, value in model.named_parameters():
+            assert value.grad is not None
+            expected = before[name] - length / 7 * value.grad
+            torch.testing.assert_close(value.detach(), expected)
+    assert len(seen) > 3
+    assert one.position.tokens == (len(splits(config).train) - 1) * config.batch_size

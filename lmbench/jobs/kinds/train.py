@@ -47,6 +47,7 @@ from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objectiv
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.process_setup import compute_in, prepare_worker, usable_cores
 from lmbench.training.ranks import ALONE, Ranks
+from lmbench.training.regularisation import Regularisation
 from lmbench.training.sparsity_event import sparsity_event
 from lmbench.training.trainer import Splits, Trainer
 
@@ -291,16 +292,19 @@ def build_objective(
 ) -> Objective:
     """Cross-entropy, or a blend with a teacher's predictions where one is named."""
     teacher = find_teacher(config, job.home, job.session.name, corpus)
+    regularisation = Regularisation.of(config)
     if teacher is None:
-        exact = config.precision == "exact"
-        return (
-            ExactCrossEntropy() if exact else CrossEntropy(DecoderLoss(precision, into_grad=True))
-        )
+        if config.precision == "exact":
+            return ExactCrossEntropy(regularisation)
+        loss = DecoderLoss(precision, into_grad=True)
+        return CrossEntropy(loss, regularisation, replay=not config.bptt_spread)
     from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, device=str(device))
-    return Distillation(loaded.recurrent, config.distill_temp, config.distill_weight)
+    return Distillation(
+        loaded.recurrent, config.distill_temp, config.distill_weight, regularisation
+    )
 
 
 def load_parent(job: Job, model: RNNModel) -> None:

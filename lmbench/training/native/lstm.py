@@ -52,7 +52,7 @@ def lstm_layer(
     library: ctypes.CDLL,
     precision: Precision,
     x: Tensor,
-    state: tuple[Tensor, Tensor],
+    state: tuple[Tensor, ...],
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One layer as `torch.nn.LSTM` has it: fp32 [T, B, E] to fp32 [T, B, H] and the last state.

@@ -19,6 +19,7 @@ from lmbench.config.machine import (
     MACHINE,
     MODEL,
     OUTPUT,
+    REGULARISATION,
     SAMPLING,
     TRAINING,
 )
@@ -31,7 +32,18 @@ Shape = Literal["whole", "number", "numbers", "texts", "text", "choice", "yes/no
 UNSET = "–"
 """How a choice that is left open is shown."""
 _TRUE, _FALSE = "yes", "no"
-_ORDER = (MODEL, DATA, TRAINING, COMPRESSION, SAMPLING, MACHINE, OUTPUT, ADVANCED)
+_ORDER = (
+    MODEL,
+    DATA,
+    TRAINING,
+    COMPRESSION,
+    SAMPLING,
+    MACHINE,
+    OUTPUT,
+    # What few runs set comes last.
+    REGULARISATION,
+    ADVANCED,
+)
 # An upper bound from here on only catches slips, and tells a reader nothing.
 _SLIP = 60_000
 
