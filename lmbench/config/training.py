@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from lmbench.config.machine import (
     ADVANCED,
@@ -18,7 +19,7 @@ from lmbench.config.setting import Config, setting
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import parameter_shapes
 
-__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig"]
+__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig", "laid_over"]
 
 
 ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
@@ -274,7 +275,7 @@ class TrainConfig(ModelConfig, MachineConfig):
         if way not in (None, "decay") and self.decay is not None:
             raise LmbenchError(
                 f"--lr-schedule {way}: the rate cannot go by --decay {self.decay:g}, too; leave "
-                "one of them out (--decay none takes back a recipe's or a parent's)"
+                "one of them out"
             )
         if self.warmup >= self.epochs:
             raise LmbenchError(
@@ -326,3 +327,13 @@ class TrainConfig(ModelConfig, MachineConfig):
 
 class PruneConfig(TrainConfig):
     """Training under a schedule, from a trained parent or from scratch."""
+
+
+def laid_over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are `given` over those of a parent or a recipe.
+
+    One that says how the learning rate goes takes the place of the other that does.
+    """
+    rivals = {"lr_schedule": "decay", "decay": "lr_schedule"}
+    dropped = {other for name, other in rivals.items() if given.get(name) is not None}
+    return {**{name: value for name, value in below.items() if name not in dropped}, **given}
