@@ -145,7 +145,6 @@ class TrainConfig(ModelConfig, MachineConfig):
         "curve from step to step, to 0 (cosine, linear) or up to --lr and down (onecycle); left "
         "out: decay where --decay is given, else plateau",
         group=TRAINING,
-        label="lr schedule",
     )
     warmup: float = setting(
         0.0,
@@ -164,6 +163,7 @@ class TrainConfig(ModelConfig, MachineConfig):
         ge=0,
         le=100000,
         unit="epochs",
+        label="averaging after",
     )
     seed: int = setting(1111, "random seed", group=TRAINING, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "bf16", "exact"] = setting(

@@ -158,17 +158,17 @@ class RunCheckpoints:
         tensors, values = split_state(self.snapshot(now))
         position = now.position
         meta = {"step": position.step, "epoch": position.epoch, "batch": position.batch}
-        # Training goes on from the weights as they train, whatever is kept of them.
-        self._write("last", meta, self.plain_model(), tensors=tensors, state=values)
+        if self._ranks.first:
+            self._write("last", meta, self.plain_model(), tensors=tensors, state=values)
 
     def write_best(self, position: Position, valid_loss: float) -> None:
         meta = {"step": position.step, "epoch": position.epoch + 1, "valid_loss": valid_loss}
-        with self._averages.applied():
-            self._write("best", meta, self._unquantized())
+        if self._ranks.first:
+            with self._averages.applied():
+                self._write("best", meta, self._unquantized())
 
     def _write(self, which: str, meta: dict[str, Any], plain: RNNModel, **state: Any) -> None:
-        if not self._ranks.first:
-            return
+        # Where what is kept is other than what trains, both are.
         trained = None if plain is self._model else self._model
         write_checkpoint(
             self._folder / which, plain, meta, trained=trained, staging=self._staging, **state
