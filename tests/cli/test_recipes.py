@@ -121,4 +121,6 @@ def test_averages_are_scored_where_the_last_checkpoint_is_asked_for(
     assert "from here on the weights are averaged" in capsys.readouterr().out
     # What is in the checkpoint is what was scored.
     scored = answer(capsys, "evaluate", made["run"], "--split", "test", "--checkpoint", "last")
-    assert scored[0]["results"]["test_loss"] == pytest.approx(made["results"]["test_loss"], abs=1e-5)
+    assert scored[0]["results"]["test_loss"] == pytest.approx(
+        made["results"]["test_loss"], abs=1e-5
+    )
