@@ -247,21 +247,20 @@ class RunCheckpoints:
 def _numbers(optimizer: torch.optim.Optimizer) -> list[set[str]]:
     """The names of the rates and factors in each group."""
     return [
-        {name for name, value in group.items() if type(value) in (int, float)}
+        {name for name, value in group.items() if type(value) in (int, float) or name == "betas"}
         for group in optimizer.param_groups
     ]
 
 
 def _check_numbers(optimizer: torch.optim.Optimizer, expected: list[set[str]]) -> None:
-    """Raises ValueError unless the rates and factors of the groups are numbers."""
+    """Raises ValueError or KeyError unless the groups have these rates and factors as numbers."""
     for group, names in zip(optimizer.param_groups, expected, strict=True):
-        betas = group.get("betas", ())
-        values = [(name, group[name]) for name in names] + [("betas", beta) for beta in betas]
-        for name, value in values:
-            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        for name in names:
+            value = group[name]
+            numbers, most = (list(value), 1.0) if name == "betas" else ([value], math.inf)
+            fit = [type(n) in (int, float) and 0 <= n < most for n in numbers]
+            if not all(fit) or len(fit) != (2 if name == "betas" else 1):
                 raise ValueError(f"the optimizer's {name} is {value!r}")
-        if len(betas) not in (0, 2) or not all(beta < 1 for beta in betas):
-            raise ValueError(f"the optimizer's betas are {betas!r}")
 
 
 def _check_hidden(model: RNNModel, hidden: Hidden | None) -> None:
