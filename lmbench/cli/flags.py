@@ -12,7 +12,9 @@ from cyclopts import Group, Parameter, Token
 from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, TrainConfig, flag_of, validate
+from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
+from lmbench.training.recipe_files import recipe_settings
 
 __all__ = ["Whole", "configured", "refuse_flags", "whole"]
 
@@ -20,13 +22,15 @@ C = TypeVar("C", bound=Config)
 
 
 def configured(
-    model: type[C], *, only: Collection[str] | None = None
+    model: type[C], *, only: Collection[str] | None = None, over_others: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command ``f(config, …)``: each field of `model` becomes a flag of it.
 
     The command's own parameters stay as they are, and a field of the same name gets no flag;
     `config` is built from the flags that were given (``config.model_fields_set`` tells which) and
     checked once, by the model itself. `only` names the fields that become flags, where not all do.
+    Where they go `over_others`, such as a parent's, the command sees whether all fit together. The
+    settings of its ``recipe`` stand under the flags, if it takes one.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,8 +49,11 @@ def configured(
 
         def command(*args: Any, **given: Any) -> Any:
             settings = {name: given.pop(name) for name in list(given) if name in fields}
-            config = validate(model, settings)
-            _check_needs(config)
+            asked = settings.keys()
+            if given.get("recipe") is not None:
+                settings = laid_over(recipe_settings(given["recipe"]), settings)
+            config = validate(model, settings, together=not over_others)
+            _check_needs(config, asked)
             return function(config, *args, **given)
 
         flags = [_flag(name, field) for name, field in fields.items()]
@@ -80,23 +87,32 @@ _NEEDS = {
 }
 
 
-def _check_needs(config: Config) -> None:
-    """Flags that do something only beside another one."""
-    for name in sorted(config.model_fields_set):
+def _check_needs(config: Config, asked: Collection[str]) -> None:
+    """Refuse those of the flags `asked` for that do something only beside another one."""
+    asked = set(asked)
+    for name in sorted(asked):
         other = _NEEDS.get(name)
         if other in type(config).model_fields and not getattr(config, other):
             refuse_flags(f"does nothing without {flag_of(other)}", **{name: True})
-    annealing = config.model_fields_set & {"patience", "anneal_factor"}
-    if isinstance(config, TrainConfig) and config.decay is not None:
+    annealing = asked & {"patience", "anneal_factor"}
+    if isinstance(config, TrainConfig) and config.rate_schedule != "plateau":
+        way = config.lr_schedule
+        other = "--decay, which sets the rate after each epoch"
         refuse_flags(
-            "does nothing with --decay, which sets the rate after each epoch",
+            f"does nothing with {other if way in (None, 'decay') else f'--lr-schedule {way}'}",
             **dict.fromkeys(sorted(annealing), True),
         )
-    if isinstance(config, TrainConfig) and config.allow_cpu and config.processes == 1:
+    # A pruning may have the optimizer of its parent.
+    if type(config) is TrainConfig:
+        adamw = config.optimizer == "adamw"
+        idle = asked & ({"momentum"} if adamw else {"beta1", "beta2"})
         refuse_flags(
-            "does nothing without --gpus", allow_cpu=not {"gpus", "nodes"} & config.model_fields_set
+            f"does nothing {'with' if adamw else 'without'} --optimizer adamw",
+            **{name: getattr(config, name) for name in sorted(idle)},
         )
-    if "device" in config.model_fields_set and getattr(config, "cuda", False):
+    if isinstance(config, TrainConfig) and config.allow_cpu and config.processes == 1:
+        refuse_flags("does nothing without --gpus", allow_cpu=not {"gpus", "nodes"} & asked)
+    if "device" in asked and getattr(config, "cuda", False):
         refuse_flags("says the same as --device: give one of them", cuda=True)
 
 

@@ -23,6 +23,7 @@ from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
+from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
@@ -36,6 +37,13 @@ __all__ = ["prune", "train"]
 Name = Annotated[str | None, Parameter(help="what the run is called in tables and plots")]
 Resume = Annotated[
     str | None, Parameter(help="go on exactly from this run's last checkpoint, with its settings")
+]
+Recipe = Annotated[
+    str | None,
+    Parameter(
+        help="settings under those of the other flags: plain, awd (NT-ASGD), onecycle, or a YAML "
+        "file of your own"
+    ),
 ]
 Detach = Annotated[
     bool,
@@ -58,6 +66,7 @@ def train(
     onnx_export: Annotated[
         Path | None, Parameter(help="write the trained model as ONNX, checked against torch")
     ] = None,
+    recipe: Recipe = None,
     name: Name = None,
     seeds: Seeds = None,
     place: PlaceName = "local",
@@ -88,6 +97,7 @@ def train(
         return start_all(make_all, detach=detach, json=json)
     _check_files({"--save": save, "--onnx-export": onnx_export}, detach=detach)
     if resume is not None:
+        refuse_flags("a run is resumed with the settings that it has", recipe=recipe)
         given = dict.fromkeys(sorted(config.model_fields_set), True)
         refuse_flags("a run is resumed with the settings that it has", **given, name=name,
                      place=place != "local")  # fmt: skip
@@ -109,7 +119,7 @@ def _summarise(config: TrainConfig, what: str, *, json: bool) -> int:
     return summarise_untrained(config, what, json=json)
 
 
-@configured(PruneConfig)
+@configured(PruneConfig, over_others=True)
 def prune(
     config: PruneConfig,
     run: Annotated[str | None, Parameter(help="the trained run to start from")] = None,
@@ -118,6 +128,7 @@ def prune(
     schedule: Annotated[
         str | None, Parameter(help="a YAML file or a preset (see lmbench schedule list)")
     ] = None,
+    recipe: Recipe = None,
     name: Name = None,
     seeds: Seeds = None,
     place: PlaceName = "local",
@@ -128,7 +139,7 @@ def prune(
     """Train under a pruning schedule, from a trained run or from scratch.
 
     From a run, its settings hold where no flag is given: model, corpus, learning rate, epochs (but
-    never fewer than the schedule has).
+    never fewer than the schedule has). A recipe goes over them, and the flags over both.
     """
     home = Home.find()
     check_place(place, home)
@@ -188,13 +199,14 @@ def _of_seeds(
 def _pruning_config(
     config: PruneConfig, parent: Run | None, schedule: str | None, home: Home
 ) -> PruneConfig:
-    """The parent's settings under the given ones, with the schedule in its place."""
+    """The parent's settings under the given ones, flags or a recipe's, with the schedule in its
+    place."""
     compress = schedule or config.compress
     if compress is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
     defaults = pruning_defaults(parent, compress, home)
-    return validate(PruneConfig, {**defaults, **given, "compress": compress})
+    return validate(PruneConfig, {**laid_over(defaults, given), "compress": compress})
 
 
 def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> None:

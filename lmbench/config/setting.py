@@ -74,8 +74,11 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def validate(model: type[C], values: Mapping[str, Any]) -> C:
+def validate(model: type[C], values: Mapping[str, Any], *, together: bool = True) -> C:
     """The settings that `values` give, with defaults for the rest.
+
+    Args:
+        together: see also that they fit together; not where others will join them.
 
     Raises:
         LmbenchError: one line that names the setting, the value, what is wrong and the bounds.
@@ -85,7 +88,8 @@ def validate(model: type[C], values: Mapping[str, Any]) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         raise LmbenchError(_line(model, first)) from None
-    config.check()
+    if together:
+        config.check()
     return config
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from lmbench.config.machine import (
+    ADVANCED,
     COMPRESSION,
     DATA,
     MACHINE,
@@ -18,10 +20,14 @@ from lmbench.config.setting import Config, setting
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import parameter_shapes
 
-__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig"]
+__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig", "laid_over"]
 
 
 ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
+RateSchedule = Literal["plateau", "decay", "cosine", "onecycle", "linear"]
+
+# AdamW moves each weight by about the rate, whatever the gradient's size.
+_LARGEST_ADAMW_LR = 1.0
 
 
 class ModelConfig(Config):
@@ -114,7 +120,51 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     momentum: float = setting(0.0, "momentum of SGD", group=TRAINING, ge=0.0, lt=1.0)
     weight_decay: float = setting(
-        0.0, "weight decay of SGD (L2)", group=TRAINING, ge=0.0, le=1.0, flags=("--wd",)
+        0.0,
+        "weight decay: L2 with SGD, decoupled from the gradient with AdamW",
+        group=TRAINING,
+        ge=0.0,
+        le=1.0,
+        flags=("--wd",),
+    )
+    optimizer: Literal["sgd", "adamw"] = setting(
+        "sgd", "what updates the weights; adamw wants an --lr of about 0.001", group=TRAINING
+    )
+    beta1: float = setting(
+        0.9, "share that AdamW's mean of the gradient keeps", group=ADVANCED, ge=0.0, lt=1.0
+    )
+    beta2: float = setting(
+        0.999,
+        "share that AdamW's mean of the squared gradient keeps",
+        group=ADVANCED,
+        ge=0.0,
+        lt=1.0,
+    )
+    lr_schedule: RateSchedule | None = setting(
+        None,
+        "the learning rate's way: annealed on a plateau, by --decay after each epoch, or along a "
+        "curve from step to step, to 0 (cosine, linear) or up to --lr and down (onecycle); left "
+        "out: decay where --decay is given, else plateau",
+        group=TRAINING,
+    )
+    warmup: float = setting(
+        0.0,
+        "epochs, or parts of one, in which the learning rate rises to --lr step by step; of "
+        "onecycle its rise, three tenths of the training where it is left out",
+        group=ADVANCED,
+        ge=0.0,
+        le=100000.0,
+        unit="epochs",
+    )
+    nonmono: int | None = setting(
+        None,
+        "average the weights (NT-ASGD) from the epoch on whose validation loss is above the best "
+        "of those more than so many epochs before it; the averages are validated and kept",
+        group=TRAINING,
+        ge=0,
+        le=100000,
+        unit="epochs",
+        label="averaging after",
     )
     bptt_spread: float = setting(
         0.0,
@@ -264,8 +314,44 @@ class TrainConfig(ModelConfig, MachineConfig):
 
     def check(self) -> None:
         super().check()
+        self._check_rates()
         if self.processes > 1:
             self._check_shares()
+
+    @property
+    def rate_schedule(self) -> RateSchedule:
+        """The learning rate's way, also where nobody has named it."""
+        return self.lr_schedule or ("plateau" if self.decay is None else "decay")
+
+    @property
+    def state_copies(self) -> int:
+        """How many numbers the optimizer and the averages keep of each weight."""
+        optimizer = 2 if self.optimizer == "adamw" else int(self.momentum > 0)
+        return optimizer + (self.nonmono is not None)
+
+    def _check_rates(self) -> None:
+        """See that the learning rate's settings do not contradict each other."""
+        way = self.lr_schedule
+        if way == "decay" and self.decay is None:
+            raise LmbenchError(
+                "--lr-schedule decay: needs --decay, by which the rate is multiplied after each "
+                "epoch"
+            )
+        if way not in (None, "decay") and self.decay is not None:
+            raise LmbenchError(
+                f"--lr-schedule {way}: the rate cannot go by --decay {self.decay:g}, too; leave "
+                "one of them out"
+            )
+        if self.warmup >= self.epochs:
+            raise LmbenchError(
+                f"--warmup {self.warmup:g}: the rate would rise for all of the training; use less "
+                f"than --epochs {self.epochs}"
+            )
+        if self.optimizer == "adamw" and self.lr > _LARGEST_ADAMW_LR:
+            raise LmbenchError(
+                f"--lr {self.lr:g}: is a rate for SGD; AdamW moves each weight by about the rate "
+                "at every step: give another, such as --lr 0.001"
+            )
 
     @property
     def processes(self) -> int:
@@ -306,3 +392,13 @@ class TrainConfig(ModelConfig, MachineConfig):
 
 class PruneConfig(TrainConfig):
     """Training under a schedule, from a trained parent or from scratch."""
+
+
+def laid_over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are `given` over those of a parent or a recipe.
+
+    One that says how the learning rate goes takes the place of the other that does.
+    """
+    rivals = {"lr_schedule": "decay", "decay": "lr_schedule"}
+    dropped = {other for name, other in rivals.items() if given.get(name) is not None}
+    return {**{name: value for name, value in below.items() if name not in dropped}, **given}

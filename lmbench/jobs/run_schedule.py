@@ -59,7 +59,23 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
             "what is dropped inside the layers has no place there; leave it out, or quantize after "
             "the training (lmbench quantize)"
         )
+    if any(policy.kind == "lr_scheduler" for policy in schedule.policies):
+        _refuse_another_rate(config)
     return schedule
+
+
+def _refuse_another_rate(config: TrainConfig) -> None:
+    """Raises LmbenchError where the settings move the learning rate, as the schedule does."""
+    if config.warmup:
+        given = f"--warmup {config.warmup:g}"
+    elif config.rate_schedule in ("cosine", "onecycle", "linear"):
+        given = f"--lr-schedule {config.rate_schedule}"
+    else:
+        return
+    raise LmbenchError(
+        f"{given}: schedule {config.compress} sets the learning rate itself (lr_schedulers); take "
+        "that out of the schedule, or give --lr-schedule plateau and no --warmup"
+    )
 
 
 def check_building(config: TrainConfig, schedule: Schedule) -> None:
@@ -76,12 +92,12 @@ def check_building(config: TrainConfig, schedule: Schedule) -> None:
 
     from lmbench.distiller import build_scheduler
     from lmbench.model.rnn import build_model
+    from lmbench.training.optimizer import build_optimizer
 
     with torch.device("meta"):
         model = build_model(config, 2)
-    optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum)
     try:
-        build_scheduler(schedule, model, optimizer)
+        build_scheduler(schedule, model, build_optimizer(model, config))
     except ScheduleError as error:
         raise LmbenchError(*error.problems) from None
 

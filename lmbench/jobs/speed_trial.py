@@ -18,6 +18,7 @@ from lmbench.model.device import choose_device
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
+from lmbench.training.optimizer import build_optimizer
 from lmbench.training.precision import choose_precision
 from lmbench.training.process_setup import compute_in, prepare_worker
 from lmbench.training.regularisation import Regularisation
@@ -55,7 +56,7 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
         emit=lambda event: None,
         control=lambda: None,
         log_offset=lambda: 0,
-        optimizer=torch.optim.SGD(model.parameters(), lr=config.lr, fused=device.type == "cuda"),
+        optimizer=build_optimizer(model, config),
     )
     model.train()
     trainer.begin_epoch()

@@ -38,9 +38,10 @@ class Estimate:
 def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     """Parameters and memory of a training with these settings over `ntoken` types.
 
-    The model's bytes are weights, gradients and what the optimizer keeps; the step's are the
-    logits of one window (a long one, where they differ), kept once, the layers' activations and,
-    where their number is set, what each thread of the decoder's kernel has for itself (on AMX; see
+    The model's bytes are weights, their gradients, averages and what the optimizer keeps; the
+    step's are the logits of one window (a long one, where they differ), kept once, the layers'
+    activations and, where their number is set, what each thread of the decoder's kernel has for
+    itself (on AMX; see
     `lmbench.training.loss`).
     """
     gates, e, h = GATES[config.model], config.emsize, config.nhid
@@ -49,7 +50,7 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     for layer in range(config.nlayers):
         weights += gates * h * ((e if layer == 0 else h) + h)
         biases += 2 * gates * h
-    copies = 2 + (1 if config.momentum else 0)
+    copies = 2 + config.state_copies
     # Of a thousand windows that differ in length, one is longer.
     window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))
     logit = 2 if config.precision == "bf16" else _FLOAT

@@ -3,7 +3,8 @@
 A folder (``last/`` or ``best/``) holds ``model.safetensors`` (tied tensors once) and
 ``meta.json``; ``last/`` holds ``trainer.safetensors`` and ``trainer.json`` too. Where the model
 is quantized while it trains, ``model.safetensors`` has the quantized values under the model's own
-names, and ``trained.safetensors`` the module as it trains: floats, ranges, bounds. The folder is
+names, and ``trained.safetensors`` the module as it trains: floats, ranges, bounds; where weights
+are averaged, ``last/`` has the averages in the one and the raw weights in the other. The folder is
 written beside and swapped in whole, so a reader never sees a half of one. No pickle anywhere.
 """
 
@@ -62,7 +63,7 @@ def write_checkpoint(
         folder: ``RUN/last`` or ``RUN/best``.
         model: its parameters and buffers are written, each tied tensor once.
         meta: JSON-able facts about the checkpoint (step, epoch, losses).
-        trained: the module as it trains, where `model` is what a quantizer makes of it.
+        trained: the module as it trains, where `model` is what quantizing or averaging makes of it.
         tensors: the trainer's tensors (optimizer, hidden state, masks, generators).
         state: the rest of the trainer's state, JSON-able.
         staging: where it is written first; None for beside the old one.

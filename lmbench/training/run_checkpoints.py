@@ -6,6 +6,7 @@ killed and one that was never interrupted end with equal weights, scores and eve
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.nested_state import join_state, split_state
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import Hidden, RNNModel
+from lmbench.training.averaging import Averages
 from lmbench.training.checkpoint import (
     load_generators,
     load_trained,
@@ -84,6 +86,7 @@ class RunCheckpoints:
         log_offset: bytes of the event log so far, kept in the checkpoint.
         staging: where a checkpoint is written first; None for the run's folder.
         ranks: the processes that train this model together; the first of them writes.
+        averages: of the weights, kept in their place where there are any.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class RunCheckpoints:
         log_offset: Callable[[], int],
         staging: Path | None = None,
         ranks: Ranks = ALONE,
+        averages: Averages | None = None,
     ) -> None:
         self._folder = folder
         self._model = model
@@ -105,13 +109,21 @@ class RunCheckpoints:
         self._log_offset = log_offset
         self._staging = staging
         self._ranks = ranks
+        self._averages = averages or Averages(model, None)
 
     @property
     def has_last(self) -> bool:
         return (self._folder / "last").exists()
 
     def plain_model(self) -> RNNModel:
-        """The model that is kept: a quantizer's values as its weights, where there is one."""
+        """The model that is kept: the averages as its weights, and a quantizer's values of them,
+        where there are such."""
+        with self._averages.applied():
+            plain = self._unquantized()
+            is_changed_back = self._averages.active and plain is self._model
+            return copy.deepcopy(plain) if is_changed_back else plain
+
+    def _unquantized(self) -> RNNModel:
         quantizer = self._scheduler.quantizer if self._scheduler else None
         plain = self._model if quantizer is None else quantizer.plain_model()
         assert isinstance(plain, RNNModel)
@@ -134,6 +146,7 @@ class RunCheckpoints:
             "place": asdict(now.position),
             "sums": now.sums,
             "plateau": now.plateau.state(),
+            "averages": self._averages.state(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "generator_state": generator_state,
@@ -145,16 +158,17 @@ class RunCheckpoints:
         tensors, values = split_state(self.snapshot(now))
         position = now.position
         meta = {"step": position.step, "epoch": position.epoch, "batch": position.batch}
-        self._write("last", meta, tensors=tensors, state=values)
+        if self._ranks.first:
+            self._write("last", meta, self.plain_model(), tensors=tensors, state=values)
 
     def write_best(self, position: Position, valid_loss: float) -> None:
         meta = {"step": position.step, "epoch": position.epoch + 1, "valid_loss": valid_loss}
-        self._write("best", meta)
+        if self._ranks.first:
+            with self._averages.applied():
+                self._write("best", meta, self._unquantized())
 
-    def _write(self, which: str, meta: dict[str, Any], **state: Any) -> None:
-        if not self._ranks.first:
-            return
-        plain = self.plain_model()
+    def _write(self, which: str, meta: dict[str, Any], plain: RNNModel, **state: Any) -> None:
+        # Where what is kept is other than what trains, both are.
         trained = None if plain is self._model else self._model
         write_checkpoint(
             self._folder / which, plain, meta, trained=trained, staging=self._staging, **state
@@ -206,11 +220,15 @@ class RunCheckpoints:
             state |= others[self._ranks.rank - 1]
         load_trained(self._model, checkpoint)
         self._objective.load_tensors(state["objective"])
+        numbers = _numbers(self._optimizer)
         self._optimizer.load_state_dict(_integer_keys(state["optimizer"]))
         if self._scheduler and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         load_generators(state["generators"], state["generator_state"], device)
-        _check_numbers(self._optimizer)
+        _check_numbers(self._optimizer, numbers)
+        # A run that an earlier version began has none.
+        if "averages" in state:
+            self._averages.load(state["averages"])
         loop = LoopState(
             _POSITION.validate_json(json.dumps(state["place"]), strict=True),
             _PLATEAU.validate_json(json.dumps(Plateau.state_values(state["plateau"])), strict=True),
@@ -226,12 +244,22 @@ class RunCheckpoints:
         return loop, offset
 
 
-def _check_numbers(optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError unless rates and factors are numbers."""
-    for group in optimizer.param_groups:
-        for name in ("lr", "momentum", "weight_decay"):
+def _numbers(optimizer: torch.optim.Optimizer) -> list[set[str]]:
+    """The names of the rates and factors in each group."""
+    return [
+        {name for name, value in group.items() if type(value) in (int, float) or name == "betas"}
+        for group in optimizer.param_groups
+    ]
+
+
+def _check_numbers(optimizer: torch.optim.Optimizer, expected: list[set[str]]) -> None:
+    """Raises ValueError or KeyError unless the groups have these rates and factors as numbers."""
+    for group, names in zip(optimizer.param_groups, expected, strict=True):
+        for name in names:
             value = group[name]
-            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+            numbers, most = (list(value), 1.0) if name == "betas" else ([value], math.inf)
+            fit = [type(n) in (int, float) and 0 <= n < most for n in numbers]
+            if not all(fit) or len(fit) != (2 if name == "betas" else 1):
                 raise ValueError(f"the optimizer's {name} is {value!r}")
 
 

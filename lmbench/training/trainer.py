@@ -20,13 +20,14 @@ from torch.nn.utils import clip_grad_norm_
 from lmbench.config import TrainConfig
 from lmbench.corpus.batches import Windows
 from lmbench.distiller import CompressionScheduler
-from lmbench.distiller.schedules.policies import LRPolicy
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
+from lmbench.training.averaging import Averages
 from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.evaluate import evaluate, perplexity, report_progress
+from lmbench.training.learning_rates import LearningRates
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
 from lmbench.training.ranks import ALONE, Ranks
@@ -63,7 +64,7 @@ class Trainer:
             one now. It blocks while the run is paused.
         log_offset: bytes of the event log so far, kept in the checkpoint.
         scheduler: the compression schedule, if there is one.
-        optimizer: SGD over the model's parameters, as the schedule knows it.
+        optimizer: over the model's parameters, as the schedule knows it.
         log: takes each line of the log.
         halts: told between two epochs how many were trained, and the best validation loss so far;
             ends the training there where it says True.
@@ -108,9 +109,12 @@ class Trainer:
         self._windows = Windows(len(splits.train), config.bptt, config.bptt_spread, config.seed)
         self._hidden: Hidden | None = None
         self._stopping = False
+        self._rates = LearningRates(optimizer, config, self.batches_per_epoch, scheduler)
+        self._averages = Averages(model, config.nonmono, scheduler)
         self._checkpoints = RunCheckpoints(
-            folder, model, objective, optimizer, scheduler, log_offset, staging, ranks
-        )
+            folder, model, objective, optimizer, scheduler, log_offset, staging, ranks,
+            averages=self._averages,
+        )  # fmt: skip
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._meter = Meter(self.device)
         # A schedule has its part between the gradients and the update, and autograd (under a
@@ -213,6 +217,7 @@ class Trainer:
         """
         position, schedule = self.position, self.scheduler
         at = (position.epoch, position.batch, self.batches_per_epoch)
+        self._rates.begin_step(position.step)
         # [T, B], [T * B]
         input, target = self._windows.cut(self.splits.train, position.epoch, position.batch)
         assert self._hidden is not None
@@ -232,6 +237,7 @@ class Trainer:
             norm = self._graphed() if self._graphed else self._clip_and_update(entropy, at)
         if schedule:
             schedule.on_minibatch_end(*at, self.optimizer)
+        self._averages.update(masks_changed=position.masks_changed)
         self._sums += in_float64(torch.stack((entropy, norm)))
         position.batch += 1
         position.step += 1
@@ -345,10 +351,11 @@ class Trainer:
 
     def _log_line(self, loss: float, seconds: float) -> None:
         position = self.position
+        rate = f"{self.lr:02.2f}" if self.lr >= 0.01 else f"{self.lr:.1e}"
         self.log(
             f"| epoch {position.epoch + 1:3d} "
             f"| {position.batch:5d}/{self.batches_per_epoch:5d} batches "
-            f"| lr {self.lr:02.2f} | ms/batch {seconds * 1000:5.2f} | loss {loss:5.2f} "
+            f"| lr {rate} | ms/batch {seconds * 1000:5.2f} | loss {loss:5.2f} "
             f"| ppl {perplexity(loss):8.2f}"
         )
 
@@ -371,7 +378,7 @@ class Trainer:
         is_best, stuck = self.plateau.step(
             valid.loss, position.epoch + 1, masks_changed=position.masks_changed
         )
-        self._anneal(stuck)
+        self._rates.end_epoch(position.step, stuck=stuck)
         self.log(
             f"| end of epoch {position.epoch + 1:3d} | time: {position.epoch_seconds:5.2f}s "
             f"| valid loss {valid.loss:5.2f} | valid ppl {valid.ppl:8.2f}"
@@ -379,6 +386,11 @@ class Trainer:
         if is_best:
             self._checkpoints.write_best(position, valid.loss)
             self.emit(Checkpoint(which="best", step=position.step, epoch=position.epoch + 1))
+        if self._averages.judge(valid.loss, masks_changed=position.masks_changed):
+            self.log(
+                f"| from here on the weights are averaged: valid loss {valid.loss:.3f} is above "
+                f"the best of more than {config.nonmono} epochs before"
+            )
         if self.sparsity:
             self.emit(self.sparsity(self.plain_model(), position.step, position.epoch + 1))
         self.emit(
@@ -400,17 +412,6 @@ class Trainer:
         position.masks_changed = False
         self._hidden = None
         self.save()
-
-    def _anneal(self, stuck: bool) -> None:
-        config = self.config
-        if config.decay is not None:
-            factor = config.decay
-        elif stuck and not (self.scheduler and _sets_learning_rate(self.scheduler)):
-            factor = config.anneal_factor
-        else:
-            return
-        for group in self.optimizer.param_groups:
-            group["lr"] *= factor
 
     def save(self) -> None:
         """Write ``last/``."""
@@ -435,8 +436,9 @@ class Trainer:
 
     def load_best(self) -> None:
         """Take the best checkpoint's weights, which the test set is scored with."""
+        self._averages.end()
         self._checkpoints.load_best()
 
-
-def _sets_learning_rate(scheduler: CompressionScheduler) -> bool:
-    return any(isinstance(policy, LRPolicy) for policy in scheduler.sched_metadata)
+    def keep_averages(self) -> None:
+        """Take the averages of the weights, where there are any, in the place of the raw ones."""
+        self._averages.keep()

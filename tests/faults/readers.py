@@ -45,6 +45,7 @@ from lmbench.scoring.nbest import read_nbest, read_references
 from lmbench.session import Home
 from lmbench.session.archive import unpack
 from lmbench.training.checkpoint import read_checkpoint
+from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.saved_state import SavedState, last_session, remember_session
 from lmbench.tui.bench.snapshots import Watcher
 from lmbench.tui.bench.user_settings import load_settings
@@ -118,6 +119,9 @@ def make_home(folder: Path) -> Home:
     stats.write_text(yaml.safe_dump(few), encoding="utf-8")
     remember_session(home, "default")
     (folder / "archive.lmbench").write_bytes(ARCHIVE.read_bytes())
+    (folder / "recipe.yaml").write_text(
+        "version: 1\nsettings:\n  optimizer: adamw\n  lr: 0.001\n  nonmono: null\n"
+    )
     (folder / "settings.yaml").write_text("theme: dark\nmotion: false\nkeys: {app.quit: x}\n")
     (folder / "places.toml").write_text(
         '[slurm]\npartition = "p"\ntime = "1-12"\ngpus = 1\nsetup = ["module load cuda"]\n'
@@ -265,6 +269,7 @@ READERS: dict[str, Reader] = {
     "quantization settings": Reader(
         "quantization.yaml", damage_yaml, lambda _, path: load_quantization_settings(path)
     ),
+    "recipe": Reader("recipe.yaml", damage_yaml, lambda _, path: recipe_settings(str(path))),
     "settings of the workbench": Reader(
         "settings.yaml", damage_yaml, lambda _, path: load_settings(path)
     ),

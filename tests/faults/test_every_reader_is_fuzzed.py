@@ -48,6 +48,7 @@ FUZZED = {
     "session/tagged_lines.py:parse": "events",
     "training/checkpoint.py:_read_tensors": "state of a training",
     "training/checkpoint.py:read_checkpoint": "state of a training",
+    "training/recipe_files.py:_read": "recipe",
     "tui/bench/saved_state.py:last_session": "last session",
     "tui/bench/user_settings.py:load_settings": "settings of the workbench",
     "tui/generate/saved_samples.py:_parse": "samples",

@@ -25,6 +25,7 @@ from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import Evaluation
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, Objective
+from lmbench.training.optimizer import build_optimizer
 from lmbench.training.ranks import ALONE, Ranks
 from lmbench.training.regularisation import Regularisation
 from lmbench.training.trainer import Splits, Trainer
@@ -116,7 +117,7 @@ def train(
         objective = Distillation(build_model(config, WORDS).to(device), 2.0, 0.5)
     model = build_model(config, WORDS).to(device)
     ranks.begin(model, config.seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+    optimizer = build_optimizer(model, config)
     events: list[Event] = []
     asked = 0
 
@@ -149,6 +150,7 @@ def train(
     if resume:
         trainer.restore(run / "last")
     assert trainer.run() == (stop_after is None)
+    trainer.keep_averages()
     save_file(
         {name: value.clone() for name, value in model.named_parameters()},
         folder / f"{name}-{ranks.rank}.safetensors",
@@ -209,6 +211,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
         pytest.param({"schedule": AGP}, id="pruned"),
         pytest.param({"teacher": True}, id="taught"),
         pytest.param({"bptt_spread": 2.0, "wdrop": 0.4, "dropouti": 0.3}, id="regularised"),
+        pytest.param({"nonmono": 0, "lr": 40.0, "decay": 1.0, "epochs": 5}, id="averaged"),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_bit_with_as_many_processes(
@@ -228,7 +231,11 @@ def test_a_stopped_run_goes_on_to_the_bit_with_as_many_processes(
     together(tmp_path, lambda ranks: run("parts", ranks, resume=True))
     for rank in range(2):
         assert_equal(weights(tmp_path, "parts", rank), weights(tmp_path, "whole", rank))
+    assert_equal(weights(tmp_path, "whole", 0), weights(tmp_path, "whole", 1))
     whole, parts = told(tmp_path, "whole"), told(tmp_path, "parts")
+    if "nonmono" in changes:
+        before = whole[1][:-1]
+        assert before != sorted(before, reverse=True), "averaging has begun"
     assert parts[0] == {step: whole[0][step] for step in parts[0]}
     assert parts[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,32 @@ def test_each_field_that_is_altered_or_missing_is_one_line_or_harmless(tmp_path:
             file.write_text(json.dumps(document))
     assert len(refusals) > 50
     assert all(str(tmp_path / "last") in line and "\n" not in line for line in refusals)
+
+
+@pytest.mark.parametrize("name", ["lr", "betas", "eps", "weight_decay"])
+def test_numbers_of_adamw_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
+    model = build_model(ModelConfig(emsize=8, nhid=8, nlayers=1), 20)
+    objective = CrossEntropy(DecoderLoss("fp32", into_grad=True))
+
+    def kept() -> RunCheckpoints:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        return RunCheckpoints(tmp_path, model, objective, optimizer, None, lambda: 17)
+
+    sums = torch.zeros(2, dtype=torch.float64)
+    kept().write_last(LoopState(Position(1, 2, 30), Plateau(4.0, 0), sums, model.init_hidden(3)))
+    kept().restore(tmp_path / "last", CPU)
+    file = tmp_path / "last" / "trainer.json"
+    document = json.loads(file.read_text())
+    [group] = document["optimizer"]["param_groups"]
+    for change in ("x", None, -1, [], [0.9], [0.9, 2.0], [0.9, "x"], math.nan):
+        file.write_text(json.dumps({**document, "optimizer": {
+            **document["optimizer"], "param_groups": [{**group, name: change}]}}))  # fmt: skip
+        with pytest.raises(LmbenchError, match=r"last: |trainer\.json"):
+            kept().restore(tmp_path / "last", CPU)
+    del group[name]
+    file.write_text(json.dumps(document))
+    with pytest.raises(LmbenchError, match="is damaged"):
+        kept().restore(tmp_path / "last", CPU)
 
 
 def test_a_whole_best_checkpoint_is_offered_in_place_of_a_damaged_last(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,141 +11,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from training_world import (
+    AGP,
+    REGULARISED,
+    WORDS,
+    Recorder,
+    resumed_as_uninterrupted,
+    small,
+    splits,
+    text,
+    trainer,
+)
 
-from lmbench.config import TrainConfig, validate
+from lmbench.config import TrainConfig
 from lmbench.corpus.batches import batchify, windows
-from lmbench.distiller import dict_config
 from lmbench.errors import LmbenchError
-from lmbench.model import RNNModel, build_model, detach
-from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.model import build_model, detach
+from lmbench.session.events import Epoch, Step
 from lmbench.training import trainer as trainer_module
 from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import evaluate
-from lmbench.training.loss import DecoderLoss
-from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
-from lmbench.training.regularisation import Regularisation
-from lmbench.training.sparsity_event import sparsity_event
-from lmbench.training.trainer import Splits, Trainer
+from lmbench.training.objective import Objective
 
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
-WORDS = 60
-SMALL: dict[str, Any] = {
-    "emsize": 16,
-    "nhid": 16,
-    "nlayers": 2,
-    "batch_size": 4,
-    "eval_batch_size": 4,
-    "bptt": 7,
-    "epochs": 3,
-    "lr": 5.0,
-    "event_interval": 3,
-    "checkpoint_every": 0.0,
-}
-REGULARISED: dict[str, Any] = {
-    "bptt_spread": 2.0,
-    "dropouti": 0.3,
-    "dropouth": 0.2,
-    "dropouto": 0.3,
-    "dropoute": 0.1,
-    "wdrop": 0.4,
-    "alpha": 2.0,
-    "beta": 1.0,
-}
-AGP = {
-    "version": 1,
-    "pruners": {
-        "agp": {
-            "class": "AutomatedGradualPruner",
-            "initial_sparsity": 0.05,
-            "final_sparsity": 0.6,
-            "weights": ["rnn.weight_hh_l0", "encoder.weight"],
-        }
-    },
-    "policies": [
-        {
-            "pruner": {"instance_name": "agp"},
-            "starting_epoch": 0,
-            "ending_epoch": 3,
-            "frequency": 1,
-        }
-    ],
-}
-
-
-def small(**changes: Any) -> TrainConfig:
-    return validate(TrainConfig, {**SMALL, **changes})
-
-
-def text(tokens: int, seed: int = 0) -> torch.Tensor:
-    """Ids with something to learn: some words are much more frequent than others."""
-    draws = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
-    return (WORDS * draws**3).long()
-
-
-def splits(config: TrainConfig) -> Splits:
-    return Splits(
-        batchify(text(700).numpy(), config.batch_size),
-        batchify(text(200, 1).numpy(), config.eval_batch_size),
-        batchify(text(200, 2).numpy(), config.eval_batch_size),
-    )
-
-
-class Recorder:
-    """Takes the events of a trainer, and has it stopped after a number of batches."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.events: list[Event] = []
-        self.lines: list[str] = []
-        self.calls = 0
-        self.stop_after = stop_after
-
-    def control(self) -> str | None:
-        self.calls += 1
-        return "stop" if self.calls == self.stop_after else None
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-def trainer(
-    config: TrainConfig,
-    folder: Path,
-    recorder: Recorder,
-    *,
-    schedule: dict[str, Any] | None = None,
-    prepare: Callable[[RNNModel], None] | None = None,
-    objective: Objective | None = None,
-) -> Trainer:
-    torch.manual_seed(config.seed)
-    if objective is None:
-        exact = config.precision == "exact"
-        loss = DecoderLoss("fp32", into_grad=True)
-        regularised = Regularisation.of(config)
-        objective = ExactCrossEntropy(regularised) if exact else CrossEntropy(loss, regularised)
-    model = build_model(config, WORDS)
-    if prepare:
-        prepare(model)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    return Trainer(
-        model,
-        splits(config),
-        config,
-        objective,
-        folder,
-        emit=recorder.events.append,
-        control=recorder.control,
-        log_offset=lambda: len(recorder.events),
-        optimizer=optimizer,
-        scheduler=dict_config(model, optimizer, schedule) if schedule else None,
-        sparsity=sparsity_event,
-        log=recorder.lines.append,
-    )
 
 
 def plain_losses(config: TrainConfig, batches: int) -> list[float]:
@@ -227,19 +115,6 @@ def test_log_lines_come_at_their_own_interval_whatever_that_of_the_events(tmp_pa
             assert loss == pytest.approx(sum(losses[batch - 7 : batch]) / 7, abs=0.006)
 
 
-def _comparable(events: list[Event]) -> list[tuple[Any, ...]]:
-    """What must be equal between an interrupted run and one that was not: all but the clock."""
-    kept: list[tuple[Any, ...]] = []
-    for e in events:
-        if isinstance(e, Step):
-            kept.append((e.step, e.epoch, e.batch, e.loss, e.lr, e.grad_norm))
-        elif isinstance(e, Epoch):
-            kept.append((e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
-        elif isinstance(e, PruneStep):
-            kept.append((e.step, e.param, e.target, e.reached))
-    return kept
-
-
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 @pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
 @pytest.mark.parametrize("stop_after", [1, 10, 25, 26, 40, 70])
@@ -247,20 +122,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     stop_after: int, schedule: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
 ) -> None:
     config = small(momentum=0.5, weight_decay=1e-4, dropout=0.3, lr=1.0, **more)
-    whole, first, second = Recorder(), Recorder(stop_after), Recorder()
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    trainer(config, tmp_path / "whole", whole, schedule=schedule).run()
-    assert not trainer(config, tmp_path / "parts", first, schedule=schedule).run()
-    resumed = trainer(config, tmp_path / "parts", second, schedule=schedule)
-    offset = resumed.restore(tmp_path / "parts" / "last")
-    assert resumed.run()
-    assert _comparable(first.events[:offset] + second.events) == _comparable(whole.events)
-    for which in ("last", "best"):
-        a = load_file(tmp_path / "whole" / which / "model.safetensors")
-        b = load_file(tmp_path / "parts" / which / "model.safetensors")
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[name], b[name]) for name in a)
+    resumed_as_uninterrupted(config, tmp_path, stop_after, schedule)
 
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])

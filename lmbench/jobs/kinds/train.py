@@ -44,6 +44,7 @@ from lmbench.training.checkpoint import load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
+from lmbench.training.optimizer import build_optimizer
 from lmbench.training.precision import Precision, choose_precision
 from lmbench.training.process_setup import compute_in, prepare_worker, usable_cores
 from lmbench.training.ranks import ALONE, Ranks
@@ -188,13 +189,7 @@ def _train(
         load_parent(job, model)
     model.to(device)
     ranks.begin(model, config.seed)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
+    optimizer = build_optimizer(model, config)
     scheduler = build_scheduler(job.run, config, model, optimizer)
     precision, of_precision = run_precision(job, config, scheduler, device, ranks)
     compute_in(precision)
@@ -346,6 +341,8 @@ def _score(
     which = config.test_checkpoint if best else "last"
     if which == "best" and best:
         trainer.load_best()
+    else:
+        trainer.keep_averages()
     if scheduler and which == "last":
         scheduler.mask_all_weights()
     report = report_progress(job.emit, "scoring test")

@@ -26,7 +26,8 @@ __all__ = ["Forecast", "check_runs", "forecast", "stage_rungs"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
-    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus"),
+    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus", "optimizer", "lr_schedule"),
+    "warmup",
 )
 """The settings of a training that its corpus, schedule and teacher have to fit."""
 _FLOAT = 4
@@ -206,4 +207,6 @@ def _bytes(config: Config, model: TrainConfig, ntoken: int) -> int:
     weights = _FLOAT * estimate(model, ntoken).parameters
     if not isinstance(config, TrainConfig):
         return weights
-    return weights * (2 + (config.momentum > 0) + (config.compress is not None))
+    # Beside the averages that it keeps, the last one has the weights as they train.
+    raw = config.nonmono is not None
+    return weights * (2 + config.state_copies + raw + (config.compress is not None))

@@ -21,6 +21,7 @@ from lmbench.config import (
     validate,
 )
 from lmbench.config.setting import value_text
+from lmbench.config.training import laid_over
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
@@ -331,7 +332,7 @@ class _Settings:
         before: Config | None = source.config() if source is not None else None
         if point.parent is not None:
             before = made[point.parent].step.config
-        values = self._inherited(stage, source, before) | given
+        values = laid_over(self._inherited(stage, source, before), given)
         if point.seed is not None and stage.kind != "quantize":
             values["seed"] = point.seed
         if stage.kind == "prune" and "epochs" not in given:

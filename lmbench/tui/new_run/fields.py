@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lmbench.config.machine import (
     TRAINING,
 )
 from lmbench.config.setting import value_text
+from lmbench.errors import LmbenchError
 
 __all__ = ["Setting", "Shape", "parse", "problems", "settings_of", "shown"]
 
@@ -220,4 +222,18 @@ def problems(model: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
         found["tied"] = f"tied needs emsize = nhid, and {config.emsize} is not {config.nhid}"
     elif isinstance(config, QuantizeConfig):
         found |= config.conflicts()
+    else:
+        found |= _conflict(config)
     return found
+
+
+def _conflict(config: Config) -> dict[str, str]:
+    """What does not fit together, by the setting whose flag the words about it begin with."""
+    try:
+        config.check()
+    except LmbenchError as error:
+        # As in: --lr-schedule decay: needs --decay, ...
+        found = re.match(r"--([a-z0-9-]+)[^:]*: (.*)", error.message)
+        flag, reason = found.groups() if found else ("", error.message)
+        return {flag.replace("-", "_"): reason}
+    return {}

@@ -9,6 +9,7 @@ from typing import Any
 from lmbench.config import Kind, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.published_figures import PUBLISHED
+from lmbench.training.recipe_files import recipe_names, recipe_settings, recipe_summary
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec
 from lmbench.tui.new_run.fields import Setting, parse, shown
@@ -22,6 +23,7 @@ __all__ = [
     "label",
     "missing",
     "preset_note",
+    "preset_settings",
     "start_of",
     "taken_from",
     "titled",
@@ -38,7 +40,7 @@ _WHAT = {
 }
 ABOUT = {
     "@kind": "What the run does. ← and → change it.",
-    "@preset": "A published command to start from, on WikiText-2. "
+    "@preset": "A published command to start from, on WikiText-2, or a recipe of training. "
     "Every setting can be changed after, the corpus too.",
     "@parent": "The trained run that this one starts from.",
     "@name": "What the run is called in the tree, in tables and plots.",
@@ -65,7 +67,7 @@ def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list
     """The form's lines, filled with `given`; `corpus` is the one that is taken by default."""
     specs = [FieldSpec("@kind", "what", state.kind, _WHAT[state.kind], KINDS)]
     if state.kind == "train":
-        names = (_DEFAULTS, *(p.name for p in PUBLISHED))
+        names = (_DEFAULTS, *(p.name for p in PUBLISHED), *_recipes())
         specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
     else:
         specs.append(_parent_spec(state))
@@ -121,12 +123,26 @@ def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dic
 
 
 def preset_note(preset: str | None) -> str:
-    """What the published command of this name is, and what it reached."""
+    """What the published command or the recipe of this name is, and what it reached."""
+    if preset in _recipes():
+        return recipe_summary(_recipes()[preset])
     chosen = next((p for p in PUBLISHED if p.name == preset), None)
     if chosen is None:
         return "the settings as the command line has them"
     reached = f"; WikiText-2 test {chosen.test_ppl}" if chosen.test_ppl else ""
     return chosen.about + reached
+
+
+def preset_settings(preset: str) -> Mapping[str, Any]:
+    """What the published command or the recipe of this name gives another value."""
+    if preset in _recipes():
+        return recipe_settings(_recipes()[preset])
+    return next((p.settings for p in PUBLISHED if p.name == preset), {})
+
+
+def _recipes() -> dict[str, str]:
+    """The recipes but for the plain one, which is the defaults, by what the form calls them."""
+    return {f"recipe {name}": name for name in recipe_names() if name != "plain"}
 
 
 def _parent_spec(state: FormState) -> FieldSpec:

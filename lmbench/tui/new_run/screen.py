@@ -13,9 +13,9 @@ from textual.timer import Timer
 
 from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag_of, validate
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
+from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import check_training, command_for, make_run, pruning_defaults, run_name
-from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.printable import printable
 from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
 from lmbench.tui.bench.snapshots import RunView
@@ -38,6 +38,7 @@ from lmbench.tui.new_run.form_lines import (
     label,
     missing,
     preset_note,
+    preset_settings,
     start_of,
     taken_from,
     titled,
@@ -228,7 +229,7 @@ same.
         self._adopt_schedule(self.form.values.get("compress", "").strip())
         texts = self.form.values
         given, wrong = taken_from(self.settings, self._base(), texts)
-        full = {**self._inherited(), **given}
+        full = laid_over(self._inherited(), given)
         wrong = {**problems(self.model, full), **wrong}
         wrong = {**missing(self._kind, self.origin, given), **wrong}
         self._wrong, self.given = wrong, given
@@ -272,9 +273,8 @@ same.
                 self._settle()
 
     def _fill(self, preset: str) -> None:
-        """Put a published command into the form: the rest goes back to its default."""
-        chosen = next((p for p in PUBLISHED if p.name == preset), None)
-        values = {**self._base(), **(chosen.settings if chosen else {})}
+        """Put a published command or a recipe into the form: the rest goes back to its default."""
+        values = {**self._base(), **preset_settings(preset)}
         for setting in self.settings:
             field = self.form.field(setting.name)
             field.value = shown(setting, values[setting.name])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmbench.config import Config, PruneConfig, QuantizeConfig, SensitivityConfig, TrainConfig
+from lmbench.config.training import laid_over
 from lmbench.tui.new_run.fields import Setting, parse, problems, settings_of, shown
 
 MODELS = (TrainConfig, PruneConfig, QuantizeConfig, SensitivityConfig)
@@ -90,10 +91,27 @@ def test_a_search_and_its_budget_need_each_other(values: dict[str, Any]):
         ({}, {}),
         ({"dropout": 1.0, "epochs": 0}, {"dropout": "0 to below 1", "epochs": "1 or more"}),
         ({"tied": True, "emsize": 3}, {"tied": "tied needs emsize = nhid, and 3 is not 200"}),
+        (
+            {"warmup": 40.0},
+            {"warmup": "the rate would rise for all of the training; use less than --epochs 40"},
+        ),
+        (
+            {"lr_schedule": "decay"},
+            {"lr_schedule": "needs --decay, by which the rate is multiplied after each epoch"},
+        ),
+        ({"gpus": 3}, {"batch_size": "cannot be shared equally by --gpus 3; use a multiple of 3"}),
     ],
 )
 def test_every_mistake_is_found_at_once(values: dict[str, Any], wrong: dict[str, str]):
     assert problems(TrainConfig, values) == wrong
+
+
+def test_of_settings_that_contradict_a_parents_the_given_one_is_taken():
+    assert laid_over({"decay": 0.9, "lr": 3}, {"lr_schedule": "cosine"}) == {
+        "lr": 3, "lr_schedule": "cosine",
+    }  # fmt: skip
+    assert laid_over({"lr_schedule": "cosine"}, {"decay": 0.9}) == {"decay": 0.9}
+    assert laid_over({"lr_schedule": "cosine"}, {"decay": None})["lr_schedule"] == "cosine"
 
 
 def test_a_device_that_there_is_not_is_a_mistake():

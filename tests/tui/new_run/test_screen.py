@@ -20,6 +20,7 @@ from lmbench.distiller.schedules.preset_files import preset_path
 from lmbench.jobs.published_figures import PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
+from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec
@@ -152,11 +153,19 @@ async def test_tied_with_unequal_sizes_is_told_at_the_field_that_asks_for_it(wor
         assert "100 is not 200" in words(pilot)
 
 
-async def test_each_published_command_fills_the_form_and_the_defaults_empty_it(world, started):
+async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults_empty_it(
+    world, started
+):
     async with opened(world, NARROW, "down") as pilot:
         for published in PUBLISHED:
             await press(pilot, "right")
             assert form(pilot).given == dict(published.settings)
+        for name in ("awd", "onecycle"):
+            await press(pilot, "right")
+            assert form(pilot).form.values["@preset"] == f"recipe {name}"
+            plain = recipe_settings("plain")
+            changed = {k: v for k, v in recipe_settings(name).items() if v != plain[k]}
+            assert form(pilot).given == changed
         await press(pilot, "right")
         assert form(pilot).form.values["@preset"] == "defaults"
         assert form(pilot).given == {}

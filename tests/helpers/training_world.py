@@ -1,0 +1,176 @@
+"""A small corpus, and trainings of small models on it that take a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from lmbench.config import TrainConfig, validate
+from lmbench.corpus.batches import batchify
+from lmbench.distiller import dict_config
+from lmbench.model import RNNModel, build_model
+from lmbench.session.events import Epoch, Event, PruneStep, Step
+from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
+from lmbench.training.optimizer import build_optimizer
+from lmbench.training.regularisation import Regularisation
+from lmbench.training.sparsity_event import sparsity_event
+from lmbench.training.trainer import Splits, Trainer
+
+WORDS = 60
+SMALL: dict[str, Any] = {
+    "emsize": 16,
+    "nhid": 16,
+    "nlayers": 2,
+    "batch_size": 4,
+    "eval_batch_size": 4,
+    "bptt": 7,
+    "epochs": 3,
+    "lr": 5.0,
+    "event_interval": 3,
+    "checkpoint_every": 0.0,
+}
+REGULARISED: dict[str, Any] = {
+    "bptt_spread": 2.0,
+    "dropouti": 0.3,
+    "dropouth": 0.2,
+    "dropouto": 0.3,
+    "dropoute": 0.1,
+    "wdrop": 0.4,
+    "alpha": 2.0,
+    "beta": 1.0,
+}
+AGP = {
+    "version": 1,
+    "pruners": {
+        "agp": {
+            "class": "AutomatedGradualPruner",
+            "initial_sparsity": 0.05,
+            "final_sparsity": 0.6,
+            "weights": ["rnn.weight_hh_l0", "encoder.weight"],
+        }
+    },
+    "policies": [
+        {
+            "pruner": {"instance_name": "agp"},
+            "starting_epoch": 0,
+            "ending_epoch": 3,
+            "frequency": 1,
+        }
+    ],
+}
+
+
+def small(**changes: Any) -> TrainConfig:
+    return validate(TrainConfig, {**SMALL, **changes})
+
+
+def text(tokens: int, seed: int = 0) -> torch.Tensor:
+    """Ids with something to learn: some words are much more frequent than others."""
+    draws = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+    return (WORDS * draws**3).long()
+
+
+def splits(config: TrainConfig) -> Splits:
+    return Splits(
+        batchify(text(700).numpy(), config.batch_size),
+        batchify(text(200, 1).numpy(), config.eval_batch_size),
+        batchify(text(200, 2).numpy(), config.eval_batch_size),
+    )
+
+
+class Recorder:
+    """Takes the events of a trainer, and has it stopped after a number of batches."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.events: list[Event] = []
+        self.lines: list[str] = []
+        self.calls = 0
+        self.stop_after = stop_after
+
+    def control(self) -> str | None:
+        self.calls += 1
+        return "stop" if self.calls == self.stop_after else None
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def trainer(
+    config: TrainConfig,
+    folder: Path,
+    recorder: Recorder,
+    *,
+    schedule: dict[str, Any] | None = None,
+    prepare: Callable[[RNNModel], None] | None = None,
+    objective: Objective | None = None,
+) -> Trainer:
+    torch.manual_seed(config.seed)
+    if objective is None:
+        exact = config.precision == "exact"
+        loss = DecoderLoss("fp32", into_grad=True)
+        regularised = Regularisation.of(config)
+        objective = ExactCrossEntropy(regularised) if exact else CrossEntropy(loss, regularised)
+    model = build_model(config, WORDS)
+    if prepare:
+        prepare(model)
+    optimizer = build_optimizer(model, config)
+    return Trainer(
+        model,
+        splits(config),
+        config,
+        objective,
+        folder,
+        emit=recorder.events.append,
+        control=recorder.control,
+        log_offset=lambda: len(recorder.events),
+        optimizer=optimizer,
+        scheduler=dict_config(model, optimizer, schedule) if schedule else None,
+        sparsity=sparsity_event,
+        log=recorder.lines.append,
+    )
+
+
+def comparable(events: list[Event]) -> list[tuple[Any, ...]]:
+    """What must be equal between an interrupted run and one that was not: all but the clock."""
+    kept: list[tuple[Any, ...]] = []
+    for e in events:
+        if isinstance(e, Step):
+            kept.append((e.step, e.epoch, e.batch, e.loss, e.lr, e.grad_norm))
+        elif isinstance(e, Epoch):
+            kept.append((e.step, e.train_loss, e.valid_loss, e.lr, e.best_epoch))
+        elif isinstance(e, PruneStep):
+            kept.append((e.step, e.param, e.target, e.reached))
+    return kept
+
+
+def resumed_as_uninterrupted(
+    config: TrainConfig,
+    folder: Path,
+    stop_after: int,
+    schedule: dict[str, Any] | None = None,
+) -> Recorder:
+    """Train at one go, and stopped after some batches and resumed: events and weights are equal to
+    the bit. Gives what the first one told; the runs are in the folders ``whole`` and ``parts``."""
+    whole, first, second = Recorder(), Recorder(stop_after), Recorder()
+    for name in ("whole", "parts"):
+        (folder / name).mkdir()
+    trainer(config, folder / "whole", whole, schedule=schedule).run()
+    assert not trainer(config, folder / "parts", first, schedule=schedule).run()
+    resumed = trainer(config, folder / "parts", second, schedule=schedule)
+    offset = resumed.restore(folder / "parts" / "last")
+    assert resumed.run()
+    assert comparable(first.events[:offset] + second.events) == comparable(whole.events)
+    for which in ("last", "best"):
+        files = sorted(file.name for file in (folder / "whole" / which).glob("*.safetensors"))
+        assert files == sorted(f.name for f in (folder / "parts" / which).glob("*.safetensors"))
+        for file in files:
+            a = load_file(folder / "whole" / which / file)
+            b = load_file(folder / "parts" / which / file)
+            assert a.keys() == b.keys()
+            assert all(torch.equal(a[name], b[name]) for name in a), (which, file)
+    return whole
