@@ -3,6 +3,7 @@ in its place."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -135,6 +136,10 @@ def score_adapted(
     caches = [wanted.cache] if wanted.cache else []
     own, cached = score(data, wanted.dynamic, caches, progress(f"scoring {config.split}"))
     found.seconds = time.perf_counter() - began
+    if wanted.dynamic and not math.isfinite(own.loss):
+        raise LmbenchError(
+            f"--dynamic-lr {wanted.dynamic.lr:g}: the weights grew without bound; use a smaller one"
+        )
     name = "dynamic_" if wanted.dynamic else ""
     found.scores = [Named(name, own), *(Named(f"cache_{name}", s) for s in cached)]
     found.settings |= _settings(wanted, config)

@@ -13,10 +13,14 @@ import torch
 from cli_world import answer
 
 from lmbench.cli import run as lmbench
+from lmbench.config import EvaluateConfig
 from lmbench.corpus import open_corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import load_run
+from lmbench.deploy.runtimes.interface import Score as RuntimeScore
+from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches
+from lmbench.jobs import adapted_evaluation
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Score
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
@@ -194,7 +198,7 @@ def test_a_quantized_run_takes_no_steps(home: Home, capsys: Capture) -> None:
     assert "name the run that it was made from" in said
 
 
-def test_a_pruned_run_takes_steps_and_one_trained_on_a_grid_does_not(
+def test_a_run_trained_on_a_grid_takes_no_steps(
     home: Home, capsys: Capture, tmp_path: Path
 ) -> None:
     few = ("--epochs", "1", "--lr", "1", *ONE)
@@ -209,3 +213,18 @@ def test_a_pruned_run_takes_steps_and_one_trained_on_a_grid_does_not(
     on_grid = answer(capsys, "prune", "1", "--schedule", str(grid), *few)
     assert lmbench(["evaluate", on_grid["run"], "--dynamic", "sgd", *ONE]) == 2
     assert "were trained on a grid" in " ".join(capsys.readouterr().err.split())
+
+
+def test_weights_that_grow_without_bound_end_in_a_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grown(*_: object) -> tuple[RuntimeScore, list[RuntimeScore]]:
+        return RuntimeScore(math.nan, 10), []
+
+    monkeypatch.setattr(adapted_evaluation, "evaluate_dynamically", grown)
+    loaded, corpus = load_run(home.find_run("1")), open_corpus("tiny", home.path)
+    config = EvaluateConfig(dynamic="sgd", dynamic_lr=900.0)
+    with pytest.raises(LmbenchError, match=r"--dynamic-lr 900: .* use a smaller one"):
+        adapted_evaluation.score_adapted(
+            config, loaded, corpus, columns(home, "test"), lambda what: lambda done, total: None
+        )
