@@ -23,7 +23,7 @@ from lmbench.training.checkpoint import TRAINED_FILE
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
 from lmbench.training.tune_evaluation import Adaptation, count_passes, tune
 
-__all__ = ["AdaptedScores", "check_floats", "score_adapted"]
+__all__ = ["AdaptedScores", "check_floats", "describe", "score_adapted"]
 
 _DEFAULTS = {"sgd": (4.0, 0.001), "rms": (1e-3, 0.003)}  # step size and decay
 
@@ -132,6 +132,10 @@ def score_adapted(
             "passes": passes,
             "ppl": best.ppl,
         }
+    name = "dynamic_" if wanted.dynamic else ""
+    found.settings |= _settings(wanted, config)
+    if config.tune:
+        print(f"| {describe('cache_' * bool(wanted.cache) + name, found.settings)}", flush=True)
     began = time.perf_counter()
     caches = [wanted.cache] if wanted.cache else []
     own, cached = score(data, wanted.dynamic, caches, progress(f"scoring {config.split}"))
@@ -140,9 +144,7 @@ def score_adapted(
         raise LmbenchError(
             f"--dynamic-lr {wanted.dynamic.lr:g}: the weights grew without bound; use a smaller one"
         )
-    name = "dynamic_" if wanted.dynamic else ""
     found.scores = [Named(name, own), *(Named(f"cache_{name}", s) for s in cached)]
-    found.settings |= _settings(wanted, config)
     return found
 
 
@@ -189,3 +191,28 @@ def _say_cost(text: Tensor, passes: int, bptt: int, score: Callable[[Tensor], ob
         f"about {seconds:,.0f} s",
         flush=True,
     )
+
+
+def describe(name: str, settings: dict[str, Any]) -> str:
+    """What a score is of, in words; of one with tuned settings also on what they were found.
+
+    Args:
+        name: of `Named`.
+        settings: of `AdaptedScores`.
+    """
+    if not name:
+        return "without cache or steps"
+    parts = []
+    if "cache" in name:
+        cache = settings["cache"]
+        parts.append(
+            f"cache of {cache['words']:,} words, theta {cache['theta']:g}, "
+            f"lambda {cache['lambda']:g}"
+        )
+    if "dynamic" in name:
+        used = settings["dynamic"]
+        parts.append(f"dynamic {used['form']}, step {used['lr']:g}, decay {used['decay']:g}")
+    tuned = settings.get("tuned")
+    if tuned:
+        parts.append(f"tuned on {tuned['tokens']:,} tokens of valid (ppl {tuned['ppl']:.2f})")
+    return "; ".join(parts)

@@ -20,7 +20,7 @@ _SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 _Form = Literal["sgd", "rms"]
 # Of dynamic evaluation each pair would be a pass of its own: first the step sizes, then the decays.
 _STEPS: dict[_Form, tuple[float, ...]] = {
-    "sgd": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    "sgd": (1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     "rms": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
 }
 _DECAYS: dict[_Form, tuple[float, ...]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import partial
-from typing import Any
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
@@ -15,7 +14,7 @@ from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
-from lmbench.jobs.adapted_evaluation import check_floats, score_adapted
+from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, progress_callback
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
@@ -59,7 +58,7 @@ def _work(job: Job) -> None:
         adapted = score_adapted(config, loaded, corpus, data, partial(progress_callback, job))
         job.add_results(**adapted.settings)
         for name, score in adapted.scores:
-            what = _said(name, adapted.settings)
+            what = describe(name, adapted.settings)
             _note(job, config, score, adapted.seconds, what, len(ids), corpus, name)
         runtime = "training" if config.dynamic else "naive"
         job.add_results(runtime=runtime)
@@ -142,23 +141,3 @@ def _note(
         for unit, value in corpus.figures(config.split, score.loss).items():
             print(f"| {unit.replace('_', ' ')} {value:.4g}")
             job.add_results(**{unit.replace(f"{config.split}_", before, 1): value})
-
-
-def _said(name: str, settings: dict[str, Any]) -> str:
-    """What a score is of, in words; of one with tuned settings also on what they were found."""
-    if not name:
-        return "without cache or steps"
-    parts = []
-    if "cache" in name:
-        cache = settings["cache"]
-        parts.append(
-            f"cache of {cache['words']:,} words, theta {cache['theta']:g}, "
-            f"lambda {cache['lambda']:g}"
-        )
-    if "dynamic" in name:
-        used = settings["dynamic"]
-        parts.append(f"dynamic {used['form']}, step {used['lr']:g}, decay {used['decay']:g}")
-    tuned = settings.get("tuned")
-    if tuned:
-        parts.append(f"tuned on {tuned['tokens']:,} tokens of valid (ppl {tuned['ppl']:.2f})")
-    return "; ".join(parts)
