@@ -84,6 +84,10 @@ _NEEDS = {
     "distill_weight": "teacher",
     "cache_theta": "cache",
     "cache_lambda": "cache",
+    "dynamic_lr": "dynamic",
+    "dynamic_decay": "dynamic",
+    "dynamic_tokens": "dynamic",
+    "tune_tokens": "tune",
 }
 
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from lmbench.cli.derived import work_through_all
-from lmbench.cli.flags import Whole
+from lmbench.cli.flags import Whole, refuse_flags
 from lmbench.cli.output import Json, console, print_json
 from lmbench.cli.progress import corpus_progress
 from lmbench.jobs.reproduce import Reproduction, begin, compared, make_runs, plan
@@ -18,13 +18,18 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    table: Annotated[Literal["training", "pruning", "quantization"], Parameter(help="which table")],
+    table: Annotated[
+        Literal["training", "pruning", "quantization", "cache"], Parameter(help="which table")
+    ],
     /,
     *,
     scale: Annotated[
         Literal["small", "large"],
         Parameter(help="small: 2x200 and 6 epochs; large: as published, 40 epochs, for a GPU"),
     ] = "small",
+    model: Annotated[
+        str | None, Parameter(help="of the table `cache`: take this run, and train none")
+    ] = None,
     data: Annotated[str, Parameter(help="the corpus; the figures are WikiText-2's")] = "wikitext-2",
     device: Annotated[str, Parameter(help="where to compute")] = "auto",
     threads: Annotated[Whole, Parameter(help="CPU threads; 0 takes one for each core")] = 0,
@@ -40,13 +45,18 @@ def reproduce(
 
     Runs that the session has already count: called again, it goes on where it stopped, and shows
     the table where all is done. The tables: `training` (PyTorch's example and Distiller's
-    baselines), `pruning` (AGP from scratch at several levels), `quantization` (after training).
+    baselines), `pruning` (AGP from scratch at several levels), `quantization` (after training),
+    `cache` (test with a neural cache and by dynamic evaluation, tuned on valid).
     """
+    if table != "cache":
+        refuse_flags("is for the table `cache`; the others train their models", model=model)
     given = {"data": data, "device": device, "threads": threads}
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
     reproduction = plan(table, scale, changes)
+    home = Home.find()
+    taken = home.find_run(model, session, with_model=True) if model else None
     with corpus_progress() as progress:
-        runs = make_runs(Home.find().open_session(session), reproduction, progress)
+        runs = make_runs(home.open_session(session), reproduction, progress, taken)
     code = 0
     if detach:
         for run in runs:
@@ -73,8 +83,8 @@ def _table(reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:
         share = "" if sparsity is None else f"{sparsity:.1%}"
         done = "" if row["status"] == "finished" else row["status"]
         table.add_row(row["run"], row["name"], share, *cells, done)
-    if reproduction.relative and reproduction.scale == "small":
-        table.caption = "published: 2x1500 over 40 epochs; compare the changes"
+    if reproduction.note:
+        table.caption = reproduction.note
         table.caption_justify = "left"
     return table
 

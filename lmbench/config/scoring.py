@@ -15,7 +15,7 @@ from lmbench.config.machine import (
     RuntimeConfig,
     SplitName,
 )
-from lmbench.config.setting import setting
+from lmbench.config.setting import flag_of, setting
 from lmbench.errors import LmbenchError
 
 __all__ = [
@@ -107,6 +107,71 @@ class EvaluateConfig(RuntimeConfig):
     cache_lambda: float = setting(
         0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
     )
+    dynamic: Literal["sgd", "rms"] | None = setting(
+        None,
+        "let a copy of the weights follow the text that is scored, a step after each --bptt words "
+        "(Krause et al. 2018): sgd takes plain steps, rms divides them by gradients gathered on "
+        "train",
+        group=TRAINING,
+    )
+    dynamic_lr: float | None = setting(
+        None,
+        "step size of --dynamic; left out: 4 for sgd, 0.001 for rms",
+        group=TRAINING,
+        gt=0.0,
+        le=1000.0,
+    )
+    dynamic_decay: float | None = setting(
+        None,
+        "how much of the way back to the trained weights each step of --dynamic goes; left out: "
+        "0.001 for sgd, 0.003 for rms",
+        group=TRAINING,
+        ge=0.0,
+        le=1.0,
+    )
+    dynamic_tokens: int = setting(
+        200_000,
+        "first tokens of train that --dynamic rms gathers gradients on; 0 takes all",
+        group=TRAINING,
+        ge=0,
+        unit="tokens",
+    )
+    tune: bool = setting(
+        False,
+        "find theta and lambda of --cache, step size and decay of --dynamic on valid, then score "
+        "with them",
+        group=SAMPLING,
+    )
+    tune_tokens: int = setting(
+        0, "tune on the first tokens of valid; 0 takes all", group=SAMPLING, ge=0, unit="tokens"
+    )
+
+    @property
+    def adapts(self) -> bool:
+        """Is there a figure besides the model's own?"""
+        return bool(self.cache) or self.dynamic is not None
+
+    def check(self) -> None:
+        super().check()
+        if self.adapts and self.runtime not in ("as-is", "naive"):
+            flag = "--dynamic" if self.dynamic else "--cache"
+            raise LmbenchError(
+                f"{flag} reads torch's own layers, not --runtime {self.runtime}: leave one out"
+            )
+        if not self.tune:
+            return
+        if not self.adapts:
+            raise LmbenchError("--tune: add --cache or --dynamic, whose settings it finds")
+        if self.split == "valid":
+            raise LmbenchError(
+                "--tune finds its settings on valid, whose own figure then says nothing: leave "
+                "--split valid out"
+            )
+        defaults = type(self).model_fields
+        found = ("cache_theta", "cache_lambda", "dynamic_lr", "dynamic_decay")
+        given = [flag_of(n) for n in found if getattr(self, n) != defaults[n].default]
+        if given:
+            raise LmbenchError(f"--tune finds {', '.join(given)} itself: leave one out")
 
 
 class ScoreConfig(RuntimeConfig):

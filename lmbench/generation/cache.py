@@ -8,6 +8,7 @@ needs no training.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["NeuralCache", "evaluate_with_cache"]
+__all__ = ["CachedPast", "NeuralCache", "evaluate_with_caches", "log_probability"]
 
 
 @dataclass(frozen=True)
@@ -49,51 +50,96 @@ class NeuralCache:
             raise LmbenchError(f"--cache-lambda {self.share}: use 0 to 1")
 
 
+class CachedPast:
+    """The past of each column of a text, and its score so far: the model's own, and under each of
+    some caches. Several cost little more than one, since what was read is kept once.
+
+    Args:
+        caches: all of one size; may be empty.
+        model: whose text it is, for its sizes and device.
+        batch: columns B of the text.
+    """
+
+    def __init__(self, caches: Sequence[NeuralCache], model: RNNModel, batch: int) -> None:
+        bias = model.decoder.bias
+        self.caches = tuple(caches)
+        self._keys = bias.new_zeros(0, batch, model.nhid)  # [P, B, H], oldest first
+        self._words = torch.zeros(0, batch, dtype=torch.int64, device=bias.device)  # [P, B]
+        zero = in_float64(torch.zeros((), device=bias.device))
+        self._own, self._blended = zero, [zero for _ in caches]
+
+    def read(self, features: Tensor, target: Tensor, log_p: Tensor) -> None:
+        """Score the words of a window [T, B] by their `log_p` [T, B], and remember them.
+
+        Args:
+            features: what the decoder saw before each, [T, B, H].
+        """
+        self._own = self._own - in_float64(log_p.sum(dtype=widest(log_p.device)))
+        if not self.caches:
+            return
+        size = self.caches[0].size
+        keys, words = torch.cat([self._keys, features]), torch.cat([self._words, target])
+        likeness = torch.einsum("tbh,pbh->tpb", features, keys)  # [T, P + T, B]
+        recalled: dict[float, Tensor] = {}
+        for number, cache in enumerate(self.caches):
+            if cache.theta not in recalled:
+                recalled[cache.theta] = _recalled(cache.theta * likeness, words, size)
+            blended = _blend(log_p, recalled[cache.theta], cache.share)
+            self._blended[number] = self._blended[number] - in_float64(blended.sum())
+        self._keys, self._words = keys[-size:], words[-size:]
+
+    def scores(self, tokens: int) -> tuple[Score, list[Score]]:
+        """The model's own score and that under each cache, of the `tokens` that were read."""
+        return Score(float(self._own), tokens), [Score(float(b), tokens) for b in self._blended]
+
+
 @torch.inference_mode()
-def evaluate_with_cache(
+def evaluate_with_caches(
     model: RNNModel,
     data: Tensor,
     bptt: int,
-    cache: NeuralCache,
+    caches: Sequence[NeuralCache],
     progress: Progress | None = None,
-) -> Score:
+) -> tuple[Score, list[Score]]:
     """Score every token after the first row once, each column with a cache of its own past.
 
     Args:
         model: in eval mode.
         data: ids int64 [rows, B]. Fewer columns give each a longer past.
         bptt: rows a window; changes speed and memory, not the result.
+        caches: of one size.
+
+    Returns:
+        The score without a cache, and that with each of them.
     """
     rows, batch = data.shape
-    hidden = model.init_hidden(batch)
-    keys = torch.zeros(0, batch, model.nhid, device=data.device)  # [P, B, H], oldest first
-    words = data.new_zeros(0, batch)  # [P, B]
-    total = in_float64(torch.zeros((), device=data.device))
-    done = 0
+    hidden, past, done = model.init_hidden(batch), CachedPast(caches, model, batch), 0
     for input, target in windows(data, bptt):
         features, hidden = model.features(input, hidden)  # [T, B, H]
-        target = target.view_as(input)
-        logits = model.decoder(features)  # [T, B, V]
-        nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        keys, words = torch.cat([keys, features]), torch.cat([words, target])
-        recalled = _recalled(features, keys, words, cache)
-        total -= in_float64(_blend(-nll.view_as(target), recalled, cache.share).sum())
-        keys, words = keys[-cache.size :], words[-cache.size :]
+        past.read(features, target.view_as(input), log_probability(model, features, target))
         done += len(input)
         if progress:
             progress(done, rows - 1)
-    return Score(float(total), (rows - 1) * batch)
+    return past.scores((rows - 1) * batch)
 
 
-def _recalled(features: Tensor, keys: Tensor, words: Tensor, cache: NeuralCache) -> Tensor:
+def log_probability(model: RNNModel, features: Tensor, target: Tensor) -> Tensor:
+    """What the model itself gives each word of `target` [T * B], given `features` [T, B, H]:
+    [T, B], in nats."""
+    logits = model.decoder(features.flatten(0, 1))  # [T * B, V]
+    return -F.cross_entropy(logits, target, reduction="none").view(features.shape[:2])
+
+
+def _recalled(scores: Tensor, words: Tensor, size: int) -> Tensor:
     """What the cache gives each word that came, [T, B]; NaN where there is no past.
 
-    The last T of `keys` [P + T, B, H] and `words` [P + T, B] are the window's own.
+    `scores` [T, P + T, B] are of the window's words against the past's and its own; the last T of
+    `words` [P + T, B] are the window's.
     """
-    steps, past = len(features), len(keys) - len(features)
-    scores = cache.theta * torch.einsum("tbh,pbh->tpb", features, keys)  # [T, P + T, B]
-    age = past + torch.arange(steps)[:, None] - torch.arange(len(keys))  # [T, P + T]
-    visible = ((age > 0) & (age <= cache.size)).to(features.device)
+    steps, known = scores.shape[:2]
+    past = known - steps
+    age = past + torch.arange(steps)[:, None] - torch.arange(known)  # [T, P + T]
+    visible = ((age > 0) & (age <= size)).to(scores.device)
     weights = scores.masked_fill(~visible[..., None], -torch.inf).softmax(1)
     target = words[past:]
     return (weights * (words[None] == target[:, None])).sum(1)

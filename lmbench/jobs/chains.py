@@ -129,7 +129,8 @@ def make_step(
         step.kind,
         given,
         parent=parent.ref if parent else None,
-        name=step.name,
+        # An evaluation is not given its name by a flag.
+        name=None if step.kind == "evaluate" else step.name,
         session=session.name,
     )
     return make_run(

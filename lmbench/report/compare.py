@@ -25,8 +25,10 @@ from lmbench.report.tables import AS_PACKED, OF_A_PART, PART_SIGN, size_sign
 from lmbench.session.store import Run, RunRecord, Session
 
 __all__ = [
+    "ADAPTED",
     "COLUMNS",
     "MEASURABLE",
+    "OF_ADAPTED",
     "OVER_SEEDS",
     "SEED_KEYS",
     "Comparison",
@@ -55,12 +57,23 @@ PER_UNIT = (
     ("test_bits_per_character", "Test bits a character"),
 )
 """Columns of runs on a corpus that knows its words and characters (`Corpus.figures`)."""
+ADAPTED = (
+    ("test_cache_ppl", "Test ppl, cache"),
+    ("test_dynamic_ppl", "Test ppl, dynamic"),
+    ("test_cache_dynamic_ppl", "Test ppl, cache and dynamic"),
+)
+"""Columns of runs that were evaluated with a neural cache or by dynamic evaluation."""
+OF_ADAPTED = (
+    "cache, dynamic: of the newest `lmbench evaluate --cache`, `--dynamic` of all of test; such a "
+    "figure compares with its like alone"
+)
 SEED_KEYS = (
     *("runs", "n", "valid_ppl_deviation", "valid_ppl_n", "test_ppl_deviation", "test_ppl_n"),
 )
 """What a row over several seeds has besides: its runs and how many, and of each perplexity the
 sample standard deviation and of how many seeds it is."""
 _PERPLEXITIES = ("valid_ppl", "test_ppl")
+_FURTHER = tuple(key for key, _ in (*ADAPTED, *PER_UNIT))
 _LEFT = {"run", "name", "kind", "model", "runtime"}
 
 OVER_SEEDS = "± the sample standard deviation over n runs that differ in seed alone"
@@ -98,7 +111,9 @@ class Comparison:
         packed = any(row.get("as_packed") and row.get("bytes") is not None for row in self.rows)
         part = any(row.get("part_tokens") for row in self.rows)
         seeds = any(row.get("n") for row in self.rows)
+        adapted = any(row.get(key) is not None for row in self.rows for key, _ in ADAPTED)
         notes = [AS_PACKED] * packed + [OF_A_PART] * part + [OVER_SEEDS] * seeds
+        notes += [OF_ADAPTED] * adapted
         return "; ".join(notes) or scores_note(self.rows)
 
     def alignment(self) -> str:
@@ -152,8 +167,10 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
     the perplexity of the row: fp32 for trained and pruned runs, the integers of the file for packed
     ones. A quantize run has none: it is a simulation until it is packed.
     """
-    measured = benchmarked(runs)
-    rows = tuple(_row(run, run.read(), measured.get(run.ref, ())) for run in runs)
+    measured, adapted = benchmarked(runs), _adapted(runs)
+    rows = tuple(
+        _row(run, run.read(), measured.get(run.ref, ())) | adapted.get(run.ref, {}) for run in runs
+    )
     beside = ("part_tokens",) * any(row["part_tokens"] for row in rows)
     if over_seeds:
         of_run = {row["run"]: row for row in rows}
@@ -165,7 +182,8 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
         groups = [group for group in apart if group]
         rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
         beside += SEED_KEYS * any(len(group) > 1 for group in groups)
-    columns = tuple(column for column in PER_UNIT if any(row[column[0]] for row in rows))
+    further = (*ADAPTED, *PER_UNIT)
+    columns = tuple(column for column in further if any(row[column[0]] for row in rows))
     return Comparison(rows, (*COLUMNS, *columns), beside)
 
 
@@ -173,7 +191,7 @@ def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One row of runs that differ in seed alone: means, and what `SEED_KEYS` name."""
     mean = dict(rows[0]) | {"runs": " ".join(row["run"] for row in rows), "n": len(rows)}
     mean["name"] = _common_name([row["name"] for row in rows])
-    for key in ("sparsity", "nonzero", "bytes", "ms_per_token", *_PERPLEXITIES, *dict(PER_UNIT)):
+    for key in ("sparsity", "nonzero", "bytes", "ms_per_token", *_PERPLEXITIES, *_FURTHER):
         spread = spread_of(row[key] for row in rows)
         whole = key in ("nonzero", "bytes")
         mean[key] = None if spread is None else round(spread.mean) if whole else spread.mean
@@ -205,12 +223,32 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "nonzero": results.get("nonzero"),
         "valid_ppl": results.get("valid_ppl"),
         "test_ppl": results.get("test_ppl"),
-        **{key: results.get(key) for key, _ in PER_UNIT},
+        **{key: results.get(key) for key in _FURTHER},
         "bytes": size.bytes,
         "as_packed": size.as_packed,
         "part_tokens": record.part_tokens,
         "ms_per_token": results.get("ms_per_token") or _fastest(measured, record.kind),
     }
+
+
+def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
+    """By reference of a run the figures of `ADAPTED`, each of the newest evaluation of all of test
+    on the run's own corpus."""
+    refs, found = {run.ref for run in runs}, dict[str, dict[str, float]]()
+    for session in {run.session.path: run.session for run in runs}.values():
+        for run in session.runs():
+            try:
+                record = run.read()
+            except LmbenchError:
+                continue
+            if record.kind != "evaluate" or record.parent not in refs or record.part_tokens:
+                continue
+            if "data" in record.config:
+                continue
+            known = {key: record.results.get(key) for key, _ in ADAPTED}
+            figures = {key: value for key, value in known.items() if value is not None}
+            found[record.parent] = found.get(record.parent, {}) | figures
+    return found
 
 
 def _common_name(names: Sequence[str]) -> str:
@@ -241,6 +279,8 @@ def _cell(key: str, row: Mapping[str, Any]) -> str:
             return _perplexity(key, row) + (PART_SIGN if row.get("part_tokens") else "")
         case "run" if row.get("n"):
             return f"{value} +{row['n'] - 1}"
+        case "test_cache_ppl" | "test_dynamic_ppl" | "test_cache_dynamic_ppl":
+            return f"{value:.2f}" + (PART_SIGN if row.get("part_tokens") else "")
         case "test_word_ppl" | "test_bits_per_character":
             return f"{value:.3f}" if key.endswith("character") else f"{value:.2f}"
         case "ms_per_token":

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 _RESULTS = (
-    *("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "packed_bytes"),
+    *("valid_ppl", "test_ppl", "test_cache_ppl", "test_dynamic_ppl", "test_cache_dynamic_ppl"),
+    *("parameters", "nonzero", "bytes", "packed_bytes"),
     *("tokens_per_s", "seconds"),
 )
 _STYLES = {
@@ -58,7 +59,8 @@ def size_sign(as_packed: bool) -> str:
 def run_document(run: Run) -> dict[str, Any]:
     """All that is known of a run, as every command's ``--json`` gives it.
 
-    `run` is its folder. `valid_ppl`, `test_ppl`, `parameters`, `nonzero`, `bytes` (of the model's
+    `run` is its folder. `valid_ppl`, `test_ppl`, those of test with a neural cache and by dynamic
+    evaluation (`test_cache_ppl` and so on), `parameters`, `nonzero`, `bytes` (of the model's
     file), `packed_bytes` (about those of the file that packing a pruned or quantized model would
     give), `tokens_per_s` and `seconds` are None where they are not known (yet). `part_tokens` says
     of how many tokens the perplexities are, where they are of a part of a split only;

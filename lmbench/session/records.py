@@ -63,6 +63,9 @@ class _Results(TypedDict, total=False):
     valid_ppl: float | None
     test_loss: float | None
     test_ppl: float | None
+    test_cache_ppl: float | None
+    test_dynamic_ppl: float | None
+    test_cache_dynamic_ppl: float | None
     test_word_ppl: float | None
     test_bits_per_character: float | None
     sparsity: float | None

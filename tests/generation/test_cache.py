@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from lmbench.deploy.load_model import LoadedModel
+from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.errors import LmbenchError
-from lmbench.generation.cache import NeuralCache, evaluate_with_cache
+from lmbench.generation.cache import NeuralCache, evaluate_with_caches
 from lmbench.model.rnn import RNNModel
 
 
@@ -20,6 +21,11 @@ def model() -> RNNModel:
     for parameter in net.parameters():
         parameter.mul_(4)
     return net
+
+
+def evaluate_with_cache(net: RNNModel, data: torch.Tensor, bptt: int, cache: NeuralCache) -> Score:
+    [score] = evaluate_with_caches(net, data, bptt, [cache])[1]
+    return score
 
 
 def by_definition(net: RNNModel, data: torch.Tensor, cache: NeuralCache) -> float:
@@ -72,6 +78,16 @@ def test_a_text_that_repeats_itself_is_easier_with_the_cache() -> None:
     plain = evaluate_with_cache(net, data, 10, NeuralCache(50, share=0))
     cached = evaluate_with_cache(net, data, 10, NeuralCache(50, theta=2.0, share=0.3))
     assert cached.ppl < 0.8 * plain.ppl
+
+
+def test_many_caches_score_as_each_alone_and_beside_them_is_the_model_itself() -> None:
+    net = model()
+    data = torch.randint(0, 15, (31, 3), generator=torch.Generator().manual_seed(1))
+    caches = [NeuralCache(7, theta, share) for theta in (0.2, 1.0) for share in (0.1, 0.5)]
+    own, cached = evaluate_with_caches(net, data, 4, caches)
+    alone = NaiveRuntime(LoadedModel(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
+    assert own.nll == pytest.approx(alone.nll, rel=1e-5)
+    assert [s.nll for s in cached] == [evaluate_with_cache(net, data, 4, c).nll for c in caches]
 
 
 @pytest.mark.parametrize(

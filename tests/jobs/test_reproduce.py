@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmbench.cli import run as lmbench
-from lmbench.config import QuantizeConfig, TrainConfig
+from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
@@ -35,7 +35,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def test_each_row_is_a_run_with_a_published_figure(table: str, scale: str) -> None:
     rows = plan(table, scale).rows
     for place, row in enumerate(rows):
-        assert row.valid or row.test
+        # Dynamic evaluation was published of other models alone.
+        assert row.valid or row.test or "dynamic" in row.name
         assert row.step.parent is None or row.step.parent < place
         compress = getattr(row.step.config, "compress", None)
         assert compress is None or compress in preset_names()
@@ -87,6 +88,51 @@ def test_runs_that_are_there_are_not_made_again(home: Home) -> None:
 def test_what_there_is_no_table_of_is_refused(table: str, scale: str) -> None:
     with pytest.raises(LmbenchError, match="use one of"):
         plan(table, scale)
+
+
+def test_the_changes_with_a_cache_are_published_of_one_model() -> None:
+    plain, cached, *dynamic = plan("cache", "small").rows
+    assert (plain.test, cached.test) == (101.64, 73.74)
+    assert [row.figure for row in dynamic] == ["test_dynamic_ppl", "test_cache_dynamic_ppl"]
+    for row in (cached, *dynamic):
+        config = row.step.config
+        assert isinstance(config, EvaluateConfig)
+        assert (config.split, config.tune, config.tokens) == ("test", True, 0)
+    assert "AWD-LSTM" in plan("cache", "small").note
+
+
+def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--emsize", "8", "--nhid", "8", "--epochs", "1", "--threads", "1")
+    assert lmbench(["train", "--data", "tiny", *small, "--json"]) == 0
+    run = home.find_run("default/1")
+    # As an import leaves it: without figures.
+    plain = run.read().results["test_ppl"]
+    run.update(results={k: v for k, v in run.read().results.items() if "ppl" not in k})
+    words = ["reproduce", "cache", "--model", run.ref, "--threads", "1"]
+    capsys.readouterr()
+    assert lmbench([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    made = home.session("reproduce").runs()
+    assert [row["run"] for row in rows] == [run.ref, *(r.ref for r in made)]
+    assert len(made) == 3
+    assert rows[0]["test_ppl"] == pytest.approx(plain, rel=1e-5)
+    keys = ("test_cache_ppl", "test_dynamic_ppl", "test_cache_dynamic_ppl")
+    for row, run_made, key in zip(rows[1:], made, keys, strict=True):
+        record = run_made.read()
+        assert row["test_ppl"] == record.results[key]
+        assert row["test_change"] == pytest.approx(row["test_ppl"] / rows[0]["test_ppl"] - 1)
+        assert record.command.startswith(f"lmbench evaluate {run.ref} ")
+        assert "--name" not in record.command
+    assert rows[1]["published_test_change"] == pytest.approx(73.74 / 101.64 - 1)
+    assert lmbench(words) == 0
+    shown = capsys.readouterr().out
+    assert "73.74 -27.4%" in shown
+    assert "AWD-LSTM on WikiText-2" in shown
+    assert home.session("reproduce").runs() == made
+    assert lmbench(["reproduce", "training", "--model", run.ref]) == 2
+    assert "--model: is for the table `cache`" in capsys.readouterr().err
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

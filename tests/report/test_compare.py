@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from lmbench.cli import run as lmbench
-from lmbench.config import QuantizeConfig, TrainConfig
-from lmbench.report.compare import Comparison, compare_runs, report_session
-from lmbench.report.tables import AS_PACKED, runs_table
+from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
+from lmbench.report.compare import OF_ADAPTED, Comparison, compare_runs, report_session
+from lmbench.report.tables import AS_PACKED, run_document, runs_table
 from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
 
@@ -96,3 +96,32 @@ def test_the_curves_of_a_report_have_a_marker_each(tmp_path):
     # Two points, and the two ends of its line in the legend.
     assert text.count(">●<") == 4
     assert text.count(">◆<") == 4
+
+
+def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns_of_their_own(runs):
+    dense, session = runs[0], runs[0].session
+    dense.update(results={"bytes": 29_321_000, "valid_ppl": 120.0, "test_ppl": 130.0})
+
+    def evaluated(config: EvaluateConfig, **results: float | int) -> None:
+        run = session.new_run(config, "evaluate", parent=dense)
+        run.update(status="finished", results=results)
+
+    plain = compare_runs(runs)
+    assert "cache" not in plain.write("markdown")
+    evaluated(EvaluateConfig(cache=5), test_ppl=131.0, test_cache_ppl=90.0)
+    evaluated(EvaluateConfig(cache=9), test_ppl=131.0, test_cache_ppl=88.0)
+    evaluated(EvaluateConfig(dynamic="sgd"), test_dynamic_ppl=80.0)
+    # Of a part of test, or of another text: not in a line of the run's own figures.
+    evaluated(EvaluateConfig(cache=9, tokens=100), test_cache_ppl=50.0, split_tokens=9000)
+    evaluated(EvaluateConfig(cache=9, data="other"), test_cache_ppl=40.0)
+    comparison = compare_runs(runs)
+    row, other = comparison.rows
+    assert (row["test_ppl"], row["test_cache_ppl"], row["test_dynamic_ppl"]) == (130.0, 88.0, 80.0)
+    assert row["test_cache_dynamic_ppl"] is other["test_cache_ppl"] is None
+    assert [key for key, _ in comparison.columns][9:] == ["test_cache_ppl", "test_dynamic_ppl"]
+    assert OF_ADAPTED in comparison.write("markdown")
+    [head, _, line, *_] = comparison.write("markdown").splitlines()
+    assert head.endswith("| Test ppl, cache | Test ppl, dynamic |")
+    assert line.endswith("| 88.00 | 80.00 |")
+    document = run_document(session.runs()[-3])
+    assert (document["test_ppl"], document["test_dynamic_ppl"]) == (None, 80.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
@@ -13,7 +14,7 @@ from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
-from lmbench.generation.cache import NeuralCache, evaluate_with_cache
+from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, progress_callback
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
@@ -39,6 +40,8 @@ def _work(job: Job) -> None:
     loaded, parent = open_model(
         job.record.parent, job.home, job.session.name, config.checkpoint, device=str(device)
     )
+    if config.adapts:
+        check_floats(config, loaded)
     if parent is not None:
         note_parent(job, parent)
     job.update(device=str(device))
@@ -51,29 +54,22 @@ def _work(job: Job) -> None:
             "columns; score more tokens"
         )
     job.emit(events.RunStarted(device=str(device)))
-    progress = progress_callback(job, f"scoring {config.split}")
-    began = time.perf_counter()
-    if config.cache:
-        if not loaded.plain:
-            raise LmbenchError("--cache needs a model that is not quantized")
-        if config.runtime not in ("as-is", "naive"):
-            raise LmbenchError(
-                f"--cache reads torch's own layers, not --runtime {config.runtime}: leave one out"
-            )
-        cache = NeuralCache(config.cache, config.cache_theta, config.cache_lambda)
-        score = evaluate_with_cache(loaded.recurrent, data, config.bptt, cache, progress)
-        took = "naive"
+    if config.adapts:
+        adapted = score_adapted(config, loaded, corpus, data, partial(progress_callback, job))
+        job.add_results(**adapted.settings)
+        for name, score in adapted.scores:
+            what = describe(name, adapted.settings)
+            _note(job, config, score, adapted.seconds, what, len(ids), corpus, name)
+        runtime = "training" if config.dynamic else "naive"
+        job.add_results(runtime=runtime)
     else:
+        began = time.perf_counter()
         runtime = open_runtime(config.runtime, loaded, "score", config.accuracy)
-        score = runtime.evaluate(data, config.bptt, progress)
-        took = runtime.name
-    seconds = time.perf_counter() - began
-    _note(job, config, score, seconds, took, len(ids))
-    if not 0 < config.tokens < len(ids):
-        figures = corpus.figures(config.split, score.loss)
-        for name, value in figures.items():
-            print(f"| {name.replace('_', ' ')} {value:.4g}")
-        job.add_results(**figures)
+        score = runtime.evaluate(
+            data, config.bptt, progress_callback(job, f"scoring {config.split}")
+        )
+        _note(job, config, score, time.perf_counter() - began, runtime.name, len(ids), corpus)
+        job.add_results(runtime=runtime.name)
     if parent is not None:
         known = parent.read().results
         taken = ("parameters", "nonzero", "bytes", "packed_bytes")
@@ -102,9 +98,20 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run |
 
 
 def _note(
-    job: Job, config: EvaluateConfig, score: Score, seconds: float, runtime: str, split_tokens: int
+    job: Job,
+    config: EvaluateConfig,
+    score: Score,
+    seconds: float,
+    what: str,
+    split_tokens: int,
+    corpus: Corpus,
+    name: str = "",
 ) -> None:
-    """Put down the score, which runtime it is the score of, and of how much of the split."""
+    """Put down a score, what it is the score of, and of how much of the split.
+
+    Args:
+        name: what its results have before ``ppl``; "" for the model's own.
+    """
     rate = score.tokens / seconds
     job.emit(
         events.Score(
@@ -113,19 +120,24 @@ def _note(
             ppl=score.ppl,
             tokens=score.tokens,
             tokens_per_s=rate,
-            what=runtime,
+            what=what,
         )
     )
-    of = f" of {split_tokens:,}" if 0 < config.tokens < split_tokens else ""
+    part = 0 < config.tokens < split_tokens
+    of = f" of {split_tokens:,}" if part else ""
     print(
         f"| {config.split} | {score.tokens:,}{of} tokens | loss {score.loss:.4f} "
-        f"| ppl {score.ppl:.2f} | {rate:,.0f} tokens/s | {runtime}"
+        f"| ppl {score.ppl:.2f} | {rate:,.0f} tokens/s | {what}"
     )
+    before = f"{config.split}_{name}"
     job.add_results(
-        **{f"{config.split}_loss": score.loss, f"{config.split}_ppl": score.ppl},
+        **{f"{before}loss": score.loss, f"{before}ppl": score.ppl},
         tokens=score.tokens,
         split_tokens=split_tokens,
         tokens_per_s=rate,
         seconds=seconds,
-        runtime=runtime,
     )
+    if not part:
+        for unit, value in corpus.figures(config.split, score.loss).items():
+            print(f"| {unit.replace('_', ' ')} {value:.4g}")
+            job.add_results(**{unit.replace(f"{config.split}_", before, 1): value})

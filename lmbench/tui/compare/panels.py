@@ -48,6 +48,13 @@ _TABLES: dict[Table, tuple[tuple[str, Column], ...]] = {
 }
 """For each table its columns, by their names in `report.compare` and `report.runtimes`."""
 
+_ADAPTED = (
+    ("test_cache_ppl", Column("cache", 7)),
+    ("test_dynamic_ppl", Column("dynamic", 7)),
+    ("test_cache_dynamic_ppl", Column("both", 7)),
+)
+"""After the perplexity on test, where a run has been evaluated so."""
+
 
 class ComparePanel(Panel):
     """Shows a `Compared`, and posts `Turned` when it has turned it round."""
@@ -72,6 +79,11 @@ would have packed, where a run stores each number as a float); and milliseconds 
 benchmark on this machine measured them: in fp32 for trained and pruned runs, with integers for
 packed ones. A quantized run has none before it is packed. **b** queues a benchmark of each run that
 was not measured or has changed since; if there is none, of the run under the cursor.
+
+**v** has the marked runs evaluated in the background, or the one under the cursor where none is
+marked: with a neural cache, by dynamic evaluation, or both, their settings tuned on the start of
+valid. What they come to on test is in columns of its own (cache, dynamic, both), which are there
+when a run has such a figure.
 
 **r** shows the benchmarks instead, a line for each run in each runtime: file size, the weights'
 size in memory, peak memory, milliseconds a token (the median; p95 where there is room), tokens a
@@ -113,11 +125,11 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         if rows and self.has_focus:
             grid.focus()
         update_static(self.query_one("#nothing", Static), compared.invitation)
-        names = [name for name, _ in _TABLES[compared.table]]
+        names = [name for name, _ in self._columns]
         by = compared.order.by
         sorted_by = names.index(by) if by in names else -1
         self._stay_on_the_run(grid, [key for key, _ in rows])
-        grid.show(tuple(c for _, c in _TABLES[compared.table]), rows, (), sorted_by)
+        grid.show(tuple(c for _, c in self._columns), rows, (), sorted_by)
         runs = len(compared.runs.rows)
         of_all = f"{plural(runs, 'run')} with a model"
         words = [plural(runs, "marked run") if compared.of_marked else of_all]
@@ -125,6 +137,14 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
             words += [plural(len(rows), "runtime"), compared.scored_words]
         self.set_subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
+
+    @property
+    def _columns(self) -> tuple[tuple[str, Column], ...]:
+        columns = _TABLES[self.compared.table]
+        if self.compared.table == "runtimes":
+            return columns
+        shown = self.compared.adapted
+        return (*columns[:6], *(c for c in _ADAPTED if c[0] in shown), *columns[6:])
 
     def _stay_on_the_run(self, grid: Grid, keys: list[str]) -> None:
         """In the other table the cursor stands on the same run."""
@@ -140,7 +160,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
 
     def action_sort(self) -> None:
         grid = self.query_one(Grid)
-        names = [name for name, _ in _TABLES[self.compared.table]]
+        names = [name for name, _ in self._columns]
         shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
         self.bench.show_message(self.compared.sort_by_next([names[i] for i in shown]))
         self.post_message(self.Turned())

@@ -28,6 +28,14 @@ __all__ = ["CompareScreen"]
 
 _SIMULATION = "a simulation has no speed, pack it to measure that"
 _KINDS = ("train", "prune", "quantize", "pack")
+_EVALUABLE = ("train", "prune")
+_TUNE_TOKENS = 20_000
+_WAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "cache": ({"cache": 2000}, "a neural cache over the last 2,000 words"),
+    "dynamic": ({"dynamic": "sgd"}, "weights that follow the text, by plain steps"),
+    "dynamic rms": ({"dynamic": "rms"}, "the same, steps divided by gradients of train"),
+    "both": ({"cache": 2000, "dynamic": "sgd"}, "cache and plain steps together"),
+}
 _FORMATS: dict[str, tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
     "csv": (".csv", "the table, every digit"),
@@ -51,6 +59,10 @@ class CompareScreen(BenchScreen[None]):
         Binding(
             "b", "benchmark", "benchmark", id="compare.benchmark",
             tooltip="Measure runs without figures or changed since, else this one again",
+        ),
+        Binding(
+            "v", "evaluate", "evaluate", id="compare.evaluate",
+            tooltip="Evaluate with a cache or steps: the marked runs, or this one",
         ),
         Binding("tab", "go", "next panel", id="compare.next", show=False, tooltip="The next panel"),
         Binding(
@@ -115,7 +127,7 @@ class CompareScreen(BenchScreen[None]):
     def refresh_if_stale(self) -> None:
         """Read the runs anew, in a thread, where something is new."""
         known = tuple(view.record for view in self.views)
-        known += tuple((v.record, v.status) for v in self._benchmarks)
+        known += tuple((v.record, v.status) for v in self._measurements)
         if known != self._known:
             self._known = known
             self.run_worker(self._read(), group="compare", exclusive=True, exit_on_error=False)
@@ -161,7 +173,7 @@ class CompareScreen(BenchScreen[None]):
                 return bool(self.compared.runs.rows) or self.compared.table == "runtimes"
             case "all":
                 return len(self.bench.marked) > 1
-            case "benchmark":
+            case "benchmark" | "evaluate":
                 return bool(self.compared.runs.rows) and not self.bench.demo
         return True
 
@@ -205,6 +217,11 @@ class CompareScreen(BenchScreen[None]):
     @property
     def _benchmarks(self) -> list[RunView]:
         return [view for view in self.bench.snapshot.runs if view.kind == "benchmark"]
+
+    @property
+    def _measurements(self) -> list[RunView]:
+        kinds = ("benchmark", "evaluate")
+        return [view for view in self.bench.snapshot.runs if view.kind in kinds]
 
     @property
     def _awaited(self) -> set[str]:
@@ -267,6 +284,34 @@ class CompareScreen(BenchScreen[None]):
             again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
             reason = f"; not {left_out}: {_SIMULATION}" if due and left_out else ""
             self.bench.show_message(f"{again}{len(done)} {waits} for the device{reason}")
+            await self.bench.refresh_snapshot()
+
+    def action_evaluate(self) -> None:
+        """Ask how, then queue an evaluation of each marked run, or of the one under the cursor."""
+        keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
+        keys = self.bench.marked if self.of_marked else keys
+        done = [view for view in self.views if view.key in keys and view.status == "finished"]
+        views = [view for view in done if view.kind in _EVALUABLE]
+        if not views:
+            self.bench.show_message("v is for finished runs whose weights are floats: train, prune")
+            return
+        left_out = len(keys) - len(views)
+
+        def chosen(way: str | None) -> None:
+            if way is not None:
+                self.run_worker(self._evaluate(views, way, left_out), exit_on_error=False)
+
+        ways = [(way, about) for way, (_, about) in _WAYS.items()]
+        self.app.push_screen(ChoiceDialog("Evaluate on test, tuned on valid, with", ways), chosen)
+
+    async def _evaluate(self, views: list[RunView], way: str, left_out: int) -> None:
+        done = await self.bench.run_in_thread(
+            _queue_evaluations, views, way, doing="while queueing evaluations"
+        )
+        if done:
+            waits = "evaluation waits" if len(done) == 1 else "evaluations wait"
+            rest = f"; {left_out} left out: not finished, or integers" if left_out else ""
+            self.bench.show_message(f"{len(done)} {waits} for the device{rest}")
             await self.bench.refresh_snapshot()
 
     def action_export(self) -> None:
@@ -336,6 +381,22 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
         run = view.run.session.new_run(
             BenchmarkConfig(), "benchmark", name=f"{view.id} speed", parent=view.run,
             command=command,
+        )  # fmt: skip
+        launch.start(run)
+    return views
+
+
+def _queue_evaluations(views: list[RunView], way: str) -> list[RunView]:
+    """In a thread: make and start an evaluation of each run."""
+    from lmbench.config import EvaluateConfig, validate
+    from lmbench.jobs import launch
+    from lmbench.jobs.prepare import command_for
+
+    settings = {**_WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
+    for view in views:
+        run = view.run.session.new_run(
+            validate(EvaluateConfig, settings), "evaluate", name=f"{view.id} {way}",
+            parent=view.run, command=command_for("evaluate", settings, parent=view.run.ref),
         )  # fmt: skip
         launch.start(run)
     return views

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmbench.printable import printable
 from lmbench.report import numbers
-from lmbench.report.compare import COLUMNS, Comparison, pareto_front, runtime_table
+from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, pareto_front, runtime_table
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.runtime_table import scored_text
@@ -25,7 +25,7 @@ Table = Literal["runs", "runtimes"]
 _MARGIN = 0.06
 _TWO_DIGITS = 9999.0
 _NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
-_WORDS = dict(COLUMNS) | {
+_WORDS = dict((*COLUMNS, *ADAPTED)) | {
     "model": "run",
     "runtime": "runtime",
     "disk": "bytes on disk",
@@ -155,9 +155,15 @@ class Compared:
             Cell("" if nonzero is None else f"{nonzero:,}"),
             Cell(_perplexity(row, "valid_ppl")),
             Cell(_perplexity(row, "test_ppl"), "success" if best else ""),
+            *(Cell(numbers.perplexity(row.get(key))) for key in self.adapted),
             Cell(size_sign(row["as_packed"]) * bool(row["bytes"]) + numbers.size(row["bytes"])),
             Cell("" if ms is None else f"{ms:.2f}"),
         )
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The figures with a cache or by dynamic evaluation that some run has."""
+        return tuple(k for k, _ in ADAPTED if any(r.get(k) is not None for r in self.runs.rows))
 
     def _runtime(
         self, row: dict[str, Any], name: str, fastest: dict[str, Any], most: dict[str, Any]

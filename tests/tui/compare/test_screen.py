@@ -12,7 +12,7 @@ from driving import press_in_turn as press
 from laboratory_double import benchmarked
 from workbench_world import NOON
 
-from lmbench.config import BenchmarkConfig
+from lmbench.config import BenchmarkConfig, EvaluateConfig
 from lmbench.tui.app import Workbench
 from lmbench.tui.compare.panels import ScatterPanel
 from lmbench.tui.compare.screen import CompareScreen
@@ -315,3 +315,37 @@ async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cu
         said = "1 benchmark waits for the device"
         await until(pilot, lambda: bench_of(pilot).last_message.startswith(said))
     assert [run.read().parent for run in started] == ["demo/002-prune"]
+
+
+async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, started):
+    async with opened(lab, "c") as pilot:
+        await press(pilot, "v", "enter")
+        said = "1 evaluation waits for the device"
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        [record] = [run.read() for run in started]
+        assert (record.kind, record.parent) == ("evaluate", "demo/001-train")
+        assert record.config == {"cache": 2000, "tune": True, "tune_tokens": 20_000}
+        assert record.command == (
+            "lmbench evaluate demo/001-train --cache 2000 --tune --tune-tokens 20000"
+        )
+        # A quantized run's integers take no steps.
+        await press(pilot, "end", "v")
+        assert "whose weights are floats" in bench_of(pilot).last_message
+        await press(pilot, "escape", "home", "space", "end", "space", "c", "v", "down", "enter")
+        said = "1 evaluation waits for the device; 1 left out: not finished, or integers"
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        assert started[1].read().config["dynamic"] == "sgd"
+
+
+async def test_figures_with_a_cache_or_steps_have_columns_of_their_own(lab):
+    async with opened(lab, "c", size=(120, 30)) as pilot:
+        assert "dynamic" not in words(pilot)
+        run = lab.session.new_run(
+            EvaluateConfig(dynamic="sgd"), "evaluate", parent=lab.session.run(1)
+        )
+        run.update(status="finished", results={"test_dynamic_ppl": 88.25})
+        await bench_of(pilot).refresh_snapshot()
+        await until(pilot, lambda: "88.2" in words(pilot))
+        [head] = [line for line in words(pilot).splitlines() if "ms/token" in line]
+        assert head.index("test") < head.index("dynamic") < head.index("size")
+        assert "cache" not in head
