@@ -251,11 +251,9 @@ template <int PLANES, int G>
 AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
                             float *out, int8_t *tiles) {
     __m512i acc[G];
-    const uint64_t *masks[G];
-    for (int j = 0; j < G; ++j) {
-        acc[j] = _mm512_setzero_si512();
-        masks[j] = code_masks(m, g + j);
-    }
+    for (int j = 0; j < G; ++j) acc[j] = _mm512_setzero_si512();
+    const uint64_t *masks = code_masks(m, g);
+    int64_t next = static_cast<int64_t>(m->quads) * PLANES;
     const uint8_t *xv = x ? x->biased + static_cast<int64_t>(v) * x->stride : nullptr;
     for (int s = 0; s * m->scale_quads < m->quads; ++s) {
         __m512i steps[G][1 + PLANES];
@@ -263,12 +261,13 @@ AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, con
             for (int i = 0; i <= PLANES; ++i)
                 steps[j][i] = four_times512(code_steps(m, g + j, s) + i * ROWS);
         int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
-        for (int k = s * m->scale_quads; k < last; ++k)
+        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES)
             for (int j = 0; j < G; ++j) {
                 __m512i tile = steps[j][0];
-                for (int i = 0; i < PLANES; ++i)
-                    tile = _mm512_mask_add_epi8(tile, _cvtu64_mask64(masks[j][i]), tile, steps[j][1 + i]);
-                masks[j] += PLANES;
+                for (int i = 0; i < PLANES; ++i) {
+                    __mmask64 plus = _cvtu64_mask64(masks[j * next + i]);
+                    tile = _mm512_mask_add_epi8(tile, plus, tile, steps[j][1 + i]);
+                }
                 if (x) {
                     acc[j] = _mm512_dpbusd_epi32(acc[j], quad512(xv + QUAD * k), tile);
                 } else {

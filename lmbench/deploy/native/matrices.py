@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmbench.deploy.packed_file.code_planes import code_levels
+
 __all__ = [
     "BlockMatrix",
     "Matrix",
@@ -214,10 +216,6 @@ def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
     groups, quads = tiles.shape[:2]
     masks = np.packbits(tiles.reshape(groups, quads, planes, TILE), axis=3, bitorder="little")
     wide = steps.astype(np.int16)
-    sums = np.zeros((rows, columns), np.int16)
-    for plane, step in zip(bits, wide, strict=True):
-        spread = np.repeat(step, group, axis=1)[:, :columns]
-        sums += np.where(plane, spread, -spread)
     # [1 + k, R, groups]: the least sum, and what each plus adds to it.
     table = np.concatenate([-wide.sum(0, keepdims=True), 2 * wide]).astype(np.uint8).view(np.int8)
     padded = np.zeros((1 + planes, groups * ROWS, table.shape[2]), np.int8)
@@ -226,7 +224,7 @@ def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
     arrays = {
         "values": np.ascontiguousarray(values),
         "masks": masks.view(np.uint64),
-        **_row_arrays(sums, unit, ROWS),
+        **_row_arrays(code_levels(bits, steps, group), unit, ROWS),
     }
     return Matrix(
         _CODES,

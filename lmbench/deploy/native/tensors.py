@@ -20,7 +20,7 @@ from lmbench.deploy.native.matrices import (
     dense_matrix,
     int4_matrix,
 )
-from lmbench.deploy.packed_file.code_planes import plane_bits, row_units
+from lmbench.deploy.packed_file.code_planes import code_levels, plane_bits, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, zero_blocks
 
@@ -80,6 +80,9 @@ class TensorSource:
         if self._packed and self._values(name) == "int8":
             stored = self._packed.tensor(name)
             return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
+        if self.in_codes(name):
+            bits, steps, unit, group = self.codes(name)
+            return code_levels(bits, steps, group), unit, None
         encoded = encode(self._dense(name), "int8", "never")
         return encoded.parts["values"], encoded.parts["scale"], None
 

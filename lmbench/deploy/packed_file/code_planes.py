@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_planes", "code_sums", "pack_planes", "plane_bits", "row_units"]
+__all__ = ["check_planes", "code_levels", "code_sums", "pack_planes", "plane_bits", "row_units"]
 
 Array = NDArray[Any]
 
@@ -51,6 +51,21 @@ def code_sums(planes: Array, alpha: Array, group: int, columns: int) -> Array:
         wide = _spread(scale, group, columns)
         total += np.where(bits, wide, -wide)
     return total
+
+
+def code_levels(bits: Array, steps: Array, group: int) -> Array:
+    """The sums of scales that are integers, int8 [R, C].
+
+    Args:
+        bits: as `plane_bits` gives them, [k, R, C].
+        steps: uint8 [k, R, groups], of each row and group at most 127 together.
+        group: columns that share them.
+    """
+    levels = np.zeros(bits.shape[1:], np.int8)
+    for plane, step in zip(bits, steps.astype(np.int8), strict=True):
+        wide = _spread(step, group, bits.shape[2])
+        levels += np.where(plane, wide, -wide)
+    return levels
 
 
 def check_planes(planes: Array, alpha: Array, columns: int) -> None:

@@ -37,11 +37,13 @@ def plainly(row: np.ndarray, bits: int, rounds: int) -> float:
         planes.append(np.where(left >= 0, 1.0, -1.0))
         left = left - np.abs(left).mean() * planes[-1]
     table = np.array(list(itertools.product((-1.0, 1.0), repeat=bits)))
+    codes = np.stack(planes, 1)  # (n, k)
+    error = np.inf
     for _ in range(rounds):
-        alpha = np.linalg.lstsq(np.stack(planes, 1), row.astype(np.float64), rcond=None)[0]
-        nearest = np.abs(row[:, None] - table @ alpha).argmin(1)
-        planes = list(table[nearest].T)
-    return float(np.square(row - table[nearest] @ alpha).sum())
+        alpha = np.linalg.lstsq(codes, row.astype(np.float64), rcond=None)[0]
+        codes = table[np.abs(row[:, None] - table @ alpha).argmin(1)]
+        error = float(np.square(row - codes @ alpha).sum())
+    return error
 
 
 def error(weight: torch.Tensor, bits: int, group: int | None = None) -> float:
