@@ -206,10 +206,11 @@ def test_a_model_of_two_bits_is_packed_scored_written_with_timed_and_compared(
     assert {spec.values for spec in tensors if len(spec.shape) == 2} == {"code2"}
     own = "int8" if why_unavailable() else "native-codes"
     assert packed["results"]["runtime"] == own
-    scored = answer(capsys, "evaluate", "m.lmpack", "--runtime", "torch", "--split", "valid")
-    simulated = answer(capsys, "evaluate", quantized["run"], "--split", "valid")
+    valid = ("--split", "valid", "--threads", "1")
+    [scored] = answer(capsys, "evaluate", "m.lmpack", "--runtime", "torch", *valid)
+    [simulated] = answer(capsys, "evaluate", quantized["run"], *valid)
     assert scored["valid_ppl"] == pytest.approx(simulated["valid_ppl"], rel=1e-5)
-    as_is = answer(capsys, "evaluate", "m.lmpack", "--split", "valid")
+    [as_is] = answer(capsys, "evaluate", "m.lmpack", *valid)
     assert as_is["valid_ppl"] == pytest.approx(simulated["valid_ppl"], rel=5e-3)
     assert lmbench(["generate", "m.lmpack", "--words", "5", "--seed", "1"]) == 0
     timed = ("--words", "5", "--rounds", "1")
