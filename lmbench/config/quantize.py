@@ -46,7 +46,7 @@ class QuantizeConfig(MachineConfig):
         None, "bits of activations", group=COMPRESSION, ge=2, le=16, unit="bits"
     )
     bits_parameters: int | None = setting(
-        None, "bits of weights", group=COMPRESSION, ge=2, le=16, unit="bits"
+        None, "bits of weights; 1 takes codes", group=COMPRESSION, ge=1, le=16, unit="bits"
     )
     bits_accum: int | None = setting(
         None, "bits of the accumulators", group=COMPRESSION, ge=8, le=48, unit="bits"
@@ -58,8 +58,11 @@ class QuantizeConfig(MachineConfig):
     per_channel: bool | None = setting(
         None, "one scale for each output channel of the weights", group=COMPRESSION
     )
-    rounding: Literal["nearest", "gptq"] | None = setting(
-        None, "how weights are rounded: to nearest, or with error compensation", group=COMPRESSION
+    rounding: Literal["nearest", "gptq", "codes"] | None = setting(
+        None,
+        "how weights are rounded: to nearest, with error compensation, or to codes, sums of 1 to 4 "
+        "scaled signs",
+        group=COMPRESSION,
     )
     auto: bool = setting(
         False, "search clip mode and bits per module for a budget", group=COMPRESSION
@@ -175,6 +178,8 @@ class QuantizeConfig(MachineConfig):
                 found["budget"] = str(error)
         if self.stats and self.dynamic:
             found["dynamic"] = "takes no statistics, and --stats gives some: leave one of them"
+        if self.auto and self.rounding == "codes":
+            found["rounding"] = "--auto chooses between 8 and 4 bits, which are no codes: leave one"
         if self.fp16 and self.precision not in (None, "16"):
             found["fp16"] = f"--precision {self.precision} is another width: leave one of them"
         if self.weights_only and self.bits_activations is not None:

@@ -12,6 +12,8 @@ from cli_world import answer
 
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, validate
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.errors import LmbenchError
 from lmbench.jobs.quantization import settings_of
 from lmbench.session import EventLog, Home
@@ -53,6 +55,10 @@ def results(home: Home, document: Any) -> dict[str, QuantResult]:
         ({"inputs_quant_auto_fallback": False}, {"inputs_quant_auto_fallback": False}),
         ({"save_fp_weights": True}, {"save_fp_weights": True}),
         ({"rounding": "gptq"}, {"rounding": "gptq"}),
+        (
+            {"rounding": "codes", "bits_parameters": 3},
+            {"rounding": "codes", "bits_weights": 3},
+        ),
     ],
 )
 def test_each_flag_changes_that_setting_of_the_preset_and_nothing_else(
@@ -187,6 +193,43 @@ def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
     events = EventLog(home.find_run(document["run"]).events_path).poll()
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert any("a packed file holds both" in message for message in warned) is not kept
+
+
+@pytest.mark.parametrize("flags", [(), ("--group-size", "8")])
+def test_a_model_of_two_bits_is_packed_scored_written_with_timed_and_compared(
+    home: Home, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    codes = ("--weights-only", "--rounding", "codes", "--bits-parameters", "2", *flags)
+    quantized = answer(capsys, "quantize", "1", *FEW, *codes)
+    packed = answer(capsys, "pack", quantized["run"], "-o", "m.lmpack")
+    tensors = open_packed(Path("m.lmpack")).specs.values()
+    assert {spec.values for spec in tensors if len(spec.shape) == 2} == {"code2"}
+    own = "int8" if why_unavailable() else "native-codes"
+    assert packed["results"]["runtime"] == own
+    valid = ("--split", "valid", "--threads", "1")
+    [scored] = answer(capsys, "evaluate", "m.lmpack", "--runtime", "torch", *valid)
+    [simulated] = answer(capsys, "evaluate", quantized["run"], *valid)
+    assert scored["valid_ppl"] == pytest.approx(simulated["valid_ppl"], rel=1e-5)
+    [as_is] = answer(capsys, "evaluate", "m.lmpack", *valid)
+    assert as_is["valid_ppl"] == pytest.approx(simulated["valid_ppl"], rel=5e-3)
+    assert lmbench(["generate", "m.lmpack", "--words", "5", "--seed", "1"]) == 0
+    timed = ("--words", "5", "--rounds", "1")
+    assert lmbench(["benchmark", "m.lmpack", "--runtimes", own, *timed]) == 0
+    assert own in capsys.readouterr().out
+    assert lmbench(["compare", "1", quantized["run"]]) == 0
+    assert "2" in capsys.readouterr().out
+
+
+def test_codes_of_widths_that_there_are_none_of_are_refused(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, words in (
+        ((), "rounding: codes: 8 bits is out of range, use 1 to 4"),
+        (("--bits-parameters", "2", "--group-size", "12"), "use a multiple of 8"),
+        (("--bits-parameters", "2", "--auto", "--budget", "1MB"), "8 and 4 bits"),
+    ):
+        assert lmbench(["quantize", "1", "--rounding", "codes", *flags]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_dynamic_quantization_leaves_element_wise_modules_alone(

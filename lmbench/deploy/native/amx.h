@@ -128,7 +128,7 @@ constexpr int WORTH_A_TILE = 8;
 // group of whole tiles, and a dense matrix ends with as much that may be read.
 AMX void product_amx(const Matrix *m, const Vectors *x, const float *bias, float *out, int64_t ldo,
                      int first, int last, int8_t *scratch) {
-    if (x->n < WORTH_A_TILE || (m->kind != DENSE && m->kind != BITMASK)) {
+    if (x->n < WORTH_A_TILE || (m->kind != DENSE && m->kind != BITMASK && m->kind != CODES)) {
         product_avx512(m, x, bias, out, ldo, first, last, scratch);
         return;
     }
@@ -149,8 +149,8 @@ AMX void product_amx(const Matrix *m, const Vectors *x, const float *bias, float
     }
     for (; g < last; ++g) {
         const int8_t *w = m->values + g * group;
-        if (m->kind == BITMASK) {
-            expand_group512(m, g, scratch);
+        if (m->kind != DENSE) {
+            dense_tiles512(m, g, scratch);
             // A tile load does not tell the compiler that it reads memory.
             asm volatile("" ::: "memory");
             w = scratch;

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "elementwise.h"
+#include "scalar.h"
 
 namespace {
 
@@ -82,6 +82,45 @@ AVX2 void group_int4_avx2(const Matrix *m, int g, const int16_t *words, float *t
     }
 }
 
+// Bytes of ones where a mask of 32 bits has them.
+AVX2 INLINE __m256i bytes_of(uint32_t mask) {
+    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int32_t>(mask)), byte);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+}
+
+// Numbers of 8 rows, each four times.
+AVX2 INLINE __m256i four_times(const int8_t *p) {
+    const __m256i place = _mm256_set_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0, 0x0C0C0C0C, 0x08080808,
+                                           0x04040404, 0);
+    __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+    return _mm256_shuffle_epi8(_mm256_cvtepu8_epi32(eight), place);
+}
+
+template <int PLANES>
+AVX2 INLINE void codes256(const Matrix *m, int g, const int16_t *words, __m256i *acc) {
+    const uint64_t *masks = code_masks(m, g);
+    for (int s = 0; s * m->scale_quads < m->quads; ++s) {
+        __m256i steps[1 + PLANES][2];
+        for (int i = 0; i <= PLANES; ++i)
+            for (int h = 0; h < 2; ++h) steps[i][h] = four_times(code_steps(m, g, s) + i * ROWS + 8 * h);
+        int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
+        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES) {
+            __m256i x = quad_of(words + QUAD * k);
+            for (int h = 0; h < 2; ++h) {
+                __m256i tile = steps[0][h];
+                for (int i = 0; i < PLANES; ++i) {
+                    __m256i plus = bytes_of(static_cast<uint32_t>(masks[i] >> (32 * h)));
+                    tile = _mm256_add_epi8(tile, _mm256_and_si256(plus, steps[1 + i][h]));
+                }
+                acc[2 * h] = madd(acc[2 * h], _mm256_castsi256_si128(tile), x);
+                acc[2 * h + 1] = madd(acc[2 * h + 1], _mm256_extracti128_si256(tile, 1), x);
+            }
+        }
+    }
+}
+
 AVX2 void group_avx2(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
     const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
     __m256i acc[4] = {};
@@ -119,6 +158,14 @@ AVX2 void group_avx2(const Matrix *m, int g, const Vectors *x, int v, const floa
         finish(m, g, sums, x->scale[v], bias, out);
         return;
     }
+    case CODES:
+        switch (m->planes) {
+        case 1: codes256<1>(m, g, words, acc); break;
+        case 2: codes256<2>(m, g, words, acc); break;
+        case 3: codes256<3>(m, g, words, acc); break;
+        default: codes256<4>(m, g, words, acc); break;
+        }
+        break;
     case INT4: {
         float total[ROWS] = {0};
         group_int4_avx2(m, g, words, total);

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "elementwise.h"
+#include "scalar.h"
 
 namespace {
 
@@ -239,6 +239,63 @@ AVX512 INLINE void expand_group512(const Matrix *m, int g, int8_t *tiles) {
     }
 }
 
+// Numbers of 16 rows, each four times.
+AVX512 INLINE __m512i four_times512(const int8_t *p) {
+    const __m512i place = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
+    __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    return _mm512_shuffle_epi8(_mm512_cvtepu8_epi32(all), place);
+}
+
+// Of G groups of codes: their product with one vector, or where there is none their tiles.
+template <int PLANES, int G>
+AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
+                            float *out, int8_t *tiles) {
+    __m512i acc[G];
+    for (int j = 0; j < G; ++j) acc[j] = _mm512_setzero_si512();
+    const uint64_t *masks = code_masks(m, g);
+    int64_t next = static_cast<int64_t>(m->quads) * PLANES;
+    const uint8_t *xv = x ? x->biased + static_cast<int64_t>(v) * x->stride : nullptr;
+    for (int s = 0; s * m->scale_quads < m->quads; ++s) {
+        __m512i steps[G][1 + PLANES];
+        for (int j = 0; j < G; ++j)
+            for (int i = 0; i <= PLANES; ++i)
+                steps[j][i] = four_times512(code_steps(m, g + j, s) + i * ROWS);
+        int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
+        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES)
+            for (int j = 0; j < G; ++j) {
+                __m512i tile = steps[j][0];
+                for (int i = 0; i < PLANES; ++i) {
+                    __mmask64 plus = _cvtu64_mask64(masks[j * next + i]);
+                    tile = _mm512_mask_add_epi8(tile, plus, tile, steps[j][1 + i]);
+                }
+                if (x) {
+                    acc[j] = _mm512_dpbusd_epi32(acc[j], quad512(xv + QUAD * k), tile);
+                } else {
+                    _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
+                }
+            }
+    }
+    if (!x) return;
+    for (int j = 0; j < G; ++j) finish512(m, g + j, acc[j], x->scale[v], bias, out);
+}
+
+template <int G>
+AVX512 void code_groups512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
+                           float *out, int8_t *tiles) {
+    switch (m->planes) {
+    case 1: return codes512<1, G>(m, g, x, v, bias, out, tiles);
+    case 2: return codes512<2, G>(m, g, x, v, bias, out, tiles);
+    case 3: return codes512<3, G>(m, g, x, v, bias, out, tiles);
+    default: return codes512<4, G>(m, g, x, v, bias, out, tiles);
+    }
+}
+
+// The tiles of one group of a bitmask or of codes, as a dense matrix has them.
+AVX512 INLINE void dense_tiles512(const Matrix *m, int g, int8_t *tiles) {
+    if (m->kind == CODES) return code_groups512<1>(m, g, nullptr, 0, nullptr, nullptr, tiles);
+    expand_group512(m, g, tiles);
+}
+
 // `scratch` holds a group's tiles while a batch uses them: 64 bytes a quad.
 AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias, float *out,
                            int64_t ldo, int first, int last, int8_t *scratch) {
@@ -259,16 +316,23 @@ AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias,
             dense_groups512<1>(m, g, &w, x, bias, out, ldo);
         }
         break;
+    case CODES:
     case BITMASK:
         if (x->n < 4) {
             for (int v = 0; v < x->n; ++v) {
+                if (m->kind == CODES) {
+                    for (g = first; g + 2 <= last; g += 2)
+                        code_groups512<2>(m, g, x, v, bias, out + v * ldo, nullptr);
+                    if (g < last) code_groups512<1>(m, g, x, v, bias, out + v * ldo, nullptr);
+                    continue;
+                }
                 for (g = first; g + 4 <= last; g += 4) bitmask512<4>(m, g, x, v, bias, out + v * ldo);
                 for (; g < last; ++g) bitmask512<1>(m, g, x, v, bias, out + v * ldo);
             }
             break;
         }
         for (; g < last; ++g) {
-            expand_group512(m, g, scratch);
+            dense_tiles512(m, g, scratch);
             const int8_t *w = scratch;
             dense_groups512<1>(m, g, &w, x, bias, out, ldo);
         }

@@ -1,11 +1,12 @@
-// Products of int8 and int4 matrices with dynamically quantized vectors, and the recurrent step
+// Products of int8, int4 and code matrices with dynamically quantized vectors, and the recurrent step
 // built on them. No dependency; compiled on demand by build.py, as one unit, and called by ctypes.
 //
 // All matrices are kept as tiles of 16 rows x 4 columns (64 bytes, row after row): with the four
 // matching activations broadcast, one VNNI instruction multiplies a whole tile and sums it into 16
 // lanes, one lane a row, so nothing is ever reduced across lanes. A sparse matrix is the same
 // tiles with a 64-bit mask each (VPEXPANDB puts the values in place), a block-sparse one is the
-// list of the tiles that are not zero. Sixteen tiles one after another are what an AMX register
+// list of the tiles that are not zero; codes are a 64-bit mask a plane, of which tiles are made in
+// registers. Sixteen tiles one after another are what an AMX register
 // holds, so batches are multiplied from the same memory. Integer sums are exact, so every
 // instruction set gives the same sums, and batches the same results as single vectors.
 //
@@ -82,6 +83,10 @@ Matrix part_of(const Matrix *m, int first, int last) {
     part.rows = last * per < m->rows ? part.groups * per : m->rows - begin;
     switch (m->kind) {
     case DENSE: part.values += static_cast<int64_t>(first) * m->quads * TILE; break;
+    case CODES:
+        part.masks = code_masks(m, first);
+        part.values = code_steps(m, first, 0);
+        break;
     case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads; [[fallthrough]];
     case BLOCK_16X4:
     case BLOCK_8X8: part.starts += first; break;
@@ -204,6 +209,11 @@ void lmb_row(const Matrix *m, int64_t row, float *out) {
         return;
     }
     float scale = m->scale[row];
+    if (m->kind == CODES) {
+        for (int j = 0; j < m->cols; ++j)
+            out[j] = static_cast<float>(code_value(m, static_cast<int>(g), r, j / QUAD, j % QUAD)) * scale;
+        return;
+    }
     if (m->kind == DENSE) {
         const int8_t *values = m->values + g * m->quads * TILE + QUAD * r;
         for (int j = 0; j < m->cols; ++j)

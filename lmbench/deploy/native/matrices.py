@@ -12,12 +12,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmbench.deploy.packed_file.code_planes import code_levels
+
 __all__ = [
     "BlockMatrix",
     "Matrix",
     "VectorBuffer",
     "bitmask_matrix",
     "block_matrix",
+    "codes_matrix",
     "dense_matrix",
     "int4_matrix",
 ]
@@ -28,7 +31,7 @@ ROWS, QUAD, TILE = 16, 4, 64
 _LINE = 64  # bytes of a cache line
 # AMX reads tiles sixteen at a time, and vectors too.
 AT_ONCE = 16
-_DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4 = range(5)
+_DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4, _CODES = range(6)
 _BLOCK_KINDS = {(16, 4): _BLOCK_16X4, (8, 8): _BLOCK_8X8}
 
 Isa = Literal["scalar", "avx2", "avx512", "amx"]
@@ -43,6 +46,7 @@ class MatrixStruct(ctypes.Structure):
         ("groups", ctypes.c_int32),
         ("quads", ctypes.c_int32),
         ("scale_quads", ctypes.c_int32),
+        ("planes", ctypes.c_int32),
         ("values", ctypes.c_void_p),
         ("masks", ctypes.c_void_p),
         ("starts", ctypes.c_void_p),
@@ -76,12 +80,13 @@ class Matrix:
         groups: int,
         quads: int,
         scale_quads: int = 0,
+        planes: int = 0,
     ) -> None:
         self.rows, self.cols = shape
         self.groups = groups
         self.kind = kind
         self._arrays = arrays = {name: _at_a_line(array) for name, array in arrays.items()}
-        self.struct = MatrixStruct(kind, self.rows, self.cols, groups, quads, scale_quads)
+        self.struct = MatrixStruct(kind, self.rows, self.cols, groups, quads, scale_quads, planes)
         for name, array in arrays.items():
             setattr(self.struct, name, array.ctypes.data)
 
@@ -194,6 +199,41 @@ def int4_matrix(levels: Array, scale: Array, group: int) -> Matrix:
         groups=groups,
         quads=quads,
         scale_quads=group // QUAD,
+    )
+
+
+def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
+    """Sums of scaled signs.
+
+    Args:
+        bits: uint8 [k, R, C], a one for a plus.
+        steps: uint8 [k, R, groups], the scales; of each row and group at most 127 together.
+        unit: fp32 [R], what they are multiples of.
+        group: columns that share them, a multiple of 4.
+    """
+    planes, rows, columns = bits.shape
+    tiles = np.stack([_tiles(plane) for plane in bits], 2)  # [groups, quads, k, 16, 4]
+    groups, quads = tiles.shape[:2]
+    masks = np.packbits(tiles.reshape(groups, quads, planes, TILE), axis=3, bitorder="little")
+    wide = steps.astype(np.int16)
+    # [1 + k, R, groups]: the least sum, and what each plus adds to it.
+    table = np.concatenate([-wide.sum(0, keepdims=True), 2 * wide]).astype(np.uint8).view(np.int8)
+    padded = np.zeros((1 + planes, groups * ROWS, table.shape[2]), np.int8)
+    padded[:, :rows] = table
+    values = padded.reshape(1 + planes, groups, ROWS, -1).transpose(1, 3, 0, 2)
+    arrays = {
+        "values": np.ascontiguousarray(values),
+        "masks": masks.view(np.uint64),
+        **_row_arrays(code_levels(bits, steps, group), unit, ROWS),
+    }
+    return Matrix(
+        _CODES,
+        (rows, columns),
+        arrays,
+        groups=groups,
+        quads=quads,
+        scale_quads=group // QUAD,
+        planes=planes,
     )
 
 

@@ -18,6 +18,28 @@ INLINE void add_tile(const int8_t *tile, const int16_t *x, int32_t *sums) {
     }
 }
 
+INLINE int scale_groups_of(const Matrix *m) { return (m->quads + m->scale_quads - 1) / m->scale_quads; }
+
+// Where the steps of a group's rows begin for the quads of scale group `s`: the sum in which all signs
+// are minus, and for each plane what a plus in it adds; modulo 256, where all sums are int8.
+INLINE const int8_t *code_steps(const Matrix *m, int g, int s) {
+    return m->values + (static_cast<int64_t>(g) * scale_groups_of(m) + s) * (1 + m->planes) * ROWS;
+}
+
+INLINE const uint64_t *code_masks(const Matrix *m, int g) {
+    return m->masks + static_cast<int64_t>(g) * m->quads * m->planes;
+}
+
+// One weight: column c of quad k in row r of a group.
+INLINE int8_t code_value(const Matrix *m, int g, int r, int k, int c) {
+    const int8_t *steps = code_steps(m, g, k / m->scale_quads);
+    const uint64_t *masks = code_masks(m, g) + static_cast<int64_t>(k) * m->planes;
+    uint8_t value = static_cast<uint8_t>(steps[r]);
+    for (int i = 0; i < m->planes; ++i)
+        if (masks[i] >> (QUAD * r + c) & 1) value += static_cast<uint8_t>(steps[(1 + i) * ROWS + r]);
+    return static_cast<int8_t>(value);
+}
+
 void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out) {
     const int16_t *words = x->words + static_cast<int64_t>(v) * x->stride;
     int32_t sums[ROWS] = {0};
@@ -47,6 +69,12 @@ void group_scalar(const Matrix *m, int g, const Vectors *x, int v, const float *
             const int16_t *xb = words + 8 * m->places[b];
             for (int r = 0; r < 8; ++r)
                 for (int c = 0; c < 8; ++c) sums[r] += w[8 * r + c] * xb[c];
+        }
+        break;
+    case CODES:
+        for (int k = 0; k < m->quads; ++k) {
+            for (int i = 0; i < TILE; ++i) tile[i] = code_value(m, g, i / QUAD, k, i % QUAD);
+            add_tile(tile, words + QUAD * k, sums);
         }
         break;
     case INT4: {

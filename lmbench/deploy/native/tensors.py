@@ -16,9 +16,11 @@ from lmbench.deploy.native.matrices import (
     Matrix,
     bitmask_matrix,
     block_matrix,
+    codes_matrix,
     dense_matrix,
     int4_matrix,
 )
+from lmbench.deploy.packed_file.code_planes import code_levels, plane_bits, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, zero_blocks
 
@@ -62,15 +64,25 @@ class TensorSource:
     def in_4_bits(self, name: str) -> bool:
         return self._values(name) == "int4"
 
+    def in_codes(self, name: str) -> bool:
+        return self._packed is not None and self._packed.specs[name].code_bits > 0
+
     @property
     def any_in_4_bits(self) -> bool:
         return any(self.in_4_bits(name) for name in self._names)
+
+    @property
+    def any_in_codes(self) -> bool:
+        return any(self.in_codes(name) for name in self._names)
 
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
         """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
         if self._packed and self._values(name) == "int8":
             stored = self._packed.tensor(name)
             return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
+        if self.in_codes(name):
+            bits, steps, unit, group = self.codes(name)
+            return code_levels(bits, steps, group), unit, None
         encoded = encode(self._dense(name), "int8", "never")
         return encoded.parts["values"], encoded.parts["scale"], None
 
@@ -80,6 +92,15 @@ class TensorSource:
         stored = self._packed.tensor(name)
         assert stored.spec.group is not None
         return self._packed.levels(stored), stored.parts["scale"], stored.spec.group
+
+    def codes(self, name: str) -> tuple[Array, Array, Array, int]:
+        """As `codes_matrix` takes them: as stored, scales rounded where they are on no grid."""
+        assert self._packed
+        stored = self._packed.tensor(name)
+        assert stored.spec.group is not None
+        unit, steps = row_units(stored.parts["scale"].astype(np.float32))
+        bits = plane_bits(stored.parts["values"], stored.spec.shape[1])
+        return bits, steps, unit, stored.spec.group
 
     def sparsity(self) -> float:
         """The share of zeros of the matrix that has most."""
@@ -128,11 +149,19 @@ def _int4(source: TensorSource, name: str) -> Matrix:
     return _sparse_int8(source, name)
 
 
+def _codes(source: TensorSource, name: str) -> Matrix:
+    """As codes where it is packed so, else as for 4 bits."""
+    if source.in_codes(name):
+        return codes_matrix(*source.codes(name))
+    return _int4(source, name)
+
+
 LAYOUTS: Mapping[str, Callable[[TensorSource, str], Matrix]] = {
     "native-int8": _dense_int8,
     "sparse-int8": _sparse_int8,
     "block-int8": _block_int8,
     "native-int4": _int4,
+    "native-codes": _codes,
 }
 """How each runtime on the kernels lays out a matrix, by the runtime's name."""
 
@@ -146,12 +175,16 @@ def layout_refusal(name: str, source: TensorSource) -> str | None:
     # Rounding to 4 bits costs, so it is done once, by packing.
     if name == "native-int4" and not source.any_in_4_bits:
         return "its weights are not in 4 bits; pack it with --weights int4 first"
+    if name == "native-codes" and not source.any_in_codes:
+        return "its weights are no codes; quantize it with --rounding codes and pack that"
     return None
 
 
 def integer_layouts(packed: PackedFile) -> Iterator[str]:
     """The layouts for the integers of a file's matrices, the most particular first."""
     specs = [spec for spec in packed.specs.values() if len(spec.shape) == 2]
+    if any(spec.code_bits for spec in specs):
+        yield "native-codes"
     if any(spec.values == "int4" for spec in specs):
         yield "native-int4"
     integers = {spec.layout for spec in specs if spec.values == "int8"}

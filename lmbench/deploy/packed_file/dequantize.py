@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmbench.deploy.packed_file.tensor_encoding import GROUP, ValueType
+from lmbench.deploy.packed_file.nibbles import GROUP
+from lmbench.deploy.packed_file.tensor_encoding import ValueType, code_bits
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
@@ -22,15 +23,20 @@ from lmbench.model_shapes import parameter_shapes
 __all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
 
 
+_CODES: Mapping[int, ValueType] = {1: "code1", 2: "code2", 3: "code3", 4: "code4"}
+
+
 @dataclass(frozen=True)
 class Dequantized:
     """A plain model, and what `write_packed` needs to keep its integers."""
 
     model: RNNModel
     values: Mapping[str, ValueType]
-    """By parameter: int4, int8, or fp16 and fp32 where it was left in floats."""
+    """By parameter: codes, int4, int8, or fp16 and fp32 where it was left in floats."""
     grids: Mapping[str, Tensor]
-    """By parameter: scales, [R] (int8) or [R, groups] (int4)."""
+    """By parameter: scales, [R] (int8), [R, groups] (int4) or [bits, R, groups] (codes)."""
+    groups: Mapping[str, int]
+    """By parameter: the columns that share scales, of codes."""
     renewed: tuple[str, ...]
     """Parameters whose grid a packed file cannot hold (asymmetric, or other groups): these are
     rounded anew, to a symmetric grid of the same width or a wider one."""
@@ -54,12 +60,15 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
     weights: dict[str, Tensor] = {}
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}
+    groups: dict[str, int] = {}
     renewed: list[str] = []
     for name, module in _modules(model, nlayers).items():
         weights[name], bias = _numbers(module)
         if bias is not None:
             weights[_bias_of(name)] = bias
         values[name] = _value_type(module)
+        if code_bits(values[name]):
+            groups[name] = _code_group(module)
         grid = _grid(module, values[name])
         if grid is not None:
             grids[name] = grid
@@ -71,18 +80,19 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
     tied = bool(shape["tied"]) and _alike(weights, values, grids)
     plain = RNNModel(kind, ntoken, emsize, nhid, nlayers, float(shape.get("dropout", 0.0)), tied)
     plain.load_state_dict(weights)
-    return Dequantized(plain.eval().requires_grad_(False), values, grids, tuple(renewed))
+    plain = plain.eval().requires_grad_(False)
+    return Dequantized(plain, values, grids, groups, tuple(renewed))
 
 
 def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Sequence[str]) -> int:
-    """About the bytes of the file that packing a quantized model gives: its weights in 8 bits, or
-    in 4 where it has no more, their zeros left out where that is smaller, and the words.
+    """About the bytes of the file that packing a quantized model gives: its weights in 8 bits, in 4
+    where it has no more, or as codes, zeros left out where that is smaller, and the words.
 
     Raises:
         LmbenchError: its modules are not those of a recurrent language model.
     """
     taken = dequantized(model, shape)
-    return packed_bytes(taken.model, vocabulary, taken.values)
+    return packed_bytes(taken.model, vocabulary, taken.values, taken.groups)
 
 
 def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:
@@ -95,6 +105,14 @@ def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:
         return {name: model.get_submodule(place) for name, place in places.items()}
     except AttributeError as error:
         raise LmbenchError(f"the quantized model is not as expected ({error})") from None
+
+
+def _code_group(module: nn.Module) -> int:
+    """The columns of a matrix of codes that share scales; the whole row's filled up to bytes."""
+    size: Any = getattr(module, "group_size", None)
+    weight: Any = getattr(module, "weight", None)
+    whole = -(-weight.shape[1] // 8) * 8
+    return min(size or whole, whole)
 
 
 def _bias_of(weight: str) -> str:
@@ -112,6 +130,8 @@ def _numbers(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 def _value_type(module: nn.Module) -> ValueType:
+    if hasattr(module, "w_steps"):
+        return _CODES[len(module.get_buffer("w_steps"))]
     if hasattr(module, "weight_q"):
         return "int4" if int(getattr(module, "num_bits_params", 8)) <= 4 else "int8"
     half = any(p.dtype == torch.float16 for p in module.parameters())
@@ -122,6 +142,8 @@ def _grid(module: nn.Module, values: ValueType) -> Tensor | None:
     """The scales of a symmetric grid that the packed file can hold, else None."""
     steps: Any = getattr(module, "w_scale", None)  # steps per unit
     zero: Any = getattr(module, "w_zero_point", None)
+    if code_bits(values):
+        return module.get_buffer("w_steps") / torch.as_tensor(steps)
     if steps is None or int(getattr(module, "num_bits_params", 8)) > 8:
         return None
     if zero is not None and bool(torch.as_tensor(zero).any()):

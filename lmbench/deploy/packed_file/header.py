@@ -28,7 +28,8 @@ from lmbench.errors import LmbenchError
 __all__ = ["Container", "is_container", "open_container", "write_container"]
 
 FORMAT = "lmpack"
-VERSION = 2  # 1 has no int4 with scales in fp32; it is still written where there are none
+# 1 has no int4 with scales in fp32, 2 has no codes; they are still written where there are none.
+VERSION = 3
 
 _MAX_HEADER = 16 << 20
 _NO_DIGEST = "0" * 64
@@ -179,7 +180,10 @@ def _version_of(metadata: Mapping[str, Any]) -> int:
     """The oldest version that can say this, so that older programs read what they can."""
     tensors = metadata.get("tensors")
     entries = tensors.values() if isinstance(tensors, dict) else ()
-    return 2 if any(isinstance(entry, dict) and "scale" in entry for entry in entries) else 1
+    entries = [entry for entry in entries if isinstance(entry, dict)]
+    if any(str(entry.get("values")).startswith("code") for entry in entries):
+        return 3
+    return 2 if any("scale" in entry for entry in entries) else 1
 
 
 def open_container(path: Path) -> Container:

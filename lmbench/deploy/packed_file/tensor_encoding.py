@@ -1,4 +1,4 @@
-"""How one tensor is stored: dense or sparse, in fp32, fp16, int8 or int4, and back.
+"""How one tensor is stored: dense or sparse, in fp32, fp16, int8, int4 or codes, and back.
 
 An `Encoded` is a layout's name and a few plain arrays, its parts:
 
@@ -9,13 +9,15 @@ layout     value type            parts
 ``dense``  int8                  values [R, C], scale fp32 [R]
 ``dense``  int4                  values uint8 [R, ceil(C / 2)], scale fp16 [R, ceil(C / group)]
                                  or fp32
+``dense``  code1 … code4 (k)     values uint8 [k, R, ceil(C / 8)], scale fp16 [k, R,
+                                 ceil(C / group)] or fp32
 ``bitmask`` fp32, fp16, int8     mask uint8 [ceil(R C / 8)], values [nnz], (scale fp32 [R])
 ``block``  fp32, fp16, int8      mask uint8 [ceil(blocks / 8)], values [n, h, w], (scale [R])
 ========== ===================== ==========================================================
 
 Bits of a mask run from the least significant one, elements (or blocks) row by row. int8 is
 symmetric with one scale a row; int4 holds value + 8, the even column in the low nibble, with one
-scale for each group of columns. Only NumPy here.
+scale for each group of columns; codes are sums of scaled signs (`code_planes`). Only NumPy here.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lmbench.deploy.packed_file.code_planes import check_planes, code_sums, pack_planes
+from lmbench.deploy.packed_file.nibbles import GROUP, pack_nibbles, quantize_groups, unpack_nibbles
+
 __all__ = [
     "BLOCK_SHAPES",
     "Array",
@@ -35,18 +40,17 @@ __all__ = [
     "Layout",
     "Spec",
     "ValueType",
+    "code_bits",
     "decode",
     "encode",
     "levels_of",
-    "quantize_groups",
     "quantize_rows",
     "stored_bytes",
-    "unpack_nibbles",
     "zero_blocks",
 ]
 
 Layout = Literal["dense", "bitmask", "block"]
-ValueType = Literal["fp32", "fp16", "int8", "int4"]
+ValueType = Literal["fp32", "fp16", "int8", "int4", "code1", "code2", "code3", "code4"]
 Array = NDArray[Any]
 
 # Of int8: 128 times it is still a float32.
@@ -54,9 +58,6 @@ _LARGEST_SCALE = float(np.finfo(np.float32).max) / 128
 
 BLOCK_SHAPES: tuple[tuple[int, int], ...] = ((16, 4), (8, 8))
 """What the kernels multiply in one piece: height and width."""
-
-GROUP = 64
-"""Columns that share a scale in int4: 4.25 bits a weight."""
 
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "fp32": np.dtype("<f4"),
@@ -78,7 +79,12 @@ class Spec:
     block: tuple[int, int] | None = None
     group: int | None = None
     scale: Literal["fp16", "fp32"] = "fp16"
-    """Of int4."""
+    """Of int4 and codes."""
+
+    @property
+    def code_bits(self) -> int:
+        """Signs a weight, where values are codes, else 0."""
+        return code_bits(self.values)
 
     def parts(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
         """Type and shape of each part; None stands for a length that the mask decides.
@@ -89,16 +95,20 @@ class Spec:
         if self.layout == "dense":
             if self.values == "int4":
                 rows, columns = self._matrix()
-                if self.group is None or self.group < 8 or self.group % 8:
-                    raise ValueError("int4 needs groups of a multiple of 8 columns")
-                groups = -(-columns // self.group)
+                groups = self._groups()
                 return {
                     "values": (np.dtype("u1"), (rows, -(-columns // 2))),
                     "scale": (_DTYPES[self.scale], (rows, groups)),
                 }
+            if self.code_bits:
+                rows, columns = self._matrix()
+                return {
+                    "values": (np.dtype("u1"), (self.code_bits, rows, -(-columns // 8))),
+                    "scale": (_DTYPES[self.scale], (self.code_bits, rows, self._groups())),
+                }
             return self._with_scale({"values": (_DTYPES[self.values], self.shape)})
-        if self.values == "int4":
-            raise ValueError("int4 values are stored dense only")
+        if self.values == "int4" or self.code_bits:
+            raise ValueError(f"{self.values} values are stored dense only")
         self._matrix()
         bits = math.prod(self.grid())
         inner = self._block_shape() if self.layout == "block" else ()
@@ -117,6 +127,12 @@ class Spec:
         if self.block not in BLOCK_SHAPES:
             raise ValueError(f"blocks of {self.block} are not known")
         return self.block
+
+    def _groups(self) -> int:
+        """How many groups of columns a row has."""
+        if self.group is None or self.group < 8 or self.group % 8:
+            raise ValueError(f"{self.values} needs groups of a multiple of 8 columns")
+        return -(-self._matrix()[1] // self.group)
 
     def _with_scale(self, parts: dict[str, Any]) -> dict[str, Any]:
         if self.values == "int8":
@@ -144,6 +160,8 @@ class Encoded:
     def nonzero(self) -> int:
         """Elements that are not zero, after rounding."""
         values = self.parts["values"]
+        if self.spec.code_bits:
+            return int(np.count_nonzero(decode(self)))
         if self.spec.values == "int4":
             return int(np.count_nonzero(unpack_nibbles(values, self.spec.shape[1])))
         return int(np.count_nonzero(values))
@@ -166,6 +184,8 @@ class Encoded:
                 raise ValueError("part 'scale' holds a number so large that weights overflow")
         if "mask" in wanted:
             self._check_mask()
+        if self.spec.code_bits:
+            check_planes(self.parts["values"], self.parts["scale"], self.spec.shape[1])
 
     def _check_mask(self) -> None:
         mask = self.parts["mask"]
@@ -194,67 +214,6 @@ def quantize_rows(matrix: Array, scale: Array | None = None) -> tuple[Array, Arr
     return np.clip(np.rint(matrix * inverse[:, None]), lowest, 127).astype(np.int8), scales
 
 
-def quantize_groups(
-    matrix: Array, group: int = GROUP, scale: Array | None = None
-) -> tuple[Array, Array]:
-    """4 bits with a scale for each `group` columns of a row.
-
-    The value of largest magnitude in a group becomes -8, so that all sixteen levels are used
-    (the scale takes its sign); a slightly smaller scale is taken where that lowers the squared
-    error, since it saturates only that one value.
-
-    Returns:
-        int8 [R, C] in [-8, 7], and the scales, fp16 [R, ceil(C / group)].
-    """
-    rows, columns = matrix.shape
-    groups = -(-columns // group)
-    padded = np.zeros((rows, groups * group), np.float32)
-    padded[:, :columns] = matrix
-    cells = padded.reshape(rows, groups, group)
-    if scale is not None:
-        fixed = scale.reshape(rows, groups)
-        return _round_groups(cells, fixed).reshape(rows, -1)[:, :columns], fixed
-    extreme = np.take_along_axis(cells, np.abs(cells).argmax(axis=2)[..., None], axis=2)[..., 0]
-    best_scale = (extreme / -8).astype("<f2")
-    best = _round_groups(cells, best_scale)
-    best_error = _group_error(cells, best, best_scale)
-    for factor in (0.95, 0.9, 0.85, 0.8):
-        tried = (extreme * (factor / -8)).astype("<f2")
-        levels = _round_groups(cells, tried)
-        error = _group_error(cells, levels, tried)
-        better = error < best_error
-        best_scale = np.where(better, tried, best_scale)
-        best = np.where(better[..., None], levels, best)
-        best_error = np.where(better, error, best_error)
-    return best.reshape(rows, -1)[:, :columns], best_scale
-
-
-def _round_groups(cells: Array, scale: Array) -> Array:
-    wide = scale.astype(np.float32)
-    inverse = np.divide(1, wide, out=np.zeros_like(wide), where=wide != 0)
-    return np.clip(np.rint(cells * inverse[..., None]), -8, 7).astype(np.int8)
-
-
-def _group_error(cells: Array, levels: Array, scale: Array) -> Array:
-    return np.square(levels * scale.astype(np.float32)[..., None] - cells).sum(axis=2)
-
-
-def _pack_nibbles(levels: Array) -> Array:
-    """int8 [R, C] in [-8, 7] to uint8 [R, ceil(C / 2)]."""
-    rows, columns = levels.shape
-    biased = np.full((rows, columns + columns % 2), 8, np.uint8)
-    biased[:, :columns] = levels + 8
-    return biased[:, 0::2] | (biased[:, 1::2] << 4)
-
-
-def unpack_nibbles(packed: Array, columns: int) -> Array:
-    """uint8 [R, ceil(C / 2)] to int8 [R, C] in [-8, 7]."""
-    levels = np.empty((packed.shape[0], packed.shape[1] * 2), np.int8)
-    levels[:, 0::2] = (packed & 15).astype(np.int8) - 8
-    levels[:, 1::2] = (packed >> 4).astype(np.int8) - 8
-    return levels[:, :columns]
-
-
 def encode(
     tensor: Array,
     values: ValueType = "fp32",
@@ -271,9 +230,10 @@ def encode(
             `values` is fp16, and are never sparse.
         sparse: ``auto`` takes bitmask or blocks where that is smaller; a matrix asked for in int4
             that is sparse enough for bitmask + int8 to be smaller becomes that.
-        group: columns that share a scale in int4.
+        group: columns that share a scale in int4 and in codes.
         scale: the grid that the tensor already lies on, [R] or [R, 1] (int8), or
-            [R, groups] or [R, 1] (int4); left out, it is found here.
+            [R, groups] or [R, 1] (int4); left out, it is found here. Codes must have one, their
+            scales [bits, R, groups of `group`].
         exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
 
     Raises:
@@ -284,6 +244,9 @@ def encode(
         raise ValueError("holds a number that is not finite")
     if tensor.ndim != 2:
         return _encode_dense(tensor, "fp16" if values == "fp16" else "fp32")
+    if code_bits(values):
+        assert scale is not None
+        return _encode_codes(tensor, values, group, scale)
     if values == "int4":
         dense = _encode_int4(tensor, group, scale, exact=exact)
         if sparse == "never":
@@ -299,15 +262,24 @@ def encode(
     return best if sparse == "always" or best.nbytes < dense.nbytes else dense
 
 
-def stored_bytes(shape: tuple[int, ...], nonzero: int, values: ValueType = "fp32") -> int:
+def code_bits(values: str) -> int:
+    """Signs a weight, of a value type that is one of codes; else 0."""
+    return int(values[4:]) if values.startswith("code") else 0
+
+
+def stored_bytes(
+    shape: tuple[int, ...], nonzero: int, values: ValueType = "fp32", group: int = GROUP
+) -> int:
     """About the bytes that `encode` makes of a tensor of this shape with so many nonzero values.
 
     Blocks, where it finds some, take up to 3% more or less than the bitmask counted here.
     """
     if len(shape) != 2:
         return math.prod(shape) * (2 if values == "fp16" else 4)
-    spec = Spec("dense", values, shape, group=GROUP if values == "int4" else None)
+    spec = Spec("dense", values, shape, group=group)
     dense = _bytes_of(spec, 0)
+    if spec.code_bits:
+        return dense
     sparse = Spec("bitmask", "int8" if values == "int4" else values, shape)
     return min(dense, _bytes_of(sparse, nonzero))
 
@@ -341,8 +313,17 @@ def _encode_int4(tensor: Array, group: int, scale: Array | None, *, exact: bool 
             kind, group = "fp32", -(-tensor.shape[1] // 8) * 8
         scale = half if kind == "fp16" else scale.astype(_DTYPES["fp32"])
     levels, scale = quantize_groups(tensor, group, scale)
-    parts = {"values": _pack_nibbles(levels), "scale": scale}
+    parts = {"values": pack_nibbles(levels), "scale": scale}
     return Encoded(Spec("dense", "int4", tensor.shape, group=group, scale=kind), parts)
+
+
+def _encode_codes(tensor: Array, values: ValueType, group: int, scale: Array) -> Encoded:
+    half = scale.astype(_DTYPES["fp16"])
+    exact = bool((half == scale).all())
+    spec = Spec("dense", values, tensor.shape, group=group, scale="fp16" if exact else "fp32")
+    planes = pack_planes(tensor, scale, group)
+    parts = {"values": planes, "scale": half if exact else scale.astype(_DTYPES["fp32"])}
+    return Encoded(spec, parts)
 
 
 def _encode_sparse(tensor: Array, values: ValueType, scale: Array | None) -> Encoded:
@@ -383,6 +364,9 @@ def _to_blocks(matrix: Array, spec: Spec) -> Array:
 def decode(encoded: Encoded) -> Array:
     """The tensor in fp32, of the spec's shape. The parts must have passed `Encoded.check`."""
     spec, parts = encoded.spec, encoded.parts
+    if spec.code_bits:
+        assert spec.group is not None
+        return code_sums(parts["values"], parts["scale"], spec.group, spec.shape[1])
     levels = levels_of(encoded)
     if spec.values == "int4":
         assert spec.group is not None
@@ -394,8 +378,13 @@ def decode(encoded: Encoded) -> Array:
 
 
 def levels_of(encoded: Encoded) -> Array:
-    """The stored values laid out in the tensor's shape, scales not applied; int4 as int8."""
+    """The stored values laid out in the tensor's shape, scales not applied; int4 as int8.
+
+    Codes have no values without their scales: theirs are decoded.
+    """
     spec, parts = encoded.spec, encoded.parts
+    if spec.code_bits:
+        return decode(encoded)
     if spec.values == "int4":
         return unpack_nibbles(parts["values"], spec.shape[1])
     if spec.layout == "dense":

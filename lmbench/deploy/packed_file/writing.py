@@ -26,6 +26,7 @@ from lmbench.deploy.packed_file.metadata import (
     about_document,
     expansion_limit,
 )
+from lmbench.deploy.packed_file.nibbles import GROUP
 from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.tensor_encoding import Encoded, ValueType, encode, stored_bytes
 from lmbench.distiller import thin
@@ -43,19 +44,21 @@ def packed_bytes(
     model: RNNModel,
     vocabulary: Sequence[str],
     values: ValueType | Mapping[str, ValueType] = "fp32",
+    groups: Mapping[str, int] | None = None,
 ) -> int:
     """About the bytes that `write_packed` would write with its defaults: matrices dense or as a
     bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
 
     Args:
-        values: as `auto` of `write_packed`.
+        values, groups: as `auto` and `groups` of `write_packed`.
     """
     small, tied = thin(model), shared_names(model)
     total = len(_words(vocabulary))
     for name, tensor in small.state_dict().items():
         if name not in tied:
             kind = values if isinstance(values, str) else values.get(name, "fp32")
-            total += stored_bytes(tuple(tensor.shape), int(tensor.count_nonzero()), kind)
+            group = (groups or {}).get(name, GROUP)
+            total += stored_bytes(tuple(tensor.shape), int(tensor.count_nonzero()), kind, group)
     return total
 
 
@@ -67,6 +70,7 @@ def write_packed(
     *,
     about: About | None = None,
     grids: Mapping[str, Tensor] | None = None,
+    groups: Mapping[str, int] | None = None,
     auto: ValueType | Mapping[str, ValueType] = "fp32",
     exact: bool = False,
     staging: Path | None = None,
@@ -79,8 +83,9 @@ def write_packed(
         config: value type, sparse layouts and compression.
         about: where the model comes from.
         grids: scales of weights that post-training quantization put on a grid, by parameter
-            name, [R] or [R, 1] (int8) or [R, groups of 64] (int4), so that packing rounds
-            nothing anew; the other weights get scales of their own.
+            name, [R] or [R, 1] (int8), [R, groups of 64] (int4) or [bits, R, groups] (codes), so
+            that packing rounds nothing anew; the other weights get scales of their own.
+        groups: the columns that share scales, by parameter name, of codes.
         auto: the value type that ``weights="auto"`` stands for, what the run computes with: for
             all weights, or by parameter name with fp32 for the rest.
         exact: keep grids of a scale a row to the last bit, as those of training.
@@ -104,7 +109,14 @@ def write_packed(
         on_grid = name in grids and values == own
         scale = grids[name].detach().cpu().numpy() if on_grid else None
         try:
-            tensors[name] = encode(tensor, values, config.sparse, scale=scale, exact=exact)
+            tensors[name] = encode(
+                tensor,
+                values,
+                config.sparse,
+                group=(groups or {}).get(name, GROUP),
+                scale=scale,
+                exact=exact,
+            )
         except ValueError as error:
             raise LmbenchError(f"{path.name}: tensor '{name}' {error}") from None
     shape, about = shape_of(model), about or About()

@@ -1,4 +1,4 @@
-"""Runtimes on the compiled kernels: weights in int8 or int4, dense, sparse or in blocks.
+"""Runtimes on the compiled kernels: weights in int8, int4 or codes, dense, sparse or in blocks.
 
 Activations are quantized to int8 anew for each vector, symmetric by its largest magnitude, and
 sums are exact integers; cells, biases and logits are fp32. A batch gives for each text what
@@ -23,6 +23,7 @@ from lmbench.deploy.runtimes.interface import Accuracy, Runtime, State, needs_cp
 
 __all__ = [
     "BlockInt8Runtime",
+    "NativeCodesRuntime",
     "NativeInt4Runtime",
     "NativeInt8Runtime",
     "NativeRuntime",
@@ -111,4 +112,15 @@ class NativeInt4Runtime(NativeRuntime):
 
     name: ClassVar[str] = "native-int4"
     about: ClassVar[str] = "compiled kernels, 4-bit weights as packed"
+    accuracy: ClassVar[Accuracy] = "close"
+
+
+class NativeCodesRuntime(NativeRuntime):
+    """Matrices that are packed as sums of scaled signs as they are, the others as `native-int4`.
+
+    ``close`` to the model of codes, which has paid for their rounding already.
+    """
+
+    name: ClassVar[str] = "native-codes"
+    about: ClassVar[str] = "compiled kernels, codes of 1 to 4 bits as packed"
     accuracy: ClassVar[Accuracy] = "close"

@@ -12,6 +12,7 @@ from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.native import (
     BlockInt8Runtime,
+    NativeCodesRuntime,
     NativeInt4Runtime,
     NativeInt8Runtime,
     SparseInt8Runtime,
@@ -35,6 +36,7 @@ RUNTIMES: Mapping[str, type[Runtime]] = {
         CudaRuntime,
         NativeInt8Runtime,
         NativeInt4Runtime,
+        NativeCodesRuntime,
         SparseInt8Runtime,
         BlockInt8Runtime,
         BsrRuntime,
@@ -94,5 +96,5 @@ def _integer_runtimes(loaded: PackedModel) -> Iterator[str]:
     """The runtimes for the layouts of this file's matrices, the most particular first."""
     yield from integer_layouts(loaded.packed)
     specs = [spec for spec in loaded.packed.specs.values() if len(spec.shape) == 2]
-    if specs and all(spec.values in ("int8", "int4") for spec in specs):
+    if specs and all(spec.values in ("int8", "int4") or spec.code_bits for spec in specs):
         yield "int8"

@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 MIN_BITS, MAX_BITS = 2, 16
+BITS = (MIN_BITS, MAX_BITS)
+CODE_BITS = (1, 4)
+"""The fewest and the most signs that a weight is a sum of."""
 
 
 class LinearQuantMode(Enum):
@@ -86,17 +89,18 @@ def get_quantized_range(
     return (-half + 1 if signed_restrict_qrange else -half), half - 1
 
 
-def check_bits(value: int | None, what: str) -> int | None:
+def check_bits(value: int | None, what: str, limits: tuple[int, int] = BITS) -> int | None:
     """The bit width itself, None meaning "not quantized".
 
     Raises:
-        QuantizationError: outside 2 … 16.
+        QuantizationError: outside the limits.
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not MIN_BITS <= value <= MAX_BITS:
+    least, most = limits
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise QuantizationError(
-            f"{what}: {value!r} bits is out of range, use {MIN_BITS} to {MAX_BITS} "
+            f"{what}: {value!r} bits is out of range, use {least} to {most} "
             "or null for full precision"
         )
     return value

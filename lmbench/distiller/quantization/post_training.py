@@ -326,7 +326,7 @@ class PostTrainLinearQuantizer:
         )
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
-            needs = not chosen.per_row_embedding and not floating
+            needs = not (chosen.per_row_embedding or chosen.codes or floating)
         if stats is None or not needs:
             return None
         return stats_for(stats, name, module)
@@ -385,6 +385,7 @@ class PostTrainLinearQuantizer:
             chosen.clip_n_stds,
             per_row=chosen.per_row_embedding,
             group_size=chosen.group_size,
+            codes=chosen.codes,
         )
 
     def _linear(
@@ -411,6 +412,7 @@ class PostTrainLinearQuantizer:
             clip_weights=chosen.clip_weights,
             group_size=chosen.group_size,
             rounder=rounder,
+            codes=chosen.codes,
             **self._activations(chosen, stats, half_range),
         )
 

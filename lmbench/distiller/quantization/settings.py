@@ -13,6 +13,8 @@ from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.name_patterns import check_pattern, matches
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.modes import (
+    BITS,
+    CODE_BITS,
     ClipMode,
     LinearQuantMode,
     check_bits,
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 PRECISIONS = ("16", "bf16", "32", "64")
-ROUNDINGS = ("nearest", "gptq")
+ROUNDINGS = ("nearest", "gptq", "codes")
 Role = Literal["", "step", "whole", "state"]
 """What a module is in its recurrent cell: one of `ModularCell.STEPS`, `WHOLE`, `MEMORY`, or none of
 them."""
@@ -93,7 +95,7 @@ class ModuleSettings:
 
     Attributes:
         bits_activations: 2 to 16, or None to leave inputs and outputs alone.
-        bits_weights: 2 to 16, or None.
+        bits_weights: 2 to 16, or None; 1 to 4 where they are codes.
         bits_accum: width of the accumulators, 8 to 48; None for one that sums of 65,536 products
             cannot exceed, at least 32 and at most 48.
         mode: of activations and weights.
@@ -105,7 +107,9 @@ class ModuleSettings:
         per_row_embedding: a range for each row of an embedding; else one for all, taken from its
             calibrated output as the original does.
         group_size: a range for so many weights of a row; None for whole rows.
-        rounding: "nearest", or "gptq" (error compensation, see `rounding`).
+        rounding: "nearest", "gptq" (error compensation, see `rounding`), or "codes" (sums of scaled
+            signs, see `codes`), with scales for each row, or group of one, of its own: mode,
+            clip_weights, per_channel_wts and per_row_embedding are then of no account.
         scale_approx_mult_bits: activation scales as integer multiplier and shift.
         input_overrides: {input number: {bits_activations, mode, clip_acts, clip_n_stds,
             from_output}}.
@@ -130,7 +134,6 @@ class ModuleSettings:
 
     def __post_init__(self) -> None:
         check_bits(self.bits_activations, "bits_activations")
-        check_bits(self.bits_weights, "bits_weights")
         # Sums are exact in float64, whose integers end at 2^53: a sum that is just over the
         # accumulator's limit must still be exact to be seen and saturated.
         accum = self.bits_accum
@@ -149,6 +152,12 @@ class ModuleSettings:
             raise QuantizationError(
                 f"rounding {self.rounding!r} is unknown: use one of {', '.join(ROUNDINGS)}"
             )
+        what = "bits_weights" + (" with rounding: codes" if self.codes else "")
+        check_bits(self.bits_weights, what, CODE_BITS if self.codes else BITS)
+        if self.codes and self.group_size is not None and self.group_size % 8:
+            raise QuantizationError(
+                f"group_size: {self.group_size} with rounding: codes: use a multiple of 8"
+            )
         if self.group_size is not None and self.group_size < 1:
             raise QuantizationError(f"group_size: {self.group_size} is less than 1")
         if self.clip_weights is ClipMode.N_STD and self.per_channel_wts:
@@ -157,11 +166,17 @@ class ModuleSettings:
             raise QuantizationError("clip mode N_STD needs clip_n_stds")
 
     @property
+    def codes(self) -> bool:
+        """Are weights sums of scaled signs, see `codes`?"""
+        return self.rounding == "codes"
+
+    @property
     def accumulator_bits(self) -> int:
         """The width of the accumulators, given or chosen."""
         if self.bits_accum is not None:
             return self.bits_accum
-        product = (self.bits_activations or 0) + (self.bits_weights or 0)
+        weights = 8 if self.codes else self.bits_weights or 0
+        product = (self.bits_activations or 0) + weights
         return min(max(product + 16, 32), _WIDEST_ACCUM)
 
     def plain(self) -> dict[str, Any]:

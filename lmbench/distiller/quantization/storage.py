@@ -91,6 +91,9 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
             f"this quantized model has format {meta['format']}, newer than {FORMAT}: update lmbench"
         )
     plain = modular_copy(model)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.zero_()  # quickly rounded
     settings = QuantSettings.from_dict(_nearest(meta["settings"]))
     stats = None if meta["dynamic"] else _placeholders(plain)
     quantizer = PostTrainLinearQuantizer(plain, settings=settings, model_activation_stats=stats)
@@ -135,7 +138,9 @@ def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
 
     def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-        dropped = {"rounding", "clip_acts", "clip_weights", "also_clip_weights", "clip_n_stds"}
+        dropped = {"clip_acts", "clip_weights", "also_clip_weights", "clip_n_stds"}
+        if entry.get("rounding") != "codes":  # these have tensors of their own
+            dropped.add("rounding")
         return {key: value for key, value in entry.items() if key not in dropped}
 
     overrides = {pattern: plain(entry) for pattern, entry in settings["overrides"].items()}
@@ -180,6 +185,9 @@ def quantized_bytes(model: nn.Module) -> dict[str, int]:
         seen.append(pair)
         bits = module.num_bits_params
         sizes["weights"] += -(-module.weight_q.numel() * bits // 8)
+        if hasattr(module, "w_steps"):  # in half precision
+            sizes["scales"] += 2 * module.get_buffer("w_steps").numel()
+            continue
         ranges = _distinct_ranges(module)
         zero_bits = 0 if module.mode.weights.symmetric else bits
         sizes["scales"] += ranges * 4 + -(-ranges * zero_bits // 8)

@@ -15,9 +15,11 @@ from lmbench.distiller.quantization.clipping import (
     get_quant_params_from_tensor,
     parse_clip,
 )
+from lmbench.distiller.quantization.codes import fit_codes, nearest_levels
 from lmbench.distiller.quantization.emptied import empty
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
+from lmbench.distiller.quantization.modes import BITS, CODE_BITS
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     check_bits,
@@ -97,6 +99,17 @@ class _QuantizedWeight(QuantizedWrapper):
         self.register_buffer("weight_q", integers.to(storage_dtype(*q_range)))
         self._round_weight = (q_range, rounder)
 
+    def store_codes(self, weight: Tensor, bits: int, group_size: int | None) -> None:
+        """Sums of scaled signs, see `codes`: int8 levels on the grid of each row's unit, and as
+        `w_steps` (bits, rows, groups) the scales that they are sums of."""
+        unit, steps = fit_codes(weight, bits, group_size)
+
+        def nearest(weight: Tensor, scale: Tensor, *_: Any) -> Tensor:
+            return nearest_levels(weight, 1 / scale, self.get_buffer("w_steps"), group_size)
+
+        self.register_buffer("w_steps", steps)
+        self.store_weight(weight, (1 / unit, torch.zeros_like(unit)), (-127, 127), nearest)
+
     def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Those of the weight, and with `filter` only where `save_fp_weights` keeps its floats."""
         if hasattr(self, "float_weight") or not filter:
@@ -137,6 +150,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             with such weights are summed in floats, a group's integers times its scale, as
             kernels for grouped weights do.
         rounder: how weights become integers; to nearest when None.
+        codes: they become sums of scaled signs instead, see `codes`.
 
     The bias is quantized to the accumulator's scale, exactly as wide as the accumulator. It is
     stored as it was, in floats, because its scale depends on the input's; with weights alone
@@ -167,6 +181,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         clip_weights: ClipMode = ClipMode.NONE,
         group_size: int | None = None,
         rounder: Rounder | None = None,
+        codes: bool = False,
     ) -> None:
         super().__init__(
             wrapped_module,
@@ -182,7 +197,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             inputs_quant_auto_fallback,
         )
         assert isinstance(wrapped_module, nn.Linear)
-        bits = check_bits(num_bits_params, "num_bits_params")
+        bits = check_bits(num_bits_params, "num_bits_params", CODE_BITS if codes else BITS)
         if bits is None:
             raise QuantizationError("num_bits_params: quantized activations need quantized weights")
         self.num_bits_params = bits
@@ -190,16 +205,19 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         self.group_size = group_size
         self.clip_weights = self.clip_acts if also_clip_weights else clip_weights
         weight = wrapped_module.weight.detach().float()
-        params = weight_params(
-            weight,
-            bits,
-            self.mode.weights,
-            self.clip_weights,
-            per_channel_wts,
-            group_size,
-            clip_n_stds,
-        )
-        self.store_weight(weight, params, self.mode.weights.quantized_range(bits), rounder)
+        if codes:
+            self.store_codes(weight, bits, group_size)
+        else:
+            params = weight_params(
+                weight,
+                bits,
+                self.mode.weights,
+                self.clip_weights,
+                per_channel_wts,
+                group_size,
+                clip_n_stds,
+            )
+            self.store_weight(weight, params, self.mode.weights.quantized_range(bits), rounder)
         bias = wrapped_module.bias
         self.register_parameter(
             "bias_fp",
@@ -326,6 +344,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         clip_half_range: the output passes a ReLU.
         per_row: a range for each row.
         group_size: a range for so many weights of a row.
+        codes: sums of scaled signs, see `codes`; always a scale for each row.
     """
 
     def __init__(
@@ -341,10 +360,11 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         *,
         per_row: bool = False,
         group_size: int | None = None,
+        codes: bool = False,
     ) -> None:
         super().__init__()
         self.wrapped_module = wrapped_module
-        bits = check_bits(num_bits, "num_bits")
+        bits = check_bits(num_bits, "num_bits", CODE_BITS if codes else BITS)
         if bits is None:
             raise QuantizationError("num_bits: a quantized embedding needs a width")
         self.num_bits_params = bits
@@ -353,13 +373,16 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         self.group_size = group_size
         weight = wrapped_module.weight.detach().float()
         own, clip = self.mode.weights, parse_clip(clip_acts)
-        if not per_row and stats is not None:
-            params = get_quant_params_from_stats_dict(
-                stats["output"], bits, own, clip, clip_n_stds, clip_half_range
-            )
+        if codes:
+            self.store_codes(weight, bits, group_size)
         else:
-            params = weight_params(weight, bits, own, clip, per_row, group_size, clip_n_stds)
-        self.store_weight(weight, params, own.quantized_range(bits), None)
+            if not per_row and stats is not None:
+                params = get_quant_params_from_stats_dict(
+                    stats["output"], bits, own, clip, clip_n_stds, clip_half_range
+                )
+            else:
+                params = weight_params(weight, bits, own, clip, per_row, group_size, clip_n_stds)
+            self.store_weight(weight, params, own.quantized_range(bits), None)
         if save_fp_weights:
             self.register_buffer("float_weight", weight.clone(), persistent=False)
         empty(wrapped_module, self)

@@ -139,6 +139,7 @@ def _pack(
         config,
         about=about,
         grids=taken.grids,
+        groups=taken.groups,
         auto=taken.values,
         staging=job.run.staging,
     )

@@ -14,14 +14,17 @@ from lmbench.deploy.native.matrices import (
     VectorBuffer,
     bitmask_matrix,
     block_matrix,
+    codes_matrix,
     dense_matrix,
     int4_matrix,
 )
-from lmbench.deploy.packed_file.tensor_encoding import quantize_groups, quantize_rows
+from lmbench.deploy.packed_file.nibbles import quantize_groups
+from lmbench.deploy.packed_file.tensor_encoding import quantize_rows
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
-LAYOUTS = ("dense", "bitmask", "16x4", "8x8", "int4")
+CODES = ("code1", "code2", "code3", "code4")
+LAYOUTS = ("dense", "bitmask", "16x4", "8x8", "int4", *CODES)
 BLOCKS = {"16x4": (16, 4), "8x8": (8, 8)}
 
 
@@ -48,11 +51,23 @@ def built(
         levels, scales = quantize_groups(weight, 16)
         wide = np.repeat(scales.astype(np.float32), 16, axis=1)[:, :columns]
         return int4_matrix(levels, scales, 16), levels * wide
+    if layout in CODES:
+        return codes(int(layout[-1]), rows, columns, rng)
     levels, scale = quantize_rows(weight)
     dense = levels * scale[:, None]
     if layout in BLOCKS:
         return block_matrix(levels, scale, BLOCKS[layout]), dense
     return (dense_matrix if layout == "dense" else bitmask_matrix)(levels, scale), dense
+
+
+def codes(planes: int, rows: int, columns: int, rng) -> tuple[Matrix, np.ndarray]:
+    """Codes with scales for each 24 columns, up to the largest sums that there may be."""
+    bits = rng.integers(0, 2, (planes, rows, columns), np.uint8)
+    steps = rng.integers(0, 127 // planes + 1, (planes, rows, -(-columns // 24)), np.uint8)
+    unit = np.ldexp(np.float32(1), rng.integers(-9, -5, rows))
+    wide = np.repeat(steps.astype(np.int32), 24, axis=2)[:, :, :columns]
+    levels = np.where(bits, wide, -wide).sum(0)
+    return codes_matrix(bits, steps, unit, 24), (levels * unit[:, None]).astype(np.float32)
 
 
 def product(kernels: Kernels, matrix: Matrix, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -132,16 +147,20 @@ def test_a_row_is_the_matrixs_row(layout):
 
 
 @pytest.mark.parametrize("n", [1, 40])
-@pytest.mark.parametrize("layout", LAYOUTS[:4])
+@pytest.mark.parametrize("layout", [*LAYOUTS[:4], *CODES])
 def test_extreme_values_do_not_overflow(layout, n):
     levels = np.full((16, 4096), -127, np.int8)
     scale = np.ones(16, np.float32)
     build = {"dense": dense_matrix, "bitmask": bitmask_matrix}
-    matrix = (
-        block_matrix(levels, scale, BLOCKS[layout])
-        if layout in BLOCKS
-        else build[layout](levels, scale)
-    )
+    if layout in CODES:
+        planes = int(layout[-1])
+        steps = np.zeros((planes, 16, 1), np.uint8)
+        steps[0] = 127
+        matrix = codes_matrix(np.zeros((planes, 16, 4096), np.uint8), steps, scale, 4096)
+    elif layout in BLOCKS:
+        matrix = block_matrix(levels, scale, BLOCKS[layout])
+    else:
+        matrix = build[layout](levels, scale)
     for sign in (1, -1):
         x = np.full((n, 4096), sign * 127, np.float32)
         for isa in isas():

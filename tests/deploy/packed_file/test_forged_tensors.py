@@ -18,13 +18,15 @@ from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import tensors as native_tensors
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file import reading
+from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.tensor_encoding import Spec
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime
+from lmbench.distiller.quantization import QuantSettings, quantize
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 from lmbench.model_shapes import parameter_shapes
 
 WORDS = [f"w{i}" for i in range(45)]
@@ -34,6 +36,7 @@ FORMS = {
     "blocks of 16x4": ("int8", (16, 4), "block-int8"),
     "blocks of 8x8": ("int8", (8, 8), "block-int8"),
     "int4": ("int4", None, "native-int4"),
+    "codes": ("code3", None, "native-codes"),
 }
 
 
@@ -48,9 +51,21 @@ def packed(form: str, path: Path) -> None:
                 grid = [-(-size // side) for size, side in zip(p.shape, block, strict=True)]
                 keep = np.kron(generator.random(grid) < 0.2, np.ones(block))
                 p.mul_(torch.from_numpy(keep[: p.shape[0], : p.shape[1]]).float())
+    if values == "code3":
+        write_codes(model, path)
+        return
     sparse = "auto" if block else "never"
     write_packed(
         model, WORDS, path, PackConfig.model_validate({"weights": values, "sparse": sparse})
+    )
+
+
+def write_codes(model: RNNModel, path: Path, bits: int = 3, group: int = 16) -> None:
+    settings = {"bits_activations": None, "rounding": "codes"}
+    settings |= {"bits_weights": bits, "group_size": group}
+    taken = dequantized(quantize(model, QuantSettings.from_dict(settings)), shape_of(model))
+    write_packed(
+        taken.model, WORDS, path, grids=taken.grids, groups=taken.groups, auto=taken.values
     )
 
 
@@ -134,6 +149,43 @@ def test_a_scale_that_makes_weights_overflow_is_refused(tmp_path: Path) -> None:
     arrays["encoder.weight/scale"][3] = -3e38
     write_container(path, arrays, dict(container.metadata))
     assert "so large that weights overflow" in str(complaint(path, None))
+
+
+@pytest.mark.parametrize(
+    "part,value,words",
+    [
+        ("scale", -0.5, "part 'scale' holds a number below zero"),
+        ("scale", np.inf, "part 'scale' holds a number that is not finite"),
+        ("values", 255, "part 'values' has bits beyond the ends of its rows"),
+    ],
+)
+def test_codes_that_no_writer_makes_are_refused(
+    tmp_path: Path, part: str, value: float, words: str
+) -> None:
+    path = tmp_path / "m.lmpack"
+    write_codes(RNNModel("LSTM", len(WORDS), 21, 21, 1, 0.0, True).eval(), path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    arrays[f"encoder.weight/{part}"][0, 3, -1] = value
+    write_container(path, arrays, dict(container.metadata))
+    assert words in str(complaint(path, None))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"values": "code5"}, {"values": "code2"}, {"group": 4}, {"group": None}, {"layout": "block"}],
+)
+def test_codes_that_are_described_as_others_are_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("codes", path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    document["tensors"]["encoder.weight"] |= change
+    write_container(path, arrays, document)
+    assert str(path) in str(complaint(path, None))
 
 
 def huge(path: Path) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lmbench.deploy.packed_file.nibbles import quantize_groups
 from lmbench.deploy.packed_file.tensor_encoding import (
     BLOCK_SHAPES,
     Encoded,
@@ -13,7 +14,6 @@ from lmbench.deploy.packed_file.tensor_encoding import (
     decode,
     encode,
     levels_of,
-    quantize_groups,
     quantize_rows,
     zero_blocks,
 )

@@ -1,0 +1,110 @@
+"""Weights that are sums of scaled signs: one plane of bits for each scale. Only NumPy here.
+
+A row's weights w = alpha_1 b_1 + … + alpha_k b_k, with b in {-1, +1} and scales for each group of
+columns, become k planes uint8 [R, ceil(C / 8)], the least significant bit first, a one for +1, and
+alpha [k, R, groups].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["check_planes", "code_levels", "code_sums", "pack_planes", "plane_bits", "row_units"]
+
+Array = NDArray[Any]
+
+_TOP = 127
+
+
+def pack_planes(matrix: Array, alpha: Array, group: int) -> Array:
+    """The planes [k, R, ceil(C / 8)] of the sums that are nearest to fp32 [R, C].
+
+    Args:
+        alpha: fp32 [k, R, groups].
+        group: columns that share them.
+    """
+    bits, rows, columns = len(alpha), *matrix.shape
+    codes = np.zeros((rows, columns), np.uint8)
+    best = np.full((rows, columns), np.inf, np.float32)
+    for code in range(2**bits):
+        sums = _spread(_sum(alpha, code), group, columns)
+        error = np.abs(matrix - sums)
+        better = error < best
+        codes[better] = code
+        best = np.where(better, error, best)
+    planes = [np.packbits(codes >> i & 1, axis=1, bitorder="little") for i in range(bits)]
+    return np.stack(planes)
+
+
+def plane_bits(planes: Array, columns: int) -> Array:
+    """[k, R, ceil(C / 8)] to zeros and ones [k, R, C]."""
+    return np.unpackbits(planes, axis=2, count=columns, bitorder="little")
+
+
+def code_sums(planes: Array, alpha: Array, group: int, columns: int) -> Array:
+    """The weights, fp32 [R, C]; arguments as `pack_planes` has and makes them."""
+    total = np.zeros((planes.shape[1], columns), np.float32)
+    for bits, scale in zip(plane_bits(planes, columns), alpha.astype(np.float32), strict=True):
+        wide = _spread(scale, group, columns)
+        total += np.where(bits, wide, -wide)
+    return total
+
+
+def code_levels(bits: Array, steps: Array, group: int) -> Array:
+    """The sums of scales that are integers, int8 [R, C].
+
+    Args:
+        bits: as `plane_bits` gives them, [k, R, C].
+        steps: uint8 [k, R, groups], of each row and group at most 127 together.
+        group: columns that share them.
+    """
+    levels = np.zeros(bits.shape[1:], np.int8)
+    for plane, step in zip(bits, steps.astype(np.int8), strict=True):
+        wide = _spread(step, group, bits.shape[2])
+        levels += np.where(plane, wide, -wide)
+    return levels
+
+
+def check_planes(planes: Array, alpha: Array, columns: int) -> None:
+    """Raises ValueError, naming the part, unless finite numbers can be what `pack_planes` made."""
+    spare = planes.shape[2] * 8 - columns
+    if spare and (planes[:, :, -1] >> (8 - spare)).any():
+        raise ValueError("part 'values' has bits beyond the ends of its rows")
+    if (alpha < 0).any():
+        raise ValueError("part 'scale' holds a number below zero")
+
+
+def row_units(alpha: Array) -> tuple[Array, Array]:
+    """The same scales as small integers: of which no sum has more than 127.
+
+    Scales that lie on such a grid already, as `lmbench quantize` leaves them, stay as they are, and
+    others are rounded.
+
+    Args:
+        alpha: fp32 [k, R, groups], none below zero.
+
+    Returns:
+        The unit of each row, fp32 [R], powers of two, and the scales in it, uint8 [k, R, groups].
+    """
+    largest = alpha.astype(np.float32).sum(0).max(1)
+    exponent = np.maximum(np.frexp(largest / _TOP)[1], -120)
+    unit = np.ldexp(np.float32(1), np.where(largest > 0, exponent, 0))
+    steps = np.rint(alpha / unit[:, None])
+    unit = np.where(steps.sum(0).max(1) > _TOP, unit * 2, unit)
+    return unit, np.rint(alpha / unit[:, None]).astype(np.uint8)
+
+
+def _sum(alpha: Array, code: int) -> Array:
+    """[R, groups]: the weight that a code stands for, its scales summed up in their order."""
+    total = np.zeros(alpha.shape[1:], np.float32)
+    for i, scale in enumerate(alpha.astype(np.float32)):
+        total += scale if code >> i & 1 else -scale
+    return total
+
+
+def _spread(values: Array, group: int, columns: int) -> Array:
+    """[R, groups] to [R, C]."""
+    return np.repeat(values, group, axis=1)[:, :columns]

@@ -1,0 +1,142 @@
+"""Weights of 1 to 4 bits as sums of scaled signs: alternating multi-bit quantization.
+
+After Xu et al. 2018 (Alternating Multi-bit Quantization for Recurrent Neural Networks, ICLR, arXiv
+1802.00150): the n weights of a row, or of a group of one, become w ≈ alpha_1 b_1 + … + alpha_k b_k
+with each b_i in {-1, +1}^n. The start is greedy, each code being the signs of what those before it
+left over; then the best scales for the codes (least squares) and the best codes for the scales (a
+binary search among the 2^k sums) alternate, and neither step can raise the squared error.
+
+The end is of ours: the scales of a row are rounded to multiples of one power of two, its unit, so
+that no sum has more than 127. The sums are then int8 levels with one scale a row, which integer
+kernels multiply without a further error, and a weight has the same value wherever it is computed.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Codes", "fit_codes", "nearest_levels"]
+
+_TOP = 127
+# The paper takes two; here they are cheap, and end where no code changes any more.
+_ROUNDS = 16
+_AT_ONCE = 1 << 19  # weights that stay in a core's cache
+
+
+class Codes(NamedTuple):
+    """The scales of a weight (R, C)."""
+
+    unit: Tensor
+    """(R, 1) float32, powers of two."""
+    steps: Tensor
+    """(k, R, groups) uint8: alpha_1 … alpha_k in units, at most 127 together."""
+
+
+@torch.no_grad()
+def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes:
+    """The scales for the codes of a finite weight (R, C); see `nearest_levels` for those.
+
+    Args:
+        bits: signs a weight, k.
+        group_size: columns that share their scales; None for whole rows.
+    """
+    rows, columns = weight.shape
+    group = min(group_size or columns, columns)
+    alphas = weight.new_empty(rows, -(-columns // group), bits)
+    at_once = max(1, _AT_ONCE // columns)
+    for first in range(0, rows, at_once):
+        for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
+            alphas[first : first + at_once, g] = _fit(cells, bits)
+    # Rounding a scale adds up to half a unit to the largest sum.
+    largest = alphas.sum(2).amax(1, keepdim=True) / (_TOP - bits / 2)
+    exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
+    unit = torch.ldexp(torch.ones_like(largest), exponent)
+    steps = (alphas / unit[..., None]).round().permute(2, 0, 1)
+    return Codes(unit, steps.to(torch.uint8).contiguous())
+
+
+@torch.no_grad()
+def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int | None) -> Tensor:
+    """(R, C) float32 integers in [-127, 127]: for each weight the nearest sum, in units.
+
+    Args:
+        weight: (R, C).
+        unit, steps: as in `Codes`.
+        group_size: as it was given to `fit_codes`.
+    """
+    group = min(group_size or weight.shape[1], weight.shape[1])
+    found = torch.empty_like(weight)
+    signs = _signs(len(steps), weight)
+    at_once = max(1, _AT_ONCE // weight.shape[1])
+    for first in range(0, len(weight), at_once):
+        piece = slice(first, first + at_once)
+        cells = weight[piece] / unit[piece]
+        sums = (steps[:, piece].to(weight.dtype).permute(1, 2, 0) @ signs.T).sort(2).values
+        for g, part in enumerate(cells.split(group, dim=1)):
+            own = sums[:, g, :, None].unbind(1)  # (r, 1) each, the smallest first
+            levels = own[0].expand_as(part).clone()
+            for low, high in pairwise(own):
+                levels += (part > (low + high) / 2) * (high - low)
+            found[piece, g * group : (g + 1) * group] = levels
+    return found
+
+
+def _signs(bits: int, like: Tensor) -> Tensor:
+    """(2^k, k): the signs of each code, whose bit i says that of alpha_i."""
+    codes = torch.arange(2**bits, device=like.device)[:, None]
+    return ((codes >> torch.arange(bits, device=like.device)) & 1).to(like.dtype) * 2 - 1
+
+
+def _fit(cells: Tensor, bits: int) -> Tensor:
+    """(N, n) weights to the scales of each row (N, k).
+
+    Once its weights are sorted, those of one code lie side by side, and how many they are and what
+    they add up to are differences of two places: a round looks at no weight again.
+    """
+    alphas = _greedy(cells, bits)
+    ordered = cells.sort(1).values.double()
+    totals = F.pad(ordered.cumsum(1), (1, 0))
+    signs = _signs(bits, ordered)
+    before = None
+    for _ in range(_ROUNDS):
+        sums, order = (alphas @ signs.T).sort(1)
+        places = torch.searchsorted(ordered, (sums[:, 1:] + sums[:, :-1]) / 2)
+        places = F.pad(F.pad(places, (1, 0)), (0, 1), value=cells.shape[1])  # (N, 2^k + 1)
+        if before is not None and torch.equal(places, before):
+            break
+        before = places
+        counts, added = places.diff(), totals.gather(1, places).diff()
+        alphas = _better_scales(counts, added, signs[order], alphas)
+    return alphas.to(cells.dtype)
+
+
+def _greedy(cells: Tensor, bits: int) -> Tensor:
+    """The scales (N, k) of the start, float64."""
+    left, alphas = cells, []
+    for _ in range(bits):
+        alphas.append(left.abs().mean(1, keepdim=True))
+        left = left - left.sign() * alphas[-1]
+    return torch.cat(alphas, 1).double()
+
+
+def _better_scales(counts: Tensor, sums: Tensor, signs: Tensor, alphas: Tensor) -> Tensor:
+    """Scales (N, k) that leave less of the weights for the same codes.
+
+    Each in turn is made the one of least squares, twice: near the joint solution, and always one.
+
+    Args:
+        counts, sums: (N, 2^k), how many weights have each code, and what they add up to.
+        signs: (N, 2^k, k), those of each code.
+    """
+    gram = signs.mT @ (signs * counts[..., None])
+    alone, alphas = (signs.mT @ sums[..., None])[..., 0], alphas.clone()
+    for i in list(range(alphas.shape[1])) * 2:
+        others = (gram[:, i] * alphas).sum(1) - gram[:, i, i] * alphas[:, i]
+        alphas[:, i] = (alone[:, i] - others) / gram[:, i, i]
+    # A scale below zero gives the same sums as one above.
+    return alphas.abs()

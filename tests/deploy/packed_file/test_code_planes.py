@@ -1,0 +1,125 @@
+"""Weights that are sums of scaled signs, packed: the very values, in so many bits."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmbench.deploy.packed_file.code_planes import code_sums, pack_planes, row_units
+from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
+from lmbench.deploy.packed_file.header import open_container
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.distiller.quantization import QuantSettings, quantize
+from lmbench.model.rnn import RNNModel, shape_of
+
+WORDS = [f"w{i}" for i in range(600)]
+
+
+def quantized(kind: str = "LSTM", width: int = 100, **settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = RNNModel(kind, len(WORDS), width, width, 2, 0.1, True).eval()
+    return quantize(model, QuantSettings.from_dict({"bits_activations": None, **settings}))
+
+
+def packed(path, model: torch.nn.Module, kind: str = "LSTM", width: int = 100):
+    shape = {"model": kind, "emsize": width, "nhid": width, "nlayers": 2, "dropout": 0.1}
+    taken = dequantized(model, {**shape, "tied": True, "ntoken": len(WORDS)})
+    assert taken.renewed == ()
+    return write_packed(
+        taken.model, WORDS, path, grids=taken.grids, groups=taken.groups, auto=taken.values
+    )
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
+@pytest.mark.parametrize("bits,group", [(1, None), (2, None), (3, 64), (4, 8)])
+def test_the_file_has_the_very_weights_that_were_evaluated(tmp_path, kind, bits, group):
+    model = quantized(kind, rounding="codes", bits_weights=bits, group_size=group)
+    packed(tmp_path / "m.lmpack", model, kind)
+    file = open_packed(tmp_path / "m.lmpack")
+    places = {"encoder.weight": "encoder", "rnn.weight_ih_l0": "rnn.cells.0.fc_gate_x"}
+    places["rnn.weight_hh_l1"] = "rnn.cells.1.fc_gate_h"
+    for name, place in places.items():
+        assert file.specs[name].values == f"code{bits}"
+        wanted = model.get_submodule(place).weight
+        assert isinstance(wanted, torch.Tensor)
+        assert np.array_equal(file.dense(name), wanted.numpy())
+    assert "decoder.weight" not in file.names
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_a_weight_takes_its_bits_and_a_row_its_scales(tmp_path, bits):
+    model = quantized(width=104, rounding="codes", bits_weights=bits)
+    info = packed(tmp_path / "m.lmpack", model, width=104)
+    for tensor in info.tensors:
+        if len(tensor.spec.shape) == 2:
+            rows, columns = tensor.spec.shape
+            assert tensor.stored == rows * columns * bits // 8 + 2 * bits * rows
+    shape = shape_of(dequantized(model, _shape(104)).model)
+    header = 8192
+    assert 0 <= info.bytes - dequantized_bytes(model, shape, WORDS) < header
+
+
+def _shape(width: int) -> dict:
+    shape = {"model": "LSTM", "emsize": width, "nhid": width, "nlayers": 2, "dropout": 0.1}
+    return {**shape, "tied": True, "ntoken": len(WORDS)}
+
+
+def test_only_files_with_codes_need_a_newer_program(tmp_path):
+    packed(tmp_path / "new.lmpack", quantized(rounding="codes", bits_weights=2))
+    packed(tmp_path / "old.lmpack", quantized(bits_weights=8, per_channel_wts=True))
+    versions = [
+        (tmp_path / name).read_bytes()[8:400].split(b'"version":"')[1][:1]
+        for name in ("new.lmpack", "old.lmpack")
+    ]
+    assert versions == [b"3", b"1"]
+    assert open_container(tmp_path / "old.lmpack").names()
+
+
+def test_codes_beside_wider_weights_keep_to_their_modules(tmp_path):
+    changes = {"rounding": "codes", "bits_weights": 2}
+    model = quantized(bits_weights=8, per_channel_wts=True, overrides={"rnn.*": changes})
+    info = packed(tmp_path / "m.lmpack", model)
+    kinds = {t.name: t.spec.values for t in info.tensors}
+    assert kinds["encoder.weight"] == "int8"
+    assert kinds["rnn.weight_hh_l0"] == "code2"
+
+
+def test_they_are_read_without_torch(tmp_path):
+    packed(tmp_path / "m.lmpack", quantized(rounding="codes", bits_weights=3))
+    code = (
+        "import sys; from pathlib import Path; from lmbench.deploy.packed_file.reading import *; "
+        f"open_packed(Path({str(tmp_path / 'm.lmpack')!r})).dense('encoder.weight'); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(st.integers(1, 4), st.integers(1, 20), st.integers(1, 50), st.integers(0, 99), st.booleans())
+def test_planes_give_back_each_sum_and_units_each_scale(bits, rows, columns, seed, small):
+    rng = np.random.default_rng(seed)
+    groups = -(-columns // 8)
+    steps = rng.integers(0, 30, (bits, rows, groups))
+    unit = np.float32(2.0) ** rng.integers(-130 if small else -8, 3, (rows, 1))
+    alpha = (steps * unit).astype(np.float32)
+    signs = rng.choice([-1, 1], (bits, rows, columns))
+    weight = (signs * np.repeat(alpha, 8, axis=2)[:, :, :columns]).sum(0).astype(np.float32)
+    planes = pack_planes(weight, alpha, 8)
+    assert planes.nbytes == bits * rows * groups
+    assert np.array_equal(code_sums(planes, alpha, 8, columns), weight)
+    units, small_steps = row_units(alpha)
+    assert small_steps.sum(0).max() <= 127
+    if not small:
+        assert np.array_equal(small_steps * units[:, None], alpha)
+
+
+def test_scales_that_lie_on_no_grid_are_rounded_to_one():
+    alpha = np.random.default_rng(0).random((3, 40, 2)).astype(np.float32)
+    alpha[0, 0, 0], alpha[1:, 0, 0] = 127, 0.0
+    units, steps = row_units(alpha)
+    assert steps.sum(0).max() <= 127
+    assert np.abs(steps * units[:, None] - alpha).max() <= units.max() / 2
