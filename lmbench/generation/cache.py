@@ -65,8 +65,8 @@ class CachedPast:
         self.caches = tuple(caches)
         self._keys = bias.new_zeros(0, batch, model.nhid)  # [P, B, H], oldest first
         self._words = torch.zeros(0, batch, dtype=torch.int64, device=bias.device)  # [P, B]
-        zero = in_float64(torch.zeros((), device=bias.device))
-        self._own, self._blended = zero, [zero for _ in caches]
+        sums = in_float64(torch.zeros(1 + len(self.caches), device=bias.device))
+        self._own, *self._blended = sums.unbind()
 
     def read(self, features: Tensor, target: Tensor, log_p: Tensor) -> None:
         """Score the words of a window [T, B] by their `log_p` [T, B], and remember them.
@@ -74,18 +74,18 @@ class CachedPast:
         Args:
             features: what the decoder saw before each, [T, B, H].
         """
-        self._own = self._own - in_float64(log_p.sum(dtype=widest(log_p.device)))
+        self._own.sub_(in_float64(log_p.sum(dtype=widest(log_p.device))))
         if not self.caches:
             return
         size = self.caches[0].size
         keys, words = torch.cat([self._keys, features]), torch.cat([self._words, target])
         likeness = torch.einsum("tbh,pbh->tpb", features, keys)  # [T, P + T, B]
         recalled: dict[float, Tensor] = {}
-        for number, cache in enumerate(self.caches):
+        for cache, total in zip(self.caches, self._blended, strict=True):
             if cache.theta not in recalled:
                 recalled[cache.theta] = _recalled(cache.theta * likeness, words, size)
             blended = _blend(log_p, recalled[cache.theta], cache.share)
-            self._blended[number] = self._blended[number] - in_float64(blended.sum())
+            total.sub_(in_float64(blended.sum()))
         self._keys, self._words = keys[-size:], words[-size:]
 
     def scores(self, tokens: int) -> tuple[Score, list[Score]]:

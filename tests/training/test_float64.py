@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmbench.config import TrainConfig
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.torch_cells import TorchRuntime
-from lmbench.generation.cache import NeuralCache, evaluate_with_cache
+from lmbench.generation.cache import NeuralCache, evaluate_with_caches
 from lmbench.model import device as device_module
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
@@ -111,11 +111,11 @@ def test_the_torch_runtime_scores_without_float64() -> None:
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_the_neural_cache_scores_without_float64(share: float) -> None:
-    data, cache = ids(41), NeuralCache(20, 0.6, share)
+    data, caches = ids(41), [NeuralCache(20, 0.6, share)]
     plain = model().eval()
-    expected = evaluate_with_cache(plain, data, BPTT, cache)
+    [expected] = evaluate_with_caches(plain, data, BPTT, caches)[1]
     with without_float64():
-        found = evaluate_with_cache(plain, data, BPTT, cache)
+        [found] = evaluate_with_caches(plain, data, BPTT, caches)[1]
     assert found.nll == pytest.approx(expected.nll, rel=1e-5)
 
 
