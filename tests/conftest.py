@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
+from difflib import unified_diff
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +28,17 @@ settings.register_profile("lmbench", deadline=None, suppress_health_check=[Healt
 settings.load_profile("lmbench")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--delays", type=int, metavar="SEED", help="see tests/helpers/delays.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (seed := config.getoption("--delays")) is not None:
+        from delays import delay_all
+
+        delay_all(seed)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Three processes on two cores: a third of the time a test waits for a process or a timer."""
@@ -42,6 +57,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first: begun last, they would keep one process and idle the others."""
     items.sort(key=lambda item: item.path.name != "test_tmux.py")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Of each picture that is not as it was, the lines that differ: a log is all that CI leaves."""
+    for picture in getattr(config, "_textual_snapshots", ()):
+        terminalreporter.write_line(f"{picture.test_name}: picture, and what was shown")
+        before, now = (_lines_of_picture(svg) for svg in (picture.snapshot, picture.actual))
+        for line in islice(unified_diff(before, now, n=0, lineterm=""), 60):
+            terminalreporter.write_line(line)
+
+
+def _lines_of_picture(svg: str) -> list[str]:
+    """Its styles, and each piece of text with its place and style."""
+    pieces = re.findall(r"<text [^>]*>[^<]*</text>|<rect [^>]*>|\.[\w-]+ {[^}]*}", svg)
+    return [html.unescape(re.sub(r"terminal-\d+-", "", piece)) for piece in pieces]
 
 
 @pytest.fixture(scope="session")

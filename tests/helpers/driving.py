@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from textual.events import Key
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 from textual.screen import Screen
 from waiting import LIMIT_S
@@ -15,6 +16,24 @@ from waiting import LIMIT_S
 from lmbench.tui.app import Workbench
 
 S = TypeVar("S")
+
+in_hand: list[MessagePump] = []
+"""Who handles a message or a callback at the moment: it is in no queue any more."""
+
+
+def _noted(handle: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def handle_noted(pump: MessagePump, *arguments: Any) -> None:
+        in_hand.append(pump)
+        try:
+            await handle(pump, *arguments)
+        finally:
+            in_hand.remove(pump)
+
+    return handle_noted
+
+
+for _name in ("_dispatch_message", "_flush_next_callbacks"):
+    setattr(MessagePump, _name, _noted(getattr(MessagePump, _name)))
 
 
 def bench_of(pilot: Pilot[None]) -> Workbench:
@@ -40,6 +59,8 @@ async def press(pilot: Pilot[None], *keys: str) -> None:
     for key in keys:
         await pilot.press(key)
         await pilot.pause()
+        if to_handle(pilot):
+            await until(pilot, lambda: not to_handle(pilot))
     await pilot.pause()
 
 
@@ -64,25 +85,49 @@ async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
 
 
 def at_work(pilot: Pilot[None]) -> list[object]:
-    """Workers that run, what has keys or messages to come, and a screen that is to be laid out or
-    painted; nothing in one that is leaving."""
+    """What is `to_handle`, and workers that run."""
+    app = bench_of(pilot)
+    workers = [worker for worker in app.workers if worker.is_running and not app._exit]
+    return [*to_handle(pilot), *workers]
+
+
+def to_handle(pilot: Pilot[None]) -> list[object]:
+    """What has keys or messages to come, and a screen that is to be laid out or painted; nothing
+    in one that is leaving."""
     app = bench_of(pilot)
     if app._exit:
         return []
-    nodes = [app, *app.screen.walk_children(with_self=True)]
+    nodes = in_sight(app)
     queues = [node for node in nodes if node.message_queue_size or node._next_callbacks]
+    handled = [node for node in nodes if node in in_hand]
     keys = [app._key_on_its_way] if app._key_on_its_way else []
-    screens = [app.screen] if unpainted(app.screen) else []
-    workers = [worker for worker in app.workers if worker.is_running]
-    return [*queues, *keys, *screens, *workers]
+    screens = [screen for screen in screens_in_sight(app) if unpainted(screen)]
+    return [*queues, *handled, *keys, *screens]
+
+
+def screens_in_sight(app: Workbench) -> list[Screen[Any]]:
+    """The one on top, and those that it lets be seen, as a dialog does."""
+    behind = app._background_screens if app.screen.styles.background.a < 1 else []
+    for screen in behind:
+        if screen._layout_required:
+            # Textual pauses this timer when another screen comes, until the next message.
+            screen._update_timer.resume()
+    return [app.screen, *behind]
+
+
+def in_sight(app: Workbench) -> list[MessagePump]:
+    """The app, and all widgets of the screens that are seen."""
+    screens = screens_in_sight(app)
+    return [app, *(node for screen in screens for node in screen.walk_children(with_self=True))]
 
 
 def unpainted(screen: Screen[Any]) -> bool:
     """Textual paints by a timer, which comes late where there is no processor time."""
-    return bool(
-        screen._layout_required
-        or screen._scroll_required
-        or screen._repaint_required
+    if screen._layout_required or screen._scroll_required:
+        return True
+    # On a screen behind another, Textual leaves these as they are.
+    return screen.is_active and bool(
+        screen._repaint_required
         or screen._recompose_required
         or screen._dirty_widgets
         or screen._callbacks
@@ -91,10 +136,9 @@ def unpainted(screen: Screen[Any]) -> bool:
 
 def under_way(pilot: Pilot[None]) -> list[object]:
     """What is `at_work`, and timers that run once and soon, as those that wait for the last key."""
-    nodes = [pilot.app, *pilot.app.screen.walk_children(with_self=True)]
     timers = [
         timer
-        for node in nodes
+        for node in in_sight(bench_of(pilot))
         for timer in node._timers
         if timer._repeat == 0 and timer._interval < 1
         if timer._task is not None and not timer._task.done()

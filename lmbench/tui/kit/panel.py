@@ -32,6 +32,8 @@ def update_static(static: Static, text: str | Text) -> None:
     static.update(fresh, layout=False)
     if before is None or _height(static) != before:
         static.refresh(layout=True)
+        # Laid out since an earlier request that it has not sent on yet, it would keep that height.
+        static._layout_updates += 1
 
 
 def _height(static: Static) -> int | None:
