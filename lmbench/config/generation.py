@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lmbench.config.machine import DATA, OUTPUT, SAMPLING, RuntimeConfig
+from lmbench.config.machine import DATA, OUTPUT, SAMPLING
+from lmbench.config.scoring import CacheConfig
 from lmbench.config.setting import setting
 
 __all__ = ["WORKBENCH_GENERATION", "GenerateConfig"]
 
 
-class GenerateConfig(RuntimeConfig):
+class GenerateConfig(CacheConfig):
     """Text from a model, a word at a time."""
 
     words: int = setting(

@@ -20,6 +20,7 @@ from lmbench.errors import LmbenchError
 
 __all__ = [
     "BenchmarkConfig",
+    "CacheConfig",
     "EvaluateConfig",
     "RescoreConfig",
     "ScoreConfig",
@@ -75,7 +76,26 @@ class SensitivityConfig(MachineConfig):
             )
 
 
-class EvaluateConfig(RuntimeConfig):
+class CacheConfig(RuntimeConfig):
+    """What executes a trained model, with a neural cache or without."""
+
+    cache: int = setting(
+        0,
+        "add a neural cache over this many past words (Grave et al. 2016); 0 = none",
+        group=SAMPLING,
+        ge=0,
+        le=100_000,
+        unit="words",
+    )
+    cache_theta: float = setting(
+        0.6, "how sharply the neural cache looks", group=SAMPLING, gt=0.0, le=100.0
+    )
+    cache_lambda: float = setting(
+        0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
+    )
+
+
+class EvaluateConfig(CacheConfig):
     """Perplexity and tokens a second of a run, as it will run."""
 
     data: str | None = setting(
@@ -93,20 +113,6 @@ class EvaluateConfig(RuntimeConfig):
         10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
     )
     bptt: int = setting(35, "sequence length", group=TRAINING, ge=1, le=65536, unit="tokens")
-    cache: int = setting(
-        0,
-        "add a neural cache over this many past words (Grave et al. 2016); 0 = none",
-        group=SAMPLING,
-        ge=0,
-        le=100_000,
-        unit="words",
-    )
-    cache_theta: float = setting(
-        0.6, "how sharply the neural cache looks", group=SAMPLING, gt=0.0, le=100.0
-    )
-    cache_lambda: float = setting(
-        0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
-    )
     dynamic: Literal["sgd", "rms"] | None = setting(
         None,
         "let a copy of the weights follow the text that is scored, a step after each --bptt words "

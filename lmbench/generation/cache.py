@@ -1,4 +1,5 @@
-"""The neural cache of Grave, Joulin and Usunier (2016, arXiv 1612.04426), for scoring a text.
+"""The neural cache of Grave, Joulin and Usunier (2016, arXiv 1612.04426), for scoring a text and
+for writing one.
 
 Each past word is kept with the hidden state that came before it. What follows a state like them
 is likely their word again: a distribution over the past words, blended with the model's own. It
@@ -15,13 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmbench.config.scoring import CacheConfig
 from lmbench.corpus.batches import windows
 from lmbench.deploy.runtimes.interface import Progress, Score
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["CachedPast", "NeuralCache", "evaluate_with_caches", "log_probability"]
+__all__ = ["CachedPast", "NeuralCache", "Past", "evaluate_with_caches", "log_probability"]
+
+Past = tuple[tuple[Tensor, int], ...]
+"""Words of one text that were read, oldest first, each with the hidden state [H] before it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,28 @@ class NeuralCache:
             raise LmbenchError(f"--cache-theta {self.theta}: use more than 0")
         if not 0 <= self.share <= 1:
             raise LmbenchError(f"--cache-lambda {self.share}: use 0 to 1")
+
+    @classmethod
+    def of(cls, config: CacheConfig) -> NeuralCache | None:
+        """As the settings say; None where they have none."""
+        if not config.cache:
+            return None
+        return cls(config.cache, config.cache_theta, config.cache_lambda)
+
+    def remember(self, past: Past, hidden: Tensor, word: int) -> Past:
+        """The past with one more word, and as many as the cache looks at."""
+        return (*past, (hidden, word))[-self.size :]
+
+    def blend(self, logits: Tensor, hidden: Tensor, past: Past) -> Tensor:
+        """Logits [V] of the next word where the model gives `logits` [V] after `hidden` [H]: their
+        softmax is the blended distribution."""
+        if not past:
+            return logits
+        keys = torch.stack([key for key, _ in past])  # [P, H]
+        words = torch.tensor([word for _, word in past], device=logits.device)
+        weights = (self.theta * (keys @ hidden)).softmax(0)
+        recalled = torch.zeros_like(logits).index_add_(0, words, weights)
+        return _mixed(logits.log_softmax(0), recalled, self.share)
 
 
 class CachedPast:
@@ -149,6 +176,9 @@ def _blend(log_p: Tensor, recalled: Tensor, share: float) -> Tensor:
     """log((1 - share) p + share recalled); log p alone where nothing can be recalled."""
     wide = widest(log_p.device)
     own, recalled = log_p.to(wide), recalled.to(wide)
+    return torch.where(recalled.isnan(), own, _mixed(own, recalled, share))
+
+
+def _mixed(log_p: Tensor, recalled: Tensor, share: float) -> Tensor:
     others = math.log1p(-share) if share < 1 else -math.inf
-    blended = torch.logaddexp(own + others, (share * recalled).log())
-    return torch.where(recalled.isnan(), own, blended)
+    return torch.logaddexp(log_p + others, (share * recalled).log())

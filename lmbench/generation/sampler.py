@@ -14,6 +14,7 @@ from torch import Tensor
 from lmbench.corpus.subwords import Pieces, is_subword
 from lmbench.deploy.runtimes.interface import Runtime, State
 from lmbench.errors import LmbenchError
+from lmbench.generation.cache import NeuralCache, Past
 from lmbench.generation.sampling import Candidates, Sampling, candidates, draw
 
 __all__ = ["EOS", "UNK", "Alternative", "Prompt", "Sampler", "Snapshot", "Word", "read_prompt"]
@@ -42,7 +43,7 @@ class Word:
     id: int
     text: str
     surprisal_bits: float
-    """-log2 of what the model gives it, before the sampling settings."""
+    """-log2 of what the model, with its cache, gives it before the sampling settings."""
 
     probability: float
     """How likely it was to be chosen, after them; 0 where the user took a word they rule out."""
@@ -65,6 +66,8 @@ class Snapshot:
 
     state: State
     unread: tuple[int, ...]
+    hidden: Tensor | None
+    past: Past
     generator: dict[str, Any]
 
 
@@ -101,6 +104,7 @@ class Sampler:
         seed: of the generator that is this sampler's own. The same seed, model and runtime give
             the same text on the same machine.
         no_unk: never write ``<unk>``.
+        cache: makes words of the text so far likelier where they fit.
 
     Raises:
         LmbenchError: the vocabulary is not the model's.
@@ -114,6 +118,7 @@ class Sampler:
         *,
         seed: int = 1111,
         no_unk: bool = False,
+        cache: NeuralCache | None = None,
     ) -> None:
         if len(vocabulary) != runtime.ntoken:
             raise LmbenchError(
@@ -130,8 +135,12 @@ class Sampler:
         if no_unk:
             banned = tuple(i for i, word in enumerate(vocabulary) if word == UNK)
             self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *banned))
+        self._cache = cache
         self._random = np.random.default_rng(seed)
         self._state = runtime.initial_state(1)
+        # What the decoder saw last, where a cache asks; nothing before the first word.
+        self._hidden: Tensor | None = None
+        self._past: Past = ()
         # Words of the text so far that the model has not read yet; it reads them at the next step.
         self._unread: tuple[int, ...] = ()
 
@@ -168,11 +177,18 @@ class Sampler:
 
     def snapshot(self) -> Snapshot:
         """This place of the text, to come back to: some vectors, cheap enough for each word."""
-        return Snapshot(self._state, self._unread, dict(self._random.bit_generator.state))
+        return Snapshot(
+            self._state,
+            self._unread,
+            self._hidden,
+            self._past,
+            dict(self._random.bit_generator.state),
+        )
 
     def restore(self, snapshot: Snapshot, *, seed: int | None = None) -> None:
         """Go back to a place. The same words follow, unless `seed` begins a branch."""
         self._state, self._unread = snapshot.state, snapshot.unread
+        self._hidden, self._past = snapshot.hidden, snapshot.past
         self._random = np.random.default_rng(seed)
         if seed is None:
             self._random.bit_generator.state = snapshot.generator
@@ -181,13 +197,23 @@ class Sampler:
         """Read what is unread; logits [V] of the word that comes next."""
         if not self._unread:
             self._unread = (int(self._random.integers(len(self.vocabulary))),)
-        for id in self._unread[:-1]:
-            _, self._state = self._step(id)
-        logits, self._state = self._step(self._unread[-1])
-        return logits[0].cpu()
+        *before, last = self._unread
+        for id in before:
+            self._step(id)
+        logits = self._step(last)[0].cpu()
+        if self._cache is None or self._hidden is None:
+            return logits
+        return self._cache.blend(logits, self._hidden, self._past)
 
-    def _step(self, id: int) -> tuple[Tensor, State]:
-        return self.runtime.step(torch.tensor([id], device=self.runtime.device), self._state)
+    def _step(self, id: int) -> Tensor:
+        """Read a word; logits [1, V] of the next."""
+        if self._cache is not None and self._hidden is not None:
+            self._past = self._cache.remember(self._past, self._hidden, id)
+        ids = torch.tensor([id], device=self.runtime.device)
+        logits, self._state = self.runtime.step(ids, self._state)
+        if self._cache is not None:
+            self._hidden = self.runtime.hidden(self._state)[0].float().cpu()
+        return logits
 
     def _word(self, logits: Tensor, among: Candidates, id: int, alternatives: int) -> Word:
         after = among.probability(id)

@@ -14,6 +14,7 @@ from lmbench.corpus.subwords import joined
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import one_thread
+from lmbench.generation.cache import NeuralCache
 from lmbench.generation.sampler import Prompt, Sampler, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.session import Session
@@ -31,7 +32,10 @@ __all__ = [
 
 WORDS_A_LINE = 20
 
-SETTINGS = {"words", "temperature", "top_k", "top_p", "no_unk", "checkpoint"}
+SETTINGS = {
+    "words", "temperature", "top_k", "top_p", "no_unk", "checkpoint",
+    "cache", "cache_theta", "cache_lambda",
+}  # fmt: skip
 """The settings that decide a sample; the rest is about output."""
 
 
@@ -101,7 +105,14 @@ def open_sampler(loaded: LoadedModel, config: GenerateConfig) -> tuple[Sampler, 
     """
     sampling = Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
     runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
-    sampler = Sampler(runtime, loaded.vocabulary, sampling, seed=config.seed, no_unk=config.no_unk)
+    sampler = Sampler(
+        runtime,
+        loaded.vocabulary,
+        sampling,
+        seed=config.seed,
+        no_unk=config.no_unk,
+        cache=NeuralCache.of(config),
+    )
     prompt = read_prompt(config.prompt, loaded.vocabulary)
     sampler.read(prompt.ids)
     return sampler, prompt

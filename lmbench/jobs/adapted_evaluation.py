@@ -153,15 +153,13 @@ def _silent(done: int, total: int) -> None:
 
 
 def _asked_for(config: EvaluateConfig) -> Adaptation:
-    cache = dynamic = None
-    if config.cache:
-        cache = NeuralCache(config.cache, config.cache_theta, config.cache_lambda)
+    dynamic = None
     if config.dynamic:
         lr, decay = _DEFAULTS[config.dynamic]
         lr = lr if config.dynamic_lr is None else config.dynamic_lr
         decay = decay if config.dynamic_decay is None else config.dynamic_decay
         dynamic = Dynamic(config.dynamic, lr, decay)
-    return Adaptation(cache, dynamic)
+    return Adaptation(NeuralCache.of(config), dynamic)
 
 
 def _settings(used: Adaptation, config: EvaluateConfig) -> dict[str, Any]:

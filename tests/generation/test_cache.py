@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches
+from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
 
 
@@ -88,6 +90,36 @@ def test_many_caches_score_as_each_alone_and_beside_them_is_the_model_itself() -
     alone = NaiveRuntime(LoadedModel(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
     assert own.nll == pytest.approx(alone.nll, rel=1e-5)
     assert [s.nll for s in cached] == [evaluate_with_cache(net, data, 4, c).nll for c in caches]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("size", [2, 50])
+def test_a_text_is_written_with_what_it_is_scored_with(size: int, share: float) -> None:
+    """A word that is written is as likely as in a text that is scored, word for word."""
+    net, cache = model(), NeuralCache(size, theta=0.5, share=share)
+    words = [str(i) for i in range(15)]
+    text = [3, 9, 4, 3, 9, 2, 9, 3, 4, 4, 9, 3]
+    runtime = NaiveRuntime(LoadedModel(net, words, {"ntoken": 15}, "", Path()))
+    sampler = Sampler(runtime, words, cache=cache)
+    sampler.read(text[:3])
+    bits = [sampler.take(id).surprisal_bits for id in text[3:]]
+    scored = [
+        evaluate_with_cache(net, torch.tensor(text[:end]).view(-1, 1), 100, cache).nll
+        for end in (3, len(text))
+    ]
+    assert sum(bits) * math.log(2) == pytest.approx(scored[1] - scored[0], rel=1e-5)
+
+
+def test_a_text_that_is_rewound_recalls_what_it_recalled_there() -> None:
+    words = [str(i) for i in range(15)]
+    runtime = NaiveRuntime(LoadedModel(model(), words, {"ntoken": 15}, "", Path()))
+    sampler = Sampler(runtime, words, cache=NeuralCache(20, theta=0.5, share=0.5))
+    sampler.read([3, 9, 4])
+    place = sampler.snapshot()
+    first = list(sampler.words(10, alternatives=15))
+    sampler.restore(place)
+    assert list(sampler.words(10, alternatives=15)) == first
+    assert sum(other.before for other in first[-1].alternatives) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

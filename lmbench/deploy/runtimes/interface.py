@@ -103,6 +103,11 @@ class Runtime(ABC):
             step, and the new state.
         """
 
+    def hidden(self, state: State) -> Tensor:
+        """What the decoder saw last, float32 [B, H]: the last layer's part of a state."""
+        layers = state[0] if isinstance(state, tuple) else state
+        return torch.as_tensor(layers[-1])
+
     @abstractmethod
     def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
         """Score a text window by window, the state carried from one to the next.

@@ -26,6 +26,7 @@ from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.table import supported
 from lmbench.errors import LmbenchError
+from lmbench.generation.cache import NeuralCache
 from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
@@ -53,6 +54,7 @@ __all__ = ["SamplerHost", "main"]
 _MODELS_KEPT = 4
 _TEXTS_KEPT = 8
 _NICENESS = 5
+_CACHE = ("cache", "cache_theta", "cache_lambda")
 # How long a run may take to its next step and the checkpoint after it.
 _SAVING_S = 60.0
 
@@ -204,7 +206,12 @@ class SamplerHost:
         run = Run(Path(request.run))
         model = self._model(request.id, run, config)
         prompt = read_prompt(config.prompt, model.loaded.vocabulary)
-        sampler = Sampler(model.runtime, model.loaded.vocabulary, seed=config.seed)
+        sampler = Sampler(
+            model.runtime,
+            model.loaded.vocabulary,
+            seed=config.seed,
+            cache=NeuralCache.of(config),
+        )
         sampler.read(prompt.ids)
         text = _Text(run, config, model, sampler, prompt)
         for id in request.kept:
@@ -285,7 +292,7 @@ def _branches_off(old: _Text, request: Write, config: GenerateConfig) -> bool:
     at = len(request.kept)
     same = all(
         getattr(old.config, name) == getattr(config, name)
-        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy")
+        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy", *_CACHE)
     )
     written = tuple(word.id for word in old.words[:at])
     return (

@@ -86,6 +86,9 @@ are the redder the more they surprised the model. Below stands what else was lik
 after temperature, top-k and top-p. **Enter** goes there; **Enter** on another word rewinds the text
 and writes on from it.
 
+**cache** lets the text recall what it has said: words that followed states like the present one
+become likelier (a neural cache over 500 words).
+
 What runs the model is a setting, too: **as-is** in the form that it has, a packed file's integers
 on their own kernels; **auto** the fastest here whose perplexity stays within 0.1%; **torch** in
 floats. The other runtimes that a model has on this machine are offered once it has written a text.

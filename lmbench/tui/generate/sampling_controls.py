@@ -49,6 +49,7 @@ SETTINGS = (
     SamplingSetting("seed", "seed", 1),
     SamplingSetting("words", "words", 10),
     SamplingSetting("no_unk", "unk", values=(False, True), words=("on", "off")),
+    SamplingSetting("cache", "cache", values=(0, 500), words=("off", "on")),
     SamplingSetting("runtime", "", values=("as-is", "auto", "torch")),
 )
 _BY_NAME = {dial.name: dial for dial in SETTINGS}

@@ -99,6 +99,16 @@ def test_stepping_leaves_the_old_state_usable_so_that_a_text_can_be_rewound(name
     assert torch.equal(runtime.step(torch.tensor([6]), state)[0], first)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list(TOLERANCE))
+def test_what_the_decoder_saw_is_the_module_s_own(name: str, kind: str) -> None:
+    loaded = model(kind)
+    runtime, ids = build_runtime(name, loaded), torch.tensor([5, 6])
+    _, state = runtime.step(ids, runtime.initial_state(2))
+    features, _ = loaded.recurrent.features(ids.view(1, 2), loaded.recurrent.init_hidden(2))
+    assert torch.allclose(runtime.hidden(state), features[0], atol=TOLERANCE[name] + 1e-6)
+
+
 @pytest.mark.parametrize("name", ["torch", "int8", "int4"])
 def test_progress_tells_rows_done_of_rows_in_all(name: str) -> None:
     told: list[tuple[int, int]] = []

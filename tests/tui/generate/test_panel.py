@@ -162,8 +162,9 @@ async def test_settings_are_chosen_by_arrows_and_changed_by_digits_and_signs(ful
         await press(pilot, "right", "backspace", "backspace", "7", "right", "2", "5", "enter")
         settings = sampler().writes[0].settings
         assert (settings["seed"], settings["words"]) == (117, 25)
-        await press(pilot, "right", "space", "right", "space", "left", "h")
+        await press(pilot, "right", "space", "right", "space", "right", "space", *["left"] * 2, "h")
         assert dials(pilot).values["no_unk"] is True
+        assert dials(pilot).values["cache"] == 500
         assert dials(pilot).values["runtime"] == "auto"
         assert dials(pilot).dial.name == "words"
 
@@ -180,7 +181,7 @@ async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):
 
 async def test_more_words_than_can_be_shown_are_refused(full):
     async with opened(full) as pilot:
-        await press(pilot, "down", "left", "left", "left", *"9999", "enter")
+        await press(pilot, "down", *["left"] * 4, *"9999", "enter")
         assert SamplerDouble.made == []
         assert "more than the workbench shows" in pilot.app.last_message  # type: ignore[attr-defined]
 
