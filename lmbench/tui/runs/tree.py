@@ -162,6 +162,8 @@ class RunTree(LinesView):
     def on_resize(self) -> None:
         self.virtual_size = Size(1, len(self._views) + self._head)
         self._columns = self._fitting()
+        # Textual paints the new size before it tells of it: with the columns of the old one.
+        self._repaint(self._views)
         self._keep_in_view()
 
     def _spark_of(self, view: RunView) -> str:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 import pytest
-from driving import bench_of, opened, press, settled
+from driving import at_rest, bench_of, opened, press, settled, words
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -183,3 +183,17 @@ async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monk
         counted.clear()
         await press(pilot, "down")
         assert counted == {"line": 1}
+
+
+async def test_what_was_painted_for_another_width_is_painted_anew(full):
+    """Textual tells of a size after it has painted it."""
+    async with opened(full) as pilot:
+        tree = pilot.app.screen.query_one(RunTree)
+        right = words(pilot)
+        tree._columns = (0, 1, 2)
+        tree._repaint(tree.shown)
+        await at_rest(pilot)
+        assert words(pilot) != right
+        tree.on_resize()
+        await at_rest(pilot)
+        assert words(pilot) == right
