@@ -302,7 +302,9 @@ mean, mean magnitude, standard deviation, minimum and maximum. **↑ ↓** choos
     def action_turn(self, by: int) -> None:
         if self.report is not None:
             names = self.report.names
-            place = names.index(self.report.name) + by
+            # The tensor that is being read, which the report is not of yet.
+            here = self.tensor if self.tensor in names else self.report.name
+            place = names.index(here) + by
             self.tensor = names[place % len(names)]
             self.query_one(Grid).cursor_key = ""
             self.read()

@@ -93,7 +93,7 @@ is selected with the mouse is copied by Ctrl+C.
             self.run_worker(self._follow(view, key), group="log", exclusive=True)
 
     def _write_notes(self, log: RichLog, view: RunView) -> None:
-        notes = view.notes
+        notes, follow = view.notes, self._shown is None or log.is_vertical_scroll_end
         if self._shown is not None and self._shown in notes:
             notes = notes[notes.index(self._shown) + 1 :]
         elif notes or self._shown is not None:
@@ -103,7 +103,7 @@ is selected with the mouse is copied by Ctrl+C.
             line = Text(f"{numbers.clock(note.t)}  ", "dim")
             tint = _TINTS.get(note.kind)
             line.append(note.text, self.bench.colour_style(tint) if tint else "")
-            log.write(line, scroll_end=_following(log))
+            log.write(line, scroll_end=follow)
         self._shown = view.notes[-1] if view.notes else None
 
     async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
@@ -112,12 +112,10 @@ is selected with the mouse is copied by Ctrl+C.
         if key != self._key:
             return
         log = self.query_one(RichLog)
+        # What is written anew ends at its end, wherever its forerunner was scrolled to.
+        follow = part.anew or not self._position or log.is_vertical_scroll_end
         self._position = part.position
         if part.anew:
             log.clear()
         for line in part.lines:
-            log.write(Text.from_ansi(line), scroll_end=_following(log))
-
-
-def _following(log: RichLog) -> bool:
-    return log.is_vertical_scroll_end
+            log.write(Text.from_ansi(line), scroll_end=follow)

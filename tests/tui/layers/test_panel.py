@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from contextlib import AbstractAsyncContextManager
+from threading import Event
 from typing import Any
 
 import driving
 import numpy as np
 import pytest
-from driving import press, settled, words
+from driving import at_rest, press, settled, words
 from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
 from textual.pilot import Pilot
+from waiting import LIMIT_S
 
 from lmbench.session import events as ev
 from lmbench.tui.kit.bars import columns_of, sparkbars
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.grid import Grid
+from lmbench.tui.layers import tensor_screen
 from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
 from lmbench.tui.main_screen import MainScreen
 
@@ -276,6 +279,30 @@ async def test_arrows_turn_to_other_tensors_b_to_the_other_checkpoint(full):
         assert screen.report is not None
         assert before is not None
         assert screen.report.parts[0].mean != before.parts[0].mean
+
+
+async def test_two_keys_while_a_tensor_is_read_turn_two_tensors_on(full, monkeypatch):
+    read, both_pressed = tensor_screen.inspect_tensor, Event()
+    both_pressed.set()
+
+    def read_late(*arguments):
+        assert both_pressed.wait(LIMIT_S)
+        return read(*arguments)
+
+    monkeypatch.setattr(tensor_screen, "inspect_tensor", read_late)
+    checkpoint(full.session.run(2))
+    full.write(full.session.run(2), sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full, size=(80, 24)) as pilot:
+        await press(pilot, "enter")
+        screen = await tensor_of(pilot)
+        assert screen.report is not None
+        names = screen.report.names
+        place = names.index(screen.tensor)
+        both_pressed.clear()
+        await press(pilot, "right", "right")
+        both_pressed.set()
+        await at_rest(pilot)
+        assert screen.tensor == screen.report.name == names[(place + 2) % len(names)]
 
 
 async def test_a_checkpoint_from_before_the_pruning_of_its_step_is_marked_so(full):

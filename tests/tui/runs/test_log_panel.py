@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driving import opened, settled
+from driving import at_rest, opened, settled
 from textual.pilot import Pilot
 from textual.widgets import RichLog
 
@@ -43,4 +43,17 @@ async def test_the_log_is_wrapped_again_when_the_terminal_becomes_narrow(full):
         log = pilot.app.screen.query_one(LogPanel).query_one(RichLog)
         assert max(strip.cell_length for strip in log.lines) <= log.scrollable_content_region.width
         assert lines(pilot)[-1].endswith("last")
+        assert log.is_vertical_scroll_end
+
+
+async def test_a_log_that_is_written_anew_ends_at_its_end(full):
+    """Wherever it was scrolled to: its lines are others at another width."""
+    full.write(full.session.run(1), *(ev.Warned(t=1.0, message="word " * 30) for _ in range(60)))
+    async with opened(full, "5", run="001-train", size=(200, 50)) as pilot:
+        log = pilot.app.screen.query_one(LogPanel).query_one(RichLog)
+        assert log.is_vertical_scroll_end
+        log.scroll_to(y=3, animate=False)
+        await at_rest(pilot)
+        await pilot.resize_terminal(100, 50)
+        await at_rest(pilot)
         assert log.is_vertical_scroll_end
