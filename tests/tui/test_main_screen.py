@@ -520,7 +520,7 @@ async def test_an_error_while_drawing_ends_in_one_line_and_not_in_a_traceback(
         async with opened(full) as pilot:
             monkeypatch.setattr(RunTree, "render_line", broken)
             tree(pilot).refresh()
-            await pilot.pause()
+            await until(pilot, lambda: pilot.app._exception)
 
     with pytest.raises(ZeroDivisionError):
         await draw()
