@@ -54,7 +54,6 @@ __all__ = ["SamplerHost", "main"]
 _MODELS_KEPT = 4
 _TEXTS_KEPT = 8
 _NICENESS = 5
-_CACHE = ("cache", "cache_theta", "cache_lambda")
 # How long a run may take to its next step and the checkpoint after it.
 _SAVING_S = 60.0
 
@@ -292,8 +291,9 @@ def _branches_off(old: _Text, request: Write, config: GenerateConfig) -> bool:
     at = len(request.kept)
     same = all(
         getattr(old.config, name) == getattr(config, name)
-        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy", *_CACHE)
+        for name in ("prompt", "seed", "checkpoint", "runtime", "accuracy")
     )
+    same = same and NeuralCache.of(old.config) == NeuralCache.of(config)
     written = tuple(word.id for word in old.words[:at])
     return (
         same

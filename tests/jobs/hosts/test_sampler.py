@@ -172,6 +172,16 @@ def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
     assert text == world.write(3, kept=kept, chosen=5, prompt="March")
 
 
+def test_a_branch_with_a_cache_recalls_the_words_that_were_written_without_one(world):
+    world.write(1)
+    kept = tuple(w.word for w in world.of(Wrote)[:2])
+    text = world.write(2, kept=kept, chosen=5, of=1, cache=50, cache_lambda=1.0)
+    # With all of the share, only words of the text can come again: the prompt's and the kept ones.
+    assert set(text[1:]) <= {"game", *(WORDS[id] for id in kept), text[0]}
+    world.host = SamplerHost(world.heard.append)
+    assert text == world.write(3, kept=kept, chosen=5, cache=50, cache_lambda=1.0)
+
+
 def test_unk_is_not_written_where_it_is_ruled_out(world):
     text = world.write(1, words=200, no_unk=True)
     assert "<unk>" not in text
