@@ -59,6 +59,13 @@ async def test_the_live_run_is_selected_also_where_others_are_read_first(full, m
         assert bench_of(pilot).selected == "002-prune"
 
 
+@pytest.mark.parametrize("slice_s", [-1.0, 600.0])
+async def test_the_newest_note_is_shown_however_slowly_runs_are_read(full, monkeypatch, slice_s):
+    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", slice_s)
+    async with opened(full) as pilot:
+        assert bench_of(pilot).last_message.startswith("2 agp-80: pruned 5 tensors")
+
+
 async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypatch):
     monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
     take = Workbench.on_snapshot_changed

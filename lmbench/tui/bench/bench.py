@@ -124,6 +124,8 @@ class Bench(KeysInOrder):
         # The error of the last poll, reported once.
         self._last_error = ""
         self.deleted: set[str] = set()
+        # The note shown last of any run, with its time.
+        self._newest_note = (0.0, "")
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
@@ -148,7 +150,7 @@ class Bench(KeysInOrder):
             self.flush()
             self.saved_state = SavedState(session)
         self.session = session
-        self._deferred, self._last_error = None, ""
+        self._deferred, self._last_error, self._newest_note = None, "", (0.0, "")
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
         first = (self.selected, *self.marked)
@@ -276,12 +278,14 @@ class Bench(KeysInOrder):
                 ends.append(f"{view.id} {view.name} is gone: its folder is not there any more")
         for view in now.runs:
             old = before.run(view.key)
-            if old is None and before.unread:
-                continue
             if view.problem and old and old.problem != view.problem:
                 ends.append(f"{view.id} {view.name}: {view.problem}")
-            if view.notes and (old is None or view.notes[-1:] != old.notes[-1:]):
-                notes.append((view.notes[-1].t, f"{view.id} {view.name}: {view.notes[-1].text}"))
+            for note in view.notes[-1:]:
+                said = (note.t, f"{view.id} {view.name}: {note.text}")
+                # Runs are read in as many turns as that takes, the newest first: what an older
+                # one said is no news.
+                if said > self._newest_note if old is None else (note,) != old.notes[-1:]:
+                    notes.append(said)
             if view.status in ("failed", "lost") and old and old.status != view.status:
                 ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
         for view in now.runs:
@@ -292,7 +296,8 @@ class Bench(KeysInOrder):
             self.show_message(max(ends))
         elif notes:
             # It may come with each step, so it replaces no other line.
-            self.last_message = max(notes)[1]
+            self._newest_note = max(notes)
+            self.last_message = self._newest_note[1]
 
     def notify_terminal(self, text: str) -> None:
         """Have the terminal notify the user, who looks at something else: OSC 9, OSC 777 and the
