@@ -47,7 +47,7 @@ from lmbench.session.archive import unpack
 from lmbench.training.checkpoint import read_checkpoint
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.saved_state import SavedState, last_session, remember_session
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.user_settings import load_settings
 from lmbench.tui.generate.saved_samples import last_sample
 

@@ -16,7 +16,7 @@ import pytest
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
 from lmbench.session.archive import unpack
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 
 ARCHIVES = sorted((Path(__file__).parent / "earlier_versions").glob("*.lmbench"))
 WORDS = tuple(

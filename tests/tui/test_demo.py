@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.demo import Player, recording
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.panel import GeneratePanel, PromptInput

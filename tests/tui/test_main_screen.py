@@ -19,9 +19,9 @@ from textual.widgets import Input, Static
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
-from lmbench.tui.bench import snapshots
+from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.bench import SnapshotChanged
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.panel import Panel
@@ -54,20 +54,20 @@ async def test_the_tree_shows_children_under_their_parents_and_selects_the_live_
 
 
 async def test_the_live_run_is_selected_also_where_others_are_read_first(full, monkeypatch):
-    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
+    monkeypatch.setattr(session_watcher, "_FIRST_SLICE_S", -1.0)
     async with opened(full) as pilot:
         assert bench_of(pilot).selected == "002-prune"
 
 
 @pytest.mark.parametrize("slice_s", [-1.0, 600.0])
 async def test_the_newest_note_is_shown_however_slowly_runs_are_read(full, monkeypatch, slice_s):
-    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", slice_s)
+    monkeypatch.setattr(session_watcher, "_FIRST_SLICE_S", slice_s)
     async with opened(full) as pilot:
         assert bench_of(pilot).last_message.startswith("2 agp-80: pruned 5 tensors")
 
 
 async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypatch):
-    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
+    monkeypatch.setattr(session_watcher, "_FIRST_SLICE_S", -1.0)
     take = Workbench.on_snapshot_changed
 
     def take_and_select(app: Workbench, message: SnapshotChanged) -> None:

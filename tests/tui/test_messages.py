@@ -12,7 +12,7 @@ from driving import bench_of, press, settled, until, words
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
 from lmbench.tui.bench import bench
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.user_settings import Settings
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.status_lines import StatusBar

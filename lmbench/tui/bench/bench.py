@@ -1,6 +1,6 @@
 """What all screens and panels of the workbench share: the open session and what is chosen in it.
 
-A thread reads the session's folders (`snapshots.Watcher`) and posts one kind of message,
+A thread reads the session's folders (`session_watcher.Watcher`) and posts one kind of message,
 `SnapshotChanged`, with an immutable snapshot; panels watch the reactives `snapshot`, `selected`
 and `marked`. Work is requested through `lmbench.jobs.launch`, off the event loop. The application
 itself is `app.Workbench`; screens are known here by name only.
@@ -32,7 +32,8 @@ from lmbench.tui.bench.deletions import Deletions
 from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
 from lmbench.tui.bench.saved_state import SavedState, remember_session
-from lmbench.tui.bench.snapshots import RunView, Snapshot, Watcher, only_grew
+from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import RunView, Snapshot, only_grew
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.bench.user_settings import Settings, unknown_keys
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import random
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,6 +19,7 @@ from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
+from lmbench.tui.generate.requests import Requests, Sampler
 from lmbench.tui.generate.sampling_controls import ALTERNATIVES, SamplingControls
 from lmbench.tui.generate.saved_samples import last_sample
 from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
@@ -28,29 +27,17 @@ from lmbench.tui.generate.texts import (
     apply_reply,
     figures_of,
     hint,
-    new_text,
-    origin_of,
     saved_text,
     why_unable,
 )
 from lmbench.tui.generate.tinted_text import GeneratedText, TintedText
 from lmbench.tui.kit.panel import Panel
 
-__all__ = ["GeneratePanel", "Sampler"]
+__all__ = ["GeneratePanel"]
 
 # Panels wider than this have the alternatives at the side where there are few rows.
 _WIDE_ENOUGH = 60
 _FEW_ROWS = 16
-# Of so many runs the last text stays, to be branched from.
-_TEXTS_KEPT = 8
-
-
-class Sampler(Protocol):
-    """What the panel asks for text: `sampling.SamplerClient`, or a recording."""
-
-    async def start(self) -> None: ...
-    async def send(self, message: messages.Message) -> None: ...
-    async def close(self) -> None: ...
 
 
 class SamplerReplied(TextualMessage):
@@ -149,15 +136,12 @@ are kept in the session's `samples.jsonl`.
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._client: Sampler | None = None
-        self._numbers = itertools.count(1)
+        self._requests = Requests(self._connect)
         self._comparing = True
         self._theme = ""
         self._recalled = ""
         self._runtimes = KnownRuntimes()
         self._texts = TextColumns()
-        # The last text that each run wrote here, by the run's key.
-        self._written: dict[str, GeneratedText] = {}
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
@@ -178,8 +162,7 @@ are kept in the session's `samples.jsonl`.
         self._arrange()
 
     async def on_unmount(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        await self._requests.close()
 
     def on_resize(self) -> None:
         self._arrange()
@@ -266,13 +249,12 @@ are kept in the session's `samples.jsonl`.
         if not self.query(SamplingControls):
             return
         if self.bench.selected == view.key and self._shows_others(view):
-            shown = self._written.get(view.key)
+            shown = self._requests.last_of(view.key)
             if shown is None and sample is not None:
                 shown = saved_text(view, sample)
             if shown is None and not self.drafts:
                 return
-            for column in self._texts.columns:
-                column.text.show(shown if column is self._texts.columns[0] else None)
+            self._texts.show([shown] if shown is not None else [])
             self._arrange()
             self.refresh_view()
 
@@ -284,15 +266,9 @@ are kept in the session's `samples.jsonl`.
 
     # -- asking --------------------------------------------------------------------------------
 
-    @property
-    def client(self) -> Sampler:
-        client = self._client
-        if client is None:
-            path = self.bench.home.sessions_path / "sampler.log"
-            client = self._client = self.client_class(
-                path, lambda m: self.post_message(SamplerReplied(m))
-            )
-        return client
+    def _connect(self) -> Sampler:
+        path = self.bench.home.sessions_path / "sampler.log"
+        return self.client_class(path, lambda m: self.post_message(SamplerReplied(m)))
 
     async def write(self) -> None:
         """Have the targets write from the prompt, in place of what is on the screen."""
@@ -303,38 +279,25 @@ are kept in the session's `samples.jsonl`.
         if not self._can_write:
             self.bench.show_message(self._why_unable(targets[0]))
             return
-        await self._forget(view.key for view in targets)
-        await self._forget(list(self._written)[:-_TEXTS_KEPT])
+        await self._requests.make_room(view.key for view in targets)
         prompt = self.query_one(PromptInput).value
         self.query_one(AlternativesList).show(None)
         self.remove_class("-pointing")
-        requests = []
-        for place, column in enumerate(self._texts.columns):
-            view = targets[place] if place < len(targets) else None
-            draft = new_text(next(self._numbers), view, prompt) if view else None
-            if view is not None and draft is not None and (why := self._why_unable(view)):
-                draft.state, draft.problem, view = "failed", why, None
-            column.text.show(draft)
-            if draft is not None:
-                self._written[draft.key] = draft
-            if view is not None and draft is not None:
-                settings = self._settings(view)
-                requests.append(
-                    messages.Write(id=draft.id, run=str(view.run.path), settings=settings)
-                )
+        drafts = [self._requests.new(view, prompt) for view in targets]
+        able = []
+        for view, draft in zip(targets, drafts, strict=True):
+            if why := self._why_unable(view):
+                draft.state, draft.problem = "failed", why
+            else:
+                able.append((draft, view, self._settings(view)))
+        self._texts.show(drafts)
         self._arrange()
         marked = len(self.bench.marked)
         if self._comparing and marked > MOST_TEXTS:
             self.bench.show_message(f"{marked} runs are marked; the first {MOST_TEXTS} write")
-        for request in requests:
-            await self.client.send(request)
+        for draft, view, settings in able:
+            await self._requests.write(draft, view, settings)
         self.refresh_bindings()
-
-    async def _forget(self, keys: Iterable[str]) -> None:
-        """Let go of what these runs wrote last, here and in the sampler."""
-        for key in keys:
-            if (draft := self._written.pop(key, None)) is not None:
-                await self.client.send(messages.Forget(id=draft.id))
 
     def _settings(self, view: RunView) -> dict[str, Any]:
         return {
@@ -356,24 +319,14 @@ are kept in the session's `samples.jsonl`.
         if self.bench.demo:
             self.bench.show_message(self._why_unable(view))
             return
-        kept = draft.words[: event.word.at]
-        request = messages.Write(
-            id=next(self._numbers),
-            run=str(view.run.path),
-            settings=self._settings(view) | {"prompt": " ".join(draft.prompt)},
-            kept=tuple(word.word for word in kept),
-            chosen=event.choice.id,
-            of=draft.id,
-        )
-        fresh = dataclasses.replace(
-            draft, id=request.id, words=kept, state="waiting", problem="", origin=origin_of(view)
-        )
+        fresh = self._requests.branched(draft, view, event.word.at)
         column.text.show(fresh)
-        self._written[fresh.key] = fresh
         self.remove_class("-pointing")
         self.query_one(AlternativesList).show(None)
         column.text.focus()
-        await self.client.send(request)
+        await self._requests.write(
+            fresh, view, self._settings(view), chosen=event.choice.id, of=draft
+        )
 
     # -- hearing -------------------------------------------------------------------------------
 
@@ -403,7 +356,7 @@ are kept in the session's `samples.jsonl`.
         self.bench.remember("prompt", event.value)
         # Whoever types a prompt is about to write: torch may as well load meanwhile.
         if not self.bench.demo:
-            self.run_worker(self.client.start(), group="sampler", exclusive=False)
+            self.run_worker(self._requests.client.start(), group="sampler", exclusive=False)
 
     @on(Input.Submitted)
     @on(SamplingControls.Go)
@@ -463,8 +416,7 @@ are kept in the session's `samples.jsonl`.
 
     async def action_write(self) -> None:
         if self.writing:
-            for draft in self.drafts:
-                await self.client.send(messages.Halt(id=draft.id))
+            await self._requests.halt(self.drafts)
         else:
             await self.write()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from textual.app import ComposeResult
 from textual.containers import Container
 
@@ -59,6 +62,11 @@ class TextColumns(Container):
             if column.text.cursor is not None:
                 return column
         return shown[0] if shown else None
+
+    def show(self, drafts: Sequence[GeneratedText]) -> None:
+        """A text a column; the columns left over are empty."""
+        for column, draft in itertools.zip_longest(self.columns, drafts):
+            column.text.show(draft)
 
     def with_word(self, word: Wrote) -> TextColumn | None:
         return next((column for column in self.columns if column.holds(word)), None)

@@ -11,9 +11,10 @@ import pytest
 
 from lmbench.session import EventWriter, Run, Session
 from lmbench.session import events as ev
-from lmbench.tui.bench import event_summary, snapshots
+from lmbench.tui.bench import event_summary, session_watcher
 from lmbench.tui.bench.event_reader import EventReader
-from lmbench.tui.bench.snapshots import RunView, Watcher
+from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import RunView
 
 NAME = ".events-summary.npz"
 
@@ -132,7 +133,7 @@ def test_a_folder_that_cannot_be_written_has_no_summary(full, ended, monkeypatch
 
 
 def test_of_many_runs_the_chosen_and_the_newest_are_shown_first(full, monkeypatch):
-    monkeypatch.setattr(snapshots, "_FIRST_SLICE_S", -1.0)
+    monkeypatch.setattr(session_watcher, "_FIRST_SLICE_S", -1.0)
     watcher = Watcher(full.session, first=("001-train",))
     shown = []
     while not shown or watcher.unread:

@@ -13,7 +13,8 @@ from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench import bench
 from lmbench.tui.bench.redraw_interval import LONGEST_S, SHARE, RedrawInterval
-from lmbench.tui.bench.snapshots import Watcher, only_grew
+from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import only_grew
 
 
 class Hands:

@@ -10,7 +10,7 @@ import pytest
 from lmbench.session import EventWriter
 from lmbench.session import events as ev
 from lmbench.tui.bench.event_reader import EventReader
-from lmbench.tui.bench.snapshots import Watcher
+from lmbench.tui.bench.session_watcher import Watcher
 
 
 def step(number: int, t: float = 0.0) -> ev.Step:
@@ -204,7 +204,7 @@ def test_a_session_folder_that_vanishes_is_a_problem_and_no_crash(full):
 def test_a_worker_that_died_is_lost_only_after_its_witness_had_time_to_tell(full, monkeypatch):
     run = full.session.run(2)
     clock = [100.0]
-    monkeypatch.setattr("lmbench.tui.bench.snapshots.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("lmbench.tui.bench.session_watcher.time.monotonic", lambda: clock[0])
     watcher = Watcher(full.session, why_lost=lambda run: "killed, probably out of memory")
     watcher.poll()
     run.update(process_started=1.0)

@@ -96,7 +96,7 @@ REASON = "the loss is not finite at step 12"
 @pytest.mark.parametrize("size", [*SIZES, (260, 60), (80, 18)])
 @pytest.mark.parametrize("status", ["failed", "lost", "unreadable"])
 async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeypatch):
-    monkeypatch.setattr("lmbench.tui.bench.snapshots._WITNESS_S", 0.0)
+    monkeypatch.setattr("lmbench.tui.bench.session_watcher._WITNESS_S", 0.0)
     run = full.session.run(3)
     if status == "failed":
         run.update(status="failed", reason=REASON)

@@ -14,7 +14,8 @@ from textual.widgets import Static
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
-from lmbench.tui.bench.snapshots import RunView, Watcher
+from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.sweeps.new_screen import NewSweepScreen
 from lmbench.tui.sweeps.new_sweep import kinds_of, run_sweep, sweep_text, took
 

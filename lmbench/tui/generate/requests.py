@@ -1,0 +1,101 @@
+"""What the generation panel asks of the sampler, and the texts that each run wrote last."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from lmbench.jobs.hosts import sampler_messages as messages
+from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.generate.texts import new_text, origin_of
+from lmbench.tui.generate.tinted_text import GeneratedText
+
+__all__ = ["Requests", "Sampler"]
+
+# Of so many runs the last text stays, to be branched from.
+_TEXTS_KEPT = 8
+
+
+class Sampler(Protocol):
+    """What the panel asks for text: `sampler_messages.SamplerClient`, or a recording."""
+
+    async def start(self) -> None: ...
+    async def send(self, message: messages.Message) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Requests:
+    """The sampler, connected when it is first asked for anything."""
+
+    def __init__(self, connect: Callable[[], Sampler]) -> None:
+        self._connect = connect
+        self._client: Sampler | None = None
+        self._numbers = itertools.count(1)
+        # The last text that each run wrote here, by the run's key.
+        self._written: dict[str, GeneratedText] = {}
+
+    @property
+    def client(self) -> Sampler:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def last_of(self, key: str) -> GeneratedText | None:
+        """What the run of this key wrote last, in this visit."""
+        return self._written.get(key)
+
+    async def make_room(self, keys: Iterable[str]) -> None:
+        """Forget the texts of these runs, and of others the oldest."""
+        for key in (*keys, *list(self._written)[:-_TEXTS_KEPT]):
+            if (draft := self._written.pop(key, None)) is not None:
+                await self.client.send(messages.Forget(id=draft.id))
+
+    def new(self, view: RunView, prompt: str) -> GeneratedText:
+        """An empty text of this run, for `write`."""
+        draft = self._written[view.key] = new_text(next(self._numbers), view, prompt)
+        return draft
+
+    def branched(self, draft: GeneratedText, view: RunView, at: int) -> GeneratedText:
+        """A text rewound to before its word `at`."""
+        fresh = self._written[draft.key] = dataclasses.replace(
+            draft,
+            id=next(self._numbers),
+            words=draft.words[:at],
+            state="waiting",
+            problem="",
+            origin=origin_of(view),
+        )
+        return fresh
+
+    async def write(
+        self,
+        draft: GeneratedText,
+        view: RunView,
+        settings: dict[str, Any],
+        *,
+        chosen: int | None = None,
+        of: GeneratedText | None = None,
+    ) -> None:
+        """Have a text written. One that is branched goes on from `of` with the word `chosen`, an
+        index of the vocabulary."""
+        if of is not None:
+            settings = settings | {"prompt": " ".join(of.prompt)}
+        request = messages.Write(
+            id=draft.id,
+            run=str(view.run.path),
+            settings=settings,
+            kept=tuple(word.word for word in draft.words),
+            chosen=chosen,
+            of=of.id if of is not None else 0,
+        )
+        await self.client.send(request)
+
+    async def halt(self, drafts: Iterable[GeneratedText]) -> None:
+        for draft in drafts:
+            await self.client.send(messages.Halt(id=draft.id))
