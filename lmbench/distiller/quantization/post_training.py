@@ -15,29 +15,15 @@ from torch import Tensor, nn
 
 from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.modules import (
-    BatchMatmul,
-    Concat,
-    EltwiseAdd,
-    EltwiseMult,
-    EltwiseSub,
-    Matmul,
     convert_model_to_modular,
 )
 from lmbench.distiller.quantization.calibration import ActivationStats, load_stats, stats_for
 from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
 from lmbench.distiller.quantization.command_line import quantizer_arguments
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.floating import FPWrapper
 from lmbench.distiller.quantization.fused import install_fused
 from lmbench.distiller.quantization.net_aware import cell_roles, narrowed, rectified_sums
-from lmbench.distiller.quantization.operations import (
-    RangeLinearFakeQuantWrapper,
-    RangeLinearQuantConcatWrapper,
-    RangeLinearQuantEltwiseAddWrapper,
-    RangeLinearQuantEltwiseMultWrapper,
-    RangeLinearQuantMatmulWrapper,
-)
-from lmbench.distiller.quantization.rounding import gptq_rounder
+from lmbench.distiller.quantization.replacements import ACTIVATIONS, WRAPPERS, Replacements
 from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.settings import (
     ModuleQuantMode,
@@ -62,17 +48,7 @@ __all__ = [
     "saturation_warning",
 ]
 
-_ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU)
-# Of modules that compute on integers alone.
-_WRAPPERS: dict[type[nn.Module], type[RangeLinearQuantWrapper]] = {
-    EltwiseAdd: RangeLinearQuantEltwiseAddWrapper,
-    EltwiseSub: RangeLinearQuantEltwiseAddWrapper,
-    EltwiseMult: RangeLinearQuantEltwiseMultWrapper,
-    Concat: RangeLinearQuantConcatWrapper,
-    Matmul: RangeLinearQuantMatmulWrapper,
-    BatchMatmul: RangeLinearQuantMatmulWrapper,
-}
-_QUANTIZABLE = (nn.Linear, nn.Embedding, *_ACTIVATIONS, *_WRAPPERS)
+_QUANTIZABLE = (nn.Linear, nn.Embedding, *ACTIVATIONS, *WRAPPERS)
 
 
 class SaturationWarning(UserWarning):
@@ -273,11 +249,12 @@ class PostTrainLinearQuantizer:
         self.module_settings = resolved
         stats = self.model_activation_stats = self._prepared_stats()
         half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
+        replacements = Replacements(self.settings, stats is not None, self.input_moments)
         for name, module in modules.items():
             chosen = resolved[name]
             own = self._own_stats(stats, name, module, chosen)
             try:
-                replacement = self._replace(
+                replacement = replacements.of(
                     name, module, chosen, own, chosen.clip_half_range or name in half_range
                 )
             except QuantizationError as error:
@@ -322,7 +299,7 @@ class PostTrainLinearQuantizer:
         self, stats: ActivationStats | None, name: str, module: nn.Module, chosen: ModuleSettings
     ) -> dict[str, Any] | None:
         floating = chosen.precision is not None and not (
-            isinstance(module, _ACTIVATIONS) and not self.settings.activation_obeys_precision(name)
+            isinstance(module, ACTIVATIONS) and not self.settings.activation_obeys_precision(name)
         )
         needs = chosen.bits_activations is not None and not floating
         if isinstance(module, nn.Embedding):
@@ -336,102 +313,6 @@ class PostTrainLinearQuantizer:
         if self.model_activation_stats is None or not self.settings.net_aware:
             return self.model_activation_stats
         return narrowed(self.model_activation_stats, self.model)
-
-    def _replace(
-        self,
-        name: str,
-        module: nn.Module,
-        chosen: ModuleSettings,
-        stats: dict[str, Any] | None,
-        half_range: bool,
-    ) -> nn.Module | None:
-        if isinstance(module, _ACTIVATIONS):
-            if chosen.precision is not None and self.settings.activation_obeys_precision(name):
-                return FPWrapper(copy.deepcopy(module), chosen.precision)
-            return self._activation(module, chosen, stats)
-        if chosen.precision is not None:
-            return FPWrapper(copy.deepcopy(module), chosen.precision)
-        if isinstance(module, nn.Embedding):
-            return self._embedding(module, chosen, stats)
-        if isinstance(module, nn.Linear):
-            return self._linear(name, module, chosen, stats, half_range)
-        if chosen.bits_activations is None or self.model_activation_stats is None:
-            return None
-        wrapper = _WRAPPERS[type(module)]
-        return wrapper(module, **self._activations(chosen, stats, half_range))
-
-    def _activation(
-        self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None
-    ) -> nn.Module | None:
-        if chosen.bits_activations is None or self.model_activation_stats is None:
-            return None
-        if stats is None:
-            return None
-        options = self._activations(chosen, stats, chosen.clip_half_range)
-        return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
-
-    def _embedding(
-        self, module: nn.Embedding, chosen: ModuleSettings, stats: dict[str, Any] | None
-    ) -> nn.Module | None:
-        if chosen.bits_weights is None:
-            return None
-        return RangeLinearEmbeddingWrapper(
-            copy.deepcopy(module),
-            chosen.bits_weights,
-            chosen.mode,
-            stats,
-            self.settings.save_fp_weights,
-            chosen.clip_weights,
-            chosen.clip_n_stds,
-            per_row=chosen.per_row_embedding,
-            group_size=chosen.group_size,
-            codes=chosen.codes,
-        )
-
-    def _linear(
-        self,
-        name: str,
-        module: nn.Linear,
-        chosen: ModuleSettings,
-        stats: dict[str, Any] | None,
-        half_range: bool,
-    ) -> nn.Module | None:
-        if chosen.bits_weights is None:
-            if chosen.bits_activations is None or stats is None:
-                return None
-            options = self._activations(chosen, stats, half_range)
-            return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
-        rounder = None
-        if chosen.rounding == "gptq":
-            rounder = gptq_rounder(name, self.input_moments)
-        return RangeLinearQuantParamLayerWrapper(
-            copy.deepcopy(module),
-            num_bits_params=chosen.bits_weights,
-            per_channel_wts=chosen.per_channel_wts,
-            save_fp_weights=self.settings.save_fp_weights,
-            clip_weights=chosen.clip_weights,
-            group_size=chosen.group_size,
-            rounder=rounder,
-            codes=chosen.codes,
-            **self._activations(chosen, stats, half_range),
-        )
-
-    def _activations(
-        self, chosen: ModuleSettings, stats: dict[str, Any] | None, half_range: bool
-    ) -> dict[str, Any]:
-        """What every wrapper of activations takes."""
-        return {
-            "num_bits_acts": chosen.bits_activations,
-            "num_bits_accum": chosen.accumulator_bits,
-            "mode": chosen.mode,
-            "clip_acts": chosen.clip_acts,
-            "activation_stats": stats,
-            "clip_n_stds": chosen.clip_n_stds,
-            "clip_half_range": half_range,
-            "scale_approx_mult_bits": chosen.scale_approx_mult_bits,
-            "input_overrides": chosen.input_overrides,
-            "inputs_quant_auto_fallback": self.settings.inputs_quant_auto_fallback,
-        }
 
 
 def quantize(

@@ -28,6 +28,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import one_line, printable
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
+from lmbench.tui.bench.changes import bad_news, ended, newest_note
 from lmbench.tui.bench.deletions import Deletions
 from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
@@ -67,8 +68,6 @@ BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 0.3
 MESSAGE_SHOWN_S = 4.0
-
-_ENDED = ("finished", "stopped", "failed", "lost")
 
 _log = logging.getLogger(__name__)
 
@@ -273,32 +272,15 @@ class Bench(KeysInOrder):
         if now.problem and now.problem != before.problem:
             self.show_message(now.problem)
             return
-        notes, ends = [], []
-        for view in before.runs:
-            if now.run(view.key) is None and view.key not in self.deleted:
-                ends.append(f"{view.id} {view.name} is gone: its folder is not there any more")
-        for view in now.runs:
-            old = before.run(view.key)
-            if view.problem and old and old.problem != view.problem:
-                ends.append(f"{view.id} {view.name}: {view.problem}")
-            for note in view.notes[-1:]:
-                said = (note.t, f"{view.id} {view.name}: {note.text}")
-                # Runs are read in as many turns as that takes, the newest first: what an older
-                # one said is no news.
-                if said > self._newest_note if old is None else (note,) != old.notes[-1:]:
-                    notes.append(said)
-            if view.status in ("failed", "lost") and old and old.status != view.status:
-                ends.append(f"{view.id} {view.name} {view.status}: {view.reason}")
-        for view in now.runs:
-            old = before.run(view.key)
-            if old is not None and old.live and view.status in _ENDED:
-                self.notify_terminal(f"{view.id} {view.name} {view.status}")
-        if ends:
-            self.show_message(max(ends))
-        elif notes:
+        for text in ended(before, now):
+            self.notify_terminal(text)
+        note = newest_note(before, now, self._newest_note)
+        if news := bad_news(before, now, self.deleted):
+            self.show_message(news)
+        elif note is not None:
             # It may come with each step, so it replaces no other line.
-            self._newest_note = max(notes)
-            self.last_message = self._newest_note[1]
+            self._newest_note = note
+            self.last_message = note[1]
 
     def notify_terminal(self, text: str) -> None:
         """Have the terminal notify the user, who looks at something else: OSC 9, OSC 777 and the

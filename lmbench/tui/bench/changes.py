@@ -1,0 +1,60 @@
+"""What is to be told of the difference between two snapshots of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from lmbench.tui.bench.snapshots import RunView, Snapshot
+
+__all__ = ["bad_news", "ended", "newest_note"]
+
+_ENDED = ("finished", "stopped", "failed", "lost")
+
+
+def bad_news(before: Snapshot, now: Snapshot, deleted: Collection[str]) -> str:
+    """Which run has failed, or is gone without being among `deleted` (keys); "" where none."""
+    gone = [v for v in before.runs if now.run(v.key) is None and v.key not in deleted]
+    news = [f"{_who(v)} is gone: its folder is not there any more" for v in gone]
+    for old, view in _known(before, now):
+        if view.problem and old.problem != view.problem:
+            news.append(f"{_who(view)}: {view.problem}")
+        if view.status in ("failed", "lost") and old.status != view.status:
+            news.append(f"{_who(view)} {view.status}: {view.reason}")
+    return max(news, default="")
+
+
+def newest_note(
+    before: Snapshot, now: Snapshot, shown: tuple[float, str]
+) -> tuple[float, str] | None:
+    """The newest of the runs' new notes, with its time; None where there is none.
+
+    Runs are read in as many turns as that takes, the newest first: what an older one has said
+    before `shown`, the note shown last, is no news.
+    """
+    new = []
+    for view in now.runs:
+        old = before.run(view.key)
+        for note in view.notes[-1:]:
+            said = (note.t, f"{_who(view)}: {note.text}")
+            if said > shown if old is None else (note,) != old.notes[-1:]:
+                new.append(said)
+    return max(new, default=None)
+
+
+def ended(before: Snapshot, now: Snapshot) -> list[str]:
+    """The runs that have ended, and how."""
+    return [
+        f"{_who(view)} {view.status}"
+        for old, view in _known(before, now)
+        if old.live and view.status in _ENDED
+    ]
+
+
+def _known(before: Snapshot, now: Snapshot) -> Iterator[tuple[RunView, RunView]]:
+    for view in now.runs:
+        if (old := before.run(view.key)) is not None:
+            yield old, view
+
+
+def _who(view: RunView) -> str:
+    return f"{view.id} {view.name}"
