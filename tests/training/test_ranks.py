@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from training_world import AGP
 
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus.batches import batchify
@@ -42,20 +43,6 @@ SETTINGS: dict[str, Any] = {
     "momentum": 0.5,
     "event_interval": 3,
     "checkpoint_every": 0.0,
-}
-AGP = {
-    "version": 1,
-    "pruners": {
-        "agp": {
-            "class": "AutomatedGradualPruner",
-            "initial_sparsity": 0.05,
-            "final_sparsity": 0.6,
-            "weights": ["rnn.weight_hh_l0", "encoder.weight"],
-        }
-    },
-    "policies": [
-        {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1}
-    ],
 }
 
 
