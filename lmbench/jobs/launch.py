@@ -21,7 +21,7 @@ from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, last_log_lines
 from lmbench.jobs.next_run import FolderQueue
 from lmbench.jobs.places import place_named
-from lmbench.jobs.supervisor import is_queued
+from lmbench.jobs.queue import is_queued
 from lmbench.session.attempts import fence_attempts, last_sign_of_life
 from lmbench.session.event_log import EventLog
 from lmbench.session.events import Event

@@ -23,8 +23,8 @@ from lmbench.jobs.control_file import ask, asked
 from lmbench.jobs.exit_reasons import why_ended
 from lmbench.jobs.job import Job
 from lmbench.jobs.rendezvous import Rendezvous, announce, missing_nodes
-from lmbench.jobs.supervisor import python
 from lmbench.report.numbers import plural
+from lmbench.session.process import python
 from lmbench.session.store import Run
 
 if TYPE_CHECKING:

@@ -17,9 +17,13 @@ from pathlib import Path
 from lmbench.config import Config
 from lmbench.errors import LmbenchError
 from lmbench.session.files import try_lock
-from lmbench.session.store import Home, Run
+from lmbench.session.store import Home, Run, RunRecord
 
-__all__ = ["awaited_parent", "device_of", "gpu_count", "queue_device", "take_device"]
+__all__ = ["awaited_parent", "device_of", "gpu_count", "is_queued", "queue_device", "take_device"]
+
+
+def is_queued(record: RunRecord) -> bool:
+    return record.status == "queued"
 
 
 def queue_device(config: Config) -> str:

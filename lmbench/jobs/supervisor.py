@@ -30,16 +30,12 @@ from lmbench.errors import RESUME, LmbenchError, os_error_line
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.exit_reasons import KILLED_BY_USER, ROOM, last_log_lines, why_ended
 from lmbench.jobs.next_run import FolderQueue
-from lmbench.jobs.queue import device_of, take_device
+from lmbench.jobs.queue import device_of, is_queued, take_device
 from lmbench.session.leftovers import remove_leftovers
+from lmbench.session.process import python
 from lmbench.session.store import LIVE, Run, RunRecord
 
-__all__ = ["is_queued", "main", "python"]
-
-
-def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs one of our modules; never one of the current folder's."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+__all__ = ["Supervisor", "conclude", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,10 +149,6 @@ class Supervisor:
                 pass_fds=inherited,
             )
         return process.pid, process.wait()
-
-
-def is_queued(record: RunRecord) -> bool:
-    return record.status == "queued"
 
 
 def conclude(run: Run, pid: int, code: int, began: float) -> None:

@@ -34,7 +34,6 @@ __all__ = [
     "Comparison",
     "compare_runs",
     "compare_runtimes",
-    "pareto_front",
     "report_session",
     "runtime_table",
 ]
@@ -292,16 +291,6 @@ def _perplexity(key: str, row: Mapping[str, Any]) -> str:
     """Over several seeds with its spread."""
     n = row.get(f"{key}_n", 1)
     return Spread(row[key], row.get(f"{key}_deviation"), n).text(2)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other beats in both: (bytes, perplexity), less is better."""
-    best, front = float("inf"), []
-    for index in sorted(range(len(points)), key=lambda i: points[i]):
-        if points[index][1] < best:
-            best = points[index][1]
-            front.append(index)
-    return front
 
 
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",

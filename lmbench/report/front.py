@@ -7,13 +7,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lmbench.report.compare import pareto_front
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import MARKERS, Series
 
-__all__ = ["front_plot"]
+__all__ = ["front_plot", "pareto_front"]
 
 _MARGIN = 0.06
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other beats in both: (bytes, perplexity), less is better."""
+    best, front = float("inf"), []
+    for index in sorted(range(len(points)), key=lambda i: points[i]):
+        if points[index][1] < best:
+            best = points[index][1]
+            front.append(index)
+    return front
 
 
 def front_plot(

@@ -1,4 +1,4 @@
-"""Telling processes apart for good: by number *and* start."""
+"""Processes: telling them apart for good, by number *and* start; starting those of ours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["current_folder", "process_started", "same_start"]
+__all__ = ["current_folder", "process_started", "python", "same_start"]
 
 # Elsewhere than on Linux, start times of one process can differ by a correction of the clock.
 _SAME_START_S = 0.001 if sys.platform == "linux" else 1.0
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules; never one of the current folder's."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def process_started(pid: int) -> float | None:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.supervisor import python
 from lmbench.session import Home
+from lmbench.session.process import python
 
 if TYPE_CHECKING:
     from aiohttp import web

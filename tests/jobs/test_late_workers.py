@@ -11,9 +11,9 @@ import pytest
 from jobs_world import World
 
 from lmbench.jobs import launch
-from lmbench.jobs.supervisor import python
 from lmbench.session import Run
 from lmbench.session.attempts import attempt_folder
+from lmbench.session.process import python
 
 
 def stopped(run: Run, worker: subprocess.Popen[bytes], world: World) -> None:

@@ -16,10 +16,9 @@ import pytest
 from jobs_world import World
 
 from lmbench.jobs import launch, worker
-from lmbench.jobs.supervisor import python
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
-from lmbench.session.process import process_started
+from lmbench.session.process import process_started, python
 
 
 def events(run: Run) -> list[Event]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from lmbench.config import QuantizeConfig
 from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
-from lmbench.jobs.supervisor import python
+from lmbench.session.process import python
 from lmbench.session.tagged_lines import Number, TaggedLines
 from lmbench.training.thread_environment import worker_environment
 

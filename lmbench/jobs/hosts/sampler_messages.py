@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
-from lmbench.jobs.supervisor import python
+from lmbench.session.process import python
 from lmbench.session.tagged_lines import Number, TaggedLines
 
 __all__ = [

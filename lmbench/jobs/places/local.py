@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from lmbench.errors import LmbenchError
 from lmbench.jobs.exit_reasons import last_log_lines
 from lmbench.jobs.places.interface import Place
-from lmbench.jobs.supervisor import is_queued, python
+from lmbench.jobs.queue import is_queued
+from lmbench.session.process import python
 from lmbench.session.store import Home, Run
 
 __all__ = ["Local"]

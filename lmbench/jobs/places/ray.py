@@ -20,8 +20,9 @@ import psutil
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places.interface import Place
 from lmbench.jobs.places.settings import load_place_settings, places_path
-from lmbench.jobs.supervisor import is_queued, python
+from lmbench.jobs.queue import is_queued
 from lmbench.report.numbers import plural
+from lmbench.session.process import python
 from lmbench.session.shared_folder import unseen_from
 from lmbench.session.store import Home, Run
 

@@ -25,8 +25,7 @@ from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs.places.ray_task import work_on
 from lmbench.jobs.places.settings import RaySettings, load_place_settings, places_path
 from lmbench.jobs.places.task import MOST_DEATHS
-from lmbench.jobs.queue import awaited_parent
-from lmbench.jobs.supervisor import is_queued
+from lmbench.jobs.queue import awaited_parent, is_queued
 from lmbench.session.store import LIVE, Run, RunRecord, Status
 
 __all__ = ["main"]

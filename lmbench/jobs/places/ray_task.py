@@ -17,7 +17,9 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.control_file import asked
 from lmbench.jobs.launch import take_over
 from lmbench.jobs.places.task import MOST_DEATHS, is_to_begin
-from lmbench.jobs.supervisor import conclude, is_queued, python
+from lmbench.jobs.queue import is_queued
+from lmbench.jobs.supervisor import conclude
+from lmbench.session.process import python
 from lmbench.session.store import LIVE, Run
 
 __all__ = ["work_on"]

@@ -19,7 +19,9 @@ from pathlib import Path
 from lmbench.errors import ERROR, LmbenchError
 from lmbench.jobs.launch import take_over
 from lmbench.jobs.places.task import MOST_DEATHS, is_to_begin
-from lmbench.jobs.supervisor import conclude, is_queued, python
+from lmbench.jobs.queue import is_queued
+from lmbench.jobs.supervisor import conclude
+from lmbench.session.process import python
 from lmbench.session.store import Run
 
 __all__ = ["main"]

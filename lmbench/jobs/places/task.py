@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lmbench.jobs.launch import take_over
-from lmbench.jobs.queue import awaited_parent
-from lmbench.jobs.supervisor import is_queued
+from lmbench.jobs.queue import awaited_parent, is_queued
 from lmbench.session.store import Run
 
 __all__ = ["MOST_DEATHS", "is_to_begin"]

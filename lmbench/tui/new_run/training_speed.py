@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 
-from lmbench.jobs.supervisor import python
 from lmbench.report.training_speed import Measured, known_trial, measured_speeds
+from lmbench.session.process import python
 from lmbench.training.thread_environment import worker_environment
 from lmbench.tui.bench.bench import Bench
 

@@ -22,8 +22,8 @@ from lmbench.jobs.hosts.sampler_messages import (
     SamplerClient,
     Wrote,
 )
-from lmbench.jobs.supervisor import python
 from lmbench.session import Home
+from lmbench.session.process import python
 
 
 async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tmp_path: Path):

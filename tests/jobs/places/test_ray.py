@@ -22,8 +22,8 @@ from lmbench.jobs.control_file import ask
 from lmbench.jobs.places import PLACES, ray_task
 from lmbench.jobs.places.ray import Ray
 from lmbench.jobs.places.ray_task import work_on
-from lmbench.jobs.supervisor import python
 from lmbench.session import Home, Run
+from lmbench.session.process import python
 
 FAKE = Path(__file__).parents[2] / "helpers" / "fake_ray"
 GONE = f"{platform.node()}:999999999"
