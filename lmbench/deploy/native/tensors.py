@@ -20,9 +20,9 @@ from lmbench.deploy.native.matrices import (
     dense_matrix,
     int4_matrix,
 )
-from lmbench.deploy.packed_file.code_planes import code_levels, plane_bits, row_units
+from lmbench.deploy.packed_file.code_planes import code_levels, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, zero_blocks
+from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, signs_of, zero_blocks
 
 __all__ = ["LAYOUTS", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
 
@@ -65,7 +65,9 @@ class TensorSource:
         return self._values(name) == "int4"
 
     def in_codes(self, name: str) -> bool:
-        return self._packed is not None and self._packed.specs[name].code_bits > 0
+        """In codes alone? A pruned matrix has a mask, too, and is one of integers here."""
+        spec = self._packed.specs[name] if self._packed else None
+        return spec is not None and spec.code_bits > 0 and spec.layout == "dense"
 
     @property
     def any_in_4_bits(self) -> bool:
@@ -77,12 +79,13 @@ class TensorSource:
 
     def int8(self, name: str) -> tuple[Array, Array, tuple[int, int] | None]:
         """Levels [R, C], scales [R], and the shape of the blocks that they are stored in."""
-        if self._packed and self._values(name) == "int8":
-            stored = self._packed.tensor(name)
+        stored = self._packed.tensor(name) if self._packed else None
+        if self._packed and stored and stored.spec.values == "int8":
             return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
-        if self.in_codes(name):
+        if stored and stored.spec.code_bits:
             bits, steps, unit, group = self.codes(name)
-            return code_levels(bits, steps, group), unit, None
+            levels, (_, keep) = code_levels(bits, steps, group), signs_of(stored)
+            return levels if keep is None else levels * keep, unit, None
         encoded = encode(self._dense(name), "int8", "never")
         return encoded.parts["values"], encoded.parts["scale"], None
 
@@ -99,8 +102,7 @@ class TensorSource:
         stored = self._packed.tensor(name)
         assert stored.spec.group is not None
         unit, steps = row_units(stored.parts["scale"].astype(np.float32))
-        bits = plane_bits(stored.parts["values"], stored.spec.shape[1])
-        return bits, steps, unit, stored.spec.group
+        return signs_of(stored)[0], steps, unit, stored.spec.group
 
     def sparsity(self) -> float:
         """The share of zeros of the matrix that has most."""
@@ -183,11 +185,12 @@ def layout_refusal(name: str, source: TensorSource) -> str | None:
 def integer_layouts(packed: PackedFile) -> Iterator[str]:
     """The layouts for the integers of a file's matrices, the most particular first."""
     specs = [spec for spec in packed.specs.values() if len(spec.shape) == 2]
-    if any(spec.code_bits for spec in specs):
+    coded = {spec.layout for spec in specs if spec.code_bits}
+    if "dense" in coded:
         yield "native-codes"
     if any(spec.values == "int4" for spec in specs):
         yield "native-int4"
-    integers = {spec.layout for spec in specs if spec.values == "int8"}
+    integers = {spec.layout for spec in specs if spec.values == "int8"} | (coded - {"dense"})
     if "block" in integers:
         yield "block-int8"
     # A bitmask saves bytes from fewer zeros on than time; then the dense kernel is next.

@@ -2,7 +2,8 @@
 
 A row's weights w = alpha_1 b_1 + … + alpha_k b_k, with b in {-1, +1} and scales for each group of
 columns, become k planes uint8 [R, ceil(C / 8)], the least significant bit first, a one for +1, and
-alpha [k, R, groups].
+alpha [k, R, groups]. Of a pruned matrix the planes have the bits of the weights that are left, one
+after the other: [ceil(n / 8)].
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_planes", "code_levels", "code_sums", "pack_planes", "plane_bits", "row_units"]
+__all__ = [
+    "check_planes",
+    "code_levels",
+    "code_sums",
+    "nearest_codes",
+    "pack_planes",
+    "plane_bits",
+    "row_units",
+]
 
 Array = NDArray[Any]
 
 _TOP = 127
 
 
-def pack_planes(matrix: Array, alpha: Array, group: int) -> Array:
-    """The planes [k, R, ceil(C / 8)] of the sums that are nearest to fp32 [R, C].
+def nearest_codes(matrix: Array, alpha: Array, group: int) -> Array:
+    """The sums that are nearest to fp32 [R, C]: uint8 [R, C], whose bit i is the sign of alpha_i.
 
     Args:
         alpha: fp32 [k, R, groups].
@@ -35,21 +44,30 @@ def pack_planes(matrix: Array, alpha: Array, group: int) -> Array:
         better = error < best
         codes[better] = code
         best = np.where(better, error, best)
-    planes = [np.packbits(codes >> i & 1, axis=1, bitorder="little") for i in range(bits)]
+    return codes
+
+
+def pack_planes(codes: Array, bits: int) -> Array:
+    """Codes [R, C] to planes [bits, R, ceil(C / 8)]; [n] to [bits, ceil(n / 8)]."""
+    planes = [np.packbits(codes >> i & 1, axis=-1, bitorder="little") for i in range(bits)]
     return np.stack(planes)
 
 
-def plane_bits(planes: Array, columns: int) -> Array:
-    """[k, R, ceil(C / 8)] to zeros and ones [k, R, C]."""
-    return np.unpackbits(planes, axis=2, count=columns, bitorder="little")
+def plane_bits(planes: Array, columns: int, keep: Array | None = None) -> Array:
+    """Planes to zeros and ones [k, R, C]; `keep` bool [R, C] is where a pruned matrix has them."""
+    if keep is None:
+        return np.unpackbits(planes, axis=-1, count=columns, bitorder="little")
+    bits = np.zeros((len(planes), *keep.shape), np.uint8)
+    bits[:, keep] = np.unpackbits(planes, axis=-1, count=int(keep.sum()), bitorder="little")
+    return bits
 
 
-def code_sums(planes: Array, alpha: Array, group: int, columns: int) -> Array:
-    """The weights, fp32 [R, C]; arguments as `pack_planes` has and makes them."""
-    total = np.zeros((planes.shape[1], columns), np.float32)
-    for bits, scale in zip(plane_bits(planes, columns), alpha.astype(np.float32), strict=True):
-        wide = _spread(scale, group, columns)
-        total += np.where(bits, wide, -wide)
+def code_sums(bits: Array, alpha: Array, group: int) -> Array:
+    """The weights, fp32 [R, C], of what `plane_bits` gives."""
+    total = np.zeros(bits.shape[1:], np.float32)
+    for plane, scale in zip(bits, alpha.astype(np.float32), strict=True):
+        wide = _spread(scale, group, bits.shape[2])
+        total += np.where(plane, wide, -wide)
     return total
 
 
@@ -69,9 +87,13 @@ def code_levels(bits: Array, steps: Array, group: int) -> Array:
 
 
 def check_planes(planes: Array, alpha: Array, columns: int) -> None:
-    """Raises ValueError, naming the part, unless finite numbers can be what `pack_planes` made."""
-    spare = planes.shape[2] * 8 - columns
-    if spare and (planes[:, :, -1] >> (8 - spare)).any():
+    """Raises ValueError, naming the part, unless finite numbers can be what `pack_planes` made.
+
+    Args:
+        columns: the bits of a row.
+    """
+    spare = planes.shape[-1] * 8 - columns
+    if spare and (planes[..., -1] >> (8 - spare)).any():
         raise ValueError("part 'values' has bits beyond the ends of its rows")
     if (alpha < 0).any():
         raise ValueError("part 'scale' holds a number below zero")

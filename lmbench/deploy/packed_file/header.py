@@ -28,8 +28,9 @@ from lmbench.errors import LmbenchError
 __all__ = ["Container", "is_container", "open_container", "write_container"]
 
 FORMAT = "lmpack"
-# 1 has no int4 with scales in fp32, 2 has no codes; they are still written where there are none.
-VERSION = 3
+# 1 has no int4 with scales in fp32, 2 has no codes, 3 has none beside zeros; they are still written
+# where there are none.
+VERSION = 4
 
 _MAX_HEADER = 16 << 20
 _NO_DIGEST = "0" * 64
@@ -181,8 +182,9 @@ def _version_of(metadata: Mapping[str, Any]) -> int:
     tensors = metadata.get("tensors")
     entries = tensors.values() if isinstance(tensors, dict) else ()
     entries = [entry for entry in entries if isinstance(entry, dict)]
-    if any(str(entry.get("values")).startswith("code") for entry in entries):
-        return 3
+    coded = [entry for entry in entries if str(entry.get("values")).startswith("code")]
+    if coded:
+        return 4 if any(entry.get("layout") == "bitmask" for entry in coded) else 3
     return 2 if any("scale" in entry for entry in entries) else 1
 
 

@@ -12,6 +12,7 @@ layout     value type            parts
 ``dense``  code1 … code4 (k)     values uint8 [k, R, ceil(C / 8)], scale fp16 [k, R,
                                  ceil(C / group)] or fp32
 ``bitmask`` fp32, fp16, int8     mask uint8 [ceil(R C / 8)], values [nnz], (scale fp32 [R])
+``bitmask`` code1 … code4 (k)    mask, values uint8 [k, ceil(nnz / 8)], scale as when dense
 ``block``  fp32, fp16, int8      mask uint8 [ceil(blocks / 8)], values [n, h, w], (scale [R])
 ========== ===================== ==========================================================
 
@@ -30,7 +31,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmbench.deploy.packed_file.code_planes import check_planes, code_sums, pack_planes
+from lmbench.deploy.packed_file.code_planes import (
+    check_planes,
+    code_sums,
+    nearest_codes,
+    pack_planes,
+    plane_bits,
+)
 from lmbench.deploy.packed_file.nibbles import GROUP, pack_nibbles, quantize_groups, unpack_nibbles
 
 __all__ = [
@@ -45,6 +52,7 @@ __all__ = [
     "encode",
     "levels_of",
     "quantize_rows",
+    "signs_of",
     "stored_bytes",
     "zero_blocks",
 ]
@@ -107,12 +115,17 @@ class Spec:
                     "scale": (_DTYPES[self.scale], (self.code_bits, rows, self._groups())),
                 }
             return self._with_scale({"values": (_DTYPES[self.values], self.shape)})
-        if self.values == "int4" or self.code_bits:
-            raise ValueError(f"{self.values} values are stored dense only")
-        self._matrix()
-        bits = math.prod(self.grid())
+        if self.values == "int4" or (self.code_bits and self.layout == "block"):
+            raise ValueError(f"{self.values} values are not stored so")
+        rows, _ = self._matrix()
+        mask = (np.dtype("u1"), (-(-math.prod(self.grid()) // 8),))
+        if self.code_bits:
+            return {
+                "mask": mask,
+                "values": (np.dtype("u1"), (self.code_bits, None)),
+                "scale": (_DTYPES[self.scale], (self.code_bits, rows, self._groups())),
+            }
         inner = self._block_shape() if self.layout == "block" else ()
-        mask = (np.dtype("u1"), (-(-bits // 8),))
         return self._with_scale({"mask": mask, "values": (_DTYPES[self.values], (None, *inner))})
 
     def grid(self) -> tuple[int, int]:
@@ -182,22 +195,26 @@ class Encoded:
                 raise ValueError(f"part '{name}' holds a number that is not finite")
             if name == "scale" and part.dtype == np.float32 and np.abs(part).max() > _LARGEST_SCALE:
                 raise ValueError("part 'scale' holds a number so large that weights overflow")
-        if "mask" in wanted:
-            self._check_mask()
+        kept = self._check_mask() if "mask" in wanted else self.spec.shape[-1]
         if self.spec.code_bits:
-            check_planes(self.parts["values"], self.parts["scale"], self.spec.shape[1])
+            check_planes(self.parts["values"], self.parts["scale"], kept)
 
-    def _check_mask(self) -> None:
-        mask = self.parts["mask"]
+    def _check_mask(self) -> int:
+        """How many values the mask counts."""
+        mask, values = self.parts["mask"], self.parts["values"]
         bits = math.prod(self.spec.grid())
         spare = mask.size * 8 - bits
         if spare and mask[-1] >> (8 - spare):
             raise ValueError("part 'mask' has bits beyond its last element")
         ones = int(np.bitwise_count(mask).sum())
-        if ones != len(self.parts["values"]):
-            raise ValueError(
-                f"its mask counts {ones} values, but it has {len(self.parts['values'])}"
-            )
+        if self.spec.code_bits:
+            if values.shape[1] != -(-ones // 8):
+                raise ValueError(
+                    f"its mask counts {ones} codes, but it has {values.shape[1]} bytes of them"
+                )
+        elif ones != len(values):
+            raise ValueError(f"its mask counts {ones} values, but it has {len(values)}")
+        return ones
 
 
 def quantize_rows(matrix: Array, scale: Array | None = None) -> tuple[Array, Array]:
@@ -233,7 +250,8 @@ def encode(
         group: columns that share a scale in int4 and in codes.
         scale: the grid that the tensor already lies on, [R] or [R, 1] (int8), or
             [R, groups] or [R, 1] (int4); left out, it is found here. Codes must have one, their
-            scales [bits, R, groups of `group`].
+            scales [bits, R, groups of `group`], and where half the values or more are zeros these
+            are stored beside the codes.
         exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
 
     Raises:
@@ -246,7 +264,7 @@ def encode(
         return _encode_dense(tensor, "fp16" if values == "fp16" else "fp32")
     if code_bits(values):
         assert scale is not None
-        return _encode_codes(tensor, values, group, scale)
+        return _encode_codes(tensor, values, group, scale, may_be_sparse=sparse != "never")
     if values == "int4":
         dense = _encode_int4(tensor, group, scale, exact=exact)
         if sparse == "never":
@@ -279,14 +297,16 @@ def stored_bytes(
     spec = Spec("dense", values, shape, group=group)
     dense = _bytes_of(spec, 0)
     if spec.code_bits:
-        return dense
+        sparse = Spec("bitmask", values, shape, group=group)
+        return _bytes_of(sparse, -(-nonzero // 8)) if 2 * nonzero <= math.prod(shape) else dense
     sparse = Spec("bitmask", "int8" if values == "int4" else values, shape)
     return min(dense, _bytes_of(sparse, nonzero))
 
 
-def _bytes_of(spec: Spec, nonzero: int) -> int:
+def _bytes_of(spec: Spec, kept: int) -> int:
+    """`kept` is the length that the mask decides."""
     return sum(
-        dtype.itemsize * math.prod(nonzero if length is None else length for length in shape)
+        dtype.itemsize * math.prod(kept if length is None else length for length in shape)
         for dtype, shape in spec.parts().values()
     )
 
@@ -317,12 +337,23 @@ def _encode_int4(tensor: Array, group: int, scale: Array | None, *, exact: bool 
     return Encoded(Spec("dense", "int4", tensor.shape, group=group, scale=kind), parts)
 
 
-def _encode_codes(tensor: Array, values: ValueType, group: int, scale: Array) -> Encoded:
+def _encode_codes(
+    tensor: Array, values: ValueType, group: int, scale: Array, *, may_be_sparse: bool
+) -> Encoded:
     half = scale.astype(_DTYPES["fp16"])
     exact = bool((half == scale).all())
-    spec = Spec("dense", values, tensor.shape, group=group, scale="fp16" if exact else "fp32")
-    planes = pack_planes(tensor, scale, group)
-    parts = {"values": planes, "scale": half if exact else scale.astype(_DTYPES["fp32"])}
+    keep, codes = tensor != 0, nearest_codes(tensor, scale, group)
+    pruned = 2 * int(keep.sum()) <= keep.size
+    if pruned and not may_be_sparse:
+        raise ValueError("has zeros beside its codes, which no dense layout keeps")
+    layout, kind = "bitmask" if pruned else "dense", "fp16" if exact else "fp32"
+    spec = Spec(layout, values, tensor.shape, group=group, scale=kind)
+    parts = {
+        "values": pack_planes(codes[keep] if pruned else codes, spec.code_bits),
+        "scale": half if exact else scale.astype(_DTYPES["fp32"]),
+    }
+    if pruned:
+        parts["mask"] = np.packbits(keep.reshape(-1), bitorder="little")
     return Encoded(spec, parts)
 
 
@@ -366,7 +397,9 @@ def decode(encoded: Encoded) -> Array:
     spec, parts = encoded.spec, encoded.parts
     if spec.code_bits:
         assert spec.group is not None
-        return code_sums(parts["values"], parts["scale"], spec.group, spec.shape[1])
+        bits, keep = signs_of(encoded)
+        sums = code_sums(bits, parts["scale"], spec.group)
+        return sums if keep is None else np.where(keep, sums, np.float32(0))
     levels = levels_of(encoded)
     if spec.values == "int4":
         assert spec.group is not None
@@ -375,6 +408,20 @@ def decode(encoded: Encoded) -> Array:
     if spec.values == "int8":
         return levels * parts["scale"][:, None]
     return levels.astype(np.float32)
+
+
+def signs_of(encoded: Encoded) -> tuple[Array, Array | None]:
+    """Of codes, the signs [k, R, C], a one for a plus, and where there are any, bool [R, C]; None
+    for everywhere."""
+    keep = _kept(encoded) if encoded.spec.layout == "bitmask" else None
+    return plane_bits(encoded.parts["values"], encoded.spec.shape[1], keep), keep
+
+
+def _kept(encoded: Encoded) -> Array:
+    """What the mask keeps, bool [down, across]."""
+    down, across = encoded.spec.grid()
+    bits = np.unpackbits(encoded.parts["mask"], count=down * across, bitorder="little")
+    return bits.astype(bool).reshape(down, across)
 
 
 def levels_of(encoded: Encoded) -> Array:
@@ -390,15 +437,14 @@ def levels_of(encoded: Encoded) -> Array:
     if spec.layout == "dense":
         return parts["values"]
     values = parts["values"]
-    down, across = spec.grid()
-    bits = np.unpackbits(parts["mask"], count=down * across, bitorder="little")
-    keep = bits.astype(bool).reshape(down, across)
+    keep = _kept(encoded)
     if spec.layout == "bitmask":
         dense = np.zeros(spec.shape, values.dtype)
         dense[keep] = values
         return dense
     assert spec.block is not None
     height, width = spec.block
+    down, across = keep.shape
     cells = np.zeros((down, across, height, width), values.dtype)
     cells[keep] = values
     matrix = cells.transpose(0, 2, 1, 3).reshape(down * height, across * width)

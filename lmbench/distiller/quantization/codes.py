@@ -9,6 +9,9 @@ binary search among the 2^k sums) alternate, and neither step can raise the squa
 The end is of ours: the scales of a row are rounded to multiples of one power of two, its unit, so
 that no sum has more than 127. The sums are then int8 levels with one scale a row, which integer
 kernels multiply without a further error, and a weight has the same value wherever it is computed.
+
+A sum need not be able to be zero. Where half the weights or more are zeros, as after pruning, they
+stay zeros, and the codes are those of the other weights.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Codes", "fit_codes", "nearest_levels"]
+__all__ = ["Codes", "fit_codes", "keeps_zeros", "nearest_levels"]
 
 _TOP = 127
 # The paper takes two; here they are cheap, and end where no code changes any more.
@@ -37,6 +40,11 @@ class Codes(NamedTuple):
     """(k, R, groups) uint8: alpha_1 … alpha_k in units, at most 127 together."""
 
 
+def keeps_zeros(weight: Tensor) -> bool:
+    """Are so many weights zeros that these have no codes?"""
+    return 2 * int(weight.count_nonzero()) <= weight.numel()
+
+
 @torch.no_grad()
 def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes:
     """The scales for the codes of a finite weight (R, C); see `nearest_levels` for those.
@@ -47,11 +55,11 @@ def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes
     """
     rows, columns = weight.shape
     group = min(group_size or columns, columns)
-    alphas = weight.new_empty(rows, -(-columns // group), bits)
+    alphas, pruned = weight.new_empty(rows, -(-columns // group), bits), keeps_zeros(weight)
     at_once = max(1, _AT_ONCE // columns)
     for first in range(0, rows, at_once):
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
-            alphas[first : first + at_once, g] = _fit(cells, bits)
+            alphas[first : first + at_once, g] = _fit(cells, bits, pruned)
     # Rounding a scale adds up to half a unit to the largest sum.
     largest = alphas.sum(2).amax(1, keepdim=True) / (_TOP - bits / 2)
     exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
@@ -83,7 +91,7 @@ def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int 
             for low, high in pairwise(own):
                 levels += (part > (low + high) / 2) * (high - low)
             found[piece, g * group : (g + 1) * group] = levels
-    return found
+    return found.masked_fill_(weight == 0, 0.0) if keeps_zeros(weight) else found
 
 
 def _signs(bits: int, like: Tensor) -> Tensor:
@@ -92,14 +100,18 @@ def _signs(bits: int, like: Tensor) -> Tensor:
     return ((codes >> torch.arange(bits, device=like.device)) & 1).to(like.dtype) * 2 - 1
 
 
-def _fit(cells: Tensor, bits: int) -> Tensor:
-    """(N, n) weights to the scales of each row (N, k).
+def _fit(cells: Tensor, bits: int, pruned: bool) -> Tensor:
+    """(N, n) weights to the scales of each row (N, k); of those that are `pruned`, zeros left out.
 
     Once its weights are sorted, those of one code lie side by side, and how many they are and what
     they add up to are differences of two places: a round looks at no weight again.
     """
-    alphas = _greedy(cells, bits)
+    zeros = cells == 0 if pruned else torch.zeros_like(cells, dtype=torch.bool)
+    alphas = _greedy(cells, bits, (~zeros).sum(1, keepdim=True).clamp_min(1))
     ordered = cells.sort(1).values.double()
+    # Where a row's zeros lie.
+    first = (ordered < 0).sum(1, keepdim=True)
+    last = first + zeros.sum(1, keepdim=True)
     totals = F.pad(ordered.cumsum(1), (1, 0))
     signs = _signs(bits, ordered)
     before = None
@@ -111,15 +123,16 @@ def _fit(cells: Tensor, bits: int) -> Tensor:
             break
         before = places
         counts, added = places.diff(), totals.gather(1, places).diff()
+        counts = counts - (places[:, 1:].minimum(last) - places[:, :-1].maximum(first)).clamp_min(0)
         alphas = _better_scales(counts, added, signs[order], alphas)
     return alphas.to(cells.dtype)
 
 
-def _greedy(cells: Tensor, bits: int) -> Tensor:
-    """The scales (N, k) of the start, float64."""
+def _greedy(cells: Tensor, bits: int, counts: Tensor) -> Tensor:
+    """The scales (N, k) of the start, float64; `counts` (N, 1) are the weights that have codes."""
     left, alphas = cells, []
     for _ in range(bits):
-        alphas.append(left.abs().mean(1, keepdim=True))
+        alphas.append(left.abs().sum(1, keepdim=True) / counts)
         left = left - left.sign() * alphas[-1]
     return torch.cat(alphas, 1).double()
 
@@ -134,9 +147,10 @@ def _better_scales(counts: Tensor, sums: Tensor, signs: Tensor, alphas: Tensor) 
         signs: (N, 2^k, k), those of each code.
     """
     gram = signs.mT @ (signs * counts[..., None])
+    total = counts.sum(1).clamp_min(1)  # each diagonal's
     alone, alphas = (signs.mT @ sums[..., None])[..., 0], alphas.clone()
     for i in list(range(alphas.shape[1])) * 2:
         others = (gram[:, i] * alphas).sum(1) - gram[:, i, i] * alphas[:, i]
-        alphas[:, i] = (alone[:, i] - others) / gram[:, i, i]
+        alphas[:, i] = (alone[:, i] - others) / total
     # A scale below zero gives the same sums as one above.
     return alphas.abs()

@@ -9,20 +9,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmbench.deploy.packed_file.code_planes import code_sums, pack_planes, row_units
+from lmbench.config import PackConfig
+from lmbench.deploy.load_model import load_packed
+from lmbench.deploy.native import why_unavailable
+from lmbench.deploy.packed_file.code_planes import (
+    code_sums,
+    nearest_codes,
+    pack_planes,
+    plane_bits,
+    row_units,
+)
 from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
 from lmbench.deploy.packed_file.header import open_container
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.distiller.quantization import QuantSettings, quantize
+from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shape_of
 
 WORDS = [f"w{i}" for i in range(600)]
 
 
-def quantized(kind: str = "LSTM", width: int = 100, **settings) -> torch.nn.Module:
+def quantized(
+    kind: str = "LSTM", width: int = 100, zeros: float = 0.0, **settings
+) -> torch.nn.Module:
     torch.manual_seed(0)
     model = RNNModel(kind, len(WORDS), width, width, 2, 0.1, True).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= torch.rand(p.shape) >= zeros if p.dim() == 2 else 1.0
     return quantize(model, QuantSettings.from_dict({"bits_activations": None, **settings}))
 
 
@@ -37,14 +53,16 @@ def packed(path, model: torch.nn.Module, kind: str = "LSTM", width: int = 100):
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
 @pytest.mark.parametrize("bits,group", [(1, None), (2, None), (3, 64), (4, 8)])
-def test_the_file_has_the_very_weights_that_were_evaluated(tmp_path, kind, bits, group):
-    model = quantized(kind, rounding="codes", bits_weights=bits, group_size=group)
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+def test_the_file_has_the_very_weights_that_were_evaluated(tmp_path, kind, bits, group, zeros):
+    model = quantized(kind, zeros=zeros, rounding="codes", bits_weights=bits, group_size=group)
     packed(tmp_path / "m.lmpack", model, kind)
     file = open_packed(tmp_path / "m.lmpack")
     places = {"encoder.weight": "encoder", "rnn.weight_ih_l0": "rnn.cells.0.fc_gate_x"}
     places["rnn.weight_hh_l1"] = "rnn.cells.1.fc_gate_h"
     for name, place in places.items():
         assert file.specs[name].values == f"code{bits}"
+        assert file.specs[name].layout == ("bitmask" if zeros else "dense")
         wanted = model.get_submodule(place).weight
         assert isinstance(wanted, torch.Tensor)
         assert np.array_equal(file.dense(name), wanted.numpy())
@@ -64,6 +82,47 @@ def test_a_weight_takes_its_bits_and_a_row_its_scales(tmp_path, bits):
     assert 0 <= info.bytes - dequantized_bytes(model, shape, WORDS) < header
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_of_a_pruned_matrix_a_weight_takes_a_bit_and_a_code_where_it_is_left(tmp_path, bits):
+    model = quantized(width=104, zeros=0.8, rounding="codes", bits_weights=bits)
+    info = packed(tmp_path / "m.lmpack", model, width=104)
+    for tensor in info.tensors:
+        if len(tensor.spec.shape) == 2:
+            rows, columns = tensor.spec.shape
+            assert tensor.nonzero < 0.25 * rows * columns
+            codes = bits * -(-tensor.nonzero // 8)
+            assert tensor.stored == rows * columns // 8 + codes + 2 * bits * rows
+    counted = dequantized_bytes(model, shape_of(dequantized(model, _shape(104)).model), WORDS)
+    assert 0 <= info.bytes - counted < 8192
+
+
+@pytest.mark.parametrize("runtime", ["sparse-int8", "native-int8", "naive"])
+def test_codes_beside_zeros_run_at_the_weights_that_were_evaluated(tmp_path, runtime):
+    if runtime != "naive" and why_unavailable():
+        pytest.skip("no compiled kernels")
+    model = quantized(zeros=0.8, rounding="codes", bits_weights=3)
+    packed(tmp_path / "m.lmpack", model)
+    loaded = load_packed(tmp_path / "m.lmpack")
+    plain = dequantized(model, _shape(100)).model
+    data = torch.arange(600)[:80].view(40, 2)
+    found = build_runtime(runtime, loaded).evaluate(data, 10).loss
+    with torch.no_grad():
+        logits, _ = plain(data[:-1], plain.init_hidden(2))
+        wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), data[1:].flatten())
+    assert found == pytest.approx(float(wanted), rel=2e-3)
+    assert as_is_runtime(loaded) == ("int8" if why_unavailable() else "sparse-int8")
+
+
+def test_zeros_beside_codes_cannot_be_stored_densely(tmp_path):
+    taken = dequantized(quantized(zeros=0.8, rounding="codes", bits_weights=2), _shape(100))
+    config = PackConfig.model_validate({"sparse": "never"})
+    with pytest.raises(LmbenchError, match="zeros beside its codes, which no dense layout keeps"):
+        write_packed(
+            taken.model, WORDS, tmp_path / "m.lmpack", config,
+            grids=taken.grids, groups=taken.groups, auto=taken.values,
+        )  # fmt: skip
+
+
 def _shape(width: int) -> dict:
     shape = {"model": "LSTM", "emsize": width, "nhid": width, "nlayers": 2, "dropout": 0.1}
     return {**shape, "tied": True, "ntoken": len(WORDS)}
@@ -72,11 +131,12 @@ def _shape(width: int) -> dict:
 def test_only_files_with_codes_need_a_newer_program(tmp_path):
     packed(tmp_path / "new.lmpack", quantized(rounding="codes", bits_weights=2))
     packed(tmp_path / "old.lmpack", quantized(bits_weights=8, per_channel_wts=True))
+    packed(tmp_path / "newest.lmpack", quantized(zeros=0.8, rounding="codes", bits_weights=2))
     versions = [
         (tmp_path / name).read_bytes()[8:400].split(b'"version":"')[1][:1]
-        for name in ("new.lmpack", "old.lmpack")
+        for name in ("newest.lmpack", "new.lmpack", "old.lmpack")
     ]
-    assert versions == [b"3", b"1"]
+    assert versions == [b"4", b"3", b"1"]
     assert open_container(tmp_path / "old.lmpack").names()
 
 
@@ -108,9 +168,9 @@ def test_planes_give_back_each_sum_and_units_each_scale(bits, rows, columns, see
     alpha = (steps * unit).astype(np.float32)
     signs = rng.choice([-1, 1], (bits, rows, columns))
     weight = (signs * np.repeat(alpha, 8, axis=2)[:, :, :columns]).sum(0).astype(np.float32)
-    planes = pack_planes(weight, alpha, 8)
+    planes = pack_planes(nearest_codes(weight, alpha, 8), bits)
     assert planes.nbytes == bits * rows * groups
-    assert np.array_equal(code_sums(planes, alpha, 8, columns), weight)
+    assert np.array_equal(code_sums(plane_bits(planes, columns), alpha, 8), weight)
     units, small_steps = row_units(alpha)
     assert small_steps.sum(0).max() <= 127
     if not small:

@@ -37,6 +37,7 @@ FORMS = {
     "blocks of 8x8": ("int8", (8, 8), "block-int8"),
     "int4": ("int4", None, "native-int4"),
     "codes": ("code3", None, "native-codes"),
+    "codes beside zeros": ("code3", (1, 1), "sparse-int8"),
 }
 
 

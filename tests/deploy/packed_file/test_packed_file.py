@@ -397,7 +397,7 @@ def test_deeply_nested_json_is_no_crash(tmp_path):
 
 
 def test_a_newer_format_says_to_upgrade(tmp_path, sound):
-    newer = sound.replace(b'"version":"1"', b'"version":"4"')
+    newer = sound.replace(b'"version":"1"', b'"version":"5"')
     assert "upgrade lmbench" in refused(tmp_path / "f.lmpack", newer)
 
 

@@ -91,6 +91,25 @@ def test_what_has_few_values_is_kept_and_zeros_stay_zeros(bits):
     torch.testing.assert_close(values(weight, bits), weight, rtol=0.01, atol=0)
 
 
+@pytest.mark.parametrize("bits,group", [(1, None), (2, None), (3, None), (1, 128), (2, 128)])
+def test_zeros_of_a_pruned_weight_stay_and_do_not_count(bits, group):
+    """The error is that of the paper's algorithm for the weights that are left, alone."""
+    generator = torch.Generator().manual_seed(bits)
+    weight = torch.randn(60, 512, generator=generator)
+    weight *= torch.rand(weight.shape, generator=generator) < 0.2
+    weight[7] = 0.0
+    found = values(weight, bits, group)
+    assert not found[weight == 0].any()
+    assert (found != 0).sum() > 0.95 * (weight != 0).sum()
+    wanted = sum(
+        plainly(part[part != 0], bits, 16)
+        for row in weight.numpy()
+        for part in np.split(row, 4 if group else 1)
+        if part.any()
+    )
+    assert float((found - weight).square().sum()) == pytest.approx(wanted, rel=0.03)
+
+
 def test_scales_for_groups_leave_less_than_scales_for_rows():
     scales = torch.rand(50, 4).repeat_interleave(64, 1)[:, :200]
     weight = torch.randn(50, 200, generator=torch.Generator().manual_seed(2)) * scales
