@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError, did_you_mean
-from lmbench.distiller.pruning.structures import Norm
+from lmbench.distiller.pruning.structures import EPSILON, Norm
 
 _WEIGHT = re.compile(r"(?:(?P<module>.+)\.)?weight_(?:ih|hh)_l(?P<layer>\d+)")
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -105,11 +105,7 @@ class HiddenUnits:
                 )
             chosen[key] = known[key]
         self.layers = list(chosen.values())
-        self.affected = frozenset(
-            name
-            for layer in self.layers
-            for name in (layer.weight_ih, layer.weight_hh, *layer.readers)
-        )
+        self.affected = frozenset(name for layer in self.layers for name in _affected(layer))
 
     def norms(self, layer: RecurrentLayer, parameters: Mapping[str, Tensor], norm: Norm) -> Tensor:
         """The norm of each unit's own rows over all gates, by their number; shape (hidden)."""
@@ -125,6 +121,22 @@ class HiddenUnits:
         if norm == "L2":
             return rows.square().mean(dim=(0, 2)).sqrt()
         return rows.amax(dim=(0, 2))
+
+    def group_norms(self, layer: RecurrentLayer, model: nn.Module) -> Tensor:
+        """The Euclidean norm of all that goes with each unit, for a group lasso; shape (hidden).
+
+        Wen and others, "Learning Intrinsic Sparse Structures within Long Short-Term Memory", ICLR
+        2018 (arXiv:1709.05027): its rows of every gate, its recurrent column and its column of
+        each reader, every weight once.
+        """
+        weights = {name: model.get_parameter(name).square() for name in _affected(layer)}
+        gates = (layer.gates, layer.hidden)
+        recurrent = weights[layer.weight_hh].reshape(*gates, layer.hidden)
+        rows = weights[layer.weight_ih].reshape(*gates, -1).sum((0, 2)) + recurrent.sum((0, 2))
+        columns = recurrent.sum((0, 1)) - recurrent.diagonal(dim1=1, dim2=2).sum(0)
+        read = torch.stack([weights[name].sum(0) for name in layer.readers]).sum(0)
+        # The difference may be a rounding below zero; the gradient at zero stays finite.
+        return (rows + columns.clamp(min=0) + read + EPSILON).sqrt()
 
     def masks(
         self,
@@ -150,3 +162,8 @@ class HiddenUnits:
             for name in (layer.weight_hh, *layer.readers):
                 masks[name] &= keep[None, :]
         return masks
+
+
+def _affected(layer: RecurrentLayer) -> tuple[str, ...]:
+    """The parameters of which a layer's units have rows or columns."""
+    return layer.weight_ih, layer.weight_hh, *layer.readers

@@ -8,12 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError
+from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.distiller.pruning.masks import MaskDict
-from lmbench.distiller.pruning.structures import CRITERIA, check_group_type
+from lmbench.distiller.pruning.structures import CRITERIA, EPSILON, check_group_type
 from lmbench.distiller.pruning.thresholding import group_threshold_mask, threshold_mask
-
-# Keeps the gradient of a group's norm finite where the group is zero.
-EPSILON = 1e-8
 
 
 class Regularizer:
@@ -81,8 +79,13 @@ class GroupLassoRegularizer(Regularizer):
     """Adds ``strength`` times the sum of the Euclidean norms of rows, columns or both.
 
     Yuan and Lin, "Model selection and estimation in regression with grouped variables", 2006.
-    ``reg_regims`` maps a parameter name to ``[strength, 'Rows' | 'Cols' | 'Rows+Cols']``.
+    ``reg_regims`` maps a parameter name to ``[strength, 'Rows' | 'Cols' | 'Rows+Cols']``, or any
+    weight of a recurrent layer to ``[strength, 'HiddenUnits']``: a group is all that goes with a
+    unit, see `HiddenUnits.group_norms`. These it makes small; a pruner of hidden units, which
+    takes as many from each layer, removes them.
     """
+
+    hidden_units = True
 
     def __init__(
         self,
@@ -101,7 +104,11 @@ class GroupLassoRegularizer(Regularizer):
             key: (float(pair[0]), tuple(str(pair[1]).split("+")))
             for key, pair in self.reg_regims.items()
         }
-        for _, groups in self._regimes.values():
+        self._units: dict[str, HiddenUnits] = {}
+        for key, (_, groups) in self._regimes.items():
+            if groups == ("HiddenUnits",) and self.hidden_units:
+                self._units[key] = self._bound(key)
+                continue
             for group_type in groups:
                 check_group_type(group_type)
                 if group_type == "Blocks":
@@ -115,10 +122,29 @@ class GroupLassoRegularizer(Regularizer):
         if param_name not in self._regimes:
             return regularizer_loss
         strength, groups = self._regimes[param_name]
-        for group_type in groups:
-            penalty = self._penalty(_group_norms(param, group_type))
-            regularizer_loss = regularizer_loss + penalty * strength
+        if param_name in self._units:
+            assert self.model is not None
+            (layer,) = self._units[param_name].layers
+            norms = [self._units[param_name].group_norms(layer, self.model)]
+        else:
+            norms = [_group_norms(param, group_type) for group_type in groups]
+        for of_groups in norms:
+            regularizer_loss = regularizer_loss + self._penalty(of_groups) * strength
         return regularizer_loss
+
+    def _bound(self, weight: str) -> HiddenUnits:
+        if self.threshold_criteria is not None:
+            raise DistillerError(
+                f"regularizer '{self.name}': threshold_criteria is of rows and columns; leave it "
+                "out, and let a pruner of hidden units remove them"
+            )
+        if self.model is None:
+            raise DistillerError(
+                f"regularizer '{self.name}': HiddenUnits are found in a model; give it"
+            )
+        units = HiddenUnits([weight])
+        units.bind(self.model)
+        return units
 
     def _penalty(self, norms: Tensor) -> Tensor:
         return norms.sum()
@@ -142,6 +168,8 @@ class GroupVarianceRegularizer(GroupLassoRegularizer):
     ``reg_regims`` is that of `GroupLassoRegularizer`: groups of one parameter are pushed towards
     one size.
     """
+
+    hidden_units = False
 
     def __init__(
         self, name: str, model: nn.Module | None, reg_regims: Mapping[str, Sequence[Any]]

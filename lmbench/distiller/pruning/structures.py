@@ -16,6 +16,8 @@ from lmbench.distiller.errors import DistillerError
 Norm = Literal["L1", "L2", "Max"]
 GROUP_TYPES = ("Rows", "Cols", "Channels", "Blocks")
 CRITERIA = ("Max", "Mean_Abs", "Mean_L1", "Mean_L2", "L1", "L2")
+# Keeps the gradient of a group's norm finite where the group is zero.
+EPSILON = 1e-8
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 
 

@@ -6,10 +6,11 @@ are in `pruner_arguments`, learning rates in `lr_arguments`, quantizers in `quan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 ONLY_FOR_CONVOLUTIONS = frozenset(
@@ -32,6 +33,9 @@ ONLY_FOR_CONVOLUTIONS = frozenset(
         "StructureRemover",
     }
 )
+
+# A weight of a recurrent layer, which names the layer's hidden units.
+RECURRENT = re.compile(r"(?P<prefix>(?:.+\.)?)weight_(?:ih|hh)_l(?P<layer>\d+)")
 
 
 def _as_number(value: Any) -> Any:
@@ -56,6 +60,16 @@ def group_of_matrix(value: Any) -> Any:
             f"'{value}' is of convolutions only; choose Rows, Cols, Blocks or HiddenUnits"
         )
     return value
+
+
+def check_recurrent(argument: str, weights: Iterable[str]) -> None:
+    """Raise ValueError where a weight that is to name hidden units is no recurrent layer's."""
+    for weight in weights:
+        if not RECURRENT.fullmatch(weight):
+            raise ValueError(
+                f"{argument}: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
+                "as rnn.weight_hh_l0"
+            )
 
 
 Number = Annotated[float, BeforeValidator(_as_number), Field(allow_inf_nan=False)]
@@ -96,6 +110,10 @@ class L1Args(Args):
 Lines = Annotated[
     Literal["Rows", "Cols", "Rows+Cols", "Cols+Rows"], BeforeValidator(group_of_matrix)
 ]
+LinesOrUnits = Annotated[
+    Literal["Rows", "Cols", "Rows+Cols", "Cols+Rows", "HiddenUnits"],
+    BeforeValidator(group_of_matrix),
+]
 
 
 class GroupVarianceArgs(Args):
@@ -106,10 +124,24 @@ class GroupVarianceArgs(Args):
     reg_regims: Annotated[dict[Name, tuple[NonNegative, Lines]], Field(min_length=1)]
 
 
-class GroupLassoArgs(GroupVarianceArgs):
-    """With a threshold, too."""
+class GroupLassoArgs(Args):
+    """With a threshold, too, and of hidden units, which have none."""
 
+    needs_matrices: ClassVar[bool] = True
+
+    reg_regims: Annotated[dict[Name, tuple[NonNegative, LinesOrUnits]], Field(min_length=1)]
     threshold_criteria: Criteria | None = None
+
+    @model_validator(mode="after")
+    def _units(self) -> GroupLassoArgs:
+        units = [name for name, (_, group) in self.reg_regims.items() if group == "HiddenUnits"]
+        check_recurrent("reg_regims", units)
+        if units and self.threshold_criteria is not None:
+            raise ValueError(
+                "threshold_criteria is of rows and columns; leave it out, and let a pruner of "
+                "HiddenUnits remove what the regularizer makes small"
+            )
+        return self
 
 
 class FreeArgs(BaseModel):

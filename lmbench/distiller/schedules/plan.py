@@ -228,5 +228,6 @@ def _notes(schedule: Schedule) -> Iterator[str]:
     for policy in schedule.policies:
         if policy.kind == "pruner" and not _lasts(policy):
             yield f"pruner {policy.instance_name}: its weights end dense; add keep_mask"
-        if policy.kind == "regularizer":
+        args = schedule.component(policy).args
+        if policy.kind == "regularizer" and getattr(args, "threshold_criteria", None):
             yield f"regularizer {policy.instance_name}: what it prunes cannot be predicted"

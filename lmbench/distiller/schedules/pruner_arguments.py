@@ -6,7 +6,6 @@ The names are those of the constructors in `pruning`; a test compares them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,6 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate, structures_to_prune
 from lmbench.distiller.schedules.arguments import (
+    RECURRENT,
     Args,
     Criteria,
     Name,
@@ -23,6 +23,7 @@ from lmbench.distiller.schedules.arguments import (
     Number,
     Sparsity,
     Whole,
+    check_recurrent,
     group_of_matrix,
 )
 from lmbench.distiller.schedules.prediction import Kept, ModelLayout, WeightsView
@@ -34,8 +35,6 @@ LineGroup = Annotated[Literal["Rows", "Cols", "Channels"], BeforeValidator(group
 Meta = Mapping[str, Any]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Side = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-
-_RECURRENT = re.compile(r"(?P<prefix>(?:.+\.)?)weight_(?:ih|hh)_l(?P<layer>\d+)")
 
 
 class PrunerArgs(Args):
@@ -236,12 +235,8 @@ class _Ranked(ListedArgs):
 
     @model_validator(mode="after")
     def _recurrent_weights(self) -> _Ranked:
-        for weight in self.weights if self.group_type == "HiddenUnits" else ():
-            if not _RECURRENT.fullmatch(weight):
-                raise ValueError(
-                    f"weights: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
-                    "as rnn.weight_hh_l0"
-                )
+        if self.group_type == "HiddenUnits":
+            check_recurrent("weights", self.weights)
         return self
 
     def parameters(self) -> Iterator[tuple[str, str]]:
@@ -278,7 +273,7 @@ class _Ranked(ListedArgs):
             if first is not None:
                 predicted[first] = predicted.get(first, Kept()) & kept
 
-        matches = (_RECURRENT.fullmatch(weight) for weight in self.weights)
+        matches = (RECURRENT.fullmatch(weight) for weight in self.weights)
         for prefix, layer in dict.fromkeys((m["prefix"], int(m["layer"])) for m in matches if m):
             recurrent = f"{prefix}weight_hh_l{layer}"
             if recurrent not in layout.names:

@@ -14,7 +14,7 @@ from typing import Any
 from lmbench.distiller.yaml_values import one_line, read_yaml
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.plan import FILES, located
-from lmbench.jobs.sweeps.sweep_file import SWEEP_FILE, Sweep, parse_sweep, read_text
+from lmbench.jobs.sweeps.sweep_file import RECIPE, SWEEP_FILE, Sweep, parse_sweep, read_text
 from lmbench.session.files import write_atomic
 from lmbench.session.store import Run, RunRecord, Session
 
@@ -23,7 +23,12 @@ __all__ = ["Made", "has_sweep", "keep", "kept_path", "made_records", "sweep_of"]
 Made = dict[str, tuple[Run, RunRecord]]
 """The runs of a sweep that there are, with their records, by their points."""
 
-_FOLDERS = {"compress": "schedules", "config": "quantization", "stats": "quantization"}
+_FOLDERS = {
+    "compress": "schedules",
+    "config": "quantization",
+    "stats": "quantization",
+    RECIPE: "recipes",
+}
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]")
 
 
@@ -58,8 +63,8 @@ def made_records(session: Session) -> Made:
 
 
 def keep(session: Session, sweep: Sweep, folder: Path) -> None:
-    """Copy a checked sweep into its session, with the schedules, quantization settings and
-    statistics that it names; `folder` is where its file lies.
+    """Copy a checked sweep into its session, with the schedules, recipes, quantization
+    settings and statistics that it names; `folder` is where its file lies.
 
     The sweep's own file is written last: without it there is no sweep yet.
 

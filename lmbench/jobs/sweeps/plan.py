@@ -27,9 +27,10 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
 from lmbench.jobs.prepare import inherited_settings, long_enough, passed_on
 from lmbench.jobs.sweeps.axes import MOST_VALUES
-from lmbench.jobs.sweeps.sweep_file import Stage, Sweep
+from lmbench.jobs.sweeps.sweep_file import RECIPE, Stage, Sweep
 from lmbench.printable import one_line
 from lmbench.session.store import Home, Run
+from lmbench.training.recipe_files import recipe_names, recipe_settings
 
 __all__ = [
     "FILES",
@@ -48,7 +49,7 @@ Combination = tuple[int, ...]
 """Of each axis of a sweep the number of a value."""
 
 Axes = tuple[tuple[int, str, tuple[Any, ...]], ...]
-FILES = ("compress", "config", "stats")
+FILES = ("compress", "config", "stats", RECIPE)
 """The settings that name files of the user."""
 _MACHINE = ("device", "threads")
 _LONGEST_NAME = 80
@@ -319,6 +320,7 @@ class _Settings:
     def __init__(self, plan: Plan, folder: Path, home: Home, session: str) -> None:
         self._plan, self._folder, self._home, self._session = plan, folder, home, session
         self._runs: dict[str, Run] = {}
+        self._recipes: dict[str, dict[str, Any]] = {}
 
     def of(self, point: Point, made: list[PlannedRun]) -> PlannedRun:
         stage = self._plan.stage(point)
@@ -328,6 +330,8 @@ class _Settings:
             for name, value in given.items()
             if name in (*FILES, "data") and value is not None
         }
+        if RECIPE in given:
+            given = laid_over(self._recipe(given.pop(RECIPE)), given)
         source = self._run(point.run) if point.run is not None else None
         before: Config | None = source.config() if source is not None else None
         if point.parent is not None:
@@ -354,6 +358,12 @@ class _Settings:
             return inherited_settings(source)
         assert isinstance(before, TrainConfig)
         return passed_on(before)
+
+    def _recipe(self, name: str) -> dict[str, Any]:
+        if name not in self._recipes:
+            path = self._home.path / name
+            self._recipes[name] = recipe_settings(str(path if path.is_file() else name))
+        return self._recipes[name]
 
     def _run(self, name: str) -> Run:
         if name not in self._runs:
@@ -384,7 +394,9 @@ def located(name: str, value: Any, folder: Path, home: Home) -> Any:
         path = (base / Path(value).expanduser()).resolve()
         if path.is_file():
             return str(path.relative_to(home.path) if path.is_relative_to(home.path) else path)
-    if name == "compress" and value in preset_names():
+    ours = {"compress": ("a preset", preset_names), RECIPE: ("a recipe", recipe_names)}
+    kind, names = ours.get(name, ("", list))
+    if value in names():
         return value
-    what = "neither a file beside the sweep nor a preset" if name == "compress" else "no such file"
+    what = f"neither a file beside the sweep nor {kind}" if kind else "no such file"
     raise LmbenchError(f"{name}: '{value}' is {what}")

@@ -16,10 +16,22 @@ from lmbench.distiller.yaml_values import YamlPlaces, one_line, read_yaml
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
 
-__all__ = ["SWEEP_FILE", "Halving", "Stage", "StageKind", "Sweep", "parse_sweep", "read_text"]
+__all__ = [
+    "RECIPE",
+    "SWEEP_FILE",
+    "Halving",
+    "Stage",
+    "StageKind",
+    "Sweep",
+    "parse_sweep",
+    "read_text",
+]
 
 SWEEP_FILE = "sweep.yaml"
 """Under which a session keeps its sweep's file."""
+
+RECIPE = "recipe"
+"""What a stage names a recipe by, whose settings stand under its own."""
 
 StageKind = Literal["train", "prune", "quantize"]
 _KINDS: tuple[StageKind, ...] = get_args(StageKind)
@@ -346,11 +358,11 @@ class _Reader:
         if not isinstance(given, Mapping):
             self.report(where, "is not a mapping of settings; write NAME: value")
             return {}
-        fields = CONFIGS[kind].model_fields
-        self._known(given, list(fields), where, f"a setting of {kind}")
+        known = _setting_names(kind)
+        self._known(given, known, where, f"a setting of {kind}")
         found = {}
         for name, value in given.items():
-            if name in fields and self._fits(kind, name, value, [*where, name]):
+            if name in known and self._fits(kind, name, value, [*where, name]):
                 found[name] = value
         return found
 
@@ -360,14 +372,15 @@ class _Reader:
         if not isinstance(given, Mapping):
             self.report(where, "is not a mapping of axes; write NAME: [values]")
             return {}
-        fields = CONFIGS[kind].model_fields
-        self._known(given, list(fields), where, f"a setting of {kind}")
+        known, fields = _setting_names(kind), CONFIGS[kind].model_fields
+        self._known(given, known, where, f"a setting of {kind}")
         found = {}
         for name, axis in given.items():
-            if name not in fields:
+            if name not in known:
                 continue
             try:
-                values = axis_values(axis, whole=fields[name].annotation is int)
+                whole = name in fields and fields[name].annotation is int
+                values = axis_values(axis, whole=whole)
             except AxisError as error:
                 self.report([*where, name, *error.entry], error)
                 continue
@@ -381,10 +394,21 @@ class _Reader:
 
     def _fits(self, kind: StageKind, name: str, value: Any, where: list[object]) -> bool:
         """Is it a value of this setting? Without the others, which it must fit later."""
+        if name == RECIPE:
+            fits = isinstance(value, str) and bool(value)
+            if not fits:
+                self.report(where, f"{value!r} is no recipe; write its name, or a file's")
+            return fits
         mistake = first_mistake(CONFIGS[kind], {name: value})
         if mistake is not None:
             self.report(where, mistake.partition(": ")[2])
         return mistake is None
+
+
+def _setting_names(kind: StageKind) -> list[str]:
+    """What a stage may set: the settings of its kind, and of what trains a recipe under them."""
+    names = list(CONFIGS[kind].model_fields)
+    return [*names, RECIPE] if issubclass(CONFIGS[kind], TrainConfig) else names
 
 
 def _whole(value: Any, least: int, most: int) -> bool:

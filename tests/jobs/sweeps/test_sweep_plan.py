@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import REPOSITORY
@@ -11,6 +12,7 @@ from sweep_world import SMALL, SWEEP, write_sweep
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
+from lmbench.jobs.sweeps.kept_file import keep, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
@@ -112,6 +114,77 @@ def test_what_does_not_fit_together_is_told_with_its_line(
     (only,) = refused.value.message.split("\n")
     assert words in only
     assert f" line {line}:" in only
+
+
+RECIPES = f"""version: 1
+stages:
+  - kind: train
+    settings: {{{SMALL.replace(", lr: 1.0", "")}}}
+    axes: {{recipe: [slow.yaml, onecycle, plain]}}
+  - kind: prune
+    settings: {{recipe: slow.yaml, compress: levels/agp-50.yaml, clip: 0.5}}
+"""
+
+
+def test_a_recipes_settings_stand_under_a_stages_and_over_its_parents(sweep_home: Home) -> None:
+    folder = sweep_home.path.parent / "study"
+    folder.mkdir()
+    recipe = "version: 1\nsettings: {lr: 0.3, clip: 2.0, epochs: 9, decay: 0.7}\n"
+    (folder / "slow.yaml").write_text(recipe)
+    plan, runs = planned(sweep_home, RECIPES)
+    slow, onecycle, plain, *pruned = [run.step.config.model_dump() for run in runs]
+    # The stage itself says how many epochs.
+    assert (slow["lr"], slow["clip"], slow["decay"], slow["epochs"]) == (0.3, 2.0, 0.7, 2)
+    assert {name: onecycle[name] for name in ("lr_schedule", "decay")} == {
+        "lr_schedule": "onecycle",
+        "decay": None,
+    }
+    assert plain == TrainConfig(data="tiny", **_small()).model_dump()
+    for config in pruned:
+        assert (config["lr"], config["clip"], config["epochs"]) == (0.3, 0.5, 9)
+        assert (config["decay"], config["lr_schedule"]) == (0.7, None)
+    names = [plan.run_name(point) for point in plan.points[:4]]
+    assert names == ["train slow", "train onecycle", "train plain", "prune slow"]
+
+
+def _small() -> dict[str, Any]:
+    return {"emsize": 8, "nhid": 8, "nlayers": 1, "tied": True, "epochs": 2, "threads": 1}
+
+
+@pytest.mark.parametrize(
+    "old, new, line, words",
+    [
+        ("plain]", "awdd]", 3, "recipe: 'awdd' is neither a file beside the sweep nor a recipe"),
+        ("plain]", "3]", 5, "3 is no recipe; write its name, or a file's"),
+        ("kind: prune", "kind: quantize", 7, "'recipe' is not a setting of quantize"),
+        ("plain]", "bad.yaml]", 3, "recipe bad.yaml: line 2: unknown setting 'lrr'"),
+    ],
+)
+def test_a_recipe_that_is_none_is_told_with_its_line(
+    sweep_home: Home, old: str, new: str, line: int, words: str
+) -> None:
+    folder = sweep_home.path.parent / "study"
+    folder.mkdir()
+    (folder / "slow.yaml").write_text("version: 1\nsettings: {lr: 0.3}\n")
+    (folder / "bad.yaml").write_text("version: 1\nsettings: {lrr: 0.3}\n")
+    with pytest.raises(LmbenchError) as refused:
+        planned(sweep_home, RECIPES.replace(old, new))
+    first = refused.value.message.split("\n")[0]
+    assert words in first
+    assert f" line {line}:" in first
+
+
+def test_a_session_keeps_the_recipes_of_its_sweep(sweep_home: Home) -> None:
+    file = write_sweep(sweep_home.path.parent / "study", RECIPES)
+    recipe = file.with_name("slow.yaml")
+    recipe.write_text("version: 1\nsettings: {lr: 0.3}\n")
+    session = sweep_home.open_session("study")
+    keep(session, parse_sweep(file.read_bytes(), file), file.parent)
+    recipe.unlink()
+    sweep = sweep_of(session)
+    assert list(sweep.stages[0].axes["recipe"]) == ["recipes/slow.yaml", "onecycle", "plain"]
+    runs = planned_runs(plan_of(sweep), session.path, sweep_home, session.name)
+    assert [run.step.config.model_dump()["lr"] for run in runs] == [0.3, 20.0, 20.0, *[0.3] * 3]
 
 
 def test_a_sweep_starts_from_runs_that_are_there(sweep_home: Home) -> None:

@@ -1,0 +1,166 @@
+"""The group lasso of hidden units, and the presets that remove them."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import lmbench.distiller as distiller
+from lmbench.config import TrainConfig, validate
+from lmbench.distiller.pruning.hidden_units import HiddenUnits
+from lmbench.model.rnn import RNNModel, build_model
+
+WORDS, WIDTH = 19, 20
+
+
+def tiny(kind: str = "LSTM", tied: bool = False, width: int = WIDTH) -> RNNModel:
+    torch.manual_seed(3)
+    emsize = width if tied else 7
+    given = {"model": kind, "emsize": emsize, "nhid": width, "tied": tied, "dropout": 0.0}
+    return build_model(validate(TrainConfig, given), WORDS)
+
+
+def weights_of_unit(model: nn.Module, layer: int, unit: int) -> torch.Tensor:
+    """Every weight that goes with a unit, once, found one by one."""
+    ih, hh = (model.get_parameter(f"rnn.weight_{key}_l{layer}") for key in ("ih", "hh"))
+    reader = model.get_parameter("rnn.weight_ih_l1" if layer == 0 else "decoder.weight")
+    rows = [row for row in range(len(hh)) if row % WIDTH == unit]
+    found = [ih[rows].flatten(), hh[rows].flatten(), reader[:, unit]]
+    found += [hh[row, unit][None] for row in range(len(hh)) if row not in rows]
+    return torch.cat(found)
+
+
+@given(
+    kind=st.sampled_from(["LSTM", "GRU", "RNN_TANH"]),
+    tied=st.booleans(),
+    layer=st.integers(0, 1),
+    strength=st.floats(0.0, 2.0),
+)
+def test_the_term_is_the_sum_of_the_norms_of_all_that_goes_with_a_unit(kind, tied, layer, strength):
+    model = tiny(kind, tied)
+    name = f"rnn.weight_hh_l{layer}"
+    lasso = distiller.GroupLassoRegularizer("g", model, {name: [strength, "HiddenUnits"]})
+    masks = distiller.create_model_masks_dict(model)
+    term = lasso.loss(model.get_parameter(name), name, torch.zeros(()), masks)
+    wanted = sum(weights_of_unit(model, layer, unit).norm() for unit in range(WIDTH))
+    torch.testing.assert_close(term, strength * wanted)
+
+
+def test_a_unit_at_zero_has_a_finite_gradient():
+    model = tiny(tied=True)
+    for param in model.parameters():
+        nn.init.zeros_(param)
+    name = "rnn.weight_hh_l1"
+    lasso = distiller.GroupLassoRegularizer("g", model, {name: [1.0, "HiddenUnits"]})
+    masks = distiller.create_model_masks_dict(model)
+    lasso.loss(model.get_parameter(name), name, torch.zeros(()), masks).backward()
+    for gradient in (model.get_parameter(name).grad, model.encoder.weight.grad):
+        assert gradient is not None
+        assert not gradient.any()
+
+
+def schedule(**changes):
+    return {
+        "regularizers": {
+            "g": {
+                "class": "GroupLassoRegularizer",
+                "reg_regims": {"rnn.weight_hh_l0": [0.1, "HiddenUnits"]},
+                **changes,
+            }
+        },
+        "policies": [{"regularizer": {"instance_name": "g"}, "epochs": [0]}],
+    }
+
+
+def test_what_descends_along_the_term_alone_makes_the_units_of_its_layer_small():
+    model = tiny()
+    before = {name: param.detach().clone() for name, param in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scheduler = distiller.dict_config(model, optimizer, schedule())
+    units = HiddenUnits(["rnn.weight_hh_l0"])
+    units.bind(model)
+    (layer,) = units.layers
+    sizes = [units.group_norms(layer, model).detach()]
+    scheduler.on_epoch_begin(0, optimizer)
+    for batch in range(5):
+        nothing = sum(param.sum() * 0.0 for param in model.parameters())
+        optimizer.zero_grad()
+        scheduler.before_backward_pass(0, batch, 5, nothing, optimizer).backward()
+        optimizer.step()
+        scheduler.on_minibatch_end(0, batch, 5, optimizer)
+        sizes.append(units.group_norms(layer, model).detach())
+    for larger, smaller in itertools.pairwise(sizes):
+        assert bool((smaller < larger).all())
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == units.affected
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"threshold_criteria": "L2"}, "threshold_criteria is of rows and columns; leave it out"),
+        (
+            {"reg_regims": {"encoder.weight": [0.1, "HiddenUnits"]}},
+            "'encoder.weight' is not a recurrent weight; HiddenUnits takes names such",
+        ),
+        ({"class": "GroupVarianceRegularizer"}, "reg_regims: .*'Rows', 'Cols'"),
+        ({"reg_regims": {"rnn.weight_hh_l7": [0.1, "HiddenUnits"]}}, "is not a parameter of"),
+    ],
+)
+def test_wrong_schedules_are_one_line_with_the_fix(changes, message):
+    model = tiny()
+    with pytest.raises(distiller.ScheduleError, match=message) as caught:
+        distiller.dict_config(model, None, schedule(**changes))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "model, regimes, criteria, message",
+    [
+        (tiny(), {"rnn.weight_hh_l0": [0.1, "HiddenUnits"]}, "L2", "let a pruner of hidden units"),
+        (None, {"rnn.weight_hh_l0": [0.1, "HiddenUnits"]}, None, "found in a model; give it"),
+        (tiny(), {"rnn.weight_hh_l9": [0.1, "HiddenUnits"]}, None, "no plain recurrent layer"),
+    ],
+)
+def test_wrong_regularizers_of_a_script_are_refused(model, regimes, criteria, message):
+    with pytest.raises(distiller.DistillerError, match=message):
+        distiller.GroupLassoRegularizer("g", model, regimes, criteria)
+
+
+def trained_under(preset: str, steps: int = 12) -> tuple[RNNModel, torch.Tensor]:
+    """A tiny tied model after the epochs of a preset, and words for it."""
+    model = tiny(tied=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scheduler = distiller.build_scheduler(distiller.load_preset(preset), model, optimizer)
+    words = torch.randint(WORDS, (steps, 8, 4), generator=torch.Generator().manual_seed(5))
+    for epoch in range(6):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        for batch, window in enumerate(words):
+            scheduler.on_minibatch_begin(epoch, batch, steps, optimizer)
+            logits, _ = model(window[:-1], model.init_hidden(4))
+            loss = nn.functional.cross_entropy(logits.reshape(-1, WORDS), window[1:].reshape(-1))
+            loss = scheduler.before_backward_pass(epoch, batch, steps, loss, optimizer)
+            optimizer.zero_grad()
+            loss.backward()
+            scheduler.before_parameter_optimization(epoch, batch, steps, optimizer)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, batch, steps, optimizer)
+        scheduler.on_epoch_end(epoch, optimizer)
+    return model, words[0]
+
+
+def test_the_preset_removes_units_and_the_smaller_model_computes_the_same():
+    model, words = trained_under("small-units")
+    small = distiller.thin(model)
+    assert (small.nhid, small.ninp) == (14, 14)
+    assert small.encoder.weight is small.decoder.weight
+    assert small.encoder.weight.shape == (WORDS, 14)
+    model.eval()
+    small.eval()
+    wanted, _ = model(words, model.init_hidden(4))
+    found, _ = small(words, small.init_hidden(4))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(wanted, wanted[:1].expand_as(wanted))
