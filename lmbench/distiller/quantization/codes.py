@@ -38,12 +38,15 @@ class Codes(NamedTuple):
 
 
 @torch.no_grad()
-def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes:
+def fit_codes(
+    weight: Tensor, bits: int, group_size: int | None = None, *, pruned: bool = False
+) -> Codes:
     """The scales for the codes of a finite weight (R, C); see `nearest_levels` for those.
 
     Args:
         bits: signs a weight, k.
         group_size: columns that share their scales; None for whole rows.
+        pruned: weights that are 0 have no code, and no say in the scales.
     """
     rows, columns = weight.shape
     group = min(group_size or columns, columns)
@@ -51,7 +54,7 @@ def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes
     at_once = max(1, _AT_ONCE // columns)
     for first in range(0, rows, at_once):
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
-            alphas[first : first + at_once, g] = _fit(cells, bits)
+            alphas[first : first + at_once, g] = _fit(cells, bits, pruned=pruned)
     # Rounding a scale adds up to half a unit to the largest sum.
     largest = alphas.sum(2).amax(1, keepdim=True) / (_TOP - bits / 2)
     exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
@@ -61,13 +64,15 @@ def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes
 
 
 @torch.no_grad()
-def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int | None) -> Tensor:
+def nearest_levels(
+    weight: Tensor, unit: Tensor, steps: Tensor, group_size: int | None, *, pruned: bool = False
+) -> Tensor:
     """(R, C) float32 integers in [-127, 127]: for each weight the nearest sum, in units.
 
     Args:
         weight: (R, C).
         unit, steps: as in `Codes`.
-        group_size: as it was given to `fit_codes`.
+        group_size, pruned: as they were given to `fit_codes`.
     """
     group = min(group_size or weight.shape[1], weight.shape[1])
     found = torch.empty_like(weight)
@@ -78,11 +83,14 @@ def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int 
         cells = weight[piece] / unit[piece]
         sums = (steps[:, piece].to(weight.dtype).permute(1, 2, 0) @ signs.T).sort(2).values
         for g, part in enumerate(cells.split(group, dim=1)):
-            own = sums[:, g, :, None].unbind(1)  # (r, 1) each, the smallest first
+            # (r, 1) each, the smallest first; each has a negative of its own.
+            own = sums[:, g, len(signs) // 2 :, None].unbind(1)
+            size = part.abs()
             levels = own[0].expand_as(part).clone()
             for low, high in pairwise(own):
-                levels += (part > (low + high) / 2) * (high - low)
-            found[piece, g * group : (g + 1) * group] = levels
+                levels += (size > (low + high) / 2) * (high - low)
+            signed = levels * part.sign() if pruned else levels.copysign(part)
+            found[piece, g * group : (g + 1) * group] = signed
     return found
 
 
@@ -92,34 +100,44 @@ def _signs(bits: int, like: Tensor) -> Tensor:
     return ((codes >> torch.arange(bits, device=like.device)) & 1).to(like.dtype) * 2 - 1
 
 
-def _fit(cells: Tensor, bits: int) -> Tensor:
+def _fit(cells: Tensor, bits: int, *, pruned: bool) -> Tensor:
     """(N, n) weights to the scales of each row (N, k).
 
     Once its weights are sorted, those of one code lie side by side, and how many they are and what
     they add up to are differences of two places: a round looks at no weight again.
     """
-    alphas = _greedy(cells, bits)
+    zeros = (cells == 0).sum(1) if pruned else 0
+    alphas = _greedy(cells, bits, cells.shape[1] - zeros)
     ordered = cells.sort(1).values.double()
     totals = F.pad(ordered.cumsum(1), (1, 0))
     signs = _signs(bits, ordered)
+    middle = len(signs) // 2
     before = None
     for _ in range(_ROUNDS):
         sums, order = (alphas @ signs.T).sort(1)
-        places = torch.searchsorted(ordered, (sums[:, 1:] + sums[:, :-1]) / 2)
+        between = (sums[:, 1:] + sums[:, :-1]) / 2
+        between[:, middle - 1] = 0
+        places = torch.searchsorted(ordered, between)
         places = F.pad(F.pad(places, (1, 0)), (0, 1), value=cells.shape[1])  # (N, 2^k + 1)
-        if before is not None and torch.equal(places, before):
+        if before is not None and not places.is_meta and torch.equal(places, before):
             break
         before = places
         counts, added = places.diff(), totals.gather(1, places).diff()
+        counts[:, middle] -= zeros
         alphas = _better_scales(counts, added, signs[order], alphas)
     return alphas.to(cells.dtype)
 
 
-def _greedy(cells: Tensor, bits: int) -> Tensor:
-    """The scales (N, k) of the start, float64."""
+def _greedy(cells: Tensor, bits: int, count: Tensor | int) -> Tensor:
+    """The scales (N, k) of the start, float64.
+
+    Args:
+        count: (N,) of the weights that have a code.
+    """
     left, alphas = cells, []
+    count = torch.as_tensor(count, device=cells.device).clamp(min=1).reshape(-1, 1)
     for _ in range(bits):
-        alphas.append(left.abs().mean(1, keepdim=True))
+        alphas.append(left.abs().sum(1, keepdim=True) / count)
         left = left - left.sign() * alphas[-1]
     return torch.cat(alphas, 1).double()
 
@@ -137,6 +155,6 @@ def _better_scales(counts: Tensor, sums: Tensor, signs: Tensor, alphas: Tensor) 
     alone, alphas = (signs.mT @ sums[..., None])[..., 0], alphas.clone()
     for i in list(range(alphas.shape[1])) * 2:
         others = (gram[:, i] * alphas).sum(1) - gram[:, i, i] * alphas[:, i]
-        alphas[:, i] = (alone[:, i] - others) / gram[:, i, i]
+        alphas[:, i] = (alone[:, i] - others) / gram[:, i, i].clamp(min=1)
     # A scale below zero gives the same sums as one above.
     return alphas.abs()
