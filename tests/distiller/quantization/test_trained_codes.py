@@ -112,9 +112,11 @@ def test_an_update_moves_the_codes_at_once_and_the_scales_within_a_round_of_shar
         quantizer.begin_batch(step)
     assert not torch.equal(held.code_unit * held.code_steps, before)
     quantizer.begin_batch(SHARES - 1)
-    fitted = fit_codes(held.float_weight.detach(), 3, pruned=True)
-    assert torch.equal(held.code_unit, fitted.unit)
-    assert torch.equal(held.code_steps[:3], fitted.steps)
+    weight = held.float_weight.detach()
+    fitted = fit_codes(weight, 3, pruned=True)
+    best = plain_sums(weight, fitted.steps, fitted.unit, 12) - weight
+    ours = part(quantizer.plain_model(), "encoder").weight.detach() - weight
+    assert float(ours.square().sum()) == pytest.approx(float(best.square().sum()), rel=0.1)
 
 
 def test_bits_fall_at_their_epochs_and_overrides_keep_their_own():
