@@ -38,6 +38,7 @@ __all__ = [
     "load_trained",
     "load_weights",
     "read_checkpoint",
+    "read_trained",
     "save_generators",
     "write_checkpoint",
 ]
@@ -123,6 +124,16 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     """
     own = folder / TRAINED_FILE
     load_weights(model, own if own.is_file() else folder / MODEL_FILE)
+
+
+def read_trained(folder: Path) -> dict[str, Tensor]:
+    """Parameters and buffers of the module as it trained; none where it is the model itself.
+
+    Raises:
+        LmbenchError: damaged; names the file.
+    """
+    own = folder / TRAINED_FILE
+    return _read_tensors(own) if own.is_file() else {}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.training.objective import Adjust
+from lmbench.training.objective import Adjust, is_quantized_in_training
 from lmbench.training.regularisation import OFF, Regularisation
 from lmbench.training.step import features, minimised
 
@@ -72,10 +72,13 @@ class Distillation:
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and mean softened divergence over the rows, a slice at a time."""
         rows, t = len(student), self._temperature
+        assert isinstance(decoder, nn.Linear)
+        if is_quantized_in_training(decoder):
+            decoder(student[:1].detach())  # The quantizer makes the image before a call: once.
         entropy = divergence = student.new_zeros(())
         for start in range(0, rows, _ROWS):
             part = slice(start, start + _ROWS)
-            logits = decoder(student[part])  # [R, V]
+            logits = F.linear(student[part], decoder.weight, decoder.bias)  # [R, V]
             with torch.no_grad():
                 wanted = F.log_softmax(self._teacher.decoder(teacher[part]) / t, dim=1)
             softened = F.log_softmax(logits / t, dim=1)

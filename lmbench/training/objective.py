@@ -17,7 +17,14 @@ from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
 from lmbench.training.step import as_fp32, compute_gradients, features, minimised
 
-__all__ = ["Adjust", "CrossEntropy", "ExactCrossEntropy", "Objective", "window_nll"]
+__all__ = [
+    "Adjust",
+    "CrossEntropy",
+    "ExactCrossEntropy",
+    "Objective",
+    "is_quantized_in_training",
+    "window_nll",
+]
 
 Adjust = Callable[[Tensor], Tensor]
 """Makes of a loss what is minimised: a schedule's callback before the backward pass."""
@@ -96,7 +103,7 @@ class CrossEntropy(Stateless):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        if _is_quantized_in_training(model.decoder):
+        if is_quantized_in_training(model.decoder):
             return _backward_of_image(
                 model, self._loss, input, target, hidden, adjust, self._regularisation
             )
@@ -177,7 +184,7 @@ def _backward_of_image(
     return value.detach(), detach(hidden)
 
 
-def _is_quantized_in_training(decoder: nn.Module) -> bool:
+def is_quantized_in_training(decoder: nn.Module) -> bool:
     """Is the weight the image of a parameter, as training-time quantizers leave it?"""
     return type(decoder) is nn.Linear and not isinstance(decoder.weight, nn.Parameter)
 
@@ -202,6 +209,6 @@ def _can_fuse(model: RNNModel) -> bool:
 def window_nll(model: RNNModel, output: Tensor, target: Tensor) -> Tensor:
     """The summed negative log-likelihood of `target` [T * B] given `output` [T, B, H]."""
     flat, decoder = output.flatten(0, 1), model.decoder
-    if type(decoder) is nn.Linear and not _is_quantized_in_training(decoder):
+    if type(decoder) is nn.Linear and not is_quantized_in_training(decoder):
         return sum_nll(flat, decoder.weight, decoder.bias, target)
     return F.cross_entropy(decoder(flat), target, reduction="sum").to(widest(flat.device))

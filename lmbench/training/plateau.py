@@ -16,9 +16,10 @@ _THRESHOLD = 1e-4
 class Plateau:
     """Anneals by `factor` after more than `patience` epochs without improvement.
 
-    Losses are compared only among epochs whose models have the same masks: an epoch in which
-    pruning took weights away starts the comparison anew, so that the dip that follows a pruning
-    step neither anneals the rate nor leaves an earlier, denser model as the best one.
+    Losses are compared only among epochs whose models have the same masks and bits: an epoch in
+    which pruning took weights away, or that began with fewer bits, starts the comparison anew, so
+    that the dip that follows neither anneals the rate nor leaves an earlier, larger model as the
+    best one.
     """
 
     factor: float

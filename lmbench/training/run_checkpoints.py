@@ -43,6 +43,7 @@ class Position:
 
     Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
     epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
+    `masks_changed`: in this epoch weights were pruned away, or have fewer bits than before.
     """
 
     epoch: int = 0

@@ -28,6 +28,20 @@ policies:
     ending_epoch: 1
     frequency: 1
 """
+CODES = """
+version: 1
+quantizers:
+  few:
+    class: QuantAwareTrainRangeLinearQuantizer
+    rounding: codes
+    bits_weights: 3
+    bits_schedule: {1: 2}
+policies:
+  - quantizer: {instance_name: few}
+    starting_epoch: 0
+    ending_epoch: 2
+    frequency: 1
+"""
 SMALL = ("--emsize", "12", "--nhid", "12", "--epochs", "1", "--threads", "1", "--lr", "1")
 
 
@@ -58,6 +72,23 @@ def test_a_dense_parent_teaches_its_quantized_training(
     assert folder is not None
     weight = load_file(folder / "model.safetensors")["rnn.weight_hh_l0"]
     assert len(weight.unique()) <= 16
+
+
+def test_what_a_parent_taught_in_2_bits_is_packed_and_run_as_it_was_trained(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("codes.yaml").write_text(CODES, encoding="utf-8")
+    flags = ("--schedule", "codes.yaml", "--epochs", "2", "--threads", "1", "--lr", "0.5")
+    taught = answer(capsys, "prune", "1", *flags, "--teacher", "1")
+    assert taught["status"] == "finished"
+    packed = answer(capsys, "pack", taught["run"], "--threads", "1")
+    tensors = home.find_run(packed["run"]).read().results["tensors"]
+    kinds = {tensor["values"] for tensor in tensors if len(tensor["shape"]) == 2}
+    assert kinds == {"code2"}
+    # What is left between them are the activations, which the kernels have in 8 bits.
+    assert packed["test_ppl"] == pytest.approx(taught["test_ppl"], rel=0.02)
+    # But for the file's header.
+    assert packed["bytes"] == pytest.approx(taught["packed_bytes"], abs=6000)
 
 
 def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(

@@ -153,15 +153,21 @@ def resumed_as_uninterrupted(
     folder: Path,
     stop_after: int,
     schedule: dict[str, Any] | None = None,
+    objective: Callable[[], Objective] | None = None,
 ) -> Recorder:
     """Train at one go, and stopped after some batches and resumed: events and weights are equal to
     the bit. Gives what the first one told; the runs are in the folders ``whole`` and ``parts``."""
+
+    def train_in(name: str, recorder: Recorder) -> Trainer:
+        own = objective() if objective else None
+        return trainer(config, folder / name, recorder, schedule=schedule, objective=own)
+
     whole, first, second = Recorder(), Recorder(stop_after), Recorder()
     for name in ("whole", "parts"):
         (folder / name).mkdir()
-    trainer(config, folder / "whole", whole, schedule=schedule).run()
-    assert not trainer(config, folder / "parts", first, schedule=schedule).run()
-    resumed = trainer(config, folder / "parts", second, schedule=schedule)
+    train_in("whole", whole).run()
+    assert not train_in("parts", first).run()
+    resumed = train_in("parts", second)
     offset = resumed.restore(folder / "parts" / "last")
     assert resumed.run()
     assert comparable(first.events[:offset] + second.events) == comparable(whole.events)

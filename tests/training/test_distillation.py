@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmbench.config import TrainConfig
 from lmbench.corpus.batches import windows
+from lmbench.distiller.quantization import QuantAwareTrainRangeLinearQuantizer
 from lmbench.model import Hidden, RNNModel, build_model, detach
 from lmbench.training.distillation import Distillation
 
@@ -176,3 +177,27 @@ def test_a_student_comes_to_predict_what_the_teacher_predicts(window):
         torch.nn.utils.clip_grad_norm_(student.parameters(), 0.25)
         optimizer.step()
     assert distance() < 0.5 * before
+
+
+def test_a_student_of_few_bits_learns_by_its_image_which_is_made_once_a_window(window):
+    """The gradients are those of a plain student whose weights are the image itself."""
+    student, teacher = small(), small(seed=1)
+    quantizer = QuantAwareTrainRangeLinearQuantizer(
+        student, bits_activations=None, bits_weights=2, rounding="codes"
+    )
+    quantizer.prepare_model()
+    plain, made = quantizer.plain_model(), []
+    student.decoder.register_forward_pre_hook(lambda _module, _inputs: made.append(1))
+    found = {}
+    for name, model in (("coded", student), ("plain", plain)):
+        distillation = Distillation(teacher, 2.0, 0.6)
+        distillation.start_epoch(BATCH)
+        found[name] = gradients(distillation, model, window)[1]
+    assert len(made) == 1
+    torch.testing.assert_close(
+        found["coded"]["encoder.float_weight"], found["plain"]["encoder.weight"]
+    )
+    torch.testing.assert_close(
+        found["coded"]["rnn.cells.1.fc_gate_h.float_weight"],
+        found["plain"]["rnn.weight_hh_l1"],
+    )

@@ -20,10 +20,16 @@ from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 from lmbench.model_shapes import parameter_shapes
 
-__all__ = ["Dequantized", "dequantized", "dequantized_bytes"]
+__all__ = [
+    "CODES",
+    "Dequantized",
+    "code_group",
+    "dequantized",
+    "dequantized_bytes",
+    "weight_places",
+]
 
-
-_CODES: Mapping[int, ValueType] = {1: "code1", 2: "code2", 3: "code3", 4: "code4"}
+CODES: Mapping[int, ValueType] = {1: "code1", 2: "code2", 3: "code3", 4: "code4"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:
             weights[_bias_of(name)] = bias
         values[name] = _value_type(module)
         if code_bits(values[name]):
-            groups[name] = _code_group(module)
+            groups[name] = code_group(getattr(module, "group_size", None), weights[name].shape[1])
         grid = _grid(module, values[name])
         if grid is not None:
             grids[name] = grid
@@ -97,21 +103,24 @@ def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Se
 
 def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:
     """The modules that hold weights, by the parameter names of a plain model."""
-    places = {"encoder.weight": "encoder", "decoder.weight": "decoder"}
-    for i in range(nlayers):
-        places[f"rnn.weight_ih_l{i}"] = f"rnn.cells.{i}.fc_gate_x"
-        places[f"rnn.weight_hh_l{i}"] = f"rnn.cells.{i}.fc_gate_h"
     try:
-        return {name: model.get_submodule(place) for name, place in places.items()}
+        return {n: model.get_submodule(place) for n, place in weight_places(nlayers).items()}
     except AttributeError as error:
         raise LmbenchError(f"the quantized model is not as expected ({error})") from None
 
 
-def _code_group(module: nn.Module) -> int:
+def weight_places(nlayers: int) -> dict[str, str]:
+    """Where a model whose layers are modular has its weights, by the names of a plain model."""
+    places = {"encoder.weight": "encoder", "decoder.weight": "decoder"}
+    for i in range(nlayers):
+        places[f"rnn.weight_ih_l{i}"] = f"rnn.cells.{i}.fc_gate_x"
+        places[f"rnn.weight_hh_l{i}"] = f"rnn.cells.{i}.fc_gate_h"
+    return places
+
+
+def code_group(size: int | None, columns: int) -> int:
     """The columns of a matrix of codes that share scales; the whole row's filled up to bytes."""
-    size: Any = getattr(module, "group_size", None)
-    weight: Any = getattr(module, "weight", None)
-    whole = -(-weight.shape[1] // 8) * 8
+    whole = -(-columns // 8) * 8
     return min(size or whole, whole)
 
 
@@ -131,7 +140,7 @@ def _numbers(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 def _value_type(module: nn.Module) -> ValueType:
     if hasattr(module, "w_steps"):
-        return _CODES[len(module.get_buffer("w_steps"))]
+        return CODES[len(module.get_buffer("w_steps"))]
     if hasattr(module, "weight_q"):
         return "int4" if int(getattr(module, "num_bits_params", 8)) <= 4 else "int8"
     half = any(p.dtype == torch.float16 for p in module.parameters())

@@ -329,8 +329,9 @@ def _encode_int4(tensor: Array, group: int, scale: Array | None, *, exact: bool 
     kind: Literal["fp16", "fp32"] = "fp16"
     if scale is not None:
         half = scale.astype(_DTYPES["fp16"])
-        if exact and scale.shape[1] == 1 and (half != scale).any():
-            kind, group = "fp32", -(-tensor.shape[1] // 8) * 8
+        if exact and scale.shape[1] == 1:
+            kind = "fp32" if (half != scale).any() else "fp16"
+            group = -(-tensor.shape[1] // 8) * 8
         scale = half if kind == "fp16" else scale.astype(_DTYPES["fp32"])
     levels, scale = quantize_groups(tensor, group, scale)
     parts = {"values": pack_nibbles(levels), "scale": scale}

@@ -2,7 +2,9 @@
 
 Such a weight is an integer times a step, which no checkpoint names: the step is one for a matrix or
 a row, depending on the quantizer. Here each row gets the largest step of which all of its values
-are multiples, so that packing them rounds nothing.
+are multiples, so that packing them rounds nothing. Codes are kept as codes, by the scales that the
+checkpoint has of them; where pruning put zeros among them, but less than half, their sums are
+integers of a row's unit, too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmbench.deploy.packed_file.dequantize import CODES, code_group, weight_places
 from lmbench.deploy.packed_file.tensor_encoding import Array, ValueType
+from lmbench.distiller.quantization.codes import keeps_zeros, nearest_levels
+from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.model.rnn import RNNModel, shared_names
 
 __all__ = ["TrainedGrids", "trained_grids"]
@@ -30,22 +35,56 @@ class TrainedGrids:
     """What `write_packed` needs to keep a trained model's integers."""
 
     values: Mapping[str, ValueType]
-    """By parameter: int4 or int8 where it lies on a grid; the others are floats."""
+    """By parameter: codes, int4 or int8 where it lies on a grid; the others are floats."""
     grids: Mapping[str, Tensor]
-    """By parameter: scales, [R, 1]."""
+    """By parameter: scales, [R, 1], of codes [bits, R, groups]."""
+    groups: Mapping[str, int]
+    """By parameter: the columns that share scales, of codes."""
 
 
-def trained_grids(model: RNNModel) -> TrainedGrids:
-    """The grids of the matrices that lie on one; tied ones once."""
+def trained_grids(model: RNNModel, trained: Mapping[str, Tensor]) -> TrainedGrids:
+    """The grids of the matrices that lie on one; tied ones once.
+
+    Args:
+        model: with the quantized values as its weights.
+        trained: parameters and buffers of the model that trained.
+    """
     values: dict[str, ValueType] = {}
     grids: dict[str, Tensor] = {}
-    tied = shared_names(model)
+    groups: dict[str, int] = {}
+    tied, places = shared_names(model), weight_places(model.nlayers)
     for name, tensor in model.state_dict().items():
-        if tensor.dim() == 2 and name not in tied:
-            found = _grid(tensor.detach().cpu().float().numpy())
-            if found is not None:
-                values[name], grids[name] = found[0], torch.from_numpy(found[1])
-    return TrainedGrids(values, grids)
+        if tensor.dim() != 2 or name in tied:
+            continue
+        weight = tensor.detach().cpu().float()
+        codes = _codes(weight, trained, places[name])
+        if codes is not None:
+            grids[name], groups[name] = codes
+            values[name] = CODES[len(grids[name])]
+            continue
+        found = _grid(weight.numpy())
+        if found is not None:
+            values[name], grids[name] = found[0], torch.from_numpy(found[1])
+    return TrainedGrids(values, grids, groups)
+
+
+def _codes(weight: Tensor, trained: Mapping[str, Tensor], place: str) -> tuple[Tensor, int] | None:
+    """The scales [bits, R, groups] and the group of codes; None where the weight is not all codes.
+
+    A decoder's are those of its tied encoder.
+    """
+    held = [trained.get(f"{place}.{buffer}") for buffer in CODE_BUFFERS]
+    if any(buffer is None for buffer in held):
+        return None
+    unit, steps, group = (buffer.cpu() for buffer in held if buffer is not None)
+    steps, columns = steps[: int(steps.any(2).any(1).sum())], int(group)
+    # As `encode` stores them: with a mask, or every weight as a code.
+    pruned = keeps_zeros(weight)
+    if not len(steps) or not torch.equal(
+        nearest_levels(weight, unit, steps, columns, pruned=pruned) * unit, weight
+    ):
+        return None
+    return steps * unit, code_group(columns, weight.shape[1])
 
 
 def _grid(weight: Array) -> tuple[ValueType, Array] | None:

@@ -10,8 +10,7 @@ The end is of ours: the scales of a row are rounded to multiples of one power of
 that no sum has more than 127. The sums are then int8 levels with one scale a row, which integer
 kernels multiply without a further error, and a weight has the same value wherever it is computed.
 
-A sum need not be able to be zero. Where half the weights or more are zeros, as after pruning, they
-stay zeros, and the codes are those of the other weights.
+No sum need be zero. Zeros of a pruned weight stay zeros, and the codes are those of the others.
 """
 
 from __future__ import annotations
@@ -41,25 +40,28 @@ class Codes(NamedTuple):
 
 
 def keeps_zeros(weight: Tensor) -> bool:
-    """Are so many weights zeros that these have no codes?"""
+    """Are half of a trained weight or more zeros, so that it passes for pruned?"""
     return 2 * int(weight.count_nonzero()) <= weight.numel()
 
 
 @torch.no_grad()
-def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes:
+def fit_codes(
+    weight: Tensor, bits: int, group_size: int | None = None, *, pruned: bool = False
+) -> Codes:
     """The scales for the codes of a finite weight (R, C); see `nearest_levels` for those.
 
     Args:
         bits: signs a weight, k.
         group_size: columns that share their scales; None for whole rows.
+        pruned: weights that are 0 have no code, and no say in the scales.
     """
     rows, columns = weight.shape
     group = min(group_size or columns, columns)
-    alphas, pruned = weight.new_empty(rows, -(-columns // group), bits), keeps_zeros(weight)
+    alphas = weight.new_empty(rows, -(-columns // group), bits)
     at_once = max(1, _AT_ONCE // columns)
     for first in range(0, rows, at_once):
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
-            alphas[first : first + at_once, g] = _fit(cells, bits, pruned)
+            alphas[first : first + at_once, g] = _fit(cells, bits, pruned=pruned)
     # Rounding a scale adds up to half a unit to the largest sum.
     largest = alphas.sum(2).amax(1, keepdim=True) / (_TOP - bits / 2)
     exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
@@ -69,13 +71,15 @@ def fit_codes(weight: Tensor, bits: int, group_size: int | None = None) -> Codes
 
 
 @torch.no_grad()
-def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int | None) -> Tensor:
+def nearest_levels(
+    weight: Tensor, unit: Tensor, steps: Tensor, group_size: int | None, *, pruned: bool = False
+) -> Tensor:
     """(R, C) float32 integers in [-127, 127]: for each weight the nearest sum, in units.
 
     Args:
         weight: (R, C).
         unit, steps: as in `Codes`.
-        group_size: as it was given to `fit_codes`.
+        group_size, pruned: as they were given to `fit_codes`.
     """
     group = min(group_size or weight.shape[1], weight.shape[1])
     found = torch.empty_like(weight)
@@ -86,12 +90,15 @@ def nearest_levels(weight: Tensor, unit: Tensor, steps: Tensor, group_size: int 
         cells = weight[piece] / unit[piece]
         sums = (steps[:, piece].to(weight.dtype).permute(1, 2, 0) @ signs.T).sort(2).values
         for g, part in enumerate(cells.split(group, dim=1)):
-            own = sums[:, g, :, None].unbind(1)  # (r, 1) each, the smallest first
+            # (r, 1) each, the smallest first; each has a negative of its own.
+            own = sums[:, g, len(signs) // 2 :, None].unbind(1)
+            size = part.abs()
             levels = own[0].expand_as(part).clone()
             for low, high in pairwise(own):
-                levels += (part > (low + high) / 2) * (high - low)
-            found[piece, g * group : (g + 1) * group] = levels
-    return found.masked_fill_(weight == 0, 0.0) if keeps_zeros(weight) else found
+                levels += (size > (low + high) / 2) * (high - low)
+            signed = levels * part.sign() if pruned else levels.copysign(part)
+            found[piece, g * group : (g + 1) * group] = signed
+    return found
 
 
 def _signs(bits: int, like: Tensor) -> Tensor:
@@ -100,39 +107,44 @@ def _signs(bits: int, like: Tensor) -> Tensor:
     return ((codes >> torch.arange(bits, device=like.device)) & 1).to(like.dtype) * 2 - 1
 
 
-def _fit(cells: Tensor, bits: int, pruned: bool) -> Tensor:
-    """(N, n) weights to the scales of each row (N, k); of those that are `pruned`, zeros left out.
+def _fit(cells: Tensor, bits: int, *, pruned: bool) -> Tensor:
+    """(N, n) weights to the scales of each row (N, k).
 
     Once its weights are sorted, those of one code lie side by side, and how many they are and what
     they add up to are differences of two places: a round looks at no weight again.
     """
-    zeros = cells == 0 if pruned else torch.zeros_like(cells, dtype=torch.bool)
-    alphas = _greedy(cells, bits, (~zeros).sum(1, keepdim=True).clamp_min(1))
+    zeros = (cells == 0).sum(1) if pruned else 0
+    alphas = _greedy(cells, bits, cells.shape[1] - zeros)
     ordered = cells.sort(1).values.double()
-    # Where a row's zeros lie.
-    first = (ordered < 0).sum(1, keepdim=True)
-    last = first + zeros.sum(1, keepdim=True)
     totals = F.pad(ordered.cumsum(1), (1, 0))
     signs = _signs(bits, ordered)
+    middle = len(signs) // 2
     before = None
     for _ in range(_ROUNDS):
         sums, order = (alphas @ signs.T).sort(1)
-        places = torch.searchsorted(ordered, (sums[:, 1:] + sums[:, :-1]) / 2)
+        between = (sums[:, 1:] + sums[:, :-1]) / 2
+        between[:, middle - 1] = 0
+        places = torch.searchsorted(ordered, between)
         places = F.pad(F.pad(places, (1, 0)), (0, 1), value=cells.shape[1])  # (N, 2^k + 1)
-        if before is not None and torch.equal(places, before):
+        if before is not None and not places.is_meta and torch.equal(places, before):
             break
         before = places
         counts, added = places.diff(), totals.gather(1, places).diff()
-        counts = counts - (places[:, 1:].minimum(last) - places[:, :-1].maximum(first)).clamp_min(0)
+        counts[:, middle] -= zeros
         alphas = _better_scales(counts, added, signs[order], alphas)
     return alphas.to(cells.dtype)
 
 
-def _greedy(cells: Tensor, bits: int, counts: Tensor) -> Tensor:
-    """The scales (N, k) of the start, float64; `counts` (N, 1) are the weights that have codes."""
+def _greedy(cells: Tensor, bits: int, count: Tensor | int) -> Tensor:
+    """The scales (N, k) of the start, float64.
+
+    Args:
+        count: (N,) of the weights that have a code.
+    """
     left, alphas = cells, []
+    count = torch.as_tensor(count, device=cells.device).clamp(min=1).reshape(-1, 1)
     for _ in range(bits):
-        alphas.append(left.abs().sum(1, keepdim=True) / counts)
+        alphas.append(left.abs().sum(1, keepdim=True) / count)
         left = left - left.sign() * alphas[-1]
     return torch.cat(alphas, 1).double()
 
@@ -147,10 +159,9 @@ def _better_scales(counts: Tensor, sums: Tensor, signs: Tensor, alphas: Tensor) 
         signs: (N, 2^k, k), those of each code.
     """
     gram = signs.mT @ (signs * counts[..., None])
-    total = counts.sum(1).clamp_min(1)  # each diagonal's
     alone, alphas = (signs.mT @ sums[..., None])[..., 0], alphas.clone()
     for i in list(range(alphas.shape[1])) * 2:
         others = (gram[:, i] * alphas).sum(1) - gram[:, i, i] * alphas[:, i]
-        alphas[:, i] = (alone[:, i] - others) / total
+        alphas[:, i] = (alone[:, i] - others) / gram[:, i, i].clamp(min=1)
     # A scale below zero gives the same sums as one above.
     return alphas.abs()

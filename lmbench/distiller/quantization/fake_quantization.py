@@ -20,6 +20,7 @@ __all__ = [
     "FakeLinearQuantization",
     "LearnedClippedLinearQuantization",
     "QuantizedActivation",
+    "gradient_passed_to",
     "straight_through",
 ]
 
@@ -51,6 +52,11 @@ def straight_through(
         image = linear_quantize_clamp(x, scale, zero_point, *q_range)
         if dequantize:
             image = linear_dequantize(image, scale, zero_point)
+    return gradient_passed_to(x, image)
+
+
+def gradient_passed_to(x: Tensor, image: Tensor) -> Tensor:
+    """The values of `image`, whose gradient passes to `x` unchanged."""
     return _StraightThrough.apply(x, image)  # type: ignore[return-value]
 
 

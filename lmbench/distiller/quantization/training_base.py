@@ -27,10 +27,12 @@ from lmbench.distiller.modules import (
 )
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
+from lmbench.distiller.quantization.modes import BITS
 from lmbench.distiller.quantization.post_training import is_quantized
 from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
 from lmbench.distiller.quantization.scale_and_zero_point import check_bits
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
+from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 
 __all__ = ["TrainingQuantizer", "full_is_none"]
 
@@ -41,9 +43,9 @@ _ELTWISE = (EltwiseAdd, EltwiseSub, EltwiseMult)
 _FLOATS = FP_BKP_PREFIX + "weight"
 
 
-def full_is_none(bits: int | None, what: str) -> int | None:
+def full_is_none(bits: int | None, what: str, limits: tuple[int, int] = BITS) -> int | None:
     """The width in bits; None for the original's 32, which means "not quantized"."""
-    return None if bits == _FULL else check_bits(bits, what)
+    return None if bits == _FULL else check_bits(bits, what, limits)
 
 
 class TrainingQuantizer(Quantizer, ABC):
@@ -65,6 +67,7 @@ class TrainingQuantizer(Quantizer, ABC):
     """
 
     quantizes_eltwise = False
+    weight_widths = BITS
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class TrainingQuantizer(Quantizer, ABC):
         if is_quantized(model):
             raise QuantizationError("this model is quantized already: train the model it came from")
         self.bits_activations = full_is_none(bits_activations, "bits_activations")
-        self.bits_weights = full_is_none(bits_weights, "bits_weights")
+        self.bits_weights = full_is_none(bits_weights, "bits_weights", self.weight_widths)
         self.bits_bias = bits_bias
         super().__init__(
             model,
@@ -89,6 +92,7 @@ class TrainingQuantizer(Quantizer, ABC):
             OrderedDict(parse_overrides(overrides)),
         )
         self._weights: dict[str, tuple[nn.Module, int]] = {}
+        self._own_width: set[str] = set()
         self._hooks: list[Any] = []
         self.prepared = False
 
@@ -125,7 +129,10 @@ class TrainingQuantizer(Quantizer, ABC):
         for name, module in targets.items():
             changes = matched.get(name, ("", {}))[1]
             if isinstance(module, nn.Linear | nn.Embedding):
-                bits = full_is_none(changes.get("bits_weights", self.bits_weights), name)
+                bits = changes.get("bits_weights", self.bits_weights)
+                bits = full_is_none(bits, name, self.weight_widths)
+                if "bits_weights" in changes:
+                    self._own_width.add(name)
                 if bits is not None:
                     self._take_weight(name, module, bits, floats)
             else:
@@ -135,6 +142,20 @@ class TrainingQuantizer(Quantizer, ABC):
                     quantized = QuantizedActivation(module, self.activation_quantizer(module, bits))
                     setattr(self.model.get_submodule(parent), leaf, quantized.to(device))
         self._refresh_before_forward()
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Before each epoch of its policy, counted from 0: whether weights have fewer bits now."""
+        return False
+
+    def begin_batch(self, step: int) -> None:
+        """Before each batch of those epochs, counted from 0 over the whole training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs and no buffer of the model has, JSON-able."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what `state_dict` gave, once the model has its parameters and buffers back."""
 
     def quantize_params(self) -> None:
         """Refreshes the quantized image of every weight from its float parameter."""
@@ -166,6 +187,8 @@ class TrainingQuantizer(Quantizer, ABC):
             del module.weight
             module.register_parameter(_FLOATS, None)
             module.register_parameter("weight", baked)
+            for buffer in CODE_BUFFERS:
+                module._buffers.pop(buffer, None)
         for module in plain.modules():
             module._forward_pre_hooks.clear()
             for leaf, child in list(module.named_children()):
@@ -188,9 +211,13 @@ class TrainingQuantizer(Quantizer, ABC):
         module.register_parameter(_FLOATS, held)
         self._weights[name] = (module, bits)
 
+    def floats(self, name: str) -> nn.Parameter:
+        """The parameter that trains, of a quantized module."""
+        return self._weights[name][0].get_parameter(_FLOATS)
+
     def _quantize(self, name: str) -> None:
         module, bits = self._weights[name]
-        module.weight = self.quantize_weight(module.get_parameter(_FLOATS), bits)
+        module.weight = self.quantize_weight(self.floats(name), bits)
 
     def _refresh_before_forward(self) -> None:
         recurrent = {

@@ -22,14 +22,17 @@ from lmbench.distiller.quantization.fake_quantization import (
     ClippedLinearQuantization,
     FakeLinearQuantization,
     LearnedClippedLinearQuantization,
+    gradient_passed_to,
     straight_through,
 )
+from lmbench.distiller.quantization.modes import BITS, CODE_BITS, check_bits
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     asymmetric_linear_quantization_params,
     symmetric_linear_quantization_params,
 )
 from lmbench.distiller.quantization.settings import ModuleQuantMode
+from lmbench.distiller.quantization.trained_codes import TrainedCodes
 from lmbench.distiller.quantization.training_base import TrainingQuantizer, full_is_none
 
 __all__ = [
@@ -55,6 +58,13 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         quantize_inputs: quantize the model's first input, too, where it is floats and not ids: a
             model with an embedding is taken to read ids.
         num_bits_inputs: of that; None takes `bits_activations`.
+        rounding: `nearest`, or `codes`: weights of 1 to 4 bits are sums of scaled signs (see
+            `trained_codes`), wider ones are rounded to nearest; modes and `per_channel_wts` are of
+            no account to codes.
+        group_size: columns of a row that share the scales of their codes, a multiple of 8; None
+            for whole rows.
+        bits_schedule: {epoch, counted from 0: the bits of weights from then on}; until the first
+            `bits_weights`. Modules whose width an override gives keep that.
 
     Element-wise results, such as the cell state, are quantized as activations are.
     """
@@ -76,8 +86,31 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         per_channel_wts: bool = False,
         quantize_inputs: bool = True,
         num_bits_inputs: int | None = None,
+        *,
+        rounding: str = "nearest",
+        group_size: int | None = None,
+        bits_schedule: Mapping[int, int] | None = None,
     ) -> None:
+        if rounding not in ("nearest", "codes"):
+            raise QuantizationError(f"rounding: {rounding!r} is unknown: use nearest or codes")
+        if group_size is not None and (rounding != "codes" or group_size < 8 or group_size % 8):
+            raise QuantizationError(
+                f"group_size: {group_size}: is for rounding: codes, and a multiple of 8"
+            )
+        if rounding == "codes":
+            self.weight_widths = (CODE_BITS[0], BITS[1])
         super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
+        self.rounding, self.group_size = rounding, group_size
+        self.bits_schedule = dict(sorted((bits_schedule or {}).items()))
+        for bits in self.bits_schedule.values():
+            check_bits(bits, "bits_schedule", self.weight_widths)
+        if self.bits_schedule and self.bits_weights is None:
+            raise QuantizationError(
+                "bits_schedule: needs bits_weights, which holds until its first"
+            )
+        self.bits = self.bits_weights
+        self._codes: dict[str, TrainedCodes] = {}
+        self._made: dict[tuple[int, int | None], str] = {}
         if not 0 <= ema_decay < 1:
             raise QuantizationError(f"ema_decay: {ema_decay} is not in [0, 1)")
         self.mode = ModuleQuantMode.parse(mode)
@@ -114,6 +147,66 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
                 weight.detach(), bits, self.mode.weights, per_channel=self.per_channel_wts
             )
         return straight_through(weight, scale, zero, self.mode.weights.quantized_range(bits))
+
+    def begin_epoch(self, epoch: int) -> bool:
+        """Lowers the bits where they are due; codes get new scales with them."""
+        due = [bits for start, bits in self.bits_schedule.items() if start <= epoch]
+        if not due or due[-1] == self.bits:
+            return False
+        self._take_bits(due[-1])
+        for codes, bits in self._coded():
+            codes.fit(bits)
+        return True
+
+    def begin_batch(self, step: int) -> None:
+        """Fits the scales of some rows of each weight under codes."""
+        for codes, bits in self._coded():
+            codes.fit_share(bits, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The bits of now."""
+        return {"bits": self.bits}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Scales are in buffers of the model."""
+        if state.get("bits") is not None:
+            self._take_bits(state["bits"])
+
+    def _take_weight(
+        self, name: str, module: nn.Module, bits: int, floats: dict[int, nn.Parameter]
+    ) -> None:
+        super()._take_weight(name, module, bits, floats)
+        if self.rounding != "codes":
+            return
+        weight = self.floats(name)
+        width = bits if name in self._own_width else None
+        # Modules that share a weight and its width share the codes, too.
+        made = self._made.setdefault((id(weight), width), name)
+        if made == name:
+            self._codes[name] = TrainedCodes(module, weight, self.group_size)
+            if bits <= CODE_BITS[1]:
+                self._codes[name].fit(bits)
+        self._codes[name] = self._codes[made]
+
+    def _quantize(self, name: str) -> None:
+        module, bits = self._weights[name]
+        if name not in self._codes or bits > CODE_BITS[1]:
+            super()._quantize(name)
+        else:
+            image = self._codes[name].image(bits)
+            module.weight = gradient_passed_to(self.floats(name), image)
+
+    def _coded(self) -> list[tuple[TrainedCodes, int]]:
+        """The codes that are in use, each once, with their bits."""
+        found = {codes: self._weights[name][1] for name, codes in self._codes.items()}
+        return [(codes, bits) for codes, bits in found.items() if bits <= CODE_BITS[1]]
+
+    def _take_bits(self, bits: int) -> None:
+        """The bits of every weight for which no override gives another width."""
+        self.bits = bits
+        for name, (module, _) in self._weights.items():
+            if name not in self._own_width:
+                self._weights[name] = module, bits
 
     def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
         """Tracked ranges."""

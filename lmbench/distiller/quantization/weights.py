@@ -15,7 +15,7 @@ from lmbench.distiller.quantization.clipping import (
     get_quant_params_from_tensor,
     parse_clip,
 )
-from lmbench.distiller.quantization.codes import fit_codes, nearest_levels
+from lmbench.distiller.quantization.codes import fit_codes, keeps_zeros, nearest_levels
 from lmbench.distiller.quantization.emptied import empty
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
@@ -102,10 +102,12 @@ class _QuantizedWeight(QuantizedWrapper):
     def store_codes(self, weight: Tensor, bits: int, group_size: int | None) -> None:
         """Sums of scaled signs, see `codes`: int8 levels on the grid of each row's unit, and as
         `w_steps` (bits, rows, groups) the scales that they are sums of."""
-        unit, steps = fit_codes(weight, bits, group_size)
+        pruned = keeps_zeros(weight)
+        unit, steps = fit_codes(weight, bits, group_size, pruned=pruned)
 
         def nearest(weight: Tensor, scale: Tensor, *_: Any) -> Tensor:
-            return nearest_levels(weight, 1 / scale, self.get_buffer("w_steps"), group_size)
+            steps = self.get_buffer("w_steps")
+            return nearest_levels(weight, 1 / scale, steps, group_size, pruned=pruned)
 
         self.register_buffer("w_steps", steps)
         self.store_weight(weight, (1 / unit, torch.zeros_like(unit)), (-127, 127), nearest)

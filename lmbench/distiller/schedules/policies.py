@@ -386,7 +386,8 @@ def _plateau_metric(metrics: Any, mode: str) -> float:
 
 
 class QuantizationPolicy(ScheduledTrainingPolicy):
-    """Prepares the model for a training-time quantizer and quantizes again after each update."""
+    """Prepares the model for a training-time quantizer, which quantizes before each forward pass,
+    and tells it of epochs and batches."""
 
     def __init__(self, quantizer: Any) -> None:
         super().__init__()
@@ -394,13 +395,20 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
         self.quantizer.prepare_model()
         self.quantizer.quantize_params()
 
-    def on_minibatch_end(
+    def on_epoch_begin(
+        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
+    ) -> None:
+        if self.quantizer.begin_epoch(meta["current_epoch"]):
+            meta["narrowed"].append(self.quantizer.bits)
+
+    def on_minibatch_begin(
         self,
         model: nn.Module,
         epoch: int,
         minibatch_id: int,
         minibatches_per_epoch: int,
         zeros_mask_dict: MaskDict,
-        optimizer: Optimizer | None,
+        meta: Meta,
+        optimizer: Optimizer | None = None,
     ) -> None:
-        self.quantizer.quantize_params()
+        self.quantizer.begin_batch(epoch * minibatches_per_epoch + minibatch_id)

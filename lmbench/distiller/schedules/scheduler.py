@@ -67,6 +67,7 @@ class CompressionScheduler:
         self.sched_metadata: dict[ScheduledTrainingPolicy, dict[str, Any]] = {}
         self.last_change: tuple[int, int | None] | None = None
         self._steps: list[PruningStep] = []
+        self._narrowed: list[int] = []
 
     def add_policy(
         self,
@@ -119,6 +120,7 @@ class CompressionScheduler:
             meta["current_epoch"] = epoch
             meta["model"] = self.model
             meta["steps"] = self._steps
+            meta["narrowed"] = self._narrowed
             yield policy, meta
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
@@ -236,6 +238,12 @@ class CompressionScheduler:
         """The masks that changed since the last call."""
         steps, self._steps = self._steps, []
         return steps
+
+    def narrowed_to(self) -> int | None:
+        """The bits that a quantizer has lowered the weights to since the last call, if it has."""
+        bits = self._narrowed[-1] if self._narrowed else None
+        self._narrowed.clear()
+        return bits
 
     def _record_change(self) -> None:
         if self._steps:
@@ -357,6 +365,8 @@ def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:
         state["pruner"] = policy.pruner.state_dict()
     elif isinstance(policy, LRPolicy):
         state["lr_scheduler"] = plain_state(policy.lr_scheduler.state_dict())
+    elif isinstance(policy, QuantizationPolicy):
+        state["quantizer"] = policy.quantizer.state_dict()
     return state
 
 
@@ -373,3 +383,5 @@ def _load_policy_state(policy: ScheduledTrainingPolicy, state: Mapping[str, Any]
         policy.lr_scheduler.load_state_dict(
             {**policy.lr_scheduler.state_dict(), **state["lr_scheduler"]}
         )
+    elif isinstance(policy, QuantizationPolicy) and "quantizer" in state:
+        policy.quantizer.load_state_dict(state["quantizer"])

@@ -26,7 +26,7 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Run
 from lmbench.session import events as log
-from lmbench.training.checkpoint import TRAINED_FILE
+from lmbench.training.checkpoint import read_trained
 from lmbench.training.process_setup import prepare_worker
 
 __all__ = ["work"]
@@ -105,9 +105,9 @@ def _pack(
 ) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
     if loaded.plain:
-        model, grids = loaded.recurrent, None
-        if (loaded.path / TRAINED_FILE).is_file():
-            grids = trained_grids(model)
+        model, grids, trained = loaded.recurrent, None, read_trained(loaded.path)
+        if trained:
+            grids = trained_grids(model, trained)
             rounded = [
                 n for n, kind in grids.values.items() if config.weights not in ("auto", kind)
             ]
@@ -123,6 +123,7 @@ def _pack(
             config,
             about=about,
             grids=grids.grids if grids else None,
+            groups=grids.groups if grids else None,
             auto=grids.values if grids else "fp32",
             exact=True,
             staging=job.run.staging,

@@ -362,9 +362,11 @@ def _score(
         )
         job.add_results(test_ppl_of_quantized_activations=trained.ppl)
     weights, nonzero, biases = count_weights(plain)
-    values = trained_grids(plain).values if plain is not model else {}
-    if nonzero < weights or values:
-        job.add_results(packed_bytes=packed_bytes(plain, corpus.vocabulary, values))
+    found = None if plain is model else trained_grids(plain, model.state_dict())
+    if nonzero < weights or (found and found.values):
+        values, groups = (found.values, found.groups) if found else ("fp32", None)
+        size = packed_bytes(plain, corpus.vocabulary, values, groups)
+        job.add_results(packed_bytes=size)
     plateau = trainer.plateau
     valid = None if best is None else plateau.best
     job.add_results(

@@ -12,8 +12,9 @@ from lmbench.config import PackConfig
 from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.header import open_container
+from lmbench.deploy.packed_file.metadata import PackedInfo
 from lmbench.deploy.packed_file.reading import open_packed
-from lmbench.deploy.packed_file.trained_grid import trained_grids
+from lmbench.deploy.packed_file.trained_grid import TrainedGrids, trained_grids
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.distiller.quantization.training_time import (
@@ -23,10 +24,14 @@ from lmbench.distiller.quantization.training_time import (
 )
 from lmbench.model.rnn import RNNModel
 
+CODES = {"rounding": "codes"}
 WORDS = [f"w{i}" for i in range(300)]
 
 
-def trained(kind: Any, bits: int, sparsity: float = 0.0, **more: Any) -> RNNModel:
+def trained(
+    kind: Any, bits: int, sparsity: float = 0.0, **more: Any
+) -> tuple[RNNModel, dict[str, torch.Tensor]]:
+    """The values of a quantizer in training, and the state of the model that it trains."""
     torch.manual_seed(0)
     model = RNNModel("LSTM", len(WORDS), 72, 72, 1, 0.0, True).eval()
     with torch.no_grad():
@@ -38,7 +43,19 @@ def trained(kind: Any, bits: int, sparsity: float = 0.0, **more: Any) -> RNNMode
     quantizer.prepare_model()
     plain = quantizer.plain_model()
     assert isinstance(plain, RNNModel)
-    return plain.eval().requires_grad_(False)
+    return plain.eval().requires_grad_(False), model.state_dict()
+
+
+def pack(model: RNNModel, found: TrainedGrids, path: Path) -> PackedInfo:
+    return write_packed(
+        model,
+        WORDS,
+        path,
+        grids=found.grids,
+        groups=found.groups,
+        auto=found.values,
+        exact=True,
+    )
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.7])
@@ -52,6 +69,10 @@ def trained(kind: Any, bits: int, sparsity: float = 0.0, **more: Any) -> RNNMode
         (DorefaQuantizer, 3, {}, "int4"),
         (DorefaQuantizer, 4, {}, "int8"),
         (WRPNQuantizer, 4, {}, "int4"),
+        (QuantAwareTrainRangeLinearQuantizer, 1, CODES, "code1"),
+        (QuantAwareTrainRangeLinearQuantizer, 2, CODES, "code2"),
+        (QuantAwareTrainRangeLinearQuantizer, 3, {**CODES, "group_size": 16}, "code3"),
+        (QuantAwareTrainRangeLinearQuantizer, 4, {**CODES, "group_size": 64}, "code4"),
     ],
 )
 def test_every_weight_keeps_its_value(
@@ -62,10 +83,10 @@ def test_every_weight_keeps_its_value(
     stored: str | None,
     sparsity: float,
 ) -> None:
-    model, path = trained(kind, bits, sparsity, **more), tmp_path / "m.lmpack"
-    found = trained_grids(model)
+    (model, state), path = trained(kind, bits, sparsity, **more), tmp_path / "m.lmpack"
+    found = trained_grids(model, state)
     assert len(found.values) == 3
-    info = write_packed(model, WORDS, path, grids=found.grids, auto=found.values, exact=True)
+    info = pack(model, found, path)
     packed = open_packed(path).to_model().state_dict()
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(packed[name], weight, rtol=1e-6, atol=0)
@@ -77,24 +98,30 @@ def test_every_weight_keeps_its_value(
 
 def test_floats_are_on_no_grid() -> None:
     torch.manual_seed(0)
-    assert not trained_grids(RNNModel("GRU", 50, 16, 16, 1, 0.0, False)).values
+    assert not trained_grids(RNNModel("GRU", 50, 16, 16, 1, 0.0, False), {}).values
 
 
 @pytest.mark.skipif(why_unavailable() is not None, reason="needs the compiled kernels")
-def test_a_trained_grid_of_4_bits_runs_on_the_kernels_as_in_torch(tmp_path: Path) -> None:
-    model, path = trained(QuantAwareTrainRangeLinearQuantizer, 4), tmp_path / "m.lmpack"
-    found = trained_grids(model)
-    write_packed(model, WORDS, path, grids=found.grids, auto=found.values, exact=True)
+@pytest.mark.parametrize(
+    "bits, more, name",
+    [(4, {}, "native-int4"), (2, CODES, "native-codes"), (3, CODES, "native-codes")],
+)
+def test_what_was_trained_runs_on_the_kernels_as_in_torch(
+    tmp_path: Path, bits: int, more: dict[str, Any], name: str
+) -> None:
+    model, state = trained(QuantAwareTrainRangeLinearQuantizer, bits, **more)
+    path = tmp_path / "m.lmpack"
+    pack(model, trained_grids(model, state), path)
     loaded = load_packed(path)
-    assert as_is_runtime(loaded) == "native-int4"
+    assert as_is_runtime(loaded) == name
     data = torch.randint(0, len(WORDS), (40, 4), generator=torch.Generator().manual_seed(1))
-    native, exact = (build_runtime(name, loaded) for name in ("native-int4", "torch"))
+    native, exact = (build_runtime(each, loaded) for each in (name, "torch"))
     assert native.evaluate(data, 10).loss == pytest.approx(exact.evaluate(data, 10).loss, rel=0.02)
 
 
 def test_files_without_such_a_grid_are_written_for_older_programs_too(tmp_path: Path) -> None:
-    model = trained(QuantAwareTrainRangeLinearQuantizer, 4)
-    found = trained_grids(model)
+    model, state = trained(QuantAwareTrainRangeLinearQuantizer, 4)
+    found = trained_grids(model, state)
     for grids, weights, version in ((found, "auto", b'"2"'), (None, "int4", b'"1"')):
         path = tmp_path / "m.lmpack"
         write_packed(

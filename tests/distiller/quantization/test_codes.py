@@ -19,15 +19,16 @@ from lmbench.distiller.quantization import (
     quantized_bytes,
     restore,
 )
-from lmbench.distiller.quantization.codes import fit_codes, nearest_levels
+from lmbench.distiller.quantization.codes import fit_codes, keeps_zeros, nearest_levels
 
 _, ARRAYS = read_vectors()
 TEST = batchify(ARRAYS["test_tokens"])[:71]
 
 
 def values(weight: torch.Tensor, bits: int, group: int | None = None) -> torch.Tensor:
-    unit, steps = fit_codes(weight, bits, group)
-    return nearest_levels(weight, unit, steps, group) * unit
+    pruned = keeps_zeros(weight)
+    unit, steps = fit_codes(weight, bits, group, pruned=pruned)
+    return nearest_levels(weight, unit, steps, group, pruned=pruned) * unit
 
 
 def plainly(row: np.ndarray, bits: int, rounds: int) -> float:

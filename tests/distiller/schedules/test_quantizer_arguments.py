@@ -7,6 +7,7 @@ import yaml
 
 import lmbench.distiller as distiller
 from lmbench.distiller import quantization
+from lmbench.distiller.schedules.plan import predict_sparsity
 from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
 
 POLICIES = [{"quantizer": {"instance_name": "q"}, "epochs": [0]}]
@@ -31,6 +32,28 @@ def check(**entry):
         ({"bit_weights": 8}, "unknown argument 'bit_weights' (closest: bits_weights"),
         ({"of": "WRPNQuantizer", "mode": "SYMMETRIC"}, "unknown argument 'mode' (closest: "),
         ({"bits_weights": 1}, "bits_weights: must be 2 to 16 bits, or null for full precision, no"),
+        (
+            {"bits_weights": 1},
+            "bits_weights: must be 2 to 16 bits, or null for full precision, not 1, which needs "
+            "rounding: codes",
+        ),
+        (
+            {"of": "WRPNQuantizer", "overrides": {"encoder": {"bits_weights": 1}}},
+            "bits_weights: must be 2 to 16 bits, or null for full precision, not 1, which needs",
+        ),
+        ({"rounding": "code"}, "rounding: 'code' is unknown; choose 'nearest' or 'codes'"),
+        ({"group_size": 64}, "group_size: is for rounding: codes; leave it out"),
+        ({"rounding": "codes", "group_size": 12}, "group_size: "),
+        ({"bits_schedule": {0: 2}}, "bits_schedule: needs bits_weights, which holds until its fi"),
+        (
+            {"bits_weights": 4, "bits_schedule": {0: 1}},
+            "bits_schedule: 1 bit needs rounding: codes",
+        ),
+        (
+            {"bits_weights": 4, "bits_schedule": [2]},
+            "bits_schedule: must be a mapping from epochs to bits, such as {1: 4, 2: 3}, not [2]",
+        ),
+        ({"bits_weights": 4, "bits_schedule": {"0": 2}}, "bits_schedule: must be a mapping from"),
         ({"bits_weights": 17}, "bits_weights: must be 2 to 16 bits, or null for full precision, "),
         ({"bits_activations": True}, "bits_activations: must be 2 to 16 bits, or null for full "),
         ({"bits_activations": "8"}, "bits_activations: must be 2 to 16 bits, or null for full "),
@@ -106,3 +129,35 @@ def test_every_quantizer_that_a_schedule_may_name_exists_and_takes_its_arguments
     for name, arguments in QUANTIZERS.items():
         parameters = set(inspect.signature(getattr(quantization, name)).parameters)
         assert set(arguments.model_fields) == parameters - {"model", "optimizer"}, name
+
+
+def falling(bits_schedule, **policy):
+    data = {
+        "quantizers": {
+            "q": {"class": LINEAR, "bits_weights": 8, "bits_schedule": bits_schedule},
+        },
+        "policies": [{"quantizer": {"instance_name": "q"}, **policy}],
+    }
+    return distiller.schedule_from_dict(data, "q.yaml")
+
+
+def test_bits_fall_in_an_epoch_of_the_policy_or_it_is_a_mistake():
+    falling({1: 4, 2: 3}, epochs=[0, 1, 2])
+    with pytest.raises(distiller.ScheduleError) as caught:
+        falling({1: 4, 3: 3}, starting_epoch=0, ending_epoch=3, frequency=1)
+    assert caught.value.problems == (
+        "schedule q.yaml: policies: entry 1 (quantizer q): bits_schedule: epoch 3 is none of the "
+        "policy's; add it there",
+    )
+
+
+def test_a_plan_says_when_bits_fall_and_what_a_short_training_will_not_reach():
+    schedule = falling({2: 3, 1: 4}, starting_epoch=0, ending_epoch=4, frequency=1)
+    shapes = {"encoder.weight": (4, 4)}
+    whole, short = (predict_sparsity(schedule, shapes, epochs=n) for n in (4, 2))
+    assert whole.notes == ("quantizer q: 8 bits a weight, 4 from epoch 1, 3 from epoch 2 on",)
+    assert short.notes == (
+        "the schedule takes 4 epochs and the training ends after 2: quantizer q will end at 4 "
+        "bits where it asks for 3; --epochs 4 completes it",
+        *whole.notes,
+    )

@@ -1,0 +1,112 @@
+"""Training under codes whose bits fall: resumed to the bit, taught, and pruned."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_world import AGP, WORDS, Recorder, resumed_as_uninterrupted, small, trainer
+
+from lmbench.deploy.packed_file.reading import open_packed
+from lmbench.deploy.packed_file.trained_grid import trained_grids
+from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.model import build_model
+from lmbench.session.events import Epoch
+from lmbench.training.distillation import Distillation
+from lmbench.training.evaluate import Evaluation, evaluate
+
+FALLING: dict[str, Any] = {
+    "version": 1,
+    "quantizers": {
+        "q": {
+            "class": "QuantAwareTrainRangeLinearQuantizer",
+            "bits_activations": None,
+            "bits_weights": 8,
+            "bits_schedule": {1: 3, 2: 1},
+            "rounding": "codes",
+            "group_size": 8,
+        }
+    },
+    "policies": [
+        {
+            "quantizer": {"instance_name": "q"},
+            "starting_epoch": 0,
+            "ending_epoch": 3,
+            "frequency": 1,
+        }
+    ],
+}
+
+
+def pruned_too() -> dict[str, Any]:
+    both = copy.deepcopy(AGP)
+    both["quantizers"] = FALLING["quantizers"]
+    both["policies"] += FALLING["policies"]
+    return both
+
+
+def taught() -> Distillation:
+    torch.manual_seed(9)
+    return Distillation(build_model(small(), WORDS), 2.0, 0.7)
+
+
+@pytest.mark.parametrize("stop_after", [1, 25, 26, 40, 51, 70])
+def test_a_resumed_run_has_the_codes_of_an_uninterrupted_one_to_the_bit(
+    stop_after: int, tmp_path: Path
+) -> None:
+    config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
+    recorder = resumed_as_uninterrupted(config, tmp_path, stop_after, FALLING)
+    told = [line for line in recorder.lines if "from here on" in line]
+    assert told == [f"| weights have {bits} from here on" for bits in ("3 bits", "1 bit")]
+
+
+@pytest.mark.parametrize("stop_after", [10, 40])
+def test_and_so_it_is_under_a_teacher_and_under_pruning(stop_after: int, tmp_path: Path) -> None:
+    config = small(lr=1.0, tied=True)
+    resumed_as_uninterrupted(config, tmp_path, stop_after, pruned_too(), taught)
+
+
+def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = iter((0.0, 1.0, 2.0))
+
+    def costly(*arguments: Any) -> Evaluation:
+        found = evaluate(*arguments)
+        return dataclasses.replace(found, loss=found.loss + next(costs))
+
+    monkeypatch.setattr("lmbench.training.trainer.evaluate", costly)
+    recorder = Recorder()
+    trained = trainer(small(tied=True, lr=1.0), tmp_path, recorder, schedule=FALLING)
+    trained.run()
+    assert [epoch.best_epoch for epoch in recorder.of(Epoch)] == [1, 2, 3]
+    best = load_file(tmp_path / "best" / "model.safetensors")
+    for row in best["rnn.weight_hh_l1"]:
+        assert all(len(group.unique()) <= 2 for group in row.split(8))
+    found = trained_grids(trained.plain_model(), trained.model.state_dict())
+    assert set(found.values.values()) == {"code1"}
+    assert set(found.groups.values()) == {8}
+
+
+def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(tmp_path: Path) -> None:
+    trained = trainer(small(tied=True, lr=1.0), tmp_path, Recorder(), schedule=pruned_too())
+    trained.run()
+    plain = trained.plain_model().state_dict()
+    pruned = plain["encoder.weight"] == 0
+    assert float(pruned.float().mean()) == pytest.approx(0.6, abs=0.01)
+    found = trained_grids(trained.plain_model(), trained.model.state_dict())
+    assert found.values["encoder.weight"] == found.values["rnn.weight_ih_l1"] == "code1"
+    words, path = [f"w{i}" for i in range(WORDS)], tmp_path / "m.lmpack"
+    write_packed(
+        trained.plain_model(), words, path,
+        grids=found.grids, groups=found.groups, auto=found.values, exact=True,
+    )  # fmt: skip
+    packed = open_packed(path)
+    assert packed.specs["encoder.weight"].layout == "bitmask"
+    assert np.array_equal(packed.dense("encoder.weight"), plain["encoder.weight"].numpy())
