@@ -187,6 +187,7 @@ def test_a_student_of_few_bits_learns_by_its_image_which_is_made_once_a_window(w
     )
     quantizer.prepare_model()
     plain, made = quantizer.plain_model(), []
+    assert isinstance(plain, RNNModel)
     student.decoder.register_forward_pre_hook(lambda _module, _inputs: made.append(1))
     found = {}
     for name, model in (("coded", student), ("plain", plain)):

@@ -169,8 +169,9 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Scales are in buffers of the model."""
-        if state.get("bits") is not None:
-            self._take_bits(state["bits"])
+        bits = check_bits(state.get("bits"), "bits", self.weight_widths)
+        if bits is not None:
+            self._take_bits(bits)
 
     def _take_weight(
         self, name: str, module: nn.Module, bits: int, floats: dict[int, nn.Parameter]

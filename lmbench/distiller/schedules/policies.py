@@ -386,19 +386,26 @@ def _plateau_metric(metrics: Any, mode: str) -> float:
 
 
 class QuantizationPolicy(ScheduledTrainingPolicy):
-    """Prepares the model for a training-time quantizer, which quantizes before each forward pass,
-    and tells it of epochs and batches."""
+    """Prepares the model for a quantizer, and quantizes again after each update.
+
+    A `TrainingQuantizer` does that by itself before each forward pass, and is told of epochs and
+    batches.
+    """
 
     def __init__(self, quantizer: Any) -> None:
+        # Not above: modules that schedules need without a quantizer would wait for all of them.
+        from lmbench.distiller.quantization.training_base import TrainingQuantizer
+
         super().__init__()
         self.quantizer = quantizer
+        self.told = quantizer if isinstance(quantizer, TrainingQuantizer) else None
         self.quantizer.prepare_model()
         self.quantizer.quantize_params()
 
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
-        if self.quantizer.begin_epoch(meta["current_epoch"]):
+        if self.told and self.told.begin_epoch(meta["current_epoch"]):
             meta["narrowed"].append(self.quantizer.bits)
 
     def on_minibatch_begin(
@@ -411,4 +418,17 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
         meta: Meta,
         optimizer: Optimizer | None = None,
     ) -> None:
-        self.quantizer.begin_batch(epoch * minibatches_per_epoch + minibatch_id)
+        if self.told:
+            self.told.begin_batch(epoch * minibatches_per_epoch + minibatch_id)
+
+    def on_minibatch_end(
+        self,
+        model: nn.Module,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        zeros_mask_dict: MaskDict,
+        optimizer: Optimizer | None,
+    ) -> None:
+        if not self.told:
+            self.quantizer.quantize_params()
