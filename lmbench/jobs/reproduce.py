@@ -1,182 +1,20 @@
-"""The published tables, as runs to make and figures to set beside them. No torch here.
-
-The figures are those of PyTorch's word-language-model example, of Distiller's tutorials on pruning
-and quantizing it, and of GluonNLP's models with a neural cache, all on WikiText-2. The pruning and
-quantization tables are of 2x1500 models; at the scale ``small`` a model of 2x200 stands in, and
-what compares is each row's change against its dense model.
-"""
+"""The runs of a published table, and the table that their figures make. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lmbench.config import (
-    EvaluateConfig,
-    PruneConfig,
-    QuantizeConfig,
-    TrainConfig,
-    changed_settings,
-    validate,
-)
+from lmbench.config import TrainConfig, changed_settings
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step, make_step
 from lmbench.jobs.prepare import check_training
-from lmbench.jobs.published_figures import (
-    CACHED,
-    PRUNED,
-    PUBLISHED,
-    QUANTIZED,
-    QUANTIZED_DENSE,
-    TRAINED,
-)
+from lmbench.jobs.published_tables import Reproduction
+from lmbench.report.seeds import spread_of
 from lmbench.session.store import LIVE, Run, Session
 
-__all__ = ["SCALES", "TABLES", "Reproduction", "Row", "begin", "compared", "make_runs", "plan"]
-
-TableName = Literal["training", "pruning", "quantization", "cache"]
-Scale = Literal["small", "large"]
-TABLES: tuple[TableName, ...] = get_args(TableName)
-SCALES: tuple[Scale, ...] = get_args(Scale)
-
-# Of WikiText-2's valid: that many tokens calibrate the published rows.
-_VALID_TOKENS = 217_646
-
-_TRAININGS: Mapping[Scale, tuple[str, ...]] = {
-    "small": ("small", "small-tied"),
-    "large": ("small-tied-40", "medium-tied", "large-tied"),
-}
-_DENSE: Mapping[Scale, str] = {"small": "small-tied", "large": "large-tied"}
-
-_CACHE = {"cache": 2000}
-_DYNAMIC = {"dynamic": "sgd"}
-_TUNE = {"tune": True, "tune_tokens": 20_000}
-
-_LEVELS: Mapping[Scale, tuple[str, ...]] = {
-    "small": ("70", "80", "90", "95"),
-    "large": ("70", "70b", "80", "90", "95"),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a published table, and the run that makes ours."""
-
-    name: str
-    valid: float | None
-    test: float | None
-    step: Step
-    figure: str = "test_ppl"
-    """Which of the run's results is the row's perplexity on test."""
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """A table to reproduce; the first row is what the others are measured against."""
-
-    table: TableName
-    scale: Scale
-    rows: tuple[Row, ...]
-
-    @property
-    def relative(self) -> bool:
-        """Do the rows say how much worse they are than the first?"""
-        return self.table != "training"
-
-    @property
-    def note(self) -> str:
-        """What must be said under the table; "" where nothing must."""
-        if self.table == "cache":
-            model = "2x200" if self.scale == "small" else "2x1500"
-            return (
-                f"published: GluonNLP's {model} on WikiText-2, 750 epochs: compare the changes\n"
-                "dynamic evaluation is published of another model: AWD-LSTM on WikiText-2, 65.8 to "
-                "44.3 (-32.7%)"
-            )
-        if self.relative and self.scale == "small":
-            return "published: 2x1500 over 40 epochs; compare the changes"
-        return ""
-
-
-def plan(table: str, scale: str, changes: Mapping[str, Any] | None = None) -> Reproduction:
-    """The rows of a table and the runs that they need, each after its parent.
-
-    Args:
-        changes: settings of the trainings that are to differ (corpus, device, threads).
-
-    Raises:
-        LmbenchError: there is no such table or scale.
-    """
-    if table not in TABLES:
-        raise LmbenchError(f"table {table!r}: use one of {', '.join(TABLES)}")
-    if scale not in SCALES:
-        raise LmbenchError(f"--scale {scale!r}: use one of {', '.join(SCALES)}")
-    given = dict(changes or {})
-    if table == "training":
-        rows = [_trained(name, given) for name in _TRAININGS[scale]]
-    elif table == "pruning":
-        dense = _trained(_DENSE[scale], given).step
-        # What was pruned is a 2x1500 model, at either scale.
-        rows = [Row("dense", *TRAINED[_DENSE["large"]], dense)]
-        rows += [_pruned(scale, level, given) for level in _LEVELS[scale]]
-    elif table == "cache":
-        dense = _trained(_DENSE[scale], given).step
-        plain, cached = CACHED[scale]
-        rows = [
-            Row("plain", None, plain, dense),
-            _adapted("cache", cached, "test_cache_ppl", _CACHE, given),
-            _adapted("dynamic", None, "test_dynamic_ppl", _DYNAMIC, given),
-            _adapted(
-                "cache and dynamic", None, "test_cache_dynamic_ppl", {**_CACHE, **_DYNAMIC}, given
-            ),
-        ]
-    else:
-        dense = _trained(_DENSE[scale], given).step
-        rows = [Row("fp32", QUANTIZED_DENSE, None, dense)]
-        rows += [_quantized(preset, given) for preset in QUANTIZED]
-    return Reproduction(table, scale, tuple(rows))
-
-
-def _settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    training = next(published for published in PUBLISHED if published.name == name)
-    return {**training.settings, **given}
-
-
-def _trained(name: str, given: Mapping[str, Any]) -> Row:
-    valid, test = TRAINED[name]
-    config = validate(TrainConfig, _settings(name, given))
-    return Row(name, valid, test, Step("train", name, config))
-
-
-def _pruned(scale: Scale, level: str, given: Mapping[str, Any]) -> Row:
-    """From scratch, over as many epochs as the dense model, as published."""
-    schedule = f"{scale}-{level}"
-    config = validate(PruneConfig, {**_settings(_DENSE[scale], given), "compress": schedule})
-    return Row(schedule, *PRUNED[level], Step("prune", schedule, config))
-
-
-def _adapted(
-    name: str,
-    test: float | None,
-    figure: str,
-    settings: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> Row:
-    """The trained model on test, its settings found on the start of valid."""
-    config = validate(EvaluateConfig, {**_machine(given), **settings, **_TUNE})
-    return Row(name, None, test, Step("evaluate", name, config, 0), figure)
-
-
-def _machine(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in ("device", "threads")}
-
-
-def _quantized(preset: str, given: Mapping[str, Any]) -> Row:
-    published = {"calibrate_on": "valid", "calibration_tokens": _VALID_TOKENS}
-    config = validate(QuantizeConfig, {**_machine(given), "preset": preset, **published})
-    return Row(preset, QUANTIZED[preset], None, Step("quantize", preset, config, 0))
+__all__ = ["begin", "compared", "make_runs", "over_seeds"]
 
 
 def make_runs(
@@ -238,18 +76,21 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
 
     ``…_change`` is the ratio to the table's first row, less 1; None where either is not known.
     """
-    first, top = _of_model(reproduction, runs), reproduction.rows[0]
+    first, top = _of_model(reproduction, runs), reproduction.rows[0].published
     table = []
     for row, run in zip(reproduction.rows, runs, strict=True):
-        record = run.read()
+        if not row.shown:
+            continue
+        record, published = run.read(), row.published
         results = first if run == runs[0] else record.results
         valid, test = results.get("valid_ppl"), results.get(row.figure)
         entry: dict[str, Any] = {
             "name": row.name,
             "run": run.ref,
             "status": run.status(),
-            "published_valid_ppl": row.valid,
-            "published_test_ppl": row.test,
+            "published_valid_ppl": published.valid,
+            "published_test_ppl": published.test,
+            "published_note": published.note,
             "valid_ppl": valid,
             "test_ppl": test,
             **{key: results.get(key) for key in ("sparsity", "nonzero")},
@@ -257,13 +98,38 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
         }
         if reproduction.relative:
             entry |= {
-                "published_valid_change": _change(row.valid, top.valid),
-                "published_test_change": _change(row.test, top.test),
+                "published_valid_change": _change(published.valid, top.valid),
+                "published_test_change": _change(published.test, top.test),
                 "valid_change": _change(valid, first.get("valid_ppl")),
                 "test_change": _change(test, first.get("test_ppl")),
             }
         table.append(entry)
     return table
+
+
+_OURS = ("valid_ppl", "test_ppl", "valid_change", "test_change", "sparsity", "nonzero", "bytes")
+
+
+def over_seeds(tables: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One table of several that differ in seed alone: the means of our figures, each change
+    against the dense model of its own seed; of the perplexities the sample standard deviation, too,
+    and of how many seeds it is."""
+    if len(tables) == 1:
+        return tables[0]
+    merged = []
+    for rows in zip(*tables, strict=True):
+        entry = {**rows[0], "runs": [row["run"] for row in rows], "n": len(rows)}
+        open_ones = [row["status"] for row in rows if row["status"] != "finished"]
+        entry["status"] = open_ones[0] if open_ones else "finished"
+        for key in _OURS:
+            spread = spread_of(row.get(key) for row in rows)
+            if key in entry:
+                entry[key] = spread.mean if spread else None
+            if key.endswith("_ppl"):
+                entry[f"{key}_deviation"] = spread.deviation if spread else None
+                entry[f"{key}_n"] = spread.n if spread else 0
+        merged.append(entry)
+    return merged
 
 
 def _of_model(reproduction: Reproduction, runs: list[Run]) -> Mapping[str, Any]:

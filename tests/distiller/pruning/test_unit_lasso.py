@@ -1,5 +1,7 @@
 """The group lasso of hidden units, and the presets that remove them."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,6 @@ from torch import nn
 
 import lmbench.distiller as distiller
 from lmbench.config import TrainConfig
-from lmbench.distiller import pruning
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.model.rnn import RNNModel, build_model
 
@@ -91,7 +92,7 @@ def test_what_descends_along_the_term_alone_makes_the_units_of_its_layer_small()
         optimizer.step()
         scheduler.on_minibatch_end(0, batch, 5, optimizer)
         sizes.append(units.group_norms(layer, model).detach())
-    for larger, smaller in zip(sizes, sizes[1:], strict=False):
+    for larger, smaller in itertools.pairwise(sizes):
         assert bool((smaller < larger).all())
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == units.affected
