@@ -14,7 +14,8 @@ from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
-from lmbench.jobs.reproduce import SCALES, TABLES, compared, make_runs, plan
+from lmbench.jobs.published_tables import SCALES, TABLES, plan
+from lmbench.jobs.reproduce import compared, make_runs, over_seeds
 from lmbench.session import Home
 
 
@@ -32,11 +33,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("scale", SCALES)
-def test_each_row_is_a_run_with_a_published_figure(table: str, scale: str) -> None:
+def test_each_row_is_a_run_and_has_its_published_figure(table: str, scale: str) -> None:
     rows = plan(table, scale).rows
     for place, row in enumerate(rows):
-        # Dynamic evaluation was published of other models alone.
-        assert row.valid or row.test or "dynamic" in row.name
+        if table not in ("bits", "structure") and "dynamic" not in row.name:
+            # Dynamic evaluation was published of other models alone.
+            assert row.published.valid or row.published.test
         assert row.step.parent is None or row.step.parent < place
         compress = getattr(row.step.config, "compress", None)
         assert compress is None or compress in preset_names()
@@ -84,7 +86,7 @@ def test_runs_that_are_there_are_not_made_again(home: Home) -> None:
     assert len(session.runs()) == len(runs) + 4
 
 
-@pytest.mark.parametrize("table, scale", [("prunning", "small"), ("pruning", "medium")])
+@pytest.mark.parametrize("table, scale", [("prunning", "small"), ("pruning", "tiny")])
 def test_what_there_is_no_table_of_is_refused(table: str, scale: str) -> None:
     with pytest.raises(LmbenchError, match="use one of"):
         plan(table, scale)
@@ -92,7 +94,7 @@ def test_what_there_is_no_table_of_is_refused(table: str, scale: str) -> None:
 
 def test_the_changes_with_a_cache_are_published_of_one_model() -> None:
     plain, cached, *dynamic = plan("cache", "small").rows
-    assert (plain.test, cached.test) == (101.64, 73.74)
+    assert (plain.published.test, cached.published.test) == (101.64, 73.74)
     assert [row.figure for row in dynamic] == ["test_dynamic_ppl", "test_cache_dynamic_ppl"]
     for row in (cached, *dynamic):
         config = row.step.config
@@ -128,11 +130,16 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     assert rows[1]["published_test_change"] == pytest.approx(73.74 / 101.64 - 1)
     assert lmbench(words) == 0
     shown = capsys.readouterr().out
-    assert "73.74 -27.4%" in shown
+    assert "101.64¹" in shown
+    assert "73.74¹ -27.4%" in shown
+    assert "dynamic²" in shown
+    assert "² published of another model: AWD-LSTM" in shown
     assert "AWD-LSTM on WikiText-2" in shown
     assert home.session("reproduce").runs() == made
     assert lmbench(["reproduce", "training", "--model", run.ref]) == 2
     assert "--model: is for the table `cache`" in capsys.readouterr().err
+    assert lmbench([*words, "--seeds", "2"]) == 2
+    assert "--seeds: --model is of one seed" in capsys.readouterr().err
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
@@ -152,4 +159,118 @@ def test_a_table_is_made_by_real_runs_and_shown_beside_the_published(
     shown = document(capsys)
     assert home.session("reproduce").runs() == made
     assert "130.32" in shown
+    assert "published: of wikitext-2; ours: of tiny" in shown
     assert f"{rows[1]['test_ppl']:.2f}" in shown
+
+
+def test_what_a_published_figure_is_of_stands_in_a_footnote() -> None:
+    quantized = plan("quantization", "small")
+    (note,) = quantized.footnotes
+    assert "scored valid" in note
+    assert "of 2x1500 over 40 epochs" in note
+    assert quantized.note == f"¹ {note}"
+    # Of the same model there is nothing to say.
+    assert plan("pruning", "large").note == ""
+    training = plan("training", "large")
+    assert [training.mark(row) for row in training.rows] == ["¹", "²", ""]
+    assert "86.68 (valid 91.70) without --weight-decay" in training.note
+    (medium,) = plan("training", "medium", {"data": "mine"}).rows
+    config = medium.step.config
+    assert isinstance(config, TrainConfig)
+    assert (config.nhid, config.epochs, config.tied) == (200, 40, True)
+    assert medium.published[:2] == (105.23, 99.53)
+
+
+def test_the_models_of_the_table_of_bits_are_packed_as_they_were_rounded() -> None:
+    rows = plan("bits", "small", {"data": "tiny", "seed": 7}).rows
+    shown = [row for row in rows if row.shown]
+    assert [row.name for row in shown] == [
+        *("fp32", "int8", "4 bits", "3 bits", "2 bits"),
+        *("small-80", "80% int8", "80% 4 bits", "80% 3 bits", "80% 2 bits"),
+    ]
+    for row in shown:
+        trained = row.step.kind in ("train", "prune")
+        assert trained or row.step.kind == "pack"
+        if trained or "4 bits" in row.name:
+            continue
+        assert row.step.parent is not None
+        before = rows[row.step.parent].step
+        assert isinstance(before.config, QuantizeConfig)
+        codes = {"3": 3, "2": 2}.get(row.name.removeprefix("80% ")[0])
+        assert before.config.rounding == (codes and "codes")
+        assert before.config.bits_parameters == codes
+        assert before.parent is not None
+        model = rows[before.parent].step
+        assert model.kind == ("prune" if "80%" in row.name else "train")
+        assert isinstance(model.config, TrainConfig)
+        assert model.config.seed == 7
+
+
+def test_of_both_models_of_the_table_of_structure_the_epochs_are_as_many() -> None:
+    dense, _, begun, units, *_ = [row.step.config for row in plan("structure", "medium").rows]
+    for config in (dense, begun, units):
+        assert isinstance(config, TrainConfig)
+    assert dense.epochs == begun.epochs + units.epochs == 80
+    assert begun.compress is None
+    assert units.compress == "small-units"
+
+
+def test_several_seeds_make_a_row_of_means(home: Home) -> None:
+    session = home.open_session("s")
+    tables = []
+    for number, seed in enumerate((1111, 1112, 1113)):
+        wanted = plan("pruning", "small", {"data": "tiny", "seed": seed})
+        runs = make_runs(session, wanted)
+        for place, run in enumerate(runs):
+            found = {"test_ppl": 100.0 + 10 * number + place, "sparsity": 0.8}
+            run.update(results=found, status="finished")
+        tables.append(compared(wanted, runs))
+    dense, first, *_ = over_seeds(tables)
+    assert dense["runs"] == ["s/001-train", "s/006-train", "s/011-train"]
+    assert (dense["test_ppl"], dense["test_ppl_deviation"], dense["test_ppl_n"]) == (110, 10, 3)
+    assert dense["valid_ppl"] is None
+    assert first["test_ppl"] == 111.0
+    # Each against the dense model of its own seed.
+    changes = [1 / 100, 1 / 110, 1 / 120]
+    assert first["test_change"] == pytest.approx(sum(changes) / 3)
+    assert (first["status"], first["sparsity"]) == ("finished", pytest.approx(0.8))
+    assert over_seeds(tables[:1]) == tables[0]
+
+
+def whole(capsys: pytest.CaptureFixture[str], table: str, *words: str) -> list[dict[str, Any]]:
+    """The rows of a table that was made to its end."""
+    capsys.readouterr()
+    command = ["reproduce", table, "--data", "tiny", "--threads", "1", *words, "--json"]
+    assert lmbench(command) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["status"] for row in rows} == {"finished"}
+    assert all(row["test_ppl"] > 1 for row in rows)
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_table_of_bits_is_made_to_its_end(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = whole(capsys, "bits")
+    sizes = [row["bytes"] for row in rows]
+    assert sizes[:5] == sorted(sizes[:5], reverse=True)
+    assert len(home.session("reproduce").runs()) == 16
+    assert lmbench(["reproduce", "bits", "--data", "tiny", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing is published of these rows on this corpus" in shown
+    assert "size" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_table_of_structure_is_made_to_its_end(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = whole(capsys, "structure")
+    packed = home.find_run(rows[3]["run"]).read()
+    assert packed.shape["nhid"] == packed.shape["emsize"] == 140
+    assert packed.results["units_left_out"] == 60
+    assert rows[3]["test_ppl"] == pytest.approx(rows[2]["test_ppl"], rel=1e-4)
+    assert rows[4]["bytes"] < rows[1]["bytes"] < rows[3]["bytes"] < rows[0]["bytes"]

@@ -128,3 +128,39 @@ def test_wrong_schedules_are_one_line_with_the_fix(changes, message):
 def test_wrong_regularizers_of_a_script_are_refused(model, regimes, criteria, message):
     with pytest.raises(distiller.DistillerError, match=message):
         distiller.GroupLassoRegularizer("g", model, regimes, criteria)
+
+
+def trained_under(preset: str, steps: int = 12) -> tuple[RNNModel, torch.Tensor]:
+    """A tiny tied model after the epochs of a preset, and words for it."""
+    model = tiny(tied=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scheduler = distiller.build_scheduler(distiller.load_preset(preset), model, optimizer)
+    words = torch.randint(WORDS, (steps, 8, 4), generator=torch.Generator().manual_seed(5))
+    for epoch in range(6):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        for batch, window in enumerate(words):
+            scheduler.on_minibatch_begin(epoch, batch, steps, optimizer)
+            logits, _ = model(window[:-1], model.init_hidden(4))
+            loss = nn.functional.cross_entropy(logits.reshape(-1, WORDS), window[1:].reshape(-1))
+            loss = scheduler.before_backward_pass(epoch, batch, steps, loss, optimizer)
+            optimizer.zero_grad()
+            loss.backward()
+            scheduler.before_parameter_optimization(epoch, batch, steps, optimizer)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, batch, steps, optimizer)
+        scheduler.on_epoch_end(epoch, optimizer)
+    return model, words[0]
+
+
+def test_the_preset_removes_units_and_the_smaller_model_computes_the_same():
+    model, words = trained_under("small-units")
+    small = distiller.thin(model)
+    assert (small.nhid, small.ninp) == (14, 14)
+    assert small.encoder.weight is small.decoder.weight
+    assert small.encoder.weight.shape == (WORDS, 14)
+    model.eval()
+    small.eval()
+    wanted, _ = model(words, model.init_hidden(4))
+    found, _ = small(words, small.init_hidden(4))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(wanted, wanted[:1].expand_as(wanted))
