@@ -224,13 +224,14 @@ def _structure_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     """The dense model, one without a part of its hidden units after as many epochs in all, half of
     them before it loses any, and both packed."""
     settings = _settings(_DENSE[scale], given)
-    longer = validate(TrainConfig, {**settings, "epochs": 2 * _dense(scale, given).config.epochs})
+    once = validate(TrainConfig, settings)
+    longer = validate(TrainConfig, {**settings, "epochs": 2 * once.epochs})
     units = validate(PruneConfig, {**settings, "compress": _UNITS})
     int8 = {"weights": "int8"}
     return [
         Row("dense", Figures(), Step("train", "dense", longer)),
         _packed("dense, int8", int8, given, 0),
-        Row("to start from", Figures(), _dense(scale, given), shown=False),
+        Row("to start from", Figures(), Step("train", _DENSE[scale], once), shown=False),
         Row(_UNITS, Figures(), Step("prune", _UNITS, units, 2)),
         _packed("fewer units, packed", {}, given, 3),
         _packed("fewer units, int8", int8, given, 3),

@@ -208,8 +208,9 @@ def test_the_models_of_the_table_of_bits_are_packed_as_they_were_rounded() -> No
 
 def test_of_both_models_of_the_table_of_structure_the_epochs_are_as_many() -> None:
     dense, _, begun, units, *_ = [row.step.config for row in plan("structure", "medium").rows]
-    for config in (dense, begun, units):
-        assert isinstance(config, TrainConfig)
+    assert isinstance(dense, TrainConfig)
+    assert isinstance(begun, TrainConfig)
+    assert isinstance(units, TrainConfig)
     assert dense.epochs == begun.epochs + units.epochs == 80
     assert begun.compress is None
     assert units.compress == "small-units"

@@ -133,16 +133,15 @@ class GroupLassoRegularizer(Regularizer):
         return regularizer_loss
 
     def _bound(self, weight: str) -> HiddenUnits:
-        problem = None
         if self.threshold_criteria is not None:
-            problem = (
-                "threshold_criteria is of rows and columns; leave it out, and let a pruner of "
-                "hidden units remove them"
+            raise DistillerError(
+                f"regularizer '{self.name}': threshold_criteria is of rows and columns; leave it "
+                "out, and let a pruner of hidden units remove them"
             )
-        elif self.model is None:
-            problem = "HiddenUnits are found in a model; give it"
-        if problem is not None:
-            raise DistillerError(f"regularizer '{self.name}': {problem}")
+        if self.model is None:
+            raise DistillerError(
+                f"regularizer '{self.name}': HiddenUnits are found in a model; give it"
+            )
         units = HiddenUnits([weight])
         units.bind(self.model)
         return units

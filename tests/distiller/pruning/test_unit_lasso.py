@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lmbench.distiller as distiller
-from lmbench.config import TrainConfig
+from lmbench.config import TrainConfig, validate
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
 from lmbench.model.rnn import RNNModel, build_model
 
@@ -19,8 +19,8 @@ WORDS, WIDTH = 19, 20
 def tiny(kind: str = "LSTM", tied: bool = False, width: int = WIDTH) -> RNNModel:
     torch.manual_seed(3)
     emsize = width if tied else 7
-    settings = TrainConfig(model=kind, emsize=emsize, nhid=width, tied=tied, dropout=0.0)
-    return build_model(settings, WORDS)
+    given = {"model": kind, "emsize": emsize, "nhid": width, "tied": tied, "dropout": 0.0}
+    return build_model(validate(TrainConfig, given), WORDS)
 
 
 def weights_of_unit(model: nn.Module, layer: int, unit: int) -> torch.Tensor:
