@@ -105,7 +105,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table to reproduce; the first row is what the others are measured against."""
+    """A table to reproduce; the first that is shown is what the other rows are measured against."""
 
     table: TableName
     scale: Scale
@@ -221,18 +221,19 @@ def _in_bits(prefix: str, model: int, first: int, given: Mapping[str, Any]) -> l
 
 
 def _structure_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
-    """The dense model, one without a part of its hidden units after as many epochs in all, half of
-    them before it loses any, and both packed."""
-    settings = _settings(_DENSE[scale], given)
-    once = validate(TrainConfig, settings)
-    longer = validate(TrainConfig, {**settings, "epochs": 2 * once.epochs})
-    units = validate(PruneConfig, {**settings, "compress": _UNITS})
-    int8 = {"weights": "int8"}
+    """A dense model that trains on, one that loses a part of its hidden units meanwhile, and both
+    packed."""
+    begun = _settings(_DENSE[scale], given)
+    longer, int8 = {**begun, "lr_schedule": "cosine"}, {"weights": "int8"}
+    dense, units = (
+        Step("prune", name, validate(PruneConfig, {**longer, "compress": schedule}), 0)
+        for name, schedule in (("dense", "none"), (_UNITS, _UNITS))
+    )
     return [
-        Row("dense", Figures(), Step("train", "dense", longer)),
-        _packed("dense, int8", int8, given, 0),
-        Row("to start from", Figures(), Step("train", _DENSE[scale], once), shown=False),
-        Row(_UNITS, Figures(), Step("prune", _UNITS, units, 2)),
+        Row("begun", Figures(), _dense(scale, given), shown=False),
+        Row(dense.name, Figures(), dense),
+        _packed("dense, int8", int8, given, 1),
+        Row(units.name, Figures(), units),
         _packed("fewer units, packed", {}, given, 3),
         _packed("fewer units, int8", int8, given, 3),
     ]

@@ -76,13 +76,14 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
 
     ``…_change`` is the ratio to the table's first row, less 1; None where either is not known.
     """
-    first, top = _of_model(reproduction, runs), reproduction.rows[0].published
+    both = zip(reproduction.rows, runs, strict=True)
+    shown = [(row, run) for row, run in both if row.shown]
+    top, model = shown[0][0].published, shown[0][1]
+    first = _of_model(reproduction, model, runs)
     table = []
-    for row, run in zip(reproduction.rows, runs, strict=True):
-        if not row.shown:
-            continue
+    for row, run in shown:
         record, published = run.read(), row.published
-        results = first if run == runs[0] else record.results
+        results = first if run == model else record.results
         valid, test = results.get("valid_ppl"), results.get(row.figure)
         entry: dict[str, Any] = {
             "name": row.name,
@@ -132,10 +133,10 @@ def over_seeds(tables: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return merged
 
 
-def _of_model(reproduction: Reproduction, runs: list[Run]) -> Mapping[str, Any]:
+def _of_model(reproduction: Reproduction, model: Run, runs: list[Run]) -> Mapping[str, Any]:
     """The first row's results. An imported model has no figures before it is evaluated: the
     evaluation with a cache gives that without one, too."""
-    results = runs[0].read().results
+    results = model.read().results
     if reproduction.table == "cache" and results.get("test_ppl") is None:
         return {**results, "test_ppl": runs[1].read().results.get("test_ppl")}
     return results

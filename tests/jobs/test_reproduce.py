@@ -206,14 +206,21 @@ def test_the_models_of_the_table_of_bits_are_packed_as_they_were_rounded() -> No
         assert model.config.seed == 7
 
 
-def test_of_both_models_of_the_table_of_structure_the_epochs_are_as_many() -> None:
-    dense, _, begun, units, *_ = [row.step.config for row in plan("structure", "medium").rows]
-    assert isinstance(dense, TrainConfig)
-    assert isinstance(begun, TrainConfig)
-    assert isinstance(units, TrainConfig)
-    assert dense.epochs == begun.epochs + units.epochs == 80
-    assert begun.compress is None
-    assert units.compress == "small-units"
+def test_both_models_of_the_table_of_structure_train_alike(home: Home) -> None:
+    wanted = plan("structure", "medium", {"data": "tiny"})
+    dense, units = (wanted.rows[place].step for place in (1, 3))
+    assert isinstance(dense.config, TrainConfig)
+    assert isinstance(units.config, TrainConfig)
+    assert (dense.parent, units.parent) == (0, 0)
+    assert (dense.config.compress, units.config.compress) == ("none", "small-units")
+    assert dense.config == units.config.model_copy(update={"compress": "none"})
+    assert (units.config.epochs, units.config.lr_schedule) == (40, "cosine")
+    runs = make_runs(home.open_session("s"), wanted)
+    for number, run in enumerate(runs):
+        run.update(results={"test_ppl": 100.0 + number})
+    # Against the dense model that has trained on, not the one that both begin with.
+    changes = [row["test_change"] for row in compared(wanted, runs)]
+    assert changes == pytest.approx([0.0, *(number / 101 for number in (1, 2, 3, 4))])
 
 
 def test_several_seeds_make_a_row_of_means(home: Home) -> None:
