@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Key
-from textual.messages import Message
+from textual.message import Message
 
 from lmbench.tui.bench.key_order import MOST_WAITING, KeysInOrder
 

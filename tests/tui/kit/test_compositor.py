@@ -17,7 +17,7 @@ from lmbench.tui.kit.compositor import FrugalCompositor
 
 pytestmark = pytest.mark.usefixtures("started")
 
-Pieces = dict[tuple[int, int], Strip]
+Pieces = dict[tuple[int, int], Strip | None]
 
 
 def painted(update: ChopsUpdate | None) -> Pieces:
