@@ -9,6 +9,9 @@ A terminal tells Alt and a letter by the same two bytes as Escape and then the l
 them for the first where they come within a tenth of a second, as they do over a slow line or beside
 a busy core: the Escape would be lost, and what follows it, too. Here they are two keys, unless
 something is bound to the one.
+
+Keys that wait take memory: the driver (`kit/driver.py`) reads no more of them while `MOST_WAITING`
+do, and whoever types faster than the workbench works, a script mostly, waits as for any program.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widget import Widget
 
-__all__ = ["KeysInOrder"]
+__all__ = ["MOST_WAITING", "KeysInOrder"]
+
+# More than anyone has typed ahead; some 400 bytes each.
+MOST_WAITING = 500
 
 # How often it is checked whether the widget that got a key's mark is still there to return it.
 _CHECK_S = 0.05
@@ -41,14 +47,21 @@ class KeysInOrder(App[None]):
     def __init__(self) -> None:
         super().__init__()
         self._waiting_keys: deque[Key] = deque()
+        self._keys_taken = 0
         self._key_on_its_way: Timer | None = None
         self._marked_widget: Widget | None = None
 
     async def on_event(self, event: Event) -> None:
         if not isinstance(event, Key) or event.is_forwarded:
             await super().on_event(event)
-        elif self.screen_stack:
+            return
+        self._keys_taken += 1
+        if self.screen_stack:
             await self._take(event)
+
+    def waiting_keys(self, sent: int) -> int:
+        """How many of the `sent` keys wait, those included that did not come this far yet."""
+        return sent - self._keys_taken + len(self._waiting_keys)
 
     async def _take(self, event: Key) -> None:
         self._waiting_keys += self._pressed(event)

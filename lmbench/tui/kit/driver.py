@@ -3,7 +3,7 @@
 Textual writes from a thread that ends at the first write that fails; thirty writes later the
 application waits for ever for room in its queue. And at each SIGCONT it starts anew, with one more
 reader and one more writer, also where nothing had put it to sleep; the kernel sends one along with
-the SIGHUP that tells of a terminal's end.
+the SIGHUP that tells of a terminal's end. It reads keys as fast as they come, however many wait.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from typing import Any, TextIO, cast
 
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
+from textual.message import Message
+
+from lmbench.tui.bench.key_order import MOST_WAITING, KeysInOrder
 
 __all__ = ["ResilientDriver", "resilient_driver"]
+
+# How often it is looked whether there is room for a key again.
+_ROOM_S = 0.01
 
 
 def resilient_driver(driver: type[Driver]) -> type[Driver]:
@@ -31,6 +38,17 @@ class ResilientDriver(LinuxDriver):
         self._file = cast(TextIO, _SilentFile(self._file))
         self._asleep = False
         self._loop = asyncio.get_running_loop()
+        self._keys_sent = 0
+
+    def process_message(self, message: Message) -> None:
+        """In the thread that reads, which waits here where keys come faster than they are done."""
+        super().process_message(message)
+        app = self._app
+        if isinstance(message, Key) and isinstance(app, KeysInOrder):
+            self._keys_sent += 1
+            while app.waiting_keys(self._keys_sent) >= MOST_WAITING:
+                if self.exit_event.wait(_ROOM_S):
+                    return
 
     def _sigtstp_application(self, *signal: Any) -> None:
         self._asleep = True

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
+from textual.content import Content
 from textual.events import Click
+from textual.geometry import Region
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
@@ -132,13 +134,24 @@ class Panel(GuardedWidget):
         """Set the frame's title (markup); repaints only where it is new."""
         if title != self._title:
             self._title = title
-            self.border_title = title
+            self._border_title = self._frame_text(title)
+            self._repaint_line(0)
 
     def set_subtitle(self, text: str) -> None:
         """Set the words at the frame's foot; repaints only where they are new."""
         if text != self._subtitle:
             self._subtitle = text
-            self.border_subtitle = escape(text)
+            self._border_subtitle = self._frame_text(escape(text))
+            self._repaint_line(self.outer_size.height - 1)
+
+    def _frame_text(self, markup: str) -> Content:
+        # As `border_title` and `border_subtitle` take it, which repaint the whole panel.
+        return self.render_str(markup).expand_tabs(4).split()[0]
+
+    def _repaint_line(self, y: int) -> None:
+        """Repaint a line of the panel, its frame included."""
+        x_inside, y_inside = self.content_offset
+        self.refresh(Region(-x_inside, y - y_inside, self.outer_size.width, 1))
 
     def show_tabs(self, names: tuple[str, ...]) -> None:
         """Show in the frame's title which panels share this place; () for none but itself."""

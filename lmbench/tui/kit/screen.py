@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from textual.actions import parse
 from textual.binding import Binding, BindingType
@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Panel
 
 __all__ = ["BenchScreen"]
@@ -41,6 +42,10 @@ class BenchScreen(Screen[T]):
     ]
 
     _result: tuple[T | None] | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._compositor = FrugalCompositor()
 
     @property
     def bench(self) -> Bench:

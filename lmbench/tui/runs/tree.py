@@ -134,6 +134,7 @@ class RunTree(LinesView):
         self._branches: list[str] = []
         self._listed: object = None
         self._drawn: object = None
+        self._marked: set[str] = set()
         self._selected = ""
         self._columns: tuple[int, ...] = ()
         self._sparks: dict[str, tuple[Curves, str]] = {}
@@ -179,7 +180,7 @@ class RunTree(LinesView):
         """What changed since the last time: all lines, or those of some runs."""
         bench, views = self.bench, self._views
         keys = [view.key for view in views] if views is not before else self._drawn_keys
-        drawn = (keys, bench.marked, bench.theme, self._columns)
+        drawn = (keys, bench.theme, self._columns)
         if drawn != self._drawn:
             self._drawn, self._drawn_keys = drawn, keys
             self.refresh()
@@ -188,6 +189,9 @@ class RunTree(LinesView):
             for line, view in enumerate(views):
                 if view.key in changed or view.parent in changed:
                     self._refresh_line(line)
+        for key in {*bench.marked} ^ self._marked:
+            self._refresh_line_of(key)
+        self._marked = {*bench.marked}
         if bench.selected != self._selected:
             self._refresh_line_of(self._selected)
             self._refresh_line_of(bench.selected)

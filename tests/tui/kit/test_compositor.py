@@ -1,0 +1,114 @@
+"""A change paints the widgets that it touches, and those as Textual does."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from driving import at_rest, settled, until
+from textual._compositor import ChopsUpdate, Compositor
+from textual.geometry import Region
+from textual.pilot import Pilot
+from textual.strip import Strip
+from textual.widget import Widget
+
+from lmbench.tui.kit.compositor import FrugalCompositor
+
+pytestmark = pytest.mark.usefixtures("started")
+
+Pieces = dict[tuple[int, int], Strip | None]
+
+
+def painted(update: ChopsUpdate | None) -> Pieces:
+    """What an update sends, by line and column: the pieces that its spans reach into."""
+    assert update is not None
+    found: Pieces = {}
+    for y, first, end in update.spans:
+        for piece_end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=True):
+            if x < end and piece_end > first:
+                found[y, x] = strip
+    return found
+
+
+def both(compositor: FrugalCompositor, changed: set[Region]) -> tuple[Pieces, Pieces]:
+    compositor._dirty_regions = set(changed)
+    ours = painted(compositor.render_partial_update())
+    compositor._dirty_regions = set(changed)
+    ordinary = Compositor._render_chops.__get__(compositor)
+    compositor._render_chops = ordinary
+    theirs = painted(Compositor.render_partial_update(compositor))
+    del compositor._render_chops
+    return ours, theirs
+
+
+def some_regions(chance: random.Random, width: int, height: int) -> set[Region]:
+    def one() -> Region:
+        x, y = chance.randrange(width), chance.randrange(height)
+        return Region(x, y, chance.randint(1, width - x), chance.randint(1, min(4, height - y)))
+
+    return {one() for _ in range(chance.randint(1, 5))}
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+@pytest.mark.parametrize("key", ["", "question_mark", "n", "S"])
+async def test_what_is_painted_is_what_textual_paints(full, size, key):
+    app = full.bench()
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        if key:
+            main = app.screen
+            await pilot.press(key)
+            await until(pilot, lambda: app.screen is not main)
+        await at_rest(pilot)
+        compositor = app.screen._compositor
+        assert isinstance(compositor, FrugalCompositor)
+        chance = random.Random(5)
+        for _ in range(20):
+            ours, theirs = both(compositor, some_regions(chance, *size))
+            assert ours == theirs
+            assert None not in ours.values()
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many lines each kind of widget was asked for."""
+    lines: Counter[str] = Counter()
+    render = Widget.render_lines
+
+    def counted(self: Widget, crop: Region) -> list[Strip]:
+        lines[type(self).__name__] += crop.height
+        return render(self, crop)
+
+    monkeypatch.setattr(Widget, "render_lines", counted)
+    return lines
+
+
+async def pressed(pilot: Pilot[None], key: str, rendered: Counter[str]) -> Counter[str]:
+    await at_rest(pilot)
+    rendered.clear()
+    await pilot.press(key)
+    await at_rest(pilot)
+    return rendered
+
+
+async def test_a_mark_paints_its_line_and_the_foot_of_the_frame(full, rendered: Counter[str]):
+    app = full.bench()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        lines = await pressed(pilot, "space", rendered)
+        assert app.marked
+        assert lines["RunTree"] == 1
+        assert lines["RunsPanel"] == 1
+        assert not {"GeneratePanel", "TopBar", "MainScreen", "Container"} & {*lines}
+
+
+async def test_the_cursor_paints_no_frame_but_the_words_at_its_foot(full, rendered: Counter[str]):
+    app = full.bench()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await settled(pilot)
+        await pressed(pilot, "up", rendered)
+        lines = await pressed(pilot, "down", rendered)
+        assert lines["GeneratePanel"] <= 1
+        assert lines["RunsPanel"] <= 1
+        assert "TopBar" not in lines

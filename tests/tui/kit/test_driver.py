@@ -1,0 +1,53 @@
+"""The terminal's driver reads keys no faster than the workbench takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("the driver is POSIX's", allow_module_level=True)
+
+from driving import settled, until
+from textual.events import Key
+
+from lmbench.tui.kit import driver as kit_driver
+from lmbench.tui.kit.driver import ResilientDriver
+
+pytestmark = pytest.mark.usefixtures("started")
+MOST = 8
+
+
+async def test_whoever_types_faster_than_keys_are_done_waits_and_none_is_lost(
+    full, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(kit_driver, "MOST_WAITING", MOST)
+    app = full.bench()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        driver = ResilientDriver(app)
+        sent, release = 0, app._let_go
+
+        async def held() -> None: ...
+
+        def type_ahead() -> None:
+            nonlocal sent
+            for _ in range(3 * MOST):
+                driver.process_message(Key("f9", None))
+                sent += 1
+
+        monkeypatch.setattr(app, "_let_go", held)
+        typing = asyncio.create_task(asyncio.to_thread(type_ahead))
+        try:
+            await until(pilot, lambda: len(app._waiting_keys) >= MOST)
+            assert (sent, len(app._waiting_keys)) == (MOST - 1, MOST)
+            monkeypatch.setattr(app, "_let_go", release)
+            await app._let_go()
+            await until(pilot, lambda: sent == 3 * MOST and not app._waiting_keys)
+        finally:
+            # Where nothing is awaited any more, the end lets the thread go.
+            driver.exit_event.set()
+            await typing
+            app._waiting_keys.clear()
