@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Iterator
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from forked_workers import Forking
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
 
@@ -98,6 +100,24 @@ def apart_from_the_user(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "xdg-config"))
     monkeypatch.delenv("LMBENCH_HOME", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking]:
+    """What the fixture `forked_workers` has workers from."""
+    from forked_workers import Forking
+
+    process = Forking()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def forked_workers(forking: Forking) -> Iterator[None]:
+    """Runs of these tests are worked on by processes that have torch already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmbench.jobs.places.local.subprocess", forking)
+        yield
 
 
 @pytest.fixture(scope="session")

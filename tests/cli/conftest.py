@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked_workers import Forking
 from jobs_world import world as world
 
 from lmbench.cli import run as lmbench
@@ -16,8 +17,13 @@ from lmbench.session import Home
 WORDS = 70
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forked(forked_workers: None) -> None:
+    """Commands on tiny models: what they take is the loading of torch."""
+
+
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, kernels: Path, forking: Forking) -> Path:
     """A working folder whose session `default` has one small trained model."""
     home = tmp_path_factory.mktemp("template")
     (home / "cache").mkdir()
@@ -37,6 +43,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMBENCH_HOME", str(home))
         patch.setenv("LMBENCH_CACHE", str(home / "cache"))
+        patch.setattr("lmbench.jobs.places.local.subprocess", forking)
         small = ["--emsize", "16", "--nhid", "16", "--tied", "--epochs", "1", "--threads", "1"]
         assert lmbench(["train", "--data", "tiny", *small, "--lr", "1", "--json"]) == 0
     return home

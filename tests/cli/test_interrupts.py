@@ -33,6 +33,11 @@ main(["train", "--data", "nowhere"])
 """
 
 
+@pytest.fixture(scope="module")
+def forked_workers() -> None:
+    """Ctrl-C is of a real start."""
+
+
 @pytest.mark.parametrize(
     "module",
     ["cyclopts", "rich.console", "lmbench.cli.output", "lmbench.cli.app", "lmbench.cli.train",

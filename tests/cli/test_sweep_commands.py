@@ -24,6 +24,11 @@ from lmbench.session.store import LIVE
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(scope="module")
+def forked_workers() -> None:
+    """Processes are found by their command."""
+
+
 def test_check_makes_nothing_and_says_how_much_it_would_be(
     sweep_home: Home, tmp_path: Path, capsys: Capture
 ) -> None:

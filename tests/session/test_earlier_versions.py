@@ -23,11 +23,12 @@ WORDS = tuple(
     "the a cat dog sees hears runs sleeps on under mat tree and then old small river .".split()  # noqa: SIM905
 )
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.stem)
 def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
-    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
     generator = random.Random(3)
     folder = tmp_path / "data" / "tiny"
     folder.mkdir(parents=True)
