@@ -161,3 +161,22 @@ def test_no_pickle_is_loaded() -> None:
         if suspect in path.read_text(encoding="utf-8")
     ]
     assert not found
+
+
+def test_a_training_step_and_a_loaded_model_load_no_compiler():
+    """`torch._dynamo` takes as long to load as torch itself, and nothing here is compiled by it."""
+    code = """
+import sys, torch
+from lmbench.config import TrainConfig
+from lmbench.model.rnn import RNNModel, model_of_tensors, shape_of
+from lmbench.training.optimizer import build_optimizer
+from lmbench.training.step import clipped_update, gradient_norm
+model = RNNModel("LSTM", 9, 4, 4, 2, 0.0, True)
+again = model_of_tensors(shape_of(model), {n: p.detach() for n, p in model.named_parameters()})
+optimizer = build_optimizer(again, TrainConfig())
+again(torch.zeros(3, 2, dtype=torch.long), again.init_hidden(2))[0].sum().backward()
+clipped_update(optimizer, gradient_norm(again.parameters()), 0.25)
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

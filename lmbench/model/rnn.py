@@ -63,7 +63,12 @@ class RNNModel(nn.Module):
         self.rnn_type = rnn_type
         self.ntoken, self.ninp, self.nhid, self.nlayers = ntoken, ninp, nhid, nlayers
         self.drop = nn.Dropout(dropout)
-        self.encoder = nn.Embedding(ntoken, ninp)
+        # Without values it is not drawn either: on "meta" that alone loads torch.compile, which
+        # takes as long as torch.
+        on_meta = torch.get_default_device().type == "meta"
+        self.encoder = nn.Embedding(
+            ntoken, ninp, _weight=torch.empty(ntoken, ninp) if on_meta else None
+        )
         self.rnn = _recurrent(rnn_type, ninp, nhid, nlayers, dropout)
         self.decoder = nn.Linear(nhid, ntoken)
         if tie_weights:
