@@ -398,14 +398,14 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
 
         super().__init__()
         self.quantizer = quantizer
-        self.told = quantizer if isinstance(quantizer, TrainingQuantizer) else None
+        self.training_quantizer = quantizer if isinstance(quantizer, TrainingQuantizer) else None
         self.quantizer.prepare_model()
         self.quantizer.quantize_params()
 
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
-        if self.told and self.told.begin_epoch(meta["current_epoch"]):
+        if self.training_quantizer and self.training_quantizer.begin_epoch(meta["current_epoch"]):
             meta["narrowed"].append(self.quantizer.bits)
 
     def on_minibatch_begin(
@@ -418,8 +418,8 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
         meta: Meta,
         optimizer: Optimizer | None = None,
     ) -> None:
-        if self.told:
-            self.told.begin_batch(epoch * minibatches_per_epoch + minibatch_id)
+        if self.training_quantizer:
+            self.training_quantizer.begin_batch(epoch * minibatches_per_epoch + minibatch_id)
 
     def on_minibatch_end(
         self,
@@ -430,5 +430,5 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
         zeros_mask_dict: MaskDict,
         optimizer: Optimizer | None,
     ) -> None:
-        if not self.told:
+        if not self.training_quantizer:
             self.quantizer.quantize_params()

@@ -365,8 +365,8 @@ def _policy_state(policy: ScheduledTrainingPolicy) -> dict[str, Any]:
         state["pruner"] = policy.pruner.state_dict()
     elif isinstance(policy, LRPolicy):
         state["lr_scheduler"] = plain_state(policy.lr_scheduler.state_dict())
-    elif isinstance(policy, QuantizationPolicy) and policy.told:
-        state["quantizer"] = policy.told.state_dict()
+    elif isinstance(policy, QuantizationPolicy) and policy.training_quantizer:
+        state["quantizer"] = policy.training_quantizer.state_dict()
     return state
 
 
@@ -383,5 +383,9 @@ def _load_policy_state(policy: ScheduledTrainingPolicy, state: Mapping[str, Any]
         policy.lr_scheduler.load_state_dict(
             {**policy.lr_scheduler.state_dict(), **state["lr_scheduler"]}
         )
-    elif isinstance(policy, QuantizationPolicy) and policy.told and "quantizer" in state:
-        policy.told.load_state_dict(state["quantizer"])
+    elif (
+        isinstance(policy, QuantizationPolicy)
+        and policy.training_quantizer
+        and "quantizer" in state
+    ):
+        policy.training_quantizer.load_state_dict(state["quantizer"])

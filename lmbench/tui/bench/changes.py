@@ -28,16 +28,16 @@ def newest_note(
 ) -> tuple[float, str] | None:
     """The newest of the runs' new notes, with its time; None where there is none.
 
-    Runs are read in as many turns as that takes, the newest first: what an older one has said
+    Runs are read in as many turns as that takes, the newest first: what an older one wrote
     before `shown`, the note shown last, is no news.
     """
     new = []
     for view in now.runs:
         old = before.run(view.key)
         for note in view.notes[-1:]:
-            said = (note.t, f"{_who(view)}: {note.text}")
-            if said > shown if old is None else (note,) != old.notes[-1:]:
-                new.append(said)
+            entry = (note.t, f"{_who(view)}: {note.text}")
+            if entry > shown if old is None else (note,) != old.notes[-1:]:
+                new.append(entry)
     return max(new, default=None)
 
 

@@ -96,20 +96,25 @@ def test_of_a_pruned_matrix_a_weight_takes_a_bit_and_a_code_where_it_is_left(tmp
     assert 0 <= info.bytes - counted < 8192
 
 
-@pytest.mark.parametrize("runtime", ["sparse-int8", "native-int8", "naive"])
-def test_codes_beside_zeros_run_at_the_weights_that_were_evaluated(tmp_path, runtime):
-    if runtime != "naive" and why_unavailable():
+@pytest.mark.parametrize("runtime_name", ["sparse-int8", "native-int8", "naive"])
+def test_codes_beside_zeros_run_at_the_weights_that_were_evaluated(tmp_path, runtime_name):
+    if runtime_name != "naive" and why_unavailable():
         pytest.skip("no compiled kernels")
     model = quantized(zeros=0.8, rounding="codes", bits_weights=3)
     packed(tmp_path / "m.lmpack", model)
     loaded = load_packed(tmp_path / "m.lmpack")
     plain = dequantized(model, _shape(100)).model
-    data = torch.arange(600)[:80].view(40, 2)
-    found = build_runtime(runtime, loaded).evaluate(data, 10).loss
+    runtime = build_runtime(runtime_name, loaded)
+    ids = torch.arange(600)[:20].view(10, 2)
+    state, found = runtime.initial_state(2), []
+    for step in ids:
+        logits, state = runtime.step(step, state)
+        found.append(logits)
     with torch.no_grad():
-        logits, _ = plain(data[:-1], plain.init_hidden(2))
-        wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), data[1:].flatten())
-    assert found == pytest.approx(float(wanted), rel=2e-3)
+        wanted = plain(ids, plain.init_hidden(2))[0]
+    # What is left is activations in int8.
+    error = (torch.stack(found).view_as(wanted) - wanted).std() / wanted.std()
+    assert float(error) < 0.03
     assert as_is_runtime(loaded) == ("int8" if why_unavailable() else "sparse-int8")
 
 
