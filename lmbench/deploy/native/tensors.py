@@ -22,7 +22,8 @@ from lmbench.deploy.native.matrices import (
 )
 from lmbench.deploy.packed_file.code_planes import code_levels, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.tensor_encoding import BLOCK_SHAPES, encode, signs_of, zero_blocks
+from lmbench.deploy.packed_file.stored_tensor import BLOCK_SHAPES, signs_of
+from lmbench.deploy.packed_file.tensor_encoding import encode, zero_blocks
 
 __all__ = ["LAYOUTS", "TensorSource", "as_is_layout", "integer_layouts", "layout_refusal"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lmbench.deploy.packed_file.nibbles import GROUP
-from lmbench.deploy.packed_file.tensor_encoding import ValueType, code_bits
+from lmbench.deploy.packed_file.stored_tensor import ValueType, code_bits
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from lmbench.deploy.packed_file.tensor_encoding import Layout, Spec, ValueType
+from lmbench.deploy.packed_file.stored_tensor import Layout, Spec, ValueType
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import GATES
 

@@ -22,7 +22,7 @@ from lmbench.deploy.packed_file.metadata import (
     checked_spec,
     expansion_limit,
 )
-from lmbench.deploy.packed_file.tensor_encoding import Array, Encoded, Spec, decode, levels_of
+from lmbench.deploy.packed_file.stored_tensor import Array, Encoded, Spec, decode, levels_of
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import parameter_shapes
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lmbench.deploy.packed_file.dequantize import CODES, code_group, weight_places
-from lmbench.deploy.packed_file.tensor_encoding import Array, ValueType
+from lmbench.deploy.packed_file.stored_tensor import Array, ValueType
 from lmbench.distiller.quantization.codes import keeps_zeros, nearest_levels
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.model.rnn import RNNModel, shared_names

@@ -1,6 +1,6 @@
 """The packed file, ``*.lmpack``: one small file with all that generating and scoring need.
 
-It holds the model's tensors (each in a layout of `tensor_encoding`, tied weights once), the
+It holds the model's tensors (each in a layout of `stored_tensor`, tied weights once), the
 vocabulary, and a document: the shape, the settings and lineage of the run, and its scores.
 Reading one needs no session. ``docs/internals/packed-format.md`` describes every byte.
 """
@@ -28,7 +28,8 @@ from lmbench.deploy.packed_file.metadata import (
 )
 from lmbench.deploy.packed_file.nibbles import GROUP
 from lmbench.deploy.packed_file.reading import PackedFile
-from lmbench.deploy.packed_file.tensor_encoding import Encoded, ValueType, encode, stored_bytes
+from lmbench.deploy.packed_file.stored_tensor import Encoded, ValueType
+from lmbench.deploy.packed_file.tensor_encoding import encode, stored_bytes
 from lmbench.distiller import thin
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, shape_of, shared_names

@@ -21,7 +21,7 @@ from lmbench.deploy.packed_file import reading
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.reading import open_packed
-from lmbench.deploy.packed_file.tensor_encoding import Spec
+from lmbench.deploy.packed_file.stored_tensor import Spec
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes.table import RUNTIMES, as_is_runtime, build_runtime
 from lmbench.distiller.quantization import QuantSettings, quantize

@@ -7,16 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lmbench.deploy.packed_file.nibbles import quantize_groups
-from lmbench.deploy.packed_file.tensor_encoding import (
+from lmbench.deploy.packed_file.stored_tensor import (
     BLOCK_SHAPES,
     Encoded,
     Spec,
     decode,
-    encode,
     levels_of,
-    quantize_rows,
-    zero_blocks,
 )
+from lmbench.deploy.packed_file.tensor_encoding import encode, quantize_rows, zero_blocks
 
 FLOATS = st.floats(-10, 10, width=16)
 MATRICES = hnp.arrays(
