@@ -12,7 +12,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.events import Resize
+from textual.events import Resize, ScreenResume
 from textual.reactive import var
 
 from lmbench.tui.generate.panel import GeneratePanel
@@ -144,6 +144,9 @@ class MainScreen(BenchScreen[None]):
         ),
     ]
 
+    # One's own panel is given the focus.
+    AUTO_FOCUS = ""
+
     lower: var[str] = var("layers", init=False)
 
     def compose(self) -> ComposeResult:
@@ -167,7 +170,7 @@ class MainScreen(BenchScreen[None]):
         self._arrange()
         self.panel(focus if focus in ("runs", "plots", *LOWER) else "runs").take_focus()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
         # Not where another screen was opened over this one at once.
         if self.app.screen is self:
             self.bench.remember("screen", "main")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import textual.app
+import textual.pilot
 from textual.events import Key
 from textual.message_pump import MessagePump
-from textual.pilot import Pilot
+from textual.pilot import Pilot, WaitForScreenTimeout
 from textual.screen import Screen
 from waiting import LIMIT_S
 
@@ -34,6 +37,32 @@ def _noted(handle: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
 
 for _name in ("_dispatch_message", "_flush_next_callbacks"):
     setattr(MessagePump, _name, _noted(getattr(MessagePump, _name)))
+
+
+async def _give_way(*_: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def _wait_for_messages(pilot: Pilot[None], timeout: float = LIMIT_S) -> bool:
+    """Until no widget of the screen has messages to handle; False where the app has failed."""
+    app, end = pilot.app, time.monotonic() + timeout
+    while not app._exception and app._screen_stack:
+        if not _with_messages([app, *_parts(app.screen)]) and app._resize_event is None:
+            return True
+        if time.monotonic() > end:
+            raise WaitForScreenTimeout
+        await asyncio.sleep(0.001)
+    return False
+
+
+# Pilot waits 20 ms at least, and until the process computes next to nothing: 80 ms a key, and no
+# sign that anything is done where it gets no processor time.
+for _owner, _name, _ours in (
+    (textual.app, "wait_for_idle", _give_way),
+    (textual.pilot, "wait_for_idle", _give_way),
+    (Pilot, "_wait_for_screen", _wait_for_messages),
+):
+    setattr(_owner, _name, _ours)
 
 
 def bench_of(pilot: Pilot[None]) -> Workbench:
@@ -85,10 +114,10 @@ async def press_in_turn(pilot: Pilot[None], *keys: str) -> None:
 
 
 def at_work(pilot: Pilot[None]) -> list[object]:
-    """What is `to_handle`, and workers that run."""
+    """What is `to_handle`, workers that run, and what glides."""
     app = bench_of(pilot)
     workers = [worker for worker in app.workers if worker.is_running and not app._exit]
-    return [*to_handle(pilot), *workers]
+    return [*to_handle(pilot), *workers, *app.animator._animations, *app.animator._scheduled]
 
 
 def to_handle(pilot: Pilot[None]) -> list[object]:
@@ -97,12 +126,20 @@ def to_handle(pilot: Pilot[None]) -> list[object]:
     app = bench_of(pilot)
     if app._exit:
         return []
-    nodes = in_sight(app)
-    queues = [node for node in nodes if node.message_queue_size or node._next_callbacks]
-    handled = [node for node in nodes if node in in_hand]
     keys = [app._key_on_its_way] if app._key_on_its_way else []
     screens = [screen for screen in screens_in_sight(app) if unpainted(screen)]
-    return [*queues, *handled, *keys, *screens]
+    return [*_with_messages(in_sight(app)), *keys, *screens]
+
+
+def _with_messages(nodes: Iterable[MessagePump]) -> list[MessagePump]:
+    """Those that have messages or callbacks to come, or one in hand."""
+    return [
+        node for node in nodes if node.message_queue_size or node._next_callbacks or node in in_hand
+    ]
+
+
+def _parts(screen: Screen[Any]) -> Iterator[MessagePump]:
+    yield from screen.walk_children(with_self=True)
 
 
 def screens_in_sight(app: Workbench) -> list[Screen[Any]]:
@@ -118,7 +155,7 @@ def screens_in_sight(app: Workbench) -> list[Screen[Any]]:
 def in_sight(app: Workbench) -> list[MessagePump]:
     """The app, and all widgets of the screens that are seen."""
     screens = screens_in_sight(app)
-    return [app, *(node for screen in screens for node in screen.walk_children(with_self=True))]
+    return [app, *(node for screen in screens for node in _parts(screen))]
 
 
 def unpainted(screen: Screen[Any]) -> bool:
@@ -196,7 +233,8 @@ async def until(
     end = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < end, f"it never came about; under way: {under_way(pilot)}"
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)
+        pilot.app.screen._on_timer_update()
     await pilot.pause()
 
 

@@ -109,8 +109,6 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
     ]  # fmt: skip
     DEFAULT_CSS = """
     TablePanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    TablePanel.-empty #nothing { display: block; }
-    TablePanel.-empty Grid { display: none; }
     """
 
     def compose(self) -> ComposeResult:
@@ -120,11 +118,12 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
     def refresh_view(self) -> None:
         compared, grid = self.compared, self.query_one(Grid)
         rows = compared.rows()
-        self.set_class(not rows, "-empty")
-        self.can_focus = not rows
+        grid.display = bool(rows)
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = self.can_focus = not rows
         if rows and self.has_focus:
             grid.focus()
-        update_static(self.query_one("#nothing", Static), compared.invitation)
+        update_static(nothing, compared.invitation)
         names = [name for name, _ in self._columns]
         by = compared.order.by
         sorted_by = names.index(by) if by in names else -1

@@ -10,6 +10,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.events import ScreenResume
 
 from lmbench.report.compare import MEASURABLE, Comparison, Format, compare_runs, compare_runtimes
 from lmbench.session import Run
@@ -101,7 +102,7 @@ class CompareScreen(BenchScreen[None]):
             self.watch(self.app, name, self._catch_up_in_front, init=False)
         self.query_one(TablePanel).take_focus()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
         self.refresh_if_stale()
 
     # -- what is shown -------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from lmbench.tui.generate.texts import (
     why_unable,
 )
 from lmbench.tui.generate.tinted_text import GeneratedText, TintedText
+from lmbench.tui.kit.line_input import LineInput
 from lmbench.tui.kit.panel import Panel
 
 __all__ = ["GeneratePanel"]
@@ -48,7 +49,7 @@ class SamplerReplied(TextualMessage):
         self.message = message
 
 
-class PromptInput(Input):
+class PromptInput(LineInput):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "write", id="prompt.write", tooltip="Write from this prompt"),
         Binding("down", "down", "settings", id="prompt.down", tooltip="To the sampling settings"),
@@ -117,11 +118,13 @@ are kept in the session's `samples.jsonl`.
     DEFAULT_CSS = """
     GeneratePanel {
         layout: vertical;
-        Input { height: 1; border: none; padding: 0; background: $surface; }
         #output { width: 1fr; height: 1fr; layout: vertical; }
-        #output.-down TextColumn { min-height: 3; }
-        AlternativesList { display: none; border-top: solid $border-blurred; max-height: 14; }
-        #output.-down AlternativesList { max-height: 8; }
+        TextColumn { min-height: 3; }
+        AlternativesList { display: none; border-top: solid $border-blurred; max-height: 8; }
+        &.-across TextColumns { layout: horizontal; }
+        &.-across TextColumn { min-height: 0; margin: 0 1 0 0; }
+        &.-across TextColumn.-last { margin: 0; }
+        &.-across AlternativesList { max-height: 14; }
         &.-pointing AlternativesList { display: block; }
         &.-beside #output { layout: horizontal; }
         &.-beside AlternativesList {
@@ -135,7 +138,7 @@ are kept in the session's `samples.jsonl`.
     """Made with the path of a log and a function that hears; another one in tests."""
 
     def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
+        super().__init__(id=id, classes="-across")
         self._requests = Requests(self._connect)
         self._comparing = True
         self._theme = ""
@@ -144,7 +147,7 @@ are kept in the session's `samples.jsonl`.
         self._texts = TextColumns()
 
     def compose(self) -> ComposeResult:
-        yield PromptInput(placeholder="the beginning of a text; Enter writes on", compact=True)
+        yield PromptInput(placeholder="the beginning of a text; Enter writes on")
         yield SamplingControls()
         with Container(id="output"):
             yield self._texts
@@ -152,14 +155,12 @@ are kept in the session's `samples.jsonl`.
 
     def on_mount(self) -> None:
         box = self.query_one(PromptInput)
-        box.cursor_blink = False
         with self.prevent(Input.Changed):
             box.value = str(self.bench.recall("prompt", ""))
         kept = self.bench.recall("sampling", {})
         self._runtimes = KnownRuntimes(self.bench.recall_each("runtimes"))
         self.query_one(SamplingControls).recall(kept, self._runtimes.all)
         self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
-        self._arrange()
 
     async def on_unmount(self) -> None:
         await self._requests.close()
@@ -260,9 +261,8 @@ are kept in the session's `samples.jsonl`.
 
     def _arrange(self) -> None:
         width, height = self.content_size
-        self.set_class(width >= _WIDE_ENOUGH and height <= _FEW_ROWS, "-beside")
-        across = self._texts.fit(width)
-        self.query_one("#output").set_class(not across, "-down")
+        beside = width >= _WIDE_ENOUGH and height <= _FEW_ROWS
+        self.update_classes({"-across": self._texts.fit(width), "-beside": beside})
 
     # -- asking --------------------------------------------------------------------------------
 

@@ -23,17 +23,13 @@ class TextColumns(Container):
     """As many columns as there are drafts; at least one, which may be empty."""
 
     DEFAULT_CSS = """
-    TextColumns {
-        width: 1fr; height: 1fr; layout: vertical;
-        &.-across { layout: horizontal; }
-        &.-across TextColumn { margin: 0 1 0 0; }
-        &.-across TextColumn.-last { margin: 0; }
-    }
+    TextColumns { width: 1fr; height: 1fr; layout: vertical; }
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.columns = tuple(TextColumn() for _ in range(MOST_TEXTS))
+        self.columns[0].add_class("-last")
 
     def compose(self) -> ComposeResult:
         yield from self.columns
@@ -74,14 +70,12 @@ class TextColumns(Container):
     def fit(self, width: int) -> bool:
         """Show the columns that are needed; do they fit side by side?"""
         count = max(len(self.drafts), 1)
-        across = width // count >= _NARROWEST_COLUMN
-        self.set_class(across, "-across")
         for place, column in enumerate(self.columns):
             column.display = place < count
             column.set_class(place == count - 1, "-last")
             column.alone = count == 1
             column.show_head()
-        return across
+        return width // count >= _NARROWEST_COLUMN
 
     def take_cursor(self, view: TintedText) -> None:
         """One text alone has the cursor."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.widgets import Input
 
+from lmbench.tui.kit.line_input import LineInput
 from lmbench.tui.kit.panel import Panel
 
 __all__ = ["FilterInput"]
 
 
-class FilterInput(Input):
+class FilterInput(LineInput):
     """Escape empties and leaves it, Enter and Down go to the panel's list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -28,13 +28,12 @@ class FilterInput(Input):
         ),
     ]
     DEFAULT_CSS = """
-    FilterInput { display: none; height: 1; border: none; padding: 0; background: $surface; }
+    FilterInput { display: none; }
     FilterInput.-shown { display: block; }
     """
 
     def __init__(self) -> None:
-        super().__init__(placeholder="filter", id="filter", compact=True)
-        self.cursor_blink = False
+        super().__init__(placeholder="filter", id="filter")
 
     def open(self) -> None:
         """Show the line and go to it."""

@@ -21,6 +21,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from lmbench.tui.kit.line_input import LineInput
 from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["ChoiceField", "FieldSpec", "Form", "TextField"]
@@ -115,18 +116,17 @@ class ChoiceField(GuardedWidget, can_focus=True):
         return Text.assemble((before, "dim"), value, (after, "dim"), no_wrap=True)
 
 
-class TextField(Input):
+class TextField(LineInput):
     """A line of text; coming to it selects it, so that typing replaces it. Of one that is too long
     the end is shown, where a path has its file's name."""
 
     DEFAULT_CSS = """
-    TextField { width: 1fr; background: $surface; }
+    TextField { width: 1fr; }
     TextField:focus { background: $block-cursor-blurred-background; }
     """
 
     def __init__(self, value: str, name: str, placeholder: str = "") -> None:
-        super().__init__(value, name=name, placeholder=placeholder, compact=True)
-        self.cursor_blink = False
+        super().__init__(value, name=name, placeholder=placeholder)
 
     @property
     def needed_width(self) -> int:

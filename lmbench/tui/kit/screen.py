@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from textual.actions import parse
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.events import Key
+from textual.events import Compose, Key, ScreenResume
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
@@ -42,6 +42,7 @@ class BenchScreen(Screen[T]):
     ]
 
     _result: tuple[T | None] | None = None
+    _styled = False
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -58,6 +59,33 @@ class BenchScreen(Screen[T]):
             await super()._dispatch_message(message)
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
+
+    def on_compose(self, event: Compose) -> None:
+        """Take the classes of the terminal's size before there are parts to style; a resize that
+        brings other ones styles all parts anew."""
+        for size, classes in zip(
+            self.app.size,
+            (self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS),
+            strict=True,
+        ):
+            _, name = max(entry for entry in classes or () if entry[0] <= size)
+            self.add_class(name, update=False)
+
+    def _update_focus_styles(
+        self, focused: Widget | None = None, blurred: Widget | None = None
+    ) -> None:
+        """Style anew what looks otherwise around the focus: of what it is in and their children,
+        which is as far as rules with `:focus-within` reach. Textual would style all that the
+        outermost of these holds, and no child where that itself looks the same."""
+        around = {
+            node
+            for end in (focused, blurred)
+            if end is not None
+            for ancestor in end.ancestors_with_self
+            for node in (ancestor, *ancestor.children)
+            if node._has_focus_within
+        }
+        self.app.stylesheet.update_nodes(around, animate=True)
 
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them again."""
@@ -89,7 +117,10 @@ class BenchScreen(Screen[T]):
         if self._result is not None and self.app.screen is self:
             self.dismiss(*self._result)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        # At first each part has just been styled.
+        event.refresh_styles = event.refresh_styles and self._styled
+        self._styled = True
         for panel in self.query(Panel):
             panel.refresh_if_stale()
         self._finish()

@@ -53,8 +53,6 @@ and why its file is no smaller where that is not plain. **Enter** loads a candid
     ]
     DEFAULT_CSS = """
     CandidatesPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    CandidatesPanel.-empty #nothing { display: block; }
-    CandidatesPanel.-empty Grid, CandidatesPanel.-empty #settings { display: none; }
     CandidatesPanel #settings { height: auto; min-height: 1; color: $text-muted; }
     """
 
@@ -74,9 +72,10 @@ and why its file is no smaller where that is not plain. **Enter** loads a candid
 
     def refresh_view(self) -> None:
         found = best_first(self.state.candidates)
-        self.set_class(not found, "-empty")
-        self.can_focus = not found
-        self.query_one(Grid).show(_COLUMNS, tuple((str(c.number), self._cells(c)) for c in found))
+        grid = self.query_one(Grid)
+        grid.display = self.query_one("#settings").display = bool(found)
+        self.query_one("#nothing").display = self.can_focus = not found
+        grid.show(_COLUMNS, tuple((str(c.number), self._cells(c)) for c in found))
         waiting = sum(c.state in ("waiting", "running") for c in found)
         self.set_subtitle(f"{waiting} to be evaluated" if waiting else "")
         self._show_settings()

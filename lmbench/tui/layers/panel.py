@@ -82,8 +82,6 @@ distribution of its weights, its gates, its sparsity over time.
     ]
     DEFAULT_CSS = """
     LayersPanel #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    LayersPanel.-empty #nothing { display: block; }
-    LayersPanel.-empty Grid { display: none; }
     """
 
     def __init__(self, id: str | None = None) -> None:
@@ -123,7 +121,8 @@ distribution of its weights, its gates, its sparsity over time.
     def refresh_view(self) -> None:
         view, table = self.bench.selected_run, self.table
         empty = view is None or table is None
-        self.set_class(empty, "-empty")
+        self.query_one(Grid).display = not empty
+        self.query_one("#nothing").display = empty
         self.can_focus = empty
         if view is None or table is None:
             self.set_subtitle("")

@@ -129,9 +129,7 @@ brings a deleted run back until the workbench is left.
     DEFAULT_CSS = """
     RunsPanel {
         #detail { height: auto; max-height: 5; color: $text-muted; display: none; }
-        #detail.-shown { display: block; }
         #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
-        &.-empty #empty { display: block; }
     }
     """
 
@@ -160,7 +158,7 @@ brings a deleted run back until the workbench is left.
         snapshot = self.bench.snapshot
         tree = self.query_one(RunTree)
         empty = self.query_one("#empty", Static)
-        self.set_class(not snapshot.runs or bool(snapshot.problem), "-empty")
+        empty.display = not snapshot.runs or bool(snapshot.problem)
         update_static(empty, snapshot.problem or _nothing_to_show(snapshot))
         tree.show(snapshot)
         self._show_detail(self.bench.selected_run)
@@ -194,7 +192,7 @@ brings a deleted run back until the workbench is left.
             colour = self.bench.colour_style(mark_of(view.id).variable)
             text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)
             text.append_text(self._proposals(view, width))
-        detail.set_class(bool(text), "-shown")
+        detail.display = bool(text)
         update_static(detail, text)
 
     def _proposals(self, view: RunView, width: int) -> Text:

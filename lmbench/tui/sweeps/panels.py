@@ -74,11 +74,8 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     ]  # fmt: skip
     DEFAULT_CSS = """
     SweepTable #nothing { display: none; height: 1fr; padding: 0 1; color: $text-muted; }
-    SweepTable.-empty #nothing { display: block; }
-    SweepTable.-empty Grid { display: none; }
     SweepTable #detail { height: 1; color: $text-muted; }
     .-narrow SweepTable #detail { height: 2; }
-    SweepTable.-empty #detail { display: none; }
     """
 
     class Turned(Message):
@@ -108,9 +105,10 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         study.follow(self.bench.snapshot)
         columns, rows, sorted_by, self.lines = study.table()
         empty = study.state is None
-        self.set_class(empty, "-empty")
-        self.can_focus = empty
-        update_static(self.query_one("#nothing", Static), self._nothing())
+        grid.display = self.query_one("#detail").display = not empty
+        nothing = self.query_one("#nothing", Static)
+        nothing.display = self.can_focus = empty
+        update_static(nothing, self._nothing())
         grid.show(columns, rows, (), sorted_by)
         self.choose()
         self.set_subtitle(study.words)

@@ -10,7 +10,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.events import Resize
+from textual.events import Resize, ScreenResume
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps import work
@@ -118,7 +118,7 @@ class SweepScreen(BenchScreen[None]):
     def on_resize(self, event: Resize) -> None:
         self._arrange()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
         self._catch_up()
 
     # -- what is shown -------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import pkgutil
 import re
 from collections.abc import Iterator
 
+from driving import opened, press
 from textual.dom import DOMNode
+from workbench_world import World
 
 import lmbench.tui
 
@@ -34,3 +36,28 @@ def test_every_class_that_a_stylesheet_names_is_there() -> None:
         if name not in known
     ]
     assert not missing
+
+
+def test_what_looks_otherwise_around_the_focus_is_a_widget_or_its_children() -> None:
+    """`BenchScreen` styles no more than these when the focus moves."""
+    for module in pkgutil.walk_packages(lmbench.tui.__path__, "lmbench.tui."):
+        importlib.import_module(module.name)
+    selectors = [
+        selector.strip()
+        for one in classes(DOMNode)
+        if one.__module__.startswith("lmbench.")
+        for rule in re.findall(r"([^{}]+)\{", vars(one).get("DEFAULT_CSS", ""))
+        for selector in rule.split(";")[-1].split(",")
+        if ":focus-within" in selector
+    ]
+    assert len(selectors) >= 3
+    assert not [s for s in selectors if not re.search(r":focus-within( > [^\s>]+)?$", s)]
+
+
+async def test_of_a_forms_labels_the_focused_ones_is_bold(world: World) -> None:
+    async with opened(world, "comma") as pilot:
+        for key, name in (("down", "motion"), ("down", "notify"), ("up", "motion")):
+            await press(pilot, key)
+            labels = pilot.app.screen.query(".label")
+            bold = [r.parent.name for r in labels if r.parent and r.styles.text_style.bold]
+            assert bold == [name]

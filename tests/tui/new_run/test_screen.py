@@ -437,7 +437,7 @@ async def test_at_24_rows_every_field_can_be_seen_when_it_has_the_focus(world, s
         names = list(form(pilot).form.specs)
         for name in names:
             await go_to(pilot, name)
-            await pilot.pause()
+            await at_rest(pilot)
             row = form(pilot).form.row(name)
             assert form(pilot).form.region.contains_region(row.region), name
 

@@ -1,0 +1,31 @@
+"""A line to type into."""
+
+from __future__ import annotations
+
+from textual.widgets import Input
+
+__all__ = ["LineInput"]
+
+
+class LineInput(Input):
+    """One line without a frame, whose cursor does not blink."""
+
+    DEFAULT_CSS = """
+    LineInput { background: $surface; }
+    """
+
+    def __init__(
+        self,
+        value: str = "",
+        *,
+        name: str | None = None,
+        placeholder: str = "",
+        id: str | None = None,
+    ) -> None:
+        super().__init__(value, name=name, placeholder=placeholder, id=id, compact=True)
+        self.cursor_blink = False
+
+    def update_node_styles(self, animate: bool = True) -> None:
+        # Being mounted styles it; Textual would do so twice before.
+        if self.is_attached:
+            super().update_node_styles(animate)
