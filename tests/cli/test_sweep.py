@@ -84,9 +84,8 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
         if argument.names[0].startswith("--") and argument.hint in (int, float)
     ]
     for place, flag in enumerate(flags):
-        # All values of the first flag, and two of every other in turn: they are parsed alike.
-        some = (WRONG[place % len(WRONG)], WRONG[(place + 3) % len(WRONG)])
-        for value in some if place and not every else WRONG:
+        # All values of the first flag, and one of every other in turn: they are parsed alike.
+        for value in WRONG[place % len(WRONG) :][:1] if place and not every else WRONG:
             code = lmbench([*command, flag, value])
             streams = capsys.readouterr()
             assert code == 2, (flag, value, streams)

@@ -18,6 +18,8 @@ from lmbench.jobs.published_tables import SCALES, TABLES, plan
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
 from lmbench.session import Home
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:

@@ -26,7 +26,7 @@ QUANTIZED = {
     "quantizers": {
         "q": {
             "class": "QuantAwareTrainRangeLinearQuantizer",
-            "bits_activations": 8,
+            "bits_activations": None,
             "bits_weights": 8,
         }
     },

@@ -56,7 +56,10 @@ def taught() -> Distillation:
     return Distillation(build_model(small(), WORDS), 2.0, 0.7)
 
 
-@pytest.mark.parametrize("stop_after", [1, 25, 26, 40, 51, 70])
+@pytest.mark.parametrize(
+    "stop_after",
+    [1, 25, 51, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (26, 40, 70))],
+)
 def test_a_resumed_run_has_the_codes_of_an_uninterrupted_one_to_the_bit(
     stop_after: int, tmp_path: Path
 ) -> None:

@@ -50,8 +50,8 @@ prepare_worker(threads=2)
 model = RNNModel("LSTM", 20_000, 48, 48, 2, 0.2, True).train()
 optimizer, loss = torch.optim.SGD(model.parameters(), lr=1.0), DecoderLoss("bf16", into_grad=True)
 state = model.init_hidden(20)
-for step in range(90):
-    if step == 30:
+for step in range(45):
+    if step == 15:
         before = psutil.Process().memory_info().rss
     ids = torch.randint(20_000, (36, 20))
     optimizer.zero_grad()
