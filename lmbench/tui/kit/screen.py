@@ -63,13 +63,10 @@ class BenchScreen(Screen[T]):
     def on_compose(self, event: Compose) -> None:
         """Take the classes of the terminal's size before there are parts to style; a resize that
         brings other ones styles all parts anew."""
-        for size, classes in zip(
-            self.app.size,
-            (self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS),
-            strict=True,
-        ):
-            _, name = max(entry for entry in classes or () if entry[0] <= size)
-            self.add_class(name, update=False)
+        breakpoints = self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS
+        for size, classes in zip(self.app.size, breakpoints, strict=True):
+            reached = [name for least, name in sorted(classes or ()) if least <= size]
+            self.add_class(*reached[-1:], update=False)
 
     def _update_focus_styles(
         self, focused: Widget | None = None, blurred: Widget | None = None
