@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import CONFIGS, Kind, changed_settings
+from lmbench.config import CONFIGS, Kind, TrainConfig, changed_settings
 from lmbench.errors import LmbenchError
+from lmbench.jobs.sweeps.sweep_file import RECIPE
 from lmbench.report import numbers
 from lmbench.session import Home
+from lmbench.training.recipe_files import recipe_names
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec
 
@@ -56,9 +58,12 @@ def fields_of(view: RunView, kind: Kind, session: str) -> list[FieldSpec]:
 
 
 def listed_settings(kind: Kind) -> list[tuple[str, str]]:
-    """The settings that an axis may be of, with what each means."""
+    """The settings that an axis may be of, with what each means, and the recipes of training."""
     fields = CONFIGS[kind].model_fields
-    return [(name, str(field.description or "")) for name, field in fields.items()]
+    found = [(name, str(field.description or "")) for name, field in fields.items()]
+    if issubclass(CONFIGS[kind], TrainConfig):
+        found.append((RECIPE, f"settings of training: {', '.join(recipe_names())}, or a file"))
+    return found
 
 
 def sweep_text(view: RunView, kind: Kind, texts: Mapping[str, str]) -> str:

@@ -11,13 +11,20 @@ from study_world import StudyWorld
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from lmbench.config import Kind
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.sweeps.new_screen import NewSweepScreen
-from lmbench.tui.sweeps.new_sweep import kinds_of, run_sweep, sweep_text, took
+from lmbench.tui.sweeps.new_sweep import (
+    kinds_of,
+    listed_settings,
+    run_sweep,
+    sweep_text,
+    took,
+)
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -50,6 +57,19 @@ def test_it_prunes_the_run_by_a_range_and_quantizes_what_comes_of_it(study: Stud
     assert sweep.stages[0].axes == {"compress": ["small-70", "small-80"], "lr": [1.0, 5.0, 9.0]}
     assert sweep.stages[1].axes == {"preset": ["int8-best"]}
     assert sweep.early_stopping is not None
+
+
+@pytest.mark.parametrize("kind", ["train", "prune", "quantize"])
+def test_each_setting_that_an_axis_is_offered_can_be_one(study: StudyWorld, kind: Kind):
+    values = {"recipe": "plain, awd", "lr": "5, 10", "bits_parameters": "4, 8"}
+    offered = [name for name, _ in listed_settings(kind) if name in values]
+    assert ("recipe" in offered) == (kind != "quantize")
+    for name in offered:
+        texts = {**TEXTS, "axis 1": f"{name}: {values[name]}"}
+        texts["axis 2"] = "compress: small-80" if kind == "prune" else ""
+        text = sweep_text(view_of(study, 2), kind, texts)
+        (stage,) = parse_sweep(text.encode(), Path("sweep.yaml")).stages
+        assert len(stage.axes[name]) == 2
 
 
 @pytest.mark.parametrize("axis", ["lr", "lr:", ": 5", "- x: 5"])
