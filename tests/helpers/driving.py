@@ -79,8 +79,7 @@ async def settled(pilot: Pilot[None]) -> None:
     """Look at the folders and let every message come through."""
     await pilot.pause()
     await bench_of(pilot).refresh_snapshot()
-    for _ in range(3):
-        await pilot.pause()
+    await until(pilot, lambda: not to_handle(pilot), every_s=0.002)
 
 
 async def press(pilot: Pilot[None], *keys: str) -> None:
@@ -227,14 +226,17 @@ def burst(pilot: Pilot[None], *keys: str) -> None:
 
 
 async def until(
-    pilot: Pilot[None], holds: Callable[[], object], *, limit_s: float = LIMIT_S
+    pilot: Pilot[None],
+    holds: Callable[[], object],
+    *,
+    limit_s: float = LIMIT_S,
+    every_s: float = 0.02,
 ) -> None:
     """Wait for what a thread, a process or a timer brings about; fails if it never comes."""
     end = time.monotonic() + limit_s
     while not holds():
         assert time.monotonic() < end, f"it never came about; under way: {under_way(pilot)}"
-        await asyncio.sleep(0.02)
-        pilot.app.screen._on_timer_update()
+        await asyncio.sleep(every_s)
     await pilot.pause()
 
 

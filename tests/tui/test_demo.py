@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from driving import bench_of, press, settled
+from driving import at_rest, bench_of, press, settled
 from sampler_double import SamplerDouble, wrote
 from textual.pilot import Pilot
 
@@ -123,6 +123,7 @@ async def showing(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     async with app.run_test(size=(80, 24)) as pilot:
         await settled(pilot)
         await press(pilot, "home", "g")
+        await at_rest(pilot)
         yield pilot
 
 

@@ -133,7 +133,7 @@ async def test_the_focus_moves_without_the_whole_screen_being_painted(
 
     app = full.bench()
     async with app.run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
+        await at_rest(pilot)
         monkeypatch.setattr(Compositor, "render_full_update", counted)
         for key, panel in (("2", "plots"), ("3", "layers"), ("4", "generate"), ("escape", "runs")):
             await pilot.press(key)

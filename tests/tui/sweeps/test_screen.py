@@ -100,7 +100,7 @@ async def test_the_table_follows_the_runs(study):
         study.finish(study.runs[16])
         await settled(pilot)
         await until(pilot, lambda: cells(pilot, "016-prune")["status"] == "✓ finished")
-        assert "10 finished" in words(pilot)
+        await until(pilot, lambda: "10 finished" in words(pilot))
 
 
 async def test_enter_goes_to_the_run(study):
