@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from driving import opened, press
+from textual.css.stylesheet import Stylesheet
 from textual.dom import DOMNode
 from workbench_world import World
 
 import lmbench.tui
+from lmbench.tui.kit.line_input import LineInput
 
 # A type in a selector: a capitalised word that no dot, hash or other word stands before.
 TYPE = re.compile(r"(?<![\w.#$:-])[A-Z]\w+")
@@ -61,3 +66,23 @@ async def test_of_a_forms_labels_the_focused_ones_is_bold(world: World) -> None:
             labels = pilot.app.screen.query(".label")
             bold = [r.parent.name for r in labels if r.parent and r.styles.text_style.bold]
             assert bold == [name]
+
+
+async def test_opening_a_screen_styles_each_line_of_its_form_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    styled: Counter[str] = Counter()
+    apply = Stylesheet.apply
+
+    def counted(sheet: Stylesheet, node: DOMNode, **named: Any) -> None:
+        if isinstance(node, LineInput) or node.has_class("note"):
+            styled[f"{node!r} {id(node)}"] += 1
+        apply(sheet, node, **named)
+
+    async with opened(world) as pilot:
+        monkeypatch.setattr(Stylesheet, "apply", counted)
+        await press(pilot, "n")
+        assert pilot.app.screen.query(LineInput)
+        monkeypatch.undo()
+    assert styled
+    assert not {node: times for node, times in styled.items() if times > 1}
