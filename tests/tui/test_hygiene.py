@@ -56,7 +56,6 @@ def test_the_first_paint_waits_for_no_screen_but_the_main_one():
         (
             "lmbench.jobs.launch",
             "lmbench.report.plots.export",
-            "plotext",
             "textual.widgets._text_area",
         ),
     )

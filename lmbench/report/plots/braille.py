@@ -1,8 +1,4 @@
-"""A line as braille: which dots it covers, and the sign of each character cell that it touches.
-
-plotext draws lines dot by dot in Python, which takes most of a redraw; this is the same picture
-made with arrays, and plotext puts the signs on its canvas.
-"""
+"""A line as braille: which dots it covers, and the sign of each character cell that it touches."""
 
 from __future__ import annotations
 

@@ -1,21 +1,20 @@
-"""A plot on the terminal, drawn by plotext in braille dots.
+"""A plot on the terminal: axes with ticks, and curves in braille dots.
 
-plotext (5.3) is asked for as little as possible: a braille sign in each cell that a line touches,
-and axes with ticks that were chosen and scaled before. Logarithms are taken by us, non-finite
-values never get there, and the figure is cleared, drawn and built anew each time; its own ways with
-all three end in crashes. Signs, moments and the value cursor are put over its picture afterwards.
+Signs, moments and the value cursor are put over the picture of axes and curves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from rich.style import Style
 from rich.text import Text
 
 from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
-from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked
+from lmbench.report.plots.layout import Picture, Plot, Trace, cell_of, lay_out, marked
 from lmbench.report.plots.series import Colour
 
 __all__ = ["Look", "draw"]
@@ -66,48 +65,66 @@ def draw(
 
 
 def _lines(picture: Picture, width: int, height: int, look: Look) -> list[Text]:
-    """Axes and curves."""
-    import plotext as plt
+    """Axes and curves: `picture.rows` lines of the canvas, the axis below it, and its labels."""
+    columns, rows, left = picture.columns, picture.rows, picture.left
+    signs = np.full((height, width), " ")
+    # Which of `colours` a cell has.
+    painted = np.zeros((height, width), dtype=np.int64)
+    colours: list[Colour] = [None, look.axes]
 
-    columns, rows = picture.columns, picture.rows
+    def write(row: int, column: int, text: str) -> None:
+        signs[row, column : column + len(text)] = list(text)
+        painted[row, column : column + len(text)] = 1
 
-    plt.clear_figure()
-    plt.limit_size(False, False)
-    plt.plot_size(width, height)
-    plt.theme("clear")
-    if look.axes is not None:
-        plt.ticks_color(look.axes)
-        plt.axes_color("default")
-    plt.xaxes(True, False)
-    plt.yaxes(True, False)
-    plt.xlim(0, columns - 1)
-    plt.ylim(0, rows - 1)
-    (first, last), (low, high) = picture.x, picture.y
-    plt.xticks(
-        [(x - first) / (last - first) * (columns - 1) for x, _ in picture.x_ticks],
-        [text for _, text in picture.x_ticks],
-    )
-    plt.yticks(
-        [(y - low) / (high - low) * (rows - 1) for y, _ in picture.y_ticks],
-        [text for _, text in picture.y_ticks],
-    )
-    drawn = [trace for trace in picture.traces if len(trace.y)]
+    write(rows, left - 1, "└" + "─" * columns)
+    for row in range(rows):
+        write(row, left - 1, "│")
+    for y, text in picture.y_ticks:
+        row = rows - 1 - cell_of(y, picture.y, rows)
+        if 0 <= row < rows:
+            write(row, 0, f"{text:>{left - 1}}┤")
+    for x, text in picture.x_ticks:
+        column = left + cell_of(x, picture.x, columns)
+        start = _label_start(signs[rows + 1].tolist(), text, column)
+        if start is not None:
+            write(rows + 1, start, text)
+            write(rows, column, "┬")
     # The first series lies on top, thin lines under all.
-    bottom_up = drawn[::-1]
+    bottom_up = [trace for trace in picture.traces[::-1] if len(trace.y)]
     bottom_up.sort(key=lambda trace: trace.series.style != "thin")
     for trace in bottom_up:
-        colour = look.faint if trace.series.style == "thin" else trace.series.colour
-        kwargs = {} if colour is None else {"color": colour}
-        x, y, signs = braille(*dots(trace.columns, _dots_up(trace.y, picture.y, rows)))
-        plt.scatter(x.tolist(), y.tolist(), marker=signs, **kwargs)
-    if not drawn:
-        # Without any data plotext leaves the axes out.
-        plt.scatter([-1], [-1], marker=" ")
-    text = Text.from_ansi(plt.build(), no_wrap=True, end="")
-    lines = list(text.split("\n", allow_blank=True))[:height]
-    for line in lines:
-        line.truncate(width, pad=True)
-    return lines + [Text(" " * width) for _ in range(height - len(lines))]
+        x, y, cells = braille(*dots(trace.columns, _dots_up(trace.y, picture.y, rows)))
+        inside = (x < columns) & (y >= 0) & (y < rows)
+        at = rows - 1 - y[inside], left + x[inside]
+        signs[at] = np.array(cells, dtype="<U1")[inside]
+        painted[at] = len(colours)
+        colours.append(look.faint if trace.series.style == "thin" else trace.series.colour)
+    styles = [None if colour is None else Style(color=_rich(colour)) for colour in colours]
+    return [_line(*row, styles) for row in zip(signs, painted, strict=True)]
+
+
+def _label_start(row: Sequence[str], text: str, column: int) -> int | None:
+    """Where in its row the label of a tick begins: around `column`, or beside it where another
+    label or the edge is near; None where there is no room for it and a space on each side."""
+    length = len(text)
+    first, last = max(column - length + 1, 0), min(column + length, len(row) - 1)
+    free = [at for at in range(first, last) if row[at] == " "]
+    if free:
+        first, last = free[0], free[-1]
+    start = (first + last - length + 1) // 2
+    end = start + length
+    around = row[max(start - 1, 0) : end + 1]
+    return start if start >= 0 and end <= len(row) and set(around) == {" "} else None
+
+
+def _line(signs: np.ndarray, painted: np.ndarray, styles: Sequence[Style | None]) -> Text:
+    line = Text("".join(signs.tolist()))
+    edges = [0, *(np.flatnonzero(np.diff(painted)) + 1).tolist(), len(painted)]
+    for start, end in pairwise(edges):
+        style = styles[painted[start]]
+        if style is not None:
+            line.stylize(style, start, end)
+    return line
 
 
 class _Canvas:

@@ -360,13 +360,15 @@ def _y_ticks(y: tuple[float, float], plot: Plot, rows: int) -> list[tuple[float,
         texts = _labels(values, plot.unit)
         heights = [math.log10(v) if plot.log else v for v in values]
         found = list(zip(heights, texts, strict=True))
-        if len({_row(height, y, rows) for height in heights}) == len(found):
+        if len({cell_of(height, y, rows) for height in heights}) == len(found):
             break
     return found
 
 
-def _row(height: float, y: tuple[float, float], rows: int) -> int:
-    return math.floor(round(0.5 + (rows - 1) * (height - y[0]) / (y[1] - y[0]), 8))
+def cell_of(value: float, limits: tuple[float, float], cells: int) -> int:
+    """Which of so many cells between the limits a value lies in."""
+    low, high = limits
+    return math.floor(round(0.5 + (cells - 1) * (value - low) / (high - low), 8))
 
 
 def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[float, str]]:

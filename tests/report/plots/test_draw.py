@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_every_label_of_the_y_axis_stands_in_a_row_of_its_own(low, factor, heigh
     picture = draw(plot([low, low * factor], log=log), 40, height)
     ends = [line.plain.partition("┤")[0].strip() for line in picture.lines if "┤" in line.plain]
     assert ends == [text for _, text in reversed(picture.y_ticks)]
+
+
+@given(st.floats(0, 1e6), st.floats(1e-3, 1e6), st.integers(32, 120))
+def test_each_tick_of_the_x_axis_has_its_label_around_it_or_near(first, length, width):
+    x = np.linspace(first, first + length, 5)
+    picture = draw(Plot((Series("run", x, x, "●"),)), width, 10)
+    axis, below = text_of(picture)[-2:]
+    marks = [column for column, sign in enumerate(axis) if sign == "┬"]
+    assert marks
+    assert set(below.split()) <= {text for _, text in picture.x_ticks}
+    assert len(below.split()) == len(marks)
+    for label, mark in zip(re.finditer(r"\S+", below), marks, strict=True):
+        assert label.start() - len(label[0]) <= mark < label.end() + len(label[0])
 
 
 def test_a_straight_line_goes_from_corner_to_corner():
