@@ -1,11 +1,10 @@
-"""How long the laboratory takes to tell a price.
+"""How long the laboratory takes to evaluate a setting.
 
     python benchmarks/laboratory.py RUN [--tokens N] [--threads N] [--quick] [--json]
 
 RUN is a trained run, as `lmbench` names it. The laboratory's own code answers, in this process:
-setting up, the model as it is, each preset, and the pruning slider at three places. Every price
-carries the seconds that it took, as the workbench gets them; the loss of the model as it is on the
-same tokens is the yardstick beside them.
+setting up, the model as it is, each preset, and the pruning slider at three places. Each evaluation
+has the seconds that it took, as the workbench gets them.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class OpenedModel:
         self._laboratory = Laboratory(self._answers.append)
 
     def ask(self, request: Message) -> Message:
-        """The last word to a request.
+        """The final answer to a request.
 
         Raises:
             SystemExit: the laboratory refused it.
@@ -57,31 +56,31 @@ class OpenedModel:
             raise SystemExit(f"the laboratory refused: {answer.reason}")
         return answer
 
-    def price(self, request: Message) -> Evaluated:
+    def evaluate(self, request: Message) -> Evaluated:
         answer = self.ask(request)
         assert isinstance(answer, Evaluated)
         return answer
 
 
 def measure(folder: str, tokens: int, threads: int, quick: bool) -> dict[str, Any]:
-    bench = OpenedModel()
+    model = OpenedModel()
     began = time.perf_counter()
-    ready = bench.ask(OpenModel(id=1, run=folder, tokens=tokens, threads=threads))
+    ready = model.ask(OpenModel(id=1, run=folder, tokens=tokens, threads=threads))
     assert isinstance(ready, Ready)
     seconds = time.perf_counter() - began
     presets = ready.presets[:QUICK_PRESETS] if quick else ready.presets
-    rows: dict[str, Evaluated] = {"as it is": bench.price(Evaluate(id=2))}
+    rows: dict[str, Evaluated] = {"as it is": model.evaluate(Evaluate(id=2))}
     for preset in presets:
-        rows[preset.name] = bench.price(Evaluate(id=3, settings=preset.settings))
+        rows[preset.name] = model.evaluate(Evaluate(id=3, settings=preset.settings))
     for level in LEVELS[:1] if quick else LEVELS:
-        rows[f"pruned {level:.0%}"] = bench.price(Prune(id=4, target="model", level=level))
+        rows[f"pruned {level:.0%}"] = model.evaluate(Prune(id=4, target="model", level=level))
     return {
         "benchmark": "laboratory",
         "run": folder,
         "tokens": ready.tokens,
         "threads": torch.get_num_threads(),
         "setting_up_s": seconds,
-        "prices": {
+        "evaluations": {
             name: {"seconds": row.seconds, "ppl": row.ppl, "loss": row.loss}
             for name, row in rows.items()
         },
@@ -95,16 +94,16 @@ def show(result: Mapping[str, Any]) -> None:
     print(
         f"setting up, with calibration where it was not done before: {result['setting_up_s']:.1f} s"
     )
-    for name, row in result["prices"].items():
+    for name, row in result["evaluations"].items():
         print(f"{name:30}{row['seconds']:8.2f} s   ppl {row['ppl']:.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the prices that the laboratory tells.")
+    parser = argparse.ArgumentParser(description="Time the laboratory's evaluations.")
     parser.add_argument("run", help="a trained run: SESSION/3, or a folder")
     parser.add_argument("--tokens", type=int, default=SAMPLE_TOKENS, help="of the sample")
     parser.add_argument("--threads", type=int, default=0, help="0 takes one for each core")
-    parser.add_argument("--quick", action="store_true", help="fewer prices, under 50 seconds")
+    parser.add_argument("--quick", action="store_true", help="fewer settings, under 50 seconds")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     options = parser.parse_args()
     run = Home.find().find_run(options.run, "default", with_model=True)

@@ -60,15 +60,15 @@ def launch_ranks(job: Job, config: TrainConfig) -> None:
 
     # In the main thread the launcher would take SIGTERM for itself, by which the worker is stopped.
     Thread(target=run, daemon=True).start()
-    told = False
+    stop_sent = False
     while True:
         try:
             done.result(timeout=_POLL_S)
             break
         except TimeoutError:
-            if job.stop_requested and not told:
+            if job.stop_requested and not stop_sent:
                 ask(job.run, "stop")
-                told = True
+                stop_sent = True
     # What rank 0 has written there is this job's from now on.
     job.add_results(**job.update().results)
     job.stopped = "stop" in asked(job.run)

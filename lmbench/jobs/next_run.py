@@ -46,7 +46,7 @@ class Queue:
         self._entries: dict[str, Entry] = {}
         self._passed_over: set[str] = set()
         self._children: defaultdict[str, set[str]] = defaultdict(set)
-        # By device what could begin when it was last heard of, the oldest first.
+        # By device what could begin when it was last put in, the oldest first.
         self._heaps: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def put(self, name: str, entry: Entry | None) -> None:

@@ -1,6 +1,6 @@
 """What a quantize run's settings mean to the engine, and how it runs a model over text.
 
-The laboratory does the same with the same functions, so that its prices are those of the runs that
+The laboratory does the same with the same functions, so that its figures are those of the runs that
 are made of them. Imports torch: for workers.
 """
 

@@ -67,8 +67,8 @@ class Laboratory:
 
     asked: list[messages.Message]
 
-    def __init__(self, path: Path, heard: Callable[[messages.Message], None]) -> None:
-        self._heard = heard
+    def __init__(self, path: Path, received: Callable[[messages.Message], None]) -> None:
+        self._received = received
         Laboratory.asked = []
 
     async def start(self) -> None: ...
@@ -79,20 +79,20 @@ class Laboratory:
         Laboratory.asked.append(message)
         match message:
             case messages.OpenModel():
-                self._heard(READY)
+                self._received(READY)
             case messages.Evaluate(settings=settings):
                 if settings.get("clip_acts") == "KL":
-                    self._heard(messages.Refused(id=message.id, reason="KL is not available"))
+                    self._received(messages.Refused(id=message.id, reason="KL is not available"))
                     return
                 loss = 4.8 + (settings.get("bits_accum", 32) - 20) / 1000 * bool(settings)
                 loss += 0.05 * len(settings.get("overrides", {}))
-                self._heard(_priced(message.id, loss, 7_400_000))
+                self._received(_evaluated(message.id, loss, 7_400_000))
             case messages.Prune(level=level):
                 size = round(29_321_000 * (1 - level))
-                self._heard(_priced(message.id, 4.8 + level**4, size, level))
+                self._received(_evaluated(message.id, 4.8 + level**4, size, level))
 
 
-def _priced(id: int, loss: float, size: int, level: float = 0.0) -> messages.Evaluated:
+def _evaluated(id: int, loss: float, size: int, level: float = 0.0) -> messages.Evaluated:
     left = round(7_295_600 * (1 - level))
     return messages.Evaluated(
         id=id, loss=loss, ppl=2.718281828**loss, tokens=20_470, bytes=size, weights=7_295_600,

@@ -53,13 +53,13 @@ def trained(path: Path, kind: str) -> Run:
     return made
 
 
-class Ears(list[Message]):
+class Answers(list[Message]):
     def __call__(self, message: Message) -> None:
         # What is said has to survive the way.
-        heard = MESSAGES.parse(MESSAGES.line(message))
-        assert heard == message
-        if not isinstance(heard, Progress):
-            self.append(heard)
+        received = MESSAGES.parse(MESSAGES.line(message))
+        assert received == message
+        if not isinstance(received, Progress):
+            self.append(received)
 
 
 def probe(run: Run, **changes: Any) -> OpenModel:

@@ -23,8 +23,8 @@ class SamplerDouble:
 
     made: list[SamplerDouble]
 
-    def __init__(self, log_path: Path, heard: Callable[[Message], None]) -> None:
-        self.heard = heard
+    def __init__(self, log_path: Path, received: Callable[[Message], None]) -> None:
+        self.received = received
         self.sent: list[Message] = []
         self.started = 0
         self.closed = False
@@ -49,15 +49,15 @@ class SamplerDouble:
 
     def write(self, request: Write, *, end: bool = True) -> None:
         """Say a whole text, and that it has ended."""
-        self.heard(Began(id=request.id, runtime="torch", bytes=1, unknown=()))
+        self.received(Began(id=request.id, runtime="torch", bytes=1, unknown=()))
         words = TEXT.split()
         first = len(request.kept)
         for at in range(first, len(words)):
             text = "branched" if at == first and request.chosen is not None else words[at]
-            self.heard(wrote(request.id, at, text))
+            self.received(wrote(request.id, at, text))
         if end:
-            self.heard(Ended(id=request.id, halted=False))
-            self.heard(Offered(id=request.id, runtimes=self.runtimes(request)))
+            self.received(Ended(id=request.id, halted=False))
+            self.received(Offered(id=request.id, runtimes=self.runtimes(request)))
 
     def runtimes(self, request: Write) -> tuple[str, ...]:
         """Fewer for what is quantized."""

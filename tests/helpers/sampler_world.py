@@ -1,4 +1,4 @@
-"""A home with two tiny models that speak twelve words, and ears for a sampler."""
+"""A home with two tiny models that speak twelve words, and the answers of a sampler."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def ask(id: int, run: Run, **changes: Any) -> Write:
     return Write(id=id, run=str(run.path), settings={**SETTINGS, **changes}, **branch)
 
 
-class Ears:
+class Answers:
     """Keeps what was said, and waits for more."""
 
     def __init__(self) -> None:
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
         self._news = asyncio.Event()
 
     def __call__(self, message: Message) -> None:
-        self.heard.append(message)
+        self.received.append(message)
         self._news.set()
 
     async def until(self, good: Callable[[Message], bool], seconds: float = 120.0) -> Message:
         async def wait() -> Message:
             seen = 0
             while True:
-                for message in self.heard[seen:]:
+                for message in self.received[seen:]:
                     if good(message):
                         return message
-                seen = len(self.heard)
+                seen = len(self.received)
                 self._news.clear()
                 await self._news.wait()
 
@@ -82,8 +82,8 @@ class Ears:
         return await self.until(lambda m: m.id == id and isinstance(m, Ended | Refused))
 
     def text(self, id: int) -> list[str]:
-        return words_of(self.heard, id)
+        return words_of(self.received, id)
 
 
-def words_of(heard: list[Message], id: int) -> list[str]:
-    return [m.text for m in heard if isinstance(m, Wrote) and m.id == id]
+def words_of(received: list[Message], id: int) -> list[str]:
+    return [m.text for m in received if isinstance(m, Wrote) and m.id == id]

@@ -87,7 +87,7 @@ async def test_the_laboratory_s_draft_and_slider_come_back(lab):
         await until(pilot, lambda: 0.6 in screen.state.pruned.get("model", {}))
         await press(pilot, "t", "right")
         await until(pilot, lambda: 0.65 in screen.state.pruned.get(screen.state.target, {}))
-        draft, priced, target = screen.state.draft, screen.state.pruned, screen.state.target
+        draft, pruned, target = screen.state.draft, screen.state.pruned, screen.state.target
         assert draft["overrides"]
         name = screen.state.draft_name
     async with opened(lab) as pilot:
@@ -97,7 +97,7 @@ async def test_the_laboratory_s_draft_and_slider_come_back(lab):
         assert screen.state.draft_name == name
         assert screen.state.everywhere
         assert (screen.state.target, screen.state.level) == (target, 0.65)
-        assert screen.state.pruned == priced
+        assert screen.state.pruned == pruned
         assert not screen.state.level_pending
 
 

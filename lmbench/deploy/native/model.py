@@ -110,9 +110,14 @@ class NativeModel:
         self._work = np.zeros(2 * gates + widest, np.float32)
         self._vectors = VectorBuffer(1, widest)
         self._logits = np.zeros((1, self.ntoken), np.float32)
+        # Asking numpy for an address takes longer than a copy of the state to where it is known.
+        self._state = self.initial_state()
+        hidden, *cell = (part.ctypes.data for part in self._state)
         matrices = [self._embedding, *(m for ih, hh, _, _ in self._layers for m in (ih, hh))]
         self._scratch = self._kernels.scratch(0, max(matrices, key=lambda m: m.cols))
         self._step_arguments = (
+            ctypes.c_void_p(hidden),
+            ctypes.c_void_p(cell[0] if cell else None),
             ctypes.c_void_p(self._logits.ctypes.data),
             ctypes.c_void_p(self._work.ctypes.data),
             ctypes.byref(self._vectors.struct),
@@ -140,20 +145,16 @@ class NativeModel:
 
         The logits are the caller's until the next step.
         """
-        state = tuple(part.copy() for part in state)
         words = ids.tolist()
         self._check(min(words), max(words))
         if len(words) == 1:
-            h = state[0].ctypes.data
-            c = state[1].ctypes.data if len(state) > 1 else None
+            for ours, part in zip(self._state, state, strict=True):
+                np.copyto(ours, part)
             self._kernels.library.lmb_step(
-                ctypes.byref(self._model),
-                ctypes.c_int64(words[0]),
-                ctypes.c_void_p(h),
-                ctypes.c_void_p(c),
-                *self._step_arguments,
+                ctypes.byref(self._model), ctypes.c_int64(words[0]), *self._step_arguments
             )
-            return self._logits, state
+            return self._logits, tuple(part.copy() for part in self._state)
+        state = tuple(part.copy() for part in state)
         features = self._features(ids[None], state)
         logits = np.empty((len(words), self.ntoken), np.float32)
         buffer = VectorBuffer(len(words), self._nhid)

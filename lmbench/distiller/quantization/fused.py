@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lmbench.distiller.modules import DistillerLSTMCell, ModularCell, ModularRecurrent
 from lmbench.distiller.modules.cells import State
 from lmbench.distiller.modules.recurrent import run_cell
-from lmbench.distiller.quantization.integers import IntegerLinear
+from lmbench.distiller.quantization.integers import IntegerLinear, constant
 from lmbench.distiller.quantization.operations import (
     RangeLinearFakeQuantWrapper,
     RangeLinearQuantEltwiseAddWrapper,
@@ -119,7 +119,7 @@ def _all_integers(cell: DistillerLSTMCell) -> bool:
 class _Requantize:
     """To the shifted integers of another grid, in place."""
 
-    factor: float | Tensor
+    factor: Tensor
     grid: Grid
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -137,16 +137,16 @@ class _LSTMPlan:
     hidden_in: Grid
     product: IntegerLinear
     requant_h: _Requantize
-    gate_factor_x: float
-    gate_factor_h: float
+    gate_factor_x: Tensor
+    gate_factor_h: Tensor
     gates: Grid
     gate_offset: Tensor
     gate_table: Tensor
     cell_in: Grid
     forget: _Requantize
-    forget_factor: float
+    forget_factor: Tensor
     entry: _Requantize
-    entry_factor: float
+    entry_factor: Tensor
     cell_out: Grid
     cell_table: Tensor
     hidden: _Requantize
@@ -177,7 +177,7 @@ class _LSTMPlan:
 
         def multiply(name: str, a: float, b: float) -> _Requantize:
             accum = float(torch.tensor(1.0) * a * b)
-            return _Requantize(_number(w[name].requant_factor(out[name], accum)), out[name])
+            return _requantize(w[name], out[name], accum)
 
         h_grid = out["fc_gate_h"]
         x_factor = add.operand_factor(gates.scale, out["fc_gate_x"].scale)
@@ -195,17 +195,17 @@ class _LSTMPlan:
         return cls(
             hidden_in,
             product,
-            _Requantize(fc_h.requant_factor(h_grid, scale), h_grid),
-            x_factor,
-            h_factor,
+            _requantize(fc_h, h_grid, scale),
+            constant(x_factor),
+            constant(h_factor),
             gates,
             offset - round(gates.low),
             torch.cat(tables),
             cell_in,
             multiply("eltwisemult_cell_forget", out["act_f"].scale, cell_in.scale),
-            kept_factor,
+            constant(kept_factor),
             multiply("eltwisemult_cell_input", out["act_i"].scale, out["act_g"].scale),
-            new_factor,
+            constant(new_factor),
             cells,
             _table(w["act_h"], cells, carried=True),
             multiply("eltwisemult_hidden", out["act_o"].scale, out["act_h"].scale),
@@ -242,8 +242,8 @@ class _LSTMPlan:
         new.mul_(self.entry_factor).round_()
         memory = kept.add_(new).clamp_(self.cell_out.low, self.cell_out.high)
         squashed = self.cell_table.take(memory.long().sub_(round(self.cell_out.low)))
-        hidden = self.hidden(squashed.mul_(out)).div_(self.hidden_out.scale)
-        return hidden, memory.div_(self.cell_out.scale)
+        hidden = self.hidden_out.values_(self.hidden(squashed.mul_(out)))
+        return hidden, self.cell_out.values_(memory)
 
 
 def _known(grid: Grid | None) -> Grid:
@@ -256,8 +256,11 @@ def _sum(*operands: tuple[Grid, float]) -> float:
     return sum(grid.magnitude * factor + 1 for grid, factor in operands)
 
 
-def _number(value: float | Tensor) -> float:
-    return float(value)
+def _requantize(
+    wrapper: RangeLinearQuantWrapper, grid: Grid, accum_scale: float | Tensor
+) -> _Requantize:
+    factor = wrapper.requant_factor(grid, accum_scale)
+    return _Requantize(factor if isinstance(factor, Tensor) else constant(factor), grid)
 
 
 def _table(wrapper: RangeLinearQuantWrapper, grid: Grid, carried: bool) -> Tensor:

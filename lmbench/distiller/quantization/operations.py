@@ -225,7 +225,7 @@ class RangeLinearFakeQuantWrapper(_WithoutAccumulator):
     def accumulate(
         self, integers: list[Tensor], grids: list[Grid]
     ) -> tuple[Tensor, float | Tensor]:
-        inputs = [x.div_(grid.scale) for x, grid in zip(integers, grids, strict=True)]
+        inputs = [grid.values_(x) for x, grid in zip(integers, grids, strict=True)]
         return self.wrapped_module(*inputs), 1.0
 
     def requant_factor(self, grid: Grid, accum_scale: float | Tensor) -> float | Tensor:

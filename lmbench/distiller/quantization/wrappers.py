@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +29,7 @@ from lmbench.distiller.quantization.clipping import (
     parse_clip,
 )
 from lmbench.distiller.quantization.errors import NoStatsError, QuantizationError
-from lmbench.distiller.quantization.integers import by_slices_
+from lmbench.distiller.quantization.integers import by_slices_, constant
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantMode,
     approx_scale_as_mult_and_shift,
@@ -75,16 +76,24 @@ class Grid:
         """The largest magnitude of a shifted integer."""
         return max(abs(self.low), abs(self.high))
 
+    @cached_property
+    def _constants(self) -> tuple[Tensor, Tensor]:
+        return constant(self.scale), constant(self.zero_point)
+
     def integers(self, x: Tensor) -> Tensor:
         """Floats → shifted integers, a new tensor."""
-        return self.round_(x.mul(self.scale))
+        return self.round_(x.mul(self._constants[0]))
+
+    def values_(self, x: Tensor) -> Tensor:
+        """Shifted integers, in place, to floats."""
+        return x.div_(self._constants[0])
 
     def round_(self, x: Tensor) -> Tensor:
         """Steps, in place, to shifted integers: ties are rounded before the zero point is added."""
         if self.zero_point == 0:
             return x.round_().clamp_(self.q_min, self.q_max)
-        x.sub_(self.zero_point).round_().clamp_(self.q_min, self.q_max)
-        return x.add_(self.zero_point)
+        zero_point = self._constants[1]
+        return x.sub_(zero_point).round_().clamp_(self.q_min, self.q_max).add_(zero_point)
 
 
 def attach_grid(x: Tensor, grid: Grid) -> Tensor:
@@ -333,7 +342,7 @@ class RangeLinearQuantWrapper(QuantizedWrapper, ABC):
             accum = accum.relu_()
         grid = self.output_grid or self._dynamic_grid(accum / accum_scale, self.clip_half_range)
         factor = self.requant_factor(grid, accum_scale)
-        out = by_slices_(accum, lambda piece: grid.round_(piece.mul_(factor)).div_(grid.scale))
+        out = by_slices_(accum, lambda piece: grid.values_(grid.round_(piece.mul_(factor))))
         return attach_grid(out if out.dtype == torch.float32 else out.float(), grid)
 
     def on_grids(self, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Grid]]:

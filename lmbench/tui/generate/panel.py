@@ -135,7 +135,7 @@ are kept in the session's `samples.jsonl`.
     """
 
     client_class: ClassVar[Any] = messages.SamplerClient
-    """Made with the path of a log and a function that hears; another one in tests."""
+    """Made with the path of a log and a function that takes each message; another in tests."""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, classes="-across")

@@ -1,4 +1,4 @@
-"""The laboratory's prices against those of the runs that are made of them."""
+"""The laboratory's figures against those of the runs that are made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 from cli_world import answer
-from laboratory_world import CALIBRATION, TOKENS, Ears, probe, trained
+from laboratory_world import CALIBRATION, TOKENS, Answers, probe, trained
 
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig
@@ -41,19 +41,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def lab(run: Run) -> tuple[Laboratory, Ears]:
-    ears = Ears()
+def lab(run: Run) -> tuple[Laboratory, Answers]:
+    ears = Answers()
     laboratory = Laboratory(ears)
     laboratory.handle(probe(run))
     return laboratory, ears
 
 
-def reply(lab: tuple[Laboratory, Ears], request: Message) -> Message:
+def reply(lab: tuple[Laboratory, Answers], request: Message) -> Message:
     lab[0].handle(request)
     return lab[1][-1]
 
 
-def price(lab: tuple[Laboratory, Ears], request: Message) -> Evaluated:
+def evaluated(lab: tuple[Laboratory, Answers], request: Message) -> Evaluated:
     found = reply(lab, request)
     assert isinstance(found, Evaluated), found
     return found
@@ -65,7 +65,7 @@ def test_quantize_finds_settings_in_the_working_folder_keeps_them_and_scores_as_
     monkeypatch.setenv("LMBENCH_HOME", str(run.home.path))
     settings = load_preset("int8-best").to_dict()
     settings["overrides"] = {"decoder": {"bits_weights": 4}, r"rnn\.cells\.0\..*": {"fp16": True}}
-    found = price(lab, Evaluate(id=2, settings=settings))
+    found = evaluated(lab, Evaluate(id=2, settings=settings))
     path = run.home.path / "own.yaml"
     path.write_text(json.dumps(settings))
     monkeypatch.chdir(tmp_path)
@@ -93,9 +93,9 @@ def test_settings_that_are_not_there_are_named_and_no_run_is_made(run, monkeypat
     assert len(run.session.runs()) == before
 
 
-def test_the_model_as_it_is_has_a_price_too(run, lab):
+def test_the_model_as_it_is_is_evaluated_too(run, lab):
     ready = next(m for m in lab[1] if isinstance(m, Ready))
-    assert price(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
+    assert evaluated(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
 
 
 def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
@@ -108,24 +108,24 @@ def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
                 least = weight.abs().flatten().kthvalue(weight.numel() // 2).values
                 weight.mul_(weight.abs() > least)
     expected = scored(pruned, bench.sample).loss
-    found = price(lab, Prune(id=4, target="model", level=0.5))
+    found = evaluated(lab, Prune(id=4, target="model", level=0.5))
     assert found.loss == pytest.approx(expected, abs=1e-6)
     assert found.nonzero == pytest.approx(found.weights / 2, abs=5)
-    dense = price(lab, Prune(id=5, target="model", level=0.0))
+    dense = evaluated(lab, Prune(id=5, target="model", level=0.0))
     assert dense.nonzero == found.weights
     assert dense.bytes == bench.packed_bytes
     # Half of the numbers, and a bit for each.
     spared = 4 * (found.weights - found.nonzero) - found.weights / 8
     assert found.bytes == pytest.approx(dense.bytes - spared, abs=20)
-    one = price(lab, Prune(id=6, target="encoder.weight", level=0.9))
+    one = evaluated(lab, Prune(id=6, target="encoder.weight", level=0.9))
     assert found.nonzero < one.nonzero < found.weights
 
 
 def test_the_model_on_the_bench_is_never_changed(run, lab):
-    before = price(lab, Evaluate(id=7)).loss
-    price(lab, Evaluate(id=8, settings=load_preset("int4-weights").to_dict()))
-    price(lab, Prune(id=9, target="model", level=0.8))
-    assert price(lab, Evaluate(id=10)).loss == before
+    before = evaluated(lab, Evaluate(id=7)).loss
+    evaluated(lab, Evaluate(id=8, settings=load_preset("int4-weights").to_dict()))
+    evaluated(lab, Prune(id=9, target="model", level=0.8))
+    assert evaluated(lab, Evaluate(id=10)).loss == before
 
 
 def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
@@ -164,7 +164,7 @@ def test_a_run_without_a_model_is_refused(run):
     empty = run.session.new_run(TrainConfig(), "train", name="empty")
     # Queued, it would be worked on as soon as another run has let go of the device.
     empty.update(status="stopped")
-    ears = Ears()
+    ears = Answers()
     Laboratory(ears).handle(probe(empty))
     refused = ears[-1]
     assert isinstance(refused, Refused)

@@ -42,8 +42,8 @@ class World:
     def __init__(self, path: Path) -> None:
         self.home = Home(path)
         self.run = speaking_run(self.home)
-        self.heard: list[Message] = []
-        self.host = SamplerHost(self.heard.append)
+        self.received: list[Message] = []
+        self.host = SamplerHost(self.received.append)
 
     def tell(self, request: Message, steps: int | None = None) -> None:
         """Hand over a request and write so many words, or until nothing is left to do."""
@@ -54,10 +54,10 @@ class World:
 
     def write(self, id: int, run: Run | None = None, **changes: Any) -> list[str]:
         self.tell(ask(id, run or self.run, **changes))
-        return words_of(self.heard, id)
+        return words_of(self.received, id)
 
     def of(self, kind: type[Message]) -> list[Any]:
-        return [message for message in self.heard if isinstance(message, kind)]
+        return [message for message in self.received if isinstance(message, kind)]
 
     def samples(self) -> list[dict[str, Any]]:
         path = self.run.session.samples_path
@@ -71,7 +71,7 @@ def world(tmp_path: Path) -> World:
 
 def test_the_runtimes_of_the_model_are_offered_when_the_text_is_there(world):
     world.write(1)
-    assert [type(message) for message in world.heard[-2:]] == [Ended, Offered]
+    assert [type(message) for message in world.received[-2:]] == [Ended, Offered]
     (offered,) = world.of(Offered)
     assert offered.id == 1
     assert {"naive", "torch", "int8"} <= set(offered.runtimes)
@@ -106,7 +106,7 @@ def test_a_text_has_the_words_that_were_asked_for_each_with_its_alternatives(wor
         for w in wrote
         for a, b in zip(w.alternatives, w.alternatives[1:], strict=False)
     )
-    assert [type(m) for m in world.heard[:2]] == [Opening, Began]
+    assert [type(m) for m in world.received[:2]] == [Opening, Began]
     assert world.of(Ended) == [Ended(id=1, halted=False)]
 
 
@@ -137,7 +137,7 @@ def test_two_texts_are_written_in_turn(world):
     world.tell(ask(2, other))
     order = [w.id for w in world.of(Wrote)]
     assert order == [1, 2] * 8
-    assert words_of(world.heard, 1) != words_of(world.heard, 2)
+    assert words_of(world.received, 1) != words_of(world.received, 2)
 
 
 def test_a_branch_keeps_the_words_before_it_and_takes_the_chosen_one(world):
@@ -158,7 +158,7 @@ def test_a_branch_is_the_same_whether_the_sampler_still_has_the_text_or_not(
     world.write(1, temperature=temperature)
     kept = tuple(w.word for w in world.of(Wrote)[:4])
     rewound = world.write(2, kept=kept, chosen=5, of=1, temperature=temperature)
-    forgotten = SamplerHost(world.heard.append)
+    forgotten = SamplerHost(world.received.append)
     world.host = forgotten
     again = world.write(3, kept=kept, chosen=5, of=1, temperature=temperature)
     assert rewound == again
@@ -168,7 +168,7 @@ def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
     world.write(1)
     kept = tuple(w.word for w in world.of(Wrote)[:2])
     text = world.write(2, kept=kept, chosen=5, of=1, prompt="March")
-    world.host = SamplerHost(world.heard.append)
+    world.host = SamplerHost(world.received.append)
     assert text == world.write(3, kept=kept, chosen=5, prompt="March")
 
 
@@ -178,7 +178,7 @@ def test_a_branch_with_a_cache_recalls_the_words_that_were_written_without_one(w
     text = world.write(2, kept=kept, chosen=5, of=1, cache=50, cache_lambda=1.0)
     # With all of the share, only words of the text can come again: the prompt's and the kept ones.
     assert set(text[1:]) <= {"game", *(WORDS[id] for id in kept), text[0]}
-    world.host = SamplerHost(world.heard.append)
+    world.host = SamplerHost(world.received.append)
     assert text == world.write(3, kept=kept, chosen=5, cache=50, cache_lambda=1.0)
 
 
@@ -242,20 +242,20 @@ def test_a_text_that_cannot_be_recorded_is_written_all_the_same_and_says_so(worl
 )
 def test_what_cannot_be_done_is_refused_in_words_and_the_next_request_works(world, settings, words):
     world.write(1, **settings)
-    assert isinstance(world.heard[-1], Refused)
-    assert world.heard[-1].id == 1
-    assert words in world.heard[-1].reason
+    assert isinstance(world.received[-1], Refused)
+    assert world.received[-1].id == 1
+    assert words in world.received[-1].reason
     assert len(world.write(2)) == 8
 
 
 def test_a_run_that_is_not_there_a_word_that_is_none_and_damaged_weights_are_refused(world):
     world.tell(Write(id=1, run="/nowhere/003-train", settings={}))
-    assert "/nowhere/003-train" in world.heard[-1].reason
+    assert "/nowhere/003-train" in world.received[-1].reason
     world.write(2, kept=(1,), chosen=10**6)
-    assert "no word 1000000" in world.heard[-1].reason
+    assert "no word 1000000" in world.received[-1].reason
     (world.run.path / "best" / "model.safetensors").write_bytes(b"rubbish")
     world.write(3)
-    assert "cannot be read as safetensors" in world.heard[-1].reason
+    assert "cannot be read as safetensors" in world.received[-1].reason
 
 
 def test_weights_that_are_not_finite_are_refused_in_words(world):
@@ -265,12 +265,12 @@ def test_weights_that_are_not_finite_are_refused_in_words(world):
     path = world.run.path / "best" / "model.safetensors"
     save_file({n: torch.full_like(t, torch.nan) for n, t in load_file(path).items()}, path)
     world.write(1)
-    assert "not finite" in world.heard[-1].reason
+    assert "not finite" in world.received[-1].reason
 
 
 def test_an_answer_cannot_be_asked(world):
     world.host.handle(Ended(id=4, halted=False))
-    assert world.heard[-1] == Refused(id=4, reason="'ended' is an answer, not a request")
+    assert world.received[-1] == Refused(id=4, reason="'ended' is an answer, not a request")
 
 
 def test_only_so_many_texts_and_models_are_kept(world):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sampler_world import Ears, ask, speaking_run
+from sampler_world import Answers, ask, speaking_run
 
 from lmbench.jobs.hosts.sampler_messages import (
     MESSAGES,
@@ -28,11 +28,11 @@ from lmbench.session.process import python
 
 async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tmp_path: Path):
     run = speaking_run(Home(tmp_path))
-    ears = Ears()
-    client = SamplerClient(tmp_path / "logs" / "sampler.log", ears)
+    answers = Answers()
+    client = SamplerClient(tmp_path / "logs" / "sampler.log", answers)
     await client.send(ask(1, run))
-    await ears.until_over(1)
-    first, pid = ears.text(1), client.pid
+    await answers.until_over(1)
+    first, pid = answers.text(1), client.pid
     assert len(first) == 8
     assert pid is not None
 
@@ -41,38 +41,38 @@ async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tm
     assert process.stdin is not None
     process.stdin.write(b'rubbish\n\xff\xfe\n{"kind": "halt", "id": []}\n' + b"[" * 5000 + b"\n")
     await client.send(ask(2, run, temperature=-3))
-    await ears.until_over(2)
-    refused = [m for m in ears.heard if isinstance(m, Refused)]
+    await answers.until_over(2)
+    refused = [m for m in answers.received if isinstance(m, Refused)]
     assert len(refused) == 5
     assert all("does not understand a request" in m.reason for m in refused[:4])
 
     await client.send(ask(3, run, words=10**6))
-    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 3 and m.at > 20)
+    await answers.until(lambda m: isinstance(m, Wrote) and m.id == 3 and m.at > 20)
     await client.send(Halt(id=3))
-    ended = await ears.until_over(3)
+    ended = await answers.until_over(3)
     assert isinstance(ended, Ended)
     assert ended.halted
     assert client.pid == pid
 
     await client.send(ask(4, run, words=10**6))
-    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 4)
+    await answers.until(lambda m: isinstance(m, Wrote) and m.id == 4)
     os.kill(pid, signal.SIGKILL)
-    died = await ears.until(lambda m: isinstance(m, Died))
+    died = await answers.until(lambda m: isinstance(m, Died))
     assert isinstance(died, Died)
     assert died.reason == "the sampler is gone: killed, probably out of memory"
     assert client.pid is None
 
     await client.send(ask(5, run))
-    await ears.until_over(5)
-    assert ears.text(5) == first
+    await answers.until_over(5)
+    assert answers.text(5) == first
     again = client.pid
     assert again not in (None, pid)
     await client.send(ask(6, run, words=10**6))
-    await ears.until(lambda m: isinstance(m, Wrote) and m.id == 6)
+    await answers.until(lambda m: isinstance(m, Wrote) and m.id == 6)
     await client.close()
     assert again is not None
     assert not psutil.pid_exists(again)
-    assert sum(isinstance(m, Died) for m in ears.heard) == 1
+    assert sum(isinstance(m, Died) for m in answers.received) == 1
     await client.send(ask(7, run))
     assert client.pid is None
 
@@ -105,10 +105,10 @@ async def test_a_process_that_cannot_be_started_is_told_as_a_death(
     monkeypatch.setattr(
         "lmbench.jobs.hosts.sampler_messages.python", lambda module: ["/nowhere/python", module]
     )
-    ears = Ears()
-    client = SamplerClient(tmp_path / "sampler.log", ears)
+    answers = Answers()
+    client = SamplerClient(tmp_path / "sampler.log", answers)
     await client.send(Halt(id=1))
-    died = await ears.until(lambda m: isinstance(m, Died))
+    died = await answers.until(lambda m: isinstance(m, Died))
     assert isinstance(died, Died)
     assert "cannot be started" in died.reason
     await asyncio.wait_for(client.close(), 5)

@@ -192,18 +192,18 @@ async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
         await press(pilot, "enter")
         request = sampler().writes[0]
         assert "starting the sampler" in heads(pilot)[0]
-        sampler().heard(Opening(id=request.id))
+        sampler().received(Opening(id=request.id))
         await pilot.pause()
         assert "opening the model" in heads(pilot)[0]
-        sampler().heard(Began(id=request.id, runtime="torch", bytes=1, unknown=("zyzzyva",)))
+        sampler().received(Began(id=request.id, runtime="torch", bytes=1, unknown=("zyzzyva",)))
         for at in range(3):
-            sampler().heard(wrote(request.id, at, WORDS[at]))
+            sampler().received(wrote(request.id, at, WORDS[at]))
         await pilot.pause()
         assert written(drafts(pilot)[0]) == WORDS[:3]
         assert "North America on" in screen_text(views(pilot)[0])
         assert "zyzzyva" in pilot.app.last_message  # type: ignore[attr-defined]
-        sampler().heard(wrote(99, 3, "stray"))
-        sampler().heard(wrote(request.id, 7, "late"))
+        sampler().received(wrote(99, 3, "stray"))
+        sampler().received(wrote(request.id, 7, "late"))
         await pilot.pause()
         assert written(drafts(pilot)[0]) == WORDS[:3]
 
@@ -214,7 +214,7 @@ async def test_w_stops_while_it_writes_and_writes_when_it_does_not(full, monkeyp
         await press(pilot, "enter", "down", "w")
         request = sampler().writes[0]
         assert sampler().sent[-1] == Halt(id=request.id)
-        sampler().heard(Ended(id=request.id, halted=True, problem="the disk is full"))
+        sampler().received(Ended(id=request.id, halted=True, problem="the disk is full"))
         await pilot.pause()
         assert drafts(pilot)[0].state == "halted"
         assert "the disk is full" in pilot.app.last_message  # type: ignore[attr-defined]
@@ -343,7 +343,7 @@ async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):
     monkeypatch.setattr(SamplerDouble, "answers", False)
     async with opened(full) as pilot:
         await press(pilot, "enter")
-        sampler().heard(Refused(id=sampler().writes[0].id, reason="no checkpoint 'best' yet"))
+        sampler().received(Refused(id=sampler().writes[0].id, reason="no checkpoint 'best' yet"))
         await pilot.pause()
         assert drafts(pilot)[0].state == "failed"
         assert "no checkpoint 'best' yet" in screen_text(views(pilot)[0])
@@ -352,12 +352,12 @@ async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):
 async def test_a_death_ends_the_texts_that_were_being_written_and_w_writes_again(full, monkeypatch):
     async with opened(full) as pilot:
         await press(pilot, "enter")
-        sampler().heard(Died(reason="the sampler is gone: killed"))
+        sampler().received(Died(reason="the sampler is gone: killed"))
         await pilot.pause()
         assert drafts(pilot)[0].state == "done"
         monkeypatch.setattr(SamplerDouble, "answers", False)
         await press(pilot, "down", "w")
-        sampler().heard(Died(reason="the sampler is gone: killed"))
+        sampler().received(Died(reason="the sampler is gone: killed"))
         await pilot.pause()
         assert "killed; w writes again" in screen_text(views(pilot)[0])
         await press(pilot, "w")
@@ -442,8 +442,8 @@ async def test_control_characters_of_a_vocabulary_never_reach_the_terminal(full,
     async with opened(full) as pilot:
         await press(pilot, "enter")
         id = sampler().writes[0].id
-        sampler().heard(wrote(id, 0, "\x1b[2Jboo\n"))
-        sampler().heard(wrote(id, 1, "x" * 300))
+        sampler().received(wrote(id, 0, "\x1b[2Jboo\n"))
+        sampler().received(wrote(id, 1, "x" * 300))
         await pilot.pause()
         text = screen_text(views(pilot)[0])
         assert "\x1b" not in text

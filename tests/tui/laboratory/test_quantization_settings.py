@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from laboratory_world import Ears, probe, trained
+from laboratory_world import Answers, probe, trained
 from torch import nn
 
 from lmbench.distiller.quantization import (
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 class Lab(NamedTuple):
     laboratory: Laboratory
-    ears: Ears
+    ears: Answers
     modules: tuple[Module, ...]
 
     @property
@@ -105,7 +105,7 @@ def channels(module: RangeLinearEmbeddingWrapper | RangeLinearQuantParamLayerWra
 @pytest.fixture(scope="module", params=KINDS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     run = trained(tmp_path_factory.mktemp(request.param), request.param)
-    ears = Ears()
+    ears = Answers()
     laboratory = Laboratory(ears)
     laboratory.handle(probe(run))
     ready = ears[-1]
