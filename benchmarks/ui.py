@@ -94,6 +94,8 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
         environment = os.environ | {
             "LMBENCH_HOME": str(home),
+            # Not the settings of whoever measures.
+            "XDG_CONFIG_HOME": str(home),
             "TERM": "xterm-256color",
             "COLORTERM": "truecolor",
         }
@@ -190,6 +192,9 @@ def workbench(home: Path) -> Iterator[Terminal]:
         yield terminal
     finally:
         terminal.close()
+    log = home / "sessions" / "workbench.log"
+    if log.exists():
+        raise RuntimeError(f"the workbench wrote of errors:\n{log.read_text()}")
 
 
 def lmbench(home: Path, *words: str) -> None:
@@ -481,8 +486,7 @@ def soak(seconds: float) -> None:
                 terminal.press(b"\x1b")
                 rounds += 1
                 terminal.resize(*SOAK_SIZES[rounds % len(SOAK_SIZES)])
-        log = home / "sessions" / "workbench.log"
-        print(log.read_text() if log.exists() else "nothing in the log")
+        print("nothing in the log")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
 from lmbench.report.plots.layout import Picture, Plot, Trace, cell_of, lay_out, marked
 from lmbench.report.plots.series import Colour
 
-__all__ = ["Look", "draw"]
+__all__ = ["Look", "draw", "in_colour"]
 
 _SMALLEST = (8, 4)
 # More moments than one in so many columns are drawn as a stretch.
@@ -99,7 +100,7 @@ def _lines(picture: Picture, width: int, height: int, look: Look) -> list[Text]:
         signs[at] = np.array(cells, dtype="<U1")[inside]
         painted[at] = len(colours)
         colours.append(look.faint if trace.series.style == "thin" else trace.series.colour)
-    styles = [None if colour is None else Style(color=_rich(colour)) for colour in colours]
+    styles = [in_colour(colour) for colour in colours]
     return [_line(*row, styles) for row in zip(signs, painted, strict=True)]
 
 
@@ -117,13 +118,11 @@ def _label_start(row: Sequence[str], text: str, column: int) -> int | None:
     return start if start >= 0 and end <= len(row) and set(around) == {" "} else None
 
 
-def _line(signs: np.ndarray, painted: np.ndarray, styles: Sequence[Style | None]) -> Text:
+def _line(signs: np.ndarray, painted: np.ndarray, styles: Sequence[Style]) -> Text:
     line = Text("".join(signs.tolist()))
     edges = [0, *(np.flatnonzero(np.diff(painted)) + 1).tolist(), len(painted)]
     for start, end in pairwise(edges):
-        style = styles[painted[start]]
-        if style is not None:
-            line.stylize(style, start, end)
+        line.stylize(styles[painted[start]], start, end)
     return line
 
 
@@ -155,7 +154,7 @@ class _Canvas:
 
     def markers(self, trace: Trace) -> None:
         """The series' marker along its line, and where it is above the axis an arrow."""
-        style = Style(color=_rich(trace.series.colour))
+        style = in_colour(trace.series.colour)
         for column in np.unique(trace.above // ACROSS):
             self._put(int(column), self._top_row, "↑", style)
         for index in marked(trace, self._picture.x, self._columns, ACROSS):
@@ -172,7 +171,7 @@ class _Canvas:
                 columns.setdefault((moment.colour, moment.sign), set()).add(column)
         rows = list(dict.fromkeys(colour for colour, _ in columns))
         for (colour, sign), where in columns.items():
-            row, style = rows.index(colour), Style(color=_rich(colour))
+            row, style = rows.index(colour), in_colour(colour)
             if row >= self._rows // 2:
                 continue
             crowded = len(where) > self._columns / _CROWDED
@@ -187,7 +186,7 @@ class _Canvas:
         """A cross at the foot of the plot for each value that could not be drawn."""
         for trace in self._picture.traces:
             for column in np.unique(trace.bad // ACROSS):
-                self._put(int(column), self._rows - 1, "✗", Style(color=_rich(look.bad), bold=True))
+                self._put(int(column), self._rows - 1, "✗", in_colour(look.bad, bold=True))
 
     def cursor(self, x: float) -> None:
         column = self._picture.column_of(x)
@@ -207,7 +206,9 @@ def _dots_up(y: np.ndarray, limits: tuple[float, float], rows: int) -> np.ndarra
     return np.floor((y - low) / (high - low) * (rows * DOWN - 1) + 0.5).astype(np.int64)
 
 
-def _rich(colour: Colour) -> str | None:
+def in_colour(colour: Colour, *, bold: bool | None = None) -> Style:
+    """The style of what has this colour."""
     if colour is None:
-        return None
-    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)
+        return Style(bold=bold)
+    known = Color.from_ansi(colour) if isinstance(colour, int) else Color.from_rgb(*colour)
+    return Style(color=known, bold=bold)

@@ -387,12 +387,15 @@ class Bench(KeysInOrder):
         return Style(color=Color.parse(value).rich_color) if value else Style()
 
     def colour(self, variable: str) -> Colour:
-        """The same for plots: RGB, or one of the terminal's own sixteen."""
+        """The same for plots: RGB, one of the terminal's sixteen, or None for its default."""
         value = self.theme_variables.get(variable)
         if not value:
             return None
         colour = Color.parse(value)
-        return colour.ansi if colour.ansi is not None else (colour.r, colour.g, colour.b)
+        if colour.ansi is None:
+            return colour.r, colour.g, colour.b
+        # Textual has the terminal's default as -1.
+        return colour.ansi if colour.ansi >= 0 else None
 
     def show_message(self, text: str) -> None:
         """Show one line on whatever screen is in front."""

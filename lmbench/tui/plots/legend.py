@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from rich.style import Style
 from rich.text import Text
 
+from lmbench.report.plots.draw import in_colour
 from lmbench.report.plots.layout import Plot, extent, value_at
 from lmbench.report.plots.series import Series
 from lmbench.tui.plots.view import place, written
@@ -70,7 +70,7 @@ def _value(series: Series, plot: Plot, at: float) -> str:
 
 def _entry(series: Series, target: Series | None, plot: Plot, at: float, *, brief: bool) -> Text:
     colour = series.colour
-    entry = Text(f"{series.sign} ", Style() if colour is None else Style(color=_rich(colour)))
+    entry = Text(f"{series.sign} ", in_colour(colour))
     label = _SHARED.sub("", series.label) if brief else series.label
     entry.append(f"{label} ", "")
     if target is None:
@@ -79,7 +79,3 @@ def _entry(series: Series, target: Series | None, plot: Plot, at: float, *, brie
         entry.append(_value(series, plot, at), "bold")
         entry.append(f" → {_value(target, plot, at)}  ")
     return entry
-
-
-def _rich(colour: tuple[int, int, int] | int) -> str:
-    return f"color({colour})" if isinstance(colour, int) else "rgb({},{},{})".format(*colour)

@@ -255,7 +255,7 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
     async with opened(lab, "l") as pilot:
         screen = screen_of(pilot, LabScreen)
         assert screen._client is not None
-        screen._client._heard(messages.Died(reason="the laboratory is gone: killed"))  # type: ignore[attr-defined]
+        screen._client._received(messages.Died(reason="the laboratory is gone: killed"))  # type: ignore[attr-defined]
         await pilot.pause()
         await pilot.pause()
         assert "the laboratory is gone: killed" in words(pilot)
@@ -264,7 +264,7 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
     async def never(self: Laboratory, message: messages.Message) -> None:
         if isinstance(message, messages.OpenModel):
-            self._heard(laboratory_double.READY)
+            self._received(laboratory_double.READY)
 
     monkeypatch.setattr(Laboratory, "send", never)
     async with opened(lab, "l", "enter", "enter") as pilot:
