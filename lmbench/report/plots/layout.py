@@ -447,4 +447,4 @@ def sparkline(values: FloatArray, width: int) -> str:
     if high <= low:
         return _SPARKS[0] * len(values)
     levels = (values - low) / (high - low) * (len(_SPARKS) - 1)
-    return "".join(_SPARKS[round(level)] for level in levels)
+    return "".join([_SPARKS[level] for level in np.rint(levels).astype(np.int64).tolist()])

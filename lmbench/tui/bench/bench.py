@@ -13,6 +13,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -383,8 +384,7 @@ class Bench(KeysInOrder):
 
     def colour_style(self, variable: str) -> Style:
         """The theme's colour of this name (``series-3``, ``error``) as a foreground."""
-        value = self.theme_variables.get(variable)
-        return Style(color=Color.parse(value).rich_color) if value else Style()
+        return _foreground(self.theme_variables.get(variable))
 
     def colour(self, variable: str) -> Colour:
         """The same for plots: RGB, one of the terminal's sixteen, or None for its default."""
@@ -457,3 +457,8 @@ def why_lost(run: Any) -> str:
     from lmbench.jobs import launch
 
     return launch.why_lost(run)
+
+
+@cache
+def _foreground(value: str | None) -> Style:
+    return Style(color=Color.parse(value).rich_color) if value else Style()

@@ -129,7 +129,7 @@ class AlternativesList(LinesView):
     # -- drawing -------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.scrollable_content_region.width, self.rich_style
+        width, base = self.scrollable_content_region.width, self.visual_style.rich_style
         if self.word is None:
             return Strip.blank(width, base)
         longest = max((cell_len(shown_word(r.text)) for r in self.rows), default=0)

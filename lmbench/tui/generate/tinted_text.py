@@ -356,7 +356,7 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        base = self.rich_style
+        base = self.visual_style.rich_style
         row = y + int(self.scroll_offset.y)
         notes = row - len(self._lines)
         if row < len(self._lines):

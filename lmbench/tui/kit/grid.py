@@ -172,7 +172,7 @@ class Grid(LinesView):
         ]
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.scrollable_content_region.width, self.rich_style
+        width, base = self.scrollable_content_region.width, self.visual_style.rich_style
         if not self.columns:
             return Strip.blank(width, base)
         columns = self.layout_columns(width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from rich.style import Style
 from rich.text import Text
 from textual.app import App, RenderResult
@@ -38,7 +40,7 @@ class _Line(GuardedWidget):
     _Line { height: 1; width: 1fr; background: $panel; color: $foreground; }
     """
 
-    _drawn = ""
+    _drawn: object = None
 
     def on_mount(self) -> None:
         for name in ("snapshot", "selected", "last_message", "recent_message", "theme"):
@@ -49,8 +51,7 @@ class _Line(GuardedWidget):
 
     def redraw(self) -> None:
         """Repaint, if the line says anything else than before."""
-        text = self.line()
-        fresh = f"{text.markup}{self.bench.theme}"
+        fresh = _looks(self.line(), self.bench.theme)
         if fresh != self._drawn:
             self._drawn = fresh
             self.refresh()
@@ -175,7 +176,7 @@ class KeyBar(GuardedWidget):
     KeyBar { height: 1; width: 1fr; background: $panel; color: $foreground; }
     """
 
-    _drawn = ""
+    _drawn: object = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +202,7 @@ class KeyBar(GuardedWidget):
     def redraw(self) -> None:
         self._due = False
         self._text = self.line()
-        fresh = f"{self._text.markup}{self.bench.theme}"
+        fresh = _looks(self._text, self.bench.theme)
         if fresh != self._drawn:
             self._drawn = fresh
             self.refresh()
@@ -254,6 +255,12 @@ class KeyBar(GuardedWidget):
         return self._text
 
 
+def _looks(text: Text, theme: str) -> object:
+    """What a line is repainted for where it differs."""
+    return text.plain, text.spans, theme
+
+
+@lru_cache(maxsize=256)
 def _key(key: str, words: str, style: Style) -> Text:
     return Text.assemble((f" {key}", style), f" {words} ")
 

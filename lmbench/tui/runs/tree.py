@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -240,7 +241,7 @@ class RunTree(LinesView):
     # -- drawing -------------------------------------------------------------------------------
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.scrollable_content_region.width, self.rich_style
+        width, base = self.scrollable_content_region.width, self.visual_style.rich_style
         line = y - self._head + int(self.scroll_offset.y)
         if y < self._head:
             return self._headings().adjust_cell_length(width, base)
@@ -295,7 +296,7 @@ class RunTree(LinesView):
         return self.bench.snapshot.run(view.parent) if view.parent else None
 
     def _tint(self, name: str, base: Style) -> Style:
-        return base + Style(color=self.get_component_rich_style(name).color)
+        return _in_colour_of(base, self.get_component_rich_style(name))
 
     def _left(self, view: RunView, branch: str, base: Style) -> list[Segment]:
         mark = mark_of(view.id)
@@ -354,3 +355,8 @@ class RunTree(LinesView):
 
 def _figure(text: str, column: int, base: Style) -> Segment:
     return Segment(text.rjust(_WIDTHS[column]), base)
+
+
+@lru_cache(maxsize=64)
+def _in_colour_of(base: Style, other: Style) -> Style:
+    return base + Style(color=other.color)
