@@ -18,6 +18,7 @@ import ipaddress
 import re
 import secrets
 import shlex
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,23 @@ __all__ = ["LOCAL", "check_address", "cookie_name", "serve_web"]
 LOCAL = "127.0.0.1"
 _SHORTEST_TOKEN = 16
 _ELSEWHERE = re.compile(r'<link[^>]*href="https?://[^>]*>')
+# The page as textual-serve has it is without a title, takes no key before a click, and shows white
+# of a scroll bar beside the last column.
+_HEAD = """<title>lmbench</title>
+    <style>
+      body { background: #14161d; }
+      .xterm .xterm-viewport { overflow-y: hidden; background: #14161d !important; }
+    </style>
+    <script>
+      new MutationObserver((_, watching) => {
+        const keys = document.querySelector(".xterm-helper-textarea");
+        if (keys) {
+          keys.focus();
+          watching.disconnect();
+        }
+      }).observe(document, { childList: true, subtree: true });
+    </script>
+  </head>"""
 _INLINE_SCRIPT = re.compile(r'<script>(.*?)</script>|onclick="(.*?)"', re.DOTALL | re.IGNORECASE)
 _FONT_SIZE = re.compile(r"[1-9][0-9]?")
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -87,6 +105,23 @@ def is_local(host: str) -> bool:
         raise LmbenchError(f"--host {host}: use an IP address, or localhost") from None
 
 
+def address_of(host: str) -> str:
+    """An address to open of what is served on `host`: of all addresses of this machine the one that
+    it has towards others."""
+    if host == "localhost" or not ipaddress.ip_address(host).is_unspecified:
+        return host
+    family, elsewhere = (
+        (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    )
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as towards:
+            # Nothing is sent: it only chooses the way.
+            towards.connect((elsewhere, 9))
+            return towards.getsockname()[0]
+    except OSError:
+        return "::1" if family == socket.AF_INET6 else LOCAL
+
+
 def serve_web(
     session: str | None, *, host: str = LOCAL, port: int = 8000, token: str | None = None
 ) -> int:
@@ -131,7 +166,8 @@ def _server_class() -> Any:
             """Errors alone, on stderr: Python's own last resort does that."""
 
         async def on_startup(self, app: web.Application) -> None:
-            shown = f"[{self.host}]" if ":" in self.host else self.host
+            reached = address_of(self.host)
+            shown = f"[{reached}]" if ":" in reached else reached
             link = f"http://{shown}:{self.port}/?token={quote(self._token, safe='')}"
             print(f"lmbench on {link} (Ctrl-C ends it)", flush=True)
 
@@ -195,7 +231,7 @@ def _server_class() -> Any:
                 "application": {"name": "lmbench"},
             }
             text = aiohttp_jinja2.render_string("app_index.html", request, context)
-            text = _ELSEWHERE.sub("", text)
+            text = _ELSEWHERE.sub("", text).replace("</head>", _HEAD, 1)
             headers = {"Content-Security-Policy": f"{_PAGE_POLICY} {_inline_hashes(text)}"}
             return web.Response(text=text, content_type="text/html", headers=headers)
 

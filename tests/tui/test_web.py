@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from waiting import LIMIT_S
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
 from lmbench.tui import web
-from lmbench.tui.web import check_address, cookie_name, is_local
+from lmbench.tui.web import address_of, check_address, cookie_name, is_local
 
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
@@ -109,6 +110,18 @@ def test_this_machine_s_own_addresses_need_no_token_of_the_user_s(host):
 def test_another_address_needs_a_token_that_cannot_be_guessed(host, token, words):
     with pytest.raises(LmbenchError, match=words):
         check_address(host, token)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_the_link_of_all_addresses_is_one_that_can_be_opened(host):
+    reached = ipaddress.ip_address(address_of(host))
+    assert not reached.is_unspecified
+    assert reached.version == ipaddress.ip_address(host).version
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.8.8.8", "192.168.1.7", "::1"])
+def test_the_link_of_one_address_is_that_address(host):
+    assert address_of(host) == host
 
 
 def test_another_address_without_a_token_is_refused_before_anything_is_served(tmp_path):
@@ -246,8 +259,17 @@ async def test_chromium_opens_the_page_and_sees_a_plot_that_lives(full, tmp_path
     async with linked(full.home.path) as link, browser(tmp_path / "profile") as page:
         await page.call("Network.enable")
         await page.call("Page.enable")
+        # As a window in front has it.
+        await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         await page.call("Page.navigate", url=link)
         await page.frames_until(BRAILLE)
+        title = await page.call("Runtime.evaluate", expression="document.title", returnByValue=True)
+        assert title["result"]["value"] == "lmbench"
+        page.text = ""
+        # A key, before anything was clicked.
+        await page.call("Input.dispatchKeyEvent", type="keyDown", key="?", text="?")
+        await page.frames_until(re.compile(" Help "))
+        await page.call("Input.dispatchKeyEvent", type="keyDown", key="q", text="q")
         page.text = ""
         for step in range(3670, 5000, 10):
             full.write(
