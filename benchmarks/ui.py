@@ -44,9 +44,9 @@ import numpy as np
 import psutil
 
 from lmbench.config import TrainConfig
-from lmbench.report.plots.draw import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
+from lmbench.report.plots.terminal import draw
 from lmbench.session import EventLog, EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 
@@ -421,13 +421,13 @@ def large(events: int) -> dict[str, Any]:
 
 def sweep() -> dict[str, Any]:
     """What the screen of a sweep costs that has 1,000 runs, all of them queued."""
-    from lmbench.jobs.sweeps import work
+    from lmbench.jobs.sweeps import control
 
     with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
         home = Home(Path(folder))
         file = home.path / "many.yaml"
         file.write_text(MANY_RUNS)
-        _, runs = work.start(work.prepare(file, home, "default"), home)
+        _, runs = control.start(control.prepare(file, home, "default"), home)
         with workbench(home.path) as terminal:
 
             def opened() -> float:

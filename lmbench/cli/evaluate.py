@@ -8,10 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import start
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_json
+from lmbench.cli.start_run import start
 from lmbench.config import EvaluateConfig
 from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document

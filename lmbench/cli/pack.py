@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import start
 from lmbench.cli.flags import configured
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_line
+from lmbench.cli.start_run import start
 from lmbench.config import PackConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import make_run

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import PlaceName, Seeds, derive, derive_all
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
+from lmbench.cli.start_run import PlaceName, Seeds, derive, derive_all
 from lmbench.config import QuantizeConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home

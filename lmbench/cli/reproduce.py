@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from lmbench.cli.derived import work_through_all
 from lmbench.cli.flags import Whole, refuse_flags
 from lmbench.cli.output import Json, console, print_json
 from lmbench.cli.progress import corpus_progress
+from lmbench.cli.start_run import work_through_all
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.published_figures import CORPUS

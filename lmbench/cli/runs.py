@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lmbench.cli.derived import PlaceName, resume_run
 from lmbench.cli.flags import Whole
 from lmbench.cli.output import (
     Json,
@@ -23,6 +22,7 @@ from lmbench.cli.output import (
     print_line,
     write,
 )
+from lmbench.cli.start_run import PlaceName, resume_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place

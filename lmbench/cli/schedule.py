@@ -111,7 +111,7 @@ def plot(
     if json:
         print_json(_document(schedule, plan))
         return
-    from lmbench.report.plots.terminal import schedule_text
+    from lmbench.report.plots.command_plots import schedule_text
 
     out = console()
     out.print(schedule_text(plan, min(out.width, 100), 18))

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import derive
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console
+from lmbench.cli.start_run import derive
 from lmbench.config import SensitivityConfig
 from lmbench.errors import LmbenchError
-from lmbench.report.plots.terminal import curves_text
+from lmbench.report.plots.command_plots import curves_text
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
 from lmbench.session.files import write_atomic

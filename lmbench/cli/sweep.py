@@ -12,14 +12,14 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.derived import PlaceName, leave_queue
 from lmbench.cli.foreground import work_through
 from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
+from lmbench.cli.start_run import PlaceName, leave_queue
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
 from lmbench.jobs.sweeps.status import (
     Setting,
@@ -58,7 +58,7 @@ def check(file: Path, /, *, session: Holds = None, json: Json = False) -> None:
     """
     home = Home.find()
     with corpus_progress() as progress:
-        prepared = work.prepare(file, home, session, progress)
+        prepared = control.prepare(file, home, session, progress)
     stages = forecast(prepared.plan, prepared.runs, home)
     rungs = stage_rungs(prepared.plan, prepared.runs, home)
     total = _total(stages)
@@ -121,15 +121,15 @@ def start(
     home = Home.find()
     check_place(place, home)
     with corpus_progress() as progress:
-        prepared = work.prepare(file, home, session, progress)
-    made, runs = work.start(prepared, home, place)
+        prepared = control.prepare(file, home, session, progress)
+    made, runs = control.start(prepared, home, place)
     return _work_through(made, runs, detach=detach, json=json)
 
 
 def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool) -> int:
     code = 0
     if detach:
-        work.begin(runs)
+        control.begin(runs)
     else:
         # What goes elsewhere is submitted whole, and followed one after the other.
         launch.start_all([run for run in runs if run.read().place != "local"])
@@ -149,18 +149,18 @@ def _follow(session: Session, *, json: bool) -> int:
     exit code. Ctrl-C stops the one at work and takes the others out of the queue."""
     code = 0
     while True:
-        run = work.next_run(session)
+        run = control.next_run(session)
         if run is None:
             # What follows from the last end, the supervisor may not have seen to yet.
-            work.advance(session)
-            run = work.next_run(session)
+            control.advance(session)
+            run = control.next_run(session)
         if run is None:
             return code
         if not json:
             note(f"{run.ref} {printable(run.read().name)}")
         _, failed = work_through(partial(_begun, run), json=json, document=False)
         if failed == INTERRUPTED:
-            leave_queue(list(work.made_runs(session).values()))
+            leave_queue(list(control.made_runs(session).values()))
             return failed
         code = code or min(failed, 1)
 
@@ -198,7 +198,7 @@ def status(
 
 
 def _write_plot(sweep: SweepStatus, path: Path) -> None:
-    from lmbench.report.front import front_plot
+    from lmbench.report.pareto_front import front_plot
     from lmbench.report.plots.export import export
 
     if path.exists():
@@ -217,7 +217,7 @@ def stop(name: str | None = None, *, session: Named = None, json: Json = False) 
         name: the sweep's session; left out where there is but one sweep.
     """
     found = _found(name, session)
-    stopped = work.stop(found)
+    stopped = control.stop(found)
     if json:
         print_json({"session": found.name, "stopped": stopped})
     else:
@@ -242,7 +242,7 @@ def resume(
         name: the sweep's session; left out where there is but one sweep.
     """
     found = _found(name, session)
-    runs = work.resume(found, failed=retry_failed)
+    runs = control.resume(found, failed=retry_failed)
     return _work_through(found, runs, detach=detach, json=json)
 
 
@@ -258,10 +258,10 @@ def delete(
     if name is None and session is None:
         raise LmbenchError("name the sweep to delete (lmbench sessions list shows them)")
     found = _found(name, session)
-    work.refuse_busy(found)
-    runs = len(work.made_runs(found))
+    control.refuse_busy(found)
+    runs = len(control.made_runs(found))
     confirm(f"Delete sweep {found.name} ({numbers.plural(runs, 'run')}) for good?", yes=yes)
-    work.delete(found)
+    control.delete(found)
     if json:
         print_json({"session": found.name, "runs": runs, "deleted": True})
     else:
@@ -271,7 +271,7 @@ def delete(
 def _found(name: str | None, flag: str | None) -> Session:
     if name is not None and flag is not None and name != flag:
         raise LmbenchError(f"which sweep: {name!r} or --session {flag!r}?")
-    return work.find_sweep(Home.find(), name or flag)
+    return control.find_sweep(Home.find(), name or flag)
 
 
 # -- the table ----------------------------------------------------------------------------------

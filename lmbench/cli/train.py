@@ -9,7 +9,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.derived import (
+from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.foreground import command_line
+from lmbench.cli.output import Json, SessionName, note, print_line
+from lmbench.cli.progress import corpus_progress
+from lmbench.cli.start_run import (
     PlaceName,
     Seeds,
     derive_all,
@@ -18,10 +22,6 @@ from lmbench.cli.derived import (
     start,
     start_all,
 )
-from lmbench.cli.flags import configured, refuse_flags
-from lmbench.cli.foreground import command_line
-from lmbench.cli.output import Json, SessionName, note, print_line
-from lmbench.cli.progress import corpus_progress
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError

@@ -331,7 +331,7 @@ _STYLE = (
 
 def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     """A session as one document: its table, its curves, and how each run was made."""
-    from lmbench.report.front import front_plot
+    from lmbench.report.pareto_front import front_plot
     from lmbench.report.plots.export import as_svg
     from lmbench.report.plots.layout import Plot
 

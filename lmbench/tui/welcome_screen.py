@@ -25,7 +25,7 @@ from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
-from lmbench.tui.own_text import make_corpus, name_for, path_of, preview
+from lmbench.tui.make_corpus import make_corpus, name_for, path_of, preview
 
 __all__ = ["WelcomeScreen"]
 

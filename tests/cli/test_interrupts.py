@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lmbench.cli import derived
 from lmbench.cli import run as lmbench
+from lmbench.cli import start_run
 from lmbench.jobs import launch
 from lmbench.session import Home
 
@@ -72,7 +72,7 @@ def test_as_a_run_is_made_and_started_it_stops_that_run(
         module = sys.modules["lmbench.cli.train"]
         monkeypatch.setattr(module, "make_run", interrupted(module.make_run, after=after))
     else:
-        monkeypatch.setattr(derived.launch, "start", interrupted(launch.start, after=after))
+        monkeypatch.setattr(start_run.launch, "start", interrupted(launch.start, after=after))
     small = ["--emsize", "16", "--nhid", "16", "--tied", "--threads", "1", "--epochs", "5000"]
     assert lmbench(["train", "--data", "tiny", *small, "--session", f"{what}-{after}"]) == 130
     [run] = trained.session(f"{what}-{after}").runs()

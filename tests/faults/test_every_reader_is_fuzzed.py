@@ -86,7 +86,7 @@ NOT_FUZZED = {
     "tui/demo/player.py:_recorded": "part of lmbench",
     "tui/demo/player.py:start": "part of lmbench",
     "tui/new_run/corpus_size.py:size_of": "the answer of a process of ours",
-    "tui/own_text.py:_data_make": "the answer of a process of ours",
+    "tui/make_corpus.py:_data_make": "the answer of a process of ours",
     "tui/sweeps/new_sweep.py:run_sweep": "the answer of a process of ours",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from sweep_world import write_sweep
 from workbench_world import NOON
 
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 from lmbench.session.process import process_started
@@ -40,7 +40,7 @@ class StudyWorld:
     def __init__(self, home: Home, text: str = STUDY) -> None:
         self.home = home
         file = write_sweep(home.path.parent / "files", text)
-        self.session, runs = work.start(work.prepare(file, home), home)
+        self.session, runs = control.start(control.prepare(file, home), home)
         self.runs = {run.id: run for run in runs}
 
     def bench(self, session: Session | None = None, **arguments: Any) -> Workbench:

@@ -9,7 +9,7 @@ import pytest
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.report.compare import compare_runs, report_session
-from lmbench.report.front import front_plot
+from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.export import as_csv, as_svg
 from lmbench.report.seeds import Spread, inside_spread, one_setting, spread_of
 from lmbench.session import Home, Run, Session

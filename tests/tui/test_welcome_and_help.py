@@ -21,9 +21,9 @@ from lmbench.tui.bench.user_settings import Settings, load_settings
 from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
+from lmbench.tui.make_corpus import name_for, path_of
 from lmbench.tui.new_run.corpus_size import CorpusSize
 from lmbench.tui.new_run.screen import NewRunScreen
-from lmbench.tui.own_text import name_for, path_of
 from lmbench.tui.sessions.screen import SessionsScreen
 from lmbench.tui.settings.screen import SettingsScreen
 from lmbench.tui.welcome_screen import WelcomeScreen

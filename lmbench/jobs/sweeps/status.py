@@ -219,7 +219,7 @@ def value_words(value: Any) -> str:
 
 
 def plotted(row: Setting) -> dict[str, Any]:
-    """A setting as `lmbench.report.front.front_plot` takes it."""
+    """A setting as `lmbench.report.pareto_front.front_plot` takes it."""
     found: dict[str, Any] = {
         "name": " ".join([row.stage, *map(value_words, row.values.values())]),
         "bytes": row.size.bytes,

@@ -11,7 +11,7 @@ import numpy as np
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, runtime_table
-from lmbench.report.front import pareto_front
+from lmbench.report.pareto_front import pareto_front
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.runtime_table import scored_text

@@ -11,9 +11,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from lmbench.report.plots.curves import Curves
-from lmbench.report.plots.draw import Look, draw
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind
+from lmbench.report.plots.terminal import Look, draw
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel

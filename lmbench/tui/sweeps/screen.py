@@ -13,7 +13,7 @@ from textual.containers import Container
 from textual.events import Resize, ScreenResume
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.importance import FEWEST, ped_anova
 from lmbench.report.numbers import plural
 from lmbench.session import Session
@@ -305,7 +305,7 @@ class SweepScreen(BenchScreen[None]):
 
     async def action_pause(self) -> None:
         asked = await self.bench.run_in_thread(
-            work.pause, self.bench.session, doing="while asking the runs"
+            control.pause, self.bench.session, doing="while asking the runs"
         )
         if asked is not None:
             self.bench.show_message(f"{plural(asked[1], 'run')} asked to {asked[0]}")
@@ -323,7 +323,7 @@ class SweepScreen(BenchScreen[None]):
     async def _stop(self, answer: str | None) -> None:
         if answer == "stop":
             stopped = await self.bench.run_in_thread(
-                work.stop, self.bench.session, doing="while stopping the sweep"
+                control.stop, self.bench.session, doing="while stopping the sweep"
             )
             if stopped is not None:
                 self.bench.show_message(f"{plural(stopped, 'run')} stopped or left the queue")
@@ -364,6 +364,6 @@ def _read(
 
 def _resume(session: Session, failed: bool) -> int:
     """In a thread: as ``lmbench sweep resume --detach``; how many runs are not at their end."""
-    runs = work.resume(session, failed=failed)
-    work.begin(runs)
+    runs = control.resume(session, failed=failed)
+    control.begin(runs)
     return sum(run.status() in ("queued", "running", "paused") for run in runs)

@@ -18,7 +18,7 @@ from lmbench.jobs.sweeps.plan import Plan
 from lmbench.jobs.sweeps.proposals import kept_plan, proposals_path
 from lmbench.jobs.sweeps.status import Setting, SweepStatus, plotted, status_of, value_words
 from lmbench.report import numbers
-from lmbench.report.front import front_plot
+from lmbench.report.pareto_front import front_plot
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import MARKERS, Colour
 from lmbench.session import Session, Status

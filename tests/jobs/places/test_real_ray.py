@@ -13,7 +13,7 @@ from sweep_world import SWEEP, write_sweep
 
 from lmbench.cli import run as lmbench
 from lmbench.jobs import launch
-from lmbench.jobs.sweeps.work import made_runs
+from lmbench.jobs.sweeps.control import made_runs
 from lmbench.session import Home, Run
 from lmbench.session.process import process_started
 from lmbench.session.store import LIVE

@@ -12,7 +12,7 @@ from slurm_world import Cluster
 from sweep_world import SWEEP, write_sweep
 
 from lmbench.cli import run as lmbench
-from lmbench.jobs.sweeps.work import made_runs
+from lmbench.jobs.sweeps.control import made_runs
 from lmbench.session import Home, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

@@ -11,14 +11,14 @@ from lmbench.config import PruneConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.run_schedule import read_schedule
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.checking import stage_rungs
 from lmbench.jobs.sweeps.early_stopping import Classes, size_class, watch_rungs
 from lmbench.jobs.sweeps.kept_file import made_records, sweep_of
 from lmbench.jobs.sweeps.plan import plan_of
 from lmbench.jobs.sweeps.status import STOPPED_EARLY, WAITS, sweep_status
 from lmbench.report.compare import compare_runs
-from lmbench.report.front import front_plot
+from lmbench.report.pareto_front import front_plot
 from lmbench.session import Home, Run, Session
 
 LONG = SMALL.replace("epochs: 2", "epochs: 9").replace(", lr: 1.0", "")
@@ -36,7 +36,7 @@ stages:
 
 def started(home: Home, text: str = RACE) -> tuple[Session, list[Run]]:
     file = write_sweep(home.path.parent / "study", text)
-    return work.start(work.prepare(file, home), home)
+    return control.start(control.prepare(file, home), home)
 
 
 def classes(session: Session) -> Classes:
@@ -70,20 +70,20 @@ def test_settings_wait_are_promoted_or_stopped_with_all_their_seeds(sweep_home: 
     figures = [80.0, 70.0, 91.0, 81.0, 72.0, 90.0]
     for run, figure in list(zip(trained, figures, strict=True))[:4]:
         assert come_to(run, 2, figure).kind == "waits"
-        work.advance(session)
+        control.advance(session)
     assert sweep_status(session).statuses == {WAITS: 4, "queued": 8}
     assert "other seeds of it are not there" in trained[0].read().reason
     assert "1 of 3 settings are there" in trained[3].read().reason
     # The second of three is better, so the first is out; the third may yet beat the second.
     assert come_to(trained[4], 2, figures[4]).kind == "waits"
-    work.advance(session)
+    control.advance(session)
     assert sweep_status(session).statuses == {WAITS: 3, STOPPED_EARLY: 4, "queued": 5}
     last = come_to(trained[5], 2, figures[5])
     assert (last.kind, last.reason) == (
         "stopped",
         "stopped early at rung 1 (epoch 2): valid ppl 90.50, had to beat 71.00",
     )
-    work.advance(session)
+    control.advance(session)
     early = [run.read().early_stopping for run in trained]
     assert early == ["stopped", "", "stopped", "stopped", "", "stopped"]
     assert [run.status() for run in trained] == [
@@ -108,9 +108,9 @@ def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_o
     session, runs = started(sweep_home, RACE.replace("seeds: 2\n", ""))
     for run, figure in zip(runs, (80.0, 70.0, 75.0), strict=False):
         come_to(run, 2, figure)
-    work.advance(session)
-    work.stop(session)
-    assert work.requeue(runs, failed=True) == 2
+    control.advance(session)
+    control.stop(session)
+    assert control.requeue(runs, failed=True) == 2
     assert [run.status() for run in runs] == [
         *("stopped", "queued", "stopped", "stopped", "queued", "stopped")
     ]
@@ -128,13 +128,13 @@ def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_o
 
 def test_a_sweep_that_is_not_wholly_made_decides_nothing(sweep_home: Home) -> None:
     session, runs = started(sweep_home, RACE.replace("seeds: 2\n", ""))
-    work.delete_run(runs[5])
+    control.delete_run(runs[5])
     for run, figure in zip(runs, (80.0, 70.0, 75.0), strict=False):
         assert come_to(run, 2, figure).kind == "waits"
-    work.advance(session)
+    control.advance(session)
     assert {run.read().early_stopping for run in runs[:3]} == {"waits"}
-    work.make_missing(session)
-    work.advance(session)
+    control.make_missing(session)
+    control.advance(session)
     assert [run.read().early_stopping for run in runs[:3]] == ["stopped", "", "stopped"]
 
 
@@ -191,9 +191,9 @@ stages:
     (folder / "slow-50.yaml").write_text(
         (folder / "agp-50.yaml").read_text().replace("ending_epoch: 2", "ending_epoch: 5")
     )
-    prepared = work.prepare(write_sweep(folder.parent, text), sweep_home)
+    prepared = control.prepare(write_sweep(folder.parent, text), sweep_home)
     assert stage_rungs(prepared.plan, prepared.runs, sweep_home) == {"prune": [4, 7]}
-    session, runs = work.start(prepared, sweep_home)
+    session, runs = control.start(prepared, sweep_home)
     found = classes(session)
     assert [found.rungs(run) for run in runs] == [[7], [7], [4, 7]]
 

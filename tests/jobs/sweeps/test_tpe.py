@@ -9,7 +9,7 @@ import pytest
 from sweep_world import SMALL, write_sweep
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.proposals import kept_plan, proposals_path, to_propose
 from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.jobs.sweeps.tpe import propose
@@ -42,7 +42,7 @@ def optuna() -> Any:
 
 def started(home: Home, name: str = "study") -> Session:
     file = write_sweep(home.path.parent / "study", SEARCH)
-    session, _ = work.start(work.prepare(file, home, name), home)
+    session, _ = control.start(control.prepare(file, home, name), home)
     return session
 
 
@@ -57,12 +57,12 @@ def finish(run: Run) -> None:
 
 def work_through(session: Session, *, fails: int | None = None) -> None:
     """As the queue does it, looking after each run at what follows."""
-    while (run := work.next_run(session)) is not None:
+    while (run := control.next_run(session)) is not None:
         if run.id == fails:
             run.transition("failed", reason="out of memory")
         else:
             finish(run)
-        work.advance(session)
+        control.advance(session)
 
 
 @needs_optuna
@@ -99,7 +99,7 @@ def test_runs_are_made_one_combination_after_the_other(sweep_home: Home) -> None
     session = started(sweep_home)
     assert sweep_status(session).statuses == {"queued": 4}
     assert sweep_status(session).to_propose == 5
-    work.advance(session)
+    control.advance(session)
     assert len(session.runs()) == 4
     work_through(session)
     status = sweep_status(session)
@@ -123,25 +123,25 @@ def test_a_search_that_is_interrupted_goes_on_to_the_same_proposals(
     work_through(whole, fails=3)
     session = started(sweep_home)
     for _ in range(3):
-        run = work.next_run(session)
+        run = control.next_run(session)
         assert run is not None
         (finish if run.id != 3 else lambda run: run.transition("failed"))(run)
-    run = work.next_run(session)
+    run = control.next_run(session)
     assert run is not None
     run.transition("lost")
-    work.advance(session)
+    control.advance(session)
     assert len(kept_plan(session).proposals) == 1, "proposed past a run that is lost"
-    assert work.requeue(session.runs(), failed=False) == 1
+    assert control.requeue(session.runs(), failed=False) == 1
     # A death after the proposal was kept, before its runs are made.
     monkeypatch.setattr("lmbench.jobs.sweeps.advance.make_missing", lambda _: None)
     finish(run)
-    work.advance(session)
+    control.advance(session)
     monkeypatch.undo()
     monkeypatch.setenv("LMBENCH_HOME", str(sweep_home.path))
     assert sweep_status(session).missing > 0
-    work.advance(session)
+    control.advance(session)
     assert len(kept_plan(session).proposals) == 2
-    work.make_missing(session)
+    control.make_missing(session)
     work_through(session)
     assert kept_plan(session).proposals == kept_plan(whole).proposals
 
@@ -155,7 +155,7 @@ def test_proposals_travel_with_their_sweep_and_go_with_it(sweep_home: Home, tmp_
     assert kept_plan(again).proposals == kept_plan(session).proposals
     assert sweep_status(again).missing == 0
     session.new_run(session.runs()[0].config(), "train", name="mine").transition("stopped")
-    work.delete(session)
+    control.delete(session)
     assert not proposals_path(session).exists()
     path = proposals_path(again)
     path.write_text(json.dumps({"version": 1, "proposals": [[0, 0, 7]]}))
@@ -172,5 +172,5 @@ def test_without_optuna_nothing_is_made(sweep_home: Home, monkeypatch: pytest.Mo
 
 def test_a_sweep_whose_runs_are_all_known_has_nothing_to_propose(sweep_home: Home) -> None:
     file = write_sweep(sweep_home.path.parent / "study")
-    session, _ = work.start(work.prepare(file, sweep_home), sweep_home)
+    session, _ = control.start(control.prepare(file, sweep_home), sweep_home)
     assert to_propose(kept_plan(session)) == 0

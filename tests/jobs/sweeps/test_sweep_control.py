@@ -13,7 +13,7 @@ from sweep_world import SWEEP, write_sweep
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.kept_file import kept_path
 from lmbench.jobs.sweeps.making import alone
 from lmbench.jobs.sweeps.status import sweep_status
@@ -25,7 +25,7 @@ KILLED_AT_A_RENAME = """
 import os, signal, sys
 from pathlib import Path
 
-from lmbench.jobs.sweeps import work
+from lmbench.jobs.sweeps import control
 from lmbench.session import Home
 
 left = int(sys.argv[1])
@@ -40,15 +40,15 @@ def dying(rename):
     return renamed
 
 home = Home.find()
-prepared = work.prepare(Path(sys.argv[2]), home)
+prepared = control.prepare(Path(sys.argv[2]), home)
 Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
-work.start(prepared, home)
+control.start(prepared, home)
 """
 
 
 def started(home: Home, text: str = SWEEP) -> tuple[Session, list[Run]]:
     file = write_sweep(home.path.parent / "study", text)
-    return work.start(work.prepare(file, home), home)
+    return control.start(control.prepare(file, home), home)
 
 
 def what_there_is(session: Session) -> dict[str, tuple[object, ...]]:
@@ -67,12 +67,12 @@ def test_a_start_that_was_killed_goes_on_with_exactly_what_is_missing(
     renames: int, sweep_home: Home, tmp_path: Path
 ) -> None:
     file = write_sweep(tmp_path / "study")
-    undisturbed, _ = work.start(work.prepare(file, sweep_home, "undisturbed"), sweep_home)
+    undisturbed, _ = control.start(control.prepare(file, sweep_home, "undisturbed"), sweep_home)
     wanted = what_there_is(undisturbed)
     command = [sys.executable, "-c", KILLED_AT_A_RENAME, str(renames), str(file)]
     done = subprocess.run(command, env=os.environ | {"LMBENCH_HOME": str(sweep_home.path)})
     assert done.returncode == -signal.SIGKILL
-    session, runs = work.start(work.prepare(file, sweep_home), sweep_home)
+    session, runs = control.start(control.prepare(file, sweep_home), sweep_home)
     made = what_there_is(session)
     assert _in(made, "study") == _in(wanted, "undisturbed")
     assert [run.ref for run in runs] == [f"study/{name}" for name, *_ in made.values()]
@@ -87,10 +87,10 @@ def test_resume_makes_what_is_missing_when_the_original_is_gone(
 ) -> None:
     session, runs = started(sweep_home)
     for run in (runs[5], runs[2]):
-        work.delete_run(run)
+        control.delete_run(run)
     for path in (tmp_path / "study" / "levels").iterdir():
         path.unlink()
-    again = work.make_missing(session)
+    again = control.make_missing(session)
     assert [run.read().point for run in again] == [
         *("train 1", "train 2", "prune 1", "prune 2", "prune 3", "prune 4")
     ]
@@ -118,7 +118,7 @@ def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path:
     )
     file = tmp_path / "study" / "sweep.yaml"
     with pytest.raises(LmbenchError, match=r"compress: 1: was schedules/agp-50\.yaml, is"):
-        work.start(work.prepare(file, sweep_home), sweep_home)
+        control.start(control.prepare(file, sweep_home), sweep_home)
 
 
 def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None:
@@ -135,29 +135,29 @@ def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
     session, runs = started(sweep_home)
     runs[0].update(status="finished")
     runs[1].update(status="failed")
-    assert work.stop(session) == 4
+    assert control.stop(session) == 4
     assert [run.status() for run in runs] == ["finished", "failed", *["stopped"] * 4]
-    assert work.requeue(runs, failed=False) == 4
+    assert control.requeue(runs, failed=False) == 4
     assert [run.status() for run in runs] == ["finished", "failed", *["queued"] * 4]
-    assert work.requeue(runs, failed=True) == 1
+    assert control.requeue(runs, failed=True) == 1
     assert runs[1].status() == "queued"
 
 
 def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home: Home) -> None:
     session, runs = started(sweep_home)
     with pytest.raises(LmbenchError, match="6 runs of it wait or are worked on"):
-        work.refuse_busy(session)
-    work.stop(session)
-    work.refuse_busy(session)
+        control.refuse_busy(session)
+    control.stop(session)
+    control.refuse_busy(session)
     own = session.new_run(runs[0].config(), "train", name="mine")
     launch.request(own, "stop")
-    work.delete(session)
+    control.delete(session)
     assert session.runs() == [own]
     with pytest.raises(LmbenchError, match="is no sweep"):
-        work.find_sweep(sweep_home, "study")
+        control.find_sweep(sweep_home, "study")
     session, _ = started(sweep_home, SWEEP.replace("name: study", "name: other"))
-    work.stop(session)
-    work.delete(session)
+    control.stop(session)
+    control.delete(session)
     assert not session.exists()
 
 
@@ -165,20 +165,20 @@ def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
     sweep_home: Home, tmp_path: Path
 ) -> None:
     session, _ = started(sweep_home)
-    work.stop(session)
+    control.stop(session)
     pack(session, tmp_path / "study.lmbench")
     unpacked = unpack(tmp_path / "study.lmbench", sweep_home, "prune")
-    runs = work.make_missing(unpacked)
+    runs = control.make_missing(unpacked)
     assert len(runs) == len(unpacked.runs()) == 6
     assert sweep_status(unpacked).missing == 0
-    work.delete_run(runs[3])
-    assert work.make_missing(unpacked)[3].read().parent == "prune/001-train"
+    control.delete_run(runs[3])
+    assert control.make_missing(unpacked)[3].read().parent == "prune/001-train"
 
 
 def test_only_one_process_at_a_time_makes_the_runs(sweep_home: Home) -> None:
     session, _ = started(sweep_home)
     with alone(session), pytest.raises(LmbenchError, match="another process makes its runs"):
-        work.make_missing(session)
+        control.make_missing(session)
 
 
 def test_the_table_has_a_row_for_each_setting_over_its_seeds(sweep_home: Home) -> None:
