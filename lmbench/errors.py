@@ -56,8 +56,8 @@ _REMEDIES = {
 def os_error_line(
     error: OSError, doing: str = "", *, file: Path | None = None, then: str = ""
 ) -> str:
-    """A call that the system refused, in one line: what was being done, the file, the system's
-    reason, what to do.
+    """A call that the system refused, in one line: what was being done, the system's reason, what
+    to do, and the file last: a narrow line may end before it.
 
     Args:
         file: where it was, if the error does not say.
@@ -67,9 +67,10 @@ def os_error_line(
     if number is None and error.args and isinstance(error.args[0], list) and error.args[0]:
         # What `shutil.copytree` collects: (source, target, reason) of each file.
         file, _, reason = error.args[0][0]
-    parts = [doing, str(file or ""), str(reason or error or type(error).__name__)]
+    parts = [doing, str(reason or error or type(error).__name__)]
     remedy = _REMEDIES.get(number or 0, "try again")
     if then:
         again = "try again" in remedy
         remedy = remedy.replace("try again", then) if again else f"{remedy}, then {then}"
-    return " ".join(f"{': '.join(part for part in parts if part)}; {remedy}".split())
+    line = f"{': '.join(part for part in parts if part)}; {remedy}"
+    return " ".join((f"{line} ({file})" if file else line).split())

@@ -87,8 +87,9 @@ def write_checkpoint(
     except OSError as error:
         # Half a checkpoint is of no use, and its room is needed for the words about it.
         drop_fresh(folder, staging)
-        what = "the checkpoint cannot be written, the one before it is kept"
-        raise LmbenchError(os_error_line(error, what, file=folder, then=RESUME)) from error
+        then = f"{RESUME} from the checkpoint before"
+        line = os_error_line(error, "writing the checkpoint", file=folder, then=then)
+        raise LmbenchError(line) from error
 
 
 def _write_module(path: Path, module: nn.Module) -> None:

@@ -176,6 +176,12 @@ class MainScreen(BenchScreen[None]):
             self.bench.remember("screen", "main")
 
     def on_resize(self, event: Resize) -> None:
+        narrow = self.app.size.width < 110
+        focused = next((name for name in LOWER if self.panel(name).has_focus_within), None)
+        if focused is not None and focused != self.lower and (narrow or focused != "generate"):
+            # Below 110 columns it has no place of its own any more, but it keeps the focus.
+            self.set_reactive(MainScreen.lower, focused)
+            self.bench.remember("lower", focused)
         self._arrange()
 
     @property
@@ -192,11 +198,6 @@ class MainScreen(BenchScreen[None]):
     def _arrange(self) -> None:
         """Show the lower panel that is asked for; wide, generation has a place of its own."""
         narrow = self.app.size.width < 110
-        focused = next((name for name in LOWER if self.panel(name).has_focus_within), None)
-        if narrow and focused is not None and focused != self.lower:
-            # It has no place of its own any more, but it keeps the focus.
-            self.set_reactive(MainScreen.lower, focused)
-            self.bench.remember("lower", focused)
         lower = self.lower if narrow or self.lower != "generate" else "layers"
         for name in LOWER:
             panel = self.panel(name)

@@ -89,10 +89,10 @@ def test_a_rename_that_may_not_write_says_so_and_leaves_one_whole_session(
     assert [run.read().status for run in session.runs()] == ["finished"]
 
 
-def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
+def test_the_line_has_what_was_done_the_reason_a_remedy_and_last_the_file():
     error = OSError(errno.ENOSPC, "No space left on device", "/home/u/run.json")
     assert os_error_line(error, "train") == (
-        "train: /home/u/run.json: No space left on device; make room on that disk and try again"
+        "train: No space left on device; make room on that disk and try again (/home/u/run.json)"
     )
     assert os_error_line(OSError("odd"), "pack") == "pack: odd; try again"
 
@@ -105,11 +105,11 @@ def test_the_line_has_what_was_done_the_file_the_reason_and_a_remedy():
         (0, "resume the run"),
     ],
 )
-def test_the_line_of_a_run_ends_with_its_resume(number: int, remedy: str):
+def test_the_line_of_a_run_says_to_resume_it(number: int, remedy: str):
     line = os_error_line(OSError(number, "no"), file=Path("here"), then=RESUME)
-    assert line == f"here: no; {remedy}"
+    assert line == f"no; {remedy} (here)"
 
 
 def test_of_many_files_that_could_not_be_copied_the_first_is_named():
     error = shutil.Error([("a", "b", "[Errno 28] No space left on device"), ("c", "d", "e")])
-    assert os_error_line(error) == "a: [Errno 28] No space left on device; try again"
+    assert os_error_line(error) == "[Errno 28] No space left on device; try again (a)"

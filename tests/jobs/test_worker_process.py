@@ -133,9 +133,9 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
         while True:
             file.write(bytes(4096))
     full.until_status(run, "failed")
-    file, _, rest = run.read().reason.partition(": ")
-    assert Path(file).is_relative_to(run.path)
-    assert rest == "No space left on device; make room on that disk and resume the run"
+    words, _, file = run.read().reason.partition(" (")
+    assert Path(file.removesuffix(")")).is_relative_to(run.path)
+    assert words == "No space left on device; make room on that disk and resume the run"
     assert isinstance(events(run)[-1], Failed)
     filling.unlink()
     launch.resume(run)

@@ -570,6 +570,29 @@ async def test_the_focus_stays_in_generation_when_the_terminal_becomes_narrow(fu
         assert focused.is_on_screen
 
 
+@pytest.mark.parametrize("keys", ["35", "54", "45", "3g", "5g", "43"])
+async def test_a_narrow_screen_shows_the_lower_panel_that_has_the_focus(full, keys):
+    name = {"3": "layers", "4": "generate", "g": "generate", "5": "log"}[keys[1]]
+    async with opened(full, size=NARROW) as pilot:
+        for key in keys:
+            # The prompt would take it as a letter.
+            await press(pilot, *(["escape"] if isinstance(pilot.app.focused, Input) else []), key)
+        panel = pilot.app.screen.query_one(f"#{name}", Panel)
+        assert panel.display
+        assert panel.has_focus_within
+        assert [p.id for p in pilot.app.screen.query(Panel) if p.region.area] == [
+            "runs", "plots", name,
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key, name", [("3", "layers"), ("5", "log"), ("4", "generate")])
+async def test_the_focus_stays_where_it_is_when_the_terminal_becomes_wide(full, key, name):
+    async with opened(full, key, size=NARROW) as pilot:
+        await pilot.resize_terminal(*WIDE)
+        await settled(pilot)
+        assert pilot.app.screen.query_one(f"#{name}", Panel).has_focus_within
+
+
 async def test_ctrl_c_says_how_to_leave_and_the_second_one_leaves(world):
     world.new("train", "dense", status="finished")
     async with opened(world) as pilot:

@@ -113,13 +113,13 @@ class Grid(LinesView):
             self._keep_in_sight()
             self.refresh()
             return
-        top = int(self.scroll_offset.y)
+        # Textual counts these lines from the first, and takes off what is scrolled.
         for index, (before, now) in enumerate(zip(old, rows, strict=True)):
             if before != now:
-                self.refresh_line(index + 1 - top)
+                self.refresh_line(index + 1)
         if total != old_total:
-            self.refresh_line(self.size.height - 1)
-            self.refresh_line(len(rows) + 1 - top)
+            self.refresh_line(int(self.scroll_offset.y) + self.size.height - 1)
+            self.refresh_line(len(rows) + 1)
 
     @property
     def cursor(self) -> int:

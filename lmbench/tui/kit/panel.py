@@ -93,6 +93,8 @@ class Panel(GuardedWidget):
         border-title-color: $accent;
         border-title-style: bold;
     }
+    /* alone, a width of 5fr would be five screens */
+    Panel.-maximized { width: 1fr !important; height: 1fr !important; }
     """
 
     class TabClicked(Message):

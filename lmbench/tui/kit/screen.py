@@ -7,7 +7,8 @@ from typing import Any, ClassVar, TypeVar
 from textual.actions import parse
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.events import Compose, Key, ScreenResume
+from textual.events import Compose, Key, Resize, ScreenResume
+from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
@@ -29,6 +30,9 @@ class BenchScreen(Screen[T]):
     # Those that win or lose the focus repaint themselves; Textual would repaint the whole screen,
     # too: more to compute, and over a slow line more to send.
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+
+    # A key is answered there.
+    ALLOW_IN_MAXIMIZED_VIEW = "StatusBar, KeyBar"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -61,12 +65,23 @@ class BenchScreen(Screen[T]):
             self.bench.show_error(error, f"in {type(self).__name__}")
 
     def on_compose(self, event: Compose) -> None:
-        """Take the classes of the terminal's size before there are parts to style; a resize that
-        brings other ones styles all parts anew."""
+        self._take_size_classes(self.app.size)
+
+    def on_resize(self, event: Resize) -> None:
+        """Lay out in the new size's style at once. Textual lays out before it styles, and what
+        that leaves no room for loses the focus."""
+        if self._take_size_classes(event.size):
+            self.app.stylesheet.update(self)
+
+    def _take_size_classes(self, size: Size) -> bool:
+        """Take the classes of the terminal's size; are they other ones?"""
+        before = self.classes
         breakpoints = self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS
-        for size, classes in zip(self.app.size, breakpoints, strict=True):
-            reached = [name for least, name in sorted(classes or ()) if least <= size]
+        for cells, classes in zip(size, breakpoints, strict=True):
+            reached = [name for least, name in sorted(classes or ()) if least <= cells]
+            self.remove_class(*(name for _, name in classes or ()), update=False)
             self.add_class(*reached[-1:], update=False)
+        return self.classes != before
 
     def _update_focus_styles(
         self, focused: Widget | None = None, blurred: Widget | None = None

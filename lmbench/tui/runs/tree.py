@@ -208,7 +208,7 @@ class RunTree(LinesView):
             self._refresh_line(line)
 
     def _refresh_line(self, line: int) -> None:
-        self.refresh_line(line + self._head - int(self.scroll_offset.y))
+        self.refresh_line(line + self._head)
 
     def watch_filter(self) -> None:
         self.show(self.bench.snapshot)

@@ -197,3 +197,21 @@ async def test_what_was_painted_for_another_width_is_painted_anew(full):
         tree.on_resize()
         await at_rest(pilot)
         assert words(pilot) == right
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_cursor_is_painted_where_it_is_in_a_list_that_is_scrolled(full, size):
+    for number in range(60):
+        full.new("train", f"run {number}", status="finished", results={"valid_ppl": 75.5})
+    async with opened(full, "end", size=size) as pilot:
+        assert pilot.app.screen.query_one(RunTree).scroll_offset.y
+        for _ in range(3):
+            await press(pilot, "up")
+            (line,) = [line for line in words(pilot).splitlines() if "▸" in line]
+            run = bench_of(pilot).selected_run
+            assert run is not None
+            assert f" {run.id} run" in line
+        await press(pilot, "space")
+        (marked,) = [line for line in words(pilot).splitlines() if "▸" in line]
+        assert "1 marked" in words(pilot)
+        assert marked == line
