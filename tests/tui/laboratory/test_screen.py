@@ -406,3 +406,17 @@ async def test_nothing_that_makes_runs_is_offered_while_a_recording_plays(lab, m
         screen_of(pilot, SensitivityScreen)
     assert len(lab.session.runs()) == 5
     assert json.loads((lab.session.path / "session.json").read_text())["name"] == "demo"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("panel", ["modules", "candidates", "prune"])
+async def test_each_panel_fills_the_screen_when_maximised(lab, size, panel):
+    async with opened(lab, "l", size=size) as pilot:
+        place = screen_of(pilot, LabScreen).query_one(f"#{panel}", Panel)
+        place.take_focus()
+        before = place.region
+        await press(pilot, "z")
+        assert place.region == pilot.app.screen.region
+        assert "precision" in words(pilot) or panel != "modules"
+        await press(pilot, "z")
+        assert place.region == before
