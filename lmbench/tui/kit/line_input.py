@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual.geometry import Region
 from textual.widgets import Input
 
 __all__ = ["LineInput"]
@@ -29,3 +30,8 @@ class LineInput(Input):
         # Being mounted styles it; Textual would do so twice before.
         if self.is_attached:
             super().update_node_styles(animate)
+
+    def on_resize(self) -> None:
+        # Textual scrolls to the cursor when that moves, and not when the line gets narrower.
+        cursor = Region(self._cursor_offset, 0, 1, 1)
+        self.scroll_to_region(cursor, force=True, animate=False)

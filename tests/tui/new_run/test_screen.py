@@ -494,6 +494,19 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
         assert "schedules/mine.yaml" in line_of(pilot, "schedule")
 
 
+@pytest.mark.parametrize("focused", ["compress", "epochs"])
+async def test_a_long_value_shows_its_end_after_each_resize(full, started, focused):
+    async with opened(full, select="001-train") as pilot:
+        await press(pilot, "right")
+        form(pilot).form.set_value("compress", f"/home/{'long/' * 20}agp-80.yaml")
+        await go_to(pilot, focused)
+        field = form(pilot).form.field("compress")
+        for size in (WIDE, NARROW, (200, 50), WIDE):
+            await pilot.resize_terminal(*size)
+            await at_rest(pilot)
+            assert field.render_line(0).text.rstrip().endswith("long/agp-80.yaml"), size
+
+
 async def test_a_training_shorter_than_its_schedule_is_warned_of_before_it_starts(world, started):
     settings = {"compress": "small-80", "tied": True, "epochs": 4}
     app = world.bench()
