@@ -35,6 +35,10 @@ _RUN_ACTIONS = {
 LOWER = ("layers", "generate", "log")
 # Screens about runs that are there.
 _OF_RUNS = ("compare", "lab", "sensitivity")
+# Screens about the model of the selected run.
+_OF_A_MODEL = ("lab", "sensitivity")
+# Screens that start or change runs.
+_NOT_OF_A_RECORDING = ("new_run", "lab", "schedule", "chains")
 
 
 class MainScreen(BenchScreen[None]):
@@ -249,16 +253,19 @@ class MainScreen(BenchScreen[None]):
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action."""
         screen = str(parameters[0]) if parameters else ""
-        if self.bench.demo and (action == "run" or self.bench.snapshot.runs):
+        if self.bench.demo and (action == "run" or screen in _NOT_OF_A_RECORDING):
             return "this is a recording: its runs take no requests"
-        if action == "run":
+        if action == "run" or (screen in _OF_A_MODEL and self.bench.snapshot.runs):
             return actions.why_not(screen, self.bench.selected_run)
         return "there is no run yet: n starts one"
 
     def _possible(self, screen: str) -> bool:
         """Is there anything to do on a screen?"""
-        if self.bench.demo and screen in ("new_run", "lab", "schedule", "chains"):
+        if self.bench.demo and screen in _NOT_OF_A_RECORDING:
             return False
+        view = self.bench.selected_run
+        if view is not None and screen in _OF_A_MODEL:
+            return actions.is_possible(screen, view)
         return bool(self.bench.snapshot.runs) or screen not in _OF_RUNS
 
     def action_screen(self, name: str) -> None:

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from driving import bench_of, opened, press, settled, until
+from driving import bench_of, opened, press, screen_of, settled, until, words
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -436,7 +436,7 @@ async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one
         }  # fmt: skip
         assert not offered(pilot) & about_runs
         assert "compare" not in pilot.app.screen.query_one(KeyBar).line().plain
-        world.new("train", "dense")
+        world.new("train", "dense", status="finished")
         await settled(pilot)
         assert about_runs <= offered(pilot)
         assert "compare" in pilot.app.screen.query_one(KeyBar).line().plain
@@ -611,6 +611,27 @@ async def test_a_key_that_can_do_nothing_says_why(full):
         pilot.app.select("004-quantize")  # type: ignore[attr-defined]
         await press(pilot, "d")
         assert "waits in the queue" in bench_of(pilot).last_message
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("key", ["l", "v"])
+async def test_a_queued_run_has_no_model_to_open_a_screen_of(lab, key):
+    waits = lab.new("train", "waits")
+    async with opened(lab, key, run=waits.path.name) as pilot:
+        screen_of(pilot, MainScreen)
+        said = bench_of(pilot).last_message
+        assert said == "5 waits has no model yet: it waits in the queue"
+        active = pilot.app.screen.active_bindings.values()
+        assert not {entry.binding.id for entry in active} & {"main.lab", "main.sensitivity"}
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("key", ["l", "v"])
+async def test_what_measures_a_model_opens_the_screens_of_that_model(lab, key):
+    waits = lab.new("evaluate", "waits", lab.session.run(1))
+    async with opened(lab, key, run=waits.path.name) as pilot:
+        assert "1 dense" in words(pilot)
+        assert not isinstance(pilot.app.screen, MainScreen)
 
 
 @pytest.mark.parametrize("panel", ["1", "2", "3", "5"])

@@ -53,6 +53,8 @@ def why_not(action: str, view: RunView | None) -> str:
             if view.status == "queued":
                 return waits
             return f"{who} has finished" if view.status == "finished" else f"{who} is running"
+        case "lab" | "sensitivity" if _has_no_model_yet(view):
+            return f"{who} has no model yet: it waits in the queue"
         case "delete" if view.live:
             return f"{who} is running: s stops it first"
         case "delete" if view.status == "queued":
@@ -62,6 +64,12 @@ def why_not(action: str, view: RunView | None) -> str:
         case "why" if not (view.reason or view.problem):
             return f"{who} ended without a problem"
     return ""
+
+
+def _has_no_model_yet(view: RunView) -> bool:
+    """Does it wait to make one? What measures a model stands for the one that it measures."""
+    makes_one = view.kind in ("train", "prune", "quantize", "pack")
+    return makes_one and view.status == "queued" and view.checkpoint is None
 
 
 async def _succeeded(
