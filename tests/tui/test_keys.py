@@ -10,6 +10,7 @@ from laboratory_double import measure
 from sampler_double import SamplerDouble
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
+from workbench_world import NOON
 
 from lmbench.jobs.chains import CHAINS
 from lmbench.session import Run
@@ -28,12 +29,24 @@ from lmbench.tui.sensitivity.screen import SensitivityScreen
 pytestmark = pytest.mark.usefixtures("started")
 
 
-async def test_capital_r_resumes_a_run_that_was_stopped(full, monkeypatch):
+@pytest.mark.parametrize(
+    "begun, last, how",
+    [
+        (True, True, "resumes from its last checkpoint"),
+        (True, False, "starts again"),
+        (False, False, "starts"),
+    ],
+    ids=["with a checkpoint", "without one", "never begun"],
+)
+async def test_capital_r_resumes_a_run_that_was_stopped(full, monkeypatch, begun, last, how):
     resumed: list[Run] = []
     monkeypatch.setattr("lmbench.jobs.launch.resume", resumed.append)
-    full.session.run(3).update(status="stopped")
+    run = full.session.run(3)
+    run.update(status="stopped", started=NOON if begun else None)
+    if last:
+        (run.path / "last").mkdir()
     async with opened(full, "end", "R") as pilot:
-        assert "resumes from its last checkpoint" in bench_of(pilot).last_message
+        assert bench_of(pilot).last_message == f"3 int8: {how}"
     assert [run.id for run in resumed] == [3]
 
 

@@ -110,11 +110,20 @@ async def stop(bench: Bench, view: RunView) -> None:
     bench.show_message(f"{view.id} {view.name}: {what}")
 
 
+def _what_resuming_does(view: RunView) -> tuple[str, str]:
+    """A verb, and what stands behind it."""
+    if view.run.checkpoint("last") is not None:
+        return "resume", " from its last checkpoint"
+    begun = view.record is not None and view.record.started is not None
+    return "start", " again" if begun else ""
+
+
 async def resume(bench: Bench, view: RunView) -> None:
     from lmbench.jobs import launch
 
+    verb, how = _what_resuming_does(view)
     if await _succeeded(bench, launch.resume, view.run, doing="while resuming the run"):
-        bench.show_message(f"{view.id} {view.name}: resumes from its last checkpoint")
+        bench.show_message(f"{view.id} {view.name}: {verb}s{how}")
 
 
 def rename(bench: Bench, view: RunView) -> None:
@@ -208,7 +217,7 @@ def show_reason(bench: Bench, view: RunView) -> None:
     text.append(f"\n\nIts log: {view.run.log_path}", "dim")
     answers = (Answer("", "escape", "back"),)
     if is_possible("resume", view):
-        answers = (Answer("resume", "R", "resume from its last checkpoint"), *answers)
+        answers = (Answer("resume", "R", "".join(_what_resuming_does(view))), *answers)
 
     def done(answer: str | None) -> None:
         if answer == "resume":

@@ -51,7 +51,9 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @sized
 @pytest.mark.parametrize("name", DIALOGS)
 def test_a_dialog(snap_compare: Any, lab: Any, name: str, size: tuple[int, int]):
-    lab.session.run(3).update(status="failed", reason="the loss is not finite at step 12")
+    run = lab.session.run(3)
+    run.update(status="failed", reason="the loss is not finite at step 12")
+    (run.path / "last").mkdir()
 
     async def before(pilot: Pilot[None]) -> None:
         await settled(pilot)
@@ -82,6 +84,7 @@ def died(lab: Any) -> None:
     """The last run of the tree has died in the midst of torch."""
     run = lab.session.run(3)
     run.update(status="failed", reason=OUT_OF_MEMORY)
+    (run.path / "last").mkdir()
     lab.write(run, ev.Failed(t=1.0, reason=OUT_OF_MEMORY, traceback=TRACEBACK))
 
 
