@@ -14,6 +14,7 @@ from lmbench.printable import one_line
 from lmbench.report.numbers import plural
 from lmbench.report.quantized_modules import short_mode
 from lmbench.session import events as ev
+from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static
@@ -274,11 +275,17 @@ distribution of its weights, its gates, its sparsity over time.
 def _nothing(view: RunView | None) -> str:
     if view is None:
         return "No run yet: n starts one."
+    who = f"{view.id} {view.name}"
+    finished = view.status == "finished"
     if view.kind == "quantize":
-        return f"{view.id} {view.name} has quantized no module yet."
+        return f"{who} has quantized no module{'' if finished else ' yet'}."
+    if not is_training(view):
+        return f"{who} has no table: only trainings, pruning and quantize runs write one."
+    if finished:
+        return f"{who} has no table: it has finished without writing one."
     return (
-        f"No table of {view.id} {view.name} yet. A training writes one at each epoch, pruning one "
-        "at each of its steps."
+        f"No table of {who} yet. A training writes one at each epoch, pruning one at each of its "
+        "steps."
     )
 
 

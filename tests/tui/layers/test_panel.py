@@ -220,9 +220,17 @@ async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):
 
 @pytest.mark.parametrize(
     "run, words",
-    [("001-train", "No table of 1 dense yet"), ("003-quantize", "quantized no module")],
+    [
+        ("001-train", "1 dense has no table: it has finished without writing one."),
+        ("003-quantize", "3 int8 has quantized no module."),
+        ("004-quantize", "4 int8 of agp has quantized no module yet."),
+        ("005-train", "No table of 5 waits yet"),
+        ("006-pack", "6 packed has no table: only trainings"),
+    ],
 )
-async def test_an_empty_table_says_what_fills_it(full, run, words):
+async def test_an_empty_table_says_what_fills_it_or_that_nothing_will(full, run, words):
+    full.new("train", "waits")
+    full.new("pack", "packed", full.session.run(1), status="finished")
     async with opened(full, run) as pilot:
         assert not grid(pilot).display
         assert words in str(pilot.app.screen.query_one("#nothing").render())
