@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from driving import bench_of, opened, press, screen_of, settled, until, words
+from driving import at_rest, bench_of, opened, press, screen_of, settled, until, words
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
@@ -78,6 +78,14 @@ async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypat
     monkeypatch.setattr(Workbench, "on_snapshot_changed", take_and_select)
     async with opened(full) as pilot:
         assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_no_panel_says_that_there_is_no_run_before_they_were_read(full):
+    async with Workbench(full.home, full.session, follow=False).run_test(size=WIDE) as pilot:
+        await at_rest(pilot)
+        assert "Reading the runs" in words(pilot)
+        assert "n starts" not in words(pilot)
+        assert "A run is needed" not in words(pilot)
 
 
 async def test_up_and_down_and_their_letters_move_the_selection(full):

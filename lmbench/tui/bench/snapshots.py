@@ -160,6 +160,11 @@ class Snapshot:
         return self.by_key.get(key)
 
     @property
+    def reading(self) -> bool:
+        """May there be runs that were not read yet?"""
+        return self.session is None or self.unread > 0
+
+    @property
     def current(self) -> RunView | None:
         """The run that works right now (the oldest, should there be several)."""
         live = [view for view in self.runs if view.live]

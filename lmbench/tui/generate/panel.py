@@ -218,7 +218,9 @@ are kept in the session's `samples.jsonl`.
                 column.text.refresh()
         self._theme = self.bench.theme
         if not self.drafts:
-            self._texts.columns[0].show_head(hint(targets, [self._why_unable(v) for v in targets]))
+            words = hint(targets, [self._why_unable(v) for v in targets])
+            reading = not targets and self.bench.snapshot.reading
+            self._texts.columns[0].show_head("" if reading else words)
         self._offer_runtimes()
         selected = self.bench.selected_run
         if selected is not None and selected.key != self._recalled:

@@ -127,7 +127,9 @@ distribution of its weights, its gates, its sparsity over time.
         self.can_focus = empty
         if view is None or table is None:
             self.set_subtitle("")
-            update_static(self.query_one("#nothing", Static), _nothing(view))
+            update_static(
+                self.query_one("#nothing", Static), _nothing(view, self.bench.snapshot.reading)
+            )
         elif table == "sparsity":
             self._show_sparsity(view)
         else:
@@ -251,7 +253,7 @@ distribution of its weights, its gates, its sparsity over time.
         view = self.bench.selected_run
         if action == "table" and self.table is not None and view is not None:
             return f"{view.id} {view.name} has one table only"
-        return _nothing(view) if self.table is None else ""
+        return _nothing(view, self.bench.snapshot.reading) if self.table is None else ""
 
     @property
     def _no_weights(self) -> str:
@@ -272,9 +274,9 @@ distribution of its weights, its gates, its sparsity over time.
             self.bench.open("tensor", key=view.key, tensor=event.key)
 
 
-def _nothing(view: RunView | None) -> str:
+def _nothing(view: RunView | None, reading: bool) -> str:
     if view is None:
-        return "No run yet: n starts one."
+        return "" if reading else "No run yet: n starts one."
     who = f"{view.id} {view.name}"
     finished = view.status == "finished"
     if view.kind == "quantize":

@@ -287,6 +287,8 @@ flatten the rest: ↑ marks them, **a** shows them.
     def _empty(self) -> str:
         runs = self.runs
         if not runs:
+            if self.bench.snapshot.reading:
+                return ""
             return "Curves of the selected run come here. n starts a run."
         name = PLOTS[self._view.kind].title.lower()
         run = next(filter(is_training, runs), None)

@@ -321,7 +321,7 @@ brings a deleted run back until the workbench is left.
 
 
 def _nothing_to_show(snapshot: Snapshot) -> str:
-    if snapshot.session is None or snapshot.unread:
+    if snapshot.reading:
         return "Reading the runs …"
     return (
         "No run yet.\n\nn starts one: a training, with the settings of the published commands to "
