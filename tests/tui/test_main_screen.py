@@ -80,7 +80,10 @@ async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypat
         assert bench_of(pilot).selected == "003-quantize"
 
 
-async def test_no_panel_says_that_there_is_no_run_before_they_were_read(full):
+async def test_no_panel_says_that_there_is_no_run_before_they_were_read(full, monkeypatch):
+    async def unread(app: Workbench) -> None: ...
+
+    monkeypatch.setattr(Workbench, "refresh_snapshot", unread)
     async with Workbench(full.home, full.session, follow=False).run_test(size=WIDE) as pilot:
         await at_rest(pilot)
         assert "Reading the runs" in words(pilot)
