@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.events import Click
@@ -138,6 +139,7 @@ class RunTree(LinesView):
         self._marked: set[str] = set()
         self._selected = ""
         self._columns: tuple[int, ...] = ()
+        self._ppl_width = _WIDTHS[_PPL]
         self._sparks: dict[str, tuple[Curves, str]] = {}
 
     @property
@@ -157,13 +159,13 @@ class RunTree(LinesView):
             self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self._views}
             # Lines are drawn to the width there is: nothing lies to the right.
             self.virtual_size = Size(1, len(self._views) + self._head)
-            self._columns = self._fitting()
+            self._fit()
         self._repaint(before)
         self._keep_in_view()
 
     def on_resize(self) -> None:
         self.virtual_size = Size(1, len(self._views) + self._head)
-        self._columns = self._fitting()
+        self._fit()
         # Textual paints the new size before it tells of it: with the columns of the old one.
         self._repaint(self._views)
         self._keep_in_view()
@@ -181,7 +183,7 @@ class RunTree(LinesView):
         """What changed since the last time: all lines, or those of some runs."""
         bench, views = self.bench, self._views
         keys = [view.key for view in views] if views is not before else self._drawn_keys
-        drawn = (keys, bench.theme, self._columns)
+        drawn = (keys, bench.theme, self._columns, self._ppl_width)
         if drawn != self._drawn:
             self._drawn, self._drawn_keys = drawn, keys
             self.refresh()
@@ -262,19 +264,40 @@ class RunTree(LinesView):
         if not self._views:
             return Strip([])
         style = self.get_component_rich_style("runs--faint")
-        right = "".join(_HEADINGS[i].rjust(_WIDTHS[i]) for i in self._columns)
+        right = "".join(_HEADINGS[i].rjust(self._width_of(i)) for i in self._columns)
         room = self.scrollable_content_region.width - len(right)
         return Strip([Segment("  run".ljust(room)[:room] + right, style)])
 
-    def _fitting(self) -> tuple[int, ...]:
-        """Which columns there is room for beside the names, the same for all lines: of those that
-        any run has something for."""
+    def _fit(self) -> None:
+        """Divide the width among names and columns, the same for all lines."""
         names = [
-            len(self._branches[i]) + 4 + len(f"{view.id} {view.name}")
+            len(self._branches[i]) + 3 + cell_len(f"{view.id} {view.name}")
             for i, view in enumerate(self._views)
         ]
+        self._columns = self._fitting(names)
+        self._ppl_width = self._fitting_ppl(names)
+
+    def _width_of(self, column: int) -> int:
+        return self._ppl_width if column == _PPL else _WIDTHS[column]
+
+    def _fitting_ppl(self, names: list[int]) -> int:
+        """Of the perplexities' column, names that are cut get the cells that no perplexity takes.
+        A queued run has a word there that is longer: it alone reaches further to the left."""
+        room = self.scrollable_content_region.width - sum(_WIDTHS[i] for i in self._columns)
+        lines = [
+            (name + len(_status_text(view)) - room, len(_perplexity_text(view)))
+            for name, view in zip(names, self._views, strict=True)
+            if view.status != "queued"
+        ]
+        lacking = max((cells for cells, _ in lines), default=0)
+        longest = max([len(_HEADINGS[_PPL]), *(length for _, length in lines)])
+        return max(_WIDTHS[_PPL] - max(lacking, 0), min(longest + 1, _WIDTHS[_PPL]))
+
+    def _fitting(self, names: list[int]) -> tuple[int, ...]:
+        """Which columns there is room for beside the names: of those that any run has something
+        for."""
         width = self.scrollable_content_region.width
-        room = width - min(max(names, default=0), _NAME) - _SIGN_AND_PERCENT - _WIDTHS[_PPL]
+        room = width - min(max(names, default=-1) + 1, _NAME) - _SIGN_AND_PERCENT - _WIDTHS[_PPL]
         shown = [_PPL]
         for column in _NEXT:
             fits = _WIDTHS[column] <= room
@@ -323,22 +346,17 @@ class RunTree(LinesView):
         return [self._status(view, base), *(draw[i](view, base) for i in self._columns)]
 
     def _status(self, view: RunView, base: Style) -> Segment:
+        text, status = _status_text(view), view.status or "lost"
         if view.record is None:
-            return Segment(" ✗", self._tint("runs--bad", base))
-        status = view.status or "lost"
-        sign = STATUS_MARKS[status][0]
-        if status == "running" and view.progress is not None:
-            text = f" {sign}{100 * view.progress.fraction:2.0f}%"[:_SIGN_AND_PERCENT]
-            return Segment(text.ljust(_SIGN_AND_PERCENT), self._tint("runs--busy", base))
+            return Segment(text, self._tint("runs--bad", base))
         tint = {"failed": "runs--bad", "lost": "runs--bad", "finished": "runs--good"}
         name = tint.get(status, "runs--busy" if status in ("running", "paused") else "runs--faint")
-        return Segment(f" {sign}", self._tint(name, base))
+        return Segment(text, self._tint(name, base))
 
     def _perplexity(self, view: RunView, base: Style) -> Segment:
         if view.status == "queued":
             return Segment("queued".rjust(_WIDTHS[_PPL]), self._tint("runs--faint", base))
-        text = view.part_ppl or numbers.perplexity(view.valid_ppl)
-        return Segment(text.rjust(_WIDTHS[_PPL]), base)
+        return Segment(_perplexity_text(view).rjust(self._ppl_width), base)
 
     def _change(self, view: RunView, base: Style) -> Segment:
         change = difference(view, self._from(view))
@@ -351,6 +369,20 @@ class RunTree(LinesView):
     def _spark(self, view: RunView, base: Style) -> Segment:
         colour = base + self.bench.colour_style(mark_of(view.id).variable)
         return Segment(f" {self._sparks[view.key][1]:<{_SPARK_WIDTH}}", colour)
+
+
+def _status_text(view: RunView) -> str:
+    if view.record is None:
+        return " ✗"
+    status = view.status or "lost"
+    sign = STATUS_MARKS[status][0]
+    if status == "running" and view.progress is not None:
+        return f" {sign}{100 * view.progress.fraction:2.0f}%".ljust(_SIGN_AND_PERCENT)
+    return f" {sign}"
+
+
+def _perplexity_text(view: RunView) -> str:
+    return view.part_ppl or numbers.perplexity(view.valid_ppl)
 
 
 def _figure(text: str, column: int, base: Style) -> Segment:

@@ -11,7 +11,9 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Static
+from workbench_world import NOON
 
+from lmbench.session import events as ev
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.runs.tree import RunTree
 
@@ -59,6 +61,43 @@ async def test_a_narrow_list_keeps_status_and_perplexity(full):
     async with opened(full, run="001-train") as pilot:
         assert "✓" in lines(pilot)[0]
         assert "124.1" in lines(pilot)[0]
+
+
+async def test_the_cells_that_no_perplexity_takes_go_to_names_that_are_cut(world):
+    first = world.new("train", "first-steps", status="finished", results={"valid_ppl": 75.8})
+    world.new("train", "plain", status="finished", results={"valid_ppl": 124.1})
+    world.live(world.new("train", "second"))
+    world.new("train", "third-step")
+    async with opened(world) as pilot:
+        assert "1 first-steps ✓" in lines(pilot)[0]
+        assert [line[-5:] for line in lines(pilot)] == [" 75.8", "124.1", "    –", "ueued"]
+        signs = {line.index("✓") for line in lines(pilot)[:2]}
+        assert len(signs) == 1
+        first.update(results={"valid_ppl": 12_345.0})
+        await settled(pilot)
+        assert "1 first-ste… ✓ 12,345" in lines(pilot)[0]
+        first.update(name="1st", results={"valid_ppl": 75.8})
+        await settled(pilot)
+        assert lines(pilot)[0].endswith("✓   75.8")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_run_at_its_last_step_keeps_its_percent_sign(world, size):
+    run = world.new("train", "first-step-of-a-long-way")
+    world.write(
+        run,
+        ev.RunStarted(
+            t=NOON, device="cpu", threads=2, parameters=1, epochs=1, steps_per_epoch=9,
+            total_steps=9,
+        ),
+        ev.Step(
+            t=NOON, step=9, epoch=1, batch=9, loss=4.0, ppl=54.6, lr=1.0, grad_norm=1.0,
+            tokens_per_s=1.0, memory=1, utilisation=1.0,
+        ),
+    )  # fmt: skip
+    world.live(run)
+    async with opened(world, size=size) as pilot:
+        assert "▶100% " in lines(pilot)[0]
 
 
 @pytest.mark.parametrize("size", SIZES)
