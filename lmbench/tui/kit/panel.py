@@ -190,10 +190,12 @@ class Panel(GuardedWidget):
 
     @property
     def is_in_view(self) -> bool:
-        """Mounted, displayed with all its ancestors, on the screen that is in front."""
+        """Mounted, displayed with all its ancestors, on the screen that is in front, and with no
+        other panel maximised: that leaves it without a size."""
         return (
             self.is_mounted
             and self.screen.is_active
+            and self.screen.maximized in (None, self)
             and all(node.display for node in self.ancestors_with_self if isinstance(node, Widget))
         )
 

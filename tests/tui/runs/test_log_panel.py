@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driving import at_rest, opened, settled
+from driving import at_rest, opened, press, settled
 from textual.pilot import Pilot
 from textual.widgets import RichLog
 
@@ -57,3 +57,15 @@ async def test_a_log_that_is_written_anew_ends_at_its_end(full):
         await pilot.resize_terminal(100, 50)
         await at_rest(pilot)
         assert log.is_vertical_scroll_end
+
+
+async def test_a_log_that_another_panel_had_covered_is_wrapped_to_its_own_width(full):
+    full.write(full.session.run(1), ev.Warned(t=1.0, message="word " * 30 + "last"))
+    async with opened(full, "5", run="002-prune", size=(120, 30)) as pilot:
+        await press(pilot, "1", "z", "k", "z")
+        await settled(pilot)
+        covered = lines(pilot)
+        assert covered[-1].endswith("last")
+        await press(pilot, "j", "k")
+        await settled(pilot)
+        assert lines(pilot) == covered
