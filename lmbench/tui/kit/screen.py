@@ -109,11 +109,16 @@ class BenchScreen(Screen[T]):
 
     def on_key(self, event: Key) -> None:
         """A key that is bound here but can do nothing now comes this far: say why."""
+        refused: tuple[DOMNode, Binding] | None = None
         for node, bindings in self._modal_binding_chain:
             for binding in bindings.key_to_bindings.get(event.key, ()):
-                if binding.id and self.app._check_action_state(binding.action, node) is False:
-                    self.bench.show_message(_why_not(node, binding))
+                if self.app._check_action_state(binding.action, node) is not False:
+                    # Textual does this one instead.
                     return
+                if binding.id and refused is None:
+                    refused = node, binding
+        if refused is not None:
+            self.bench.show_message(_why_not(*refused))
 
     @property
     def gone(self) -> bool:

@@ -256,6 +256,15 @@ async def test_angle_brackets_turn_from_plot_to_plot_too(two):
         assert panel(pilot).view.kind == "perplexity"
 
 
+async def test_escape_without_a_cursor_goes_to_the_runs_and_says_nothing(two):
+    async with opened(two, "2", run=LONG) as pilot:
+        before = bench_of(pilot).last_message
+        await press(pilot, "escape")
+        assert not panel(pilot).has_focus_within
+        assert pilot.app.screen.query_one("#runs").has_focus_within
+        assert bench_of(pilot).last_message == before
+
+
 async def test_a_comma_opens_the_settings_as_everywhere(two):
     async with opened(two, "2", "comma", run=LONG) as pilot:
         screen_of(pilot, SettingsScreen)
