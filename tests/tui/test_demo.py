@@ -167,3 +167,13 @@ async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, 
         await press(pilot)
         assert bench.last_message == "A recording has no model to write with."
     assert SamplerDouble.made == []
+
+
+def test_the_recording_that_comes_with_lmbench_has_the_sizes_that_packing_gives(tmp_path):
+    player = Player(recording(), Home(tmp_path))
+    session = player.start(START)
+    player.advance(START + 1e6)
+    dense, pruned, int8, both = (run.read().size for run in session.runs())
+    assert not dense.as_packed
+    assert all(size.as_packed for size in (pruned, int8, both))
+    assert both.bytes < pruned.bytes < int8.bytes < dense.bytes
