@@ -118,7 +118,7 @@ class CompareScreen(BenchScreen[None]):
         if self.of_marked:
             runs = tuple(view for view in runs if view.key in self.bench.marked)
         else:
-            runs = tuple(view for view in runs if view.kind in _KINDS)
+            runs = tuple(view for view in runs if _has_a_model(view))
         return tuple(view for view in runs if view.record is not None)
 
     def _catch_up_in_front(self) -> None:
@@ -359,6 +359,11 @@ class CompareScreen(BenchScreen[None]):
             "markdown": "markdown", "csv": "csv", "latex": "latex", "html": "html",
         }  # fmt: skip
         write_atomic(path, compared.in_order.write(forms[form]).encode())
+
+
+def _has_a_model(view: RunView) -> bool:
+    """One that waits or has failed may have written none."""
+    return view.kind in _KINDS and (view.status == "finished" or view.checkpoint is not None)
 
 
 def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:

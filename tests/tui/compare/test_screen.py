@@ -13,6 +13,7 @@ from laboratory_double import benchmarked
 from workbench_world import NOON
 
 from lmbench.config import BenchmarkConfig, EvaluateConfig
+from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.compare.panels import ScatterPanel
 from lmbench.tui.compare.screen import CompareScreen
@@ -30,13 +31,24 @@ opened = partial(driving.opened, run="001-train")
 async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
     async with opened(lab, "c") as pilot:
         screen = screen_of(pilot, CompareScreen)
-        assert len(screen.compared.runs.rows) == 4
+        assert len(screen.compared.runs.rows) == 3
         assert [row["name"] for row in screen.compared.front()] == ["int8", "dense"]
         await press(pilot, "escape", "space", "end", "space", "c")
         screen = screen_of(pilot, CompareScreen)
         assert [row["name"] for row in screen.compared.in_order.rows] == ["dense", "int8"]
         await press(pilot, "a")
-        assert len(screen.compared.runs.rows) == 4
+        assert len(screen.compared.runs.rows) == 3
+
+
+async def test_a_run_that_waits_is_compared_once_it_has_a_model(lab):
+    waits = lab.new("train", "late")
+    async with opened(lab, "c") as pilot:
+        assert "3 runs with a model" in words(pilot)
+        assert "late" not in words(pilot)
+        lab.live(waits)
+        lab.write(waits, ev.Checkpoint(t=NOON, which="best", step=10, epoch=1))
+        await bench_of(pilot).refresh_snapshot()
+        await until(pilot, lambda: "4 runs with a model" in words(pilot))
 
 
 async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
@@ -89,7 +101,7 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
         await press(pilot, "e", "down", "enter", "enter")
         await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
     rows = list(csv.DictReader((tmp_path / "demo-compared.csv").open()))
-    assert [row["bytes"] for row in rows] == ["29321000", "", "", "7400000"]
+    assert [row["bytes"] for row in rows] == ["29321000", "", "7400000"]
 
 
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
@@ -127,7 +139,7 @@ async def test_r_changes_between_the_runs_and_their_runtimes(lab):
     async with opened(lab, "c", "r") as pilot:
         shown = words(pilot)
         assert "2 runtimes" not in shown
-        assert "4 runs with a model · 5 runtimes" in shown
+        assert "3 runs with a model · 5 runtimes" in shown
         (line,) = [line for line in shown.splitlines() if "native-int8" in line]
         for part in ("1 dense", "29.3 MB", "7.4 MB", "61.2 MB", "0.148", "34,100", "118.34"):
             assert part in line
@@ -158,7 +170,7 @@ async def test_where_nothing_was_benchmarked_r_names_the_key_that_does(lab, star
         assert [run.read().parent for run in started] == ["demo/001-train"]
         # What was there is there still.
         await press(pilot, "r")
-        assert len(pilot.app.screen.query_one(Grid).rows) == 4
+        assert len(pilot.app.screen.query_one(Grid).rows) == 3
 
 
 async def test_a_recording_offers_no_benchmark(lab, monkeypatch):
