@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmbench.printable import printable
+from lmbench.report.numbers import plural
 from lmbench.report.plots.curves import CurvesBuilder
 from lmbench.session import events as ev
 
@@ -154,7 +155,7 @@ def describe_event(event: ev.Event) -> str:
     """The event in a few words for the log; empty for what the plots show."""
     match event:
         case ev.RunStarted(device=device, precision=precision, threads=threads):
-            cores = f", {threads} threads" if threads and device == "cpu" else ""
+            cores = f", {plural(threads, 'thread')}" if threads and device == "cpu" else ""
             return f"began on {device}{cores}, {precision}"
         case ev.RunResumed(step=step):
             return f"went on from step {step:,}" if step else "started again"

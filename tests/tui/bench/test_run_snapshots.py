@@ -10,6 +10,7 @@ import pytest
 from lmbench.session import EventWriter
 from lmbench.session import events as ev
 from lmbench.tui.bench.event_reader import EventReader
+from lmbench.tui.bench.run_history import describe_event
 from lmbench.tui.bench.session_watcher import Watcher
 
 
@@ -270,3 +271,9 @@ def test_a_live_run_s_log_is_news_and_that_of_one_that_has_ended_is_not(full):
     assert second.by_key["002-prune"].log != first.by_key["002-prune"].log
     full.session.run(1).log_path.write_text("a line\n")
     assert watcher.poll() is None
+
+
+@pytest.mark.parametrize("threads, said", [(1, "1 thread,"), (2, "2 threads,")])
+def test_the_story_begins_with_the_threads_counted_in_words(threads, said):
+    begun = ev.RunStarted(t=0.0, device="cpu", threads=threads, precision="fp32")
+    assert describe_event(begun) == f"began on cpu, {said} fp32"
