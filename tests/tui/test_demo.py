@@ -176,4 +176,5 @@ def test_the_recording_that_comes_with_lmbench_has_the_sizes_that_packing_gives(
     dense, pruned, int8, both = (run.read().size for run in session.runs())
     assert not dense.as_packed
     assert all(size.as_packed for size in (pruned, int8, both))
-    assert both.bytes < pruned.bytes < int8.bytes < dense.bytes
+    order = [size.bytes or 0 for size in (both, pruned, int8, dense)]
+    assert order == sorted(set(order))

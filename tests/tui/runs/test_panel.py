@@ -250,7 +250,3 @@ async def test_the_cursor_is_painted_where_it_is_in_a_list_that_is_scrolled(full
             run = bench_of(pilot).selected_run
             assert run is not None
             assert f" {run.id} run" in line
-        await press(pilot, "space")
-        (marked,) = [line for line in words(pilot).splitlines() if "▸" in line]
-        assert "1 marked" in words(pilot)
-        assert marked == line
