@@ -222,7 +222,7 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def refresh_view(self) -> None:
         size, runs = self.content_size, self.runs
-        said = tuple((run.name, level_of(run)) for run in runs)
+        said = tuple((run.name, level_of(run)) for run in runs) or self.bench.snapshot.reading
         look = (size, self._view, self._cursor, self.app.theme, said)
         curves = tuple(run.curves for run in runs)
         if self._shown.is_of(look, curves):
