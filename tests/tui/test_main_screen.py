@@ -81,9 +81,9 @@ async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypat
 
 
 async def test_no_panel_says_that_there_is_no_run_before_they_were_read(full, monkeypatch):
-    async def unread(app: Workbench) -> None: ...
+    async def unread(app: Workbench, *, defer_growth: bool) -> None: ...
 
-    monkeypatch.setattr(Workbench, "refresh_snapshot", unread)
+    monkeypatch.setattr(Workbench, "_poll_once", unread)
     async with Workbench(full.home, full.session, follow=False).run_test(size=WIDE) as pilot:
         await at_rest(pilot)
         assert "Reading the runs" in words(pilot)
