@@ -122,6 +122,10 @@ alone, **p** starts from a preset. **Enter** evaluates the draft on the sample.
             return bool(self.state.modules) and self.state.has_own(self.module)
         return bool(self.state.modules)
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        return self.state.not_ready
+
     def action_next(self, what: str) -> None:
         self.state.change_setting(what, self.module)
 

@@ -128,6 +128,10 @@ the form for a run that prunes to this level at once, and then trains.
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return bool(self.state.modules)
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        return self.state.not_ready
+
     def action_slide(self, by: float) -> None:
         self.state.slide_to(self.state.level + by)
 

@@ -236,6 +236,10 @@ the next panel.
                 return self.state.ready is not None and not self.bench.demo
         return True
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        return self.state.not_ready
+
     def action_back(self) -> None:
         self.dismiss(None)
 

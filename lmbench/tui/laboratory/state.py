@@ -53,6 +53,11 @@ class LaboratoryState:
         self.pruned: dict[str, dict[float, PrunedScore]] = {}
 
     @property
+    def not_ready(self) -> str:
+        """Why nothing can be evaluated yet; "" where it can."""
+        return "" if self.ready else self.problem or "the model is still being opened"
+
+    @property
     def modules(self) -> tuple[messages.Module, ...]:
         return self.ready.modules if self.ready else ()
 

@@ -261,6 +261,16 @@ async def test_a_laboratory_that_dies_says_so_and_waits_for_nothing(lab):
         assert "the laboratory is gone: killed" in words(pilot)
 
 
+@pytest.mark.parametrize("panel, key", [("modules", "enter"), ("modules", "b"), ("prune", "right")])
+async def test_a_key_before_the_model_is_there_says_so(lab, panel, key):
+    async with opened(lab, "l") as pilot:
+        screen = screen_of(pilot, LabScreen)
+        screen.panel(panel).take_focus()
+        screen.state.ready = None
+        await press(pilot, key)
+        assert bench_of(pilot).last_message == "the model is still being opened"
+
+
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
     async def never(self: Laboratory, message: messages.Message) -> None:
         if isinstance(message, messages.OpenModel):
