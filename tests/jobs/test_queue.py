@@ -243,7 +243,7 @@ def test_a_supervisor_that_cannot_hold_the_device_fails_the_run(world: World) ->
     launch.start(run)
     *_, last = launch.follow(run)
     assert last.status == "failed"
-    assert last.record.reason == f"{lock}: Is a directory; name a file, then resume the run"
+    assert last.record.reason == f"Is a directory; name a file, then resume the run ({lock})"
     assert run.log_path.read_text() == f"supervisor: {last.record.reason}\n"
 
 

@@ -246,7 +246,7 @@ async def test_two_workbenches_keep_each_other_s_candidates(lab):
 
 
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
-    world.new("train", "dense")
+    world.new("train", "dense", status="failed")
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
 
