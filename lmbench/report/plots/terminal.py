@@ -18,7 +18,7 @@ from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
 from lmbench.report.plots.layout import Picture, Plot, Trace, cell_of, lay_out, marked
 from lmbench.report.plots.series import Colour
 
-__all__ = ["Look", "draw", "in_colour"]
+__all__ = ["PlotColours", "draw", "in_colour"]
 
 _SMALLEST = (8, 4)
 # More moments than one in so many columns are drawn as a stretch.
@@ -26,7 +26,7 @@ _CROWDED = 8
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotColours:
     """The colours of what is no series: axes and their labels, thin lines, what is wrong."""
 
     axes: Colour = None
@@ -35,7 +35,11 @@ class Look:
 
 
 def draw(
-    plot: Plot, width: int, height: int, look: Look | None = None, cursor: float | None = None
+    plot: Plot,
+    width: int,
+    height: int,
+    colours: PlotColours | None = None,
+    cursor: float | None = None,
 ) -> Picture:
     """Draw `plot` into `width` by `height` cells.
 
@@ -45,33 +49,33 @@ def draw(
     Returns:
         a picture of `height` lines of `width` cells; too small a space gives blank lines.
     """
-    look = look or Look()
+    colours = colours or PlotColours()
     blank = Picture(lines=[Text(" " * max(width, 0)) for _ in range(max(height, 0))])
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
         return blank
     picture = lay_out(plot, width, height - 2, ACROSS, labelled=True)
     if picture.columns < 4:
         return blank
-    lines = _lines(picture, width, height, look)
+    lines = _lines(picture, width, height, colours)
     canvas = _Canvas(lines, picture)
     # The first series lies on top. A point's sign says where it is, a line's only whose it is.
     bottom_up = picture.traces[::-1]
     for trace in sorted(bottom_up, key=lambda trace: trace.series.style == "points"):
         canvas.markers(trace)
     canvas.moments(plot)
-    canvas.bad_values(look)
+    canvas.bad_values(colours)
     if cursor is not None:
         canvas.cursor(cursor)
     return replace(picture, lines=lines)
 
 
-def _lines(picture: Picture, width: int, height: int, look: Look) -> list[Text]:
+def _lines(picture: Picture, width: int, height: int, colours: PlotColours) -> list[Text]:
     """Axes and curves: `picture.rows` lines of the canvas, the axis below it, and its labels."""
     columns, rows, left = picture.columns, picture.rows, picture.left
     signs = np.full((height, width), " ")
-    # Which of `colours` a cell has.
+    # Which of `used` a cell has.
     painted = np.zeros((height, width), dtype=np.int64)
-    colours: list[Colour] = [None, look.axes]
+    used: list[Colour] = [None, colours.axes]
 
     def write(row: int, column: int, text: str) -> None:
         signs[row, column : column + len(text)] = list(text)
@@ -98,9 +102,9 @@ def _lines(picture: Picture, width: int, height: int, look: Look) -> list[Text]:
         inside = (x < columns) & (y >= 0) & (y < rows)
         at = rows - 1 - y[inside], left + x[inside]
         signs[at] = np.array(cells, dtype="<U1")[inside]
-        painted[at] = len(colours)
-        colours.append(look.faint if trace.series.style == "thin" else trace.series.colour)
-    styles = [in_colour(colour) for colour in colours]
+        painted[at] = len(used)
+        used.append(colours.faint if trace.series.style == "thin" else trace.series.colour)
+    styles = [in_colour(colour) for colour in used]
     return [_line(*row, styles) for row in zip(signs, painted, strict=True)]
 
 
@@ -182,11 +186,11 @@ class _Canvas:
                 for column in set(range(min(where), max(where))) - where:
                     self._put(column, row, "╌", style)
 
-    def bad_values(self, look: Look) -> None:
+    def bad_values(self, colours: PlotColours) -> None:
         """A cross at the foot of the plot for each value that could not be drawn."""
         for trace in self._picture.traces:
             for column in np.unique(trace.bad // ACROSS):
-                self._put(int(column), self._rows - 1, "✗", in_colour(look.bad, bold=True))
+                self._put(int(column), self._rows - 1, "✗", in_colour(colours.bad, bold=True))
 
     def cursor(self, x: float) -> None:
         column = self._picture.column_of(x)

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.numbers import plural
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static
@@ -193,7 +193,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
             words = "Runs with a score and a size come here: none has both yet."
             update_static(picture, Text(words, "dim"))
             return
-        look = Look(
+        look = PlotColours(
             self.bench.colour("foreground-muted"),
             self.bench.colour("accent"),
             self.bench.colour("error"),

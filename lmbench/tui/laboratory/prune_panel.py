@@ -14,7 +14,7 @@ from textual.widgets import Static
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.laboratory.saved_state import PrunedScore
 from lmbench.tui.laboratory.state import LaboratoryState
@@ -122,7 +122,7 @@ the form for a run that prunes to this level at once, and then trains.
         y[y > 1e6] = math.nan
         series = Series("ppl", x, y, "●", self.bench.colour("primary"), "points")
         plot = Plot((series,), x_axis="sparsity %", log=True, window=(0.0, 100.0))
-        look = Look(self.bench.colour("foreground-muted"), self.bench.colour("faint"))
+        look = PlotColours(self.bench.colour("foreground-muted"), self.bench.colour("faint"))
         return draw(plot, width, height, look).lines
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -16,7 +16,7 @@ from textual.widgets import Static
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.report.tensor_distribution import Part, TensorReport, inspect_tensor
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
@@ -123,7 +123,7 @@ line. A run that prunes nothing has none.
             )
             return
         size = self.content_size
-        look = Look(
+        look = PlotColours(
             self.bench.colour("foreground-muted"),
             self.bench.colour("faint"),
             self.bench.colour("error"),

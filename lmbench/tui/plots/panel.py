@@ -13,7 +13,7 @@ from textual.strip import Strip
 from lmbench.report.plots.curves import Curves
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel
@@ -247,7 +247,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         (width, height), plot = self.content_size, self.plot()
         if not plot.series:
             return Drawn(look, curves, centred(self._empty(), width, height))
-        colours = Look(
+        colours = PlotColours(
             axes=self.bench.colour("foreground-muted"),
             faint=self.bench.colour("faint"),
             bad=self.bench.colour("error"),

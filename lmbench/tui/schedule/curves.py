@@ -6,7 +6,7 @@ from rich.text import Text
 
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.schedule.check import Checked, curves
 
@@ -46,7 +46,7 @@ class ScheduleCurves(GuardedWidget):
         outcome.append_text(legend)
         lines = outcome.wrap(bench.console, max(width, 1))
         rows = height - len(lines)
-        look = Look(axes=bench.colour("faint"), faint=bench.colour("faint"))
+        look = PlotColours(axes=bench.colour("faint"), faint=bench.colour("faint"))
         picture = draw(Plot(series, x_axis="epoch", unit="share"), width, rows, look)
         return Text("\n").join([*picture.lines, *lines]) if rows > 0 else outcome
 

@@ -16,7 +16,7 @@ from lmbench.distiller.schedules.suggest import Suggestion
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static
@@ -96,7 +96,7 @@ class CurvesPanel(_SensitivityPanel):
             series.append(
                 Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
             )
-        look = Look(
+        look = PlotColours(
             self.bench.colour("foreground-muted"),
             self.bench.colour("faint"),
             self.bench.colour("error"),

@@ -19,7 +19,7 @@ from lmbench.jobs.sweeps.status import plotted
 from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.report.plots.series import MARKERS
-from lmbench.report.plots.terminal import Look, draw
+from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput
@@ -227,7 +227,7 @@ class FrontPanel(ChartPanel):
                 f"Finished settings with a {study.split} perplexity come here: there are fewer "
                 "than two."
             )
-        look = Look(
+        look = PlotColours(
             self.bench.colour("foreground-muted"),
             self.bench.colour("faint"),
             self.bench.colour("error"),
