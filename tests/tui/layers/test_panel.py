@@ -13,6 +13,7 @@ import pytest
 from driving import at_rest, press, settled, words
 from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
+from textual.geometry import Region
 from textual.pilot import Pilot
 from waiting import LIMIT_S
 
@@ -87,6 +88,20 @@ async def test_it_is_live_and_repaints_only_the_lines_that_are_new(full, monkeyp
         await settled(pilot)
         assert "20.0" in shown(pilot)[2]
         assert set(painted) == {2, 4, grid(pilot).size.height - 1}
+
+
+async def test_new_figures_are_painted_in_a_table_that_is_scrolled(full, monkeypatch):
+    run = full.session.run(2)
+    full.write(run, sparse(3700, 0.8, 0.1, 0.25))
+    async with opened(full) as pilot:
+        painted: list[Region] = []
+        grid(pilot).set_reactive(Grid.scroll_y, 1)
+        assert grid(pilot).scroll_offset.y == 1
+        monkeypatch.setattr(Grid, "refresh", lambda self, *regions, **_: painted.extend(regions))
+        full.write(run, sparse(3800, 0.8, 0.2, 0.25))
+        await settled(pilot)
+        # The second of three rows, below the headings and less the line that is scrolled away.
+        assert painted[0].y == 2 - 1
 
 
 async def test_t_sorts_by_column_after_column_and_capital_t_turns_it_round(full):
