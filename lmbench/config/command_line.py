@@ -11,7 +11,7 @@ from lmbench.config.setting import Config, flag_of, value_text
 from lmbench.config.training import PruneConfig, TrainConfig
 from lmbench.printable import one_line
 
-__all__ = ["command_for", "flag_words", "run_name"]
+__all__ = ["command_for", "flag_in", "flag_words", "run_name"]
 
 
 def run_name(kind: Kind, config: Config) -> str:
@@ -49,7 +49,7 @@ def command_for(
         words.append(f"./{parent}" if parent.startswith("-") else parent)
     settings = dict(given)
     if kind == "prune" and settings.get("compress") is not None:
-        words += ["--schedule", str(settings.pop("compress"))]
+        words += [flag_in(kind, "compress"), str(settings.pop("compress"))]
     words += settings.pop("models", ())
     words += flag_words(settings)
     if name:
@@ -57,6 +57,11 @@ def command_for(
     if parent is None and session != "default":
         words += ["--session", session]
     return shlex.join(map(one_line, words))
+
+
+def flag_in(kind: Kind, name: str) -> str:
+    """The flag of a setting in the command of this kind of run."""
+    return "--schedule" if (kind, name) == ("prune", "compress") else flag_of(name)
 
 
 def flag_words(settings: Mapping[str, Any]) -> list[str]:

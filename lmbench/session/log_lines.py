@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LogPart", "last_lines", "read_log", "whole_lines"]
+__all__ = ["LogPart", "last_lines", "lines_of", "read_log", "whole_blocks", "whole_lines"]
 
 _SLICE_BYTES = 64 * 1024
 _TAIL_BYTES = 16 * 1024
 
 
-def whole_lines(path: Path, position: int, *, pause_s: float = 0.0) -> Iterator[tuple[int, bytes]]:
-    """The lines from `position` on, each with its offset and its end of line.
+def whole_blocks(
+    path: Path, position: int, *, size: int = _SLICE_BYTES, pause_s: float = 0.0
+) -> Iterator[tuple[int, bytes]]:
+    """The whole lines from `position` on, some `size` bytes at a time, each time with the first
+    one's offset.
 
     What follows the last end of line is torn, or still being written: it is left for later. A file
     that is not there has no lines.
 
     Args:
-        pause_s: slept after each slice of a long file, which lets other threads in at once.
+        pause_s: slept after each part of a long file, which lets other threads in at once.
     """
     try:
         file = path.open("rb")
@@ -29,13 +32,26 @@ def whole_lines(path: Path, position: int, *, pause_s: float = 0.0) -> Iterator[
     with file:
         file.seek(position)
         rest = b""
-        while data := file.read(_SLICE_BYTES):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                yield position, line + b"\n"
-                position += len(line) + 1
-            if pause_s and len(data) == _SLICE_BYTES:
+        while data := file.read(size):
+            lines, end, rest = (rest + data).rpartition(b"\n")
+            if end:
+                yield position, lines + end
+                position += len(lines) + len(end)
+            if pause_s and len(data) == size:
                 time.sleep(pause_s)
+
+
+def whole_lines(path: Path, position: int) -> Iterator[tuple[int, bytes]]:
+    """The same lines one by one, each with its offset and its end."""
+    for start, block in whole_blocks(path, position):
+        yield from lines_of(block, start)
+
+
+def lines_of(block: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block, each with its offset in the file and its end."""
+    for line in block[:-1].split(b"\n"):
+        yield position, line + b"\n"
+        position += len(line) + 1
 
 
 def last_lines(path: Path, most: int = _TAIL_BYTES) -> list[bytes]:

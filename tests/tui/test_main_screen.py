@@ -197,7 +197,7 @@ async def test_a_live_run_cannot_be_deleted(full):
     async with opened(full) as pilot:
         await press(pilot, "d")
         assert isinstance(pilot.app.screen, MainScreen)
-        assert "is running: s stops it first" in bench_of(pilot).last_message
+        assert "is running: s stops it first" in bench_of(pilot).recent_message
 
 
 async def test_w_copies_the_command_and_f_the_path(full):
@@ -447,7 +447,8 @@ async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one
         }  # fmt: skip
         assert not offered(pilot) & about_runs
         assert "compare" not in pilot.app.screen.query_one(KeyBar).line().plain
-        world.new("train", "dense", status="finished")
+        dense = world.new("train", "dense", status="finished")
+        (dense.path / "best").mkdir()
         await settled(pilot)
         assert about_runs <= offered(pilot)
         assert "compare" in pilot.app.screen.query_one(KeyBar).line().plain
@@ -616,12 +617,34 @@ async def test_ctrl_c_says_how_to_leave_and_the_second_one_leaves(world):
 async def test_a_key_that_can_do_nothing_says_why(full):
     async with opened(full, run="001-train") as pilot:
         await press(pilot, "p")
-        assert bench_of(pilot).last_message == "1 dense is not running"
+        assert bench_of(pilot).recent_message == "1 dense is not running"
         await press(pilot, "R")
-        assert bench_of(pilot).last_message == "1 dense has finished"
+        assert bench_of(pilot).recent_message == "1 dense has finished"
         pilot.app.select("004-quantize")  # type: ignore[attr-defined]
         await press(pilot, "d")
-        assert "waits in the queue" in bench_of(pilot).last_message
+        assert "waits in the queue" in bench_of(pilot).recent_message
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("key", ["l", "v"])
+async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):
+    ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
+    async with opened(lab, key, run=ended.path.name) as pilot:
+        screen_of(pilot, MainScreen)
+        said = "5 cut off has no model: it ended before its first checkpoint"
+        assert bench_of(pilot).recent_message == said
+
+
+@pytest.mark.parametrize("keys", [(), ("2",), ("g",), ("3", "z"), ("n",), ("c",)])
+async def test_the_key_bar_offers_what_is_in_force(full, keys):
+    async with opened(full, *keys, run="002-prune", size=WIDE) as pilot:
+        await at_rest(pilot)
+        bar = pilot.app.screen.query_one(KeyBar)
+        active = pilot.app.screen.active_bindings.values()
+        shown = [entry for entry in active if entry.binding.show and entry.enabled]
+        assert {(entry.binding.key, entry.node) for entry in shown} == {
+            (binding.key, node) for binding, node in bar._in_force() if binding.show
+        }
 
 
 @pytest.mark.usefixtures("started")
@@ -630,8 +653,10 @@ async def test_a_queued_run_has_no_model_to_open_a_screen_of(lab, key):
     waits = lab.new("train", "waits")
     async with opened(lab, key, run=waits.path.name) as pilot:
         screen_of(pilot, MainScreen)
-        said = bench_of(pilot).last_message
+        said = bench_of(pilot).recent_message
         assert said == "5 waits has no model yet: it waits in the queue"
+        # It will have one: the words do not stay.
+        assert said != bench_of(pilot).last_message
         active = pilot.app.screen.active_bindings.values()
         assert not {entry.binding.id for entry in active} & {"main.lab", "main.sensitivity"}
 

@@ -379,7 +379,8 @@ def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[fl
             hours = ticks(window[0] / 60, window[1] / 60, most)
             return [(60 * v, f"{v:g}h") for v in hours]
         return [(v, f"{v:g}m") for v in values]
-    return [(v, text) for v, text in zip(values, _labels(values, "number"), strict=True)]
+    unit = "bytes" if axis.startswith("bytes") else "number"
+    return list(zip(values, _labels(values, unit), strict=True))
 
 
 def _labels(values: Sequence[float], unit: str) -> list[str]:
@@ -403,14 +404,15 @@ def _labels(values: Sequence[float], unit: str) -> list[str]:
 def label(
     value: float, unit: str = "number", digits: int = _DIGITS, thousand: float = _THOUSANDS
 ) -> str:
-    """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2G."""
+    """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2 GB."""
     if not math.isfinite(value):
         return str(value)
     if unit in ("percent", "share"):
         return f"{value * (100 if unit == 'share' else 1):.{digits - 1}g}%"
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else thousand, "k")):
         if abs(value) >= limit * (1 - 1e-9):
-            return f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}{suffix}"
+            short = f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}"
+            return f"{short} {suffix}B" if unit == "bytes" else f"{short}{suffix}"
     return f"{value:.{digits}g}"
 
 

@@ -397,9 +397,12 @@ class Bench(KeysInOrder):
         # Textual has the terminal's default as -1.
         return colour.ansi if colour.ansi >= 0 else None
 
-    def show_message(self, text: str) -> None:
-        """Show one line on whatever screen is in front."""
-        self.last_message = self.recent_message = text
+    def show_message(self, text: str, *, keep: bool = True) -> None:
+        """Show one line on whatever screen is in front; with `keep` until another one comes, else
+        only for a moment: what is not possible now may soon be."""
+        self.recent_message = text
+        if keep:
+            self.last_message = text
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)

@@ -7,16 +7,23 @@ starts over and leaves out the events after that checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmbench.session.events import Event, RunResumed, parse_event
-from lmbench.session.log_lines import whole_lines
+from lmbench.session.log_lines import lines_of, whole_blocks
 
 __all__ = ["EventReader"]
 
 # A pause between slices lets the screen's thread have the interpreter at once.
 _PAUSE_S = 0.0005
+# So much is read however late it is: most logs have no more.
+_LEAST_BYTES = 512 * 1024
+# Parts of a log that are searched for resumes.
+_SEARCHED_BYTES = 1024 * 1024
+_RESUMED = b'"run_resumed"'
 
 
 class EventReader:
@@ -24,47 +31,53 @@ class EventReader:
 
     `generation` rises when events that were already yielded no longer count: what was derived
     from them is to be discarded. `unread` counts whole lines that are damaged or of a kind that
-    this version does not know.
+    this version does not know. `unfinished` says that the last `read` had no time for all of it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.generation = 0
         self.unread = 0
+        self.unfinished = False
         self._position = 0
+        # For each resume up to `_searched`: the offset from which lines are void, and its own.
+        self._resumes: list[tuple[int, int]] = []
+        self._searched = 0
         self._seen: tuple[int, int, int] | None = None
         self._skipped = False
 
     def changed(self) -> bool:
-        """Has the file another size, time or identity than at the last `read`? One stat call."""
-        return self._stamp() != self._seen
+        """Is there more to read, or has the file another size, time or identity than at the last
+        `read`? One stat call."""
+        return self.unfinished or self._stamp() != self._seen
 
-    def read(self) -> Iterator[Event]:
+    def read(self, deadline: float = math.inf) -> Iterator[Event]:
         """The events added since the last call, in order; check `generation` before using them.
 
         The whole file is walked again after a resume, a truncation or a replacement.
+
+        Args:
+            deadline: by ``time.monotonic``; once it is past, the next call goes on where this one
+                stopped. Half a megabyte is read in any case.
         """
         stamp = self._stamp()
         if stamp is None:
             if self._seen is not None:
-                self._restart()
+                self._forget()
             self._seen = None
             return
         if self._seen is not None and self._was_replaced(stamp, self._seen):
-            self._restart()
+            self._forget()
         self._seen = stamp
-        resumes = self._resumes()
-        if self._position and any(offset < self._position for offset, _ in resumes):
+        if any(offset < self._position for offset in self._new_resumes()):
             self._restart()
-            resumes = self._resumes()
-        for position, line in self._lines():
-            if any(offset <= position < at for offset, at in resumes):
-                continue
-            event = parse_event(line)
-            if event is None:
-                self.unread += 1
-            else:
-                yield event
+        self.unfinished = False
+        enough = self._position + _LEAST_BYTES
+        for position, block in whole_blocks(self.path, self._position, pause_s=_PAUSE_S):
+            yield from self._events(lines_of(block, position))
+            if self._position >= enough and time.monotonic() > deadline:
+                self.unfinished = True
+                return
 
     def skip(self) -> None:
         """Leave out what the log holds now; once it changes, `read` gives all of it."""
@@ -75,6 +88,12 @@ class EventReader:
     def position(self) -> int:
         """The bytes that were read: whole lines."""
         return self._position
+
+    @property
+    def share_read(self) -> float:
+        """How much of the log that is, in [0, 1], while `read` is `unfinished`; else 1."""
+        size = self._seen[1] if self._seen else 0
+        return self._position / size if self.unfinished and size else 1.0
 
     def _was_replaced(self, stamp: tuple[int, int, int], before: tuple[int, int, int]) -> bool:
         rewritten = stamp[1] == before[1] and stamp[2] != before[2]
@@ -88,20 +107,39 @@ class EventReader:
             return None
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
+    def _forget(self) -> None:
+        """What was read was of another file."""
+        self._resumes.clear()
+        self._searched = 0
+        self._restart()
+
     def _restart(self) -> None:
         self._position = 0
         self.unread = 0
+        self.unfinished = False
         self.generation += 1
 
-    def _resumes(self) -> list[tuple[int, int]]:
-        """For each resume in what is new: the offset from which lines are void, and its own."""
+    def _new_resumes(self) -> list[int]:
+        """The offsets that resumes go back to that were not known before."""
         found = []
-        for position, line in whole_lines(self.path, self._position, pause_s=_PAUSE_S):
-            if b'"run_resumed"' in line and isinstance(event := parse_event(line), RunResumed):
-                found.append((event.offset, position))
+        blocks = whole_blocks(self.path, self._searched, size=_SEARCHED_BYTES, pause_s=_PAUSE_S)
+        for position, block in blocks:
+            self._searched = position + len(block)
+            if _RESUMED not in block:
+                continue
+            for at, line in lines_of(block, position):
+                if _RESUMED in line and isinstance(event := parse_event(line), RunResumed):
+                    self._resumes.append((event.offset, at))
+                    found.append(event.offset)
         return found
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        for position, line in whole_lines(self.path, self._position, pause_s=_PAUSE_S):
+    def _events(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
+        for position, line in lines:
             self._position = position + len(line)
-            yield position, line
+            if any(offset <= position < resumed for offset, resumed in self._resumes):
+                continue
+            event = parse_event(line)
+            if event is None:
+                self.unread += 1
+            else:
+                yield event

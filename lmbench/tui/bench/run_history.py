@@ -76,11 +76,11 @@ class RunHistory:
             self._pruned.clear()
         self._pruned.append(event)
         reached = [100 * step.reached for step in self._pruned]
-        span = f"{min(reached):.1f}%"
+        span = f"to {min(reached):.1f}%"
         if max(reached) - min(reached) >= _SAME_SHARE:
-            span += f" to {max(reached):.1f}%"
+            span = f"to between {min(reached):.1f}% and {max(reached):.1f}%"
         what = event.param if len(reached) == 1 else f"{len(reached)} tensors"
-        self._note(event, f"pruned {what}: {span} at step {event.step:,}")
+        self._note(event, f"pruned {what} {span} at step {event.step:,}")
 
     def _advance(self, event: ev.Event) -> None:
         match event:

@@ -28,8 +28,9 @@ __all__ = ["Watcher"]
 # How long a dead worker's supervisor is given to say why, before its run is called lost.
 _WITNESS_S = 3.0
 # Of a large session, so much is read before what is known is shown, and then twice as much each
-# time: drawing holds up the reading.
+# time up to the most: drawing holds up the reading, and leaving waits for a slice.
 _FIRST_SLICE_S = 0.25
+_LONGEST_SLICE_S = 1.0
 _PATH_FIRST = re.compile(r"((?:~?/|[A-Za-z]:\\)[^:\n]+): ([^\n]+)")
 
 
@@ -57,7 +58,8 @@ class Watcher:
 
     def poll(self) -> Snapshot | None:
         """A new snapshot, or None where nothing has changed since the last one. Runs that were
-        not known are read until some time is up, the newest first; the next call goes on."""
+        not known are read until some time is up, the newest first, and then long logs; the next
+        call goes on."""
         changed = self._read_record() or self._last is None
         try:
             runs = self.session.runs()
@@ -68,10 +70,19 @@ class Watcher:
         for gone in [key for key in self._runs if key not in keys]:
             del self._runs[gone]
             changed = True
-        for watcher in self._runs.values():
-            changed = watcher.poll() or changed
-        changed = self._read_new(runs) or changed
-        self.unread = len(runs) - len(self._runs)
+        deadline = time.monotonic() + self._slice_s
+        known = list(self._runs.values())
+        for watcher in known:
+            if not watcher.unfinished:
+                changed = watcher.poll(deadline) or changed
+        changed = self._read_new(runs, deadline) or changed
+        for watcher in known:
+            if watcher.unfinished:
+                changed = watcher.poll(deadline) or changed
+        unfinished = sum(watcher.unfinished for watcher in self._runs.values())
+        self.unread = len(runs) - len(self._runs) + unfinished
+        if self.unread:
+            self._slice_s = min(2 * self._slice_s, _LONGEST_SLICE_S)
         if not changed:
             return None
         views = [watcher.view for watcher in self._runs.values()]
@@ -81,23 +92,22 @@ class Watcher:
             record=self._record,
             runs=ordered,
             problem=self._problem,
+            count=len(runs),
             unread=self.unread,
             by_key=MappingProxyType({view.key: view for view in ordered}),
         )
         return self._last
 
-    def _read_new(self, runs: list[Run]) -> bool:
-        """Read runs that are not known yet until the slice is over, one at least."""
+    def _read_new(self, runs: list[Run], deadline: float) -> bool:
+        """Read runs that are not known yet until `deadline`, one at least."""
         new = [run for run in runs if run.path.name not in self._runs]
         if not new:
             return False
         new.sort(key=lambda run: (run.path.name not in self._first, -run.id))
-        end = time.monotonic() + self._slice_s
-        self._slice_s *= 2
         for run in new:
             watcher = self._runs[run.path.name] = _RunWatcher(run, self._why_lost)
-            watcher.poll()
-            if time.monotonic() > end:
+            watcher.poll(deadline)
+            if time.monotonic() > deadline:
                 break
         return True
 
@@ -137,16 +147,21 @@ class _RunWatcher:
         self._log: object = None
         self.view = self._make()
 
-    def poll(self) -> bool:
+    @property
+    def unfinished(self) -> bool:
+        """Is there more of its log than there was time for?"""
+        return self._reader.unfinished
+
+    def poll(self, deadline: float) -> bool:
         """Look again; was there anything new?"""
         changed = self._read_record()
-        changed = self._read_events() or changed
+        changed = self._read_events(deadline) or changed
         changed = self._read_status() or changed
         # What has ended writes no more.
         changed = ((changed or self._status in LIVE) and self._see_log()) or changed
         if changed:
             self.view = self._make()
-        if self._summary_is_due and self._has_ended:
+        if self._summary_is_due and self._has_ended and not self.unfinished:
             self._summary_is_due = False
             save_summary(self.run.events_path, self._summarise(), self._reader.position)
         return changed
@@ -174,7 +189,7 @@ class _RunWatcher:
         self._size = self._model_size()
         return True
 
-    def _read_events(self) -> bool:
+    def _read_events(self, deadline: float) -> bool:
         if not self._reader.changed():
             return False
         if self._reader.position == 0 and self._has_ended:
@@ -183,7 +198,7 @@ class _RunWatcher:
                 self._reader.skip()
                 return True
         self._summary, self._summary_is_due = None, True
-        for event in self._reader.read():
+        for event in self._reader.read(deadline):
             if self._reader.generation != self._history.generation:
                 self._history = RunHistory(self._reader.generation)
             self._history.add(event)
@@ -249,6 +264,7 @@ class _RunWatcher:
             bytes=self._size.bytes,
             as_packed=self._size.as_packed,
             log=self._log,
+            read=self._reader.share_read,
             **summary.facts,
         )
 

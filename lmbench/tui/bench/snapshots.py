@@ -65,6 +65,8 @@ class RunView:
     """Are these bytes those of the file that packing would give?"""
     log: object = None
     """Another one when the worker's log has grown."""
+    read: float = 1.0
+    """The share of its events that was read; less than 1 for a moment, of a long log."""
 
     @property
     def id(self) -> int:
@@ -146,13 +148,14 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A session at one moment. `runs` stand in the tree's order, parents before children;
-    `unread` counts those that are still to be read."""
+    """A session at one moment. `runs` stand in the tree's order, parents before children; `unread`
+    of its `count` runs are still to be read, in whole or in part."""
 
     session: Session | None = None
     record: SessionRecord | None = None
     runs: tuple[RunView, ...] = ()
     problem: str = ""
+    count: int = 0
     unread: int = 0
     by_key: Mapping[str, RunView] = field(default_factory=lambda: MappingProxyType({}))
 

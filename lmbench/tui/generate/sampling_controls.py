@@ -252,7 +252,10 @@ class SamplingControls(GuardedWidget, can_focus=True):
         if dial.name == "top_p":
             turned = min(turned, 1.0)
         turned = max(turned, dial.step if dial.name in ("top_p", "words") else 0)
-        self.set(dial.name, turned if isinstance(dial.default, float) else int(turned))
+        turned = turned if isinstance(dial.default, float) else int(turned)
+        if turned == value:
+            self.bench.show_message(f"{dial.label} is at its {'most' if by > 0 else 'least'}")
+        self.set(dial.name, turned)
 
     def action_leave(self, direction: int) -> None:
         if self._commit():

@@ -16,6 +16,7 @@ from lmbench.tui.bench.bench import Bench
 __all__ = [
     "EDITOR",
     "corpora",
+    "forget_schedule",
     "offered",
     "own_schedules",
     "save_schedule",
@@ -78,6 +79,16 @@ def save_schedule(session: Session, stem: str, text: str) -> str:
     path = next(p for p in paths if not p.exists() or p.read_text(encoding="utf-8") == text)
     write_atomic(path, text.encode())
     return str(path.relative_to(session.home.path))
+
+
+def forget_schedule(session: Session, path: str, text: str) -> None:
+    """Remove what `save_schedule` wrote, unless it was changed since."""
+    whole = session.home.path / path
+    try:
+        if whole.read_text(encoding="utf-8") == text:
+            whole.unlink()
+    except OSError:
+        return
 
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:

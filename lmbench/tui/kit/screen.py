@@ -118,7 +118,7 @@ class BenchScreen(Screen[T]):
                 if binding.id and refused is None:
                     refused = node, binding
         if refused is not None:
-            self.bench.show_message(_why_not(*refused))
+            self.bench.show_message(_why_not(*refused), keep=False)
 
     @property
     def gone(self) -> bool:

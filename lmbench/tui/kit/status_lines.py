@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 from rich.style import Style
@@ -242,14 +243,31 @@ class KeyBar(GuardedWidget):
 
     def _offered(self) -> list[tuple[Binding, DOMNode]]:
         found: dict[str, tuple[int, Binding, DOMNode]] = {}
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if binding.show and active.enabled and binding.description and binding.id:
-                own = not isinstance(active.node, Screen | App)
+        for binding, node in self._in_force():
+            if binding.show and binding.description and binding.id:
+                own = not isinstance(node, Screen | App)
                 rank = 0 if binding.id in _FIRST else 1 if own else 2
-                found.setdefault(binding.id, (rank, binding, active.node))
+                found.setdefault(binding.id, (rank, binding, node))
         ordered = sorted(found.values(), key=lambda entry: entry[0])
         return [(binding, node) for _, binding, node in ordered]
+
+    def _in_force(self) -> Iterator[tuple[Binding, DOMNode]]:
+        """What `Screen.active_bindings` says of the keys that any shown binding has. That asks of
+        every other one, too, whether it is possible now, which at each key takes long."""
+        chain = self.screen._modal_binding_chain
+        bound = [(key, binding, node) for node, bindings in chain for key, binding in bindings]
+        shown = {key for key, binding, _ in bound if binding.show}
+        chosen: dict[str, tuple[Binding, DOMNode, bool | None]] = {}
+        for key, binding, node in bound:
+            if key in shown and (
+                key not in chosen or (binding.priority and not chosen[key][0].priority)
+            ):
+                possible = self.app._check_action_state(binding.action, node)
+                if possible is not False:
+                    chosen[key] = binding, node, possible
+        for binding, node, possible in chosen.values():
+            if possible:
+                yield binding, node
 
     def render(self) -> RenderResult:
         return self._text

@@ -31,6 +31,8 @@ _COLUMNS = (
 )
 # Changes of the perplexity against the model as it is, in percent.
 _GOOD, _POOR = 0.5, 5.0
+# Lines of a candidate's settings where the panel has the screen.
+_IN_FULL = 6
 _SIGNS = {"waiting": "waiting …", "running": "running …"}
 
 
@@ -91,9 +93,11 @@ and why its file is no smaller where that is not plain. **Enter** loads a candid
         if chosen is not None:
             words = one_line(chosen.problem or chosen.words)
             note = size_note(chosen, self.state.modules, self.tied)
-        wide = self.screen.has_class("-wide")
-        lines = self._wrapped(words, 2 if wide and not note else 1)
-        lines += self._wrapped(note, 2 if wide else 1)
+        room = 2 if self.screen.has_class("-wide") else 1
+        if self.screen.maximized is self:
+            room = _IN_FULL
+        lines = self._wrapped(words, room - 1 if note and room > 1 else room)
+        lines += self._wrapped(note, room)
         update_static(self.query_one("#settings", Static), "\n".join(lines))
 
     def _wrapped(self, text: str, lines: int) -> list[str]:

@@ -20,7 +20,7 @@ from lmbench.tui.bench.float_model_run import stamp_of, subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.choices import save_schedule
+from lmbench.tui.kit.choices import forget_schedule, own_schedules, save_schedule
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, bar
@@ -162,8 +162,10 @@ the next panel.
             head.append(f"{view.id} {view.name}", "bold")
         ready = self.state.ready
         if ready is not None:
-            head.append(f"  perplexity {numbers.perplexity(self.state.ppl)} as it is")
-            head.append(f", {numbers.size(ready.bytes)}, on {ready.tokens:,} tokens of valid")
+            head.append(f"  perplexity {numbers.perplexity(self.state.ppl)} as is")
+            head.append(
+                f", {numbers.size(ready.bytes)} packed, on {ready.tokens:,} tokens of valid"
+            )
         head.append("\n")
         head.append_text(self._progress())
         update_static(self.query_one("#head", Static), head)
@@ -297,8 +299,17 @@ the next panel.
         if not state.level:
             self.bench.show_message("0% prunes nothing: → moves the level")
             return
+        session = view.run.session
         text = one_shot_schedule(state.target, state.ready.targets, state.level)
         stem = f"at-once-{100 * state.level:.0f}"
-        path = await self.bench.run_in_thread(save_schedule, view.run.session, stem, text)
-        if path is not None:
-            self.bench.open("new_run", kind="prune", settings={"compress": path}, parent=view.key)
+        kept = {path for path, _ in own_schedules(session)}
+        path = await self.bench.run_in_thread(save_schedule, session, stem, text)
+        if path is None:
+            return
+
+        def left(started: str | None) -> None:
+            if started is None and path not in kept:
+                forget_schedule(session, path, text)
+
+        settings = {"compress": path}
+        self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)

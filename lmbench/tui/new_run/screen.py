@@ -11,7 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.timer import Timer
 
-from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, flag_of, validate
+from lmbench.config import CONFIGS, Config, Kind, PruneConfig, TrainConfig, validate
+from lmbench.config.command_line import flag_in
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
@@ -118,38 +119,48 @@ same.
         self._below = "main"
 
     def compose(self) -> ComposeResult:
-        yield TopBar()
-        with Container(id="new"):
-            with Vertical(id="ask") as box:
-                box.border_title = "New run"
-                yield Form((), id="form")
-            yield AboutRun(id="about")
-        yield KeyBar()
-
-    async def on_mount(self) -> None:
         self._below = str(self.bench.recall("screen", "main"))
         fresh = not self._first and self._origin is None and self._kind == "train"
         if fresh and self._below == "new_run":
             self._draft = FormDraft.from_json(self.bench.recall("new_run"))
         if self._below == "new_run":
             self._below = "main"
+        yield TopBar()
+        with Container(id="new"):
+            with Vertical(id="ask") as box:
+                box.border_title = "New run"
+                yield Form(() if self._waits else self._first_specs(), id="form")
+            yield AboutRun(id="about")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
         self.bench.remember("screen", "new_run")
-        if self._draft is not None and self.bench.snapshot.session is None:
-            # The workbench opens on the form: the runs that it can start from come in a moment.
+        if self._waits:
             self.watch(self.app, "snapshot", self._begin, init=False)
         else:
-            await self._begin()
+            self._fill_in()
+
+    @property
+    def _waits(self) -> bool:
+        """Does the workbench open on the form? The runs that it can start from come in a moment."""
+        return self._draft is not None and self.bench.snapshot.session is None
 
     async def _begin(self) -> None:
-        """Fill the form: as it was left, or for the selected run."""
-        if self._keeping:
-            return
+        if not self._keeping:
+            await self.form.rebuild(self._first_specs())
+            self._fill_in()
+
+    def _first_specs(self) -> list[FieldSpec]:
+        """The fields as the form was left, or for the selected run."""
         draft, selected = self._draft, self.bench.selected_run
         if draft is not None:
             self._kind, self._origin = draft.kind, draft.origin
         elif self._origin is None and selected is not None:
             self._origin = selected.key
-        await self._rebuild(self._first)
+        return self._specs(self._first)
+
+    def _fill_in(self) -> None:
+        draft = self._draft
         self._keeping = True
         if draft is not None:
             self.form.fill(draft.texts)
@@ -313,7 +324,7 @@ same.
         if self._visited in ABOUT:
             return ABOUT[self._visited]
         found = next((s for s in self.settings if s.name == self._visited), None)
-        return f"{flag_of(found.name)}: {found.help}" if found else ""
+        return f"{flag_in(self._kind, found.name)}: {found.help}" if found else ""
 
     @property
     def command(self) -> str:

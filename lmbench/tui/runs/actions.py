@@ -10,6 +10,7 @@ from rich.text import Text
 from lmbench.errors import LmbenchError
 from lmbench.report.run_command import run_command
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 
@@ -53,8 +54,8 @@ def why_not(action: str, view: RunView | None) -> str:
             if view.status == "queued":
                 return waits
             return f"{who} has finished" if view.status == "finished" else f"{who} is running"
-        case "lab" | "sensitivity" if _has_no_model_yet(view):
-            return f"{who} has no model yet: it waits in the queue"
+        case "lab" | "sensitivity":
+            return why_no_model(view, who)
         case "delete" if view.live:
             return f"{who} is running: s stops it first"
         case "delete" if view.status == "queued":
@@ -66,10 +67,18 @@ def why_not(action: str, view: RunView | None) -> str:
     return ""
 
 
-def _has_no_model_yet(view: RunView) -> bool:
-    """Does it wait to make one? What measures a model stands for the one that it measures."""
-    makes_one = view.kind in ("train", "prune", "quantize", "pack")
-    return makes_one and view.status == "queued" and view.checkpoint is None
+def why_no_model(view: RunView, who: str) -> str:
+    """Why there is no model to work on; "" where there is one. What measures a model stands for
+    the one that it measures, and an integer model for the one that it was made from."""
+    if view.kind in ("quantize", "pack") and view.status == "queued":
+        return f"{who} has no model yet: it waits in the queue"
+    if not is_training(view) or view.checkpoint or view.run.checkpoint("best"):
+        return ""
+    if view.status == "queued":
+        return f"{who} has no model yet: it waits in the queue"
+    if view.live:
+        return f"{who} has no model yet: its first checkpoint comes with an epoch's end"
+    return f"{who} has no model: it ended before its first checkpoint"
 
 
 async def _succeeded(

@@ -170,9 +170,12 @@ brings a deleted run back until the workbench is left.
 
     def _show_state(self, tree: RunTree) -> None:
         notes = []
-        if unread := self.bench.snapshot.unread:
-            read = len(self.bench.snapshot.runs)
-            notes.append(f"reading {read} of {read + unread} runs")
+        snapshot = self.bench.snapshot
+        if snapshot.unread:
+            notes.append(f"reading {snapshot.count - snapshot.unread} of {snapshot.count} runs")
+        notes += [
+            f"{100 * view.read:.0f}% of run {view.id}" for view in snapshot.runs if view.read < 1
+        ]
         if tree.sort != "tree":
             notes.append(f"by {SORTS[tree.sort]}")
         if self.bench.marked:

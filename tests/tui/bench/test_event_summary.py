@@ -46,8 +46,8 @@ def parsed_lines(monkeypatch) -> list[int]:
     count = [0]
     read = EventReader.read
 
-    def counted(self):
-        for event in read(self):
+    def counted(self, deadline):
+        for event in read(self, deadline):
             count[0] += 1
             yield event
 
@@ -142,6 +142,26 @@ def test_of_many_runs_the_chosen_and_the_newest_are_shown_first(full, monkeypatc
         assert snapshot.unread == 4 - len(snapshot.runs)
         shown.append({view.id for view in snapshot.runs})
     assert shown == [{1}, {1, 4}, {1, 3, 4}, {1, 2, 3, 4}]
+
+
+def test_a_long_log_is_shown_as_far_as_it_was_read(full, ended, monkeypatch):
+    monkeypatch.setattr(session_watcher, "_FIRST_SLICE_S", -1.0)
+    with ended.events_path.open("ab") as log:
+        log.writelines(ended.events_path.read_bytes().splitlines(keepends=True) * 20)
+    watcher = Watcher(full.session)
+    shares, steps = [], []
+    while not shares or watcher.unread:
+        snapshot = watcher.poll()
+        assert snapshot is not None
+        if view := snapshot.run(ended.path.name):
+            shares.append(view.read)
+            steps.append(len(view.curves.steps))
+            assert (ended.path / NAME).exists() == (view.read == 1)
+    assert steps == sorted(steps)
+    assert 0 < steps[0] < steps[-1]
+    assert 0 < shares[0] < shares[-1] == 1
+    assert watcher.poll() is None
+    assert (ended.path / NAME).exists()
 
 
 def test_the_summary_holds_no_pickle(full, ended):

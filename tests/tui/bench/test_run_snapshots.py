@@ -103,6 +103,53 @@ def test_a_log_of_many_slices_is_read_whole(reader):
     assert [e.step for e in reader.read()] == list(range(2000))
 
 
+def test_a_long_log_is_read_in_slices(reader):
+    writer = EventWriter(reader.path)
+    for number in range(10_000):
+        writer.write(step(number))
+    found, shares = [e.step for e in reader.read(deadline=0.0)], []
+    while reader.unfinished:
+        shares.append(reader.share_read)
+        assert reader.changed()
+        found += [e.step for e in reader.read(deadline=0.0)]
+    assert found == list(range(10_000))
+    assert reader.generation == 0
+    assert len(shares) >= 2
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] <= 1.0
+    assert reader.share_read == 1.0
+    assert not reader.changed()
+
+
+def test_a_resume_in_a_later_slice_takes_back_what_was_read_before_it_was_written(reader):
+    writer = EventWriter(reader.path)
+    writer.write(step(0))
+    offset = writer.offset
+    for number in range(1, 5000):
+        writer.write(step(number))
+    assert len(list(reader.read(deadline=0.0))) < 5000
+    writer.write(ev.RunResumed(offset=offset, step=0, epoch=1))
+    writer.write(step(1))
+    assert [getattr(e, "step", None) for e in reader.read()] == [0, 0, 1]
+    assert reader.generation == 1
+
+
+def test_a_resume_that_is_written_while_the_log_is_read_counts(reader):
+    writer = EventWriter(reader.path)
+    writer.write(step(0))
+    offset = writer.offset
+    writer.write(step(1))
+    reading = reader.read()
+    next(reading)
+    # The search for resumes is over, the lines are being read.
+    for number in range(2, 2000):
+        writer.write(step(number))
+    writer.write(ev.RunResumed(offset=offset, step=0, epoch=1))
+    list(reading)
+    writer.write(step(1))
+    assert [getattr(e, "step", None) for e in reader.read()] == [0, 0, 1]
+
+
 def test_nothing_new_gives_no_snapshot(full):
     watcher = Watcher(full.session)
     assert watcher.poll() is not None
@@ -249,7 +296,7 @@ def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
     assert snapshot is not None
     notes = [n.text for n in snapshot.by_key["002-prune"].notes if n.kind == "prune_step"]
     assert len(notes) == 36
-    assert notes[-1] == "pruned 5 tensors: 69.3% to 79.6% at step 3,600"
+    assert notes[-1] == "pruned 5 tensors to between 69.3% and 79.6% at step 3,600"
 
 
 def test_following_a_log_keeps_none_of_its_steps(full):

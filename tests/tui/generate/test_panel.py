@@ -169,6 +169,14 @@ async def test_settings_are_chosen_by_arrows_and_changed_by_digits_and_signs(ful
         assert dials(pilot).dial.name == "words"
 
 
+async def test_a_setting_at_its_end_says_so(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", "right", "right", "plus")
+        assert pilot.app.recent_message == "top-p is at its most"  # type: ignore[attr-defined]
+        await press(pilot, "left", "left", "0", "minus")
+        assert pilot.app.recent_message == "temp is at its least"  # type: ignore[attr-defined]
+
+
 async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):
     async with opened(full) as pilot:
         await press(pilot, "down", "right", "right", "7", "enter")

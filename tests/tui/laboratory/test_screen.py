@@ -53,7 +53,7 @@ async def test_l_opens_the_laboratory_and_enter_evaluates_the_draft(lab):
     async with opened(lab, "l", "enter") as pilot:
         (entry,) = candidates(pilot)
         assert (entry.name, entry.preset, entry.state) == ("int8-best", "int8-best", "evaluated")
-        assert "121.5 as it is" in words(pilot)
+        assert "121.5 as is" in words(pilot)
         assert "7.4 MB" in words(pilot)
 
 
@@ -160,6 +160,8 @@ async def test_settings_in_more_words_than_there_is_room_for_end_in_an_ellipsis(
         await pilot.pause()
         assert settings_line(pilot).endswith(" …")
         assert 60 < len(settings_line(pilot)) < 80
+        await press(pilot, "z")
+        assert settings_line(pilot) == "sixteen letters " * 19 + "sixteen letters"
 
 
 def settings_line(pilot: Pilot[None]) -> str:
@@ -246,7 +248,7 @@ async def test_two_workbenches_keep_each_other_s_candidates(lab):
 
 
 async def test_without_a_trained_run_the_laboratory_says_what_is_needed(world):
-    world.new("train", "dense", status="failed")
+    world.new("quantize", "int8", status="failed")
     async with opened(world, "l") as pilot:
         assert "A trained run is needed" in words(pilot)
 
@@ -268,7 +270,7 @@ async def test_a_key_before_the_model_is_there_says_so(lab, panel, key):
         screen.panel(panel).take_focus()
         screen.state.ready = None
         await press(pilot, key)
-        assert bench_of(pilot).last_message == "the model is still being opened"
+        assert bench_of(pilot).recent_message == "the model is still being opened"
 
 
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
@@ -323,6 +325,19 @@ async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level
     assert not started
     document = yaml.safe_load((lab.home.path / path).read_text())
     assert document["pruners"]["at_once"]["levels"] == {"encoder.weight": 0.6}
+
+
+@pytest.mark.parametrize("edited", [False, True])
+async def test_a_schedule_of_a_form_that_is_left_goes_unless_it_was_changed(lab, started, edited):
+    async with opened(lab, "l", "enter", "tab", "tab", "6", "t", "K") as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
+        path = lab.home.path / screen_of(pilot, NewRunScreen).form.values["compress"]
+        assert path.exists()
+        if edited:
+            path.write_text(path.read_text() + "# mine\n")
+        await press(pilot, "escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LabScreen))
+        assert path.exists() == edited
 
 
 def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:

@@ -85,6 +85,17 @@ async def start(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+async def test_the_first_picture_of_the_form_has_its_fields(world, started):
+    pictures = []
+    async with driving.opened(world) as pilot:
+        screen = pilot.app.open("new_run")  # type: ignore[attr-defined]
+        await until(pilot, lambda: screen.is_mounted)
+        pictures.append(len(screen.query("ChoiceField, TextField")))
+        await at_rest(pilot)
+        pictures.append(len(screen.query("ChoiceField, TextField")))
+    assert pictures[0] == pictures[1] > 10
+
+
 async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(world, started):
     async with opened(world) as pilot:
         await go_down_to(pilot, "emsize")

@@ -70,7 +70,7 @@ async def test_a_run_is_compared_with_the_one_that_it_was_made_from(full):
 )
 async def test_a_step_that_is_not_proposed_says_why(full: World, run, key, reason):
     async with opened(full, key, run=run) as pilot:
-        assert reason in bench_of(pilot).last_message
+        assert reason in bench_of(pilot).recent_message
 
 
 async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World):
@@ -82,6 +82,6 @@ async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World)
         assert bench.selected == "003-quantize"
         assert bench.last_message == "run 3 int8 is back"
         await press(pilot, "U")
-        assert bench.last_message == "nothing was deleted since the workbench was opened"
+        assert bench.recent_message == "nothing was deleted since the workbench was opened"
         await press_in_turn(pilot, "d", "y")
     assert len(list(full.session.runs_path.iterdir())) == 3

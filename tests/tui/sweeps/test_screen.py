@@ -119,7 +119,7 @@ async def test_capital_q_goes_on_with_the_run_under_the_cursor(study):
 async def test_of_a_run_that_has_not_finished_q_says_why_it_cannot_go_on(study):
     async with opened(study, "W", "slash", *"queued", "enter", "Q") as pilot:
         screen_of(pilot, SweepScreen)
-        assert "16 prune 5 agp-80 s1112 has not finished" in bench_of(pilot).last_message
+        assert "16 prune 5 agp-80 s1112 has not finished" in bench_of(pilot).recent_message
 
 
 # -- the plots -----------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ async def test_importance_and_slice_are_of_the_stage_under_the_cursor(study):
 
 async def test_ped_anova_says_how_many_settings_it_wants(study):
     async with opened(study, "W", "i") as pilot:
-        assert "needs 10 settings" in bench_of(pilot).last_message
+        assert "needs 10 settings" in bench_of(pilot).recent_message
 
 
 # -- the whole sweep -----------------------------------------------------------------------------
