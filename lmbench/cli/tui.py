@@ -59,4 +59,6 @@ def tui(
     # What was imported stays: no collection has to look through it.
     gc.freeze()
     gc.enable()
+    # A key makes thousands of objects that are soon gone, and few that need a collection.
+    gc.set_threshold(20_000)
     return start(session, demo=demo, speed=speed or 1.0)

@@ -49,7 +49,7 @@ from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.saved_state import SavedState, last_session, remember_session
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.user_settings import load_settings
-from lmbench.tui.generate.saved_samples import last_sample
+from lmbench.tui.generate.saved_samples import SavedSamples
 
 ARCHIVE = Path(__file__).parent.parent / "session" / "earlier_versions" / "0.1.0.lmbench"
 REFUSALS = (LmbenchError, DistillerError)
@@ -220,7 +220,7 @@ READERS: dict[str, Reader] = {
     "samples": Reader(
         "sessions/default/samples.jsonl",
         damage_json_lines,
-        lambda home, _: last_sample(home.session("default"), "default/001-train"),
+        lambda home, _: SavedSamples(home.session("default")).read(),
     ),
     "vocabulary": Reader(
         "sessions/default/vocabulary/7bb895970bbf5fb8eed1c4e1591bc6ac.txt",

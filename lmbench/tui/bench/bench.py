@@ -67,7 +67,7 @@ REOPENED_SCREENS = ("compare", "lab", "sensitivity", "sweep")
 
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
-SAVE_DELAY_S = 0.3
+SAVE_DELAY_S = 1.0
 MESSAGE_SHOWN_S = 4.0
 
 _log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ starts over and leaves out the events after that checkpoint.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ class EventReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._path = str(path)
         self.generation = 0
         self.unread = 0
         self.unfinished = False
@@ -102,7 +104,7 @@ class EventReader:
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            stat = self.path.stat()
+            stat = os.stat(self._path)  # noqa: PTH116
         except OSError:
             return None
         return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -16,12 +16,12 @@ do, and whoever types faster than the workbench works, a script mostly, waits as
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 
 from textual.app import App
 from textual.events import Event, Key
 from textual.message import Message
-from textual.timer import Timer
 from textual.widget import Widget
 
 __all__ = ["MOST_WAITING", "KeysInOrder"]
@@ -48,7 +48,8 @@ class KeysInOrder(App[None]):
         super().__init__()
         self._waiting_keys: deque[Key] = deque()
         self._keys_taken = 0
-        self._key_on_its_way: Timer | None = None
+        # Until the key is through; one of Textual's timers would be a task for each key.
+        self._key_on_its_way: asyncio.TimerHandle | None = None
         self._marked_widget: Widget | None = None
 
     async def on_event(self, event: Event) -> None:
@@ -81,21 +82,27 @@ class KeysInOrder(App[None]):
     async def _let_go(self) -> None:
         """Send the next key, and its mark behind it."""
         if self._key_on_its_way is not None:
-            self._key_on_its_way.stop()
+            self._key_on_its_way.cancel()
             self._key_on_its_way = None
         if not self._waiting_keys or not self.screen_stack:
             return
         key = self._waiting_keys.popleft()
         self._marked_widget = None
-        self._key_on_its_way = self.set_interval(_CHECK_S, self._go_on_without, name="lost key")
+        self._check_soon()
         await super().on_event(key)
         self._mark(again=True)
 
-    async def _go_on_without(self) -> None:
+    def _check_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._key_on_its_way = loop.call_later(_CHECK_S, self._go_on_without)
+
+    def _go_on_without(self) -> None:
         """Let the next key go where the mark was lost with the widget that had it."""
         widget = self._marked_widget
         if widget is not None and not (widget.is_attached and widget.is_running):
-            await self._let_go()
+            self.call_later(self._let_go)
+        elif self.is_running:
+            self._check_soon()
 
     def _mark(self, *, again: bool) -> None:
         """Follow the key, unless leaving has taken the screens down meanwhile."""

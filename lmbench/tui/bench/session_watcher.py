@@ -7,6 +7,7 @@ summaries of runs that have ended.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,8 @@ class Watcher:
         self._first = frozenset(first)
         self._slice_s = _FIRST_SLICE_S
         self._runs: dict[str, _RunWatcher] = {}
+        self._names = frozenset[str]()
+        self._listed: list[Run] = []
         self._last: Snapshot | None = None
         self._record_stamp: object = None
         self._record: SessionRecord | None = None
@@ -62,7 +65,7 @@ class Watcher:
         call goes on."""
         changed = self._read_record() or self._last is None
         try:
-            runs = self.session.runs()
+            runs = self._list()
         except OSError as error:
             self._problem = f"{self.session.runs_path}: {error.strerror}"
             runs, changed = [], True
@@ -97,6 +100,18 @@ class Watcher:
             by_key=MappingProxyType({view.key: view for view in ordered}),
         )
         return self._last
+
+    def _list(self) -> list[Run]:
+        """The session's runs; the same list again while no folder came or went, and each that
+        looks like a run's has its record."""
+        try:
+            names = frozenset(os.listdir(self.session.runs_path))  # noqa: PTH208
+        except FileNotFoundError:
+            names = frozenset[str]()
+        whole = len(self._listed) == len(names) and not any(w.lost for w in self._runs.values())
+        if names != self._names or not whole:
+            self._names, self._listed = names, self.session.runs()
+        return self._listed
 
     def _read_new(self, runs: list[Run], deadline: float) -> bool:
         """Read runs that are not known yet until `deadline`, one at least."""
@@ -133,6 +148,8 @@ class _RunWatcher:
         self.run = run
         self._why_lost = why_lost
         self._reader = EventReader(run.events_path)
+        # As text: with hundreds of runs making paths takes half the time of a poll.
+        self._record_path, self._log_path = str(run.path / "run.json"), str(run.log_path)
         self._history = RunHistory(0)
         # In place of the history, where the log was not read.
         self._summary: RunSummary | None = None
@@ -151,6 +168,11 @@ class _RunWatcher:
     def unfinished(self) -> bool:
         """Is there more of its log than there was time for?"""
         return self._reader.unfinished
+
+    @property
+    def lost(self) -> bool:
+        """Had it no record, when it was last looked for?"""
+        return self._record_stamp is None
 
     def poll(self, deadline: float) -> bool:
         """Look again; was there anything new?"""
@@ -178,7 +200,7 @@ class _RunWatcher:
         return RunSummary(history.curves.view(), history.facts(), progress, self._reader.unread)
 
     def _read_record(self) -> bool:
-        stamp = _stamp(self.run.path / "run.json")
+        stamp = _stamp(self._record_path)
         if stamp == self._record_stamp:
             return False
         self._record_stamp = stamp
@@ -224,7 +246,7 @@ class _RunWatcher:
         return True
 
     def _see_log(self) -> bool:
-        stamp = _stamp(self.run.log_path)
+        stamp = _stamp(self._log_path)
         if stamp == self._log:
             return False
         self._log = stamp
@@ -275,10 +297,10 @@ def _cause_first(text: str) -> str:
     return f"{match[2]} ({match[1]}){text[match.end() :]}" if match else text
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path | str) -> tuple[int, int, int] | None:
     """What tells whether a file was replaced or written to; None where there is no file."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns

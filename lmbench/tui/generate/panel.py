@@ -21,7 +21,7 @@ from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
 from lmbench.tui.generate.requests import Requests, Sampler
 from lmbench.tui.generate.sampling_controls import ALTERNATIVES, SamplingControls
-from lmbench.tui.generate.saved_samples import last_sample
+from lmbench.tui.generate.saved_samples import SavedSamples
 from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
 from lmbench.tui.generate.texts import (
     apply_reply,
@@ -145,6 +145,7 @@ are kept in the session's `samples.jsonl`.
         self._recalled = ""
         self._runtimes = KnownRuntimes()
         self._texts = TextColumns()
+        self._samples: SavedSamples | None = None
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="the beginning of a text; Enter writes on")
@@ -226,7 +227,7 @@ are kept in the session's `samples.jsonl`.
         if selected is not None and selected.key != self._recalled:
             self._recalled = selected.key
             if self._shows_others(selected):
-                self.run_worker(self._recall(selected), group="recall", exclusive=True)
+                self._recall(selected)
         self.refresh_bindings()
 
     def _shows_others(self, view: RunView) -> bool:
@@ -240,19 +241,26 @@ are kept in the session's `samples.jsonl`.
             self._runtimes.shared([view.key for view in self.targets])
         )
 
-    async def _recall(self, view: RunView) -> None:
+    def _recall(self, view: RunView) -> None:
         """Show what the selected run wrote last."""
-        session = self.bench.session
-        if session is None:
+        if self._samples is None and self.bench.session is not None:
+            self._samples = SavedSamples(self.bench.session)
+        if self._samples is None:
             return
-        sample = await self.bench.run_in_thread(
-            last_sample, session, view.key, doing="while reading the samples"
-        )
+        if self._samples.outdated:
+            self.run_worker(self._read_samples(view, self._samples), group="recall", exclusive=True)
+        else:
+            self._show_last(view, self._samples)
+
+    async def _read_samples(self, view: RunView, samples: SavedSamples) -> None:
+        await self.bench.run_in_thread(samples.read, doing="while reading the samples")
         # Whoever left meanwhile takes this panel down, its parts first.
-        if not self.query(SamplingControls):
-            return
+        if self.query(SamplingControls):
+            self._show_last(view, samples)
+
+    def _show_last(self, view: RunView, samples: SavedSamples) -> None:
         if self.bench.selected == view.key and self._shows_others(view):
-            shown = self._requests.last_of(view.key)
+            shown, sample = self._requests.last_of(view.key), samples.last_of(view.key)
             if shown is None and sample is not None:
                 shown = saved_text(view, sample)
             if shown is None and not self.drafts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lmbench.session import Session
 
-__all__ = ["Sample", "last_sample"]
+__all__ = ["Sample", "SavedSamples"]
 
 # Texts older than what stands in so many bytes at the file's end are not looked for.
 _TAIL_BYTES = 1 << 20
@@ -23,26 +23,48 @@ class Sample:
     tokens_per_s: float | None
 
 
-def last_sample(session: Session, run: str) -> Sample | None:
-    """The newest text of the run of this reference (``SESSION/003-prune``), or of the same folder
-    of a session that had another name; None where there is none. Damaged lines are passed over.
-    """
-    folder = run.rpartition("/")[2]
-    try:
-        with session.samples_path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        sample = _parse(line, folder)
-        if sample is not None:
-            return sample
-    return None
+class SavedSamples:
+    """The newest text of each run of a session, kept until the file changes."""
+
+    def __init__(self, session: Session) -> None:
+        self._path = session.samples_path
+        self._stamp: tuple[int, int] | None = None
+        self._newest: dict[str, Sample] = {}
+
+    @property
+    def outdated(self) -> bool:
+        """Has the file changed since it was read? One stat call."""
+        return self._stamp != self._now()
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+    def read(self) -> None:
+        """Damaged lines are passed over."""
+        stamp, newest = self._now(), dict[str, Sample]()
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(0, size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            if found := _parse(line):
+                newest[found[0]] = found[1]
+        self._stamp, self._newest = stamp, newest
+
+    def last_of(self, key: str) -> Sample | None:
+        """The newest text of the run with this key, its folder's name; None where there is none."""
+        return self._newest.get(key)
 
 
-def _parse(line: bytes, folder: str) -> Sample | None:
+def _parse(line: bytes) -> tuple[str, Sample] | None:
+    """The text of one line and the folder of its run, whatever its session was called then."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
@@ -53,9 +75,8 @@ def _parse(line: bytes, folder: str) -> Sample | None:
     rate = document.get("tokens_per_s")
     if not (isinstance(run, str) and isinstance(prompt, str) and isinstance(text, str)):
         return None
-    if run.rpartition("/")[2] != folder or not text.split():
-        return None
     words = tuple(text.split())
-    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        return Sample(prompt, words, None)
-    return Sample(prompt, words, float(rate))
+    if not words:
+        return None
+    known = isinstance(rate, int | float) and 0 < rate < math.inf
+    return run.rpartition("/")[2], Sample(prompt, words, float(rate) if known else None)

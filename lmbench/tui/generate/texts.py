@@ -97,7 +97,8 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
 
 
 def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
-    """Who will write, said where the text will stand; `reasons` of each, as `why_unable`."""
+    """Who will write, said where the text will stand; `reasons` of each, as `why_unable`. One run
+    has its name in the frame: the same words for the next are not painted again."""
     if not targets:
         return "A run is needed: n starts one."
     able = sum(not words for words in reasons)
@@ -110,7 +111,7 @@ def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
     view = targets[0]
     origin = origin_of(view)
     source = f" from its {origin}, while it goes on" if origin else ""
-    return f"{view.id} {view.name} will write{source}."
+    return f"The selected run will write{source}."
 
 
 def apply_reply(columns: Sequence[TextColumn], message: messages.Message) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from textual.binding import Binding, BindingType
 from textual.geometry import Region
@@ -32,6 +32,14 @@ class LinesView(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     LinesView { height: 1fr; overflow-x: hidden; background: transparent; }
     """
+
+    def refresh(self, *regions: Region, **how: bool) -> Self:
+        """Textual forgets the styles of components at each repaint, though they only change with
+        `notify_style_update`: finding them takes longer than painting a line."""
+        styles = self._rich_style_cache.copy() if regions else {}
+        super().refresh(*regions, **how)
+        self._rich_style_cache |= styles
+        return self
 
     @property
     def bench(self) -> Bench:

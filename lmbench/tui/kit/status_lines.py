@@ -44,7 +44,7 @@ class _Line(GuardedWidget):
     _drawn: object = None
 
     def on_mount(self) -> None:
-        for name in ("snapshot", "selected", "last_message", "recent_message", "theme"):
+        for name in ("snapshot", "last_message", "recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def on_resize(self) -> None:
@@ -185,8 +185,10 @@ class KeyBar(GuardedWidget):
         self._places: list[tuple[int, str, DOMNode]] = []
         self._text = Text()
         self._due = False
+        self._below_status_bar = False
 
     def on_mount(self) -> None:
+        self._below_status_bar = bool(self.screen.query(StatusBar))
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self._redraw_soon())
         for name in ("recent_message", "theme"):
             self.watch(self.app, name, self.redraw, init=False)
@@ -210,7 +212,7 @@ class KeyBar(GuardedWidget):
 
     def line(self) -> Text:
         self._places = []
-        if self.bench.recent_message and not self.screen.query(StatusBar):
+        if self.bench.recent_message and not self._below_status_bar:
             return Text(f" {self.bench.recent_message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         palette = Binding("ctrl+p", "command_palette", "commands")

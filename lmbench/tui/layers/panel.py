@@ -275,20 +275,17 @@ distribution of its weights, its gates, its sparsity over time.
 
 
 def _nothing(view: RunView | None, reading: bool) -> str:
+    """Without the run's name: the same words for the next run are not painted again."""
     if view is None:
         return "" if reading else "No run yet: n starts one."
-    who = f"{view.id} {view.name}"
     finished = view.status == "finished"
     if view.kind == "quantize":
-        return f"{who} has quantized no module{'' if finished else ' yet'}."
+        return f"This run has quantized no module{'' if finished else ' yet'}."
     if not is_training(view):
-        return f"{who} has no table: only trainings, pruning and quantize runs write one."
+        return "This run has no table: only trainings, pruning and quantize runs write one."
     if finished:
-        return f"{who} has no table: it has finished without writing one."
-    return (
-        f"No table of {who} yet. A training writes one at each epoch, pruning one at each of its "
-        "steps."
-    )
+        return "This run has no table: it has finished without writing one."
+    return "No table yet. A training writes one at each epoch, pruning one at each of its steps."
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:

@@ -133,6 +133,7 @@ class RunTree(LinesView):
     def __init__(self) -> None:
         super().__init__()
         self._views: list[RunView] = []
+        self._lines: dict[str, int] = {}
         self._branches: list[str] = []
         self._listed: object = None
         self._drawn: object = None
@@ -154,6 +155,7 @@ class RunTree(LinesView):
             self._listed = listed
             kept = [view for view in snapshot.runs if matches(view, self.filter)]
             self._views = order(tuple(kept), self.sort)
+            self._lines = {view.key: line for line, view in enumerate(self._views)}
             as_tree = self.sort == "tree" and not self.filter
             self._branches = branches(self._views) if as_tree else [""] * len(self._views)
             self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self._views}
@@ -208,7 +210,7 @@ class RunTree(LinesView):
     _drawn_keys: list[str] = []  # noqa: RUF012
 
     def _line_of(self, key: str) -> int:
-        return next((i for i, view in enumerate(self._views) if view.key == key), -1)
+        return self._lines.get(key, -1)
 
     def _refresh_line_of(self, key: str) -> None:
         if (line := self._line_of(key)) >= 0:

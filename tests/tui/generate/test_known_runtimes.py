@@ -74,7 +74,7 @@ async def test_what_quantizes_or_packs_has_no_model_until_it_is_finished(full, k
         assert SamplerDouble.made == []
         run.update(status="finished", pid=None)
         await settled(pilot)
-        assert heads(pilot) == "5 w8-gptq will write."
+        assert heads(pilot) == "The selected run will write."
         await press(pilot, "enter")
         assert SamplerDouble.made[-1].writes[0].run == str(run.path)
 

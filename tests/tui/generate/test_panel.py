@@ -29,6 +29,7 @@ from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.generate.alternatives import AlternativesList, bar_of
 from lmbench.tui.generate.panel import GeneratePanel, PromptInput
 from lmbench.tui.generate.sampling_controls import SamplingControls
+from lmbench.tui.generate.saved_samples import SavedSamples
 from lmbench.tui.generate.text_column import TextColumn
 from lmbench.tui.generate.tinted_text import GeneratedText, TintedText, surprisal_style
 
@@ -503,4 +504,4 @@ async def test_a_sample_that_is_read_while_the_panel_is_taken_down_asks_for_none
         view = app.selected_run
         assert view is not None
         await panel.query_one(SamplingControls).remove()
-        await panel._recall(view)
+        await panel._read_samples(view, SavedSamples(full.session))

@@ -236,11 +236,11 @@ async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):
 @pytest.mark.parametrize(
     "run, words",
     [
-        ("001-train", "1 dense has no table: it has finished without writing one."),
-        ("003-quantize", "3 int8 has quantized no module."),
-        ("004-quantize", "4 int8 of agp has quantized no module yet."),
-        ("005-train", "No table of 5 waits yet"),
-        ("006-pack", "6 packed has no table: only trainings"),
+        ("001-train", "This run has no table: it has finished without writing one."),
+        ("003-quantize", "This run has quantized no module."),
+        ("004-quantize", "This run has quantized no module yet."),
+        ("005-train", "No table yet"),
+        ("006-pack", "This run has no table: only trainings"),
     ],
 )
 async def test_an_empty_table_says_what_fills_it_or_that_nothing_will(full, run, words):
