@@ -171,11 +171,11 @@ brings a deleted run back until the workbench is left.
     def _show_state(self, tree: RunTree) -> None:
         notes = []
         snapshot = self.bench.snapshot
-        if snapshot.unread:
+        partly = next((view for view in snapshot.runs if view.read < 1), None)
+        if partly is not None and snapshot.unread == 1:
+            notes.append(f"reading run {partly.id}: {100 * partly.read:.0f}%")
+        elif snapshot.unread:
             notes.append(f"reading {snapshot.count - snapshot.unread} of {snapshot.count} runs")
-        notes += [
-            f"{100 * view.read:.0f}% of run {view.id}" for view in snapshot.runs if view.read < 1
-        ]
         if tree.sort != "tree":
             notes.append(f"by {SORTS[tree.sort]}")
         if self.bench.marked:

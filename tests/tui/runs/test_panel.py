@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from driving import at_rest, bench_of, opened, press, settled, words
@@ -233,6 +234,21 @@ async def test_the_columns_leave_room_for_the_scroll_bar_from_the_first_picture_
         await press(pilot, "down", "up")
         tree._fit()
         assert tree._columns == first
+
+
+async def test_the_frame_says_how_far_the_runs_are_read(full):
+    async with opened(full) as pilot:
+        bench, whole = bench_of(pilot), bench_of(pilot).snapshot
+        bench.snapshot = replace(whole, unread=3)
+        await at_rest(pilot)
+        assert "reading 1 of 4 runs" in words(pilot)
+        partly = tuple(replace(view, read=0.34) if view.id == 1 else view for view in whole.runs)
+        bench.snapshot = replace(whole, runs=partly, unread=1)
+        await at_rest(pilot)
+        assert "reading run 1: 34%" in words(pilot)
+        bench.snapshot = whole
+        await at_rest(pilot)
+        assert "reading" not in words(pilot)
 
 
 async def test_what_was_painted_for_another_width_is_painted_anew(full):
