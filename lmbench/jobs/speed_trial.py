@@ -73,7 +73,7 @@ def measure(config: TrainConfig | None = None, words: int = _WORDS) -> Measured:
     cost = operations(config, words)
     return Measured(
         "a trial", str(device), config.precision, cost, rate, time.time(), config.batch_size,
-        config.bptt,
+        config.bptt, config.nlayers,
     )  # fmt: skip
 
 

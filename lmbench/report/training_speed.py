@@ -3,8 +3,8 @@
 The figures are those that earlier runs of this machine wrote down while they trained; before there
 is one, those of a trial (`jobs.speed_trial`). A model of another size is scaled by its arithmetic:
 six operations for each weight of the recurrent layers and of the decoder, forwards and backwards,
-for each token. Batches of another shape are scaled by what a batch costs beside its arithmetic. No
-torch here.
+for each token. Beside that stands what tokens, steps and batches cost whatever the size. No torch
+here.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ __all__ = [
     "remember_trial",
 ]
 
-# What each step in time and each batch costs beside the arithmetic of its tokens (weights are read,
-# updated and clipped), in the time that a token's arithmetic takes: fitted to a 2x200 model on a
-# CPU, which trained at 1,172, 8,347 and 13,170 tokens/s in batches of 1, 20 and 200 texts.
-_STEP_COST, _BATCH_COST = 3.8, 200.0
+# What a training costs beside the arithmetic of its tokens, fitted to 24 short ones on CPUs: 21 on a
+# Zen 4, of 32 to 650 units, 5,300 to 33,278 words, batches of 1 to 200 texts and 10 to 140 steps, and
+# three of a 2x200 model on another machine. None is further off than by a factor of 1.5.
+# In the time that a token's arithmetic takes: reading the weights at each step, and updating and
+# clipping them at each batch.
+_READING, _UPDATING = 3.6, 90.0
+# Whatever the size, in operations: of each token, of each layer at each step, and of each batch.
+_TOKEN, _LAYER_STEP, _BATCH = 3.1e6, 2.7e6, 790e6
 # The last so many bytes of a log hold enough steps for a median.
 _TAIL_BYTES = 64 * 1024
 _RUNS = 40
@@ -59,11 +63,12 @@ class Measured:
     created: float
     batch_size: int = TrainConfig().batch_size
     bptt: int = TrainConfig().bptt
+    nlayers: int = TrainConfig().nlayers
 
     @property
     def cost(self) -> float:
-        """Of a token: its operations, and its share of what a batch costs beside them."""
-        return self.operations * _overhead(self.batch_size, self.bptt)
+        """Of a token, in operations: its own, and its share of what else a batch costs."""
+        return _cost(self.operations, self.batch_size, self.bptt, self.nlayers)
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,10 @@ def operations(config: TrainConfig, ntoken: int) -> float:
     return 6.0 * weights
 
 
-def _overhead(batch_size: int, bptt: int) -> float:
-    return 1 + _STEP_COST / batch_size + _BATCH_COST / (batch_size * bptt)
+def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:
+    tokens = batch_size * bptt
+    arithmetic = operations * (1 + _READING / batch_size + _UPDATING / tokens)
+    return arithmetic + _TOKEN + _LAYER_STEP * nlayers / batch_size + _BATCH / tokens
 
 
 def measured_speeds(home: Home) -> list[Measured]:
@@ -124,7 +131,7 @@ def _measured(run: Run, record: RunRecord) -> Measured | None:
     cost = operations(config, ntoken)
     return Measured(
         run.ref, record.device, config.precision, cost, rate, record.created, config.batch_size,
-        config.bptt,
+        config.bptt, config.nlayers,
     )  # fmt: skip
 
 
@@ -183,7 +190,7 @@ def expect(config: TrainConfig, ntoken: int, measured: Iterable[Measured]) -> Sp
     alike = [m for m in fitting if m.precision == config.precision] or fitting
     if not alike:
         return None
-    cost = operations(config, ntoken) * _overhead(config.batch_size, config.bptt)
+    cost = _cost(operations(config, ntoken), config.batch_size, config.bptt, config.nlayers)
     nearest = min(alike, key=lambda m: (abs(math.log(m.cost / cost)), -m.created))
     factor = nearest.cost / cost
     return Speed(nearest.tokens_per_s * factor, nearest, abs(factor - 1) > 0.01)

@@ -31,11 +31,34 @@ def test_the_same_model_is_as_fast_as_it_was():
     assert (speed.tokens_per_s, speed.scaled) == (4000.0, False)
 
 
-def test_a_model_of_twice_the_operations_takes_twice_as_long():
-    speed = expect(SMALL, TYPES, [measured("a/1", operations(SMALL, TYPES) / 2, 4000.0)])
+def test_a_large_model_of_twice_the_operations_takes_twice_as_long():
+    large = SMALL.model_copy(update={"emsize": 1500, "nhid": 1500})
+    speed = expect(large, TYPES, [measured("a/1", operations(large, TYPES) / 2, 400.0)])
     assert speed is not None
-    assert speed.tokens_per_s == pytest.approx(2000.0)
+    assert speed.tokens_per_s == pytest.approx(200.0, rel=0.02)
     assert speed.scaled
+
+
+@pytest.mark.parametrize("one", range(10))
+def test_trainings_of_other_sizes_are_expected_to_be_about_as_fast_as_they_are(one: int):
+    """Words, units, texts in a batch, steps and tokens a second of short trainings on two cores of
+    a Zen 4, each judged by another one of them."""
+    known = [
+        (33_278, 200, 20, 35, 6101), (33_278, 200, 1, 35, 1540), (33_278, 200, 20, 10, 4663),
+        (5_300, 32, 20, 35, 60_698), (5_300, 32, 1, 35, 10_217), (5_300, 200, 200, 35, 22_653),
+        (33_278, 64, 1, 35, 3910), (33_278, 650, 20, 35, 1710), (5_300, 650, 5, 35, 2509),
+        (10_000, 128, 20, 35, 23_077),
+    ]  # fmt: skip
+    words, units, texts, steps, reached = known[one]
+    config = SMALL.model_copy(
+        update={"emsize": units, "nhid": units, "batch_size": texts, "bptt": steps}
+    )
+    words_of, units_of, texts_of, steps_of, rate = known[0]
+    judged_by = SMALL.model_copy(update={"emsize": units_of, "nhid": units_of})
+    cost = operations(judged_by, words_of)
+    speed = expect(config, words, [measured("a/1", cost, rate, batch_size=texts_of, bptt=steps_of)])
+    assert speed is not None
+    assert 1 / 1.5 < speed.tokens_per_s / reached < 1.5
 
 
 def test_the_nearest_size_is_the_measure():
@@ -102,7 +125,7 @@ def test_small_batches_are_expected_to_be_as_slow_as_they_are(batch_size: int, r
     config = SMALL.model_copy(update={"batch_size": batch_size})
     speed = expect(config, TYPES, [known])
     assert speed is not None
-    assert speed.tokens_per_s == pytest.approx(reached, rel=0.15)
+    assert 1 / 1.3 < speed.tokens_per_s / reached < 1.3
     assert speed.scaled == (batch_size != 20)
 
 
@@ -114,4 +137,4 @@ def test_short_windows_are_expected_to_be_slower():
         assert speed is not None
         rates.append(speed.tokens_per_s)
     assert rates == sorted(rates)
-    assert rates[0] < 0.6 * rates[1]
+    assert rates[0] < 0.7 * rates[1]

@@ -172,11 +172,6 @@ class RunTree(LinesView):
         self._repaint(self._views)
         self._keep_in_view()
 
-    def watch_show_vertical_scrollbar(self) -> None:
-        """It takes a column, of which Textual tells nobody."""
-        self._fit()
-        self._repaint(self._views)
-
     def _spark_of(self, view: RunView) -> str:
         known = self._sparks.get(view.key)
         return known[1] if known and known[0] is view.curves else spark(view, _SPARK_WIDTH)

@@ -23,7 +23,7 @@ from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.form import ChoiceField, FieldSpec
+from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
@@ -85,15 +85,14 @@ async def start(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-async def test_the_first_picture_of_the_form_has_its_fields(world, started):
-    pictures = []
-    async with driving.opened(world) as pilot:
-        screen = pilot.app.open("new_run")  # type: ignore[attr-defined]
-        await until(pilot, lambda: screen.is_mounted)
-        pictures.append(len(screen.query("ChoiceField, TextField")))
-        await at_rest(pilot)
-        pictures.append(len(screen.query("ChoiceField, TextField")))
-    assert pictures[0] == pictures[1] > 10
+async def test_the_form_opens_with_its_fields(world, started, monkeypatch):
+    async def rebuild(form: Form, specs: Any) -> None:
+        raise AssertionError("empty at first")
+
+    monkeypatch.setattr(Form, "rebuild", rebuild)
+    async with opened(world) as pilot:
+        assert len(form(pilot).query("ChoiceField, TextField")) > 10
+        assert form(pilot).form.focused_name == "@kind"
 
 
 async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(world, started):

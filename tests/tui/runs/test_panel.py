@@ -225,17 +225,6 @@ async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monk
         assert counted == {"line": 1}
 
 
-async def test_the_columns_leave_room_for_the_scroll_bar_from_the_first_picture_on(full):
-    for number in range(30):
-        full.new("train", f"run {number}", status="finished", results={"valid_ppl": 75.5})
-    async with opened(full, run="010-train", size=(120, 30)) as pilot:
-        tree = pilot.app.screen.query_one(RunTree)
-        first = tree._columns
-        await press(pilot, "down", "up")
-        tree._fit()
-        assert tree._columns == first
-
-
 async def test_the_frame_says_how_far_the_runs_are_read(full):
     async with opened(full) as pilot:
         bench, whole = bench_of(pilot), bench_of(pilot).snapshot
