@@ -37,9 +37,9 @@ __all__ = [
     "remember_trial",
 ]
 
-# What a training costs beside the arithmetic of its tokens, fitted to 24 short ones on CPUs: 21 on a
-# Zen 4, of 32 to 650 units, 5,300 to 33,278 words, batches of 1 to 200 texts and 10 to 140 steps, and
-# three of a 2x200 model on another machine. None is further off than by a factor of 1.5.
+# What a training costs beside the arithmetic of its tokens, fitted to 24 short ones on CPUs: 21 on
+# a Zen 4, of 32 to 650 units, 5,300 to 33,278 words, batches of 1 to 200 texts and 10 to 140 steps,
+# and three of a 2x200 model on another machine. None is further off than by a factor of 1.5.
 # In the time that a token's arithmetic takes: reading the weights at each step, and updating and
 # clipping them at each batch.
 _READING, _UPDATING = 3.6, 90.0

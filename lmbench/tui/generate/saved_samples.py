@@ -78,5 +78,5 @@ def _parse(line: bytes) -> tuple[str, Sample] | None:
     words = tuple(text.split())
     if not words:
         return None
-    known = isinstance(rate, int | float) and 0 < rate < math.inf
-    return run.rpartition("/")[2], Sample(prompt, words, float(rate) if known else None)
+    known = float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else None
+    return run.rpartition("/")[2], Sample(prompt, words, known)
