@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from driving import at_rest, bench_of, burst, screen_of, settled, until
 from textual._compositor import Compositor
-from textual._xterm_parser import XTermParser
 from textual.events import Key
 from textual.message import Message
 from textual.pilot import Pilot
 
 from lmbench.tui.bench.key_order import Through
+from lmbench.tui.kit.driver import KeyParser
 from lmbench.tui.log_file import log_path
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
@@ -92,7 +92,7 @@ async def test_an_error_when_the_screens_are_gone_is_in_the_log(
 
 def arrive(pilot: Pilot[None], sent: str) -> None:
     """As the terminal sends it, in one piece."""
-    parser = XTermParser()
+    parser = KeyParser()
     for message in (*parser.feed(sent), *parser.feed("")):
         pilot.app.post_message(message)
 

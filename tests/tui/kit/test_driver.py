@@ -14,10 +14,37 @@ from driving import settled, until
 from textual.events import Key
 
 from lmbench.tui.kit import driver as kit_driver
-from lmbench.tui.kit.driver import ResilientDriver
+from lmbench.tui.kit.driver import KeyParser, ResilientDriver
 
 pytestmark = pytest.mark.usefixtures("started")
 MOST = 8
+
+
+@pytest.mark.parametrize(
+    "sent, keys",
+    [
+        ("\x1b2]", ["escape", "2", "right_square_bracket"]),
+        ("\x1b0", ["escape", "0"]),
+        ("\x1b=", ["escape", "equals_sign"]),
+        ("\x1b/a", ["escape", "slash", "a"]),
+        ("\x1b ", ["escape", "space"]),
+        ("\x1b,", ["escape", "comma"]),
+        ("\x1b[", ["escape", "left_square_bracket"]),
+        ("\x1b\x14\x14u\x1bOP", ["escape", "ctrl+t", "ctrl+t", "u", "f1"]),
+        ("\x1bu\x1bOP", ["alt+u", "f1"]),
+        ("\x1bN", ["alt+shift+n"]),
+        ("\x1b\x1b", ["escape", "escape"]),
+        ("\x1b\x1b[B", ["escape", "down"]),
+        ("\x1b[B\x1b[1;5C\x1bOA", ["down", "ctrl+right", "up"]),
+        ("\x1bf", ["ctrl+right"]),
+    ],
+)
+@pytest.mark.parametrize("split", [False, True])
+def test_an_escape_that_the_next_key_follows_at_once_is_a_key(sent, keys, split):
+    parser = KeyParser()
+    parts = sent if split else [sent]
+    found = [event for part in (*parts, "") for event in parser.feed(part)]
+    assert [event.key for event in found if isinstance(event, Key)] == keys
 
 
 async def test_whoever_types_faster_than_keys_are_done_waits_and_none_is_lost(
