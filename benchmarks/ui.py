@@ -44,9 +44,9 @@ import numpy as np
 import psutil
 
 from lmbench.config import TrainConfig
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import draw
 from lmbench.session import EventLog, EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 

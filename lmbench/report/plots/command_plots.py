@@ -8,9 +8,9 @@ import numpy as np
 from rich.text import Text
 
 from lmbench.distiller.schedules.plan import SchedulePlan
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import draw
 
 __all__ = ["curves_text", "schedule_text"]
 

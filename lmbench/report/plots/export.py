@@ -12,9 +12,9 @@ from rich.cells import cell_len
 
 from lmbench.errors import LmbenchError
 from lmbench.printable import csv_text, printable
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked, smooth
 from lmbench.report.plots.series import Colour, Series
-from lmbench.report.plots.terminal import draw
 from lmbench.session.files import write_atomic
 
 __all__ = ["FORMATS", "as_csv", "as_svg", "as_text", "export"]

@@ -1,6 +1,6 @@
 """From series to what a plot of a given size shows: smoothing, thinning, limits and ticks.
 
-Everything here is arithmetic on numpy arrays; `lmbench.report.plots.terminal` draws it.
+Everything here is arithmetic on numpy arrays; `lmbench.report.plots.draw_in_terminal` draws it.
 """
 
 from __future__ import annotations

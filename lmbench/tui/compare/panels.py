@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.numbers import plural
-from lmbench.report.plots.terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static

@@ -12,9 +12,9 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from lmbench.report import numbers
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.laboratory.saved_state import PrunedScore
 from lmbench.tui.laboratory.state import LaboratoryState

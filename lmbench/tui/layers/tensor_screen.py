@@ -14,9 +14,9 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from lmbench.report import numbers
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
-from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.report.tensor_distribution import Part, TensorReport, inspect_tensor
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of

@@ -6,9 +6,9 @@ import re
 
 from rich.text import Text
 
+from lmbench.report.plots.draw_in_terminal import in_colour
 from lmbench.report.plots.layout import Plot, extent, value_at
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import in_colour
 from lmbench.tui.plots.view import place, written
 
 __all__ = ["legend"]

@@ -8,7 +8,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Input, Static
 
 from lmbench.report import numbers
@@ -20,6 +20,7 @@ from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.runs import actions
+from lmbench.tui.runs.keys import KEYS
 from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
 
 __all__ = ["RunsPanel"]
@@ -48,84 +49,7 @@ on a failed or lost run says why, and what to do about it.
 Space marks runs: the plots overlay them, generation and comparison set them side by side. **U**
 brings a deleted run back until the workbench is left.
 """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "slash",
-            "filter",
-            "filter",
-            id="runs.filter",
-            tooltip="Filter the runs",
-            key_display="/",
-        ),
-        Binding(
-            "space",
-            "mark",
-            "mark",
-            id="runs.mark",
-            tooltip="Mark the run, to overlay and compare it",
-        ),
-        Binding(
-            "u", "unmark", "unmark all", id="runs.unmark", show=False, tooltip="Unmark all runs"
-        ),
-        Binding("t", "sort", "sort", id="runs.sort", tooltip="Sort the runs another way"),
-        Binding(
-            "enter",
-            "open",
-            "open",
-            id="runs.open",
-            show=False,
-            tooltip="Say why it ended, or read its plot",
-        ),
-        Binding("r", "rename", "rename", id="runs.rename", show=False, tooltip="Rename the run"),
-        Binding(
-            "d,delete",
-            "delete",
-            "delete",
-            id="runs.delete",
-            show=False,
-            tooltip="Delete the run (asks; U brings it back)",
-        ),
-        Binding(
-            "U",
-            "undo_delete",
-            "undo delete",
-            id="runs.undo_delete",
-            show=False,
-            tooltip="Bring back what was deleted last, until the workbench is left",
-        ),
-        Binding(
-            "P", "next('prune')", "prune", id="runs.next_prune", show=False,
-            tooltip="Prune the run: the form, filled so that it can be started",
-        ),
-        Binding(
-            "Q", "next('quantize')", "quantize", id="runs.next_quantize", show=False,
-            tooltip="Quantize the run: the form, filled so that it can be started",
-        ),
-        Binding(
-            "K", "next('pack')", "pack", id="runs.next_pack", show=False,
-            tooltip="Pack the run into one small file: the form, filled so that it can be started",
-        ),
-        Binding(
-            "C", "next('compare')", "compare", id="runs.next_compare", show=False,
-            tooltip="Compare the run with the one that it was made from",
-        ),
-        Binding(
-            "w",
-            "copy_command",
-            "copy command",
-            id="runs.copy_command",
-            show=False,
-            tooltip="Copy the command line that does the same",
-        ),
-        Binding(
-            "f",
-            "copy_path",
-            "copy path",
-            id="runs.copy_path",
-            show=False,
-            tooltip="Copy the path of the run's folder",
-        ),
-    ]  # fmt: skip
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
     DEFAULT_CSS = """
     RunsPanel {
         #detail { height: auto; max-height: 5; color: $text-muted; display: none; }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from lmbench.report import numbers
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.schedule.check import Checked, curves
 

@@ -14,9 +14,9 @@ from textual.widgets import Static
 
 from lmbench.distiller.schedules.suggest import Suggestion
 from lmbench.report import numbers
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static

@@ -18,8 +18,8 @@ from textual.widgets import Input, Static
 from lmbench.jobs.sweeps.status import plotted
 from lmbench.printable import one_line
 from lmbench.report import numbers
+from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.series import MARKERS
-from lmbench.report.plots.terminal import PlotColours, draw
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmbench.errors import LmbenchError
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.export import as_csv, as_svg, as_text, export
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Moment, Series, perplexity_of
-from lmbench.report.plots.terminal import draw
 
 
 def plot(*ys, log=False, **given_):
