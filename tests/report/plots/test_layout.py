@@ -175,7 +175,7 @@ def test_labels_are_short(value, unit):
         (0.25, "number", "0.25"),
         (0.6, "share", "60%"),
         (187, "percent", "187%"),
-        (1.2e9, "bytes", "1.2G"),
+        (1.2e9, "bytes", "1.2 GB"),
     ],
 )
 def test_labels_are_what_one_would_write(value, unit, text):
