@@ -13,11 +13,11 @@ from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import work_through_all
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs.published_figures import CORPUS
 from lmbench.jobs.published_tables import Reproduction, Scale, TableName, plan
 from lmbench.jobs.reproduce import begin, compared, make_runs, over_seeds
 from lmbench.report.compare import OVER_SEEDS
 from lmbench.report.numbers import size
+from lmbench.report.published_figures import CORPUS
 from lmbench.report.seeds import Spread
 from lmbench.session import Home
 

@@ -21,7 +21,7 @@ from lmbench.config import (
 )
 from lmbench.corpus.files import Progress
 from lmbench.jobs.prepare import check_training, command_for, make_run
-from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED, Published
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED, Published
 from lmbench.report.training_speed import Measured, expect
 from lmbench.session.store import Run, Session
 

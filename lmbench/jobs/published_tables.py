@@ -22,7 +22,7 @@ from lmbench.config import (
 )
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
-from lmbench.jobs.published_figures import (
+from lmbench.report.published_figures import (
     CACHED,
     CORPUS,
     DYNAMIC,

@@ -17,9 +17,9 @@ from lmbench.config import TrainConfig, validate
 from lmbench.corpus import data_get
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import command_for, make_run
-from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.printable import printable
 from lmbench.report import numbers
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.session.store import Run, Session
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog

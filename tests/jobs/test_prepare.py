@@ -19,7 +19,7 @@ from lmbench.config import (
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
-from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations
 from lmbench.session import Home
 

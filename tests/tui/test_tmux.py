@@ -237,7 +237,7 @@ def train_one_epoch(tmux: Tmux) -> None:
 def evaluate_settings(tmux: Tmux) -> None:
     """A draft of one's own and the published settings; a run is made of the best candidate."""
     tmux.press("l")
-    tmux.wait_for(r"perplexity [\d.]+ as it is")
+    tmux.wait_for(r"perplexity [\d.]+ on [\d,]+ tokens")
     tmux.press("b", "Enter")
     tmux.wait_for(r"int8-best \+1 +[\d.]+")
     tmux.press("u")

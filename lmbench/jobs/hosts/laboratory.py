@@ -49,8 +49,8 @@ from lmbench.jobs.hosts.laboratory_messages import (
 )
 from lmbench.jobs.hosts.messages import Send, serve
 from lmbench.jobs.hosts.opened_model import OpenedModel, Report
-from lmbench.jobs.published_figures import QUANTIZED
 from lmbench.model import count_weights
+from lmbench.report.published_figures import QUANTIZED
 from lmbench.training.evaluate import perplexity
 
 __all__ = ["Laboratory", "main"]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lmbench.report.plots.curves import Columns, Curves
+from lmbench.report.plots.curve_data import Columns, Curves
 
 __all__ = [
     "MARKERS",

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lmbench.report.plots.curves import Columns, Curves
+from lmbench.report.plots.curve_data import Columns, Curves
 from lmbench.session import events as ev
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.run_history import EVENT_LISTS, NEWEST_EVENTS, Note, RunProgress

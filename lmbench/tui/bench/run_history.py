@@ -7,7 +7,7 @@ from typing import Any
 
 from lmbench.printable import printable
 from lmbench.report.numbers import plural
-from lmbench.report.plots.curves import CurvesBuilder
+from lmbench.report.plots.curve_data import CurvesBuilder
 from lmbench.session import events as ev
 
 __all__ = ["EVENT_LISTS", "NEWEST_EVENTS", "Note", "RunHistory", "RunProgress", "describe_event"]

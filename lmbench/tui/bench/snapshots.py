@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from lmbench.printable import one_line
 from lmbench.report import numbers
-from lmbench.report.plots.curves import Curves
+from lmbench.report.plots.curve_data import Curves
 from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev

@@ -162,10 +162,8 @@ the next panel.
             head.append(f"{view.id} {view.name}", "bold")
         ready = self.state.ready
         if ready is not None:
-            head.append(f"  perplexity {numbers.perplexity(self.state.ppl)} as is")
-            head.append(
-                f", {numbers.size(ready.bytes)} packed, on {ready.tokens:,} tokens of valid"
-            )
+            head.append(f"  perplexity {numbers.perplexity(self.state.ppl)}")
+            head.append(f" on {ready.tokens:,} tokens of valid, {numbers.size(ready.bytes)} packed")
         head.append("\n")
         head.append_text(self._progress())
         update_static(self.query_one("#head", Static), head)

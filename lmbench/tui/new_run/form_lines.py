@@ -8,7 +8,7 @@ from typing import Any
 
 from lmbench.config import Kind, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs.published_figures import PUBLISHED
+from lmbench.report.published_figures import PUBLISHED
 from lmbench.training.recipe_files import recipe_names, recipe_settings, recipe_summary
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.form import FieldSpec

@@ -10,7 +10,7 @@ from textual.app import SystemCommand
 
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
-from lmbench.jobs.published_figures import FIRST_STEPS, PUBLISHED
+from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.new_run.form_lines import can_start, titled

@@ -10,7 +10,7 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
 from textual.strip import Strip
 
-from lmbench.report.plots.curves import Curves
+from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind

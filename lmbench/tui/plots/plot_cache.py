@@ -7,7 +7,7 @@ from operator import is_
 
 from rich.text import Text
 
-from lmbench.report.plots.curves import Curves
+from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.layout import Picture
 
 __all__ = ["Drawn", "centred", "within"]

@@ -15,7 +15,7 @@ from textual.reactive import var
 from textual.strip import Strip
 
 from lmbench.report import numbers
-from lmbench.report.plots.curves import Curves
+from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.layout import sparkline
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot

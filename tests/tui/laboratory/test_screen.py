@@ -53,7 +53,7 @@ async def test_l_opens_the_laboratory_and_enter_evaluates_the_draft(lab):
     async with opened(lab, "l", "enter") as pilot:
         (entry,) = candidates(pilot)
         assert (entry.name, entry.preset, entry.state) == ("int8-best", "int8-best", "evaluated")
-        assert "121.5 as is" in words(pilot)
+        assert "perplexity 121.5 on" in words(pilot)
         assert "7.4 MB" in words(pilot)
 
 

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.preset_files import preset_path
-from lmbench.jobs.published_figures import PUBLISHED
+from lmbench.report.published_figures import PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmbench.report.plots.curves import CurvesBuilder
+from lmbench.report.plots.curve_data import CurvesBuilder
 from lmbench.report.plots.series import Source, gather, moments
 from lmbench.session import events as ev
 
