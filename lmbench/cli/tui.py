@@ -60,5 +60,5 @@ def tui(
     gc.freeze()
     gc.enable()
     # A key makes thousands of objects that are soon gone, and few that need a collection.
-    gc.set_threshold(20_000)
+    gc.set_threshold(20_000, 2, 2)
     return start(session, demo=demo, speed=speed or 1.0)
