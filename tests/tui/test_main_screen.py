@@ -446,12 +446,12 @@ async def test_an_empty_session_is_offered_no_screen_about_runs_until_it_has_one
             "Generate text", "Compare runs", "Quantization laboratory", "Sensitivity of tensors"
         }  # fmt: skip
         assert not offered(pilot) & about_runs
-        assert "compare" not in pilot.app.screen.query_one(KeyBar).line().plain
+        assert "compare" not in str(pilot.app.screen.query_one(KeyBar).render())
         dense = world.new("train", "dense", status="finished")
         (dense.path / "best").mkdir()
         await settled(pilot)
         assert about_runs <= offered(pilot)
-        assert "compare" in pilot.app.screen.query_one(KeyBar).line().plain
+        assert "compare" in str(pilot.app.screen.query_one(KeyBar).render())
 
 
 async def test_each_binding_that_does_something_can_be_remapped(full):
@@ -558,13 +558,13 @@ async def test_looks_at_the_session_never_overlap(full, monkeypatch):
     inside, most = 0, 0
     poll = Watcher.poll
 
-    def slowly(watcher: Watcher) -> Any:
+    def slowly(watcher: Watcher, **how: bool) -> Any:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         time.sleep(0.05)
         inside -= 1
-        return poll(watcher)
+        return poll(watcher, **how)
 
     monkeypatch.setattr(Watcher, "poll", slowly)
     async with opened(full) as pilot:
@@ -692,7 +692,7 @@ async def test_tabs_and_keys_of_the_key_bar_can_be_clicked(full):
         await settled(pilot)
         assert pilot.app.screen.query_one("#log").display
         bar = pilot.app.screen.query_one(KeyBar)
-        await pilot.click(KeyBar, offset=(bar.line().plain.index("help"), 0))
+        await pilot.click(KeyBar, offset=(str(bar.render()).index("help"), 0))
         await settled(pilot)
         assert not isinstance(pilot.app.screen, MainScreen)
 

@@ -101,7 +101,7 @@ async def test_an_answer_outlasts_a_note(full):
 
 
 async def test_an_error_of_every_look_is_told_once(full, monkeypatch):
-    def broken(watcher: Watcher) -> Any:
+    def broken(watcher: Watcher, **how: bool) -> Any:
         raise ZeroDivisionError("a defect in looking")
 
     async with opened(full) as pilot:

@@ -228,7 +228,7 @@ class Bench(KeysInOrder):
             try:
                 if self._player is not None:
                     await asyncio.to_thread(self._player.advance, self.clock())
-                snapshot = await asyncio.to_thread(self._watcher.poll)
+                snapshot = await asyncio.to_thread(self._watcher.poll, in_turns=defer_growth)
             except Exception as error:
                 # Each poll fails alike until the cause is removed: it is reported once.
                 if repr(error) != self._last_error:

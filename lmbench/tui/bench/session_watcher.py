@@ -32,6 +32,9 @@ _WITNESS_S = 3.0
 # time up to the most: drawing holds up the reading, and leaving waits for a slice.
 _FIRST_SLICE_S = 0.25
 _LONGEST_SLICE_S = 1.0
+# Of more runs than `_FEW`, those that have ended are looked at in turns, every fourth each time.
+_FEW = 40
+_TURNS = 4
 _PATH_FIRST = re.compile(r"((?:~?/|[A-Za-z]:\\)[^:\n]+): ([^\n]+)")
 
 
@@ -53,16 +56,18 @@ class Watcher:
         self._runs: dict[str, _RunWatcher] = {}
         self._names = frozenset[str]()
         self._listed: list[Run] = []
+        self._turn = 0
         self._last: Snapshot | None = None
         self._record_stamp: object = None
         self._record: SessionRecord | None = None
         self._problem = ""
         self.unread = 0
 
-    def poll(self) -> Snapshot | None:
+    def poll(self, *, in_turns: bool = False) -> Snapshot | None:
         """A new snapshot, or None where nothing has changed since the last one. Runs that were
         not known are read until some time is up, the newest first, and then long logs; the next
-        call goes on."""
+        call goes on. `in_turns`, where it is called again and again, what is new of many runs
+        that have ended may be seen a few calls later."""
         changed = self._read_record() or self._last is None
         try:
             runs = self._list()
@@ -75,8 +80,11 @@ class Watcher:
             changed = True
         deadline = time.monotonic() + self._slice_s
         known = list(self._runs.values())
-        for watcher in known:
-            if not watcher.unfinished:
+        self._turn += 1
+        some = in_turns and len(known) > _FEW
+        for number, watcher in enumerate(known):
+            rests = some and watcher.has_ended and (number + self._turn) % _TURNS
+            if not (rests or watcher.unfinished):
                 changed = watcher.poll(deadline) or changed
         changed = self._read_new(runs, deadline) or changed
         for watcher in known:
@@ -90,6 +98,9 @@ class Watcher:
             return None
         views = [watcher.view for watcher in self._runs.values()]
         ordered = tuple(lineage(views))
+        for view in ordered:
+            # With its depth: as long as nothing changes it is the same.
+            self._runs[view.key].view = view
         self._last = Snapshot(
             session=self.session,
             record=self._record,
@@ -183,13 +194,14 @@ class _RunWatcher:
         changed = ((changed or self._status in LIVE) and self._see_log()) or changed
         if changed:
             self.view = self._make()
-        if self._summary_is_due and self._has_ended and not self.unfinished:
+        if self._summary_is_due and self.has_ended and not self.unfinished:
             self._summary_is_due = False
             save_summary(self.run.events_path, self._summarise(), self._reader.position)
         return changed
 
     @property
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Does its record say so?"""
         return self._record is not None and self._record.status not in ("queued", *LIVE)
 
     def _summarise(self) -> RunSummary:
@@ -214,7 +226,7 @@ class _RunWatcher:
     def _read_events(self, deadline: float) -> bool:
         if not self._reader.changed():
             return False
-        if self._reader.position == 0 and self._has_ended:
+        if self._reader.position == 0 and self.has_ended:
             self._summary = load_summary(self.run.events_path)
             if self._summary is not None:
                 self._reader.skip()

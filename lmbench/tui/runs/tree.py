@@ -150,7 +150,7 @@ class RunTree(LinesView):
 
     def show(self, snapshot: Snapshot) -> None:
         before = self._views
-        listed = (snapshot, self.filter, self.sort)
+        listed = (snapshot.runs, self.filter, self.sort)
         if listed != self._listed:
             self._listed = listed
             kept = [view for view in snapshot.runs if matches(view, self.filter)]

@@ -155,10 +155,10 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
         looks = 0
         poll = Watcher.poll
 
-        def counted(watcher: Watcher):
+        def counted(watcher: Watcher, **how: bool):
             nonlocal looks
             looks += 1
-            return poll(watcher)
+            return poll(watcher, **how)
 
         monkeypatch.setattr(Watcher, "poll", counted)
         await until(pilot, lambda: looks >= 5)

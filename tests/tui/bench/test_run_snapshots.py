@@ -9,6 +9,7 @@ import pytest
 
 from lmbench.session import EventWriter
 from lmbench.session import events as ev
+from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.event_reader import EventReader
 from lmbench.tui.bench.run_history import describe_event
 from lmbench.tui.bench.session_watcher import Watcher
@@ -324,3 +325,34 @@ def test_a_live_run_s_log_is_news_and_that_of_one_that_has_ended_is_not(full):
 def test_the_story_begins_with_the_threads_counted_in_words(threads, said):
     begun = ev.RunStarted(t=0.0, device="cpu", threads=threads, precision="fp32")
     assert describe_event(begun) == f"began on cpu, {said} fp32"
+
+
+def test_of_many_runs_those_that_have_ended_are_looked_at_in_turns(full, monkeypatch):
+    monkeypatch.setattr(session_watcher, "_FEW", 1)
+    watcher = Watcher(full.session)
+    watcher.poll()
+    ended = full.session.run(1)
+    ended.update(name="another")
+    seen = [
+        snapshot.by_key["001-train"].name
+        for _ in range(session_watcher._TURNS)
+        if (snapshot := watcher.poll(in_turns=True)) is not None
+    ]
+    assert seen == ["another"]
+    ended.update(name="one more")
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    assert snapshot.by_key["001-train"].name == "one more"
+
+
+def test_what_has_not_changed_is_the_same_view_in_the_next_snapshot(full):
+    watcher = Watcher(full.session)
+    before = watcher.poll()
+    full.session.update(workbench={"theme": "light"})
+    now = watcher.poll()
+    assert before is not None
+    assert now is not None
+    assert before is not now
+    assert any(view.depth for view in now.runs)
+    for key, view in now.by_key.items():
+        assert view is before.by_key[key] or view.live
