@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
     # Importing makes many objects and none to collect: a tenth of the time to a first answer.
     gc.disable()
+    # pydantic would look for plugins in all that is installed; none of them is of use here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 

@@ -20,25 +20,16 @@ import asyncio
 from collections import deque
 
 from textual.app import App
+from textual.dom import DOMNode
 from textual.events import Event, Key
-from textual.message import Message
-from textual.widget import Widget
 
 __all__ = ["MOST_WAITING", "KeysInOrder"]
 
 # More than anyone has typed ahead; some 400 bytes each.
 MOST_WAITING = 500
 
-# How often it is checked whether the widget that got a key's mark is still there to return it.
-_CHECK_S = 0.05
-
-
-class Through(Message):
-    """Follows a key on its way up to the application, and then what its binding has posted."""
-
-    def __init__(self, *, again: bool) -> None:
-        super().__init__()
-        self.again = again
+# After so long a key that has not come up to the application is looked for.
+_CHECK_S = 0.03
 
 
 class KeysInOrder(App[None]):
@@ -48,17 +39,26 @@ class KeysInOrder(App[None]):
         super().__init__()
         self._waiting_keys: deque[Key] = deque()
         self._keys_taken = 0
-        # Until the key is through; one of Textual's timers would be a task for each key.
-        self._key_on_its_way: asyncio.TimerHandle | None = None
-        self._marked_widget: Widget | None = None
+        # Until it is through, with all that it has posted.
+        self._key_on_its_way: Key | None = None
+        # Has what it is bound to been done, or has something taken it for itself?
+        self._key_is_done = False
+        # Where a callback waits that follows the key, or what it has posted.
+        self._followed_in: DOMNode | None = None
+        # One of Textual's timers would be a task for each key.
+        self._key_timer: asyncio.TimerHandle | None = None
 
     async def on_event(self, event: Event) -> None:
-        if not isinstance(event, Key) or event.is_forwarded:
+        if not isinstance(event, Key):
             await super().on_event(event)
-            return
-        self._keys_taken += 1
-        if self.screen_stack:
-            await self._take(event)
+        elif event.is_forwarded:
+            # It has come up from where the focus is: here its binding runs.
+            await super().on_event(event)
+            self._key_has_done(event)
+        else:
+            self._keys_taken += 1
+            if self.screen_stack:
+                await self._take(event)
 
     def waiting_keys(self, sent: int) -> int:
         """How many of the `sent` keys wait, those included that did not come this far yet."""
@@ -80,42 +80,59 @@ class KeysInOrder(App[None]):
         return Key("escape", "\x1b"), Key(letter, letter)
 
     async def _let_go(self) -> None:
-        """Send the next key, and its mark behind it."""
-        if self._key_on_its_way is not None:
-            self._key_on_its_way.cancel()
-            self._key_on_its_way = None
+        """Send the next key."""
+        self._key_on_its_way = None
+        if self._key_timer is not None:
+            self._key_timer.cancel()
+            self._key_timer = None
         if not self._waiting_keys or not self.screen_stack:
             return
-        key = self._waiting_keys.popleft()
-        self._marked_widget = None
-        self._check_soon()
+        key = self._key_on_its_way = self._waiting_keys.popleft()
+        self._key_is_done = False
+        self._followed_in = None
+        target = self.focused or self.screen
+        self._check_soon(key, target)
         await super().on_event(key)
-        self._mark(again=True)
+        if not key.is_forwarded:
+            self._key_has_done(key)
+        elif target.check_consume_key(key.key, key.character):
+            self._follow_key(key, target, everywhere=True)
 
-    def _check_soon(self) -> None:
+    def _check_soon(self, key: Key, target: DOMNode) -> None:
         loop = asyncio.get_running_loop()
-        self._key_on_its_way = loop.call_later(_CHECK_S, self._go_on_without)
+        self._key_timer = loop.call_later(_CHECK_S, self._look_for_key, key, target)
 
-    def _go_on_without(self) -> None:
-        """Let the next key go where the mark was lost with the widget that had it."""
-        widget = self._marked_widget
-        if widget is not None and not (widget.is_attached and widget.is_running):
+    def _look_for_key(self, key: Key, target: DOMNode) -> None:
+        """Follow a key that something may have taken; let the next one go where it was lost with
+        the widget that had it."""
+        node = self._followed_in or target
+        if not (node.is_attached and node.is_running):
             self.call_later(self._let_go)
         elif self.is_running:
-            self._check_soon()
+            if self._followed_in is None:
+                self._follow_key(key, target, everywhere=True)
+            self._check_soon(key, target)
 
-    def _mark(self, *, again: bool) -> None:
-        """Follow the key, unless leaving has taken the screens down meanwhile."""
-        if self.screen_stack:
-            self._marked_widget = self.focused or self.screen
-            self._marked_widget.post_message(Through(again=again))
+    def _key_has_done(self, key: Key) -> None:
+        """Wait for what the key has posted, as to leave for the next widget: that starts where the
+        focus is."""
+        if key is self._key_on_its_way and not self._key_is_done and self.screen_stack:
+            self._key_is_done = True
+            self._follow_key(key, self.focused or self.screen)
 
-    def on_through(self, mark: Through) -> None:
-        mark.stop()
-        if mark.again:
-            # The binding ran here. Messages of its own, as to leave for the next widget, start
-            # where the focus is; a second mark comes after them.
-            self._mark(again=False)
+    def _follow_key(self, key: Key, node: DOMNode | None, *, everywhere: bool = False) -> None:
+        """Come after what waits in `node` and then in each that holds it, up to here; `everywhere`
+        also after what one has in hand, where nothing waits."""
+        if key is not self._key_on_its_way or (everywhere and self._key_is_done):
+            return
+        while isinstance(node, DOMNode) and node is not self:
+            if everywhere or node.message_queue_size:
+                self._followed_in = node
+                node.call_later(self._follow_key, key, node.parent, everywhere=everywhere)
+                return
+            node = node.parent
+        if everywhere:
+            self._key_has_done(key)
         else:
             # A widget asks for the focus by a message to the application, which is before this.
             self.call_later(self._let_go)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.text import Text
 from textual.content import Content
@@ -45,6 +46,9 @@ def _height(static: Static) -> int | None:
         return None
     if not static.styles.is_auto_height:
         return 0
+    lines = str(static.content).split("\n")
+    if all(cell_len(line) <= width for line in lines):
+        return len(lines)
     return static.visual.get_height(static.styles, width)  # pyright: ignore[reportArgumentType]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, ClassVar, TypeVar
 
 from textual.actions import parse
@@ -10,6 +11,7 @@ from textual.dom import DOMNode
 from textual.events import Compose, Key, Resize, ScreenResume
 from textual.geometry import Size
 from textual.message import Message
+from textual.messages import Update
 from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
@@ -63,6 +65,15 @@ class BenchScreen(Screen[T]):
             await super()._dispatch_message(message)
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
+
+    def post_message(self, message: Message) -> bool:
+        # Textual sends the screen a message for each widget that is to be painted.
+        if isinstance(message, Update) and self._thread_id == threading.get_ident():
+            if self in self._compositor:
+                self._dirty_widgets.add(message.widget)
+                self.check_idle()
+            return True
+        return super().post_message(message)
 
     def on_compose(self, event: Compose) -> None:
         self._take_size_classes(self.app.size)

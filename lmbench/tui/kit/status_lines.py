@@ -204,19 +204,20 @@ class KeyBar(GuardedWidget):
 
     def redraw(self) -> None:
         self._due = False
-        self._text = self.line()
-        fresh = _looks(self._text, self.bench.theme)
+        message = "" if self._below_status_bar else self.bench.recent_message
+        offered = [] if message else self._offered()
+        fresh = message, offered, self.size.width, self.bench.theme
         if fresh != self._drawn:
             self._drawn = fresh
+            self._text = self._line(message, offered)
             self.refresh()
 
-    def line(self) -> Text:
+    def _line(self, message: str, offered: list[tuple[Binding, DOMNode]]) -> Text:
         self._places = []
-        if self.bench.recent_message and not self._below_status_bar:
-            return Text(f" {self.bench.recent_message}", no_wrap=True, overflow="ellipsis")
+        if message:
+            return Text(f" {message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         palette = Binding("ctrl+p", "command_palette", "commands")
-        offered = self._offered()
         always = [(b, node) for b, node in offered if b.id in _ALWAYS]
         last = [(self._item(b, style), b, node) for b, node in always]
         last.append((_key("^p", "commands", style), palette, self.app))

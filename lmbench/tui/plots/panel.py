@@ -180,11 +180,8 @@ flatten the rest: ↑ marks them, **a** shows them.
         return f"{run.name} has no {name} to show."
 
     def render_line(self, y: int) -> Strip:
-        width, base = self.content_size.width, self.visual_style.rich_style
-        if y >= len(self._shown.lines):
-            return Strip.blank(width, base)
-        strip = Strip(self._shown.lines[y].render(self.app.console))
-        return strip.apply_style(base).adjust_cell_length(width, base)
+        base = self.visual_style.rich_style
+        return self._shown.strip(y, self.content_size.width, base, self.app.console)
 
     # -- keys ----------------------------------------------------------------------------------
 

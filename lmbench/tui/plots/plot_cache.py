@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from operator import is_
 
+from rich.console import Console
+from rich.style import Style
 from rich.text import Text
+from textual.strip import Strip
 
 from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.layout import Picture
@@ -26,11 +29,21 @@ class Drawn:
     """The part of the x axis that is shown, None without curves."""
     zoomed: bool = False
     """Is there more of the x axis?"""
+    strips: dict[object, Strip] = field(default_factory=dict)
+    """Lines as they were painted, by what they depend on."""
 
     def is_of(self, look: object, curves: tuple[Curves, ...]) -> bool:
         """Curves are immutable, so the same object is the same picture."""
         same = len(curves) == len(self.curves) and all(map(is_, curves, self.curves))
         return same and look == self.look
+
+    def strip(self, y: int, width: int, base: Style, console: Console) -> Strip:
+        """A line as it is painted, of so many cells, in the style `base` where it has none."""
+        key = y, width, base
+        if key not in self.strips:
+            strip = Strip(self.lines[y].render(console)) if y < len(self.lines) else Strip([])
+            self.strips[key] = strip.apply_style(base).adjust_cell_length(width, base)
+        return self.strips[key]
 
 
 def within(cursor: float | None, span: tuple[float, float] | None) -> float | None:
@@ -46,8 +59,6 @@ def within(cursor: float | None, span: tuple[float, float] | None) -> float | No
 
 def centred(words: str, width: int, height: int) -> list[Text]:
     text = Text(words, "dim", justify="center")
-    from rich.console import Console
-
     lines = list(text.wrap(Console(width=max(width, 1)), max(width - 4, 1)))
     blank = [Text() for _ in range(max(0, (height - len(lines)) // 2))]
     for line in lines:

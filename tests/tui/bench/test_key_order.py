@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from driving import at_rest, bench_of, burst, screen_of, settled, until
+from driving import at_rest, bench_of, burst, opened, screen_of, settled, until
 from textual._compositor import Compositor
 from textual.events import Key
 from textual.message import Message
 from textual.pilot import Pilot
 
-from lmbench.tui.bench.key_order import Through
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.driver import KeyParser
 from lmbench.tui.log_file import log_path
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.runs.panel import RunsPanel
 from lmbench.tui.schedule.screen import ScheduleScreen
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -54,10 +55,27 @@ async def test_a_key_that_closes_its_screen_does_not_hold_up_the_next(full):
         assert isinstance(app.screen, MainScreen)
 
 
-LATE = Key("a", "a"), Key("alt+n", "n"), Through(again=True)
+async def test_a_key_whose_handler_fails_does_not_hold_up_the_next(full, monkeypatch):
+    def broken(panel: RunsPanel, event: Key) -> None:
+        if event.key == "down":
+            raise ZeroDivisionError("a defect in taking a key")
+
+    monkeypatch.setattr(RunsPanel, "on_key", broken, raising=False)
+    async with opened(full) as pilot:
+        # The second one closes the dialog that tells of the first.
+        burst(pilot, "down", "escape", "2")
+        await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
+    assert "a defect in taking a key" in log_path(full.home).read_text()
 
 
-@pytest.mark.parametrize("late", LATE, ids=["letter", "alt", "mark"])
+async def test_a_key_that_a_dialog_takes_does_not_hold_up_the_next(full):
+    async with opened(full, "d", run="003-quantize") as pilot:
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        burst(pilot, "right", "left", "escape", "2")
+        await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
+
+
+@pytest.mark.parametrize("late", [Key("a", "a"), Key("alt+n", "n")], ids=["letter", "alt"])
 async def test_a_key_that_comes_when_the_screens_are_gone_is_for_nobody(
     full, late: Message, monkeypatch: pytest.MonkeyPatch
 ):

@@ -284,10 +284,10 @@ async def test_ctrl_e_opens_the_editor_and_what_is_saved_there_comes_back(full, 
 async def test_the_field_of_the_schedule_offers_its_list_and_the_editor(full, started):
     async with opened(full, NARROW, "p") as pilot:
         keys = form(pilot).query_one(KeyBar)
-        assert "^l list" not in keys.line().plain
+        assert "^l list" not in str(keys.render())
         await go_to(pilot, "compress")
-        assert "^l list" in keys.line().plain
-        assert "^e edit schedule" in keys.line().plain
+        assert "^l list" in str(keys.render())
+        assert "^e edit schedule" in str(keys.render())
         await press(pilot, *"large-70", "ctrl+e")
         assert isinstance(pilot.app.screen, ScheduleScreen)
         assert pilot.app.screen.editor.text == preset_path("large-70").read_text()

@@ -210,7 +210,7 @@ async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monk
     for number in range(30):
         full.new("train", f"run {number}", status="finished", results={"valid_ppl": 75.5})
     counted = Counter()
-    for cls, name in ((Screen, "_refresh_layout"), (KeyBar, "line")):
+    for cls, name in ((Screen, "_refresh_layout"), (KeyBar, "_offered")):
         kept = getattr(cls, name)
 
         def count(self, *arguments, kept=kept, name=name, **named):
@@ -222,7 +222,7 @@ async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monk
         await press(pilot, "down")
         counted.clear()
         await press(pilot, "down")
-        assert counted == {"line": 1}
+        assert counted == {"_offered": 1}
 
 
 async def test_the_frame_says_how_far_the_runs_are_read(full):
