@@ -44,9 +44,15 @@ FALLING: dict[str, Any] = {
 }
 
 
-def pruned_too() -> dict[str, Any]:
+def learned() -> dict[str, Any]:
+    document = copy.deepcopy(FALLING)
+    document["quantizers"]["q"]["learned_scales"] = True
+    return document
+
+
+def pruned_too(*, scales_are_learned: bool = False) -> dict[str, Any]:
     both = copy.deepcopy(AGP)
-    both["quantizers"] = FALLING["quantizers"]
+    both["quantizers"] = (learned() if scales_are_learned else FALLING)["quantizers"]
     both["policies"] += FALLING["policies"]
     return both
 
@@ -75,6 +81,12 @@ def test_and_so_it_is_under_a_teacher_and_under_pruning(stop_after: int, tmp_pat
     resumed_as_uninterrupted(config, tmp_path, stop_after, pruned_too(), taught)
 
 
+@pytest.mark.parametrize("stop_after", [40, 55])
+def test_and_so_are_scales_that_are_learned(stop_after: int, tmp_path: Path) -> None:
+    config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
+    resumed_as_uninterrupted(config, tmp_path, stop_after, learned())
+
+
 def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,9 +109,20 @@ def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were
     assert set(found.groups.values()) == {8}
 
 
-def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(tmp_path: Path) -> None:
-    trained = trainer(small(tied=True, lr=1.0), tmp_path, Recorder(), schedule=pruned_too())
+@pytest.mark.parametrize("scales_are_learned", [False, True])
+def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(
+    tmp_path: Path, scales_are_learned: bool
+) -> None:
+    schedule = pruned_too(scales_are_learned=scales_are_learned)
+    trained = trainer(small(tied=True, lr=1.0), tmp_path, Recorder(), schedule=schedule)
     trained.run()
+    steps = dict(trained.model.named_parameters()).get("encoder.code_learned")
+    assert (steps is not None) == scales_are_learned
+    if steps is not None:
+        # With one bit a step is the scale that was fitted, until it is moved.
+        held = trained.model.get_submodule("encoder")
+        fitted = held.get_buffer("code_fitted").sum(0) * held.get_buffer("code_unit")
+        assert not torch.equal(steps.detach(), fitted)
     plain = trained.plain_model().state_dict()
     pruned = plain["encoder.weight"] == 0
     assert float(pruned.float().mean()) == pytest.approx(0.6, abs=0.01)

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Codes", "fit_codes", "keeps_zeros", "nearest_levels"]
+__all__ = ["TOP", "Codes", "fit_codes", "keeps_zeros", "nearest_levels"]
 
-_TOP = 127
+TOP = 127
+"""The most that the scales of a weight add up to, in units."""
 # The paper takes two; here they are cheap, and end where no code changes any more.
 _ROUNDS = 16
 _AT_ONCE = 1 << 19  # weights that stay in a core's cache
@@ -63,7 +64,7 @@ def fit_codes(
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
             alphas[first : first + at_once, g] = _fit(cells, bits, pruned=pruned)
     # Rounding a scale adds up to half a unit to the largest sum.
-    largest = alphas.sum(2).amax(1, keepdim=True) / (_TOP - bits / 2)
+    largest = alphas.sum(2).amax(1, keepdim=True) / (TOP - bits / 2)
     exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
     unit = torch.ldexp(torch.ones_like(largest), exponent)
     steps = (alphas / unit[..., None]).round().permute(2, 0, 1)

@@ -8,20 +8,28 @@ scales are never older than so many steps, and a step costs a few passes over th
 
 The scales are state. They are buffers of the module, so that checkpoints have them, what is
 evaluated has the levels that were trained, and packing finds them.
+
+Scales can also be learned with the weights (LSQ, Esser et al. 2020, arXiv 1902.08153): those of a
+row's group keep their ratios, and one step for all of them has a gradient.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from lmbench.distiller.quantization.codes import Codes, fit_codes, nearest_levels
+from lmbench.distiller.quantization.codes import TOP, Codes, fit_codes, nearest_levels
+from lmbench.distiller.quantization.fake_quantization import gradient_passed_to
 from lmbench.distiller.quantization.modes import CODE_BITS
 
-__all__ = ["CODE_BUFFERS", "SHARES", "TrainedCodes"]
+__all__ = ["CODE_BUFFERS", "LEARNED", "SHARES", "TrainedCodes"]
 
 SHARES = 64
 CODE_BUFFERS = ("code_unit", "code_steps", "code_group")
+LEARNED = ("code_fitted", "code_learned")
+"""The scales as they were fitted, and the steps (R, groups) that are learned since."""
 
 
 class TrainedCodes:
@@ -32,9 +40,12 @@ class TrainedCodes:
             where bits that it does not have are 0, and `code_group`, the columns of a group.
         weight: its floats.
         group_size: as `fit_codes` takes it.
+        learned: give the scales a gradient, by the parameter `code_learned`.
     """
 
-    def __init__(self, module: nn.Module, weight: Tensor, group_size: int | None) -> None:
+    def __init__(
+        self, module: nn.Module, weight: Tensor, group_size: int | None, *, learned: bool = False
+    ) -> None:
         rows, columns = weight.shape
         group = min(group_size or columns, columns)
         steps = torch.zeros(CODE_BITS[1], rows, -(-columns // group), dtype=torch.uint8)
@@ -43,6 +54,11 @@ class TrainedCodes:
         module.register_buffer("code_steps", steps.to(weight.device))
         module.register_buffer("code_group", torch.tensor(group, device=weight.device))
         self._image: tuple[object, Tensor] | None = None
+        self.learned = learned
+        if learned:
+            module.register_buffer("code_fitted", steps.clone().to(weight.device))
+            ones = torch.ones(steps.shape[1:], device=weight.device)
+            module.register_parameter("code_learned", nn.Parameter(ones))
 
     def fit(self, bits: int, rows: slice = slice(None)) -> None:
         """Fit the scales of these rows to the weights as they are, for codes of `bits` signs."""
@@ -51,6 +67,11 @@ class TrainedCodes:
         held.unit[rows] = fitted.unit
         held.steps[:bits, rows] = fitted.steps
         held.steps[bits:, rows] = 0
+        if self.learned:
+            self._module.get_buffer("code_fitted")[:, rows] = held.steps[:, rows]
+            with torch.no_grad():
+                top = held.steps[:, rows].sum(0) * held.unit[rows]
+                self._module.get_parameter("code_learned")[rows] = top / (2**bits - 1)
 
     def fit_share(self, bits: int, step: int) -> None:
         """As `fit`, of the rows whose turn it is at this step of the training."""
@@ -60,10 +81,33 @@ class TrainedCodes:
             self.fit(bits, slice(first, first + size))
 
     def image(self, bits: int) -> Tensor:
-        """(R, C) the nearest sum of each weight, without a gradient; a weight of 0 stays 0.
+        """(R, C) the nearest sum of each weight; a weight of 0 stays 0. Its gradient passes to the
+        weights unchanged, and to the steps where they are learned."""
+        if not self.learned:
+            return gradient_passed_to(self._weight, self._levels(bits))
+        learned = self._module.get_parameter("code_learned")
+        self._scale(bits, learned.detach())
+        unit, steps = self._held()
+        used = steps.sum(0) * unit / (2**bits - 1)
+        return _LearnedSteps.apply(  # type: ignore[return-value]
+            self._weight, learned, used, self._levels(bits), 2**bits - 1, self._group
+        )
 
-        Made once for the same weights and scales: a tied matrix is asked for twice a step.
-        """
+    def _scale(self, bits: int, step: Tensor) -> None:
+        """Take the scales that the learned steps (R, groups) stand for, as whole units."""
+        unit, steps = self._held()
+        fitted = self._module.get_buffer("code_fitted")
+        top = fitted.sum(0).clamp(min=1)
+        wanted = (step * (2**bits - 1) / unit).clamp(max=TOP - bits / 2)
+        fresh = (fitted * (wanted / top)).round().clamp(min=0).to(steps.dtype)
+        # A code without a scale would be a bit less.
+        fresh = torch.where(fitted > 0, fresh.clamp(min=1), fresh)
+        if not torch.equal(fresh, steps):
+            steps.copy_(fresh)
+
+    def _levels(self, bits: int) -> Tensor:
+        """The image itself, made once for the same weights and scales: a tied matrix is asked for
+        twice a step."""
         unit, steps = self._held()
         of = (self._weight.data_ptr(), self._weight._version, unit._version, steps._version, bits)
         if self._image is None or self._image[0] != of:
@@ -75,3 +119,39 @@ class TrainedCodes:
     def _held(self) -> Codes:
         """The buffers, which moving the module to another device replaces."""
         return Codes(self._module.get_buffer("code_unit"), self._module.get_buffer("code_steps"))
+
+
+class _LearnedSteps(torch.autograd.Function):
+    """The image of weights under steps that are learned: equations 1, 3 and 5 of the paper, for
+    levels that need not be equally far apart."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        learned: Tensor,
+        used: Tensor,
+        image: Tensor,
+        most: int,
+        group: int,
+    ) -> Tensor:
+        # The steps `used` are the learned ones in whole units.
+        ctx.save_for_backward(weight, used, image)
+        ctx.most, ctx.group = most, group
+        return image.view_as(image)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
+        weight, used, image = ctx.saved_tensors
+        (grad,) = grad_outputs
+        found = torch.empty_like(used)
+        for g, (cells, levels, grads) in enumerate(
+            zip(*(each.split(ctx.group, dim=1) for each in (weight, image, grad)), strict=True)
+        ):
+            step = used[:, g : g + 1]
+            # Beyond the largest level the image no longer follows the weight.
+            inside = cells.abs() <= step * ctx.most
+            # A row without any weight has no step.
+            slope = torch.where(inside, levels - cells, levels) / torch.where(step > 0, step, 1)
+            found[:, g] = (grads * slope).sum(1) / (cells.shape[1] * ctx.most) ** 0.5
+        return grad, found, None, None, None, None

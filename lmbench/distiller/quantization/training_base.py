@@ -32,7 +32,7 @@ from lmbench.distiller.quantization.post_training import is_quantized
 from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
 from lmbench.distiller.quantization.scale_and_zero_point import check_bits
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
-from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
+from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS, LEARNED
 
 __all__ = ["TrainingQuantizer", "full_is_none"]
 
@@ -187,8 +187,9 @@ class TrainingQuantizer(Quantizer, ABC):
             del module.weight
             module.register_parameter(_FLOATS, None)
             module.register_parameter("weight", baked)
-            for buffer in CODE_BUFFERS:
-                module._buffers.pop(buffer, None)
+            for held_by_codes in (*CODE_BUFFERS, *LEARNED):
+                module._buffers.pop(held_by_codes, None)
+                module._parameters.pop(held_by_codes, None)
         for module in plain.modules():
             module._forward_pre_hooks.clear()
             for leaf, child in list(module.named_children()):

@@ -22,7 +22,6 @@ from lmbench.distiller.quantization.fake_quantization import (
     ClippedLinearQuantization,
     FakeLinearQuantization,
     LearnedClippedLinearQuantization,
-    gradient_passed_to,
     straight_through,
 )
 from lmbench.distiller.quantization.modes import BITS, CODE_BITS, check_bits
@@ -63,6 +62,8 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             no account to codes.
         group_size: columns of a row that share the scales of their codes, a multiple of 8; None
             for whole rows.
+        learned_scales: codes whose scales are learned with the weights (LSQ, see
+            `trained_codes`), instead of being fitted to them again and again.
         bits_schedule: {epoch, counted from 0: the bits of weights from then on}; until the first
             `bits_weights`. Modules whose width an override gives keep that.
 
@@ -89,6 +90,7 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         *,
         rounding: str = "nearest",
         group_size: int | None = None,
+        learned_scales: bool = False,
         bits_schedule: Mapping[int, int] | None = None,
     ) -> None:
         if rounding not in ("nearest", "codes"):
@@ -97,10 +99,13 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             raise QuantizationError(
                 f"group_size: {group_size}: is for rounding: codes, and a multiple of 8"
             )
+        if learned_scales and rounding != "codes":
+            raise QuantizationError("learned_scales: is for rounding: codes")
         if rounding == "codes":
             self.weight_widths = (CODE_BITS[0], BITS[1])
         super().__init__(model, optimizer, bits_activations, bits_weights, bits_bias, overrides)
         self.rounding, self.group_size = rounding, group_size
+        self.learned_scales = learned_scales
         self.bits_schedule = dict(sorted((bits_schedule or {}).items()))
         for bits in self.bits_schedule.values():
             check_bits(bits, "bits_schedule", self.weight_widths)
@@ -159,9 +164,10 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         return True
 
     def begin_batch(self, step: int) -> None:
-        """Fits the scales of some rows of each weight under codes."""
+        """Fits the scales of some rows of each weight under codes, where they are not learned."""
         for codes, bits in self._coded():
-            codes.fit_share(bits, step)
+            if not codes.learned:
+                codes.fit_share(bits, step)
 
     def state_dict(self) -> dict[str, Any]:
         """The bits of now."""
@@ -184,7 +190,9 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         # Modules that share a weight and its width share the codes, too.
         made = self._made.setdefault((id(weight), width), name)
         if made == name:
-            self._codes[name] = TrainedCodes(module, weight, self.group_size)
+            self._codes[name] = TrainedCodes(
+                module, weight, self.group_size, learned=self.learned_scales
+            )
             if bits <= CODE_BITS[1]:
                 self._codes[name].fit(bits)
         self._codes[name] = self._codes[made]
@@ -194,8 +202,7 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         if name not in self._codes or bits > CODE_BITS[1]:
             super()._quantize(name)
         else:
-            image = self._codes[name].image(bits)
-            module.weight = gradient_passed_to(self.floats(name), image)
+            module.weight = self._codes[name].image(bits)
 
     def _coded(self) -> list[tuple[TrainedCodes, int]]:
         """The codes that are in use, each once, with their bits."""

@@ -123,6 +123,7 @@ class LinearQuantizerArgs(QuantizerArgs):
     num_bits_inputs: Bits = None
     rounding: Literal["nearest", "codes"] = "nearest"
     group_size: Annotated[int, Field(strict=True, ge=8, multiple_of=8)] | None = None
+    learned_scales: bool = False
     bits_schedule: Annotated[dict[int, int], BeforeValidator(_bits_schedule)] = Field(
         default_factory=dict
     )
@@ -137,6 +138,8 @@ class LinearQuantizerArgs(QuantizerArgs):
             raise ValueError("bits_schedule: 1 bit needs rounding: codes")
         if not self.has_codes and self.group_size is not None:
             raise ValueError("group_size: is for rounding: codes; leave it out")
+        if not self.has_codes and self.learned_scales:
+            raise ValueError("learned_scales: is for rounding: codes; leave it out")
         if self.bits_schedule and self.bits_weights in (None, FULL_PRECISION):
             raise ValueError("bits_schedule: needs bits_weights, which holds until its first epoch")
         return self

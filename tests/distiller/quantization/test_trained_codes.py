@@ -98,6 +98,61 @@ def test_the_gradient_of_the_image_goes_to_the_floats_of_the_tied_matrix_unchang
     assert part(plain, "encoder").weight is part(plain, "decoder").weight
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("group", [None, 8])
+def test_learned_steps_have_the_gradient_of_lsq(bits: int, group: int | None):
+    """Against a few lines of autograd: rounding passes gradients, what is cut off has none."""
+    generator = torch.Generator().manual_seed(bits)
+    weight = nn.Parameter(torch.randn(6, 20, generator=generator))
+    with torch.no_grad():
+        weight[torch.rand(6, 20, generator=generator) < 0.3] = 0
+    codes = TrainedCodes(module := nn.Module(), weight, group, learned=True)
+    codes.fit(bits)
+    learned, most = module.get_parameter("code_learned"), 2**bits - 1
+    fitted = module.get_buffer("code_steps").sum(0) * module.get_buffer("code_unit")
+    torch.testing.assert_close(learned.detach() * most, fitted)
+    with torch.no_grad():
+        learned *= 0.7
+    image = codes.image(bits)
+    incoming = torch.randn(6, 20, generator=generator)
+    (image * incoming).sum().backward()
+
+    columns = group or 20
+    scales = module.get_buffer("code_steps").sum(0) * module.get_buffer("code_unit")
+    step = (scales / most).requires_grad_()
+    parts = [part.detach() for part in weight.split(columns, dim=1)]
+    loss = torch.zeros(())
+    for g, cells in enumerate(parts):
+        share = (cells.shape[1] * most) ** -0.5
+        own = step[:, g : g + 1] * share + (step[:, g : g + 1] * (1 - share)).detach()
+        place = (cells / own).clamp(-most, most)
+        levels = image.split(columns, dim=1)[g].detach() / own.detach()
+        rounded = place + (levels - place).detach()
+        loss = loss + (rounded * own * incoming.split(columns, dim=1)[g]).sum()
+    loss.backward()
+    torch.testing.assert_close(learned.grad, step.grad)
+    torch.testing.assert_close(weight.grad, incoming)
+
+
+def test_learned_scales_are_whole_units_and_none_is_lost():
+    weight = nn.Parameter(torch.randn(5, 40))
+    codes = TrainedCodes(module := nn.Module(), weight, None, learned=True)
+    codes.fit(3)
+    learned, unit = module.get_parameter("code_learned"), module.get_buffer("code_unit")
+    fitted = module.get_buffer("code_steps").clone()
+    for factor in (0.9, 0.3, 1e-6, -1.0, 1e6):
+        with torch.no_grad():
+            learned.copy_(fitted.sum(0) * unit / 7 * factor)
+        image = codes.image(3).detach()
+        steps = module.get_buffer("code_steps")
+        assert bool(((steps > 0) == (fitted > 0)).all())
+        assert int(steps.sum(0).max()) <= 127
+        assert torch.equal(image, (image / unit).round() * unit)
+        if factor == 0.3:
+            wanted = fitted.float() * 0.3
+            assert float((steps - wanted).abs().max()) <= 0.5 or bool((wanted < 0.5).any())
+
+
 def test_an_update_moves_the_codes_at_once_and_the_scales_within_a_round_of_shares():
     model = small()
     quantizer = coded(model, 3)

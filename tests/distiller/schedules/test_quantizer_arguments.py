@@ -43,6 +43,7 @@ def check(**entry):
         ),
         ({"rounding": "code"}, "rounding: 'code' is unknown; choose 'nearest' or 'codes'"),
         ({"group_size": 64}, "group_size: is for rounding: codes; leave it out"),
+        ({"learned_scales": True}, "learned_scales: is for rounding: codes; leave it out"),
         ({"rounding": "codes", "group_size": 12}, "group_size: "),
         ({"bits_schedule": {0: 2}}, "bits_schedule: needs bits_weights, which holds until its fi"),
         (
