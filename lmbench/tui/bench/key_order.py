@@ -96,7 +96,7 @@ class KeysInOrder(App[None]):
         if not key.is_forwarded:
             self._key_has_done(key)
         elif target.check_consume_key(key.key, key.character):
-            self._follow_key(key, target, everywhere=True)
+            self._follow_key(key, target, done=False)
 
     def _check_soon(self, key: Key, target: DOMNode) -> None:
         loop = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class KeysInOrder(App[None]):
             self.call_later(self._let_go)
         elif self.is_running:
             if self._followed_in is None:
-                self._follow_key(key, target, everywhere=True)
+                self._follow_key(key, target, done=False)
             self._check_soon(key, target)
 
     def _key_has_done(self, key: Key) -> None:
@@ -118,21 +118,19 @@ class KeysInOrder(App[None]):
         focus is."""
         if key is self._key_on_its_way and not self._key_is_done and self.screen_stack:
             self._key_is_done = True
-            self._follow_key(key, self.focused or self.screen)
+            self._follow_key(key, self.focused or self.screen, done=True)
 
-    def _follow_key(self, key: Key, node: DOMNode | None, *, everywhere: bool = False) -> None:
-        """Come after what waits in `node` and then in each that holds it, up to here; `everywhere`
-        also after what one has in hand, where nothing waits."""
-        if key is not self._key_on_its_way or (everywhere and self._key_is_done):
+    def _follow_key(self, key: Key, node: DOMNode | None, *, done: bool) -> None:
+        """Come behind what `node` has to do, and then behind what each does that holds it, up to
+        here: first a key that something may have taken, then what it has posted."""
+        if key is not self._key_on_its_way or done != self._key_is_done:
             return
-        while isinstance(node, DOMNode) and node is not self:
-            if everywhere or node.message_queue_size:
-                self._followed_in = node
-                node.call_later(self._follow_key, key, node.parent, everywhere=everywhere)
-                return
-            node = node.parent
-        if everywhere:
-            self._key_has_done(key)
-        else:
+        if isinstance(node, DOMNode) and node is not self:
+            self._followed_in = node
+            node.call_later(self._follow_key, key, node.parent, done=done)
+        elif done:
             # A widget asks for the focus by a message to the application, which is before this.
             self.call_later(self._let_go)
+        else:
+            # It may have come up to here, and wait.
+            self.call_later(self._key_has_done, key)
