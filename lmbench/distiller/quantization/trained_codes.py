@@ -102,7 +102,7 @@ class TrainedCodes:
         fresh = (fitted * (wanted / top)).round().clamp(min=0).to(steps.dtype)
         # A code without a scale would be a bit less.
         fresh = torch.where(fitted > 0, fresh.clamp(min=1), fresh)
-        if not torch.equal(fresh, steps):
+        if fresh.is_meta or not torch.equal(fresh, steps):
             steps.copy_(fresh)
 
     def _levels(self, bits: int) -> Tensor:

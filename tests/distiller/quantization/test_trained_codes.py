@@ -234,3 +234,11 @@ def test_a_state_with_its_buffers_is_the_same_quantizer_again():
 def test_settings_that_no_codes_have_are_refused(settings, words):
     with pytest.raises(QuantizationError, match=words):
         QuantAwareTrainRangeLinearQuantizer(small(), **{"bits_weights": 2, **settings})
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_schedule_is_checked_on_a_model_without_memory(learned: bool):
+    with torch.device("meta"):
+        model = tie(LanguageModel(40, 12, 2, nn.LSTM))
+    quantizer = coded(model, 2, learned_scales=learned)
+    assert quantizer.plain_model().get_parameter("encoder.weight").is_meta
