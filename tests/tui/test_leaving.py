@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from driving import bench_of, opened, until, words
+import pytest
+from driving import bench_of, opened, settled, until, words
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.control_file import asked
 from lmbench.session import Run
 from lmbench.tui.kit.dialog import QuestionDialog
+from lmbench.tui.log_file import log_path
 
 
 async def test_the_dialog_names_what_works_and_what_waits(full):
@@ -96,3 +98,16 @@ async def test_a_live_run_that_is_stopped_finishes_its_batch(full):
     async with opened(full, "home", "down", "s") as pilot:
         await until(pilot, lambda: "asked to stop" in bench_of(pilot).last_message)
         assert bench_of(pilot).last_message.startswith("2 agp-80: asked to stop; it finishes")
+
+
+async def test_leaving_when_whoever_showed_it_is_gone_is_no_defect(full, monkeypatch):
+    def refuse() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    app = full.bench()
+    with pytest.raises(BrokenPipeError):
+        async with app.run_test() as pilot:
+            await settled(pilot)
+            monkeypatch.setattr(app._driver, "stop_application_mode", refuse)
+            app.exit()
+    assert not log_path(full.home).exists()
