@@ -115,6 +115,18 @@ async def test_slash_filters_as_one_types_and_escape_takes_the_filter_away(full)
         assert not pilot.app.screen.query_one(FilterInput).value
 
 
+async def test_a_filter_that_no_run_matches_says_so(full):
+    async with opened(full) as pilot:
+        await press(pilot, "slash", *"int9")
+        assert shown(pilot) == []
+        assert "No run matches." in words(pilot)
+        await press(pilot, "backspace")
+        assert "No run matches" not in words(pilot)
+        await press(pilot, "9", "escape")
+        assert shown(pilot) == [1, 2, 4, 3]
+        assert "No run matches" not in words(pilot)
+
+
 async def test_t_sorts_by_one_figure_after_another(full):
     async with opened(full) as pilot:
         await press(pilot, "t")

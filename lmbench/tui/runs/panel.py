@@ -81,16 +81,20 @@ brings a deleted run back until the workbench is left.
     def refresh_view(self) -> None:
         snapshot = self.bench.snapshot
         tree = self.query_one(RunTree)
-        empty = self.query_one("#empty", Static)
-        empty.display = not snapshot.runs or bool(snapshot.problem)
-        update_static(empty, snapshot.problem or _nothing_to_show(snapshot))
         tree.show(snapshot)
+        self._show_why_empty(tree)
         self._show_detail(self.bench.selected_run)
         self._show_state(tree)
         self.refresh_bindings()
 
     def on_resize(self) -> None:
         self._show_detail(self.bench.selected_run)
+
+    def _show_why_empty(self, tree: RunTree) -> None:
+        snapshot, empty = self.bench.snapshot, self.query_one("#empty", Static)
+        text = snapshot.problem or ("" if tree.shown else _nothing_to_show(snapshot))
+        empty.display = bool(text)
+        update_static(empty, text)
 
     def _show_state(self, tree: RunTree) -> None:
         notes = []
@@ -149,6 +153,7 @@ brings a deleted run back until the workbench is left.
         if tree.filter != event.value:
             tree.filter = event.value
             self._remember(tree)
+            self._show_why_empty(tree)
             if tree.shown and tree.cursor < 0:
                 self.bench.select(tree.shown[0].key)
 
@@ -250,6 +255,8 @@ brings a deleted run back until the workbench is left.
 def _nothing_to_show(snapshot: Snapshot) -> str:
     if snapshot.reading:
         return "Reading the runs …"
+    if snapshot.runs:
+        return "No run matches. Esc shows them all."
     return (
         "No run yet.\n\nn starts one: a training, with the settings of the published commands to "
         "choose from."
