@@ -104,10 +104,13 @@ async def test_leaving_when_whoever_showed_it_is_gone_is_no_defect(full, monkeyp
     def refuse() -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    app = full.bench()
-    with pytest.raises(BrokenPipeError):
+    async def leave() -> None:
+        app = full.bench()
         async with app.run_test() as pilot:
             await settled(pilot)
             monkeypatch.setattr(app._driver, "stop_application_mode", refuse)
             app.exit()
+
+    with pytest.raises(BrokenPipeError):
+        await leave()
     assert not log_path(full.home).exists()
