@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["TOP", "Codes", "fit_codes", "keeps_zeros", "nearest_levels"]
+__all__ = ["Codes", "fit_codes", "keeps_zeros", "nearest_levels", "unit_for"]
 
-TOP = 127
-"""The most that the scales of a weight add up to, in units."""
+_TOP = 127
 # The paper takes two; here they are cheap, and end where no code changes any more.
 _ROUNDS = 16
 _AT_ONCE = 1 << 19  # weights that stay in a core's cache
@@ -63,12 +62,17 @@ def fit_codes(
     for first in range(0, rows, at_once):
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
             alphas[first : first + at_once, g] = _fit(cells, bits, pruned=pruned)
-    # Rounding a scale adds up to half a unit to the largest sum.
-    largest = alphas.sum(2).amax(1, keepdim=True) / (TOP - bits / 2)
-    exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
-    unit = torch.ldexp(torch.ones_like(largest), exponent)
+    unit = unit_for(alphas.sum(2).amax(1, keepdim=True), bits)
     steps = (alphas / unit[..., None]).round().permute(2, 0, 1)
     return Codes(unit, steps.to(torch.uint8).contiguous())
+
+
+def unit_for(top: Tensor, bits: int) -> Tensor:
+    """The unit of rows whose scales add up to `top` at most, (R, 1)."""
+    # Rounding a scale adds up to half a unit to the largest sum.
+    largest = top / (_TOP - bits / 2)
+    exponent = torch.where(largest > 0, torch.frexp(largest).exponent, 0).clamp(-120, 120)
+    return torch.ldexp(torch.ones_like(largest), exponent)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmbench.distiller.quantization.codes import TOP, Codes, fit_codes, nearest_levels
+from lmbench.distiller.quantization.codes import Codes, fit_codes, nearest_levels, unit_for
 from lmbench.distiller.quantization.fake_quantization import gradient_passed_to
 from lmbench.distiller.quantization.modes import CODE_BITS
 
@@ -30,6 +30,8 @@ SHARES = 64
 CODE_BUFFERS = ("code_unit", "code_steps", "code_group")
 LEARNED = ("code_fitted", "code_learned")
 """The scales as they were fitted, and the steps (R, groups) that are learned since."""
+
+_LEAST = 1e-30
 
 
 class TrainedCodes:
@@ -54,6 +56,7 @@ class TrainedCodes:
         module.register_buffer("code_steps", steps.to(weight.device))
         module.register_buffer("code_group", torch.tensor(group, device=weight.device))
         self._image: tuple[object, Tensor] | None = None
+        self._scaled: object = None
         self.learned = learned
         if learned:
             module.register_buffer("code_fitted", steps.clone().to(weight.device))
@@ -68,17 +71,32 @@ class TrainedCodes:
         held.steps[:bits, rows] = fitted.steps
         held.steps[bits:, rows] = 0
         if self.learned:
-            self._module.get_buffer("code_fitted")[:, rows] = held.steps[:, rows]
+            # A scale that is none could not be learned.
+            least = self._has_weights(rows).to(torch.uint8)
+            ratios = self._module.get_buffer("code_fitted")
+            ratios[:bits, rows] = held.steps[:bits, rows].maximum(least)
+            ratios[bits:, rows] = 0
             with torch.no_grad():
-                top = held.steps[:, rows].sum(0) * held.unit[rows]
+                top = ratios[:, rows].sum(0) * held.unit[rows]
                 self._module.get_parameter("code_learned")[rows] = top / (2**bits - 1)
 
     def fit_share(self, bits: int, step: int) -> None:
-        """As `fit`, of the rows whose turn it is at this step of the training."""
+        """As `fit`, of the rows whose turn it is at this step of the training; of learned scales
+        only where all weights of a group were pruned and some have come back."""
         size = -(-len(self._weight) // SHARES)
-        first = step % SHARES * size
-        if first < len(self._weight):
-            self.fit(bits, slice(first, first + size))
+        rows = slice(first := step % SHARES * size, first + size)
+        if first >= len(self._weight):
+            return
+        if self.learned:
+            ratios = self._module.get_buffer("code_fitted")[:, rows]
+            if not bool((self._has_weights(rows) & (ratios.sum(0) == 0)).any()):
+                return
+        self.fit(bits, rows)
+
+    def _has_weights(self, rows: slice) -> Tensor:
+        """(rows, groups): is any weight of the group not 0?"""
+        groups = (self._weight.detach()[rows] != 0).split(self._group, dim=1)
+        return torch.stack([group.any(1) for group in groups], 1)
 
     def image(self, bits: int) -> Tensor:
         """(R, C) the nearest sum of each weight; a weight of 0 stays 0. Its gradient passes to the
@@ -93,17 +111,21 @@ class TrainedCodes:
             self._weight, learned, used, self._levels(bits), 2**bits - 1, self._group
         )
 
-    def _scale(self, bits: int, step: Tensor) -> None:
-        """Take the scales that the learned steps (R, groups) stand for, as whole units."""
+    def _scale(self, bits: int, learned: Tensor) -> None:
+        """Take the scales that the learned steps (R, groups) stand for: whole units, as in `Codes`,
+        in the ratios that were fitted."""
         unit, steps = self._held()
-        fitted = self._module.get_buffer("code_fitted")
-        top = fitted.sum(0).clamp(min=1)
-        wanted = (step * (2**bits - 1) / unit).clamp(max=TOP - bits / 2)
-        fresh = (fitted * (wanted / top)).round().clamp(min=0).to(steps.dtype)
+        ratios = self._module.get_buffer("code_fitted")
+        of = (learned.data_ptr(), learned._version, ratios._version, bits)
+        if of == self._scaled:
+            return
+        self._scaled = of
+        # An update may throw one below zero.
+        top = learned.clamp(min=_LEAST) * (2**bits - 1)
+        unit.copy_(unit_for(top.amax(1, keepdim=True), bits))
+        fresh = (ratios * (top / unit / ratios.sum(0).clamp(min=1))).round()
         # A code without a scale would be a bit less.
-        fresh = torch.where(fitted > 0, fresh.clamp(min=1), fresh)
-        if fresh.is_meta or not torch.equal(fresh, steps):
-            steps.copy_(fresh)
+        steps.copy_(torch.where(ratios > 0, fresh.clamp(min=1), 0))
 
     def _levels(self, bits: int) -> Tensor:
         """The image itself, made once for the same weights and scales: a tied matrix is asked for
@@ -122,8 +144,9 @@ class TrainedCodes:
 
 
 class _LearnedSteps(torch.autograd.Function):
-    """The image of weights under steps that are learned: equations 1, 3 and 5 of the paper, for
-    levels that need not be equally far apart."""
+    """The image of weights under steps that are learned: equation 3 of the paper, for
+    levels that need not be equally far apart. Weights beyond the largest get their gradient, too,
+    as with all quantizers here."""
 
     @staticmethod
     def forward(

@@ -158,16 +158,17 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         due = [bits for start, bits in self.bits_schedule.items() if start <= epoch]
         if not due or due[-1] == self.bits:
             return False
+        before = dict(self._coded())
         self._take_bits(due[-1])
         for codes, bits in self._coded():
-            codes.fit(bits)
+            if not codes.learned or before.get(codes) != bits:
+                codes.fit(bits)
         return True
 
     def begin_batch(self, step: int) -> None:
-        """Fits the scales of some rows of each weight under codes, where they are not learned."""
+        """Fits the scales of some rows of each weight under codes."""
         for codes, bits in self._coded():
-            if not codes.learned:
-                codes.fit_share(bits, step)
+            codes.fit_share(bits, step)
 
     def state_dict(self) -> dict[str, Any]:
         """The bits of now."""
