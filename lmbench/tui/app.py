@@ -181,8 +181,8 @@ class Workbench(Bench):
         """The last resort: an error that no panel could keep to itself. No traceback on the
         screen; it goes to the log, and one line tells where."""
         error = sys.exception()
-        if isinstance(error, BrokenPipeError):
-            # Whoever showed it, as the server of `--web`, is gone.
+        if isinstance(error, BrokenPipeError) and self._exit:
+            # It is left because whoever showed it, as the server of `--web`, is gone.
             self._close_messages_no_wait()
             return
         _log.critical("the workbench ended", exc_info=error)

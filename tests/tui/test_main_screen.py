@@ -119,7 +119,7 @@ async def test_a_filter_that_no_run_matches_says_so(full):
     async with opened(full) as pilot:
         await press(pilot, "slash", *"int9")
         assert shown(pilot) == []
-        assert "No run matches." in words(pilot)
+        assert "No run matches the" in words(pilot)
         await press(pilot, "backspace")
         assert "No run matches" not in words(pilot)
         await press(pilot, "9", "escape")

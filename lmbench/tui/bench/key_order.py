@@ -79,8 +79,10 @@ class KeysInOrder(App[None]):
             return (key,)
         return Key("escape", "\x1b"), Key(letter, letter)
 
-    async def _let_go(self) -> None:
-        """Send the next key."""
+    async def _let_go(self, after: Key | None = None) -> None:
+        """Send the next key, if `after` is the one that is on its way."""
+        if after is not self._key_on_its_way:
+            return
         self._key_on_its_way = None
         if self._key_timer is not None:
             self._key_timer.cancel()
@@ -103,14 +105,17 @@ class KeysInOrder(App[None]):
         self._key_timer = loop.call_later(_CHECK_S, self._look_for_key, key, target)
 
     def _look_for_key(self, key: Key, target: DOMNode) -> None:
-        """Follow a key that something may have taken; let the next one go where it was lost with
-        the widget that had it."""
+        """Follow a key that something may have taken; wait no longer for what was lost with the
+        widget that had it."""
         node = self._followed_in or target
-        if not (node.is_attached and node.is_running):
-            self.call_later(self._let_go)
-        elif self.is_running:
+        if node.is_attached and node.is_running:
             if self._followed_in is None:
                 self._follow_key(key, target, done=False)
+        elif self._key_is_done:
+            self.call_later(self._let_go, key)
+        else:
+            self.call_later(self._key_has_done, key)
+        if self.is_running:
             self._check_soon(key, target)
 
     def _key_has_done(self, key: Key) -> None:
@@ -130,7 +135,7 @@ class KeysInOrder(App[None]):
             node.call_later(self._follow_key, key, node.parent, done=done)
         elif done:
             # A widget asks for the focus by a message to the application, which is before this.
-            self.call_later(self._let_go)
+            self.call_later(self._let_go, key)
         else:
             # It may have come up to here, and wait.
             self.call_later(self._key_has_done, key)

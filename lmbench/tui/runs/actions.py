@@ -133,6 +133,7 @@ async def resume(bench: Bench, view: RunView) -> None:
     verb, how = _what_resuming_does(view)
     if await _succeeded(bench, launch.resume, view.run, doing="while resuming the run"):
         bench.show_message(f"{view.id} {view.name}: {verb}s{how}")
+        await bench.refresh_snapshot()
 
 
 def rename(bench: Bench, view: RunView) -> None:
@@ -150,6 +151,7 @@ def rename(bench: Bench, view: RunView) -> None:
 
 async def _rename(bench: Bench, view: RunView, name: str) -> None:
     await bench.run_in_thread(lambda: view.run.update(name=name), doing="while renaming the run")
+    await bench.refresh_snapshot()
 
 
 def delete(bench: Bench, views: list[RunView], then: str = "") -> None:

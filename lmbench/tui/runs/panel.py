@@ -256,7 +256,7 @@ def _nothing_to_show(snapshot: Snapshot) -> str:
     if snapshot.reading:
         return "Reading the runs …"
     if snapshot.runs:
-        return "No run matches. Esc shows them all."
+        return "No run matches the filter."
     return (
         "No run yet.\n\nn starts one: a training, with the settings of the published commands to "
         "choose from."

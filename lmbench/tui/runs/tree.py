@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -137,6 +138,7 @@ class RunTree(LinesView):
         self._branches: list[str] = []
         self._listed: object = None
         self._drawn: object = None
+        self._known: Mapping[str, RunView] = {}
         self._marked: set[str] = set()
         self._selected = ""
         self._columns: tuple[int, ...] = ()
@@ -185,12 +187,14 @@ class RunTree(LinesView):
         """What changed since the last time: all lines, or those of some runs."""
         bench, views = self.bench, self._views
         keys = [view.key for view in views] if views is not before else self._drawn_keys
-        drawn = (keys, bench.theme, self._columns, self._ppl_width)
+        drawn = (keys, self._branches, bench.theme, self._columns, self._ppl_width)
+        known, self._known = self._known, bench.snapshot.by_key
         if drawn != self._drawn:
             self._drawn, self._drawn_keys = drawn, keys
             self.refresh()
         elif views is not before:
-            changed = {new.key for old, new in zip(before, views, strict=True) if old is not new}
+            # A line has a difference to its parent, which need not be among those that are shown.
+            changed = {key for key, view in self._known.items() if known.get(key) is not view}
             for line, view in enumerate(views):
                 if view.key in changed or view.parent in changed:
                     self._refresh_line(line)

@@ -57,7 +57,7 @@ async def test_whoever_types_faster_than_keys_are_done_waits_and_none_is_lost(
         driver = ResilientDriver(app)
         sent, release = 0, app._let_go
 
-        async def held() -> None: ...
+        async def held(after: Key | None = None) -> None: ...
 
         def type_ahead() -> None:
             nonlocal sent

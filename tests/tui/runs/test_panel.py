@@ -266,3 +266,18 @@ async def test_the_cursor_is_painted_where_it_is_in_a_list_that_is_scrolled(full
             run = bench_of(pilot).selected_run
             assert run is not None
             assert f" {run.id} run" in line
+
+
+async def test_a_change_is_new_when_its_parent_is_that_the_filter_hides(full):
+    async with opened(full, size=(200, 50)) as pilot:
+        await press(pilot, "slash", *"int8")
+        assert len(lines(pilot)) == 2
+        before = words(pilot)
+        full.session.run(1).update(results={"valid_ppl": 11.0})
+        await settled(pilot)
+        changed = [
+            (old, new)
+            for old, new in zip(before.splitlines(), words(pilot).splitlines(), strict=True)
+            if old != new and "int8" in old
+        ]
+        assert changed
