@@ -57,11 +57,15 @@ class TrainedCodes:
         module.register_buffer("code_group", torch.tensor(group, device=weight.device))
         self._image: tuple[object, Tensor] | None = None
         self._scaled: object = None
-        self.learned = learned
         if learned:
             module.register_buffer("code_fitted", steps.clone().to(weight.device))
             ones = torch.ones(steps.shape[1:], device=weight.device)
             module.register_parameter("code_learned", nn.Parameter(ones))
+
+    @property
+    def learned(self) -> nn.Parameter | None:
+        """The steps (R, groups) that are learned, where they are."""
+        return self._module._parameters.get("code_learned")
 
     def fit(self, bits: int, rows: slice = slice(None)) -> None:
         """Fit the scales of these rows to the weights as they are, for codes of `bits` signs."""
@@ -70,7 +74,7 @@ class TrainedCodes:
         held.unit[rows] = fitted.unit
         held.steps[:bits, rows] = fitted.steps
         held.steps[bits:, rows] = 0
-        if self.learned:
+        if (learned := self.learned) is not None:
             # A scale that is none could not be learned.
             least = self._has_weights(rows).to(torch.uint8)
             ratios = self._module.get_buffer("code_fitted")
@@ -78,7 +82,7 @@ class TrainedCodes:
             ratios[bits:, rows] = 0
             with torch.no_grad():
                 top = ratios[:, rows].sum(0) * held.unit[rows]
-                self._module.get_parameter("code_learned")[rows] = top / (2**bits - 1)
+                learned[rows] = top / (2**bits - 1)
 
     def fit_share(self, bits: int, step: int) -> None:
         """As `fit`, of the rows whose turn it is at this step of the training; of learned scales
@@ -87,7 +91,7 @@ class TrainedCodes:
         rows = slice(first := step % SHARES * size, first + size)
         if first >= len(self._weight):
             return
-        if self.learned:
+        if self.learned is not None:
             ratios = self._module.get_buffer("code_fitted")[:, rows]
             if not bool((self._has_weights(rows) & (ratios.sum(0) == 0)).any()):
                 return
@@ -101,9 +105,8 @@ class TrainedCodes:
     def image(self, bits: int) -> Tensor:
         """(R, C) the nearest sum of each weight; a weight of 0 stays 0. Its gradient passes to the
         weights unchanged, and to the steps where they are learned."""
-        if not self.learned:
+        if (learned := self.learned) is None:
             return gradient_passed_to(self._weight, self._levels(bits))
-        learned = self._module.get_parameter("code_learned")
         self._scale(bits, learned.detach())
         unit, steps = self._held()
         used = steps.sum(0) * unit / (2**bits - 1)

@@ -161,8 +161,11 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
         before = dict(self._coded())
         self._take_bits(due[-1])
         for codes, bits in self._coded():
-            if not codes.learned or before.get(codes) != bits:
+            if codes.learned is None or before.get(codes) != bits:
                 codes.fit(bits)
+                if self.optimizer is not None and codes.learned is not None:
+                    # Its momentum is of steps of the width before.
+                    self.optimizer.state.pop(codes.learned, None)
         return True
 
     def begin_batch(self, step: int) -> None:

@@ -179,18 +179,25 @@ def test_a_group_whose_weights_come_back_gets_scales_that_are_learned():
     assert float(codes.image(2).detach()[1, 3]) == pytest.approx(0.5, rel=0.05)
 
 
-def test_a_new_width_leaves_learned_scales_of_another_width_alone():
+def test_a_new_width_leaves_learned_scales_and_momentum_of_another_width_alone():
     model = small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     quantizer = coded(
-        model, 3, learned_scales=True, bits_schedule={1: 2},
+        model, 3, learned_scales=True, bits_schedule={1: 2}, optimizer=optimizer,
         overrides={"rnn.cells.1.fc_gate_h": {"bits_weights": 1}},
     )  # fmt: skip
     own = part(model, "rnn.cells.1.fc_gate_h").code_learned
+    narrowed = part(model, "rnn.cells.0.fc_gate_h").code_learned
     with torch.no_grad():
         own *= 1.1
     before = own.detach().clone()
+    for parameter in optimizer.param_groups[0]["params"]:
+        optimizer.state[parameter]["momentum_buffer"] = torch.ones_like(parameter)
     assert quantizer.begin_epoch(1)
     assert torch.equal(own, before)
+    assert own in optimizer.state
+    assert narrowed not in optimizer.state
+    assert part(model, "rnn.cells.0.fc_gate_h").float_weight in optimizer.state
 
 
 def test_an_update_moves_the_codes_at_once_and_the_scales_within_a_round_of_shares():
