@@ -637,6 +637,26 @@ async def test_a_key_that_can_do_nothing_says_why(full):
         assert "waits in the queue" in bench_of(pilot).recent_message
 
 
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ("5d", "d is a key of Runs: 1 goes there"),
+        ("3P", "P is a key of Runs: 1 goes there"),
+        ("1T", "T is a key of Layers: 3 goes there"),
+        ("1Z", "Z does nothing here: f1 lists the keys"),
+        ("cZ", "Z does nothing here: f1 lists the keys"),
+    ],
+)
+async def test_a_key_that_is_none_here_says_where_it_is_one(full, keys, said):
+    async with opened(full, *keys, run="001-train", size=NARROW) as pilot:
+        assert bench_of(pilot).recent_message == said
+
+
+async def test_a_letter_that_is_typed_says_nothing(full):
+    async with opened(full, "4", "Z", run="001-train") as pilot:
+        assert not bench_of(pilot).recent_message
+
+
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize("key", ["l", "v"])
 async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):

@@ -16,6 +16,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.key_bindings import bindings_in_force
 
 __all__ = ["GuardedWidget", "Panel", "update_static"]
 
@@ -124,6 +125,14 @@ class Panel(GuardedWidget):
 
     def on_show(self) -> None:
         self.refresh_if_stale()
+
+    def has_key(self, key: str) -> bool:
+        """Is it one of the panel's or of its parts'?"""
+        return any(
+            key == own and binding.id
+            for node in (self, *self.query("*"))
+            for own, binding in bindings_in_force(node)
+        )
 
     def take_focus(self) -> None:
         """Give the focus to the panel, or to the part of it that keys are for; override where

@@ -17,6 +17,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from lmbench.tui.bench.bench import Bench
+from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Panel
 
@@ -119,7 +120,7 @@ class BenchScreen(Screen[T]):
             self.maximize(panel, container=False)
 
     def on_key(self, event: Key) -> None:
-        """A key that is bound here but can do nothing now comes this far: say why."""
+        """A key that can do nothing now or here comes this far: say why, or where it does."""
         refused: tuple[DOMNode, Binding] | None = None
         for node, bindings in self._modal_binding_chain:
             for binding in bindings.key_to_bindings.get(event.key, ()):
@@ -128,8 +129,22 @@ class BenchScreen(Screen[T]):
                     return
                 if binding.id and refused is None:
                     refused = node, binding
-        if refused is not None:
-            self.bench.show_message(_why_not(*refused), keep=False)
+        why = _why_not(*refused) if refused is not None else self._where_else(event.key)
+        self.bench.show_message(why, keep=False)
+
+    def _where_else(self, key: str) -> str:
+        """What to say of a key that is not bound here: whose it is, and how to get there."""
+        shown = self._shown_key(key)
+        of = [panel for panel in self.query(Panel) if panel.TITLE and panel.has_key(key)]
+        if not of:
+            return f"{shown} does nothing here: {self._shown_key('f1')} lists the keys"
+        panel = of[0]
+        go = [key for key, b in bindings_in_force(self) if b.action == f"panel('{panel.id}')"]
+        there = f": {self._shown_key(go[0])} goes there" if go else ""
+        return f"{shown} is a key of {panel.TITLE}{there}"
+
+    def _shown_key(self, key: str) -> str:
+        return self.app.get_key_display(Binding(key, ""))
 
     @property
     def gone(self) -> bool:

@@ -29,6 +29,8 @@ __all__ = ["RunsPanel"]
 _LOW = 8
 # The least and the most cells of the detail's spark line.
 _SPARK = (5, 20)
+# Cells of a frame's foot that its corners and the words' margins take.
+_FRAME_TAKES = 4
 
 
 class RunsPanel(Panel):
@@ -89,6 +91,7 @@ brings a deleted run back until the workbench is left.
 
     def on_resize(self) -> None:
         self._show_detail(self.bench.selected_run)
+        self._show_state(self.query_one(RunTree))
 
     def _show_why_empty(self, tree: RunTree) -> None:
         snapshot, empty = self.bench.snapshot, self.query_one("#empty", Static)
@@ -98,16 +101,20 @@ brings a deleted run back until the workbench is left.
 
     def _show_state(self, tree: RunTree) -> None:
         notes = []
-        snapshot = self.bench.snapshot
+        snapshot, room = self.bench.snapshot, self.content_size.width - _FRAME_TAKES
         partly = next((view for view in snapshot.runs if view.read < 1), None)
         if partly is not None and snapshot.unread == 1:
             notes.append(f"reading run {partly.id}: {100 * partly.read:.0f}%")
         elif snapshot.unread:
-            notes.append(f"reading {snapshot.count - snapshot.unread} of {snapshot.count} runs")
+            reading = f"reading {snapshot.count - snapshot.unread} of {snapshot.count}"
+            notes.append(whole if len(whole := f"{reading} runs") <= room else reading)
         if tree.sort != "tree":
             notes.append(f"by {SORTS[tree.sort]}")
         if self.bench.marked:
             notes.append(f"{len(self.bench.marked)} marked")
+        # No figure is cut: what does not fit whole is left out.
+        while len(notes) > 1 and len(" · ".join(notes)) > room:
+            notes.pop()
         self.set_subtitle(" · ".join(notes))
 
     def _show_detail(self, view: RunView | None) -> None:

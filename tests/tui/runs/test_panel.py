@@ -240,6 +240,17 @@ async def test_the_frame_says_how_far_the_runs_are_read(full):
         assert "reading" not in words(pilot)
 
 
+async def test_a_narrow_frame_leaves_out_what_does_not_fit(full):
+    async with opened(full, size=(80, 24)) as pilot:
+        bench, whole = bench_of(pilot), bench_of(pilot).snapshot
+        bench.snapshot = replace(whole, count=200, unread=81)
+        await press(pilot, "space")
+        assert " reading 119 of 200 ━" in words(pilot)
+        await pilot.resize_terminal(200, 50)
+        await at_rest(pilot)
+        assert " reading 119 of 200 runs · 1 marked ━" in words(pilot)
+
+
 async def test_what_was_painted_for_another_width_is_painted_anew(full):
     """Textual tells of a size after it has painted it."""
     async with opened(full) as pilot:
