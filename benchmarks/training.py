@@ -1,5 +1,5 @@
 """The training step: a plain loop as PyTorch's word-language-model example does it, and ours,
-without and with all of AWD-LSTM's regularisation.
+under each recipe.
 
 Each side runs in a process of its own, since ours settles how malloc works in the whole process.
 The processes take turns, a few batches each, on the same windows of the same corpus; only one
@@ -37,9 +37,11 @@ from lmbench.model.rnn import RNNModel, detach
 from lmbench.training import native
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
+from lmbench.training.optimizer import build_optimizer
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.process_setup import compute_in, prepare_worker
-from lmbench.training.regularisation import OFF, Regularisation
+from lmbench.training.recipe_files import recipe_names, recipe_settings
+from lmbench.training.regularisation import Regularisation
 from lmbench.training.run_checkpoints import Position
 from lmbench.training.thread_environment import worker_environment
 from lmbench.training.trainer import Splits, Trainer
@@ -52,9 +54,12 @@ COMPARED = 30
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
-# As its authors train it on WikiText-2; windows are alike, so that all sides do the same ones.
-_AWD = Regularisation(0.65, 0.2, 0.4, dropoute=0.1, wdrop=0.5, alpha=2.0, beta=1.0)
-_REGULARISED = {f"{name}+awd": name for name in _PRECISIONS}
+_RECIPES = {
+    f"{name}+{recipe}": (name, recipe)
+    for recipe in recipe_names()
+    if recipe != "plain"
+    for name in _PRECISIONS
+}
 
 Step = Callable[[], float | Tensor]
 """Does the next window of the text, from its start again after the last; gives the loss."""
@@ -87,22 +92,25 @@ def plain_step(model: RNNModel, source: Tensor) -> Step:
     return step
 
 
-def our_step(
-    model: RNNModel, source: Tensor, precision: Precision, regularisation: Regularisation
-) -> Step:
+def our_step(model: RNNModel, source: Tensor, precision: Precision, recipe: str) -> Step:
     """What `lmbench train` does with a batch, by its own trainer, which writes nothing here."""
-    device = source.device
+    # All sides do the same windows.
+    asked = {"batch_size": BATCH, "bptt": BPTT, "bptt_spread": 0.0, "dropout": DROPOUT}
+    config = validate(TrainConfig, recipe_settings(recipe) | asked)
     trainer = Trainer(
         model,
         Splits(source, source, source),
-        TrainConfig(batch_size=BATCH, bptt=BPTT, clip=CLIP, lr=LR, dropout=DROPOUT),
-        CrossEntropy(DecoderLoss(precision, into_grad=True), regularisation),
+        config,
+        CrossEntropy(DecoderLoss(precision, into_grad=True), Regularisation.of(config)),
         Path(tempfile.gettempdir()),
         emit=lambda event: None,
         control=lambda: None,
         log_offset=lambda: 0,
-        optimizer=torch.optim.SGD(model.parameters(), lr=LR, fused=device.type == "cuda"),
+        optimizer=build_optimizer(model, config),
     )
+    # Steps that are averaged are the dearest: as if the loss had risen for long enough.
+    for loss in range((config.nonmono or 0) + 2):
+        trainer._averages.judge(float(loss), masks_changed=False)
 
     def step() -> Tensor:
         if trainer.position.batch == trainer.batches_per_epoch:
@@ -117,7 +125,8 @@ def our_step(
 def serve(side: str, args: argparse.Namespace) -> None:
     """A side's process: for each number n on stdin, do n batches; print their times and losses."""
     device = torch.device(args.device)
-    precision = _PRECISIONS.get(_REGULARISED.get(side, side))  # None is the plain side
+    name, recipe = _RECIPES.get(side, (side, "plain"))
+    precision = _PRECISIONS.get(name)  # None is the plain loop
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
         native.enable_kernels()
@@ -133,12 +142,7 @@ def serve(side: str, args: argparse.Namespace) -> None:
         args.model, len(corpus.vocabulary), args.emsize, args.nhid, 2, DROPOUT, args.tied
     ).to(device)
     model.train()
-    regularisation = _AWD if side in _REGULARISED else OFF
-    step = (
-        our_step(model, source, precision, regularisation)
-        if precision
-        else plain_step(model, source)
-    )
+    step = our_step(model, source, precision, recipe) if precision else plain_step(model, source)
     for line in sys.stdin:
         print(json.dumps(run(step, int(line), device)), flush=True)
 
@@ -216,9 +220,9 @@ class Side:
             "p90_ms": ordered[math.ceil(0.9 * len(ordered)) - 1],
             "batches": len(ordered),
             "times_faster": statistics.median(plain.ms) / statistics.median(ordered),
-            # Under other masks the losses are others.
+            # Under another recipe the losses are others.
             "largest_loss_difference": None
-            if self.name in _REGULARISED
+            if self.name in _RECIPES
             else max(
                 abs(a - b)
                 for a, b in zip(self.losses[:COMPARED], plain.losses[:COMPARED], strict=True)
@@ -228,7 +232,7 @@ class Side:
 
 def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """All sides in turns; gives the document that is printed."""
-    sides = [Side(name, arguments) for name in ("plain", *_PRECISIONS, *_REGULARISED)]
+    sides = [Side(name, arguments) for name in ("plain", *_PRECISIONS, *_RECIPES)]
     try:
         for side in sides:
             side.turn(args.warmup, count=False)
@@ -253,9 +257,9 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
         },
         "tokens_a_batch": BATCH * BPTT,
         "sides": {side.name: side.summary(sides[0]) for side in sides},
-        "times_slower_with_regularisation": {
-            plain: statistics.median(ms[name]) / statistics.median(ms[plain])
-            for name, plain in _REGULARISED.items()
+        "times_a_plain_step": {
+            name: statistics.median(ms[name]) / statistics.median(ms[precision])
+            for name, (precision, _) in _RECIPES.items()
         },
     }
 
@@ -273,15 +277,15 @@ def show(document: dict[str, Any]) -> None:
     model, tied = document["model"], "tied" if document["model"]["tied"] else "untied"
     print(f"{document['machine']['device']}")
     print(f"{model['type']} 2x{model['nhid']} {tied}, {document['tokens_a_batch']} tokens a batch")
-    print(f"{'':9}{'median ms':>11}{'best ms':>9}{'p90 ms':>9}{'times faster':>14}{'loss off':>11}")
+    print(f"{'':13}{'median ms':>11}{'best ms':>9}{'p90 ms':>9}{'times faster':>14}{'loss off':>11}")
     for name, side in document["sides"].items():
         off = side["largest_loss_difference"]
         print(
-            f"{name:9}{side['median_ms']:11.1f}{side['best_ms']:9.1f}{side['p90_ms']:9.1f}"
+            f"{name:13}{side['median_ms']:11.1f}{side['best_ms']:9.1f}{side['p90_ms']:9.1f}"
             f"{side['times_faster']:14.2f}{'' if off is None else f'{off:11.1e}'}"
         )
-    for precision, ratio in document["times_slower_with_regularisation"].items():
-        print(f"{precision} with AWD-LSTM's regularisation: {ratio:.2f} times a plain step")
+    for name, ratio in document["times_a_plain_step"].items():
+        print(f"{name}: {ratio:.2f} times a step of --recipe plain")
     if not torch.cuda.is_available():
         print("no CUDA device here; with one, add --device cuda")
 
@@ -324,7 +328,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="under 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument(
-        "--serve", choices=("plain", *_PRECISIONS, *_REGULARISED), help=argparse.SUPPRESS
+        "--serve", choices=("plain", *_PRECISIONS, *_RECIPES), help=argparse.SUPPRESS
     )
     args = parser.parse_args()
     args.emsize = args.emsize or args.nhid
