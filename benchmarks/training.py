@@ -277,7 +277,7 @@ def show(document: dict[str, Any]) -> None:
     model, tied = document["model"], "tied" if document["model"]["tied"] else "untied"
     print(f"{document['machine']['device']}")
     print(f"{model['type']} 2x{model['nhid']} {tied}, {document['tokens_a_batch']} tokens a batch")
-    print(f"{'':13}{'median ms':>11}{'best ms':>9}{'p90 ms':>9}{'times faster':>14}{'loss off':>11}")
+    print(f"{'':13}  median ms  best ms   p90 ms  times faster   loss off")
     for name, side in document["sides"].items():
         off = side["largest_loss_difference"]
         print(
