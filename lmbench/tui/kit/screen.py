@@ -135,13 +135,17 @@ class BenchScreen(Screen[T]):
     def _where_else(self, key: str) -> str:
         """What to say of a key that is not bound here: whose it is, and how to get there."""
         shown = self._shown_key(key)
-        of = [panel for panel in self.query(Panel) if panel.TITLE and panel.has_key(key)]
-        if not of:
-            return f"{shown} does nothing here: {self._shown_key('f1')} lists the keys"
-        panel = of[0]
-        go = [key for key, b in bindings_in_force(self) if b.action == f"panel('{panel.id}')"]
-        there = f": {self._shown_key(go[0])} goes there" if go else ""
-        return f"{shown} is a key of {panel.TITLE}{there}"
+        for panel in self.query(Panel):
+            if panel.TITLE and panel.has_key(key):
+                go = self._keys_of(self, f"panel('{panel.id}')")
+                return f"{shown} is a key of {panel.TITLE}" + (f": {go[0]} goes there" if go else "")
+        # The last one is none that is typed in a text.
+        help = self._keys_of(self.app, "help")
+        return f"{shown} does nothing here" + (f": {help[-1]} lists the keys" if help else "")
+
+    def _keys_of(self, node: DOMNode, action: str) -> list[str]:
+        """The keys of an action, as they are shown."""
+        return [self._shown_key(key) for key, b in bindings_in_force(node) if b.action == action]
 
     def _shown_key(self, key: str) -> str:
         return self.app.get_key_display(Binding(key, ""))
