@@ -138,7 +138,8 @@ class BenchScreen(Screen[T]):
         for panel in self.query(Panel):
             if panel.TITLE and panel.has_key(key):
                 go = self._keys_of(self, f"panel('{panel.id}')")
-                return f"{shown} is a key of {panel.TITLE}" + (f": {go[0]} goes there" if go else "")
+                there = f": {go[0]} goes there" if go else ""
+                return f"{shown} is a key of {panel.TITLE}{there}"
         # The last one is none that is typed in a text.
         help = self._keys_of(self.app, "help")
         return f"{shown} does nothing here" + (f": {help[-1]} lists the keys" if help else "")
