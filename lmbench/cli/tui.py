@@ -53,6 +53,10 @@ def tui(
         raise LmbenchError(
             "the workbench needs a terminal; every other command works without one (lmbench --help)"
         )
+    from lmbench.malloc import ARENA_MAX, set_malloc
+
+    # With a heap for each thread, room that one freed is none for another.
+    set_malloc({ARENA_MAX: 1})
     gc.disable()
     from lmbench.tui.start import start
 

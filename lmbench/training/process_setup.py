@@ -5,20 +5,16 @@ They act on the whole process, so only workers (and the benchmark's own processe
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 
 import torch
 
+from lmbench.malloc import MMAP_MAX, TRIM_THRESHOLD, set_malloc
 from lmbench.model.device import allow_tf32
 from lmbench.training.precision import Precision
 
 __all__ = ["compute_in", "prepare_worker"]
 
-# From glibc's malloc.h, which Python does not carry.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
 _INT_MAX = 2**31 - 1
 
 
@@ -58,12 +54,7 @@ def keep_memory() -> bool:
     heap, they are zeroed once: the plain fp32 step at the default size becomes a quarter to a
     third faster. The process holds on to its peak memory until it ends.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):  # musl has no mallopt
-        return False
-    return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX))
+    return set_malloc({MMAP_MAX: 0, TRIM_THRESHOLD: _INT_MAX})
 
 
 def usable_cores() -> int:
