@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import whole
 from lmbench.cli.foreground import command_line, work_through
-from lmbench.cli.output import note, print_json, print_line
+from lmbench.cli.output import complain, note, print_json, print_line
 from lmbench.config import Config, Kind
 from lmbench.config.command_line import run_name
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -236,7 +236,8 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
     code. Ctrl-C stops the one at work and takes the others out of the queue.
 
     Args:
-        go_on: past a run that fails, with those that do not need it; else that ends it.
+        go_on: past a run that fails or is stopped, with those that do not need it; else that ends
+            it as Ctrl-C does: what starts from half a model is not what was asked for.
     """
     code = 0
     # What goes elsewhere is submitted whole, and followed one after the other.
@@ -248,9 +249,13 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
         # What waits in the queue is left there: others may wait before it.
         _, failed = work_through(partial(_begun, run, queue=go_on), json=json, document=False)
+        if not (failed or go_on or run.status() == "finished"):
+            complain(
+                f"{run.ref} was stopped before its end: the same command again goes on with it"
+            )
+            failed = INTERRUPTED
         if failed == INTERRUPTED or (failed and not go_on):
-            if failed == INTERRUPTED:
-                leave_queue(runs)
+            leave_queue(runs)
             return failed
         code = code or min(failed, 1)
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ def make_runs(
     progress: Progress | None = None,
     model: Run | None = None,
 ) -> list[Run]:
-    """For each row its run: the session's, where it has one with the same settings, else a new one.
+    """For each row its run: the session's, where it has one with the same settings that did not
+    begin before its parent was finished, else a new one.
 
     Args:
         model: is taken for the first row's.
@@ -37,11 +39,21 @@ def make_runs(
     runs: list[Run] = [] if model is None else [model]
     for row in reproduction.rows[len(runs) :]:
         parent = None if row.step.parent is None else runs[row.step.parent]
-        runs.append(_known(session, row.step, parent) or make_step(session, row.step, parent))
+        # A model that is given may be a stopped one: whoever gives it means to.
+        whole = -math.inf if parent is None or parent == model else _end_of(parent)
+        known = _known(session, row.step, parent, whole)
+        runs.append(known or make_step(session, row.step, parent))
     return runs
 
 
-def _known(session: Session, step: Step, parent: Run | None) -> Run | None:
+def _end_of(run: Run) -> float:
+    """When it was finished; infinity for not yet."""
+    record = run.read()
+    return math.inf if record.status != "finished" or record.ended is None else record.ended
+
+
+def _known(session: Session, step: Step, parent: Run | None, since: float) -> Run | None:
+    """The session's run of a step, if it has one that has not begun or did so after `since`."""
     wanted = (step.kind, changed_settings(step.config), parent and parent.ref)
     for run in session.runs():
         try:
@@ -49,7 +61,8 @@ def _known(session: Session, step: Step, parent: Run | None) -> Run | None:
         except LmbenchError:
             # A damaged record is no run to take over; lists show what is wrong with it.
             continue
-        if (record.kind, record.config, record.parent) == wanted:
+        in_time = record.started is None or record.started >= since
+        if in_time and (record.kind, record.config, record.parent) == wanted:
             return run
     return None
 

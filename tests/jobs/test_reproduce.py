@@ -13,10 +13,10 @@ from lmbench.cli import run as lmbench
 from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
-from lmbench.errors import LmbenchError
+from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs.published_tables import SCALES, TABLES, plan
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
-from lmbench.session import Home
+from lmbench.session import Home, Run
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -86,6 +86,36 @@ def test_runs_that_are_there_are_not_made_again(home: Home) -> None:
     # The dense model is that of the pruning table, too.
     assert make_runs(session, plan("pruning", "small", {"data": "tiny"}))[0] == runs[0]
     assert len(session.runs()) == len(runs) + 4
+
+
+def test_a_row_of_a_half_trained_model_is_made_anew(home: Home) -> None:
+    session = home.open_session("s")
+    wanted = plan("quantization", "small", {"data": "tiny"})
+    dense, row, *others = make_runs(session, wanted)
+    dense.update(status="stopped", started=1000.0, ended=2000.0)
+    row.update(status="finished", started=2001.0, ended=2100.0)
+    again = make_runs(session, wanted)
+    assert again[0] == dense
+    assert again[1] != row
+    assert again[2:] == others
+    dense.update(status="finished", ended=3000.0)
+    again[1].update(status="finished", started=3001.0, ended=3100.0)
+    assert make_runs(session, wanted) == again
+
+
+def test_the_table_ends_where_a_row_is_stopped(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(begin: Any, **_: Any) -> tuple[Run, int]:
+        run = home.find_run("reproduce/1")
+        assert run.transition("stopped")
+        return run, 0
+
+    monkeypatch.setattr("lmbench.cli.start_run.work_through", stopped)
+    assert lmbench(["reproduce", "quantization", "--data", "tiny"]) == INTERRUPTED
+    assert "reproduce/001-train was stopped before its end" in capsys.readouterr().err
+    statuses = {run.status() for run in home.session("reproduce").runs()}
+    assert statuses == {"stopped"}
 
 
 @pytest.mark.parametrize("table, scale", [("prunning", "small"), ("pruning", "tiny")])
