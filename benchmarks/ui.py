@@ -3,13 +3,13 @@
     python benchmarks/ui.py [--quick] [--json]
     python benchmarks/ui.py --large [--json]
     python benchmarks/ui.py --sweep [--json]
-    python benchmarks/ui.py --soak SECONDS
+    python benchmarks/ui.py --soak SECONDS [--pause SECONDS]
 
 `--large` measures sessions of 4 and of 200 runs and one of 1,000,000 events: first paint (the first
 time, with nothing summarised, and again), processor time of a key, memory. `--sweep` measures the
 screen of a sweep with 1,000 queued runs: processor time until it is painted, and memory as it is
 opened again and again. `--soak` presses keys, resizes and goes through the screens for so long, and
-prints the memory each half minute.
+prints the memory each half minute; `--pause` is the time between two of its keys.
 
 Everything is measured from outside, on the real command in a pseudo-terminal, except the redraw
 time of a plot and the latency of the event loop, which a probe inside the application takes.
@@ -472,7 +472,7 @@ def sweep() -> dict[str, Any]:
             }
 
 
-def soak(seconds: float) -> None:
+def soak(seconds: float, pause_s: float) -> None:
     """Mixed use of a session of 30 runs; prints a line of figures each `SAMPLE_EVERY_S`."""
     with tempfile.TemporaryDirectory(prefix="lmbench-ui-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
@@ -490,7 +490,7 @@ def soak(seconds: float) -> None:
                     print(f"{passed:6.0f} s  {rounds:5} rounds  {memory:7.1f} MB", flush=True)
                 for keys in SOAK_KEYS:
                     terminal.press(keys)
-                    time.sleep(0.15)
+                    time.sleep(pause_s)
                 # F1 comes after all of them: on a busy machine they wait, and would be measured.
                 terminal.press_and_see(b"\x1bOP", HELP_TITLE)
                 terminal.press(b"\x1b")
@@ -506,6 +506,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="first paint and keys by size")
     parser.add_argument("--sweep", action="store_true", help="the screen of 1,000 queued runs")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="mixed use, memory over time")
+    parser.add_argument("--pause", type=float, default=0.15, help="seconds between the soak's keys")
     parser.add_argument("--events", type=int, default=1_000_000, help=argparse.SUPPRESS)
     parser.add_argument("--probe", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=10.0, help=argparse.SUPPRESS)
@@ -514,7 +515,7 @@ def main() -> None:
         probe(arguments.probe, arguments.seconds)
         return
     if arguments.soak:
-        soak(arguments.soak)
+        soak(arguments.soak, arguments.pause)
         return
     if arguments.large or arguments.sweep:
         figures = sweep() if arguments.sweep else large(arguments.events)
