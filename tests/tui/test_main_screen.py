@@ -729,6 +729,13 @@ async def test_tabs_and_keys_of_the_key_bar_can_be_clicked(full):
         assert not isinstance(pilot.app.screen, MainScreen)
 
 
+@pytest.mark.parametrize("width", [80, 100, 109, 110, 117, 200])
+async def test_every_plot_s_name_is_whole(full, width):
+    async with opened(full, run="001-train", size=(width, 24)) as pilot:
+        title = next(line for line in words(pilot).splitlines() if "Loss" in line)
+        assert "Load ─" in title
+
+
 async def test_a_screen_that_was_left_is_not_kept(full):
     import gc
     import weakref

@@ -117,6 +117,25 @@ def test_an_idle_screen_sends_nothing_and_a_key_is_answered(full, start):
     assert terminal.read(3.0)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_its_threads_share_one_heap(start):
+    terminal = start()
+    terminal.settle()
+    assert threads_heaps(terminal.process.pid) == 0
+
+
+def threads_heaps(pid: int) -> int:
+    """Heaps beside the first: glibc reserves 64 MiB for each, at a multiple of that."""
+    size, found, before = 64 << 20, 0, (0, 0)
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        addresses, rights, *_ = line.split()
+        first, end = (int(address, 16) for address in addresses.split("-"))
+        if rights == "---p" and before[1] == first and before[0] % size == 0:
+            found += end - before[0] == size
+        before = (first, end)
+    return found
+
+
 def test_without_colours_nothing_is_lost_but_colour(start):
     terminal = start(NO_COLOR="1")
     terminal.settle()

@@ -98,7 +98,7 @@ the form for a run that prunes to this level at once, and then trains.
         score = state.pruned.get(state.target, {}).get(state.level)
         line = Text(f"{100 * state.level:3.0f}% ", "bold", no_wrap=True)
         if not state.modules:
-            words = "levels can be evaluated when the model is loaded"
+            words = "the model is being loaded"
         elif score is None:
             words = "evaluating …" if state.level_pending else "← → choose a level"
         else:

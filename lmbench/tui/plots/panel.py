@@ -31,7 +31,12 @@ _NARROWEST = 1e-4
 _LATEST = 4
 # A panel narrower than this names runs by their number alone.
 _BRIEF = 70
-_SHORT_TITLES = {"perplexity": "Ppl", "memory": "Mem"}
+# The plots' names in less and less room.
+_TITLES: tuple[dict[str, str], ...] = (
+    {},
+    {"perplexity": "Ppl", "memory": "Mem"},
+    {"perplexity": "Ppl", "memory": "Mem", "sparsity": "Zeros"},
+)
 
 
 class PlotPanel(Panel, can_focus=True):
@@ -138,11 +143,11 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def _titles(self) -> None:
         room = self.size.width - 6
-        short = sum(len(kind.title) + 1 for kind in PLOTS.values()) > room
-        titles = {
-            name: _SHORT_TITLES.get(name, kind.title) if short else kind.title
-            for name, kind in PLOTS.items()
-        }
+        titles = {}
+        for short in _TITLES:
+            titles = {name: short.get(name, kind.title) for name, kind in PLOTS.items()}
+            if sum(len(title) + 1 for title in titles.values()) <= room:
+                break
         chosen = self._view.kind
         titles[chosen] = f" {titles[chosen]} "
         self.set_tabs(list(titles.items()), chosen, " ")
