@@ -307,10 +307,21 @@ class RandomStructureParameterPruner(RankedStructureParameterPruner):
         return torch.rand(norms.shape, generator=_generator(f"{self.seed} {param_name}")).to(norms)
 
 
-class _Gradual:
+class _Gradual(RankedStructureParameterPruner):
     """A ranked pruner whose share of structures rises on the AGP curve."""
 
-    agp_pr: AgpPruningRate
+    def __init__(
+        self,
+        name: str,
+        initial_sparsity: float,
+        final_sparsity: float,
+        group_type: str,
+        weights: Sequence[str],
+        group_dependency: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, group_type, final_sparsity, weights, group_dependency, kwargs)
+        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
 
     def fraction_to_prune(self, param_name: str, meta: Meta | None = None) -> float:
         return self.agp_pr.final_sparsity if meta is None else self.agp_pr.target(meta)
@@ -321,37 +332,11 @@ class L1RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the sche
 ):
     """`L1RankedStructureParameterPruner` on the AGP curve."""
 
-    def __init__(
-        self,
-        name: str,
-        initial_sparsity: float,
-        final_sparsity: float,
-        group_type: str,
-        weights: Sequence[str],
-        group_dependency: str | None = None,
-        kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(name, group_type, final_sparsity, weights, group_dependency, kwargs)
-        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
-
 
 class L2RankedStructureParameterPruner_AGP(  # noqa: N801 - the name of the schedules
     _Gradual, L2RankedStructureParameterPruner
 ):
     """`L2RankedStructureParameterPruner` on the AGP curve."""
-
-    def __init__(
-        self,
-        name: str,
-        initial_sparsity: float,
-        final_sparsity: float,
-        group_type: str,
-        weights: Sequence[str],
-        group_dependency: str | None = None,
-        kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(name, group_type, final_sparsity, weights, group_dependency, kwargs)
-        self.agp_pr = AgpPruningRate(initial_sparsity, final_sparsity)
 
 
 class NMSparsityPruner(ListedWeightsPruner):
