@@ -50,7 +50,8 @@ Each module of the model, by layer, with what the draft makes of it and the rang
 the calibration text. What a cell asks for beyond the draft's settings is shown as it will be: an
 LSTM for its state, a GRU for steps in 16 bits.
 
-- **precision**: bits of weights (w) and activations (a), or a float format. **b** changes it.
+- **precision**: bits of weights (w) and activations (a), or a float format; c3 and c2 are weights
+  in codes, sums of three or two scaled signs. **b** changes it.
 - **clipping**: how the range of the activations is chosen. **c** changes it.
 - **mode**: symmetric or asymmetric ranges, of activations / weights. **m** changes it.
 - **channels**: has each row of the weights a scale of its own? A number: one for so many weights.

@@ -40,4 +40,5 @@ def _stored_as(now: InForce) -> tuple[object, ...]:
     if now.floating:
         return (now.precision,)
     chosen = now.settings
-    return (chosen.bits_weights, now.channels, chosen.mode.weights, chosen.clip_weights)
+    stored = (chosen.bits_weights, now.channels, now.codes)
+    return stored if now.codes else (*stored, chosen.mode.weights, chosen.clip_weights)

@@ -29,10 +29,12 @@ __all__ = [
 
 Settings = Mapping[str, Any]
 
-PRECISIONS = ("int8", "int6", "int4", "fp16", "bf16", "fp32")
+PRECISIONS = ("int8", "int6", "int4", "code3", "code2", "fp16", "bf16", "fp32")
 CLIPS = tuple(clip.name for clip in ClipMode)
 # The best clipping of these is tabulated, up to so many bits.
 _TABULATED, _TABULATED_BITS = ("GAUSS", "LAPLACE"), 8
+# The columns that share a code's scales where not whole rows do, as in the preset `int4-weights`.
+_CODE_GROUP = 64
 # What N_STD keeps where it is chosen here.
 _N_STDS = 3.0
 _LINEAR_MODES = ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED")
@@ -58,6 +60,9 @@ class InForce:
         integers = not self.floating
         self._acts = integers and not self._table and chosen.bits_activations is not None
         self._weights = integers and module.weights > 0 and chosen.bits_weights is not None
+        self.codes = self._weights and chosen.codes
+        # What a module that leaves codes rounds by.
+        self.other_rounding = "nearest" if whole.base.codes else whole.base.rounding
 
     @property
     def in_floats(self) -> bool:
@@ -66,16 +71,18 @@ class InForce:
 
     @property
     def precision(self) -> str:
-        """``fp16``, or the bits of weights and activations: ``w8 a8``, ``w4 a–``, ``a8``."""
+        """``fp16``, or the bits of weights (w; c where they are codes) and activations: ``w8 a8``,
+        ``c3 a8``, ``w4 a–``, ``a8``."""
         chosen = self.settings
         if self.floating:
             return _FLOATS[str(chosen.precision)]
         if self.in_floats:
             return "fp32"
+        weights = f"{'c' if self.codes else 'w'}{_bits(chosen.bits_weights)}"
         if self._table:
-            return f"w{chosen.bits_weights}"
+            return weights
         acts = f"a{_bits(chosen.bits_activations)}"
-        return f"w{_bits(chosen.bits_weights)} {acts}" if self.module.weights else acts
+        return f"{weights} {acts}" if self.module.weights else acts
 
     @property
     def clip(self) -> str:
@@ -91,7 +98,7 @@ class InForce:
             return ""
         chosen = self.settings
         rows = chosen.per_row_embedding if self._table else chosen.per_channel_wts
-        size = chosen.group_size
+        rows, size = rows or self.codes, chosen.group_size
         # One scale for a whole table is that of its outputs, whatever the groups.
         if size is not None and size < self.module.columns and (rows or not self._table):
             return str(size)
@@ -104,9 +111,9 @@ class InForce:
 
     @property
     def modes(self) -> list[LinearQuantMode]:
-        """Of activations and weights, as far as they are quantized."""
+        """Of activations and weights, as far as they are quantized; codes have none."""
         mode = self.settings.mode
-        return [mode.activations] * self._acts + [mode.weights] * self._weights
+        return [mode.activations] * self._acts + [mode.weights] * (self._weights > self.codes)
 
 
 def _bits(value: int | None) -> str:
@@ -138,6 +145,10 @@ def no_choice(settings: Settings, what: str, module: Module) -> str:
     now = InForce(settings, module)
     if now.in_floats:
         return "is computed in floats: b changes that"
+    if what == "mode" and not now.modes:
+        return "has codes alone, which have no mode"
+    if what == "channels" and now.codes and module.columns <= _CODE_GROUP:
+        return f"has rows of {module.columns}: too few to be divided"
     if what == "channels" and not now.channels:
         return "has no quantized weights, so no channels"
     if what == "clip" and not now.clip:
@@ -153,14 +164,19 @@ def _after(choices: Sequence[Any], now: Any) -> Any:
 def _next_precision(now: InForce, everywhere: bool) -> dict[str, Any]:
     shown = now.precision
     bits = re.search(r"\d+", shown)
-    name = shown if now.in_floats else f"int{bits[0]}" if bits else ""
-    chosen = _after(PRECISIONS, name)
+    kind = "code" if now.codes else "int"
+    name = shown if now.in_floats else f"{kind}{bits[0]}" if bits else ""
+    possible = [p for p in PRECISIONS if now.module.weights or not p.startswith("code")]
+    chosen = _after(possible, name)
     entry: dict[str, Any] = {"precision": None}
-    if chosen.startswith("int"):
-        key = "bits_weights" if now.module.weights else "bits_activations"
-        entry[key] = int(chosen.removeprefix("int"))
-    else:
+    if not chosen.startswith(("int", "code")):
         entry["precision"] = chosen.removeprefix("fp")
+    elif now.module.weights:
+        codes = chosen.startswith("code")
+        entry["bits_weights"] = int(chosen[-1])
+        entry["rounding"] = "codes" if codes else now.other_rounding
+    else:
+        entry["bits_activations"] = int(chosen[-1])
     if everywhere:
         entry["fp_activations"] = entry["precision"] is not None
     return entry
@@ -178,6 +194,8 @@ def _can_have(clip: str, now: InForce) -> bool:
 
 
 def _next_channels(now: InForce, everywhere: bool) -> dict[str, Any]:
+    if now.codes:
+        return {"group_size": _CODE_GROUP if now.channels == "yes" else None}
     rows = now.channels != "yes"
     entry = {"per_channel_wts": rows, "per_row_embedding": rows, "group_size": None}
     if not everywhere:

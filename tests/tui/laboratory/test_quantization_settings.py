@@ -24,12 +24,17 @@ from lmbench.jobs.hosts.laboratory_messages import Evaluate, Evaluated, Module, 
 from lmbench.jobs.hosts.opened_model import OpenedModel
 from lmbench.report.quantized_modules import MODE_WORDS
 from lmbench.tui.laboratory import quantization_settings
+from lmbench.tui.laboratory.candidates import Candidate
+from lmbench.tui.laboratory.packed_size import size_note
 from lmbench.tui.laboratory.quantization_settings import InForce, with_next, without_own
 
 KINDS = ("LSTM", "GRU", "RNN_TANH")
 WHATS = ("precision", "clip", "channels", "mode")
 # Once round the longest of the choices.
-ROUND = len(quantization_settings.CLIPS)
+ROUND = max(len(quantization_settings.CLIPS), len(quantization_settings.PRECISIONS))
+
+
+Weighted = RangeLinearEmbeddingWrapper | RangeLinearQuantParamLayerWrapper
 
 
 class Row(NamedTuple):
@@ -77,8 +82,7 @@ def row_of(module: nn.Module) -> Row:
     if isinstance(module, FPWrapper):
         return Row({"16": "fp16", "bf16": "bf16", "32": "fp32"}[module.precision])
     if isinstance(module, RangeLinearEmbeddingWrapper):
-        mode = MODE_WORDS[module.mode.weights.name]
-        return Row(f"w{module.num_bits_params}", "", channels(module), mode)
+        return Row(bits_of(module), "", channels(module), *mode_of(module))
     if not isinstance(module, RangeLinearQuantWrapper):
         return Row("fp32")
     bits, modes, clip = module.num_bits_acts, [], ""
@@ -88,14 +92,26 @@ def row_of(module: nn.Module) -> Row:
         clip = f"{module.clip_n_stds:g} std" if three else module.clip_acts.name.lower()
     precision, rows = f"a{bits or '–'}", ""
     if isinstance(module, RangeLinearQuantParamLayerWrapper):
-        modes.append(MODE_WORDS[module.mode.weights.name])
-        precision, rows = f"w{module.num_bits_params} {precision}", channels(module)
+        modes += mode_of(module)
+        precision, rows = f"{bits_of(module)} {precision}", channels(module)
     elif isinstance(module.wrapped_module, nn.Linear):
         precision = f"w– {precision}"
     return Row(precision, clip, rows, "/".join(dict.fromkeys(modes)))
 
 
-def channels(module: RangeLinearEmbeddingWrapper | RangeLinearQuantParamLayerWrapper) -> str:
+def bits_of(module: Weighted) -> str:
+    return f"{'c' if hasattr(module, 'w_steps') else 'w'}{module.num_bits_params}"
+
+
+def mode_of(module: Weighted) -> list[str]:
+    """Of the weights; none where they are codes."""
+    return [] if hasattr(module, "w_steps") else [MODE_WORDS[module.mode.weights.name]]
+
+
+def channels(module: Weighted) -> str:
+    codes = getattr(module, "w_steps", None)
+    if codes is not None:
+        return "yes" if codes.shape[2] == 1 else str(module.group_size)
     scale = module.w_scale
     if scale.numel() == 1:
         return "no"
@@ -125,6 +141,13 @@ def test_a_draft_shows_what_the_engine_does(lab: Lab, preset: str) -> None:
         {"group_size": 4},
         {"group_size": 4, "per_channel_wts": False, "per_row_embedding": False},
         {"bits_weights": None},
+        {"rounding": "codes", "bits_weights": 3},
+        {"rounding": "codes", "bits_weights": 2, "group_size": 8},
+        {
+            "overrides": {
+                "decoder": {"rounding": "codes", "bits_weights": 2, "bits_activations": None}
+            }
+        },
         {"net_aware": False, "clip_state": None},
         {"bits_state": None, "clip_state": "GAUSS"},
         {"bits_state": 12},
@@ -195,14 +218,18 @@ def test_a_precision_for_all_holds_for_all(lab: Lab, name: str) -> None:
     """Of weights or of activations, whichever the module under the cursor has."""
     module = next(m for m in lab.modules if m.name == name)
     settings: quantization_settings.Settings = load_preset("int8-best").to_dict()
-    side = "w" if module.weights else "a"
+    side = "wc" if module.weights else "a"
     for wanted in quantization_settings.PRECISIONS[1:] + quantization_settings.PRECISIONS[:1]:
+        if wanted.startswith("code") and not module.weights:
+            continue
         settings = with_next(settings, "precision", module, lab.modules)
         after = lab.shown(settings)
         assert after == lab.done(settings)
-        bits = {word for row in after.values() for word in row.precision.split() if side in word}
-        if wanted.startswith("int"):
-            assert bits == {side + wanted.removeprefix("int")}
+        words = [row.precision.split() for row in after.values()]
+        bits = {word for row in words for word in row if word[0] in side}
+        if wanted.startswith(("int", "code")):
+            letter = "c" if wanted.startswith("code") else side[0]
+            assert bits == {letter + wanted[-1]}
         else:
             assert {row.precision for row in after.values()} == {wanted}
 
@@ -245,3 +272,40 @@ def test_what_differs_is_told_in_words(lab: Lab) -> None:
         with_next(settings, "channels", lab.modules[0]), settings
     )
     assert own == ["encoder: one scale"]
+
+
+def wide(name: str, type: str) -> Module:
+    """A matrix of 100 rows and 200 columns."""
+    return Module(
+        name=name, type=type, role="", weights=20_000, columns=200,
+        low=-1.0, high=1.0, mean=0.0, std=1.0, counts=(),
+    )  # fmt: skip
+
+
+def test_codes_have_scales_for_64_columns_or_for_rows(lab: Lab) -> None:
+    decoder, base = wide("decoder", "Linear"), load_preset("int4-weights").to_dict()
+    settings: quantization_settings.Settings = {**base, "rounding": "codes", "bits_weights": 2}
+    for shown in ("64", "yes", "64"):
+        assert InForce(settings, decoder).channels == shown
+        settings = with_next(settings, "channels", decoder)
+    narrow = next(m for m in lab.modules if m.name == "decoder")
+    assert "12: too few" in quantization_settings.no_choice(settings, "channels", narrow)
+    embedding = wide("encoder", "Embedding")
+    assert "no mode" in quantization_settings.no_choice(settings, "mode", embedding)
+
+
+def test_a_tied_matrix_is_stored_twice_where_one_side_is_codes() -> None:
+    encoder, decoder = wide("encoder", "Embedding"), wide("decoder", "Linear")
+
+    def note(settings: quantization_settings.Settings) -> str:
+        candidate = Candidate(1, "", settings, state="evaluated")
+        return size_note(candidate, [encoder, decoder], tied=True)
+
+    settings: quantization_settings.Settings = load_preset("int4-weights").to_dict()
+    for codes in ("c3", "c2"):
+        assert note(settings) == ""
+        settings = with_next(settings, "precision", encoder)
+        assert InForce(settings, encoder).precision == codes
+        assert note(settings) == "encoder and decoder differ: both are stored"
+        settings = with_next(settings, "precision", decoder)
+    assert note(settings) == ""
