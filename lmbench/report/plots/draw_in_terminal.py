@@ -85,7 +85,7 @@ def _lines(picture: Picture, width: int, height: int, colours: PlotColours) -> l
     for row in range(rows):
         write(row, left - 1, "│")
     for y, text in picture.y_ticks:
-        row = rows - 1 - cell_of(y, picture.y, rows)
+        row = rows - 1 - cell_of(y, picture.y, rows, DOWN)
         if 0 <= row < rows:
             write(row, 0, f"{text:>{left - 1}}┤")
     for x, text in picture.x_ticks:

@@ -6,6 +6,7 @@ Everything here is arithmetic on numpy arrays; `lmbench.report.plots.draw_in_ter
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
+from lmbench.report.plots.braille import DOWN
 from lmbench.report.plots.series import Moment, Series
 
 __all__ = [
@@ -35,6 +37,8 @@ FloatArray = npt.NDArray[np.float64]
 _SPARKS = "▁▂▃▄▅▆▇█"
 # Left and right of the data, and above and below, in shares of the range.
 _MARGIN = 0.04
+# Above and below a value that stays the same, in decades.
+_FLAT_LOG = 0.15
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
 _HUGE = 1e100
 _NEGLIGIBLE = 1e-17
@@ -288,7 +292,8 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
     if plot.unit in ("share", "percent") and not plot.log:
         low, high = min(low, 0.0), max(high, 1.0 if plot.unit == "share" else high)
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
-        room = 0.5 * abs(high) or 0.5
+        # Logarithms are near a half more and a third less, too.
+        room = _FLAT_LOG if plot.log else 0.5 * abs(high) or 0.5
         return low - room, high + room
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
@@ -299,10 +304,11 @@ def _without_outliers(traces: Sequence[Trace], y: tuple[float, float]) -> tuple[
     points = [trace.y for trace in traces if trace.series.style == "points" and len(trace.y)]
     if not lines:
         return y
-    low, high = y
+    low = min(float(values.min()) for values in (*lines, *points))
     top = max([float(np.quantile(values, _BULK)) for values in lines] + [max(p) for p in points])
-    top += _MARGIN * (top - low)
-    return (low, top) if high - top >= _WORTH_CLIPPING * (high - low) else y
+    margin = _MARGIN * (top - low)
+    clipped = y[1] - top >= _WORTH_CLIPPING * (y[1] - y[0]) and top > low
+    return (low - margin, top + margin) if clipped else y
 
 
 def _up_to(trace: Trace, top: float) -> Trace:
@@ -360,25 +366,28 @@ def _y_ticks(y: tuple[float, float], plot: Plot, rows: int) -> list[tuple[float,
         texts = _labels(values, plot.unit)
         heights = [math.log10(v) if plot.log else v for v in values]
         found = list(zip(heights, texts, strict=True))
-        if len({cell_of(height, y, rows) for height in heights}) == len(found):
+        if len({cell_of(height, y, rows, DOWN) for height in heights}) == len(found):
             break
     return found
 
 
-def cell_of(value: float, limits: tuple[float, float], cells: int) -> int:
-    """Which of so many cells between the limits a value lies in."""
+def cell_of(value: float, limits: tuple[float, float], cells: int, dots: int = 1) -> int:
+    """Which of so many cells between the limits a value lies in, where a cell has so many dots."""
     low, high = limits
-    return math.floor(round(0.5 + (cells - 1) * (value - low) / (high - low), 8))
+    dot = math.floor(round(0.5 + (cells * dots - 1) * (value - low) / (high - low), 8))
+    return dot // dots
 
 
 def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[float, str]]:
-    values = ticks(*window, most)
     if axis == "time":
         # Minutes; from four hours on hours are rounder.
-        if window[1] - window[0] > 240:
-            hours = ticks(window[0] / 60, window[1] / 60, most)
-            return [(60 * v, f"{v:g}h") for v in hours]
-        return [(v, f"{v:g}m") for v in values]
+        scale, unit = (60, "h") if window[1] - window[0] > 240 else (1, "m")
+        values = ticks(window[0] / scale, window[1] / scale, most)
+        texts = _aligned([f"{value:g}{unit}" for value in values])
+        return [(scale * value, text) for value, text in zip(values, texts, strict=True)]
+    values = ticks(*window, most)
+    if axis == "step":
+        values = [value for value in values if value.is_integer()] or values
     unit = "bytes" if axis.startswith("bytes") else "number"
     return list(zip(values, _labels(values, unit), strict=True))
 
@@ -395,10 +404,24 @@ def _labels(values: Sequence[float], unit: str) -> list[str]:
         texts = [label(v, unit, digits, thousand) for v in values]
         if len(set(texts)) == len(set(values)):
             break
-    if unit == "number" and all(t.replace(".", "").lstrip("-").isdigit() for t in texts):
-        digits = max(len(t.partition(".")[2]) for t in texts)
-        texts = [f"{v:.{digits}f}" for v in values]
-    return texts
+    return _aligned(texts)
+
+
+_NUMBER = re.compile(r"(-?\d+)(?:\.(\d+))?( ?[A-Za-z]*%?)")
+
+
+def _aligned(texts: list[str]) -> list[str]:
+    """Numbers of one unit with as many decimals as the one that has most."""
+    parts = [_NUMBER.fullmatch(text) for text in texts]
+    most: dict[str, int] = {}
+    for part in filter(None, parts):
+        most[part[3]] = max(most.get(part[3], 0), len(part[2] or ""))
+    return [
+        f"{part[1]}.{(part[2] or '').ljust(most[part[3]], '0')}{part[3]}"
+        if part and most[part[3]]
+        else text
+        for text, part in zip(texts, parts, strict=True)
+    ]
 
 
 def label(

@@ -41,25 +41,41 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
     at = end if cursor is None else cursor
     labels = {series.label + _TARGET for series in named}
     paired = {s.label: s for s in named if s.style == "thin" and s.label in labels}
+    # Those of tensors that are not drawn themselves, as beside the sparsity in total.
+    targets = {s.label: s for s in named if s.style == "thin" and s.label.endswith(_TARGET)}
+    targets = {label: s for label, s in targets.items() if label not in paired}
+    together = targets if len(targets) > 1 else {}
     for series in sorted(named, key=lambda series: _ORDER[series.style]):
-        if series.label in paired:
+        if series.label in paired or series.label in together:
             continue
         target = paired.get(series.label + _TARGET)
         items.append(_entry(series, target, plot, at, brief=width < _NARROW))
-    lines: list[Text] = []
+    if together:
+        values = dict.fromkeys(_value(series, plot, at) for series in together.values())
+        items.append(Text("┄ targets ").append(" ".join(values), "bold"))
+    lines: list[list[Text]] = []
     for number, item in enumerate(items):
-        if lines and lines[-1].cell_len + item.cell_len <= width:
-            lines[-1].append_text(item)
+        if lines and _length(lines[-1]) + item.cell_len <= width:
+            lines[-1].append(item)
         elif len(lines) < rows:
-            lines.append(Text(" ", no_wrap=True) + item)
+            lines.append([item])
         else:
-            more = f" +{len(items) - number}"
-            lines[-1].truncate(max(0, width - len(more)))
-            lines[-1].append(more, "dim")
+            left = len(items) - number
+            # Entries make room for the count as a whole: a figure is never cut.
+            while len(lines[-1]) > 1 and _length(lines[-1]) + len(f"+{left}") > width:
+                lines[-1].pop()
+                left += 1
+            lines[-1].append(Text(f"+{left}", "dim"))
             break
-    for line in lines:
+    shown = [Text(" ", no_wrap=True).append_text(Text("").join(line)) for line in lines]
+    for line in shown:
         line.truncate(width, overflow="ellipsis", pad=True)
-    return lines
+    return shown
+
+
+def _length(line: list[Text]) -> int:
+    """In cells, with the one at its beginning."""
+    return 1 + sum(item.cell_len for item in line)
 
 
 def _value(series: Series, plot: Plot, at: float) -> str:

@@ -199,3 +199,16 @@ def test_a_plot_is_written_to_the_file_that_is_named(tmp_path):
     for suffix in ("svg", "txt", "csv"):
         assert export(plot([1, 2]), tmp_path / f"p.{suffix}") == tmp_path / f"p.{suffix}"
         assert (tmp_path / f"p.{suffix}").stat().st_size > 20
+
+
+@pytest.mark.parametrize("height", range(7, 24))
+def test_a_value_lies_in_the_row_of_its_tick(height):
+    levels = (0.0, 20.0, 40.0, 60.0, 80.0)
+    x = np.arange(2.0)
+    flat = tuple(Series(f"{level}", x, np.full(2, level), "●") for level in levels)
+    picture = draw(Plot(flat, unit="percent"), 40, height)
+    at = dict.fromkeys(f"{level:g}%" for level in levels)
+    for line in text_of(picture):
+        tick, _, canvas = line.partition("┤")
+        if tick.strip() in at and canvas:
+            assert set(canvas) - {" "}, (height, tick)

@@ -197,3 +197,30 @@ def test_one_axis_writes_its_thousands_in_one_way():
     texts = [text for _, text in lay_out(plot, 60, 10).x_ticks]
     assert all(text.endswith("k") for text in texts if float(text.rstrip("k")) and len(text) > 3)
     assert "1500" not in texts
+
+
+def test_a_value_that_stays_the_same_has_ticks_near_it_on_a_log_axis():
+    for value, unit in ((4400.0, "number"), (0.08, "share"), (8.5, "percent")):
+        plot = Plot((series([value] * 9),), unit=unit, log=True)
+        for at, _ in lay_out(plot, 60, 12).y_ticks:
+            assert 0.5 < 10**at / value < 2
+
+
+def test_the_labels_of_one_axis_have_as_many_decimals():
+    sizes = lay_out(Plot((series([163_400, 164_100]),), unit="bytes"), 60, 12).y_ticks
+    assert "164.0 kB" in [text for _, text in sizes]
+    short = Series("s", np.array([0, 0.1, 0.2]), np.arange(3.0))
+    minutes = lay_out(Plot((short,), x_axis="time"), 60, 12).x_ticks
+    assert "0.10m" in [text for _, text in minutes]
+
+
+def test_steps_are_whole_numbers():
+    one = Series("s", np.array([394.0]), np.array([3.0]))
+    assert [text for _, text in lay_out(Plot((one,)), 60, 12).x_ticks] == ["394"]
+
+
+def test_outliers_leave_no_room_below_the_other_values():
+    y = np.concatenate((np.linspace(9, 4.7, 5), np.linspace(4.65, 4.5, 200)))
+    low, high = lay_out(Plot((series(y),), clipped=True), 60, 12).y
+    assert high < 4.8
+    assert 4.48 < low < 4.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,21 @@ def test_without_a_cursor_the_legend_is_short_and_says_how_many_it_leaves_out():
     lines = legend(Plot(curves(9)), 40, 20, None)
     assert len(lines) == 1
     assert lines[-1].plain.rstrip().endswith("+7")
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_the_legend_shows_no_part_of_a_figure(width):
+    (line,) = legend(Plot(curves(9)), width, 20, None)
+    assert {*re.findall(r"curve \d (\S*)", line.plain)} == {"0.5"}
+    assert re.search(r"\+\d$", line.plain.rstrip())
+
+
+def test_targets_of_tensors_that_are_not_drawn_share_an_entry():
+    x = np.array([0.0, 9.0])
+    targets = [Series(f"{n} target", x, x / 9 * (n > 2), style="thin") for n in range(5)]
+    plot = Plot((*curves(1), *targets))
+    text = " ".join(line.plain for line in legend(plot, 60, 20, 9.0))
+    assert text.split()[-4:] == ["┄", "targets", "0", "1"]
 
 
 def test_with_a_cursor_the_legend_has_the_rows_that_it_needs():
