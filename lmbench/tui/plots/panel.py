@@ -35,7 +35,7 @@ _BRIEF = 70
 _TITLES: tuple[dict[str, str], ...] = (
     {},
     {"perplexity": "Ppl", "memory": "Mem"},
-    {"perplexity": "Ppl", "memory": "Mem", "sparsity": "Zeros"},
+    {"perplexity": "Ppl", "memory": "Mem", "speed": "Spd"},
 )
 
 
