@@ -76,6 +76,13 @@ class BenchScreen(Screen[T]):
             return True
         return super().post_message(message)
 
+    def _on_timer_update(self) -> None:
+        if self._repaint_required:
+            # A screen below asks this one to paint where it has changed: Textual would forget what
+            # of this one is to be painted elsewhere.
+            self._compositor.update_widgets(self._dirty_widgets)
+        super()._on_timer_update()
+
     def on_compose(self, event: Compose) -> None:
         self._take_size_classes(self.app.size)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from driving import opened, settled
+from driving import opened, press_in_turn, settled
+from textual._compositor import ChopsUpdate
+from textual.geometry import Region
 from textual.pilot import Pilot
 
 from lmbench.session import Run
 from lmbench.session import events as ev
+from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.status_lines import StatusBar, TopBar
 
 
@@ -86,3 +89,24 @@ async def test_work_without_steps_keeps_its_bar(world):
     async with opened(world, size=(120, 30)) as pilot:
         assert "scoring valid  25%" in status(pilot)
         assert top(pilot) == "busy"
+
+
+async def test_what_is_said_is_painted_though_the_screen_below_is_of_another_size(
+    full, monkeypatch
+):
+    painted: set[Region] = set()
+    render = FrugalCompositor.render_partial_update
+
+    def noted(compositor: FrugalCompositor) -> ChopsUpdate | None:
+        painted.update(compositor._dirty_regions)
+        return render(compositor)
+
+    async with opened(full, "c", "f1", size=(120, 30)) as pilot:
+        await pilot.resize_terminal(200, 50)
+        await settled(pilot)
+        await press_in_turn(pilot, "escape")
+        monkeypatch.setattr(FrugalCompositor, "render_partial_update", noted)
+        await press_in_turn(pilot, "Z")
+        bar = pilot.app.screen.query_one(StatusBar)
+        assert "Z does nothing here" in bar.line().plain
+        assert any(bar.region in region for region in painted)
