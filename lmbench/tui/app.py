@@ -147,7 +147,7 @@ class Workbench(Bench):
         if self.recent_message == _HOW_TO_LEAVE:
             self.call_later(self.action_leave)
         else:
-            self.show_message(_HOW_TO_LEAVE)
+            self.show_message(_HOW_TO_LEAVE, keep=False)
 
     def action_settings(self) -> None:
         self.open("settings")

@@ -621,7 +621,7 @@ async def test_ctrl_c_says_how_to_leave_and_the_second_one_leaves(world):
     world.new("train", "dense", status="finished")
     async with opened(world) as pilot:
         await press(pilot, "ctrl+c")
-        assert "q leaves" in bench_of(pilot).last_message
+        assert "q leaves" in bench_of(pilot).recent_message
         await press(pilot, "ctrl+c")
         assert not pilot.app.is_running or pilot.app._exit
 

@@ -60,6 +60,21 @@ async def test_after_a_few_seconds_the_line_is_as_before(lab, monkeypatch, keys)
         assert words(pilot).splitlines()[-2:] == before
 
 
+async def test_an_answer_that_had_its_moment_is_gone_on_the_next_screen(full, monkeypatch):
+    full.session.run(2).update(status="stopped")
+    async with opened(full) as pilot:
+        app = bench_of(pilot)
+        news = app.last_message
+        app.show_message(TOLD)
+        await press(pilot, "c")
+        assert TOLD in words(pilot)
+        app.recent_message = ""
+        await press(pilot, "escape")
+        assert TOLD not in words(pilot)
+        assert app.last_message == news
+        assert news in words(pilot)
+
+
 async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
     async with opened(lab, "n") as pilot:
         monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)

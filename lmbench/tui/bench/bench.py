@@ -127,6 +127,8 @@ class Bench(KeysInOrder):
         self.deleted: set[str] = set()
         # The note shown last of any run, with its time.
         self._newest_note = (0.0, "")
+        # What was said last that no key had asked for.
+        self._news = ""
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
@@ -152,6 +154,7 @@ class Bench(KeysInOrder):
             self.saved_state = SavedState(session)
         self.session = session
         self._deferred, self._last_error, self._newest_note = None, "", (0.0, "")
+        self._news = ""
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
         first = (self.selected, *self.marked)
@@ -271,17 +274,19 @@ class Bench(KeysInOrder):
     def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
         """One line for what is new: the newest note of any run, or why a run ended."""
         if now.problem and now.problem != before.problem:
-            self.show_message(now.problem)
+            self._news = now.problem
+            self.show_message(self._news)
             return
         for text in ended(before, now):
             self.notify_terminal(text)
         note = newest_note(before, now, self._newest_note)
         if news := bad_news(before, now, self.deleted):
+            self._news = news
             self.show_message(news)
         elif note is not None:
             # It may come with each step, so it replaces no other line.
             self._newest_note = note
-            self.last_message = note[1]
+            self.last_message = self._news = note[1]
 
     def notify_terminal(self, text: str) -> None:
         """Have the terminal notify the user, who looks at something else: OSC 9, OSC 777 and the
@@ -409,6 +414,12 @@ class Bench(KeysInOrder):
 
     def _clear_recent(self) -> None:
         self.recent_message = ""
+
+    def forget_answer(self) -> None:
+        """Go back from a key's answer that has had its moment to the newest news: on another screen
+        it may be wrong, and its keys other ones."""
+        if not self.recent_message:
+            self.last_message = self._news
 
     def show_error(self, error: BaseException, doing: str = "") -> None:
         """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged

@@ -22,9 +22,9 @@ class Searchable(Widget):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "search", "search", id="search.start", key_display="/",
                 tooltip="Search the text"),
-        Binding("n", "next_match(1)", "next match", id="search.next", show=False,
+        Binding("n", "next_match(1)", "next match", id="search.next",
                 tooltip="To the next match"),
-        Binding("N", "next_match(-1)", "previous match", id="search.previous", show=False,
+        Binding("N", "next_match(-1)", "previous match", id="search.previous",
                 tooltip="To the match before"),
     ]  # fmt: skip
 
@@ -55,7 +55,7 @@ class Searchable(Widget):
             if text:
                 self.sought = text.lower()
                 found = self.places(self.sought)
-                self.go_to(next((at for at in found if at >= self.place), found[0]))
+                self._show(next((at for at in found if at >= self.place), found[0]), found)
                 self.refresh_bindings()
 
         self.app.push_screen(TextDialog("Search", "Search for:", self.sought, check), given)
@@ -63,13 +63,16 @@ class Searchable(Widget):
     def action_next_match(self, by: int) -> None:
         found, here = self.places(self.sought), self.place
         further = [at for at in found if (at > here if by > 0 else at < here)]
-        assert isinstance(self.app, Bench)
         if not found:
-            self.app.show_message(f"there is no “{self.sought}” here any more")
+            assert isinstance(self.app, Bench)
+            self.app.show_message(f"there is no “{self.sought}” here any more", keep=False)
             return
-        at = (further or found)[0 if by > 0 else -1]
         again = "" if further else ", from the other end again"
-        self.app.show_message(f"match {found.index(at) + 1} of {len(found)}{again}")
+        self._show((further or found)[0 if by > 0 else -1], found, again)
+
+    def _show(self, at: int, found: list[int], how: str = "") -> None:
+        assert isinstance(self.app, Bench)
+        self.app.show_message(f"match {found.index(at) + 1} of {len(found)}{how}", keep=False)
         self.go_to(at)
 
 

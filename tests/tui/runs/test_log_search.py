@@ -27,6 +27,8 @@ async def test_a_search_goes_from_match_to_match_and_round(full):
     )
     async with opened(full, "5", run="003-quantize") as pilot:
         await press(pilot, "home", "slash", *"THING 7", "enter")
+        assert bench_of(pilot).recent_message == "match 1 of 4"
+        assert "n next match" in words(pilot)
         assert at(pilot).endswith("thing 7 of 7")
         assert "thing 7 of 7" in words(pilot)
         await press(pilot, "n", "n")
@@ -35,7 +37,7 @@ async def test_a_search_goes_from_match_to_match_and_round(full):
         assert at(pilot).endswith("thing 7 of 17")
         await press(pilot, "n", "n", "n")
         assert at(pilot).endswith("thing 7 of 7")
-        assert bench_of(pilot).last_message == "match 1 of 4, from the other end again"
+        assert bench_of(pilot).recent_message == "match 1 of 4, from the other end again"
 
 
 async def test_what_is_not_there_is_not_searched_and_n_is_a_new_run(full):
