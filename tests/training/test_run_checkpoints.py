@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, build_model
+from lmbench.training.checkpoint import write_checkpoint
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.plateau import Plateau
@@ -122,3 +125,20 @@ def test_a_whole_best_checkpoint_is_offered_in_place_of_a_damaged_last(tmp_path:
     kept.write_best(Position(), 3.0)
     with pytest.raises(LmbenchError, match=r"damaged.*/best is another checkpoint: .*prune"):
         kept.restore(tmp_path / "last", CPU)
+
+
+def test_a_full_disk_says_whether_there_is_a_checkpoint_to_resume_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = nn.Linear(2, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr("lmbench.training.checkpoint.write_json", full)
+        with pytest.raises(LmbenchError, match="start the run again"):
+            write_checkpoint(tmp_path / "last", model, {})
+    write_checkpoint(tmp_path / "last", model, {})
+    monkeypatch.setattr("lmbench.training.checkpoint.write_json", full)
+    with pytest.raises(LmbenchError, match="resume the run from the checkpoint before"):
+        write_checkpoint(tmp_path / "last", model, {})

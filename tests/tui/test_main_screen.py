@@ -663,7 +663,7 @@ async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, k
     ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
     async with opened(lab, key, run=ended.path.name) as pilot:
         screen_of(pilot, MainScreen)
-        said = "5 cut off has no model: it ended before its first checkpoint"
+        said = "5 cut off has no best checkpoint: it ended before its first epoch did"
         assert bench_of(pilot).recent_message == said
 
 

@@ -77,8 +77,8 @@ def why_no_model(view: RunView, who: str) -> str:
     if view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
     if view.live:
-        return f"{who} has no model yet: its first checkpoint comes with an epoch's end"
-    return f"{who} has no model: it ended before its first checkpoint"
+        return f"{who} has no best checkpoint yet: it comes with an epoch's end"
+    return f"{who} has no best checkpoint: it ended before its first epoch did"
 
 
 async def _succeeded(
