@@ -37,7 +37,7 @@ _GATE_WORDS = {
 _SAME = 0.0005
 _PARTS = (
     Column("rows of", 10, left=True),
-    Column("zeros %", 12, grow=2),
+    Column("sparsity %", 12, grow=2),
     Column("distribution", 14, left=True, grow=3, rank=1),
     Column("mean", 9, rank=2),
     Column("|mean|", 8),

@@ -36,7 +36,7 @@ SORTS: dict[str, str] = {
 _SPARK_WIDTH = 5
 _PPL, _CHANGE, _SPARSITY, _SIZE, _SPARK = range(5)
 _WIDTHS = (7, 7, 7, 9, _SPARK_WIDTH + 1)
-_HEADINGS = ("ppl", "change", "zeros", "size", "loss")
+_HEADINGS = ("ppl", "change", "sparse", "size", "loss")
 # Which columns get a place first, where there is room beside status and perplexity.
 _NEXT = (_SPARSITY, _SIZE, _SPARK, _CHANGE)
 # Cells for a name before columns of figures take their place.
