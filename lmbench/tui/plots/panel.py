@@ -175,14 +175,15 @@ flatten the rest: ↑ marks them, **a** shows them.
         name = PLOTS[self._view.kind].title.lower()
         run = next(filter(is_training, runs), None)
         if run is None:
-            return f"{runs[0].name} is no training, so it has no curves. Mark others with Space."
+            who = f"{runs[0].id} {runs[0].name}"
+            return f"{who} is no training, so it has no curves. Mark others with Space."
         if self._view.kind == "sparsity" and run.kind == "train":
             return "Nothing is pruned here. A pruning schedule draws its course in this plot."
         if run.status == "queued":
             return f"{run.id} {run.name} waits in the queue. Its curves come when it runs."
         if run.status == "running":
             return f"No {name} yet: the first points come with the first batches."
-        return f"{run.name} has no {name} to show."
+        return f"{run.id} {run.name} has no {name} to show."
 
     def render_line(self, y: int) -> Strip:
         base = self.visual_style.rich_style
@@ -203,6 +204,17 @@ flatten the rest: ↑ marks them, **a** shows them.
             case "no_cursor":
                 return self.cursor_x is not None
         return True
+
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        match action:
+            case "per_tensor" if self._view.kind != "sparsity":
+                return "t is for the plot of sparsity"
+            case "per_tensor":
+                return "t is for one run that prunes"
+            case "whole":
+                return "everything is shown"
+        return "there is no curve"
 
     def _look(self, **changes: Any) -> None:
         self._view = replace(self._view, **changes)

@@ -185,6 +185,14 @@ def test_a_thin_series_of_its_own_is_read_at_the_cursor_only():
     assert "┄ curve 0 0.25" in legend(plot, 40, 20, 3.0)[0].plain
 
 
+@pytest.mark.parametrize(
+    "key, why", [("t", "t is for the plot of sparsity"), ("0", "everything is shown")]
+)
+async def test_a_key_of_the_plot_that_can_do_nothing_says_why(full, key, why):
+    async with opened(full, "2", key, run="001-train") as pilot:
+        assert why in bench_of(pilot).recent_message
+
+
 async def test_t_is_offered_only_where_one_run_prunes(full):
     other = full.new("prune", "agp-90", full.session.run(1), status="finished")
     writer = EventWriter(other.events_path)
