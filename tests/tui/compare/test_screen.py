@@ -128,7 +128,10 @@ async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
     ]
     bench.update(status="finished", results={"rows": rows})
     async with opened(lab, "c") as pilot:
-        assert screen_of(pilot, CompareScreen).compared.runs.rows[0]["ms_per_token"] == 0.61
+        compared = screen_of(pilot, CompareScreen).compared
+        assert compared.runs.rows[0]["ms_per_token"] == 0.61
+        # Of a simulation and of a run at work there is none.
+        assert [cells[-1].text for _, cells in compared.rows()] == ["0.61", "–", "–"]
 
 
 # -- the table of runtimes ---------------------------------------------------------------------
