@@ -318,6 +318,8 @@ async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level
         form = screen_of(pilot, NewRunScreen)
         path = form.form.values["compress"]
         assert form.form.values["@kind"] == "prune"
+        said = "pruned to 60% at once, and then trained: not the model just evaluated"
+        assert said in words(pilot)
         assert form.origin is not None
         assert form.origin.key == "001-train"
         assert path.endswith("at-once-60.yaml")
