@@ -33,7 +33,7 @@ class SensitivityConfig(MachineConfig):
 
     levels: tuple[float, ...] = setting(
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
-        "sparsity levels to try",
+        "sparsity levels to evaluate",
         group=COMPRESSION,
     )
     granularity: Literal["element", "rows", "blocks"] = setting(
@@ -44,9 +44,13 @@ class SensitivityConfig(MachineConfig):
         "what is pruned alone: each tensor, the whole model, each gate, or all of them in one pass",
         group=COMPRESSION,
     )
-    split: SplitName = setting("valid", "split that is scored", group=DATA)
+    split: SplitName = setting("valid", "split that is evaluated", group=DATA)
     tokens: int = setting(
-        20_000, "tokens that each point is scored on; 0 takes all", group=DATA, ge=0, unit="tokens"
+        20_000,
+        "tokens that each point is evaluated on; 0 takes all",
+        group=DATA,
+        ge=0,
+        unit="tokens",
     )
     suggest: float | None = setting(
         None,

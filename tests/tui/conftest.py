@@ -44,6 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     for module in ("new_run.chains_screen", "new_run.about_panel"):
         monkeypatch.setattr(f"lmbench.tui.{module}.size_of", size_of)
     monkeypatch.setattr(launch, "start", lambda run, **_: runs.append(run))
+    monkeypatch.setattr(launch, "start_all", runs.extend)
     return runs
 
 

@@ -107,7 +107,9 @@ class OpenedModel:
 
     def loss(self, model: nn.Module, report: Report) -> float:
         """Nats a token on the sample."""
-        return scored(model, self.sample, lambda done, total: report("scoring", done, total)).loss
+        return scored(
+            model, self.sample, lambda done, total: report("evaluating", done, total)
+        ).loss
 
     def prune(self, target: str, level: float, report: Report) -> tuple[float, int, int]:
         """Loss, weights left and bytes when packed of the model with `target` pruned to `level` by

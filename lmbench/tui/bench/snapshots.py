@@ -85,6 +85,11 @@ class RunView:
         return self.status in LIVE
 
     @property
+    def has_model(self) -> bool:
+        """Has it written a model? By what was read of it: nothing is looked up in its folder."""
+        return self.checkpoint is not None or self.bytes is not None
+
+    @property
     def valid_ppl(self) -> float | None:
         """Best validation perplexity so far, or what the run's results say; None where it is of a
         part of the split, which compares with no other (see `part_ppl`)."""

@@ -78,7 +78,8 @@ non-zero parameters, tied weights counted once; the size of the model's file (â‰
 would have packed, where a run stores each number as a float); and milliseconds a token, as a
 benchmark on this machine measured them: in fp32 for trained and pruned runs, with integers for
 packed ones. A quantized run has none before it is packed. **b** queues a benchmark of each run that
-was not measured or has changed since; if there is none, of the run under the cursor.
+was not measured or has changed since (it asks first where these are more than four that are not
+marked); if there is none, of the run under the cursor.
 
 **v** has the marked runs evaluated in the background, or the one under the cursor where none is
 marked: with a neural cache, by dynamic evaluation, or both, their settings tuned on the start of

@@ -19,7 +19,7 @@ from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.dialog import TextDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
@@ -28,6 +28,8 @@ from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 __all__ = ["CompareScreen"]
 
 _SIMULATION = "a simulation has no speed, pack it to measure that"
+# So many benchmarks of runs that nobody marked are queued without a question.
+_FEW = 4
 _KINDS = ("train", "prune", "quantize", "pack")
 _EVALUABLE = ("train", "prune")
 _TUNE_TOKENS = 20_000
@@ -100,6 +102,7 @@ class CompareScreen(BenchScreen[None]):
         self.compared.recall(self.bench.recall("compare"))
         for name in ("snapshot", "marked"):
             self.watch(self.app, name, self._catch_up_in_front, init=False)
+        self.query_one(Grid).cursor_key = self.bench.selected
         self.query_one(TablePanel).take_focus()
 
     def on_screen_resume(self, event: ScreenResume) -> None:
@@ -118,7 +121,7 @@ class CompareScreen(BenchScreen[None]):
         if self.of_marked:
             runs = tuple(view for view in runs if view.key in self.bench.marked)
         else:
-            runs = tuple(view for view in runs if _has_a_model(view))
+            runs = tuple(view for view in runs if view.kind in _KINDS and view.has_model)
         return tuple(view for view in runs if view.record is not None)
 
     def _catch_up_in_front(self) -> None:
@@ -204,6 +207,8 @@ class CompareScreen(BenchScreen[None]):
 
     def action_split(self) -> None:
         self.compared.split = "valid" if self.compared.split == "test" else "test"
+        # With one run the picture may look as before.
+        self.bench.show_message(f"perplexity on {self.compared.split} in the plot")
         self._turned()
 
     def action_log(self) -> None:
@@ -238,6 +243,7 @@ class CompareScreen(BenchScreen[None]):
             for view in self.views
             if view.status == "finished"
             and view.kind in MEASURABLE
+            and view.has_model
             and view.key not in self._awaited
         ]
 
@@ -268,23 +274,43 @@ class CompareScreen(BenchScreen[None]):
             return f"{view.id} {view.name} is being measured already, or waits for it"
         if view.kind not in MEASURABLE:
             return f"{view.id} {view.name}: {_SIMULATION}"
+        if view.status == "finished":
+            return f"{view.id} {view.name} has no model: there is nothing to measure"
         return f"{view.id} {view.name} is {view.status}: a finished run is measured"
 
     async def action_benchmark(self) -> None:
-        """Queue a benchmark of each run that is due; where none is, of the one under the cursor."""
-        due = self._due
-        if not due and not self._here:
+        """Queue a benchmark of each run that is due; where none is, of the one under the cursor.
+        Asks first where many are due that nobody marked."""
+        due, here = self._due, self._here
+        if not due and not here:
             self.bench.show_message(self._why_not_here())
-            return
-        left_out = ", ".join(f"{view.id} {view.name}" for view in self._simulated)
-        done = await self.bench.run_in_thread(
-            _benchmark, due or self._here, doing="while queueing benchmarks"
-        )
+        elif self.of_marked or len(due) <= _FEW:
+            await self._queue_benchmarks(due or here)
+        else:
+            self._ask_how_many(due, here)
+
+    def _ask_how_many(self, due: list[RunView], here: list[RunView]) -> None:
+        answers = [Answer("due", "m", f"measure {len(due)} runs"), Answer("", "escape", "back")]
+        if here:
+            answers.insert(1, Answer("here", "o", f"only run {here[0].id}"))
+
+        def chosen(answer: str | None) -> None:
+            if answer:
+                views = due if answer == "due" else here
+                self.run_worker(self._queue_benchmarks(views), exit_on_error=False)
+
+        question = f"Measure {len(due)} runs? They have no figures yet, or have changed since."
+        self.app.push_screen(QuestionDialog("Benchmark", question, tuple(answers)), chosen)
+
+    async def _queue_benchmarks(self, views: list[RunView]) -> None:
+        due = self._due
+        left_out = ", ".join(f"{v.id} {v.name}" for v in self._simulated) if views == due else ""
+        done = await self.bench.run_in_thread(_benchmark, views, doing="while queueing benchmarks")
         if done:
             waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
-            again = "" if due else f"measuring {done[0].id} {done[0].name} again: "
-            reason = f"; not {left_out}: {_SIMULATION}" if due and left_out else ""
-            self.bench.show_message(f"{again}{len(done)} {waits} for the device{reason}")
+            first = "" if due else f"measuring {done[0].id} {done[0].name} again: "
+            rest = f"; simulations have no speed: {left_out}" if left_out else ""
+            self.bench.show_message(f"{first}{len(done)} {waits} for the device{rest}")
             await self.bench.refresh_snapshot()
 
     def action_evaluate(self) -> None:
@@ -361,11 +387,6 @@ class CompareScreen(BenchScreen[None]):
         write_atomic(path, compared.in_order.write(forms[form]).encode())
 
 
-def _has_a_model(view: RunView) -> bool:
-    """One that waits or has failed may have written none."""
-    return view.kind in _KINDS and (view.status == "finished" or view.checkpoint is not None)
-
-
 def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:
     """In a thread: a line for each run, and one for each runtime that it was measured in."""
     return compare_runs(runs), compare_runtimes(runs)
@@ -382,13 +403,14 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
     from lmbench.jobs import launch
     from lmbench.jobs.prepare import command_for
 
-    for view in views:
-        command = command_for("benchmark", {}, parent=view.run.ref)
-        run = view.run.session.new_run(
+    runs = [
+        view.run.session.new_run(
             BenchmarkConfig(), "benchmark", name=f"{view.id} speed", parent=view.run,
-            command=command,
-        )  # fmt: skip
-        launch.start(run)
+            command=command_for("benchmark", {}, parent=view.run.ref),
+        )
+        for view in views
+    ]  # fmt: skip
+    launch.start_all(runs)
     return views
 
 
@@ -399,10 +421,12 @@ def _queue_evaluations(views: list[RunView], way: str) -> list[RunView]:
     from lmbench.jobs.prepare import command_for
 
     settings = {**_WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
-    for view in views:
-        run = view.run.session.new_run(
+    runs = [
+        view.run.session.new_run(
             validate(EvaluateConfig, settings), "evaluate", name=f"{view.id} {way}",
             parent=view.run, command=command_for("evaluate", settings, parent=view.run.ref),
-        )  # fmt: skip
-        launch.start(run)
+        )
+        for view in views
+    ]  # fmt: skip
+    launch.start_all(runs)
     return views

@@ -23,6 +23,7 @@ __all__ = ["Compared", "Table", "folder_of"]
 
 Table = Literal["runs", "runtimes"]
 
+_NONE = "–"  # a figure that is not there, as `numbers.perplexity` has it
 _MARGIN = 0.06
 _TWO_DIGITS = 9999.0
 _NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
@@ -148,17 +149,18 @@ class Compared:
         )
 
     def _run(self, row: dict[str, Any], best: bool) -> tuple[Cell, ...]:
-        nonzero, ms = row["nonzero"], row["ms_per_token"]
         return (
             _name(row, row["name"]),
             Cell(row["kind"]),
-            Cell(numbers.percent(row["sparsity"])),
-            Cell("" if nonzero is None else f"{nonzero:,}"),
+            Cell(numbers.percent(row["sparsity"]) or _NONE),
+            Cell(_written(row, "nonzero", "{:,}")),
             Cell(_perplexity(row, "valid_ppl")),
             Cell(_perplexity(row, "test_ppl"), "success" if best else ""),
             *(Cell(numbers.perplexity(row.get(key))) for key in self.adapted),
-            Cell(size_sign(row["as_packed"]) * bool(row["bytes"]) + numbers.size(row["bytes"])),
-            Cell("" if ms is None else f"{ms:.2f}"),
+            Cell(
+                size_sign(row["as_packed"]) + numbers.size(row["bytes"]) if row["bytes"] else _NONE
+            ),
+            Cell(_written(row, "ms_per_token", "{:.2f}")),
         )
 
     @property
@@ -178,9 +180,9 @@ class Compared:
         return (
             _name(row, name),
             Cell(printable(str(row["runtime"]))),
-            Cell(numbers.size(row.get("disk"))),
-            Cell(numbers.size(row.get("numbers"))),
-            Cell(numbers.size(row.get("peak"))),
+            Cell(numbers.size(row.get("disk")) or _NONE),
+            Cell(numbers.size(row.get("numbers")) or _NONE),
+            Cell(numbers.size(row.get("peak")) or _NONE),
             ms,
             Cell(_written(row, "ms_p95", "{:.3f}")),
             Cell(_written(row, "step_vs_naive", "{:.1f}")),
@@ -307,4 +309,4 @@ def _perplexity(row: dict[str, Any], key: str) -> str:
 
 def _written(row: dict[str, Any], key: str, form: str) -> str:
     value = row.get(key)
-    return "" if value is None else form.format(value)
+    return _NONE if value is None else form.format(value)

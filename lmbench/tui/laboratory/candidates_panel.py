@@ -21,7 +21,7 @@ from lmbench.tui.laboratory.state import LaboratoryState
 __all__ = ["CandidatesPanel"]
 
 _COLUMNS = (
-    Column("candidate", 14, left=True, grow=1),
+    Column("candidate", 17, left=True, grow=1),
     Column("perplexity", 10),
     Column("change", 7),
     Column("size", 8),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import ClassVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
@@ -90,7 +92,11 @@ alone, **p** starts from a preset. **Enter** evaluates the draft on the sample.
             layer, _ = _place_of(module)
             rows.append((module.name, self._cells(module, first=layer != before)))
             before = layer
-        self.query_one(Grid).show(_COLUMNS, tuple(rows))
+        layer, name, *rest = _COLUMNS
+        # Names are whole: columns with a rank make way.
+        longest = max((cell_len(cells[1].text) for _, cells in rows), default=0)
+        name = replace(name, width=max(name.width, longest))
+        self.query_one(Grid).show((layer, name, *rest), tuple(rows))
         scope = "all modules" if state.everywhere else "one module"
         self.set_subtitle(f"draft: {state.draft_name} · keys change {scope}" if rows else "")
         self.refresh_bindings()

@@ -38,7 +38,8 @@ Perplexity and packed size (fp32, zeros left out) of the model when all of it, o
 pruned to this level at once, by magnitude, without further training. **← →** move the level by five
 points (**[ ]** by one), **digits** go to 10% … 90%, **t** chooses what is pruned. A level is
 evaluated as soon as the slider rests there; the evaluated levels make a curve. **K** opens
-the form for a run that prunes to this level at once, and then trains.
+the form for a run that prunes to this level at once, and then trains for an epoch or more: what it
+makes is not the model that was evaluated here.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

@@ -309,5 +309,9 @@ the next panel.
             if started is None and path not in kept:
                 forget_schedule(session, path, text)
 
+        level = f"{100 * state.level:.0f}%"
+        self.bench.show_message(
+            f"pruned to {level} at once, and then trained: not the model just evaluated"
+        )
         settings = {"compress": path}
         self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)

@@ -3,6 +3,7 @@ request to its process is pending."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -165,7 +166,7 @@ class LaboratoryState:
         same = (c for c in self.candidates if c.settings == settings and c.state != "failed")
         known = next(same, None)
         if known is not None:
-            self._notify(f"{name} {_STATES[known.state]}")
+            self._notify(f"{known.name} {_STATES[known.state]}")
             return
         number = max((c.number for c in self.candidates), default=0) + 1
         self.candidates.append(Candidate(number, name, settings, preset, words))
@@ -178,8 +179,14 @@ class LaboratoryState:
         if not words and preset is not None:
             self.add(preset.name, preset.settings, preset.name, preset.about)
         else:
-            name = f"{self._base_name} +{len(words)}"
+            name = self._free_name(f"{self._base_name} +{len(words)}")
             self.add(name, self.draft, "", ", ".join(words))
+
+    def _free_name(self, name: str) -> str:
+        """The name, with a number behind it where other settings have it already."""
+        taken = {c.name for c in self.candidates if c.settings != self.draft}
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
     def evaluate_published(self) -> None:
         """Evaluate the rows of the published table: the model as it is and six settings."""

@@ -59,10 +59,11 @@ class LayersPanel(Panel):
     TITLE = "Layers"
     HELP = """
 Each tensor of the selected run: its shape, how many weights are not zero, its sparsity, the change
-since the parent run in percentage points, and the mean magnitude. Tied weights stand once. During
-pruning the table follows each step. Of a quantized run it shows of each module the bits of weights
-and activations, scale, zero point and clipping of its output, and the signal-to-quantization-noise
-ratio (SQNR, in dB) of its output and of its weights; **x** changes between the two tables.
+since the parent run in percentage points, and the mean magnitude of all weights, zeros too. Tied
+weights stand once. During pruning the table follows each step. Of a quantized run it shows of each
+module the bits of weights and activations, scale, zero point and clipping of its output, and the
+signal-to-quantization-noise ratio (SQNR, in dB) of its output and of its weights; **x** changes
+between the two tables.
 
 **t** sorts by the next column, **T** turns the order round. **Enter** opens one tensor: the
 distribution of its weights, its gates, its sparsity over time.

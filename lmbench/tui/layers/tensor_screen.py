@@ -39,9 +39,9 @@ _PARTS = (
     Column("rows of", 10, left=True),
     Column("sparsity %", 12, grow=2),
     Column("distribution", 14, left=True, grow=3, rank=1),
-    Column("mean", 9, rank=2),
-    Column("|mean|", 8),
-    Column("std", 8),
+    Column("mean ≠0", 9, rank=2),
+    Column("|mean| ≠0", 9),
+    Column("std ≠0", 8),
     Column("least", 8, rank=3),
     Column("most", 8, rank=3),
 )
@@ -141,7 +141,8 @@ class TensorScreen(BenchScreen[None]):
 One tensor of a run, read from its checkpoint. **← →** go to the next tensor, **b** changes between
 the best checkpoint and the last one, **F5** reads the file again while the run goes on. Below
 stands a line for all rows and one for each gate of a recurrent layer: zeros, a small histogram,
-mean, mean magnitude, standard deviation, minimum and maximum. **↑ ↓** choose which is drawn large.
+minimum and maximum, and mean, mean magnitude and standard deviation of the weights that are not
+zero (≠0; the table of layers has them of all weights). **↑ ↓** choose which is drawn large.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),

@@ -72,7 +72,7 @@ def why_no_model(view: RunView, who: str) -> str:
     the one that it measures, and an integer model for the one that it was made from."""
     if view.kind in ("quantize", "pack") and view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
-    if not is_training(view) or view.checkpoint or view.run.checkpoint("best"):
+    if not is_training(view) or view.has_model:
         return ""
     if view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"

@@ -98,6 +98,13 @@ def test_the_model_as_it_is_is_evaluated_too(run, lab):
     assert evaluated(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
 
 
+def test_progress_is_called_as_the_key_that_asks_for_it(run, lab):
+    opened, told = lab[0]._opened, set()
+    assert opened is not None
+    opened.loss(opened.model, lambda what, done, total: told.add(what))
+    assert told == {"evaluating"}
+
+
 def test_pruning_at_once_costs_what_the_pruned_model_scores(run, lab):
     bench = lab[0]._opened
     assert bench is not None

@@ -13,6 +13,7 @@ from laboratory_double import benchmarked
 from workbench_world import NOON
 
 from lmbench.config import BenchmarkConfig, EvaluateConfig
+from lmbench.jobs import launch
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.compare.panels import ScatterPanel
@@ -51,6 +52,25 @@ async def test_a_run_that_waits_is_compared_once_it_has_a_model(lab):
         await until(pilot, lambda: "4 runs with a model" in words(pilot))
 
 
+async def test_a_finished_run_without_a_model_is_neither_compared_nor_measured(lab, started):
+    lab.new("train", "cut", status="finished", results={"valid_ppl": 90.0})
+    async with opened(lab, "c") as pilot:
+        assert "3 runs with a model" in words(pilot)
+        await press(pilot, "escape", "end", "space", "up", "space", "c", "end", "b")
+        said = "5 cut has no model: there is nothing to measure"
+        assert bench_of(pilot).last_message == said
+    assert not started
+
+
+async def test_the_cursor_is_on_the_run_that_is_selected(lab):
+    async with driving.opened(lab, "c", run="003-quantize") as pilot:
+        assert pilot.app.screen.query_one(Grid).cursor_key == "003-quantize"
+        # Of a run that is not compared, the first.
+        await press(pilot, "escape", "up", "c")
+        assert bench_of(pilot).selected == "004-quantize"
+        assert pilot.app.screen.query_one(Grid).cursor_key == "001-train"
+
+
 async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
     async with opened(lab, "c", "t", "t") as pilot:
         screen = screen_of(pilot, CompareScreen)
@@ -68,6 +88,7 @@ async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
         screen = screen_of(pilot, CompareScreen)
         assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)
+        assert bench_of(pilot).last_message == "perplexity on valid in the plot"
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -107,14 +128,34 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
     async with opened(lab, "c") as pilot:
         await press(pilot, "b")
-        said = "1 benchmark waits for the device; not 3 int8: a simulation has no speed"
-        await until(pilot, lambda: bench_of(pilot).last_message.startswith(said))
+        said = "1 benchmark waits for the device; simulations have no speed: 3 int8"
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert [(r.read().kind, r.read().parent) for r in started] == [
             ("benchmark", "demo/001-train"),
         ]
         await press(pilot, "end", "enter")
         screen_of(pilot, MainScreen)
         assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_b_asks_before_it_measures_many_runs_that_nobody_marked(lab, started, monkeypatch):
+    queued: list[int] = []
+    monkeypatch.setattr(
+        launch, "start_all", lambda runs: (queued.append(len(runs)), started.extend(runs))
+    )
+    for number in range(4):
+        lab.new("train", f"seed {number}", status="finished", results={"bytes": 29_321_000})
+    async with opened(lab, "c", "b", "b") as pilot:
+        assert "Measure 5 runs?" in words(pilot)
+        assert "m measure 5 runs" in words(pilot)
+        await press(pilot, "escape")
+        assert not queued
+        await press(pilot, "b", "o")
+        await until(pilot, lambda: bool(queued))
+        assert [run.read().parent for run in started] == ["demo/001-train"]
+        # Four that are left are not many.
+        await press(pilot, "b")
+        await until(pilot, lambda: queued == [1, 4])
 
 
 async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
@@ -128,7 +169,10 @@ async def test_ms_a_token_is_that_of_the_newest_benchmark_here(lab):
     ]
     bench.update(status="finished", results={"rows": rows})
     async with opened(lab, "c") as pilot:
-        assert screen_of(pilot, CompareScreen).compared.runs.rows[0]["ms_per_token"] == 0.61
+        compared = screen_of(pilot, CompareScreen).compared
+        assert compared.runs.rows[0]["ms_per_token"] == 0.61
+        # Of a simulation and of a run at work there is none.
+        assert [cells[-1].text for _, cells in compared.rows()] == ["0.61", "–", "–"]
 
 
 # -- the table of runtimes ---------------------------------------------------------------------

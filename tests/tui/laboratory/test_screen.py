@@ -180,6 +180,15 @@ async def test_p_starts_the_draft_from_a_preset_and_a_candidate_can_be_loaded_ba
         assert screen.panel("modules").has_focus_within
 
 
+async def test_candidates_with_different_settings_have_different_names_whole_at_80(lab):
+    async with opened(lab, "l", "b", "enter", "b", "enter", "enter") as pilot:
+        assert [entry.name for entry in screen_of(pilot, LabScreen).state.candidates] == [
+            "int8-best +1", "int8-best +1 (2)",
+        ]  # fmt: skip
+        assert "int8-best +1 (2)" in words(pilot)
+        assert bench_of(pilot).last_message == "int8-best +1 (2) was evaluated already"
+
+
 async def test_keeping_a_preset_makes_a_quantize_run_of_it(lab, started):
     async with opened(lab, "l", "enter", "K") as pilot:
         await until(pilot, lambda: "kept" in bench_of(pilot).last_message)
@@ -297,6 +306,8 @@ async def test_modules_stand_by_layer_under_headings_without_abbreviations(lab, 
             assert heading in shown
         assert "layer 0 fc_gate_x" in " ".join(shown.split())
         assert "embedding encoder" in " ".join(shown.split())
+        # Whole, at the cost of columns that can be left out.
+        assert "eltwisemult_hidden" in shown
 
 
 async def test_a_size_that_is_larger_than_its_bits_says_why(lab):
@@ -318,6 +329,8 @@ async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level
         form = screen_of(pilot, NewRunScreen)
         path = form.form.values["compress"]
         assert form.form.values["@kind"] == "prune"
+        said = "pruned to 60% at once, and then trained: not the model just evaluated"
+        assert said in words(pilot)
         assert form.origin is not None
         assert form.origin.key == "001-train"
         assert path.endswith("at-once-60.yaml")

@@ -267,6 +267,8 @@ async def test_enter_opens_a_tensor_with_its_gates_and_escape_comes_back(full):
         assert "last checkpoint, step 3,000" in head
         assert "zeros" in picture(screen)
         assert "25.0% of 1,600" in picture(screen)
+        # The table of layers has it of all weights.
+        assert "|mean| ≠0" in words(pilot)
         await press(pilot, "down", "down")
         assert screen.part is not None
         assert screen.part.name == "f"

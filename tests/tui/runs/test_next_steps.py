@@ -73,6 +73,14 @@ async def test_a_step_that_is_not_proposed_says_why(full: World, run, key, reaso
         assert reason in bench_of(pilot).recent_message
 
 
+async def test_a_finished_run_without_a_model_proposes_nothing_to_make_of_it(full: World):
+    full.new("train", "cut", full.session.run(1), status="finished", results={"valid_ppl": 90.0})
+    async with opened(full, run="005-train") as pilot:
+        assert list(proposed(pilot)) == ["compare"]
+        await press(pilot, "Q")
+        assert bench_of(pilot).recent_message == "5 cut has no model"
+
+
 async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World):
     async with opened(full, "d", "y", run="003-quantize") as pilot:
         bench = bench_of(pilot)
