@@ -208,11 +208,13 @@ class CompareScreen(BenchScreen[None]):
     def action_split(self) -> None:
         self.compared.split = "valid" if self.compared.split == "test" else "test"
         # With one run the picture may look as before.
-        self.bench.show_message(f"perplexity on {self.compared.split} in the plot")
+        self.bench.show_message(f"perplexity on {self.compared.split} in the plot", keep=False)
         self._turned()
 
     def action_log(self) -> None:
         self.compared.log_axis = not self.compared.log_axis
+        axis = "logarithmic" if self.compared.log_axis else "linear"
+        self.bench.show_message(f"{axis} axis in the plot", keep=False)
         self._turned()
 
     @on(Grid.Opened)
@@ -273,7 +275,8 @@ class CompareScreen(BenchScreen[None]):
         if view.key in self._awaited:
             return f"{view.id} {view.name} is being measured already, or waits for it"
         if view.kind not in MEASURABLE:
-            return f"{view.id} {view.name}: {_SIMULATION}"
+            why = _SIMULATION if view.kind == "quantize" else "it has no model of its own"
+            return f"{view.id} {view.name}: {why}"
         if view.status == "finished":
             return f"{view.id} {view.name} has no model: there is nothing to measure"
         return f"{view.id} {view.name} is {view.status}: a finished run is measured"

@@ -88,7 +88,7 @@ async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
         screen = screen_of(pilot, CompareScreen)
         assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)
-        assert bench_of(pilot).last_message == "perplexity on valid in the plot"
+        assert bench_of(pilot).recent_message == "perplexity on valid in the plot"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -106,7 +106,7 @@ async def test_a_cell_s_state_is_shown_as_it_is_clipped_until_a_key_says_otherwi
 
 
 async def test_a_key_that_would_change_no_module_says_why(lab):
-    async with opened(lab, "l", "a", "b", "b", "b", "c") as pilot:
+    async with opened(lab, "l", "a", *"bbbbb", "c") as pilot:
         assert bench_of(pilot).last_message == "encoder is computed in floats: b changes that"
         assert screen_of(pilot, LabScreen).state.draft["clip_acts"] == "MSE"
 
