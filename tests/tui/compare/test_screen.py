@@ -84,11 +84,13 @@ async def test_t_sorts_the_table_and_rows_without_a_figure_stand_last(lab):
 
 @pytest.mark.parametrize("where", [(), ("tab",), ("r",)])
 async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
-    async with opened(lab, "c", *where, "x", "y") as pilot:
+    async with opened(lab, "c", *where, "x") as pilot:
         screen = screen_of(pilot, CompareScreen)
+        assert bench_of(pilot).recent_message == "perplexity on valid in the plot"
+        await press(pilot, "y")
+        assert bench_of(pilot).recent_message == "logarithmic axis in the plot"
         assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)
-        assert bench_of(pilot).recent_message == "perplexity on valid in the plot"
 
 
 @pytest.mark.parametrize("size", SIZES)
