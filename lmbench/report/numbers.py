@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 
 __all__ = [
@@ -19,14 +20,19 @@ __all__ = [
 
 
 def perplexity(value: float | None) -> str:
-    """Up to six cells: 124.1, 1,234, 2.1e4."""
+    """Up to six cells: 124.1, 1,234, 123k, 2.1e7."""
     if value is None:
         return "–"
     if not math.isfinite(value):
         return "inf" if value > 0 else "nan"
     if value < 999.95:
         return f"{value:.1f}"
-    return f"{value:,.0f}" if value < 99_999.5 else f"{value:.0e}".replace("e+0", "e")
+    if value < 99_999.5:
+        return f"{value:,.0f}"
+    if value < 999_500:
+        return f"{value / 1000:.0f}k"
+    short = re.sub("e\\+0*", "e", f"{value:.1e}")
+    return short if len(short) <= 6 else re.sub("e\\+0*", "e", f"{value:.0e}")
 
 
 def percent(share: float | None) -> str:

@@ -25,6 +25,18 @@ def test_bytes_are_in_powers_of_ten(count, shown):
     assert numbers.size(count) == shown
 
 
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        *[(None, "–"), (153.04, "153.0"), (999.96, "1,000"), (99_999.4, "99,999")],
+        *[(99_999.6, "100k"), (123_456.7, "123k"), (999_499, "999k"), (999_501, "1.0e6")],
+        *[(1.5e9, "1.5e9"), (1.5e99, "1.5e99"), (1.5e300, "2e300"), (float("inf"), "inf")],
+    ],
+)
+def test_a_perplexity_takes_six_cells_at_most(value, shown):
+    assert numbers.perplexity(value) == shown
+
+
 def test_no_size_is_written_in_another_unit():
     """The workbench and the command line show one file with one figure."""
     found = subprocess.run(

@@ -46,12 +46,12 @@ class PlotKind:
     """A plot the workbench offers. `unit` says how its values are written (see `plots.label`)."""
 
     title: str
-    unit: Literal["number", "percent", "bytes", "share"]
+    unit: Literal["number", "perplexity", "percent", "bytes", "share"]
     log_by_default: bool = False
 
 
 PLOTS: dict[Kind, PlotKind] = {
-    "perplexity": PlotKind("Perplexity", "number", log_by_default=True),
+    "perplexity": PlotKind("Perplexity", "perplexity", log_by_default=True),
     "loss": PlotKind("Loss", "number"),
     "sparsity": PlotKind("Sparsity", "share"),
     "lr": PlotKind("LR", "number"),

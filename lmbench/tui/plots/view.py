@@ -111,7 +111,7 @@ def plot_of(
         log=view.kind in view.logs,
         smoothing=view.smoothing,
         window=inside(view.window, extent(series)),
-        clipped=view.clipped and PLOTS[view.kind].unit == "number",
+        clipped=view.clipped and PLOTS[view.kind].unit in ("number", "perplexity"),
     )
 
 
@@ -136,6 +136,8 @@ def written(value: float | None, unit: str) -> str:
             return f"{value:.0f}%"
         case "bytes":
             return numbers.size(value)
+        case "perplexity":
+            return numbers.perplexity(value)
     return numbers.short(value)
 
 
