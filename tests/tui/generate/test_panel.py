@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import burst, press, settled, until
+from driving import at_rest, burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 from waiting import LIMIT_S
@@ -270,6 +270,17 @@ async def test_enter_on_an_alternative_rewinds_and_branches(full):
         assert written(draft) == [*WORDS[:2], "branched", *WORDS[3:]]
         assert pilot.app.focused is views(pilot)[0]
         assert not among(pilot).display
+
+
+async def test_another_run_takes_the_alternatives_of_the_last_ones_text_away(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "down", "right")
+        assert "bits" in list_text(among(pilot))
+        for run in ("002-prune", "001-train"):
+            pilot.app.select(run)  # type: ignore[attr-defined]
+            await at_rest(pilot)
+            assert among(pilot).word is None
+            assert not among(pilot).display
 
 
 async def test_escape_leaves_the_alternatives_and_b_goes_there(full):
