@@ -504,6 +504,33 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
         assert "schedules/mine.yaml" in line_of(pilot, "schedule")
 
 
+async def test_a_hint_is_shown_whole_or_without_its_default_or_not_at_all(full, started):
+    async with opened(full, WIDE, select="001-train") as pilot:
+        assert "1 or more sequences (default 20)" in line_of(pilot, "batch size")
+        await pilot.resize_terminal(112, 30)
+        await at_rest(pilot)
+        line = line_of(pilot, "batch size")
+        assert "1 or more sequences " in line
+        assert "default" not in line
+        await press(pilot, "right")
+        form(pilot).form.set_value("compress", "sessions/demo/schedules/mine.yaml")
+        await at_rest(pilot)
+        assert "Ent" not in line_of(pilot, "schedule")
+
+
+async def test_the_forms_columns_stand_where_they_stay_from_the_first_layout_on(world, started):
+    async with opened(world, WIDE) as pilot:
+        row = form(pilot).form.row("epochs")
+        fitted = row.field.region
+        row.field.styles.width = None
+        await at_rest(pilot)
+        assert row.field.region == fitted
+        preset = form(pilot).form.row("@preset")
+        unplaced = type(preset)(preset.spec)
+        unplaced.mark(changed=False, wrong="", note="the settings as the command line has them")
+        assert unplaced.field.styles.width is None
+
+
 @pytest.mark.parametrize("focused", ["compress", "epochs"])
 async def test_a_long_value_shows_its_end_after_each_resize(full, started, focused):
     async with opened(full, select="001-train") as pilot:
