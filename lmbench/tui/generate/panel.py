@@ -51,6 +51,7 @@ class SamplerReplied(TextualMessage):
 
 
 class PromptInput(LineInput):
+    PART: ClassVar[str] = "prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "write", id="prompt.write", tooltip="Write from this prompt"),
         Binding("down", "down", "settings", id="prompt.down", tooltip="To the sampling settings"),
