@@ -153,6 +153,9 @@ brings a deleted run back until the workbench is left.
     def action_filter(self) -> None:
         self.query_one(FilterInput).open()
 
+    def action_unfilter(self) -> None:
+        self.query_one(FilterInput).action_leave(True)
+
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:
         event.stop()
@@ -192,6 +195,8 @@ brings a deleted run back until the workbench is left.
         match action:
             case "unmark":
                 return bool(self.bench.marked)
+            case "unfilter":
+                return bool(self.query_one(FilterInput).value)
             case "undo_delete":
                 return bool(self.bench.deletions.newest)
             case "next":
