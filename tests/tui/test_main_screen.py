@@ -223,6 +223,7 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         await press(pilot, "escape")
         await press(pilot, "d", "d")
         assert run.path.exists(), "the key that asks is not the one that answers"
+        assert "press y or escape" in words(pilot)
         await press(pilot, "enter")
         assert run.path.exists()
         await press(pilot, "d", "y")
@@ -231,6 +232,14 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         assert not run.path.exists()
         assert shown(pilot) == [1, 2, 4]
         assert bench_of(pilot).selected == "004-quantize"
+
+
+async def test_the_question_names_the_runs_that_were_made_from_the_one_to_delete(full):
+    async with opened(full, "d", run="001-train") as pilot:
+        assert "2 and 3, which were made from it, stay." in words(pilot)
+        await press(pilot, "escape", "d")
+    async with opened(full, "G", "d") as pilot:
+        assert "made from" not in words(pilot)
 
 
 async def test_a_live_run_cannot_be_deleted(full):

@@ -215,7 +215,7 @@ brings a deleted run back until the workbench is left.
         if action == "unmark":
             return "no run is marked: space marks one"
         if action == "undo_delete":
-            return "nothing was deleted since the workbench was opened"
+            return "there is nothing to bring back"
         if not self.bench.snapshot.runs:
             return "there is no run yet: n starts one"
         if action == "next":

@@ -13,6 +13,7 @@ import pytest
 from driving import at_rest, until
 from driving import press_then_rest as press
 from textual.pilot import Pilot
+from textual.widgets import OptionList
 
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
@@ -260,6 +261,21 @@ async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
         await press(pilot, "f")
         assert form(pilot).form.values["@parent"] == "from scratch"
         assert "emsize" in form(pilot).form.values
+
+
+async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(full, started):
+    async with opened(full, select="001-train") as pilot:
+        await press(pilot, "right")
+        await go_to(pilot, "compress")
+        await press(pilot, "enter")
+        dialog = pilot.app.screen
+        assert isinstance(dialog, ChoiceDialog)
+        values = [value for value, _ in dialog._options]
+        options = dialog.query_one(OptionList)
+        those = [at for at, value in enumerate(values) if value.startswith("l")]
+        for at in (*those, those[0]):
+            await press(pilot, "l")
+            assert options.highlighted == at
 
 
 async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):
