@@ -150,7 +150,7 @@ are kept in the session's `samples.jsonl`.
         self._samples: SavedSamples | None = None
 
     def compose(self) -> ComposeResult:
-        yield PromptInput(placeholder="the beginning of a text; Enter writes on")
+        yield PromptInput(placeholder="a beginning; Enter writes on")
         yield SamplingControls()
         with Container(id="output"):
             yield self._texts

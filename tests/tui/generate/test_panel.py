@@ -109,6 +109,13 @@ async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
         assert "124.1 · 29.3 MB · 500/s" in heads(pilot)[0]
 
 
+@pytest.mark.parametrize("size", [(80, 24), (110, 30), (120, 30)])
+async def test_what_an_empty_prompt_stands_for_is_whole(full, size):
+    async with opened(full, size) as pilot:
+        prompt = panel(pilot).query_one(PromptInput)
+        assert prompt.render_line(0).text.rstrip() == "a beginning; Enter writes on"
+
+
 async def test_a_burst_of_arrows_goes_through_the_settings_into_the_text(full):
     async with opened(full) as pilot:
         await press(pilot, "enter")
