@@ -18,7 +18,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widgets import Static
 
-from lmbench.tui.bench.key_bindings import bindings_in_force
+from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -80,10 +80,10 @@ class HelpScreen(BenchScreen[None]):
         focused = _focused_panel(below)
         panels = [p for p in below.query(Panel) if p is not focused and p.display]
         if focused is not None:
-            yield f"Keys of {focused.TITLE.lower()}", [focused, *_inside(focused)]
+            yield from _keys_by_part(focused)
         yield "Keys of the screen", [below, *_outside(below)]
         for panel in panels:
-            yield f"Keys of {panel.TITLE.lower()}", [panel, *_inside(panel)]
+            yield from _keys_by_part(panel)
         yield "Everywhere", [self.app]
 
     def _keys(self, nodes: list[DOMNode]) -> Iterator[tuple[str, str]]:
@@ -92,7 +92,7 @@ class HelpScreen(BenchScreen[None]):
         found: dict[str, tuple[list[str], str]] = {}
         for node in nodes:
             for key, binding in bindings_in_force(node):
-                if binding.id is None or binding.system:
+                if binding.id is None or binding.system or self._is_idle(key, binding):
                     continue
                 keys, _ = found.setdefault(binding.id, ([], binding.tooltip or binding.description))
                 # What the key bar shows may stand for several actions, such as ← →.
@@ -102,6 +102,13 @@ class HelpScreen(BenchScreen[None]):
                     keys.append(shown)
         for keys, words in found.values():
             yield " ".join(keys), words
+
+    def _is_idle(self, key: str, binding: Binding) -> bool:
+        """Does a key that every screen has do nothing on this one?"""
+        below = self._below()
+        if binding.action == "maximise" and _focused_panel(below) is None:
+            return True
+        return str(binding.id).startswith("app.") and is_typed(below, key)
 
     def action_leave(self) -> None:
         self.dismiss(None)
@@ -116,9 +123,15 @@ def _focused_panel(screen: Screen[Any]) -> Panel | None:
     return panels[0] if panels else None
 
 
-def _inside(panel: Panel) -> list[DOMNode]:
-    """The parts of a panel that have keys of their own."""
-    return [node for node in panel.query("*") if _has_keys(node)]
+def _keys_by_part(panel: Panel) -> Iterator[tuple[str, list[DOMNode]]]:
+    """Whose keys a panel's are: its own and those of its nameless parts, and of each part that has
+    a name (`PART`) apart, where one key may mean something else than in the next."""
+    parts: dict[str, list[DOMNode]] = {"": [panel]}
+    for node in panel.query("*"):
+        if _has_keys(node):
+            parts.setdefault(getattr(node, "PART", ""), []).append(node)
+    for name, nodes in parts.items():
+        yield f"Keys of {panel.TITLE.lower()}" + (f", in the {name}" if name else ""), nodes
 
 
 def _outside(screen: Screen[Any]) -> list[DOMNode]:

@@ -115,6 +115,34 @@ async def test_slash_filters_as_one_types_and_escape_takes_the_filter_away(full)
         assert not pilot.app.screen.query_one(FilterInput).value
 
 
+async def test_escape_in_the_list_takes_the_filter_away(full):
+    async with opened(full) as pilot:
+        await press(pilot, "slash", *"int8", "enter", "escape")
+        assert shown(pilot) == [1, 2, 4, 3]
+        assert not pilot.app.screen.query_one(FilterInput).display
+        assert pilot.app.focused is tree(pilot)
+
+
+async def test_the_key_bar_offers_what_applies_while_the_filter_is_typed_or_a_dialog_is_open(full):
+    async with opened(full, run="001-train") as pilot:
+        bar = pilot.app.screen.query_one(KeyBar)
+        assert "/ filter" in str(bar.render())
+        await press(pilot, "slash")
+        typing = str(bar.render())
+        assert "/ filter" not in typing
+        assert "no filter" in typing
+        assert "⏎ to the list" in typing
+        await press(pilot, "escape", "d")
+        assert not str(bar.render()).strip()
+        await press(pilot, "escape")
+        assert "/ filter" in str(bar.render())
+
+
+async def test_z_says_where_there_is_nothing_to_maximise(full):
+    async with opened(full, "o", "z") as pilot:
+        assert bench_of(pilot).recent_message == "there is no panel here to maximise"
+
+
 async def test_a_filter_that_no_run_matches_says_so(full):
     async with opened(full) as pilot:
         await press(pilot, "slash", *"int9")
@@ -195,6 +223,7 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         await press(pilot, "escape")
         await press(pilot, "d", "d")
         assert run.path.exists(), "the key that asks is not the one that answers"
+        assert "press y or escape" in words(pilot)
         await press(pilot, "enter")
         assert run.path.exists()
         await press(pilot, "d", "y")
@@ -203,6 +232,14 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         assert not run.path.exists()
         assert shown(pilot) == [1, 2, 4]
         assert bench_of(pilot).selected == "004-quantize"
+
+
+async def test_the_question_names_the_runs_that_were_made_from_the_one_to_delete(full):
+    async with opened(full, "d", run="001-train") as pilot:
+        assert "2 and 3, which were made from it, stay." in words(pilot)
+        await press(pilot, "escape", "d")
+    async with opened(full, "G", "d") as pilot:
+        assert "made from" not in words(pilot)
 
 
 async def test_a_live_run_cannot_be_deleted(full):
@@ -643,8 +680,8 @@ async def test_a_key_that_can_do_nothing_says_why(full):
         ("5d", "d is a key of Runs: 1 goes there"),
         ("3P", "P is a key of Runs: 1 goes there"),
         ("1T", "T is a key of Layers: 3 goes there"),
-        ("1Z", "Z does nothing here: f1 lists the keys"),
-        ("cZ", "Z does nothing here: f1 lists the keys"),
+        ("1Z", "Z does nothing here: ? lists the keys"),
+        ("cZ", "Z does nothing here: ? lists the keys"),
     ],
 )
 async def test_a_key_that_is_none_here_says_where_it_is_one(full, keys, said):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from driving import press_in_turn as press
-from driving import until
+from driving import settled, until
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -187,6 +187,50 @@ async def test_help_in_the_form_tells_of_the_form_while_one_types(full, started)
         assert "what differs from the default" in words(pilot)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, NewRunScreen)
+
+
+async def test_help_names_no_key_of_everywhere_that_is_typed(full, started):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        for key, own in (("g", "Write from this prompt"), ("S", "Go to the next mistake")):
+            await press(pilot, key, "f1")
+            told = words(pilot)
+            assert own in told
+            assert "Settings: theme, motion, keys" not in told
+            assert "Leave the workbench, also while typing" in told
+            assert "f1" in told[told.index("Everywhere") :]
+            assert "?" not in told[told.index("Everywhere") :]
+            await press(pilot, "escape", "escape")
+
+
+async def test_help_names_z_where_there_is_a_panel_to_maximise(full):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await press(pilot, "f1")
+        assert "Give the panel the whole screen" in words(pilot)
+        await press(pilot, "escape", "comma", "f1")
+        assert "Give the panel the whole screen" not in words(pilot)
+
+
+async def test_help_tells_the_keys_of_each_part_of_generation_apart(full):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await press(pilot, "g", "f1")
+        told = words(pilot)
+        parts = [
+            told.index(f"Keys of generate{part}")
+            for part in (
+                "\n",
+                ", in the prompt",
+                ", in the settings",
+                ", in the text",
+                ", in the list of alternatives",
+            )
+        ]
+        assert parts == sorted(parts)
+        apart = told[parts[1] : parts[2]], told[parts[3] : parts[4]]
+        assert ["Write from this prompt" in part for part in apart] == [True, False]
+        assert ["Choose another word here" in part for part in apart] == [False, True]
 
 
 async def test_help_shows_the_keys_that_a_user_gave(full):

@@ -10,10 +10,12 @@ from typing import Any
 
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.keys import key_to_character
+from textual.screen import Screen
 
 import lmbench.tui
 
-__all__ = ["all_bindings", "bindings_in_force"]
+__all__ = ["all_bindings", "bindings_in_force", "is_typed"]
 
 
 def all_bindings(app: type[DOMNode]) -> list[Binding]:
@@ -46,3 +48,9 @@ def bindings_in_force(node: DOMNode) -> Iterator[tuple[str, Binding]]:
     bindings = node._bindings.copy()
     bindings.apply_keymap(node.app._keymap)
     yield from bindings
+
+
+def is_typed(screen: Screen[Any], key: str) -> bool:
+    """Is the key typed where the focus is, whatever it is bound to?"""
+    focused = screen.focused
+    return focused is not None and focused.check_consume_key(key, key_to_character(key))

@@ -36,6 +36,7 @@ def bar_of(share: float, width: int) -> str:
 class AlternativesList(LinesView):
     """One line a word, under a head that stays."""
 
+    PART: ClassVar[str] = "list of alternatives"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "alternatives--cursor",
         "alternatives--cursor-blurred",

@@ -14,6 +14,7 @@ from textual.message import Message as TextualMessage
 from textual.widgets import Input
 
 from lmbench.jobs.hosts import sampler_messages as messages
+from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
@@ -50,6 +51,7 @@ class SamplerReplied(TextualMessage):
 
 
 class PromptInput(LineInput):
+    PART: ClassVar[str] = "prompt"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "write", id="prompt.write", tooltip="Write from this prompt"),
         Binding("down", "down", "settings", id="prompt.down", tooltip="To the sampling settings"),
@@ -148,7 +150,7 @@ are kept in the session's `samples.jsonl`.
         self._samples: SavedSamples | None = None
 
     def compose(self) -> ComposeResult:
-        yield PromptInput(placeholder="the beginning of a text; Enter writes on")
+        yield PromptInput(placeholder="a beginning; Enter writes on")
         yield SamplingControls()
         with Container(id="output"):
             yield self._texts
@@ -265,6 +267,7 @@ are kept in the session's `samples.jsonl`.
                 shown = saved_text(view, sample)
             if shown is None and not self.drafts:
                 return
+            self._point_at(None)
             self._texts.show([shown] if shown is not None else [])
             self._arrange()
             self.refresh_view()
@@ -291,8 +294,7 @@ are kept in the session's `samples.jsonl`.
             return
         await self._requests.make_room(view.key for view in targets)
         prompt = self.query_one(PromptInput).value
-        self.query_one(AlternativesList).show(None)
-        self.remove_class("-pointing")
+        self._point_at(None)
         drafts = [self._requests.new(view, prompt) for view in targets]
         able = []
         for view, draft in zip(targets, drafts, strict=True):
@@ -331,8 +333,7 @@ are kept in the session's `samples.jsonl`.
             return
         fresh = self._requests.branched(draft, view, event.word.at)
         column.text.show(fresh)
-        self.remove_class("-pointing")
-        self.query_one(AlternativesList).show(None)
+        self._point_at(None)
         column.text.focus()
         await self._requests.write(
             fresh, view, self._settings(view), chosen=event.choice.id, of=draft
@@ -397,8 +398,12 @@ are kept in the session's `samples.jsonl`.
         among = word if word is not None and word.alternatives else None
         if among is not None:
             self._texts.take_cursor(event.view)
-        self.set_class(among is not None, "-pointing")
-        self.query_one(AlternativesList).show(among)
+        self._point_at(among)
+
+    def _point_at(self, word: Wrote | None) -> None:
+        """Show what else was likely in the place of this word; None for no list."""
+        self.set_class(word is not None, "-pointing")
+        self.query_one(AlternativesList).show(word)
 
     @on(TintedText.Chosen)
     def _to_alternatives(self) -> None:

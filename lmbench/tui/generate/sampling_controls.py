@@ -58,6 +58,7 @@ _BY_NAME = {dial.name: dial for dial in SETTINGS}
 class SamplingControls(GuardedWidget, can_focus=True):
     """Holds the settings; Enter in it means: write."""
 
+    PART: ClassVar[str] = "settings"
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "dials--cursor",
         "dials--typed",

@@ -115,6 +115,7 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
 ):
     """One draft. Follows the newest word until the cursor is put on one."""
 
+    PART: ClassVar[str] = "text"
     COMPONENT_CLASSES: ClassVar[set[str]] = {"words--cursor", "words--prompt", "words--problem"}
     DEFAULT_CSS = """
     TintedText {

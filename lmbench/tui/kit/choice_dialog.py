@@ -10,6 +10,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
@@ -66,6 +67,18 @@ class ChoiceDialog(ModalScreen[str | None]):
         if values:
             here = values.index(self._chosen) if self._chosen in values else 0
             self.query_one(OptionList).highlighted = here
+
+    def on_key(self, event: Key) -> None:
+        """A letter goes to the next entry that begins with it."""
+        if not event.is_printable or event.key in self._bindings.key_to_bindings:
+            return
+        options = self.query_one(OptionList)
+        beyond = (options.highlighted or 0) + 1
+        places = range(len(self._options))
+        for place in (*places[beyond:], *places[:beyond]):
+            if self._options[place][0].lower().startswith((event.character or "").lower()):
+                options.highlighted = place
+                return
 
     def action_move(self, where: str) -> None:
         options = self.query_one(OptionList)

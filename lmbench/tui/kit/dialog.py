@@ -113,16 +113,19 @@ class QuestionDialog(_Dialog):
             self.query(Button)[places[0]].focus()
 
     def on_key(self, event: Key) -> None:
-        for answer in self._answers:
-            if event.key == answer.key:
-                event.stop()
-                self.dismiss(answer.value)
-        if event.key in ("left", "right"):
+        answer = next((answer for answer in self._answers if answer.key == event.key), None)
+        if answer is not None:
+            event.stop()
+            self.dismiss(answer.value)
+        elif event.key in ("left", "right"):
             event.stop()
             (self.focus_previous if event.key == "left" else self.focus_next)()
-        if event.key in _SCROLLS:
+        elif event.key in _SCROLLS:
             event.stop()
             getattr(self.query_one(_Words), _SCROLLS[event.key])(animate=False)
+        elif event.is_printable:
+            keys = " or ".join(answer.key for answer in self._answers)
+            self.query_one(Vertical).border_subtitle = f"press {keys}"
 
     @on(Button.Pressed)
     def _chosen(self, event: Button.Pressed) -> None:

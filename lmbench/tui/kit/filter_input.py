@@ -15,6 +15,7 @@ __all__ = ["FilterInput"]
 class FilterInput(LineInput):
     """Escape empties and leaves it, Enter and Down go to the panel's list."""
 
+    PART: ClassVar[str] = "filter"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "escape", "leave(True)", "no filter", id="filter.clear", tooltip="Take the filter away"
@@ -24,6 +25,7 @@ class FilterInput(LineInput):
             "leave(False)",
             "to the list",
             id="filter.done",
+            key_display="⏎",
             tooltip="From the filter to the list",
         ),
     ]

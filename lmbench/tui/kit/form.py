@@ -6,6 +6,7 @@ which its keys would be others and each row three lines high.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -144,7 +145,7 @@ class _Row(Horizontal):
     DEFAULT_CSS = """
     _Row { height: 1; }
     _Row > .label { width: %d; padding: 0 1; color: $text-muted; }
-    _Row > .note { width: 1fr; padding: 0 1; color: $text-muted; text-wrap: nowrap;
+    _Row > .note { width: 2fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap;
         text-overflow: ellipsis; }
     _Row.-changed > .label { color: $accent; text-style: bold; }
     _Row.-wrong > .note { color: $error; text-style: bold; }
@@ -163,6 +164,7 @@ class _Row(Horizontal):
         else:
             self.field = TextField(spec.value, spec.name, spec.placeholder)
         self._shown = (False, "", spec.note)
+        self._said = spec.note
 
     def compose(self) -> ComposeResult:
         yield self._label
@@ -176,14 +178,21 @@ class _Row(Horizontal):
         self._fit()
 
     def _fit(self) -> None:
-        """Give the value a third of the line, or as much more as it needs; a complaint keeps the
-        rest of it."""
+        """Give the value a third of the line, or as much more as it needs, and the rest to what is
+        said of it; a complaint keeps its two thirds."""
+        if not self.size.width:
+            return
+        _, wrong, note = self._shown
         room = self.size.width - _LABEL_WIDTH
         third = room // 3
-        most = room - third if self.has_class("-wrong") else room
+        most = room - third if wrong else room
         width = max(min(self.field.needed_width, most), third)
         if self.field.styles.width is None or self.field.styles.width.value != width:
             self.field.styles.width = width
+        said = f"✗ {wrong}" if wrong else _whole(note, room - width - 1)
+        if said != self._said:
+            self._said = said
+            self._note.update(said, layout=False)
         if isinstance(self.field, TextField) and not self.field.has_focus:
             self.call_after_refresh(self.field.show_end)
 
@@ -195,9 +204,18 @@ class _Row(Horizontal):
         self._shown = state
         self.set_class(changed, "-changed")
         self.set_class(bool(wrong), "-wrong")
-        self._note.update(f"✗ {wrong}" if wrong else note, layout=False)
         self._label.update(f"{self.spec.label} •" if changed else self.spec.label, layout=False)
         self._fit()
+
+
+def _whole(note: str, room: int) -> str:
+    """The note without as many of its last clauses as there is no room for: a figure that is cut
+    reads as another one."""
+    while cell_len(note) > room:
+        note, dropped = re.subn(r"( \([^()]*\)|; [^;]*)$", "", note)
+        if not dropped:
+            return ""
+    return note
 
 
 class Form(VerticalScroll, GuardedWidget, can_focus=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual.geometry import Region
+from textual.keys import REPLACED_KEYS
 from textual.widgets import Input
 
 __all__ = ["LineInput"]
@@ -25,6 +26,10 @@ class LineInput(Input):
     ) -> None:
         super().__init__(value, name=name, placeholder=placeholder, id=id, compact=True)
         self.cursor_blink = False
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        # Textual finds no character for the keys to which it has given short names, as `slash`.
+        return key in REPLACED_KEYS or super().check_consume_key(key, character)
 
     def update_node_styles(self, animate: bool = True) -> None:
         # Being mounted styles it; Textual would do so twice before.

@@ -17,9 +17,10 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from lmbench.tui.bench.bench import Bench
-from lmbench.tui.bench.key_bindings import bindings_in_force
+from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Panel
+from lmbench.tui.kit.status_lines import KeyBar
 
 __all__ = ["BenchScreen"]
 
@@ -125,6 +126,8 @@ class BenchScreen(Screen[T]):
             self.minimize()
         elif panel is not None:
             self.maximize(panel, container=False)
+        else:
+            self.bench.show_message("there is no panel here to maximise", keep=False)
 
     def on_key(self, event: Key) -> None:
         """A key that can do nothing now or here comes this far: say why, or where it does."""
@@ -144,16 +147,21 @@ class BenchScreen(Screen[T]):
         shown = self._shown_key(key)
         for panel in self.query(Panel):
             if panel.TITLE and panel.has_key(key):
-                go = self._keys_of(self, f"panel('{panel.id}')")
-                there = f": {go[0]} goes there" if go else ""
-                return f"{shown} is a key of {panel.TITLE}{there}"
-        # The last one is none that is typed in a text.
-        help = self._keys_of(self.app, "help")
-        return f"{shown} does nothing here" + (f": {help[-1]} lists the keys" if help else "")
+                return f"{shown} is a key of {panel.TITLE}{self._way_to(panel)}"
+        help = self._key_of(self.app, "help")
+        return f"{shown} does nothing here" + (f": {help} lists the keys" if help else "")
 
-    def _keys_of(self, node: DOMNode, action: str) -> list[str]:
-        """The keys of an action, as they are shown."""
-        return [self._shown_key(key) for key, b in bindings_in_force(node) if b.action == action]
+    def _way_to(self, panel: Panel) -> str:
+        """Which key goes to a panel, or from each to the next."""
+        if key := self._key_of(self, f"panel('{panel.id}')"):
+            return f": {key} goes there"
+        key = self._key_of(self, "go(1)", "go", "app.focus_next")
+        return f": {key} goes from panel to panel" if key else ""
+
+    def _key_of(self, node: DOMNode, *actions: str) -> str:
+        """The first key of one of these actions that is not typed here, as it is shown."""
+        keys = (key for key, b in bindings_in_force(node) if b.action in actions)
+        return next((self._shown_key(key) for key in keys if not is_typed(self, key)), "")
 
     def _shown_key(self, key: str) -> str:
         return self.app.get_key_display(Binding(key, ""))
@@ -172,6 +180,13 @@ class BenchScreen(Screen[T]):
         if self._result is not None and self.app.screen is self:
             self.dismiss(*self._result)
 
+    def on_screen_suspend(self) -> None:
+        self._redraw_keys()
+
+    def _redraw_keys(self) -> None:
+        for bar in self.query(KeyBar):
+            bar.redraw()
+
     def on_screen_resume(self, event: ScreenResume) -> None:
         # At first each part has just been styled.
         event.refresh_styles = event.refresh_styles and self._styled
@@ -179,6 +194,7 @@ class BenchScreen(Screen[T]):
         self.bench.forget_answer()
         for panel in self.query(Panel):
             panel.refresh_if_stale()
+        self._redraw_keys()
         self._finish()
 
 

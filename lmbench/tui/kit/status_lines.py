@@ -11,7 +11,7 @@ from textual.app import App, RenderResult
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.events import Click
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 
 from lmbench.report import numbers
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
@@ -205,7 +205,9 @@ class KeyBar(GuardedWidget):
     def redraw(self) -> None:
         self._due = False
         message = "" if self._below_status_bar else self.bench.recent_message
-        offered = [] if message else self._offered()
+        # A dialog names its keys itself, and those of the screen behind it do nothing.
+        asked = isinstance(self.app.screen, ModalScreen)
+        offered = [] if message or asked else self._offered()
         fresh = message, offered, self.size.width, self.bench.theme
         if fresh != self._drawn:
             self._drawn = fresh
@@ -214,7 +216,7 @@ class KeyBar(GuardedWidget):
 
     def _line(self, message: str, offered: list[tuple[Binding, DOMNode]]) -> Text:
         self._places = []
-        if message:
+        if not offered:
             return Text(f" {message}", no_wrap=True, overflow="ellipsis")
         style = Style(bold=True) + self.bench.colour_style("footer-key-foreground")
         palette = Binding("ctrl+p", "command_palette", "commands")

@@ -116,7 +116,7 @@ def taken_from(
 def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dict[str, str]:
     """What has to be chosen still."""
     if kind == "prune" and not given.get("compress"):
-        return {"compress": "choose one: Enter lists them"}
+        return {"compress": "choose one with Enter"}
     if kind in ("quantize", "sensitivity", "pack") and origin is None:
         return {"@parent": "train a model first"}
     return {}

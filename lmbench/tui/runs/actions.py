@@ -32,6 +32,8 @@ __all__ = [
 RESUMABLE = frozenset({"stopped", "failed", "lost"})
 
 _MAX_NAME = 64
+# So many runs that were made from another one are told by their numbers.
+_MOST_NAMED = 6
 
 
 def is_possible(action: str, view: RunView | None) -> bool:
@@ -164,9 +166,22 @@ def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
 
     names = ", ".join(f"{view.id} {view.name}" for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
-    question = f"Delete {what}, with checkpoints and history?"
+    question = f"Delete {what}, with checkpoints and history?{_made_from(bench, views)}"
     answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
     bench.push_screen(QuestionDialog("Delete", question, answers), done)
+
+
+def _made_from(bench: Bench, views: list[RunView]) -> str:
+    """Which other runs were made from these, as the end of a question; "" for none."""
+    keys = {view.key for view in views}
+    ids = [str(v.id) for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
+    if not ids:
+        return ""
+    named = ids if len(ids) <= _MOST_NAMED else [*ids[: _MOST_NAMED - 1], "others"]
+    who = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    it = "it" if len(views) == 1 else "them"
+    were, stay = ("was", "stays") if len(ids) == 1 else ("were", "stay")
+    return f"\n{who}, which {were} made from {it}, {stay}."
 
 
 async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
@@ -184,7 +199,8 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
             bench.select(then)
         names = ", ".join(f"{view.id} {view.name}" for view in gone)
         back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
-        bench.show_message(f"deleted {names}: {back} until you quit")
+        runs = "run" if len(gone) == 1 else "runs"
+        bench.show_message(f"deleted {runs} {names}: {back} until you quit")
     await bench.refresh_snapshot()
 
 

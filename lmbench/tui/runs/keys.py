@@ -16,6 +16,14 @@ KEYS: list[BindingType] = [
         key_display="/",
     ),
     Binding(
+        "escape",
+        "unfilter",
+        "no filter",
+        id="runs.unfilter",
+        show=False,
+        tooltip="Take the filter away",
+    ),
+    Binding(
         "space",
         "mark",
         "mark",

@@ -153,6 +153,9 @@ brings a deleted run back until the workbench is left.
     def action_filter(self) -> None:
         self.query_one(FilterInput).open()
 
+    def action_unfilter(self) -> None:
+        self.query_one(FilterInput).action_leave(True)
+
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:
         event.stop()
@@ -192,6 +195,8 @@ brings a deleted run back until the workbench is left.
         match action:
             case "unmark":
                 return bool(self.bench.marked)
+            case "unfilter":
+                return bool(self.query_one(FilterInput).value)
             case "undo_delete":
                 return bool(self.bench.deletions.newest)
             case "next":
@@ -210,7 +215,7 @@ brings a deleted run back until the workbench is left.
         if action == "unmark":
             return "no run is marked: space marks one"
         if action == "undo_delete":
-            return "nothing was deleted since the workbench was opened"
+            return "there is nothing to bring back"
         if not self.bench.snapshot.runs:
             return "there is no run yet: n starts one"
         if action == "next":

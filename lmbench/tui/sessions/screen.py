@@ -29,7 +29,7 @@ __all__ = ["SessionsScreen"]
 
 _COLUMNS = ("session", "runs", "state", "size", "made", "changed")
 # All six columns fit into 80.
-_STATE_WIDTH = 24
+_STATE_WIDTH = 26
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -40,9 +40,9 @@ class SessionsScreen(BenchScreen[None]):
 A session keeps runs that belong together, and how the workbench was left: selected runs, axes,
 prompt. Everything is saved as it happens. **Enter** opens the session under the cursor, **n**
 begins a new one. **a** saves the open session under another name and goes on there; **D** makes a
-copy and stays. **d** deletes, **u** undoes the last deletion until the workbench is left. **p**
-packs a session into one file to share, **o** opens such a file. Sessions with runs at work cannot
-be renamed, deleted, copied or packed: stop the runs first.
+copy and stays. **d** deletes, **U** or **u** undoes the last deletion until the workbench is left.
+**p** packs a session into one file to share, **o** opens such a file. Sessions with runs at work
+cannot be renamed, deleted, copied or packed: stop the runs first.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open", id="sessions.open", tooltip="Open the session"),
@@ -57,7 +57,7 @@ be renamed, deleted, copied or packed: stop the runs first.
         Binding("D", "duplicate", "copy", id="sessions.copy", tooltip="Duplicate the session"),
         Binding("r", "rename", "rename", id="sessions.rename", tooltip="Rename the session"),
         Binding("d", "delete", "delete", id="sessions.delete", tooltip="Delete the session (asks)"),
-        Binding("u", "undo", "undo delete", id="sessions.undo", tooltip="Undo the last deletion"),
+        Binding("u,U", "undo", "undo delete", id="sessions.undo", tooltip="Undo the last deletion"),
         Binding("p", "pack", "pack", id="sessions.pack", tooltip="Pack the session into a file"),
         Binding(
             "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
@@ -134,17 +134,18 @@ be renamed, deleted, copied or packed: stop the runs first.
         here = self.bench.session is not None and row.session.name == self.bench.session.name
         now = self.bench.clock()
         return [
-            Text(f"{'▸' if here else ' '} {row.session.name}", "bold" if here else ""),
+            Text(row.session.name, "bold" if here else ""),
             Text(str(row.runs), justify="right"),
-            self._state(row),
+            self._state(row, "open" if here else ""),
             Text(numbers.size(row.bytes), justify="right"),
             Text(day_of(row.made, now)),
             Text(day_of(row.changed, now)),
         ]
 
-    def _state(self, row: SessionRow) -> Text:
+    def _state(self, row: SessionRow, opened: str) -> Text:
         colour = self.bench.colour_style("error" if row.problem else "success")
-        text = Text(printable(row.problem or row.state), colour)
+        state = ", ".join(filter(None, (opened, row.state)))
+        text = Text(printable(row.problem or state), colour)
         text.truncate(_STATE_WIDTH, overflow="ellipsis")
         return text
 
@@ -171,6 +172,10 @@ be renamed, deleted, copied or packed: stop the runs first.
         if action == "undo" and not self.bench.deletions.newest:
             return False
         return not (self.bench.demo and action not in ("leave", "move", "help"))
+
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action, where its words do not say so."""
+        return "there is nothing to bring back" if action == "undo" else ""
 
     def action_move(self, where: str) -> None:
         (self.table.action_cursor_down if where == "down" else self.table.action_cursor_up)()
@@ -246,7 +251,7 @@ be renamed, deleted, copied or packed: stop the runs first.
             deletion = await self.bench.run_in_thread(set_aside_session, self.bench.home, name)
             if deletion is not None:
                 self.bench.deletions.add(f"session {name}", deletion)
-                self.bench.show_message(f"deleted {name}: u brings it back until you quit")
+                self.bench.show_message(f"deleted session {name}: u brings it back until you quit")
             await self._reload(after)
 
         def answered(answer: str | None) -> None:
@@ -284,8 +289,7 @@ be renamed, deleted, copied or packed: stop the runs first.
         def named(answer: str | None) -> None:
             if not answer:
                 return
-            path = Path(answer).expanduser()
-            path = path if path.is_absolute() else self.bench.home.path / path
+            path = self._path(answer)
             if path.suffix != SUFFIX:
                 path = path.with_name(path.name + SUFFIX)
             self._unless_there(path, lambda: self._work(write(path)))
@@ -305,15 +309,24 @@ be renamed, deleted, copied or packed: stop the runs first.
         answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
         self.app.push_screen(QuestionDialog("Pack", f"{path} is there already.", answers), answered)
 
+    def _path(self, text: str) -> Path:
+        """From the working folder, or a whole path."""
+        return self.bench.home.path / Path(text).expanduser()
+
     def action_unpack(self) -> None:
+        def check(text: str) -> str:
+            try:
+                there = self._path(text).is_file()
+            except (OSError, RuntimeError) as error:
+                return str(error)
+            return _given(text) or ("" if there else f"There is no such file: {self._path(text)}")
+
         def named(answer: str | None) -> None:
             if answer:
-                path = Path(answer).expanduser()
-                path = path if path.is_absolute() else self.bench.home.path / path
-                self._work(self._unpack(path))
+                self._work(self._unpack(self._path(answer)))
 
         question = f"Which file ({SUFFIX})? From the working folder, or a whole path:"
-        self.app.push_screen(TextDialog("Open a file", question, "", _given), named)
+        self.app.push_screen(TextDialog("Open a file", question, "", check), named)
 
     async def _unpack(self, path: Path, name: str | None = None) -> None:
         """Make the session of a packed file; where its name is taken, ask for another one."""

@@ -65,7 +65,7 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
                         "notify",
                         "notify",
                         _YES if settings.notify else _NO,
-                        "yes: the terminal notifies when a run ends and another window is in front",
+                        "yes: notifies when a run ends (if another window is in front)",
                         (_YES, _NO),
                     ),
                 ]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import burst, press, settled, until
+from driving import at_rest, burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 from waiting import LIMIT_S
@@ -107,6 +107,13 @@ async def test_enter_in_the_prompt_writes_from_the_selected_run(full):
         assert draft.state == "done"
         assert "● 1 dense" in heads(pilot)[0]
         assert "124.1 · 29.3 MB · 500/s" in heads(pilot)[0]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (110, 30), (120, 30)])
+async def test_what_an_empty_prompt_stands_for_is_whole(full, size):
+    async with opened(full, size) as pilot:
+        prompt = panel(pilot).query_one(PromptInput)
+        assert prompt.render_line(0).text.rstrip() == "a beginning; Enter writes on"
 
 
 async def test_a_burst_of_arrows_goes_through_the_settings_into_the_text(full):
@@ -270,6 +277,17 @@ async def test_enter_on_an_alternative_rewinds_and_branches(full):
         assert written(draft) == [*WORDS[:2], "branched", *WORDS[3:]]
         assert pilot.app.focused is views(pilot)[0]
         assert not among(pilot).display
+
+
+async def test_another_run_takes_the_alternatives_of_the_last_ones_text_away(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "down", "down", "right")
+        assert "bits" in list_text(among(pilot))
+        for run in ("002-prune", "001-train"):
+            pilot.app.select(run)  # type: ignore[attr-defined]
+            await at_rest(pilot)
+            assert among(pilot).word is None
+            assert not among(pilot).display
 
 
 async def test_escape_leaves_the_alternatives_and_b_goes_there(full):

@@ -459,3 +459,9 @@ async def test_each_panel_fills_the_screen_when_maximised(lab, size, panel):
         assert "precision" in words(pilot) or panel != "modules"
         await press(pilot, "z")
         assert place.region == before
+
+
+async def test_a_key_of_another_panel_says_that_tab_goes_there(lab):
+    async with opened(lab, "l", "right_square_bracket") as pilot:
+        said = bench_of(pilot).recent_message
+        assert said == "] is a key of Prune at once: tab goes from panel to panel"

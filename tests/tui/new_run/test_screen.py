@@ -13,6 +13,7 @@ import pytest
 from driving import at_rest, until
 from driving import press_then_rest as press
 from textual.pilot import Pilot
+from textual.widgets import OptionList
 
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
@@ -262,6 +263,21 @@ async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
         assert "emsize" in form(pilot).form.values
 
 
+async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(full, started):
+    async with opened(full, select="001-train") as pilot:
+        await press(pilot, "right")
+        await go_to(pilot, "compress")
+        await press(pilot, "enter")
+        dialog = pilot.app.screen
+        assert isinstance(dialog, ChoiceDialog)
+        values = [value for value, _ in dialog._options]
+        options = dialog.query_one(OptionList)
+        those = [at for at, value in enumerate(values) if value.startswith("l")]
+        for at in (*those, those[0]):
+            await press(pilot, "l")
+            assert options.highlighted == at
+
+
 async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):
     async with opened(full, NARROW, "p") as pilot:
         await go_to(pilot, "compress")
@@ -502,6 +518,33 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
         fields.field("compress").value = "sessions/default/schedules/" * 6 + "mine.yaml"
         await press(pilot)
         assert "schedules/mine.yaml" in line_of(pilot, "schedule")
+
+
+async def test_a_hint_is_shown_whole_or_without_its_default_or_not_at_all(full, started):
+    async with opened(full, WIDE, select="001-train") as pilot:
+        assert "1 or more sequences (default 20)" in line_of(pilot, "batch size")
+        await pilot.resize_terminal(112, 30)
+        await at_rest(pilot)
+        line = line_of(pilot, "batch size")
+        assert "1 or more sequences " in line
+        assert "default" not in line
+        await press(pilot, "right")
+        form(pilot).form.set_value("compress", "sessions/demo/schedules/mine.yaml")
+        await at_rest(pilot)
+        assert "Ent" not in line_of(pilot, "schedule")
+
+
+async def test_the_forms_columns_stand_where_they_stay_from_the_first_layout_on(world, started):
+    async with opened(world, WIDE) as pilot:
+        row = form(pilot).form.row("epochs")
+        fitted = row.field.region
+        row.field.styles.width = None
+        await at_rest(pilot)
+        assert row.field.region == fitted
+        preset = form(pilot).form.row("@preset")
+        unplaced = type(preset)(preset.spec)
+        unplaced.mark(changed=False, wrong="", note="the settings as the command line has them")
+        assert unplaced.field.styles.width is None
 
 
 @pytest.mark.parametrize("focused", ["compress", "epochs"])

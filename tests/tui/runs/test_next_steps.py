@@ -84,12 +84,12 @@ async def test_a_finished_run_without_a_model_proposes_nothing_to_make_of_it(ful
 async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World):
     async with opened(full, "d", "y", run="003-quantize") as pilot:
         bench = bench_of(pilot)
-        assert "U brings it back until you quit" in bench.last_message
+        assert bench.last_message == "deleted run 3 int8: U brings it back until you quit"
         assert bench.snapshot.run("003-quantize") is None
         await press_in_turn(pilot, "U")
         assert bench.selected == "003-quantize"
         assert bench.last_message == "run 3 int8 is back"
         await press(pilot, "U")
-        assert bench.recent_message == "nothing was deleted since the workbench was opened"
+        assert bench.recent_message == "there is nothing to bring back"
         await press_in_turn(pilot, "d", "y")
     assert len(list(full.session.runs_path.iterdir())) == 3

@@ -8,6 +8,7 @@ from typing import Any
 import driving
 from driving import press_in_turn as press
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from lmbench.session.archive import pack
 from lmbench.tui.app import Workbench
@@ -45,6 +46,8 @@ async def test_each_session_is_listed_and_enter_opens_the_one_under_the_cursor(w
         screen = pilot.app.screen
         assert isinstance(screen, SessionsScreen)
         assert {row.session.name for row in screen._rows} == {"demo", "other"}
+        states = {str(name): str(state) for name, _, state, *_ in map(screen._cells, screen._rows)}
+        assert states == {"demo": "open", "other": ""}
         await go_to(pilot, screen, "other")
         await press(pilot, "enter")
         assert isinstance(pilot.app.screen, MainScreen)
@@ -108,12 +111,20 @@ async def test_a_deleted_session_comes_back_by_u_until_the_workbench_is_left(wor
         screen = pilot.app.screen
         assert isinstance(screen, SessionsScreen)
         await go_to(pilot, screen, "zebra")
-        await press(pilot, "d", "y", "u")
+        await press(pilot, "U")
+        assert bench(pilot).recent_message == "there is nothing to bring back"
+        await press(pilot, "d", "y")
+        assert bench(pilot).last_message.startswith("deleted session zebra: ")
+        await press(pilot, "U")
+        assert bench(pilot).last_message == "session zebra is back"
         assert names(world) == ["demo", "zebra"]
         assert screen.row is not None
         assert screen.row.session.name == "zebra"
         await press(pilot, "d", "y")
         assert len(list(world.home.sessions_path.glob(".deleted-*"))) == 1
+        await press(pilot, "u")
+        assert names(world) == ["demo", "zebra"]
+        await press(pilot, "d", "y")
     assert names(world) == ["demo"]
     assert not list(world.home.sessions_path.glob(".deleted-*"))
 
@@ -159,6 +170,18 @@ async def test_o_opens_a_packed_session(world, tmp_path):
         assert isinstance(screen, SessionsScreen)
         assert screen.row is not None
         assert screen.row.session.name == "guest"
+
+
+async def test_a_path_at_which_nothing_is_can_be_mended_where_it_was_typed(world, tmp_path):
+    pack(world.session, tmp_path / "demo.lmbench")
+    async with opened(world) as pilot:
+        await press(pilot, "o", *"demo.lmbenc", "enter")
+        dialog = pilot.app.screen
+        assert isinstance(dialog, TextDialog)
+        told = str(dialog.query_one(".problem", Static).render())
+        assert told == f"There is no such file: {world.home.path / 'demo.lmbenc'}"
+        await press(pilot, *"h", "enter", "enter")
+        assert names(world) == ["demo", "demo-2"]
 
 
 async def test_a_session_with_a_run_at_work_says_why_it_cannot_be_copied(full):
