@@ -291,7 +291,9 @@ def settled(final: Path) -> Path | None:
     if final.is_dir():
         return final
     # A worker swaps in out of its attempt's folder (`lmbench.session.attempts`).
-    return _settled_in(final, [final.parent, *final.parent.glob(".attempt-*")])
+    left = _settled_in(final, [final.parent, *final.parent.glob(".attempt-*")])
+    # It may have come to the end of that since the first look.
+    return final if final.is_dir() else left
 
 
 def _settled_in(final: Path, places: Iterable[Path]) -> Path | None:

@@ -87,7 +87,7 @@ def write_checkpoint(
     except OSError as error:
         # Half a checkpoint is of no use, and its room is needed for the words about it.
         drop_fresh(folder, staging)
-        then = f"{RESUME} from the checkpoint before" if folder.exists() else "start the run again"
+        then = f"{RESUME} from the checkpoint before" if folder.exists() else RESUME
         line = os_error_line(error, "writing the checkpoint", file=folder, then=then)
         raise LmbenchError(line) from error
 

@@ -199,3 +199,15 @@ def test_before_the_first_folder_is_whole_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Death):
         put(tmp_path / "last", 1, die_at=1)
     assert settled(tmp_path / "last") is None
+
+
+def test_a_swap_that_ends_while_one_looks_leaves_the_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "last"
+
+    def ended_before_this_look(*_: object) -> None:
+        final.mkdir()
+
+    monkeypatch.setattr(files, "_settled_in", ended_before_this_look)
+    assert settled(final) == final

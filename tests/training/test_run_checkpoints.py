@@ -136,8 +136,10 @@ def test_a_full_disk_says_whether_there_is_a_checkpoint_to_resume_from(
     model = nn.Linear(2, 2)
     with monkeypatch.context() as patched:
         patched.setattr("lmbench.training.checkpoint.write_json", full)
-        with pytest.raises(LmbenchError, match="start the run again"):
+        with pytest.raises(LmbenchError) as first:
             write_checkpoint(tmp_path / "last", model, {})
+        assert "resume the run" in str(first.value)
+        assert "the checkpoint before" not in str(first.value)
     write_checkpoint(tmp_path / "last", model, {})
     monkeypatch.setattr("lmbench.training.checkpoint.write_json", full)
     with pytest.raises(LmbenchError, match="resume the run from the checkpoint before"):

@@ -136,7 +136,7 @@ def written(value: float | None, unit: str) -> str:
             return f"{value:.0f}%"
         case "bytes":
             return numbers.size(value)
-        case "perplexity":
+        case "perplexity" if math.isfinite(value):
             return numbers.perplexity(value)
     return numbers.short(value)
 
