@@ -94,7 +94,7 @@ KEYS: list[BindingType] = [
         show=False,
         tooltip="Show the highest values too, or give the room to the others",
     ),
-    Binding("x", "x_axis", "x axis", id="plots.x_axis", tooltip="X by step, epoch or time"),
+    Binding("x", "x_axis", "axis", id="plots.x_axis", tooltip="X by step, epoch or time"),
     Binding("m", "smooth", "smooth", id="plots.smooth", tooltip="Smooth more or less"),
     Binding(
         "t",
