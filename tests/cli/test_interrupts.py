@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ main(["train", "--data", "nowhere"])
 @pytest.fixture(scope="module")
 def forked_workers() -> None:
     """Ctrl-C is of a real start."""
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """A background job of a shell ignores Ctrl-C, and so would these tests in it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
