@@ -234,10 +234,11 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
         assert bench_of(pilot).selected == "004-quantize"
 
 
-async def test_the_question_names_the_runs_that_were_made_from_the_one_to_delete(full):
+async def test_the_question_names_the_runs_that_start_from_the_one_to_delete(full):
+    full.new("prune", "later", full.session.run(1), status="queued")
     async with opened(full, "d", run="001-train") as pilot:
         assert "2 and 3, which were made from it, stay." in words(pilot)
-        await press(pilot, "escape", "d")
+        assert "5, which starts from it, will fail." in words(pilot)
     async with opened(full, "G", "d") as pilot:
         assert "made from" not in words(pilot)
 
@@ -526,12 +527,17 @@ def log_text(pilot: Pilot[None]) -> str:
     return "\n".join(strip.text for strip in pilot.app.screen.query_one(RichLog).lines)
 
 
-async def test_a_run_deleted_under_the_screen_leaves_the_next_best_selected(full):
-    async with opened(full) as pilot:
-        shutil.rmtree(full.session.run(2).path)
+# In the tree 4, which was made from 2, stands above 3.
+@pytest.mark.parametrize(
+    "number, beside", [(1, "002-prune"), (4, "003-quantize"), (3, "004-quantize")]
+)
+async def test_the_cursor_goes_to_the_neighbour_of_a_run_deleted_elsewhere(full, number, beside):
+    async with opened(full, run=full.session.run(number).path.name) as pilot:
+        before = shown(pilot)
+        shutil.rmtree(full.session.run(number).path)
         await settled(pilot)
-        assert bench_of(pilot).selected == "004-quantize"
-        assert shown(pilot) == [1, 3, 4]
+        assert bench_of(pilot).selected == beside
+        assert shown(pilot) == [n for n in before if n != number]
 
 
 async def test_a_session_of_a_newer_version_says_so_where_the_runs_would_be(full):

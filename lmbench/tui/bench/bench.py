@@ -35,7 +35,7 @@ from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
 from lmbench.tui.bench.saved_state import SavedState, remember_session
 from lmbench.tui.bench.session_watcher import Watcher
-from lmbench.tui.bench.snapshots import RunView, Snapshot, only_grew
+from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, only_grew
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.bench.user_settings import Settings, unknown_keys
 
@@ -260,16 +260,26 @@ class Bench(KeysInOrder):
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:
-        """A deleted run can neither stay selected nor marked; first the run at work is selected, or
-        the newest, which until all are read is only the newest of those that are."""
-        proposed = snapshot.run(self.selected) is None or self.selected == self._proposed
-        if proposed and snapshot.runs:
+        """A deleted run can neither stay selected nor marked: its neighbour is selected. At first
+        the run at work is, or the newest, which until all are read is only the newest of those
+        that are."""
+        lost = snapshot.run(self.selected) is None
+        if lost and (beside := self._neighbour(snapshot)):
+            self.select(beside)
+        elif (lost or self.selected == self._proposed) and snapshot.runs:
             newest = max(snapshot.runs, key=lambda view: view.id)
             self.select((snapshot.current or newest).key)
             self._proposed = self.selected if snapshot.unread else ""
         gone = [key for key in self.marked if snapshot.run(key) is None]
         if gone and not snapshot.unread:
             self.mark(tuple(key for key in self.marked if key not in gone))
+
+    def _neighbour(self, snapshot: Snapshot) -> str:
+        """The run of a new snapshot that stood next to the selected one, which is gone from it."""
+        if snapshot.session != self.snapshot.session:
+            return ""
+        keys = [view.key for view in self.snapshot.runs]
+        return neighbour(keys, self.selected, {key for key in keys if snapshot.run(key) is None})
 
     def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
         """One line for what is new: the newest note of any run, or why a run ended."""

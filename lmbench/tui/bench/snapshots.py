@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ __all__ = [
     "RunView",
     "Snapshot",
     "lineage",
+    "neighbour",
     "only_grew",
     "short_module",
 ]
@@ -204,6 +205,14 @@ def only_grew(before: Snapshot, now: Snapshot) -> bool:
 def short_module(name: str) -> str:
     """A module's name without what all but two have in common."""
     return one_line(name).removeprefix("rnn.cells.")
+
+
+def neighbour(keys: Sequence[str], key: str, gone: Container[str]) -> str:
+    """Of runs in reading order the first from `key` on that is not gone, else the last before it;
+    "" for none."""
+    at = keys.index(key) if key in keys else len(keys)
+    order = [*keys[at:], *reversed(keys[:at])]
+    return next((other for other in order if other not in gone), "")
 
 
 def lineage(views: list[RunView]) -> list[RunView]:

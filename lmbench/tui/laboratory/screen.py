@@ -306,8 +306,10 @@ the next panel.
             return
 
         def left(started: str | None) -> None:
-            if started is None and path not in kept:
-                forget_schedule(session, path, text)
+            if started is None:
+                self.bench.show_message("no run made of the pruned model")
+                if path not in kept:
+                    forget_schedule(session, path, text)
 
         level = f"{100 * state.level:.0f}%"
         self.bench.show_message(

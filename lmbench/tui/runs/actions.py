@@ -172,16 +172,23 @@ def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
 
 
 def _made_from(bench: Bench, views: list[RunView]) -> str:
-    """Which other runs were made from these, as the end of a question; "" for none."""
+    """What becomes of other runs that start from these, as the end of a question; "" for none."""
     keys = {view.key for view in views}
-    ids = [str(v.id) for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
-    if not ids:
-        return ""
-    named = ids if len(ids) <= _MOST_NAMED else [*ids[: _MOST_NAMED - 1], "others"]
-    who = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
+    others = [v for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
     it = "it" if len(views) == 1 else "them"
-    were, stay = ("was", "stays") if len(ids) == 1 else ("were", "stay")
-    return f"\n{who}, which {were} made from {it}, {stay}."
+    text = ""
+    if made := [str(v.id) for v in others if v.status != "queued"]:
+        were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
+        text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
+    if queued := [str(v.id) for v in others if v.status == "queued"]:
+        starts = "starts" if len(queued) == 1 else "start"
+        text += f"\n{_named(queued)}, which {starts} from {it}, will fail."
+    return text
+
+
+def _named(ids: list[str]) -> str:
+    named = ids if len(ids) <= _MOST_NAMED else [*ids[: _MOST_NAMED - 1], "others"]
+    return " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
 
 
 async def _delete(bench: Bench, views: list[RunView], then: str) -> None:

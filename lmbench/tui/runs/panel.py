@@ -15,7 +15,7 @@ from lmbench.report import numbers
 from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.run_place import where_of
-from lmbench.tui.bench.snapshots import RunView, Snapshot, one_line
+from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, one_line
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel, update_static
@@ -239,7 +239,9 @@ brings a deleted run back until the workbench is left.
             among = view.key in self.bench.marked
             views = [v for v in chosen if v is not None] if among else [view]
             views = [v for v in views if actions.is_possible("delete", v)]
-            actions.delete(self.bench, views, self._neighbour({view.key for view in views}))
+            shown = [view.key for view in self.query_one(RunTree).shown]
+            then = neighbour(shown, view.key, {view.key for view in views})
+            actions.delete(self.bench, views, then)
 
     async def action_undo_delete(self) -> None:
         await actions.undo_delete(self.bench)
@@ -247,13 +249,6 @@ brings a deleted run back until the workbench is left.
     async def action_next(self, step: str) -> None:
         if view := self.bench.selected_run:
             await take_step(self.bench, step, view)
-
-    def _neighbour(self, gone: set[str]) -> str:
-        """The run under the cursor, or the next below it, or above, that is not among `gone`."""
-        tree = self.query_one(RunTree)
-        keys = [view.key for view in tree.shown]
-        order = [*keys[tree.cursor :], *reversed(keys[: max(tree.cursor, 0)])]
-        return next((key for key in order if key not in gone), "")
 
     def action_copy_command(self) -> None:
         if view := self.bench.selected_run:
