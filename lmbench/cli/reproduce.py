@@ -13,7 +13,7 @@ from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import work_through_all
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.jobs.published_tables import Reproduction, Scale, TableName, plan
+from lmbench.jobs.published_tables import Reproduction, Row, Scale, TableName, plan
 from lmbench.jobs.reproduce import begin, compared, make_runs, over_seeds
 from lmbench.report.compare import OVER_SEEDS
 from lmbench.report.numbers import size
@@ -82,38 +82,76 @@ def reproduce(
         code = work_through_all(runs, json=json)
     rows = over_seeds([compared(one, of_seed) for one, of_seed in zip(plans, made, strict=True)])
     if json:
-        print_json({"table": table, "scale": scale, "data": data, "seeds": seeds, "rows": rows})
+        named = [
+            _by_figure(of_plan, row) for of_plan, row in zip(plans[0].shown, rows, strict=True)
+        ]
+        print_json({"table": table, "scale": scale, "data": data, "seeds": seeds, "rows": named})
     else:
-        console().print(_table(plans[0], rows))
+        drawn = _table_of_ways if table == "cache" else _table
+        console().print(_annotated(drawn(plans[0], rows, session), plans[0], rows))
     return code
 
 
-def _table(reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:
+def _table(reproduction: Reproduction, rows: list[dict[str, Any]], session: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("run", "row"):
         table.add_column(head)
-    heads = ["sparsity", "published valid", "ours", "published test", "ours"]
-    for head in (*heads, *["size"] * reproduction.sized):
+    published = any(row.published.valid or row.published.test for row in reproduction.rows)
+    figures = _FIGURES if published else {"valid": "valid", "test": "test"}
+    for head in ("sparsity", *figures.values(), *["size", "tokens/s"] * reproduction.sized):
         table.add_column(head, justify="right")
-    table.add_column("status")
-    shown = [row for row in reproduction.rows if row.shown]
-    for row, of_plan in zip(rows, shown, strict=True):
+    open_ones = any(row["status"] != "finished" for row in rows)
+    if open_ones:
+        table.add_column("status")
+    for row, of_plan in zip(rows, reproduction.shown, strict=True):
         mark = reproduction.mark(of_plan)
-        cells = [_figure(row, key, mark) for key in _COLUMNS]
+        cells = [_figure(row, key, mark) for key in figures]
         unpublished = all(row[f"published_{key}_ppl"] is None for key in ("valid", "test"))
         sparsity = row["sparsity"]
         share = "" if sparsity is None else f"{sparsity:.1%}"
-        done = "" if row["status"] == "finished" else row["status"]
         name = row["name"] + (mark if unpublished else "")
+        rate = f"{row['tokens_per_s']:,.0f}" if row["tokens_per_s"] else ""
         table.add_row(
-            ", ".join(row.get("runs", [row["run"]])),
+            ", ".join(_names(row, session)),
             name,
             share,
             *cells,
-            *[size(row["bytes"])] * reproduction.sized,
-            done,
+            *[size(row["bytes"]), rate] * reproduction.sized,
+            *[row["status"]] * open_ones,
         )
+    return table
+
+
+def _table_of_ways(reproduction: Reproduction, rows: list[dict[str, Any]], session: str) -> Table:
+    """A column for each way to score one model, as such figures do not compare."""
+    table = Table("test perplexity", box=None, pad_edge=False, header_style="bold")
+    marks = [reproduction.mark(row) for row in reproduction.shown]
+    for row, mark in zip(rows, marks, strict=True):
+        known = row["published_test_ppl"] is not None
+        table.add_column(row["name"] + ("" if known else mark), justify="right")
+    for head, key in (("published", "published_test"), ("ours", "test")):
+        table.add_row(
+            head, *(_figure(row, key, mark) for row, mark in zip(rows, marks, strict=True))
+        )
+    table.add_row("run", *("\n".join(_names(row, session)) for row in rows))
+    if any(row["status"] != "finished" for row in rows):
+        table.add_row("status", *(row["status"] for row in rows))
+    return table
+
+
+def _names(row: dict[str, Any], session: str) -> list[str]:
+    """The runs of a row, as they are called within the session."""
+    return [ref.removeprefix(f"{session}/") for ref in row.get("runs", [row["run"]])]
+
+
+def _by_figure(of_plan: Row, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of JSON, in which a perplexity with a cache or of dynamic evaluation is called so."""
+    return {key.replace("test_ppl", of_plan.figure): value for key, value in row.items()}
+
+
+def _annotated(table: Table, reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:
     notes = [reproduction.note] if reproduction.note else []
+    notes += ["tokens/s: scoring test with the packed file"] if reproduction.sized else []
     notes += [OVER_SEEDS] if any(row.get("n") for row in rows) else []
     if notes:
         table.caption = "\n".join(notes)
@@ -121,7 +159,12 @@ def _table(reproduction: Reproduction, rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-_COLUMNS = ("published_valid", "valid", "published_test", "test")
+_FIGURES = {
+    "published_valid": "published valid",
+    "valid": "ours",
+    "published_test": "published test",
+    "test": "ours",
+}
 
 
 def _figure(row: dict[str, Any], key: str, mark: str) -> str:

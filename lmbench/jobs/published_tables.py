@@ -120,6 +120,11 @@ class Reproduction:
     data: str = CORPUS
 
     @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows of the table itself."""
+        return tuple(row for row in self.rows if row.shown)
+
+    @property
     def relative(self) -> bool:
         """Do the rows say how much worse they are than the first?"""
         return self.table != "training"

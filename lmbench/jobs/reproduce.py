@@ -109,6 +109,8 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
             "test_ppl": test,
             **{key: results.get(key) for key in ("sparsity", "nonzero")},
             "bytes": record.size.bytes,
+            # Of the packed file; a training's is of training.
+            "tokens_per_s": results.get("tokens_per_s") if record.kind == "pack" else None,
         }
         if reproduction.relative:
             entry |= {
@@ -121,7 +123,8 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
     return table
 
 
-_OURS = ("valid_ppl", "test_ppl", "valid_change", "test_change", "sparsity", "nonzero", "bytes")
+_SHARED = ("sparsity", "nonzero", "bytes", "tokens_per_s")
+_OURS = ("valid_ppl", "test_ppl", "valid_change", "test_change", *_SHARED)
 
 
 def over_seeds(tables: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -208,7 +208,9 @@ class Sample(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Event):
-    """A split scored: `loss` in nats a token over `tokens` predicted tokens."""
+    """A split scored: `loss` in nats a token over `tokens` predicted tokens. `name` tells the ways
+    of scoring apart as the run's results do: ``cache_``, ``dynamic_``, ``cache_dynamic_``, or ""
+    for the model's own."""
 
     kind: Literal["score"] = "score"
     split: str
@@ -217,6 +219,7 @@ class Score(Event):
     tokens: int
     tokens_per_s: Number
     what: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

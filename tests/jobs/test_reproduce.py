@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +156,20 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     keys = ("test_cache_ppl", "test_dynamic_ppl", "test_cache_dynamic_ppl")
     for row, run_made, key in zip(rows[1:], made, keys, strict=True):
         record = run_made.read()
-        assert row["test_ppl"] == record.results[key]
-        assert row["test_change"] == pytest.approx(row["test_ppl"] / rows[0]["test_ppl"] - 1)
+        assert row[key] == record.results[key]
+        assert "test_ppl" not in row
+        assert row["test_change"] == pytest.approx(row[key] / rows[0]["test_ppl"] - 1)
         assert record.command.startswith(f"lmbench evaluate {run.ref} ")
         assert "--name" not in record.command
     assert rows[1]["published_test_change"] == pytest.approx(73.74 / 101.64 - 1)
     assert lmbench(words) == 0
     shown = capsys.readouterr().out
-    assert "101.64¹" in shown
-    assert "73.74¹ -27.4%" in shown
-    assert "dynamic²" in shown
+    heads, published, ours, named = (re.split(" {2,}", line) for line in shown.splitlines()[:4])
+    assert heads == ["test perplexity", "plain", "cache", "dynamic²", "cache and dynamic"]
+    assert published == ["published", "101.64¹", "73.74¹ -27.4%", "–", "–"]
+    assert ours[1].startswith(f"{rows[0]['test_ppl']:.2f}")
+    assert ours[4].startswith(f"{rows[3]['test_cache_dynamic_ppl']:.2f} ")
+    assert named == ["run", run.ref, *(r.path.name for r in made)]
     assert "² published of another model: AWD-LSTM" in shown
     assert "AWD-LSTM on WikiText-2" in shown
     assert home.session("reproduce").runs() == made
@@ -275,6 +280,27 @@ def test_several_seeds_make_a_row_of_means(home: Home) -> None:
     assert first["test_change"] == pytest.approx(sum(changes) / 3)
     assert (first["status"], first["sparsity"]) == ("finished", pytest.approx(0.8))
     assert over_seeds(tables[:1]) == tables[0]
+
+
+def test_the_table_of_several_seeds_shows_their_spread(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = home.open_session("reproduce")
+    for number, seed in enumerate((1111, 1112)):
+        wanted = plan("bits", "small", {"data": "tiny", "threads": 1, "seed": seed})
+        for place, run in enumerate(make_runs(session, wanted)):
+            found = {"valid_ppl": 110.0, "test_ppl": 100.0 + 10 * number + place}
+            found |= {"tokens_per_s": 3000.0 + 1000 * number}
+            run.update(results=found, status="finished", started=2.0, ended=1.0)
+    words = ["reproduce", "bits", "--data", "tiny", "--threads", "1", "--seeds", "2"]
+    assert lmbench(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "published" not in lines[0]
+    assert "status" not in lines[0]
+    (dense,) = (line for line in lines if "001-train, 017-train" in line)
+    assert "105.00 ± 7.07" in dense
+    (packed,) = (line for line in lines if "019-pack    int8" in line)
+    assert packed.rstrip().endswith("3,500")
 
 
 def whole(capsys: pytest.CaptureFixture[str], table: str, *words: str) -> list[dict[str, Any]]:

@@ -121,6 +121,7 @@ def _note(
             tokens=score.tokens,
             tokens_per_s=rate,
             what=what,
+            name=name,
         )
     )
     part = 0 < config.tokens < split_tokens

@@ -59,8 +59,9 @@ def _values(event: Event) -> Iterator[tuple[str, float]]:
         case PruneStep() if event.target is not None:
             yield f"sparsity_target/{printable(event.param)}", event.target
         case Score():
-            yield f"{printable(event.split)}/loss", event.loss
-            yield f"{printable(event.split)}/perplexity", event.ppl
+            curve = f"{printable(event.split)}/{printable(event.name)}"
+            yield f"{curve}loss", event.loss
+            yield f"{curve}perplexity", event.ppl
 
 
 def as_csv(runs: Sequence[Run]) -> str:

@@ -46,6 +46,8 @@ def a_run(home: Home, name: str = "a run") -> Run:
     losses: Any = {"train_loss": 5.6, "valid_loss": 5.4, "valid_ppl": 221.4, "best_valid_loss": 5.4}
     writer.write(Epoch(**pruned, **losses, best_epoch=2, lr=2.5, seconds=9.0))
     writer.write(Score(split="test", loss=5.3, ppl=200.3, tokens=9, tokens_per_s=1, t=BEGAN + 70))
+    with_cache: Any = {"loss": 5.1, "ppl": 164.0, "tokens": 9, "tokens_per_s": 1, "t": BEGAN + 80}
+    writer.write(Score(split="test", name="cache_", **with_cache))
     writer.close()
     return run
 
@@ -67,6 +69,8 @@ def test_points_are_those_that_count_at_their_steps_and_times(home: Home) -> Non
     assert found["sparsity/total", 20] == (0.3, 2, 61.0)
     assert found["valid/perplexity", 20] == (221.4, 2, 61.0)
     assert found["test/loss", 20] == (5.3, 2, 70.0)
+    assert found["test/perplexity", 20] == (200.3, 2, 70.0)
+    assert found["test/cache_perplexity", 20] == (164.0, 2, 80.0)
     assert ("sparsity/encoder.weight", 20) not in found
 
 
