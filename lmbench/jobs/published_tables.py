@@ -92,6 +92,9 @@ _BITS: Mapping[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
 }
 """How a model gets so many bits: what quantizes it, where packing alone does not, and what packs
 it."""
+_TRAINED_BITS = {"3 bits": "code3", "2 bits": "code2"}
+"""The schedules under which a model trains on with so many bits."""
+_TRAIN_ON = {"epochs": 1, "lr": 10.0, "lr_schedule": "cosine"}
 
 _OTHER_MODEL = "of 2x1500 over 40 epochs: compare the changes"
 _MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
@@ -211,12 +214,17 @@ def _cache_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
 
 
 def _bits_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
-    """The dense model and the one of 80%, each in fewer and fewer bits, packed and scored so."""
-    rows = [Row("fp32", Figures(), _dense(scale, given))]
+    """The dense model and the one of 80%, each in fewer and fewer bits, packed and scored so: by
+    rounding alone, and trained on in those bits, beside floats that train on for as long."""
+    dense, pruned = _dense(scale, given), _pruned(scale, _schedule(scale, "80"), given, Figures())
+    rows = [Row("fp32", Figures(), dense)]
     rows += _in_bits("", 0, 1, given)
-    pruned = len(rows)
-    rows.append(_pruned(scale, _schedule(scale, "80"), given, Figures()))
-    return rows + _in_bits("80% ", pruned, pruned + 1, given)
+    place = len(rows)
+    rows.append(pruned)
+    rows += _in_bits("80% ", place, place + 1, given)
+    begun = _settings(_DENSE[scale], given)
+    rows += _trained_bits("", begun, 0, len(rows), given)
+    return rows + _trained_bits("80% ", begun, place, len(rows), given)
 
 
 def _in_bits(prefix: str, model: int, first: int, given: Mapping[str, Any]) -> list[Row]:
@@ -229,6 +237,23 @@ def _in_bits(prefix: str, model: int, first: int, given: Mapping[str, Any]) -> l
             step = _quantize(f"{name} simulated", quantizing, given, model)
             rows.append(Row(name, Figures(), step, shown=False))
         rows.append(_packed(name, packing, given, parent))
+    return rows
+
+
+def _trained_bits(
+    prefix: str, begun: Mapping[str, Any], model: int, first: int, given: Mapping[str, Any]
+) -> list[Row]:
+    """The rows of a model that trains on, as it is and in few bits; places as of `_in_bits`."""
+
+    def further(name: str, schedule: str) -> Step:
+        config = validate(PruneConfig, {**begun, **_TRAIN_ON, "compress": schedule})
+        return Step("prune", name, config, model)
+
+    rows = [Row(f"{prefix}one more epoch", Figures(), further(f"{prefix}one more epoch", "hold"))]
+    for bits, schedule in _TRAINED_BITS.items():
+        name, parent = f"{prefix}one more epoch in {bits}", first + len(rows)
+        rows.append(Row(name, Figures(), further(name, schedule), shown=False))
+        rows.append(_packed(name, {}, given, parent))
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmbench.cli import run as lmbench
-from lmbench.config import EvaluateConfig, QuantizeConfig, TrainConfig
+from lmbench.config import EvaluateConfig, PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -224,8 +224,22 @@ def test_the_models_of_the_table_of_bits_are_packed_as_they_were_rounded() -> No
     assert [row.name for row in shown] == [
         *("fp32", "int8", "4 bits", "3 bits", "2 bits"),
         *("small-80", "80% int8", "80% 4 bits", "80% 3 bits", "80% 2 bits"),
+        *("one more epoch", "one more epoch in 3 bits", "one more epoch in 2 bits"),
+        *("80% one more epoch", "80% one more epoch in 3 bits", "80% one more epoch in 2 bits"),
     ]
-    for row in shown:
+    for row in rows[16:]:
+        begun = row.step.parent
+        assert begun is not None
+        if row.step.kind == "pack":
+            assert rows[begun].step.name == row.name
+            continue
+        assert rows[begun].name == ("small-80" if "80%" in row.name else "fp32")
+        config = row.step.config
+        assert isinstance(config, PruneConfig)
+        assert (config.epochs, config.lr, config.lr_schedule, config.seed) == (1, 10.0, "cosine", 7)
+        bits = re.search(r"in (\d) bits", row.name)
+        assert config.compress == (f"code{bits[1]}" if bits else "hold")
+    for row in shown[:10]:
         trained = row.step.kind in ("train", "prune")
         assert trained or row.step.kind == "pack"
         if trained or "4 bits" in row.name:
@@ -297,9 +311,9 @@ def test_the_table_of_several_seeds_shows_their_spread(
     lines = capsys.readouterr().out.splitlines()
     assert "published" not in lines[0]
     assert "status" not in lines[0]
-    (dense,) = (line for line in lines if "001-train, 017-train" in line)
+    (dense,) = (line for line in lines if "001-train, 027-train" in line)
     assert "105.00 ± 7.07" in dense
-    (packed,) = (line for line in lines if "019-pack    int8" in line)
+    (packed,) = (line for line in lines if "029-pack    int8" in line)
     assert packed.rstrip().endswith("3,500")
 
 
@@ -322,7 +336,7 @@ def test_the_table_of_bits_is_made_to_its_end(
     rows = whole(capsys, "bits")
     sizes = [row["bytes"] for row in rows]
     assert sizes[:5] == sorted(sizes[:5], reverse=True)
-    assert len(home.session("reproduce").runs()) == 16
+    assert len(home.session("reproduce").runs()) == 26
     assert lmbench(["reproduce", "bits", "--data", "tiny", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
     assert "nothing is published of these rows on this corpus" in shown

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from training_world import AGP, WORDS, Recorder, resumed_as_uninterrupted, small, trainer
 
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.distiller.schedules.preset_files import preset_path
 from lmbench.model import build_model
 from lmbench.session.events import Epoch
 from lmbench.training.distillation import Distillation
@@ -136,3 +138,27 @@ def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(
     packed = open_packed(path)
     assert packed.specs["encoder.weight"].layout == "bitmask"
     assert np.array_equal(packed.dense("encoder.weight"), plain["encoder.weight"].numpy())
+
+
+@pytest.mark.parametrize("preset", ["hold", "code3", "code2"])
+def test_a_pruned_model_trains_on_under_a_preset_and_keeps_its_zeros(
+    tmp_path: Path, preset: str
+) -> None:
+    schedule = yaml.safe_load(preset_path(preset).read_text())
+    trained = trainer(small(tied=True, lr=1.0), tmp_path, Recorder(), schedule=schedule)
+    named = trained.model.named_parameters()
+    matrices = {n: p for n, p in named if p.dim() == 2 and not n.endswith("code_learned")}
+    pruned = {
+        name: weight.detach().abs() < weight.abs().quantile(0.6)
+        for name, weight in matrices.items()
+    }
+    begun = {}
+    for name, weight in matrices.items():
+        weight.data[pruned[name]] = 0
+        begun[name] = weight.detach().clone()
+    trained.run()
+    for name, weight in matrices.items():
+        assert torch.equal(weight == 0, pruned[name]), name
+        assert not torch.equal(weight, begun[name])
+    found = trained_grids(trained.plain_model(), trained.model.state_dict())
+    assert set(found.values.values()) == (set() if preset == "hold" else {preset})
