@@ -106,12 +106,12 @@ AVX2 INLINE void codes256(const Matrix *m, int g, const int16_t *words, __m256i 
         for (int i = 0; i <= PLANES; ++i)
             for (int h = 0; h < 2; ++h) steps[i][h] = four_times(code_steps(m, g, s) + i * ROWS + 8 * h);
         int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
-        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES) {
+        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES * TOGETHER) {
             __m256i x = quad_of(words + QUAD * k);
             for (int h = 0; h < 2; ++h) {
                 __m256i tile = steps[0][h];
                 for (int i = 0; i < PLANES; ++i) {
-                    __m256i plus = bytes_of(static_cast<uint32_t>(masks[i] >> (32 * h)));
+                    __m256i plus = bytes_of(static_cast<uint32_t>(masks[i * TOGETHER] >> (32 * h)));
                     tile = _mm256_add_epi8(tile, _mm256_and_si256(plus, steps[1 + i][h]));
                 }
                 acc[2 * h] = madd(acc[2 * h], _mm256_castsi256_si128(tile), x);

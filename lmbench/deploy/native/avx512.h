@@ -246,53 +246,130 @@ AVX512 INLINE __m512i four_times512(const int8_t *p) {
     return _mm512_shuffle_epi8(_mm512_cvtepu8_epi32(all), place);
 }
 
-// Of G groups of codes: their product with one vector, or where there is none their tiles.
-template <int PLANES, int G>
+// A group of codes: its product with one vector, or where there is none its tiles.
+template <int PLANES>
 AVX512 INLINE void codes512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
                             float *out, int8_t *tiles) {
-    __m512i acc[G];
-    for (int j = 0; j < G; ++j) acc[j] = _mm512_setzero_si512();
+    __m512i acc = _mm512_setzero_si512();
     const uint64_t *masks = code_masks(m, g);
-    int64_t next = static_cast<int64_t>(m->quads) * PLANES;
     const uint8_t *xv = x ? x->biased + static_cast<int64_t>(v) * x->stride : nullptr;
     for (int s = 0; s * m->scale_quads < m->quads; ++s) {
-        __m512i steps[G][1 + PLANES];
-        for (int j = 0; j < G; ++j)
-            for (int i = 0; i <= PLANES; ++i)
-                steps[j][i] = four_times512(code_steps(m, g + j, s) + i * ROWS);
+        __m512i steps[1 + PLANES];
+        for (int i = 0; i <= PLANES; ++i) steps[i] = four_times512(code_steps(m, g, s) + i * ROWS);
         int last = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
-        for (int k = s * m->scale_quads; k < last; ++k, masks += PLANES)
-            for (int j = 0; j < G; ++j) {
-                __m512i tile = steps[j][0];
-                for (int i = 0; i < PLANES; ++i) {
-                    __mmask64 plus = _cvtu64_mask64(masks[j * next + i]);
-                    tile = _mm512_mask_add_epi8(tile, plus, tile, steps[j][1 + i]);
-                }
-                if (x) {
-                    acc[j] = _mm512_dpbusd_epi32(acc[j], quad512(xv + QUAD * k), tile);
-                } else {
-                    _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
-                }
+        for (int k = s * m->scale_quads; k < last; ++k) {
+            __m512i tile = steps[0];
+            for (int i = 0; i < PLANES; ++i, masks += TOGETHER)
+                tile = _mm512_mask_add_epi8(tile, _cvtu64_mask64(*masks), tile, steps[1 + i]);
+            if (x) {
+                acc = _mm512_dpbusd_epi32(acc, quad512(xv + QUAD * k), tile);
+            } else {
+                _mm512_storeu_si512(tiles + static_cast<int64_t>(k) * TILE, tile);
             }
+        }
     }
-    if (!x) return;
-    for (int j = 0; j < G; ++j) finish512(m, g + j, acc[j], x->scale[v], bias, out);
+    if (x) finish512(m, g, acc, x->scale[v], bias, out);
 }
 
-template <int G>
-AVX512 void code_groups512(const Matrix *m, int g, const Vectors *x, int v, const float *bias,
-                           float *out, int8_t *tiles) {
+AVX512 void code_group512(const Matrix *m, int g, const Vectors *x, int v, const float *bias, float *out,
+                          int8_t *tiles) {
     switch (m->planes) {
-    case 1: return codes512<1, G>(m, g, x, v, bias, out, tiles);
-    case 2: return codes512<2, G>(m, g, x, v, bias, out, tiles);
-    case 3: return codes512<3, G>(m, g, x, v, bias, out, tiles);
-    default: return codes512<4, G>(m, g, x, v, bias, out, tiles);
+    case 1: return codes512<1>(m, g, x, v, bias, out, tiles);
+    case 2: return codes512<2>(m, g, x, v, bias, out, tiles);
+    case 3: return codes512<3>(m, g, x, v, bias, out, tiles);
+    default: return codes512<4>(m, g, x, v, bias, out, tiles);
     }
+}
+
+// For each quad the sums of its activations by the signs of its columns, [quads][2][16]: twice, since a
+// look-up goes by one bit more than the four.
+AVX512 INLINE void sign_sums512(const Matrix *m, const uint8_t *x, uint16_t *sums) {
+    __m256i columns[QUAD];
+    const __m256i signs = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int c = 0; c < QUAD; ++c) {
+        __m256i bit = _mm256_set1_epi16(static_cast<int16_t>(1 << c));
+        columns[c] = _mm256_cmpeq_epi16(_mm256_and_si256(signs, bit), bit);
+    }
+    for (int k = 0; k < m->quads; ++k) {
+        __m256i sum = _mm256_setzero_si256();
+        for (int c = 0; c < QUAD; ++c)
+            sum = _mm256_add_epi16(sum, _mm256_and_si256(columns[c], _mm256_set1_epi16(x[QUAD * k + c])));
+        __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(sum), sum, 1);
+        _mm512_storeu_si512(sums + static_cast<int64_t>(k) * 32, twice);
+    }
+}
+
+// TOGETHER groups of codes times one vector: for each plane the activations of its pluses are summed up
+// by table look-ups, four columns at once, and then multiplied by what a plus adds.
+template <int PLANES>
+AVX512 INLINE void looked_up512(const Matrix *m, int g, const uint16_t *sums, float vector_scale,
+                                const float *bias, float *out) {
+    constexpr int MOST = 64;  // quads of which the sums are below 2^16
+    __m512i acc[TOGETHER];
+    for (int j = 0; j < TOGETHER; ++j) acc[j] = _mm512_setzero_si512();
+    const uint8_t *masks = reinterpret_cast<const uint8_t *>(code_masks(m, g));
+    for (int s = 0, k = 0; k < m->quads;) {
+        int edge = (s + 1) * m->scale_quads < m->quads ? (s + 1) * m->scale_quads : m->quads;
+        int last = k + MOST < edge ? k + MOST : edge;
+        // Of rows 0, 2, .. 14 of each group, and of 1, 3, .. 15.
+        __m512i even[PLANES], odd[PLANES];
+        for (int i = 0; i < PLANES; ++i) even[i] = odd[i] = _mm512_setzero_si512();
+        int32_t all = 0;
+        for (; k < last; ++k) {
+            __m512i table = _mm512_loadu_si512(sums + static_cast<int64_t>(k) * 32);
+            all += sums[static_cast<int64_t>(k) * 32 + 15];
+            for (int i = 0; i < PLANES; ++i, masks += 32) {
+                __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(masks));
+                __m512i two = _mm512_cvtepu8_epi16(bytes);
+                even[i] = _mm512_add_epi16(even[i], _mm512_permutexvar_epi16(two, table));
+                two = _mm512_srli_epi16(two, 4);
+                odd[i] = _mm512_add_epi16(odd[i], _mm512_permutexvar_epi16(two, table));
+            }
+        }
+        for (int j = 0; j < TOGETHER; ++j) {
+            __m128i least = _mm_loadu_si128(reinterpret_cast<const __m128i *>(code_steps(m, g + j, s)));
+            __m512i part = _mm512_mullo_epi32(_mm512_cvtepi8_epi32(least), _mm512_set1_epi32(all));
+            acc[j] = _mm512_add_epi32(acc[j], part);
+        }
+        for (int i = 0; i < PLANES; ++i) {
+            uint16_t half[2][32];
+            _mm512_storeu_si512(half[0], _mm512_unpacklo_epi16(even[i], odd[i]));
+            _mm512_storeu_si512(half[1], _mm512_unpackhi_epi16(even[i], odd[i]));
+            for (int j = 0; j < TOGETHER; ++j) {
+                __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(half[0] + 8 * j));
+                __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i *>(half[1] + 8 * j));
+                __m512i rows = _mm512_cvtepu16_epi32(_mm256_set_m128i(high, low));
+                const int8_t *steps = code_steps(m, g + j, s) + (1 + i) * ROWS;
+                __m128i plus = _mm_loadu_si128(reinterpret_cast<const __m128i *>(steps));
+                acc[j] = _mm512_add_epi32(acc[j], _mm512_mullo_epi32(rows, _mm512_cvtepu8_epi32(plus)));
+            }
+        }
+        if (k == edge) ++s;
+    }
+    for (int j = 0; j < TOGETHER; ++j) finish512(m, g + j, acc[j], vector_scale, bias, out);
+}
+
+// The groups [first, last) of codes times one vector, `first` a multiple of TOGETHER. `sums` has room for
+// 64 bytes a quad.
+AVX512 void code_vector512(const Matrix *m, const Vectors *x, int v, const float *bias, float *out,
+                           int first, int last, int8_t *scratch) {
+    uint16_t *sums = reinterpret_cast<uint16_t *>(scratch);
+    sign_sums512(m, x->biased + static_cast<int64_t>(v) * x->stride, sums);
+    int g = first;
+    for (; g + TOGETHER <= last; g += TOGETHER) {
+        switch (m->planes) {
+        case 1: looked_up512<1>(m, g, sums, x->scale[v], bias, out); break;
+        case 2: looked_up512<2>(m, g, sums, x->scale[v], bias, out); break;
+        case 3: looked_up512<3>(m, g, sums, x->scale[v], bias, out); break;
+        default: looked_up512<4>(m, g, sums, x->scale[v], bias, out); break;
+        }
+    }
+    for (; g < last; ++g) code_group512(m, g, x, v, bias, out, nullptr);
 }
 
 // The tiles of one group of a bitmask or of codes, as a dense matrix has them.
 AVX512 INLINE void dense_tiles512(const Matrix *m, int g, int8_t *tiles) {
-    if (m->kind == CODES) return code_groups512<1>(m, g, nullptr, 0, nullptr, nullptr, tiles);
+    if (m->kind == CODES) return code_group512(m, g, nullptr, 0, nullptr, nullptr, tiles);
     expand_group512(m, g, tiles);
 }
 
@@ -321,9 +398,7 @@ AVX512 void product_avx512(const Matrix *m, const Vectors *x, const float *bias,
         if (x->n < 4) {
             for (int v = 0; v < x->n; ++v) {
                 if (m->kind == CODES) {
-                    for (g = first; g + 2 <= last; g += 2)
-                        code_groups512<2>(m, g, x, v, bias, out + v * ldo, nullptr);
-                    if (g < last) code_groups512<1>(m, g, x, v, bias, out + v * ldo, nullptr);
+                    code_vector512(m, x, v, bias, out + v * ldo, first, last, scratch);
                     continue;
                 }
                 for (g = first; g + 4 <= last; g += 4) bitmask512<4>(m, g, x, v, bias, out + v * ldo);

@@ -6,7 +6,8 @@
 // lanes, one lane a row, so nothing is ever reduced across lanes. A sparse matrix is the same
 // tiles with a 64-bit mask each (VPEXPANDB puts the values in place), a block-sparse one is the
 // list of the tiles that are not zero; codes are a 64-bit mask a plane, of which tiles are made in
-// registers. Sixteen tiles one after another are what an AMX register
+// registers for a batch, and by which AVX512 looks sums of four activations up for one vector.
+// Sixteen tiles one after another are what an AMX register
 // holds, so batches are multiplied from the same memory. Integer sums are exact, so every
 // instruction set gives the same sums, and batches the same results as single vectors.
 //
@@ -84,7 +85,7 @@ Matrix part_of(const Matrix *m, int first, int last) {
     switch (m->kind) {
     case DENSE: part.values += static_cast<int64_t>(first) * m->quads * TILE; break;
     case CODES:
-        part.masks = code_masks(m, first);
+        part.masks = code_masks(m, first);  // of a multiple of TOGETHER
         part.values = code_steps(m, first, 0);
         break;
     case BITMASK: part.masks += static_cast<int64_t>(first) * m->quads; [[fallthrough]];
@@ -109,10 +110,11 @@ constexpr int TURN_GROUPS = 32;
 
 void decode(Model *model, const Vectors *vectors, float *logits, int8_t *scratch, int isa) {
     const Matrix *m = model->decoder;
-    int parts = (m->groups + TURN_GROUPS - 1) / TURN_GROUPS;
+    // Codes are small, and have their sums by signs made anew for each part.
+    int turn = m->kind == CODES ? 4 * TURN_GROUPS : TURN_GROUPS, parts = (m->groups + turn - 1) / turn;
     for (int i = 0; i < parts; ++i) {
-        int first = (model->backwards ? parts - 1 - i : i) * TURN_GROUPS;
-        int last = first + TURN_GROUPS < m->groups ? first + TURN_GROUPS : m->groups;
+        int first = (model->backwards ? parts - 1 - i : i) * turn;
+        int last = first + turn < m->groups ? first + turn : m->groups;
         any_product(m, vectors, model->decoder_bias, logits, m->rows, first, last, isa, scratch);
     }
     model->backwards = !model->backwards;

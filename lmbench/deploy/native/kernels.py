@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.native.build import library
-from lmbench.deploy.native.matrices import AT_ONCE, ISAS, QUAD, TILE, Isa, Matrix, VectorBuffer
+from lmbench.deploy.native.matrices import (
+    AT_ONCE,
+    ISAS,
+    QUAD,
+    TILE,
+    TOGETHER,
+    Isa,
+    Matrix,
+    VectorBuffer,
+)
 
 __all__ = ["CELLS", "Kernels"]
 
@@ -108,7 +117,8 @@ class Kernels:
         """Call `part` for each thread with its number and its groups of the matrix's rows."""
         work = n * matrix.rows * matrix.cols
         parts = self.threads if self._pool and work > _WORTH_SHARING else 1
-        edges = [matrix.groups * i // parts for i in range(parts + 1)]
+        fours = -(-matrix.groups // TOGETHER)
+        edges = [min(matrix.groups, fours * i // parts * TOGETHER) for i in range(parts + 1)]
         if parts == 1:
             part(0, 0, matrix.groups)
         else:

@@ -31,6 +31,8 @@ ROWS, QUAD, TILE = 16, 4, 64
 _LINE = 64  # bytes of a cache line
 # AMX reads tiles sixteen at a time, and vectors too.
 AT_ONCE = 16
+# Groups of codes lie together in fours.
+TOGETHER = 4
 _DENSE, _BITMASK, _BLOCK_16X4, _BLOCK_8X8, _INT4, _CODES = range(6)
 _BLOCK_KINDS = {(16, 4): _BLOCK_16X4, (8, 8): _BLOCK_8X8}
 
@@ -215,6 +217,9 @@ def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
     tiles = np.stack([_tiles(plane) for plane in bits], 2)  # [groups, quads, k, 16, 4]
     groups, quads = tiles.shape[:2]
     masks = np.packbits(tiles.reshape(groups, quads, planes, TILE), axis=3, bitorder="little")
+    whole = np.zeros((-(-groups // TOGETHER) * TOGETHER, quads, planes), np.uint64)
+    whole[:groups] = masks.view(np.uint64)[..., 0]
+    together = whole.reshape(-1, TOGETHER, quads, planes).transpose(0, 2, 3, 1)
     wide = steps.astype(np.int16)
     # [1 + k, R, groups]: the least sum, and what each plus adds to it.
     table = np.concatenate([-wide.sum(0, keepdims=True), 2 * wide]).astype(np.uint8).view(np.int8)
@@ -223,7 +228,7 @@ def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
     values = padded.reshape(1 + planes, groups, ROWS, -1).transpose(1, 3, 0, 2)
     arrays = {
         "values": np.ascontiguousarray(values),
-        "masks": masks.view(np.uint64),
+        "masks": np.ascontiguousarray(together),
         **_row_arrays(code_levels(bits, steps, group), unit, ROWS),
     }
     return Matrix(

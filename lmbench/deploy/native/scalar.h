@@ -26,17 +26,21 @@ INLINE const int8_t *code_steps(const Matrix *m, int g, int s) {
     return m->values + (static_cast<int64_t>(g) * scale_groups_of(m) + s) * (1 + m->planes) * ROWS;
 }
 
+// The first mask of a group, bits as in a BITMASK; TOGETHER on is that of the next plane, and after all
+// planes the next quad's. Between them are those of the groups beside it: [groups / TOGETHER][quads]
+// [planes][TOGETHER], with zeros for the groups that are not there.
 INLINE const uint64_t *code_masks(const Matrix *m, int g) {
-    return m->masks + static_cast<int64_t>(g) * m->quads * m->planes;
+    int64_t block = static_cast<int64_t>(m->quads) * m->planes * TOGETHER;
+    return m->masks + g / TOGETHER * block + g % TOGETHER;
 }
 
 // One weight: column c of quad k in row r of a group.
 INLINE int8_t code_value(const Matrix *m, int g, int r, int k, int c) {
     const int8_t *steps = code_steps(m, g, k / m->scale_quads);
-    const uint64_t *masks = code_masks(m, g) + static_cast<int64_t>(k) * m->planes;
+    const uint64_t *masks = code_masks(m, g) + static_cast<int64_t>(k) * m->planes * TOGETHER;
     uint8_t value = static_cast<uint8_t>(steps[r]);
     for (int i = 0; i < m->planes; ++i)
-        if (masks[i] >> (QUAD * r + c) & 1) value += static_cast<uint8_t>(steps[(1 + i) * ROWS + r]);
+        if (masks[i * TOGETHER] >> (QUAD * r + c) & 1) value += static_cast<uint8_t>(steps[(1 + i) * ROWS + r]);
     return static_cast<int8_t>(value);
 }
 

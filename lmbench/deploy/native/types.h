@@ -25,7 +25,7 @@
 
 namespace {
 
-constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD;
+constexpr int ROWS = 16, QUAD = 4, TILE = ROWS * QUAD, TOGETHER = 4;
 enum Kind { DENSE = 0, BITMASK = 1, BLOCK_16X4 = 2, BLOCK_8X8 = 3, INT4 = 4, CODES = 5 };
 enum Isa { SCALAR = 0, USE_AVX2 = 1, USE_AVX512 = 2, USE_AMX = 3 };
 enum Cell { LSTM = 0, GRU = 1, RNN_TANH = 2, RNN_RELU = 3 };
@@ -41,7 +41,7 @@ struct Matrix {
     int32_t scale_quads;       // INT4, CODES: quads that share a scale
     int32_t planes;            // CODES: signs a weight
     const int8_t *values;      // CODES: [groups][scale groups][1 + planes][16], see code_tile
-    const uint64_t *masks;     // BITMASK: [groups][quads], bit 4 r + c; CODES: [groups][quads][planes]
+    const uint64_t *masks;     // BITMASK: [groups][quads], bit 4 r + c; CODES: see code_masks
     const int64_t *starts;     // [groups + 1]: first value (BITMASK) or block (BLOCK) of a group
     const int32_t *places;     // BLOCK: the column of each block, in blocks
     const float *scale;        // [groups * rows a group]; INT4: [groups][scale groups][16]

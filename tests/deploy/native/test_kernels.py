@@ -60,14 +60,14 @@ def built(
     return (dense_matrix if layout == "dense" else bitmask_matrix)(levels, scale), dense
 
 
-def codes(planes: int, rows: int, columns: int, rng) -> tuple[Matrix, np.ndarray]:
-    """Codes with scales for each 24 columns, up to the largest sums that there may be."""
+def codes(planes: int, rows: int, columns: int, rng, group: int = 24) -> tuple[Matrix, np.ndarray]:
+    """Codes with scales for each `group` columns, up to the largest sums that there may be."""
     bits = rng.integers(0, 2, (planes, rows, columns), np.uint8)
-    steps = rng.integers(0, 127 // planes + 1, (planes, rows, -(-columns // 24)), np.uint8)
+    steps = rng.integers(0, 127 // planes + 1, (planes, rows, -(-columns // group)), np.uint8)
     unit = np.ldexp(np.float32(1), rng.integers(-9, -5, rows))
-    wide = np.repeat(steps.astype(np.int32), 24, axis=2)[:, :, :columns]
+    wide = np.repeat(steps.astype(np.int32), group, axis=2)[:, :, :columns]
     levels = np.where(bits, wide, -wide).sum(0)
-    return codes_matrix(bits, steps, unit, 24), (levels * unit[:, None]).astype(np.float32)
+    return codes_matrix(bits, steps, unit, group), (levels * unit[:, None]).astype(np.float32)
 
 
 def product(kernels: Kernels, matrix: Matrix, x: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -116,6 +116,15 @@ def test_sizes_of_real_models_agree_with_the_reference(layout, shape):
     for isa in isas():
         out = product(Kernels(isa), matrix, x, None)
         np.testing.assert_allclose(out, wanted, atol=1e-3, rtol=1e-4, err_msg=isa)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_sums_of_many_large_activations_under_one_scale_do_not_overflow(n):
+    matrix, reference = codes(3, 83, 1500, np.random.default_rng(9), group=1500)
+    x = np.ones((n, 1500), np.float32)
+    for isa in isas():
+        out = product(Kernels(isa), matrix, x, None)
+        np.testing.assert_allclose(out, x @ reference.T, rtol=1e-5, err_msg=isa)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
