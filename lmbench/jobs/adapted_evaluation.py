@@ -19,8 +19,8 @@ from lmbench.deploy.runtimes.interface import Progress, Score
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_with_caches
+from lmbench.session.store import TRAINED_FILE
 from lmbench.training import native
-from lmbench.training.checkpoint import TRAINED_FILE
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
 from lmbench.training.tune_evaluation import Adaptation, count_passes, tune
 
