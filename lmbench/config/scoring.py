@@ -166,7 +166,8 @@ class EvaluateConfig(CacheConfig):
         if self.adapts and self.runtime not in ("as-is", "naive"):
             flag = "--dynamic" if self.dynamic else "--cache"
             raise LmbenchError(
-                f"{flag} reads torch's own layers, not --runtime {self.runtime}: leave one out"
+                f"{flag} takes a model as it is, or torch's own layers (naive), not --runtime "
+                f"{self.runtime}: leave one out"
             )
         if not self.tune:
             return

@@ -18,12 +18,19 @@ from torch import Tensor
 
 from lmbench.config.scoring import CacheConfig
 from lmbench.corpus.batches import windows
-from lmbench.deploy.runtimes.interface import Progress, Score
+from lmbench.deploy.runtimes.interface import Progress, Runtime, Score
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
 
-__all__ = ["CachedPast", "NeuralCache", "Past", "evaluate_with_caches", "log_probability"]
+__all__ = [
+    "CachedPast",
+    "NeuralCache",
+    "Past",
+    "evaluate_with_caches",
+    "log_probability",
+    "step_with_caches",
+]
 
 Past = tuple[tuple[Tensor, int], ...]
 """Words of one text that were read, oldest first, each with the hidden state [H] before it."""
@@ -83,16 +90,14 @@ class CachedPast:
 
     Args:
         caches: all of one size; may be empty.
-        model: whose text it is, for its sizes and device.
-        batch: columns B of the text.
+        like: what the decoder sees of one row is of these sizes [B, H], this type and device.
     """
 
-    def __init__(self, caches: Sequence[NeuralCache], model: RNNModel, batch: int) -> None:
-        bias = model.decoder.bias
+    def __init__(self, caches: Sequence[NeuralCache], like: Tensor) -> None:
         self.caches = tuple(caches)
-        self._keys = bias.new_zeros(0, batch, model.nhid)  # [P, B, H], oldest first
-        self._words = torch.zeros(0, batch, dtype=torch.int64, device=bias.device)  # [P, B]
-        sums = in_float64(torch.zeros(1 + len(self.caches), device=bias.device))
+        self._keys = like.new_zeros(0, *like.shape)  # [P, B, H], oldest first
+        self._words = torch.zeros(0, len(like), dtype=torch.int64, device=like.device)  # [P, B]
+        sums = in_float64(torch.zeros(1 + len(self.caches), device=like.device))
         self._own, *self._blended = sums.unbind()
 
     def read(self, features: Tensor, target: Tensor, log_p: Tensor) -> None:
@@ -140,10 +145,36 @@ def evaluate_with_caches(
         The score without a cache, and that with each of them.
     """
     rows, batch = data.shape
-    hidden, past, done = model.init_hidden(batch), CachedPast(caches, model, batch), 0
+    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
+    hidden, done = model.init_hidden(batch), 0
     for input, target in windows(data, bptt):
         features, hidden = model.features(input, hidden)  # [T, B, H]
         past.read(features, target.view_as(input), log_probability(model, features, target))
+        done += len(input)
+        if progress:
+            progress(done, rows - 1)
+    return past.scores((rows - 1) * batch)
+
+
+@torch.inference_mode()
+def step_with_caches(
+    runtime: Runtime,
+    data: Tensor,
+    bptt: int,
+    caches: Sequence[NeuralCache],
+    progress: Progress | None = None,
+) -> tuple[Score, list[Score]]:
+    """As `evaluate_with_caches`, a word of each column at a time on what writes a text, too."""
+    rows, batch = data.shape
+    state, done = runtime.initial_state(batch), 0
+    past = CachedPast(caches, runtime.hidden(state))
+    for input, target in windows(data, bptt):
+        features, log_p = [], []
+        for ids, words in zip(input, target.view_as(input), strict=True):
+            logits, state = runtime.step(ids, state)
+            features.append(runtime.hidden(state))
+            log_p.append(-F.cross_entropy(logits, words, reduction="none"))
+        past.read(torch.stack(features), target.view_as(input), torch.stack(log_p))
         done += len(input)
         if progress:
             progress(done, rows - 1)

@@ -16,10 +16,11 @@ from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import LoadedModel, PackedModel
 from lmbench.deploy.runtimes.interface import Progress, Score
+from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
-from lmbench.generation.cache import NeuralCache, evaluate_with_caches
+from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_with_caches
+from lmbench.session.store import TRAINED_FILE
 from lmbench.training import native
-from lmbench.training.checkpoint import TRAINED_FILE
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
 from lmbench.training.tune_evaluation import Adaptation, count_passes, tune
 
@@ -44,6 +45,8 @@ class AdaptedScores:
     scores: list[Named]
     settings: dict[str, Any] = field(default_factory=dict)
     """``cache``, ``dynamic`` and ``tuned`` as a run's results keep them."""
+    runtime: str = "naive"
+    """What scored, as a run's results name it."""
     seconds: float = 0.0
     """Of the pass."""
 
@@ -58,7 +61,7 @@ def check_floats(config: EvaluateConfig, loaded: LoadedModel) -> None:
     if not loaded.plain:
         raise LmbenchError(
             f"{flag} needs a model that is not quantized, and {loaded.title} is: name the run that "
-            "it was made from"
+            "it was made from" + ", or pack it" * (config.dynamic is None)
         )
     if config.dynamic is None:
         return
@@ -89,25 +92,33 @@ def score_adapted(
     Args:
         progress: makes the callback of a part, given what it is called.
     """
-    model, bptt = loaded.recurrent, config.bptt
-    device = data.device
+    bptt, device = config.bptt, data.device
     if config.dynamic and device.type == "cpu":
         # Faster where the processor has AMX, and as exact.
         native.enable_kernels()
     wanted, rms = _asked_for(config), None
-    found = AdaptedScores([])
+    found = AdaptedScores([], runtime="training" if config.dynamic else "naive")
+    runtime = None
+    if config.runtime == "as-is" and (name := as_is_runtime(loaded)) not in ("naive", "torch"):
+        # Integers are scored by the kernels that run them.
+        runtime, found.runtime = build_runtime(name, loaded), name
     if config.dynamic == "rms":
         text = corpus.split("train")[: config.dynamic_tokens or None]
         columns = batchify(text, config.eval_batch_size, device)
         print(f"| gathering gradients on {columns.numel():,} tokens of train", flush=True)
-        rms = gradient_rms(model, columns, bptt, progress("gathering gradients on train"))
+        rms = gradient_rms(
+            loaded.recurrent, columns, bptt, progress("gathering gradients on train")
+        )
 
     def score(
         text: Tensor, dynamic: Dynamic | None, caches: Sequence[NeuralCache], report: Progress
     ) -> tuple[Score, list[Score]]:
-        if dynamic is None:
-            return evaluate_with_caches(model, text, bptt, caches, report)
-        return evaluate_dynamically(model, text, bptt, dynamic, rms, caches, report)
+        if dynamic is not None:
+            model = loaded.recurrent
+            return evaluate_dynamically(model, text, bptt, dynamic, rms, caches, report)
+        if runtime is not None:
+            return step_with_caches(runtime, text, bptt, caches, report)
+        return evaluate_with_caches(loaded.recurrent, text, bptt, caches, report)
 
     if config.tune:
         ids = corpus.split("valid")

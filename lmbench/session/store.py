@@ -39,6 +39,7 @@ __all__ = [
     "DEFAULT_SESSION",
     "FORMAT_VERSION",
     "LIVE",
+    "TRAINED_FILE",
     "Corpus",
     "Home",
     "Run",
@@ -50,6 +51,9 @@ __all__ = [
 ]
 
 DEFAULT_SESSION = "default"
+
+TRAINED_FILE = "trained.safetensors"
+"""In a checkpoint, beside the model that is told of it: the module as it trained."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _MODEL_KINDS = ("train", "prune", "quantize", "pack")

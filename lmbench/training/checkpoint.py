@@ -32,6 +32,7 @@ from lmbench.session.files import (
     swap_in,
     write_json,
 )
+from lmbench.session.store import TRAINED_FILE
 
 __all__ = [
     "load_generators",
@@ -45,7 +46,6 @@ __all__ = [
 
 CHECKPOINT_VERSION = 1
 MODEL_FILE = "model.safetensors"
-TRAINED_FILE = "trained.safetensors"
 
 
 def write_checkpoint(

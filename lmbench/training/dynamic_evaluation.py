@@ -145,7 +145,8 @@ def evaluate_dynamically(
     """
     assert (rms is None) == (settings.form == "sgd")
     rows, batch = data.shape
-    adapted, past = _Adapted(model), CachedPast(caches, model, batch)
+    adapted = _Adapted(model)
+    past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
     scales = None if rms is None else _Scales(rms, settings.decay)
     total, done = in_float64(torch.zeros((), device=data.device)), 0
     hidden = model.init_hidden(batch)

@@ -165,7 +165,7 @@ def test_steps_are_tuned_on_valid_and_the_cost_is_said_before(
         ("--dynamic sgd --tune --dynamic-lr 3", "--tune finds --dynamic-lr itself"),
         ("--dynamic-lr 3", "--dynamic-lr: does nothing without --dynamic"),
         ("--cache 5 --tune-tokens 300", "--tune-tokens: does nothing without --tune"),
-        ("--dynamic sgd --runtime fp16", "--dynamic reads torch's own layers"),
+        ("--dynamic sgd --runtime fp16", "--dynamic takes a model as it is, or torch's own"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +108,28 @@ def test_generate_writes_with_a_packed_file_on_its_own_kernels(
 def test_a_neural_cache_and_another_runtime_exclude_each_other(home: Home, capsys: Capture) -> None:
     few = ("--tokens", "200", "--threads", "1")
     assert lmbench(["evaluate", "1", "--cache", "5", "--runtime", "fp16", *few]) == 2
-    assert "--cache reads torch's own layers" in capsys.readouterr().err
+    assert "--cache takes a model as it is, or torch's own" in capsys.readouterr().err
+
+
+def test_integers_are_scored_with_a_cache_by_the_kernels_that_run_them(
+    home: Home, capsys: Capture, int8: Path
+) -> None:
+    def scored(*words: str) -> dict[str, Any]:
+        [document] = answer(capsys, "evaluate", str(int8), "--threads", "1", *words)
+        return document["results"]
+
+    plain = scored()
+    none = scored("--cache", "50", "--cache-lambda", "0")
+    assert none["runtime"] == plain["runtime"] == INT8
+    if INT8 != "int8":  # ONNX Runtime's range of activations is the window's.
+        assert none["test_cache_ppl"] == pytest.approx(plain["test_ppl"], rel=1e-6)
+        assert none["test_ppl"] == pytest.approx(plain["test_ppl"], rel=1e-6)
+    floats = scored("--cache", "50", "--cache-lambda", "0", "--runtime", "naive")
+    assert floats["runtime"] == "naive"
+    assert floats["test_ppl"] != pytest.approx(plain["test_ppl"], rel=1e-6)
+    some = scored("--cache", "50", "--cache-lambda", "0.3")
+    assert some["test_ppl"] == none["test_ppl"]
+    assert some["test_cache_ppl"] != pytest.approx(none["test_cache_ppl"], rel=1e-3)
 
 
 def test_benchmark_and_compare_show_a_line_for_each_runtime(home: Home, capsys: Capture) -> None:

@@ -12,7 +12,7 @@ from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.errors import LmbenchError
-from lmbench.generation.cache import NeuralCache, evaluate_with_caches
+from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_with_caches
 from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
 
@@ -90,6 +90,18 @@ def test_many_caches_score_as_each_alone_and_beside_them_is_the_model_itself() -
     alone = NaiveRuntime(LoadedModel(net, [], {"ntoken": 15}, "", None)).evaluate(data, 6)  # pyright: ignore[reportArgumentType]
     assert own.nll == pytest.approx(alone.nll, rel=1e-5)
     assert [s.nll for s in cached] == [evaluate_with_cache(net, data, 4, c).nll for c in caches]
+
+
+@pytest.mark.parametrize("bptt", [4, 100])
+def test_a_runtimes_steps_score_as_whole_windows(bptt: int) -> None:
+    net, caches = model(), [NeuralCache(7, 0.5, share) for share in (0.0, 0.3)]
+    data = torch.randint(0, 15, (31, 3), generator=torch.Generator().manual_seed(1))
+    runtime = NaiveRuntime(LoadedModel(net, [], {"ntoken": 15}, "", None))  # pyright: ignore[reportArgumentType]
+    seen: list[tuple[int, int]] = []
+    own, found = step_with_caches(runtime, data, bptt, caches, lambda *at: seen.append(at))
+    alone, expected = evaluate_with_caches(net, data, 5, caches)
+    assert [s.nll for s in (own, *found)] == pytest.approx([s.nll for s in (alone, *expected)])
+    assert (own.tokens, seen[-1]) == (90, (30, 30))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

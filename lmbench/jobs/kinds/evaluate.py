@@ -60,8 +60,7 @@ def _work(job: Job) -> None:
         for name, score in adapted.scores:
             what = describe(name, adapted.settings)
             _note(job, config, score, adapted.seconds, what, len(ids), corpus, name)
-        runtime = "training" if config.dynamic else "naive"
-        job.add_results(runtime=runtime)
+        job.add_results(runtime=adapted.runtime)
     else:
         began = time.perf_counter()
         runtime = open_runtime(config.runtime, loaded, "score", config.accuracy)

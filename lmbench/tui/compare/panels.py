@@ -84,7 +84,8 @@ marked); if there is none, of the run under the cursor.
 **v** has the marked runs evaluated in the background, or the one under the cursor where none is
 marked: with a neural cache, by dynamic evaluation, or both, their settings tuned on the start of
 valid. What they come to on test is in columns of its own (cache, dynamic, both), which are there
-when a run has such a figure.
+when a run has such a figure. A packed run takes the cache alone: integers cannot follow a text, nor
+can weights that were trained on a grid.
 
 **r** shows the benchmarks instead, a line for each run in each runtime: file size, the weights'
 size in memory, peak memory, milliseconds a token (the median; p95 where there is room), tokens a

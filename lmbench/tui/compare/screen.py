@@ -15,6 +15,7 @@ from textual.events import ScreenResume
 from lmbench.report.compare import MEASURABLE, Comparison, Format, compare_runs, compare_runtimes
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
+from lmbench.session.store import TRAINED_FILE
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
@@ -31,7 +32,6 @@ _SIMULATION = "a simulation has no speed, pack it to measure that"
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
 _KINDS = ("train", "prune", "quantize", "pack")
-_EVALUABLE = ("train", "prune")
 _TUNE_TOKENS = 20_000
 _WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "cache": ({"cache": 2000}, "a neural cache over the last 2,000 words"),
@@ -320,29 +320,33 @@ class CompareScreen(BenchScreen[None]):
         """Ask how, then queue an evaluation of each marked run, or of the one under the cursor."""
         keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
         keys = self.bench.marked if self.of_marked else keys
-        done = [view for view in self.views if view.key in keys and view.status == "finished"]
-        views = [view for view in done if view.kind in _EVALUABLE]
-        if not views:
-            self.bench.show_message("v is for finished runs whose weights are floats: train, prune")
+        views = [view for view in self.views if view.key in keys]
+        able, left_out = _divide(views, "cache")
+        if not able:
+            self.bench.show_message(f"nothing to evaluate: {left_out or 'no run is here'}")
             return
-        left_out = len(keys) - len(views)
 
         def chosen(way: str | None) -> None:
             if way is not None:
-                self.run_worker(self._evaluate(views, way, left_out), exit_on_error=False)
+                self.run_worker(self._evaluate(views, way), exit_on_error=False)
 
         ways = [(way, about) for way, (_, about) in _WAYS.items()]
         self.app.push_screen(ChoiceDialog("Evaluate on test, tuned on valid, with", ways), chosen)
 
-    async def _evaluate(self, views: list[RunView], way: str, left_out: int) -> None:
-        done = await self.bench.run_in_thread(
+    async def _evaluate(self, views: list[RunView], way: str) -> None:
+        queued = await self.bench.run_in_thread(
             _queue_evaluations, views, way, doing="while queueing evaluations"
         )
-        if done:
-            waits = "evaluation waits" if len(done) == 1 else "evaluations wait"
-            rest = f"; {left_out} left out: not finished, or integers" if left_out else ""
-            self.bench.show_message(f"{len(done)} {waits} for the device{rest}")
-            await self.bench.refresh_snapshot()
+        if queued is None:
+            return
+        done, left_out = queued
+        if not done:
+            self.bench.show_message(f"nothing to evaluate: {left_out}")
+            return
+        waits = "evaluation waits" if len(done) == 1 else "evaluations wait"
+        rest = f"; left out: {left_out}" if left_out else ""
+        self.bench.show_message(f"{len(done)} {waits} for the device{rest}")
+        await self.bench.refresh_snapshot()
 
     def action_export(self) -> None:
         offered = [(form, about) for form, (_, about) in _FORMATS.items()]
@@ -417,12 +421,39 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
     return views
 
 
-def _queue_evaluations(views: list[RunView], way: str) -> list[RunView]:
-    """In a thread: make and start an evaluation of each run."""
+def _why_not(view: RunView, way: str) -> str:
+    """Why a run is not evaluated in this way; "" where it is. For steps it looks at its files."""
+    if view.kind == "quantize":
+        return "a simulation: packed, the cache takes it"
+    if view.kind not in MEASURABLE:
+        return "no model of its own"
+    if view.status != "finished":
+        return f"it is {view.status}"
+    if not view.has_model:
+        return "no model"
+    if "dynamic" not in _WAYS[way][0]:
+        return ""
+    if view.kind == "pack":
+        return "packed: steps are for the run that it was packed from"
+    best = view.run.checkpoint("best")
+    on_grid = best is not None and (best / TRAINED_FILE).is_file()
+    return "trained on a grid, which the first step would leave" if on_grid else ""
+
+
+def _divide(views: list[RunView], way: str) -> tuple[list[RunView], str]:
+    """The runs that can be evaluated so, and in words which cannot and why."""
+    whys = [(view, _why_not(view, way)) for view in views]
+    left_out = ", ".join(f"{view.id} {view.name} ({why})" for view, why in whys if why)
+    return [view for view, why in whys if not why], left_out
+
+
+def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], str]:
+    """In a thread: make and start an evaluation of each run that can be; see `_divide`."""
     from lmbench.config import EvaluateConfig, validate
     from lmbench.jobs import launch
     from lmbench.jobs.prepare import command_for
 
+    views, left_out = _divide(views, way)
     settings = {**_WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
     runs = [
         view.run.session.new_run(
@@ -432,4 +463,4 @@ def _queue_evaluations(views: list[RunView], way: str) -> list[RunView]:
         for view in views
     ]  # fmt: skip
     launch.start_all(runs)
-    return views
+    return views, left_out

@@ -77,7 +77,8 @@ after temperature, top-k and top-p. **Enter** goes there; **Enter** on another w
 and writes on from it.
 
 **cache** lets the text recall what it has said: words that followed states like the present one
-become likelier (a neural cache over 500 words).
+become likelier (a neural cache over 500 words). At **both** each run writes without and with it, of
+the same seed, side by side: two marked runs at most.
 
 What runs the model is a setting, too: **as-is** in the form that it has, a packed file's integers
 on their own kernels; **auto** the fastest here whose perplexity stays within 0.1%; **torch** in
@@ -105,7 +106,7 @@ are kept in the session's `samples.jsonl`.
             "next text",
             id="generate.next",
             key_display="]",
-            tooltip="To the next run's text",
+            tooltip="To the next text",
         ),
         Binding(
             "left_square_bracket",
@@ -113,7 +114,7 @@ are kept in the session's `samples.jsonl`.
             "previous text",
             id="generate.previous",
             show=False,
-            tooltip="To the previous run's text",
+            tooltip="To the previous text",
         ),
         Binding("y", "copy", "copy", id="generate.copy", show=False, tooltip="Copy the text"),
     ]
@@ -147,11 +148,12 @@ are kept in the session's `samples.jsonl`.
         self._recalled = ""
         self._runtimes = KnownRuntimes()
         self._texts = TextColumns()
+        self._controls = SamplingControls()
         self._samples: SavedSamples | None = None
 
     def compose(self) -> ComposeResult:
         yield PromptInput(placeholder="a beginning; Enter writes on")
-        yield SamplingControls()
+        yield self._controls
         with Container(id="output"):
             yield self._texts
             yield AlternativesList()
@@ -162,7 +164,7 @@ are kept in the session's `samples.jsonl`.
             box.value = str(self.bench.recall("prompt", ""))
         kept = self.bench.recall("sampling", {})
         self._runtimes = KnownRuntimes(self.bench.recall_each("runtimes"))
-        self.query_one(SamplingControls).recall(kept, self._runtimes.all)
+        self._controls.recall(kept, self._runtimes.all)
         self._comparing = not isinstance(kept, dict) or kept.get("compare") is not False
 
     async def on_unmount(self) -> None:
@@ -175,11 +177,12 @@ are kept in the session's `samples.jsonl`.
 
     @property
     def targets(self) -> Sequence[RunView]:
-        """The runs that would write now: the marked ones side by side, or the selected one."""
+        """The runs that would write now: the marked ones side by side, or the selected one; as many
+        as there is room for their texts."""
         marked = [self.bench.snapshot.run(key) for key in self.bench.marked]
         among = tuple(view for view in marked if view is not None)
         if self._comparing and len(among) > 1:
-            return among[:MOST_TEXTS]
+            return among[: MOST_TEXTS // len(self._controls.caches)]
         selected = self.bench.selected_run
         return (selected,) if selected is not None else ()
 
@@ -239,9 +242,7 @@ are kept in the session's `samples.jsonl`.
 
     def _offer_runtimes(self) -> None:
         """Let the dial turn through what all targets are known to have."""
-        self.query_one(SamplingControls).offer(
-            self._runtimes.shared([view.key for view in self.targets])
-        )
+        self._controls.offer(self._runtimes.shared([view.key for view in self.targets]))
 
     def _recall(self, view: RunView) -> None:
         """Show what the selected run wrote last."""
@@ -263,12 +264,12 @@ are kept in the session's `samples.jsonl`.
     def _show_last(self, view: RunView, samples: SavedSamples) -> None:
         if self.bench.selected == view.key and self._shows_others(view):
             shown, sample = self._requests.last_of(view.key), samples.last_of(view.key)
-            if shown is None and sample is not None:
-                shown = saved_text(view, sample)
-            if shown is None and not self.drafts:
+            if not shown and sample is not None:
+                shown = [saved_text(view, sample)]
+            if not shown and not self.drafts:
                 return
             self._point_at(None)
-            self._texts.show([shown] if shown is not None else [])
+            self._texts.show(shown)
             self._arrange()
             self.refresh_view()
 
@@ -285,7 +286,7 @@ are kept in the session's `samples.jsonl`.
 
     async def write(self) -> None:
         """Have the targets write from the prompt, in place of what is on the screen."""
-        targets = self.targets
+        targets, caches = self.targets, self._controls.caches
         if not targets:
             self.bench.show_message("there is no run to write: n starts one")
             return
@@ -295,25 +296,29 @@ are kept in the session's `samples.jsonl`.
         await self._requests.make_room(view.key for view in targets)
         prompt = self.query_one(PromptInput).value
         self._point_at(None)
-        drafts = [self._requests.new(view, prompt) for view in targets]
+        drafts: list[GeneratedText] = []
         able = []
-        for view, draft in zip(targets, drafts, strict=True):
-            if why := self._why_unable(view):
-                draft.state, draft.problem = "failed", why
-            else:
-                able.append((draft, view, self._settings(view)))
+        for view in targets:
+            why = self._why_unable(view)
+            for draft in self._requests.new(view, prompt, (0,) if why else caches):
+                drafts.append(draft)
+                if why:
+                    draft.state, draft.problem = "failed", why
+                else:
+                    able.append((draft, view, self._settings(view, draft.cache)))
         self._texts.show(drafts)
         self._arrange()
         marked = len(self.bench.marked)
-        if self._comparing and marked > MOST_TEXTS:
-            self.bench.show_message(f"{marked} runs are marked; the first {MOST_TEXTS} write")
+        if self._comparing and marked > len(targets) > 1:
+            self.bench.show_message(f"{marked} runs are marked; the first {len(targets)} write")
         for draft, view, settings in able:
             await self._requests.write(draft, view, settings)
         self.refresh_bindings()
 
-    def _settings(self, view: RunView) -> dict[str, Any]:
+    def _settings(self, view: RunView, cache: int) -> dict[str, Any]:
         return {
-            **self.query_one(SamplingControls).values,
+            **self._controls.values,
+            "cache": cache,
             "prompt": self.query_one(PromptInput).value,
             "checkpoint": checkpoint_of(view),
             "alternatives": ALTERNATIVES,
@@ -331,12 +336,14 @@ are kept in the session's `samples.jsonl`.
         if self.bench.demo:
             self.bench.show_message(self._why_unable(view))
             return
-        fresh = self._requests.branched(draft, view, event.word.at)
+        caches = self._controls.caches
+        cache = draft.cache if draft.cache in caches else caches[0]
+        fresh = self._requests.branched(draft, view, event.word.at, cache)
         column.text.show(fresh)
         self._point_at(None)
         column.text.focus()
         await self._requests.write(
-            fresh, view, self._settings(view), chosen=event.choice.id, of=draft
+            fresh, view, self._settings(view, cache), chosen=event.choice.id, of=draft
         )
 
     # -- hearing -------------------------------------------------------------------------------
@@ -377,8 +384,9 @@ are kept in the session's `samples.jsonl`.
 
     @on(SamplingControls.Changed)
     def _dials_changed(self) -> None:
-        values = self.query_one(SamplingControls).values
-        self.bench.remember("sampling", {**values, "compare": self._comparing})
+        self.bench.remember("sampling", {**self._controls.values, "compare": self._comparing})
+        # Fewer runs write side by side where each writes two texts.
+        self.refresh_view()
 
     @on(SamplingControls.Left)
     def _out_of_dials(self, event: SamplingControls.Left) -> None:
@@ -390,7 +398,7 @@ are kept in the session's `samples.jsonl`.
 
     @on(TintedText.Left)
     def _out_of_words(self) -> None:
-        self.query_one(SamplingControls).focus()
+        self._controls.focus()
 
     @on(TintedText.Moved)
     def _pointed(self, event: TintedText.Moved) -> None:
@@ -436,14 +444,14 @@ are kept in the session's `samples.jsonl`.
             await self.write()
 
     async def action_reseed(self) -> None:
-        if self.query_one(SamplingControls).set("seed", random.randrange(10_000)):
+        if self._controls.set("seed", random.randrange(10_000)):
             await self.write()
 
     def action_prompt(self) -> None:
         self.query_one(PromptInput).focus()
 
     def action_unk(self) -> None:
-        dials = self.query_one(SamplingControls)
+        dials = self._controls
         hidden = not dials.values["no_unk"]
         dials.set("no_unk", hidden)
         self.bench.show_message(
@@ -453,7 +461,6 @@ are kept in the session's `samples.jsonl`.
     def action_compare(self) -> None:
         self._comparing = not self._comparing
         self._dials_changed()
-        self.refresh_view()
         one = f"{len(self.targets)} runs side by side" if self._comparing else "one run at a time"
         self.bench.show_message(f"writing: {one}")
 

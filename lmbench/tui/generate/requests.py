@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from lmbench.jobs.hosts import sampler_messages as messages
@@ -33,8 +33,8 @@ class Requests:
         self._connect = connect
         self._client: Sampler | None = None
         self._numbers = itertools.count(1)
-        # The last text that each run wrote here, by the run's key.
-        self._written: dict[str, GeneratedText] = {}
+        # What each run wrote last here, by the run's key: a text, or one without and with a cache.
+        self._written: dict[str, list[GeneratedText]] = {}
 
     @property
     def client(self) -> Sampler:
@@ -46,31 +46,35 @@ class Requests:
         if self._client is not None:
             await self._client.close()
 
-    def last_of(self, key: str) -> GeneratedText | None:
+    def last_of(self, key: str) -> Sequence[GeneratedText]:
         """What the run of this key wrote last, in this visit."""
-        return self._written.get(key)
+        return self._written.get(key, ())
 
     async def make_room(self, keys: Iterable[str]) -> None:
         """Forget the texts of these runs, and of others the oldest."""
         for key in (*keys, *list(self._written)[:-_TEXTS_KEPT]):
-            if (draft := self._written.pop(key, None)) is not None:
+            for draft in self._written.pop(key, ()):
                 await self.client.send(messages.Forget(id=draft.id))
 
-    def new(self, view: RunView, prompt: str) -> GeneratedText:
-        """An empty text of this run, for `write`."""
-        draft = self._written[view.key] = new_text(next(self._numbers), view, prompt)
-        return draft
+    def new(self, view: RunView, prompt: str, caches: Iterable[int]) -> Sequence[GeneratedText]:
+        """Empty texts of this run for `write`, one with each of these caches."""
+        drafts = [new_text(next(self._numbers), view, prompt, cache) for cache in caches]
+        self._written[view.key] = drafts
+        return drafts
 
-    def branched(self, draft: GeneratedText, view: RunView, at: int) -> GeneratedText:
-        """A text rewound to before its word `at`."""
-        fresh = self._written[draft.key] = dataclasses.replace(
+    def branched(self, draft: GeneratedText, view: RunView, at: int, cache: int) -> GeneratedText:
+        """A text rewound to before its word `at`, to go on with this cache."""
+        fresh = dataclasses.replace(
             draft,
             id=next(self._numbers),
             words=draft.words[:at],
             state="waiting",
             problem="",
             origin=origin_of(view),
+            cache=cache,
         )
+        beside = self._written.get(draft.key, [draft])
+        self._written[draft.key] = [fresh if text is draft else text for text in beside]
         return fresh
 
     async def write(

@@ -24,6 +24,9 @@ ALTERNATIVES = 24
 
 MOST_WORDS = 2000
 
+_CACHES: dict[Any, tuple[int, ...]] = {0: (0,), 500: (500,), "both": (0, 500)}
+"""By the value of the setting `cache`, the cache of each text that a run writes."""
+
 
 @dataclass(frozen=True)
 class SamplingSetting:
@@ -49,7 +52,7 @@ SETTINGS = (
     SamplingSetting("seed", "seed", 1),
     SamplingSetting("words", "words", 10),
     SamplingSetting("no_unk", "unk", values=(False, True), words=("on", "off")),
-    SamplingSetting("cache", "cache", values=(0, 500), words=("off", "on")),
+    SamplingSetting("cache", "cache", values=tuple(_CACHES), words=("off", "on", "both")),
     SamplingSetting("runtime", "", values=("as-is", "auto", "torch")),
 )
 _BY_NAME = {dial.name: dial for dial in SETTINGS}
@@ -155,6 +158,11 @@ class SamplingControls(GuardedWidget, can_focus=True):
     def dial(self) -> SamplingSetting:
         return SETTINGS[self._at]
 
+    @property
+    def caches(self) -> tuple[int, ...]:
+        """The cache of each text that a run writes, in words: of two texts where it is `both`."""
+        return _CACHES[self.values["cache"]]
+
     def recall(self, kept: Any, runtimes: Iterable[str] = ()) -> None:
         """Take over what was remembered; what does not fit is left as it is. `runtimes` are those
         that were offered for any run."""
@@ -181,10 +189,12 @@ class SamplingControls(GuardedWidget, can_focus=True):
         if name == "words" and isinstance(value, int) and value > MOST_WORDS:
             return f"words: {value:,} are more than the workbench shows; use up to {MOST_WORDS:,}"
         choices = self._choices(dial)
-        if choices and value not in choices and value not in self._known:
+        known = self._known if name == "runtime" else ()
+        if choices and value not in choices and value not in known:
             return f"{name}: use one of {', '.join(dial.words or map(str, choices))}"
         try:
-            validate(GenerateConfig, {**self.values, name: value})
+            settings = {**self.values, name: value}
+            validate(GenerateConfig, settings | {"cache": _CACHES[settings["cache"]][-1]})
         except LmbenchError as error:
             return error.message
         return ""

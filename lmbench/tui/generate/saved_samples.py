@@ -16,11 +16,13 @@ _TAIL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that a run wrote; `tokens_per_s` is None where it is not known."""
+    """A text that a run wrote; `tokens_per_s` is None where it is not known, `cache` 0 where it was
+    written without one."""
 
     prompt: str
     words: tuple[str, ...]
     tokens_per_s: float | None
+    cache: int = 0
 
 
 class SavedSamples:
@@ -72,11 +74,13 @@ def _parse(line: bytes) -> tuple[str, Sample] | None:
     if not isinstance(document, dict):
         return None
     run, prompt, text = (document.get(name) for name in ("run", "prompt", "text"))
-    rate = document.get("tokens_per_s")
+    rate, settings = document.get("tokens_per_s"), document.get("settings")
     if not (isinstance(run, str) and isinstance(prompt, str) and isinstance(text, str)):
         return None
     words = tuple(text.split())
     if not words:
         return None
     known = float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else None
-    return run.rpartition("/")[2], Sample(prompt, words, known)
+    cache = settings.get("cache") if isinstance(settings, dict) else 0
+    cache = cache if isinstance(cache, int) else 0
+    return run.rpartition("/")[2], Sample(prompt, words, known, cache)

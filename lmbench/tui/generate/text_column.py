@@ -76,8 +76,10 @@ class TextColumn(Vertical):
         title = Text()
         title.append(f"{draft.mark.marker} ", self.bench.colour_style(draft.mark.variable))
         title.append(f"{draft.run_id} {draft.name}", "bold")
+        cache = " + cache" if draft.cache else ""
         if not self.alone:
-            title.truncate(max(self.size.width - 1, 4), overflow="ellipsis")
+            title.truncate(max(self.size.width - 1 - len(cache), 4), overflow="ellipsis")
+        title.append(cache)
         facts = [draft.figures] if draft.figures else []
         if draft.tokens_per_s is not None:
             facts.append(f"{draft.tokens_per_s:,.0f}/s")

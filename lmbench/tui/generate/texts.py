@@ -57,6 +57,7 @@ def saved_text(view: RunView, sample: Sample) -> GeneratedText:
         name=view.name,
         mark=mark_of(view.id),
         figures=figures_of(view),
+        cache=sample.cache,
         prompt=tuple(sample.prompt.split()),
         words=words,
         state="done",
@@ -64,8 +65,8 @@ def saved_text(view: RunView, sample: Sample) -> GeneratedText:
     )
 
 
-def new_text(id: int, view: RunView, prompt: str) -> GeneratedText:
-    """An empty text of this run."""
+def new_text(id: int, view: RunView, prompt: str, cache: int) -> GeneratedText:
+    """An empty text of this run, to be written with a cache of so many words."""
     return GeneratedText(
         id=id,
         run_id=view.id,
@@ -74,6 +75,7 @@ def new_text(id: int, view: RunView, prompt: str) -> GeneratedText:
         mark=mark_of(view.id),
         origin=origin_of(view),
         figures=figures_of(view),
+        cache=cache,
         prompt=tuple(prompt.split()),
     )
 

@@ -55,6 +55,8 @@ class GeneratedText:
     """What the model is of, where that needs telling: ``last checkpoint, step 3,660``."""
     figures: str = ""
     """Perplexity and size."""
+    cache: int = 0
+    """The words that a neural cache looks at while it is written; 0 for no cache."""
     prompt: tuple[str, ...] = ()
     words: list[Wrote] = field(default_factory=list)
     state: State = "waiting"

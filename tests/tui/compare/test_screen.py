@@ -12,7 +12,7 @@ from driving import press_in_turn as press
 from laboratory_double import benchmarked
 from workbench_world import NOON
 
-from lmbench.config import BenchmarkConfig, EvaluateConfig
+from lmbench.config import BenchmarkConfig, EvaluateConfig, PackConfig
 from lmbench.jobs import launch
 from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
@@ -386,13 +386,56 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         assert record.command == (
             "lmbench evaluate demo/001-train --cache 2000 --tune --tune-tokens 20000"
         )
-        # A quantized run's integers take no steps.
+        # A quantized run is a simulation.
         await press(pilot, "end", "v")
-        assert "whose weights are floats" in bench_of(pilot).last_message
+        said = "nothing to evaluate: 3 int8 (a simulation: packed, the cache takes it)"
+        assert bench_of(pilot).last_message == said
         await press(pilot, "escape", "home", "space", "end", "space", "c", "v", "down", "enter")
-        said = "1 evaluation waits for the device; 1 left out: not finished, or integers"
+        said = "1 evaluation waits for the device; left out: 5 1 cache (no model of its own)"
         await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert started[1].read().config["dynamic"] == "sgd"
+
+
+@pytest.mark.parametrize(
+    "downs, asked",
+    [(1, {"dynamic": "sgd"}), (2, {"dynamic": "rms"}), (3, {"cache": 2000, "dynamic": "sgd"})],
+)
+async def test_each_way_of_evaluating_is_queued_as_it_is_named(lab, started, downs, asked):
+    async with opened(lab, "c", "v", *["down"] * downs, "enter") as pilot:
+        await until(pilot, lambda: bool(started))
+        await until(pilot, lambda: "1 evaluation waits" in bench_of(pilot).last_message)
+    assert started[0].read().config == {**asked, "tune": True, "tune_tokens": 20_000}
+
+
+async def test_a_packed_run_takes_the_cache_but_no_steps(lab, started):
+    packed = lab.session.new_run(PackConfig(), "pack", name="small", parent=lab.session.run(1))
+    packed.update(status="finished", results={"bytes": 7_400_000})
+    async with driving.opened(lab, "c", "v", "down", "enter", run="005-pack") as pilot:
+        said = (
+            "nothing to evaluate: 5 small (packed: steps are for the run that it was packed from)"
+        )
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        assert not started
+        await press(pilot, "v", "enter")
+        await until(pilot, lambda: bool(started))
+        record = started[0].read()
+    assert (record.parent, record.config["cache"]) == ("demo/005-pack", 2000)
+
+
+async def test_a_run_trained_on_a_grid_is_refused_steps_before_they_are_queued(lab, started):
+    on_grid = lab.new("prune", "grid", status="finished", results={"bytes": 29_321_000})
+    (on_grid.path / "best").mkdir()
+    (on_grid.path / "best" / "trained.safetensors").write_bytes(b"")
+    async with opened(lab, "space", "end", "space", "c", "v", *["down"] * 3, "enter") as pilot:
+        said = (
+            "1 evaluation waits for the device; left out: 5 grid (trained on a grid, which the "
+            "first step would leave)"
+        )
+        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        assert [run.read().parent for run in started] == ["demo/001-train"]
+        await press(pilot, "v", "enter")
+        await until(pilot, lambda: len(started) == 3)
+    assert started[2].read().parent == "demo/005-prune"
 
 
 async def test_figures_with_a_cache_or_steps_have_columns_of_their_own(lab):

@@ -344,6 +344,52 @@ async def test_marked_runs_answer_side_by_side_with_the_same_prompt_and_seed(ful
         assert pilot.app.focused is views(pilot)[0]
 
 
+async def test_a_write_has_the_cache_that_is_set_and_its_head_says_so(full):
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        assert sampler().writes[0].settings["cache"] == 0
+        assert "cache" not in heads(pilot)[0]
+        await press(pilot, "down", *["left"] * 2, "space", "enter")
+        assert sampler().writes[1].settings["cache"] == 500
+        assert heads(pilot)[0].startswith("● 1 dense + cache")
+
+
+async def test_both_writes_without_and_with_the_cache_side_by_side(full):
+    async with opened(full, (120, 30)) as pilot:
+        await press(pilot, "down", *["left"] * 2, "minus", "enter")
+        plain, cached = sampler().writes
+        assert (plain.settings["cache"], cached.settings["cache"]) == (0, 500)
+        assert plain.settings == {**cached.settings, "cache": 0}
+        assert ["+ cache" in head for head in heads(pilot)] == [False, True]
+        # Each branch goes on as its text was written.
+        await press(pilot, "down", "right", "enter", "down", "enter")
+        assert sampler().writes[2].settings["cache"] == 0
+        await press(pilot, "right_square_bracket", "right", "enter", "down", "enter")
+        branch = sampler().writes[3]
+        assert (branch.of, branch.settings["cache"]) == (cached.id, 500)
+        # Both are there when one comes back, and both are let go of for the next.
+        before = drafts(pilot)
+        for run in ("003-quantize", "001-train"):
+            pilot.app.select(run)  # type: ignore[attr-defined]
+            await at_rest(pilot)
+        assert drafts(pilot) == before
+        await press(pilot, "4", "enter")
+        assert all(Forget(id=draft.id) in sampler().sent for draft in before)
+
+
+async def test_beside_their_texts_with_a_cache_two_marked_runs_have_room(full):
+    async with opened(full, (120, 30)) as pilot:
+        pilot.app.mark(("001-train", "002-prune", "003-quantize"))  # type: ignore[attr-defined]
+        await press(pilot, "down", *["left"] * 2, "minus", "enter")
+        assert [(r.run[-9:], r.settings["cache"]) for r in sampler().writes] == [
+            ("001-train", 0), ("001-train", 500), ("002-prune", 0), ("002-prune", 500),
+        ]  # fmt: skip
+        assert "3 runs are marked; the first 2 write" in pilot.app.last_message  # type: ignore[attr-defined]
+        await pilot.resize_terminal(80, 24)
+        await at_rest(pilot)
+        assert ["+ cache" in head for head in heads(pilot)] == [False, True] * 2
+
+
 async def test_m_changes_between_the_marked_runs_and_the_selected_one(full):
     async with opened(full) as pilot:
         pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]
@@ -416,17 +462,18 @@ async def test_what_was_kept_and_does_not_fit_is_passed_over(full, kept):
 
 
 async def test_what_a_run_wrote_before_is_there_until_something_is_written(full):
-    def line(run: str, text: str) -> str:
-        return json.dumps({"run": f"demo/{run}", "prompt": "in", "text": text, "tokens_per_s": 4.0})
+    def line(run: str, text: str, **more: Any) -> str:
+        line = {"run": f"demo/{run}", "prompt": "in", "text": text, "tokens_per_s": 4.0, **more}
+        return json.dumps(line)
 
-    full.session.samples_path.write_text(
-        "\n".join([line("001-train", "old"), line("001-train", "the new <eos> one"), "{torn"])
-    )
+    new = line("001-train", "the new <eos> one", settings={"cache": 2000})
+    full.session.samples_path.write_text("\n".join([line("001-train", "old"), new, "{torn"]))
     async with opened(full) as pilot:
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
         assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
         assert "4/s · written before" in heads(pilot)[0]
+        assert "1 dense + cache" in heads(pilot)[0]
         await press(pilot, "down", "down", "right")
         assert not among(pilot).display
         pilot.app.select("003-quantize")  # type: ignore[attr-defined]
