@@ -77,7 +77,7 @@ def reproduce(
     code = 0
     if detach:
         for run in runs:
-            begin(run, queue=True)
+            begin(run)
     else:
         code = work_through_all(runs, json=json)
     rows = over_seeds([compared(one, of_seed) for one, of_seed in zip(plans, made, strict=True)])

@@ -247,8 +247,9 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             continue
         if not json:
             note(f"{place + 1} of {len(runs)}: {run.ref} {run.read().name}")
-        # What waits in the queue is left there: others may wait before it.
-        _, failed = work_through(partial(_begun, run, queue=go_on), json=json, document=False)
+        # By the queue alone: beside the supervisor that the first run leaves, one that is begun at
+        # once would compute beside another, or before the run that it starts from is finished.
+        _, failed = work_through(partial(_begun, run), json=json, document=False)
         if not (failed or go_on or run.status() == "finished"):
             complain(
                 f"{run.ref} was stopped before its end: the same command again goes on with it"
@@ -266,8 +267,8 @@ def _stays_behind(run: Run) -> bool:
     return run.status() not in ("queued", *LIVE) or awaited_parent(run) is not None
 
 
-def _begun(run: Run, *, queue: bool) -> Run:
-    begin(run, queue=queue)
+def _begun(run: Run) -> Run:
+    begin(run)
     return run
 
 

@@ -67,8 +67,8 @@ def _known(session: Session, step: Step, parent: Run | None, since: float) -> Ru
     return None
 
 
-def begin(run: Run, *, queue: bool) -> None:
-    """Have a run worked on that is not finished: started, or gone on with where it stopped.
+def begin(run: Run) -> None:
+    """Have the queue work on a run that is not finished: started, or gone on with where it stopped.
 
     Raises:
         LmbenchError: its process cannot be started.
@@ -79,9 +79,9 @@ def begin(run: Run, *, queue: bool) -> None:
     if status == "finished" or status in LIVE:
         return
     if status == "queued":
-        launch.start(run, queue=queue)
+        launch.start(run)
     else:
-        launch.resume(run, queue=queue)
+        launch.resume(run)
 
 
 def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]]:

@@ -200,6 +200,20 @@ def test_a_table_is_made_by_real_runs_and_shown_beside_the_published(
     assert f"{rows[1]['test_ppl']:.2f}" in shown
 
 
+def test_rows_are_left_to_the_queue_which_works_on_one_at_a_time(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def start(run: Run, *, queue: bool = True) -> None:
+        begun.append((run.id, queue))
+        run.update(status="finished", results={"test_ppl": 100.0})
+
+    monkeypatch.setattr("lmbench.jobs.launch.start", start)
+    document(capsys)
+    assert begun == [(1, True), (2, True)]
+
+
 def test_what_a_published_figure_is_of_stands_in_a_footnote() -> None:
     quantized = plan("quantization", "small")
     (note,) = quantized.footnotes
