@@ -52,13 +52,6 @@ def check_schedule(config: TrainConfig, home: Home) -> Schedule | None:
             f"{config.processes_flags}: schedule {config.compress} quantizes while it trains, and "
             "the ranges that it finds would be others on each GPU; train on one"
         )
-    inside = "--wdrop" if config.wdrop else "--dropouth" if config.dropouth is not None else None
-    if inside and schedule.components["quantizer"]:
-        raise LmbenchError(
-            f"{inside}: schedule {config.compress} quantizes while it trains, gate by gate, and "
-            "what is dropped inside the layers has no place there; leave it out, or quantize after "
-            "the training (lmbench quantize)"
-        )
     if any(policy.kind == "lr_scheduler" for policy in schedule.policies):
         _refuse_another_rate(config)
     return schedule

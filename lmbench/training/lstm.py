@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -70,10 +71,10 @@ def forward(
     `hidden` or comes from the states that are returned. By the layers of this file all is fp32.
     """
     states: list[State] = []
-    output = input
+    output, dropout = input, partial(F.dropout, p=rnn.dropout, training=rnn.training)
     for at, state in enumerate(zip(*hidden, strict=True)):
         if at:
-            output = regularisation.between(rnn, output)
+            output = regularisation.between(output, dropout)
         w_ih, w_hh, b_ih, b_hh = (
             getattr(rnn, f"{name}_l{at}")
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

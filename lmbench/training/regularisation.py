@@ -56,11 +56,9 @@ class Regularisation:
             words = words * kept[input].unsqueeze(2)
         return _locked(words, self.dropouti, model.drop)
 
-    def between(self, rnn: nn.RNNBase, output: Tensor) -> Tensor:
-        """A layer's output [T, B, H] as the next one is given it."""
-        return _locked(
-            output, self.dropouth, lambda whole: F.dropout(whole, rnn.dropout, rnn.training)
-        )
+    def between(self, output: Tensor, dropout: Callable[[Tensor], Tensor]) -> Tensor:
+        """A layer's output [T, B, H] as the next one is given it; `dropout` is the model's own."""
+        return _locked(output, self.dropouth, dropout)
 
     def recurrent(self, weight: Tensor) -> Tensor:
         """The recurrent weights of a layer for a window, DropConnect's way."""

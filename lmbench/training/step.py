@@ -23,6 +23,7 @@ from torch import (  # the passes over all parameters that torch's own optimizer
     nn,
 )
 
+from lmbench.distiller.modules import ModularRecurrent
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training import lstm
 from lmbench.training.loss import DecoderLoss
@@ -62,6 +63,11 @@ def run_layers(
             return run_layers(rnn, embedded, hidden, None, regularisation)
     if layer is None and not regularisation.inside_layers:
         return rnn(embedded, hidden)
+    if isinstance(rnn, ModularRecurrent):
+        # A quantizer has taken the layers apart, and makes its images as the call begins.
+        between = partial(regularisation.between, dropout=rnn.dropout)
+        with rnn.masked(regularisation.recurrent, between):
+            return rnn(embedded, hidden)
     assert isinstance(rnn, nn.RNNBase)
     layer = layer or partial(torch_layer, rnn)
     if isinstance(hidden, tuple):

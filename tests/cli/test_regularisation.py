@@ -1,4 +1,4 @@
-"""AWD-LSTM's regularisation from the command line: the whole recipe, and what it cannot be with."""
+"""AWD-LSTM's regularisation from the command line: the whole recipe, and under a quantizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cli_world import answer
 from safetensors.torch import load_file
 from small_runs import pruning_schedule, quantizing_schedule
 
-from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig
 from lmbench.jobs.kinds.train import build_objective
 from lmbench.session import Home
@@ -46,15 +45,17 @@ def test_a_regularised_pruning_leaves_a_plain_model_as_sparse_as_its_schedule_sa
     assert scored["test_ppl"] == pytest.approx(ours["results"]["test_ppl"], rel=1e-5)
 
 
-@pytest.mark.parametrize("flag", ["--wdrop", "--dropouth"])
-def test_what_acts_inside_the_layers_is_refused_under_a_quantizer(
-    flag: str, home: Home, capsys: pytest.CaptureFixture[str]
+def test_a_training_under_a_quantizer_is_regularised_inside_its_layers_too(
+    home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("quantized.yaml").write_text(quantizing_schedule(1), encoding="utf-8")
-    before = len(home.session("default").runs())
-    assert lmbench(["prune", "1", "--schedule", "quantized.yaml", flag, "0.3"]) == 2
-    assert f"{flag}: schedule quantized.yaml quantizes while it" in capsys.readouterr().err
-    assert len(home.session("default").runs()) == before
+    schedule = ("--schedule", "quantized.yaml", "--epochs", "1", "--threads", "1")
+    inside = ("--wdrop", "0.4", "--dropouth", "0.2")
+    plain = answer(capsys, "prune", "1", *schedule)
+    ours = answer(capsys, "prune", "1", *schedule, *inside)
+    assert ours["results"]["valid_ppl"] != plain["results"]["valid_ppl"]
+    best = load_file(home.find_run(ours["run"]).path / "best" / "model.safetensors")
+    assert len(best["rnn.weight_hh_l0"].unique()) <= 16
 
 
 @pytest.mark.parametrize("precision, kind", [("fp32", CrossEntropy), ("exact", ExactCrossEntropy)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training_world import AGP, Recorder, resumed_as_uninterrupted, small, splits, trainer
+from training_world import (
+    AGP,
+    REGULARISED,
+    WORDS,
+    Recorder,
+    resumed_as_uninterrupted,
+    small,
+    splits,
+    trainer,
+)
 
+from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.distiller import CompressionScheduler
+from lmbench.distiller.quantization.codes import nearest_levels
+from lmbench.model import build_model
 from lmbench.session.events import Epoch
 from lmbench.training.averaging import Averages
 from lmbench.training.evaluate import evaluate
@@ -39,6 +52,10 @@ QUANTIZED = {
         }
     ],
 }
+CODES: dict[str, Any] = copy.deepcopy(QUANTIZED)
+CODES["quantizers"]["q"] |= {"bits_weights": 2, "rounding": "codes", "group_size": 8}
+LEARNED: dict[str, Any] = copy.deepcopy(CODES)
+LEARNED["quantizers"]["q"]["learned_scales"] = True
 # The rate is so high that some epoch is worse than the one before.
 EARLY: dict[str, Any] = {"nonmono": 0, "epochs": 6, "lr": 40.0, "decay": 1.0}
 
@@ -125,9 +142,11 @@ def test_losses_under_other_masks_do_not_count_and_new_masks_end_the_averaging()
     assert averages.judge(3.5, masks_changed=False)
 
 
-def train(folder: Path, schedule: dict[str, Any] | None = None) -> tuple[Trainer, Recorder]:
+def train(
+    folder: Path, schedule: dict[str, Any] | None = None, **more: Any
+) -> tuple[Trainer, Recorder]:
     recorder = Recorder()
-    made = trainer(small(**EARLY), folder, recorder, schedule=schedule)
+    made = trainer(small(**EARLY, **more), folder, recorder, schedule=schedule)
     assert made.run()
     return made, recorder
 
@@ -189,7 +208,10 @@ def test_the_last_model_is_scored_with_its_averages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "schedule, stop_after",
-    [(None, 10), (None, 60), (None, 100), (AGP, 100), (AGP, 140), (QUANTIZED, 100)],
+    [
+        *((None, 10), (None, 60), (None, 100), (AGP, 100), (AGP, 140)),
+        *((QUANTIZED, 100), (CODES, 100), (LEARNED, 100)),
+    ],
 )
 def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one_to_the_bit(
     schedule: dict[str, Any] | None, stop_after: int, tmp_path: Path
@@ -204,8 +226,10 @@ def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one_to_the_bit(
     assert all(torch.equal(kept[name], other[name]) for name in means)
 
 
-def test_a_pruned_weight_is_zero_in_the_averages(tmp_path: Path) -> None:
-    made, _ = train(tmp_path, AGP)
+@pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
+def test_a_pruned_weight_is_zero_in_the_averages(more: dict[str, Any], tmp_path: Path) -> None:
+    """Under weight drop, too."""
+    made, _ = train(tmp_path, AGP, **more)
     raw, kept = raw_and_kept(tmp_path)
     best = load_file(tmp_path / "best" / "model.safetensors")
     for name in ("rnn.weight_hh_l0", "encoder.weight"):
@@ -248,6 +272,32 @@ def test_a_model_that_is_quantized_while_it_trains_keeps_the_image_of_its_averag
     assert evaluate(made.plain_model(), splits(small()).valid, 7).loss == pytest.approx(
         recorder.of(Epoch)[-1].best_valid_loss, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("schedule", [CODES, LEARNED], ids=["fitted", "learned"])
+def test_averages_become_codes_by_the_scales_that_they_were_trained_with(
+    schedule: dict[str, Any], tmp_path: Path
+) -> None:
+    """Those that were fitted to the raw weights; learned ones are averaged as weights are."""
+    made, _ = train(tmp_path, schedule, **REGULARISED)
+    means = made._averages.state()["means"]
+    model = build_model(small(), WORDS)
+    for which in ("last", "best"):
+        kept = load_file(tmp_path / which / "model.safetensors")
+        trained = load_file(tmp_path / which / "trained.safetensors")
+        model.load_state_dict(kept)
+        found = trained_grids(model, trained)
+        matrices = [name for name, tensor in kept.items() if tensor.dim() == 2]
+        assert found.values == dict.fromkeys(matrices, "code2")
+    kept, held = (load_file(tmp_path / "last" / f"{n}.safetensors") for n in ("model", "trained"))
+    unit, steps = held["encoder.code_unit"], held["encoder.code_steps"]
+    levels = nearest_levels(means["encoder.float_weight"], unit, steps[:2], 8, pruned=True)
+    assert torch.equal(kept["encoder.weight"], levels * unit)
+    # The training itself goes on with the scales of its raw weights.
+    assert made.scheduler is not None
+    assert made.scheduler.quantizer is not None
+    made.scheduler.quantizer.quantize_params()
+    assert torch.equal(made.model.get_buffer("encoder.code_steps"), steps) == (schedule is CODES)
 
 
 def _other_shape(state: dict[str, Any]) -> None:

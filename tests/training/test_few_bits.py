@@ -12,7 +12,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from training_world import AGP, WORDS, Recorder, resumed_as_uninterrupted, small, trainer
+from training_world import (
+    AGP,
+    REGULARISED,
+    WORDS,
+    Recorder,
+    resumed_as_uninterrupted,
+    small,
+    trainer,
+)
 
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.trained_grid import trained_grids
@@ -89,6 +97,18 @@ def test_and_so_are_scales_that_are_learned(stop_after: int, tmp_path: Path) -> 
     resumed_as_uninterrupted(config, tmp_path, stop_after, learned())
 
 
+@pytest.mark.parametrize(
+    "model, scales_are_learned, stop_after",
+    [("LSTM", False, 40), ("LSTM", True, 55), ("GRU", False, 10), ("RNN_TANH", True, 40)],
+)
+def test_and_so_it_is_with_masks_inside_the_layers_of_codes_that_are_pruned(
+    model: str, scales_are_learned: bool, stop_after: int, tmp_path: Path
+) -> None:
+    config = small(model=model, momentum=0.5, dropout=0.3, lr=1.0, tied=True, **REGULARISED)
+    schedule = pruned_too(scales_are_learned=scales_are_learned)
+    resumed_as_uninterrupted(config, tmp_path, stop_after, schedule)
+
+
 def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,12 +131,13 @@ def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were
     assert set(found.groups.values()) == {8}
 
 
+@pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 @pytest.mark.parametrize("scales_are_learned", [False, True])
 def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(
-    tmp_path: Path, scales_are_learned: bool
+    tmp_path: Path, scales_are_learned: bool, more: dict[str, Any]
 ) -> None:
     schedule = pruned_too(scales_are_learned=scales_are_learned)
-    trained = trainer(small(tied=True, lr=1.0), tmp_path, Recorder(), schedule=schedule)
+    trained = trainer(small(tied=True, lr=1.0, **more), tmp_path, Recorder(), schedule=schedule)
     trained.run()
     steps = dict(trained.model.named_parameters()).get("encoder.code_learned")
     assert (steps is not None) == scales_are_learned
@@ -126,8 +147,9 @@ def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(
         fitted = held.get_buffer("code_fitted").sum(0) * held.get_buffer("code_unit")
         assert not torch.equal(steps.detach(), fitted)
     plain = trained.plain_model().state_dict()
-    pruned = plain["encoder.weight"] == 0
-    assert float(pruned.float().mean()) == pytest.approx(0.6, abs=0.01)
+    for name in ("encoder.weight", "rnn.weight_hh_l0"):
+        pruned = plain[name] == 0
+        assert float(pruned.float().mean()) == pytest.approx(0.6, abs=0.01)
     found = trained_grids(trained.plain_model(), trained.model.state_dict())
     assert found.values["encoder.weight"] == found.values["rnn.weight_ih_l1"] == "code1"
     words, path = [f"w{i}" for i in range(WORDS)], tmp_path / "m.lmpack"

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmbench.distiller import dict_config
+from lmbench.distiller import CompressionScheduler, dict_config
+from lmbench.distiller.pruning.masks import parameters_by_name
 from lmbench.model.rnn import Hidden, RNNModel
 from lmbench.training import lstm
 from lmbench.training import objective as objective_module
@@ -270,38 +271,71 @@ def test_where_a_policy_watches_a_gradient_autograd_computes_under_the_same_mask
         assert (one - other).norm() < within * other.norm()
 
 
-QUANTIZED = {
-    "version": 1,
-    "quantizers": {"linear": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_weights": 4}},
-    "policies": [
-        {
-            "quantizer": {"instance_name": "linear"},
-            "starting_epoch": 0,
-            "ending_epoch": 1,
-            "frequency": 1,
-        }
-    ],
-}
-
-
-def test_around_layers_that_a_quantizer_has_taken_apart_masks_fall_on_its_image() -> None:
-    model = build(tied=False)
+def quantized(model: RNNModel, **arguments: Any) -> CompressionScheduler:
+    """The model under a training-time quantizer, its epoch begun."""
+    document = {
+        "version": 1,
+        "quantizers": {"q": {"class": "QuantAwareTrainRangeLinearQuantizer", **arguments}},
+        "policies": [
+            {
+                "quantizer": {"instance_name": "q"},
+                "starting_epoch": 0,
+                "ending_epoch": 1,
+                "frequency": 1,
+            }
+        ],
+    }
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    scheduler = dict_config(model, optimizer, QUANTIZED)
+    scheduler = dict_config(model, optimizer, document)
     scheduler.on_epoch_begin(0, optimizer)
-    around = Regularisation(0.4, None, 0.35, dropoute=0.2, alpha=2.0, beta=1.0)
-    objective = fused(around)
-    found(model, objective)  # makes the images
-    embedding = model.encoder.weight.detach()
-    assert not isinstance(model.encoder.weight, nn.Parameter)
-    torch.manual_seed(11)
-    input, _ = text()
-    words = model.encoder(input)
-    kept = torch.empty(WORDS).bernoulli_(0.8) / 0.8
-    expected = dropped(embedding[input] * kept[input].unsqueeze(2), 0.4)
-    torch.manual_seed(11)
-    torch.testing.assert_close(around.embedded(model, words, input), expected)
-    assert len(embedding.unique()) <= 16
+    return scheduler
+
+
+NEAREST = {"bits_activations": None, "bits_weights": 4}
+CODES = {"bits_activations": None, "bits_weights": 2, "rounding": "codes", "group_size": 8}
+QUANTIZERS = [
+    pytest.param(NEAREST, id="nearest"),
+    pytest.param(CODES, id="codes"),
+    pytest.param({**CODES, "learned_scales": True}, id="learned"),
+    pytest.param({**NEAREST, "overrides": {r".*fc_gate_h": {"bits_weights": 32}}}, id="floats"),
+]
+
+
+@pytest.mark.parametrize(
+    "kind, tied",
+    [("LSTM", True), ("LSTM", False), ("GRU", True), ("RNN_TANH", False), ("RNN_RELU", True)],
+)
+@pytest.mark.parametrize("regularisation", [ALL, Regularisation(wdrop=0.4)], ids=["all", "wdrop"])
+@pytest.mark.parametrize("arguments", QUANTIZERS)
+def test_under_a_quantizer_the_masks_fall_on_its_image(
+    arguments: dict[str, Any], regularisation: Regularisation, kind: str, tied: bool
+) -> None:
+    """Loss and gradients, passed straight through, are those of the plain formula of the image."""
+    model = build(kind, tied=tied)
+    name_of_pruned = "rnn.weight_hh_l1"
+    weight = model.get_parameter(name_of_pruned)
+    pruned = torch.rand_like(weight) < 0.5
+    with torch.no_grad():
+        weight[pruned] = 0.0
+    scheduler = quantized(model, **arguments)
+    assert scheduler.quantizer is not None
+    image = scheduler.quantizer.plain_model()
+    assert isinstance(image, RNNModel)
+    assert bool((image.get_parameter(name_of_pruned)[pruned] == 0).all())
+    entropy, expected = wanted(image, regularisation)
+    ours, _, _ = found(model, fused(regularisation))
+    torch.testing.assert_close(ours, entropy, rtol=1e-5, atol=1e-6)
+    trained = parameters_by_name(model, scheduler.zeros_mask_dict)
+    for (name, _), gradient in zip(image.named_parameters(), expected, strict=True):
+        found_there = trained[name].grad
+        torch.testing.assert_close(found_there, gradient, rtol=1e-4, atol=1e-6)
+        if "weight_hh" in name:
+            # What was dropped, and nothing else, is given none.
+            assert 0.2 < (gradient == 0).float().mean() < 0.8
+            assert torch.equal(found_there == 0, gradient == 0)
+    # And it is there again.
+    after = scheduler.quantizer.plain_model().state_dict()
+    assert all(torch.equal(after[name], value) for name, value in image.state_dict().items())
 
 
 @pytest.mark.parametrize(

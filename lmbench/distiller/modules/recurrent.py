@@ -7,7 +7,8 @@ its own between the layers, because quantized tensors carry their scale along as
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from lmbench.distiller.modules.cells import (
 __all__ = ["DistillerGRU", "DistillerLSTM", "DistillerRNN", "ModularRecurrent"]
 
 LayerRunner = Callable[[ModularCell, Sequence[Tensor], State, bool], tuple[list[Tensor], State]]
+Change = Callable[[Tensor], Tensor]
 
 
 def run_cell(
@@ -142,6 +144,7 @@ class ModularRecurrent(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
         # a quantizer puts a faster, equal walk here (see quantization.fused)
         self._runner: LayerRunner = run_cell
+        self._masks: tuple[Change, Change] | None = None
 
     def forward(
         self, x: Tensor | PackedSequence, h: Tensor | State | None = None
@@ -234,12 +237,32 @@ class ModularRecurrent(nn.Module, ABC):
         self, cell: nn.Module, steps: Sequence[Tensor], initial: State, reverse: bool
     ) -> tuple[list[Tensor], State]:
         assert isinstance(cell, ModularCell)
-        return self._runner(cell, steps, initial, reverse)
+        masked = _changed_weight(cell.fc_gate_h, self._masks[0]) if self._masks else nullcontext()
+        with masked:
+            return self._runner(cell, steps, initial, reverse)
 
     def _drop(self, steps: list[Tensor], layer: int) -> list[Tensor]:
         if layer + 1 == self.num_layers:
             return steps
+        if self._masks:
+            return list(self._masks[1](torch.stack(steps)).unbind(0))
         return [self.dropout(step) for step in steps]
+
+    @contextmanager
+    def masked(self, recurrent: Change, between: Change) -> Iterator[None]:
+        """Within, sequences of one length are walked under masks.
+
+        Args:
+            recurrent: what it makes of a layer's recurrent weights is computed with in their place.
+                It is given them when the walk comes to the layer: after a quantizer has made their
+                image.
+            between: in the place of `dropout`; of a layer's whole output, (time, batch, hidden).
+        """
+        self._masks = recurrent, between
+        try:
+            yield
+        finally:
+            self._masks = None
 
     def _unpack_state(self, hidden: Tensor | State | None, batch: int, like: Tensor) -> list[State]:
         """The state as one tuple a layer and direction, each (batch, hidden)."""
@@ -389,6 +412,19 @@ class DistillerRNN(ModularRecurrent):
     @classmethod
     def _cell_options(cls, module: nn.RNNBase) -> dict[str, Any]:
         return {"nonlinearity": str(getattr(module, "nonlinearity", "tanh"))}
+
+
+@contextmanager
+def _changed_weight(linear: nn.Linear, change: Change) -> Iterator[None]:
+    """Within, its weight is what `change` makes of it. That is no parameter, as which torch would
+    refuse it; a parameter's place among the others is kept."""
+    held: dict[str, Any] = linear._parameters if "weight" in linear._parameters else vars(linear)
+    weight = held["weight"]
+    held["weight"] = change(weight)
+    try:
+        yield
+    finally:
+        held["weight"] = weight
 
 
 def _each(
