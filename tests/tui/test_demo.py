@@ -162,7 +162,7 @@ async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, 
         word = wrote(0, 0, "the")
         view = bench.snapshot.runs[0]
         column = panel.query(TextColumn).first()
-        column.text.show(dataclasses.replace(new_text(0, view, ""), words=[word]))
+        column.text.show(dataclasses.replace(new_text(0, view, "", 0), words=[word]))
         panel.post_message(AlternativesList.Taken(word, word.alternatives[1]))
         await press(pilot)
         assert bench.last_message == "A recording has no model to write with."
