@@ -703,6 +703,8 @@ async def test_a_letter_that_is_typed_says_nothing(full):
 @pytest.mark.parametrize("key", ["l", "v"])
 async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):
     ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
+    # It can go on from where it was stopped, and has no best checkpoint.
+    lab.write(ended, ev.Checkpoint(which="last", step=10, epoch=0))
     async with opened(lab, key, run=ended.path.name) as pilot:
         screen_of(pilot, MainScreen)
         said = "5 cut off has no best checkpoint: it ended before its first epoch did"

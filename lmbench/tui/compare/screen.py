@@ -245,7 +245,7 @@ class CompareScreen(BenchScreen[None]):
             for view in self.views
             if view.status == "finished"
             and view.kind in MEASURABLE
-            and view.has_model
+            and view.has_best
             and view.key not in self._awaited
         ]
 
@@ -278,7 +278,8 @@ class CompareScreen(BenchScreen[None]):
             why = _SIMULATION if view.kind == "quantize" else "it has no model of its own"
             return f"{view.id} {view.name}: {why}"
         if view.status == "finished":
-            return f"{view.id} {view.name} has no model: there is nothing to measure"
+            lacks = "best checkpoint" if view.has_model else "model"
+            return f"{view.id} {view.name} has no {lacks}: there is nothing to measure"
         return f"{view.id} {view.name} is {view.status}: a finished run is measured"
 
     async def action_benchmark(self) -> None:
@@ -321,9 +322,9 @@ class CompareScreen(BenchScreen[None]):
         keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
         keys = self.bench.marked if self.of_marked else keys
         done = [view for view in self.views if view.key in keys and view.status == "finished"]
-        views = [view for view in done if view.kind in _EVALUABLE]
+        views = [view for view in done if view.kind in _EVALUABLE and view.has_best]
         if not views:
-            self.bench.show_message("v is for finished runs whose weights are floats: train, prune")
+            self.bench.show_message("v is for finished runs whose weights are floats, with a best checkpoint")
             return
         left_out = len(keys) - len(views)
 

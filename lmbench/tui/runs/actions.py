@@ -74,12 +74,14 @@ def why_no_model(view: RunView, who: str) -> str:
     the one that it measures, and an integer model for the one that it was made from."""
     if view.kind in ("quantize", "pack") and view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
-    if not is_training(view) or view.has_model:
+    if not is_training(view) or view.has_best:
         return ""
     if view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
     if view.live:
         return f"{who} has no best checkpoint yet: it comes with an epoch's end"
+    if view.epoch is not None:
+        return f"{who} has no best checkpoint: no epoch of it ended with a finite loss"
     return f"{who} has no best checkpoint: it ended before its first epoch did"
 
 
