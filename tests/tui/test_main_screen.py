@@ -236,8 +236,10 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
 
 async def test_the_question_names_the_runs_that_start_from_the_one_to_delete(full):
     full.new("prune", "later", full.session.run(1), status="queued")
+    resumed = full.new("prune", "resumed", full.session.run(1), status="queued")
+    (resumed.path / "last").mkdir()
     async with opened(full, "d", run="001-train") as pilot:
-        assert "2 and 3, which were made from it, stay." in words(pilot)
+        assert "2, 3 and 6, which were made from it, stay." in words(pilot)
         assert "5, which starts from it, will fail." in words(pilot)
     async with opened(full, "G", "d") as pilot:
         assert "made from" not in words(pilot)

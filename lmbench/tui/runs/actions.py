@@ -177,12 +177,14 @@ def _made_from(bench: Bench, views: list[RunView]) -> str:
     """What becomes of other runs that start from these, as the end of a question; "" for none."""
     keys = {view.key for view in views}
     others = [v for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
+    # What was resumed goes on from its own checkpoint, without its parent.
+    starting = [v for v in others if v.status == "queued" and v.run.checkpoint("last") is None]
     it = "it" if len(views) == 1 else "them"
     text = ""
-    if made := [str(v.id) for v in others if v.status != "queued"]:
+    if made := [str(v.id) for v in others if v not in starting]:
         were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
         text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
-    if queued := [str(v.id) for v in others if v.status == "queued"]:
+    if queued := [str(v.id) for v in starting]:
         starts = "starts" if len(queued) == 1 else "start"
         text += f"\n{_named(queued)}, which {starts} from {it}, will fail."
     return text
