@@ -324,7 +324,9 @@ class CompareScreen(BenchScreen[None]):
         done = [view for view in self.views if view.key in keys and view.status == "finished"]
         views = [view for view in done if view.kind in _EVALUABLE and view.has_best]
         if not views:
-            self.bench.show_message("v is for finished runs whose weights are floats, with a best checkpoint")
+            self.bench.show_message(
+                "v is for finished runs whose weights are floats, with a best checkpoint"
+            )
             return
         left_out = len(keys) - len(views)
 
