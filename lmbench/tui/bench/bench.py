@@ -29,7 +29,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import one_line, printable
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
-from lmbench.tui.bench.changes import bad_news, ended, newest_note
+from lmbench.tui.bench.changes import bad_news, ended, is_past, newest_note
 from lmbench.tui.bench.deletions import Deletions
 from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
@@ -283,6 +283,10 @@ class Bench(KeysInOrder):
 
     def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
         """One line for what is new: the newest note of any run, or why a run ended."""
+        if self._news and is_past(self._news, before, now):
+            if self.last_message == self._news:
+                self.last_message = ""
+            self._news = ""
         if now.problem and now.problem != before.problem:
             self._news = now.problem
             self.show_message(self._news)
