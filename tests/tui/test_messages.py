@@ -75,6 +75,27 @@ async def test_an_answer_that_had_its_moment_is_gone_on_the_next_screen(full, mo
         assert news in words(pilot)
 
 
+@pytest.mark.parametrize("keys, stays", [("", True), ("d", True), ("c", False)])
+async def test_an_answer_does_not_outlast_its_moment_on_another_screen(full, keys, stays):
+    async with opened(full) as pilot:
+        app = bench_of(pilot)
+        news = app.last_message
+        app.show_message(TOLD)
+        await press(pilot, *keys)
+        app._clear_recent()
+        assert app.last_message == (TOLD if stays else news)
+
+
+async def test_an_answer_that_closes_its_screen_has_its_moment_on_the_one_below(full):
+    async with opened(full, "c") as pilot:
+        app = bench_of(pilot)
+        app.show_message(TOLD)
+        await press(pilot, "escape")
+        assert TOLD in words(pilot)
+        app._clear_recent()
+        assert app.last_message != TOLD
+
+
 async def test_trouble_that_is_over_is_told_no_more(full):
     run = full.session.run(3)
     async with opened(full) as pilot:

@@ -129,6 +129,8 @@ class Bench(KeysInOrder):
         self._newest_note = (0.0, "")
         # What was said last that no key had asked for.
         self._news = ""
+        # The kind of screen that the newest message was said on.
+        self._said_on: type | None = None
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
@@ -422,12 +424,20 @@ class Bench(KeysInOrder):
         self.recent_message = text
         if keep:
             self.last_message = text
+            self._said_on = self._kind_in_front
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)
 
+    @property
+    def _kind_in_front(self) -> type | None:
+        """The kind of the full screen in front: a dialog is one of the screen below it."""
+        return next((type(s) for s in reversed(self.screen_stack) if not s.is_modal), None)
+
     def _clear_recent(self) -> None:
         self.recent_message = ""
+        if self._said_on is not self._kind_in_front:
+            self.forget_answer()
 
     def forget_answer(self) -> None:
         """Go back from a key's answer that has had its moment to the newest news: on another screen

@@ -351,7 +351,6 @@ async def test_a_schedule_of_a_form_that_is_left_goes_unless_it_was_changed(lab,
         await press(pilot, "escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, LabScreen))
         assert path.exists() == edited
-        assert bench_of(pilot).last_message == "no run made of the pruned model"
 
 
 def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
