@@ -312,7 +312,7 @@ the next panel.
         settings = {"compress": path}
         self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)
         # Said on the form, and so gone some time after it.
+        evaluated = state.level in state.pruned.get(state.target, {})
+        other = ": not the model just evaluated" if evaluated else ""
         level = f"{100 * state.level:.0f}%"
-        self.bench.show_message(
-            f"pruned to {level} at once, and then trained: not the model just evaluated"
-        )
+        self.bench.show_message(f"pruned to {level} at once, and then trained{other}")
