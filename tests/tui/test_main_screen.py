@@ -18,6 +18,7 @@ from textual.widgets import Input, Static
 
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
+from lmbench.session import manage
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.bench import SnapshotChanged
@@ -531,15 +532,47 @@ def log_text(pilot: Pilot[None]) -> str:
 
 # In the tree 4, which was made from 2, stands above 3.
 @pytest.mark.parametrize(
-    "number, beside", [(1, "002-prune"), (4, "003-quantize"), (3, "004-quantize")]
+    "keys, number, beside",
+    [
+        ((), 1, "002-prune"),
+        ((), 4, "003-quantize"),
+        ((), 3, "004-quantize"),
+        (("slash", *"agp", "enter"), 4, "002-prune"),
+        (("t",) * 4, 3, "002-prune"),
+    ],
 )
-async def test_the_cursor_goes_to_the_neighbour_of_a_run_deleted_elsewhere(full, number, beside):
-    async with opened(full, run=full.session.run(number).path.name) as pilot:
+async def test_the_cursor_goes_to_the_neighbour_of_a_run_deleted_elsewhere(
+    full, keys, number, beside
+):
+    async with opened(full, *keys, run=full.session.run(number).path.name) as pilot:
         before = shown(pilot)
         shutil.rmtree(full.session.run(number).path)
         await settled(pilot)
         assert bench_of(pilot).selected == beside
         assert shown(pilot) == [n for n in before if n != number]
+
+
+async def test_a_look_between_two_deletions_takes_the_cursor_nowhere_else(full, monkeypatch):
+    for name in ("a", "b"):
+        full.new("quantize", name, full.session.run(1), status="finished")
+    async with opened(full, *("t",) * 4, run="005-quantize") as pilot:
+        app, loop = bench_of(pilot), asyncio.get_running_loop()
+        set_aside = manage.set_aside_run
+
+        def slowly(run: Any) -> Any:
+            deletion = set_aside(run)
+            asyncio.run_coroutine_threadsafe(app.refresh_snapshot(), loop).result()
+            while app.snapshot.run(run.path.name) is not None:
+                time.sleep(0.01)
+            return deletion
+
+        monkeypatch.setattr(manage, "set_aside_run", slowly)
+        app.mark(("005-quantize", "003-quantize"))
+        await press(pilot, "d", "y")
+        await pilot.app.workers.wait_for_complete()
+        await settled(pilot)
+        assert shown(pilot) == [6, 4, 2, 1]
+        assert app.selected == "004-quantize"
 
 
 async def test_a_session_of_a_newer_version_says_so_where_the_runs_would_be(full):

@@ -12,7 +12,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,8 @@ class Bench(KeysInOrder):
         # The error of the last poll, reported once.
         self._last_error = ""
         self.deleted: set[str] = set()
+        # The runs, by key, as the list of runs shows them: sorted and filtered.
+        self.listed: tuple[str, ...] = ()
         # The note shown last of any run, with its time.
         self._newest_note = (0.0, "")
         # What was said last that no key had asked for.
@@ -277,10 +279,13 @@ class Bench(KeysInOrder):
             self.mark(tuple(key for key in self.marked if key not in gone))
 
     def _neighbour(self, snapshot: Snapshot) -> str:
-        """The run of a new snapshot that stood next to the selected one, which is gone from it."""
+        """The run of a new snapshot that stood next to the selected one, which is gone from it: in
+        the list of runs, or in the tree where the filter hid it."""
         if snapshot.session != self.snapshot.session:
             return ""
-        keys = [view.key for view in self.snapshot.runs]
+        keys: Sequence[str] = self.listed
+        if self.selected not in keys:
+            keys = [view.key for view in self.snapshot.runs]
         return neighbour(keys, self.selected, {key for key in keys if snapshot.run(key) is None})
 
     def _report_changes(self, before: Snapshot, now: Snapshot) -> None:

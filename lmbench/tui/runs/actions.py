@@ -199,6 +199,9 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
     from lmbench.session.manage import set_aside_run
 
     bench.deleted |= {view.key for view in views}
+    if then and bench.selected in {view.key for view in views}:
+        # Before the session is read between two of them, and another neighbour taken.
+        bench.select(then)
     gone = []
     for view in views:
         deletion = await bench.run_in_thread(set_aside_run, view.run, doing="while deleting a run")
@@ -206,8 +209,6 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
             bench.deletions.add(f"run {view.id} {view.name}", deletion)
             gone.append(view)
     if gone:
-        if then and bench.selected in {view.key for view in gone}:
-            bench.select(then)
         names = ", ".join(f"{view.id} {view.name}" for view in gone)
         back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
         runs = "run" if len(gone) == 1 else "runs"
