@@ -386,6 +386,8 @@ async def test_a_run_that_leaves_the_queue_is_no_longer_said_to_wait(world):
     run = world.new("train", "next", status="queued")
     async with opened(world, size=(200, 50), run=run.path.name) as pilot:
         assert "waits in the queue" in words(pilot)
+        await press(pilot, "2", "0")
+        assert bench_of(pilot).recent_message == "there is no curve"
         run.update(status="stopped")
         await settled(pilot)
         assert "waits in the queue" not in words(pilot)
