@@ -534,6 +534,18 @@ async def test_a_hint_is_shown_whole_or_without_its_default_or_not_at_all(full, 
         assert "Ent" not in line_of(pilot, "schedule")
 
 
+@pytest.mark.parametrize("wrong, short", [("no such file", True), ("y" * 90, False)])
+async def test_a_complaint_has_as_much_of_two_thirds_as_it_needs(world, started, wrong, short):
+    async with opened(world, WIDE) as pilot:
+        row = form(pilot).form.row("epochs")
+        row.field.value = "x" * 200
+        row.mark(changed=True, wrong=wrong, note="")
+        await at_rest(pilot)
+        said = row.query_one(".note").size.width
+        room = said + row.field.region.width
+        assert said == len(f"✗ {wrong}") if short else said >= 2 * room // 3 - 1
+
+
 async def test_the_forms_columns_stand_where_they_stay_from_the_first_layout_on(world, started):
     async with opened(world, WIDE) as pilot:
         row = form(pilot).form.row("epochs")
