@@ -12,6 +12,7 @@ import driving
 import pytest
 from driving import at_rest, until
 from driving import press_then_rest as press
+from textual.containers import Vertical
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
@@ -276,6 +277,11 @@ async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(ful
         for at in (*those, those[0]):
             await press(pilot, "l")
             assert options.highlighted == at
+        await press(pilot, "ä")
+        assert options.highlighted == those[0]
+        assert "nothing begins with ä" in str(dialog.query_one(Vertical).border_subtitle)
+        await press(pilot, "l")
+        assert "nothing begins" not in str(dialog.query_one(Vertical).border_subtitle)
 
 
 async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):
