@@ -13,7 +13,8 @@ from lmbench.jobs.chains import Step, make_step
 from lmbench.jobs.prepare import check_training
 from lmbench.jobs.published_tables import Reproduction
 from lmbench.report.seeds import spread_of
-from lmbench.session.store import LIVE, Run, Session
+from lmbench.session import EventLog
+from lmbench.session.store import LIVE, Run, RunRecord, Session
 
 __all__ = ["begin", "compared", "make_runs", "over_seeds"]
 
@@ -61,10 +62,20 @@ def _known(session: Session, step: Step, parent: Run | None, since: float) -> Ru
         except LmbenchError:
             # A damaged record is no run to take over; lists show what is wrong with it.
             continue
-        in_time = record.started is None or record.started >= since
-        if in_time and (record.kind, record.config, record.parent) == wanted:
+        if (record.kind, record.config, record.parent) == wanted and _began(run, record) >= since:
             return run
     return None
+
+
+def _began(run: Run, record: RunRecord) -> float:
+    """When it took its parent's model; infinity for not yet. What is resumed goes on with what an
+    earlier attempt had made of that: the first event that counts is of that attempt."""
+    if record.started is None:
+        return math.inf
+    log = EventLog(run.events_path)
+    if record.attempt > 1:
+        log.poll()
+    return min([record.started, *(event.t for event in log.events[:1])])
 
 
 def begin(run: Run) -> None:

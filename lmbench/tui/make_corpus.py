@@ -28,14 +28,15 @@ def path_of(text: str) -> Path:
     text = text.strip()
     if text.startswith("file://"):
         return Path(unquote(urlsplit(text).path))
-    path = Path(text).expanduser()
-    if not path.exists():
+    # These two take what no path can be for one at which nothing is.
+    path = Path(os.path.expanduser(text))  # noqa: PTH111
+    if not os.path.exists(path):  # noqa: PTH110
         try:
             words = shlex.split(text)
         except ValueError:
             return path
         if len(words) == 1:
-            return Path(words[0]).expanduser()
+            return Path(os.path.expanduser(words[0]))  # noqa: PTH111
     return path
 
 

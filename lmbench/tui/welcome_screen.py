@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,7 +45,8 @@ _PREVIEWED = 60
 
 def _missing(text: str) -> str:
     """What is wrong with a path that was given; "" where nothing is."""
-    return "" if not text or path_of(text).exists() else "there is no such file or folder"
+    there = not text or os.path.exists(path_of(text))  # noqa: PTH110
+    return "" if there else "there is no such file or folder"
 
 
 class WelcomeScreen(BenchScreen[None]):

@@ -17,7 +17,8 @@ from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs.published_tables import SCALES, TABLES, plan
 from lmbench.jobs.reproduce import compared, make_runs, over_seeds
-from lmbench.session import Home, Run
+from lmbench.session import EventWriter, Home, Run
+from lmbench.session.events import RunResumed, RunStarted
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -102,6 +103,17 @@ def test_a_row_of_a_half_trained_model_is_made_anew(home: Home) -> None:
     dense.update(status="finished", ended=3000.0)
     again[1].update(status="finished", started=3001.0, ended=3100.0)
     assert make_runs(session, wanted) == again
+    # A resumed run goes on with the model that it began on.
+    late = again[2]
+    late.update(status="finished", started=3001.0, ended=3100.0, attempt=2)
+    writer = EventWriter(late.events_path)
+    writer.write(RunStarted(t=2500.0, device="cpu"))
+    writer.write(RunResumed(t=3001.5, offset=writer.offset, step=9, epoch=1))
+    assert make_runs(session, wanted)[2] != late
+    # One that starts again takes it anew.
+    writer.write(RunResumed(t=3001.5, offset=0, step=0, epoch=0))
+    writer.close()
+    assert make_runs(session, wanted)[2] == late
 
 
 def test_the_table_ends_where_a_row_is_stopped(

@@ -18,6 +18,7 @@ from textual.widgets import Input, Static
 
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
+from lmbench.session import manage
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.bench import SnapshotChanged
@@ -236,8 +237,10 @@ async def test_d_asks_before_it_deletes_and_escape_keeps_the_run(full):
 
 async def test_the_question_names_the_runs_that_start_from_the_one_to_delete(full):
     full.new("prune", "later", full.session.run(1), status="queued")
+    resumed = full.new("prune", "resumed", full.session.run(1), status="queued")
+    (resumed.path / "last").mkdir()
     async with opened(full, "d", run="001-train") as pilot:
-        assert "2 and 3, which were made from it, stay." in words(pilot)
+        assert "2, 3 and 6, which were made from it, stay." in words(pilot)
         assert "5, which starts from it, will fail." in words(pilot)
     async with opened(full, "G", "d") as pilot:
         assert "made from" not in words(pilot)
@@ -529,15 +532,47 @@ def log_text(pilot: Pilot[None]) -> str:
 
 # In the tree 4, which was made from 2, stands above 3.
 @pytest.mark.parametrize(
-    "number, beside", [(1, "002-prune"), (4, "003-quantize"), (3, "004-quantize")]
+    "keys, number, beside",
+    [
+        ((), 1, "002-prune"),
+        ((), 4, "003-quantize"),
+        ((), 3, "004-quantize"),
+        (("slash", *"agp", "enter"), 4, "002-prune"),
+        (("t",) * 4, 3, "002-prune"),
+    ],
 )
-async def test_the_cursor_goes_to_the_neighbour_of_a_run_deleted_elsewhere(full, number, beside):
-    async with opened(full, run=full.session.run(number).path.name) as pilot:
+async def test_the_cursor_goes_to_the_neighbour_of_a_run_deleted_elsewhere(
+    full, keys, number, beside
+):
+    async with opened(full, *keys, run=full.session.run(number).path.name) as pilot:
         before = shown(pilot)
         shutil.rmtree(full.session.run(number).path)
         await settled(pilot)
         assert bench_of(pilot).selected == beside
         assert shown(pilot) == [n for n in before if n != number]
+
+
+async def test_a_look_between_two_deletions_takes_the_cursor_nowhere_else(full, monkeypatch):
+    for name in ("a", "b"):
+        full.new("quantize", name, full.session.run(1), status="finished")
+    async with opened(full, *("t",) * 4, run="005-quantize") as pilot:
+        app, loop = bench_of(pilot), asyncio.get_running_loop()
+        set_aside = manage.set_aside_run
+
+        def slowly(run: Any) -> Any:
+            deletion = set_aside(run)
+            asyncio.run_coroutine_threadsafe(app.refresh_snapshot(), loop).result()
+            while app.snapshot.run(run.path.name) is not None:
+                time.sleep(0.01)
+            return deletion
+
+        monkeypatch.setattr(manage, "set_aside_run", slowly)
+        app.mark(("005-quantize", "003-quantize"))
+        await press(pilot, "d", "y")
+        await pilot.app.workers.wait_for_complete()
+        await settled(pilot)
+        assert shown(pilot) == [6, 4, 2, 1]
+        assert app.selected == "004-quantize"
 
 
 async def test_a_session_of_a_newer_version_says_so_where_the_runs_would_be(full):
@@ -703,6 +738,8 @@ async def test_a_letter_that_is_typed_says_nothing(full):
 @pytest.mark.parametrize("key", ["l", "v"])
 async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):
     ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
+    # It can go on from where it was stopped, and has no best checkpoint.
+    lab.write(ended, ev.Checkpoint(which="last", step=10, epoch=0))
     async with opened(lab, key, run=ended.path.name) as pilot:
         screen_of(pilot, MainScreen)
         said = "5 cut off has no best checkpoint: it ended before its first epoch did"

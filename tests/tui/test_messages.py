@@ -75,6 +75,50 @@ async def test_an_answer_that_had_its_moment_is_gone_on_the_next_screen(full, mo
         assert news in words(pilot)
 
 
+@pytest.mark.parametrize("keys, stays", [("", True), ("d", True), ("c", False)])
+async def test_an_answer_does_not_outlast_its_moment_on_another_screen(full, keys, stays):
+    async with opened(full) as pilot:
+        app = bench_of(pilot)
+        news = app.last_message
+        app.show_message(TOLD)
+        await press(pilot, *keys)
+        app._clear_recent()
+        assert app.last_message == (TOLD if stays else news)
+
+
+async def test_an_answer_that_closes_its_screen_has_its_moment_on_the_one_below(full):
+    async with opened(full, "c") as pilot:
+        app = bench_of(pilot)
+        app.show_message(TOLD)
+        await press(pilot, "escape")
+        assert TOLD in words(pilot)
+        app._clear_recent()
+        assert app.last_message != TOLD
+
+
+async def test_trouble_that_is_over_is_told_no_more(full):
+    run = full.session.run(3)
+    async with opened(full) as pilot:
+        app = bench_of(pilot)
+        run.update(status="failed", reason="the disk is full")
+        await settled(pilot)
+        assert app.last_message == "3 int8 failed: the disk is full"
+        await press(pilot, "end", "d", "y")
+        await pilot.app.workers.wait_for_complete()
+        await settled(pilot)
+        app.recent_message = ""
+        await press(pilot, "c")
+        assert not app.last_message
+        kept, record = full.session.path / "kept", full.session.path / "session.json"
+        record.rename(kept)
+        record.write_text("no record")
+        await settled(pilot)
+        assert "session.json" in app.last_message
+        kept.replace(record)
+        await settled(pilot)
+        assert not app.last_message
+
+
 async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
     async with opened(lab, "n") as pilot:
         monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)

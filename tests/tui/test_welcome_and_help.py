@@ -118,6 +118,10 @@ async def test_a_text_of_which_no_corpus_comes_is_told(tmp_path, started, monkey
     async with first_time(tmp_path / "home") as pilot:
         await press(pilot, "m", *"gone.txt", "enter")
         assert "there is no such file or folder" in said(pilot)
+        for none in ("~nobody-here/text", "x" * 300):
+            pilot.app.screen.query_one(Input).value = none
+            await press(pilot, "enter")
+            assert "there is no such file or folder" in said(pilot)
         pilot.app.screen.query_one(Input).value = "photo.txt"
         await press(pilot, "enter")
         await until(pilot, lambda: "is not UTF-8" in said(pilot))

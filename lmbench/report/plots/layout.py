@@ -211,7 +211,7 @@ def lay_out(
     traces = thinned(width if labelled else width * raster)
     y = _y_limits(traces, plot)
     if plot.clipped:
-        y = _without_outliers(traces, y)
+        y = _without_outliers(traces, y, plot)
     top = y[1]
     if plot.moments:
         # A row at the upper edge for each run whose moments are marked.
@@ -291,6 +291,11 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
     low, high = min(float(y.min()) for y in shown), max(float(y.max()) for y in shown)
     if plot.unit in ("share", "percent") and not plot.log:
         low, high = min(low, 0.0), max(high, 1.0 if plot.unit == "share" else high)
+    return _with_room(low, high, plot)
+
+
+def _with_room(low: float, high: float, plot: Plot) -> tuple[float, float]:
+    """Limits a little beyond the values, or well beyond one that stays the same."""
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         # Logarithms are near a half more and a third less, too.
         room = _FLAT_LOG if plot.log else 0.5 * abs(high) or 0.5
@@ -298,7 +303,9 @@ def _y_limits(traces: Sequence[Trace], plot: Plot) -> tuple[float, float]:
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
-def _without_outliers(traces: Sequence[Trace], y: tuple[float, float]) -> tuple[float, float]:
+def _without_outliers(
+    traces: Sequence[Trace], y: tuple[float, float], plot: Plot
+) -> tuple[float, float]:
     """Limits without the few highest values of lines, where these take much of the range."""
     lines = [trace.y for trace in traces if trace.series.style == "line" and len(trace.y)]
     points = [trace.y for trace in traces if trace.series.style == "points" and len(trace.y)]
@@ -306,9 +313,9 @@ def _without_outliers(traces: Sequence[Trace], y: tuple[float, float]) -> tuple[
         return y
     low = min(float(values.min()) for values in (*lines, *points))
     top = max([float(np.quantile(values, _BULK)) for values in lines] + [max(p) for p in points])
-    margin = _MARGIN * (top - low)
-    clipped = y[1] - top >= _WORTH_CLIPPING * (y[1] - y[0]) and top > low
-    return (low - margin, top + margin) if clipped else y
+    highest = max(float(values.max()) for values in lines)
+    clipped = y[1] - top >= _WORTH_CLIPPING * (y[1] - y[0]) and max(top, highest) > low
+    return _with_room(low, top, plot) if clipped else y
 
 
 def _up_to(trace: Trace, top: float) -> Trace:

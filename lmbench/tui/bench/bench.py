@@ -12,7 +12,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import one_line, printable
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
-from lmbench.tui.bench.changes import bad_news, ended, newest_note
+from lmbench.tui.bench.changes import bad_news, ended, is_past, newest_note
 from lmbench.tui.bench.deletions import Deletions
 from lmbench.tui.bench.key_order import KeysInOrder
 from lmbench.tui.bench.redraw_interval import RedrawInterval
@@ -125,10 +125,14 @@ class Bench(KeysInOrder):
         # The error of the last poll, reported once.
         self._last_error = ""
         self.deleted: set[str] = set()
+        # The runs, by key, as the list of runs shows them: sorted and filtered.
+        self.listed: tuple[str, ...] = ()
         # The note shown last of any run, with its time.
         self._newest_note = (0.0, "")
         # What was said last that no key had asked for.
         self._news = ""
+        # The kind of screen that the newest message was said on.
+        self._said_on: type | None = None
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
@@ -275,14 +279,21 @@ class Bench(KeysInOrder):
             self.mark(tuple(key for key in self.marked if key not in gone))
 
     def _neighbour(self, snapshot: Snapshot) -> str:
-        """The run of a new snapshot that stood next to the selected one, which is gone from it."""
+        """The run of a new snapshot that stood next to the selected one, which is gone from it: in
+        the list of runs, or in the tree where the filter hid it."""
         if snapshot.session != self.snapshot.session:
             return ""
-        keys = [view.key for view in self.snapshot.runs]
+        keys: Sequence[str] = self.listed
+        if self.selected not in keys:
+            keys = [view.key for view in self.snapshot.runs]
         return neighbour(keys, self.selected, {key for key in keys if snapshot.run(key) is None})
 
     def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
         """One line for what is new: the newest note of any run, or why a run ended."""
+        if self._news and is_past(self._news, before, now):
+            if self.last_message == self._news:
+                self.last_message = ""
+            self._news = ""
         if now.problem and now.problem != before.problem:
             self._news = now.problem
             self.show_message(self._news)
@@ -418,12 +429,20 @@ class Bench(KeysInOrder):
         self.recent_message = text
         if keep:
             self.last_message = text
+            self._said_on = self._kind_in_front
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)
 
+    @property
+    def _kind_in_front(self) -> type | None:
+        """The kind of the full screen in front: a dialog is one of the screen below it."""
+        return next((type(s) for s in reversed(self.screen_stack) if not s.is_modal), None)
+
     def _clear_recent(self) -> None:
         self.recent_message = ""
+        if self._said_on is not self._kind_in_front:
+            self.forget_answer()
 
     def forget_answer(self) -> None:
         """Go back from a key's answer that has had its moment to the newest news: on another screen

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 
-__all__ = ["bad_news", "ended", "newest_note"]
+__all__ = ["bad_news", "ended", "is_past", "newest_note"]
 
 _ENDED = ("finished", "stopped", "failed", "lost")
 
@@ -21,6 +21,17 @@ def bad_news(before: Snapshot, now: Snapshot, deleted: Collection[str]) -> str:
         if view.status in ("failed", "lost") and old.status != view.status:
             news.append(f"{_who(view)} {view.status}: {view.reason}")
     return max(news, default="")
+
+
+def is_past(news: str, before: Snapshot, now: Snapshot) -> bool:
+    """Is it of trouble that is mended now, or of a run that was there and is not any more?"""
+    if before.problem and news == before.problem:
+        return now.problem != news
+    view = next((view for view in before.runs if news.startswith(f"{view.id} ")), None)
+    if view is None:
+        return False
+    after = now.run(view.key)
+    return after is None or (news == f"{_who(view)}: {view.problem}" and not after.problem)
 
 
 def newest_note(

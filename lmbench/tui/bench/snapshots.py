@@ -91,6 +91,15 @@ class RunView:
         return self.checkpoint is not None or self.bytes is not None
 
     @property
+    def has_best(self) -> bool:
+        """Has it written the model that all which is made of a run begins with: of a training the
+        best checkpoint? By what was read of it, too."""
+        if self.checkpoint is None:
+            return self.has_model
+        found = self.epoch is not None and self.epoch.best_epoch > 0
+        return found or self.checkpoint.which == "best"
+
+    @property
     def valid_ppl(self) -> float | None:
         """Best validation perplexity so far, or what the run's results say; None where it is of a
         part of the split, which compares with no other (see `part_ppl`)."""

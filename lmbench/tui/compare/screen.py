@@ -245,7 +245,7 @@ class CompareScreen(BenchScreen[None]):
             for view in self.views
             if view.status == "finished"
             and view.kind in MEASURABLE
-            and view.has_model
+            and view.has_best
             and view.key not in self._awaited
         ]
 
@@ -278,7 +278,8 @@ class CompareScreen(BenchScreen[None]):
             why = _SIMULATION if view.kind == "quantize" else "it has no model of its own"
             return f"{view.id} {view.name}: {why}"
         if view.status == "finished":
-            return f"{view.id} {view.name} has no model: there is nothing to measure"
+            lacks = "best checkpoint" if view.has_model else "model"
+            return f"{view.id} {view.name} has no {lacks}: there is nothing to measure"
         return f"{view.id} {view.name} is {view.status}: a finished run is measured"
 
     async def action_benchmark(self) -> None:
@@ -429,8 +430,8 @@ def _why_not(view: RunView, way: str) -> str:
         return "no model of its own"
     if view.status != "finished":
         return f"it is {view.status}"
-    if not view.has_model:
-        return "no model"
+    if not view.has_best:
+        return "no best checkpoint"
     if "dynamic" not in _WAYS[way][0]:
         return ""
     if view.kind == "pack":

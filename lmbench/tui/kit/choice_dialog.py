@@ -21,6 +21,7 @@ _LEAST_WIDTH = 76
 # The widest that a value can be before the words about it move to the right.
 _VALUE_WIDTH = 28
 _FRAME = 6
+_KEYS = "↑ ↓ choose   enter take   esc back"
 
 
 class ChoiceDialog(ModalScreen[str | None]):
@@ -55,7 +56,7 @@ class ChoiceDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = self._title
-            box.border_subtitle = "↑ ↓ choose   enter take   esc back"
+            box.border_subtitle = _KEYS
             longest = max((len(value) for value, _ in self._options), default=0)
             lines = [_line(v, about, min(_VALUE_WIDTH, longest)) for v, about in self._options]
             widest = max((line.cell_len for line in lines), default=0)
@@ -72,13 +73,16 @@ class ChoiceDialog(ModalScreen[str | None]):
         """A letter goes to the next entry that begins with it."""
         if not event.is_printable or event.key in self._bindings.key_to_bindings:
             return
-        options = self.query_one(OptionList)
+        box, options = self.query_one(Vertical), self.query_one(OptionList)
         beyond = (options.highlighted or 0) + 1
         places = range(len(self._options))
         for place in (*places[beyond:], *places[:beyond]):
             if self._options[place][0].lower().startswith((event.character or "").lower()):
                 options.highlighted = place
+                box.border_subtitle = _KEYS
                 return
+        shown = event.character if event.key != "space" else event.key
+        box.border_subtitle = f"nothing begins with {shown}: {_KEYS}"
 
     def action_move(self, where: str) -> None:
         options = self.query_one(OptionList)

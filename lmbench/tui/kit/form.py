@@ -179,13 +179,13 @@ class _Row(Horizontal):
 
     def _fit(self) -> None:
         """Give the value a third of the line, or as much more as it needs, and the rest to what is
-        said of it; a complaint keeps its two thirds."""
+        said of it; a complaint keeps as much of two thirds as it needs."""
         if not self.size.width:
             return
         _, wrong, note = self._shown
         room = self.size.width - _LABEL_WIDTH
         third = room // 3
-        most = room - third if wrong else room
+        most = max(third, room - cell_len(f" ✗ {wrong}")) if wrong else room
         width = max(min(self.field.needed_width, most), third)
         if self.field.styles.width is None or self.field.styles.width.value != width:
             self.field.styles.width = width

@@ -27,7 +27,7 @@ def next_steps(view: RunView | None, snapshot: Snapshot) -> tuple[str, ...]:
     if view is None or view.status != "finished" or view.kind not in _AFTER:
         return ()
     with_parent = ("compare",) if snapshot.run(view.parent or "") is not None else ()
-    return (*(_AFTER[view.kind] if view.has_model else ()), *with_parent)
+    return (*(_AFTER[view.kind] if view.has_best else ()), *with_parent)
 
 
 def why_not_next(step: str, view: RunView | None) -> str:
@@ -39,8 +39,8 @@ def why_not_next(step: str, view: RunView | None) -> str:
         return f"{who} has no model of its own"
     if view.status != "finished":
         return f"{who} has not finished"
-    if step != "compare" and not view.has_model:
-        return f"{who} has no model"
+    if step != "compare" and not view.has_best:
+        return f"{who} has no {'best checkpoint' if view.has_model else 'model'}"
     if step == "compare":
         return f"{who} was made from no run of this session"
     return f"{who} is a {view.kind} run: {step} is no step after it"

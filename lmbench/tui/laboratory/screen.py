@@ -306,14 +306,13 @@ the next panel.
             return
 
         def left(started: str | None) -> None:
-            if started is None:
-                self.bench.show_message("no run made of the pruned model")
-                if path not in kept:
-                    forget_schedule(session, path, text)
+            if started is None and path not in kept:
+                forget_schedule(session, path, text)
 
-        level = f"{100 * state.level:.0f}%"
-        self.bench.show_message(
-            f"pruned to {level} at once, and then trained: not the model just evaluated"
-        )
         settings = {"compress": path}
         self.bench.open("new_run", then=left, kind="prune", settings=settings, parent=view.key)
+        # Said on the form, and so gone some time after it.
+        evaluated = state.level in state.pruned.get(state.target, {})
+        other = ": not the model just evaluated" if evaluated else ""
+        level = f"{100 * state.level:.0f}%"
+        self.bench.show_message(f"pruned to {level} at once, and then trained{other}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from lmbench.report.plots.draw_in_terminal import in_colour
@@ -42,17 +43,23 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
     labels = {series.label + _TARGET for series in named}
     paired = {s.label: s for s in named if s.style == "thin" and s.label in labels}
     # Those of tensors that are not drawn themselves, as beside the sparsity in total.
-    targets = {s.label: s for s in named if s.style == "thin" and s.label.endswith(_TARGET)}
-    targets = {label: s for label, s in targets.items() if label not in paired}
-    together = targets if len(targets) > 1 else {}
+    targets = [s for s in named if s.style == "thin" and s.label.endswith(_TARGET)]
+    of_runs: dict[str, list[Series]] = {}
+    for series in targets:
+        if series.label not in paired:
+            of_runs.setdefault(_whose(series, named), []).append(series)
+    together = {s.label for of_run in of_runs.values() if len(of_run) > 1 for s in of_run}
     for series in sorted(named, key=lambda series: _ORDER[series.style]):
         if series.label in paired or series.label in together:
             continue
         target = paired.get(series.label + _TARGET)
-        items.append(_entry(series, target, plot, at, brief=width < _NARROW))
+        items.append(_entry(series, target, plot, at, width))
+    for whose, of_run in of_runs.items():
+        if len(of_run) > 1:
+            values = list(dict.fromkeys(_value(series, plot, at) for series in of_run))
+            items.append(_targets(whose, values, width).append("  "))
     if together:
-        values = dict.fromkeys(_value(series, plot, at) for series in together.values())
-        items.append(Text("┄ targets ").append(" ".join(values), "bold"))
+        items[-1].rstrip()
     lines: list[list[Text]] = []
     for number, item in enumerate(items):
         if lines and _length(lines[-1]) + item.cell_len <= width:
@@ -62,13 +69,15 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
         else:
             left = len(items) - number
             # Entries make room for the count as a whole: a figure is never cut.
-            while len(lines[-1]) > 1 and _length(lines[-1]) + len(f"+{left}") > width:
+            while lines[-1] and _length(lines[-1]) + len(f"+{left}") > width:
                 lines[-1].pop()
                 left += 1
             lines[-1].append(Text(f"+{left}", "dim"))
             break
     shown = [Text(" ", no_wrap=True).append_text(Text("").join(line)) for line in lines]
     for line in shown:
+        # The room between entries is none of theirs.
+        line.rstrip_end(width)
         line.truncate(width, overflow="ellipsis", pad=True)
     return shown
 
@@ -84,14 +93,35 @@ def _value(series: Series, plot: Plot, at: float) -> str:
     return written(value, plot.unit)
 
 
-def _entry(series: Series, target: Series | None, plot: Plot, at: float, *, brief: bool) -> Text:
-    colour = series.colour
-    entry = Text(f"{series.sign} ", in_colour(colour))
-    label = _SHARED.sub("", series.label) if brief else series.label
-    entry.append(f"{label} ", "")
-    if target is None:
-        entry.append(f"{_value(series, plot, at)}  ", "bold")
-    else:
-        entry.append(_value(series, plot, at), "bold")
-        entry.append(f" → {_value(target, plot, at)}  ")
-    return entry
+def _whose(target: Series, named: list[Series]) -> str:
+    """The run that a target is of, where several are drawn: its label, as its total has it."""
+    runs = (s.label.removesuffix("total") for s in named if s.label.endswith(" total"))
+    return max((run for run in runs if target.label.startswith(run)), key=len, default="")
+
+
+def _entry(series: Series, target: Series | None, plot: Plot, at: float, width: int) -> Text:
+    label = _SHARED.sub("", series.label) if width < _NARROW else series.label
+    figures = Text.assemble((_value(series, plot, at) + ("" if target else "  "), "bold"))
+    if target is not None:
+        figures.append(f" → {_value(target, plot, at)}  ")
+    entry = Text(f"{series.sign} ", in_colour(series.colour))
+    entry.append(f"{_cut(label, width - _length([entry, figures]) + 1)} ", "")
+    return entry.append_text(figures)
+
+
+def _targets(whose: str, values: list[str], width: int) -> Text:
+    """What a run's targets are: as many of them as there is room for beside its name."""
+    shown, count = list(values), ""
+    while len(shown) > 1 and len(f" ┄ {whose}targets {' '.join(shown)}{count}") > width:
+        shown.pop()
+        count = f" +{len(values) - len(shown)}"
+    figures = " ".join(shown) + count
+    label = _cut(f"{whose}targets", width - len(figures) - 4)
+    return Text(f"┄ {label} ").append(figures, "bold")
+
+
+def _cut(label: str, room: int) -> str:
+    """What is cut leaves room for the count of other entries beside it."""
+    if cell_len(label) <= room:
+        return label
+    return set_cell_size(label, max(room - len("…  +99"), 0)) + "…"

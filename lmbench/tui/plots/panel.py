@@ -212,7 +212,7 @@ flatten the rest: ↑ marks them, **a** shows them.
                 return "t is for the plot of sparsity"
             case "per_tensor":
                 return "t is for one run that prunes"
-            case "whole":
+            case "whole" if self._shown.picture.columns:
                 return "everything is shown"
         return "there is no curve"
 

@@ -74,12 +74,14 @@ def why_no_model(view: RunView, who: str) -> str:
     the one that it measures, and an integer model for the one that it was made from."""
     if view.kind in ("quantize", "pack") and view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
-    if not is_training(view) or view.has_model:
+    if not is_training(view) or view.has_best:
         return ""
     if view.status == "queued":
         return f"{who} has no model yet: it waits in the queue"
     if view.live:
         return f"{who} has no best checkpoint yet: it comes with an epoch's end"
+    if view.epoch is not None:
+        return f"{who} has no best checkpoint: no epoch of it ended with a finite loss"
     return f"{who} has no best checkpoint: it ended before its first epoch did"
 
 
@@ -175,12 +177,14 @@ def _made_from(bench: Bench, views: list[RunView]) -> str:
     """What becomes of other runs that start from these, as the end of a question; "" for none."""
     keys = {view.key for view in views}
     others = [v for v in bench.snapshot.runs if v.parent in keys and v.key not in keys]
+    # What was resumed goes on from its own checkpoint, without its parent.
+    starting = [v for v in others if v.status == "queued" and v.run.checkpoint("last") is None]
     it = "it" if len(views) == 1 else "them"
     text = ""
-    if made := [str(v.id) for v in others if v.status != "queued"]:
+    if made := [str(v.id) for v in others if v not in starting]:
         were, stay = ("was", "stays") if len(made) == 1 else ("were", "stay")
         text += f"\n{_named(made)}, which {were} made from {it}, {stay}."
-    if queued := [str(v.id) for v in others if v.status == "queued"]:
+    if queued := [str(v.id) for v in starting]:
         starts = "starts" if len(queued) == 1 else "start"
         text += f"\n{_named(queued)}, which {starts} from {it}, will fail."
     return text
@@ -195,6 +199,9 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
     from lmbench.session.manage import set_aside_run
 
     bench.deleted |= {view.key for view in views}
+    if then and bench.selected in {view.key for view in views}:
+        # Before the session is read between two of them, and another neighbour taken.
+        bench.select(then)
     gone = []
     for view in views:
         deletion = await bench.run_in_thread(set_aside_run, view.run, doing="while deleting a run")
@@ -202,8 +209,6 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
             bench.deletions.add(f"run {view.id} {view.name}", deletion)
             gone.append(view)
     if gone:
-        if then and bench.selected in {view.key for view in gone}:
-            bench.select(then)
         names = ", ".join(f"{view.id} {view.name}" for view in gone)
         back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
         runs = "run" if len(gone) == 1 else "runs"

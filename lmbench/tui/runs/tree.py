@@ -158,6 +158,7 @@ class RunTree(LinesView):
             kept = [view for view in snapshot.runs if matches(view, self.filter)]
             self._views = order(tuple(kept), self.sort)
             self._lines = {view.key: line for line, view in enumerate(self._views)}
+            self.bench.listed = tuple(self._lines)
             as_tree = self.sort == "tree" and not self.filter
             self._branches = branches(self._views) if as_tree else [""] * len(self._views)
             self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self._views}

@@ -295,7 +295,8 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             self._unless_there(path, lambda: self._work(write(path)))
 
         question = "Into which file? From the working folder, or a whole path:"
-        self.app.push_screen(TextDialog("Pack", question, f"{session.name}{SUFFIX}", _given), named)
+        value = f"{session.name}{SUFFIX}"
+        self.app.push_screen(TextDialog("Pack", question, value, self._why_no_path), named)
 
     def _unless_there(self, path: Path, go: Callable[[], object]) -> None:
         if not path.exists():
@@ -313,13 +314,23 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         """From the working folder, or a whole path."""
         return self.bench.home.path / Path(text).expanduser()
 
+    def _why_no_path(self, text: str) -> str:
+        """Why a text names no file, there or not; "" where it does."""
+        try:
+            self._path(text).exists()
+        except OSError as error:
+            return error.strerror or str(error)
+        except RuntimeError as error:
+            # There is no such user.
+            return str(error)
+        return "" if text else "Name a file."
+
     def action_unpack(self) -> None:
         def check(text: str) -> str:
-            try:
-                there = self._path(text).is_file()
-            except (OSError, RuntimeError) as error:
-                return str(error)
-            return _given(text) or ("" if there else f"There is no such file: {self._path(text)}")
+            if why := self._why_no_path(text):
+                return why
+            path = self._path(text)
+            return "" if path.is_file() else f"There is no such file: {path}"
 
         def named(answer: str | None) -> None:
             if answer:
@@ -384,10 +395,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
                     self._work(result)
 
         self.app.push_screen(TextDialog(title, question, value, check), named)
-
-
-def _given(text: str) -> str:
-    return "" if text else "Name a file."
 
 
 def _unpacked(path: Path, home: Home, name: str | None) -> Session | str:

@@ -224,3 +224,12 @@ def test_outliers_leave_no_room_below_the_other_values():
     low, high = lay_out(Plot((series(y),), clipped=True), 60, 12).y
     assert high < 4.8
     assert 4.48 < low < 4.5
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_outliers_over_a_curve_that_stays_the_same_are_left_out(log):
+    flat = Plot((series([10_000, *[100] * 49]),), log=log, clipped=True)
+    picture = lay_out(flat, 60, 12)
+    low, high = (10**end if log else end for end in picture.y)
+    assert 40 < low < 100 < high < 200
+    assert picture.clipped

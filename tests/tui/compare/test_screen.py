@@ -62,6 +62,22 @@ async def test_a_finished_run_without_a_model_is_neither_compared_nor_measured(l
     assert not started
 
 
+async def test_a_run_with_nothing_but_its_last_checkpoint_is_compared_and_not_measured(
+    lab, started
+):
+    lab.write(
+        lab.new("train", "nan", status="finished"), ev.Checkpoint(which="last", step=10, epoch=1)
+    )
+    async with opened(lab, "c") as pilot:
+        assert "4 runs with a model" in words(pilot)
+        await press(pilot, "escape", "end", "space", "up", "space", "c", "end", "b")
+        said = "5 nan has no best checkpoint: there is nothing to measure"
+        assert bench_of(pilot).last_message == said
+        await press(pilot, "v")
+        assert "best checkpoint" in bench_of(pilot).last_message
+    assert not started
+
+
 async def test_the_cursor_is_on_the_run_that_is_selected(lab):
     async with driving.opened(lab, "c", run="003-quantize") as pilot:
         assert pilot.app.screen.query_one(Grid).cursor_key == "003-quantize"

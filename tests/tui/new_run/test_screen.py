@@ -12,6 +12,7 @@ import driving
 import pytest
 from driving import at_rest, until
 from driving import press_then_rest as press
+from textual.containers import Vertical
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
@@ -276,6 +277,11 @@ async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(ful
         for at in (*those, those[0]):
             await press(pilot, "l")
             assert options.highlighted == at
+        await press(pilot, "ä")
+        assert options.highlighted == those[0]
+        assert "nothing begins with ä" in str(dialog.query_one(Vertical).border_subtitle)
+        await press(pilot, "l")
+        assert "nothing begins" not in str(dialog.query_one(Vertical).border_subtitle)
 
 
 async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):
@@ -532,6 +538,18 @@ async def test_a_hint_is_shown_whole_or_without_its_default_or_not_at_all(full, 
         form(pilot).form.set_value("compress", "sessions/demo/schedules/mine.yaml")
         await at_rest(pilot)
         assert "Ent" not in line_of(pilot, "schedule")
+
+
+@pytest.mark.parametrize("wrong, short", [("no such file", True), ("y" * 90, False)])
+async def test_a_complaint_has_as_much_of_two_thirds_as_it_needs(world, started, wrong, short):
+    async with opened(world, WIDE) as pilot:
+        row = form(pilot).form.row("epochs")
+        row.field.value = "x" * 200
+        row.mark(changed=True, wrong=wrong, note="")
+        await at_rest(pilot)
+        said = row.query_one(".note").size.width
+        room = said + row.field.region.width
+        assert said == len(f"✗ {wrong}") if short else said >= 2 * room // 3 - 1
 
 
 async def test_the_forms_columns_stand_where_they_stay_from_the_first_layout_on(world, started):

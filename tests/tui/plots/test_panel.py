@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 from workbench_world import NOON, sparsity, training
 
+from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.session import EventWriter, Run
@@ -165,6 +166,40 @@ def test_targets_of_tensors_that_are_not_drawn_share_an_entry():
     plot = Plot((*curves(1), *targets))
     text = " ".join(line.plain for line in legend(plot, 60, 20, 9.0))
     assert text.split()[-4:] == ["┄", "targets", "0", "1"]
+
+
+def test_the_targets_of_several_runs_are_said_run_by_run():
+    x = np.array([0.0, 9.0])
+    runs = ("2 agp", "3 agp a")
+    totals = [Series(f"{run} total", x, x, "●") for run in runs]
+    targets = [
+        Series(f"{run} {n} target", x, x * place + n, style="thin")
+        for place, run in enumerate(runs)
+        for n in range(2)
+    ]
+    text = " ".join(line.plain for line in legend(Plot((*totals, *targets)), 60, 20, 9.0))
+    assert " ".join(text.split()).endswith("┄ 2 agp targets 0 1 ┄ 3 agp a targets 9 10")
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_of_many_targets_the_legend_cuts_none(width):
+    x = np.array([0.0, 9.0])
+    targets = [Series(f"{n} target", x, x + 10.125 * n, style="thin") for n in range(6)]
+    lines = legend(Plot((*curves(1), *targets)), width, 20, 9.0)
+    entry = next(line.plain for line in lines if "targets" in line.plain)
+    figures = entry.split("targets")[1].split()
+    whole = [numbers.short(9 + 10.125 * n) for n in range(6)]
+    shown = [figure for figure in figures if not figure.startswith("+")]
+    assert shown == whole[: len(shown)]
+    assert figures[len(shown) :] == ([f"+{6 - len(shown)}"] if len(shown) < 6 else [])
+
+
+@pytest.mark.parametrize("cursor", [None, 9.0])
+def test_a_long_name_is_shortened_and_not_its_figure(cursor):
+    x = np.array([0.0, 9.0])
+    named = Series("2 " + "lstm-2x200-tied-" * 4, x, x + 0.25, "●")
+    lines = legend(Plot((named, *curves(2))), 40, 20, cursor)
+    assert any(line.plain.rstrip().split("  ")[0].endswith("… 9.25") for line in lines)
 
 
 def test_with_a_cursor_the_legend_has_the_rows_that_it_needs():
@@ -351,6 +386,8 @@ async def test_a_run_that_leaves_the_queue_is_no_longer_said_to_wait(world):
     run = world.new("train", "next", status="queued")
     async with opened(world, size=(200, 50), run=run.path.name) as pilot:
         assert "waits in the queue" in words(pilot)
+        await press(pilot, "2", "0")
+        assert bench_of(pilot).recent_message == "there is no curve"
         run.update(status="stopped")
         await settled(pilot)
         assert "waits in the queue" not in words(pilot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from textual.widgets import Static
 from workbench_world import World
 
 from lmbench.session import Home, Run
+from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 
 
@@ -79,6 +81,22 @@ async def test_a_finished_run_without_a_model_proposes_nothing_to_make_of_it(ful
         assert list(proposed(pilot)) == ["compare"]
         await press(pilot, "Q")
         assert bench_of(pilot).recent_message == "5 cut has no model"
+
+
+async def test_a_run_that_never_had_a_finite_loss_proposes_nothing_to_make_of_it(full: World):
+    diverged = full.new("train", "nan", status="finished", results={"bytes": 29_321_000})
+    nan = ev.Epoch(
+        epoch=1, step=10, train_loss=math.nan, valid_loss=math.nan, valid_ppl=math.nan,
+        best_valid_loss=math.inf, best_epoch=0, lr=20.0, seconds=1.0,
+    )  # fmt: skip
+    full.write(diverged, nan, ev.Checkpoint(which="last", step=10, epoch=1))
+    async with opened(full, run="005-train") as pilot:
+        assert not proposed(pilot)
+        await press(pilot, "Q")
+        assert bench_of(pilot).recent_message == "5 nan has no best checkpoint"
+        await press(pilot, "l")
+        said = "5 nan has no best checkpoint: no epoch of it ended with a finite loss"
+        assert bench_of(pilot).recent_message == said
 
 
 async def test_a_deleted_run_comes_back_until_the_workbench_is_left(full: World):

@@ -6,9 +6,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import driving
+import pytest
 from driving import press_in_turn as press
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from lmbench.session.archive import pack
 from lmbench.tui.app import Workbench
@@ -182,6 +183,26 @@ async def test_a_path_at_which_nothing_is_can_be_mended_where_it_was_typed(world
         assert told == f"There is no such file: {world.home.path / 'demo.lmbenc'}"
         await press(pilot, *"h", "enter", "enter")
         assert names(world) == ["demo", "demo-2"]
+
+
+@pytest.mark.parametrize("key", ["p", "o"])
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("~nobody-here/x", "Could not determine home directory."),
+        ("x" * 300, "File name too long"),
+        ("", "Name a file."),
+    ],
+    ids=["no user", "long", "nothing"],
+)
+async def test_a_path_that_can_be_none_is_told_where_it_was_typed(world, key, text, told):
+    async with opened(world) as pilot:
+        await press(pilot, key)
+        dialog = pilot.app.screen
+        dialog.query_one(Input).value = text
+        await press(pilot, "enter")
+        assert pilot.app.screen is dialog
+        assert str(dialog.query_one(".problem", Static).render()) == told
 
 
 async def test_a_session_with_a_run_at_work_says_why_it_cannot_be_copied(full):
