@@ -435,7 +435,7 @@ def _why_not(view: RunView, way: str) -> str:
     if "dynamic" not in _WAYS[way][0]:
         return ""
     if view.kind == "pack":
-        return "packed: steps are for the run that it was packed from"
+        return "packed: steps are for floats"
     best = view.run.checkpoint("best")
     on_grid = best is not None and (best / TRAINED_FILE).is_file()
     return "trained on a grid, which the first step would leave" if on_grid else ""
