@@ -292,7 +292,7 @@ async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, start
         await press(pilot, "escape")
         assert form(pilot).form.values["compress"] == ""
         await press(pilot, "ctrl+l", "j", "j", "k", "enter")
-        assert form(pilot).form.values["compress"] == "large-70"
+        assert form(pilot).form.values["compress"] == "code2"
 
 
 async def test_ctrl_e_opens_the_editor_and_what_is_saved_there_comes_back(full, started):

@@ -65,7 +65,7 @@ async def test_ctrl_o_starts_from_another_preset(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+o")
         assert isinstance(pilot.app.screen, ChoiceDialog)
-        await press(pilot, "enter")
+        await press(pilot, "l", "enter")
         assert screen(pilot).editor.text == preset_path("large-70").read_text()
 
 
@@ -187,7 +187,7 @@ async def test_each_source_has_a_draft_of_its_own_that_comes_back(full):
 
 async def test_starting_from_a_source_with_a_draft_asks_which_of_the_two(full):
     async with opened(full) as pilot:
-        await press(pilot, *"# mine ", "ctrl+o", "enter")
+        await press(pilot, *"# mine ", "ctrl+o", "l", "enter")
         assert screen(pilot).editor.text == preset_path("large-70").read_text()
         screen(pilot)._begin_from("small-80")
         await press(pilot, "d")
