@@ -84,7 +84,8 @@ _CODES = {
     "dynamic": True,
     "calibration_tokens": 30_000,
 }
-_BITS: Mapping[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
+_WaysToBits = Mapping[str, tuple[dict[str, Any] | None, dict[str, Any]]]
+_BITS: _WaysToBits = {
     "int8": ({"preset": "int8-best"}, {}),
     "4 bits": (None, {"weights": "int4"}),
     "3 bits": ({**_CODES, "bits_parameters": 3}, {}),
@@ -92,6 +93,8 @@ _BITS: Mapping[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
 }
 """How a model gets so many bits: what quantizes it, where packing alone does not, and what packs
 it."""
+_PRUNED_BITS: _WaysToBits = {**_BITS, "4 bits": ({**_CODES, "bits_parameters": 4}, {})}
+"""The same beside zeros, where a file has codes and no 4 bits to nearest."""
 _TRAINED_BITS = {"3 bits": "code3", "2 bits": "code2"}
 """The schedules under which a model trains on with so many bits."""
 _TRAIN_ON = {"epochs": 1, "lr": 10.0, "lr_schedule": "cosine"}
@@ -218,19 +221,21 @@ def _bits_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     rounding alone, and trained on in those bits, beside floats that train on for as long."""
     dense, pruned = _dense(scale, given), _pruned(scale, _schedule(scale, "80"), given, Figures())
     rows = [Row("fp32", Figures(), dense)]
-    rows += _in_bits("", 0, 1, given)
+    rows += _in_bits("", _BITS, 0, 1, given)
     place = len(rows)
     rows.append(pruned)
-    rows += _in_bits("80% ", place, place + 1, given)
+    rows += _in_bits("80% ", _PRUNED_BITS, place, place + 1, given)
     begun = _settings(_DENSE[scale], given)
     rows += _trained_bits("", begun, 0, len(rows), given)
     return rows + _trained_bits("80% ", begun, place, len(rows), given)
 
 
-def _in_bits(prefix: str, model: int, first: int, given: Mapping[str, Any]) -> list[Row]:
+def _in_bits(
+    prefix: str, ways: _WaysToBits, model: int, first: int, given: Mapping[str, Any]
+) -> list[Row]:
     """The rows of a model in fewer bits; `model` is its place, `first` that of the first row."""
     rows: list[Row] = []
-    for bits, (quantizing, packing) in _BITS.items():
+    for bits, (quantizing, packing) in ways.items():
         name, parent = f"{prefix}{bits}", model
         if quantizing is not None:
             parent = first + len(rows)

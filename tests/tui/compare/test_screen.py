@@ -427,9 +427,7 @@ async def test_a_packed_run_takes_the_cache_but_no_steps(lab, started):
     packed = lab.session.new_run(PackConfig(), "pack", name="small", parent=lab.session.run(1))
     packed.update(status="finished", results={"bytes": 7_400_000})
     async with driving.opened(lab, "c", "v", "down", "enter", run="005-pack") as pilot:
-        said = (
-            "nothing to evaluate: 5 small (packed: steps are for floats)"
-        )
+        said = "nothing to evaluate: 5 small (packed: steps are for floats)"
         await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert not started
         await press(pilot, "v", "enter")
