@@ -218,13 +218,17 @@ def _cache_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
 
 def _bits_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     """The dense model and the one of 80%, each in fewer and fewer bits, packed and scored so: by
-    rounding alone, and trained on in those bits, beside floats that train on for as long."""
+    rounding alone, and at the longer scales trained on in those bits, beside floats that train on
+    for as long."""
     dense, pruned = _dense(scale, given), _pruned(scale, _schedule(scale, "80"), given, Figures())
     rows = [Row("fp32", Figures(), dense)]
     rows += _in_bits("", _BITS, 0, 1, given)
     place = len(rows)
     rows.append(pruned)
     rows += _in_bits("80% ", _PRUNED_BITS, place, place + 1, given)
+    if scale == "small":
+        # On a CPU an epoch in codes takes as long as several of the six in floats.
+        return rows
     begun = _settings(_DENSE[scale], given)
     rows += _trained_bits("", begun, 0, len(rows), given)
     return rows + _trained_bits("80% ", begun, place, len(rows), given)
