@@ -14,7 +14,7 @@ gates, cell and the sums over time are fp32. The equations are those of `torch.n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,11 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lmbench.distiller.modules import (
+    DistillerLSTM,
+    DistillerLSTMCell,
+    EltwiseAdd,
+    EltwiseMult,
+    ModularCell,
+)
 from lmbench.training import native
 from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
 
-__all__ = ["forward", "layer_for"]
+__all__ = ["forward", "layer_for", "walk"]
 
 State = tuple[Tensor, ...]
 Layer = Callable[[Tensor, State, tuple[Tensor, Tensor, Tensor, Tensor]], tuple[Tensor, State]]
@@ -43,19 +50,50 @@ _LEAST_TEXTS: dict[Precision, int] = {"fp32": 8, "bf16": 1}
 
 
 def layer_for(rnn: nn.Module, input: Tensor, precision: Precision) -> Layer | None:
-    """What computes a layer of `rnn` faster than it does itself; None where nothing does."""
+    """What computes a layer of `rnn` faster than it does itself; None where nothing does.
+
+    `rnn` may be one of modular cells, as training-time quantizers leave it, if only its weights are
+    quantized: see `walk`.
+    """
+    if isinstance(rnn, DistillerLSTM):
+        known = all(map(_is_plain, rnn.cells))
+    else:
+        known = type(rnn) is nn.LSTM and not rnn.proj_size
+        known = known and rnn.weight_hh_l0.dtype == torch.float32
     if not (
-        type(rnn) is nn.LSTM
+        known
+        and isinstance(rnn, DistillerLSTM | nn.LSTM)
         and input.device.type == "cpu"
-        and input.dtype == rnn.weight_hh_l0.dtype == torch.float32
+        and input.dtype == torch.float32
         and rnn.bias
-        and not (rnn.bidirectional or rnn.batch_first or rnn.proj_size)
+        and not (rnn.bidirectional or rnn.batch_first)
     ):
         return None
     worth = rnn.hidden_size >= _WIDE_ON_AMX and input.size(1) >= _LEAST_TEXTS[precision]
     if worth and (library := native.lstm_library()) is not None:
         return partial(native.lstm_layer, library, precision)
     return _in_bf16 if precision == "bf16" and rnn.hidden_size >= _WIDE else None
+
+
+_KINDS = (nn.Linear, nn.Sigmoid, nn.Tanh, EltwiseAdd, EltwiseMult)
+
+
+def _is_plain(cell: nn.Module) -> bool:
+    """Is each part of a modular cell what it was made as, with nobody watching it?"""
+    return type(cell) is DistillerLSTMCell and all(
+        type(part) in _KINDS and not (part._forward_hooks or part._forward_pre_hooks)
+        for part in cell.children()
+    )
+
+
+def walk(
+    layer: Layer, cell: ModularCell, steps: Sequence[Tensor], initial: State, reverse: bool
+) -> tuple[list[Tensor], State]:
+    """A `LayerRunner` for a layer of modular cells, of which `layer_for` has found `layer`."""
+    gates = cell.fc_gate_x, cell.fc_gate_h
+    weights = (*(gate.weight for gate in gates), *(gate.bias for gate in gates))
+    output, last = layer(torch.stack(list(steps)), initial, weights)
+    return list(output.unbind(0)), last
 
 
 def forward(

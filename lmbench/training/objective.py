@@ -15,7 +15,7 @@ from lmbench.training.cuda_graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
 from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
-from lmbench.training.step import as_fp32, compute_gradients, features, minimised
+from lmbench.training.step import add_rows, as_fp32, compute_gradients, features, minimised
 
 __all__ = [
     "Adjust",
@@ -171,17 +171,31 @@ def _backward_of_image(
     adjust: Adjust | None,
     regularisation: Regularisation,
 ) -> tuple[Tensor, Hidden]:
-    """As `_backward`, with the decoder's quantized image fused with the loss.
+    """As `compute_gradients`, of quantized images: what they get goes on to the floats.
 
-    The layers compute in fp32: bf16 would round what was quantized again.
+    In fp32 all through, unless the loss is in bf16, which is for images that it does not round.
     """
-    words = model.encoder(input)  # [T, B, E]
-    output, hidden, penalty = features(model, input, words, hidden, regularisation)  # [T, B, H]
-    flat, decoder = output.flatten(0, 1), model.decoder
-    decoder(flat[:1].detach())  # The quantizer makes the image anew before a call.
-    value = loss(flat, decoder.weight, decoder.bias, target)
+    # The quantizer makes the images anew before a call.
+    model.encoder(input[:1])
+    words, decoder = model.encoder.weight, model.decoder
+    embedded = F.embedding(input, words.detach()).requires_grad_()  # [T, B, E]
+    output, hidden, penalty = features(
+        model, input, embedded, hidden, regularisation, loss.precision
+    )
+    flat = output.flatten(0, 1)
+    decoder(flat[:1].detach())
+    image = decoder.weight.detach().requires_grad_()
+    value = loss(flat, image, decoder.bias, target)
     minimised(value, adjust, penalty).backward()
-    return value.detach(), detach(hidden)
+    assert embedded.grad is not None
+    assert image.grad is not None
+    tied = words.data_ptr() == image.data_ptr()
+    of_words = image.grad if tied else torch.zeros_like(words)
+    add_rows(of_words, input.reshape(-1), embedded.grad.flatten(0, 1))
+    torch.autograd.backward(decoder.weight, image.grad)
+    if not tied and words.requires_grad:
+        torch.autograd.backward(words, of_words)
+    return value.detach(), as_fp32(detach(hidden))
 
 
 def is_quantized_in_training(decoder: nn.Module) -> bool:

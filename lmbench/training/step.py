@@ -31,6 +31,7 @@ from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation, torch_layer
 
 __all__ = [
+    "add_rows",
     "as_fp32",
     "clipped_update",
     "clipping_factor",
@@ -66,7 +67,8 @@ def run_layers(
     if isinstance(rnn, ModularRecurrent):
         # A quantizer has taken the layers apart, and makes its images as the call begins.
         between = partial(regularisation.between, dropout=rnn.dropout)
-        with rnn.masked(regularisation.recurrent, between):
+        runner = layer and partial(lstm.walk, layer)
+        with rnn.masked(regularisation.recurrent, between, runner):
             return rnn(embedded, hidden)
     assert isinstance(rnn, nn.RNNBase)
     layer = layer or partial(torch_layer, rnn)
@@ -142,11 +144,11 @@ def compute_gradients(
     if encoder.requires_grad:
         if encoder.grad is None:
             encoder.grad = torch.zeros_like(encoder)
-        _add_rows(encoder.grad, input.reshape(-1), embedded.grad.flatten(0, 1))
+        add_rows(encoder.grad, input.reshape(-1), embedded.grad.flatten(0, 1))
     return value.detach(), as_fp32(detach(state))
 
 
-def _add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
+def add_rows(into: Tensor, rows: Tensor, values: Tensor) -> None:
     """Add values [N, E] to the rows [N] of `into` [V, E], in the same order on every run."""
     if into.device.type == "cuda":
         # index_add_ there adds in whatever order the threads come; this one sorts first.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -144,7 +144,7 @@ class ModularRecurrent(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
         # a quantizer puts a faster, equal walk here (see quantization.fused)
         self._runner: LayerRunner = run_cell
-        self._masks: tuple[Change, Change] | None = None
+        self._masks: tuple[Change, Change, LayerRunner | None] | None = None
 
     def forward(
         self, x: Tensor | PackedSequence, h: Tensor | State | None = None
@@ -237,9 +237,11 @@ class ModularRecurrent(nn.Module, ABC):
         self, cell: nn.Module, steps: Sequence[Tensor], initial: State, reverse: bool
     ) -> tuple[list[Tensor], State]:
         assert isinstance(cell, ModularCell)
-        masked = _changed_weight(cell.fc_gate_h, self._masks[0]) if self._masks else nullcontext()
-        with masked:
+        if self._masks is None:
             return self._runner(cell, steps, initial, reverse)
+        recurrent, _, runner = self._masks
+        with _changed_weight(cell.fc_gate_h, recurrent):
+            return (runner or self._runner)(cell, steps, initial, reverse)
 
     def _drop(self, steps: list[Tensor], layer: int) -> list[Tensor]:
         if layer + 1 == self.num_layers:
@@ -249,7 +251,9 @@ class ModularRecurrent(nn.Module, ABC):
         return [self.dropout(step) for step in steps]
 
     @contextmanager
-    def masked(self, recurrent: Change, between: Change) -> Iterator[None]:
+    def masked(
+        self, recurrent: Change, between: Change, runner: LayerRunner | None = None
+    ) -> Iterator[None]:
         """Within, sequences of one length are walked under masks.
 
         Args:
@@ -257,8 +261,9 @@ class ModularRecurrent(nn.Module, ABC):
                 It is given them when the walk comes to the layer: after a quantizer has made their
                 image.
             between: in the place of `dropout`; of a layer's whole output, (time, batch, hidden).
+            runner: walks the layers in the place of what does so else.
         """
-        self._masks = recurrent, between
+        self._masks = recurrent, between, runner
         try:
             yield
         finally:

@@ -15,19 +15,19 @@ No sum need be zero. Zeros of a pruned weight stay zeros, and the codes are thos
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Codes", "fit_codes", "keeps_zeros", "nearest_levels", "unit_for"]
+__all__ = ["AT_ONCE", "Codes", "fit_codes", "keeps_zeros", "nearest_levels", "unit_for"]
 
 _TOP = 127
 # The paper takes two; here they are cheap, and end where no code changes any more.
 _ROUNDS = 16
-_AT_ONCE = 1 << 19  # weights that stay in a core's cache
+AT_ONCE = 1 << 16
+"""Weights whose passes stay in a core's cache."""
 
 
 class Codes(NamedTuple):
@@ -58,7 +58,8 @@ def fit_codes(
     rows, columns = weight.shape
     group = min(group_size or columns, columns)
     alphas = weight.new_empty(rows, -(-columns // group), bits)
-    at_once = max(1, _AT_ONCE // columns)
+    # Sorting is long enough a pass to be worth fewer of them.
+    at_once = max(1, 8 * AT_ONCE // columns)
     for first in range(0, rows, at_once):
         for g, cells in enumerate(weight[first : first + at_once].split(group, dim=1)):
             alphas[first : first + at_once, g] = _fit(cells, bits, pruned=pruned)
@@ -89,20 +90,22 @@ def nearest_levels(
     group = min(group_size or weight.shape[1], weight.shape[1])
     found = torch.empty_like(weight)
     signs = _signs(len(steps), weight)
-    at_once = max(1, _AT_ONCE // weight.shape[1])
+    at_once = max(1, AT_ONCE // weight.shape[1])
     for first in range(0, len(weight), at_once):
         piece = slice(first, first + at_once)
         cells = weight[piece] / unit[piece]
         sums = (steps[:, piece].to(weight.dtype).permute(1, 2, 0) @ signs.T).sort(2).values
+        # (r, groups, 2^k / 2), the smallest first; each has a negative of its own.
+        own = sums[..., len(signs) // 2 :]
+        above, between = own.diff(dim=2), (own[..., 1:] + own[..., :-1]) / 2
         for g, part in enumerate(cells.split(group, dim=1)):
-            # (r, 1) each, the smallest first; each has a negative of its own.
-            own = sums[:, g, len(signs) // 2 :, None].unbind(1)
-            size = part.abs()
-            levels = own[0].expand_as(part).clone()
-            for low, high in pairwise(own):
-                levels += (size > (low + high) / 2) * (high - low)
-            signed = levels * part.sign() if pruned else levels.copysign(part)
-            found[piece, g * group : (g + 1) * group] = signed
+            size, levels = part.abs(), found[piece, g * group : (g + 1) * group]
+            levels.copy_(own[:, g, :1].expand_as(part))
+            larger = torch.empty_like(size)
+            for i in range(above.shape[2]):
+                torch.gt(size, between[:, g, i : i + 1], out=larger)
+                levels.addcmul_(larger, above[:, g, i : i + 1])
+            levels.mul_(part.sign()) if pruned else levels.copysign_(part)
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmbench.distiller.quantization.codes import Codes, fit_codes, nearest_levels, unit_for
+from lmbench.distiller.quantization.codes import AT_ONCE, Codes, fit_codes, nearest_levels, unit_for
 from lmbench.distiller.quantization.fake_quantization import gradient_passed_to
 from lmbench.distiller.quantization.modes import CODE_BITS
 
@@ -171,13 +171,17 @@ class _LearnedSteps(torch.autograd.Function):
         weight, used, image = ctx.saved_tensors
         (grad,) = grad_outputs
         found = torch.empty_like(used)
-        for g, (cells, levels, grads) in enumerate(
-            zip(*(each.split(ctx.group, dim=1) for each in (weight, image, grad)), strict=True)
-        ):
-            step = used[:, g : g + 1]
-            # Beyond the largest level the image no longer follows the weight.
-            inside = cells.abs() <= step * ctx.most
-            # A row without any weight has no step.
-            slope = torch.where(inside, levels - cells, levels) / torch.where(step > 0, step, 1)
-            found[:, g] = (grads * slope).sum(1) / (cells.shape[1] * ctx.most) ** 0.5
+        at_once = max(1, AT_ONCE // weight.shape[1])
+        for first in range(0, len(weight), at_once):
+            piece = slice(first, first + at_once)
+            parts = (each[piece].split(ctx.group, dim=1) for each in (weight, image, grad))
+            for g, (cells, levels, grads) in enumerate(zip(*parts, strict=True)):
+                step = used[piece, g : g + 1]
+                inside = torch.empty_like(cells)
+                # Beyond the largest level the image no longer follows the weight.
+                torch.le(cells.abs(), step * ctx.most, out=inside)
+                slope = torch.addcmul(levels, inside, cells, value=-1).mul_(grads)
+                # A row without any weight has no step.
+                over = torch.where(step > 0, step, 1)[:, 0] * (cells.shape[1] * ctx.most) ** 0.5
+                found[piece, g] = slope.sum(1) / over
         return grad, found, None, None, None, None

@@ -143,6 +143,11 @@ class TrainingQuantizer(Quantizer, ABC):
                     setattr(self.model.get_submodule(parent), leaf, quantized.to(device))
         self._refresh_before_forward()
 
+    @property
+    def exact_in_bf16(self) -> bool:
+        """Does bf16 hold all that this rounds to, so that products in bf16 round nothing again?"""
+        return False
+
     def begin_epoch(self, epoch: int) -> bool:
         """Before each epoch of its policy, counted from 0: whether weights have fewer bits now."""
         return False

@@ -22,6 +22,7 @@ from lmbench.distiller.quantization.fake_quantization import (
     ClippedLinearQuantization,
     FakeLinearQuantization,
     LearnedClippedLinearQuantization,
+    QuantizedActivation,
     straight_through,
 )
 from lmbench.distiller.quantization.modes import BITS, CODE_BITS, check_bits
@@ -152,6 +153,14 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
                 weight.detach(), bits, self.mode.weights, per_channel=self.per_channel_wts
             )
         return straight_through(weight, scale, zero, self.mode.weights.quantized_range(bits))
+
+    @property
+    def exact_in_bf16(self) -> bool:
+        """True of codes alone: they are whole numbers up to 127 times a power of two."""
+        widths = [*self.bits_schedule.values(), *(bits for _, bits in self._weights.values())]
+        if self.rounding != "codes" or max(widths, default=0) > CODE_BITS[1]:
+            return False
+        return not any(isinstance(part, QuantizedActivation) for part in self.model.modules())
 
     def begin_epoch(self, epoch: int) -> bool:
         """Lowers the bits where they are due; codes get new scales with them."""

@@ -142,7 +142,8 @@ def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -
     """Why this run's step has no bf16, or None where it has."""
     if config.teacher is not None:
         return "a teacher's predictions are learnt in full precision"
-    if scheduler is not None and scheduler.quantizer is not None:
+    quantizer = scheduler.quantizer if scheduler is not None else None
+    if quantizer is not None and not quantizer.exact_in_bf16:
         # bf16 would round the quantized values again, off the grid that is trained for.
         return "a training-time quantizer rounds by itself"
     return None
