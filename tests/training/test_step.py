@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,3 +365,52 @@ def test_training_on_quantized_images_gives_the_plain_losses_gradients(
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[1].items():
         torch.testing.assert_close(grads[0][name], grad, rtol=1e-3, atol=1e-6)
+
+
+CODES: dict[str, Any] = {
+    "version": 1,
+    "quantizers": {
+        "q": {
+            "class": "QuantAwareTrainRangeLinearQuantizer",
+            "rounding": "codes",
+            "bits_weights": 3,
+            "bits_activations": None,
+        }
+    },
+    "policies": [
+        {
+            "quantizer": {"instance_name": "q"},
+            **{"starting_epoch": 0, "ending_epoch": 1, "frequency": 1},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "precision, near, apart", [("fp32", 1e-5, 0.0), ("bf16", 2e-2, 1e-4)], ids=["fp32", "bf16"]
+)
+def test_a_step_in_codes_has_the_gradients_of_plain_torch_on_the_images(
+    precision: Precision, near: float, apart: float, tied: bool, learned: bool
+) -> None:
+    """Wide enough for the compiled kernels, where there are any. Nothing is dropped: torch draws
+    masks of a step at a time, and the kernels' caller those of a window."""
+    grads: list[dict[str, Tensor]] = []
+    for objective in (CrossEntropy(DecoderLoss(precision, into_grad=True)), ExactCrossEntropy()):
+        torch.manual_seed(3)
+        model = RNNModel("LSTM", WORDS, 64, 64, 2, 0.0, tied).train()
+        schedule = copy.deepcopy(CODES)
+        schedule["quantizers"]["q"]["learned_scales"] = learned
+        scheduler = dict_config(model, sgd(model, 0.5, (0.0, 0.0)), schedule)
+        assert scheduler.quantizer is not None
+        assert scheduler.quantizer.exact_in_bf16
+        input = torch.randint(WORDS, (BPTT, 8), generator=torch.Generator().manual_seed(1))
+        target = torch.randint(WORDS, (BPTT * 8,), generator=torch.Generator().manual_seed(2))
+        objective.gradients(model, input, target, model.init_hidden(8), None)
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    assert ("encoder.code_learned" in grads[0]) is learned
+    for name, grad in grads[1].items():
+        off = (grads[0][name] - grad).norm() / grad.norm()
+        assert apart <= off <= near, name

@@ -65,6 +65,29 @@ def test_an_image_is_the_nearest_sum_and_what_was_pruned_stays_zero(bits, group,
     assert bool((image[pruned] == 0).all())
 
 
+@given(st.integers(1, 4), st.sampled_from([None, 8]), st.floats(1e-4, 1e4), st.booleans())
+def test_bf16_holds_an_image_in_codes(bits, group, size, learned):
+    weight = size * torch.randn(7, 20, generator=torch.Generator().manual_seed(0))
+    codes = TrainedCodes(nn.Module(), weight, group, learned=learned)
+    codes.fit(bits)
+    image = codes.image(bits)
+    assert torch.equal(image.bfloat16().float(), image)
+
+
+def test_a_quantizer_is_exact_in_bf16_where_all_that_it_rounds_is_in_codes():
+    assert coded(small(), 4).exact_in_bf16
+    assert coded(small(), 4, bits_schedule={1: 2}).exact_in_bf16
+    assert coded(small(), 4, overrides={"decoder": {"bits_weights": None}}).exact_in_bf16
+    assert not coded(small(), 5).exact_in_bf16
+    assert not coded(small(), 8, bits_schedule={1: 2}).exact_in_bf16
+    assert not coded(small(), 4, overrides={"decoder": {"bits_weights": 8}}).exact_in_bf16
+    gates = {".*act_f": {"bits_activations": 8}}
+    assert not coded(small(), 4, overrides=gates).exact_in_bf16
+    nearest = QuantAwareTrainRangeLinearQuantizer(small(), None, None, 4, None)
+    nearest.prepare_model()
+    assert not nearest.exact_in_bf16
+
+
 def test_scales_are_those_of_the_weights_that_were_not_pruned():
     generator = torch.Generator().manual_seed(3)
     dense = torch.randn(5, 60, generator=generator)

@@ -119,6 +119,17 @@ def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
     assert len(said) == (precision == "bf16")
 
 
+def test_weights_in_codes_are_trained_in_bf16_which_rounds_none_of_them(
+    home: Home, calls: list[tuple[str, object]]
+) -> None:
+    codes = QUANTIZED.replace("bits_activations: 8", "bits_activations: null, rounding: codes")
+    (home.path / "codes.yaml").write_text(codes, encoding="utf-8")
+    job = train(home, compress="codes.yaml")
+    assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
+    assert job.record.results["precision"] == "bf16"
+    assert warnings(job) == []
+
+
 def test_what_a_resumed_run_is_warned_of_stays_in_its_log_once(
     home: Home, calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
