@@ -31,6 +31,8 @@ from torch import Tensor, nn
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus import open_corpus
 from lmbench.corpus.batches import batchify, count_windows, window
+from lmbench.distiller import file_config
+from lmbench.distiller.schedules.preset_files import preset_path
 from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
@@ -54,12 +56,7 @@ COMPARED = 30
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
-_RECIPES = {
-    f"{name}+{recipe}": (name, recipe)
-    for recipe in recipe_names()
-    if recipe != "plain"
-    for name in _PRECISIONS
-}
+_RECIPES = [recipe for recipe in recipe_names() if recipe != "plain"]
 
 Step = Callable[[], float | Tensor]
 """Does the next window of the text, from its start again after the last; gives the loss."""
@@ -92,11 +89,20 @@ def plain_step(model: RNNModel, source: Tensor) -> Step:
     return step
 
 
-def our_step(model: RNNModel, source: Tensor, precision: Precision, recipe: str) -> Step:
-    """What `lmbench train` does with a batch, by its own trainer, which writes nothing here."""
+def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str) -> Step:
+    """What `lmbench train` does with a batch, by its own trainer, which writes nothing here.
+
+    Args:
+        way: a recipe, or a preset schedule under which `plain` trains.
+    """
+    recipe = way if way in recipe_names() else "plain"
     # All sides do the same windows.
     asked = {"batch_size": BATCH, "bptt": BPTT, "bptt_spread": 0.0, "dropout": DROPOUT}
     config = validate(TrainConfig, recipe_settings(recipe) | asked)
+    optimizer = build_optimizer(model, config)
+    scheduler = None
+    if way != recipe:
+        scheduler = file_config(model, optimizer, str(preset_path(way)))
     trainer = Trainer(
         model,
         Splits(source, source, source),
@@ -106,7 +112,8 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, recipe: str)
         emit=lambda event: None,
         control=lambda: None,
         log_offset=lambda: 0,
-        optimizer=build_optimizer(model, config),
+        optimizer=optimizer,
+        scheduler=scheduler,
     )
     # Steps that are averaged are the dearest: as if the loss had risen for long enough.
     for loss in range((config.nonmono or 0) + 2):
@@ -125,7 +132,7 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, recipe: str)
 def serve(side: str, args: argparse.Namespace) -> None:
     """A side's process: for each number n on stdin, do n batches; print their times and losses."""
     device = torch.device(args.device)
-    name, recipe = _RECIPES.get(side, (side, "plain"))
+    name, _, way = side.partition("+")
     precision = _PRECISIONS.get(name)  # None is the plain loop
     if precision:
         prepare_worker(threads=args.threads, device=args.device)
@@ -142,7 +149,11 @@ def serve(side: str, args: argparse.Namespace) -> None:
         args.model, len(corpus.vocabulary), args.emsize, args.nhid, 2, DROPOUT, args.tied
     ).to(device)
     model.train()
-    step = our_step(model, source, precision, recipe) if precision else plain_step(model, source)
+    step = (
+        our_step(model, source, precision, way or "plain")
+        if precision
+        else plain_step(model, source)
+    )
     for line in sys.stdin:
         print(json.dumps(run(step, int(line), device)), flush=True)
 
@@ -220,9 +231,9 @@ class Side:
             "p90_ms": ordered[math.ceil(0.9 * len(ordered)) - 1],
             "batches": len(ordered),
             "times_faster": statistics.median(plain.ms) / statistics.median(ordered),
-            # Under another recipe the losses are others.
+            # Under another recipe or a schedule the losses are others.
             "largest_loss_difference": None
-            if self.name in _RECIPES
+            if "+" in self.name
             else max(
                 abs(a - b)
                 for a, b in zip(self.losses[:COMPARED], plain.losses[:COMPARED], strict=True)
@@ -232,7 +243,8 @@ class Side:
 
 def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """All sides in turns; gives the document that is printed."""
-    sides = [Side(name, arguments) for name in ("plain", *_PRECISIONS, *_RECIPES)]
+    ways = [f"{name}+{way}" for way in (*_RECIPES, *args.schedule) for name in _PRECISIONS]
+    sides = [Side(name, arguments) for name in ("plain", *_PRECISIONS, *ways)]
     try:
         for side in sides:
             side.turn(args.warmup, count=False)
@@ -258,8 +270,8 @@ def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
         "tokens_a_batch": BATCH * BPTT,
         "sides": {side.name: side.summary(sides[0]) for side in sides},
         "times_a_plain_step": {
-            name: statistics.median(ms[name]) / statistics.median(ms[precision])
-            for name, (precision, _) in _RECIPES.items()
+            name: statistics.median(ms[name]) / statistics.median(ms[name.partition("+")[0]])
+            for name in ways
         },
     }
 
@@ -319,6 +331,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as torch has it)")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help="cpu or cuda (default: cuda if there)")
+    parser.add_argument(
+        "--schedule", action="append", default=[], help="also under this preset (may be repeated)"
+    )
     parser.add_argument("--rounds", type=int, default=30, help="turns of each side at most")
     turn = f"(default {CPU_TURN}; {CUDA_TURN} on cuda)"
     parser.add_argument("--batches", type=int, help=f"batches a turn {turn}")
@@ -327,9 +342,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=500_000, help="tokens of train to go over")
     parser.add_argument("--quick", action="store_true", help="under 50 s on two cores")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument(
-        "--serve", choices=("plain", *_PRECISIONS, *_RECIPES), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.emsize = args.emsize or args.nhid
     for name in ("batches", "warmup"):

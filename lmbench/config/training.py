@@ -156,6 +156,14 @@ class TrainConfig(ModelConfig, MachineConfig):
         le=100000.0,
         unit="epochs",
     )
+    warmup_steps: int | None = setting(
+        None,
+        "the same in steps, in place of --warmup",
+        group=ADVANCED,
+        ge=1,
+        le=10**9,
+        unit="steps",
+    )
     nonmono: int | None = setting(
         None,
         "average the weights (NT-ASGD) from the epoch on whose validation loss is above the best "
@@ -342,6 +350,11 @@ class TrainConfig(ModelConfig, MachineConfig):
                 f"--lr-schedule {way}: the rate cannot go by --decay {self.decay:g}, too; leave "
                 "one of them out"
             )
+        if self.warmup and self.warmup_steps:
+            raise LmbenchError(
+                f"--warmup-steps {self.warmup_steps}: --warmup {self.warmup:g} says, too, how long "
+                "the rate rises; leave one of them out"
+            )
         if self.warmup >= self.epochs:
             raise LmbenchError(
                 f"--warmup {self.warmup:g}: the rate would rise for all of the training; use less "
@@ -399,6 +412,9 @@ def laid_over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
 
     One that says how the learning rate goes takes the place of the other that does.
     """
-    rivals = {"lr_schedule": "decay", "decay": "lr_schedule"}
+    rivals = {
+        **{"lr_schedule": "decay", "decay": "lr_schedule"},
+        **{"warmup": "warmup_steps", "warmup_steps": "warmup"},
+    }
     dropped = {other for name, other in rivals.items() if given.get(name) is not None}
     return {**{name: value for name, value in below.items() if name not in dropped}, **given}

@@ -61,13 +61,15 @@ def _refuse_another_rate(config: TrainConfig) -> None:
     """Raises LmbenchError where the settings move the learning rate, as the schedule does."""
     if config.warmup:
         given = f"--warmup {config.warmup:g}"
+    elif config.warmup_steps:
+        given = f"--warmup-steps {config.warmup_steps}"
     elif config.rate_schedule in ("cosine", "onecycle", "linear"):
         given = f"--lr-schedule {config.rate_schedule}"
     else:
         return
     raise LmbenchError(
         f"{given}: schedule {config.compress} sets the learning rate itself (lr_schedulers); take "
-        "that out of the schedule, or give --lr-schedule plateau and no --warmup"
+        "that out of the schedule, or give --lr-schedule plateau and no warm-up"
     )
 
 

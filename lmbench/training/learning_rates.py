@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, O
 from lmbench.config import TrainConfig
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.policies import LRPolicy
+from lmbench.errors import LmbenchError
 
 __all__ = ["LearningRates"]
 
@@ -28,6 +29,9 @@ class LearningRates:
         steps_per_epoch: by which a curve is stretched over the training. Where there turn out to be
             more, the last ones have the rate at its end.
         scheduler: the compression schedule; where it sets the rate, nothing anneals on a plateau.
+
+    Raises:
+        LmbenchError: more steps of warm-up than the training has.
     """
 
     def __init__(
@@ -42,12 +46,18 @@ class LearningRates:
             scheduler is not None and _sets_learning_rate(scheduler)
         )
         total = config.epochs * steps_per_epoch
+        rise = config.warmup_steps or config.warmup * steps_per_epoch
+        if rise >= total:
+            raise LmbenchError(
+                f"--warmup-steps {config.warmup_steps}: the rate would rise for all of the "
+                f"training, which has {total}; use less"
+            )
         cycles = config.rate_schedule == "onecycle"
         # A warm-up of one step would begin at the full rate.
-        rising = 0 if cycles else round(config.warmup * steps_per_epoch)
+        rising = 0 if cycles else round(rise)
         self._warm_steps = rising if rising > 1 else 0
         self._curve_steps = max(2, total - self._warm_steps)
-        self._curve = self._make_curve(config.warmup * steps_per_epoch)
+        self._curve = self._make_curve(rise)
         # Made after the curve, which begins at the full rate: this one sets that of step 0.
         self._warm_up = (
             LinearLR(optimizer, 1 / self._warm_steps, 1.0, self._warm_steps - 1)

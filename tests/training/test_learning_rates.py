@@ -96,6 +96,21 @@ def test_a_warm_up_rises_by_equal_steps_and_then_the_rate_is_what_it_was_asked_t
     rise = [5.0 * (step + 1) / 30 for step in range(30)]
     assert rates[:30] == pytest.approx(rise)
     assert rates[30:] == [5.0] * 20 + [2.5] * 25
+    (folder := tmp_path / "steps").mkdir()
+    assert rates_of(folder, warmup_steps=30, decay=0.5) == rates
+
+
+def test_a_warm_up_in_steps_is_the_rise_of_a_cycle_and_ends_before_the_training() -> None:
+    long, short = (
+        LearningRates(optimizer, small(lr_schedule="onecycle", **rise), BATCHES)
+        for optimizer, rise in ((sgd(), {"warmup": 0.4}), (sgd(), {"warmup_steps": 10}))
+    )
+    assert BATCHES * 0.4 == 10
+    assert long._curve is not None
+    assert short._curve is not None
+    assert vars(long._curve)["_schedule_phases"] == vars(short._curve)["_schedule_phases"]
+    with pytest.raises(LmbenchError, match=rf"--warmup-steps {STEPS}: .* which has {STEPS}; use"):
+        LearningRates(sgd(), small(warmup_steps=STEPS), BATCHES)
 
 
 @pytest.mark.parametrize("given", [{}, {"lr_schedule": "plateau"}], ids=["default", "named"])
@@ -158,8 +173,9 @@ def test_no_length_of_a_training_is_too_short_and_one_that_is_exceeded_ends_at_t
         {"lr_schedule": "onecycle", "momentum": 0.5},
         {"lr_schedule": "onecycle", "optimizer": "adamw", "lr": 0.01},
         {"warmup": 1.5},
+        {"lr_schedule": "cosine", "warmup_steps": 20},
     ],
-    ids=["cosine", "linear", "onecycle", "onecycle-adamw", "plateau"],
+    ids=["cosine", "linear", "onecycle", "onecycle-adamw", "plateau", "steps"],
 )
 def test_a_resumed_run_has_the_rates_of_an_uninterrupted_one_to_the_bit(
     settings: dict[str, Any], stop_after: int, tmp_path: Path
@@ -182,6 +198,7 @@ def test_the_event_of_an_epoch_has_the_rate_of_its_last_step(tmp_path: Path) -> 
         ({"lr_schedule": "cosine", "decay": 0.9}, "--lr-schedule cosine: .* --decay 0.9, too"),
         ({"lr_schedule": "plateau", "decay": 0.9}, "--lr-schedule plateau: .* --decay 0.9, too"),
         ({"warmup": 3, "epochs": 3}, "--warmup 3: .* use less than --epochs 3"),
+        ({"warmup": 1, "warmup_steps": 9}, "--warmup-steps 9: --warmup 1 says, too"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
