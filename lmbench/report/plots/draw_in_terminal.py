@@ -15,8 +15,9 @@ from rich.style import Style
 from rich.text import Text
 
 from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
-from lmbench.report.plots.layout import Picture, Plot, Trace, cell_of, lay_out, marked
+from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked
 from lmbench.report.plots.series import Colour
+from lmbench.report.plots.ticks import cell_of
 
 __all__ = ["PlotColours", "draw", "in_colour"]
 

@@ -1,4 +1,4 @@
-"""From series to what a plot of a given size shows: smoothing, thinning, limits and ticks.
+"""From series to what a plot of a given size shows: smoothing, thinning and limits.
 
 Everything here is arithmetic on numpy arrays; `lmbench.report.plots.draw_in_terminal` draws it.
 """
@@ -6,7 +6,6 @@ Everything here is arithmetic on numpy arrays; `lmbench.report.plots.draw_in_ter
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.text import Text
 
-from lmbench.report.plots.braille import DOWN
+from lmbench.report.plots import ticks
 from lmbench.report.plots.series import Moment, Series
 
 __all__ = [
@@ -22,13 +21,11 @@ __all__ = [
     "Plot",
     "Trace",
     "extent",
-    "label",
     "lay_out",
     "marked",
     "smooth",
     "sparkline",
     "thin",
-    "ticks",
     "value_at",
 ]
 
@@ -217,7 +214,7 @@ def lay_out(
         # A row at the upper edge for each run whose moments are marked.
         head = len({moment.colour for moment in plot.moments})
         y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
-    y_ticks = tuple(_y_ticks(y, plot, rows))
+    y_ticks = tuple(ticks.y_ticks(y, rows, unit=plot.unit, log=plot.log))
     left, columns = 0, width
     if labelled:
         left = max((len(text) for _, text in y_ticks), default=0) + 1
@@ -225,7 +222,7 @@ def lay_out(
         traces = thinned(columns * raster)
     if plot.clipped:
         traces = tuple(_up_to(trace, top) for trace in traces)
-    x_ticks = tuple(_x_ticks(window, plot.x_axis, max(2, columns // 10)))
+    x_ticks = tuple(ticks.x_ticks(window, plot.x_axis, max(2, columns // 10)))
     return Picture(traces, window, y, x_ticks, y_ticks, left, columns, rows)
 
 
@@ -322,131 +319,6 @@ def _up_to(trace: Trace, top: float) -> Trace:
     over = trace.y > top
     above = np.unique(trace.columns[over])
     return replace(trace, columns=trace.columns[~over], y=trace.y[~over], above=above)
-
-
-# -- ticks -------------------------------------------------------------------------------------
-
-# From here on a number is written as so many k.
-_THOUSANDS = 2e3
-# Of a tick's label.
-_DIGITS = 4
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-# On less than half a decade evenly spread ticks read better, though they stand unevenly.
-_HALF_DECADE = 0.5
-_LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between `low` and `high`, evenly spread, at most `most` (at least one)."""
-    span = high - low
-    if not (span > 0 and math.isfinite(span)):
-        return [low]
-    magnitude = 10.0 ** math.floor(math.log10(span / max(most, 1)))
-    for scale in (magnitude, 10 * magnitude, 100 * magnitude):
-        for step in _STEPS[:-1]:
-            step *= scale
-            first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-            if 1 <= last - first + 1 <= most:
-                return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-    return [low]
-
-
-def _log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between 10^`low` and 10^`high`."""
-    if high - low < _HALF_DECADE:
-        return [v for v in ticks(10.0**low, 10.0**high, most) if v > 0]
-    decades = range(math.floor(low), math.ceil(high) + 1)
-    chosen: list[float] = []
-    for steps in _LOG_STEPS:
-        found = [m * 10.0**d for d in decades for m in steps]
-        found = [v for v in found if low <= math.log10(v) <= high]
-        if len(found) <= most or not chosen:
-            chosen = found
-    return chosen[:: math.ceil(len(chosen) / most)] if chosen else [10.0 ** ((low + high) / 2)]
-
-
-def _y_ticks(y: tuple[float, float], plot: Plot, rows: int) -> list[tuple[float, str]]:
-    """As many as fit, each in a row of its own: a label would cover another one."""
-    found: list[tuple[float, str]] = []
-    for most in range(max(3, rows // 3), 0, -1):
-        values = _log_ticks(*y, most) if plot.log else ticks(*y, most)
-        texts = _labels(values, plot.unit)
-        heights = [math.log10(v) if plot.log else v for v in values]
-        found = list(zip(heights, texts, strict=True))
-        if len({cell_of(height, y, rows, DOWN) for height in heights}) == len(found):
-            break
-    return found
-
-
-def cell_of(value: float, limits: tuple[float, float], cells: int, dots: int = 1) -> int:
-    """Which of so many cells between the limits a value lies in, where a cell has so many dots."""
-    low, high = limits
-    dot = math.floor(round(0.5 + (cells * dots - 1) * (value - low) / (high - low), 8))
-    return dot // dots
-
-
-def _x_ticks(window: tuple[float, float], axis: str, most: int) -> list[tuple[float, str]]:
-    if axis == "time":
-        # Minutes; from four hours on hours are rounder.
-        scale, unit = (60, "h") if window[1] - window[0] > 240 else (1, "m")
-        values = ticks(window[0] / scale, window[1] / scale, most)
-        texts = _aligned([f"{value:g}{unit}" for value in values])
-        return [(scale * value, text) for value, text in zip(values, texts, strict=True)]
-    values = ticks(*window, most)
-    if axis == "step":
-        values = [value for value in values if value.is_integer()] or values
-    unit = "bytes" if axis.startswith("bytes") else "number"
-    return list(zip(values, _labels(values, unit), strict=True))
-
-
-def _labels(values: Sequence[float], unit: str) -> list[str]:
-    """Labels of one axis: all with the same number of digits, so that they stand in line.
-
-    As many as tell the values apart, which on a narrow range is more than `label` gives one alone.
-    """
-    texts: list[str] = []
-    # One axis has no 1500 beside 2k.
-    thousand = 1e3 if any(abs(value) >= _THOUSANDS for value in values) else _THOUSANDS
-    for digits in range(_DIGITS, 3 * _DIGITS):
-        texts = [label(v, unit, digits, thousand) for v in values]
-        if len(set(texts)) == len(set(values)):
-            break
-    return _aligned(texts)
-
-
-_NUMBER = re.compile(r"(-?\d+)(?:\.(\d+))?( ?[A-Za-z]*%?)")
-
-
-def _aligned(texts: list[str]) -> list[str]:
-    """Numbers of one unit with as many decimals as the one that has most."""
-    parts = [_NUMBER.fullmatch(text) for text in texts]
-    most: dict[str, int] = {}
-    for part in filter(None, parts):
-        most[part[3]] = max(most.get(part[3], 0), len(part[2] or ""))
-    return [
-        f"{part[1]}.{(part[2] or '').ljust(most[part[3]], '0')}{part[3]}"
-        if part and most[part[3]]
-        else text
-        for text, part in zip(texts, parts, strict=True)
-    ]
-
-
-def label(
-    value: float, unit: str = "number", digits: int = _DIGITS, thousand: float = _THOUSANDS
-) -> str:
-    """A value in few characters: 350, 2k, 1.5M, 0.25, 1e-05, 60%, 1.2 GB."""
-    if not math.isfinite(value):
-        return str(value)
-    if unit in ("percent", "share"):
-        return f"{value * (100 if unit == 'share' else 1):.{digits - 1}g}%"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3 if unit == "bytes" else thousand, "k")):
-        if abs(value) >= limit * (1 - 1e-9):
-            short = f"{value / (1e3 if suffix == 'k' else limit):.{digits}g}"
-            return f"{short} {suffix}B" if unit == "bytes" else f"{short}{suffix}"
-    return f"{value:.{digits}g}"
-
-
-# -- reading off -------------------------------------------------------------------------------
 
 
 def value_at(series: Series, x: float, smoothing: float = 0.0) -> float | None:

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 from lmbench.report.plots.layout import (
     Plot,
     extent,
-    label,
     lay_out,
     smooth,
     sparkline,
     thin,
-    ticks,
     value_at,
 )
 from lmbench.report.plots.series import Moment, Series, perplexity_of
+from lmbench.report.plots.ticks import label, ticks
 
 finite = st.floats(-1e6, 1e6)
 curves = st.lists(finite, min_size=1, max_size=300).map(np.array)
