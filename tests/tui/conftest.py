@@ -12,7 +12,7 @@ from workbench_world import World
 
 from lmbench.jobs import launch
 from lmbench.session import Run
-from lmbench.tui.bench import bench
+from lmbench.tui.bench import messages
 from lmbench.tui.laboratory.screen import LabScreen
 
 
@@ -63,7 +63,7 @@ def lab(full: Any) -> Any:
 def _steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """No colours taken away, no zone of this machine, no animation; what was said stays, however
     slow the machine is."""
-    monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
+    monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 3600.0)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

@@ -11,7 +11,7 @@ from driving import bench_of, press, settled, until, words
 
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
-from lmbench.tui.bench import bench
+from lmbench.tui.bench import messages
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.user_settings import Settings
 from lmbench.tui.kit.dialog import QuestionDialog
@@ -52,7 +52,7 @@ async def test_after_a_few_seconds_the_line_is_as_before(lab, monkeypatch, keys)
         bench_of(pilot).recent_message = ""
         await press(pilot)
         before = words(pilot).splitlines()[-2:]
-        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 0.05)
         bench_of(pilot).show_message(TOLD)
         await press(pilot)
         await until(pilot, lambda: not bench_of(pilot).recent_message)
@@ -121,10 +121,10 @@ async def test_trouble_that_is_over_is_told_no_more(full):
 
 async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
     async with opened(lab, "n") as pilot:
-        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 0.05)
         bench_of(pilot).show_message(TOLD)
         await until(pilot, lambda: not bench_of(pilot).recent_message)
-        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
+        monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 3600.0)
         bench_of(pilot).show_message(TOLD)
         await press(pilot)
         assert TOLD in words(pilot)
@@ -133,10 +133,10 @@ async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
 async def test_an_answer_is_not_cut_short_by_the_one_before_it(lab, monkeypatch):
     async with opened(lab) as pilot:
         app = bench_of(pilot)
-        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 0.05)
+        monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 0.05)
         app.show_message("the one before")
-        (timer,) = [t for t in app._timers if t._interval == bench.MESSAGE_SHOWN_S]
-        monkeypatch.setattr(bench, "MESSAGE_SHOWN_S", 3600.0)
+        (timer,) = [t for t in app._timers if t._interval == messages.MESSAGE_SHOWN_S]
+        monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 3600.0)
         app.show_message(TOLD)
         await until(pilot, lambda: timer._task is None or timer._task.done())
         assert app.recent_message == TOLD

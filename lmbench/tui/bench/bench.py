@@ -23,15 +23,13 @@ from textual.color import Color
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
-from textual.timer import Timer
 
 from lmbench.errors import LmbenchError
-from lmbench.printable import one_line, printable
+from lmbench.printable import one_line
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
-from lmbench.tui.bench.changes import bad_news, ended, is_past, newest_note
 from lmbench.tui.bench.deletions import Deletions
-from lmbench.tui.bench.key_order import KeysInOrder
+from lmbench.tui.bench.messages import Messages
 from lmbench.tui.bench.redraw_interval import RedrawInterval
 from lmbench.tui.bench.saved_state import SavedState, remember_session
 from lmbench.tui.bench.session_watcher import Watcher
@@ -68,7 +66,6 @@ REOPENED_SCREENS = ("compare", "lab", "sensitivity", "sweep")
 BUSY_INTERVAL_S = 0.25
 IDLE_INTERVAL_S = 0.5
 SAVE_DELAY_S = 1.0
-MESSAGE_SHOWN_S = 4.0
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +78,7 @@ class SnapshotChanged(Message):
         self.snapshot = snapshot
 
 
-class Bench(KeysInOrder):
+class Bench(Messages):
     """The open session, what is selected and marked, what is remembered, and the way to screens."""
 
     snapshot: var[Snapshot] = var(Snapshot, init=False)
@@ -89,10 +86,6 @@ class Bench(KeysInOrder):
     """The run under the cursor, by its key (its folder's name); "" where there is none."""
     marked: var[tuple[str, ...]] = var((), init=False)
     """The runs that are overlaid and compared, by key, in the order they were marked."""
-    last_message: var[str] = var("", init=False)
-    """The newest message, in one line."""
-    recent_message: var[str] = var("", init=False)
-    """The same for `MESSAGE_SHOWN_S`; lines that show something else show this instead."""
 
     def __init__(
         self,
@@ -107,7 +100,7 @@ class Bench(KeysInOrder):
         """`session` None opens the welcome screen; `player` plays a recording into it;
         `settings` are the user's own; with `follow` False the session is only read by
         `refresh_snapshot` (for tests)."""
-        super().__init__()
+        super().__init__(settings or Settings())
         self.deletions = Deletions()
         self.home = home
         self.session = session
@@ -120,26 +113,18 @@ class Bench(KeysInOrder):
         # Two polls at once would share the watcher between two threads.
         self._poll_lock = asyncio.Lock()
         self._saving: asyncio.TimerHandle | None = None
-        self._message_timer: Timer | None = None
         self._redraw_interval = RedrawInterval()
         # The error of the last poll, reported once.
         self._last_error = ""
         self.deleted: set[str] = set()
         # The runs, by key, as the list of runs shows them: sorted and filtered.
         self.listed: tuple[str, ...] = ()
-        # The note shown last of any run, with its time.
-        self._newest_note = (0.0, "")
-        # What was said last that no key had asked for.
-        self._news = ""
-        # The kind of screen that the newest message was said on.
-        self._said_on: type | None = None
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
         self._deferred: Snapshot | None = None
         for theme in THEMES:
             self.register_theme(theme)
-        self.settings = settings or Settings()
         self._take_theme()
 
     @property
@@ -157,8 +142,8 @@ class Bench(KeysInOrder):
             self.flush()
             self.saved_state = SavedState(session)
         self.session = session
-        self._deferred, self._last_error, self._newest_note = None, "", (0.0, "")
-        self._news = ""
+        self._deferred, self._last_error = None, ""
+        self.forget_news()
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
         first = (self.selected, *self.marked)
@@ -260,7 +245,7 @@ class Bench(KeysInOrder):
     def on_snapshot_changed(self, message: SnapshotChanged) -> None:
         snapshot = message.snapshot
         self._keep_selection(snapshot)
-        self._report_changes(self.snapshot, snapshot)
+        self.report_changes(self.snapshot, snapshot, self.deleted)
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:
@@ -287,35 +272,6 @@ class Bench(KeysInOrder):
         if self.selected not in keys:
             keys = [view.key for view in self.snapshot.runs]
         return neighbour(keys, self.selected, {key for key in keys if snapshot.run(key) is None})
-
-    def _report_changes(self, before: Snapshot, now: Snapshot) -> None:
-        """One line for what is new: the newest note of any run, or why a run ended."""
-        if self._news and is_past(self._news, before, now):
-            if self.last_message == self._news:
-                self.last_message = ""
-            self._news = ""
-        if now.problem and now.problem != before.problem:
-            self._news = now.problem
-            self.show_message(self._news)
-            return
-        for text in ended(before, now):
-            self.notify_terminal(text)
-        note = newest_note(before, now, self._newest_note)
-        if news := bad_news(before, now, self.deleted):
-            self._news = news
-            self.show_message(news)
-        elif note is not None:
-            # It may come with each step, so it replaces no other line.
-            self._newest_note = note
-            self.last_message = self._news = note[1]
-
-    def notify_terminal(self, text: str) -> None:
-        """Have the terminal notify the user, who looks at something else: OSC 9, OSC 777 and the
-        bell, since terminals differ in what they know."""
-        if self.settings.notify and not self.app_focus and self._driver is not None:
-            safe = printable(text).replace(";", ",")
-            self._driver.write(f"\x1b]9;{safe}\x07\x1b]777;notify;lmbench;{safe}\x07\x07")
-            self._driver.flush()
 
     async def undo_deletion(self) -> Path | None:
         """Put back what was deleted last; gives its folder, or None where that failed."""
@@ -422,33 +378,6 @@ class Bench(KeysInOrder):
             return colour.r, colour.g, colour.b
         # Textual has the terminal's default as -1.
         return colour.ansi if colour.ansi >= 0 else None
-
-    def show_message(self, text: str, *, keep: bool = True) -> None:
-        """Show one line on whatever screen is in front; with `keep` until another one comes, else
-        only for a moment: what is not possible now may soon be."""
-        self.recent_message = text
-        if keep:
-            self.last_message = text
-            self._said_on = self._kind_in_front
-        if self._message_timer is not None:
-            self._message_timer.stop()
-        self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)
-
-    @property
-    def _kind_in_front(self) -> type | None:
-        """The kind of the full screen in front: a dialog is one of the screen below it."""
-        return next((type(s) for s in reversed(self.screen_stack) if not s.is_modal), None)
-
-    def _clear_recent(self) -> None:
-        self.recent_message = ""
-        if self._said_on is not self._kind_in_front:
-            self.forget_answer()
-
-    def forget_answer(self) -> None:
-        """Go back from a key's answer that has had its moment to the newest news: on another screen
-        it may be wrong, and its keys other ones."""
-        if not self.recent_message:
-            self.last_message = self._news
 
     def show_error(self, error: BaseException, doing: str = "") -> None:
         """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged
