@@ -90,8 +90,8 @@ def walk(
     layer: Layer, cell: ModularCell, steps: Sequence[Tensor], initial: State, reverse: bool
 ) -> tuple[list[Tensor], State]:
     """A `LayerRunner` for a layer of modular cells, of which `layer_for` has found `layer`."""
-    gates = cell.fc_gate_x, cell.fc_gate_h
-    weights = (*(gate.weight for gate in gates), *(gate.bias for gate in gates))
+    x, h = cell.fc_gate_x, cell.fc_gate_h
+    weights = (x.weight, h.weight, x.bias, h.bias)
     output, last = layer(torch.stack(list(steps)), initial, weights)
     return list(output.unbind(0)), last
 

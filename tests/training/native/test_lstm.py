@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lmbench.distiller.modules import DistillerLSTM
+from lmbench.distiller.modules import DistillerLSTM, DistillerLSTMCell
+from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.training import lstm, native
 from lmbench.training.native import lstm as native_lstm
 from lmbench.training.native import process
@@ -219,11 +220,14 @@ def test_modular_cells_are_walked_by_it_unless_more_than_their_weights_is_quanti
         assert not torch.equal(ours, theirs)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
-    watched = rnn.cells[1].act_f.register_forward_hook(lambda *_: None)
+    first, second = rnn.cells
+    assert isinstance(first, DistillerLSTMCell)
+    assert isinstance(second, DistillerLSTMCell)
+    watched = second.act_f.register_forward_hook(lambda *_: None)
     assert not lstm.layer_for(rnn, x, "fp32")
     watched.remove()
     assert lstm.layer_for(rnn, x, "fp32")
-    rnn.cells[0].act_h = nn.Sequential(rnn.cells[0].act_h)
+    first.register_module("act_h", QuantizedActivation(first.act_h, nn.Identity()))
     assert not lstm.layer_for(rnn, x, "fp32")
 
 
