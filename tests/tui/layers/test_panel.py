@@ -11,7 +11,7 @@ from typing import Any
 import driving
 import numpy as np
 import pytest
-from driving import at_rest, press, settled, words
+from driving import at_rest, bench_of, press, settled, words
 from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
 from textual.geometry import Region
@@ -375,10 +375,10 @@ async def test_of_a_run_that_is_gone_each_key_says_so_and_nothing_else_is_shown(
         assert "all rows · counts" in words(pilot)
         shutil.rmtree(run.path)
         for key in ("", "right", "b", "f5"):
-            pilot.app.recent_message = ""
+            bench_of(pilot).recent_message = ""
             await (press(pilot, key) if key else settled(pilot))
             await at_rest(pilot)
-            assert "002-prune is gone: its folder is not there" in pilot.app.recent_message
+            assert "002-prune is gone: its folder is not there" in bench_of(pilot).recent_message
             assert "002-prune is gone: its folder is not there" in picture(await tensor_of(pilot))
             stale = ("80×20", "elements", "all rows", "at step", "No sparsity", "checkpoint")
             assert not [text for text in stale if text in words(pilot)]
