@@ -189,6 +189,19 @@ async def test_headings_stand_over_their_columns(full, size):
         assert head.index("ppl") + 3 == dense.index("124.1") + 5
 
 
+async def test_a_new_run_is_selected_once_it_is_read_and_until_then_another_one_is(full):
+    async with opened(full, run="001-train") as pilot:
+        bench = bench_of(pilot)
+        run = full.new("quantize", "new")
+        bench.select(run.path.name)
+        await press(pilot)
+        assert bench.selected == "001-train"
+        await settled(pilot)
+        assert bench.selected == run.path.name
+        await press(pilot, "up")
+        assert bench.selected != run.path.name
+
+
 async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
     import shutil
 
