@@ -16,6 +16,7 @@ from textual.events import Resize, ScreenResume
 from textual.reactive import var
 
 from lmbench.tui.generate.panel import GeneratePanel
+from lmbench.tui.kit.next_steps import RECORDING
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
@@ -254,7 +255,7 @@ class MainScreen(BenchScreen[None]):
         """Why `check_action` refuses an action."""
         screen = str(parameters[0]) if parameters else ""
         if self.bench.demo and (action == "run" or screen in _NOT_OF_A_RECORDING):
-            return "this is a recording: its runs take no requests"
+            return RECORDING
         if action == "run" or (screen in _OF_A_MODEL and self.bench.snapshot.runs):
             return actions.why_not(screen, self.bench.selected_run)
         return "there is no run yet: n starts one"

@@ -141,6 +141,16 @@ async def test_a_recording_writes_nothing_and_says_why(tmp_path, monkeypatch):
     assert SamplerDouble.made == []
 
 
+async def test_a_next_step_of_a_recorded_run_is_refused_as_other_requests_are(
+    tmp_path, monkeypatch
+):
+    async with showing(Home(tmp_path), monkeypatch) as pilot:
+        bench = bench_of(pilot)
+        bench.select(next(view.key for view in bench.snapshot.runs if view.kind == "prune"))
+        await press(pilot, "escape", "K")
+        assert bench.recent_message == "this is a recording: its runs take no requests"
+
+
 async def test_what_was_written_when_it_was_recorded_is_shown(tmp_path, monkeypatch):
     async with showing(Home(tmp_path), monkeypatch) as pilot:
         panel = pilot.app.screen.query_one(GeneratePanel)

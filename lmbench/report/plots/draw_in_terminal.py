@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from lmbench.report.plots.braille import ACROSS, DOWN, braille, dots
-from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked
+from lmbench.report.plots.layout import Picture, Plot, Trace, lay_out, marked, moment_rows
 from lmbench.report.plots.series import Colour
 from lmbench.report.plots.ticks import cell_of
 
@@ -177,7 +177,7 @@ class _Canvas:
         rows = list(dict.fromkeys(colour for colour, _ in columns))
         for (colour, sign), where in columns.items():
             row, style = rows.index(colour), in_colour(colour)
-            if row >= self._rows // 2:
+            if row >= moment_rows(self._rows):
                 continue
             crowded = len(where) > self._columns / _CROWDED
             for column in sorted(where):

@@ -23,6 +23,7 @@ __all__ = [
     "extent",
     "lay_out",
     "marked",
+    "moment_rows",
     "smooth",
     "sparkline",
     "thin",
@@ -211,8 +212,7 @@ def lay_out(
         y = _without_outliers(traces, y, plot)
     top = y[1]
     if plot.moments:
-        # A row at the upper edge for each run whose moments are marked.
-        head = len({moment.colour for moment in plot.moments})
+        head = min(len({moment.colour for moment in plot.moments}), moment_rows(rows))
         y = (y[0], y[1] + (y[1] - y[0]) * head / max(rows - head, head))
     y_ticks = tuple(ticks.y_ticks(y, rows, unit=plot.unit, log=plot.log))
     left, columns = 0, width
@@ -224,6 +224,11 @@ def lay_out(
         traces = tuple(_up_to(trace, top) for trace in traces)
     x_ticks = tuple(ticks.x_ticks(window, plot.x_axis, max(2, columns // 10)))
     return Picture(traces, window, y, x_ticks, y_ticks, left, columns, rows)
+
+
+def moment_rows(rows: int) -> int:
+    """How many of so many rows, at the upper edge, runs have for their moments: a row each."""
+    return max(rows // 3, 1)
 
 
 def _finite(series: Series, smoothing: float) -> tuple[Series, FloatArray]:

@@ -52,11 +52,17 @@ def _log_ticks(low: float, high: float, most: int) -> list[float]:
 def y_ticks(y: tuple[float, float], rows: int, *, unit: str, log: bool) -> list[tuple[float, str]]:
     """Where they stand, and what they say, from the bottom up; of a log axis by their logarithms.
 
-    As many as fit, each in a row of its own: a label would cover another one.
+    As many as fit, each in a row of its own: a label would cover another one. None is of what no
+    share can be, as the room that moments take above 100% is.
     """
+    low, high = y
+    if unit == "share":
+        high = min(high, 0.0 if log else 1.0)
+    if unit in ("share", "percent") and not log:
+        low = max(low, 0.0)
     found: list[tuple[float, str]] = []
     for most in range(max(3, rows // 3), 0, -1):
-        values = _log_ticks(*y, most) if log else ticks(*y, most)
+        values = _log_ticks(low, high, most) if log else ticks(low, high, most)
         texts = _labels(values, unit)
         heights = [math.log10(v) if log else v for v in values]
         found = list(zip(heights, texts, strict=True))

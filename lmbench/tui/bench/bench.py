@@ -119,6 +119,8 @@ class Bench(Messages):
         self.deleted: set[str] = set()
         # The runs, by key, as the list of runs shows them: sorted and filtered.
         self.listed: tuple[str, ...] = ()
+        # The run to be selected as soon as it is in a snapshot.
+        self._awaited = ""
         # The run that was selected while others were still unread.
         self._proposed = ""
         # A snapshot that no panel has shown yet.
@@ -142,7 +144,7 @@ class Bench(Messages):
             self.flush()
             self.saved_state = SavedState(session)
         self.session = session
-        self._deferred, self._last_error = None, ""
+        self._deferred, self._last_error, self._awaited = None, "", ""
         self.forget_news()
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
@@ -253,11 +255,14 @@ class Bench(Messages):
         the run at work is, or the newest, which until all are read is only the newest of those
         that are."""
         lost = snapshot.run(self.selected) is None
-        if lost and (beside := self._neighbour(snapshot)):
-            self.select(beside)
+        if snapshot.run(self._awaited) is not None:
+            self._put_cursor(self._awaited)
+            self._awaited = ""
+        elif lost and (beside := self._neighbour(snapshot)):
+            self._put_cursor(beside)
         elif (lost or self.selected == self._proposed) and snapshot.runs:
             newest = max(snapshot.runs, key=lambda view: view.id)
-            self.select((snapshot.current or newest).key)
+            self._put_cursor((snapshot.current or newest).key)
             self._proposed = self.selected if snapshot.unread else ""
         gone = [key for key in self.marked if snapshot.run(key) is None]
         if gone and not snapshot.unread:
@@ -285,7 +290,14 @@ class Bench(Messages):
     # -- selection and marks -------------------------------------------------------------------
 
     def select(self, key: str) -> None:
-        """Put the cursor on this run, in all panels."""
+        """Put the cursor on this run, in all panels; on one that was just made as soon as it is in
+        the snapshot."""
+        known = self.snapshot.run(key) is not None
+        self._awaited = "" if known else key
+        if known:
+            self._put_cursor(key)
+
+    def _put_cursor(self, key: str) -> None:
         self.selected = key
         self.remember("selected", key)
 

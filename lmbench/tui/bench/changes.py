@@ -39,15 +39,16 @@ def newest_note(
 ) -> tuple[float, str] | None:
     """The newest of the runs' new notes, with its time; None where there is none.
 
-    Runs are read in as many turns as that takes, the newest first: what an older one wrote
-    before `shown`, the note shown last, is no news.
+    Runs are read in as many turns as that takes, the newest first, and anew where their events
+    were removed: what one wrote before `shown`, the note shown last, is no news.
     """
     new = []
     for view in now.runs:
         old = before.run(view.key)
         for note in view.notes[-1:]:
             entry = (note.t, f"{_who(view)}: {note.text}")
-            if entry > shown if old is None else (note,) != old.notes[-1:]:
+            known = old.notes[-1:] if old and old.generation == view.generation else ()
+            if (note,) != known if known else entry > shown:
                 new.append(entry)
     return max(new, default=None)
 

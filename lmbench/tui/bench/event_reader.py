@@ -94,8 +94,12 @@ class EventReader:
     @property
     def share_read(self) -> float:
         """How much of the log that is, in [0, 1], while `read` is `unfinished`; else 1."""
-        size = self._seen[1] if self._seen else 0
-        return self._position / size if self.unfinished and size else 1.0
+        return self._position / self.size if self.unfinished and self.size else 1.0
+
+    @property
+    def size(self) -> int:
+        """The log's bytes when it was last looked at; 0 where there was none."""
+        return self._seen[1] if self._seen else 0
 
     def _was_replaced(self, stamp: tuple[int, int, int], before: tuple[int, int, int]) -> bool:
         rewritten = stamp[1] == before[1] and stamp[2] != before[2]

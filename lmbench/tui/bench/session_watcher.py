@@ -159,6 +159,8 @@ class _RunWatcher:
         self.run = run
         self._why_lost = why_lost
         self._reader = EventReader(run.events_path)
+        # The most bytes that its log had since the run has ended.
+        self._most = 0
         # As text: with hundreds of runs making paths takes half the time of a poll.
         self._record_path, self._log_path = str(run.path / "run.json"), str(run.log_path)
         self._history = RunHistory(0)
@@ -226,6 +228,11 @@ class _RunWatcher:
     def _read_events(self, deadline: float) -> bool:
         if not self._reader.changed():
             return False
+        changed = self._read_changed(deadline)
+        self._most = max(self._most, self._reader.size) if self.has_ended else 0
+        return changed
+
+    def _read_changed(self, deadline: float) -> bool:
         if self._reader.position == 0 and self.has_ended:
             self._summary = load_summary(self.run.events_path)
             if self._summary is not None:
@@ -275,6 +282,10 @@ class _RunWatcher:
     def _make(self) -> RunView:
         record, summary = self._record, self._summarise()
         problem = self._problem
+        if not problem and self._reader.size < self._most:
+            problem = f"{self._reader.path}: its events are " + (
+                "not whole any more: the file was cut off" if self._reader.size else "gone"
+            )
         if not problem and summary.unread:
             lines = "line" if summary.unread == 1 else "lines"
             problem = (

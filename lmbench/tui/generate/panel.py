@@ -192,6 +192,13 @@ are kept in the session's `samples.jsonl`.
         return why_unable(view, self.bench.snapshot.run(view.parent or ""))
 
     @property
+    def _left_out(self) -> str:
+        """In words, that not all of the marked runs write; "" where they do."""
+        marked, first = len(self.bench.marked), len(self.targets)
+        more = self._comparing and marked > first > 1
+        return f"{marked} runs are marked; the first {first} write" if more else ""
+
+    @property
     def _can_write(self) -> bool:
         """Can any of the targets write?"""
         return any(not self._why_unable(view) for view in self.targets)
@@ -218,13 +225,18 @@ are kept in the session's `samples.jsonl`.
             draft = column.text.draft
             view = self.bench.snapshot.run(draft.key) if draft else None
             if draft is not None and view is not None:
-                draft.name, draft.figures = view.name, figures_of(view)
+                draft.name = view.name
+                # What was written before, or in the midst of a training, is not of what it is now.
+                if not (draft.recorded or draft.origin):
+                    draft.figures = figures_of(view)
             column.show_head()
             if self._theme != self.bench.theme:
                 column.text.refresh()
         self._theme = self.bench.theme
         if not self.drafts:
             words = hint(targets, [self._why_unable(v) for v in targets])
+            if self._left_out and self._can_write:
+                words += f" {self._left_out}."
             reading = not targets and self.bench.snapshot.reading
             self._texts.columns[0].show_head("" if reading else words)
         self._offer_runtimes()
@@ -308,9 +320,8 @@ are kept in the session's `samples.jsonl`.
                     able.append((draft, view, self._settings(view, draft.cache)))
         self._texts.show(drafts)
         self._arrange()
-        marked = len(self.bench.marked)
-        if self._comparing and marked > len(targets) > 1:
-            self.bench.show_message(f"{marked} runs are marked; the first {len(targets)} write")
+        if self._left_out:
+            self.bench.show_message(self._left_out)
         for draft, view, settings in able:
             await self._requests.write(draft, view, settings)
         self.refresh_bindings()

@@ -94,7 +94,9 @@ class TextColumn(Vertical):
             surprise = f" · {draft.bits:.1f} bits a word"
             line += surprise if len(line) + len(surprise) <= self.size.width else ""
         if len(line) > self.size.width:
-            line = " ".join(fact.replace(" · ", " ").replace(" MB", "MB") for fact in facts)
+            line = " ".join(
+                fact.replace(" · ", " ").replace(" MB", "MB").replace(" kB", "kB") for fact in facts
+            )
         fits = title.cell_len + len(line) + 2 <= self.size.width
         title.append(("  " if fits else "\n") + line if line else "", "dim")
         if draft.origin:

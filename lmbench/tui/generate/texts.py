@@ -36,12 +36,12 @@ def origin_of(view: RunView) -> str:
 
 def figures_of(view: RunView) -> str:
     """Perplexity and size."""
-    parts = [numbers.perplexity(view.valid_ppl), numbers.size(view.bytes)]
+    parts = [numbers.perplexity(view.valid_ppl), view.size]
     return " · ".join(part for part in parts if part and part != "–")
 
 
 def saved_text(view: RunView, sample: Sample) -> GeneratedText:
-    """A text of the session's samples, as far as they tell."""
+    """A text of the session's samples, as far as they tell: not how good the model then was."""
     rate = sample.tokens_per_s
     words = [
         Wrote(
@@ -56,7 +56,6 @@ def saved_text(view: RunView, sample: Sample) -> GeneratedText:
         key=view.key,
         name=view.name,
         mark=mark_of(view.id),
-        figures=figures_of(view),
         cache=sample.cache,
         prompt=tuple(sample.prompt.split()),
         words=words,
@@ -85,9 +84,13 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
     who = f"{view.id} {view.name}"
     match view.kind:
         case "train" | "prune":
-            if view.status == "queued" and view.checkpoint is None:
+            if view.has_model:
+                return ""
+            if view.status == "queued":
                 return f"{who} waits in the queue and has no model yet."
-            return ""
+            if view.live:
+                return f"{who} has no model yet: it has saved no checkpoint."
+            return f"{who} has no model: it ended before its first checkpoint."
         case "quantize" | "pack":
             if view.status == "finished" or view.run.checkpoint("best") is not None:
                 return ""

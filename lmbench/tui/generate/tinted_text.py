@@ -336,6 +336,13 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
 
     # -- search and selection ------------------------------------------------------------------
 
+    @property
+    def searched(self) -> str:
+        texts = [text for text in self.screen.query(TintedText) if text.draft]
+        if self.draft is None or len(texts) < 2:
+            return super().searched
+        return f"in the text of {self.draft.run_id} {self.draft.name} (] goes to the next text)"
+
     def places(self, text: str) -> list[int]:
         words = [shown_word(word.text).lower() for word in self.draft.words] if self.draft else []
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))

@@ -8,8 +8,9 @@ from lmbench.session import Run
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 
-__all__ = ["STEPS", "next_steps", "take_step", "why_not_next"]
+__all__ = ["RECORDING", "STEPS", "next_steps", "take_step", "why_not_next"]
 
+RECORDING = "this is a recording: its runs take no requests"
 STEPS = ("prune", "quantize", "pack", "compare")
 _AFTER = {
     "train": ("prune", "quantize", "pack"),

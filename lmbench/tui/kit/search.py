@@ -31,6 +31,11 @@ class Searchable(Widget):
     sought: str = ""
     """What was searched for last, in lower case."""
 
+    @property
+    def searched(self) -> str:
+        """Where a search looks, after “there is none”."""
+        return "here"
+
     def places(self, text: str) -> list[int]:
         """Where `text` (in lower case) is found, in ascending order."""
         raise NotImplementedError
@@ -49,7 +54,7 @@ class Searchable(Widget):
 
     def action_search(self) -> None:
         def check(text: str) -> str:
-            return "" if self.places(text.lower()) else f"There is no “{text}” here."
+            return "" if self.places(text.lower()) else f"There is no “{text}” {self.searched}."
 
         def given(text: str | None) -> None:
             if text:

@@ -71,6 +71,7 @@ scale, which shows the few weights far from zero, too.
         report, part = screen.report, screen.part
         if report is None or part is None:
             update_static(picture, Text(screen.problem or "reading …", "dim"))
+            self.set_subtitle("")
             return
         size = self.content_size
         style = self.bench.colour_style("primary")
@@ -117,10 +118,10 @@ line. A run that prunes nothing has none.
         assert isinstance(screen, TensorScreen)
         picture, view = self.query_one(Static), screen.view
         series = _course(view, screen.tensor, self.bench.colour(_variable(view))) if view else ()
-        if not series:
-            update_static(
-                picture, Text("No sparsity of this tensor was written in this run.", "dim")
-            )
+        if view is None or not series:
+            none = "No sparsity of this tensor was written in this run."
+            update_static(picture, Text(none if view else screen.problem, "dim"))
+            self.set_subtitle("")
             return
         size = self.content_size
         look = PlotColours(
@@ -206,6 +207,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(Grid).focus()
         self._which = checkpoint_of(self.view) if self.view else "best"
         self.read()
+        self.watch(self.app, "snapshot", self._read_if_gone, init=False)
 
     @property
     def view(self) -> RunView | None:
@@ -225,13 +227,19 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         """Read the tensor, in a thread."""
         self.run_worker(self._read(), group="tensor", exclusive=True, exit_on_error=False)
 
+    def _read_if_gone(self) -> None:
+        if self.view is None and not self.bench.snapshot.reading:
+            self.read()
+
     async def _read(self) -> None:
         view = self.view
         folder = view.run.checkpoint(self._which) if view is not None else None
         self.problem = ""
         if view is None:
-            self.problem = "the run is gone"
+            self.report, self.problem = None, f"run {self.key} is gone: its folder is not there"
+            self.bench.show_message(self.problem, keep=False)
         elif folder is None:
+            self.report = None
             self.problem = f"{view.id} {view.name} has no checkpoint '{self._which}' yet"
         else:
             model = str(view.record.shape.get("model", "")) if view.record else ""
@@ -244,8 +252,8 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         )
         if report is not None:
             self.report, self.tensor = report, report.name
-        elif self.report is None:
-            self.problem = "it cannot be read"
+        else:
+            self.report, self.problem = None, "it cannot be read"
 
     # -- what is shown -------------------------------------------------------------------------
 
@@ -259,12 +267,10 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         if report is not None:
             shape = "×".join(str(side) for side in report.shape)
             head.append(f"  {shape}  {report.dtype.lower()}")
-        head.append(f"\n{self._origin()}", "dim")
+        head.append(f"\n{self._origin() if view else self.problem}", "dim")
         self.query_one("#head", Static).update(head)
-        if report is not None:
-            rows = tuple((part.name, _cells(part)) for part in report.parts)
-            grid = self.query_one(Grid)
-            grid.show(_PARTS, rows)
+        parts = report.parts if report is not None else ()
+        self.query_one(Grid).show(_PARTS, tuple((part.name, _cells(part)) for part in parts))
         for panel in self.query(Panel):
             panel.refresh_view()
 
@@ -308,7 +314,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
             place = names.index(here) + by
             self.tensor = names[place % len(names)]
             self.query_one(Grid).cursor_key = ""
-            self.read()
+        self.read()
 
     def action_log(self) -> None:
         self.logarithmic = not self.logarithmic

@@ -15,7 +15,7 @@ from lmbench.tui.plots.view import place, written
 __all__ = ["legend"]
 
 # A panel narrower than this names tensors by what tells them apart.
-_NARROW = 70
+_NARROW = 80
 _SHARED = re.compile(r"\brnn\.weight_|\.weight\b")
 _TARGET = " target"
 # Lines that the picture keeps of a low panel.

@@ -161,10 +161,17 @@ flatten the rest: ↑ marks them, **a** shows them.
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
-        training = next((run for run in self.runs if is_training(run)), None)
-        if training is not None and not is_training(self.runs[0]):
-            notes.append(f"of {training.id} {training.name}")
+        if of := self._trainings_of_others():
+            notes.append(f"of {', '.join(of)}")
         self.set_subtitle(" · ".join(notes))
+
+    def _trainings_of_others(self) -> list[str]:
+        """Where the selected run is no training: those whose curves it and others like it show."""
+        others = [run for run in self.runs if not is_training(run)]
+        if not others or others[0] is not self.runs[0]:
+            return []
+        found = with_trainings(self.bench.snapshot.by_key, others)[len(others) :]
+        return [f"{run.id} {run.name}" if len(found) == 1 else f"{run.id}" for run in found]
 
     def _empty(self) -> str:
         runs = self.runs
@@ -199,7 +206,7 @@ flatten the rest: ↑ marks them, **a** shows them.
                 return self._view.kind == "sparsity" and pruned == 1
             case "whole":
                 return self._shown.zoomed
-            case "cursor" | "zoom" | "pan" | "export":
+            case "cursor" | "zoom" | "pan" | "export" | "clip":
                 return bool(self._shown.picture.columns)
             case "no_cursor":
                 return self.cursor_x is not None
@@ -236,7 +243,11 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(logs=tuple(sorted(logs)))
 
     def action_clip(self) -> None:
-        self._look(clipped=not self._view.clipped)
+        left_out = self._shown.picture.clipped
+        if left_out or not self._view.clipped:
+            self._look(clipped=not self._view.clipped)
+        if not left_out and not self._shown.picture.clipped:
+            self.bench.show_message("every value is shown: none is far above the rest", keep=False)
 
     def action_x_axis(self) -> None:
         turn = (X_AXES.index(self._view.x_axis) + 1) % len(X_AXES)

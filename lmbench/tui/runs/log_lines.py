@@ -11,11 +11,11 @@ from lmbench.tui.kit.search import Searchable, restyled, selected
 
 __all__ = ["LogLines"]
 
-_MATCH = Style(reverse=True)
+_MATCH, _CURRENT = Style(underline=True, bold=True), Style(reverse=True)
 
 
 class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethodOverride]
-    """Matches are shown reversed."""
+    """Matches are underlined, those of the line that is gone to reversed."""
 
     # The line of the match that is shown: its number changes when old lines are dropped.
     _match: Strip | None = None
@@ -37,11 +37,12 @@ class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethod
         strip = super().render_line(y)
         row = int(self.scroll_offset.y) + y
         if self.sought and row < len(self.lines):
+            style = _CURRENT if self.lines[row] is self._match else _MATCH
             text = strip.text.lower()
             start = text.find(self.sought)
             while start >= 0:
                 end = start + len(self.sought)
-                strip = restyled(strip, start, end, _MATCH)
+                strip = restyled(strip, start, end, style)
                 start = text.find(self.sought, end)
         return selected(self, strip, row)
 

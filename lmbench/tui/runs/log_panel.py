@@ -84,8 +84,6 @@ is selected with the mouse is copied by Ctrl+C.
         self.set_subtitle(f"{name} of {view.id} {view.name}" if view else "")
         if view is None:
             return
-        if log.lines == [] and not view.notes and self._source == "events":
-            log.write(Text(f"Nothing has happened in {view.id} {view.name} yet.", "dim"))
         if self._source == "events":
             self._write_notes(log, view)
         elif view.log != self._seen:
@@ -97,8 +95,12 @@ is selected with the mouse is copied by Ctrl+C.
         if self._shown is not None and self._shown in notes:
             notes = notes[notes.index(self._shown) + 1 :]
         elif notes or self._shown is not None:
-            # The history was restarted, or the line that nothing has happened.
+            # The history was restarted, or the line that there is none.
             log.clear()
+        if log.lines == [] and not notes:
+            who, waits = f"{view.id} {view.name}", view.live or view.status == "queued"
+            none = f"Nothing has happened in {who} yet." if waits else f"{who} has no events."
+            log.write(Text(none, "dim"))
         for note in notes:
             line = Text(f"{numbers.clock(note.t)}  ", "dim")
             tint = _TINTS.get(note.kind)

@@ -17,7 +17,7 @@ from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, one_line
 from lmbench.tui.kit.filter_input import FilterInput
-from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
+from lmbench.tui.kit.next_steps import RECORDING, next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel, update_static
 from lmbench.tui.runs import actions
 from lmbench.tui.runs.keys import KEYS
@@ -218,6 +218,8 @@ brings a deleted run back until the workbench is left.
             return "there is nothing to bring back"
         if not self.bench.snapshot.runs:
             return "there is no run yet: n starts one"
+        if action == "next" and self.bench.demo:
+            return RECORDING
         if action == "next":
             return why_not_next(str(parameters[0]), self.bench.selected_run)
         return actions.why_not(action, self.bench.selected_run)

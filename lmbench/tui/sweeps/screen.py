@@ -20,7 +20,7 @@ from lmbench.session import Session
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.dialog import Answer, QuestionDialog
 from lmbench.tui.kit.grid import Grid
-from lmbench.tui.kit.next_steps import next_steps, take_step, why_not_next
+from lmbench.tui.kit.next_steps import RECORDING, next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
@@ -204,7 +204,7 @@ class SweepScreen(BenchScreen[None]):
         """Why an action is not possible now."""
         statuses, found = self._statuses, self.study.state
         if action in ("pause", "stop", "resume", "next", "new") and self.bench.demo:
-            return "this is a recording: its runs take no requests"
+            return RECORDING
         if action == "new":
             view = self.chosen or self.bench.selected_run
             fits = view is not None and kinds_of(view)

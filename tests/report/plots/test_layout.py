@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -203,6 +204,26 @@ def test_a_value_that_stays_the_same_has_ticks_near_it_on_a_log_axis():
         plot = Plot((series([value] * 9),), unit=unit, log=True)
         for at, _ in lay_out(plot, 60, 12).y_ticks:
             assert 0.5 < 10**at / value < 2
+
+
+def test_no_tick_lies_beyond_what_a_share_can_be():
+    five = tuple(Moment(5, "▼", "prune", colour) for colour in range(5))
+    for rows in (5, 8, 12, 20):
+        for log in (False, True):
+            shares = Plot((series([0.2, 0.9]),), five, unit="share", log=log)
+            picture = lay_out(shares, 60, rows)
+            assert picture.y_ticks
+            for at, text in picture.y_ticks:
+                assert 0 <= (10**at if log else at) <= 1, text
+        assert "100%" in [text for _, text in lay_out(replace(shares, log=False), 60, 12).y_ticks]
+        idle = lay_out(Plot((series([0.0] * 9),), unit="percent"), 60, rows)
+        assert idle.y_ticks[0] == (0.0, "0%") or idle.y_ticks[0][1] == "0.0%"
+
+
+def test_moments_of_many_runs_take_a_third_of_the_rows():
+    plot = Plot((series([0, 1]),), tuple(Moment(5, "▼", "prune", colour) for colour in range(5)))
+    low, high = lay_out(plot, 60, 9).y
+    assert (high - low) * 6 / 9 == pytest.approx(1.08)
 
 
 def test_the_labels_of_one_axis_have_as_many_decimals():

@@ -13,6 +13,7 @@ from driving import at_rest, burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 from waiting import LIMIT_S
+from workbench_world import NOON
 
 from lmbench.jobs.hosts.sampler_messages import (
     Began,
@@ -24,6 +25,7 @@ from lmbench.jobs.hosts.sampler_messages import (
     Refused,
     Write,
 )
+from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.generate.alternatives import AlternativesList, bar_of
@@ -326,6 +328,15 @@ async def test_a_search_in_the_text_puts_the_cursor_on_each_match(full):
         assert among(pilot).word is drafts(pilot)[0].words[0]
 
 
+async def test_a_search_beside_other_texts_says_which_one_was_searched(full, monkeypatch):
+    async with opened(full, (120, 30)) as pilot:
+        pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]
+        await press(pilot, "enter", "down", "down", "slash", *"nowhere", "enter")
+        said = str(pilot.app.screen.query_one(".problem").render())
+        assert said.startswith("There is no “nowhere” in the text of 1 dense")
+        assert "] goes to the next text" in said
+
+
 async def test_marked_runs_answer_side_by_side_with_the_same_prompt_and_seed(full):
     async with opened(full, (120, 30)) as pilot:
         pilot.app.mark(("001-train", "003-quantize"))  # type: ignore[attr-defined]
@@ -412,6 +423,59 @@ async def test_no_more_than_four_runs_write_and_the_rest_is_told(full):
         assert "the first 4 write" in bench.last_message
 
 
+async def test_that_not_all_marked_runs_will_write_is_said_before(full):
+    async with opened(full, (200, 50)) as pilot:
+        for name in ("fifth", "sixth"):
+            run = full.new("train", name, status="finished")
+            full.write(run, ev.Checkpoint(step=1, epoch=1, which="best"))
+        full.session.run(4).update(status="finished")
+        await settled(pilot)
+        bench = pilot.app
+        assert isinstance(bench, Workbench)
+        bench.mark(tuple(view.key for view in bench.snapshot.runs)[1:])
+        await press(pilot)
+        assert "5 runs are marked; the first 4 write." in heads(pilot)[0]
+
+
+@pytest.mark.parametrize("status", ["failed", "running"])
+async def test_a_run_without_a_checkpoint_is_said_to_have_no_model_before_it_is_asked(full, status):
+    run = full.new("train", "early", status=status)
+    if status == "running":
+        full.live(run)
+    async with opened(full, run=run.path.name) as pilot:
+        await settled(pilot)
+        said = {"failed": "it ended before its first checkpoint", "running": "no model yet"}
+        assert said[status] in heads(pilot)[0]
+        await press(pilot, "enter")
+        assert SamplerDouble.made == []
+
+
+async def test_a_size_that_no_file_has_is_marked_so_in_the_head_too(full):
+    run = full.session.run(1)
+    run.update(results={**run.read().results, "packed_bytes": 450_000})
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        assert "≈450 kB" in heads(pilot)[0]
+
+
+async def test_a_text_that_was_written_in_the_midst_of_a_training_has_its_figures_of_then(full):
+    run = full.session.run(2)
+    async with opened(full, run="002-prune") as pilot:
+        await press(pilot, "enter")
+        before = heads(pilot)[0]
+        full.write(
+            run,
+            ev.Epoch(
+                t=NOON + 2000, epoch=4, step=3700, train_loss=1.0, valid_loss=1.0, valid_ppl=2.7,
+                best_valid_loss=1.0, best_epoch=4, lr=1.0, seconds=1.0,
+            ),
+        )  # fmt: skip
+        await settled(pilot)
+        view = pilot.app.snapshot.run("002-prune")  # type: ignore[attr-defined]
+        assert view.valid_ppl < 3
+        assert heads(pilot)[0] == before
+
+
 async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):
     monkeypatch.setattr(SamplerDouble, "answers", False)
     async with opened(full) as pilot:
@@ -473,6 +537,8 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
         await press(pilot)
         assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
         assert "4/s · written before" in heads(pilot)[0]
+        # The model may have been another one then.
+        assert "124.1" not in heads(pilot)[0]
         assert "1 dense + cache" in heads(pilot)[0]
         await press(pilot, "down", "down", "right")
         assert not among(pilot).display

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import AbstractAsyncContextManager
 from threading import Event
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import driving
 import numpy as np
 import pytest
-from driving import at_rest, press, settled, words
+from driving import at_rest, bench_of, press, settled, words
 from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
 from textual.geometry import Region
@@ -361,6 +362,39 @@ async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
         assert "cannot be read as safetensors" in words
         await press(pilot, "escape", "escape")
         assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_of_a_run_that_is_gone_each_key_says_so_and_nothing_else_is_shown(full):
+    run = full.session.run(2)
+    checkpoint(run)
+    full.write(run, ev.Checkpoint(step=3700, epoch=4, which="last"), sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        await at_rest(pilot)
+        assert "80×20" in words(pilot)
+        assert "all rows · counts" in words(pilot)
+        shutil.rmtree(run.path)
+        for key in ("", "right", "b", "f5"):
+            bench_of(pilot).recent_message = ""
+            await (press(pilot, key) if key else settled(pilot))
+            await at_rest(pilot)
+            assert "002-prune is gone: its folder is not there" in bench_of(pilot).recent_message
+            assert "002-prune is gone: its folder is not there" in picture(await tensor_of(pilot))
+            stale = ("80×20", "elements", "all rows", "at step", "No sparsity", "checkpoint")
+            assert not [text for text in stale if text in words(pilot)]
+
+
+async def test_of_a_checkpoint_that_is_not_there_no_other_one_is_shown(full):
+    checkpoint(full.session.run(2))
+    full.write(full.session.run(2), sparse(3700, 0.3, 0.2, 0.1))
+    async with opened(full) as pilot:
+        await press(pilot, "enter", "b")
+        await at_rest(pilot)
+        assert "has no checkpoint 'best' yet" in picture(await tensor_of(pilot))
+        assert "80×20" not in words(pilot)
+        await press(pilot, "b")
+        await at_rest(pilot)
+        assert "80×20" in words(pilot)
 
 
 def test_a_histogram_is_as_high_as_its_densest_part_and_log_lifts_the_rare():

@@ -362,6 +362,23 @@ async def test_a_shows_the_highest_values_that_are_left_out_of_the_plot(full):
         assert panel(pilot)._shown.picture.y[1] > 3
 
 
+async def test_a_where_nothing_is_left_out_says_so(two):
+    rates = ["right_square_bracket"] * 3
+    async with opened(two, "2", *rates, "a", run=SHORT) as pilot:
+        assert panel(pilot).view.kind == "lr"
+        assert bench_of(pilot).recent_message.startswith("every value is shown")
+        assert panel(pilot).view.clipped
+
+
+async def test_a_maximised_plot_names_no_fewer_tensors(full):
+    async with opened(full, "2", *["right_square_bracket"] * 2, "t", run="002-prune") as pilot:
+        left_out = re.search(r" \+(\d)", panel(pilot)._shown.lines[0].plain)
+        assert left_out
+        await press(pilot, "z")
+        whole = re.search(r" \+(\d)", panel(pilot)._shown.lines[0].plain)
+        assert whole is None or int(whole[1]) < int(left_out[1])
+
+
 async def test_going_to_and_fro_between_runs_draws_each_once_until_something_changes(
     two, monkeypatch
 ):

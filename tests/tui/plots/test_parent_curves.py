@@ -54,6 +54,17 @@ async def test_its_parent_is_not_drawn_twice_where_it_is_marked(full):
         assert labels.count("1 dense valid") == 1
 
 
+async def test_the_foot_names_whose_curves_are_shown_and_not_what_else_is_marked(full):
+    async with full.bench().run_test(size=(200, 50)) as pilot:
+        await settled(pilot)
+        bench_of(pilot).mark(("002-prune",))
+        await shown(pilot)
+        assert panel(pilot)._subtitle.endswith(" · of 1 dense")
+        bench_of(pilot).mark(("002-prune", "004-quantize"))
+        await press(pilot)
+        assert panel(pilot)._subtitle.endswith(" · of 1, 2")
+
+
 async def test_the_line_comes_when_the_run_is_scored(full):
     async with full.bench().run_test(size=(120, 30)) as pilot:
         series = await shown(pilot, key="004-quantize")

@@ -18,8 +18,8 @@ def lines(pilot: Pilot[None]) -> list[str]:
 
 
 async def test_the_words_that_nothing_has_happened_go_when_something_does(full):
-    run = full.session.run(3)
-    async with opened(full, "end", "5") as pilot:
+    run = full.session.run(4)
+    async with opened(full, "5", run="004-quantize", size=(200, 50)) as pilot:
         for _ in range(2):
             await settled(pilot)
             (line,) = lines(pilot)

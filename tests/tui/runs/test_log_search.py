@@ -40,6 +40,21 @@ async def test_a_search_goes_from_match_to_match_and_round(full):
         assert bench_of(pilot).recent_message == "match 1 of 4, from the other end again"
 
 
+async def test_the_match_that_is_gone_to_looks_unlike_the_others(full):
+    full.write(full.session.run(3), *(ev.Warned(t=60.0 * n, message="thing") for n in range(3)))
+    async with opened(full, "5", "home", "slash", *"thing", "enter", run="003-quantize") as pilot:
+        await press(pilot, "n")
+        looks = [
+            [
+                bool(s.style and s.style.reverse)
+                for s in log_of(pilot).render_line(y)
+                if s.text == "thing"
+            ]
+            for y in range(3)
+        ]
+        assert looks == [[False], [True], [False]]
+
+
 async def test_what_is_not_there_is_not_searched_and_n_is_a_new_run(full):
     async with opened(full, "5", "slash", *"nowhere", "enter", run="001-train") as pilot:
         assert "There is no “nowhere” here." in words(pilot)

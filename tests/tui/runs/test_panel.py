@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -188,6 +189,19 @@ async def test_headings_stand_over_their_columns(full, size):
         assert head.index("ppl") + 3 == dense.index("124.1") + 5
 
 
+async def test_a_new_run_is_selected_once_it_is_read_and_until_then_another_one_is(full):
+    async with opened(full, run="001-train") as pilot:
+        bench = bench_of(pilot)
+        run = full.new("quantize", "new")
+        bench.select(run.path.name)
+        await press(pilot)
+        assert bench.selected == "001-train"
+        await settled(pilot)
+        assert bench.selected == run.path.name
+        await press(pilot, "up")
+        assert bench.selected != run.path.name
+
+
 async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
     import shutil
 
@@ -204,6 +218,26 @@ async def test_a_damaged_log_is_reported_at_once_the_cause_before_the_path(full)
         await settled(pilot)
         assert bench_of(pilot).last_message.startswith("1 dense: 1 line passed over")
         assert detail(pilot)[0].startswith("1 line passed over")
+
+
+async def test_events_that_are_cut_off_or_removed_are_reported_at_once_until_they_are_back(full):
+    path = full.session.run(1).events_path
+    whole = path.read_bytes()
+    async with opened(full, "5", run="001-train") as pilot:
+        cut = "1 dense: its events are not whole any more: the file was cut off"
+        for change, said in (
+            (lambda: os.truncate(path, 1000), cut),
+            (path.unlink, "1 dense: its events are gone"),
+        ):
+            change()
+            await settled(pilot)
+            assert bench_of(pilot).last_message.startswith(said)
+            assert detail(pilot)[0].startswith("its events are ")
+        assert "1 dense has no events." in words(pilot)
+        path.write_bytes(whole)
+        await settled(pilot)
+        assert bench_of(pilot).last_message == ""
+        assert "dense has no events" not in words(pilot)
 
 
 async def test_the_cursor_lays_nothing_out_and_asks_for_the_keys_once(full, monkeypatch):
