@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -189,12 +190,19 @@ async def test_headings_stand_over_their_columns(full, size):
 
 
 async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
-    import shutil
-
     async with opened(full, run="003-quantize") as pilot:
         shutil.rmtree(full.session.run(3).path)
         await settled(pilot)
         assert bench_of(pilot).last_message.startswith("3 int8 is gone")
+
+
+async def test_where_the_session_is_gone_its_list_says_so_and_nothing_offers_a_run(full):
+    async with opened(full) as pilot:
+        shutil.rmtree(full.session.path)
+        await settled(pilot)
+        empty = pilot.app.screen.query_one("#empty", Static)
+        assert empty.render_line(0).text.startswith("no such file")
+        assert "starts" not in words(pilot)
 
 
 async def test_a_damaged_log_is_reported_at_once_the_cause_before_the_path(full):
