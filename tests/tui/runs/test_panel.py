@@ -196,6 +196,15 @@ async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
         assert bench_of(pilot).last_message.startswith("3 int8 is gone")
 
 
+async def test_an_evaluation_with_cache_has_that_figure_below_the_list(full):
+    results = {"test_ppl": 118.3, "test_cache_ppl": 97.0}
+    full.new("evaluate", "1 cache", full.session.run(1), status="finished", results=results)
+    async with opened(full, run="005-evaluate") as pilot:
+        said = " ".join(detail(pilot))
+        assert "test with cache 97.00" in said
+        assert "118.3" not in said
+
+
 async def test_where_the_session_is_gone_its_list_says_so_and_nothing_offers_a_run(full):
     async with opened(full) as pilot:
         shutil.rmtree(full.session.path)
