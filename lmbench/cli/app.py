@@ -15,9 +15,12 @@ __all__ = ["GROUPS", "build", "check_command", "parse_error_line"]
 
 _HELP = (
     "A workbench in the terminal for training, pruning and quantizing word-level language models."
-    "\n\nWithout a command it opens the workbench. RUN is SESSION/3, SESSION/003-quantize, 3 or a "
-    "run's name in the current session, @ for its newest, or a path. Every command but tui takes "
-    "--json, and each that reads runs --session NAME."
+    "\n\nWithout a command it opens the workbench. The RUN of a command is one of these:"
+    "\n\n- 3, or a name: a run of the current session, or of the one that --session NAME says"
+    "\n- @: the newest run of that session"
+    "\n- SESSION/3 or SESSION/003-quantize: a run of any session"
+    "\n- a path: the folder of a run"
+    "\n\nEvery command but tui takes --json."
 )
 
 # Each command, where it is defined and its line of help; a module is loaded only when its command

@@ -25,7 +25,16 @@ from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED, Published
 from lmbench.report.training_speed import Measured, expect
 from lmbench.session.store import Run, Session
 
-__all__ = ["CHAINS", "Chain", "Step", "chain_steps", "make_step", "queue_chain", "seconds_of"]
+__all__ = [
+    "CHAINS",
+    "Chain",
+    "Step",
+    "chain_steps",
+    "make_step",
+    "quantized_tokens",
+    "queue_chain",
+    "seconds_of",
+]
 
 _QUANTIZATION = "int8-best"
 # Going forwards only is a third of the arithmetic of a training step.
@@ -169,8 +178,12 @@ def seconds_of(
         epoch = tokens["train"] / speed.tokens_per_s + tokens["valid"] / forward
         return step.config.epochs * epoch + tokens["test"] / forward
     assert isinstance(step.config, QuantizeConfig)
-    most = step.config.eval_tokens or max(tokens.values())
+    return sum(quantized_tokens(step.config, tokens)) * _SIMULATION / forward
+
+
+def quantized_tokens(config: QuantizeConfig, tokens: Mapping[str, int]) -> tuple[int, int]:
+    """How many tokens a quantization calibrates on, and how many it scores."""
+    most = config.eval_tokens or max(tokens.values())
     scored = min(tokens["valid"], most) + min(tokens["test"], most)
-    ranges_known = step.config.dynamic or step.config.stats is not None
-    calibrated = 0 if ranges_known else step.config.calibration_tokens
-    return (calibrated + scored) * _SIMULATION / forward
+    ranges_known = config.dynamic or config.stats is not None
+    return 0 if ranges_known else config.calibration_tokens, scored

@@ -109,7 +109,7 @@ def pack(session: Session, target: Path) -> Packed:
             partial.replace(target)
         fsync_folder(target.parent)
     except OSError as error:
-        raise LmbenchError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise LmbenchError(f"cannot be written: {error.strerror or error} ({target})") from None
     left_out = tuple(name for name, _ in contents if not _KNOWN.fullmatch(name))
     return Packed(target, target.stat().st_size, left_out)
 
@@ -171,35 +171,35 @@ def unpack(path: Path, home: Home, name: str | None = None) -> Session:
                     pass
             return _extract(archive, infos, home, target, record)
     except FileNotFoundError:
-        raise LmbenchError(f"{path}: no such file") from None
+        raise LmbenchError(f"no such file ({path})") from None
     except IsADirectoryError:
         raise LmbenchError(
-            f"{path}: a folder; unpack takes the file that lmbench sessions pack wrote"
+            f"a folder; unpack takes the file that lmbench sessions pack wrote ({path})"
         ) from None
     except _DAMAGES as error:
-        raise LmbenchError(f"{path}: no lmbench archive, or a damaged one ({error})") from None
+        raise LmbenchError(f"no lmbench archive, or a damaged one: {error} ({path})") from None
 
 
 def _judged(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The table of contents, every line of it found harmless."""
     infos = archive.infolist()
     if len(infos) > _MAX_FILES:
-        raise LmbenchError(f"{path}: refused: holds {len(infos):,} files")
+        raise LmbenchError(f"refused: holds {len(infos):,} files ({path})")
     seen: set[str] = set()
     for info in infos:
         problem = _problem(info)
         if problem is None and info.filename.lower() in seen:
             problem = "is there twice"
         if problem:
-            raise LmbenchError(f"{path}: refused: entry {info.orig_filename[:200]!r} {problem}")
+            raise LmbenchError(f"refused: entry {info.orig_filename[:200]!r} {problem} ({path})")
         seen.add(info.filename.lower())
     size = path.stat().st_size
     if sum(info.compress_size for info in infos) > size:
-        raise LmbenchError(f"{path}: refused: its entries overlap")
+        raise LmbenchError(f"refused: its entries overlap ({path})")
     if _grows_too_much(infos, size):
         total = sum(info.file_size for info in infos)
         raise LmbenchError(
-            f"{path}: refused: {size:,} bytes that would grow to {total:,} are no honest session"
+            f"refused: {size:,} bytes that would grow to {total:,} are no honest session ({path})"
         )
     return infos
 
@@ -235,21 +235,21 @@ def _check_records(
     """Read the session's record and each run's; all must be complete, ended, and understood."""
     names = {info.filename: info for info in infos}
     if "session.json" not in names:
-        raise LmbenchError(f"{path}: refused: holds no session.json")
+        raise LmbenchError(f"refused: holds no session.json ({path})")
     session = _record(SessionRecord, path, archive, names["session.json"])
     numbers: set[int] = set()
     for folder in sorted({name.split("/")[1] for name in names if name.startswith("runs/")}):
         record_name = f"runs/{folder}/run.json"
         if record_name not in names:
-            raise LmbenchError(f"{path}: refused: runs/{folder} has no run.json")
+            raise LmbenchError(f"refused: runs/{folder} has no run.json ({path})")
         record = _record(RunRecord, path, archive, names[record_name])
         if folder != f"{record.id:03d}-{record.kind}":
-            raise LmbenchError(f"{path}: refused: {record_name} is the record of another run")
+            raise LmbenchError(f"refused: {record_name} is the record of another run ({path})")
         if record.id in numbers:
-            raise LmbenchError(f"{path}: refused: run {record.id} is there twice")
+            raise LmbenchError(f"refused: run {record.id} is there twice ({path})")
         if record.status == "queued" or record.status in LIVE:
             raise LmbenchError(
-                f"{path}: refused: {record_name} is {record.status}; an archive holds ended runs"
+                f"refused: {record_name} is {record.status}; an archive holds ended runs ({path})"
             )
         numbers.add(record.id)
     return session
@@ -259,9 +259,9 @@ R = TypeVar("R", RunRecord, SessionRecord)
 
 
 def _record(model: type[R], path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> R:
-    where = f"{path}: {info.filename}"
+    where = f"{info.filename} in {path}"
     if info.file_size > _MAX_RECORD_BYTES:
-        raise LmbenchError(f"{where}: refused: too large for a record")
+        raise LmbenchError(f"refused: too large for a record ({where})")
     data = b"".join(_chunks(archive, info))
     return parse_record(model, parse_json(data, where, version=FORMAT_VERSION), where)
 
@@ -278,7 +278,7 @@ def _check_room(path: Path, home: Home, infos: list[zipfile.ZipInfo]) -> None:
     place = next(p for p in (home.sessions_path, *home.sessions_path.parents) if p.exists())
     free = shutil.disk_usage(place).free
     if total > free:
-        raise LmbenchError(f"{path}: needs {total:,} bytes, but {home.path} has {free:,} free")
+        raise LmbenchError(f"it needs {total:,} bytes, but {home.path} has {free:,} free ({path})")
 
 
 def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:

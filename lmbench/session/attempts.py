@@ -98,8 +98,8 @@ def check_attempt(folder: Path | None) -> None:
     """Raises FencedError where a newer attempt has fenced this one, whose folder is gone then."""
     if folder is not None and not folder.is_dir():
         raise FencedError(
-            f"{folder.parent}: a newer attempt at this run has begun, so this one "
-            f"({folder.name.removeprefix(_PREFIX)}) ends and changes nothing"
+            "a newer attempt at this run has begun, so this one "
+            f"({folder.name.removeprefix(_PREFIX)}) ends and changes nothing ({folder.parent})"
         )
 
 

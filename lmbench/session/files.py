@@ -123,9 +123,9 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise LmbenchError(f"{path}: no such file") from None
+        raise LmbenchError(f"no such file ({path})") from None
     except OSError as error:
-        raise LmbenchError(f"{path}: cannot be read ({error.strerror})") from None
+        raise LmbenchError(f"cannot be read: {error.strerror} ({path})") from None
     return parse_json(data, path, version=version)
 
 
@@ -134,16 +134,16 @@ def parse_json(data: bytes, path: Path | str, *, version: int) -> dict[str, Any]
     try:
         document = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise LmbenchError(f"{path}: cannot be read as JSON ({error})") from None
+        raise LmbenchError(f"cannot be read as JSON: {error} ({path})") from None
     if not isinstance(document, dict):
-        raise LmbenchError(f"{path}: holds no JSON object")
+        raise LmbenchError(f"holds no JSON object ({path})")
     found = document.get("version")
     if not isinstance(found, int) or isinstance(found, bool):
-        raise LmbenchError(f"{path}: field 'version': missing or not a whole number")
+        raise LmbenchError(f"field 'version': missing or not a whole number ({path})")
     if found > version:
         raise LmbenchError(
-            f"{path}: written by a newer lmbench (format {found}, this one reads up to "
-            f"{version}); upgrade lmbench to open it"
+            f"written by a newer lmbench (format {found}, this one reads up to {version}); upgrade "
+            f"lmbench to open it ({path})"
         )
     return document
 
@@ -178,8 +178,8 @@ def locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise LmbenchError(
-                        f"{path}: another process has held this lock for {LOCK_PATIENCE_S:g} s: "
-                        "end it, or try again"
+                        f"another process has held a lock for {LOCK_PATIENCE_S:g} s: end it, or "
+                        f"try again ({path})"
                     ) from None
                 time.sleep(_LOCK_POLL_S)
         yield

@@ -191,7 +191,7 @@ def parse_record(model: type[R], document: dict[str, Any], where: Path | str) ->
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise LmbenchError(f"{where}: field '{field}': {first['msg'].lower()}") from None
+        raise LmbenchError(f"field '{field}': {first['msg'].lower()} ({where})") from None
 
 
 class _WorkbenchState(BaseModel):

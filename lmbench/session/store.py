@@ -252,13 +252,13 @@ class Session:
         try:
             return path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise LmbenchError(f"{path}: the vocabulary cannot be read ({error})") from None
+            raise LmbenchError(f"the vocabulary cannot be read: {error} ({path})") from None
 
     def _vocabulary_path(self, fingerprint: str) -> Path:
         if not _FINGERPRINT.fullmatch(fingerprint):
             raise LmbenchError(
-                f"{self.path}: the record of a run is damaged: its corpus has the fingerprint "
-                f"{fingerprint[:80]!r}"
+                "the record of a run is damaged: its corpus has the fingerprint "
+                f"{fingerprint[:80]!r} ({self.path})"
             )
         return self.path / "vocabulary" / f"{fingerprint[:32]}.txt"
 

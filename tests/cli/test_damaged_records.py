@@ -52,7 +52,8 @@ def test_one_bad_record_is_named_with_its_field_and_hides_no_other(
         assert "good" in captured.out
         assert "default/002-train" in captured.out
         assert "damaged" in captured.out
-        assert f"002-train/run.json: field '{field}':" in captured.err
+        assert f"field '{field}': " in captured.err
+        assert "002-train/run.json)" in captured.err
     assert lmbench(["sessions", "show", "--json"]) == 0
     good, bad = json.loads(capsys.readouterr().out)["runs"]
     assert good["valid_ppl"] == 120.0

@@ -132,3 +132,10 @@ def test_help_offers_no_flag_that_empties_a_list(capsys: Capture):
     for command in ("sensitivity", "benchmark", "quantize"):
         assert lmbench([command, "--help"]) == 0
         assert "--empty" not in capsys.readouterr().out
+
+
+def test_help_lists_the_ways_to_name_a_run(capsys: Capture):
+    assert lmbench(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for way in ("3, or a name", "@", "SESSION/3 or SESSION/003-quantize", "a path"):
+        assert any(line.startswith(f"- {way}: ") for line in lines), way

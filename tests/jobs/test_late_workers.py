@@ -58,8 +58,8 @@ def test_a_late_worker_changes_nothing(word: str, world: World) -> None:
     assert run.read().attempt == 2
     [said] = [line for line in run.log_path.read_text().splitlines() if "newer attempt" in line]
     assert said == (
-        f"error: {run.path}: a newer attempt at this run has begun, so this one (1) ends and "
-        "changes nothing"
+        "error: a newer attempt at this run has begun, so this one (1) ends and changes nothing "
+        f"({run.path})"
     )
     numbers = world.counted(run)
     assert numbers == [float(n) for n in range(1, len(numbers) + 1)]

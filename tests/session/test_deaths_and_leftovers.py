@@ -193,6 +193,6 @@ def test_a_lock_that_another_process_keeps_is_given_up_with_its_name(
 ) -> None:
     path = tmp_path / ".lock"
     monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0.0)
-    held = pytest.raises(LmbenchError, match="another process has held this lock")
+    held = pytest.raises(LmbenchError, match="another process has held a lock")
     with locked(path), held, locked(path):
         pass

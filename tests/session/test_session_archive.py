@@ -260,7 +260,8 @@ def check_refused(path: Path, tmp_path: Path, complaint: str) -> None:
     with pytest.raises(LmbenchError) as caught:
         unpack(path, Home(tmp_path / "empty"))
     assert complaint in caught.value.message
-    assert str(path) in caught.value.message
+    # The cause first: a narrow line may end before the path.
+    assert caught.value.message.endswith(f"{path})")
     assert "\n" not in caught.value.message
     assert list((tmp_path / "empty").iterdir()) == []
     assert tree(tmp_path) == before
@@ -294,7 +295,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_archive_is_told_by_name(tmp_path: Path) -> None:
-    with pytest.raises(LmbenchError, match=r"gone\.lmbench: no such file"):
+    with pytest.raises(LmbenchError, match=r"^no such file \(.*gone\.lmbench\)$"):
         unpack(tmp_path / "gone.lmbench", Home(tmp_path))
 
 

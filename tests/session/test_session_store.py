@@ -108,7 +108,7 @@ def test_a_damaged_record_is_told_by_file_and_field(home: Home) -> None:
     run = new_run(home)
     path = run.path / "run.json"
     path.write_text(path.read_text().replace('"queued"', '"asleep"'))
-    with pytest.raises(LmbenchError, match=r"run\.json: field 'status'"):
+    with pytest.raises(LmbenchError, match=r"^field 'status': .*run\.json\)$"):
         run.read()
 
 

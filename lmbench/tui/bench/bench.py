@@ -154,7 +154,7 @@ class Bench(Messages):
         if self.saved_state.problems:
             path = session.path / "session.json"
             self.show_error(
-                LmbenchError(f"{path}: {'; '.join(self.saved_state.problems)}: left out")
+                LmbenchError(f"{'; '.join(self.saved_state.problems)}: left out ({path})")
             )
         if not self.demo:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,15 @@ from lmbench.report.numbers import plural
 from lmbench.report.plots.curve_data import CurvesBuilder
 from lmbench.session import events as ev
 
-__all__ = ["EVENT_LISTS", "NEWEST_EVENTS", "Note", "RunHistory", "RunProgress", "describe_event"]
+__all__ = [
+    "EVENT_LISTS",
+    "NEWEST_EVENTS",
+    "Note",
+    "RunHistory",
+    "RunProgress",
+    "adapted_tests",
+    "describe_event",
+]
 
 _NOTES_KEPT = 400
 _SPEED_POINTS = 30
@@ -151,6 +160,20 @@ EVENT_LISTS: dict[str, type[ev.Event]] = {
 _LISTED = tuple(EVENT_LISTS.values())
 
 
+_ADAPTED = {
+    "test_cache_ppl": "cache",
+    "test_dynamic_ppl": "dynamic evaluation",
+    "test_cache_dynamic_ppl": "cache and dynamic evaluation",
+}
+
+
+def adapted_tests(results: Mapping[str, Any]) -> list[str]:
+    """What test came to with a cache or by dynamic evaluation: beside that a run's figure without
+    is no result."""
+    found = {words: results.get(name) for name, words in _ADAPTED.items()}
+    return [f"test with {w} {p:,.2f}" for w, p in found.items() if isinstance(p, int | float)]
+
+
 def describe_event(event: ev.Event) -> str:
     """The event in a few words for the log; empty for what the plots show."""
     match event:
@@ -181,6 +204,7 @@ def describe_event(event: ev.Event) -> str:
             return message
         case ev.Failed(reason=reason):
             return reason
-        case ev.Finished(status=status, test_ppl=test):
-            return status + (f", test {test:,.2f}" if test is not None else "")
+        case ev.Finished(status=status, test_ppl=test, results=results):
+            tests = adapted_tests(results) or ([f"test {test:,.2f}"] if test is not None else [])
+            return ", ".join([status, *tests])
     return ""

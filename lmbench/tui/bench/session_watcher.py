@@ -72,7 +72,7 @@ class Watcher:
         try:
             runs = self._list()
         except OSError as error:
-            self._problem = f"{self.session.runs_path}: {error.strerror}"
+            self._problem = f"{error.strerror} ({self.session.runs_path})"
             runs, changed = [], True
         keys = {run.path.name for run in runs}
         for gone in [key for key in self._runs if key not in keys]:
@@ -289,8 +289,8 @@ class _RunWatcher:
         if not problem and summary.unread:
             lines = "line" if summary.unread == 1 else "lines"
             problem = (
-                f"{self._reader.path}: {summary.unread} {lines} passed over (damaged, or "
-                "written by a newer lmbench)"
+                f"{summary.unread} {lines} passed over, damaged or written by a newer lmbench "
+                f"({self._reader.path})"
             )
         reason = self._reason or (record.reason if record else "")
         if not reason and summary.facts["failed"] is not None:
@@ -301,7 +301,7 @@ class _RunWatcher:
             record=record,
             status=self._status,
             parent=_local(record.parent, self.run) if record and record.parent else None,
-            problem=_cause_first(printable(problem)),
+            problem=printable(problem),
             reason=_cause_first(printable(reason)),
             generation=self._reader.generation,
             curves=summary.curves,

@@ -179,8 +179,8 @@ class Snapshot:
 
     @property
     def reading(self) -> bool:
-        """May there be runs that were not read yet?"""
-        return self.session is None or self.unread > 0
+        """May there be runs that were not read: not yet, or since the session cannot be?"""
+        return self.session is None or self.unread > 0 or bool(self.problem)
 
     @property
     def current(self) -> RunView | None:

@@ -163,11 +163,13 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         grid = self.query_one(Grid)
         names = [name for name, _ in self._columns]
         shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.bench.show_message(self.compared.sort_by_next([names[i] for i in shown]))
+        self.compared.sort_by_next([names[i] for i in shown])
+        self.bench.show_message(self.compared.order_words)
         self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
         self.compared.reverse()
+        self.bench.show_message(self.compared.order_words)
         self.post_message(self.Turned())
 
 

@@ -28,7 +28,6 @@ from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 
 __all__ = ["CompareScreen"]
 
-_SIMULATION = "a simulation has no speed, pack it to measure that"
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
 _KINDS = ("train", "prune", "quantize", "pack")
@@ -181,6 +180,11 @@ class CompareScreen(BenchScreen[None]):
                 return bool(self.compared.runs.rows) and not self.bench.demo
         return True
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action, where its words do not say so."""
+        few = "mark two runs or more first: space, in the list of runs"
+        return few if action == "all" else ""
+
     def action_back(self) -> None:
         self.dismiss(None)
 
@@ -274,9 +278,10 @@ class CompareScreen(BenchScreen[None]):
             return "no run to measure"
         if view.key in self._awaited:
             return f"{view.id} {view.name} is being measured already, or waits for it"
+        if view.kind == "quantize":
+            return f"{view.id} {view.name} only simulates integers: pack it to measure its speed"
         if view.kind not in MEASURABLE:
-            why = _SIMULATION if view.kind == "quantize" else "it has no model of its own"
-            return f"{view.id} {view.name}: {why}"
+            return f"{view.id} {view.name} has no model of its own"
         if view.status == "finished":
             lacks = "best checkpoint" if view.has_model else "model"
             return f"{view.id} {view.name} has no {lacks}: there is nothing to measure"
@@ -313,7 +318,7 @@ class CompareScreen(BenchScreen[None]):
         if done:
             waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
             first = "" if due else f"measuring {done[0].id} {done[0].name} again: "
-            rest = f"; simulations have no speed: {left_out}" if left_out else ""
+            rest = f"; to measure {left_out}, pack it first" if left_out else ""
             self.bench.show_message(f"{first}{len(done)} {waits} for the device{rest}")
             await self.bench.refresh_snapshot()
 
@@ -425,7 +430,7 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
 def _why_not(view: RunView, way: str) -> str:
     """Why a run is not evaluated in this way; "" where it is. For steps it looks at its files."""
     if view.kind == "quantize":
-        return "a simulation: packed, the cache takes it"
+        return "pack it first: as packed it can have a cache"
     if view.kind not in MEASURABLE:
         return "no model of its own"
     if view.status != "finished":

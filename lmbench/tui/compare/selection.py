@@ -120,13 +120,19 @@ class Compared:
             rows = known + [row for row in rows if not _ranks(row, order.by)]
         return replace(self.shown, rows=tuple(rows))
 
-    def sort_by_next(self, shown: list[str]) -> str:
-        """Sort by the next of the columns that are shown; says by which."""
+    def sort_by_next(self, shown: list[str]) -> None:
+        """Sort by the next of the columns that are shown."""
         names = ["", *shown]
         here = names.index(self.order.by) if self.order.by in names else 0
         self.order.by = names[(here + 1) % len(names)]
-        words = _WORDS.get(self.order.by, "").lower()
-        return f"sorted by {words}" if words else "in the order of the runs"
+
+    @property
+    def order_words(self) -> str:
+        """What the table is sorted by, and which way round."""
+        words, turned = _WORDS.get(self.order.by, "").lower(), self.order.reversed
+        if not words:
+            return "in the order of the runs" + (", the last first" if turned else "")
+        return f"sorted by {words}, {'descending' if turned else 'ascending'}"
 
     def reverse(self) -> None:
         self.order.reversed = not self.order.reversed

@@ -148,6 +148,9 @@ class Grid(LinesView):
             if again:
                 self.action_open()
 
+    def on_resize(self) -> None:
+        self._keep_in_sight()
+
     def _keep_in_sight(self) -> None:
         if self.cursor >= 0:
             # The head covers the first line and the total the last.

@@ -18,6 +18,7 @@ _AFTER = {
     "quantize": ("pack",),
     "pack": (),
 }
+_MADE = {"prune": "pruned", "quantize": "quantized", "pack": "packed"}
 # The sparsity that most published schedules come to.
 _LEVEL = 0.8
 _PRESET = "int8-best"
@@ -44,7 +45,9 @@ def why_not_next(step: str, view: RunView | None) -> str:
         return f"{who} has no {'best checkpoint' if view.has_model else 'model'}"
     if step == "compare":
         return f"{who} was made from no run of this session"
-    return f"{who} is a {view.kind} run: {step} is no step after it"
+    if step == view.kind:
+        return f"{who} is {_MADE[step]} already"
+    return f"{who} is a {_MADE[view.kind]} model: it cannot be {_MADE[step]}"
 
 
 async def take_step(bench: Bench, step: str, view: RunView) -> None:

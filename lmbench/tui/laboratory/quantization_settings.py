@@ -264,28 +264,34 @@ def without_own(settings: Settings, name: str) -> dict[str, Any]:
 
 def differences(settings: Settings, base: Settings) -> list[str]:
     """What differs from `base`, in words, the base's own settings first."""
-    found = []
-    for key, value in settings.items():
-        if key not in ("overrides", "clip_n_stds") and value != base.get(key):
-            found.append(_described(key, settings))
+    changed = [k for k, v in settings.items() if k != "overrides" and v != base.get(k)]
+    found = _all_described(changed, settings)
     before = base.get("overrides", {})
     for pattern, given in settings.get("overrides", {}).items():
         if before.get(pattern) != given:
             entry, old = canonical(given), canonical(before.get(pattern, {}))
             shown = [k for k, v in entry.items() if v is not None or old.get(k)]
-            words = [_described(key, entry) for key in shown if key != "clip_n_stds"]
+            words = _all_described(shown, {"rounding": settings.get("rounding"), **entry})
             name = pattern.replace("\\", "")
             found.append(f"{name}: {' '.join(words)}")
     found += [f"{p}: as all" for p in before if p not in settings.get("overrides", {})]
     return found
 
 
+def _all_described(keys: list[str], entry: Mapping[str, Any]) -> list[str]:
+    """Of settings of the base or of an override those that no other one's words say."""
+    said = {"clip_n_stds"}
+    if "bits_weights" in keys and entry.get("rounding") == "codes":
+        said.add("rounding")
+    return [_described(key, entry) for key in keys if key not in said]
+
+
 def _described(key: str, entry: Mapping[str, Any]) -> str:
-    """A setting of the base or of an override; how many of N_STD stands with the clip mode."""
+    """One setting, in the words of the table of modules."""
     value = entry[key]
     match key:
         case "bits_weights":
-            return f"w{_bits(value)}"
+            return f"{'c' if entry.get('rounding') == 'codes' else 'w'}{_bits(value)}"
         case "bits_activations":
             return f"a{_bits(value)}"
         case "precision":

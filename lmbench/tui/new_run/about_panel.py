@@ -106,7 +106,8 @@ class AboutRun(Vertical, GuardedWidget):
         model = self._model_of(request.parent)
         corpus = self.corpus_size(model) if model is not None else ""
         known = corpus if isinstance(corpus, CorpusSize) else None
-        return forecast_derived(request.config, request.parent, model, known, self._measured)
+        runs = self.bench.snapshot.runs
+        return forecast_derived(request.config, request.parent, model, known, self._measured, runs)
 
     def _schedule(self, config: TrainConfig, ntoken: int) -> Text:
         """What the schedule reaches, and a warning where that is less than it asks for."""

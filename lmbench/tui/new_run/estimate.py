@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterable
+
 from rich.text import Text
 
-from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig
-from lmbench.jobs.chains import Step, seconds_of
+from lmbench.config import Config, QuantizeConfig, SensitivityConfig, TrainConfig, parse_config
+from lmbench.errors import LmbenchError
+from lmbench.jobs.chains import quantized_tokens
 from lmbench.model_shapes import GATES
 from lmbench.report import numbers
 from lmbench.report.estimate import estimate
@@ -66,12 +70,14 @@ def forecast_derived(
     model: TrainConfig | None,
     corpus: CorpusSize | None,
     measured: list[Measured] | None,
+    runs: Iterable[RunView],
 ) -> Text:
     """What is known beforehand of a run that is made of another one.
 
     Args:
         model: the parent's training; None where it was none.
         corpus: the parent's; None where it is not known, or not yet.
+        runs: those of the session.
     """
     text = Text.assemble((f"of {titled(parent)}", "bold"))
     types = parent.record.shape.get("ntoken") if parent.record else None
@@ -85,28 +91,48 @@ def forecast_derived(
     if parent.size:
         text.append(f", {parent.size} {'when packed' if parent.as_packed else 'on disk now'}")
     if isinstance(config, QuantizeConfig) and known is not None:
-        text.append("\n").append_text(_quantize(config, *known, split, measured))
+        text.append("\n").append_text(_quantize(config, parent, split, runs))
     return text
 
 
-def _quantize(
-    config: QuantizeConfig,
-    model: TrainConfig,
-    types: int,
-    split: int,
-    measured: list[Measured] | None,
-) -> Text:
-    """About how long calibrating and scoring both splits takes."""
+def _quantize(config: QuantizeConfig, parent: RunView, split: int, runs: Iterable[RunView]) -> Text:
+    """About how long calibrating and scoring both splits takes, by the newest run that did so for
+    a model as large: a simulation takes many times what a training says of its arithmetic."""
     if config.auto:
         return Text("time: as long as the search needs for its budget", "dim")
-    training = model.model_copy(update={"device": config.device})
-    speed = expect(training, types, measured or [])
-    tokens = {"train": 0, "valid": split, "test": split}
-    seconds = seconds_of(Step("quantize", "", config), types, tokens, measured or [], training)
-    if speed is None or seconds is None:
-        return Text(f"time: {unknown_time(measured)}", "dim")
-    text = Text.assemble((f"about {numbers.duration(seconds)} ", "bold"))
-    return text.append(_by(speed), "dim")
+    for earlier in sorted(runs, key=lambda view: -view.id):
+        if seconds := _seconds_by(earlier, config, parent, split):
+            text = Text.assemble((f"about {numbers.duration(seconds)} ", "bold"))
+            return text.append(f"(judged by {earlier.id} {earlier.name})", "dim")
+    return Text("time: unknown until a model as large was quantized here", "dim")
+
+
+def _seconds_by(
+    earlier: RunView, config: QuantizeConfig, parent: RunView, split: int
+) -> float | None:
+    """About how long a quantization takes, by what calibrating and scoring took in another one;
+    None where that one tells nothing of it."""
+    was, now, rate = earlier.record, parent.record, earlier.tokens_per_s
+    if was is None or now is None or (was.kind, was.status) != ("quantize", "finished"):
+        return None
+    alike = was.shape | {"dropout": 0} == now.shape | {"dropout": 0}
+    if not alike or was.host != platform.node() or not rate:
+        return None
+    try:
+        before = parse_config(was.kind, was.config)
+    except LmbenchError:
+        return None
+    took = was.results.get("seconds")
+    if not isinstance(before, QuantizeConfig) or before.auto or took is None:
+        return None
+    tokens = {"valid": split, "test": split}
+    calibrated, scored = quantized_tokens(before, tokens)
+    calibrating, scoring = quantized_tokens(config, tokens)
+    if calibrating and not calibrated:
+        return None
+    # A token takes several times as long to calibrate on as to score.
+    rest = max(took - scored / rate, 0.0)
+    return scoring / rate + (rest * calibrating / calibrated if calibrating else 0.0)
 
 
 def _sensitivity(

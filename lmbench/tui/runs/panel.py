@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from lmbench.report import numbers
 from lmbench.tui.bench.key_bindings import bindings_in_force
+from lmbench.tui.bench.run_history import adapted_tests
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, one_line
@@ -279,9 +280,10 @@ def _in_trouble(view: RunView) -> bool:
 def _detail(view: RunView, parent: RunView | None, width: int, colour: Style) -> Text:
     """What is known of a run, packed into lines of so many cells; at the end its spark line."""
     change = difference(view, parent)
+    tests = adapted_tests(view.record.results) if view.record else []
     parts = [
         view.kind,
-        f"test {numbers.perplexity(view.test_ppl)}" if view.test_ppl is not None else "",
+        *(tests or ([f"test {numbers.perplexity(view.test_ppl)}"] if view.test_ppl else [])),
         f"{view.part_ppl} of {view.part_tokens:,} tokens only" if view.part_ppl else "",
         numbers.percent(view.total_sparsity or None),
         view.size,

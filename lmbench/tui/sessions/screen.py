@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import is_zipfile
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -286,17 +288,21 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
                     f"{session.name} is in {path} ({numbers.size(packed.bytes)}){left}"
                 )
 
+        def target(text: str) -> Path:
+            path = self._path(text)
+            return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+
+        def check(text: str) -> str:
+            return self._problem_of(text, lambda _: _why_not_written(target(text)))
+
         def named(answer: str | None) -> None:
-            if not answer:
-                return
-            path = self._path(answer)
-            if path.suffix != SUFFIX:
-                path = path.with_name(path.name + SUFFIX)
-            self._unless_there(path, lambda: self._work(write(path)))
+            if answer:
+                path = target(answer)
+                self._unless_there(path, lambda: self._work(write(path)))
 
         question = "Into which file? From the working folder, or a whole path:"
         value = f"{session.name}{SUFFIX}"
-        self.app.push_screen(TextDialog("Pack", question, value, self._why_no_path), named)
+        self.app.push_screen(TextDialog("Pack", question, value, check), named)
 
     def _unless_there(self, path: Path, go: Callable[[], object]) -> None:
         if not path.exists():
@@ -314,23 +320,22 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         """From the working folder, or a whole path."""
         return self.bench.home.path / Path(text).expanduser()
 
-    def _why_no_path(self, text: str) -> str:
-        """Why a text names no file, there or not; "" where it does."""
+    def _problem_of(self, text: str, check: Callable[[Path], str]) -> str:
+        """Why a text names no file that `check` has nothing against; "" where it does."""
         try:
-            self._path(text).exists()
+            path = self._path(text)
+            if not text:
+                return "Name a file."
+            return f"This is a folder: {path}" if path.is_dir() else check(path)
         except OSError as error:
             return error.strerror or str(error)
         except RuntimeError as error:
             # There is no such user.
             return str(error)
-        return "" if text else "Name a file."
 
     def action_unpack(self) -> None:
         def check(text: str) -> str:
-            if why := self._why_no_path(text):
-                return why
-            path = self._path(text)
-            return "" if path.is_file() else f"There is no such file: {path}"
+            return self._problem_of(text, _why_not_opened)
 
         def named(answer: str | None) -> None:
             if answer:
@@ -403,6 +408,24 @@ def _unpacked(path: Path, home: Home, name: str | None) -> Session | str:
         return unpack(path, home, name)
     except SessionExistsError as error:
         return error.name
+
+
+def _why_not_written(path: Path) -> str:
+    """Why no file can be written there; "" where it can."""
+    if path.is_dir():
+        return f"This is a folder: {path}"
+    if not path.parent.is_dir():
+        return f"There is no such folder: {path.parent}"
+    return "" if os.access(path.parent, os.W_OK) else f"No file may be written in {path.parent}"
+
+
+def _why_not_opened(path: Path) -> str:
+    """Why a file is no packed session; "" where it looks like one."""
+    if not path.is_file():
+        return f"There is no such file: {path}"
+    if not os.access(path, os.R_OK):
+        return f"This file may not be read: {path}"
+    return "" if is_zipfile(path) else f"No packed session, or a damaged one: {path}"
 
 
 def _free_name(name: str, taken: set[str]) -> str:

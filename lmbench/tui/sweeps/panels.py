@@ -160,11 +160,13 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
     def action_sort(self) -> None:
         grid = self.query_one(Grid)
         shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.bench.show_message(self.study.sort_by_next(shown))
+        self.study.sort_by_next(shown)
+        self.bench.show_message(self.study.order_words)
         self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
         self.study.reversed = not self.study.reversed
+        self.bench.show_message(self.study.order_words)
         self.post_message(self.Turned())
 
 

@@ -187,13 +187,19 @@ class Study:
         known.sort(key=lambda pair: pair[0], reverse=self.reversed)
         return [line for _, line in known] + [line for figure, line in figures if figure is None]
 
-    def sort_by_next(self, shown: list[int]) -> str:
-        """Sort by the next of the columns that are shown, by their places; says by which."""
+    def sort_by_next(self, shown: list[int]) -> None:
+        """Sort by the next of the columns that are shown, by their places."""
         columns = self._columns(self._all_lines())
         names = ["", *(columns[place].name for place in shown if columns[place].name != "course")]
         here = names.index(self.sort) if self.sort in names else 0
         self.sort = names[(here + 1) % len(names)]
-        return f"sorted by {self.sort}" if self.sort else "in the order of the stages"
+
+    @property
+    def order_words(self) -> str:
+        """What the table is sorted by, and which way round."""
+        if not self.sort:
+            return "in the order of the stages" + (", the last first" if self.reversed else "")
+        return f"sorted by {self.sort}, {'descending' if self.reversed else 'ascending'}"
 
     @property
     def words(self) -> str:

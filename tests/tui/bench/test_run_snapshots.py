@@ -31,6 +31,23 @@ def reader(tmp_path):
     return EventReader(tmp_path / "events.jsonl")
 
 
+@pytest.mark.parametrize(
+    "results, said",
+    [
+        ({}, "finished, test 100.21"),
+        ({"test_cache_ppl": 73.961}, "finished, test with cache 73.96"),
+        (
+            {"test_dynamic_ppl": 90.0, "test_cache_dynamic_ppl": 70.0},
+            "finished, test with dynamic evaluation 90.00, "
+            "test with cache and dynamic evaluation 70.00",
+        ),
+    ],
+)
+def test_the_end_of_an_evaluation_says_what_it_was_asked_for(results, said):
+    end = ev.Finished(status="finished", seconds=1.0, test_ppl=100.208, results=results)
+    assert describe_event(end) == said
+
+
 def test_a_tail_hands_each_event_on_once(reader):
     writer = EventWriter(reader.path)
     writer.write(step(1))

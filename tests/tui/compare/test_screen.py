@@ -34,6 +34,9 @@ async def test_c_compares_all_runs_with_a_model_or_those_that_are_marked(lab):
         screen = screen_of(pilot, CompareScreen)
         assert len(screen.compared.runs.rows) == 3
         assert [row["name"] for row in screen.compared.front()] == ["int8", "dense"]
+        await press(pilot, "a")
+        said = "mark two runs or more first: space, in the list of runs"
+        assert bench_of(pilot).recent_message == said
         await press(pilot, "escape", "space", "end", "space", "c")
         screen = screen_of(pilot, CompareScreen)
         assert [row["name"] for row in screen.compared.in_order.rows] == ["dense", "int8"]
@@ -146,7 +149,7 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
     async with opened(lab, "c") as pilot:
         await press(pilot, "b")
-        said = "1 benchmark waits for the device; simulations have no speed: 3 int8"
+        said = "1 benchmark waits for the device; to measure 3 int8, pack it first"
         await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert [(r.read().kind, r.read().parent) for r in started] == [
             ("benchmark", "demo/001-train"),
@@ -259,11 +262,13 @@ async def test_each_table_is_sorted_by_itself_and_both_are_remembered(lab):
         assert screen.compared.order.by == ""
         while screen.compared.order.by != "ms":
             await press(pilot, "t")
-        assert bench_of(pilot).last_message == "sorted by ms a token"
+        assert bench_of(pilot).last_message == "sorted by ms a token, ascending"
         assert [row["ms"] for row in screen.compared.in_order.rows] == sorted(
             row["ms"] for row in screen.compared.runtimes.rows
         )
-        await press(pilot, "T", "escape", "c")
+        await press(pilot, "T")
+        assert bench_of(pilot).last_message == "sorted by ms a token, descending"
+        await press(pilot, "escape", "c")
         screen = screen_of(pilot, CompareScreen)
         assert screen.compared.table == "runtimes"
         assert screen.compared.in_order.rows[0]["ms"] == 1.9
@@ -367,7 +372,8 @@ async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(l
         await press(pilot, "b")
         assert "2 agp-80 is being measured already" in bench_of(pilot).last_message
         await press(pilot, "down", "b")
-        assert "a simulation has no speed, pack it to measure that" in bench_of(pilot).last_message
+        said = "3 int8 only simulates integers: pack it to measure its speed"
+        assert bench_of(pilot).last_message == said
         await press(pilot, "home")
         assert "b benchmark" in words(pilot).splitlines()[-1]
         assert len(started) == 1
@@ -404,7 +410,7 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         )
         # A quantized run is a simulation.
         await press(pilot, "end", "v")
-        said = "nothing to evaluate: 3 int8 (a simulation: packed, the cache takes it)"
+        said = "nothing to evaluate: 3 int8 (pack it first: as packed it can have a cache)"
         assert bench_of(pilot).last_message == said
         await press(pilot, "escape", "home", "space", "end", "space", "c", "v", "down", "enter")
         said = "1 evaluation waits for the device; left out: 5 1 cache (no model of its own)"

@@ -16,6 +16,7 @@ from lmbench.distiller.quantization import (
     RangeLinearQuantParamLayerWrapper,
     RangeLinearQuantWrapper,
     load_preset,
+    preset_description,
     preset_names,
 )
 from lmbench.distiller.quantization.floating import FPWrapper
@@ -272,6 +273,22 @@ def test_what_differs_is_told_in_words(lab: Lab) -> None:
         with_next(settings, "channels", lab.modules[0]), settings
     )
     assert own == ["encoder: one scale"]
+
+
+def test_codes_have_one_word_in_the_table_and_in_a_candidate() -> None:
+    decoder = wide("decoder", "Linear")
+    base: quantization_settings.Settings = load_preset("int4-weights").to_dict()
+    one = with_next(base, "precision", decoder)
+    every = {**base, "rounding": "codes", "bits_weights": 3}
+    assert InForce(one, decoder).precision == InForce(every, decoder).precision == "c3 a–"
+    assert quantization_settings.differences(one, base) == ["decoder: c3"]
+    assert quantization_settings.differences(every, base) == ["c3"]
+
+
+def test_presets_begin_with_what_distinguishes_them_and_fit_beside_the_modules() -> None:
+    words = [preset_description(name) for name in preset_names()]
+    assert len({line[:13] for line in words}) == len(words)
+    assert max(map(len, words)) < 50
 
 
 def wide(name: str, type: str) -> Module:

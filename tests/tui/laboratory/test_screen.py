@@ -471,6 +471,15 @@ async def test_each_panel_fills_the_screen_when_maximised(lab, size, panel):
         assert place.region == before
 
 
+async def test_the_cursor_stays_in_view_where_its_panel_becomes_small(lab):
+    drafts = ("b", "enter") * 2 + ("down", "b", "enter") * 3
+    async with opened(lab, "l", "u", *drafts, "tab", "z", "end") as pilot:
+        await press(pilot, "z")
+        grid = screen_of(pilot, LabScreen).query_one(CandidatesPanel).query_one(Grid)
+        assert grid.cursor > grid.size.height
+        assert 1 <= grid.cursor + 1 - grid.scroll_offset.y < grid.size.height
+
+
 async def test_a_key_of_another_panel_says_that_tab_goes_there(lab):
     async with opened(lab, "l", "right_square_bracket") as pilot:
         said = bench_of(pilot).recent_message

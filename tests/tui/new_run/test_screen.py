@@ -414,20 +414,38 @@ async def test_leaving_the_form_ends_the_trial(world, started, monkeypatch):
         await until(pilot, ended.is_set)
 
 
-@pytest.mark.parametrize("letter, what", [("q", "MB on disk now"), ("s", "points of")])
-async def test_the_time_of_a_derived_run_is_judged_by_an_earlier_training(
-    full, started, letter, what
-):
+async def test_the_time_of_a_sensitivity_is_judged_by_an_earlier_training(full, started):
     dense = full.session.run(1)
     dense.update(shape={"ntoken": 33_278}, config={"tied": True})
     full.session.run(2).update(status="finished", shape={"ntoken": 33_278})
     for device, said in (("", "unknown until a training has run here"), ("cpu", "in demo/001")):
         dense.update(device=device, host=platform.node())
-        async with opened(full, WIDE, "escape", "home", "n", letter) as pilot:
+        async with opened(full, WIDE, "escape", "home", "n", "s") as pilot:
             await pilot.app.workers.wait_for_complete()
             await pilot.pause()
             told = words(pilot)
-        assert what in told
+        assert "points of" in told
+        assert said in told
+
+
+async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, started):
+    shape = {"ntoken": 33_278}
+    dense, earlier = full.session.run(1), full.session.run(3)
+    dense.update(shape=shape, config={"tied": True}, device="cpu", host=platform.node())
+    # Of both splits 10,000 tokens in 4 s; what remains of 64 s is 100,000 tokens of calibration.
+    earlier.update(
+        shape=shape | {"dropout": 0.3}, config={"eval_tokens": 5000},
+        results={"seconds": 64.0, "tokens_per_s": 2500.0},
+    )  # fmt: skip
+    for host, said in (("elsewhere", "time: unknown until"), (platform.node(), "about 0:34 (judg")):
+        earlier.update(host=host)
+        async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
+            await go_to(pilot, "calibration_tokens")
+            await press(pilot, *"50000")
+            await go_to(pilot, "eval_tokens")
+            await press(pilot, *"5000")
+            told = words(pilot)
+        assert "MB on disk now" in told
         assert said in told
 
 

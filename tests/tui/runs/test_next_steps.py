@@ -66,7 +66,8 @@ async def test_a_run_is_compared_with_the_one_that_it_was_made_from(full):
     "run, key, reason",
     [
         ("002-prune", "Q", "2 agp-80 has not finished"),
-        ("003-quantize", "P", "prune is no step after it"),
+        ("003-quantize", "P", "3 int8 is a quantized model: it cannot be pruned"),
+        ("003-quantize", "Q", "3 int8 is quantized already"),
         ("001-train", "C", "was made from no run of this session"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -203,12 +204,28 @@ async def test_a_new_run_is_selected_once_it_is_read_and_until_then_another_one_
 
 
 async def test_a_run_whose_folder_is_gone_is_reported_at_once(full):
-    import shutil
-
     async with opened(full, run="003-quantize") as pilot:
         shutil.rmtree(full.session.run(3).path)
         await settled(pilot)
         assert bench_of(pilot).last_message.startswith("3 int8 is gone")
+
+
+async def test_an_evaluation_with_cache_has_that_figure_below_the_list(full):
+    results = {"test_ppl": 118.3, "test_cache_ppl": 97.0}
+    full.new("evaluate", "1 cache", full.session.run(1), status="finished", results=results)
+    async with opened(full, run="005-evaluate") as pilot:
+        said = " ".join(detail(pilot))
+        assert "test with cache 97.00" in said
+        assert "118.3" not in said
+
+
+async def test_where_the_session_is_gone_its_list_says_so_and_nothing_offers_a_run(full):
+    async with opened(full) as pilot:
+        shutil.rmtree(full.session.path)
+        await settled(pilot)
+        empty = pilot.app.screen.query_one("#empty", Static)
+        assert empty.render_line(0).text.startswith("no such file")
+        assert "starts" not in words(pilot)
 
 
 async def test_a_damaged_log_is_reported_at_once_the_cause_before_the_path(full):

@@ -205,6 +205,30 @@ async def test_a_path_that_can_be_none_is_told_where_it_was_typed(world, key, te
         assert str(dialog.query_one(".problem", Static).render()) == told
 
 
+@pytest.mark.parametrize(
+    "key, text, told",
+    [
+        ("p", "nodir/x.lmbench", "There is no such folder: {home}/nodir"),
+        ("p", "sessions", "This is a folder: {home}/sessions"),
+        ("p", "there", "This is a folder: {home}/there.lmbench"),
+        ("o", "sessions", "This is a folder: {home}/sessions"),
+        ("o", "bad.lmbench", "No packed session, or a damaged one: {home}/bad.lmbench"),
+    ],
+)
+async def test_a_path_that_will_not_do_can_be_mended_where_it_was_typed(world, key, text, told):
+    home = world.home.path
+    (home / "there.lmbench").mkdir()
+    (home / "bad.lmbench").write_text("no archive")
+    async with opened(world) as pilot:
+        await press(pilot, key)
+        dialog = pilot.app.screen
+        dialog.query_one(Input).value = text
+        await press(pilot, "enter")
+        assert pilot.app.screen is dialog
+        assert str(dialog.query_one(".problem", Static).render()) == told.format(home=home)
+        assert dialog.query_one(Input).value == text
+
+
 async def test_a_session_with_a_run_at_work_says_why_it_cannot_be_copied(full):
     async with opened(full) as pilot:
         await press(pilot, "D", *"copy", "enter")

@@ -72,7 +72,9 @@ async def test_t_sorts_and_rows_without_a_figure_stand_last(study):
             await press_in_turn(pilot, "t")
         assert keys_of(pilot)[0] == "002-train"
         assert set(keys_of(pilot)[-2:]) <= {f"0{n}-prune" for n in (11, 12, 15, 16, 17, 18)}
+        assert bench_of(pilot).last_message == "sorted by valid, ascending"
         await press_in_turn(pilot, "T")
+        assert bench_of(pilot).last_message == "sorted by valid, descending"
         assert keys_of(pilot)[0] in ("003-train", "006-train")
         assert bench_of(pilot).recall("sweep")["sort"] == "valid"
 
@@ -210,6 +212,7 @@ async def test_without_a_sweep_it_says_how_to_start_one(full):
     async with opened(full, "W") as pilot:
         assert "This session has no sweep." in words(pilot)
         assert "lmbench sweep start FILE" in words(pilot)
+        assert "n new sweep" in words(pilot).splitlines()[-1]
         assert screen_of(pilot, SweepScreen).query_one(SweepTable).has_focus
         await press_in_turn(pilot, "escape")
         screen_of(pilot, MainScreen)
