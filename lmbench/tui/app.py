@@ -16,6 +16,7 @@ from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
+from textual.events import AppFocus
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
@@ -75,6 +76,10 @@ class Workbench(Bench):
         start_log(self.home)
         exit_on_signals(self._on_signal)
         self.set_interval(TERMINAL_INTERVAL_S, partial(self._leave_without, Terminal()))
+        if self.is_web:
+            # Textual's driver says that a page begins without the focus. Ours asks for it before
+            # its socket is open, so that its own word of that is lost.
+            self.call_later(self.post_message, AppFocus())
         self.open("main")
         self._take_settings()
         if self.session is None:
