@@ -123,6 +123,9 @@ class Workbench(Bench):
     def show_error(self, error: BaseException, doing: str = "") -> None:
         from lmbench.tui.kit.dialog import Answer, QuestionDialog
 
+        # What was said of it before, as that it is under way, is past.
+        self.recent_message = ""
+        self.forget_answer()
         title, text = describe_error(error, doing, self.home)
         dialog = QuestionDialog(title, text, (Answer("", "enter", "go on"),))
         # What fails at each poll is shown once; with no screen left only the log has it.
