@@ -16,6 +16,7 @@ from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
+from textual.events import AppFocus
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Input
@@ -75,6 +76,10 @@ class Workbench(Bench):
         start_log(self.home)
         exit_on_signals(self._on_signal)
         self.set_interval(TERMINAL_INTERVAL_S, partial(self._leave_without, Terminal()))
+        if self.is_web:
+            # Textual's driver says that a page begins without the focus. Ours asks for it before
+            # its socket is open, so that its own word of that is lost.
+            self.call_later(self.post_message, AppFocus())
         self.open("main")
         self._take_settings()
         if self.session is None:
@@ -118,6 +123,9 @@ class Workbench(Bench):
     def show_error(self, error: BaseException, doing: str = "") -> None:
         from lmbench.tui.kit.dialog import Answer, QuestionDialog
 
+        # What was said of it before, as that it is under way, is past.
+        self.recent_message = ""
+        self.forget_answer()
         title, text = describe_error(error, doing, self.home)
         dialog = QuestionDialog(title, text, (Answer("", "enter", "go on"),))
         # What fails at each poll is shown once; with no screen left only the log has it.

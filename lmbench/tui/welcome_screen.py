@@ -33,11 +33,11 @@ __all__ = ["WelcomeScreen"]
 _NAME = "lmbench"
 _SAYS = "A workbench for word-level language models: train, prune, quantize, compare."
 _WAYS = (
-    ("t", "Train a small model now", "on the English that Python carries; no download"),
-    ("w", "Get WikiText-2", "the corpus of the published figures, 4.5 MB"),
-    ("m", "Make a corpus of your own text", "a file or a folder; shows its words first"),
-    ("o", "Open a session", "or a packed session file"),
-    ("p", "Start from a published command", "small, medium or large, tied or not"),
+    ("t", "train", "Train a small model now", "on the English that Python carries; no download"),
+    ("w", "fetch", "Get WikiText-2", "the corpus of the published figures, 4.5 MB"),
+    ("m", "make", "Make a corpus of your own text", "a file or a folder; shows its words first"),
+    ("o", "sessions", "Open a session", "or a packed session file"),
+    ("p", "published", "Start from a published command", "small, medium or large, tied or not"),
 )
 _BAR = 30
 _PREVIEWED = 60
@@ -95,12 +95,17 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         accent = self.bench.colour_style("accent")
         text = Text(f"{_NAME}\n", "bold")
         text.append(f"{_SAYS}\n", "not bold dim")
-        for key, title, about in _WAYS:
-            text.append(f"\n {key}  ", accent)
-            text.append(f"{title}\n")
-            text.append(f"    {about}\n", "not bold dim")
+        for key, action, title, about in _WAYS:
+            way = Text.assemble(
+                (f"\n {key}  ", accent), f"{title}\n", (f"    {about}\n", "not bold dim")
+            )
+            way.apply_meta({"@click": f"screen.{action}"})
+            text.append_text(way)
         text.rstrip()
-        self.query_one("#ways", Static).update(text)
+        ways = self.query_one("#ways", Static)
+        # Else each would be underlined as a link.
+        ways.auto_links = False
+        ways.update(text)
         self._tell(Text(f"\nEverything is kept in {self.bench.home.path}", "dim"))
 
     def _tell(self, text: Text) -> None:

@@ -60,19 +60,46 @@ async def test_after_a_few_seconds_the_line_is_as_before(lab, monkeypatch, keys)
         assert words(pilot).splitlines()[-2:] == before
 
 
-async def test_an_answer_that_had_its_moment_is_gone_on_the_next_screen(full, monkeypatch):
+async def test_an_answer_is_left_with_its_screen(full, monkeypatch):
     full.session.run(2).update(status="stopped")
     async with opened(full) as pilot:
         app = bench_of(pilot)
         news = app.last_message
         app.show_message(TOLD)
-        await press(pilot, "c")
+        await press(pilot)
         assert TOLD in words(pilot)
-        app.recent_message = ""
+        await press(pilot, "c")
+        assert TOLD not in words(pilot)
         await press(pilot, "escape")
         assert TOLD not in words(pilot)
         assert app.last_message == news
         assert news in words(pilot)
+
+
+async def test_what_is_said_for_a_moment_is_left_with_its_screen(full):
+    async with opened(full, "c", "Z") as pilot:
+        assert "Z does nothing here" in words(pilot)
+        await press(pilot, "escape")
+        assert "Z does nothing here" not in words(pilot)
+
+
+async def test_what_was_under_way_is_not_said_beside_that_it_failed(full):
+    async with opened(full) as pilot:
+        app = bench_of(pilot)
+        app.show_message("packing demo …")
+        app.show_error(LmbenchError("the disk is full"))
+        await press(pilot)
+        assert "packing" not in words(pilot)
+        await press(pilot, "enter")
+        assert "packing" not in words(pilot)
+
+
+async def test_news_are_told_on_a_screen_that_is_opened_meanwhile(full):
+    async with opened(full) as pilot:
+        full.session.run(2).update(status="failed", reason="the disk is full")
+        await settled(pilot)
+        await press(pilot, "n")
+        assert "the disk is full" in words(pilot)
 
 
 @pytest.mark.parametrize("keys, stays", [("", True), ("d", True), ("c", False)])

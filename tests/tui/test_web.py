@@ -244,6 +244,13 @@ async def test_the_socket_carries_the_screen_and_answers_keys_until_the_server_e
             assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
 
 
+async def test_a_page_opens_with_a_panel_that_has_the_focus(full):
+    async with opened(full.home.path) as (address, client):
+        page = await client.ws_connect(f"{address}/ws?width=160&height=30")
+        # The frame of Runs, which thin lines have where it is without the focus.
+        await seen(page, re.compile("┏[^┓]* Runs "))
+
+
 async def seen(page: Any, pattern: re.Pattern[str]) -> None:
     text = ""
     while not pattern.search(text):

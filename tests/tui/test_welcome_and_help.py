@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import driving
 import pytest
 from driving import press_in_turn as press
 from driving import settled, until
@@ -64,6 +65,15 @@ async def test_t_starts_a_training_on_the_embedded_corpus_and_shows_it(tmp_path,
     assert record.config["data"] == "pydoc"
     assert record.name == "first-steps"
     assert record.command.startswith("lmbench train --data pydoc")
+
+
+async def test_the_ways_can_be_clicked(tmp_path, started):
+    async with first_time(tmp_path) as pilot:
+        lines = driving.words(pilot).splitlines()
+        [row] = [row for row, line in enumerate(lines) if "or a packed session file" in line]
+        await pilot.click(offset=(12, row))
+        await press(pilot)
+        assert isinstance(pilot.app.screen, SessionsScreen)
 
 
 async def test_w_gets_wikitext_2_and_says_what_to_do_with_it(tmp_path, started, monkeypatch):

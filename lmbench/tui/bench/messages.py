@@ -34,8 +34,10 @@ class Messages(KeysInOrder):
         super().__init__()
         self.settings = settings
         self._message_timer: Timer | None = None
-        # The kind of screen that the newest message was said on.
+        self._recent_is_kept = False
+        # The kinds of screen that these two were said on.
         self._said_on: type | None = None
+        self._recent_said_on: type | None = None
         self.forget_news()
 
     def forget_news(self) -> None:
@@ -49,9 +51,11 @@ class Messages(KeysInOrder):
         """Show one line on whatever screen is in front; with `keep` until another one comes, else
         only for a moment: what is not possible now may soon be."""
         self.recent_message = text
+        self._recent_is_kept = keep
+        self._recent_said_on = self._kind_in_front
         if keep:
             self.last_message = text
-            self._said_on = self._kind_in_front
+            self._said_on = self._recent_said_on
         if self._message_timer is not None:
             self._message_timer.stop()
         self._message_timer = self.set_timer(MESSAGE_SHOWN_S, self._clear_recent)
@@ -65,6 +69,16 @@ class Messages(KeysInOrder):
         self.recent_message = ""
         if self._said_on is not self._kind_in_front:
             self.forget_answer()
+
+    def leave_answer(self) -> None:
+        """Another screen is in front: what a key was answered is left behind with its screen. Only
+        what has closed that has its moment here."""
+        said_on = self._recent_said_on
+        closed = all(type(screen) is not said_on for screen in self.screen_stack)
+        told = said_on is self._kind_in_front or (closed and self._recent_is_kept)
+        if not told and self.recent_message != self._news:
+            self.recent_message = ""
+        self.forget_answer()
 
     def forget_answer(self) -> None:
         """Go back from a key's answer that has had its moment to the newest news: on another screen

@@ -49,6 +49,7 @@ THEMES = (
             "block-cursor-blurred-background": "#262b38",
             "block-cursor-blurred-foreground": "#d5d9e5",
             "footer-key-foreground": "#e0af68",
+            "screen-selection-foreground": "#d5d9e5",
         },
     ),
     Theme(
@@ -83,6 +84,7 @@ THEMES = (
             "block-cursor-blurred-background": "#e2e6ee",
             "block-cursor-blurred-foreground": "#20242c",
             "footer-key-foreground": "#9a5b00",
+            "screen-selection-foreground": "#20242c",
         },
     ),
     Theme(
@@ -117,6 +119,7 @@ THEMES = (
             "block-cursor-blurred-background": "#444444",
             "block-cursor-blurred-foreground": "#ffffff",
             "footer-key-foreground": "#ffff00",
+            "screen-selection-foreground": "#ffffff",
         },
     ),
     Theme(

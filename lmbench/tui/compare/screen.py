@@ -13,6 +13,7 @@ from textual.containers import Container
 from textual.events import ScreenResume
 
 from lmbench.report.compare import MEASURABLE, Comparison, Format, compare_runs, compare_runtimes
+from lmbench.report.numbers import plural
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
 from lmbench.session.store import TRAINED_FILE
@@ -30,6 +31,8 @@ __all__ = ["CompareScreen"]
 
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
+# So many runs are named in one line.
+_NAMED = 2
 _KINDS = ("train", "prune", "quantize", "pack")
 _TUNE_TOKENS = 20_000
 _WAYS: dict[str, tuple[dict[str, Any], str]] = {
@@ -313,13 +316,12 @@ class CompareScreen(BenchScreen[None]):
 
     async def _queue_benchmarks(self, views: list[RunView]) -> None:
         due = self._due
-        left_out = ", ".join(f"{v.id} {v.name}" for v in self._simulated) if views == due else ""
+        left_out = _numbers(self._simulated) if views == due else ""
         done = await self.bench.run_in_thread(_benchmark, views, doing="while queueing benchmarks")
         if done:
-            waits = "benchmark waits" if len(done) == 1 else "benchmarks wait"
             first = "" if due else f"measuring {done[0].id} {done[0].name} again: "
-            rest = f"; to measure {left_out}, pack it first" if left_out else ""
-            self.bench.show_message(f"{first}{len(done)} {waits} for the device{rest}")
+            rest = f"; {left_out} must be packed first" if left_out else ""
+            self.bench.show_message(f"{first}{_queued(len(done), 'benchmark')}{rest}", keep=False)
             await self.bench.refresh_snapshot()
 
     def action_evaluate(self) -> None:
@@ -349,9 +351,8 @@ class CompareScreen(BenchScreen[None]):
         if not done:
             self.bench.show_message(f"nothing to evaluate: {left_out}")
             return
-        waits = "evaluation waits" if len(done) == 1 else "evaluations wait"
         rest = f"; left out: {left_out}" if left_out else ""
-        self.bench.show_message(f"{len(done)} {waits} for the device{rest}")
+        self.bench.show_message(f"{_queued(len(done), 'evaluation')}{rest}", keep=False)
         await self.bench.refresh_snapshot()
 
     def action_export(self) -> None:
@@ -430,7 +431,7 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
 def _why_not(view: RunView, way: str) -> str:
     """Why a run is not evaluated in this way; "" where it is. For steps it looks at its files."""
     if view.kind == "quantize":
-        return "pack it first: as packed it can have a cache"
+        return "pack it first"
     if view.kind not in MEASURABLE:
         return "no model of its own"
     if view.status != "finished":
@@ -440,17 +441,33 @@ def _why_not(view: RunView, way: str) -> str:
     if "dynamic" not in _WAYS[way][0]:
         return ""
     if view.kind == "pack":
-        return "packed: steps are for floats"
+        return "packed: steps need floats"
     best = view.run.checkpoint("best")
     on_grid = best is not None and (best / TRAINED_FILE).is_file()
-    return "trained on a grid, which the first step would leave" if on_grid else ""
+    return "on a grid that steps leave" if on_grid else ""
 
 
 def _divide(views: list[RunView], way: str) -> tuple[list[RunView], str]:
-    """The runs that can be evaluated so, and in words which cannot and why."""
+    """The runs that can be evaluated so, and which cannot and why, in words that leave room for
+    others in 80 columns."""
     whys = [(view, _why_not(view, way)) for view in views]
-    left_out = ", ".join(f"{view.id} {view.name} ({why})" for view, why in whys if why)
-    return [view for view, why in whys if not why], left_out
+    able = [view for view, why in whys if not why]
+    reasons = {why for _, why in whys if why}
+    if not reasons:
+        return able, ""
+    reason = reasons.pop() if len(reasons) == 1 else "for different reasons"
+    return able, f"{_numbers([view for view, why in whys if why])} ({reason})"
+
+
+def _numbers(views: list[RunView]) -> str:
+    """One run or two by number, more by how many they are."""
+    if len(views) > _NAMED:
+        return f"{len(views)} runs"
+    return f"run{'s' * (len(views) > 1)} {', '.join(str(v.id) for v in views)}" if views else ""
+
+
+def _queued(number: int, kind: str) -> str:
+    return f"{plural(number, kind)} {'is' if number == 1 else 'are'} queued"
 
 
 def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], str]:

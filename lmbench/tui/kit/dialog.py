@@ -155,6 +155,11 @@ class TextDialog(_Dialog):
     def on_mount(self) -> None:
         self.query_one(Input).cursor_blink = False
 
+    @on(Input.Changed)
+    def _edited(self) -> None:
+        """What was wrong was said of another text."""
+        self.query_one(".problem", Static).update("")
+
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         value = event.value.strip()

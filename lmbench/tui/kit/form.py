@@ -96,6 +96,7 @@ class ChoiceField(GuardedWidget, can_focus=True):
             if choice.lower().startswith(letter.lower()):
                 self._choose(choice)
                 return
+        self.bench.show_message(f"nothing begins with {letter}", keep=False)
 
     def on_click(self) -> None:
         self.action_turn(1)

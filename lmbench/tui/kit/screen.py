@@ -191,7 +191,7 @@ class BenchScreen(Screen[T]):
         # At first each part has just been styled.
         event.refresh_styles = event.refresh_styles and self._styled
         self._styled = True
-        self.bench.forget_answer()
+        self.bench.leave_answer()
         for panel in self.query(Panel):
             panel.refresh_if_stale()
         self._redraw_keys()

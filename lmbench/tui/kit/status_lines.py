@@ -80,8 +80,10 @@ class TopBar(_Line):
             left.append("  recorded", "not bold italic")
         right = _machine(snapshot)
         older = self.bench.last_message and not self.bench.recent_message
-        if self.app.size.height < _ROOMY_ROWS and snapshot.current and older:
-            left.append(f"   {self.bench.last_message}", "not bold dim")
+        if self.app.size.height < _ROOMY_ROWS and (view := snapshot.current) and older:
+            # The status bar names the run at work.
+            words = self.bench.last_message.removeprefix(f"{view.id} {view.name}: ")
+            left.append(f"   {words}", "not bold dim")
         return _justified(left, right, self.size.width)
 
 

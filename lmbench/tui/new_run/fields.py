@@ -216,6 +216,10 @@ def problems(model: type[Config], values: Mapping[str, Any]) -> dict[str, str]:
             words = str(problem["msg"])
             limits = bounds.get(name, "")
             outside = limits and problem["type"].startswith(("greater_than", "less_than"))
+            most = problem.get("ctx", {}).get("le")
+            if most is not None and " to " not in limits:
+                # The bounds leave it out.
+                limits = f"at most {_bound(most)}"
             found.setdefault(name, limits if outside else words[:1].lower() + words[1:])
         return found
     if isinstance(config, ModelConfig) and config.tied and config.emsize != config.nhid:

@@ -74,8 +74,9 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     SessionsScreen DataTable { height: 1fr; background: $background;
         scrollbar-size-horizontal: 0; }
     SessionsScreen DataTable:focus { background-tint: $foreground 0%; }
-    SessionsScreen DataTable > .datatable--header { background: $background; color: $text-muted;
-        text-style: none; }
+    SessionsScreen DataTable > .datatable--header,
+    SessionsScreen DataTable:ansi > .datatable--header {
+        background: $background; color: $text-muted; text-style: none; }
     SessionsScreen #empty { height: auto; padding: 1; color: $text-muted; }
     SessionsScreen #where { height: 1; padding: 0 1; color: $text-muted; }
     """

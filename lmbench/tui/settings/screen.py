@@ -77,6 +77,11 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
         self.path = self.bench.settings.path or settings_path()
         self._tell()
         self.query_one(Form).focus_field("theme")
+        self.watch(self.app, "theme", self._show_theme, init=False)
+
+    def _show_theme(self, name: str) -> None:
+        """It may have come by Ctrl+T."""
+        self.query_one(Form).fill({"theme": name.removeprefix(_PREFIX)})
 
     def _tell(self) -> None:
         text = Text(f"{self.path}\n")

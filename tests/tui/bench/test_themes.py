@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from driving import bench_of, settled
+from rich.color import Color
 
 import lmbench.tui
 from lmbench.tui.bench.run_marks import mark_of
@@ -37,3 +38,25 @@ async def test_each_theme_has_each_colour(full, theme):
             assert colour is not None, name
             # The terminal's own is no colour of plots.
             assert (bench.colour(name) is None) == (colour.is_default), name
+
+
+# The colours of the fourth are the terminal's.
+@pytest.mark.parametrize("theme", [theme.name for theme in THEMES if not theme.ansi])
+async def test_selected_text_can_be_read(full, theme):
+    async with full.bench().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        bench_of(pilot).set_theme(theme)
+        await settled(pilot)
+        style = pilot.app.screen.get_component_rich_style("screen--selection")
+        dark, light = sorted(map(luminance, (style.color, style.bgcolor)))
+        # The least contrast that WCAG allows for text.
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(colour: Color) -> float:
+    """From 0 to 1, as WCAG has it."""
+    r, g, b = (
+        c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
+        for c in colour.get_truecolor().normalized
+    )
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b

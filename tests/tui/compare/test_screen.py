@@ -77,7 +77,11 @@ async def test_a_run_with_nothing_but_its_last_checkpoint_is_compared_and_not_me
         said = "5 nan has no best checkpoint: there is nothing to measure"
         assert bench_of(pilot).last_message == said
         await press(pilot, "v")
-        assert "best checkpoint" in bench_of(pilot).last_message
+        said = "nothing to evaluate: runs 3, 5 (for different reasons)"
+        assert bench_of(pilot).last_message == said
+        await press(pilot, "escape", "end", "space", "c", "end", "v")
+        said = "nothing to evaluate: run 5 (no best checkpoint)"
+        assert bench_of(pilot).last_message == said
     assert not started
 
 
@@ -149,8 +153,8 @@ async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
 async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
     async with opened(lab, "c") as pilot:
         await press(pilot, "b")
-        said = "1 benchmark waits for the device; to measure 3 int8, pack it first"
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "1 benchmark is queued; run 3 must be packed first"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert [(r.read().kind, r.read().parent) for r in started] == [
             ("benchmark", "demo/001-train"),
         ]
@@ -365,8 +369,8 @@ async def test_where_all_is_measured_b_measures_the_run_under_the_cursor_again(l
     _measured(lab, 1, 2)
     async with opened(lab, "c", "down", size=(120, 30)) as pilot:
         await press(pilot, "b")
-        said = "measuring 2 agp-80 again: 1 benchmark waits for the device"
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "measuring 2 agp-80 again: 1 benchmark is queued"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert [run.read().parent for run in started] == ["demo/002-prune"]
         # Once is enough, and what is quantized is a simulation until it is packed.
         await press(pilot, "b")
@@ -392,16 +396,16 @@ async def test_a_run_that_has_changed_since_is_measured_before_that_under_the_cu
     lab.session.run(2).update(ended=when + 60)
     async with opened(lab, "c", "r", "home") as pilot:
         await press(pilot, "b")
-        said = "1 benchmark waits for the device"
-        await until(pilot, lambda: bench_of(pilot).last_message.startswith(said))
+        said = "1 benchmark is queued"
+        await until(pilot, lambda: bench_of(pilot).recent_message.startswith(said))
     assert [run.read().parent for run in started] == ["demo/002-prune"]
 
 
 async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, started):
     async with opened(lab, "c") as pilot:
         await press(pilot, "v", "enter")
-        said = "1 evaluation waits for the device"
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "1 evaluation is queued"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         [record] = [run.read() for run in started]
         assert (record.kind, record.parent) == ("evaluate", "demo/001-train")
         assert record.config == {"cache": 2000, "tune": True, "tune_tokens": 20_000}
@@ -410,11 +414,11 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         )
         # A quantized run is a simulation.
         await press(pilot, "end", "v")
-        said = "nothing to evaluate: 3 int8 (pack it first: as packed it can have a cache)"
+        said = "nothing to evaluate: run 3 (pack it first)"
         assert bench_of(pilot).last_message == said
         await press(pilot, "escape", "home", "space", "end", "space", "c", "v", "down", "enter")
-        said = "1 evaluation waits for the device; left out: 5 1 cache (no model of its own)"
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "1 evaluation is queued; left out: run 5 (no model of its own)"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert started[1].read().config["dynamic"] == "sgd"
 
 
@@ -425,7 +429,7 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
 async def test_each_way_of_evaluating_is_queued_as_it_is_named(lab, started, downs, asked):
     async with opened(lab, "c", "v", *["down"] * downs, "enter") as pilot:
         await until(pilot, lambda: bool(started))
-        await until(pilot, lambda: "1 evaluation waits" in bench_of(pilot).last_message)
+        await until(pilot, lambda: "1 evaluation is queued" in bench_of(pilot).recent_message)
     assert started[0].read().config == {**asked, "tune": True, "tune_tokens": 20_000}
 
 
@@ -433,7 +437,7 @@ async def test_a_packed_run_takes_the_cache_but_no_steps(lab, started):
     packed = lab.session.new_run(PackConfig(), "pack", name="small", parent=lab.session.run(1))
     packed.update(status="finished", results={"bytes": 7_400_000})
     async with driving.opened(lab, "c", "v", "down", "enter", run="005-pack") as pilot:
-        said = "nothing to evaluate: 5 small (packed: steps are for floats)"
+        said = "nothing to evaluate: run 5 (packed: steps need floats)"
         await until(pilot, lambda: bench_of(pilot).last_message == said)
         assert not started
         await press(pilot, "v", "enter")
@@ -447,11 +451,8 @@ async def test_a_run_trained_on_a_grid_is_refused_steps_before_they_are_queued(l
     (on_grid.path / "best").mkdir()
     (on_grid.path / "best" / "trained.safetensors").write_bytes(b"")
     async with opened(lab, "space", "end", "space", "c", "v", *["down"] * 3, "enter") as pilot:
-        said = (
-            "1 evaluation waits for the device; left out: 5 grid (trained on a grid, which the "
-            "first step would leave)"
-        )
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "1 evaluation is queued; left out: run 5 (on a grid that steps leave)"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert [run.read().parent for run in started] == ["demo/001-train"]
         await press(pilot, "v", "enter")
         await until(pilot, lambda: len(started) == 3)
@@ -470,3 +471,26 @@ async def test_figures_with_a_cache_or_steps_have_columns_of_their_own(lab):
         [head] = [line for line in words(pilot).splitlines() if "ms/token" in line]
         assert head.index("test") < head.index("dynamic") < head.index("size")
         assert "cache" not in head
+
+
+async def test_what_is_said_of_many_runs_fits_into_a_line(lab, started):
+    for _ in range(12):
+        lab.new("quantize", "a name that is long", status="finished", results={"bytes": 1_000})
+    runs = [run.path.name for run in lab.session.runs()]
+    async with opened(lab, "c") as pilot:
+        await press(pilot, "b")
+        said = "1 benchmark is queued; 13 runs must be packed first"
+        await until(pilot, lambda: said in words(pilot))
+        bench_of(pilot).mark(tuple(runs))
+        await press(pilot, "v", "enter")
+        await until(pilot, lambda: "1 evaluation is" in bench_of(pilot).recent_message)
+        said = "1 evaluation is queued; left out: 15 runs (for different reasons)"
+        assert said in words(pilot)
+
+
+async def test_that_a_benchmark_is_queued_is_said_for_a_moment(lab, started):
+    async with opened(lab, "c") as pilot:
+        before = bench_of(pilot).last_message
+        await press(pilot, "b")
+        await until(pilot, lambda: "is queued" in bench_of(pilot).recent_message)
+        assert bench_of(pilot).last_message == before

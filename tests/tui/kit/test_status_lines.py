@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from driving import opened, press_in_turn, settled
+from driving import bench_of, opened, press_in_turn, settled
 from textual._compositor import ChopsUpdate
 from textual.geometry import Region
 from textual.pilot import Pilot
@@ -57,6 +57,15 @@ async def test_a_worker_that_has_said_nothing_yet_is_starting(world):
         await settled(pilot)
         assert "cpu" in pilot.app.screen.query_one(TopBar).line().plain
         assert "starting" not in status(pilot)
+
+
+async def test_in_the_top_bar_what_the_run_at_work_said_is_without_its_name(world):
+    run = alive(world)
+    world.write(run, STARTED, step(25), ev.Checkpoint(t=25.0, which="last", step=25, epoch=1))
+    async with opened(world) as pilot:
+        assert bench_of(pilot).last_message == "1 dense: saved last at step 25"
+        line = pilot.app.screen.query_one(TopBar).line().plain
+        assert "   saved last at step 25 " in line
 
 
 async def test_validation_and_the_last_scoring_show_how_far_they_are(world):

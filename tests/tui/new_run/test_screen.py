@@ -10,7 +10,7 @@ from typing import Any
 
 import driving
 import pytest
-from driving import at_rest, until
+from driving import at_rest, bench_of, until
 from driving import press_then_rest as press
 from textual.containers import Vertical
 from textual.pilot import Pilot
@@ -262,6 +262,9 @@ async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
         await press(pilot, "f")
         assert form(pilot).form.values["@parent"] == "from scratch"
         assert "emsize" in form(pilot).form.values
+        await press(pilot, "x")
+        assert form(pilot).form.values["@parent"] == "from scratch"
+        assert bench_of(pilot).recent_message == "nothing begins with x"
 
 
 async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(full, started):

@@ -58,6 +58,8 @@ async def test_the_match_that_is_gone_to_looks_unlike_the_others(full):
 async def test_what_is_not_there_is_not_searched_and_n_is_a_new_run(full):
     async with opened(full, "5", "slash", *"nowhere", "enter", run="001-train") as pilot:
         assert "There is no “nowhere” here." in words(pilot)
+        await press(pilot, "backspace")
+        assert "There is no" not in words(pilot)
         await press(pilot, "escape")
         await press(pilot, "n")
         screen_of(pilot, NewRunScreen)

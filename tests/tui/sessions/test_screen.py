@@ -9,7 +9,7 @@ import driving
 import pytest
 from driving import press_in_turn as press
 from textual.pilot import Pilot
-from textual.widgets import Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from lmbench.session.archive import pack
 from lmbench.tui.app import Workbench
@@ -251,3 +251,11 @@ async def test_escape_goes_back(world):
     async with opened(world) as pilot:
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, MainScreen)
+
+
+async def test_the_headings_are_plain_in_the_terminal_s_own_colours(full):
+    async with opened(full) as pilot:
+        bench(pilot).set_theme("lmbench-ansi")
+        await press(pilot)
+        style = pilot.app.screen.query_one(DataTable).get_component_rich_style("datatable--header")
+        assert style.bgcolor is None or style.bgcolor.is_default
