@@ -227,7 +227,7 @@ def _bits_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     rows.append(pruned)
     rows += _in_bits("80% ", _PRUNED_BITS, place, place + 1, given)
     if scale == "small":
-        # On a CPU an epoch in codes takes as long as several of the six in floats.
+        # Six trainings more would nearly double the time of this table.
         return rows
     begun = _settings(_DENSE[scale], given)
     rows += _trained_bits("", begun, 0, len(rows), given)
