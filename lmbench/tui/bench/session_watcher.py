@@ -283,9 +283,8 @@ class _RunWatcher:
         record, summary = self._record, self._summarise()
         problem = self._problem
         if not problem and self._reader.size < self._most:
-            problem = f"{self._reader.path}: its events are " + (
-                "not whole any more: the file was cut off" if self._reader.size else "gone"
-            )
+            what = "not whole any more: the file was cut off" if self._reader.size else "gone"
+            problem = f"its events are {what} ({self._reader.path})"
         if not problem and summary.unread:
             lines = "line" if summary.unread == 1 else "lines"
             problem = (

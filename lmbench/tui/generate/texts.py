@@ -84,12 +84,11 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
     who = f"{view.id} {view.name}"
     match view.kind:
         case "train" | "prune":
-            if view.has_model:
+            # One at work is asked for a checkpoint.
+            if view.has_model or view.live:
                 return ""
             if view.status == "queued":
                 return f"{who} waits in the queue and has no model yet."
-            if view.live:
-                return f"{who} has no model yet: it has saved no checkpoint."
             return f"{who} has no model: it ended before its first checkpoint."
         case "quantize" | "pack":
             if view.status == "finished" or view.run.checkpoint("best") is not None:
