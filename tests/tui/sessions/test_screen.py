@@ -185,6 +185,18 @@ async def test_a_path_at_which_nothing_is_can_be_mended_where_it_was_typed(world
         assert names(world) == ["demo", "demo-2"]
 
 
+async def refused(world, key: str, text: str) -> str:
+    """What the dialog says of this path, which stays in it."""
+    async with opened(world) as pilot:
+        await press(pilot, key)
+        dialog = pilot.app.screen
+        dialog.query_one(Input).value = text
+        await press(pilot, "enter")
+        assert pilot.app.screen is dialog
+        assert dialog.query_one(Input).value == text
+        return str(dialog.query_one(".problem", Static).render())
+
+
 @pytest.mark.parametrize("key", ["p", "o"])
 @pytest.mark.parametrize(
     "text, told",
@@ -196,13 +208,7 @@ async def test_a_path_at_which_nothing_is_can_be_mended_where_it_was_typed(world
     ids=["no user", "long", "nothing"],
 )
 async def test_a_path_that_can_be_none_is_told_where_it_was_typed(world, key, text, told):
-    async with opened(world) as pilot:
-        await press(pilot, key)
-        dialog = pilot.app.screen
-        dialog.query_one(Input).value = text
-        await press(pilot, "enter")
-        assert pilot.app.screen is dialog
-        assert str(dialog.query_one(".problem", Static).render()) == told
+    assert await refused(world, key, text) == told
 
 
 @pytest.mark.parametrize(
@@ -219,14 +225,7 @@ async def test_a_path_that_will_not_do_can_be_mended_where_it_was_typed(world, k
     home = world.home.path
     (home / "there.lmbench").mkdir()
     (home / "bad.lmbench").write_text("no archive")
-    async with opened(world) as pilot:
-        await press(pilot, key)
-        dialog = pilot.app.screen
-        dialog.query_one(Input).value = text
-        await press(pilot, "enter")
-        assert pilot.app.screen is dialog
-        assert str(dialog.query_one(".problem", Static).render()) == told.format(home=home)
-        assert dialog.query_one(Input).value == text
+    assert await refused(world, key, text) == told.format(home=home)
 
 
 async def test_a_session_with_a_run_at_work_says_why_it_cannot_be_copied(full):
