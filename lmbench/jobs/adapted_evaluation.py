@@ -22,7 +22,7 @@ from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_wit
 from lmbench.session.store import TRAINED_FILE
 from lmbench.training import native
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
-from lmbench.training.tune_evaluation import Adaptation, count_passes, tune
+from lmbench.training.tune_evaluation import Adaptation, PassScores, count_passes, tune
 
 __all__ = ["AdaptedScores", "check_floats", "describe", "score_adapted"]
 
@@ -86,11 +86,15 @@ def score_adapted(
     corpus: Corpus,
     data: Tensor,
     progress: Callable[[str], Progress],
+    earlier: Sequence[PassScores] = (),
+    on_pass: Callable[[PassScores], None] = lambda _: None,
 ) -> AdaptedScores:
     """Score `data` [rows, B] as the settings say; with ``tune`` by what is best on valid.
 
     Args:
         progress: makes the callback of a part, given what it is called.
+        earlier: what the first passes of a tuning gave when it was begun before.
+        on_pass: is given what each further pass gave.
     """
     bptt, device = config.bptt, data.device
     if config.dynamic and device.type == "cpu":
@@ -112,7 +116,7 @@ def score_adapted(
 
     def score(
         text: Tensor, dynamic: Dynamic | None, caches: Sequence[NeuralCache], report: Progress
-    ) -> tuple[Score, list[Score]]:
+    ) -> PassScores:
         if dynamic is not None:
             model = loaded.recurrent
             return evaluate_dynamically(model, text, bptt, dynamic, rms, caches, report)
@@ -125,15 +129,18 @@ def score_adapted(
         valid = batchify(ids[: config.tune_tokens or None], config.eval_batch_size, device)
         passes = count_passes(wanted)
         first = [wanted.cache] if wanted.cache else []
-        _say_cost(valid, passes, bptt, lambda text: score(text, wanted.dynamic, first, _silent))
+        if left := passes - len(earlier):
+            _say_cost(valid, left, bptt, lambda text: score(text, wanted.dynamic, first, _silent))
         done = 0
 
-        def on_valid(
-            dynamic: Dynamic | None, caches: Sequence[NeuralCache]
-        ) -> tuple[Score, list[Score]]:
+        def on_valid(dynamic: Dynamic | None, caches: Sequence[NeuralCache]) -> PassScores:
             nonlocal done
             done += 1
-            return score(valid, dynamic, caches, progress(f"tuning on valid, {done} of {passes}"))
+            if done <= len(earlier):
+                return earlier[done - 1]
+            given = score(valid, dynamic, caches, progress(f"tuning on valid, {done} of {passes}"))
+            on_pass(given)
+            return given
 
         wanted, best = tune(wanted, on_valid)
         found.settings["tuned"] = {

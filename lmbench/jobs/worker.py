@@ -31,7 +31,7 @@ from types import FrameType
 from typing import Any
 
 from lmbench import __version__
-from lmbench.config import QuantizeConfig, SensitivityConfig
+from lmbench.config import EvaluateConfig, QuantizeConfig, SensitivityConfig
 from lmbench.errors import ERROR, RESUME, LmbenchError, os_error_line
 from lmbench.jobs.end_with_parent import end_with_parent
 from lmbench.jobs.exit_reasons import ROOM
@@ -196,8 +196,10 @@ def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
         os.chdir(record.cwd)
     resuming = begun_before and run.checkpoint("last") is not None
     config = run.config()
-    searches = isinstance(config, SensitivityConfig) or (
-        isinstance(config, QuantizeConfig) and config.auto
+    searches = (
+        isinstance(config, SensitivityConfig)
+        or (isinstance(config, QuantizeConfig) and config.auto)
+        or (isinstance(config, EvaluateConfig) and config.tune)
     )
     carries_on = begun_before and searches
     job = Job(run, record, config, resuming=resuming, carries_on=carries_on)

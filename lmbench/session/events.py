@@ -181,6 +181,16 @@ class Candidate(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuningPass(Event):
+    """One pass of `evaluate --tune` over its text of `tokens` predicted tokens: the summed negative
+    log-likelihoods in nats, without a cache and then with each setting of it, in a fixed order."""
+
+    kind: Literal["tuning_pass"] = "tuning_pass"
+    tokens: int
+    nlls: list[Number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityPoint(Event):
     """One tensor (or gate, or the whole model) pruned alone to `level`, and what it costs.
 
@@ -289,6 +299,7 @@ _AnyEvent = Annotated[
     | Calibration
     | QuantResult
     | Candidate
+    | TuningPass
     | SensitivityPoint
     | Sample
     | Score

@@ -12,7 +12,7 @@ from lmbench.deploy.runtimes.interface import Score
 from lmbench.generation.cache import NeuralCache
 from lmbench.training.dynamic_evaluation import Dynamic
 
-__all__ = ["Adaptation", "Evaluate", "count_passes", "tune"]
+__all__ = ["Adaptation", "Evaluate", "PassScores", "count_passes", "tune"]
 
 # Theta and lambda are tried in all pairs: one pass over the text scores every pair.
 _THETAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -37,8 +37,11 @@ class Adaptation:
     dynamic: Dynamic | None = None
 
 
-Evaluate = Callable[[Dynamic | None, Sequence[NeuralCache]], tuple[Score, list[Score]]]
-"""Scores the text to tune on once: without a cache, and with each of some."""
+PassScores = tuple[Score, list[Score]]
+"""What a text scores without a cache, and with each of some."""
+
+Evaluate = Callable[[Dynamic | None, Sequence[NeuralCache]], PassScores]
+"""Scores the text to tune on once."""
 
 
 def count_passes(adaptation: Adaptation) -> int:

@@ -23,7 +23,15 @@ from small_runs import pruning_schedule, quantizing_schedule
 from waiting import until
 
 from lmbench.cli import run as lmbench
-from lmbench.config import Config, Kind, QuantizeConfig, SensitivityConfig, TrainConfig, validate
+from lmbench.config import (
+    Config,
+    EvaluateConfig,
+    Kind,
+    QuantizeConfig,
+    SensitivityConfig,
+    TrainConfig,
+    validate,
+)
 from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
 from lmbench.session import EventLog, Home, Run
@@ -34,6 +42,7 @@ from lmbench.session.events import (
     RunResumed,
     SensitivityPoint,
     Step,
+    TuningPass,
 )
 from lmbench.session.files import try_lock
 
@@ -257,10 +266,15 @@ def test_pruning_a_trained_run_starts_from_its_weights(home: Home) -> None:
             QuantizeConfig(auto=True, budget="30%", eval_tokens=300, threads=1),
             Candidate,
         ),
+        (
+            "evaluate",
+            EvaluateConfig(cache=20, dynamic="sgd", tune=True, bptt=2, threads=1),
+            TuningPass,
+        ),
     ],
 )
 def test_a_search_that_was_killed_goes_on_from_what_it_found(
-    home: Home, kind: Kind, config: Config, sign: type[SensitivityPoint | Candidate]
+    home: Home, kind: Kind, config: Config, sign: type[SensitivityPoint | Candidate | TuningPass]
 ) -> None:
     # Few modules, so that a search tries few settings.
     parent = new_run(home, "dense", epochs=1, model="RNN_TANH", nlayers=1)

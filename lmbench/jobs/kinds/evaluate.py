@@ -19,14 +19,15 @@ from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_parent, progress_callback
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
-from lmbench.session import Run, events
+from lmbench.session import EventLog, Run, events
 from lmbench.training.process_setup import prepare_worker
+from lmbench.training.tune_evaluation import PassScores
 
 __all__ = ["work"]
 
 
 def work(job: Job) -> None:
-    """Score the split once; a stop leaves no score."""
+    """Score the split once; a stop leaves no score, but of a tuning the passes that were made."""
     with contextlib.suppress(StoppedError):
         _work(job)
 
@@ -53,9 +54,12 @@ def _work(job: Job) -> None:
             f"--tokens {config.tokens} leaves nothing to predict in {config.eval_batch_size} "
             "columns; score more tokens"
         )
-    job.emit(events.RunStarted(device=str(device)))
+    if not job.carries_on:
+        job.emit(events.RunStarted(device=str(device)))
     if config.adapts:
-        adapted = score_adapted(config, loaded, corpus, data, partial(progress_callback, job))
+        report, earlier = partial(progress_callback, job), _earlier_passes(job)
+        on_pass = partial(_note_pass, job)
+        adapted = score_adapted(config, loaded, corpus, data, report, earlier, on_pass)
         job.add_results(**adapted.settings)
         for name, score in adapted.scores:
             what = describe(name, adapted.settings)
@@ -75,6 +79,19 @@ def _work(job: Job) -> None:
         job.add_results(**{key: known[key] for key in taken if key in known})
     else:
         job.add_results(bytes=disk_bytes(loaded))
+
+
+def _note_pass(job: Job, given: PassScores) -> None:
+    own, cached = given
+    nlls = [own.nll, *(score.nll for score in cached)]
+    job.emit(events.TuningPass(tokens=own.tokens, nlls=nlls))
+
+
+def _earlier_passes(job: Job) -> list[PassScores]:
+    """What the passes gave that a tuning had made before it was stopped."""
+    passes = [e for e in EventLog(job.run.events_path).poll() if isinstance(e, events.TuningPass)]
+    scores = [[Score(nll, done.tokens) for nll in done.nlls] for done in passes]
+    return [(own, cached) for own, *cached in scores]
 
 
 def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run | None) -> Corpus:
