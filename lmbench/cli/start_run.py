@@ -41,8 +41,8 @@ Seeds = Annotated[
     int | None,
     Parameter(
         converter=whole,
-        help="so many runs that differ in seed alone, from --seed on; of a run that has several "
-        "seeds, one from each",
+        help="make this many runs that differ only in their seed, from --seed on; where the run to "
+        "start from is one of several seeds, one from each of those",
     ),
 ]
 

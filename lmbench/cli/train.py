@@ -122,11 +122,17 @@ def _summarise(config: TrainConfig, what: str, *, json: bool) -> int:
 @configured(PruneConfig, over_others=True)
 def prune(
     config: PruneConfig,
-    run: Annotated[str | None, Parameter(help="the trained run to start from")] = None,
+    run: Annotated[
+        str | None, Parameter(help="the trained run to start from; left out: from scratch")
+    ] = None,
     /,
     *,
-    schedule: Annotated[
-        str | None, Parameter(help="a YAML file or a preset (see lmbench schedule list)")
+    compress: Annotated[
+        str | None,
+        Parameter(
+            name=("--schedule", "--compress"),
+            help="a YAML file or a preset (see lmbench schedule list)",
+        ),
     ] = None,
     recipe: Recipe = None,
     name: Name = None,
@@ -147,7 +153,7 @@ def prune(
     if seeds is not None and parent is not None:
         refuse_flags("--seeds takes the seed of each run that it starts from",
                      seed="seed" in config.model_fields_set)  # fmt: skip
-    config = _pruning_config(config, parent, schedule, home)
+    config = _pruning_config(config, parent, compress, home)
     _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
     if seeds is not None and parent is not None:
         return derive_all(
@@ -197,11 +203,10 @@ def _of_seeds(
 
 
 def _pruning_config(
-    config: PruneConfig, parent: Run | None, schedule: str | None, home: Home
+    config: PruneConfig, parent: Run | None, compress: str | None, home: Home
 ) -> PruneConfig:
     """The parent's settings under the given ones, flags or a recipe's, with the schedule in its
     place."""
-    compress = schedule or config.compress
     if compress is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}

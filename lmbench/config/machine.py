@@ -8,6 +8,7 @@ from lmbench.config.setting import Config, setting
 from lmbench.errors import LmbenchError
 
 __all__ = [
+    "ADAPTATION",
     "ADVANCED",
     "COMPRESSION",
     "DATA",
@@ -39,6 +40,7 @@ MACHINE = "Machine"
 COMPRESSION = "Compression"
 OUTPUT = "Output"
 SAMPLING = "Sampling"
+ADAPTATION = "Adaptation to the text"
 REGULARISATION = "Regularisation"
 ADVANCED = "Advanced"
 

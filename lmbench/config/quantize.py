@@ -46,7 +46,12 @@ class QuantizeConfig(MachineConfig):
         None, "bits of activations", group=COMPRESSION, ge=2, le=16, unit="bits"
     )
     bits_parameters: int | None = setting(
-        None, "bits of weights; 1 takes codes", group=COMPRESSION, ge=1, le=16, unit="bits"
+        None,
+        "bits of weights; 1 only with --rounding codes",
+        group=COMPRESSION,
+        ge=1,
+        le=16,
+        unit="bits",
     )
     bits_accum: int | None = setting(
         None, "bits of the accumulators", group=COMPRESSION, ge=8, le=48, unit="bits"
@@ -109,7 +114,7 @@ class QuantizeConfig(MachineConfig):
     clip_weights: _Clip | None = setting(None, "how weights saturate", group=ADVANCED)
     group_size: int | None = setting(
         None,
-        "a scale for so many weights of a row; left out, for whole rows",
+        "one scale for this many weights of a row; left out: one for the whole row",
         group=ADVANCED,
         ge=1,
         unit="weights",

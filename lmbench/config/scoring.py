@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lmbench.config.machine import (
+    ADAPTATION,
     COMPRESSION,
     DATA,
     MACHINE,
@@ -86,16 +87,16 @@ class CacheConfig(RuntimeConfig):
     cache: int = setting(
         0,
         "add a neural cache over this many past words (Grave et al. 2016); 0 = none",
-        group=SAMPLING,
+        group=ADAPTATION,
         ge=0,
         le=100_000,
         unit="words",
     )
     cache_theta: float = setting(
-        0.6, "how sharply the neural cache looks", group=SAMPLING, gt=0.0, le=100.0
+        0.6, "how sharply the neural cache looks", group=ADAPTATION, gt=0.0, le=100.0
     )
     cache_lambda: float = setting(
-        0.1, "share of the neural cache in the prediction", group=SAMPLING, ge=0.0, le=1.0
+        0.1, "share of the neural cache in the prediction", group=ADAPTATION, ge=0.0, le=1.0
     )
 
 
@@ -122,12 +123,12 @@ class EvaluateConfig(CacheConfig):
         "let a copy of the weights follow the text that is scored, a step after each --bptt words "
         "(Krause et al. 2018): sgd takes plain steps, rms divides them by gradients gathered on "
         "train",
-        group=TRAINING,
+        group=ADAPTATION,
     )
     dynamic_lr: float | None = setting(
         None,
         "step size of --dynamic; left out: 4 for sgd, 0.001 for rms",
-        group=TRAINING,
+        group=ADAPTATION,
         gt=0.0,
         le=1000.0,
     )
@@ -135,14 +136,14 @@ class EvaluateConfig(CacheConfig):
         None,
         "how much of the way back to the trained weights each step of --dynamic goes; left out: "
         "0.001 for sgd, 0.003 for rms",
-        group=TRAINING,
+        group=ADAPTATION,
         ge=0.0,
         le=1.0,
     )
     dynamic_tokens: int = setting(
         200_000,
         "first tokens of train that --dynamic rms gathers gradients on; 0 takes all",
-        group=TRAINING,
+        group=ADAPTATION,
         ge=0,
         unit="tokens",
     )
@@ -150,10 +151,10 @@ class EvaluateConfig(CacheConfig):
         False,
         "find theta and lambda of --cache, step size and decay of --dynamic on valid, then score "
         "with them",
-        group=SAMPLING,
+        group=ADAPTATION,
     )
     tune_tokens: int = setting(
-        0, "tune on the first tokens of valid; 0 takes all", group=SAMPLING, ge=0, unit="tokens"
+        0, "tune on the first tokens of valid; 0 takes all", group=ADAPTATION, ge=0, unit="tokens"
     )
 
     @property

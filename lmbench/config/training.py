@@ -142,15 +142,15 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     lr_schedule: RateSchedule | None = setting(
         None,
-        "the learning rate's way: annealed on a plateau, by --decay after each epoch, or along a "
-        "curve from step to step, to 0 (cosine, linear) or up to --lr and down (onecycle); left "
-        "out: decay where --decay is given, else plateau",
+        "how the learning rate changes: annealed on a plateau, multiplied by --decay after each "
+        "epoch, or step by step along a curve, down to 0 (cosine, linear) or up to --lr and down "
+        "(onecycle); left out: decay where --decay is given, else plateau",
         group=TRAINING,
     )
     warmup: float = setting(
         0.0,
-        "epochs, or parts of one, in which the learning rate rises to --lr step by step; of "
-        "onecycle its rise, three tenths of the training where it is left out",
+        "epochs, or a part of one, over which the learning rate rises to --lr; with onecycle and "
+        "left out, three tenths of the training",
         group=ADVANCED,
         ge=0.0,
         le=100000.0,
@@ -166,8 +166,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     nonmono: int | None = setting(
         None,
-        "average the weights (NT-ASGD) from the epoch on whose validation loss is above the best "
-        "of those more than so many epochs before it; the averages are validated and kept",
+        "average the weights (NT-ASGD) once the validation loss is above the best one of more than "
+        "this many epochs before; the averages are validated and kept",
         group=TRAINING,
         ge=0,
         le=100000,
@@ -268,8 +268,8 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     allow_cpu: bool = setting(
         False,
-        "let --gpus be so many processes on --device cpu, which is slower than one process: to try "
-        "out what several GPUs will do",
+        "with --device cpu, run the --gpus processes on the CPU: slower than one process, to try "
+        "out a training on several GPUs",
         group=MACHINE,
         hidden=True,
     )

@@ -55,7 +55,10 @@ def test_check_warns_of_a_schedule_longer_than_the_training(capsys: Capture):
     assert "note:" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["prune --schedule small-80", "train --compress small-80"])
+@pytest.mark.parametrize(
+    "command",
+    ["prune --schedule small-80", "prune --compress small-80", "train --compress small-80"],
+)
 def test_a_training_shorter_than_its_schedule_warns_before_it_starts(
     command, home, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ):

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, ModelConfig, QuantizeConfig
 from lmbench.config.machine import (
+    ADAPTATION,
     ADVANCED,
     COMPRESSION,
     DATA,
@@ -40,6 +41,7 @@ _ORDER = (
     TRAINING,
     COMPRESSION,
     SAMPLING,
+    ADAPTATION,
     MACHINE,
     OUTPUT,
     # What few runs set comes last.
