@@ -187,7 +187,7 @@ class TuningPass(Event):
 
     kind: Literal["tuning_pass"] = "tuning_pass"
     tokens: int
-    nlls: list[Number]
+    nlls: tuple[Number, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

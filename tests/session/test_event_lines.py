@@ -34,6 +34,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str": texts,
     "bool": st.booleans(),
     "Row": rows,
+    "tuple[Number, ...]": st.lists(numbers, max_size=3).map(tuple),
     "tuple[Row, ...]": st.lists(rows, max_size=3).map(tuple),
 }
 

@@ -83,7 +83,7 @@ def _work(job: Job) -> None:
 
 def _note_pass(job: Job, given: PassScores) -> None:
     own, cached = given
-    nlls = [own.nll, *(score.nll for score in cached)]
+    nlls = (own.nll, *(score.nll for score in cached))
     job.emit(events.TuningPass(tokens=own.tokens, nlls=nlls))
 
 
