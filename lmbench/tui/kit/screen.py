@@ -103,6 +103,13 @@ class BenchScreen(Screen[T]):
             self.add_class(*reached[-1:], update=False)
         return self.classes != before
 
+    def _check_auto_scroll(
+        self, select_widget: Widget, mouse_coordinate: tuple[float, float], delta_y: float
+    ) -> None:
+        # By the middle of its line: at the top of the last line Textual does not scroll.
+        middle = mouse_coordinate[0], int(mouse_coordinate[1]) + 0.5
+        super()._check_auto_scroll(select_widget, middle, delta_y)
+
     def _update_focus_styles(
         self, focused: Widget | None = None, blurred: Widget | None = None
     ) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from driving import at_rest, opened, press, settled
+import asyncio
+from itertools import pairwise
+
+from driving import at_rest, opened, press, press_in_turn, select, settled, words
+from textual.events import MouseMove
+from textual.geometry import Offset
 from textual.pilot import Pilot
 from textual.widgets import RichLog
 
 from lmbench.session import events as ev
+from lmbench.tui.runs.log_lines import LogLines
 from lmbench.tui.runs.log_panel import LogPanel
 
 NOTHING = "Nothing has happened in"
@@ -44,6 +50,59 @@ async def test_the_log_is_wrapped_again_when_the_terminal_becomes_narrow(full):
         assert max(strip.cell_length for strip in log.lines) <= log.scrollable_content_region.width
         assert lines(pilot)[-1].endswith("last")
         assert log.is_vertical_scroll_end
+
+
+async def test_the_log_stays_at_its_end_where_only_the_height_changes(full):
+    full.write(full.session.run(1), *(ev.Warned(t=1.0, message=f"line {n}") for n in range(60)))
+    async with opened(full, "5", run="001-train", size=(80, 40)) as pilot:
+        assert "line 59" in words(pilot)
+        await pilot.resize_terminal(80, 24)
+        await at_rest(pilot)
+        assert "line 59" in words(pilot)
+        await press_in_turn(pilot, "z", "z")
+        assert "line 59" in words(pilot)
+        await press_in_turn(pilot, "z", "escape")
+        assert "line 59" in words(pilot)
+        await press_in_turn(pilot, "5", "home", "z", "z")
+        assert pilot.app.screen.query_one(RichLog).scroll_offset.y == 0
+
+
+async def test_a_drag_over_the_log_scrolls_only_at_its_first_and_last_line(full):
+    full.write(full.session.run(1), *(ev.Warned(t=1.0, message=f"line {n}") for n in range(60)))
+    async with opened(full, "5", run="001-train") as pilot:
+        log = pilot.app.screen.query_one(RichLog)
+        assert log.size.height == 7
+
+        async def drag(*rows: int) -> None:
+            await pilot.mouse_down(log, offset=(1, rows[0]))
+            for before, row in pairwise(rows):
+                # Pilot's own move says nothing of how far it went.
+                x, y = log.region.offset + Offset(20, row)
+                move = MouseMove(log, x, y, 0, row - before, 1, False, False, False, x, y)
+                pilot.app.screen._forward_event(move)
+                await asyncio.sleep(0.15)
+            await pilot.mouse_up(log, offset=(20, rows[-1]))
+
+        await drag(1, 2, 3, 4, 5)
+        await press(pilot, "ctrl+c")
+        assert [line[10:] for line in pilot.app.clipboard.splitlines()] == [
+            f"line {n}" for n in (54, 55, 56, 57)
+        ] + ["line 58"]
+        assert log.is_vertical_scroll_end
+        await drag(4, 3, 2, 1, 0)
+        assert not log.is_vertical_scroll_end
+        await drag(3, 4, 5, 6, 6)
+        assert log.is_vertical_scroll_end
+
+
+async def test_another_runs_log_has_nothing_selected(full):
+    async with opened(full, "5", run="001-train") as pilot:
+        log = pilot.app.screen.query_one(LogLines)
+        log.text_select_all()
+        await select(pilot, "002-prune")
+        assert log.text_selection is None
+        await press(pilot, "ctrl+c")
+        assert pilot.app.clipboard == ""
 
 
 async def test_a_log_that_is_written_anew_ends_at_its_end(full):
