@@ -158,6 +158,15 @@ async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeyp
             assert said.endswith("(enter: more)")
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_long_reason_is_cut_with_a_sign_and_says_where_the_rest_is(full, size):
+    full.session.run(3).update(status="failed", reason=f"No space left ({'/a/path' * 60})")
+    async with opened(full, run="003-quantize", size=size) as pilot:
+        *_, last = found = detail(pilot)
+        assert found[0].startswith("No space left")
+        assert last.endswith("… (enter: more)")
+
+
 async def test_a_low_panel_says_nothing_below_but_why_a_run_failed(full):
     full.session.run(3).update(status="failed", reason=REASON)
     async with opened(full, run="001-train", size=(80, 18)) as pilot:
