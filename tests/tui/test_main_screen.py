@@ -144,6 +144,21 @@ async def test_z_says_where_there_is_nothing_to_maximise(full):
         assert bench_of(pilot).recent_message == "there is no panel here to maximise"
 
 
+async def test_a_new_run_that_the_filter_hides_takes_it_away(full):
+    async with opened(full, "slash", *"dense", "enter") as pilot:
+        app, tree = bench_of(pilot), pilot.app.screen.query_one(RunTree)
+        assert [view.key for view in tree.shown] == ["001-train"]
+        app.select(full.new("pack", "packed").path.name)
+        await settled(pilot)
+        assert app.selected == "005-pack"
+        assert tree.cursor >= 0
+        assert not pilot.app.screen.query_one(FilterInput).display
+        await press(pilot, "slash", *"int8", "enter")
+        full.session.run(1).update(name="another")
+        await settled(pilot)
+        assert len(tree.shown) == 2
+
+
 async def test_a_filter_that_no_run_matches_says_so(full):
     async with opened(full) as pilot:
         await press(pilot, "slash", *"int9")

@@ -64,6 +64,9 @@ brings a deleted run back until the workbench is left.
     }}
     """
 
+    # The run that was selected when the list was last shown.
+    _selected = ""
+
     def compose(self) -> ComposeResult:
         yield FilterInput()
         yield Static(id="empty", markup=False)
@@ -89,10 +92,23 @@ brings a deleted run back until the workbench is left.
         snapshot = self.bench.snapshot
         tree = self.query_one(RunTree)
         tree.show(snapshot)
+        self._reveal_selected(tree)
         self._show_why_empty(tree)
         self._show_detail(self.bench.selected_run)
         self._show_state(tree)
         self.refresh_bindings()
+
+    def _reveal_selected(self, tree: RunTree) -> None:
+        """The filter goes where it hides a run that was just selected, as one that was started:
+        the keys would be about a run that is not in the list."""
+        if self.bench.selected_run is None:
+            # It is in the next snapshot.
+            return
+        before, self._selected = self._selected, self.bench.selected
+        box = self.query_one(FilterInput)
+        if before not in ("", self._selected) and tree.cursor < 0 and not box.has_focus:
+            box.value = ""
+            box.remove_class("-shown")
 
     def on_resize(self) -> None:
         self._show_detail(self.bench.selected_run)
