@@ -20,7 +20,7 @@ from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Panel
-from lmbench.tui.kit.status_lines import KeyBar
+from lmbench.tui.kit.status_lines import KeyBar, StatusLine
 
 __all__ = ["BenchScreen"]
 
@@ -92,6 +92,8 @@ class BenchScreen(Screen[T]):
         that leaves no room for loses the focus."""
         if self._take_size_classes(event.size):
             self.app.stylesheet.update(self)
+        for line in self.query(StatusLine):
+            line.redraw()
 
     def _take_size_classes(self, size: Size) -> bool:
         """Take the classes of the terminal's size; are they other ones?"""
