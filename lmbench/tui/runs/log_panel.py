@@ -48,7 +48,7 @@ is selected with the mouse is copied by Ctrl+C.
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._source = "events"
-        self._key = ("", "")
+        self._key = ("", "", "")
         self._shown: Note | None = None
         self._position = 0
         self._seen: object = None
@@ -64,7 +64,7 @@ is selected with the mouse is copied by Ctrl+C.
         """Lines are wrapped as they are written: write them again to the new width."""
         width = self.content_size.width
         if width and width != self._width:
-            self._width, self._key = width, ("", "")
+            self._width, self._key = width, ("", "", "")
             self.refresh_view()
 
     def action_source(self) -> None:
@@ -75,7 +75,7 @@ is selected with the mouse is copied by Ctrl+C.
     def refresh_view(self) -> None:
         view = self.bench.selected_run
         log = self.query_one(RichLog)
-        key = (view.key if view else "", self._source)
+        key = (view.key if view else "", self._source, self.bench.theme)
         if key != self._key:
             self._key, self._shown = key, None
             self._position, self._seen = 0, None
@@ -97,18 +97,19 @@ is selected with the mouse is copied by Ctrl+C.
         elif notes or self._shown is not None:
             # The history was restarted, or the line that there is none.
             log.clear()
-        if log.lines == [] and not notes:
+        # What is written before the log has a size is not among its lines yet.
+        if not (view.notes or log.lines or log._deferred_renders):
             who, waits = f"{view.id} {view.name}", view.live or view.status == "queued"
             none = f"Nothing has happened in {who} yet." if waits else f"{who} has no events."
             log.write(Text(none, "dim"))
         for note in notes:
-            line = Text(f"{numbers.clock(note.t)}  ", "dim")
             tint = _TINTS.get(note.kind)
+            line = Text.assemble((f"{numbers.clock(note.t)}  ", "dim"))
             line.append(note.text, self.bench.colour_style(tint) if tint else "")
             log.write(line, scroll_end=follow)
         self._shown = view.notes[-1] if view.notes else None
 
-    async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
+    async def _follow(self, view: RunView, key: tuple[str, str, str]) -> None:
         """Add what the worker's log got since the last look."""
         part = await asyncio.to_thread(read_log, view.run.log_path, self._position)
         if key != self._key:

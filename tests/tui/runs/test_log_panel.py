@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
-from driving import at_rest, opened, press, press_in_turn, select, settled, words
+from driving import at_rest, bench_of, opened, press, press_in_turn, select, settled, words
+from rich.color import Color
+from rich.style import Style
 from textual.events import MouseMove
 from textual.geometry import Offset
 from textual.pilot import Pilot
@@ -103,6 +105,23 @@ async def test_another_runs_log_has_nothing_selected(full):
         assert log.text_selection is None
         await press(pilot, "ctrl+c")
         assert pilot.app.clipboard == ""
+
+
+async def test_only_the_time_is_faint_and_nothing_that_is_selected(full):
+    async with opened(full, "5", run="001-train") as pilot:
+        log = pilot.app.screen.query_one(LogLines)
+
+        def styles() -> dict[str, Style]:
+            return {s.text: s.style or Style() for s in log.render_line(log.size.height - 1)}
+
+        bench_of(pilot).set_theme("lmbench-ansi")
+        await at_rest(pilot)
+        clock, said = (style for text, style in styles().items() if text.strip())
+        assert clock.dim
+        assert not said.dim
+        assert said.color == Color.from_ansi(2)
+        log.text_select_all()
+        assert not any(style.dim for style in styles().values())
 
 
 async def test_a_log_that_is_written_anew_ends_at_its_end(full):
