@@ -752,13 +752,26 @@ async def test_a_letter_that_is_typed_says_nothing(full):
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize("key", ["l", "v"])
 async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):
-    ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
+    dense = lab.session.run(1).ref
+    ended = lab.new("prune", "cut off", parent=dense, status="stopped", started=1.0)
     # It can go on from where it was stopped, and has no best checkpoint.
     lab.write(ended, ev.Checkpoint(which="last", step=10, epoch=0))
     async with opened(lab, key, run=ended.path.name) as pilot:
         screen_of(pilot, MainScreen)
         said = "5 cut off has no best checkpoint: it ended before its first epoch did"
         assert bench_of(pilot).recent_message == said
+
+
+async def test_a_run_that_was_taken_out_of_the_queue_has_no_model(lab):
+    waiting = lab.new("prune", "agp", parent=lab.session.run(1).ref)
+    async with opened(lab, "s", run=waiting.path.name) as pilot:
+        await until(pilot, lambda: waiting.status() == "stopped")
+        await settled(pilot)
+        await press(pilot, "l")
+        said = "5 agp has no model: it was taken out of the queue"
+        assert bench_of(pilot).recent_message == said
+        await press(pilot, "g")
+        assert said in words(pilot)
 
 
 @pytest.mark.parametrize("keys", [(), ("2",), ("g",), ("3", "z"), ("n",), ("c",)])
