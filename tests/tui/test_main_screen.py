@@ -762,6 +762,17 @@ async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, k
         assert bench_of(pilot).recent_message == said
 
 
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("key", ["l", "v"])
+async def test_the_run_that_another_ones_screen_is_of_is_named(lab, key):
+    async with opened(lab, key, run="003-quantize") as pilot:
+        assert (
+            bench_of(pilot).recent_message == "3 int8 has no float model: here is that of 1 dense"
+        )
+    async with opened(lab, key, run="001-train") as pilot:
+        assert "float model" not in bench_of(pilot).recent_message
+
+
 async def test_a_run_that_was_taken_out_of_the_queue_has_no_model(lab):
     waiting = lab.new("prune", "agp", parent=lab.session.run(1).ref)
     async with opened(lab, "s", run=waiting.path.name) as pilot:
