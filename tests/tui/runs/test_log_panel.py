@@ -43,6 +43,24 @@ async def test_the_words_that_nothing_has_happened_go_when_something_does(full):
         assert second.endswith("more")
 
 
+async def test_a_worker_that_has_written_nothing_is_said_to_have(full):
+    run = full.session.run(4)
+    async with opened(full, "5", "x", run="004-quantize") as pilot:
+        assert lines(pilot) == ["The worker of 4 int8 of agp has written nothing yet."]
+        run.log_path.write_text("")
+        full.live(run)
+        await settled(pilot)
+        await at_rest(pilot)
+        assert lines(pilot) == ["The worker of 4 int8 of agp has written nothing yet."]
+        run.log_path.write_text("loading\n")
+        await settled(pilot)
+        await at_rest(pilot)
+        assert lines(pilot) == ["loading"]
+        await select(pilot, "003-quantize")
+        await at_rest(pilot)
+        assert lines(pilot) == ["The worker of 3 int8 has written nothing."]
+
+
 async def test_the_log_is_wrapped_again_when_the_terminal_becomes_narrow(full):
     full.write(full.session.run(1), ev.Warned(t=1.0, message="word " * 30 + "last"))
     async with opened(full, "5", run="001-train", size=(200, 50)) as pilot:
