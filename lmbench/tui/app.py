@@ -49,6 +49,10 @@ class Workbench(Bench):
         (110, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (40, "-tall")]  # noqa: RUF012
+    # A drag over text scrolls at the first and the last line alone, ten lines a second: Textual's
+    # three at either edge are most of a low panel.
+    SELECT_AUTO_SCROLL_LINES = 1
+    SELECT_AUTO_SCROLL_SPEED = 20.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "quit", id="app.quit", tooltip="Leave the workbench"),
         Binding(

@@ -15,6 +15,7 @@ from textual.containers import Container
 from textual.events import Resize, ScreenResume
 from textual.reactive import var
 
+from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.generate.panel import GeneratePanel
 from lmbench.tui.kit.next_steps import RECORDING
 from lmbench.tui.kit.panel import Panel
@@ -271,6 +272,15 @@ class MainScreen(BenchScreen[None]):
 
     def action_screen(self, name: str) -> None:
         self.bench.open(name)
+        view = self.bench.selected_run
+        if name not in _OF_A_MODEL or view is None:
+            return
+        subject = subject_of(self.bench.snapshot.by_key, view.key)
+        if subject not in (None, view):
+            shown = f"{subject.id} {subject.name}"
+            self.bench.show_message(
+                f"{view.id} {view.name} has no float model: here is that of {shown}"
+            )
 
     async def action_run(self, what: str) -> None:
         """Pause or continue, stop or resume the selected run."""

@@ -100,6 +100,15 @@ async def test_a_live_run_that_is_stopped_finishes_its_batch(full):
         assert bench_of(pilot).last_message.startswith("2 agp-80: asked to stop; it finishes")
 
 
+@pytest.mark.parametrize(
+    "kind, then", [("benchmark", ""), ("sensitivity", "; what it has measured stays")]
+)
+async def test_work_that_has_no_batch_is_not_said_to_finish_one(full, kind, then):
+    full.live(full.new(kind, "work", full.session.run(1)))
+    async with opened(full, "s", run=f"005-{kind}") as pilot:
+        await until(pilot, lambda: bench_of(pilot).last_message == f"5 work: asked to stop{then}")
+
+
 async def test_leaving_when_whoever_showed_it_is_gone_is_no_defect(full, monkeypatch):
     def refuse() -> None:
         raise BrokenPipeError(32, "Broken pipe")

@@ -144,6 +144,21 @@ async def test_z_says_where_there_is_nothing_to_maximise(full):
         assert bench_of(pilot).recent_message == "there is no panel here to maximise"
 
 
+async def test_a_new_run_that_the_filter_hides_takes_it_away(full):
+    async with opened(full, "slash", *"dense", "enter") as pilot:
+        app, tree = bench_of(pilot), pilot.app.screen.query_one(RunTree)
+        assert [view.key for view in tree.shown] == ["001-train"]
+        app.select(full.new("pack", "packed").path.name)
+        await settled(pilot)
+        assert app.selected == "005-pack"
+        assert tree.cursor >= 0
+        assert not pilot.app.screen.query_one(FilterInput).display
+        await press(pilot, "slash", *"int8", "enter")
+        full.session.run(1).update(name="another")
+        await settled(pilot)
+        assert len(tree.shown) == 2
+
+
 async def test_a_filter_that_no_run_matches_says_so(full):
     async with opened(full) as pilot:
         await press(pilot, "slash", *"int9")
@@ -737,13 +752,37 @@ async def test_a_letter_that_is_typed_says_nothing(full):
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize("key", ["l", "v"])
 async def test_of_a_run_that_ended_without_a_model_no_other_one_is_opened(lab, key):
-    ended = lab.new("prune", "cut off", parent=lab.session.run(1).ref, status="stopped")
+    dense = lab.session.run(1).ref
+    ended = lab.new("prune", "cut off", parent=dense, status="stopped", started=1.0)
     # It can go on from where it was stopped, and has no best checkpoint.
     lab.write(ended, ev.Checkpoint(which="last", step=10, epoch=0))
     async with opened(lab, key, run=ended.path.name) as pilot:
         screen_of(pilot, MainScreen)
         said = "5 cut off has no best checkpoint: it ended before its first epoch did"
         assert bench_of(pilot).recent_message == said
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("key", ["l", "v"])
+async def test_the_run_that_another_ones_screen_is_of_is_named(lab, key):
+    async with opened(lab, key, run="003-quantize") as pilot:
+        assert (
+            bench_of(pilot).recent_message == "3 int8 has no float model: here is that of 1 dense"
+        )
+    async with opened(lab, key, run="001-train") as pilot:
+        assert "float model" not in bench_of(pilot).recent_message
+
+
+async def test_a_run_that_was_taken_out_of_the_queue_has_no_model(lab):
+    waiting = lab.new("prune", "agp", parent=lab.session.run(1).ref)
+    async with opened(lab, "s", run=waiting.path.name) as pilot:
+        await until(pilot, lambda: waiting.status() == "stopped")
+        await settled(pilot)
+        await press(pilot, "l")
+        said = "5 agp has no model: it was taken out of the queue"
+        assert bench_of(pilot).recent_message == said
+        await press(pilot, "g")
+        assert said in words(pilot)
 
 
 @pytest.mark.parametrize("keys", [(), ("2",), ("g",), ("3", "z"), ("n",), ("c",)])

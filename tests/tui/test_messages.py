@@ -146,6 +146,18 @@ async def test_trouble_that_is_over_is_told_no_more(full):
         assert not app.last_message
 
 
+async def test_that_a_run_is_gone_is_told_until_it_is_back(full):
+    folder = full.session.run(3).path
+    async with opened(full) as pilot:
+        folder.rename(full.session.path / "away")
+        await settled(pilot)
+        assert "3 int8 is gone" in words(pilot)
+        (full.session.path / "away").rename(folder)
+        await settled(pilot)
+        assert "is gone" not in words(pilot)
+        assert not bench_of(pilot).last_message
+
+
 async def test_the_same_words_said_again_are_shown_again(lab, monkeypatch):
     async with opened(lab, "n") as pilot:
         monkeypatch.setattr(messages, "MESSAGE_SHOWN_S", 0.05)

@@ -14,7 +14,7 @@ _ENDED = ("finished", "stopped", "failed", "lost")
 def bad_news(before: Snapshot, now: Snapshot, deleted: Collection[str]) -> str:
     """Which run has failed, or is gone without being among `deleted` (keys); "" where none."""
     gone = [v for v in before.runs if now.run(v.key) is None and v.key not in deleted]
-    news = [f"{_who(v)} is gone: its folder is not there any more" for v in gone]
+    news = [_is_gone(view) for view in gone]
     for old, view in _known(before, now):
         if view.problem and old.problem != view.problem:
             news.append(f"{_who(view)}: {view.problem}")
@@ -24,9 +24,12 @@ def bad_news(before: Snapshot, now: Snapshot, deleted: Collection[str]) -> str:
 
 
 def is_past(news: str, before: Snapshot, now: Snapshot) -> bool:
-    """Is it of trouble that is mended now, or of a run that was there and is not any more?"""
+    """Is it of trouble that is mended now, or of a run that was there and is not any more?
+    That a run is gone is past when it is back."""
     if before.problem and news == before.problem:
         return now.problem != news
+    if any(news == _is_gone(view) for view in now.runs):
+        return True
     view = next((view for view in before.runs if news.startswith(f"{view.id} ")), None)
     if view is None:
         return False
@@ -66,6 +69,10 @@ def _known(before: Snapshot, now: Snapshot) -> Iterator[tuple[RunView, RunView]]
     for view in now.runs:
         if (old := before.run(view.key)) is not None:
             yield old, view
+
+
+def _is_gone(view: RunView) -> str:
+    return f"{_who(view)} is gone: its folder is not there any more"
 
 
 def _who(view: RunView) -> str:

@@ -91,6 +91,8 @@ class Messages(KeysInOrder):
         if self._news and is_past(self._news, before, now):
             if self.last_message == self._news:
                 self.last_message = ""
+            if self.recent_message == self._news:
+                self.recent_message = ""
             self._news = ""
         if now.problem and now.problem != before.problem:
             self._news = now.problem

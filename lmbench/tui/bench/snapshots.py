@@ -86,6 +86,11 @@ class RunView:
         return self.status in LIVE
 
     @property
+    def never_began(self) -> bool:
+        """Was it stopped while it waited in the queue?"""
+        return self.status == "stopped" and self.record is not None and not self.record.started
+
+    @property
     def has_model(self) -> bool:
         """Has it written a model? By what was read of it: nothing is looked up in its folder."""
         return self.checkpoint is not None or self.bytes is not None

@@ -419,7 +419,7 @@ def _benchmark(views: list[RunView]) -> list[RunView]:
 
     runs = [
         view.run.session.new_run(
-            BenchmarkConfig(), "benchmark", name=f"{view.id} speed", parent=view.run,
+            BenchmarkConfig(), "benchmark", name=f"speed of {view.id}", parent=view.run,
             command=command_for("benchmark", {}, parent=view.run.ref),
         )
         for view in views
@@ -480,7 +480,7 @@ def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], s
     settings = {**_WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
     runs = [
         view.run.session.new_run(
-            validate(EvaluateConfig, settings), "evaluate", name=f"{view.id} {way}",
+            validate(EvaluateConfig, settings), "evaluate", name=f"{way} on {view.id}",
             parent=view.run, command=command_for("evaluate", settings, parent=view.run.ref),
         )
         for view in views

@@ -89,6 +89,8 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
                 return ""
             if view.status == "queued":
                 return f"{who} waits in the queue and has no model yet."
+            if view.never_began:
+                return f"{who} has no model: it was taken out of the queue."
             return f"{who} has no model: it ended before its first checkpoint."
         case "quantize" | "pack":
             if view.status == "finished" or view.run.checkpoint("best") is not None:

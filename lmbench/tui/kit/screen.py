@@ -20,7 +20,7 @@ from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.compositor import FrugalCompositor
 from lmbench.tui.kit.panel import Panel
-from lmbench.tui.kit.status_lines import KeyBar
+from lmbench.tui.kit.status_lines import KeyBar, StatusLine
 
 __all__ = ["BenchScreen"]
 
@@ -92,6 +92,8 @@ class BenchScreen(Screen[T]):
         that leaves no room for loses the focus."""
         if self._take_size_classes(event.size):
             self.app.stylesheet.update(self)
+        for line in self.query(StatusLine):
+            line.redraw()
 
     def _take_size_classes(self, size: Size) -> bool:
         """Take the classes of the terminal's size; are they other ones?"""
@@ -102,6 +104,13 @@ class BenchScreen(Screen[T]):
             self.remove_class(*(name for _, name in classes or ()), update=False)
             self.add_class(*reached[-1:], update=False)
         return self.classes != before
+
+    def _check_auto_scroll(
+        self, select_widget: Widget, mouse_coordinate: tuple[float, float], delta_y: float
+    ) -> None:
+        # By the middle of its line: at the top of the last line Textual does not scroll.
+        middle = mouse_coordinate[0], int(mouse_coordinate[1]) + 0.5
+        super()._check_auto_scroll(select_widget, middle, delta_y)
 
     def _update_focus_styles(
         self, focused: Widget | None = None, blurred: Widget | None = None

@@ -93,6 +93,7 @@ def selected(widget: Widget, strip: Strip, row: int) -> Strip:
     span = widget.text_selection.get_span(row) if widget.text_selection else None
     if span is not None:
         end = span[1] if span[1] >= 0 else strip.cell_length
-        style = widget.screen.get_component_rich_style("screen--selection")
+        # Faint words would be hard to read on its background.
+        style = widget.screen.get_component_rich_style("screen--selection") + Style(dim=False)
         strip = restyled(strip, span[0], end, style)
     return strip.apply_offsets(0, row)

@@ -18,7 +18,7 @@ from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.panel import GuardedWidget
 
-__all__ = ["KeyBar", "StatusBar", "TopBar", "bar"]
+__all__ = ["KeyBar", "StatusBar", "StatusLine", "TopBar", "bar"]
 
 # Below this the line about what happened moves up beside the session's name.
 _ROOMY_ROWS = 28
@@ -36,9 +36,11 @@ def bar(fraction: float, width: int, done: Style, rest: Style) -> Text:
     return text
 
 
-class _Line(GuardedWidget):
+class StatusLine(GuardedWidget):
+    """One that says more or less by the terminal's height; the screen tells it of that."""
+
     DEFAULT_CSS = """
-    _Line { height: 1; width: 1fr; background: $panel; color: $foreground; }
+    StatusLine { height: 1; width: 1fr; background: $panel; color: $foreground; }
     """
 
     _drawn: object = None
@@ -64,7 +66,7 @@ class _Line(GuardedWidget):
         return self.line()
 
 
-class TopBar(_Line):
+class TopBar(StatusLine):
     """The session and its corpus; right, the device, its load and the worker's memory."""
 
     def line(self) -> Text:
@@ -107,16 +109,16 @@ def _starts(view: RunView) -> bool:
     return view.started is None and view.progress is None and not view.notes
 
 
-class StatusBar(_Line):
+class StatusBar(StatusLine):
     """How far the live run is and what waits behind it; and what just happened."""
 
     DEFAULT_CSS = """
     StatusBar { background: $surface; height: auto; max-height: 2; }
     """
 
-    def on_resize(self) -> None:
+    def redraw(self) -> None:
         self.styles.height = 2 if self.app.size.height >= _ROOMY_ROWS else 1
-        super().on_resize()
+        super().redraw()
 
     def line(self) -> Text:
         snapshot = self.bench.snapshot

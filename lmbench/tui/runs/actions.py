@@ -31,6 +31,12 @@ __all__ = [
 
 RESUMABLE = frozenset({"stopped", "failed", "lost"})
 
+# What a run does before it stops; those of other kinds leave off where they are.
+_STOPPING = {
+    "train": "; it finishes its batch and is scored",
+    "prune": "; it finishes its batch and is scored",
+    "sensitivity": "; what it has measured stays",
+}
 _MAX_NAME = 64
 # So many runs that were made from another one are told by their numbers.
 _MOST_NAMED = 6
@@ -82,6 +88,8 @@ def why_no_model(view: RunView, who: str) -> str:
         return f"{who} has no best checkpoint yet: it comes with an epoch's end"
     if view.epoch is not None:
         return f"{who} has no best checkpoint: no epoch of it ended with a finite loss"
+    if view.never_began:
+        return f"{who} has no model: it was taken out of the queue"
     return f"{who} has no best checkpoint: it ended before its first epoch did"
 
 
@@ -117,9 +125,7 @@ async def stop(bench: Bench, view: RunView) -> None:
         return
     # The run may have left the queue for a worker since it was looked at.
     waited = view.status == "queued" and status == "stopped"
-    what = (
-        "taken out of the queue" if waited else "asked to stop; it finishes its batch and is scored"
-    )
+    what = "taken out of the queue" if waited else f"asked to stop{_STOPPING.get(view.kind, '')}"
     bench.show_message(f"{view.id} {view.name}: {what}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from rich.style import Style
 from textual.selection import Selection
 from textual.strip import Strip
@@ -19,6 +21,16 @@ class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethod
 
     # The line of the match that is shown: its number changes when old lines are dropped.
     _match: Strip | None = None
+
+    def on_mount(self) -> None:
+        # Follows its end until one scrolls up, through every change of its height.
+        self.anchor()
+
+    def clear(self) -> Self:
+        """Forget the lines, and with them what was selected of them."""
+        kept = {w: where for w, where in self.screen.selections.items() if w is not self}
+        self.screen.selections = kept
+        return super().clear()
 
     def places(self, text: str) -> list[int]:
         return [row for row, line in enumerate(self.lines) if text in line.text.lower()]

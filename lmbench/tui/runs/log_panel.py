@@ -19,6 +19,8 @@ from lmbench.tui.runs.log_lines import LogLines
 __all__ = ["LogPanel"]
 
 _LINES_KEPT = 2000
+# In place of the stamp of a log that was not looked at.
+_UNSEEN = ""
 _TINTS = {"failed": "error", "warning": "warning", "finished": "success"}
 
 
@@ -48,10 +50,10 @@ is selected with the mouse is copied by Ctrl+C.
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._source = "events"
-        self._key = ("", "")
+        self._key = ("", "", "")
         self._shown: Note | None = None
         self._position = 0
-        self._seen: object = None
+        self._seen: object = _UNSEEN
         self._width = 0
 
     def compose(self) -> ComposeResult:
@@ -64,7 +66,7 @@ is selected with the mouse is copied by Ctrl+C.
         """Lines are wrapped as they are written: write them again to the new width."""
         width = self.content_size.width
         if width and width != self._width:
-            self._width, self._key = width, ("", "")
+            self._width, self._key = width, ("", "", "")
             self.refresh_view()
 
     def action_source(self) -> None:
@@ -75,10 +77,10 @@ is selected with the mouse is copied by Ctrl+C.
     def refresh_view(self) -> None:
         view = self.bench.selected_run
         log = self.query_one(RichLog)
-        key = (view.key if view else "", self._source)
+        key = (view.key if view else "", self._source, self.bench.theme)
         if key != self._key:
             self._key, self._shown = key, None
-            self._position, self._seen = 0, None
+            self._position, self._seen = 0, _UNSEEN
             log.clear()
         name = "events" if self._source == "events" else "worker's log"
         self.set_subtitle(f"{name} of {view.id} {view.name}" if view else "")
@@ -97,18 +99,17 @@ is selected with the mouse is copied by Ctrl+C.
         elif notes or self._shown is not None:
             # The history was restarted, or the line that there is none.
             log.clear()
-        if log.lines == [] and not notes:
-            who, waits = f"{view.id} {view.name}", view.live or view.status == "queued"
-            none = f"Nothing has happened in {who} yet." if waits else f"{who} has no events."
-            log.write(Text(none, "dim"))
+        if not view.notes:
+            who = f"{view.id} {view.name}"
+            _say_of_none(log, view, f"Nothing has happened in {who} yet.", f"{who} has no events.")
         for note in notes:
-            line = Text(f"{numbers.clock(note.t)}  ", "dim")
             tint = _TINTS.get(note.kind)
+            line = Text.assemble((f"{numbers.clock(note.t)}  ", "dim"))
             line.append(note.text, self.bench.colour_style(tint) if tint else "")
             log.write(line, scroll_end=follow)
         self._shown = view.notes[-1] if view.notes else None
 
-    async def _follow(self, view: RunView, key: tuple[str, str]) -> None:
+    async def _follow(self, view: RunView, key: tuple[str, str, str]) -> None:
         """Add what the worker's log got since the last look."""
         part = await asyncio.to_thread(read_log, view.run.log_path, self._position)
         if key != self._key:
@@ -116,8 +117,18 @@ is selected with the mouse is copied by Ctrl+C.
         log = self.query_one(RichLog)
         # What is written anew ends at its end, wherever its forerunner was scrolled to.
         follow = part.anew or not self._position or log.is_vertical_scroll_end
-        self._position = part.position
-        if part.anew:
+        if part.anew or (part.lines and not self._position):
             log.clear()
+        self._position = part.position
         for line in part.lines:
             log.write(Text.from_ansi(line), scroll_end=follow)
+        if not self._position:
+            nothing = f"The worker of {view.id} {view.name} has written nothing"
+            _say_of_none(log, view, f"{nothing} yet.", f"{nothing}.")
+
+
+def _say_of_none(log: RichLog, view: RunView, yet: str, none: str) -> None:
+    """Words in place of lines, of a run that may still write some or of one that will not."""
+    # What is written before the log has a size is not among its lines yet.
+    if not (log.lines or log._deferred_renders):
+        log.write(Text(yet if view.live or view.status == "queued" else none, "dim"))

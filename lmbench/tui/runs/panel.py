@@ -28,6 +28,10 @@ __all__ = ["RunsPanel"]
 
 # A panel lower than this has no lines to spare for the detail.
 _LOW = 8
+# Lines below the list, at most.
+_DETAIL_LINES = 5
+# Behind why a run is in trouble.
+_MORE = " (enter: more)"
 # The least and the most cells of the detail's spark line.
 _SPARK = (5, 20)
 # Cells of a frame's foot that its corners and the words' margins take.
@@ -53,12 +57,15 @@ Space marks runs: the plots overlay them, generation and comparison set them sid
 brings a deleted run back until the workbench is left.
 """
     BINDINGS: ClassVar[list[BindingType]] = KEYS
-    DEFAULT_CSS = """
-    RunsPanel {
-        #detail { height: auto; max-height: 5; color: $text-muted; display: none; }
-        #empty { color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }
-    }
+    DEFAULT_CSS = f"""
+    RunsPanel {{
+        #detail {{ height: auto; max-height: {_DETAIL_LINES}; color: $text-muted; display: none; }}
+        #empty {{ color: $text-muted; padding: 1 1 0 1; height: auto; display: none; }}
+    }}
     """
+
+    # The run that was selected when the list was last shown.
+    _selected = ""
 
     def compose(self) -> ComposeResult:
         yield FilterInput()
@@ -85,10 +92,23 @@ brings a deleted run back until the workbench is left.
         snapshot = self.bench.snapshot
         tree = self.query_one(RunTree)
         tree.show(snapshot)
+        self._reveal_selected(tree)
         self._show_why_empty(tree)
         self._show_detail(self.bench.selected_run)
         self._show_state(tree)
         self.refresh_bindings()
+
+    def _reveal_selected(self, tree: RunTree) -> None:
+        """The filter goes where it hides a run that was just selected, as one that was started:
+        the keys would be about a run that is not in the list."""
+        if self.bench.selected_run is None:
+            # It is in the next snapshot.
+            return
+        before, self._selected = self._selected, self.bench.selected
+        box = self.query_one(FilterInput)
+        if before not in ("", self._selected) and tree.cursor < 0 and not box.has_focus:
+            box.value = ""
+            box.remove_class("-shown")
 
     def on_resize(self) -> None:
         self._show_detail(self.bench.selected_run)
@@ -123,10 +143,13 @@ brings a deleted run back until the workbench is left.
         detail, width = self.query_one("#detail", Static), self.content_size.width
         text = Text()
         if view is not None and _in_trouble(view):
-            text = Text(one_line(view.problem or view.reason or "no reason is known"))
-            text.append(" (enter: more)")
+            text = Text(one_line(view.problem or view.reason or "no reason is known") + _MORE)
             if self.size.height < _LOW:
                 text.truncate(width, overflow="ellipsis")
+            elif len(lines := text.wrap(self.app.console, width)) > _DETAIL_LINES:
+                last = lines[_DETAIL_LINES - 1]
+                last.truncate(width - len(_MORE) - 1)
+                text = Text("\n").join([*lines[: _DETAIL_LINES - 1], last.append(f"…{_MORE}")])
         elif view is not None and self.size.height >= _LOW:
             colour = self.bench.colour_style(mark_of(view.id).variable)
             text = _detail(view, self.bench.snapshot.run(view.parent or ""), width, colour)

@@ -263,6 +263,12 @@ class RunTree(LinesView):
         right = self._right(view, base)
         room = width - sum(segment.cell_length for segment in right)
         left = Strip(self._left(view, self._branches[line], base))
+        if left.cell_length > room and not _has_perplexity(view):
+            # A name that would be cut takes the cells that no figure stands in.
+            dash = right[1].text
+            taken = min(left.cell_length - room, len(dash) - len(dash.lstrip()) - 1)
+            right[1] = Segment(dash[taken:], base)
+            room += taken
         if left.cell_length > room:
             left = Strip.join([left.crop(0, max(room - 1, 0)), Strip([Segment("…", base)])])
         return Strip.join([left.extend_cell_length(room, base), Strip(right)])
@@ -386,6 +392,10 @@ def _status_text(view: RunView) -> str:
     if status == "running" and view.progress is not None:
         return f" {sign}{100 * view.progress.fraction:2.0f}%".ljust(_SIGN_AND_PERCENT)
     return f" {sign}"
+
+
+def _has_perplexity(view: RunView) -> bool:
+    return bool(view.part_ppl) or view.valid_ppl is not None or view.status == "queued"
 
 
 def _perplexity_text(view: RunView) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, ClassVar
 from zipfile import is_zipfile
 
@@ -299,22 +300,28 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         def named(answer: str | None) -> None:
             if answer:
                 path = target(answer)
-                self._unless_there(path, lambda: self._work(write(path)))
+                self._unless_there(path, lambda: self._work(write(path)), lambda: ask(answer))
 
-        question = "Into which file? From the working folder, or a whole path:"
-        value = f"{session.name}{SUFFIX}"
-        self.app.push_screen(TextDialog("Pack", question, value, check), named)
+        def ask(value: str) -> None:
+            question = "Into which file? From the working folder, or a whole path:"
+            self.app.push_screen(TextDialog("Pack", question, value, check), named)
 
-    def _unless_there(self, path: Path, go: Callable[[], object]) -> None:
+        ask(f"{session.name}{SUFFIX}")
+
+    def _unless_there(
+        self, path: Path, go: Callable[[], object], back: Callable[[], object]
+    ) -> None:
         if not path.exists():
             go()
             return
 
         def answered(answer: str | None) -> None:
-            if answer == "replace":
-                go()
+            (go if answer == "replace" else back)()
 
-        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+        answers = (
+            Answer("replace", "r", "replace", danger=True),
+            Answer("", "escape", "another name"),
+        )
         self.app.push_screen(QuestionDialog("Pack", f"{path} is there already.", answers), answered)
 
     def _path(self, text: str) -> Path:
@@ -417,7 +424,12 @@ def _why_not_written(path: Path) -> str:
         return f"This is a folder: {path}"
     if not path.parent.is_dir():
         return f"There is no such folder: {path.parent}"
-    return "" if os.access(path.parent, os.W_OK) else f"No file may be written in {path.parent}"
+    try:
+        # Permissions alone do not tell: of /proc, or of a disk that is read-only.
+        with TemporaryFile(dir=path.parent):
+            return ""
+    except OSError:
+        return f"No file may be written in {path.parent}"
 
 
 def _why_not_opened(path: Path) -> str:

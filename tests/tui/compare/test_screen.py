@@ -155,9 +155,10 @@ async def test_enter_goes_to_the_run_and_b_queues_benchmarks(lab, started):
         await press(pilot, "b")
         said = "1 benchmark is queued; run 3 must be packed first"
         await until(pilot, lambda: bench_of(pilot).recent_message == said)
-        assert [(r.read().kind, r.read().parent) for r in started] == [
-            ("benchmark", "demo/001-train"),
-        ]
+        (record,) = [run.read() for run in started]
+        assert (record.kind, record.name, record.parent) == (
+            "benchmark", "speed of 1", "demo/001-train",
+        )  # fmt: skip
         await press(pilot, "end", "enter")
         screen_of(pilot, MainScreen)
         assert bench_of(pilot).selected == "003-quantize"
@@ -407,7 +408,9 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         said = "1 evaluation is queued"
         await until(pilot, lambda: bench_of(pilot).recent_message == said)
         [record] = [run.read() for run in started]
-        assert (record.kind, record.parent) == ("evaluate", "demo/001-train")
+        assert (record.kind, record.name, record.parent) == (
+            "evaluate", "cache on 1", "demo/001-train",
+        )  # fmt: skip
         assert record.config == {"cache": 2000, "tune": True, "tune_tokens": 20_000}
         assert record.command == (
             "lmbench evaluate demo/001-train --cache 2000 --tune --tune-tokens 20000"

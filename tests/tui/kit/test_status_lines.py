@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from driving import bench_of, opened, press_in_turn, settled
+import pytest
+from driving import bench_of, opened, press, press_in_turn, settled, words
 from textual._compositor import ChopsUpdate
 from textual.geometry import Region
 from textual.pilot import Pilot
@@ -119,3 +120,21 @@ async def test_what_is_said_is_painted_though_the_screen_below_is_of_another_siz
         bar = pilot.app.screen.query_one(StatusBar)
         assert "Z does nothing here" in bar.line().plain
         assert any(bar.region in region for region in painted)
+
+
+@pytest.mark.parametrize("over", [(), ("n",)], ids=["in front", "below another"])
+async def test_the_lines_at_the_bottom_follow_the_height_alone(full, over):
+    full.session.run(2).update(status="stopped")
+    full.session.run(4).update(status="stopped")
+    async with opened(full, size=(120, 30)) as pilot:
+        bench_of(pilot).show_message("an answer")
+        await press(pilot)
+        bench_of(pilot)._clear_recent()
+        for rows, lines in ((24, 1), (30, 2)):
+            await press(pilot, *over)
+            await pilot.resize_terminal(120, rows)
+            await settled(pilot)
+            if over:
+                await press_in_turn(pilot, "escape")
+            assert pilot.app.screen.query_one(StatusBar).size.height == lines
+            assert ("nothing runs" in words(pilot)) == (lines == 2)

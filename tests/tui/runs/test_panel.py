@@ -84,6 +84,17 @@ async def test_the_cells_that_no_perplexity_takes_go_to_names_that_are_cut(world
         assert lines(pilot)[0].endswith("✓   75.8")
 
 
+async def test_a_long_name_takes_the_cells_beside_a_run_without_perplexity(world):
+    world.new("train", "plain", status="finished", results={"valid_ppl": 124.1})
+    world.new("prune", "gradual-80-x", status="stopped")
+    world.new("prune", "gradual-80-by-step", status="stopped")
+    async with opened(world) as pilot:
+        plain, fits, long = lines(pilot)
+        assert plain.endswith("1 plain       ✓ 124.1")
+        assert fits.endswith("2 gradual-80-x □    –")
+        assert long.endswith("3 gradual-80-by-… □ –"), long
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_run_at_its_last_step_keeps_its_percent_sign(world, size):
     run = world.new("train", "first-step-of-a-long-way")
@@ -156,6 +167,15 @@ async def test_why_a_run_failed_is_said_at_any_width(full, size, status, monkeyp
         assert said.startswith((view.reason or view.problem or "no reason is known")[:10])
         if size == (260, 60):
             assert said.endswith("(enter: more)")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_long_reason_is_cut_with_a_sign_and_says_where_the_rest_is(full, size):
+    full.session.run(3).update(status="failed", reason=f"No space left ({'/a/path' * 60})")
+    async with opened(full, run="003-quantize", size=size) as pilot:
+        *_, last = found = detail(pilot)
+        assert found[0].startswith("No space left")
+        assert last.endswith("… (enter: more)")
 
 
 async def test_a_low_panel_says_nothing_below_but_why_a_run_failed(full):

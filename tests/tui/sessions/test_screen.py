@@ -156,6 +156,8 @@ async def test_p_packs_into_a_file_and_asks_before_it_replaces_one(world):
         packed.write_text("mine")
         await press(pilot, "p", "enter", "escape")
         assert packed.read_text() == "mine"
+        assert pilot.app.screen.query_one(Input).value == "demo.lmbench"
+        await press(pilot, "escape")
         await press(pilot, "p", "enter", "r")
         assert packed.read_bytes()[:2] == b"PK"
 
@@ -216,6 +218,7 @@ async def test_a_path_that_can_be_none_is_told_where_it_was_typed(world, key, te
     [
         ("p", "nodir/x.lmbench", "There is no such folder: {home}/nodir"),
         ("p", "sessions", "This is a folder: {home}/sessions"),
+        ("p", "/proc/x", "No file may be written in /proc"),
         ("p", "there", "This is a folder: {home}/there.lmbench"),
         ("o", "sessions", "This is a folder: {home}/sessions"),
         ("o", "bad.lmbench", "No packed session, or a damaged one: {home}/bad.lmbench"),
