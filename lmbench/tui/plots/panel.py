@@ -136,7 +136,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         )
         span = plot.window or extent(plot.series)
         cursor = within(self._cursor, span)
-        above = legend(plot, width, height, cursor)
+        above = legend(plot, width, height, cursor, f"{self.runs[0].id}")
         picture = draw(plot, width, height - len(above), colours, cursor)
         lines = [*above, *picture.lines]
         return Drawn(look, curves, lines, picture, span, zoomed=plot.window is not None)

@@ -214,6 +214,12 @@ def test_with_a_cursor_the_legend_leaves_half_of_the_panel_to_the_picture():
     assert "+" in lines[-1].plain
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_the_legend_begins_with_the_selected_run_though_it_has_but_a_level(full, size):
+    async with opened(full, run="003-quantize", size=size) as pilot:
+        assert panel(pilot)._shown.lines[0].plain.strip().startswith("▲ 3 ")
+
+
 def test_a_thin_series_of_its_own_is_read_at_the_cursor_only():
     plot = Plot(curves(1, "thin"))
     assert legend(plot, 40, 20, None) == []
