@@ -119,7 +119,7 @@ def _label_start(row: Sequence[str], text: str, column: int) -> int | None:
         # It moves no further than it must: each after it would have to, too, until one has no room.
         first = free[0] + (free[0] > first)
         last = free[-1]
-    start = min(max(column + 1 - (length + 1) // 2, first), last - length + 1)
+    start = min(max(column - length // 2, first), last - length + 1)
     end = start + length
     around = row[max(start - 1, 0) : end + 1]
     return start if start >= 0 and end <= len(row) and set(around) == {" "} else None
