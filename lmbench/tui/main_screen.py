@@ -259,6 +259,8 @@ class MainScreen(BenchScreen[None]):
             return RECORDING
         if action == "run" or (screen in _OF_A_MODEL and self.bench.snapshot.runs):
             return actions.why_not(screen, self.bench.selected_run)
+        if self.bench.snapshot.reading:
+            return "the runs are still being read"
         return "there is no run yet: n starts one"
 
     def _possible(self, screen: str) -> bool:

@@ -116,8 +116,10 @@ def _label_start(row: Sequence[str], text: str, column: int) -> int | None:
     first, last = max(column - length + 1, 0), min(column + length, len(row) - 1)
     free = [at for at in range(first, last) if row[at] == " "]
     if free:
-        first, last = free[0], free[-1]
-    start = (first + last - length + 1) // 2
+        # It moves no further than it must: each after it would have to, too, until one has no room.
+        first = free[0] + (free[0] > first)
+        last = free[-1]
+    start = min(max(column - length // 2, first), last - length + 1)
     end = start + length
     around = row[max(start - 1, 0) : end + 1]
     return start if start >= 0 and end <= len(row) and set(around) == {" "} else None

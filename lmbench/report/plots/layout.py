@@ -40,9 +40,10 @@ _FLAT_LOG = 0.15
 # A value beyond this is as good as infinite, and arithmetic on limits would overflow.
 _HUGE = 1e100
 _NEGLIGIBLE = 1e-17
-# A clipped axis shows this share of a line at least, and leaves the rest out where that takes so
-# much of the range.
+# A clipped axis shows this share of all lines at least, and this of each, and leaves the rest out
+# where that takes so much of the range.
 _BULK = 0.95
+_BULK_OF_EACH = 0.8
 _WORTH_CLIPPING = 0.3
 # Columns of cells between two signs of one line.
 _SIGN_EVERY = 16
@@ -314,7 +315,9 @@ def _without_outliers(
     if not lines:
         return y
     low = min(float(values.min()) for values in (*lines, *points))
-    top = max([float(np.quantile(values, _BULK)) for values in lines] + [max(p) for p in points])
+    bulk = [np.quantile(np.concatenate(lines), _BULK)]
+    bulk += [np.quantile(values, _BULK_OF_EACH) for values in lines]
+    top = max(map(float, [*bulk, *(max(values) for values in points)]))
     highest = max(float(values.max()) for values in lines)
     clipped = y[1] - top >= _WORTH_CLIPPING * (y[1] - y[0]) and max(top, highest) > low
     return _with_room(low, top, plot) if clipped else y

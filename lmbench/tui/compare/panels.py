@@ -136,6 +136,8 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         words = [plural(runs, "marked run") if compared.of_marked else of_all]
         if compared.table == "runtimes":
             words += [plural(len(rows), "runtime"), compared.scored_words]
+        # Of a session that is still read the figures are not those of all.
+        words[0] = compared.reading or words[0]
         self.set_subtitle(" · ".join(filter(None, words)))
         self.refresh_bindings()
 
@@ -155,6 +157,9 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return bool(self.compared.shown.rows)
+
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        return "the table has no lines"
 
     def action_open(self) -> None:
         self.query_one(Grid).action_open()
@@ -195,7 +200,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
         plot = compared.plot(self.bench.colour)
         if not plot.series:
             words = "Runs with a score and a size come here: none has both yet."
-            update_static(picture, Text(words, "dim"))
+            update_static(picture, Text("" if compared.reading else words, "dim"))
             return
         look = PlotColours(
             self.bench.colour("foreground-muted"),

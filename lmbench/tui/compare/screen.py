@@ -23,6 +23,7 @@ from lmbench.tui.compare.selection import Compared, folder_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 from lmbench.tui.kit.grid import Grid
+from lmbench.tui.kit.next_steps import RECORDING
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
@@ -48,6 +49,10 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "html": (".html", "the table, for a page"),
     "svg": (".svg", "the plot, as a picture"),
 }
+
+
+LeftOut = dict[str, list[RunView]]
+"""By the reason, the runs that are not evaluated."""
 
 
 class CompareScreen(BenchScreen[None]):
@@ -89,7 +94,7 @@ class CompareScreen(BenchScreen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.compared = Compared()
-        self._known: tuple[Any, ...] = ()
+        self._known: tuple[Any, ...] | None = None
         self._all = False
 
     def compose(self) -> ComposeResult:
@@ -137,6 +142,8 @@ class CompareScreen(BenchScreen[None]):
         if known != self._known:
             self._known = known
             self.run_worker(self._read(), group="compare", exclusive=True, exit_on_error=False)
+        if self.compared.reading != self._reading:
+            self._show()
 
     async def _read(self) -> None:
         runs = [view.run for view in self.views]
@@ -147,15 +154,24 @@ class CompareScreen(BenchScreen[None]):
 
     def _show(self) -> None:
         self.compared.of_marked = self.of_marked
+        self.compared.reading = self._reading
         self.compared.invitation = self._invitation()
         self.set_class(self.compared.table == "runtimes", "-runtimes")
         for panel in self.query(Panel):
             panel.refresh_view()
         self.refresh_bindings()
 
+    @property
+    def _reading(self) -> str:
+        """How many of the session's runs are read; "" where all are."""
+        snapshot = self.bench.snapshot
+        if not snapshot.reading:
+            return ""
+        return f"reading {snapshot.count - snapshot.unread} of {plural(snapshot.count, 'run')}"
+
     def _invitation(self) -> str:
         if not self.compared.runs.rows:
-            return "No run has a model yet: Esc, then n starts one."
+            return self._reading or "No run has a model yet: Esc, then n starts one."
         if self._awaited:
             return "A benchmark is on its way: its lines come when it is done."
         if self.bench.demo:
@@ -185,8 +201,10 @@ class CompareScreen(BenchScreen[None]):
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action, where its words do not say so."""
-        few = "mark two runs or more first: space, in the list of runs"
-        return few if action == "all" else ""
+        if action == "all":
+            return "mark two runs or more first: space, in the list of runs"
+        none = "" if self.compared.runs.rows else self._reading or "no run has a model yet"
+        return none or (RECORDING if self.bench.demo else "")
 
     def action_back(self) -> None:
         self.dismiss(None)
@@ -331,7 +349,8 @@ class CompareScreen(BenchScreen[None]):
         views = [view for view in self.views if view.key in keys]
         able, left_out = _divide(views, "cache")
         if not able:
-            self.bench.show_message(f"nothing to evaluate: {left_out or 'no run is here'}")
+            none = "" if left_out else "no run is here"
+            self._say_left_out(f"nothing to evaluate: {none}", left_out)
             return
 
         def chosen(way: str | None) -> None:
@@ -349,11 +368,15 @@ class CompareScreen(BenchScreen[None]):
             return
         done, left_out = queued
         if not done:
-            self.bench.show_message(f"nothing to evaluate: {left_out}")
+            self._say_left_out("nothing to evaluate: ", left_out)
             return
-        rest = f"; left out: {left_out}" if left_out else ""
-        self.bench.show_message(f"{_queued(len(done), 'evaluation')}{rest}", keep=False)
+        rest = "; left out: " if left_out else ""
+        self._say_left_out(f"{_queued(len(done), 'evaluation')}{rest}", left_out)
         await self.bench.refresh_snapshot()
+
+    def _say_left_out(self, words: str, left_out: LeftOut) -> None:
+        room = self.size.width - 1 - len(words)
+        self.bench.show_message(f"{words}{_reasons(left_out, room)}", keep=False)
 
     def action_export(self) -> None:
         offered = [(form, about) for form, (_, about) in _FORMATS.items()]
@@ -441,36 +464,48 @@ def _why_not(view: RunView, way: str) -> str:
     if "dynamic" not in _WAYS[way][0]:
         return ""
     if view.kind == "pack":
-        return "packed: steps need floats"
+        return "steps need floats"
     best = view.run.checkpoint("best")
     on_grid = best is not None and (best / TRAINED_FILE).is_file()
     return "on a grid that steps leave" if on_grid else ""
 
 
-def _divide(views: list[RunView], way: str) -> tuple[list[RunView], str]:
-    """The runs that can be evaluated so, and which cannot and why, in words that leave room for
-    others in 80 columns."""
-    whys = [(view, _why_not(view, way)) for view in views]
-    able = [view for view, why in whys if not why]
-    reasons = {why for _, why in whys if why}
-    if not reasons:
-        return able, ""
-    reason = reasons.pop() if len(reasons) == 1 else "for different reasons"
-    return able, f"{_numbers([view for view, why in whys if why])} ({reason})"
+def _divide(views: list[RunView], way: str) -> tuple[list[RunView], LeftOut]:
+    """The runs that can be evaluated so, and those that cannot."""
+    by_reason: LeftOut = {}
+    for view in views:
+        by_reason.setdefault(_why_not(view, way), []).append(view)
+    return by_reason.pop("", []), by_reason
+
+
+def _reasons(left_out: LeftOut, room: int) -> str:
+    """Which runs are left out and why: as many of the reasons as there is room for, the one of
+    most runs first."""
+    groups = sorted(left_out.items(), key=lambda group: -len(group[1]))
+    parts = [f"{_numbers(views)} ({why})" for why, views in groups]
+    parts[1:] = [part.removeprefix("run ").removeprefix("runs ") for part in parts[1:]]
+    words = ""
+    for said in range(len(parts), 0, -1):
+        more = sum(len(views) for _, views in groups[said:])
+        words = "; ".join([*parts[:said], *([f"{more} more"] if more else [])])
+        if len(words) <= room:
+            break
+    return words
 
 
 def _numbers(views: list[RunView]) -> str:
     """One run or two by number, more by how many they are."""
     if len(views) > _NAMED:
         return f"{len(views)} runs"
-    return f"run{'s' * (len(views) > 1)} {', '.join(str(v.id) for v in views)}" if views else ""
+    numbers = ", ".join(str(number) for number in sorted(view.id for view in views))
+    return f"run{'s' * (len(views) > 1)} {numbers}" if views else ""
 
 
 def _queued(number: int, kind: str) -> str:
     return f"{plural(number, kind)} {'is' if number == 1 else 'are'} queued"
 
 
-def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], str]:
+def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], LeftOut]:
     """In a thread: make and start an evaluation of each run that can be; see `_divide`."""
     from lmbench.config import EvaluateConfig, validate
     from lmbench.jobs import launch

@@ -76,6 +76,8 @@ class Compared:
         self.of_marked = False
         self.invitation = ""
         """What is said in place of a table without rows."""
+        self.reading = ""
+        """How much of the session is read; "" where all is."""
         self.table: Table = "runs"
         self.split = "test"
         self.log_axis = False

@@ -28,6 +28,7 @@ from lmbench.tui.generate.texts import (
     apply_reply,
     figures_of,
     hint,
+    origin_of,
     saved_text,
     why_unable,
 )
@@ -67,8 +68,8 @@ class GeneratePanel(Panel):
     TITLE = "Generate"
     HELP = """
 Text from the selected run; where two to four runs are marked, they answer the same prompt with the
-same seed side by side (**m** changes between the two). A run that is training answers from its last
-checkpoint; one that quantizes or packs has no model until it is finished.
+same seed, side by side where there is room (**m** changes between the two). A run that is training
+answers from its last checkpoint; one that quantizes or packs has no model until it is finished.
 
 Type a beginning, or none, and press **Enter**. **↓** goes to the settings: ← → choose one, digits
 or + − change it, Enter writes. **↓** again goes into the text: ← → ↑ ↓ move over the words, which
@@ -78,7 +79,7 @@ and writes on from it.
 
 **cache** lets the text recall what it has said: words that followed states like the present one
 become likelier (a neural cache over 500 words). At **both** each run writes without and with it, of
-the same seed, side by side: two marked runs at most.
+the same seed: two marked runs at most.
 
 What runs the model is a setting, too: **as-is** in the form that it has, a packed file's integers
 on their own kernels; **auto** the fastest here whose perplexity stays within 0.1%; **torch** in
@@ -96,9 +97,9 @@ are kept in the session's `samples.jsonl`.
         Binding(
             "m",
             "compare",
-            "side by side",
+            "marked/one",
             id="generate.compare",
-            tooltip="The marked runs side by side, or the selected one",
+            tooltip="Texts of the marked runs, or of the selected one",
         ),
         Binding(
             "right_square_bracket",
@@ -229,6 +230,9 @@ are kept in the session's `samples.jsonl`.
                 # What was written before, or in the midst of a training, is not of what it is now.
                 if not (draft.recorded or draft.origin):
                     draft.figures = figures_of(view)
+                # The first checkpoint, which this text has asked for, tells its step by now.
+                elif draft.origin.endswith("checkpoint"):
+                    draft.origin = origin_of(view) or draft.origin
             column.show_head()
             if self._theme != self.bench.theme:
                 column.text.refresh()
@@ -240,11 +244,12 @@ are kept in the session's `samples.jsonl`.
             reading = not targets and self.bench.snapshot.reading
             self._texts.columns[0].show_head("" if reading else words)
         self._offer_runtimes()
-        selected = self.bench.selected_run
-        if selected is not None and selected.key != self._recalled:
-            self._recalled = selected.key
-            if self._shows_others(selected):
-                self._recall(selected)
+        # With the marks gone, too, the texts are to be of the run in the frame.
+        alone = targets[0] if len(targets) == 1 else None
+        if (key := alone.key if alone else "") != self._recalled:
+            self._recalled = key
+            if alone is not None and self._shows_others(alone):
+                self._recall(alone)
         self.refresh_bindings()
 
     def _shows_others(self, view: RunView) -> bool:
@@ -321,7 +326,7 @@ are kept in the session's `samples.jsonl`.
         self._texts.show(drafts)
         self._arrange()
         if self._left_out:
-            self.bench.show_message(self._left_out)
+            self.bench.show_message(self._left_out, keep=False)
         for draft, view, settings in able:
             await self._requests.write(draft, view, settings)
         self.refresh_bindings()
@@ -472,8 +477,8 @@ are kept in the session's `samples.jsonl`.
     def action_compare(self) -> None:
         self._comparing = not self._comparing
         self._dials_changed()
-        one = f"{len(self.targets)} runs side by side" if self._comparing else "one run at a time"
-        self.bench.show_message(f"writing: {one}")
+        who = f"{len(self.targets)} marked runs" if self._comparing else "the selected run"
+        self.bench.show_message(f"to write: {who}", keep=False)
 
     def action_column(self, by: int) -> None:
         self._texts.focus_beside(by)

@@ -23,6 +23,8 @@ ALTERNATIVES = 24
 """So many likely words are kept for each word."""
 
 MOST_WORDS = 2000
+# As many as the largest seed has.
+_MOST_DIGITS = 19
 
 _CACHES: dict[Any, tuple[int, ...]] = {0: (0,), 500: (500,), "both": (0, 500)}
 """By the value of the setting `cache`, the cache of each text that a run writes."""
@@ -35,6 +37,8 @@ class SamplingSetting:
     name: str
     label: str
     step: float = 0.0
+    bounds: str = ""
+    """What a number can be, in words."""
     values: tuple[Any, ...] = ()
     """What it turns through, where it is not a number."""
     words: tuple[str, ...] = ()
@@ -46,11 +50,11 @@ class SamplingSetting:
 
 
 SETTINGS = (
-    SamplingSetting("temperature", "temp", 0.1),
-    SamplingSetting("top_k", "top-k", 10),
-    SamplingSetting("top_p", "top-p", 0.05),
-    SamplingSetting("seed", "seed", 1),
-    SamplingSetting("words", "words", 10),
+    SamplingSetting("temperature", "temp", 0.1, "0 to 1,000"),
+    SamplingSetting("top_k", "top-k", 10, "0 (all) or more"),
+    SamplingSetting("top_p", "top-p", 0.05, "above 0 to 1"),
+    SamplingSetting("seed", "seed", 1, "0 to below 2^63"),
+    SamplingSetting("words", "words", 10, f"1 to {MOST_WORDS:,}"),
     SamplingSetting("no_unk", "unk", values=(False, True), words=("on", "off")),
     SamplingSetting("cache", "cache", values=tuple(_CACHES), words=("off", "on", "both")),
     SamplingSetting("runtime", "", values=("as-is", "auto", "torch")),
@@ -176,7 +180,7 @@ class SamplingControls(GuardedWidget, can_focus=True):
         """Give a setting a value; says what is wrong with it, should anything be."""
         problem = self._problem(name, value)
         if problem:
-            self.bench.show_message(problem)
+            self.bench.show_message(problem, keep=False)
             return False
         if self.values[name] != value:
             self.values[name] = value
@@ -186,8 +190,9 @@ class SamplingControls(GuardedWidget, can_focus=True):
 
     def _problem(self, name: str, value: Any) -> str:
         dial = _BY_NAME[name]
+        outside = f"{dial.label}: {dial.bounds}"
         if name == "words" and isinstance(value, int) and value > MOST_WORDS:
-            return f"words: {value:,} are more than the workbench shows; use up to {MOST_WORDS:,}"
+            return outside
         choices = self._choices(dial)
         known = self._known if name == "runtime" else ()
         if choices and value not in choices and value not in known:
@@ -195,8 +200,8 @@ class SamplingControls(GuardedWidget, can_focus=True):
         try:
             settings = {**self.values, name: value}
             validate(GenerateConfig, settings | {"cache": _CACHES[settings["cache"]][-1]})
-        except LmbenchError as error:
-            return error.message
+        except LmbenchError:
+            return outside
         return ""
 
     def _choices(self, dial: SamplingSetting) -> tuple[Any, ...]:
@@ -214,15 +219,27 @@ class SamplingControls(GuardedWidget, can_focus=True):
         if self.dial.values:
             return
         if character.isdecimal() or (character == "." and "." not in self._typed):
-            self._typed += character
+            # What is too much already gets no more digits.
+            self._typed += "" if self._wrong or len(self._typed) == _MOST_DIGITS else character
         elif event.key == "backspace":
             shown = self._typed or self._shown(self.dial)
             self._typed = shown[:-1]
         else:
             return
         event.stop()
-        self._wrong = False
+        # 0 may be the beginning of a fraction.
+        problem = self._problem(self.dial.name, number) if (number := self._number) else ""
+        self._wrong = bool(problem)
+        if problem:
+            self.bench.show_message(problem, keep=False)
         self.refresh(layout=True)
+
+    @property
+    def _number(self) -> int | float:
+        """What is typed so far."""
+        if isinstance(self.dial.default, float):
+            return float(self._typed if self._typed.strip(".") else 0)
+        return int(self._typed.partition(".")[0] or 0)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "undo" or bool(self._typed)
@@ -231,9 +248,7 @@ class SamplingControls(GuardedWidget, can_focus=True):
         """Take what was typed; False where it is no good, which then stays to be mended."""
         if not self._typed:
             return True
-        number = float(self._typed) if self._typed != "." else 0.0
-        value = number if isinstance(self.dial.default, float) else int(number)
-        self._wrong = not self.set(self.dial.name, value)
+        self._wrong = not self.set(self.dial.name, self._number)
         if not self._wrong:
             self._typed = ""
         self.refresh(layout=True)

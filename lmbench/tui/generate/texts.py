@@ -112,8 +112,9 @@ def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
     if not able:
         return " ".join(hindered)
     if len(targets) > 1:
-        beside = f"{able} marked runs will write side by side."
-        return " ".join([beside if able > 1 else "One marked run will write.", *hindered])
+        only = next(v for v, words in zip(targets, reasons, strict=True) if not words)
+        who = f"{able} marked runs" if able > 1 else f"Of the marked runs {only.id} {only.name}"
+        return " ".join([f"{who} will write.", *hindered])
     view = targets[0]
     origin = origin_of(view)
     source = f" from its {origin}, while it goes on" if origin else ""

@@ -70,10 +70,16 @@ class ChoiceDialog(ModalScreen[str | None]):
             self.query_one(OptionList).highlighted = here
 
     def on_key(self, event: Key) -> None:
-        """A letter goes to the next entry that begins with it."""
-        if not event.is_printable or event.key in self._bindings.key_to_bindings:
+        """A letter goes to the next entry that begins with it; what else is not bound is said to
+        do nothing."""
+        if any(event.key in keys.key_to_bindings for _, keys in self._modal_binding_chain):
+            # Textual does that after this.
             return
         box, options = self.query_one(Vertical), self.query_one(OptionList)
+        if not event.is_printable:
+            shown = self.app.get_key_display(Binding(event.key, ""))
+            box.border_subtitle = f"{shown} does nothing here: {_KEYS}"
+            return
         beyond = (options.highlighted or 0) + 1
         places = range(len(self._options))
         for place in (*places[beyond:], *places[:beyond]):

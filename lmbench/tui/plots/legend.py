@@ -23,11 +23,14 @@ _LEAST = 5
 _ORDER = {"points": 0, "line": 1, "thin": 2}
 
 
-def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Text]:
+def legend(
+    plot: Plot, width: int, height: int, cursor: float | None, first: str = ""
+) -> list[Text]:
     """Sign, label and value of each series: the newest, or those at the cursor. There a target
     follows the value of what it is for.
 
     Args:
+        first: the number of the run whose series come first among those of their style.
         width, height: of the whole panel, in cells. With a cursor the legend takes as much of it
             as all series need, but half of it at the most, and reads the thin ones, too; else
             it has one line, or two in a high panel.
@@ -49,7 +52,8 @@ def legend(plot: Plot, width: int, height: int, cursor: float | None) -> list[Te
         if series.label not in paired:
             of_runs.setdefault(_whose(series, named), []).append(series)
     together = {s.label for of_run in of_runs.values() if len(of_run) > 1 for s in of_run}
-    for series in sorted(named, key=lambda series: _ORDER[series.style]):
+    named.sort(key=lambda s: (_ORDER[s.style], not f"{s.label} ".startswith(f"{first} ")))
+    for series in named:
         if series.label in paired or series.label in together:
             continue
         target = paired.get(series.label + _TARGET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -29,6 +30,8 @@ _PAN = 0.25
 _NARROWEST = 1e-4
 # So many plots are kept as they were drawn, for going to and fro between runs.
 _LATEST = 4
+# Of the frame's foot, beside its words.
+_FRAME_TAKES = 4
 # A panel narrower than this names runs by their number alone.
 _BRIEF = 70
 # The plots' names in less and less room.
@@ -136,7 +139,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         )
         span = plot.window or extent(plot.series)
         cursor = within(self._cursor, span)
-        above = legend(plot, width, height, cursor)
+        above = legend(plot, width, height, cursor, f"{self.runs[0].id}")
         picture = draw(plot, width, height - len(above), colours, cursor)
         lines = [*above, *picture.lines]
         return Drawn(look, curves, lines, picture, span, zoomed=plot.window is not None)
@@ -161,17 +164,22 @@ flatten the rest: ↑ marks them, **a** shows them.
             notes.append("zoomed")
         if self._frozen is not None:
             notes.append("held")
+        room = self.content_size.width - _FRAME_TAKES
         if of := self._trainings_of_others():
-            notes.append(f"of {', '.join(of)}")
+            notes.append(f"of {', '.join(f'{run.id} {run.name}' for run in of)}")
+            if len(of) > 1 or len(" · ".join(notes)) > room:
+                notes[-1] = f"of {', '.join(str(run.id) for run in of)}"
+        # None is cut: what does not fit whole is left out.
+        while len(notes) > 1 and len(" · ".join(notes)) > room:
+            notes.pop()
         self.set_subtitle(" · ".join(notes))
 
-    def _trainings_of_others(self) -> list[str]:
+    def _trainings_of_others(self) -> Sequence[RunView]:
         """Where the selected run is no training: those whose curves it and others like it show."""
         others = [run for run in self.runs if not is_training(run)]
         if not others or others[0] is not self.runs[0]:
-            return []
-        found = with_trainings(self.bench.snapshot.by_key, others)[len(others) :]
-        return [f"{run.id} {run.name}" if len(found) == 1 else f"{run.id}" for run in found]
+            return ()
+        return with_trainings(self.bench.snapshot.by_key, others)[len(others) :]
 
     def _empty(self) -> str:
         runs = self.runs

@@ -63,6 +63,15 @@ def test_each_tick_of_the_x_axis_has_its_label_around_it_or_near(first, length, 
         assert label.start() - len(label[0]) <= mark < label.end() + len(label[0])
 
 
+@pytest.mark.parametrize("first", range(110_000, 113_000, 250))
+def test_close_ticks_of_the_x_axis_are_none_left_out_between_others(first):
+    x = np.linspace(first, first + 26_000, 5)
+    axis, below = text_of(draw(Plot((Series("run", x, x, "●"),), x_axis="bytes"), 108, 10))[-2:]
+    marks = [column for column, sign in enumerate(axis) if sign == "┬"]
+    assert np.ptp(np.diff(marks)) <= 1
+    assert below.count("kB") == len(marks)
+
+
 def test_a_straight_line_goes_from_corner_to_corner():
     lines = text_of(draw(plot(range(100)), 40, 12))
     canvas = [line[line.index(next(c for c in line if c in "┤│└")) + 1 :] for line in lines[:-1]]

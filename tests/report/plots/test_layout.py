@@ -246,6 +246,19 @@ def test_outliers_leave_no_room_below_the_other_values():
     assert 4.48 < low < 4.5
 
 
+def test_the_first_values_of_one_run_do_not_flatten_the_others_beside_it():
+    # As many points as two trainings of 230 and 500 steps have.
+    steep = series([2534, 1213, 865, 715, 637, 569, 527, 508, 472, 427, *range(395, 185, -10)])
+    picture = lay_out(
+        Plot((steep, series(np.linspace(173, 110, 60))), log=True, clipped=True), 60, 12
+    )
+    assert picture.clipped
+    assert 10 ** picture.y[1] < 1000
+    # A run that lies above the others is no outlier.
+    above = (series([500, 510] * 9), *(series([100, 101] * 30) for _ in range(20)))
+    assert not lay_out(Plot(above, clipped=True), 60, 12).clipped
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_outliers_over_a_curve_that_stays_the_same_are_left_out(log):
     flat = Plot((series([10_000, *[100] * 49]),), log=log, clipped=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import partial
 
 import driving
@@ -77,11 +78,11 @@ async def test_a_run_with_nothing_but_its_last_checkpoint_is_compared_and_not_me
         said = "5 nan has no best checkpoint: there is nothing to measure"
         assert bench_of(pilot).last_message == said
         await press(pilot, "v")
-        said = "nothing to evaluate: runs 3, 5 (for different reasons)"
-        assert bench_of(pilot).last_message == said
+        said = "nothing to evaluate: run 3 (pack it first); 5 (no best checkpoint)"
+        assert bench_of(pilot).recent_message == said
         await press(pilot, "escape", "end", "space", "c", "end", "v")
         said = "nothing to evaluate: run 5 (no best checkpoint)"
-        assert bench_of(pilot).last_message == said
+        assert bench_of(pilot).recent_message == said
     assert not started
 
 
@@ -418,7 +419,7 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         # A quantized run is a simulation.
         await press(pilot, "end", "v")
         said = "nothing to evaluate: run 3 (pack it first)"
-        assert bench_of(pilot).last_message == said
+        assert bench_of(pilot).recent_message == said
         await press(pilot, "escape", "home", "space", "end", "space", "c", "v", "down", "enter")
         said = "1 evaluation is queued; left out: run 5 (no model of its own)"
         await until(pilot, lambda: bench_of(pilot).recent_message == said)
@@ -440,8 +441,8 @@ async def test_a_packed_run_takes_the_cache_but_no_steps(lab, started):
     packed = lab.session.new_run(PackConfig(), "pack", name="small", parent=lab.session.run(1))
     packed.update(status="finished", results={"bytes": 7_400_000})
     async with driving.opened(lab, "c", "v", "down", "enter", run="005-pack") as pilot:
-        said = "nothing to evaluate: run 5 (packed: steps need floats)"
-        await until(pilot, lambda: bench_of(pilot).last_message == said)
+        said = "nothing to evaluate: run 5 (steps need floats)"
+        await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert not started
         await press(pilot, "v", "enter")
         await until(pilot, lambda: bool(started))
@@ -487,8 +488,57 @@ async def test_what_is_said_of_many_runs_fits_into_a_line(lab, started):
         bench_of(pilot).mark(tuple(runs))
         await press(pilot, "v", "enter")
         await until(pilot, lambda: "1 evaluation is" in bench_of(pilot).recent_message)
-        said = "1 evaluation is queued; left out: 15 runs (for different reasons)"
+        said = "1 evaluation is queued; left out: 14 runs (pack it first); 2 (it is running)"
         assert said in words(pilot)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_why_none_of_the_marked_runs_can_be_evaluated_is_said_by_reason(lab, started, size):
+    packed = lab.session.new_run(PackConfig(), "pack", name="small", parent=lab.session.run(1))
+    packed.update(status="finished", results={"bytes": 7_400_000})
+    on_grid = lab.new("prune", "grid", status="finished", results={"bytes": 29_321_000})
+    (on_grid.path / "best").mkdir()
+    (on_grid.path / "best" / "trained.safetensors").write_bytes(b"")
+    lab.new("prune", "halted", status="stopped", results={"bytes": 29_321_000})
+    async with opened(lab, size=size) as pilot:
+        bench_of(pilot).mark(
+            tuple(v.key for v in bench_of(pilot).snapshot.runs if v.id not in (1, 2))
+        )
+        await press(pilot, "c", "v", "down", "enter")
+        await until(pilot, lambda: "nothing to evaluate" in words(pilot))
+        [line] = [line for line in words(pilot).splitlines() if "nothing to" in line]
+        line = line.strip().removeprefix("nothing to evaluate: ")
+        whys = ["runs 3, 4 (pack it first)", "5 (steps need floats)"]
+        whys += ["6 (on a grid that steps leave)", "7 (it is stopped)"]
+        said = {80: 2, 120: 3, 200: 4}[size[0]]
+        rest = f"; {4 - said} more" if said < 4 else ""
+        assert line == "; ".join(whys[:said]) + rest
+
+
+async def test_a_session_that_is_still_read_is_not_said_to_be_without_models(lab):
+    async with opened(lab) as pilot:
+        bench = bench_of(pilot)
+        whole = bench.snapshot
+
+        async def unread(app: Workbench, *, defer_growth: bool) -> None: ...
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Workbench, "_poll_once", unread)
+            bench.snapshot = replace(whole, runs=(), unread=4)
+            await press(pilot, "c")
+            assert bench.recent_message == "the runs are still being read"
+            waits = tuple(view for view in whole.runs if view.id == 4)
+            bench.snapshot = replace(whole, runs=waits, unread=3)
+            await press(pilot, "c")
+            await until(pilot, lambda: words(pilot).count("reading 1 of 4 runs") == 2)
+            assert "No run has a model" not in words(pilot)
+            for key in ("b", "v", "t"):
+                await press(pilot, key)
+                said = "the table has no lines" if key == "t" else "reading 1 of 4 runs"
+                assert bench.recent_message == said
+            bench.snapshot = whole
+            await until(pilot, lambda: "3 runs with a model" in words(pilot))
+            assert "reading" not in words(pilot).replace("reading 1 of 4 runs   ", "")
 
 
 async def test_that_a_benchmark_is_queued_is_said_for_a_moment(lab, started):

@@ -97,7 +97,7 @@ async def test_of_marked_runs_those_that_can_write_and_the_others_say_why(full):
     marked = ("001-train", "003-quantize", "005-quantize")
     async with opened(full, *marked, size=(200, 50)) as pilot:
         assert heads(pilot) == (
-            "2 marked runs will write side by side. 5 w8-gptq has no model until it is finished."
+            "2 marked runs will write. 5 w8-gptq has no model until it is finished."
         )
         await press(pilot, "enter")
         panel = pilot.app.screen.query_one(GeneratePanel)

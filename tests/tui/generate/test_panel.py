@@ -191,7 +191,7 @@ async def test_a_setting_out_of_bounds_is_told_and_escape_takes_it_back(full):
     async with opened(full) as pilot:
         await press(pilot, "down", "right", "right", "7", "enter")
         assert SamplerDouble.made == []
-        assert "--top-p" in pilot.app.last_message  # type: ignore[attr-defined]
+        assert pilot.app.recent_message == "top-p: above 0 to 1"  # type: ignore[attr-defined]
         assert dials(pilot).values["top_p"] == 1.0
         await press(pilot, "escape", "enter")
         assert sampler().writes[0].settings["top_p"] == 1.0
@@ -201,7 +201,32 @@ async def test_more_words_than_can_be_shown_are_refused(full):
     async with opened(full) as pilot:
         await press(pilot, "down", *["left"] * 4, *"9999", "enter")
         assert SamplerDouble.made == []
-        assert "more than the workbench shows" in pilot.app.last_message  # type: ignore[attr-defined]
+        assert pilot.app.recent_message == "words: 1 to 2,000"  # type: ignore[attr-defined]
+
+
+async def test_a_number_beyond_its_bounds_is_told_as_it_is_typed_and_takes_no_more_digits(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", *"1000")
+        assert not pilot.app.recent_message  # type: ignore[attr-defined]
+        await press(pilot, *"99999")
+        assert pilot.app.recent_message == "temp: 0 to 1,000"  # type: ignore[attr-defined]
+        assert "temp 10009 " in str(dials(pilot).render())
+        await press(pilot, "backspace", "enter")
+        assert sampler().writes[0].settings["temperature"] == 1000
+        await press(pilot, "right", "right", "0", "full_stop", "9", "enter")
+        assert sampler().writes[1].settings["top_p"] == 0.9
+        await press(pilot, "right", *"9223372036854775807", "enter")
+        assert sampler().writes[2].settings["seed"] == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "name, most, beyond",
+    [("temperature", 1e3, 1001.0), ("top_p", 1.0, 1.1), ("seed", 2**63 - 1, 2**63)],
+)
+def test_the_bounds_in_words_are_those_that_hold(name, most, beyond):
+    dials = SamplingControls()
+    assert not dials._problem(name, most)
+    assert dials._problem(name, beyond)
 
 
 async def test_words_stream_in_one_by_one_with_their_rate(full, monkeypatch):
@@ -395,10 +420,44 @@ async def test_beside_their_texts_with_a_cache_two_marked_runs_have_room(full):
         assert [(r.run[-9:], r.settings["cache"]) for r in sampler().writes] == [
             ("001-train", 0), ("001-train", 500), ("002-prune", 0), ("002-prune", 500),
         ]  # fmt: skip
-        assert "3 runs are marked; the first 2 write" in pilot.app.last_message  # type: ignore[attr-defined]
+        said = "3 runs are marked; the first 2 write"
+        assert pilot.app.recent_message == said  # type: ignore[attr-defined]
+        # It is not true for long.
+        assert pilot.app.last_message != said  # type: ignore[attr-defined]
         await pilot.resize_terminal(80, 24)
         await at_rest(pilot)
         assert ["+ cache" in head for head in heads(pilot)] == [False, True] * 2
+
+
+async def test_the_text_is_of_the_run_in_the_frame_when_the_marks_are_gone(full):
+    async with opened(full, run="002-prune") as pilot:
+        await press(pilot, "down", *["left"] * 2, "minus", "enter")
+        before = drafts(pilot)
+        assert [draft.run_id for draft in before] == [2, 2]
+        bench = pilot.app
+        assert isinstance(bench, Workbench)
+        bench.mark(("001-train", "002-prune"))
+        bench.select("003-quantize")
+        await press(pilot)
+        assert drafts(pilot) == before
+        await press(pilot, "1", "u")
+        await at_rest(pilot)
+        assert drafts(pilot) == ()
+        assert panel(pilot).border_subtitle == "▲ 3 int8"
+        assert "The selected run will write" in heads(pilot)[0]
+        # They come back with their run.
+        bench.select("002-prune")
+        await at_rest(pilot)
+        assert drafts(pilot) == before
+
+
+async def test_of_marked_runs_the_only_one_that_can_write_is_named(full):
+    for name in ("early", "late"):
+        full.new("quantize", name)
+    async with opened(full) as pilot:
+        pilot.app.mark(("001-train", "005-quantize", "006-quantize"))  # type: ignore[attr-defined]
+        await press(pilot)
+        assert heads(pilot)[0].startswith("Of the marked runs 1 dense will write. 5 early has")
 
 
 async def test_m_changes_between_the_marked_runs_and_the_selected_one(full):
@@ -420,7 +479,7 @@ async def test_no_more_than_four_runs_write_and_the_rest_is_told(full):
         bench.mark(tuple(view.key for view in bench.snapshot.runs))
         await press(pilot, "enter")
         assert len(sampler().writes) == 4
-        assert "the first 4 write" in bench.last_message
+        assert "the first 4 write" in bench.recent_message
 
 
 async def test_that_not_all_marked_runs_will_write_is_said_before(full):
@@ -472,6 +531,21 @@ async def test_a_text_that_was_written_in_the_midst_of_a_training_has_its_figure
         view = pilot.app.snapshot.run("002-prune")  # type: ignore[attr-defined]
         assert view.valid_ppl < 3
         assert heads(pilot)[0] == before
+
+
+async def test_a_text_of_the_first_checkpoint_says_of_which_step(full):
+    run = full.new("train", "young")
+    full.live(run)
+    full.write(run, ev.RunStarted(device="cpu", total_steps=500, epochs=1))
+    async with opened(full, (120, 30), run=run.path.name) as pilot:
+        await press(pilot, "enter")
+        assert heads(pilot)[0].endswith("\nlast checkpoint")
+        full.write(run, ev.Checkpoint(which="last", step=132, epoch=1))
+        await settled(pilot)
+        assert heads(pilot)[0].endswith("\nlast checkpoint, step 132")
+        full.write(run, ev.Checkpoint(which="last", step=264, epoch=1))
+        await settled(pilot)
+        assert heads(pilot)[0].endswith("\nlast checkpoint, step 132")
 
 
 async def test_a_refusal_stands_where_the_text_would(full, monkeypatch):

@@ -285,6 +285,10 @@ async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(ful
         assert "nothing begins with ä" in str(dialog.query_one(Vertical).border_subtitle)
         await press(pilot, "l")
         assert "nothing begins" not in str(dialog.query_one(Vertical).border_subtitle)
+        await press(pilot, "f1")
+        assert str(dialog.query_one(Vertical).border_subtitle).startswith("f1 does nothing here: ")
+        await press(pilot, "l", "down")
+        assert "does nothing" not in str(dialog.query_one(Vertical).border_subtitle)
 
 
 async def test_enter_on_the_schedule_lists_the_presets_and_takes_one(full, started):

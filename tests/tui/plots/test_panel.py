@@ -214,6 +214,24 @@ def test_with_a_cursor_the_legend_leaves_half_of_the_panel_to_the_picture():
     assert "+" in lines[-1].plain
 
 
+@pytest.mark.parametrize("smooth", range(4))
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_the_foot_of_the_frame_cuts_no_name(full, size, smooth):
+    full.session.run(1).update(name="dense-with-a-long-name")
+    async with opened(full, "2", *["m"] * smooth, "plus", "f", run="003-quantize", size=size) as p:
+        foot = str(panel(p).border_subtitle)
+        assert foot in words(p)
+        assert foot.startswith("log · step")
+        if size[0] == 200:
+            assert foot.endswith(" · zoomed · held · of 1 dense-with-a-long-name")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
+async def test_the_legend_begins_with_the_selected_run_though_it_has_but_a_level(full, size):
+    async with opened(full, run="003-quantize", size=size) as pilot:
+        assert panel(pilot)._shown.lines[0].plain.strip().startswith("▲ 3 ")
+
+
 def test_a_thin_series_of_its_own_is_read_at_the_cursor_only():
     plot = Plot(curves(1, "thin"))
     assert legend(plot, 40, 20, None) == []
