@@ -293,9 +293,16 @@ async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, 
         await press(pilot, "u", "u")
         assert bench_of(pilot).last_message == "mixed-avg waits for its evaluation"
         await press(pilot, "K")
-        assert (
-            bench_of(pilot).last_message == "int8-best was not evaluated yet: no run is made of it"
-        )
+        assert "int8-best was not evaluated yet: no run is made of it" in words(pilot)
+
+
+async def test_k_on_the_model_as_it_is_says_which_run_that_is(lab, started):
+    async with opened(lab, "l", "u", "tab", "home") as pilot:
+        as_it_is = next(c for c in candidates(pilot) if c.name == "as it is")
+        await press(pilot, *["down"] * candidates(pilot).index(as_it_is))
+        await press(pilot, "K")
+        assert "the model unchanged is run 1 itself" in words(pilot)
+    assert not started
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -326,8 +333,9 @@ async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level
 ):
     monkeypatch.setattr("lmbench.tui.laboratory.screen._REST_S", 0.01 if evaluated else 3600.0)
     async with opened(lab, "l", "enter", "tab", "tab", "K") as pilot:
-        assert bench_of(pilot).last_message == "0% prunes nothing: → moves the level"
+        assert "0% prunes nothing: → moves the level" in words(pilot)
         await press(pilot, "6", "t")
+        assert "0% prunes nothing" not in words(pilot)
         if evaluated:
             pruned = screen_of(pilot, LabScreen).state.pruned
             await until(pilot, lambda: 0.6 in pruned.get("encoder.weight", {}))
