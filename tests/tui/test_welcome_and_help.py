@@ -93,12 +93,14 @@ async def test_w_gets_wikitext_2_and_says_what_to_do_with_it(tmp_path, started, 
 
 async def test_a_failed_fetch_is_told_and_the_other_ways_stay_open(tmp_path, started, monkeypatch):
     def get(*_: Any) -> Path:
-        raise LmbenchError("no network")
+        raise LmbenchError(f"WikiText-2 could not be fetched ({'no network; ' * 20}): the_end")
 
     monkeypatch.setattr("lmbench.tui.welcome_screen.data_get", get)
     async with first_time(tmp_path) as pilot:
         await press(pilot, "w")
         assert "no network" in said(pilot)
+        assert "the_end" in driving.words(pilot)
+        assert "╰" in driving.words(pilot)
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, MainScreen)
 
