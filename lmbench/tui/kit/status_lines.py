@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -85,6 +86,9 @@ class TopBar(_Line):
         if self.app.size.height < _ROOMY_ROWS and (view := snapshot.current) and older:
             # The status bar names the run at work.
             words = self.bench.last_message.removeprefix(f"{view.id} {view.name}: ")
+            room = max(self.size.width - left.cell_len - right.cell_len - 4, 1)
+            # Between words: a figure that is cut reads as another one.
+            words = textwrap.shorten(words, room, break_on_hyphens=False, placeholder=" …")
             left.append(f"   {words}", "not bold dim")
         return _justified(left, right, self.size.width)
 

@@ -49,8 +49,8 @@ class ModulesPanel(Panel):
     TITLE = "Modules"
     HELP = """
 Each module of the model, by layer, with what the draft makes of it and the range of its outputs on
-the calibration text. What a cell asks for beyond the draft's settings is shown as it will be: an
-LSTM for its state, a GRU for steps in 16 bits.
+the calibration text. Some modules get other settings than the rest by themselves, such as the state
+of an LSTM, or steps of a GRU that need 16 bits: the table shows what each will get.
 
 - **precision**: bits of weights (w) and activations (a), or a float format; c3 and c2 are weights
   in codes, sums of three or two scaled signs. **b** changes it.
