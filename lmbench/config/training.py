@@ -83,9 +83,21 @@ class TrainConfig(ModelConfig, MachineConfig):
         0.25, "clip the gradient's norm at this (0 = never)", group=TRAINING, ge=0.0, le=1e6
     )
     epochs: int = setting(40, "upper epoch limit", group=TRAINING, ge=1, le=100000, unit="epochs")
-    batch_size: int = setting(20, "batch size", group=TRAINING, ge=1, le=65536, unit="sequences")
+    batch_size: int = setting(
+        20,
+        "how many sequences are trained on at once",
+        group=TRAINING,
+        ge=1,
+        le=65536,
+        unit="sequences",
+    )
     eval_batch_size: int = setting(
-        10, "batch size of evaluation", group=TRAINING, ge=1, le=65536, unit="sequences"
+        10,
+        "how many sequences are evaluated at once",
+        group=TRAINING,
+        ge=1,
+        le=65536,
+        unit="sequences",
     )
     bptt: int = setting(
         35,

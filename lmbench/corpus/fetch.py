@@ -68,7 +68,7 @@ def _try_sources(remote: Remote, folder: Path, scratch: Path, progress: Progress
     names = ", ".join(LAYOUTS[0].format(split) for split in SPLITS)
     raise LmbenchError(
         f"{remote.name} could not be fetched ({'; '.join(reasons)}): "
-        f"put {names} into {folder}, or leave out --data to use pydoc, which needs no network"
+        f"put {names} into {folder}, or train on pydoc, which needs no network"
     )
 
 

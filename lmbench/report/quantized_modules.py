@@ -20,8 +20,8 @@ MODE_WORDS = {
 
 
 def short_mode(mode: str) -> str:
-    """``SYMMETRIC / ASYMMETRIC_SIGNED`` as ``sym / asym``."""
-    return " / ".join(MODE_WORDS.get(word, word) for word in mode.split(" / "))
+    """``SYMMETRIC / ASYMMETRIC_SIGNED`` as ``sym/asym``."""
+    return "/".join(MODE_WORDS.get(word, word) for word in mode.split(" / "))
 
 
 def _decibels(value: float | str) -> str:
@@ -39,7 +39,7 @@ _COLUMNS = (
     Column("bits_weights", "W bits", whole),
     Column("bits_activations", "A bits", whole),
     Column("precision", "Floats"),
-    Column("mode", "Mode w / a", short_mode),
+    Column("mode", "Mode w/a", short_mode),
     Column("clip_acts", "Clip"),
     Column("output_scale", "Scale", decimal),
     Column("output_zero_point", "Zero", _integer),

@@ -11,6 +11,7 @@ from rich.markdown import Markdown
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -24,6 +25,8 @@ from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 
 __all__ = ["HelpScreen"]
+
+_THEME = Theme({"markdown.code": "bold"})
 
 
 class HelpScreen(BenchScreen[None]):
@@ -49,9 +52,16 @@ class HelpScreen(BenchScreen[None]):
         yield KeyBar()
 
     def on_mount(self) -> None:
-        below = self._below()
-        self.query_one("#words", Static).update(Group(*self._parts(below)))
+        # Rich's own style for code is for dark terminals.
+        self.app.console.push_theme(_THEME)
+        self.watch(self.app, "theme", self._show)
         self.query_one(VerticalScroll).focus()
+
+    def on_unmount(self) -> None:
+        self.app.console.pop_theme()
+
+    def _show(self) -> None:
+        self.query_one("#words", Static).update(Group(*self._parts(self._below())))
 
     def _below(self) -> Screen[Any]:
         stack = self.app.screen_stack

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -78,6 +79,9 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
     WelcomeScreen Vertical { width: 72; max-width: 100%; height: auto; border: round $accent;
         padding: 0 3; }
     WelcomeScreen Static { height: auto; }
+    WelcomeScreen .way { margin: 1 0 0 0; }
+    /* What is wrong may take many lines. */
+    WelcomeScreen.-short.-failed .way { margin: 0; }
     WelcomeScreen KeyBar { dock: bottom; }
     """
 
@@ -87,33 +91,39 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            yield Static(id="ways", markup=False)
+            yield Static(Text.assemble((f"{_NAME}\n", "bold"), (_SAYS, "dim")))
+            yield from self._ways()
             yield Static(id="now", markup=False)
         yield KeyBar()
 
-    def on_mount(self) -> None:
+    def _ways(self) -> Iterator[Static]:
         accent = self.bench.colour_style("accent")
-        text = Text(f"{_NAME}\n", "bold")
-        text.append(f"{_SAYS}\n", "not bold dim")
         for key, action, title, about in _WAYS:
-            way = Text.assemble(
-                (f"\n {key}  ", accent), f"{title}\n", (f"    {about}\n", "not bold dim")
+            text = Text.assemble(
+                (f" {key}  ", accent + Style(bold=True)),
+                (f"{title}\n", "bold"),
+                (f"    {about}", "dim"),
             )
-            way.apply_meta({"@click": f"screen.{action}"})
-            text.append_text(way)
-        text.rstrip()
-        ways = self.query_one("#ways", Static)
-        # Else each would be underlined as a link.
-        ways.auto_links = False
-        ways.update(text)
+            text.apply_meta({"@click": f"screen.{action}"})
+            way = Static(text, classes="way")
+            # Else it would be underlined as a link.
+            way.auto_links = False
+            yield way
+
+    def on_mount(self) -> None:
         self._tell(Text(f"\nEverything is kept in {self.bench.home.path}", "dim"))
 
-    def _tell(self, text: Text) -> None:
+    def _tell(self, text: Text, *, failed: bool = False) -> None:
         """Here, or, where this screen was left meanwhile, in the line of the one in front."""
         if self.gone:
             self.bench.show_message(text.plain.strip())
         else:
+            self.set_class(failed, "-failed")
             self.query_one("#now", Static).update(text)
+
+    def _fail(self, error: LmbenchError) -> None:
+        style = self.bench.colour_style("error")
+        self._tell(Text(f"\n✗ {printable(error.message)}", style), failed=True)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return not (self._busy and action in ("train", "fetch", "make", "sessions", "published"))
@@ -173,7 +183,7 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         try:
             folder = await asyncio.to_thread(data_get, "wikitext-2", self.bench.home.path, progress)
         except LmbenchError as error:
-            self._tell(Text(f"\n✗ {error.message}", self.bench.colour_style("error")))
+            self._fail(error)
             return
         self._tell(
             Text(f"\n✓ WikiText-2 is in {folder}: ", self.bench.colour_style("success"))
@@ -204,7 +214,7 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         try:
             sentences = await preview(path, self.bench.home)
         except LmbenchError as error:
-            self._tell(Text(f"\n✗ {printable(error.message)}", self.bench.colour_style("error")))
+            self._fail(error)
             return
         if self.gone:
             return
@@ -229,7 +239,7 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         try:
             card = await make_corpus(name, path, self.bench.home)
         except LmbenchError as error:
-            self._tell(Text(f"\n✗ {printable(error.message)}", self.bench.colour_style("error")))
+            self._fail(error)
             return
         words = card["splits"]["train"]["words"]
         self.bench.show_message(f"{name}: {words:,} words to train on")

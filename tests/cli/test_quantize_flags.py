@@ -251,7 +251,7 @@ def test_the_modules_are_tabulated_after_the_run_and_by_summary(
     printed = capsys.readouterr().out
     assert "Quantized modules" in printed
     row = next(line for line in printed.splitlines() if "rnn.cells.1.fc_gate_h" in line)
-    assert "asym / asym" in row
+    assert "asym/asym" in row
     run = home.open_session().runs()[-1]
     document = answer(capsys, "summary", run.ref)
     rows = {entry["name"]: entry for entry in document["rows"]}

@@ -847,6 +847,29 @@ async def test_tabs_and_keys_of_the_key_bar_can_be_clicked(full):
         assert not isinstance(pilot.app.screen, MainScreen)
 
 
+async def test_each_key_of_an_entry_of_the_key_bar_can_be_clicked(full):
+    async with opened(full, "2", run="001-train", size=WIDE) as pilot:
+        bar = pilot.app.screen.query_one(KeyBar)
+
+        async def click(entry: str, key: str) -> None:
+            at = str(bar.render()).index(entry) + entry.index(key)
+            await pilot.click(KeyBar, offset=(at, 0))
+            await settled(pilot)
+
+        await click("+ − zoom", "+")
+        zoomed = plots(pilot).view.window
+        assert zoomed is not None
+        await click("+ − zoom", "−")
+        assert plots(pilot).view.window is None
+        kind = plots(pilot).view.kind
+        await click("[ ] next", "[")
+        before = plots(pilot).view.kind
+        await click("[ ] next", "]")
+        assert (before != kind, plots(pilot).view.kind) == (True, kind)
+        await click("[ ] next", "next")
+        assert plots(pilot).view.kind not in (before, kind)
+
+
 @pytest.mark.parametrize("width", [80, 100, 109, 110, 117, 200])
 async def test_every_plot_s_name_is_whole(full, width):
     async with opened(full, run="001-train", size=(width, 24)) as pilot:

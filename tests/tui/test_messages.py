@@ -83,6 +83,18 @@ async def test_what_is_said_for_a_moment_is_left_with_its_screen(full):
         assert "Z does nothing here" not in words(pilot)
 
 
+async def test_what_is_said_for_a_moment_goes_with_the_next_key_that_does_something(full):
+    async with opened(full, "n", "backspace") as pilot:
+        assert "does nothing here" in words(pilot)
+        await press(pilot, "backspace")
+        assert "does nothing here" in words(pilot)
+        await press(pilot, "down")
+        assert "does nothing here" not in words(pilot)
+        bench_of(pilot).show_message(TOLD)
+        await press(pilot, "up")
+        assert TOLD in words(pilot)
+
+
 async def test_what_was_under_way_is_not_said_beside_that_it_failed(full):
     async with opened(full) as pilot:
         app = bench_of(pilot)

@@ -93,12 +93,14 @@ async def test_w_gets_wikitext_2_and_says_what_to_do_with_it(tmp_path, started, 
 
 async def test_a_failed_fetch_is_told_and_the_other_ways_stay_open(tmp_path, started, monkeypatch):
     def get(*_: Any) -> Path:
-        raise LmbenchError("no network")
+        raise LmbenchError(f"WikiText-2 could not be fetched ({'no network; ' * 20}): the_end")
 
     monkeypatch.setattr("lmbench.tui.welcome_screen.data_get", get)
     async with first_time(tmp_path) as pilot:
         await press(pilot, "w")
         assert "no network" in said(pilot)
+        assert "the_end" in driving.words(pilot)
+        assert "╰" in driving.words(pilot)
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, MainScreen)
 
@@ -217,6 +219,25 @@ async def test_help_names_no_key_of_everywhere_that_is_typed(full, started):
             await press(pilot, "escape", "escape")
 
 
+async def test_help_follows_the_theme_and_shows_code_in_its_colours(full):
+    async with full.bench().run_test(size=(80, 100)) as pilot:
+        await press(pilot, "g", "f1")
+        assert isinstance(pilot.app, Workbench)
+
+        def styles(of: str) -> set[Any]:
+            lines = pilot.app.screen._compositor.render_strips()
+            return {part.style for line in lines for part in line if of in part.text}
+
+        before = styles("Keys of generate")
+        await press(pilot, "ctrl+t")
+        accent = pilot.app.colour_style("accent").color
+        assert all(style.color == accent for style in styles("Keys of generate"))
+        assert styles("Keys of generate") != before
+        (code,) = styles("samples.jsonl")
+        (plain,) = styles("All texts")
+        assert (code.color, code.bgcolor) == (plain.color, plain.bgcolor)
+
+
 async def test_help_names_z_where_there_is_a_panel_to_maximise(full):
     async with full.bench().run_test(size=(80, 24)) as pilot:
         await settled(pilot)
@@ -242,6 +263,7 @@ async def test_help_tells_the_keys_of_each_part_of_generation_apart(full):
             )
         ]
         assert parts == sorted(parts)
+        assert "To the next match, once something was searched" in told
         apart = told[parts[1] : parts[2]], told[parts[3] : parts[4]]
         assert ["Write from this prompt" in part for part in apart] == [True, False]
         assert ["Choose another word here" in part for part in apart] == [False, True]

@@ -83,6 +83,8 @@ class KeysInOrder(App[None]):
         """Send the next key, if `after` is the one that is on its way."""
         if after is not self._key_on_its_way:
             return
+        if after is not None:
+            self.key_is_through(after)
         self._key_on_its_way = None
         if self._key_timer is not None:
             self._key_timer.cancel()
@@ -99,6 +101,9 @@ class KeysInOrder(App[None]):
             self._key_has_done(key)
         elif target.check_consume_key(key.key, key.character):
             self._follow_key(key, target, done=False)
+
+    def key_is_through(self, key: Key) -> None:
+        """All that a key does has been done."""
 
     def _check_soon(self, key: Key, target: DOMNode) -> None:
         loop = asyncio.get_running_loop()

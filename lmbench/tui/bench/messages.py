@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from textual.events import Key
 from textual.reactive import var
 from textual.timer import Timer
 
@@ -35,6 +36,8 @@ class Messages(KeysInOrder):
         self.settings = settings
         self._message_timer: Timer | None = None
         self._recent_is_kept = False
+        # The key that the newest message answers.
+        self._answered_key: Key | None = None
         # The kinds of screen that these two were said on.
         self._said_on: type | None = None
         self._recent_said_on: type | None = None
@@ -49,8 +52,10 @@ class Messages(KeysInOrder):
 
     def show_message(self, text: str, *, keep: bool = True) -> None:
         """Show one line on whatever screen is in front; with `keep` until another one comes, else
-        only for a moment: what is not possible now may soon be."""
+        only for a moment, and until a key says or does something else: what is not possible now
+        may soon be."""
         self.recent_message = text
+        self._answered_key = self._key_on_its_way
         self._recent_is_kept = keep
         self._recent_said_on = self._kind_in_front
         if keep:
@@ -69,6 +74,10 @@ class Messages(KeysInOrder):
         self.recent_message = ""
         if self._said_on is not self._kind_in_front:
             self.forget_answer()
+
+    def key_is_through(self, key: Key) -> None:
+        if self.recent_message and not self._recent_is_kept and key is not self._answered_key:
+            self._clear_recent()
 
     def leave_answer(self) -> None:
         """Another screen is in front: what a key was answered is left behind with its screen. Only

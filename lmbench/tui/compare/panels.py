@@ -89,8 +89,9 @@ can weights that were trained on a grid.
 
 **r** shows the benchmarks instead, a line for each run in each runtime: file size, the weights'
 size in memory, peak memory, milliseconds a token (the median; p95 where there is room), tokens a
-second when evaluating, both as multiples of torch's own layers and of the best dense fp32, and the
-perplexity in that runtime. The frame's foot names the text that it was measured on: by default the
+second when evaluating, and the perplexity in that runtime. Behind each of the two speeds stands how
+many times that of torch's own layers it is (**x naive**), and that of the best dense fp32 runtime
+(**x fp32**). The frame's foot names the text that it was measured on: by default the
 start of test, so it differs from the perplexity on all of test in the table of runs. Coloured is
 the fastest runtime of each run whose perplexity is within 0.1% of an exact one's.
 

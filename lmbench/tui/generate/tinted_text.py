@@ -277,6 +277,12 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
             return self.cursor is not None
         return super().check_action(action, parameters)
 
+    def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
+        """Why `check_action` refuses an action."""
+        if action != "choose":
+            return ""
+        return "no other word is known here" if self.word else "← → go to a word first"
+
     def put_cursor(self, index: int | None) -> None:
         count = len(self.draft.words) if self.draft else 0
         self.cursor = None if index is None or not count else min(max(index, 0), count - 1)

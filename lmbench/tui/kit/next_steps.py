@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmbench.config import TrainConfig
 from lmbench.session import Run
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 
-__all__ = ["RECORDING", "STEPS", "next_steps", "take_step", "why_not_next"]
+__all__ = [
+    "GRADUAL",
+    "RECORDING",
+    "STEPS",
+    "next_steps",
+    "schedule_for",
+    "take_step",
+    "why_not_next",
+]
 
 RECORDING = "this is a recording: its runs take no requests"
 STEPS = ("prune", "quantize", "pack", "compare")
@@ -21,6 +30,8 @@ _AFTER = {
 _MADE = {"prune": "pruned", "quantize": "quantized", "pack": "packed"}
 # The sparsity that most published schedules come to.
 _LEVEL = 0.8
+GRADUAL = f"gradual-{100 * _LEVEL:.0f}"
+"""What a schedule that comes to it step by step is called."""
 _PRESET = "int8-best"
 
 
@@ -70,13 +81,18 @@ async def take_step(bench: Bench, step: str, view: RunView) -> None:
 def _save_schedule(parent: Run) -> str:
     """In a thread: a schedule for the model of `parent`, as a file of the session."""
     from lmbench.config import PruneConfig, validate
-    from lmbench.distiller.schedules.suggest import gradual_schedule, pruning_epochs
     from lmbench.jobs.prepare import inherited_settings
     from lmbench.tui.kit.choices import save_schedule
 
-    config = validate(PruneConfig, inherited_settings(parent))
+    text = schedule_for(validate(PruneConfig, inherited_settings(parent)))
+    return save_schedule(parent.session, GRADUAL, text)
+
+
+def schedule_for(config: TrainConfig) -> str:
+    """The text of a schedule that prunes each matrix of a model, whatever its shape."""
+    from lmbench.distiller.schedules.suggest import gradual_schedule, pruning_epochs
+
     matrices = [name for name, shape in config.parameter_shapes(1).items() if len(shape) > 1]
     head = f"# Each matrix pruned to {100 * _LEVEL:.0f}%, step by step.\n"
     targets = dict.fromkeys(matrices, _LEVEL)
-    text = head + gradual_schedule(targets, *pruning_epochs(config.epochs))
-    return save_schedule(parent.session, f"gradual-{100 * _LEVEL:.0f}", text)
+    return head + gradual_schedule(targets, *pruning_epochs(config.epochs))

@@ -23,9 +23,9 @@ class Searchable(Widget):
         Binding("slash", "search", "search", id="search.start", key_display="/",
                 tooltip="Search the text"),
         Binding("n", "next_match(1)", "next match", id="search.next",
-                tooltip="To the next match"),
+                tooltip="To the next match, once something was searched"),
         Binding("N", "next_match(-1)", "previous match", id="search.previous",
-                tooltip="To the match before"),
+                tooltip="To the match before, once something was searched"),
     ]  # fmt: skip
 
     sought: str = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual.app import App, RenderResult
@@ -14,6 +16,7 @@ from textual.events import Click
 from textual.screen import ModalScreen, Screen
 
 from lmbench.report import numbers
+from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.panel import GuardedWidget
@@ -85,6 +88,9 @@ class TopBar(StatusLine):
         if self.app.size.height < _ROOMY_ROWS and (view := snapshot.current) and older:
             # The status bar names the run at work.
             words = self.bench.last_message.removeprefix(f"{view.id} {view.name}: ")
+            room = max(self.size.width - left.cell_len - right.cell_len - 4, 1)
+            # Between words: a figure that is cut reads as another one.
+            words = textwrap.shorten(words, room, break_on_hyphens=False, placeholder=" …")
             left.append(f"   {words}", "not bold dim")
         return _justified(left, right, self.size.width)
 
@@ -185,8 +191,9 @@ class KeyBar(GuardedWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        # Where each entry ends, with its action and whose it is.
-        self._places: list[tuple[int, str, DOMNode]] = []
+        # Where each entry ends, with its action and whose it is; before it, where each of its keys
+        # ends, if it names several.
+        self._places: list[tuple[int, str, str, DOMNode]] = []
         self._text = Text()
         self._due = False
         self._below_status_bar = False
@@ -236,14 +243,21 @@ class KeyBar(GuardedWidget):
                 shown.append((item, binding, node))
                 room -= item.cell_len
         for item, binding, node in (*shown, *last):
+            end, keys = text.cell_len, self.app.get_key_display(binding).split()
+            for key in keys if len(keys) > 1 else ():
+                end += 1 + cell_len(key)
+                self._places.append((end, key, binding.action, node))
             text.append_text(item)
-            self._places.append((text.cell_len, binding.action, node))
+            self._places.append((text.cell_len, "", binding.action, node))
         return text
 
     async def on_click(self, event: Click) -> None:
-        """Do what the key does that is clicked."""
-        for end, action, node in self._places:
+        """Do what the key does that is clicked: an entry may stand for two, such as ← →."""
+        for end, shown, action, node in self._places:
             if event.x < end:
+                for key, binding in bindings_in_force(node):
+                    if self.app.get_key_display(Binding(key, "")) == shown.replace("−", "-"):
+                        action = binding.action
                 await self.app.run_action(action, node)
                 return
 

@@ -24,7 +24,7 @@ _COLUMNS = (
     Column("module", 16, left=True, grow=2),
     Column("precision", 9, left=True),
     Column("clipping", 10, left=True, rank=1),
-    Column("mode", 8, left=True, rank=1),
+    Column("mode w/a", 8, left=True, rank=1),
     Column("channels", 8, left=True, rank=2),
     Column("min", 7, rank=4),
     Column("outputs", 12, left=True, grow=2, rank=3),
@@ -49,13 +49,14 @@ class ModulesPanel(Panel):
     TITLE = "Modules"
     HELP = """
 Each module of the model, by layer, with what the draft makes of it and the range of its outputs on
-the calibration text. What a cell asks for beyond the draft's settings is shown as it will be: an
-LSTM for its state, a GRU for steps in 16 bits.
+the calibration text. Some modules get other settings than the rest by themselves, such as the state
+of an LSTM, or steps of a GRU that need 16 bits: the table shows what each will get.
 
 - **precision**: bits of weights (w) and activations (a), or a float format; c3 and c2 are weights
   in codes, sums of three or two scaled signs. **b** changes it.
 - **clipping**: how the range of the activations is chosen. **c** changes it.
-- **mode**: symmetric or asymmetric ranges, of activations / weights. **m** changes it.
+- **mode**: symmetric or asymmetric ranges, of weights / activations where they differ. **m**
+  changes it.
 - **channels**: has each row of the weights a scale of its own? A number: one for so many weights.
   **h** changes it.
 

@@ -106,14 +106,14 @@ class InForce:
 
     @property
     def mode(self) -> str:
-        """``sym``, ``asym``, or of activations and weights apart: ``asym/sym``; "" for floats."""
+        """``sym``, ``asym``, or of weights and activations apart: ``sym/asym``; "" for floats."""
         return "/".join(dict.fromkeys(MODE_WORDS[mode.name] for mode in self.modes))
 
     @property
     def modes(self) -> list[LinearQuantMode]:
-        """Of activations and weights, as far as they are quantized; codes have none."""
+        """Of weights and activations, as far as they are quantized; codes have none."""
         mode = self.settings.mode
-        return [mode.activations] * self._acts + [mode.weights] * (self._weights > self.codes)
+        return [mode.weights] * (self._weights > self.codes) + [mode.activations] * self._acts
 
 
 def _bits(value: int | None) -> str:
@@ -311,5 +311,5 @@ def _described(key: str, entry: Mapping[str, Any]) -> str:
 
 def _mode(mode: Any) -> str:
     if isinstance(mode, Mapping):
-        return f"{_mode(mode.get('activations'))}/{_mode(mode.get('weights'))}"
+        return f"{_mode(mode.get('weights'))}/{_mode(mode.get('activations'))}"
     return MODE_WORDS.get(str(mode), str(mode).lower())

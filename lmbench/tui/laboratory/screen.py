@@ -274,13 +274,12 @@ the next panel.
         panel = self.query_one(CandidatesPanel)
         chosen = (panel.chosen if panel.has_focus_within else None) or self.state.best
         if chosen is None:
-            self.bench.show_message("no run to make: Enter evaluates the draft first")
+            self.bench.show_message("no run to make: Enter evaluates the draft first", keep=False)
         elif not chosen.settings:
-            self.bench.show_message(
-                f"{chosen.name} is the model unchanged: it is run {view.id} itself"
-            )
+            self.bench.show_message(f"the model unchanged is run {view.id} itself", keep=False)
         elif chosen.state != "evaluated":
-            self.bench.show_message(f"{chosen.name} was not evaluated yet: no run is made of it")
+            words = f"{chosen.name} was not evaluated yet: no run is made of it"
+            self.bench.show_message(words, keep=False)
         else:
             run = await self.bench.run_in_thread(
                 start_quantize_run, view.run, chosen, doing=_STARTING
@@ -295,7 +294,7 @@ the next panel.
         state = self.state
         assert state.ready is not None
         if not state.level:
-            self.bench.show_message("0% prunes nothing: → moves the level")
+            self.bench.show_message("0% prunes nothing: → moves the level", keep=False)
             return
         session = view.run.session
         text = one_shot_schedule(state.target, state.ready.targets, state.level)

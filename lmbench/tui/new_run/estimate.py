@@ -89,7 +89,8 @@ def forecast_derived(
             split = corpus.train
         return text.append(": ") + _sensitivity(config, *known, split, measured)
     if parent.size:
-        text.append(f", {parent.size} {'when packed' if parent.as_packed else 'on disk now'}")
+        how = "when packed" if parent.as_packed else "on disk now"
+        text.append(f", itself {parent.size} {how}")
     if isinstance(config, QuantizeConfig) and known is not None:
         text.append("\n").append_text(_quantize(config, parent, split, runs))
     return text

@@ -43,7 +43,8 @@ ABOUT = {
     "@preset": "A published command to start from, on WikiText-2, or a recipe of training. "
     "Every setting can be changed after, the corpus too.",
     "@parent": "The trained run that this one starts from.",
-    "@name": "What the run is called in the tree, in tables and plots.",
+    "@name": "What the run is called in lists, tables and plots. "
+    "Left empty, it is named after its settings.",
 }
 """What the form's own lines mean; the others have their help in the settings' definitions."""
 
@@ -71,9 +72,7 @@ def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list
         specs.append(FieldSpec("@preset", "start from", _DEFAULTS, "", names))
     else:
         specs.append(_parent_spec(state))
-    specs.append(
-        FieldSpec("@name", "name", "", "for the tree and the tables", placeholder="by itself")
-    )
+    specs.append(FieldSpec("@name", "name", "", "what the run is called", placeholder="automatic"))
     heading = ""
     for setting in state.settings:
         value = given.get(setting.name, state.base[setting.name])

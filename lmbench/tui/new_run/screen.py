@@ -57,9 +57,9 @@ class NewRunScreen(BenchScreen[str]):
 
     HELP = """
 Each line is a setting: its name, its value, and what it can be. **↑ ↓** go from one to the next,
-**Page Up** and **Page Down** to the next heading. Where `‹ ›` stand, **← →** choose; elsewhere
-type. Clearing a field brings its default back. A **•** marks what differs from the default: only
-that is stored. **Enter** opens a list where there is one.
+**Page Up** and **Page Down** to the next heading. A value between **‹** and **›** is chosen by
+**← →**, or by its first letter; others are typed. Clearing a field brings its default back. A **•**
+marks what differs from the default: only that is stored. **Enter** opens a list where there is one.
 
 Beside the form stand what the setting means, how large the model is, about how long an epoch
 takes (judged by earlier runs on this machine, or by a trial), and the command line that does the

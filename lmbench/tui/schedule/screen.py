@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Resize
 from textual.timer import Timer
 from textual.widgets import Static
 
@@ -23,6 +24,7 @@ from lmbench.session.files import write_atomic
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
+from lmbench.tui.kit.next_steps import GRADUAL, schedule_for
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
 from lmbench.tui.schedule.check import Checked, check_text
@@ -36,6 +38,7 @@ _FIRST = "small-80"
 _DEFAULT_TYPES = 33_278
 _SETTLE_S = 0.12
 _FILE = "a file …"
+_VERDICT_ROWS = 5
 
 
 class ScheduleScreen(BenchScreen[str]):
@@ -80,8 +83,8 @@ opened again, the draft is back. The last eight drafts are kept.
         border-title-style: bold; border-subtitle-color: $text-muted; }
     ScheduleScreen #curves { width: 9fr; border: round $border-blurred;
         border-title-color: $text-muted; }
-    ScheduleScreen #verdict { height: auto; min-height: 1; max-height: 5; padding: 0 1; }
-    """
+    ScheduleScreen #verdict { height: auto; min-height: 1; max-height: %d; padding: 0 1; }
+    """.replace("%d", str(_VERDICT_ROWS))
 
     def __init__(
         self,
@@ -121,10 +124,23 @@ opened again, the draft is back. The last eight drafts are kept.
     def on_mount(self) -> None:
         if self._config is None:
             self._config, self._types = self._of_selected()
-        newest = next(reversed(drafts(self.bench)), _FIRST)
-        if not self._load(self._source or newest):
-            self._load(_FIRST)
+        wanted = self._source or next(reversed(drafts(self.bench)), "")
+        if not wanted or not self._load(wanted):
+            self._load_first()
         self.editor.focus()
+
+    def _load_first(self) -> None:
+        """Begin with a preset, or, where that does not fit the model, with one made for it."""
+        self._load(_FIRST)
+        if self._checked.problems:
+            assert self._config is not None
+            self._source, self._saved = GRADUAL, schedule_for(self._config)
+            self.editor.load_text(self._saved)
+            self._check()
+
+    def on_resize(self, event: Resize) -> None:
+        super().on_resize(event)
+        self.query_one("#verdict", Static).update(self._verdict())
 
     def _of_selected(self) -> tuple[TrainConfig, int]:
         """The model of the selected run; without one, the small tied model of WikiText-2."""
@@ -201,18 +217,32 @@ opened again, the draft is back. The last eight drafts are kept.
 
     def _verdict(self) -> Text:
         checked = self._checked
-        text = Text()
+        text, room = Text(), _VERDICT_ROWS
         if self._returned is not None and self.editor.text == self._returned:
             words = f"The draft of {printable(self._source)} is back; Ctrl+O can start anew.\n"
             text.append(words, self.bench.colour_style("accent"))
+            room -= 1
         if checked.problems:
             style = self.bench.colour_style("error")
-            lines = [Text(f"✗ {printable(p.words)}", style) for p in checked.problems]
+            found = [f"✗ {printable(p.words)}" for p in checked.problems]
+            if len(found) > room:
+                found[room - 1 :] = [f"✗ {len(found) - room + 1} more: Ctrl+G goes through them"]
+            lines = self._in_rows([Text(words, style) for words in found], room)
             return text + Text("\n").join(lines)
         text.append("✓ in order", self.bench.colour_style("success"))
         for warning in checked.warnings:
             text.append(f"\n! {printable(warning)}", self.bench.colour_style("warning"))
         return text
+
+    def _in_rows(self, texts: list[Text], rows: int) -> list[Text]:
+        """Whole where there are rows for all, else each with as many as another."""
+        width = max(self.size.width - 2, 1)
+        wrapped = [list(text.wrap(self.bench.console, width)) for text in texts]
+        most = rows if sum(map(len, wrapped)) <= rows else rows // len(texts)
+        for lines in (lines for lines in wrapped if len(lines) > most):
+            lines[most - 1 :] = [Text(" ").join(lines[most - 1 :])]
+            lines[-1].truncate(width, overflow="ellipsis")
+        return [line for lines in wrapped for line in lines]
 
     # -- keys ----------------------------------------------------------------------------------
 

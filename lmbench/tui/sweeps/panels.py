@@ -43,10 +43,10 @@ class SweepTable(Panel):
     TITLE = "Sweep"
     HELP = """
 The runs of this session's sweep, with a column for each setting that varies. A figure of a run at
-work is the best so far. **rung** says how many rungs of early stopping a run has come to, and after
-which epoch the last was; below the table stands why the run under the cursor ended. **course** is
-the course of its validation perplexity, **where** the place, host and device of a run that is not
-worked on by this machine.
+work is the best so far. **rung** is how many rungs of early stopping a run has reached, and the
+epoch of the last. **course** draws its validation perplexity. **where** is the place, host and
+device that work on a run; it is empty where that is this machine. Below the table stands why the
+run under the cursor ended.
 
 **a** changes between a line for each run and one for each setting, with mean and standard deviation
 over its seeds, of finished runs alone. **t** sorts by the next column, **T** turns the order round,

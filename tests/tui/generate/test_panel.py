@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from driving import at_rest, burst, press, settled, until
+from driving import at_rest, bench_of, burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
 from textual.pilot import Pilot
 from waiting import LIMIT_S
@@ -291,7 +291,9 @@ async def test_a_cursor_on_a_word_shows_what_else_was_likely(full):
 async def test_enter_on_an_alternative_rewinds_and_branches(full):
     async with opened(full) as pilot:
         await typed(pilot, "in")
-        await press(pilot, "enter", "down", "down", "right", "right", "right", "enter")
+        await press(pilot, "enter", "down", "down", "enter")
+        assert bench_of(pilot).recent_message == "← → go to a word first"
+        await press(pilot, "right", "right", "right", "enter")
         assert pilot.app.focused is among(pilot)
         await press(pilot, "up", "enter")
         first, branch = sampler().writes

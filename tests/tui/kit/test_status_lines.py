@@ -67,6 +67,9 @@ async def test_in_the_top_bar_what_the_run_at_work_said_is_without_its_name(worl
         assert bench_of(pilot).last_message == "1 dense: saved last at step 25"
         line = pilot.app.screen.query_one(TopBar).line().plain
         assert "   saved last at step 25 " in line
+        bench_of(pilot).last_message = "1 dense: pruned 5 tensors of it to 77.25% at step 9"
+        await settled(pilot)
+        assert "   pruned 5 tensors of it to … " in pilot.app.screen.query_one(TopBar).line().plain
 
 
 async def test_validation_and_the_last_scoring_show_how_far_they_are(world):

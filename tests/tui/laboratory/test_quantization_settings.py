@@ -93,7 +93,7 @@ def row_of(module: nn.Module) -> Row:
         clip = f"{module.clip_n_stds:g} std" if three else module.clip_acts.name.lower()
     precision, rows = f"a{bits or '–'}", ""
     if isinstance(module, RangeLinearQuantParamLayerWrapper):
-        modes += mode_of(module)
+        modes = mode_of(module) + modes
         precision, rows = f"{bits_of(module)} {precision}", channels(module)
     elif isinstance(module.wrapped_module, nn.Linear):
         precision = f"w– {precision}"

@@ -146,6 +146,19 @@ async def test_the_settings_of_the_candidate_under_the_cursor_stand_below_the_li
         assert settings_line(pilot) == candidates(pilot)[-1].words
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_name_of_the_candidate_under_the_cursor_is_somewhere_whole(lab, size):
+    name = "int8-asymmetric-per-channel"
+    async with opened(lab, "l", "u", "tab", "home", size=size) as pilot:
+        panel = screen_of(pilot, LabScreen).query_one(CandidatesPanel)
+        while panel.chosen is None or panel.chosen.name != name:
+            await press(pilot, "down")
+        in_table = next(line for line in words(pilot).splitlines() if "int8-asymmetric" in line)
+        assert (name in in_table) == (size[0] != 120)
+        about = f"what {name} does"
+        assert settings_line(pilot) == (f"{name}: {about}" if size[0] == 120 else about)
+
+
 async def test_of_a_candidate_that_failed_the_reason_stands_below_the_list(lab):
     async with opened(lab, "l", "a", "c", "c", "enter", "tab", size=(120, 30)) as pilot:
         assert settings_line(pilot) == "KL is not available"
@@ -160,8 +173,14 @@ async def test_settings_in_more_words_than_there_is_room_for_end_in_an_ellipsis(
         await pilot.pause()
         assert settings_line(pilot).endswith(" …")
         assert 60 < len(settings_line(pilot)) < 80
+        whole = "sixteen letters " * 19 + "sixteen letters"
         await press(pilot, "z")
-        assert settings_line(pilot) == "sixteen letters " * 19 + "sixteen letters"
+        assert settings_line(pilot) == whole
+        await press(pilot, "z")
+        screen.state.candidates = [replace(entry, words="sixteen letters " * 10)]
+        await pilot.resize_terminal(120, 30)
+        await pilot.pause()
+        assert settings_line(pilot) == whole[:159]
 
 
 def settings_line(pilot: Pilot[None]) -> str:
@@ -293,9 +312,16 @@ async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, 
         await press(pilot, "u", "u")
         assert bench_of(pilot).last_message == "mixed-avg waits for its evaluation"
         await press(pilot, "K")
-        assert (
-            bench_of(pilot).last_message == "int8-best was not evaluated yet: no run is made of it"
-        )
+        assert "int8-best was not evaluated yet: no run is made of it" in words(pilot)
+
+
+async def test_k_on_the_model_as_it_is_says_which_run_that_is(lab, started):
+    async with opened(lab, "l", "u", "tab", "home") as pilot:
+        as_it_is = next(c for c in candidates(pilot) if c.name == "as it is")
+        await press(pilot, *["down"] * candidates(pilot).index(as_it_is))
+        await press(pilot, "K")
+        assert "the model unchanged is run 1 itself" in words(pilot)
+    assert not started
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -326,8 +352,9 @@ async def test_k_on_the_slider_opens_the_form_for_a_run_that_prunes_to_its_level
 ):
     monkeypatch.setattr("lmbench.tui.laboratory.screen._REST_S", 0.01 if evaluated else 3600.0)
     async with opened(lab, "l", "enter", "tab", "tab", "K") as pilot:
-        assert bench_of(pilot).last_message == "0% prunes nothing: → moves the level"
+        assert "0% prunes nothing: → moves the level" in words(pilot)
         await press(pilot, "6", "t")
+        assert "0% prunes nothing" not in words(pilot)
         if evaluated:
             pruned = screen_of(pilot, LabScreen).state.pruned
             await until(pilot, lambda: 0.6 in pruned.get("encoder.weight", {}))

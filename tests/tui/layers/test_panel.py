@@ -176,7 +176,7 @@ async def test_bits_scale_zero_point_clip_and_sqnr_of_a_module_have_room_at_any_
 async def test_modes_are_short_and_stand_behind_the_rest(full):
     full.write(full.session.run(3), *MODULES)
     async with opened(full, "003-quantize", size=(80, 24)) as pilot:
-        assert shown(pilot)[2].split()[6:] == ["sym", "/", "asym", "46.8", "12.2"]
+        assert shown(pilot)[2].split()[6:] == ["sym/asym", "46.8", "12.2"]
 
 
 async def test_enter_opens_the_weights_of_a_module_and_says_where_there_are_none(full):

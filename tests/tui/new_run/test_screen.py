@@ -452,6 +452,7 @@ async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, star
             await go_to(pilot, "eval_tokens")
             await press(pilot, *"5000")
             told = words(pilot)
+        assert "of 1 dense, itself" in told
         assert "MB on disk now" in told
         assert said in told
 

@@ -41,6 +41,37 @@ async def test_it_begins_with_a_preset_in_order_drawn_beside_the_text(full):
         assert "100%" in drawn
 
 
+async def test_where_that_fits_not_the_model_it_begins_with_one_made_for_it(world):
+    run = world.new("train", "gru")
+    run.update(config={**run.read().config, "model": "GRU", "nlayers": 1, "epochs": 3})
+    async with driving.opened(world, "S", run=run.path.name) as pilot:
+        assert "for GRU 1x" in driving.words(pilot)
+        assert "in order" in verdict(pilot)
+        assert "not saved yet" in driving.words(pilot)
+        await press(pilot, "escape")
+        assert "draft" not in driving.words(pilot)
+        await press(pilot, "S", *"# mine")
+        await press(pilot, "escape", "S")
+        assert screen(pilot).editor.text.startswith("# mine")
+
+
+async def test_a_mistake_that_is_cut_ends_in_an_ellipsis(full):
+    async with opened(full) as pilot:
+        editor = screen(pilot).editor
+        editor.load_text(editor.text.replace("_hh_", f"_{'mistaken_' * 9}_"))
+        await press(pilot, "down")
+        told = driving.words(pilot).splitlines()[-5:-1]
+        assert [line[:10] for line in told[::2]] == [" ✗ line 11", " ✗ line 17"]
+        assert [line.rstrip()[-1] for line in told[1::2]] == ["…", "…"]
+        await pilot.resize_terminal(200, 50)
+        await press(pilot)
+        assert "…" not in driving.words(pilot)
+        first = preset_path("small-80").read_text()
+        editor.load_text(first.replace("rnn.weight_ih_l0", ", ".join("abcdefg")))
+        await press(pilot, "down")
+        assert "✗ 3 more: Ctrl+G goes through them" in driving.words(pilot)
+
+
 async def test_a_mistake_is_told_with_its_line_and_ctrl_g_goes_there(full):
     async with opened(full) as pilot:
         await press(pilot, *["down"] * 9, "end", *"9")
