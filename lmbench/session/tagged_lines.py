@@ -19,6 +19,11 @@ __all__ = ["Number", "TaggedLines"]
 
 T = TypeVar("T")
 
+# What pydantic writes in another way than readers know, or loses: its words for numbers that are
+# not finite, and the sign that it puts for half a surrogate pair in a key (of a file name that is
+# no UTF-8), which can stand only as an escape. In a value it refuses that half.
+_NOT_AS_IT_IS = (b'"NaN"', b'Infinity"', "\ufffd".encode())
+
 
 class _NumberSchema:
     def __get_pydantic_core_schema__(
@@ -59,11 +64,9 @@ class TaggedLines(Generic[T]):
         try:
             line = self._adapter.dump_json(value, warnings=False)
         except PydanticSerializationError:
-            # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-            return json.dumps(_strict(value), allow_nan=False).encode() + b"\n"
-        if b'"NaN"' in line or b'Infinity"' in line:
-            # pydantic's words for them; ours are those that older readers know.
-            line = json.dumps(_strict(value), ensure_ascii=False, allow_nan=False).encode()
+            line = b""
+        if not line or any(found in line for found in _NOT_AS_IT_IS):
+            line = json.dumps(_strict(value), allow_nan=False).encode()
         return line + b"\n"
 
     def parse(self, line: bytes | str) -> T:

@@ -80,7 +80,7 @@ fills the new-run form with one. **Esc** goes to the empty main screen.
         padding: 0 3; }
     WelcomeScreen Static { height: auto; }
     WelcomeScreen .way { margin: 1 0 0 0; }
-    /* What is wrong may take many lines. */
+    /* what is wrong may take many lines */
     WelcomeScreen.-short.-failed .way { margin: 0; }
     WelcomeScreen KeyBar { dock: bottom; }
     """

@@ -104,8 +104,16 @@ def test_numbers_without_a_word_in_json_come_back(value: float) -> None:
     assert str(event.loss) == str(value)
 
 
-def test_half_a_surrogate_pair_is_kept() -> None:
-    event = ev.Warned(message="caf\udce9.txt")
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.Warned(message="caf\udce9.txt"),
+        ev.Warned(t=math.inf, message="caf\udce9.txt"),
+        ev.Calibration(module="m", stats={"caf\udce9": None}),
+        ev.Calibration(t=math.inf, module="m", stats={"caf\udce9": None}),
+    ],
+)
+def test_half_a_surrogate_pair_is_kept(event: Event) -> None:
     assert parse_event(event_line(event)) == event
     event_line(event).decode("utf-8")
 
