@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lmbench.deploy.native import why_unavailable
@@ -101,6 +101,9 @@ def test_every_instruction_set_gives_the_masked_reference(
     rng = np.random.default_rng(seed + 1)
     x = rng.normal(size=(n, columns)).astype(np.float32)
     bias = rng.normal(size=rows).astype(np.float32) if with_bias else None
+    # Half a step to fp32's rounding goes either way: some sets fuse the product with the rounding.
+    steps = x.astype(np.float64) * 127 / np.abs(x).max(axis=1, keepdims=True)
+    assume(np.abs(np.abs(steps - np.trunc(steps)) - 0.5).min() > 1e-5)
     wanted = quantized(x).astype(np.float64) @ reference.T + (0 if bias is None else bias)
     for isa in isas():
         out = product(Kernels(isa), matrix, x, bias)
