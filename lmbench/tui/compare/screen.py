@@ -16,8 +16,17 @@ from lmbench.report.compare import MEASURABLE, Comparison, Format, compare_runs,
 from lmbench.report.numbers import plural
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
-from lmbench.session.store import TRAINED_FILE
 from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.compare.measuring import (
+    WAYS,
+    LeftOut,
+    divide,
+    numbers_of,
+    queue_benchmarks,
+    queue_evaluations,
+    queued_words,
+    reasons,
+)
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -32,16 +41,7 @@ __all__ = ["CompareScreen"]
 
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
-# So many runs are named in one line.
-_NAMED = 2
 _KINDS = ("train", "prune", "quantize", "pack")
-_TUNE_TOKENS = 20_000
-_WAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "cache": ({"cache": 2000}, "a neural cache over the last 2,000 words"),
-    "dynamic": ({"dynamic": "sgd"}, "weights that follow the text, by plain steps"),
-    "dynamic rms": ({"dynamic": "rms"}, "the same, steps divided by gradients of train"),
-    "both": ({"cache": 2000, "dynamic": "sgd"}, "cache and plain steps together"),
-}
 _FORMATS: dict[str, tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
     "csv": (".csv", "the table, every digit"),
@@ -49,10 +49,6 @@ _FORMATS: dict[str, tuple[str, str]] = {
     "html": (".html", "the table, for a page"),
     "svg": (".svg", "the plot, as a picture"),
 }
-
-
-LeftOut = dict[str, list[RunView]]
-"""By the reason, the runs that are not evaluated."""
 
 
 class CompareScreen(BenchScreen[None]):
@@ -334,12 +330,16 @@ class CompareScreen(BenchScreen[None]):
 
     async def _queue_benchmarks(self, views: list[RunView]) -> None:
         due = self._due
-        left_out = _numbers(self._simulated) if views == due else ""
-        done = await self.bench.run_in_thread(_benchmark, views, doing="while queueing benchmarks")
+        left_out = numbers_of(self._simulated) if views == due else ""
+        done = await self.bench.run_in_thread(
+            queue_benchmarks, views, doing="while queueing benchmarks"
+        )
         if done:
             first = "" if due else f"measuring {done[0].id} {done[0].name} again: "
             rest = f"; {left_out} must be packed first" if left_out else ""
-            self.bench.show_message(f"{first}{_queued(len(done), 'benchmark')}{rest}", keep=False)
+            self.bench.show_message(
+                f"{first}{queued_words(len(done), 'benchmark')}{rest}", keep=False
+            )
             await self.bench.refresh_snapshot()
 
     def action_evaluate(self) -> None:
@@ -347,7 +347,7 @@ class CompareScreen(BenchScreen[None]):
         keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
         keys = self.bench.marked if self.of_marked else keys
         views = [view for view in self.views if view.key in keys]
-        able, left_out = _divide(views, "cache")
+        able, left_out = divide(views, "cache")
         if not able:
             none = "" if left_out else "no run is here"
             self._say_left_out(f"nothing to evaluate: {none}", left_out)
@@ -357,12 +357,12 @@ class CompareScreen(BenchScreen[None]):
             if way is not None:
                 self.run_worker(self._evaluate(views, way), exit_on_error=False)
 
-        ways = [(way, about) for way, (_, about) in _WAYS.items()]
+        ways = [(way, about) for way, (_, about) in WAYS.items()]
         self.app.push_screen(ChoiceDialog("Evaluate on test, tuned on valid, with", ways), chosen)
 
     async def _evaluate(self, views: list[RunView], way: str) -> None:
         queued = await self.bench.run_in_thread(
-            _queue_evaluations, views, way, doing="while queueing evaluations"
+            queue_evaluations, views, way, doing="while queueing evaluations"
         )
         if queued is None:
             return
@@ -371,12 +371,12 @@ class CompareScreen(BenchScreen[None]):
             self._say_left_out("nothing to evaluate: ", left_out)
             return
         rest = "; left out: " if left_out else ""
-        self._say_left_out(f"{_queued(len(done), 'evaluation')}{rest}", left_out)
+        self._say_left_out(f"{queued_words(len(done), 'evaluation')}{rest}", left_out)
         await self.bench.refresh_snapshot()
 
     def _say_left_out(self, words: str, left_out: LeftOut) -> None:
         room = self.size.width - 1 - len(words)
-        self.bench.show_message(f"{words}{_reasons(left_out, room)}", keep=False)
+        self.bench.show_message(f"{words}{reasons(left_out, room)}", keep=False)
 
     def action_export(self) -> None:
         offered = [(form, about) for form, (_, about) in _FORMATS.items()]
@@ -432,93 +432,3 @@ def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:
 def _ended(view: RunView) -> float:
     """When the run last wrote its model."""
     return (view.record.ended if view.record else None) or 0.0
-
-
-def _benchmark(views: list[RunView]) -> list[RunView]:
-    """In a thread: make and start a benchmark of each run."""
-    from lmbench.config import BenchmarkConfig
-    from lmbench.jobs import launch
-    from lmbench.jobs.prepare import command_for
-
-    runs = [
-        view.run.session.new_run(
-            BenchmarkConfig(), "benchmark", name=f"speed of {view.id}", parent=view.run,
-            command=command_for("benchmark", {}, parent=view.run.ref),
-        )
-        for view in views
-    ]  # fmt: skip
-    launch.start_all(runs)
-    return views
-
-
-def _why_not(view: RunView, way: str) -> str:
-    """Why a run is not evaluated in this way; "" where it is. For steps it looks at its files."""
-    if view.kind == "quantize":
-        return "pack it first"
-    if view.kind not in MEASURABLE:
-        return "no model of its own"
-    if view.status != "finished":
-        return f"it is {view.status}"
-    if not view.has_best:
-        return "no best checkpoint"
-    if "dynamic" not in _WAYS[way][0]:
-        return ""
-    if view.kind == "pack":
-        return "steps need floats"
-    best = view.run.checkpoint("best")
-    on_grid = best is not None and (best / TRAINED_FILE).is_file()
-    return "on a grid that steps leave" if on_grid else ""
-
-
-def _divide(views: list[RunView], way: str) -> tuple[list[RunView], LeftOut]:
-    """The runs that can be evaluated so, and those that cannot."""
-    by_reason: LeftOut = {}
-    for view in views:
-        by_reason.setdefault(_why_not(view, way), []).append(view)
-    return by_reason.pop("", []), by_reason
-
-
-def _reasons(left_out: LeftOut, room: int) -> str:
-    """Which runs are left out and why: as many of the reasons as there is room for, the one of
-    most runs first."""
-    groups = sorted(left_out.items(), key=lambda group: -len(group[1]))
-    parts = [f"{_numbers(views)} ({why})" for why, views in groups]
-    parts[1:] = [part.removeprefix("run ").removeprefix("runs ") for part in parts[1:]]
-    words = ""
-    for said in range(len(parts), 0, -1):
-        more = sum(len(views) for _, views in groups[said:])
-        words = "; ".join([*parts[:said], *([f"{more} more"] if more else [])])
-        if len(words) <= room:
-            break
-    return words
-
-
-def _numbers(views: list[RunView]) -> str:
-    """One run or two by number, more by how many they are."""
-    if len(views) > _NAMED:
-        return f"{len(views)} runs"
-    numbers = ", ".join(str(number) for number in sorted(view.id for view in views))
-    return f"run{'s' * (len(views) > 1)} {numbers}" if views else ""
-
-
-def _queued(number: int, kind: str) -> str:
-    return f"{plural(number, kind)} {'is' if number == 1 else 'are'} queued"
-
-
-def _queue_evaluations(views: list[RunView], way: str) -> tuple[list[RunView], LeftOut]:
-    """In a thread: make and start an evaluation of each run that can be; see `_divide`."""
-    from lmbench.config import EvaluateConfig, validate
-    from lmbench.jobs import launch
-    from lmbench.jobs.prepare import command_for
-
-    views, left_out = _divide(views, way)
-    settings = {**_WAYS[way][0], "tune": True, "tune_tokens": _TUNE_TOKENS}
-    runs = [
-        view.run.session.new_run(
-            validate(EvaluateConfig, settings), "evaluate", name=f"{way} on {view.id}",
-            parent=view.run, command=command_for("evaluate", settings, parent=view.run.ref),
-        )
-        for view in views
-    ]  # fmt: skip
-    launch.start_all(runs)
-    return views, left_out
