@@ -115,12 +115,7 @@ class EvaluateConfig(CacheConfig):
         0, "score only the first tokens of the split; 0 scores all", group=DATA, ge=0, unit="tokens"
     )
     eval_batch_size: int = setting(
-        10,
-        "how many sequences are evaluated at once",
-        group=TRAINING,
-        ge=1,
-        le=65536,
-        unit="sequences",
+        10, "sequences evaluated at once", group=TRAINING, ge=1, le=65536, unit="sequences"
     )
     bptt: int = setting(35, "sequence length", group=TRAINING, ge=1, le=65536, unit="tokens")
     dynamic: Literal["sgd", "rms"] | None = setting(

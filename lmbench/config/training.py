@@ -84,20 +84,10 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     epochs: int = setting(40, "upper epoch limit", group=TRAINING, ge=1, le=100000, unit="epochs")
     batch_size: int = setting(
-        20,
-        "how many sequences are trained on at once",
-        group=TRAINING,
-        ge=1,
-        le=65536,
-        unit="sequences",
+        20, "sequences trained on at once", group=TRAINING, ge=1, le=65536, unit="sequences"
     )
     eval_batch_size: int = setting(
-        10,
-        "how many sequences are evaluated at once",
-        group=TRAINING,
-        ge=1,
-        le=65536,
-        unit="sequences",
+        10, "sequences evaluated at once", group=TRAINING, ge=1, le=65536, unit="sequences"
     )
     bptt: int = setting(
         35,
