@@ -30,12 +30,12 @@ from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table
 from lmbench.session import EventLog, Home, Run, Status
 from lmbench.session.events import Epoch, RunStarted, Step
-from lmbench.session.manage import delete_run
+from lmbench.session.manage import delete_run, rename_run
 from lmbench.session.store import LIVE
 
 __all__ = ["app"]
 
-app = App(name="runs", help="List, show, import, pause, stop, resume and delete runs.")
+app = App(name="runs", help="List, show, import, rename, pause, stop, resume and delete runs.")
 
 _LOG_POLL_S = 0.2
 
@@ -278,6 +278,22 @@ def join(run: str, *, session: SessionName = "default", json: Json = False) -> N
         print_json({"run": str(found.path), "node": node})
     else:
         print_line(f"the part of machine {node} in {found.ref} has ended")
+
+
+@app.command
+def rename(run: str, name: str, *, session: SessionName = "default", json: Json = False) -> None:
+    """Call a run otherwise; its number and folder stay as they are.
+
+    Args:
+        run: SESSION/3, SESSION/003-train, 3, a name, @ for the newest, or a path.
+        name: its new name.
+    """
+    found = Home.find().find_run(run, session)
+    rename_run(found, name)
+    if json:
+        print_json(run_document(found))
+    else:
+        print_line(f"{found.ref} is now called {name}")
 
 
 @app.command

@@ -23,10 +23,14 @@ __all__ = [
     "delete_run",
     "delete_session",
     "refuse_busy",
+    "rename_run",
     "rename_session",
+    "run_name_problem",
     "set_aside_run",
     "set_aside_session",
 ]
+
+_LONGEST_RUN_NAME = 64
 
 
 def at_rest(run: Run) -> RunRecord:
@@ -146,6 +150,24 @@ def rename_session(home: Home, name: str, new_name: str) -> Session:
     refuse_busy(source, "renamed")
     rename_folder(home.sessions_path, name, new_name)
     return target
+
+
+def run_name_problem(name: str) -> str:
+    """Why a run cannot be called so; "" where it can."""
+    if not 0 < len(name) <= _LONGEST_RUN_NAME:
+        return f"A run's name has 1 to {_LONGEST_RUN_NAME} characters."
+    return "" if name.isprintable() else "A run's name has no control characters."
+
+
+def rename_run(run: Run, name: str) -> None:
+    """Call a run otherwise, also while it is worked on; its number and folder stay.
+
+    Raises:
+        LmbenchError: it cannot be called so, or its record cannot be read.
+    """
+    if problem := run_name_problem(name):
+        raise LmbenchError(problem)
+    run.update(name=name)
 
 
 class Deletion:

@@ -52,6 +52,19 @@ def test_another_shell_sees_a_run_pauses_continues_and_stops_it(
     assert shown["test_ppl"] is None
 
 
+def test_a_run_gets_another_name_while_it_is_worked_on(world: World, capsys: Capture) -> None:
+    run = world.run()
+    launch.start(run)
+    world.until_working(run)
+    assert document(capsys, "runs", "rename", "1", "the wide one")["name"] == "the wide one"
+    document(capsys, "runs", "stop", "the wide one")
+    world.until_status(run, "stopped")
+    assert run.read().name == "the wide one"
+    for name, problem in (("", "1 to 64"), ("x" * 65, "1 to 64"), ("a\nb", "control characters")):
+        assert problem in complaint(capsys, "runs", "rename", "1", name)
+    assert run.read().name == "the wide one"
+
+
 def test_a_stopped_run_is_resumed_in_the_foreground(world: World, capsys: Capture) -> None:
     run = world.run(total=30)
     launch.start(run)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from lmbench.errors import LmbenchError
 from lmbench.report.run_command import run_command
+from lmbench.session.manage import rename_run, run_name_problem
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView
@@ -37,7 +38,6 @@ _STOPPING = {
     "prune": "; it finishes its batch and is scored",
     "sensitivity": "; what it has measured stays",
 }
-_MAX_NAME = 64
 # So many runs that were made from another one are told by their numbers.
 _MOST_NAMED = 6
 
@@ -151,16 +151,12 @@ def rename(bench: Bench, view: RunView) -> None:
         if name and name != view.name:
             bench.run_worker(_rename(bench, view, name), exit_on_error=False)
 
-    def check(name: str) -> str:
-        if not name or len(name) > _MAX_NAME:
-            return f"A name has 1 to {_MAX_NAME} characters."
-        return "" if name.isprintable() else "A name has no control characters."
-
-    bench.push_screen(TextDialog("Rename", f"A name for run {view.id}:", view.name, check), done)
+    question = f"A name for run {view.id}:"
+    bench.push_screen(TextDialog("Rename", question, view.name, run_name_problem), done)
 
 
 async def _rename(bench: Bench, view: RunView, name: str) -> None:
-    await bench.run_in_thread(lambda: view.run.update(name=name), doing="while renaming the run")
+    await bench.run_in_thread(lambda: rename_run(view.run, name), doing="while renaming the run")
     await bench.refresh_snapshot()
 
 
