@@ -244,3 +244,10 @@ def words(pilot: Pilot[None]) -> str:
     """All that the screen shows."""
     strips = pilot.app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+def line_of(pilot: Pilot[None], label: str) -> str:
+    """The line on the screen that begins with this label."""
+    strips = pilot.app.screen._compositor.render_strips()
+    lines = ["".join(segment.text for segment in strip) for strip in strips]
+    return next(line for line in lines if line.strip("┃│ ").startswith(label))

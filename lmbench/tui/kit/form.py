@@ -15,8 +15,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from textual.app import ComposeResult, RenderResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.events import Blur, DescendantFocus, Key
+from textual.geometry import Offset, Region, Size, Spacing
+from textual.layout import Layout, WidgetPlacement
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
@@ -56,7 +59,7 @@ class ChoiceField(GuardedWidget, can_focus=True):
         Binding("right,space", "turn(1)", id="form.next", show=False, tooltip="The next choice"),
     ]
     DEFAULT_CSS = """
-    ChoiceField { height: 1; width: 1fr; background: $surface; }
+    ChoiceField { height: 1; width: 1fr; background: $surface; color: $foreground; }
     ChoiceField:focus {
         background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold;
     }
@@ -111,9 +114,7 @@ class ChoiceField(GuardedWidget, can_focus=True):
         return cell_len(self.value) + 4
 
     def render(self) -> RenderResult:
-        value, room = self.value, self.size.width - 4
-        if cell_len(value) > room:
-            value = set_cell_size(value, max(room - 1, 0)) + "…"
+        value = _cut(self.value, self.size.width - 4)
         before, after = ("‹ ", " ›") if len(self.choices) > 1 else ("  ", "")
         return Text.assemble((before, "dim"), value, (after, "dim"), no_wrap=True)
 
@@ -141,23 +142,36 @@ class TextField(LineInput):
     def on_blur(self, event: Blur) -> None:
         self.show_end()
 
+    def on_resize(self) -> None:
+        if not self.has_focus:
+            self.show_end()
 
-class _Row(Horizontal):
-    DEFAULT_CSS = """
-    _Row { height: 1; }
-    _Row > .label { width: %d; padding: 0 1; color: $text-muted; }
-    _Row > .note { width: 2fr; padding: 0 0 0 1; color: $text-muted; text-wrap: nowrap;
-        text-overflow: ellipsis; }
-    _Row.-changed > .label { color: $accent; text-style: bold; }
-    _Row.-wrong > .note { color: $error; text-style: bold; }
-    _Row:focus-within > .label { color: $foreground; text-style: bold; }
-    """.replace("%d", str(_LABEL_WIDTH))
+
+class _RowLayout(Layout):
+    """A row's field, where the row leaves room for it."""
+
+    name = "row"
+
+    def arrange(
+        self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True
+    ) -> list[WidgetPlacement]:
+        assert isinstance(parent, _Row)
+        region = Region(_LABEL_WIDTH, 0, parent.field_width(size.width), 1)
+        return [WidgetPlacement(region, Offset(), Spacing(), child) for child in children]
+
+
+_LAYOUT = _RowLayout()
+
+
+class _Row(GuardedWidget):
+    """One line. It paints what stands beside its field itself: rows are many, and each widget takes
+    time to be made, styled and placed."""
+
+    DEFAULT_CSS = "_Row { height: 1; color: $text-muted; }"
 
     def __init__(self, spec: FieldSpec) -> None:
         super().__init__(name=spec.name)
         self.spec = spec
-        self._label = Static(spec.label, classes="label", markup=False)
-        self._note = Static(spec.note, classes="note", markup=False)
         # Made here: a form is read while its rows are still being mounted.
         self.field: ChoiceField | TextField
         if spec.choices:
@@ -165,48 +179,65 @@ class _Row(Horizontal):
         else:
             self.field = TextField(spec.value, spec.name, spec.placeholder)
         self._shown = (False, "", spec.note)
-        self._said = spec.note
+
+    @property
+    def layout(self) -> Layout:
+        return _LAYOUT
 
     def compose(self) -> ComposeResult:
-        yield self._label
         yield self.field
-        yield self._note
 
     def on_mount(self) -> None:
-        self.watch(self.field, "value", self._fit, init=False)
+        self.watch(self.field, "value", self._show, init=False)
 
-    def on_resize(self) -> None:
-        self._fit()
+    def on_descendant_focus(self) -> None:
+        self.refresh()
 
-    def _fit(self) -> None:
-        """Give the value a third of the line, or as much more as it needs, and the rest to what is
-        said of it; a complaint keeps as much of two thirds as it needs."""
-        if not self.size.width:
-            return
-        _, wrong, note = self._shown
-        room = self.size.width - _LABEL_WIDTH
-        third = room // 3
-        most = max(third, room - cell_len(f" ✗ {wrong}")) if wrong else room
-        width = max(min(self.field.needed_width, most), third)
-        if self.field.styles.width is None or self.field.styles.width.value != width:
-            self.field.styles.width = width
-        said = f"✗ {wrong}" if wrong else _whole(note, room - width - 1)
-        if said != self._said:
-            self._said = said
-            self._note.update(said, layout=False)
-        if isinstance(self.field, TextField) and not self.field.has_focus:
-            self.call_after_refresh(self.field.show_end)
+    def on_descendant_blur(self) -> None:
+        self.refresh()
 
     def mark(self, *, changed: bool, wrong: str, note: str) -> None:
-        """Repaints what differs from what is shown, and nothing else: rows are many."""
+        """Repaints what differs from what is shown, and nothing else."""
         state = (changed, wrong, note)
-        if state == self._shown:
-            return
-        self._shown = state
-        self.set_class(changed, "-changed")
-        self.set_class(bool(wrong), "-wrong")
-        self._label.update(f"{self.spec.label} •" if changed else self.spec.label, layout=False)
-        self._fit()
+        if state != self._shown:
+            self._shown = state
+            self._show()
+
+    def _show(self) -> None:
+        if self.size.width and self.field.size.width != self.field_width(self.size.width):
+            self.field.refresh(layout=True)
+        self.refresh()
+
+    def field_width(self, width: int) -> int:
+        """In a row of this width: a third, or as much more as the value needs; the rest is for
+        what is said of it, and a complaint keeps as much of two thirds as it needs."""
+        wrong = self._shown[1]
+        room = max(width - _LABEL_WIDTH, 0)
+        third = room // 3
+        most = max(third, room - cell_len(f" ✗ {wrong}")) if wrong else room
+        return max(min(self.field.needed_width, most), third)
+
+    def render(self) -> RenderResult:
+        changed, wrong, note = self._shown
+        width = self.field_width(self.size.width)
+        label = f" {self.spec.label} •" if changed else f" {self.spec.label}"
+        label_style = "$accent bold" if changed else ""
+        if self.has_focus_within:
+            label_style = "$foreground bold"
+        room = self.size.width - _LABEL_WIDTH - width - 1
+        said = _cut(f"✗ {wrong}", room) if wrong else _whole(note, room)
+        return Content.assemble(
+            (set_cell_size(label, _LABEL_WIDTH), label_style),
+            " " * (width + 1),
+            (said, "$error bold" if wrong else ""),
+        )
+
+
+def _cut(text: str, room: int) -> str:
+    """The text, or its beginning and an ellipsis where there is no room for all."""
+    if cell_len(text) <= room:
+        return text
+    return set_cell_size(text, max(room - 1, 0)) + "…"
 
 
 def _whole(note: str, room: int) -> str:
