@@ -46,6 +46,9 @@ from lmbench.session.events import (
 )
 from lmbench.session.files import try_lock
 
+# Commands that are processes of their own start their workers as a user's do; the others' are forked.
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 SETTINGS: dict[str, Any] = {
     "emsize": 24,
     "nhid": 24,
