@@ -111,7 +111,7 @@ class CrossEntropy(Stateless):
             return _backward(
                 model, input, target, hidden, adjust, self._regularisation, self._loss.precision
             )
-        if input.device.type == "cuda" and adjust is None and self._replay:
+        if input.device.type == "cuda" and adjust is None and self._replay and _can_replay(model):
             if self._graph is None:
                 self._graph = GraphedGradients(compute_gradients, model, self._loss)
             return self._graph(input, target, hidden)
@@ -201,6 +201,12 @@ def _backward_of_image(
 def is_quantized_in_training(decoder: nn.Module) -> bool:
     """Is the weight the image of a parameter, as training-time quantizers leave it?"""
     return type(decoder) is nn.Linear and not isinstance(decoder.weight, nn.Parameter)
+
+
+def _can_replay(model: RNNModel) -> bool:
+    """Are the layers torch's own? A quantizer's ask the device for values and keep what they made,
+    which a graph would do at its capture alone."""
+    return isinstance(model.rnn, nn.RNNBase)
 
 
 def _can_fuse(model: RNNModel) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from lmbench.config import TrainConfig
 
@@ -28,18 +31,29 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     _never_compiled()
     parameters = list(model.parameters())
     fused = parameters[0].device.type == "cuda"
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             parameters,
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
             fused=fused,
         )
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+    else:
+        optimizer = torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+    optimizer.register_step_post_hook(_note_change)
+    return optimizer
+
+
+def _note_change(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """A fused step does not say that it changed the weights; what is made of them (`TrainedCodes`)
+    is made anew where their version is another."""
+    for group in optimizer.param_groups:
+        increment_version(group["params"])

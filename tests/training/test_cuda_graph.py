@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmbench.distiller.quantization import modular_copy
 from lmbench.model.rnn import Hidden, RNNModel
 from lmbench.training.cuda_graph import GraphedGradients, GraphedUpdate
 from lmbench.training.loss import DecoderLoss
+from lmbench.training.objective import _can_replay
 from lmbench.training.precision import Precision
 from lmbench.training.step import clipped_update, compute_gradients, gradient_norm
 
@@ -195,3 +197,11 @@ def test_a_card_that_is_not_the_current_one_is_captured_on() -> None:
     loss = DecoderLoss("fp32", into_grad=True)
     check(GraphedGradients(compute_gradients, model, loss), model, "cuda:1", 1e-4)
     assert torch.cuda.current_device() == 0
+
+
+def test_layers_that_a_quantizer_has_taken_apart_are_not_captured() -> None:
+    model = build()
+    assert _can_replay(model)
+    apart = modular_copy(model)
+    assert isinstance(apart, RNNModel)
+    assert not _can_replay(apart)

@@ -23,6 +23,25 @@ from lmbench.training.step import is_plain_sgd
 ADAMW: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "beta1": 0.8, "beta2": 0.95}
 
 
+@pytest.mark.parametrize(
+    "given", [{}, {"momentum": 0.5}, ADAMW], ids=["plain", "momentum", "adamw"]
+)
+def test_a_fused_step_says_that_it_changed_the_weights(given: dict[str, Any]) -> None:
+    """As the steps on CUDA are; a quantizer's image is made anew where a weight's version is."""
+    model = build_model(small(**given), WORDS)
+    optimizer = build_optimizer(model, small(**given))
+    for group in optimizer.param_groups:
+        group["fused"] = True
+    weights = list(model.parameters())
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    before = [(weight._version, weight.detach().clone()) for weight in weights]
+    optimizer.step()
+    for weight, (version, values) in zip(weights, before, strict=True):
+        assert not torch.equal(weight, values)
+        assert weight._version > version
+
+
 def test_adamw_is_torchs_own_bit_for_bit(tmp_path: Path) -> None:
     """With its decay decoupled: the weights shrink by the rate times the decay at each step."""
     config = small(**ADAMW, weight_decay=0.3, epochs=1, event_interval=1, precision="exact")
