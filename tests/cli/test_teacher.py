@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from cli_world import answer
 from safetensors.torch import load_file
 
@@ -13,8 +15,11 @@ from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.job import Job
+from lmbench.jobs.kinds.train import build_objective
 from lmbench.jobs.scoring_text import corpus_of
-from lmbench.session import Home
+from lmbench.session import EventLog, Home
+from lmbench.session.events import Warned
 
 FOUR_BITS = """
 version: 1
@@ -140,3 +145,23 @@ def test_a_teacher_that_there_is_not_is_named(
 ) -> None:
     assert lmbench(["train", "--data", "tiny", *SMALL, "--teacher", "77"]) == 2
     assert "77" in capsys.readouterr().err
+
+
+def test_a_teacher_that_has_trained_on_since_is_said_when_the_student_is_resumed(
+    home: Home, tmp_path: Path
+) -> None:
+    config = validate(TrainConfig, {"data": "tiny", "teacher": "1"})
+    corpus = corpus_of(home.find_run("1").read().corpus, home.path, "1")
+    shutil.copytree(home.path, tmp_path / "home", symlinks=True)
+    elsewhere = Home(tmp_path / "home")
+    run = elsewhere.session("default").new_run(config, "train")
+    meta = elsewhere.find_run("1").path / "best" / "meta.json"
+    for attempt in range(3):
+        if attempt == 2:
+            meta.write_text(re.sub(r'"step": \d+', '"step": 12345', meta.read_text()))
+        job = Job(run, run.read(), config, resuming=attempt > 0)
+        build_objective(job, config, corpus, "fp32", torch.device("cpu"))
+    said = [e.message for e in EventLog(run.events_path).poll() if isinstance(e, Warned)]
+    assert len(said) == 1
+    assert "run default/001-train, has trained on" in said[0]
+    assert "12,345" in said[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import psutil
 import torch
@@ -39,8 +40,10 @@ from lmbench.session.events import (
     Sparsity,
     Warned,
 )
+from lmbench.session.files import read_json
+from lmbench.session.store import Run
 from lmbench.training import native
-from lmbench.training.checkpoint import load_weights
+from lmbench.training.checkpoint import CHECKPOINT_VERSION, load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -298,9 +301,22 @@ def build_objective(
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, device=str(device))
+    _note_teacher(job, teacher, loaded.path)
     return Distillation(
         loaded.recurrent, config.distill_temp, config.distill_weight, regularisation
     )
+
+
+def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> None:
+    """Note which checkpoint teaches; a resumed run says where that is another one now."""
+    step = read_json(checkpoint / "meta.json", version=CHECKPOINT_VERSION).get("step")
+    before = job.record.results.get("teacher_step") if job.resuming else None
+    if before not in (None, step):
+        job.warn(
+            f"the teacher, run {teacher.ref}, has trained on: until now its model of step "
+            f"{before:,} taught, from here on that of step {step:,} does"
+        )
+    job.add_results(teacher_step=step)
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
