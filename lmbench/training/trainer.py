@@ -369,6 +369,7 @@ class Trainer:
         position, config = self.position, self.config
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
+            self.scheduler.mask_for_good(position.epoch)
         report = report_progress(self.emit, "validating")
         # What is kept and run later, where a quantizer is in the model that trains.
         valid = self._ranks.combine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from pathlib import Path
@@ -271,3 +272,20 @@ def test_a_window_of_another_length_has_a_learning_rate_in_proportion(tmp_path: 
             torch.testing.assert_close(value.detach(), expected)
     assert len(seen) > 3
     assert one.position.tokens == (len(splits(config).train) - 1) * config.batch_size
+
+
+def test_the_loss_that_is_noted_is_of_the_masks_that_stay(tmp_path: Path) -> None:
+    """Masks that fall in the forward pass alone leave weights that the last epoch prunes."""
+    schedule = copy.deepcopy(AGP)
+    schedule["policies"][0]["pruner"]["args"] = {"mask_on_forward_only": True, "keep_mask": True}
+    recorder = Recorder()
+    config = small(lr=20.0)
+    trained = trainer(config, tmp_path, recorder, schedule=schedule)
+    trained.run()
+    last = recorder.of(Epoch)[-1]
+    assert last.best_epoch == last.epoch == 3
+    trained.load_best()
+    weight = trained.model.get_parameter("rnn.weight_hh_l0")
+    assert (weight == 0).float().mean() == pytest.approx(0.6, abs=0.01)
+    kept = evaluate(trained.model, splits(config).valid, config.bptt)
+    assert kept.loss == pytest.approx(last.valid_loss, abs=1e-6)

@@ -110,6 +110,10 @@ class ScheduledTrainingPolicy:
     ) -> None:
         """The optimizer has stepped."""
 
+    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
+        """The epoch's updates are made and its model is about to be scored: masks that stay after
+        it fall."""
+
     def on_epoch_end(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
@@ -268,13 +272,18 @@ class PruningPolicy(ScheduledTrainingPolicy):
     ) -> None:
         if meta["current_epoch"] != meta["scheduled_epochs"][-1]:
             return
-        for masker, param, _ in self._handled(model, zeros_mask_dict):
-            if self.keep_mask:
-                masker.use_double_copies = False
-                masker.mask_on_forward_only = False
-                masker.unmasked_copy = None
-                masker.mask_tensor(param)
+        self.mask_for_good(model, zeros_mask_dict, meta)
+        for masker, _, _ in self._handled(model, zeros_mask_dict):
             masker.unwatch_gradient()
+
+    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
+        if not self.keep_mask or meta["current_epoch"] != meta["scheduled_epochs"][-1]:
+            return
+        for masker, param, _ in self._handled(model, zeros_mask_dict):
+            masker.use_double_copies = False
+            masker.mask_on_forward_only = False
+            masker.unmasked_copy = None
+            masker.mask_tensor(param)
 
 
 class RegularizationPolicy(ScheduledTrainingPolicy):
