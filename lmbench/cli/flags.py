@@ -106,8 +106,12 @@ def _check_needs(config: Config, asked: Collection[str]) -> None:
             f"does nothing with {other if way in (None, 'decay') else f'--lr-schedule {way}'}",
             **dict.fromkeys(sorted(annealing), True),
         )
-    # A pruning may have the optimizer of its parent.
+    if "dynamic_tokens" in asked and getattr(config, "dynamic", None) == "sgd":
+        refuse_flags("does nothing with --dynamic sgd", dynamic_tokens=True)
+    # A pruning may have the optimizer of its parent, and has its schedule elsewhere.
     if type(config) is TrainConfig:
+        if config.compress is None and "masked_gradients" in asked:
+            refuse_flags(f"does nothing without {flag_of('compress')}", masked_gradients=True)
         adamw = config.optimizer == "adamw"
         idle = asked & ({"momentum"} if adamw else {"beta1", "beta2"})
         refuse_flags(

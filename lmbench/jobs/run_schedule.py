@@ -65,6 +65,8 @@ def _refuse_another_rate(config: TrainConfig) -> None:
         given = f"--warmup-steps {config.warmup_steps}"
     elif config.rate_schedule in ("cosine", "onecycle", "linear"):
         given = f"--lr-schedule {config.rate_schedule}"
+    elif config.rate_schedule == "decay" and config.decay not in (None, 1):
+        given = f"--decay {config.decay:g}"
     else:
         return
     raise LmbenchError(

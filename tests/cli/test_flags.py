@@ -80,6 +80,8 @@ def test_a_fraction_is_no_whole_number(words, capsys: Capture):
         ("train --summary sparsity --detach", "--detach"),
         ("train --distill-temp 2", "--distill-temp"),
         ("train --decay 0.9 --patience 3", "--patience"),
+        ("train --masked-gradients counted", "--masked-gradients"),
+        ("evaluate 1 --dynamic sgd --dynamic-tokens 50", "--dynamic-tokens"),
         ("train --cuda --device cpu", "--cuda"),
         ("evaluate 1 --cache-theta 0.3", "--cache-theta"),
         ("summary 1 --kind masks --gross", "--gross"),

@@ -82,6 +82,7 @@ def test_a_pruning_takes_its_parents_optimizer_and_the_recipe_takes_it_back(
         ("--compress rates.yaml --lr-schedule cosine", "--lr-schedule cosine: schedule rates.yaml"),
         ("--compress rates.yaml --warmup 1", "--warmup 1: schedule rates.yaml sets the learning"),
         ("--compress rates.yaml --warmup-steps 9", "--warmup-steps 9: schedule rates.yaml sets"),
+        ("--compress rates.yaml --decay 0.9", "--decay 0.9: schedule rates.yaml sets"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line_before_anything_is_made(
