@@ -35,6 +35,21 @@ def batchify(
     return torch.from_numpy(columns.T.astype(np.int64, order="C")).to(device)
 
 
+def rows_to_score(
+    ids: np.ndarray, batch_size: int, device: torch.device | str | None, said: str
+) -> torch.Tensor:
+    """`batchify` of a text that is predicted, which takes two rows: a word and the next one.
+
+    Raises LmbenchError where there are fewer; it begins with `said`, the flag that limits the text.
+    """
+    if len(ids) < 2 * batch_size:
+        raise LmbenchError(
+            f"{said}: {len(ids)} tokens leave nothing to predict in {batch_size} columns; use at "
+            f"least {2 * batch_size}"
+        )
+    return batchify(ids, batch_size, device)
+
+
 def count_windows(rows: int, bptt: int) -> int:
     """How many windows `windows` yields for a source of ``rows`` rows."""
     return max(0, -(-(rows - 1) // bptt))

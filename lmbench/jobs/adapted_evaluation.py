@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus
-from lmbench.corpus.batches import batchify
+from lmbench.corpus.batches import rows_to_score
 from lmbench.deploy.load_model import LoadedModel, PackedModel
 from lmbench.deploy.runtimes.interface import Progress, Score
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_with_caches
-from lmbench.session.store import TRAINED_FILE
 from lmbench.training import native
+from lmbench.training.checkpoint import read_trained
 from lmbench.training.dynamic_evaluation import Dynamic, evaluate_dynamically, gradient_rms
 from lmbench.training.tune_evaluation import Adaptation, PassScores, count_passes, tune
 
@@ -73,7 +73,8 @@ def check_floats(config: EvaluateConfig, loaded: LoadedModel) -> None:
             f"--dynamic: {loaded.title} holds integers, and a step is far smaller than what "
             "they can differ by: name the run that it was packed from"
         )
-    if (loaded.path / TRAINED_FILE).is_file():
+    # Where weights are averaged `last/` has the file, too, with the floats that go on training.
+    if any(name.endswith("float_weight") for name in read_trained(loaded.path)):
         raise LmbenchError(
             f"--dynamic: the weights of {loaded.title} were trained on a grid, which the first "
             "step would leave: name the run that it was made from"
@@ -108,7 +109,8 @@ def score_adapted(
         runtime, found.runtime = build_runtime(name, loaded), name
     if config.dynamic == "rms":
         text = corpus.split("train")[: config.dynamic_tokens or None]
-        columns = batchify(text, config.eval_batch_size, device)
+        said = f"--dynamic-tokens {config.dynamic_tokens}"
+        columns = rows_to_score(text, config.eval_batch_size, device, said)
         print(f"| gathering gradients on {columns.numel():,} tokens of train", flush=True)
         rms = gradient_rms(
             loaded.recurrent, columns, bptt, progress("gathering gradients on train")
@@ -126,7 +128,8 @@ def score_adapted(
 
     if config.tune:
         ids = corpus.split("valid")
-        valid = batchify(ids[: config.tune_tokens or None], config.eval_batch_size, device)
+        ids, said = ids[: config.tune_tokens or None], f"--tune-tokens {config.tune_tokens}"
+        valid = rows_to_score(ids, config.eval_batch_size, device, said)
         passes = count_passes(wanted)
         first = [wanted.cache] if wanted.cache else []
         if left := passes - len(earlier):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lmbench.config import ModelConfig, QuantizeConfig
 from lmbench.config.quantize import parse_budget, parse_override
 from lmbench.corpus import Corpus
-from lmbench.corpus.batches import batchify, count_windows, windows
+from lmbench.corpus.batches import count_windows, rows_to_score, windows
 from lmbench.distiller.quantization import (
     ActivationStats,
     Budget,
@@ -156,18 +156,20 @@ def calibration_rows(corpus: Corpus, split: str, tokens: int, device: torch.devi
     Raises:
         LmbenchError: it is too short to run.
     """
-    data = score_rows(corpus, split, tokens, device)
-    if len(data) < 2:
-        raise LmbenchError(
-            f"the calibration set is empty: {tokens} tokens of {split} leave nothing to run; use "
-            f"at least {2 * _COLUMNS}"
-        )
-    return data
+    said = f"calibrating on {split}, --calibration-tokens {tokens}"
+    return score_rows(corpus, split, tokens, device, said)
 
 
-def score_rows(corpus: Corpus, split: str, tokens: int, device: torch.device) -> Tensor:
-    """The first `tokens` of a split (0 for all of it) as ids [rows, columns]."""
-    return batchify(corpus.split(split)[: tokens or None], _COLUMNS, device)
+def score_rows(
+    corpus: Corpus, split: str, tokens: int, device: torch.device, said: str = ""
+) -> Tensor:
+    """The first `tokens` of a split (0 for all of it) as ids [rows, columns].
+
+    Raises:
+        LmbenchError: they are too few to predict one; it begins with what was `said`.
+    """
+    ids = corpus.split(split)[: tokens or None]
+    return rows_to_score(ids, _COLUMNS, device, said or f"scoring {split}")
 
 
 def scored(

@@ -215,6 +215,33 @@ def test_a_run_trained_on_a_grid_takes_no_steps(
     assert "were trained on a grid" in " ".join(capsys.readouterr().err.split())
 
 
+def test_weights_that_are_averaged_are_on_no_grid(home: Home, capsys: Capture) -> None:
+    few = ("--emsize", "16", "--nhid", "16", "--epochs", "6", "--lr", "60", "--decay", "1", *ONE)
+    made = answer(capsys, "train", "--data", "tiny", "--nonmono", "0", *few)
+    assert (Path(made["run"]) / "last" / "trained.safetensors").is_file()
+    flags = ("--checkpoint", "last", "--dynamic", "sgd", "--dynamic-lr", "0.1")
+    assert results(capsys, made["run"], *flags)["test_dynamic_ppl"] > 1
+
+
+@pytest.mark.parametrize(
+    "line, flag",
+    [
+        ("evaluate 1 --cache 20 --tune --tune-tokens 15", "--tune-tokens 15"),
+        ("evaluate 1 --dynamic sgd --tune --tune-tokens 15", "--tune-tokens 15"),
+        ("evaluate 1 --dynamic rms --dynamic-tokens 15", "--dynamic-tokens 15"),
+        ("evaluate 1 --tokens 15", "--tokens 15"),
+        ("quantize 1 --preset int8-best --eval-tokens 15", "--eval-tokens 15"),
+        ("sensitivity 1 --tokens 15", "--tokens 15"),
+    ],
+)
+def test_too_few_tokens_to_predict_one_are_refused_by_their_flag(
+    line: str, flag: str, home: Home, capsys: Capture
+) -> None:
+    assert lmbench([*line.split(), *ONE]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{flag}: 15 tokens leave nothing to predict in 10 columns; use at least 20" in said
+
+
 def test_weights_that_grow_without_bound_end_in_a_line(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

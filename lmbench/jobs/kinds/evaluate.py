@@ -8,7 +8,7 @@ from functools import partial
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
-from lmbench.corpus.batches import batchify
+from lmbench.corpus.batches import rows_to_score
 from lmbench.deploy.benchmark import disk_bytes
 from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
 from lmbench.deploy.runtimes.choose import open_runtime
@@ -48,12 +48,8 @@ def _work(job: Job) -> None:
     job.update(device=str(device))
     corpus = _corpus(job, config, loaded, parent)
     ids = corpus.split(config.split)
-    data = batchify(ids[: config.tokens or None], config.eval_batch_size, device)
-    if len(data) < 2:
-        raise LmbenchError(
-            f"--tokens {config.tokens} leaves nothing to predict in {config.eval_batch_size} "
-            "columns; score more tokens"
-        )
+    said = f"--tokens {config.tokens}"
+    data = rows_to_score(ids[: config.tokens or None], config.eval_batch_size, device, said)
     if not job.carries_on:
         job.emit(events.RunStarted(device=str(device)))
     if config.adapts:

@@ -228,7 +228,8 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
 
 
 def _score_split(job: Job, runtime: Runtime, corpus: Corpus, split: str) -> tuple[Score, float]:
-    data = batchify(corpus.split(split), _BATCH, torch.device("cpu"))
+    ids = corpus.split(split)
+    data = batchify(ids, max(1, min(_BATCH, len(ids) // 2)), torch.device("cpu"))
     began = time.perf_counter()
 
     def report(done: int, total: int) -> None:

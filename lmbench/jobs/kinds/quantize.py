@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -112,6 +112,10 @@ def _work(job: Job) -> None:
         return dequantized_bytes(quantized, loaded.shape, loaded.vocabulary)
 
     modular = modular_copy(model)
+    # Looked at first: what cannot be scored takes no hours of calibrating.
+    tokens = config.eval_tokens
+    said = f"--eval-tokens {tokens}" if tokens else ""
+    texts = {s: score_rows(corpus, s, tokens, device, said) for s in ("valid", "test")}
     job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
     stats = None if config.dynamic else given or _calibrate(job, modular, data)
@@ -133,7 +137,7 @@ def _work(job: Job) -> None:
     job.add_results(packed_bytes=size(quantized))
     if moments is not None and model.tied and not dequantized(quantized, loaded.shape).model.tied:
         job.warn(_TWO_MATRICES)
-    _score(job, config, model, quantized, corpus, device)
+    _score(job, config, model, quantized, corpus, texts)
 
 
 def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
@@ -259,11 +263,10 @@ def _score(
     model: RNNModel,
     quantized: nn.Module,
     corpus: Corpus,
-    device: torch.device,
+    texts: Mapping[str, Tensor],
 ) -> None:
     results: dict[str, Any] = {}
-    for split in ("valid", "test"):
-        data = score_rows(corpus, split, config.eval_tokens, device)
+    for split, data in texts.items():
         found = scored(quantized, data, progress_callback(job, f"scoring {split}"))
         job.emit(score_event(split, found, "quantized"))
         print(f"| {split} | loss {found.loss:.4f} | ppl {found.ppl:.2f}", flush=True)

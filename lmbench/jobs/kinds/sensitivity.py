@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lmbench.config import SensitivityConfig
-from lmbench.corpus.batches import batchify
+from lmbench.corpus.batches import rows_to_score
 from lmbench.deploy.load_model import load_run
 from lmbench.distiller.pruning.sensitivity import (
     Sensitivity,
@@ -57,9 +57,8 @@ def work(job: Job) -> None:
         raise LmbenchError(f"run {parent.ref} is quantized: name the run that it was made from")
     model = loaded.recurrent
     split = corpus.split(config.split)
-    data = batchify(split[: config.tokens or None], _COLUMNS, device)
-    if len(data) < 2:
-        raise LmbenchError(f"--tokens {config.tokens} leaves nothing to predict: score more")
+    said = f"--tokens {config.tokens}"
+    data = rows_to_score(split[: config.tokens or None], _COLUMNS, device, said)
     store = _known_points(job)
     if not store:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
