@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from lmbench.distiller.errors import DistillerError, did_you_mean
 from lmbench.distiller.pruning.structures import EPSILON, Norm
 
 _WEIGHT = re.compile(r"(?:(?P<module>.+)\.)?weight_(?:ih|hh)_l(?P<layer>\d+)")
+RankBy = Literal["rows", "group"]
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
@@ -71,11 +73,24 @@ class HiddenUnits:
     Unit ``j`` is row ``j`` of every gate in both weights of its layer, column ``j`` of the
     recurrent weight, and column ``j`` of whatever reads the layer: the next layer, or the decoder.
     With those columns at zero the unit does not reach the output, so `thin` may drop it.
+
+    Args:
+        weights: any weight of each layer.
+        consumers: what reads the last layer, where it is not found by itself.
+        rank_by: what a unit is measured by, its own ``rows`` or its whole ``group``.
     """
 
-    def __init__(self, weights: Sequence[str], consumers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        weights: Sequence[str],
+        consumers: Sequence[str] | None = None,
+        rank_by: RankBy = "rows",
+    ) -> None:
         self.weights = list(weights)
         self.consumers = consumers
+        if rank_by not in get_args(RankBy):
+            raise DistillerError(f"rank_by {rank_by!r}; choose {' or '.join(get_args(RankBy))}")
+        self.rank_by = rank_by
         self.layers: list[RecurrentLayer] = []
         self.affected: frozenset[str] = frozenset()
         for weight in weights:
@@ -122,14 +137,14 @@ class HiddenUnits:
             return rows.square().mean(dim=(0, 2)).sqrt()
         return rows.amax(dim=(0, 2))
 
-    def group_norms(self, layer: RecurrentLayer, model: nn.Module) -> Tensor:
+    def group_norms(self, layer: RecurrentLayer, parameters: Mapping[str, Tensor]) -> Tensor:
         """The Euclidean norm of all that goes with each unit, for a group lasso; shape (hidden).
 
         Wen and others, "Learning Intrinsic Sparse Structures within Long Short-Term Memory", ICLR
         2018 (arXiv:1709.05027): its rows of every gate, its recurrent column and its column of
         each reader, every weight once.
         """
-        weights = {name: model.get_parameter(name).square() for name in _affected(layer)}
+        weights = {name: parameters[name].square() for name in _affected(layer)}
         gates = (layer.gates, layer.hidden)
         recurrent = weights[layer.weight_hh].reshape(*gates, layer.hidden)
         rows = weights[layer.weight_ih].reshape(*gates, -1).sum((0, 2)) + recurrent.sum((0, 2))
@@ -149,13 +164,17 @@ class HiddenUnits:
         Args:
             parameters: all parameters by name, the names of ties included.
             choose: from the norms of a layer's units and its name to True for units to keep.
-            norm: how to measure a unit.
+            norm: how to measure a unit's rows; a whole group is measured by its Euclidean norm.
         """
         masks = {
             name: torch.ones_like(parameters[name], dtype=torch.bool) for name in self.affected
         }
         for layer in self.layers:
-            keep = choose(self.norms(layer, parameters, norm), layer.name)
+            if self.rank_by == "group":
+                norms = self.group_norms(layer, parameters).detach()
+            else:
+                norms = self.norms(layer, parameters, norm)
+            keep = choose(norms, layer.name)
             rows = keep.repeat(layer.gates)[:, None]
             masks[layer.weight_ih] &= rows
             masks[layer.weight_hh] &= rows

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
-from lmbench.distiller.pruning.masks import MaskDict
+from lmbench.distiller.pruning.masks import MaskDict, parameters_by_name
 from lmbench.distiller.pruning.structures import CRITERIA, EPSILON, check_group_type
 from lmbench.distiller.pruning.thresholding import group_threshold_mask, threshold_mask
 
@@ -125,7 +125,8 @@ class GroupLassoRegularizer(Regularizer):
         if param_name in self._units:
             assert self.model is not None
             (layer,) = self._units[param_name].layers
-            norms = [self._units[param_name].group_norms(layer, self.model)]
+            parameters = parameters_by_name(self.model, zeros_mask_dict)
+            norms = [self._units[param_name].group_norms(layer, parameters)]
         else:
             norms = [_group_norms(param, group_type) for group_type in groups]
         for of_groups in norms:

@@ -81,7 +81,8 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
         weights: parameter names. For hidden units any weight of a recurrent layer names it.
         group_dependency: ``Leader`` gives all weights the mask of the first.
         kwargs: ``{block_shape: [rows, columns]}`` for blocks; ``{consumers: [names]}`` for hidden
-            units whose reader is not found by itself.
+            units whose reader is not found by itself, ``{rank_by: group}`` to rank them by all that
+            a group lasso makes small and not by their own rows alone.
         noise: the probability that a step ranks by norms times random numbers.
         group_size: prune a multiple of this many structures.
         rounding_fn: ``math.floor`` or ``math.ceil``, or their names.
@@ -109,7 +110,10 @@ class RankedStructureParameterPruner(ListedWeightsPruner):
             self.units: HiddenUnits | None = None
             self.structures: Structures | None = None
             if group_type == "HiddenUnits":
-                self.units = HiddenUnits(self.params_names, (kwargs or {}).get("consumers"))
+                given = kwargs or {}
+                self.units = HiddenUnits(
+                    self.params_names, given.get("consumers"), given.get("rank_by") or "rows"
+                )
             else:
                 self.structures = Structures(group_type, block_of(kwargs))
         except DistillerError as error:

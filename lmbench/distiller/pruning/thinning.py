@@ -35,7 +35,11 @@ def removable_units(layer: RecurrentLayer, parameters: dict[str, Tensor]) -> Ten
 
 
 @torch.no_grad()
-def thin(model: ModuleT, consumers: list[str] | None = None) -> ModuleT:
+def thin(
+    model: ModuleT,
+    consumers: list[str] | None = None,
+    kept_rows: dict[str, Tensor] | None = None,
+) -> ModuleT:
     """A copy of ``model`` without the hidden units that nothing reads.
 
     All layers of a recurrent module share one width, so it becomes the largest number of units
@@ -46,6 +50,7 @@ def thin(model: ModuleT, consumers: list[str] | None = None) -> ModuleT:
     Args:
         model: any module with plain ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` modules.
         consumers: what reads their last layer, when that is not a linear layer of the same width.
+        kept_rows: is given, by parameter, the rows that stay of each weight that loses some.
 
     Returns:
         The smaller model, in the same dtype and on the same device. Its outputs equal the
@@ -59,12 +64,16 @@ def thin(model: ModuleT, consumers: list[str] | None = None) -> ModuleT:
             keys = [f"{prefix}l{index}" for index in range(module.num_layers)]
             own = [layers[key] for key in keys if key in layers]
             if own:
-                _thin_module(model, name, module, own)
+                _thin_module(model, name, module, own, {} if kept_rows is None else kept_rows)
     return model
 
 
 def _thin_module(
-    model: nn.Module, name: str, module: nn.RNNBase, layers: list[RecurrentLayer]
+    model: nn.Module,
+    name: str,
+    module: nn.RNNBase,
+    layers: list[RecurrentLayer],
+    kept_rows: dict[str, Tensor],
 ) -> None:
     parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     unread = [removable_units(layer, parameters) for layer in layers]
@@ -83,6 +92,7 @@ def _thin_module(
     smaller.train(module.training)
     for index, layer in enumerate(layers):
         rows = torch.cat([chosen[index] + gate * layer.hidden for gate in range(layer.gates)])
+        kept_rows |= {layer.weight_ih: rows, layer.weight_hh: rows}
         columns = inputs if index == 0 else chosen[index - 1]
         for key, picked in (("ih", columns), ("hh", chosen[index])):
             weight = getattr(module, f"weight_{key}_l{index}")

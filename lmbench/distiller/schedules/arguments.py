@@ -7,7 +7,7 @@ are in `pruner_arguments`, learning rates in `lr_arguments`, quantizers in `quan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -92,6 +92,10 @@ class Args(BaseModel):
     def check_epochs(self, meta: Mapping[str, Any]) -> None:
         """Raise ScheduleError where the epochs of a policy do not suit these arguments."""
 
+    def mismatch(self, shapes: Mapping[str, Sequence[int]]) -> str:
+        """Why these arguments do not suit parameters of these shapes; "" where they do."""
+        return ""
+
     def parameters(self) -> Iterator[tuple[str, str]]:
         """Each parameter name with the argument that holds it; ``'*'`` is not one."""
         for field in ("weights", "levels", "thresholds", "sensitivities", "reg_regims"):
@@ -152,6 +156,10 @@ class FreeArgs(BaseModel):
 
     def check_epochs(self, meta: Mapping[str, Any]) -> None:
         """Nothing is known of these arguments."""
+
+    def mismatch(self, shapes: Mapping[str, Sequence[int]]) -> str:
+        """Nothing is known of these arguments."""
+        return ""
 
     def parameters(self) -> Iterator[tuple[str, str]]:
         """None: no argument is known to be a parameter's name."""

@@ -310,6 +310,10 @@ def check_parameters(
                 reader.report(
                     [*where, argument], f"'{name}' has no rows and columns; name a weight matrix"
                 )
+        if shapes and not reader.problems:
+            known = {name: shapes[names[name]] for _, name in args.parameters() if name in names}
+            if found := args.mismatch(known):
+                reader.report([*where, "group_dependency"], found)
 
     for kind, components in schedule.components.items():
         for component in components.values():

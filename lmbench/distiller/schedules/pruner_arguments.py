@@ -6,7 +6,7 @@ The names are those of the constructors in `pruning`; a test compares them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -211,6 +211,7 @@ class StructureKwargs(Args):
 
     block_shape: list[Side] | None = None
     consumers: Names | None = None
+    rank_by: Literal["rows", "group"] | None = None
 
 
 class _Ranked(ListedArgs):
@@ -235,6 +236,8 @@ class _Ranked(ListedArgs):
 
     @model_validator(mode="after")
     def _recurrent_weights(self) -> _Ranked:
+        if self.kwargs.rank_by is not None and self.group_type != "HiddenUnits":
+            raise ValueError(f"rank_by is of HiddenUnits, and not of {self.group_type}")
         if self.group_type == "HiddenUnits":
             check_recurrent("weights", self.weights)
         return self
@@ -255,15 +258,32 @@ class _Ranked(ListedArgs):
 
     def kept(self, layout: ModelLayout, name: str, value: Any, meta: Meta) -> Kept | None:
         shape = layout.shapes[name]
+        count = self._count(shape)
+        kept = 1.0 - self.structures(count, meta) / count
+        if self.kwargs.block_shape is not None and self.group_type == "Blocks":
+            height, width = self.kwargs.block_shape[:2]
+            return Kept(kept, estimated=bool(shape[0] % height or math.prod(shape[1:]) % width))
+        return Kept(rows=kept) if self.group_type == "Rows" else Kept(columns=kept)
+
+    def _count(self, shape: Sequence[int]) -> int:
+        """How many structures a parameter of this shape has."""
         rows, columns = shape[0], math.prod(shape[1:])
         if self.kwargs.block_shape is not None and self.group_type == "Blocks":
             height, width = self.kwargs.block_shape[:2]
-            count = math.ceil(rows / height) * math.ceil(columns / width)
-            uneven = bool(rows % height or columns % width)
-            return Kept(1.0 - self.structures(count, meta) / count, estimated=uneven)
-        if self.group_type == "Rows":
-            return Kept(rows=1.0 - self.structures(rows, meta) / rows)
-        return Kept(columns=1.0 - self.structures(columns, meta) / columns)
+            return math.ceil(rows / height) * math.ceil(columns / width)
+        return rows if self.group_type == "Rows" else columns
+
+    def mismatch(self, shapes: Mapping[str, Sequence[int]]) -> str:
+        if self.group_dependency is None or self.group_type == "HiddenUnits":
+            return ""
+        counts = {name: self._count(shapes[name]) for name in self.weights if name in shapes}
+        for name, count in counts.items():
+            if count != (first := next(iter(counts.values()))):
+                return (
+                    f"the mask of '{self.weights[0]}' is of {first} {self.group_type}, and "
+                    f"'{name}' has {count}: leave out group_dependency, or one of them"
+                )
+        return ""
 
     def _hidden_units(self, layout: ModelLayout, meta: Meta) -> dict[str, Kept]:
         predicted: dict[str, Kept] = {}

@@ -11,6 +11,7 @@ from torch import nn
 import lmbench.distiller as distiller
 from lmbench.config import TrainConfig, validate
 from lmbench.distiller.pruning.hidden_units import HiddenUnits
+from lmbench.distiller.quantization import QuantAwareTrainRangeLinearQuantizer
 from lmbench.model.rnn import RNNModel, build_model
 
 WORDS, WIDTH = 19, 20
@@ -83,7 +84,7 @@ def test_what_descends_along_the_term_alone_makes_the_units_of_its_layer_small()
     units = HiddenUnits(["rnn.weight_hh_l0"])
     units.bind(model)
     (layer,) = units.layers
-    sizes = [units.group_norms(layer, model).detach()]
+    sizes = [units.group_norms(layer, dict(model.named_parameters())).detach()]
     scheduler.on_epoch_begin(0, optimizer)
     for batch in range(5):
         nothing = sum(param.sum() * 0.0 for param in model.parameters())
@@ -91,11 +92,67 @@ def test_what_descends_along_the_term_alone_makes_the_units_of_its_layer_small()
         scheduler.before_backward_pass(0, batch, 5, nothing, optimizer).backward()
         optimizer.step()
         scheduler.on_minibatch_end(0, batch, 5, optimizer)
-        sizes.append(units.group_norms(layer, model).detach())
+        sizes.append(units.group_norms(layer, dict(model.named_parameters())).detach())
     for larger, smaller in itertools.pairwise(sizes):
         assert bool((smaller < larger).all())
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == units.affected
+
+
+def pruner(**changes):
+    return {
+        "pruners": {
+            "p": {
+                "class": "L2RankedStructureParameterPruner",
+                "group_type": "HiddenUnits",
+                "desired_sparsity": 0.25,
+                "weights": ["rnn.weight_hh_l0", "rnn.weight_hh_l1"],
+                **changes,
+            }
+        },
+        "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+    }
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("rank_by", ["rows", "group"])
+def test_the_units_that_go_are_the_smallest_of_what_they_are_ranked_by(rank_by, tied):
+    model = tiny(tied=tied)
+    with torch.no_grad():
+        # Of half of the units of each layer what reads them is large, of the others the rows.
+        for layer, name in enumerate(("rnn.weight_ih_l1", "decoder.weight")):
+            model.get_parameter(name)[:, : WIDTH // 2] *= 20
+            hh = model.get_parameter(f"rnn.weight_hh_l{layer}")
+            hh.view(4, WIDTH, WIDTH)[:, WIDTH // 2 :] *= 3
+    expected = {}
+    for layer in (0, 1):
+        weights = (model.get_parameter(f"rnn.weight_{key}_l{layer}") for key in ("ih", "hh"))
+        rows = torch.cat([w.detach().view(4, WIDTH, -1) for w in weights], 2).square().sum((0, 2))
+        group = torch.stack([weights_of_unit(model, layer, u).norm() for u in range(WIDTH)])
+        norms = rows if rank_by == "rows" else group
+        expected[layer] = sorted(norms.argsort()[: WIDTH // 4].tolist())
+    scheduler = distiller.dict_config(model, None, pruner(kwargs={"rank_by": rank_by}))
+    scheduler.on_epoch_begin(0)
+    scheduler.mask_all_weights()
+    for layer in (0, 1):
+        hh = model.get_parameter(f"rnn.weight_hh_l{layer}")
+        assert (hh == 0).all(0).nonzero().flatten().tolist() == expected[layer]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"kwargs": {"rank_by": "columns"}}, "rank_by: .*'rows' or 'group'"),
+        (
+            {"kwargs": {"rank_by": "group"}, "group_type": "Rows"},
+            "rank_by is of HiddenUnits, and not of Rows",
+        ),
+    ],
+)
+def test_a_wrong_ranking_is_one_line_with_the_fix(changes, message):
+    with pytest.raises(distiller.ScheduleError, match=message) as caught:
+        distiller.dict_config(tiny(), None, pruner(**changes))
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -164,3 +221,26 @@ def test_the_preset_removes_units_and_the_smaller_model_computes_the_same():
     found, _ = small(words, small.init_hidden(4))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
     assert not torch.allclose(wanted, wanted[:1].expand_as(wanted))
+
+
+def test_the_term_is_the_same_inside_a_quantizer():
+    model = tiny(tied=True)
+    lasso = distiller.GroupLassoRegularizer("g", model, {"rnn.weight_hh_l1": [1.0, "HiddenUnits"]})
+    masks = distiller.create_model_masks_dict(model)
+    before = lasso.loss(torch.empty(0), "rnn.weight_hh_l1", torch.zeros(()), masks)
+    QuantAwareTrainRangeLinearQuantizer(model, bits_weights=8).prepare_model()
+    after = lasso.loss(torch.empty(0), "rnn.weight_hh_l1", torch.zeros(()), masks)
+    torch.testing.assert_close(after, before)
+    after.backward()
+    gradient = model.encoder.get_parameter("float_weight").grad
+    assert gradient is not None
+    assert gradient.any()
+
+
+def test_a_leader_of_another_width_is_one_line_with_the_fix():
+    weights = ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    given = {"group_type": "Cols", "weights": weights, "group_dependency": "Leader"}
+    with pytest.raises(distiller.ScheduleError, match=r"of 7 Cols, and 'rnn\.weight_hh_l0' has 20"):
+        distiller.dict_config(tiny(), None, pruner(**given))
+    scheduler = distiller.dict_config(tiny(tied=True), None, pruner(**given))
+    scheduler.on_epoch_begin(0)
