@@ -15,6 +15,7 @@ from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.runtimes.table import as_is_runtime
+from lmbench.distiller.schedules.preset_files import preset_path
 from lmbench.session import Home, Run
 
 Capture = pytest.CaptureFixture[str]
@@ -197,6 +198,28 @@ def test_a_thin_pack_run_tells_its_shape_and_what_was_left_out(home: Home, capsy
     weights = list(load_packed(made.path / "model.lmpack").model.parameters())
     assert document["parameters"] == sum(p.numel() for p in weights if p.dim() == 2)
     assert document["results"]["biases"] == sum(p.numel() for p in weights if p.dim() == 1)
+
+
+@pytest.mark.parametrize("group, nhid", [("null", 10), ("8", 16)], ids=["rows", "groups"])
+def test_codes_of_whole_rows_are_packed_without_units_that_nothing_reads(
+    home: Home, capsys: Capture, tmp_path: Path, group: str, nhid: int
+) -> None:
+    preset = preset_path("code3").read_text(encoding="utf-8")
+    schedule = preset.replace("rounding: codes", f"rounding: codes\n    group_size: {group}")
+    assert schedule != preset
+    (tmp_path / "codes.yaml").write_text(schedule, encoding="utf-8")
+    flags = ("--schedule", str(tmp_path / "codes.yaml"), "--epochs", "1", "--lr", "1")
+    taught = answer(capsys, "prune", with_idle_units(home, 6).ref, *flags, "--threads", "1")
+    made = answer(capsys, "pack", taught["ref"], "--threads", "1")
+    packed = open_packed(home.find_run(made["ref"]).path / "model.lmpack")
+    assert packed.shape["nhid"] == nhid
+    if nhid == 10:
+        matrices = [spec for spec in packed.specs.values() if len(spec.shape) == 2]
+        assert {spec.values for spec in matrices} == {"code3"}
+    else:
+        log = (home.find_run(made["ref"]).path / "log.txt").read_text(encoding="utf-8")
+        assert "6 hidden units that nothing reads stay" in log
+    assert made["test_ppl"] == pytest.approx(taught["test_ppl"], rel=1e-3)
 
 
 def test_a_quantized_run_keeps_its_units_and_says_so(home: Home, capsys: Capture) -> None:

@@ -114,7 +114,7 @@ def write_packed(
                 tensor,
                 values,
                 config.sparse,
-                group=(groups or {}).get(name, GROUP),
+                group=(groups or {}).get(name, GROUP) if on_grid else GROUP,
                 scale=scale,
                 exact=exact,
             )

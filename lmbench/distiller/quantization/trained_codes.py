@@ -67,7 +67,7 @@ class TrainedCodes:
         """The steps (R, groups) that are learned, where they are."""
         return self._module._parameters.get("code_learned")
 
-    def fit(self, bits: int, rows: slice = slice(None)) -> None:
+    def fit(self, bits: int, rows: slice | Tensor = slice(None)) -> None:
         """Fit the scales of these rows to the weights as they are, for codes of `bits` signs."""
         fitted = fit_codes(self._weight.detach()[rows], bits, self._group, pruned=True)
         held = self._held()
@@ -93,11 +93,13 @@ class TrainedCodes:
             return
         if self.learned is not None:
             ratios = self._module.get_buffer("code_fitted")[:, rows]
-            if not bool((self._has_weights(rows) & (ratios.sum(0) == 0)).any()):
-                return
+            back = (self._has_weights(rows) & (ratios.sum(0) == 0)).any(1)
+            if bool(back.any()):
+                self.fit(bits, back.nonzero().flatten() + first)
+            return
         self.fit(bits, rows)
 
-    def _has_weights(self, rows: slice) -> Tensor:
+    def _has_weights(self, rows: slice | Tensor) -> Tensor:
         """(rows, groups): is any weight of the group not 0?"""
         groups = (self._weight.detach()[rows] != 0).split(self._group, dim=1)
         return torch.stack([group.any(1) for group in groups], 1)

@@ -126,11 +126,18 @@ class TrainingQuantizer(Quantizer, ABC):
         targets = self._targets()
         matched = match_overrides(self.overrides, targets)
         floats: dict[int, nn.Parameter] = {}
+        shared: dict[int, tuple[str, int | None]] = {}
         for name, module in targets.items():
             changes = matched.get(name, ("", {}))[1]
             if isinstance(module, nn.Linear | nn.Embedding):
                 bits = changes.get("bits_weights", self.bits_weights)
                 bits = full_is_none(bits, name, self.weight_widths)
+                other, others = shared.setdefault(id(module.weight), (name, bits))
+                if bits != others:
+                    raise QuantizationError(
+                        f"overrides: '{other}' and '{name}' are tied to one matrix, which cannot "
+                        f"have {others or 32} and {bits or 32} bits_weights: give both the same"
+                    )
                 if "bits_weights" in changes:
                     self._own_width.add(name)
                 if bits is not None:

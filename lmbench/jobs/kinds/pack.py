@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lmbench.config import PackConfig
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, load_run
-from lmbench.deploy.packed_file.dequantize import dequantized
+from lmbench.deploy.packed_file.dequantize import dequantized, weight_places
 from lmbench.deploy.packed_file.metadata import About, PackedInfo
 from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
 from lmbench.distiller import thin
+from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of
@@ -43,10 +45,11 @@ def work(job: Job) -> None:
     prepare_worker(threads=config.threads, device="cpu")
     parent = job.home.find_run(job.record.parent, job.session.name)
     loaded = load_run(parent, config.checkpoint)
+    trained = read_trained(loaded.path) if loaded.plain else {}
     if config.thin:
-        loaded = _thinned(job, loaded)
+        loaded = _thinned(job, loaded, trained)
     path = job.run.path / PACKED_NAME
-    info = _pack(job, loaded, path, config, _about(parent, config))
+    info = _pack(job, loaded, trained, path, config, _about(parent, config))
     print(_sizes(info), flush=True)
     record = parent.read()
     job.update(corpus=record.corpus, shape=dict(loaded.shape), device="cpu")
@@ -71,24 +74,33 @@ def work(job: Job) -> None:
     _score(job, corpus, record.results)
 
 
-def _thinned(job: Job, loaded: LoadedModel) -> LoadedModel:
+def _thinned(job: Job, loaded: LoadedModel, trained: dict[str, Tensor]) -> LoadedModel:
     """The model without the hidden units that nothing reads; a quantized one as it is.
 
     The integers of a quantized run lie on scales of its own rows and groups of columns, which a
-    smaller matrix would not keep.
+    smaller matrix would not keep; so do codes in groups. Of codes of whole rows `trained` keeps the
+    scales of the rows that stay.
     """
-    if not loaded.plain:
-        small = thin(dequantized(loaded.model, loaded.shape).model)
-        idle = int(loaded.shape["nhid"]) - small.nhid
-        if idle:
-            job.warn(
-                f"{idle} hidden units that nothing reads stay, since {loaded.title} is quantized: "
-                "pack the run that it was made from with --weights int8 to leave them out"
-            )
+    whole = loaded.recurrent if loaded.plain else dequantized(loaded.model, loaded.shape).model
+    kept_rows: dict[str, Tensor] = {}
+    small = thin(whole, kept_rows=kept_rows)
+    if small.nhid == whole.nhid:
         return loaded
-    model, small = loaded.recurrent, thin(loaded.recurrent)
-    if small.nhid == model.nhid:
+    grouped = any(
+        name.endswith(CODE_BUFFERS[1]) and steps.shape[-1] > 1 for name, steps in trained.items()
+    )
+    if grouped or not loaded.plain:
+        what = "trained in codes of a few columns each" if grouped else "quantized"
+        job.warn(
+            f"{whole.nhid - small.nhid} hidden units that nothing reads stay, since {loaded.title} "
+            f"is {what}: pack the run that it was made from with --weights int8 to leave them out"
+        )
         return loaded
+    model, places = loaded.recurrent, weight_places(loaded.recurrent.nlayers)
+    for name, rows in kept_rows.items():
+        for buffer in CODE_BUFFERS[:2]:
+            if (held := trained.get(key := f"{places[name]}.{buffer}")) is not None:
+                trained[key] = held.index_select(-2, rows)
     before, after = (sum(p.numel() for p in one.parameters()) for one in (model, small))
     print(
         f"left out {model.nhid - small.nhid:,} of {model.nhid:,} hidden units of each layer, which "
@@ -101,11 +113,16 @@ def _thinned(job: Job, loaded: LoadedModel) -> LoadedModel:
 
 
 def _pack(
-    job: Job, loaded: LoadedModel, path: Path, config: PackConfig, about: About
+    job: Job,
+    loaded: LoadedModel,
+    trained: dict[str, Tensor],
+    path: Path,
+    config: PackConfig,
+    about: About,
 ) -> PackedInfo:
     """Pack a plain model as it is, a quantized one on the grid that it was put on."""
     if loaded.plain:
-        model, grids, trained = loaded.recurrent, None, read_trained(loaded.path)
+        model, grids = loaded.recurrent, None
         if trained:
             grids = trained_grids(model, trained)
             rounded = [

@@ -77,10 +77,11 @@ def test_bf16_holds_an_image_in_codes(bits, group, size, learned):
 def test_a_quantizer_is_exact_in_bf16_where_all_that_it_rounds_is_in_codes():
     assert coded(small(), 4).exact_in_bf16
     assert coded(small(), 4, bits_schedule={1: 2}).exact_in_bf16
-    assert coded(small(), 4, overrides={"decoder": {"bits_weights": None}}).exact_in_bf16
+    ends = "encoder|decoder"
+    assert coded(small(), 4, overrides={ends: {"bits_weights": None}}).exact_in_bf16
     assert not coded(small(), 5).exact_in_bf16
     assert not coded(small(), 8, bits_schedule={1: 2}).exact_in_bf16
-    assert not coded(small(), 4, overrides={"decoder": {"bits_weights": 8}}).exact_in_bf16
+    assert not coded(small(), 4, overrides={ends: {"bits_weights": 8}}).exact_in_bf16
     gates = {".*act_f": {"bits_activations": 8}}
     assert not coded(small(), 4, overrides=gates).exact_in_bf16
     nearest = QuantAwareTrainRangeLinearQuantizer(small(), None, None, 4, None)
@@ -199,6 +200,18 @@ def test_a_group_whose_weights_come_back_gets_scales_that_are_learned():
     for step in range(SHARES):
         codes.fit_share(2, step)
     assert torch.equal(learned[[0, 2]], before[[0, 2]])
+    with torch.no_grad():
+        # In the share of a row whose weights come back others keep what they have learned.
+        learned[0] *= 1.5
+        weight[1, :8] = 0
+    codes.fit(2, slice(1, 2))
+    kept = learned.detach().clone()
+    with torch.no_grad():
+        weight[1, 3] = 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lmbench.distiller.quantization.trained_codes.SHARES", 1)
+        codes.fit_share(2, 0)
+    assert torch.equal(learned[0], kept[0])
     assert float(codes.image(2).detach()[1, 3]) == pytest.approx(0.5, rel=0.05)
 
 

@@ -95,7 +95,7 @@ def test_tied_layers_train_one_parameter_and_the_plain_model_has_the_old_names()
 
 
 def test_overrides_choose_by_full_name_and_must_match():
-    model = small()
+    model = LanguageModel(40, 12, 2, nn.LSTM)
     QuantAwareTrainRangeLinearQuantizer(
         model, bits_weights=4, overrides={"decoder": {"bits_weights": None}}
     ).prepare_model()
@@ -195,3 +195,10 @@ def test_the_distilled_loss_is_the_weighted_sum_and_freezes_the_teacher():
         KnowledgeDistillation(teacher, 0.0)
     with pytest.raises(DistillerError, match="negative"):
         KnowledgeDistillation(teacher, 1.0, -0.5)
+
+
+@pytest.mark.parametrize("end, bits", [("decoder", None), ("encoder", None), ("decoder", 4)])
+def test_the_ends_of_a_tied_model_have_the_same_bits(end, bits):
+    overrides = {end: {"bits_weights": bits}}
+    with pytest.raises(QuantizationError, match="'encoder' and 'decoder' are tied to one matrix"):
+        WRPNQuantizer(small(), bits_weights=2, overrides=overrides).prepare_model()
