@@ -39,7 +39,7 @@ def nearest_codes(matrix: Array, alpha: Array, group: int) -> Array:
     codes = np.zeros((rows, columns), np.uint8)
     best = np.full((rows, columns), np.inf, np.float32)
     for code in range(2**bits):
-        sums = _spread(_sum(alpha, code), group, columns)
+        sums = spread(_sum(alpha, code), group, columns)
         error = np.abs(matrix - sums)
         better = error < best
         codes[better] = code
@@ -66,7 +66,7 @@ def code_sums(bits: Array, alpha: Array, group: int) -> Array:
     """The weights, fp32 [R, C], of what `plane_bits` gives."""
     total = np.zeros(bits.shape[1:], np.float32)
     for plane, scale in zip(bits, alpha.astype(np.float32), strict=True):
-        wide = _spread(scale, group, bits.shape[2])
+        wide = spread(scale, group, bits.shape[2])
         total += np.where(plane, wide, -wide)
     return total
 
@@ -81,7 +81,7 @@ def code_levels(bits: Array, steps: Array, group: int) -> Array:
     """
     levels = np.zeros(bits.shape[1:], np.int8)
     for plane, step in zip(bits, steps.astype(np.int8), strict=True):
-        wide = _spread(step, group, bits.shape[2])
+        wide = spread(step, group, bits.shape[2])
         levels += np.where(plane, wide, -wide)
     return levels
 
@@ -127,6 +127,7 @@ def _sum(alpha: Array, code: int) -> Array:
     return total
 
 
-def _spread(values: Array, group: int, columns: int) -> Array:
+def spread(values: Array, group: int, columns: int) -> Array:
     """[R, groups] to [R, C]."""
-    return np.repeat(values, group, axis=1)[:, :columns]
+    # A group may be wider than the matrix, as wide as a file says.
+    return np.repeat(values, min(group, columns), axis=1)[:, :columns]

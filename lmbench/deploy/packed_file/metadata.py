@@ -133,7 +133,9 @@ def checked_spec(path: Path, name: str, entry: Any) -> Spec:
         raise damaged
     if group is not None and (type(group) is not int or not 0 < group <= _MAX_WIDTH):
         raise damaged
-    if block is not None and (not isinstance(block, list) or len(block) != 2):
+    if block is not None and (
+        entry["layout"] != "block" or not isinstance(block, list) or len(block) != 2
+    ):
         raise damaged
     pair = None if block is None else (block[0], block[1])
     scale = entry.get("scale", "fp16")

@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmbench.deploy.packed_file.code_planes import check_planes, code_sums, plane_bits
+from lmbench.deploy.packed_file.code_planes import check_planes, code_sums, plane_bits, spread
 from lmbench.deploy.packed_file.nibbles import unpack_nibbles
 
 __all__ = [
@@ -222,8 +222,7 @@ def decode(encoded: Encoded) -> Array:
     levels = levels_of(encoded)
     if spec.values == "int4":
         assert spec.group is not None
-        scale = np.repeat(parts["scale"].astype(np.float32), spec.group, axis=1)
-        return levels * scale[:, : spec.shape[1]]
+        return levels * spread(parts["scale"].astype(np.float32), spec.group, spec.shape[1])
     if spec.values == "int8":
         return levels * parts["scale"][:, None]
     return levels.astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,40 @@ def test_no_numbers_make_it_crash(
     for name in (None, "torch"):
         problem = complaint(path, name)
         assert problem is None or (str(path) in problem and "\n" not in problem)
+
+
+@pytest.mark.parametrize("form", ["int4", "codes"])
+def test_a_group_wider_than_its_matrix_takes_no_more_memory(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "m.lmpack"
+    packed(form, path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    entry = document["tensors"]["encoder.weight"]
+    entry["group"] = 65536
+    scale = np.ascontiguousarray(arrays["encoder.weight/scale"][..., :1])
+    arrays["encoder.weight/scale"] = scale
+    entry["parts"]["scale"]["shape"] = list(scale.shape)
+    write_container(path, arrays, document)
+    opened = open_packed(path)
+    tracemalloc.start()
+    weights = opened.dense("encoder.weight")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert weights.shape == tuple(entry["shape"])
+    assert peak < 1_000_000
+
+
+def test_a_block_shape_of_what_has_no_blocks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("dense", path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    for block in ([0, 0], [3, 5], ["a", None]):
+        document = json.loads(json.dumps(container.metadata))
+        document["tensors"]["encoder.weight"]["block"] = block
+        write_container(path, arrays, document)
+        assert "'encoder.weight' is not described in full" in (complaint(path, None) or "")
 
 
 def test_few_zeros_in_a_bitmask_run_on_the_dense_kernel(tmp_path: Path) -> None:
