@@ -20,7 +20,7 @@ from lmbench.session.files import write_atomic
 __all__ = ["pack"]
 
 
-@configured(PackConfig)
+@configured(PackConfig, only=PackConfig.model_fields.keys() - {"device", "cuda"})
 def pack(
     config: PackConfig,
     run: Annotated[str, Parameter(help="the run whose model is packed")],

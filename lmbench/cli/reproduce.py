@@ -39,7 +39,9 @@ def reproduce(
     model: Annotated[
         str | None, Parameter(help="of the table `cache`: take this run, and train none")
     ] = None,
-    data: Annotated[str, Parameter(help="the corpus; the figures are WikiText-2's")] = CORPUS,
+    data: Annotated[
+        str | None, Parameter(help=f"the corpus; left out: {CORPUS}, which the figures are of")
+    ] = None,
     device: Annotated[str, Parameter(help="where to compute")] = "auto",
     threads: Annotated[Whole, Parameter(help="CPU threads; 0 takes one for each core")] = 0,
     session: Annotated[
@@ -64,12 +66,17 @@ def reproduce(
         raise LmbenchError(f"--seeds {seeds}: give at least 1")
     if model is not None and seeds > 1:
         raise LmbenchError("--seeds: --model is of one seed; leave one of them out")
+    home = Home.find()
+    taken = home.find_run(model, session, with_model=True) if model else None
+    if taken is not None:
+        refuse_flags("--model is scored on its own corpus", data=data)
+        corpus = taken.read().corpus
+        data = corpus.name if corpus else None
+    data = data or CORPUS
     given = {"data": data, "device": device, "threads": threads}
     changes = {key: value for key, value in given.items() if value not in ("auto", 0)}
     first = TrainConfig.model_fields["seed"].default
     plans = [plan(table, scale, {**changes, "seed": first + n}) for n in range(seeds)]
-    home = Home.find()
-    taken = home.find_run(model, session, with_model=True) if model else None
     with corpus_progress() as progress:
         opened = home.open_session(session)
         made = [make_runs(opened, one, progress, taken) for one in plans]

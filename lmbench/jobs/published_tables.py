@@ -347,5 +347,7 @@ def _quantize(
 
 
 def _packed(name: str, settings: Mapping[str, Any], given: Mapping[str, Any], parent: int) -> Row:
-    config = validate(PackConfig, {**_machine(given), **settings})
+    # What is packed is packed on the CPU.
+    machine = {name: value for name, value in _machine(given).items() if name != "device"}
+    config = validate(PackConfig, {**machine, **settings})
     return Row(name, Figures(), Step("pack", name, config, parent))

@@ -135,6 +135,7 @@ def compared(reproduction: Reproduction, runs: list[Run]) -> list[dict[str, Any]
 
 
 _SHARED = ("sparsity", "nonzero", "bytes", "tokens_per_s")
+_COUNTS = ("nonzero", "bytes")
 _OURS = ("valid_ppl", "test_ppl", "valid_change", "test_change", *_SHARED)
 
 
@@ -152,7 +153,8 @@ def over_seeds(tables: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         for key in _OURS:
             spread = spread_of(row.get(key) for row in rows)
             if key in entry:
-                entry[key] = spread.mean if spread else None
+                mean = spread.mean if spread else None
+                entry[key] = round(mean) if mean is not None and key in _COUNTS else mean
             if key.endswith("_ppl"):
                 entry[f"{key}_deviation"] = spread.deviation if spread else None
                 entry[f"{key}_n"] = spread.n if spread else 0

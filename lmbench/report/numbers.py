@@ -57,7 +57,8 @@ def count(value: int | None) -> str:
     if value is None:
         return ""
     for unit, least in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= least:
+        # What would be rounded up to 1,000 of the smaller unit is one of this.
+        if value >= least * 0.99995 and value >= 1000:
             return f"{value / least:.1f} {unit}"
     return str(value)
 

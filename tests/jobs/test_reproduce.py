@@ -160,7 +160,9 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     words = ["reproduce", "cache", "--model", run.ref, "--threads", "1"]
     capsys.readouterr()
     assert lmbench([*words, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    document = json.loads(capsys.readouterr().out)
+    assert document["data"] == "tiny"
+    rows = document["rows"]
     made = home.session("reproduce").runs()
     assert [row["run"] for row in rows] == [run.ref, *(r.ref for r in made)]
     assert len(made) == 3
@@ -184,9 +186,12 @@ def test_a_model_is_taken_for_the_table_of_the_cache_and_for_no_other(
     assert named == ["run", run.ref, *(r.path.name for r in made)]
     assert "² published of another model: AWD-LSTM" in shown
     assert "AWD-LSTM on WikiText-2" in shown
+    assert "of wikitext-2; ours: of tiny" in " ".join(shown.split())
     assert home.session("reproduce").runs() == made
     assert lmbench(["reproduce", "training", "--model", run.ref]) == 2
     assert "--model: is for the table `cache`" in capsys.readouterr().err
+    assert lmbench([*words, "--data", "another"]) == 2
+    assert "--data: --model is scored on its own corpus" in capsys.readouterr().err
     assert lmbench([*words, "--seeds", "2"]) == 2
     assert "--seeds: --model is of one seed" in capsys.readouterr().err
 
@@ -315,6 +320,7 @@ def test_several_seeds_make_a_row_of_means(home: Home) -> None:
         runs = make_runs(session, wanted)
         for place, run in enumerate(runs):
             found = {"test_ppl": 100.0 + 10 * number + place, "sparsity": 0.8}
+            found["nonzero"] = 1000 + number // 2
             run.update(results=found, status="finished")
         tables.append(compared(wanted, runs))
     dense, first, *_ = over_seeds(tables)
@@ -326,6 +332,7 @@ def test_several_seeds_make_a_row_of_means(home: Home) -> None:
     changes = [1 / 100, 1 / 110, 1 / 120]
     assert first["test_change"] == pytest.approx(sum(changes) / 3)
     assert (first["status"], first["sparsity"]) == ("finished", pytest.approx(0.8))
+    assert str(first["nonzero"]) == "1000"
     assert over_seeds(tables[:1]) == tables[0]
 
 

@@ -26,6 +26,17 @@ def test_bytes_are_in_powers_of_ten(count, shown):
 
 
 @pytest.mark.parametrize(
+    "count, shown",
+    [
+        *[(None, ""), (999, "999"), (1000, "1.0 k"), (999_949, "999.9 k"), (999_950, "1.0 M")],
+        *[(13_295_600, "13.3 M"), (999_960_000, "1.0 G")],
+    ],
+)
+def test_counts_have_no_thousand_of_a_smaller_unit(count, shown):
+    assert numbers.count(count) == shown
+
+
+@pytest.mark.parametrize(
     "value, shown",
     [
         *[(None, "–"), (153.04, "153.0"), (999.96, "1,000"), (99_999.4, "99,999")],
