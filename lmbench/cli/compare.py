@@ -10,10 +10,24 @@ from rich.table import Table
 from rich.text import Text
 
 from lmbench.cli.flags import refuse_flags
-from lmbench.cli.output import Json, SessionName, console, print_json, print_line, write
+from lmbench.cli.output import (
+    Json,
+    SessionName,
+    complain,
+    console,
+    print_json,
+    print_line,
+    write,
+)
 from lmbench.errors import LmbenchError
-from lmbench.report.compare import Comparison, compare_runs, compare_runtimes, report_session
-from lmbench.session import Home
+from lmbench.report.compare import (
+    Comparison,
+    compare_runs,
+    compare_runtimes,
+    readable,
+    report_session,
+)
+from lmbench.session import Home, Run, Session
 from lmbench.session.files import write_atomic
 
 __all__ = ["compare", "report"]
@@ -53,7 +67,7 @@ def compare(
     found = [home.find_run(ref, session) for ref in runs]
     if not found:
         kinds = ("train", "prune", "quantize", "pack")
-        found = [run for run in home.session(session).runs() if run.read().kind in kinds]
+        found = [run for run in _readable(home.session(session)) if run.read().kind in kinds]
     comparison = compare_runtimes(found) if runtimes else compare_runs(found, over_seeds=not each)
     if runtimes and not comparison.rows:
         names = " ".join(run.ref for run in found) or "@"
@@ -64,6 +78,14 @@ def compare(
         write(comparison.write(format))
     else:
         console().print(_table(comparison))
+
+
+def _readable(session: Session) -> list[Run]:
+    """The session's runs; of those whose records cannot be read a complaint."""
+    runs, damaged = readable(session.runs())
+    for name, problem, _ in damaged:
+        complain(f"{name}: {problem}")
+    return runs
 
 
 def _table(comparison: Comparison) -> Table:
@@ -90,7 +112,7 @@ def report(
     found = Home.find().session(session)
     if json:
         refuse_flags("the document goes to stdout with --json", output=output)
-        print_json(list(compare_runs(found.runs(), over_seeds=True).rows))
+        print_json(list(compare_runs(_readable(found), over_seeds=True).rows))
         return
     if output is None:
         write(report_session(found, "markdown"))

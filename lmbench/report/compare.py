@@ -335,7 +335,7 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     from lmbench.report.plots.export import as_svg
     from lmbench.report.plots.layout import Plot
 
-    record, (runs, damaged) = session.read(), _readable(session.runs())
+    record, (runs, damaged) = session.read(), readable(session.runs())
     comparison, speeds = compare_runs(runs, over_seeds=True), compare_runtimes(runs)
     table = comparison.write(form)
     runtimes = speeds.write(form) if speeds.rows else ""
@@ -368,7 +368,7 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
     )
 
 
-def _readable(runs: Sequence[Run]) -> tuple[list[Run], list[tuple[str, str, str]]]:
+def readable(runs: Sequence[Run]) -> tuple[list[Run], list[tuple[str, str, str]]]:
     """The runs whose records can be read, and for each other what is wrong, as `_made` has it."""
     readable: list[Run] = []
     damaged: list[tuple[str, str, str]] = []

@@ -54,6 +54,11 @@ def test_one_bad_record_is_named_with_its_field_and_hides_no_other(
         assert "damaged" in captured.out
         assert f"field '{field}': " in captured.err
         assert "002-train/run.json)" in captured.err
+    for command in (["compare"], ["compare", "--json"], ["report", "--json"]):
+        assert lmbench(command) == 0
+        captured = capsys.readouterr()
+        assert "good" in captured.out
+        assert f"field '{field}': " in captured.err
     assert lmbench(["sessions", "show", "--json"]) == 0
     good, bad = json.loads(capsys.readouterr().out)["runs"]
     assert good["valid_ppl"] == 120.0
