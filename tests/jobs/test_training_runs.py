@@ -46,7 +46,7 @@ from lmbench.session.events import (
 )
 from lmbench.session.files import try_lock
 
-# Commands that are processes of their own start their workers as a user's do; the others' are forked.
+# Commands that are processes of their own start real workers; those of the others are forked.
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SETTINGS: dict[str, Any] = {
