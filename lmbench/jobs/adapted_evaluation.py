@@ -128,8 +128,8 @@ def score_adapted(
 
     if config.tune:
         ids = corpus.split("valid")
-        ids, said = ids[: config.tune_tokens or None], f"--tune-tokens {config.tune_tokens}"
-        valid = rows_to_score(ids, config.eval_batch_size, device, said)
+        some, said = ids[: config.tune_tokens or None], f"--tune-tokens {config.tune_tokens}"
+        valid = rows_to_score(some, config.eval_batch_size, device, said)
         passes = count_passes(wanted)
         first = [wanted.cache] if wanted.cache else []
         if left := passes - len(earlier):

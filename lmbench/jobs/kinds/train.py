@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -40,10 +41,9 @@ from lmbench.session.events import (
     Sparsity,
     Warned,
 )
-from lmbench.session.files import read_json
 from lmbench.session.store import Run
 from lmbench.training import native
-from lmbench.training.checkpoint import CHECKPOINT_VERSION, load_weights
+from lmbench.training.checkpoint import MODEL_FILE, load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -308,15 +308,15 @@ def build_objective(
 
 
 def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> None:
-    """Note which checkpoint teaches; a resumed run says where that is another one now."""
-    step = read_json(checkpoint / "meta.json", version=CHECKPOINT_VERSION).get("step")
-    before = job.record.results.get("teacher_step") if job.resuming else None
-    if before not in (None, step):
+    """Note which model teaches, by its hash; a resumed run says where that is another one now."""
+    found = hashlib.sha256((checkpoint / MODEL_FILE).read_bytes()).hexdigest()[:16]
+    before = job.record.results.get("teacher_sha256") if job.resuming else None
+    if before not in (None, found):
         job.warn(
-            f"the teacher, run {teacher.ref}, has trained on: until now its model of step "
-            f"{before:,} taught, from here on that of step {step:,} does"
+            f"the teacher, run {teacher.ref}, has trained on since this run began: from here on "
+            "its better model teaches, and the run is not what it would have been without a stop"
         )
-    job.add_results(teacher_step=step)
+    job.add_results(teacher_sha256=found)
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
