@@ -128,6 +128,21 @@ def test_zeros_beside_codes_cannot_be_stored_densely(tmp_path):
         )  # fmt: skip
 
 
+def test_codes_that_are_stored_in_int4_have_the_groups_of_int4(tmp_path):
+    taken = dequantized(quantized(rounding="codes", bits_weights=3), _shape(100))
+    config, found = PackConfig(weights="int4"), []
+    for name, groups in (("codes", taken.groups), ("floats", None)):
+        path = tmp_path / f"{name}.lmpack"
+        grids, auto = (taken.grids, taken.values) if groups else (None, "fp32")
+        write_packed(
+            taken.model, WORDS, path, config, grids=grids, groups=groups, auto=auto
+        )  # fmt: skip
+        specs = open_packed(path).specs
+        assert specs["encoder.weight"].values == "int4"
+        found.append({name: spec.group for name, spec in specs.items()})
+    assert found[0] == found[1]
+
+
 def _shape(width: int) -> dict:
     shape = {"model": "LSTM", "emsize": width, "nhid": width, "nlayers": 2, "dropout": 0.1}
     return {**shape, "tied": True, "ntoken": len(WORDS)}
