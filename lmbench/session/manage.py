@@ -199,6 +199,16 @@ class Deletion:
             raise LmbenchError(f"{self.folder.name} is gone: it cannot be put back") from None
         self._held.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Can it still be put back, or removed?"""
+        return self._aside.exists()
+
+    def moved(self, old: Path, new: Path) -> None:
+        """Follow the folder that it is in, where that was renamed."""
+        if old in self._aside.parents and (aside := new / self._aside.relative_to(old)).exists():
+            self.folder, self._aside = new / self.folder.relative_to(old), aside
+
     def finish(self) -> None:
         """Remove it for good."""
         with self._held:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lmbench.errors import LmbenchError
 from lmbench.session import Run, Session
+from lmbench.session.records import LIVE
 from lmbench.tui.bench.bench import Bench
-from lmbench.tui.bench.snapshots import LIVE, RunView, Snapshot
+from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.dialog import Answer, QuestionDialog
 
 __all__ = ["confirm_quit", "has_unfinished_runs"]

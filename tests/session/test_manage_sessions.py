@@ -185,5 +185,30 @@ def test_a_deletion_can_be_undone_and_is_no_leftover_while_it_can(home: Home) ->
     home.open_session("old")
     with pytest.raises(LmbenchError, match="is there again"):
         deletion.undo()
+    assert deletion.is_open
     deletion.finish()
+    assert not deletion.is_open
     assert [path.name for path in home.sessions_path.iterdir()] == ["old"]
+
+
+def test_a_deleted_run_comes_back_into_its_session_s_new_folder(
+    home: Home, session: Session
+) -> None:
+    deletion = set_aside_run(session.runs()[0])
+    rename_session(home, "old", "new")
+    deletion.moved(session.path, home.session("new").path)
+    deletion.undo()
+    assert [run.id for run in home.session("new").runs()] == [1, 2]
+
+
+def test_what_was_deleted_of_an_earlier_session_of_the_name_stays_where_it_is(
+    home: Home, session: Session
+) -> None:
+    run, whole = set_aside_run(session.runs()[0]), set_aside_session(home, "old")
+    home.open_session("old")
+    renamed = rename_session(home, "old", "new")
+    for deletion in (run, whole):
+        deletion.moved(session.path, renamed.path)
+    whole.undo()
+    run.undo()
+    assert [run.id for run in home.session("old").runs()] == [1, 2]

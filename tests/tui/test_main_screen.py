@@ -11,14 +11,26 @@ import time
 from typing import Any
 
 import pytest
-from driving import at_rest, bench_of, opened, press, screen_of, settled, until, words
+from driving import (
+    at_rest,
+    bench_of,
+    opened,
+    press,
+    press_in_turn,
+    screen_of,
+    settled,
+    until,
+    words,
+)
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
+from workbench_world import NOON
 
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
 from lmbench.session import manage
+from lmbench.session.store import Corpus
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.bench import SnapshotChanged
@@ -631,6 +643,32 @@ async def test_names_with_terminal_codes_or_markup_are_shown_as_plain_words(full
             for segment in strip
         )
         assert bench_of(pilot).selected_run is not None
+
+
+CODES = "\x1bc\x1b]0;title\x07\x9b31m\x1b[2J"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids="{0[0]}x{0[1]}".format)
+async def test_nothing_that_a_run_s_files_hold_is_a_code_to_the_terminal(full, size):
+    for run in full.session.runs():
+        run.update(corpus=Corpus(name=f"texts{CODES}", fingerprint="00"))
+    full.write(
+        full.session.run(2),
+        ev.RunStarted(t=NOON + 1500, device=f"cpu{CODES}"),
+        ev.Progress(t=NOON + 1510, what=f"valid{CODES}", done=1, total=2),
+    )
+    failed = full.session.run(3)
+    full.write(failed, ev.Failed(t=1.0, reason="why", traceback=f"line{CODES}"))
+    failed.update(status="failed", reason="why")
+    failed.log_path.write_text(f"epoch \x1b[31mred\x1b[0m{CODES}\n")
+    async with opened(full, size=size, run="003-quantize") as pilot:
+        shown = words(pilot)
+        for keys in (("5", "x"), ("1", "enter")):
+            await press_in_turn(pilot, *keys)
+            shown += words(pilot)
+        for word in ("texts", "valid", "epoch red", "line"):
+            assert word in shown
+        assert not set(shown) & set("\x1b\x9b\x07")
 
 
 async def test_an_error_while_drawing_ends_in_one_line_and_not_in_a_traceback(

@@ -9,9 +9,11 @@ import driving
 import pytest
 from driving import bench_of, press, settled, until, words
 
+from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import events as ev
 from lmbench.tui.bench import messages
+from lmbench.tui.bench.bench import SnapshotChanged
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.user_settings import Settings
 from lmbench.tui.kit.dialog import QuestionDialog
@@ -257,3 +259,31 @@ async def test_the_terminal_notifies_of_an_end_where_that_is_wanted(
         notices = [text for text in sent if "\x1b]9;2 agp-80 finished\x07" in text]
         assert len(notices) == told
         assert all("\x1b]777;notify;lmbench;2 agp-80 finished\x07" in text for text in notices)
+
+
+async def test_what_is_otherwise_in_another_session_is_no_news(full):
+    other = full.home.open_session("other")
+    for config, kind in ((TrainConfig(), "train"), (TrainConfig(), "prune")):
+        other.new_run(config, kind).update(status="failed", reason="old trouble")
+    async with opened(full) as pilot:
+        full.live(full.session.run(1))
+        await settled(pilot)
+        bench_of(pilot).change_session(other)
+        await settled(pilot)
+        assert bench_of(pilot).last_message == "session other"
+
+
+async def test_a_snapshot_of_the_session_before_changes_nothing_of_this_one(full):
+    other = full.home.open_session("other")
+    for _ in range(3):
+        other.new_run(TrainConfig(), "train").update(status="finished")
+    async with opened(full) as pilot:
+        late = bench_of(pilot).snapshot
+        bench_of(pilot).change_session(other)
+        await settled(pilot)
+        marks = ("001-train", "003-train")
+        bench_of(pilot).mark(marks)
+        bench_of(pilot).post_message(SnapshotChanged(late))
+        await settled(pilot)
+        assert bench_of(pilot).marked == marks
+        assert bench_of(pilot).snapshot.session == other

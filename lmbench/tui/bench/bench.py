@@ -144,7 +144,7 @@ class Bench(Messages):
             self.flush()
             self.saved_state = SavedState(session)
         self.session = session
-        self._deferred, self._last_error, self._awaited = None, "", ""
+        self._deferred, self._last_error, self._awaited, self._proposed = None, "", "", ""
         self.forget_news()
         self.selected = str(self.recall("selected", ""))
         self.marked = tuple(map(str, self.recall("marked", ())))
@@ -246,8 +246,13 @@ class Bench(Messages):
 
     def on_snapshot_changed(self, message: SnapshotChanged) -> None:
         snapshot = message.snapshot
+        if snapshot.session != self.session:
+            # It was read before another one was opened.
+            return
         self._keep_selection(snapshot)
-        self.report_changes(self.snapshot, snapshot, self.deleted)
+        same = self.snapshot.session == snapshot.session
+        before = self.snapshot if same else Snapshot(snapshot.session)
+        self.report_changes(before, snapshot, self.deleted)
         self.snapshot = snapshot
 
     def _keep_selection(self, snapshot: Snapshot) -> None:
@@ -265,7 +270,7 @@ class Bench(Messages):
             self._put_cursor((snapshot.current or newest).key)
             self._proposed = self.selected if snapshot.unread else ""
         gone = [key for key in self.marked if snapshot.run(key) is None]
-        if gone and not snapshot.unread:
+        if gone and not snapshot.reading:
             self.mark(tuple(key for key in self.marked if key not in gone))
 
     def _neighbour(self, snapshot: Snapshot) -> str:
@@ -284,6 +289,7 @@ class Bench(Messages):
         if undone is None:
             return None
         name, folder = undone
+        self.deleted.discard(folder.name)
         self.show_message(f"{name} is back")
         return folder
 
@@ -293,6 +299,7 @@ class Bench(Messages):
         """Put the cursor on this run, in all panels; on one that was just made as soon as it is in
         the snapshot."""
         known = self.snapshot.run(key) is not None
+        self._proposed = ""
         self._awaited = "" if known else key
         if known:
             self._put_cursor(key)

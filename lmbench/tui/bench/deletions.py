@@ -27,11 +27,20 @@ class Deletions:
         """Put the newest back, and give what it is called and its folder.
 
         Raises:
-            LmbenchError: its name was taken meanwhile, or its session is gone.
+            LmbenchError: its name was taken meanwhile (then it stays the newest), or it is gone.
         """
-        name, deletion = self._open.pop()
-        deletion.undo()
+        name, deletion = newest = self._open[-1]
+        try:
+            deletion.undo()
+        finally:
+            if not deletion.is_open:
+                self._open.remove(newest)
         return name, deletion.folder
+
+    def moved(self, old: Path, new: Path) -> None:
+        """A session has another folder, with what was deleted in it."""
+        for _, deletion in self._open:
+            deletion.moved(old, new)
 
     def finish(self) -> None:
         """Remove all of it for good."""

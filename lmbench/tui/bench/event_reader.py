@@ -7,6 +7,8 @@ starts over and leaves out the events after that checkpoint.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import os
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from lmbench.session.events import Event, RunResumed, parse_event
 from lmbench.session.log_lines import lines_of, whole_blocks
 
-__all__ = ["EventReader"]
+__all__ = ["EventReader", "file_stamp"]
 
 # A pause between slices lets the screen's thread have the interpreter at once.
 _PAUSE_S = 0.0005
@@ -25,6 +27,15 @@ _LEAST_BYTES = 512 * 1024
 # Parts of a log that are searched for resumes.
 _SEARCHED_BYTES = 1024 * 1024
 _RESUMED = b'"run_resumed"'
+
+
+def file_stamp(path: Path | str) -> tuple[int, int, int] | None:
+    """What tells whether a file was replaced or written to; None where there is no file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class EventReader:
@@ -44,6 +55,8 @@ class EventReader:
         self._position = 0
         # For each resume up to `_searched`: the offset from which lines are void, and its own.
         self._resumes: list[tuple[int, int]] = []
+        # Of each, what it or a later one goes back to at the furthest.
+        self._void_from: list[int] = []
         self._searched = 0
         self._seen: tuple[int, int, int] | None = None
         self._skipped = False
@@ -51,7 +64,7 @@ class EventReader:
     def changed(self) -> bool:
         """Is there more to read, or has the file another size, time or identity than at the last
         `read`? One stat call."""
-        return self.unfinished or self._stamp() != self._seen
+        return self.unfinished or file_stamp(self._path) != self._seen
 
     def read(self, deadline: float = math.inf) -> Iterator[Event]:
         """The events added since the last call, in order; check `generation` before using them.
@@ -62,7 +75,7 @@ class EventReader:
             deadline: by ``time.monotonic``; once it is past, the next call goes on where this one
                 stopped. Half a megabyte is read in any case.
         """
-        stamp = self._stamp()
+        stamp = file_stamp(self._path)
         if stamp is None:
             if self._seen is not None:
                 self._forget()
@@ -83,7 +96,7 @@ class EventReader:
 
     def skip(self) -> None:
         """Leave out what the log holds now; once it changes, `read` gives all of it."""
-        self._seen = self._stamp()
+        self._seen = file_stamp(self._path)
         self._skipped = True
 
     @property
@@ -106,16 +119,10 @@ class EventReader:
         skipped, self._skipped = self._skipped, False
         return skipped or rewritten or stamp[0] != before[0] or stamp[1] < self._position
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            stat = os.stat(self._path)  # noqa: PTH116
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
     def _forget(self) -> None:
         """What was read was of another file."""
         self._resumes.clear()
+        self._void_from.clear()
         self._searched = 0
         self._restart()
 
@@ -137,12 +144,20 @@ class EventReader:
                 if _RESUMED in line and isinstance(event := parse_event(line), RunResumed):
                     self._resumes.append((event.offset, at))
                     found.append(event.offset)
+        if found:
+            offsets = (offset for offset, _ in reversed(self._resumes))
+            self._void_from = list(itertools.accumulate(offsets, min))[::-1]
         return found
+
+    def _is_void(self, position: int) -> bool:
+        """Does a later resume go back to this line, or further?"""
+        later = bisect.bisect_right(self._resumes, position, key=lambda resume: resume[1])
+        return later < len(self._resumes) and self._void_from[later] <= position
 
     def _events(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
         for position, line in lines:
             self._position = position + len(line)
-            if any(offset <= position < resumed for offset, resumed in self._resumes):
+            if self._is_void(position):
                 continue
             event = parse_event(line)
             if event is None:

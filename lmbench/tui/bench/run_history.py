@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmbench.printable import printable
+from lmbench.printable import one_line, printable
 from lmbench.report.numbers import plural
 from lmbench.report.plots.curve_data import CurvesBuilder
 from lmbench.session import events as ev
@@ -101,9 +101,9 @@ class RunHistory:
                 self._aside = ""
                 self._moved(event.t, what, step, started.total_steps)
             case ev.Progress(what=what, done=done, total=total) if self._has_steps:
-                self._aside = f"{what} {100 * done / total:.0f}%" if total else what
+                self._aside = one_line(f"{what} {100 * done / total:.0f}%" if total else what)
             case ev.Progress(what=what, done=done, total=total):
-                self._moved(event.t, what, done, total)
+                self._moved(event.t, one_line(what), done, total)
             case ev.StatusChanged() | ev.RunResumed() | ev.Epoch():
                 # A pause must not count as slowness.
                 self._restart_speed, self._aside = True, ""

@@ -11,18 +11,17 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import MappingProxyType
 
 from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
-from lmbench.session.records import ModelSize
-from lmbench.tui.bench.event_reader import EventReader
+from lmbench.session.records import LIVE, ModelSize
+from lmbench.tui.bench.event_reader import EventReader, file_stamp
 from lmbench.tui.bench.event_summary import RunSummary, load_summary, save_summary
 from lmbench.tui.bench.run_history import RunHistory
-from lmbench.tui.bench.snapshots import LIVE, RunView, Snapshot, lineage
+from lmbench.tui.bench.snapshots import RunView, Snapshot, lineage
 
 __all__ = ["Watcher"]
 
@@ -60,7 +59,7 @@ class Watcher:
         self._last: Snapshot | None = None
         self._record_stamp: object = None
         self._record: SessionRecord | None = None
-        self._problem = ""
+        self._problem = self._list_problem = ""
         self.unread = 0
 
     def poll(self, *, in_turns: bool = False) -> Snapshot | None:
@@ -69,11 +68,13 @@ class Watcher:
         call goes on. `in_turns`, where it is called again and again, what is new of many runs
         that have ended may be seen a few calls later."""
         changed = self._read_record() or self._last is None
+        before, self._list_problem = self._list_problem, ""
         try:
             runs = self._list()
         except OSError as error:
-            self._problem = f"{error.strerror} ({self.session.runs_path})"
-            runs, changed = [], True
+            self._list_problem = f"{error.strerror} ({self.session.runs_path})"
+            runs = []
+        changed = changed or self._list_problem != before
         keys = {run.path.name for run in runs}
         for gone in [key for key in self._runs if key not in keys]:
             del self._runs[gone]
@@ -105,7 +106,7 @@ class Watcher:
             session=self.session,
             record=self._record,
             runs=ordered,
-            problem=self._problem,
+            problem=self._problem or self._list_problem,
             count=len(runs),
             unread=self.unread,
             by_key=MappingProxyType({view.key: view for view in ordered}),
@@ -138,7 +139,7 @@ class Watcher:
         return True
 
     def _read_record(self) -> bool:
-        stamp = _stamp(self.session.path / "session.json")
+        stamp = file_stamp(self.session.path / "session.json")
         if stamp == self._record_stamp and self._record_stamp is not None:
             return False
         first_look_at_nothing = stamp is None and self._problem
@@ -214,7 +215,7 @@ class _RunWatcher:
         return RunSummary(history.curves.view(), history.facts(), progress, self._reader.unread)
 
     def _read_record(self) -> bool:
-        stamp = _stamp(self._record_path)
+        stamp = file_stamp(self._record_path)
         if stamp == self._record_stamp:
             return False
         self._record_stamp = stamp
@@ -242,7 +243,11 @@ class _RunWatcher:
         for event in self._reader.read(deadline):
             if self._reader.generation != self._history.generation:
                 self._history = RunHistory(self._reader.generation)
-            self._history.add(event)
+            try:
+                self._history.add(event)
+            except OverflowError:
+                # No lmbench wrote such a number.
+                self._reader.unread += 1
             if isinstance(event, ev.Checkpoint | ev.Finished):
                 self._size = self._model_size()
         if self._reader.generation != self._history.generation:
@@ -265,7 +270,7 @@ class _RunWatcher:
         return True
 
     def _see_log(self) -> bool:
-        stamp = _stamp(self._log_path)
+        stamp = file_stamp(self._log_path)
         if stamp == self._log:
             return False
         self._log = stamp
@@ -317,15 +322,6 @@ def _cause_first(text: str) -> str:
     """A reason that begins with a file's path, with the path at its end: lines are cut there."""
     match = _PATH_FIRST.match(text)
     return f"{match[2]} ({match[1]}){text[match.end() :]}" if match else text
-
-
-def _stamp(path: Path | str) -> tuple[int, int, int] | None:
-    """What tells whether a file was replaced or written to; None where there is no file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _local(ref: str, run: Run) -> str | None:

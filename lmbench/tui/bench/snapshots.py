@@ -18,10 +18,10 @@ from lmbench.report.plots.curve_data import Curves
 from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
+from lmbench.session.records import LIVE
 from lmbench.tui.bench.run_history import Note, RunProgress
 
 __all__ = [
-    "LIVE",
     "Note",
     "RunProgress",
     "RunView",
@@ -31,8 +31,6 @@ __all__ = [
     "only_grew",
     "short_module",
 ]
-
-LIVE: frozenset[str] = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,17 +233,15 @@ def lineage(views: list[RunView]) -> list[RunView]:
     A parent that is not among them (deleted, or of another session) makes a root of its child.
     """
     by_parent: dict[str | None, list[RunView]] = {}
-    keys = {view.key for view in views}
-    for view in sorted(views, key=lambda v: v.id):
+    ids = {view.key: view.id for view in views}
+    for view in sorted(views, key=lambda v: v.id, reverse=True):
         # A run cannot stand under a later one, so no circle can arise from a damaged record.
-        known = view.parent in keys and view.parent is not None and view.parent < view.key
+        known = ids.get(view.parent or "", view.id) < view.id
         by_parent.setdefault(view.parent if known else None, []).append(view)
     ordered: list[RunView] = []
-
-    def walk(parent: str | None, depth: int) -> None:
-        for view in by_parent.get(parent, []):
-            ordered.append(view if view.depth == depth else dataclasses.replace(view, depth=depth))
-            walk(view.key, depth + 1)
-
-    walk(None, 0)
+    waiting = [(view, 0) for view in by_parent.get(None, [])]
+    while waiting:
+        view, depth = waiting.pop()
+        ordered.append(view if view.depth == depth else dataclasses.replace(view, depth=depth))
+        waiting += [(child, depth + 1) for child in by_parent.get(view.key, [])]
     return ordered

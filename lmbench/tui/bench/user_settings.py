@@ -127,45 +127,68 @@ def save_settings(settings: Settings, path: Path) -> None:
     """Write theme, motion and, once it was on, notify; comments and keys stay as they are.
 
     Raises:
-        LmbenchError: the file cannot be written.
+        LmbenchError: the file cannot be read or written, or is not such that lines can be added.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        lines = []
-    for name, value in (
-        ("theme", settings.theme.removeprefix(_PREFIX)),
-        ("motion", "true" if settings.motion else "false"),
-        ("notify", "true" if settings.notify else "false"),
-    ):
-        line = f"{name}: {value}"
+    lines = _lines(path) or []
+    expected = _document("\n".join(lines))
+    values = {
+        "theme": settings.theme.removeprefix(_PREFIX),
+        "motion": settings.motion,
+        "notify": settings.notify,
+    }
+    for name, value in values.items():
+        line = f"{name}: {str(value).lower()}"
         at = next((i for i, old in enumerate(lines) if old.startswith(f"{name}:")), None)
         if at is None and name == "notify" and not settings.notify:
             continue
+        if expected is not None:
+            expected = {**expected, name: value}
         if at is None:
             lines.insert(0 if name == "theme" else min(1, len(lines)), line)
         else:
             comment = lines[at].partition("#")
             lines[at] = line + (f"  #{comment[2]}" if comment[1] else "")
-    _write(path, "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    if expected is None or _document(text) != expected:
+        raise _not_by_lines(path)
+    _write(path, text)
+
+
+def _lines(path: Path) -> list[str] | None:
+    """The file's lines; None where there is no file.
+
+    Raises:
+        LmbenchError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LmbenchError(f"{path}: cannot be read ({error}): mend or move it") from None
+
+
+def _not_by_lines(path: Path) -> LmbenchError:
+    return LmbenchError(f"{path}: no settings by lines, such as `theme: dark`: mend or move it")
 
 
 def lists_keys(path: Path) -> bool:
     """Has the file an entry ``keys``?"""
     try:
-        return _has_keys(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        return "keys" in (_document("\n".join(_lines(path) or [])) or {})
+    except LmbenchError:
         return False
 
 
-def _has_keys(text: str) -> bool:
+def _document(text: str) -> Mapping[Any, Any] | None:
+    """What settings a text gives; None where it gives none."""
     import yaml
 
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-    return isinstance(document, Mapping) and "keys" in document
+        return None
+    return {} if document is None else document if isinstance(document, Mapping) else None
 
 
 def write_keys(bindings: Iterable[tuple[str, str, str]], settings: Settings, path: Path) -> bool:
@@ -187,18 +210,15 @@ def write_keys(bindings: Iterable[tuple[str, str, str]], settings: Settings, pat
         "keys:",
         *(f"  # {f'{name}: {keys}'.ljust(width)}  # {words}" for name, keys, words in rows),
     ]
-    try:
-        before = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    before = _lines(path)
+    if before is None:
         before = [
             f"theme: {settings.theme.removeprefix(_PREFIX)}  # {', '.join(_THEMES)}",
             f"motion: {'true' if settings.motion else 'false'}  # false: nothing glides",
         ]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LmbenchError(f"{path}: cannot be read ({error}): mend or move it") from None
     text = "\n".join([*before, *lines]) + "\n"
-    if not _has_keys(text):
-        raise LmbenchError(f"{path}: no settings by lines, such as `theme: dark`: mend or move it")
+    if "keys" not in (_document(text) or {}):
+        raise _not_by_lines(path)
     _write(path, text)
     return True
 

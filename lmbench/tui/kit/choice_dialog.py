@@ -10,10 +10,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
+
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["ChoiceDialog"]
 
@@ -24,7 +27,7 @@ _FRAME = 6
 _KEYS = "↑ ↓ choose   enter take   esc back"
 
 
-class ChoiceDialog(ModalScreen[str | None]):
+class ChoiceDialog(ModalScreen[str | None], GuardedWidget):
     """Gives the value that was chosen, or None when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -33,7 +36,7 @@ class ChoiceDialog(ModalScreen[str | None]):
         Binding("k", "move('up')", show=False),
     ]
     DEFAULT_CSS = """
-    ChoiceDialog { align: center middle; background: $background 60%; }
+    ChoiceDialog { align: center middle; }
     ChoiceDialog > Vertical {
         max-width: 96%; height: auto; max-height: 90%;
         border: heavy $accent; background: $surface; padding: 0 1;
@@ -55,7 +58,7 @@ class ChoiceDialog(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = self._title
+            box.border_title = Content(self._title)
             box.border_subtitle = _KEYS
             longest = max((len(value) for value, _ in self._options), default=0)
             lines = [_line(v, about, min(_VALUE_WIDTH, longest)) for v, about in self._options]
@@ -78,7 +81,7 @@ class ChoiceDialog(ModalScreen[str | None]):
         box, options = self.query_one(Vertical), self.query_one(OptionList)
         if not event.is_printable:
             shown = self.app.get_key_display(Binding(event.key, ""))
-            box.border_subtitle = f"{shown} does nothing here: {_KEYS}"
+            box.border_subtitle = Content(f"{shown} does nothing here: {_KEYS}")
             return
         beyond = (options.highlighted or 0) + 1
         places = range(len(self._options))
@@ -88,7 +91,7 @@ class ChoiceDialog(ModalScreen[str | None]):
                 box.border_subtitle = _KEYS
                 return
         shown = event.character if event.key != "space" else event.key
-        box.border_subtitle = f"nothing begins with {shown}: {_KEYS}"
+        box.border_subtitle = Content(f"nothing begins with {shown}: {_KEYS}")
 
     def action_move(self, where: str) -> None:
         options = self.query_one(OptionList)

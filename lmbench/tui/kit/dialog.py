@@ -11,9 +11,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
+
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["Answer", "QuestionDialog", "TextDialog"]
 
@@ -36,7 +39,7 @@ class Answer:
     danger: bool = False
 
 
-class _Dialog(ModalScreen[str]):
+class _Dialog(ModalScreen[str], GuardedWidget):
     """Gives "" when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -44,7 +47,7 @@ class _Dialog(ModalScreen[str]):
     ]
 
     DEFAULT_CSS = """
-    _Dialog { align: center middle; background: $background 60%; }
+    _Dialog { align: center middle; }
     _Dialog > Vertical {
         width: auto; max-width: 90%; min-width: 40; height: auto; max-height: 100%;
         border: heavy $accent; background: $surface; padding: 0 2;
@@ -95,7 +98,7 @@ class QuestionDialog(_Dialog):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = self._title
+            box.border_title = Content(self._title)
             yield _Words(self._question)
             with Horizontal():
                 for answer in self._answers:
@@ -146,7 +149,7 @@ class TextDialog(_Dialog):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = self._title
+            box.border_title = Content(self._title)
             box.border_subtitle = "enter take   esc back"
             yield _Words(self._question)
             yield Input(self._value, compact=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
-from rich.markup import escape
 from rich.text import Text
 from textual.content import Content
 from textual.events import Click
@@ -156,10 +155,10 @@ class Panel(GuardedWidget):
         """Set the words at the frame's foot; repaints only where they are new."""
         if text != self._subtitle:
             self._subtitle = text
-            self._border_subtitle = self._frame_text(escape(text))
+            self._border_subtitle = self._frame_text(Content(text))
             self._repaint_line(self.outer_size.height - 1)
 
-    def _frame_text(self, markup: str) -> Content:
+    def _frame_text(self, markup: str | Content) -> Content:
         # As `border_title` and `border_subtitle` take it, which repaint the whole panel.
         return self.render_str(markup).expand_tabs(4).split()[0]
 

@@ -16,10 +16,9 @@ from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
-from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.compositor import FrugalCompositor
-from lmbench.tui.kit.panel import Panel
+from lmbench.tui.kit.panel import GuardedWidget, Panel
 from lmbench.tui.kit.status_lines import KeyBar, StatusLine
 
 __all__ = ["BenchScreen"]
@@ -27,7 +26,7 @@ __all__ = ["BenchScreen"]
 T = TypeVar("T")
 
 
-class BenchScreen(Screen[T]):
+class BenchScreen(Screen[T], GuardedWidget):
     """A screen whose handlers may fail without taking the workbench down (see `GuardedWidget`), and
     whose panels catch up when it comes to the front."""
 
@@ -55,18 +54,6 @@ class BenchScreen(Screen[T]):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._compositor = FrugalCompositor()
-
-    @property
-    def bench(self) -> Bench:
-        """The application, with its own type."""
-        assert isinstance(self.app, Bench)
-        return self.app
-
-    async def _dispatch_message(self, message: Message) -> None:
-        try:
-            await super()._dispatch_message(message)
-        except Exception as error:
-            self.bench.show_error(error, f"in {type(self).__name__}")
 
     def post_message(self, message: Message) -> bool:
         # Textual sends the screen a message for each widget that is to be painted.

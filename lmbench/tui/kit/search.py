@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
@@ -82,7 +83,9 @@ class Searchable(Widget):
 
 
 def restyled(strip: Strip, start: int, end: int, style: Style) -> Strip:
-    """The strip with `style` over its cells from `start` to `end`."""
+    """The strip with `style` over its text from `start` to `end`, in characters; -1 is its end."""
+    start = cell_len(strip.text[:start])
+    end = cell_len(strip.text[:end]) if end >= 0 else strip.cell_length
     inside = strip.crop(start, end)
     segments = [Segment(s.text, (s.style or Style()) + style) for s in inside]
     return Strip.join([strip.crop(0, start), Strip(segments), strip.crop(end)])
@@ -92,8 +95,7 @@ def selected(widget: Widget, strip: Strip, row: int) -> Strip:
     """The strip with what is selected in it marked, and its places named for the mouse."""
     span = widget.text_selection.get_span(row) if widget.text_selection else None
     if span is not None:
-        end = span[1] if span[1] >= 0 else strip.cell_length
         # Faint words would be hard to read on its background.
         style = widget.screen.get_component_rich_style("screen--selection") + Style(dim=False)
-        strip = restyled(strip, span[0], end, style)
+        strip = restyled(strip, *span, style)
     return strip.apply_offsets(0, row)

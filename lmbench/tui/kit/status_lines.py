@@ -15,6 +15,7 @@ from textual.dom import DOMNode
 from textual.events import Click
 from textual.screen import ModalScreen, Screen
 
+from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.tui.bench.key_bindings import bindings_in_force
 from lmbench.tui.bench.run_marks import STATUS_MARKS, mark_of
@@ -80,7 +81,7 @@ class TopBar(StatusLine):
         corpus = snapshot.record.corpus if snapshot.record else None
         names = {v.record.corpus.name for v in snapshot.runs if v.record and v.record.corpus}
         if corpus or len(names) == 1:
-            left.append(f" · {corpus.name if corpus else names.pop()}", "not bold")
+            left.append(f" · {one_line(corpus.name if corpus else names.pop())}", "not bold")
         if self.bench.demo:
             left.append("  recorded", "not bold italic")
         right = _machine(snapshot)
@@ -101,7 +102,7 @@ def _machine(snapshot: Snapshot) -> Text:
         return Text("queued " if snapshot.queue else "idle ", "dim")
     if view.started is None:
         return Text("starting " if _starts(view) else "busy ", "dim")
-    parts = [view.started.device]
+    parts = [one_line(view.started.device)]
     if view.started.device == "cpu" and view.started.threads:
         parts.append(f"{view.started.threads} thr")
     if view.step is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
+from lmbench.printable import printable
 from lmbench.report.run_command import run_command
 from lmbench.session.manage import rename_run, run_name_problem
 from lmbench.tui.bench.bench import Bench
@@ -61,6 +62,8 @@ def why_not(action: str, view: RunView | None) -> str:
         case "resume" if view.status not in RESUMABLE:
             if view.status == "queued":
                 return waits
+            if view.record is None:
+                return f"{who} cannot be read"
             return f"{who} has finished" if view.status == "finished" else f"{who} is running"
         case "lab" | "sensitivity":
             return why_no_model(view, who)
@@ -210,6 +213,8 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
         if deletion is not None:
             bench.deletions.add(f"run {view.id} {view.name}", deletion)
             gone.append(view)
+        else:
+            bench.deleted.discard(view.key)
     if gone:
         names = ", ".join(f"{view.id} {view.name}" for view in gone)
         back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
@@ -222,7 +227,6 @@ async def undo_delete(bench: Bench) -> None:
     """Put back the run that was deleted last, and select it."""
     folder = await bench.undo_deletion()
     if folder and bench.session and folder.parent == bench.session.runs_path:
-        bench.deleted.discard(folder.name)
         await bench.refresh_snapshot()
         bench.select(folder.name)
 
@@ -254,7 +258,7 @@ def show_reason(bench: Bench, view: RunView) -> None:
         text.append(("\n\n" if text else "") + view.problem)
     if view.failed is not None and view.failed.traceback:
         last = view.failed.traceback.strip().splitlines()[-8:]
-        text.append("\n\n" + "\n".join(last), "dim")
+        text.append(printable("\n\n" + "\n".join(last)), "dim")
     text.append(f"\n\nIts log: {view.run.log_path}", "dim")
     answers = (Answer("", "escape", "back"),)
     if is_possible("resume", view):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
 from rich.style import Style
@@ -50,12 +51,8 @@ class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethod
         row = int(self.scroll_offset.y) + y
         if self.sought and row < len(self.lines):
             style = _CURRENT if self.lines[row] is self._match else _MATCH
-            text = strip.text.lower()
-            start = text.find(self.sought)
-            while start >= 0:
-                end = start + len(self.sought)
-                strip = restyled(strip, start, end, style)
-                start = text.find(self.sought, end)
+            for found in re.finditer(re.escape(self.sought), strip.text, re.IGNORECASE):
+                strip = restyled(strip, *found.span(), style)
         return selected(self, strip, row)
 
     def get_selection(self, selection: Selection) -> tuple[str, str]:

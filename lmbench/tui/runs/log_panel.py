@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import ClassVar
 
 from rich.text import Text
@@ -10,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import RichLog
 
+from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session.log_lines import read_log
 from lmbench.tui.bench.snapshots import Note, RunView
@@ -21,6 +23,7 @@ __all__ = ["LogPanel"]
 _LINES_KEPT = 2000
 # In place of the stamp of a log that was not looked at.
 _UNSEEN = ""
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _TINTS = {"failed": "error", "warning": "warning", "finished": "success"}
 
 
@@ -121,10 +124,17 @@ is selected with the mouse is copied by Ctrl+C.
             log.clear()
         self._position = part.position
         for line in part.lines:
-            log.write(Text.from_ansi(line), scroll_end=follow)
+            log.write(_coloured(line), scroll_end=follow)
         if not self._position:
             nothing = f"The worker of {view.id} {view.name} has written nothing"
             _say_of_none(log, view, f"{nothing} yet.", f"{nothing}.")
+
+
+def _coloured(line: str) -> Text:
+    """A line in the colours that its writer gave it, without what else a terminal would obey."""
+    parts = _COLOUR.split(line)
+    parts[::2] = map(printable, parts[::2])
+    return Text.from_ansi("".join(parts))
 
 
 def _say_of_none(log: RichLog, view: RunView, yet: str, none: str) -> None:

@@ -76,7 +76,8 @@ brings a deleted run back until the workbench is left.
     def on_mount(self) -> None:
         kept = self.bench.recall("runs", {})
         tree = self.query_one(RunTree)
-        tree.set_reactive(RunTree.sort, kept.get("sort") if kept.get("sort") in SORTS else "tree")
+        sort = str(kept.get("sort"))
+        tree.set_reactive(RunTree.sort, sort if sort in SORTS else "tree")
         tree.set_reactive(RunTree.filter, str(kept.get("filter", "")))
         box = self.query_one(FilterInput)
         box.value = tree.filter
@@ -165,7 +166,11 @@ brings a deleted run back until the workbench is left.
         bindings = {b.action: b for _, b in bindings_in_force(self)}
         text, room = Text(), 0
         for step in next_steps(view, self.bench.snapshot):
-            key = self.app.get_key_display(bindings[f"next('{step}')"])
+            binding = bindings.get(f"next('{step}')")
+            if binding is None:
+                # The user has given its key to something else.
+                continue
+            key = self.app.get_key_display(binding)
             entry = Text.assemble((key, style), f" {step}")
             text.append("  " if entry.cell_len + 2 <= room else "\n")
             room = (room - 2 if text.plain.endswith("  ") else width) - entry.cell_len

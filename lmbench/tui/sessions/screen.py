@@ -11,10 +11,12 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar
 from zipfile import is_zipfile
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.widgets import DataTable, Static
 
 from lmbench.errors import LmbenchError
@@ -33,6 +35,9 @@ __all__ = ["SessionsScreen"]
 _COLUMNS = ("session", "runs", "state", "size", "made", "changed")
 # All six columns fit into 80.
 _STATE_WIDTH = 26
+_LEAST_NAME = 8
+# Frame and padding on both sides, and a scrollbar.
+_AROUND = 6
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -122,10 +127,8 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         if self.gone:
             return
         self._rows = rows or []
+        self._fill()
         table = self.table
-        table.clear()
-        for row in self._rows:
-            table.add_row(*self._cells(row))
         names = [row.session.name for row in self._rows]
         if name in names:
             table.move_cursor(row=names.index(name))
@@ -133,6 +136,23 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         table.display = bool(self._rows)
         self._show_path()
         self.refresh_bindings()
+
+    def on_resize(self, event: Resize) -> None:
+        super().on_resize(event)
+        here = self.table.cursor_row
+        self._fill()
+        self.table.move_cursor(row=here)
+
+    def _fill(self) -> None:
+        """Show the rows; long names are cut, so that every column has its place."""
+        table, rows = self.table, [self._cells(row) for row in self._rows]
+        heads = zip(_COLUMNS[1:], *(cells[1:] for cells in rows), strict=True)
+        others = sum(max(cell_len(str(cell)) for cell in column) for column in heads)
+        room = self.size.width - _AROUND - others - 2 * table.cell_padding * len(_COLUMNS)
+        table.clear()
+        for cells in rows:
+            cells[0].truncate(max(room, _LEAST_NAME), overflow="ellipsis")
+            table.add_row(*cells)
 
     def _cells(self, row: SessionRow) -> list[Text]:
         here = self.bench.session is not None and row.session.name == self.bench.session.name
@@ -175,7 +195,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             return False
         if action == "undo" and not self.bench.deletions.newest:
             return False
-        return not (self.bench.demo and action not in ("leave", "move", "help"))
+        return not (self.bench.demo and action not in ("leave", "move"))
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action, where its words do not say so."""
@@ -236,6 +256,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             self.bench.flush()
             made = await self.bench.run_in_thread(rename_session, self.bench.home, old, name)
             if isinstance(made, Session):
+                self.bench.deletions.moved(row.session.path, made.path)
                 if self.bench.session is not None and self.bench.session.name == old:
                     self.bench.attach(made)
                 self.bench.show_message(f"{old} is now {name}")
@@ -273,8 +294,10 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         self.app.push_screen(QuestionDialog("Delete", question, answers), answered)
 
     async def action_undo(self) -> None:
+        here = self.row.session.name if self.row else ""
         folder = await self.bench.undo_deletion()
-        await self._reload(folder.name if folder else "")
+        is_session = folder is not None and folder.parent == self.bench.home.sessions_path
+        await self._reload(folder.name if is_session else here)
 
     def action_pack(self) -> None:
         row = self.row

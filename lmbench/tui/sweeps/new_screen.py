@@ -8,6 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
+from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
@@ -92,7 +93,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         yield TopBar()
         with Container(id="new"):
             with Vertical(id="ask") as box:
-                box.border_title = f"New sweep from {self.view.id} {printable(self.view.name)}"
+                box.border_title = Content(f"New sweep from {self.view.id} {self.view.name}")
                 kind = kinds_of(self.view)[0]
                 yield Form(fields_of(self.view, kind, self._proposed_session()))
             yield Static("", id="about", markup=False)

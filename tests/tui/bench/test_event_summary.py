@@ -168,3 +168,14 @@ def test_the_summary_holds_no_pickle(full, ended):
     read_all(full.session)
     with np.load(ended.path / NAME, allow_pickle=False) as arrays:
         assert json.loads(bytes(arrays["head"]))["version"] == event_summary._VERSION
+
+
+def test_a_summary_with_any_byte_damaged_is_no_more_than_ignored(full, ended):
+    whole = read_all(full.session)[ended.path.name]
+    path = ended.path / NAME
+    data = path.read_bytes()
+    # The first member's headers: zip's, then numpy's.
+    for place in range(160):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        view = read_all(full.session)[ended.path.name]
+        assert np.array_equal(view.curves.steps.data, whole.curves.steps.data, equal_nan=True)

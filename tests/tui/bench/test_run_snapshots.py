@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 
-from lmbench.session import EventWriter
+from lmbench.session import EventWriter, Run
 from lmbench.session import events as ev
+from lmbench.session.events import event_line
 from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.event_reader import EventReader
 from lmbench.tui.bench.run_history import describe_event
 from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import RunView, lineage
 
 
 def step(number: int, t: float = 0.0) -> ev.Step:
@@ -374,3 +376,55 @@ def test_what_has_not_changed_is_the_same_view_in_the_next_snapshot(full):
     assert any(view.depth for view in now.runs)
     for key, view in now.by_key.items():
         assert view is before.by_key[key] or view.live
+
+
+def test_a_chain_of_a_thousand_runs_is_a_tree(world):
+    views = []
+    for number in range(999, 2300):
+        run = Run(world.session.runs_path / f"{number:03d}-prune")
+        parent = f"{number - 1:03d}-prune"
+        views.append(RunView(run, run.path.name, None, None, parent=parent))
+    ordered = lineage(views)
+    assert [view.depth for view in ordered] == list(range(1301))
+    assert [view.id for view in ordered] == list(range(999, 2300))
+
+
+def test_a_number_beyond_all_bounds_is_passed_over_and_what_follows_is_read(full):
+    run = full.session.run(3)
+    with run.events_path.open("ab") as file:
+        line = event_line(step(7))
+        file.write(line.replace(b'"step":7', b'"step":1' + 400 * b"0"))
+    full.write(run, step(8))
+    snapshot = Watcher(full.session).poll()
+    assert snapshot is not None
+    view = snapshot.run(run.path.name)
+    assert view is not None
+    assert list(view.curves.steps["step"]) == [8.0]
+    assert "1 line passed over, damaged" in view.problem
+
+
+def test_runs_that_could_not_be_listed_for_a_moment_are_back(full):
+    watcher = Watcher(full.session)
+    first = watcher.poll()
+    assert first is not None
+    aside = full.session.runs_path.rename(full.session.path / "aside")
+    full.session.runs_path.touch()
+    hidden = watcher.poll()
+    assert hidden is not None
+    assert hidden.problem.startswith("Not a directory (")
+    full.session.runs_path.unlink()
+    aside.rename(full.session.runs_path)
+    again = watcher.poll()
+    assert again is not None
+    assert (len(again.runs), again.problem, again.reading) == (len(first.runs), "", False)
+
+
+def test_of_many_resumes_the_one_that_goes_back_furthest_counts(reader):
+    writer = EventWriter(reader.path)
+    for number in range(300):
+        writer.write(step(number + 1))
+        writer.write(ev.RunResumed(offset=0 if number % 2 else 10**9, step=0, epoch=1))
+    writer.write(step(999))
+    kept = [event.step for event in reader.read() if isinstance(event, ev.Step)]
+    # The last one goes back to the beginning.
+    assert kept == [999]

@@ -133,3 +133,31 @@ def test_an_action_is_found_by_the_name_that_it_had_before(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("keys: {lab.price: x}\n", encoding="utf-8")
     assert load_settings(file).keys == {"lab.evaluate": "x"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# gr\xfc\xdfe\nkeys: {main.new: N}\n".encode("latin-1"),
+        "keys: {main.new: N}\n".encode("utf-16"),
+        b"---\nkeys: {main.new: N}\n",
+        b"{motion: true, keys: {main.new: N}}\n",
+        b"  motion: true\n  keys: {main.new: N}\n",
+        b"theme: [\n",
+    ],
+    ids=["latin-1", "utf-16", "document mark", "flow", "indented", "no YAML"],
+)
+def test_a_file_that_lines_cannot_be_added_to_is_left_as_it_is(path, text):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text)
+    with pytest.raises(LmbenchError, match="mend or move it"):
+        save_settings(replace(load_settings(path), theme="lmbench-ansi"), path)
+    assert path.read_bytes() == text
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_setting(path):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xef\xbb\xbfmotion: false\n")
+    save_settings(replace(load_settings(path), theme="lmbench-ansi"), path)
+    again = load_settings(path)
+    assert (again.theme, again.motion, again.problems) == ("lmbench-ansi", False, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from driving import bench_of, opened, press, screen_of, words
 from textual.pilot import Pilot
 
@@ -53,6 +54,15 @@ async def test_the_match_that_is_gone_to_looks_unlike_the_others(full):
             for y in range(3)
         ]
         assert looks == [[False], [True], [False]]
+
+
+@pytest.mark.parametrize("before", ["日本語 ", "İ "])
+async def test_a_match_is_marked_behind_characters_of_any_width(full, before):
+    full.write(full.session.run(3), ev.Warned(t=0.0, message=f"{before}epoch done"))
+    async with opened(full, "5", "slash", *"epoch", "enter", run="003-quantize") as pilot:
+        row = log_of(pilot).place
+        marked = [s.text for s in log_of(pilot).render_line(row) if s.style and s.style.reverse]
+        assert marked == ["epoch"]
 
 
 async def test_what_is_not_there_is_not_searched_and_n_is_a_new_run(full):

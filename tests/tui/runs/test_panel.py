@@ -17,6 +17,7 @@ from textual.widgets import Static
 from workbench_world import NOON
 
 from lmbench.session import events as ev
+from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.runs.tree import RunTree
 
@@ -363,3 +364,34 @@ async def test_a_change_is_new_when_its_parent_is_that_the_filter_hides(full):
             if old != new and "int8" in old
         ]
         assert changed
+
+
+async def test_a_run_s_name_stands_in_titles_as_it_is(full):
+    name = r"a[/b] [@click=app.quit]z \ "
+    full.session.run(2).update(name=name, status="failed", reason="a reason")
+    async with opened(full, "enter", run="002-prune") as pilot:
+        assert f"2 {name.strip()}: failed" in words(pilot)
+        await press(pilot, "escape", "5")
+        assert f"events of 2 {name.strip()}" in words(pilot)
+
+
+async def test_a_key_that_the_user_gave_away_is_no_next_step(full):
+    async with opened(full, run="001-train", size=(120, 30)) as pilot:
+        bench_of(pilot).set_keymap({"runs.sort": "P"})
+        await settled(pilot)
+        await press(pilot, "down", "home")
+        assert not isinstance(pilot.app.screen, QuestionDialog), words(pilot)
+        assert detail(pilot)[-1] == "Q quantize  K pack"
+
+
+async def test_an_order_of_the_list_that_is_none_is_the_tree_s(full):
+    record = full.session.read()
+    full.session.write(record.model_copy(update={"workbench": {"runs": {"sort": []}}}))
+    async with opened(full, run="001-train") as pilot:
+        assert pilot.app.screen.query_one(RunTree).sort == "tree"
+
+
+async def test_a_run_that_cannot_be_read_cannot_be_resumed(full):
+    (full.session.run(2).path / "run.json").write_text("{")
+    async with opened(full, "R", run="002-prune") as pilot:
+        assert bench_of(pilot).recent_message == "2 002-prune cannot be read"

@@ -8,6 +8,7 @@ from typing import Any
 import driving
 import pytest
 from driving import press_in_turn as press
+from driving import words
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
@@ -261,3 +262,46 @@ async def test_the_headings_are_plain_in_the_terminal_s_own_colours(full):
         await press(pilot)
         style = pilot.app.screen.query_one(DataTable).get_component_rich_style("datatable--header")
         assert style.bgcolor is None or style.bgcolor.is_default
+
+
+async def test_a_deletion_that_cannot_be_undone_yet_can_be_once_its_name_is_free(world):
+    kept = world.home.open_session("zebra")
+    (kept.path / "mine").write_text("kept")
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        await go_to(pilot, screen, "zebra")
+        await press(pilot, "d", "y")
+        again = world.home.open_session("zebra")
+        await press(pilot, "u")
+        assert "zebra is there again: it cannot be put back" in words(pilot)
+        await press(pilot, "escape")
+        again.path.rename(again.path.with_name("zebra-2"))
+        await press(pilot, "u")
+        assert names(world) == ["demo", "zebra", "zebra-2"]
+        assert (kept.path / "mine").read_text() == "kept"
+
+
+async def test_a_run_comes_back_into_a_session_that_was_renamed_meanwhile(world):
+    world.new("train", "dense", status="finished")
+    async with driving.opened(world, "d", "y", run="001-train") as pilot:
+        assert world.session.runs() == []
+        await press(pilot, "o")
+        await press(pilot, "r", *("backspace" for _ in "demo"), *"other", "enter")
+        assert isinstance(pilot.app.screen, SessionsScreen)
+        await press(pilot, "u")
+        assert [run.id for run in world.home.session("other").runs()] == [1]
+        assert pilot.app.screen.row is not None
+        assert pilot.app.screen.row.session.name == "other"
+        assert not bench(pilot).deleted
+
+
+async def test_a_long_name_leaves_every_column_its_place(world):
+    name = "a-name-of-64-characters-" + 40 * "x"
+    world.home.open_session(name)
+    async with opened(world) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, SessionsScreen)
+        assert "changed" in words(pilot)
+        assert "a-name-of-64" in words(pilot)
+        assert name not in words(pilot)
