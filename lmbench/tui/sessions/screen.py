@@ -36,8 +36,8 @@ _COLUMNS = ("session", "runs", "state", "size", "made", "changed")
 # All six columns fit into 80.
 _STATE_WIDTH = 26
 _LEAST_NAME = 8
-# Frame and padding on both sides, and a scrollbar.
-_AROUND = 6
+# Columns of frame and padding on both sides; lines of all that is not a session.
+_BESIDE, _AROUND = 4, 6
 _OF_ONE = ("open", "duplicate", "rename", "delete", "pack")
 
 
@@ -148,7 +148,9 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         table, rows = self.table, [self._cells(row) for row in self._rows]
         heads = zip(_COLUMNS[1:], *(cells[1:] for cells in rows), strict=True)
         others = sum(max(cell_len(str(cell)) for cell in column) for column in heads)
-        room = self.size.width - _AROUND - others - 2 * table.cell_padding * len(_COLUMNS)
+        room = self.size.width - _BESIDE - others - 2 * table.cell_padding * len(_COLUMNS)
+        if len(rows) > self.size.height - _AROUND:
+            room -= table.scrollbar_size_vertical
         table.clear()
         for cells in rows:
             cells[0].truncate(max(room, _LEAST_NAME), overflow="ellipsis")
