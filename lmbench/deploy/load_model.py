@@ -242,12 +242,14 @@ def with_words_of(loaded: LoadedModel, corpus: Corpus) -> LoadedModel:
             f"--data: {corpus.name} has {len(corpus.vocabulary):,} words and the model "
             f"{loaded.title} {ntoken:,}: name the corpus that it was trained on"
         )
-    if loaded.vocabulary and loaded.vocabulary != corpus.vocabulary:
+    if not loaded.vocabulary:
+        return replace(loaded, vocabulary=corpus.vocabulary)
+    if loaded.vocabulary != corpus.vocabulary:
         raise LmbenchError(
             f"--data: {corpus.name} numbers its words otherwise than the model {loaded.title}, "
             "which holds its own words: leave --data out"
         )
-    return replace(loaded, vocabulary=corpus.vocabulary)
+    return loaded
 
 
 def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:
