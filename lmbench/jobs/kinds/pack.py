@@ -24,7 +24,7 @@ from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
 from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
-from lmbench.jobs.job import Job
+from lmbench.jobs.job import Job, finite
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Run
 from lmbench.session import events as log
@@ -232,7 +232,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
             break
         score, rate = _score_split(job, runtime, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
-    scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
+    scores = finite({k: v for k, v in results.items() if k != "tokens_per_s"})
     size = rewrite_about(
         packed.path, lambda about: dataclasses.replace(about, scores=scores), job.run.staging
     )

@@ -44,8 +44,8 @@ def home(tmp_path, monkeypatch) -> Home:
     return Home.find()
 
 
-def trained(home: Home, sparsity: float = 0.0) -> Run:
-    """A finished training run of a small random model."""
+def trained(home: Home, sparsity: float = 0.0, scale: float = 1.0) -> Run:
+    """A finished training run of a small random model, its weights scaled."""
     config = TrainConfig(data="tiny", emsize=32, nhid=32, tied=True, nlayers=1)
     run = home.open_session().new_run(config, "train")
     corpus = open_corpus("tiny", home.path)
@@ -54,7 +54,7 @@ def trained(home: Home, sparsity: float = 0.0) -> Run:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
-                parameter.mul_(torch.rand_like(parameter) >= sparsity)
+                parameter.mul_(torch.rand_like(parameter) >= sparsity).mul_(scale)
     run.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
     write_checkpoint(run.path / "best", model, {})
     shape = {"model": "LSTM", "emsize": 32, "nhid": 32, "nlayers": 1, "dropout": 0.2, "tied": True}
@@ -94,6 +94,13 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
     assert results["biases"] == words + 2 * 4 * 32
     assert results["nonzero"] == pytest.approx(0.2 * results["parameters"], rel=0.1)
     assert results["sparsity"] == 1 - results["nonzero"] / results["parameters"]
+
+
+def test_a_model_whose_perplexity_is_infinite_is_packed_and_says_null(home):
+    run = worked(trained(home, scale=1e5), PackConfig(threads=1, weights="int8"), "pack")
+    scores = open_packed(run.path / "model.lmpack").about.scores
+    assert scores["test_loss"] > 709
+    assert scores["test_ppl"] is run.read().results["test_ppl"] is None
 
 
 def without_header(run: Run) -> int:
