@@ -53,6 +53,13 @@ def compiler() -> str | None:
     return next((found for name in candidates if (found := shutil.which(name))), None)
 
 
+def _no_compiler() -> str:
+    wanted = os.environ.get("CXX")
+    if wanted:
+        return f"CXX is '{wanted}', and no program of that name is on the path"
+    return "no C++ compiler (g++ or clang++) is on the path"
+
+
 def cache_folders() -> tuple[Path, ...]:
     """Where compiled kernels are kept: the first of these that nobody else can write to."""
     return tuple(dict.fromkeys((user_cache() / "native", own_cache() / "native")))
@@ -133,12 +140,15 @@ class Unit:
             return target
         cxx = compiler()
         if cxx is None:
-            raise NativeUnavailableError("no C++ compiler (g++ or clang++) is on the path")
+            raise NativeUnavailableError(_no_compiler())
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for place in (*reversed(folder.parents), folder):
+                place.mkdir(exist_ok=True, mode=0o700)
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
                 fresh = Path(scratch) / target.name
                 self._compile(cxx, fresh)
+                # A umask may let others write what is new, and then it would not be trusted.
+                fresh.chmod(0o700)
                 fresh.replace(target)
         except OSError as error:
             raise NativeUnavailableError(f"{folder} cannot be written ({error.strerror})") from None

@@ -98,6 +98,27 @@ def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, m
     assert foreign.read_bytes() == b"made for another system"
 
 
+def test_a_compiler_that_is_not_on_the_path_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++")
+    with pytest.raises(NativeUnavailableError, match=r"CXX is 'ccache g\+\+', and no program"):
+        KERNELS.build(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+def test_a_library_is_ones_own_whatever_the_umask_lets_others_do(tmp_path, monkeypatch):
+    fake = tmp_path / "c++"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho mine > "$2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    before = os.umask(0)
+    try:
+        built = KERNELS.build(tmp_path / "cache" / "native")
+    finally:
+        os.umask(before)
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert KERNELS.build(tmp_path / "cache" / "native") == built
+
+
 def test_a_compiler_that_cannot_be_run_is_named(tmp_path, monkeypatch):
     fake = tmp_path / "c++"
     fake.write_bytes(b"\x7fELF no program")
