@@ -150,7 +150,7 @@ def _pack(
         job.warn(
             f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
         )
-    return write_packed(
+    info = write_packed(
         taken.model,
         loaded.vocabulary,
         path,
@@ -161,6 +161,12 @@ def _pack(
         auto=taken.values,
         staging=job.run.staging,
     )
+    if config.weights in ("auto", "int4") and (joined := taken.joined(info)):
+        job.warn(
+            f"{', '.join(joined)}: stored sparse in int8, which is smaller than int4 but has one "
+            "scale a row and not one a group, so rounded anew; --sparse never keeps the groups"
+        )
+    return info
 
 
 def _about(parent: Run, config: PackConfig) -> About:
