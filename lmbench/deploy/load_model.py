@@ -98,6 +98,11 @@ class LoadedModel:
         """The tensors of a plain model."""
         return RecurrentWeights.of(self.recurrent)
 
+    @property
+    def numel(self) -> int:
+        """Parameters of a plain model, tied ones once."""
+        return self.weights.numel
+
 
 class PackedModel(LoadedModel):
     """A packed file as a model, whose fp32 weights are made only when a runtime asks for them.
@@ -132,6 +137,10 @@ class PackedModel(LoadedModel):
     @property
     def device(self) -> torch.device:
         return torch.device(self._device)
+
+    @property
+    def numel(self) -> int:
+        return self.packed.numel
 
     _device: str | torch.device
 
