@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from lmbench.corpus.files import own_cache, user_cache
+from lmbench.corpus.files import make_cache, own_cache, user_cache
 
 __all__ = ["NativeUnavailableError", "Unit", "compiler"]
 
@@ -142,8 +142,7 @@ class Unit:
         if cxx is None:
             raise NativeUnavailableError(_no_compiler())
         try:
-            for place in (*reversed(folder.parents), folder):
-                place.mkdir(exist_ok=True, mode=0o700)
+            make_cache(folder)
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
                 fresh = Path(scratch) / target.name
                 self._compile(cxx, fresh)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmbench.corpus.files import user_cache
+from lmbench.corpus.files import make_cache, user_cache
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.native.build import KERNELS
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, one_thread
@@ -222,7 +222,7 @@ def _remembered(cache: Path) -> dict[str, Any]:
 
 def _remember(cache: Path, key: str, name: str) -> None:
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(cache.parent)
         with locked(cache.with_suffix(".lock")):
             chosen = {**_remembered(cache), key: name}
             write_json(cache, {"version": _VERSION, "chosen": chosen})
