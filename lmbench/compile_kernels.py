@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from lmbench.corpus.files import own_cache, user_cache
+from lmbench.corpus.files import make_cache, own_cache, user_cache
 
 __all__ = ["NativeUnavailableError", "Unit", "compiler"]
 
@@ -51,6 +51,13 @@ def compiler() -> str | None:
     wanted = os.environ.get("CXX")
     candidates = (wanted,) if wanted else _COMPILERS
     return next((found for name in candidates if (found := shutil.which(name))), None)
+
+
+def _no_compiler() -> str:
+    wanted = os.environ.get("CXX")
+    if wanted:
+        return f"CXX is '{wanted}', and no program of that name is on the path"
+    return "no C++ compiler (g++ or clang++) is on the path"
 
 
 def cache_folders() -> tuple[Path, ...]:
@@ -133,12 +140,14 @@ class Unit:
             return target
         cxx = compiler()
         if cxx is None:
-            raise NativeUnavailableError("no C++ compiler (g++ or clang++) is on the path")
+            raise NativeUnavailableError(_no_compiler())
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_cache(folder)
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as scratch:
                 fresh = Path(scratch) / target.name
                 self._compile(cxx, fresh)
+                # A umask may let others write what is new, and then it would not be trusted.
+                fresh.chmod(0o700)
                 fresh.replace(target)
         except OSError as error:
             raise NativeUnavailableError(f"{folder} cannot be written ({error.strerror})") from None

@@ -16,6 +16,7 @@ import platformdirs
 __all__ = [
     "Progress",
     "is_writable",
+    "make_cache",
     "own_cache",
     "publish",
     "put_back",
@@ -45,6 +46,13 @@ def user_cache() -> Path:
 def own_cache() -> Path:
     """What the platform has as this user's cache folder for lmbench."""
     return Path(platformdirs.user_cache_dir("lmbench", appauthor=False))
+
+
+def make_cache(folder: Path) -> None:
+    """Make this folder of a cache, and those above it, for this user alone, whatever the umask:
+    where others could write, compiled kernels are not loaded."""
+    for place in (*reversed(folder.parents), folder):
+        place.mkdir(exist_ok=True, mode=0o700)
 
 
 def is_writable(folder: Path) -> bool:

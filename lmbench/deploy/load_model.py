@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lmbench.corpus import Corpus
+from lmbench.deploy.packed_file.metadata import checked_shape
 from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
 from lmbench.deploy.recurrent_weights import RecurrentWeights
 from lmbench.distiller.quantization import restore
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel, model_of_tensors
+from lmbench.model.rnn import ARGUMENTS, RNNModel, model_of_tensors
 from lmbench.model_shapes import GATES, parameter_shapes
 from lmbench.session import Home, Run
 
@@ -98,6 +99,11 @@ class LoadedModel:
         """The tensors of a plain model."""
         return RecurrentWeights.of(self.recurrent)
 
+    @property
+    def numel(self) -> int:
+        """Parameters of a plain model, tied ones once."""
+        return self.weights.numel
+
 
 class PackedModel(LoadedModel):
     """A packed file as a model, whose fp32 weights are made only when a runtime asks for them.
@@ -132,6 +138,10 @@ class PackedModel(LoadedModel):
     @property
     def device(self) -> torch.device:
         return torch.device(self._device)
+
+    @property
+    def numel(self) -> int:
+        return self.packed.numel
 
     _device: str | torch.device
 
@@ -208,7 +218,7 @@ def load_file(
     path = path / "model.safetensors" if path.is_dir() else path
     tensors, metadata = _read(path)
     about = _about(path, metadata)
-    shape = about.get("shape") or _shape_from(path, tensors)
+    shape = _checked_shape(path, about.get("shape") or _shape_from(path, tensors))
     vocabulary = about.get("vocabulary", [])
     model = _ready(_float_model(path, tensors, shape), device)
     if vocabulary and len(vocabulary) != shape["ntoken"]:
@@ -242,12 +252,14 @@ def with_words_of(loaded: LoadedModel, corpus: Corpus) -> LoadedModel:
             f"--data: {corpus.name} has {len(corpus.vocabulary):,} words and the model "
             f"{loaded.title} {ntoken:,}: name the corpus that it was trained on"
         )
-    if loaded.vocabulary and loaded.vocabulary != corpus.vocabulary:
+    if not loaded.vocabulary:
+        return replace(loaded, vocabulary=corpus.vocabulary)
+    if loaded.vocabulary != corpus.vocabulary:
         raise LmbenchError(
             f"--data: {corpus.name} numbers its words otherwise than the model {loaded.title}, "
             "which holds its own words: leave --data out"
         )
-    return replace(loaded, vocabulary=corpus.vocabulary)
+    return loaded
 
 
 def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:
@@ -256,7 +268,7 @@ def _ready(model: nn.Module, device: str | torch.device) -> nn.Module:
 
 def _trained(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
     path = folder / "model.safetensors"
-    return _float_model(path, _read(path)[0], shape)
+    return _float_model(path, _read(path)[0], _checked_shape(path, shape))
 
 
 def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
@@ -264,14 +276,19 @@ def _quantized(folder: Path, shape: Mapping[str, Any]) -> nn.Module:
     weights, settings = folder / "model.safetensors", folder / QUANTIZATION
     tensors, _ = _read(weights)
     s = _checked_shape(weights, shape)
+    # Whatever its bits, a weight is kept in its own shape; no memory is taken for another.
+    held = {tuple(tensor.shape) for tensor in tensors.values()}
+    for name, size in _expected(s).items():
+        if len(size) == 2 and size not in held:
+            raise LmbenchError(f"{weights}: '{name}' is missing: no tensor is {list(size)}")
     try:
         meta = json.loads(settings.read_bytes())
         # Only the structure counts; weights that are drawn on the way must not move the generator.
         with torch.random.fork_rng(devices=()):
-            return restore(RNNModel(*s.values()), tensors, meta)
+            return restore(RNNModel(*(s[name] for name in ARGUMENTS)), tensors, meta)
     except FileNotFoundError:
         raise LmbenchError(f"{settings}: no such file, so how to run {weights} is lost") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LmbenchError(f"{folder}: the quantized model is damaged ({error})") from None
 
 
@@ -283,10 +300,7 @@ _BUILDERS: Mapping[str, Callable[[Path, Mapping[str, Any]], nn.Module]] = {
 
 
 def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, Any]) -> RNNModel:
-    s = _checked_shape(path, shape)
-    expected = parameter_shapes(
-        s["model"], s["ntoken"], s["emsize"], s["nhid"], s["nlayers"], tied=s["tied"]
-    )
+    expected = _expected(shape)
     for name, size in expected.items():
         if name not in tensors:
             raise LmbenchError(f"{path}: tensor '{name}' is missing")
@@ -295,22 +309,17 @@ def _float_model(path: Path, tensors: Mapping[str, Tensor], shape: Mapping[str, 
                 f"{path}: tensor '{name}' is {list(tensors[name].shape)}, but the model's shape "
                 f"says {list(size)}"
             )
-    return model_of_tensors(s, {name: tensors[name].float() for name in expected})
+    return model_of_tensors(shape, {name: tensors[name].float() for name in expected})
 
 
-def _checked_shape(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """What `RNNModel` is built with, in its order, from a record's or a file's shape."""
-    try:
-        sizes = {name: int(shape[name]) for name in ("ntoken", "emsize", "nhid", "nlayers")}
-        dropout = float(shape.get("dropout", 0.0))
-        return {
-            "model": str(shape["model"]),
-            **sizes,
-            "dropout": dropout,
-            "tied": bool(shape["tied"]),
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise LmbenchError(f"{path}: the model's shape is incomplete ({error})") from None
+def _checked_shape(path: Path, shape: Any) -> dict[str, Any]:
+    """A record's or a file's shape, in which every size is one that a model can have."""
+    return checked_shape(path, {"dropout": 0.0, **shape} if isinstance(shape, dict) else shape)
+
+
+def _expected(shape: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    kind, *sizes = (shape[name] for name in ("model", "ntoken", "emsize", "nhid", "nlayers"))
+    return parameter_shapes(kind, *sizes, tied=shape["tied"])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -328,7 +337,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         about = json.loads(metadata.get(METADATA, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LmbenchError(f"{path}: its metadata is damaged ({error})") from None
     words = about.get("vocabulary", []) if isinstance(about, dict) else None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):

@@ -18,7 +18,7 @@ from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
-__all__ = ["Halt", "Job", "Request"]
+__all__ = ["Halt", "Job", "Request", "finite"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Job:
     def add_results(self, **results: Any) -> None:
         """Add to ``results`` of ``run.json``. A number that is not finite is stored as null."""
         self._seconds_given = self._seconds_given or "seconds" in results
-        self.update(results={**self._record.results, **_finite(results)})
+        self.update(results={**self._record.results, **finite(results)})
 
     def seconds(self) -> float:
         """Time this run has worked, over all its attempts that ended by themselves, pauses out."""
@@ -149,11 +149,12 @@ class Job:
         self.emit(StatusChanged(status=status))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with null for each number in it that is not finite, which JSON has no word for."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -17,6 +17,7 @@ from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 
 __all__ = [
+    "ARGUMENTS",
     "Hidden",
     "RNNModel",
     "build_model",
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 Hidden = Tensor | tuple[Tensor, Tensor]
+
+ARGUMENTS = ("model", "ntoken", "emsize", "nhid", "nlayers", "dropout", "tied")
+"""The entries of a model's shape in the order in which `RNNModel` takes them."""
 
 _INIT_RANGE = 0.1
 
@@ -149,10 +153,9 @@ def shape_of(model: RNNModel) -> dict[str, Any]:
 
 def model_of_tensors(shape: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RNNModel:
     """A model of this shape with these fp32 tensors as its parameters, tied ones given once."""
-    names = ("model", "ntoken", "emsize", "nhid", "nlayers", "dropout", "tied")
     # On "meta" no memory is taken for weights that are replaced at once.
     with torch.device("meta"):
-        model = RNNModel(*(shape[name] for name in names))
+        model = RNNModel(*(shape[name] for name in ARGUMENTS))
     aliases = {alias: tensors[kept] for alias, kept in shared_names(model).items()}
     model.load_state_dict({**tensors, **aliases}, assign=True)
     if shape["tied"]:

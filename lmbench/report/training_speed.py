@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmbench.config import TrainConfig
-from lmbench.corpus.files import user_cache
+from lmbench.corpus.files import make_cache, user_cache
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import GATES
 from lmbench.session.events import Step, parse_event
@@ -151,7 +151,7 @@ def remember_trial(measured: Measured) -> None:
     """Keep it in the user's cache folder; where that is not allowed, it is measured again."""
     path = _trial_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(path.parent)
         write_json(
             path,
             {"version": _TRIAL_VERSION, "made_by": _made_by(), "measured": asdict(measured)},

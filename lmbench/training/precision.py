@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from lmbench.corpus.files import user_cache
+from lmbench.corpus.files import make_cache, user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.files import read_json, write_json
 from lmbench.training import cpu_info, decoder_products
@@ -131,7 +131,7 @@ def _read(cache: Path) -> dict[str, Any]:
 def _remember(cache: Path, speedups: dict[str, Any]) -> None:
     """Write it down; where that is not allowed, the next process measures again."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(cache.parent)
         write_json(cache, {"version": _VERSION, "speedups": speedups})
     except OSError:
         return

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from lmbench.cli import run as lmbench
-from lmbench.config import GenerateConfig, TrainConfig
+from lmbench.config import GenerateConfig, PackConfig, TrainConfig
 from lmbench.deploy.export.write import export_safetensors
 from lmbench.deploy.load_model import LoadedModel, load_run
+from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
 from lmbench.deploy.runtimes.interface import Runtime
@@ -246,6 +247,16 @@ def test_a_bare_file_of_weights_speaks_the_words_of_the_corpus_that_is_named(
     assert command("generate", weights, *seed, "--data", str(corpus))[1] == expected
     # As the original's generator is called.
     assert command("generate", "--checkpoint", weights, *seed, "--data", str(corpus))[1] == expected
+
+
+def test_a_packed_file_speaks_its_own_words_where_their_corpus_is_named(
+    command: Command, run: Run, corpus: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.lmpack"
+    write_packed(load_run(run).recurrent, WORDS, path, PackConfig(weights="fp32"))
+    seed = ("--words", "8", "--seed", "7")
+    expected = command("generate", "@", *seed)[1]
+    assert command("generate", str(path), *seed, "--data", str(corpus))[1] == expected
 
 
 def test_a_corpus_that_is_not_the_models_is_refused(command: Command, corpus: Path) -> None:

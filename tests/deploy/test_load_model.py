@@ -146,12 +146,43 @@ def test_files_that_are_no_models_are_refused_in_one_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "about", ["{", "[]", '{"vocabulary": [1]}', json.dumps({"vocabulary": ["a"]})]
+    "about",
+    ["{", "[]", '{"vocabulary": [1]}', json.dumps({"vocabulary": ["a"]}), "[" * 100_000],
+    ids=["cut", "list", "number", "one word", "deep"],
 )
 def test_damaged_metadata_is_refused(tmp_path: Path, about: str) -> None:
     path = tmp_path / "m.safetensors"
     save_file(dict(net(tied=False).state_dict()), path, {"lmbench": about})
     with pytest.raises(LmbenchError, match=r"metadata is damaged|vocabulary has 1 words"):
+        load_file(path)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("nlayers", 10**5),
+        ("nlayers", 0),
+        ("ntoken", float("inf")),
+        ("ntoken", "21"),
+        ("dropout", 5),
+        ("emsize", None),
+        ("tied", 0),
+    ],
+)
+def test_a_shape_that_no_model_has_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path, model = tmp_path / "m.safetensors", net(tied=False)
+    about = {"shape": {**shape_of(model), name: value}, "vocabulary": WORDS}
+    save_file(dict(model.state_dict()), path, {"lmbench": json.dumps(about)})
+    with pytest.raises(LmbenchError, match=f"damaged: its model's '{name}' is missing or imposs"):
+        load_file(path)
+
+
+def test_an_embedding_of_no_width_is_refused(tmp_path: Path) -> None:
+    path, tensors = tmp_path / "m.safetensors", dict(net(tied=False).state_dict())
+    for name in ("encoder.weight", "rnn.weight_ih_l0"):
+        tensors[name] = torch.zeros(len(tensors[name]), 0)
+    save_file(tensors, path)
+    with pytest.raises(LmbenchError, match="'emsize' is missing or impossible"):
         load_file(path)
 
 
@@ -204,4 +235,16 @@ def test_a_quantized_run_whose_settings_are_lost_or_damaged_is_refused(
     settings = run.path / "best" / "quantization.json"
     settings.unlink() if text is None else settings.write_text(text)
     with pytest.raises(LmbenchError, match=r"no such file|is damaged"):
+        load_run(run)
+
+
+def test_a_quantized_run_of_another_size_than_its_tensors_takes_no_memory(tmp_path: Path) -> None:
+    run, _ = a_quantized_run(tmp_path)
+    run.update(shape={**shape_of(net()), "ntoken": 10**6})
+    with pytest.raises(
+        LmbenchError, match=r"'encoder.weight' is missing: no tensor is \[1000000, 8"
+    ):
+        load_run(run)
+    run.update(shape={**shape_of(net()), "ntoken": 10**13})
+    with pytest.raises(LmbenchError, match="'ntoken' is missing or impossible"):
         load_run(run)

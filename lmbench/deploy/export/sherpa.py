@@ -146,11 +146,20 @@ def largest_difference(
     Args:
         models: both signatures, serialized.
         tokens: ids of a real text, [tokens].
+
+    Raises:
+        LmbenchError: there is no word in the text.
     """
     eos = _eos(loaded)
     ends = np.flatnonzero(tokens == eos)
     texts = [part[part != eos].astype(np.int64) for part in np.split(tokens, ends)]
     texts = [text for text in texts if len(text)][:_CHECKED]
+    if not texts:
+        raise LmbenchError(
+            f"{loaded.title}: the {len(tokens)} tokens that an export is checked on have no word "
+            f"among them, only {EOS}; a file of the model in place of the run is checked on random "
+            "words"
+        )
     threads = torch.get_num_threads()
     offline, streaming = (open_session(models[name], threads) for name in SIGNATURES)
     padded = np.zeros((len(texts), max(map(len, texts))), np.int64)

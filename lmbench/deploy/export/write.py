@@ -17,7 +17,7 @@ from lmbench.deploy.export.onnx_model import Bits, build_graph
 from lmbench.deploy.export.sherpa import Signature, build_sherpa, largest_difference
 from lmbench.deploy.load_model import METADATA, LoadedModel
 from lmbench.deploy.runtimes.naive import NaiveRuntime
-from lmbench.deploy.runtimes.onnx_runtime import open_session
+from lmbench.deploy.runtimes.onnx_runtime import open_session, too_large
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 
@@ -29,9 +29,6 @@ __all__ = [
     "export_sherpa",
     "sherpa_file",
 ]
-
-# Protocol buffers hold no more in one message.
-_ONNX_LIMIT = 2**31 - 1
 
 _CHECKED_ROWS = 20
 
@@ -116,12 +113,9 @@ def sherpa_file(path: Path, signature: Signature) -> Path:
 
 
 def _check_size(loaded: LoadedModel, bits: Bits) -> None:
-    size = loaded.weights.numel * 4
-    if bits == "fp32" and size > _ONNX_LIMIT:
-        raise LmbenchError(
-            f"{loaded.title}: {size / 1e9:.1f} GB are more than one .onnx file may "
-            "hold (2 GB); use --bits int8, or --format safetensors"
-        )
+    if reason := too_large(loaded, bits):
+        fewer = "--bits int8, or " if bits == "fp32" else ""
+        raise LmbenchError(f"{loaded.title}: {reason}; use {fewer}--format safetensors")
 
 
 def _check_difference(path: Path, bits: Bits, difference: float, tokens: int) -> None:

@@ -67,7 +67,7 @@ INLINE void cells(int cell, int n, int H, const float *gi, const float *gh, floa
             } else {
                 for (int j = 0; j < H; ++j) {
                     float s = a[j] + b[j];
-                    hv[j] = s > 0.0f ? s : 0.0f;
+                    hv[j] = s < 0.0f ? 0.0f : s;  // what is no number stays none
                 }
             }
         }
@@ -116,11 +116,16 @@ INLINE void quantize(const float *x, int n, int k, Vectors *out) {
     for (int v = 0; v < n; ++v) {
         const float *xv = x + static_cast<int64_t>(v) * k;
         int64_t at = static_cast<int64_t>(v) * out->stride;
-        float largest = 0.0f;
+        // Magnitudes are ordered as their bits are, with what is no number above all others.
+        int32_t most = 0;
         for (int j = 0; j < k; ++j) {
-            float a = std::fabs(xv[j]);
-            largest = a > largest ? a : largest;
+            int32_t bits;
+            std::memcpy(&bits, xv + j, 4);
+            bits &= 0x7fffffff;
+            most = bits > most ? bits : most;
         }
+        float largest;
+        std::memcpy(&largest, &most, 4);
         float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
         out->scale[v] = largest / 127.0f;
         uint8_t *biased = out->biased + at;

@@ -11,7 +11,7 @@
 // holds, so batches are multiplied from the same memory. Integer sums are exact, so every
 // instruction set gives the same sums, and batches the same results as single vectors.
 //
-// The caller (runtime.py) lays the tiles out from arrays that are checked already; nothing
+// The caller (matrices.py) lays the tiles out from arrays that are checked already; nothing
 // here reads a size from a file.
 
 #include "scalar.h"

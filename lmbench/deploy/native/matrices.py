@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from lmbench.deploy.packed_file.code_planes import code_levels
 
 __all__ = [
-    "BlockMatrix",
     "Matrix",
     "VectorBuffer",
     "bitmask_matrix",
@@ -86,7 +85,6 @@ class Matrix:
     ) -> None:
         self.rows, self.cols = shape
         self.groups = groups
-        self.kind = kind
         self._arrays = arrays = {name: _at_a_line(array) for name, array in arrays.items()}
         self.struct = MatrixStruct(kind, self.rows, self.cols, groups, quads, scale_quads, planes)
         for name, array in arrays.items():
@@ -157,12 +155,8 @@ def bitmask_matrix(levels: Array, scale: Array) -> Matrix:
     return Matrix(_BITMASK, _shape(levels), arrays, groups=groups, quads=quads)
 
 
-class BlockMatrix(Matrix):
-    """Its blocks that are not zero, of 16x4 or 8x8."""
-
-
-def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> BlockMatrix:
-    """The same in blocks (height, width): (16, 4) or (8, 8)."""
+def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> Matrix:
+    """The same, its blocks (height, width) that are not zero: of (16, 4) or (8, 8)."""
     (rows, columns), (height, width) = levels.shape, block
     down, across = -(-rows // height), -(-columns // width)
     padded = np.zeros((down * height, across * width), np.int8)
@@ -176,7 +170,7 @@ def block_matrix(levels: Array, scale: Array, block: tuple[int, int]) -> BlockMa
         **_row_arrays(levels, scale, height),
     }
     quads = -(-columns // QUAD)
-    return BlockMatrix(_BLOCK_KINDS[block], _shape(levels), arrays, groups=down, quads=quads)
+    return Matrix(_BLOCK_KINDS[block], _shape(levels), arrays, groups=down, quads=quads)
 
 
 def int4_matrix(levels: Array, scale: Array, group: int) -> Matrix:

@@ -1,4 +1,4 @@
-// What the kernels and their caller (matrices.py, runtime.py) agree on.
+// What the kernels and their callers (matrices.py, kernels.py) agree on.
 
 #pragma once
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmbench.deploy.packed_file.metadata import PackedInfo
 from lmbench.deploy.packed_file.nibbles import GROUP
 from lmbench.deploy.packed_file.stored_tensor import ValueType, code_bits
 from lmbench.deploy.packed_file.writing import packed_bytes
@@ -46,6 +47,18 @@ class Dequantized:
     renewed: tuple[str, ...]
     """Parameters whose grid a packed file cannot hold (asymmetric, or other groups): these are
     rounded anew, to a symmetric grid of the same width or a wider one."""
+
+    def joined(self, info: PackedInfo) -> list[str]:
+        """Parameters of 4 bits in groups that a file has, being sparse, in int8 with one scale a
+        row: these are rounded anew, too."""
+        return [
+            tensor.name
+            for tensor in info.tensors
+            if tensor.spec.values == "int8"
+            and self.values.get(tensor.name) == "int4"
+            and (grid := self.grids.get(tensor.name)) is not None
+            and bool((grid != grid[:, :1]).any())
+        ]
 
 
 def dequantized(model: nn.Module, shape: Mapping[str, Any]) -> Dequantized:

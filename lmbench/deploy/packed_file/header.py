@@ -71,9 +71,6 @@ class Container:
         self._digest = digest
         self._verified = False
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._index
-
     def names(self) -> list[str]:
         return list(self._index)
 

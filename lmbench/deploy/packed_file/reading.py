@@ -66,6 +66,11 @@ class PackedFile:
         """The layout of each tensor, known without reading any."""
         return {name: checked_spec(self.path, name, e) for name, e in self._layout.items()}
 
+    @property
+    def numel(self) -> int:
+        """Numbers in all, tied weights once."""
+        return sum(math.prod(spec.shape) for spec in self.specs.values())
+
     @cached_property
     def vocabulary(self) -> list[str]:
         """The words in order of id."""
@@ -127,7 +132,7 @@ class PackedFile:
 
         from lmbench.model.rnn import model_of_tensors
 
-        self._check_memory(self._fp32_bytes())
+        self._check_memory(4 * self.numel)
         weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
         return model_of_tensors(self.shape, weights).eval().requires_grad_(False)
 
@@ -159,14 +164,11 @@ class PackedFile:
                 )
         if len(self._layout) != len(expected):
             raise self._damaged("it holds tensors that its model does not have")
-        dense = self._fp32_bytes()
+        dense = 4 * self.numel
         if dense > _DENSE_SLACK + _MAX_DENSE_RATIO * self.bytes:
             raise self._damaged(
                 f"its tensors claim {dense / 1e9:.1f} GB, too much for {self.bytes:,} bytes"
             )
-
-    def _fp32_bytes(self) -> int:
-        return 4 * sum(math.prod(spec.shape) for spec in self.specs.values())
 
     def _part(
         self,

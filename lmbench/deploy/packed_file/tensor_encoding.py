@@ -29,6 +29,8 @@ __all__ = ["encode", "quantize_rows", "stored_bytes", "zero_blocks"]
 # relative to the best other one.
 _BLOCK_ALLOWANCE = 1.03
 
+_HALF = float(np.finfo(np.float16).max)
+
 
 def quantize_rows(matrix: Array, scale: Array | None = None) -> tuple[Array, Array]:
     """Symmetric int8 with one scale a row: [R, C] to (int8 [R, C], fp32 [R]).
@@ -68,7 +70,7 @@ def encode(
         exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
 
     Raises:
-        ValueError: a value that is not finite, or too large for fp16.
+        ValueError: a value that is not finite, or too large for fp16 or for int4.
     """
     tensor = np.ascontiguousarray(tensor, np.float32)
     if not np.isfinite(tensor).all():
@@ -128,7 +130,7 @@ def _encode_dense(tensor: Array, values: ValueType, scale: Array | None = None) 
 
 
 def _as_float(tensor: Array, values: ValueType) -> Array:
-    if values == "fp16" and np.abs(tensor).max(initial=0.0) > np.finfo(np.float16).max:
+    if values == "fp16" and np.abs(tensor).max(initial=0.0) > _HALF:
         raise ValueError("holds a number that is too large for fp16")
     return tensor.astype(DTYPES[values])
 
@@ -141,6 +143,8 @@ def _encode_int4(tensor: Array, group: int, scale: Array | None, *, exact: bool 
             kind = "fp32" if (half != scale).any() else "fp16"
             group = -(-tensor.shape[1] // 8) * 8
         scale = half if kind == "fp16" else scale.astype(DTYPES["fp32"])
+    if kind == "fp16" and np.abs(tensor / 8 if scale is None else scale).max(initial=0.0) > _HALF:
+        raise ValueError("holds a number that is too large for int4, whose scales are fp16")
     levels, scale = quantize_groups(tensor, group, scale)
     parts = {"values": pack_nibbles(levels), "scale": scale}
     return Encoded(Spec("dense", "int4", tensor.shape, group=group, scale=kind), parts)

@@ -61,9 +61,10 @@ def storage_of(value: Any) -> tuple[str, Any] | None:
     tensor = _tensor_of(value)
     if tensor is None:
         return None
-    stored = tensor.arguments[0]
+    stored, offset = tensor.arguments[:2]
     key = stored.id[2] if isinstance(stored, Stored) and _is_storage(stored.id) else None
-    return (key, tensor.arguments[1]) if isinstance(key, str) else None
+    # To compare what is nested deeply may never end.
+    return (key, offset) if isinstance(key, str) and type(offset) is int else None
 
 
 def _tensor_of(value: Any) -> Made | None:
@@ -91,6 +92,25 @@ class Checkpoint:
     """What the pickle would have imported."""
     _storages: Mapping[str, bytes | memoryview]
 
+    def tensors(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """These tensors of the file; no more numbers than twice those that are stored, since many
+        may be of one storage, and two of them are where a model is tied.
+
+        Raises:
+            LmbenchError: see `tensor`; also where they claim more.
+        """
+        left = 2 * sum(len(data) for data in self._storages.values())
+        read: dict[str, Tensor] = {}
+        for name, value in values.items():
+            read[name] = self.tensor(value, name)
+            left -= read[name].nbytes
+            if left < 0:
+                raise self._error(
+                    "its tensors claim more than twice the bytes that are stored, up to "
+                    f"'{one_line(name)[:80]}'"
+                )
+        return read
+
     def tensor(self, value: Any, what: str) -> Tensor:
         """A tensor of the file, in memory of its own.
 
@@ -109,23 +129,26 @@ class Checkpoint:
             raise self._error(f"the numbers of '{one_line(what)}' are missing")
         data = self._storages[key]
         numbers = [offset, *size, *stride] if _both_tuples(size, stride) else [-1]
-        if len(numbers) > 2 * _MOST_DIMENSIONS + 1 or not all(
-            type(number) is int and 0 <= number < 2**48 for number in numbers
+        if (
+            len(numbers) > 2 * _MOST_DIMENSIONS + 1
+            or not all(type(number) is int and 0 <= number < 2**48 for number in numbers)
+            or 0 in size
         ):
             raise self._error(f"'{one_line(what)}' has no sizes that a tensor can have")
         held = len(data) // dtype.itemsize
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-        if math.prod(size) > held or (math.prod(size) and last >= held):
+        if math.prod(size) > held or last >= held:
             raise self._error(f"'{one_line(what)}' claims more numbers than are stored ({held:,})")
-        if not math.prod(size):
-            return torch.empty(size, dtype=dtype)
-        flat = torch.frombuffer(bytearray(data[: held * dtype.itemsize]), dtype=dtype)
-        return flat.as_strided(size, stride, offset).clone().contiguous()
+        own = bytearray(data[offset * dtype.itemsize : (last + 1) * dtype.itemsize])
+        return torch.frombuffer(own, dtype=dtype).as_strided(size, stride).contiguous()
 
     def _type(self, name: Any) -> torch.dtype:
-        found = _TYPES.get(name.name) if isinstance(name, Name) else None
+        # What is no name may be nested too deeply to be shown.
+        known = isinstance(name, Name)
+        found = _TYPES.get(name.name) if known else None
         if found is None:
-            raise self._error(f"has numbers of a type that is not read: {one_line(name)[:80]}")
+            which = f": {one_line(name)[:80]}" if known else ""
+            raise self._error(f"has numbers of a type that is not read{which}")
         return found
 
     def _error(self, reason: str) -> LmbenchError:
@@ -209,7 +232,8 @@ def _read_pickles(path: Path, content: mmap.mmap) -> Checkpoint:
     keys, _, _ = read_pickle(content)
     storages: dict[str, memoryview | bytes] = {}
     for key in keys if isinstance(keys, list) else ():
-        if key not in types or any(part is not None for part in types[key][5:6]):
+        whole = isinstance(key, str) and key in types
+        if not whole or any(part is not None for part in types[key][5:6]):
             raise ValueError("a storage is no whole one")
         dtype = _TYPES.get(getattr(types[key][1], "name", ""))
         count = int.from_bytes(content.read(8), "little", signed=True)

@@ -56,7 +56,7 @@ def import_model(path: Path, kind: str | None = None) -> ImportedModel:
     values, hints, lines = _state(checkpoint)
     values = _renamed(path, values)
     tied = _tied(values)
-    tensors = {name: checkpoint.tensor(value, name) for name, value in values.items()}
+    tensors = checkpoint.tensors(values)
     shape = _shape(path, tensors, kind or hints.get("kind"), tied)
     if tied:
         tensors.pop("decoder.weight", None)
@@ -96,9 +96,10 @@ def _state(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any], list
     state = dict(_parameters(found)) if isinstance(found, Made) else _tensors_in(found)
     lines = []
     for name, rest in value.items():
-        if name in (key, _MASKS):
+        if not isinstance(name, str) or name in (key, _MASKS):
             continue
-        simple = isinstance(rest, str | int | float) and not isinstance(rest, bool)
+        # Python writes no integer of very many digits.
+        simple = isinstance(rest, str | float) or (type(rest) is int and abs(rest) < 2**64)
         lines.append(f"left behind: {name}" + (f" ({str(rest)[:60]})" if simple else ""))
     return state, hints, lines
 
@@ -141,7 +142,7 @@ def _hints(module: Made) -> dict[str, Any]:
     drop = getattr(children.get("drop"), "state", None)
     kind = rnn.get("mode") if isinstance(rnn, dict) else None
     dropout = drop.get("p") if isinstance(drop, dict) else None
-    hints: dict[str, Any] = {"kind": kind} if kind in GATES else {}
+    hints: dict[str, Any] = {"kind": kind} if isinstance(kind, str) and kind in GATES else {}
     if isinstance(dropout, int | float) and 0 <= dropout < 1:
         hints["dropout"] = float(dropout)
     return hints
@@ -156,7 +157,17 @@ def _renamed(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
             f"{path}: holds a model that Distiller has quantized; import the one that it was made "
             "of, and quantize that"
         )
-    return {_our_name(name): value for name, value in values.items()}
+    return _by_our_names(path, values)
+
+
+def _by_our_names(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        ours = _our_name(name)
+        if ours in renamed:
+            raise LmbenchError(f"{path}: has two tensors that are '{one_line(ours)[:80]}' here")
+        renamed[ours] = value
+    return renamed
 
 
 def _our_name(name: str) -> str:
@@ -221,9 +232,11 @@ def _shape(
 
 
 def _numbers(path: Path, name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-        raise LmbenchError(f"{path}: tensor '{name}' has values that are no numbers")
-    return tensor.float()
+    found = tensor.float()
+    # Some that fp64 holds are infinite in fp32.
+    if not tensor.is_floating_point() or not bool(torch.isfinite(found).all()):
+        raise LmbenchError(f"{path}: tensor '{name}' has values that are no numbers in fp32")
+    return found
 
 
 def _mask(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:
@@ -232,7 +245,7 @@ def _mask(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:
     found = scheduler.get("masks_dict") if isinstance(scheduler, dict) else None
     if not isinstance(found, dict):
         return []
-    masks = {_our_name(k): v for k, v in _tensors_in(found).items()}
+    masks = _by_our_names(checkpoint.path, _tensors_in(found))
     kept = total = 0
     for name, value in masks.items():
         mask = checkpoint.tensor(value, f"mask of {name}")

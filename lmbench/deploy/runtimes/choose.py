@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lmbench.corpus.files import user_cache
+from lmbench.corpus.files import make_cache, user_cache
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.native.build import KERNELS
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, one_thread
@@ -104,11 +104,15 @@ def choose_runtime(
 
 
 def measure(loaded: LoadedModel, entries: list[type[Runtime]], purpose: Purpose) -> list[Measured]:
-    """Time each runtime and compare what it predicts with fp32, on text that the model writes."""
+    """Time each runtime and compare what it predicts with fp32, on text that the model writes;
+    none where the model's predictions are no numbers, so that it writes none."""
     exact = build_runtime("torch", loaded)
-    runtimes = [exact if e.name == "torch" else e(loaded) for e in entries]
     with one_thread():
         text, expected = _own_text(exact)
+    if not text:
+        return []
+    runtimes = [exact if e.name == "torch" else e(loaded) for e in entries]
+    with one_thread():
         divergences = [_divergence(runtime, text, expected) for runtime in runtimes]
     task = _stepping if purpose == "step" else _scoring
     tasks = [task(runtime, text) for runtime in runtimes]
@@ -125,7 +129,8 @@ def measure(loaded: LoadedModel, entries: list[type[Runtime]], purpose: Purpose)
 
 
 def _own_text(exact: Runtime) -> tuple[list[int], list[Tensor]]:
-    """Words drawn from the model, and for each what the model predicts after it (log, [V])."""
+    """Words drawn from the model, and for each what the model predicts after it (log, [V]);
+    nothing where that is no number."""
     generator = torch.Generator().manual_seed(_SEED)
     ids = [int(torch.randint(exact.ntoken, (), generator=generator))]
     predictions = []
@@ -133,6 +138,8 @@ def _own_text(exact: Runtime) -> tuple[list[int], list[Tensor]]:
     for _ in range(_WORDS):
         logits, state = exact.step(torch.tensor([ids[-1]], device=exact.device), state)
         predictions.append(in_float64(logits[0]).log_softmax(0).cpu())
+        if bool(predictions[-1].isnan().any()):
+            return [], []
         ids.append(int(predictions[-1].exp().multinomial(1, generator=generator)))
     return ids[:-1], predictions
 
@@ -215,7 +222,7 @@ def _remembered(cache: Path) -> dict[str, Any]:
 
 def _remember(cache: Path, key: str, name: str) -> None:
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        make_cache(cache.parent)
         with locked(cache.with_suffix(".lock")):
             chosen = {**_remembered(cache), key: name}
             write_json(cache, {"version": _VERSION, "chosen": chosen})

@@ -20,7 +20,28 @@ if TYPE_CHECKING:
 
     from lmbench.deploy.export.onnx_model import Bits
 
-__all__ = ["OnnxFp32Runtime", "OnnxInt4Runtime", "OnnxInt8Runtime", "OnnxRuntime", "open_session"]
+__all__ = [
+    "OnnxFp32Runtime",
+    "OnnxInt4Runtime",
+    "OnnxInt8Runtime",
+    "OnnxRuntime",
+    "open_session",
+    "too_large",
+]
+
+# Protocol buffers hold no more in one message.
+_LIMIT = 2**31 - 1
+
+_BYTES: Mapping[Bits, int] = {"fp32": 4, "int8": 1, "int4": 1}
+"""Of a weight, at most; in int4 the layers have 8 bits."""
+
+
+def too_large(loaded: LoadedModel, bits: Bits) -> str | None:
+    """Why a plain model is no ONNX file, in words, or None."""
+    size = loaded.numel * _BYTES[bits]
+    if size <= _LIMIT:
+        return None
+    return f"{size / 1e9:.1f} GB are more than one .onnx file may hold (2 GB)"
 
 
 def open_session(model: bytes, threads: int) -> InferenceSession:
@@ -51,7 +72,7 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def refusal(cls, loaded: LoadedModel) -> str | None:
-        return super().refusal(loaded) or needs_cpu(loaded)
+        return super().refusal(loaded) or needs_cpu(loaded) or too_large(loaded, cls.bits)
 
     @property
     def ntoken(self) -> int:

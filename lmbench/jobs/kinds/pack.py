@@ -24,7 +24,7 @@ from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
 from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
-from lmbench.jobs.job import Job
+from lmbench.jobs.job import Job, finite
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Run
 from lmbench.session import events as log
@@ -150,7 +150,7 @@ def _pack(
         job.warn(
             f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
         )
-    return write_packed(
+    info = write_packed(
         taken.model,
         loaded.vocabulary,
         path,
@@ -161,6 +161,12 @@ def _pack(
         auto=taken.values,
         staging=job.run.staging,
     )
+    if config.weights in ("auto", "int4") and (joined := taken.joined(info)):
+        job.warn(
+            f"{', '.join(joined)}: stored sparse in int8, which is smaller than int4 but has one "
+            "scale a row and not one a group, so rounded anew; --sparse never keeps the groups"
+        )
+    return info
 
 
 def _about(parent: Run, config: PackConfig) -> About:
@@ -232,7 +238,7 @@ def _score(job: Job, corpus: Corpus, parent: dict[str, Any]) -> None:
             break
         score, rate = _score_split(job, runtime, corpus, split)
         results |= {f"{split}_loss": score.loss, f"{split}_ppl": score.ppl, "tokens_per_s": rate}
-    scores = {k: v for k, v in results.items() if k != "tokens_per_s"}
+    scores = finite({k: v for k, v in results.items() if k != "tokens_per_s"})
     size = rewrite_about(
         packed.path, lambda about: dataclasses.replace(about, scores=scores), job.run.staging
     )

@@ -134,6 +134,12 @@ def test_a_model_whose_scores_are_others_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_text_without_a_word_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LmbenchError, match="the 3 tokens that an export is checked on have no wor"):
+        export_sherpa(loaded(), tmp_path / "lm.onnx", np.full(3, WORDS.index("<eos>")))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_vocabulary_without_eos_is_refused(tmp_path: Path) -> None:
     source = loaded(words=["<unk>", "a", "b"])
     with pytest.raises(LmbenchError, match="its vocabulary has no <eos>"):

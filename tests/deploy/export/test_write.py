@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from lmbench.deploy.export import write
-from lmbench.deploy.export.onnx_model import build_graph
+from lmbench.deploy.export.onnx_model import Bits, build_graph
 from lmbench.deploy.export.onnx_nodes import initializer_bytes
 from lmbench.deploy.export.write import check_onnx, export_onnx, export_safetensors
 from lmbench.deploy.load_model import LoadedModel, load_file
+from lmbench.deploy.runtimes import onnx_runtime
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel
 
@@ -107,12 +108,15 @@ def test_weights_that_are_not_numbers_are_not_exported(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "bits, use", [("fp32", "use --bits int8, or --format safe"), ("int8", "use --format safe")]
+)
 def test_a_model_too_large_for_one_onnx_file_is_told_what_to_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: Bits, use: str
 ) -> None:
-    monkeypatch.setattr(write, "_ONNX_LIMIT", 1000)
-    with pytest.raises(LmbenchError, match="--format safetensors"):
-        export_onnx(loaded(), tmp_path / "m.onnx", TOKENS)
+    monkeypatch.setattr(onnx_runtime, "_LIMIT", 1000)
+    with pytest.raises(LmbenchError, match=use):
+        export_onnx(loaded(), tmp_path / "m.onnx", TOKENS, bits)
 
 
 def test_too_few_tokens_to_check_on_are_refused(tmp_path: Path) -> None:

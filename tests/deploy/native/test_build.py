@@ -11,8 +11,12 @@ import pytest
 from places import REPOSITORY
 
 from lmbench.compile_kernels import Unit, _kill, _processor_time, compiler, why_not_trusted
+from lmbench.corpus.files import user_cache
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
 from lmbench.deploy.native.build import KERNELS
+from lmbench.deploy.runtimes import choose
+from lmbench.report.training_speed import Measured, remember_trial
+from lmbench.training import precision
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
 
@@ -96,6 +100,43 @@ def test_a_library_that_does_not_load_here_is_built_for_this_machine(tmp_path, m
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
     assert why_unavailable() is None
     assert foreign.read_bytes() == b"made for another system"
+
+
+def test_a_compiler_that_is_not_on_the_path_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++")
+    with pytest.raises(NativeUnavailableError, match=r"CXX is 'ccache g\+\+', and no program"):
+        KERNELS.build(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the fake compiler is a shell script")
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: None,
+        lambda: remember_trial(Measured("", "cpu", "fp32", 1.0, 1.0, 0.0)),
+        lambda: precision._remember(user_cache() / "precision.json", {}),
+        lambda: choose._remember(user_cache() / "runtimes.json", "key", "torch"),
+    ],
+    ids=["nothing", "trial", "precision", "runtime"],
+)
+def test_a_library_is_ones_own_whatever_the_umask_lets_others_do(tmp_path, monkeypatch, first):
+    """Also where the first that is kept in the cache was something else."""
+    fake, source = tmp_path / "c++", tmp_path / "small.cpp"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho mine > "$2"\n')
+    fake.chmod(0o755)
+    source.write_text("")
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "caches" / "cache"))
+    monkeypatch.setattr("lmbench.compile_kernels.own_cache", lambda: tmp_path / "own")
+    before = os.umask(0)
+    try:
+        first()
+        built = Unit(source).build()
+    finally:
+        os.umask(before)
+    assert built.parent == tmp_path / "caches" / "cache" / "native"
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert Unit(source).build() == built
 
 
 def test_a_compiler_that_cannot_be_run_is_named(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lmbench.deploy.native import why_unavailable
-from lmbench.deploy.native.kernels import Kernels
+from lmbench.deploy.native.kernels import CELLS, Kernels
 from lmbench.deploy.native.matrices import (
     ISAS,
     Isa,
@@ -273,6 +273,22 @@ def test_what_is_no_number_is_no_score():
         assert np.isnan(
             scored(Kernels(isa), matrix, np.ones((2, 8), np.float32), bias, np.array([1, 2]))
         )
+
+
+@pytest.mark.parametrize("place", [0, 5, 36])
+def test_what_is_no_number_stays_none(place):
+    """Where a state has overflowed, so that a model that is broken is seen to be."""
+    matrix, _ = built("dense", 40, 37, density=1, seed=0)
+    x = np.ones((2, 37), np.float32)
+    x[1, place] = np.nan
+    for isa in isas():
+        kernels = Kernels(isa)
+        out = product(kernels, matrix, x, None)
+        assert np.isfinite(out[0]).all()
+        assert np.isnan(out[1]).all()
+        h = np.ones_like(x)
+        kernels.cells(CELLS["RNN_RELU"], x, np.negative(x), h, None)
+        assert np.array_equal(np.isnan(h), np.isnan(x))
 
 
 def test_an_instruction_set_that_is_not_there_is_refused():

@@ -87,6 +87,14 @@ def test_a_given_grid_is_kept_even_where_no_value_reaches_its_end():
     assert np.array_equal(decode(encoded), matrix)
 
 
+@pytest.mark.parametrize("values", ["fp16", "int4"])
+def test_a_weight_that_the_value_type_cannot_hold_is_refused(values):
+    matrix = np.full((2, 8), 6e5, np.float32)
+    with pytest.raises(ValueError, match=f"too large for {values}"):
+        encode(matrix, values, "never")
+    decode(encode(np.full((2, 8), 65_504, np.float32), values, "never"))
+
+
 def test_a_given_int4_grid_is_kept():
     scale = np.full((4, 2), 0.25, np.float32)
     levels = np.random.default_rng(0).integers(-8, 8, (4, 128)).astype(np.float32)

@@ -148,8 +148,12 @@ def with_encoder(path: Path, *arguments: Any) -> Path:
             del state[name]
     written = io.BytesIO()
     _Pickler(written, 2).dump(state)
+    return with_one_storage(path, written.getvalue())
+
+
+def with_one_storage(path: Path, operations: bytes) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", written.getvalue())
+        archive.writestr("a/data.pkl", operations)
         archive.writestr("a/data/0", bytes(4 * 152))
     return path
 
@@ -165,6 +169,7 @@ def with_encoder(path: Path, *arguments: Any) -> Path:
         ((_Storage(), 0, (19, -8), (8, 1)), "has no sizes that a tensor can have"),
         ((_Storage(), 0, (19.0, 8), (8, 1)), "has no sizes that a tensor can have"),
         ((_Storage(), 0, (1,) * 60, (1,) * 60), "has no sizes that a tensor can have"),
+        ((_Storage(), 0, (0, 2**47, 2**47), (1, 1, 1)), "has no sizes that a tensor can have"),
         ((_Storage(), 0, (19, 8), (8,)), "has no sizes that a tensor can have"),
         ((_Storage(), 0, 19, 8), "has no sizes that a tensor can have"),
         ((_Storage("9"), 0, (19, 8), (8, 1)), "the numbers of 'encoder.weight' are missing"),
@@ -188,6 +193,71 @@ def test_a_tensor_that_claims_what_it_has_not_takes_no_memory(
         tracemalloc.stop()
 
 
+def test_many_tensors_of_one_storage_take_no_memory(tmp_path: Path) -> None:
+    shared = torch.zeros(2**16)
+    path = save({f"t{i}": shared for i in range(100)}, tmp_path / "model.pt")
+    with pytest.raises(LmbenchError, match="more than twice the bytes that are stored, up to 't2'"):
+        import_model(path)
+
+
+CALL = b"ctorch._utils\n_rebuild_tensor_v2\n("
+WEIGHTS = [b"X\x0e\x00\x00\x00%scoder.weight" % which for which in (b"en", b"de")]
+
+
+def a_storage(type: bytes) -> bytes:
+    return b"(X\x07\x00\x00\x00storage%bX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ" % type
+
+
+@pytest.mark.parametrize("nested", [SHARED, b")" + b"\x85" * 50_000], ids=["shared", "deep"])
+@pytest.mark.parametrize("place", ["key", "type", "offset"])
+def test_what_is_nested_is_neither_shown_nor_compared(
+    tmp_path: Path, nested: bytes, place: str
+) -> None:
+    floats = b"ctorch\nFloatStorage\n"
+    operations, says = {
+        "key": (
+            b"X\x0a\x00\x00\x00state_dict}scos\nsystem\n" + nested + b"RNs",
+            "holds no tensors of a model",
+        ),
+        "type": (
+            WEIGHTS[0] + CALL + a_storage(nested) + b"K\x00K\x01\x85K\x01\x85tRs",
+            "of a type that is not read",
+        ),
+        "offset": (
+            b"".join(
+                name + CALL + a_storage(floats) + nested + b"K\x01\x85K\x01\x85tRs"
+                for name in WEIGHTS
+            ),
+            "holds no tensors of a model",
+        ),
+    }[place]
+    path = with_one_storage(tmp_path / "model.pt", b"\x80\x02}" + operations + b".")
+    with pytest.raises(LmbenchError, match=says):
+        import_model(path)
+
+
+class Whole:
+    """A module with this state."""
+
+    def __init__(self, **state: Any) -> None:
+        self._state = state
+
+    def __reduce__(self) -> Any:
+        return torch.nn.Module, (), self._state
+
+
+def test_what_a_module_says_of_itself_may_be_anything(tmp_path: Path) -> None:
+    rnn = Whole(mode=[], _parameters={"weight_hh_l0": torch.ones(2, 2)})
+    path = save(Whole(_modules={"rnn": rnn}), tmp_path / "model.pt")
+    with pytest.raises(LmbenchError, match="is no recurrent language model"):
+        import_model(path)
+
+
+def test_an_integer_of_many_digits_is_left_behind_unwritten(tmp_path: Path) -> None:
+    beside = {"state_dict": example_model().state_dict(), "big": 10**5000}
+    assert "left behind: big" in import_model(save(beside, tmp_path / "model.pt")).lines
+
+
 def test_what_the_helper_writes_is_read_where_it_is_in_order(tmp_path: Path) -> None:
     path = with_encoder(tmp_path / "model.pt", _Storage(), 0, (19, 8), (8, 1))
     with pytest.raises(LmbenchError, match=r"is no recurrent .* has encoder.weight\)"):
@@ -203,6 +273,14 @@ def test_a_legacy_storage_that_is_longer_than_the_file_is_refused(tmp_path: Path
         path.write_bytes(data[:place] + number + data[place + 8 :])
         with pytest.raises(LmbenchError, match="cut off, or of a type that is not read"):
             import_model(path)
+
+
+def test_a_legacy_storage_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, [[]])
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
+    with pytest.raises(LmbenchError, match="a storage is no whole one"):
+        import_model(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

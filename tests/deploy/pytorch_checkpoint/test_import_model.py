@@ -122,6 +122,15 @@ def changed(**changes: Any) -> OrderedDict[str, Any]:
             "tensors that no model of lmbench has, .*: rnn.weight_hh_l0_reverse",
         ),
         (changed(decoder__bias=torch.full((19,), torch.nan)), "'decoder.bias' has values that are"),
+        (
+            changed(decoder__weight=torch.full((19, 8), 1e300, dtype=torch.float64)),
+            "'decoder.weight' has values that are no numbers in fp32",
+        ),
+        (changed(encoder__weight=torch.zeros(19, 0)), "'encoder.weight' has no sizes"),
+        (
+            {**changed(), "module.decoder.bias": torch.ones(19)},
+            "two tensors that are 'decoder.bias'",
+        ),
         (changed(encoder__wrapped_module__weight=torch.zeros(1)), "that Distiller has quantized"),
         (
             {
@@ -131,7 +140,7 @@ def changed(**changes: Any) -> OrderedDict[str, Any]:
             "the mask of 'encoder.weight' fits no tensor",
         ),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_what_is_no_model_of_ours_is_refused_by_name(tmp_path: Path, value: Any, says: str) -> None:
     path = save(value, tmp_path / "model.pt")

@@ -111,6 +111,12 @@ def test_measuring_tells_exact_runtimes_from_coarse_ones() -> None:
         assert all(result.seconds > 0 for result in results)
 
 
+def test_where_predictions_are_no_numbers_nothing_is_measured(tmp_path: Path) -> None:
+    broken = loaded()
+    broken.recurrent.decoder.bias[3] = torch.nan
+    assert choose_runtime(broken, "step", cache=tmp_path / "x.json") == "torch"
+
+
 def test_auto_opens_what_was_chosen(
     measured: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmbench.deploy.load_model import LoadedModel
+from lmbench.deploy.load_model import LoadedModel, load_packed
+from lmbench.deploy.packed_file.writing import write_packed
+from lmbench.deploy.runtimes import onnx_runtime
 from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.deploy.runtimes.naive import NaiveRuntime
 from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
@@ -141,6 +143,29 @@ def test_a_model_whose_modules_are_wrapped_runs_as_it_is_and_nowhere_else() -> N
     assert build_runtime("torch", loaded).name == "naive"
     with pytest.raises(LmbenchError, match=r"int8.*wrapped.*use naive"):
         build_runtime("int8", loaded)
+
+
+@pytest.mark.parametrize(
+    "bytes_each, refused", [(4, {"onnx"}), (1, {"onnx", "int8", "int4"})], ids=["fp32", "any"]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_too_large_for_onnx_is_left_to_the_others(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bytes_each: int,
+    refused: set[str],
+    packed: bool,
+) -> None:
+    loaded = model()
+    if packed:
+        words = [f"w{i}" for i in range(WORDS)]
+        write_packed(loaded.recurrent, words, tmp_path / "m.lmpack")
+        loaded = load_packed(tmp_path / "m.lmpack")
+    before = {runtime.name for runtime in supported(loaded)}
+    monkeypatch.setattr(onnx_runtime, "_LIMIT", loaded.numel * bytes_each - 1)
+    assert before - {runtime.name for runtime in supported(loaded)} == refused
+    with pytest.raises(LmbenchError, match=r"cannot run .* GB are more than one .onnx file may"):
+        build_runtime("onnx", loaded)
 
 
 def test_an_unknown_runtime_is_told_which_there_are() -> None:

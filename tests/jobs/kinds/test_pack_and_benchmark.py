@@ -44,9 +44,9 @@ def home(tmp_path, monkeypatch) -> Home:
     return Home.find()
 
 
-def trained(home: Home, sparsity: float = 0.0) -> Run:
-    """A finished training run of a small random model."""
-    config = TrainConfig(data="tiny", emsize=32, nhid=32, tied=True, nlayers=1)
+def trained(home: Home, sparsity: float = 0.0, scale: float = 1.0, width: int = 32) -> Run:
+    """A finished training run of a small random model, its weights scaled."""
+    config = TrainConfig(data="tiny", emsize=width, nhid=width, tied=True, nlayers=1)
     run = home.open_session().new_run(config, "train")
     corpus = open_corpus("tiny", home.path)
     torch.manual_seed(0)
@@ -54,10 +54,10 @@ def trained(home: Home, sparsity: float = 0.0) -> Run:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
-                parameter.mul_(torch.rand_like(parameter) >= sparsity)
+                parameter.mul_(torch.rand_like(parameter) >= sparsity).mul_(scale)
     run.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
     write_checkpoint(run.path / "best", model, {})
-    shape = {"model": "LSTM", "emsize": 32, "nhid": 32, "nlayers": 1, "dropout": 0.2, "tied": True}
+    shape = {"model": "LSTM", "emsize": width, "nhid": width, "nlayers": 1, "dropout": 0.2}
     run.update(
         status="finished",
         corpus=Corpus(
@@ -66,7 +66,7 @@ def trained(home: Home, sparsity: float = 0.0) -> Run:
             origin=str(corpus.path),
             ntokens=corpus.ntokens,
         ),
-        shape={**shape, "ntoken": corpus.ntokens},
+        shape={**shape, "tied": True, "ntoken": corpus.ntokens},
     )
     return run
 
@@ -94,6 +94,29 @@ def test_a_packed_run_is_scored_as_it_runs_and_says_so_in_its_file(home, weights
     assert results["biases"] == words + 2 * 4 * 32
     assert results["nonzero"] == pytest.approx(0.2 * results["parameters"], rel=0.1)
     assert results["sparsity"] == 1 - results["nonzero"] / results["parameters"]
+
+
+def test_a_model_whose_perplexity_is_infinite_is_packed_and_says_null(home):
+    run = worked(trained(home, scale=1e5), PackConfig(threads=1, weights="int8"), "pack")
+    scores = open_packed(run.path / "model.lmpack").about.scores
+    assert scores["test_loss"] > 709
+    assert scores["test_ppl"] is run.read().results["test_ppl"] is None
+
+
+@pytest.mark.parametrize("sparse", ["auto", "never"])
+def test_packing_says_where_groups_of_4_bits_are_rounded_anew(home, sparse):
+    config = QuantizeConfig(
+        preset="int4-weights",
+        mode="symmetric",
+        threads=1,
+        calibration_tokens=500,
+        eval_tokens=300,
+        calibrate_on="valid",
+    )
+    quantized = worked(trained(home, sparsity=0.9, width=128), config, "quantize")
+    run = worked(quantized, PackConfig(threads=1, sparse=sparse), "pack")
+    said = "one a group, so rounded anew; --sparse never" in run.events_path.read_text()
+    assert said == (sparse == "auto")
 
 
 def without_header(run: Run) -> int:
