@@ -82,7 +82,7 @@ NOT_FUZZED = {
     "session/rename.py:_json_or_none": "gives None for all that it cannot read",
     "training/precision.py:_read": OWN,
     "tui/bench/event_summary.py:load_summary": OWN,
-    "tui/bench/user_settings.py:_has_keys": SAME,
+    "tui/bench/user_settings.py:_document": SAME,
     "tui/demo/player.py:_recorded": "part of lmbench",
     "tui/demo/player.py:start": "part of lmbench",
     "tui/new_run/corpus_size.py:size_of": "the answer of a process of ours",
