@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
+from lmbench.errors import NOT_FINITE, LmbenchError
 from lmbench.scoring.lines import NO_ID, Line, Words
 from lmbench.scoring.predictor import Predictor, RuntimePredictor, packed_predictor
 from lmbench.scoring.score import LineScore, score_running, score_sentences
@@ -168,5 +169,8 @@ class Stream:
     def _read_one(self, id: int) -> None:
         logits, self._state = self._model.predictor.step(np.array([id]), self._state)
         wide = logits[0].astype(np.float64)
-        wide -= wide.max()
+        top = wide.max()
+        if not np.isfinite(top):
+            raise LmbenchError(NOT_FINITE)
+        wide -= top
         self._log_probs = wide - np.log(np.exp(wide).sum())
