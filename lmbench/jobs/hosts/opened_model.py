@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +77,8 @@ class OpenedModel:
         report("loading the model", 0, 0)
         device = choose_device(validate(QuantizeConfig, {}))
         prepare_worker(threads=request.threads, device=str(device))
+        # Taken first: a training may replace the model while it is loaded and calibrated.
+        made = _made(run)
         loaded = load_run(run, device=str(device))
         model = loaded.model
         if type(model) is not RNNModel:
@@ -85,10 +89,13 @@ class OpenedModel:
         rows = calibration_rows(corpus, request.calibrate_on, request.calibration_tokens, device)
         sample = score_rows(corpus, request.split, request.tokens, device)
         modular = modular_copy(model)
-        stats = _known_stats(run, request)
+        stats = _known_stats(run, request, made) if _made(run) == made else None
         if stats is None:
             stats = _calibrate(modular, rows, report)
-            save_stats(stats, _stats_path(run, request))
+            path = _stats_path(run, request)
+            save_stats(stats, path)
+            # The time of the model's file is what they are known to be of it by.
+            os.utime(path, ns=(made, made))
         return cls(model, modular, stats, rows, sample, loaded.vocabulary)
 
     def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:
@@ -164,23 +171,27 @@ def _stats_path(run: Run, request: OpenModel) -> Path:
     return run.path / f"ranges-{request.calibrate_on}-{request.calibration_tokens}.yaml"
 
 
-def _known_stats(run: Run, request: OpenModel) -> ActivationStats | None:
-    """The activation ranges of this very model on this very text, if they were found before."""
+def _made(run: Run) -> int:
+    """When the model was written, in nanoseconds; 0 where there is none."""
     folder = run.checkpoint("best")
-    if folder is None:
-        return None
-    made = (folder / "model.safetensors").stat().st_mtime
-    for path in (_stats_path(run, request), *_of_quantize_runs(run, request)):
-        try:
-            # The model may have been trained on since.
-            if path.stat().st_mtime > made:
-                return load_stats(path)
-        except (OSError, QuantizationError):
-            continue
+    try:
+        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
+    except OSError:
+        return 0
+
+
+def _known_stats(run: Run, request: OpenModel, made: int) -> ActivationStats | None:
+    """The activation ranges of this very model on this very text, if they were found before."""
+    path = _stats_path(run, request)
+    ours = [path] if path.is_file() and path.stat().st_mtime_ns == made else []
+    for found in (*ours, *_of_quantize_runs(run, request, made)):
+        with suppress(QuantizationError):
+            return load_stats(found)
     return None
 
 
-def _of_quantize_runs(run: Run, request: OpenModel) -> list[Path]:
+def _of_quantize_runs(run: Run, request: OpenModel, made: int) -> list[Path]:
+    """The ranges that runs found which have begun with the model that was made then."""
     found = []
     for other in run.session.runs():
         if not other.path.name.endswith("-quantize"):
@@ -193,6 +204,8 @@ def _of_quantize_runs(run: Run, request: OpenModel) -> list[Path]:
             isinstance(config, QuantizeConfig)
             and record.status == "finished"
             and record.parent == run.ref
+            and record.started is not None
+            and record.started * 1e9 > made
             and config.calibrate_on == request.calibrate_on
             and config.calibration_tokens == request.calibration_tokens
             and config.stats is None
