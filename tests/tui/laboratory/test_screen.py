@@ -12,22 +12,24 @@ import pytest
 import yaml
 from driving import bench_of, press_then_rest, screen_of, settled, until, words
 from driving import press_in_turn as press
-from laboratory_double import PUBLISHED, Laboratory, measure
+from laboratory_double import BASE, PUBLISHED, READY, Laboratory, measure
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.jobs.hosts import laboratory_messages as messages
+from lmbench.jobs.hosts.laboratory_messages import Prune, Refused
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
-from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.candidates import Candidate, best_first, to_json
 from lmbench.tui.laboratory.candidates_panel import CandidatesPanel
 from lmbench.tui.laboratory.quantization_settings import differences
 from lmbench.tui.laboratory.saved_state import SavedState
 from lmbench.tui.laboratory.screen import LabScreen
+from lmbench.tui.laboratory.state import LaboratoryState
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.corpus_size import size_of
@@ -391,10 +393,41 @@ async def test_a_schedule_of_a_form_that_is_left_goes_unless_it_was_changed(lab,
 
 
 def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
-    entry = Candidate(1, "fp16", {"precision": "16"}).evaluated(4.8, 121.5, 1000, 2.0)
+    entry = Candidate(1, "fp16", {"precision": "16", "overrides": {}}).evaluated(
+        4.8, 121.5, 1000, 2.0
+    )
     saved = SavedState((entry,)).to_json(7)
     saved["tries"] = saved.pop("candidates")
     assert SavedState.from_json(saved, 7).candidates == (entry,)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"settings": {**BASE, "colour": "red"}}, {"settings": {"overrides": 3}}, {"name": 4},
+     {"words": None}],
+)  # fmt: skip
+def test_a_saved_candidate_that_the_engine_cannot_take_is_left_out(damage) -> None:
+    good = to_json([Candidate(n, "own", s, state="evaluated", loss=4.0) for n, s in
+                    enumerate(({}, BASE), 1)])  # fmt: skip
+    saved = {"stamp": 7, "candidates": [*good, {**good[1], **damage}]}
+    assert [c.number for c in SavedState.from_json(saved, 7).candidates] == [1, 2]
+
+
+def test_a_refused_level_of_the_slider_leaves_the_one_it_has_been_moved_to_pending() -> None:
+    said: list[str] = []
+    state = LaboratoryState(lambda _: None, said.append)
+    state.ready = READY
+    state.slide_to(0.2)
+    asked = state.next_request(slider_at_rest=True)
+    assert asked is not None
+    state.slide_to(0.3)
+    state.receive(Refused(id=asked.id, reason="no room"))
+    assert said == ["no room"]
+    again = state.next_request(slider_at_rest=True)
+    assert isinstance(again, Prune)
+    assert again.level == 0.3
+    state.receive(Refused(id=again.id, reason="no room"))
+    assert state.next_request(slider_at_rest=True) is None
 
 
 # -- chains ------------------------------------------------------------------------------------
