@@ -97,7 +97,11 @@ class LanguageModel:
         return self.stream(words).next(k)
 
     def complete(self, words: Text, prefix: str, k: int = 10) -> list[tuple[str, float]]:
-        """The `k` likeliest of the words that begin with `prefix`, and how probable each is."""
+        """The `k` likeliest of the words that begin with `prefix`, and how probable each is.
+
+        A model of pieces of words gives the first pieces of such words, those that hold all of
+        `prefix`.
+        """
         return self.stream(words).complete(prefix, k)
 
     def stream(self, words: Text = ()) -> Stream:
@@ -107,8 +111,9 @@ class LanguageModel:
         return stream
 
     def begins_with(self, prefix: str) -> NDArray[np.int64]:
-        """The ids of the words that begin with `prefix`."""
+        """The ids of the words that begin with `prefix`, or of the first pieces of such words."""
         words, ids = self._sorted
+        prefix = self.words.spelled(prefix)
         return ids[bisect_left(words, prefix) : bisect_left(words, prefix + _LAST)]
 
     @cached_property
