@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,10 +79,18 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     Unknown words become ``<unk>`` and are reported, each once.
 
     Raises:
-        LmbenchError: an unknown word, and no ``<unk>`` to stand for it.
+        LmbenchError: an unknown word, and no ``<unk>`` to stand for it; a text that is not UTF-8.
     """
     index = {word: i for i, word in enumerate(vocabulary)}
-    lines = text.strip().splitlines()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise LmbenchError(
+            "the prompt is not UTF-8: save the file that it comes from as UTF-8, or set the "
+            "terminal to it"
+        ) from None
+    # Only where a corpus has ends of lines, too: `splitlines` knows more of them.
+    lines = re.split(r"\r\n?|\n", text.strip())
     words = f" {EOS} ".join(lines).split()
     if is_subword(vocabulary):
         words = Pieces(vocabulary).of(words)
