@@ -157,12 +157,21 @@ class Sampler:
         """Take words as given: a prompt, or what the user wrote in between."""
         self._unread += tuple(ids)
 
-    def next(self, alternatives: int = 0) -> Word:
-        """Write one more word.
+    def begin(self) -> int | None:
+        """Where nothing was read, draw the word that the text begins after: evenly from the
+        vocabulary, and not part of the text, as in the original.
 
-        A text without a prompt begins after a word that is drawn evenly from the vocabulary and
-        not part of it, as in the original.
+        The first word does so, should no one have done it before: a place that one branches off
+        by another seed has to have it already.
         """
+        if self._unread:
+            return None
+        id = int(self._random.integers(len(self.vocabulary)))
+        self._unread = (id,)
+        return id
+
+    def next(self, alternatives: int = 0) -> Word:
+        """Write one more word."""
         logits = self._predict()
         among = candidates(logits, self.sampling)
         place = draw(among, float(self._random.random()))
@@ -204,8 +213,7 @@ class Sampler:
 
     def _predict(self) -> Tensor:
         """Read what is unread; logits [V] of the word that comes next."""
-        if not self._unread:
-            self._unread = (int(self._random.integers(len(self.vocabulary))),)
+        self.begin()
         *before, last = self._unread
         for id in before:
             self._step(id)

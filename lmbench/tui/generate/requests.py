@@ -103,3 +103,4 @@ class Requests:
     async def halt(self, drafts: Iterable[GeneratedText]) -> None:
         for draft in drafts:
             await self.client.send(messages.Halt(id=draft.id))
+            opening=draft.opening,

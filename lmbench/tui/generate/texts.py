@@ -140,8 +140,8 @@ def apply_reply(columns: Sequence[TextColumn], message: messages.Message) -> str
         case messages.Opening():
             draft.state = "opening"
             column.show_head()
-        case messages.Began(runtime=runtime, unknown=unknown):
-            draft.state, draft.runtime = "writing", runtime
+        case messages.Began(runtime=runtime, opening=opening, unknown=unknown):
+            draft.state, draft.runtime, draft.opening = "writing", runtime, opening
             column.show_head()
             if unknown:
                 return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"

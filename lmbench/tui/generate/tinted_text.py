@@ -63,6 +63,8 @@ class GeneratedText:
     problem: str = ""
     runtime: str = ""
     recorded: bool = False
+    opening: int | None = None
+    """The index of the word that it begins after, unseen, where there is no prompt."""
     """Read from the session's samples: nothing is known of its alternatives."""
 
     @property

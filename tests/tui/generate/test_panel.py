@@ -347,6 +347,7 @@ async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
 
 async def test_a_search_in_the_text_puts_the_cursor_on_each_match(full):
     first, last = TEXT.split()[0], TEXT.split()[-1]
+        assert branch.opening == 3
     async with opened(full) as pilot:
         await typed(pilot, "in")
         await press(pilot, "enter", "down", "down", "right", "slash", *last, "enter")
