@@ -487,4 +487,4 @@ are kept in the session's `samples.jsonl`.
         column = self._texts.focused
         draft = column.text.draft if column is not None else None
         if draft is not None:
-            self.app.copy_to_clipboard(" ".join((*draft.prompt, *(w.text for w in draft.words))))
+            self.app.copy_to_clipboard(draft.text)
