@@ -63,9 +63,9 @@ class GeneratedText:
     state: State = "waiting"
     problem: str = ""
     runtime: str = ""
-    recorded: bool = False
     opening: int | None = None
     """The index of the word that it begins after, unseen, where there is no prompt."""
+    recorded: bool = False
     """Read from the session's samples: nothing is known of its alternatives."""
 
     @property
