@@ -26,7 +26,7 @@ from lmbench.distiller.quantization import (
     save_stats,
 )
 from lmbench.errors import LmbenchError
-from lmbench.jobs.hosts.laboratory_messages import OpenModel
+from lmbench.jobs.hosts.laboratory_messages import OpenModel, stamp_of
 from lmbench.jobs.input_files import STATS_FILE
 from lmbench.jobs.quantization import (
     calibration_rows,
@@ -55,6 +55,7 @@ class OpenedModel:
 
     model: RNNModel
     modular: nn.Module
+    stamp: int
     stats: ActivationStats
     calibration: Tensor
     sample: Tensor
@@ -78,7 +79,7 @@ class OpenedModel:
         device = choose_device(validate(QuantizeConfig, {}))
         prepare_worker(threads=request.threads, device=str(device))
         # Taken first: a training may replace the model while it is loaded and calibrated.
-        made = _made(run)
+        stamp = stamp_of(run)
         loaded = load_run(run, device=str(device))
         model = loaded.model
         if type(model) is not RNNModel:
@@ -89,14 +90,14 @@ class OpenedModel:
         rows = calibration_rows(corpus, request.calibrate_on, request.calibration_tokens, device)
         sample = score_rows(corpus, request.split, request.tokens, device)
         modular = modular_copy(model)
-        stats = _known_stats(run, request, made) if _made(run) == made else None
+        stats = _known_stats(run, request, stamp) if stamp_of(run) == stamp else None
         if stats is None:
             stats = _calibrate(modular, rows, report)
             path = _stats_path(run, request)
             save_stats(stats, path)
             # The time of the model's file is what they are known to be of it by.
-            os.utime(path, ns=(made, made))
-        return cls(model, modular, stats, rows, sample, loaded.vocabulary)
+            os.utime(path, ns=(stamp, stamp))
+        return cls(model, modular, stamp, stats, rows, sample, loaded.vocabulary)
 
     def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:
         """The model as these settings make it."""
@@ -171,27 +172,18 @@ def _stats_path(run: Run, request: OpenModel) -> Path:
     return run.path / f"ranges-{request.calibrate_on}-{request.calibration_tokens}.yaml"
 
 
-def _made(run: Run) -> int:
-    """When the model was written, in nanoseconds; 0 where there is none."""
-    folder = run.checkpoint("best")
-    try:
-        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
-    except OSError:
-        return 0
-
-
-def _known_stats(run: Run, request: OpenModel, made: int) -> ActivationStats | None:
+def _known_stats(run: Run, request: OpenModel, stamp: int) -> ActivationStats | None:
     """The activation ranges of this very model on this very text, if they were found before."""
     path = _stats_path(run, request)
-    ours = [path] if path.is_file() and path.stat().st_mtime_ns == made else []
-    for found in (*ours, *_of_quantize_runs(run, request, made)):
+    ours = [path] if path.is_file() and path.stat().st_mtime_ns == stamp else []
+    for found in (*ours, *_of_quantize_runs(run, request, stamp)):
         with suppress(QuantizationError):
             return load_stats(found)
     return None
 
 
-def _of_quantize_runs(run: Run, request: OpenModel, made: int) -> list[Path]:
-    """The ranges that runs found which have begun with the model that was made then."""
+def _of_quantize_runs(run: Run, request: OpenModel, stamp: int) -> list[Path]:
+    """The ranges that runs found which have begun when this model was there."""
     found = []
     for other in run.session.runs():
         if not other.path.name.endswith("-quantize"):
@@ -205,7 +197,7 @@ def _of_quantize_runs(run: Run, request: OpenModel, made: int) -> list[Path]:
             and record.status == "finished"
             and record.parent == run.ref
             and record.started is not None
-            and record.started * 1e9 > made
+            and record.started * 1e9 > stamp
             and config.calibrate_on == request.calibrate_on
             and config.calibration_tokens == request.calibration_tokens
             and config.stats is None

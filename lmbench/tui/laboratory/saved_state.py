@@ -1,6 +1,6 @@
 """What the workbench saves of the laboratory of a run: candidates, the draft, pruned levels.
 
-It holds for one model: by `stamp` (`float_model_run.stamp_of`) another one is known.
+It holds for one model: by `stamp` (`laboratory_messages.stamp_of`) another one is known.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from lmbench.jobs.hosts.laboratory_messages import (
     Prune,
     Ready,
     Refused,
+    stamp_of,
 )
 from lmbench.jobs.quantization import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
@@ -98,6 +99,7 @@ def test_settings_that_are_not_there_are_named_and_no_run_is_made(run, monkeypat
 
 def test_the_model_as_it_is_is_evaluated_too(run, lab):
     ready = next(m for m in lab[1] if isinstance(m, Ready))
+    assert ready.stamp == stamp_of(run)
     assert evaluated(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
 
 
@@ -169,7 +171,7 @@ def test_ranges_of_a_quantize_run_that_began_before_the_model_was_there_are_not_
     run, monkeypatch
 ):
     monkeypatch.setattr(opened_model, "load_stats", lambda path: {"of": path.parent.name})
-    made = opened_model._made(run)
+    made = stamp_of(run)
     settings = QuantizeConfig(calibration_tokens=CALIBRATION + 1)
     quantized = run.session.new_run(settings, "quantize", name="int8", parent=run)
     request = probe(run, calibration_tokens=CALIBRATION + 1)

@@ -259,6 +259,26 @@ async def test_candidates_are_there_again_until_the_model_changes(lab):
         assert candidates(pilot) == []
 
 
+async def test_candidates_of_a_model_that_is_replaced_while_it_is_opened_are_left_out(
+    lab, monkeypatch
+):
+    path = lab.session.run(1).path / "best" / "model.safetensors"
+    answer = laboratory_double.ready
+
+    def replaced(request: messages.OpenModel) -> messages.Ready:
+        path.write_bytes(b"trained on")
+        return answer(request)
+
+    async with opened(lab, "l", "enter", "escape") as pilot:
+        with monkeypatch.context() as patch:
+            patch.setattr(laboratory_double, "ready", replaced)
+            await press(pilot, "l")
+        assert candidates(pilot) == []
+        # What is evaluated now is saved as the new one's.
+        await press(pilot, "enter", "escape", "l")
+        assert len(candidates(pilot)) == 1
+
+
 async def test_two_workbenches_keep_each_other_s_candidates(lab):
     """Each of another run, and of a run that the other has evaluated since it was opened."""
     pruned = lab.session.run(2)
@@ -306,7 +326,7 @@ async def test_a_key_before_the_model_is_there_says_so(lab, panel, key):
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
     async def never(self: Laboratory, message: messages.Message) -> None:
         if isinstance(message, messages.OpenModel):
-            self._received(laboratory_double.READY)
+            self._received(laboratory_double.ready(message))
 
     monkeypatch.setattr(Laboratory, "send", never)
     async with opened(lab, "l", "enter", "enter") as pilot:
