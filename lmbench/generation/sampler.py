@@ -86,8 +86,7 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
         text.encode()
     except UnicodeEncodeError:
         raise LmbenchError(
-            "the prompt is not UTF-8: save the file that it comes from as UTF-8, or set the "
-            "terminal to it"
+            "--prompt is not UTF-8: set the terminal, or save the file that it comes from, to UTF-8"
         ) from None
     # Only where a corpus has ends of lines, too: `splitlines` knows more of them.
     lines = re.split(r"\r\n?|\n", text.strip())

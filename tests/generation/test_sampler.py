@@ -162,7 +162,7 @@ def test_a_prompt_has_ends_of_lines_where_a_corpus_has_them() -> None:
 
 
 def test_a_prompt_that_is_not_utf8_is_refused_before_anything_is_written() -> None:
-    with pytest.raises(LmbenchError, match="the prompt is not UTF-8"):
+    with pytest.raises(LmbenchError, match="--prompt is not UTF-8"):
         read_prompt("word0 \udcff", WORDS)
 
 
