@@ -5,7 +5,15 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-__all__ = ["BAD_INPUT", "ERROR", "INTERRUPTED", "RESUME", "LmbenchError", "os_error_line"]
+__all__ = [
+    "BAD_INPUT",
+    "ERROR",
+    "INTERRUPTED",
+    "NOT_FINITE",
+    "RESUME",
+    "LmbenchError",
+    "os_error_line",
+]
 
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes of a command: what the user gave is wrong; Ctrl-C."""
@@ -15,6 +23,12 @@ ERROR = "error: "
 
 RESUME = "resume the run"
 """What to do about a run that failed, once the cause is mended."""
+
+NOT_FINITE = (
+    "the model's predictions are not finite numbers: its weights are damaged, or its training "
+    "diverged; use another checkpoint"
+)
+"""Of a model that cannot be used, whatever it is to write or to score."""
 
 
 class LmbenchError(Exception):

@@ -53,10 +53,16 @@ class Pieces:
         """The pieces of these words; ``<unk>`` for a byte that the vocabulary has no piece for."""
         return [piece for word in words for piece in self._cut(word)]
 
+    @staticmethod
+    def spelled(beginning: str) -> str:
+        """The beginning of a word as pieces spell it."""
+        data = beginning.encode("utf-8", "replace")
+        return WORD_START + "".join(map(_CHARACTER.__getitem__, data))
+
     def _of_word(self, word: str) -> tuple[str, ...]:
         if word in _WHOLE:
             return (word,)
-        rest = WORD_START + "".join(map(_CHARACTER.__getitem__, word.encode("utf-8", "replace")))
+        rest = self.spelled(word)
         found: list[str] = []
         start = 0
         while start < len(rest):
@@ -91,9 +97,7 @@ class Joining:
         return self._decoder.decode(b"", final=True)
 
 
-def joined(tokens: Sequence[str]) -> str:
-    """Words with blanks between them; pieces are joined to words first."""
-    if not is_subword(tokens):
-        return " ".join(tokens)
+def joined(pieces: Iterable[str], before: str = "") -> str:
+    """Words with blanks between them, after the text that the pieces go on from."""
     joining = Joining()
-    return ("".join(map(joining.add, tokens)) + joining.end()).strip()
+    return (before + "".join(map(joining.add, pieces)) + joining.end()).strip()

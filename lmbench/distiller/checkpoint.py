@@ -155,6 +155,12 @@ def _optimizer(model: nn.Module, kind: str, state: Mapping[str, Any]) -> Optimiz
         raise DistillerError(
             f"checkpoint: an optimizer of {len(groups)} groups of parameters; make it by hand"
         )
+    ours, theirs = sum(1 for _ in model.parameters()), len(groups[0]["params"])
+    if ours != theirs:
+        raise DistillerError(
+            f"checkpoint: an optimizer of {theirs} of the model's {ours} parameters; make it by "
+            "hand"
+        )
     optimizer = made(model.parameters(), lr=groups[0]["lr"])  # pyright: ignore[reportCallIssue]
     entries = {int(key): value for key, value in state["state"].items()}
     optimizer.load_state_dict({"state": entries, "param_groups": groups})

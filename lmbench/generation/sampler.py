@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,10 +79,17 @@ def read_prompt(text: str, vocabulary: Sequence[str]) -> Prompt:
     Unknown words become ``<unk>`` and are reported, each once.
 
     Raises:
-        LmbenchError: an unknown word, and no ``<unk>`` to stand for it.
+        LmbenchError: an unknown word, and no ``<unk>`` to stand for it; a text that is not UTF-8.
     """
     index = {word: i for i, word in enumerate(vocabulary)}
-    lines = text.strip().splitlines()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise LmbenchError(
+            "--prompt is not UTF-8: set the terminal, or save the file that it comes from, to UTF-8"
+        ) from None
+    # Only where a corpus has ends of lines, too: `splitlines` knows more of them.
+    lines = re.split(r"\r\n?|\n", text.strip())
     words = f" {EOS} ".join(lines).split()
     if is_subword(vocabulary):
         words = Pieces(vocabulary).of(words)
@@ -148,12 +156,21 @@ class Sampler:
         """Take words as given: a prompt, or what the user wrote in between."""
         self._unread += tuple(ids)
 
-    def next(self, alternatives: int = 0) -> Word:
-        """Write one more word.
+    def begin(self) -> int | None:
+        """Where nothing was read, draw the word that the text begins after: evenly from the
+        vocabulary, and not part of the text, as in the original.
 
-        A text without a prompt begins after a word that is drawn evenly from the vocabulary and
-        not part of it, as in the original.
+        The first word does so, should no one have done it before: a place that one branches off
+        by another seed has to have it already.
         """
+        if self._unread:
+            return None
+        id = int(self._random.integers(len(self.vocabulary)))
+        self._unread = (id,)
+        return id
+
+    def next(self, alternatives: int = 0) -> Word:
+        """Write one more word."""
         logits = self._predict()
         among = candidates(logits, self.sampling)
         place = draw(among, float(self._random.random()))
@@ -195,8 +212,7 @@ class Sampler:
 
     def _predict(self) -> Tensor:
         """Read what is unread; logits [V] of the word that comes next."""
-        if not self._unread:
-            self._unread = (int(self._random.integers(len(self.vocabulary))),)
+        self.begin()
         *before, last = self._unread
         for id in before:
             self._step(id)

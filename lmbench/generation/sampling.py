@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import NOT_FINITE, LmbenchError
 
 __all__ = ["Candidates", "Sampling", "candidates", "draw"]
 
@@ -88,10 +88,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> Candidates:
     """
     top = logits.max()
     if not torch.isfinite(top):
-        raise LmbenchError(
-            "the model's predictions are not finite numbers: its weights are damaged, or its "
-            "training diverged; use another checkpoint"
-        )
+        raise LmbenchError(NOT_FINITE)
     scaled = logits
     if sampling.banned:
         scaled = logits.clone()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from lmbench.config import GenerateConfig
-from lmbench.corpus.subwords import joined
+from lmbench.corpus.subwords import is_subword, joined
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import one_thread
@@ -55,13 +55,16 @@ class Generation:
     seed: int
     settings: dict[str, Any]
     seconds: float
+    pieces: bool = False
+    """Whether the model's words are pieces of words."""
     interrupted: bool = False
     """Whether the user ended it before it had all its words."""
 
     @property
     def text(self) -> str:
         """Words with blanks between them; pieces of words are joined."""
-        return joined([word.text for word in self.words])
+        words = [word.text for word in self.words]
+        return joined(words) if self.pieces else " ".join(words)
 
     @property
     def tokens_per_s(self) -> float:
@@ -151,6 +154,7 @@ def generate(
         config.seed,
         config.model_dump(mode="json", include=SETTINGS),
         seconds,
+        is_subword(loaded.vocabulary),
         interrupted,
     )
 

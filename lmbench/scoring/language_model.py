@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
+from lmbench.errors import NOT_FINITE, LmbenchError
 from lmbench.scoring.lines import NO_ID, Line, Words
 from lmbench.scoring.predictor import Predictor, RuntimePredictor, packed_predictor
 from lmbench.scoring.score import LineScore, score_running, score_sentences
@@ -96,7 +97,11 @@ class LanguageModel:
         return self.stream(words).next(k)
 
     def complete(self, words: Text, prefix: str, k: int = 10) -> list[tuple[str, float]]:
-        """The `k` likeliest of the words that begin with `prefix`, and how probable each is."""
+        """The `k` likeliest of the words that begin with `prefix`, and how probable each is.
+
+        A model of pieces of words gives the first pieces of such words, those that hold all of
+        `prefix`.
+        """
         return self.stream(words).complete(prefix, k)
 
     def stream(self, words: Text = ()) -> Stream:
@@ -106,8 +111,9 @@ class LanguageModel:
         return stream
 
     def begins_with(self, prefix: str) -> NDArray[np.int64]:
-        """The ids of the words that begin with `prefix`."""
+        """The ids of the words that begin with `prefix`, or of the first pieces of such words."""
         words, ids = self._sorted
+        prefix = self.words.spelled(prefix)
         return ids[bisect_left(words, prefix) : bisect_left(words, prefix + _LAST)]
 
     @cached_property
@@ -168,5 +174,8 @@ class Stream:
     def _read_one(self, id: int) -> None:
         logits, self._state = self._model.predictor.step(np.array([id]), self._state)
         wide = logits[0].astype(np.float64)
-        wide -= wide.max()
+        top = wide.max()
+        if not np.isfinite(top):
+            raise LmbenchError(NOT_FINITE)
+        wide -= top
         self._log_probs = wide - np.log(np.exp(wide).sum())

@@ -70,6 +70,10 @@ class Words:
         """The words, or for a vocabulary of pieces of words the pieces."""
         return self._pieces.of(words) if self._pieces else words
 
+    def spelled(self, beginning: str) -> str:
+        """The beginning of a word as the vocabulary has it."""
+        return self._pieces.spelled(beginning) if self._pieces else beginning
+
     def ids(self, words: Sequence[str]) -> NDArray[np.int64]:
         """The id of each word, [W]: of ``<unk>``, or `NO_ID`, for one that it does not have."""
         other = NO_ID if self.unk is None else self.unk

@@ -201,7 +201,15 @@ def _number(path: Path, number: int, text: str) -> float:
 
 def _table(path: Path) -> dict[str, tuple[int, list[str]]]:
     """A file of Kaldi's: from ids to line numbers and what stands after the id."""
-    return {words[0]: (number, words[1:]) for number, words in _lines(path)}
+    table: dict[str, tuple[int, list[str]]] = {}
+    for number, words in _lines(path):
+        if words[0] in table:
+            raise LmbenchError(
+                f"{path}: line {number}: '{words[0]}' is there twice (line {table[words[0]][0]}); "
+                "leave one out"
+            )
+        table[words[0]] = number, words[1:]
+    return table
 
 
 def _scores(path: Path, ids: Mapping[str, Any], ids_path: Path) -> dict[str, float]:

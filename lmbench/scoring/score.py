@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmbench.errors import LmbenchError
+from lmbench.errors import NOT_FINITE, LmbenchError
 from lmbench.scoring.lines import NO_ID, Line, Words
 from lmbench.scoring.predictor import Predictor
 
@@ -128,10 +128,25 @@ def _tokens(line: Line, words: Words) -> Array:
     return np.append(line.ids[line.ids != NO_ID], words.eos)
 
 
+def _losses(
+    predictor: Predictor, windows: Iterable[tuple[Array, Array]], batch: int = 1
+) -> Iterator[Array]:
+    """The losses of each window, [T * B], from the state before a text on."""
+    for losses in predictor.losses(windows, predictor.initial_state(batch)):
+        # In a `LineScore` a NaN means something else.
+        if np.isnan(losses).any():
+            raise LmbenchError(NOT_FINITE)
+        yield losses
+
+
 def score_sentences(
     predictor: Predictor, words: Words, lines: Iterable[Line]
 ) -> Iterator[LineScore]:
-    """Each line by itself, as what follows an ``<eos>``; in the order of the lines."""
+    """Each line by itself, as what follows an ``<eos>``; in the order of the lines.
+
+    Raises:
+        LmbenchError: a prediction that is no number, as in the other two ways to score.
+    """
     held: list[Line] = []
     ahead = 0
     for line in lines:
@@ -161,7 +176,7 @@ def _losses_of_batch(predictor: Predictor, eos: int, texts: list[Array]) -> Iter
     for column, text in enumerate(texts):
         padded[1 : len(text) + 1, column] = text
     windows = _windows(padded, max(1, _WINDOW // batch))
-    made = list(predictor.losses(windows, predictor.initial_state(batch)))
+    made = list(_losses(predictor, windows, batch))
     losses = np.concatenate(made).reshape(rows, batch)
     for column, text in enumerate(texts):
         yield losses[: len(text), column]
@@ -187,7 +202,7 @@ def score_running(predictor: Predictor, words: Words, lines: Iterable[Line]) -> 
 
     losses = np.empty(0)
     windows = _stream_windows(chain([np.array([words.eos])], texts()))
-    for more in predictor.losses(windows, predictor.initial_state()):
+    for more in _losses(predictor, windows):
         losses = np.concatenate([losses, more])
         start = 0
         while waiting and start + waiting[0][1] <= len(losses):
@@ -232,7 +247,7 @@ def score_columns(
             "text, or fewer columns"
         )
     source = np.ascontiguousarray(flat[: rows * columns].reshape(columns, rows).T)
-    made = list(predictor.losses(_windows(source, _ROWS), predictor.initial_state(columns)))
+    made = list(_losses(predictor, _windows(source, _ROWS), columns))
     losses = np.full(len(flat), np.nan)
     by_column = losses[: rows * columns].reshape(columns, rows)
     by_column[:, 1:] = np.concatenate(made).reshape(rows - 1, columns).T

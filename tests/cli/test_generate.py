@@ -170,6 +170,7 @@ def test_a_sample_after_a_torn_line_begins_a_line_of_its_own(run: Run) -> None:
         (("--top-p", "0"), "--top-p"),
         (("--top-k", "-3"), "--top-k"),
         (("--words", "0"), "--words"),
+        (("--prompt", "word1 \udcff"), "--prompt is not UTF-8"),
         (("--runtime", "int3"), "runtime 'int3'"),
         (("--runtime", "auto", "--accuracy", "rough"), "--accuracy"),
         (("--accuracy", "exact"), "--accuracy exact is for --runtime auto to choose by"),

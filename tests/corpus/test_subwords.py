@@ -37,10 +37,15 @@ def test_pieces_are_joined_to_the_words_they_were_cut_from(words: list[str]) -> 
     assert "".join(map(joining.add, pieces)) + joining.end() == f" {joined(pieces)}"
 
 
-def test_words_stay_as_they_are() -> None:
-    assert joined(["the", "cat", "Ġ", "naïve"]) == "the cat Ġ naïve"
+def test_a_vocabulary_of_pieces_is_told_from_one_of_words() -> None:
     assert not is_subword(["▁", "the", "_x"])
     assert is_subword(["<eos>", "▁the"])
+
+
+def test_pieces_go_on_from_the_text_before_them() -> None:
+    assert joined(["er", "▁cat"], "the great") == "the greater cat"
+    assert joined(["▁cat"], "the") == "the cat"
+    assert joined(["er", "s"]) == "ers"
 
 
 def test_ends_of_lines_and_broken_characters_are_shown() -> None:

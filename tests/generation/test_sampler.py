@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lmbench.config import GenerateConfig
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.errors import LmbenchError
-from lmbench.generation.sampler import Sampler, read_prompt
+from lmbench.generation.sampler import Sampler, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import generate, lines
 from lmbench.model.rnn import RNNModel
@@ -153,6 +154,23 @@ def test_unknown_words_of_a_prompt_become_unk_and_are_reported_once() -> None:
 
 def test_the_lines_of_a_prompt_are_joined_by_eos_as_in_a_corpus() -> None:
     assert read_prompt("word0 word1\nword2\n", WORDS).ids == (2, 3, 1, 4)
+
+
+def test_a_prompt_has_ends_of_lines_where_a_corpus_has_them() -> None:
+    text = "word0\u2028word1\x0bword2\x85word3\r\nword4\rword5"
+    assert read_prompt(text, WORDS).ids == (2, 3, 4, 5, 1, 6, 1, 7)
+
+
+def test_a_prompt_that_is_not_utf8_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(LmbenchError, match="--prompt is not UTF-8"):
+        read_prompt("word0 \udcff", WORDS)
+
+
+def test_a_text_of_pieces_is_joined_whichever_of_them_it_has() -> None:
+    source = replace(tiny(), vocabulary=["<unk>", "<eos>", "▁the", "e", "r", *WORDS[5:]])
+    generation = generate(source, GenerateConfig(words=1))
+    written = tuple(Word(id, source.vocabulary[id], 1.0, 1.0) for id in (3, 4))
+    assert replace(generation, words=written).text == "er"
 
 
 def test_an_unknown_word_without_unk_to_stand_for_it_is_an_error() -> None:

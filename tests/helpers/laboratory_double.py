@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def module(
 
 READY = messages.Ready(
     id=1,
+    stamp=0,
     loss=4.8,
     bytes=29_321_000,
     tokens=20_470,
@@ -62,6 +64,10 @@ READY = messages.Ready(
 )
 
 
+def ready(request: messages.OpenModel) -> messages.Ready:
+    return replace(READY, stamp=messages.stamp_of(Run(Path(request.run))))
+
+
 class Laboratory:
     """Answers at once, and by rule: the fewer bits, the dearer."""
 
@@ -79,7 +85,7 @@ class Laboratory:
         Laboratory.asked.append(message)
         match message:
             case messages.OpenModel():
-                self._received(READY)
+                self._received(ready(message))
             case messages.Evaluate(settings=settings):
                 if settings.get("clip_acts") == "KL":
                     self._received(messages.Refused(id=message.id, reason="KL is not available"))

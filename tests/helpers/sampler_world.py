@@ -50,7 +50,7 @@ def save_weights(run: Run, seed: int, which: str = "best") -> None:
 
 
 def ask(id: int, run: Run, **changes: Any) -> Write:
-    branch = {k: changes.pop(k) for k in ("kept", "chosen", "of") if k in changes}
+    branch = {k: changes.pop(k) for k in ("kept", "chosen", "opening", "of") if k in changes}
     return Write(id=id, run=str(run.path), settings={**SETTINGS, **changes}, **branch)
 
 

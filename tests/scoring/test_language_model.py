@@ -49,6 +49,15 @@ def test_completions_are_the_next_words_that_begin_so(file: Path) -> None:
     assert lm.complete("on", "", 4) == lm.next("on", 4)
 
 
+def test_completions_of_a_model_of_pieces_are_first_pieces_of_words() -> None:
+    words = ["<eos>", "<unk>", "▁the", "▁ga", "me", "ga", "▁gar", "▁gÃ©"]
+    runtime = build_runtime("torch", loaded(words=words))
+    lm = LanguageModel(RuntimePredictor(runtime), words, "pieces", "torch")
+    assert {word for word, _ in lm.complete("the", "ga")} == {"▁ga", "▁gar"}
+    assert [word for word, _ in lm.complete("the", "gé")] == ["▁gÃ©"]
+    assert lm.complete("the", "game") == []
+
+
 def test_a_stream_goes_on_where_it_stands(file: Path) -> None:
     lm = LanguageModel.load(file)
     stream = lm.stream("the")

@@ -109,6 +109,15 @@ def test_a_folder_with_unequal_ids_says_which_file_lacks_what(tmp_path: Path) ->
         read_nbest(kaldi)
 
 
+@pytest.mark.parametrize("name", ["words_text", "acwt"])
+def test_an_id_that_a_file_has_twice_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_kaldi(tmp_path / "k", made_list(2, 3)[0])
+    with (folder / name).open("a") as file:
+        file.write("utt000-1 99\n")
+    with pytest.raises(LmbenchError, match=rf"{name}: line 13: 'utt000-1' is there twice \(line 1"):
+        read_nbest(folder)
+
+
 def test_references_must_be_of_the_same_utterances(tmp_path: Path) -> None:
     nbest, references = made_list(6, 3)
     path = write_references(tmp_path / "refs", references)

@@ -165,6 +165,22 @@ def test_too_little_text_for_the_columns_is_refused() -> None:
         list(score_columns(lm.predictor, lm.words, [lm.words.line(["the", "cat"])], 10))
 
 
+def test_a_model_that_predicts_no_numbers_is_refused_however_it_is_asked() -> None:
+    words = ["<eos>", "<unk>", "a", "b"]
+    predictor = Unigrams([0.1, math.nan, 0.5, math.nan])
+    lm = LanguageModel(predictor, words, "diverged", "none")
+    line = lm.words.line(["a", "b", "a", "a"])
+    ways = (
+        lambda: lm.score("a b"),
+        lambda: list(lm.score_lines(["a", "a b"], carry=True)),
+        lambda: list(score_columns(predictor, lm.words, [line], 1)),
+        lambda: lm.next("a"),
+    )
+    for way in ways:
+        with pytest.raises(LmbenchError, match="are not finite numbers: its weights are damaged"):
+            way()
+
+
 def read(text: bytes, words: Words | None = None, **settings: bool) -> list[Line]:
     return list(lines_of(io.BytesIO(text), "file.txt", words or Words(WORDS, "tiny"), **settings))
 

@@ -159,6 +159,7 @@ def _ready(id: int, opened: OpenedModel, loss: float) -> Ready:
     roles = cell_roles(opened.modular)
     return Ready(
         id=id,
+        stamp=opened.stamp,
         loss=loss,
         bytes=opened.packed_bytes,
         tokens=opened.tokens,

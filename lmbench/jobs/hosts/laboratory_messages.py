@@ -15,6 +15,7 @@ from pydantic import Field
 from lmbench.config import QuantizeConfig
 from lmbench.distiller.quantization.settings import Role
 from lmbench.jobs.hosts.messages import Client, Died, Message, Messages, Refused
+from lmbench.session import Run
 from lmbench.session.process import python
 from lmbench.session.tagged_lines import Number, TaggedLines
 from lmbench.training.thread_environment import worker_environment
@@ -34,10 +35,21 @@ __all__ = [
     "Prune",
     "Ready",
     "Refused",
+    "stamp_of",
 ]
 
 SAMPLE_TOKENS = 20_480
 """How much of the validation set candidates are evaluated on."""
+
+
+def stamp_of(run: Run) -> int:
+    """What tells whether a run's model is still the one that it was: when its file was written, in
+    nanoseconds; 0 where there is none."""
+    folder = run.checkpoint("best")
+    try:
+        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +123,11 @@ class Preset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready(Message):
-    """Answer: the laboratory is set up. `loss` and `bytes` are the model's as it is; `targets` are
-    what can be pruned."""
+    """Answer: the laboratory is set up. `loss` and `bytes` are the model's as it is, `stamp` is its
+    `stamp_of`; `targets` are what can be pruned."""
 
     kind: Literal["ready"] = "ready"
+    stamp: int
     loss: Number
     bytes: int
     tokens: int

@@ -149,7 +149,9 @@ class Client:
     async def close(self) -> None:
         """End the process, whatever it is doing; no message follows."""
         self._closed = True
-        process, self._process = self._process, None
+        # One that is being started would outlive this.
+        async with self._starting:
+            process, self._process = self._process, None
         if process is None:
             return
         if process.stdin is not None:

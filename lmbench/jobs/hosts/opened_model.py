@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from lmbench.distiller.quantization import (
     save_stats,
 )
 from lmbench.errors import LmbenchError
-from lmbench.jobs.hosts.laboratory_messages import OpenModel
+from lmbench.jobs.hosts.laboratory_messages import OpenModel, stamp_of
 from lmbench.jobs.input_files import STATS_FILE
 from lmbench.jobs.quantization import (
     calibration_rows,
@@ -53,6 +55,7 @@ class OpenedModel:
 
     model: RNNModel
     modular: nn.Module
+    stamp: int
     stats: ActivationStats
     calibration: Tensor
     sample: Tensor
@@ -75,6 +78,8 @@ class OpenedModel:
         report("loading the model", 0, 0)
         device = choose_device(validate(QuantizeConfig, {}))
         prepare_worker(threads=request.threads, device=str(device))
+        # Taken first: a training may replace the model while it is loaded and calibrated.
+        stamp = stamp_of(run)
         loaded = load_run(run, device=str(device))
         model = loaded.model
         if type(model) is not RNNModel:
@@ -85,11 +90,14 @@ class OpenedModel:
         rows = calibration_rows(corpus, request.calibrate_on, request.calibration_tokens, device)
         sample = score_rows(corpus, request.split, request.tokens, device)
         modular = modular_copy(model)
-        stats = _known_stats(run, request)
+        stats = _known_stats(run, request, stamp) if stamp_of(run) == stamp else None
         if stats is None:
             stats = _calibrate(modular, rows, report)
-            save_stats(stats, _stats_path(run, request))
-        return cls(model, modular, stats, rows, sample, loaded.vocabulary)
+            path = _stats_path(run, request)
+            save_stats(stats, path)
+            # The time of the model's file is what they are known to be of it by.
+            os.utime(path, ns=(stamp, stamp))
+        return cls(model, modular, stamp, stats, rows, sample, loaded.vocabulary)
 
     def quantized(self, settings: QuantSettings, report: Report) -> nn.Module:
         """The model as these settings make it."""
@@ -164,23 +172,18 @@ def _stats_path(run: Run, request: OpenModel) -> Path:
     return run.path / f"ranges-{request.calibrate_on}-{request.calibration_tokens}.yaml"
 
 
-def _known_stats(run: Run, request: OpenModel) -> ActivationStats | None:
+def _known_stats(run: Run, request: OpenModel, stamp: int) -> ActivationStats | None:
     """The activation ranges of this very model on this very text, if they were found before."""
-    folder = run.checkpoint("best")
-    if folder is None:
-        return None
-    made = (folder / "model.safetensors").stat().st_mtime
-    for path in (_stats_path(run, request), *_of_quantize_runs(run, request)):
-        try:
-            # The model may have been trained on since.
-            if path.stat().st_mtime > made:
-                return load_stats(path)
-        except (OSError, QuantizationError):
-            continue
+    path = _stats_path(run, request)
+    ours = [path] if path.is_file() and path.stat().st_mtime_ns == stamp else []
+    for found in (*ours, *_of_quantize_runs(run, request, stamp)):
+        with suppress(QuantizationError):
+            return load_stats(found)
     return None
 
 
-def _of_quantize_runs(run: Run, request: OpenModel) -> list[Path]:
+def _of_quantize_runs(run: Run, request: OpenModel, stamp: int) -> list[Path]:
+    """The ranges that runs found which have begun when this model was there."""
     found = []
     for other in run.session.runs():
         if not other.path.name.endswith("-quantize"):
@@ -193,6 +196,8 @@ def _of_quantize_runs(run: Run, request: OpenModel) -> list[Path]:
             isinstance(config, QuantizeConfig)
             and record.status == "finished"
             and record.parent == run.ref
+            and record.started is not None
+            and record.started * 1e9 > stamp
             and config.calibrate_on == request.calibrate_on
             and config.calibration_tokens == request.calibration_tokens
             and config.stats is None

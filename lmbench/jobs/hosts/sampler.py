@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from lmbench.config import GenerateConfig, validate
+from lmbench.corpus.subwords import is_subword
 from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.runtimes.choose import open_runtime
 from lmbench.deploy.runtimes.interface import Runtime
@@ -67,6 +68,8 @@ class _Text:
     model: _Model
     sampler: Sampler
     prompt: Prompt
+    opening: int | None
+    """The word that it begins after where there is no prompt."""
     words: list[Word] = field(default_factory=list)
     before: list[Snapshot] = field(default_factory=list)
     """The sampler before each word."""
@@ -109,6 +112,7 @@ class _Text:
             self.config.seed,
             settings | self.branch,
             self.seconds,
+            is_subword(self.model.loaded.vocabulary),
         )
 
 
@@ -188,6 +192,7 @@ class SamplerHost:
             runtime=text.model.runtime.name,
             bytes=text.model.runtime.bytes,
             unknown=text.prompt.unknown,
+            opening=text.opening,
         )
         self._send(began)
         self._keep(request.id, text)
@@ -212,15 +217,20 @@ class SamplerHost:
             cache=NeuralCache.of(config),
         )
         sampler.read(prompt.ids)
-        text = _Text(run, config, model, sampler, prompt)
+        opening = request.opening
+        if opening is None:
+            opening = sampler.begin()
+        else:
+            sampler.read((opening,))
+        text = _Text(run, config, model, sampler, prompt, opening)
         for id in request.kept:
             text.write(id)
         return text
 
     def _keep(self, id: int, text: _Text) -> None:
         self._texts[id] = text
-        while len(self._texts) > _TEXTS_KEPT:
-            oldest = next((i for i, t in self._texts.items() if not t.active), id)
+        ended = [i for i, t in self._texts.items() if not t.active]
+        for oldest in ended[: max(len(self._texts) - _TEXTS_KEPT, 0)]:
             del self._texts[oldest]
 
     def _model(self, id: int, run: Run, config: GenerateConfig) -> _Model:

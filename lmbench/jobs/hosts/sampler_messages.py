@@ -39,8 +39,8 @@ class Write(Message):
 
     `run` is a run's folder, `settings` are those of `lmbench.config.GenerateConfig`. A branch
     names the ids of the words that are kept and then the one `chosen`; where the sampler still
-    holds the text `of`, it rewinds that one, otherwise it reads the kept words again. Either way
-    the same words follow.
+    holds the text `of`, it rewinds that one, otherwise it reads the kept words again, after the
+    `opening` that `Began` told. Either way the same words follow.
     """
 
     kind: Literal["write"] = "write"
@@ -48,6 +48,7 @@ class Write(Message):
     settings: Mapping[str, Any] = field(default_factory=dict)
     kept: tuple[int, ...] = ()
     chosen: int | None = None
+    opening: int | None = None
     of: int = 0
 
 
@@ -75,12 +76,14 @@ class Opening(Message):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began(Message):
     """Answer: the first word comes next. `unknown` are words of the prompt read as ``<unk>``;
-    `bytes` is the size of the model's numbers as the runtime holds them."""
+    `bytes` is the size of the model's numbers as the runtime holds them; `opening` the word that
+    a text without a prompt begins after."""
 
     kind: Literal["began"] = "began"
     runtime: str
     bytes: int
     unknown: tuple[str, ...] = ()
+    opening: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

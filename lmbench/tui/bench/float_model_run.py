@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lmbench.tui.bench.snapshots import RunView
 
-__all__ = ["checkpoint_of", "is_training", "stamp_of", "subject_of", "with_trainings"]
+__all__ = ["checkpoint_of", "is_training", "subject_of", "with_trainings"]
 
 
 def subject_of(views: Mapping[str, RunView], key: str) -> RunView | None:
@@ -47,12 +47,3 @@ def with_trainings(views: Mapping[str, RunView], shown: Sequence[RunView]) -> tu
 
 def _has_model(view: RunView) -> bool:
     return is_training(view) and view.run.checkpoint("best") is not None
-
-
-def stamp_of(view: RunView) -> int:
-    """What tells whether a run's model is still the one that it was."""
-    folder = view.run.checkpoint("best")
-    try:
-        return (folder / "model.safetensors").stat().st_mtime_ns if folder else 0
-    except OSError:
-        return 0

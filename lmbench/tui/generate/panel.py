@@ -368,7 +368,7 @@ are kept in the session's `samples.jsonl`.
         if isinstance(event.message, messages.Offered):
             self._on_offered(event.message)
             return
-        news = apply_reply(self._texts.columns, event.message)
+        news = apply_reply(self._requests.texts, self._texts.columns, event.message)
         if news:
             self.bench.show_message(news)
         if not isinstance(event.message, messages.Wrote):
@@ -376,7 +376,8 @@ are kept in the session's `samples.jsonl`.
 
     def _on_offered(self, message: messages.Offered) -> None:
         """Remember which runtimes a run has: the sampler alone can tell."""
-        draft = next((draft for draft in self.drafts if draft.id == message.id), None)
+        texts = self._requests.texts
+        draft = next((text for text in texts if text.id == message.id), None)
         if draft is not None:
             self._runtimes.take(draft.key, message.runtimes)
             self.bench.remember(f"runtimes/{draft.key}", list(message.runtimes))
@@ -487,4 +488,4 @@ are kept in the session's `samples.jsonl`.
         column = self._texts.focused
         draft = column.text.draft if column is not None else None
         if draft is not None:
-            self.app.copy_to_clipboard(" ".join((*draft.prompt, *(w.text for w in draft.words))))
+            self.app.copy_to_clipboard(draft.text)

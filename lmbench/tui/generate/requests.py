@@ -46,15 +46,22 @@ class Requests:
         if self._client is not None:
             await self._client.close()
 
+    @property
+    def texts(self) -> list[GeneratedText]:
+        """Those that the sampler may still write, on the screen or not."""
+        return [draft for drafts in self._written.values() for draft in drafts]
+
     def last_of(self, key: str) -> Sequence[GeneratedText]:
         """What the run of this key wrote last, in this visit."""
         return self._written.get(key, ())
 
     async def make_room(self, keys: Iterable[str]) -> None:
-        """Forget the texts of these runs, and of others the oldest."""
+        """Forget the texts of these runs, and of others the oldest; what else is being written
+        is halted, since it leaves the screen."""
         for key in (*keys, *list(self._written)[:-_TEXTS_KEPT]):
             for draft in self._written.pop(key, ()):
                 await self.client.send(messages.Forget(id=draft.id))
+        await self.halt(draft for draft in self.texts if draft.alive)
 
     def new(self, view: RunView, prompt: str, caches: Iterable[int]) -> Sequence[GeneratedText]:
         """Empty texts of this run for `write`, one with each of these caches."""
@@ -96,6 +103,7 @@ class Requests:
             settings=settings,
             kept=tuple(word.word for word in draft.words),
             chosen=chosen,
+            opening=draft.opening,
             of=of.id if of is not None else 0,
         )
         await self.client.send(request)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from rich.text import Text
 from textual.app import RenderResult
 from textual.binding import Binding, BindingType
@@ -303,7 +304,10 @@ class SamplingControls(GuardedWidget, can_focus=True):
         value = self.values[dial.name]
         if dial.words:
             return dial.words[dial.values.index(value)]
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            # With an exponent it could not be typed on.
+            return np.format_float_positional(value, precision=_MOST_DIGITS, trim="-")
+        return str(value)
 
     def _places(self, width: int) -> list[tuple[int, int, int, str]]:
         """Each dial with its line, column and text, in as few lines as there need be."""

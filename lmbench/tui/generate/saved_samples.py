@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 
 from lmbench.session import Session
@@ -80,7 +80,9 @@ def _parse(line: bytes) -> tuple[str, Sample] | None:
     words = tuple(text.split())
     if not words:
         return None
-    known = float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else None
+    known = (
+        float(rate) if isinstance(rate, int | float) and 0 < rate <= sys.float_info.max else None
+    )
     cache = settings.get("cache") if isinstance(settings, dict) else 0
     cache = cache if isinstance(cache, int) else 0
     return run.rpartition("/")[2], Sample(prompt, words, known, cache)

@@ -47,10 +47,6 @@ class TextColumn(Vertical):
     def bench(self) -> Bench:
         return self.text.bench
 
-    @property
-    def text_id(self) -> int | None:
-        return self.text.draft.id if self.text.draft is not None else None
-
     def holds(self, word: Wrote) -> bool:
         """Is this very word one of the draft's?"""
         draft = self.text.draft

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lmbench.jobs.hosts import sampler_messages as messages
 from lmbench.jobs.hosts.sampler_messages import Wrote
@@ -121,44 +121,60 @@ def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
     return f"The selected run will write{source}."
 
 
-def apply_reply(columns: Sequence[TextColumn], message: messages.Message) -> str:
-    """Bring the text that a message is about up to date.
+def apply_reply(
+    texts: Iterable[GeneratedText], columns: Sequence[TextColumn], message: messages.Message
+) -> str:
+    """Bring the text that a message is about up to date, and the column that it stands in, if it
+    is on the screen.
 
     Returns:
         what else is to be shown to the user, or "".
     """
     if isinstance(message, messages.Died):
-        for column in columns:
-            if column.text.draft is not None and column.text.draft.alive:
-                _finish(column, column.text.draft, "failed", f"{message.reason}; w writes again")
+        for draft in texts:
+            if draft.alive:
+                _finish(columns, draft, "failed", f"{message.reason}; w writes again")
         return ""
-    column = next((c for c in columns if c.text_id == message.id), None)
-    draft = column.text.draft if column is not None else None
-    if column is None or draft is None:
+    draft = next((text for text in texts if text.id == message.id), None)
+    if draft is None:
         return f"the sampler: {message.reason}" if isinstance(message, messages.Refused) else ""
     match message:
         case messages.Opening():
             draft.state = "opening"
-            column.show_head()
-        case messages.Began(runtime=runtime, unknown=unknown):
-            draft.state, draft.runtime = "writing", runtime
-            column.show_head()
+            _show_head(columns, draft)
+        case messages.Began(runtime=runtime, opening=opening, unknown=unknown):
+            draft.state, draft.runtime, draft.opening = "writing", runtime, opening
+            _show_head(columns, draft)
             if unknown:
                 return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"
         case messages.Wrote(at=at) if at == len(draft.words):
             draft.words.append(message)
-            column.text.grow()
-            column.show_rate()
+            for column in _showing(columns, draft):
+                column.text.grow()
+                column.show_rate()
         case messages.Ended(halted=halted, problem=problem):
-            _finish(column, draft, "halted" if halted else "done", "")
+            _finish(columns, draft, "halted" if halted else "done", "")
             return problem
         case messages.Refused(reason=reason):
-            _finish(column, draft, "failed", reason)
+            _finish(columns, draft, "failed", reason)
     return ""
 
 
-def _finish(column: TextColumn, draft: GeneratedText, state: State, problem: str) -> None:
+def _showing(columns: Sequence[TextColumn], draft: GeneratedText) -> list[TextColumn]:
+    """Where the text is on the screen."""
+    return [column for column in columns if column.text.draft is draft]
+
+
+def _show_head(columns: Sequence[TextColumn], draft: GeneratedText) -> None:
+    for column in _showing(columns, draft):
+        column.show_head()
+
+
+def _finish(
+    columns: Sequence[TextColumn], draft: GeneratedText, state: State, problem: str
+) -> None:
     draft.state, draft.problem = state, problem
-    if problem:
-        column.text.lay_out()
-    column.show_head()
+    for column in _showing(columns, draft):
+        if problem:
+            column.text.lay_out()
+        column.show_head()

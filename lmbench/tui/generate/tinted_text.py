@@ -20,6 +20,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from lmbench.corpus.subwords import is_subword, joined
 from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.run_marks import Mark
@@ -62,6 +63,8 @@ class GeneratedText:
     state: State = "waiting"
     problem: str = ""
     runtime: str = ""
+    opening: int | None = None
+    """The index of the word that it begins after, unseen, where there is no prompt."""
     recorded: bool = False
     """Read from the session's samples: nothing is known of its alternatives."""
 
@@ -72,6 +75,12 @@ class GeneratedText:
     @property
     def tokens_per_s(self) -> float | None:
         return len(self.words) / self.seconds if self.seconds > 0 else None
+
+    @property
+    def text(self) -> str:
+        """The prompt and what was written, as one reads it."""
+        prompt, words = " ".join(self.prompt), [word.text for word in self.words]
+        return joined(words, prompt) if is_subword(words) else " ".join((*self.prompt, *words))
 
     @property
     def alive(self) -> bool:

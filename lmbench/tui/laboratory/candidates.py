@@ -7,17 +7,27 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import yaml
 
 from lmbench.config import QuantizeConfig, changed_settings, validate
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.jobs.prepare import command_for, make_run
 from lmbench.session import Run
 from lmbench.session.files import write_atomic
 from lmbench.tui.laboratory.quantization_settings import Settings
 
-__all__ = ["Candidate", "State", "best_first", "from_json", "start_quantize_run", "to_json"]
+__all__ = [
+    "Candidate",
+    "State",
+    "are_settings",
+    "best_first",
+    "from_json",
+    "start_quantize_run",
+    "to_json",
+]
 
 State = Literal["waiting", "running", "evaluated", "failed"]
 
@@ -65,9 +75,23 @@ def from_json(document: Any) -> list[Candidate]:
         if not isinstance(entry, dict) or set(entry) != set(_SAVED):
             continue
         numbers = (entry["number"], entry["loss"], entry["ppl"], entry["bytes"], entry["seconds"])
-        if all(isinstance(n, int | float) for n in numbers) and isinstance(entry["settings"], dict):
+        texts = (entry["name"], entry["preset"], entry["words"])
+        good = all(isinstance(n, int | float) for n in numbers)
+        good = good and all(isinstance(text, str) for text in texts)
+        if good and (entry["settings"] == {} or are_settings(entry["settings"])):
             found.append(Candidate(**entry, state="evaluated"))
     return found
+
+
+def are_settings(value: Any) -> TypeGuard[Settings]:
+    """Does the engine know what was saved as settings?"""
+    if not isinstance(value, dict) or not isinstance(value.get("overrides"), dict):
+        return False
+    try:
+        QuantSettings.from_dict(value)
+    except QuantizationError:
+        return False
+    return True
 
 
 def start_quantize_run(parent: Run, chosen: Candidate) -> Run:

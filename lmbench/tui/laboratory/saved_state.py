@@ -1,6 +1,6 @@
 """What the workbench saves of the laboratory of a run: candidates, the draft, pruned levels.
 
-It holds for one model: by `stamp` (`float_model_run.stamp_of`) another one is known.
+It holds for one model: by `stamp` (`laboratory_messages.stamp_of`) another one is known.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
-from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.settings import QuantSettings
-from lmbench.tui.laboratory.candidates import Candidate, from_json, to_json
+from lmbench.tui.laboratory.candidates import Candidate, are_settings, from_json, to_json
 from lmbench.tui.laboratory.quantization_settings import Settings
 
 __all__ = ["PrunedScore", "SavedState"]
@@ -71,20 +69,10 @@ class SavedState:
             pruned=_scores(saved.get("pruned")),
         )
         draft, base = saved.get("draft"), saved.get("base")
-        if not _are_settings(draft) or not _are_settings(base):
+        if not are_settings(draft) or not are_settings(base):
             return found
         name = str(saved.get("base_name", ""))
         return replace(found, draft=draft, base=base, base_name=name)
-
-
-def _are_settings(value: Any) -> TypeGuard[Settings]:
-    if not isinstance(value, dict) or not isinstance(value.get("overrides"), dict):
-        return False
-    try:
-        QuantSettings.from_dict(value)
-    except QuantizationError:
-        return False
-    return True
 
 
 def _level(value: Any) -> float | None:

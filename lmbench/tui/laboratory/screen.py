@@ -16,7 +16,7 @@ from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session import Run
-from lmbench.tui.bench.float_model_run import stamp_of, subject_of
+from lmbench.tui.bench.float_model_run import subject_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
@@ -132,7 +132,7 @@ the next panel.
             self._key = subject.key
             tied = subject.record is not None and subject.record.shape.get("tied") is True
             self.query_one(CandidatesPanel).tied = tied
-            self._restore(subject)
+            self._restore(subject, messages.stamp_of(subject.run))
             path = self.bench.home.sessions_path / "laboratory.log"
             client: Client = self.client_class(path, lambda m: self.post_message(Received(m)))
             self._client = client
@@ -187,7 +187,12 @@ the next panel.
     # -- requests ------------------------------------------------------------------------------
 
     def on_received(self, event: Received) -> None:
-        self.state.receive(event.message)
+        message, view = event.message, self.subject
+        is_ready = isinstance(message, messages.Ready)
+        if is_ready and message.stamp != self._stamp and view is not None:
+            # A training has replaced the model while the laboratory was starting.
+            self._restore(view, message.stamp)
+        self.state.receive(message)
 
     def _changed(self, to_save: bool) -> None:
         """Save the state, show it, and send the next request."""
@@ -218,8 +223,8 @@ the next panel.
         if view is not None and self.state.ready is not None:
             self.bench.remember(f"lab/{view.key}", self.state.saved().to_json(self._stamp))
 
-    def _restore(self, view: RunView) -> None:
-        self._stamp = stamp_of(view)
+    def _restore(self, view: RunView, stamp: int) -> None:
+        self._stamp = stamp
         saved = self.bench.recall_each("lab").get(view.key)
         self.state.restore(SavedState.from_json(saved, self._stamp))
 

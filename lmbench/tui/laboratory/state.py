@@ -126,20 +126,22 @@ class LaboratoryState:
             case messages.Prune(target=target, level=level), messages.Evaluated():
                 found = self.pruned.setdefault(target, {})
                 found[level] = PrunedScore(answer.ppl, answer.nonzero, answer.bytes)
-                if (target, level) == (self.target, self.level):
-                    self.level_pending = False
+                self._no_longer_pending(target, level)
             case messages.OpenModel(), messages.Refused():
                 self._fail(answer.reason)
-            case _, messages.Refused():
-                self._refused(answer.reason)
+            case messages.Evaluate(), messages.Refused():
+                running = self._running
+                if running is not None:
+                    self._replace(replace(running, state="failed", problem=answer.reason))
+                self._notify(answer.reason)
+            case messages.Prune(target=target, level=level), messages.Refused():
+                self._no_longer_pending(target, level)
+                self._notify(answer.reason)
 
-    def _refused(self, reason: str) -> None:
-        running = self._running
-        if running is not None:
-            self._replace(replace(running, state="failed", problem=reason))
-        else:
+    def _no_longer_pending(self, target: str, level: float) -> None:
+        """Of the slider, which may have been moved on since."""
+        if (target, level) == (self.target, self.level):
             self.level_pending = False
-        self._notify(reason)
 
     def _fail(self, problem: str) -> None:
         self.problem, self._pending, self.progress = problem, None, None

@@ -40,6 +40,7 @@ _GOAL = 0.8
 _ELEMENT = "element"
 # What a run may measure in place of tensors.
 _ALONE = {"gate": "each gate alone", "model": "the whole model"}
+_GONE = "The measured model is not in this session."
 _BUSY = ("queued", "running", "paused")
 
 
@@ -116,14 +117,19 @@ class SensitivityScreen(BenchScreen[None]):
 
     @property
     def subject(self) -> RunView | None:
-        """The run whose model was pruned."""
-        return subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
+        """The run whose model was pruned; None where it is gone, or of another session."""
+        snapshot, key = self.bench.snapshot, self._key or self.bench.selected
+        subject, chosen = subject_of(snapshot.by_key, key), snapshot.run(key)
+        if chosen is None or chosen.kind != "sensitivity" or subject is None:
+            return subject
+        # Its curves are of no other model.
+        return subject if subject.key == chosen.parent else None
 
     @property
     def invitation(self) -> str:
         subject, measured = self.subject, self.measured
         if subject is None:
-            return "A trained run is needed: Esc, then n starts one."
+            return _GONE if measured else "A trained run is needed: Esc, then n starts one."
         if measured is not None:
             run, alone = f"{measured.id} {measured.name}", _alone(measured)
             if measured.status in ("queued", "running") and not alone:
@@ -177,6 +183,9 @@ class SensitivityScreen(BenchScreen[None]):
     def _suggest(self) -> None:
         self.suggestion, self._problem = None, ""
         if not self.curves:
+            return
+        if self.subject is None:
+            self._problem = _GONE
             return
         try:
             self.suggestion = suggest_targets(self.curves, self.sizes, self.goal)

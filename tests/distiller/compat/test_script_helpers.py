@@ -136,6 +136,15 @@ def test_a_checkpoint_brings_weights_masks_and_optimizer_back(tmp_path):
     assert torch.equal(lean.encoder.weight, model.encoder.weight)
 
 
+def test_an_optimizer_of_some_of_the_parameters_is_left_to_be_made_by_hand(tmp_path):
+    model = Tied()
+    optimizer = torch.optim.SGD(model.rnn.parameters(), lr=0.1)
+    apputils.save_checkpoint(0, "lstm", model, optimizer, dir=tmp_path)
+    with pytest.raises(distiller.DistillerError, match=r"of the model's \d+ parameters; make it"):
+        apputils.load_checkpoint(Tied(), tmp_path / "checkpoint.pth.tar")
+    assert apputils.load_lean_checkpoint(Tied(), tmp_path / "checkpoint.pth.tar")
+
+
 def test_a_pickled_checkpoint_is_refused_unread(tmp_path):
     path = tmp_path / "checkpoint.pth.tar"
     torch.save({"epoch": 1, "state_dict": Tied().state_dict()}, path)

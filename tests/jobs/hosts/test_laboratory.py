@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,16 @@ from cli_world import answer
 from laboratory_world import CALIBRATION, TOKENS, Answers, probe, trained
 
 from lmbench.cli import run as lmbench
-from lmbench.config import TrainConfig
+from lmbench.config import QuantizeConfig, TrainConfig
 from lmbench.corpus import open_corpus
 from lmbench.distiller.quantization import (
+    ActivationStats,
     collect_input_moments,
     load_preset,
     modular_copy,
     preset_names,
 )
+from lmbench.jobs.hosts import opened_model
 from lmbench.jobs.hosts.laboratory import Laboratory
 from lmbench.jobs.hosts.laboratory_messages import (
     Evaluate,
@@ -29,6 +32,7 @@ from lmbench.jobs.hosts.laboratory_messages import (
     Prune,
     Ready,
     Refused,
+    stamp_of,
 )
 from lmbench.jobs.quantization import moments_of, score_rows, scored, window_steps
 from lmbench.model.rnn import RNNModel
@@ -95,6 +99,7 @@ def test_settings_that_are_not_there_are_named_and_no_run_is_made(run, monkeypat
 
 def test_the_model_as_it_is_is_evaluated_too(run, lab):
     ready = next(m for m in lab[1] if isinstance(m, Ready))
+    assert ready.stamp == stamp_of(run)
     assert evaluated(lab, Evaluate(id=3)).loss == pytest.approx(ready.loss, abs=1e-9)
 
 
@@ -135,7 +140,7 @@ def test_the_model_on_the_bench_is_never_changed(run, lab):
     assert evaluated(lab, Evaluate(id=10)).loss == before
 
 
-def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
+def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab, monkeypatch):
     kept = run.path / f"ranges-train-{CALIBRATION}.yaml"
     assert kept.is_file()
 
@@ -145,9 +150,35 @@ def test_ranges_are_found_once_and_kept_until_the_model_changes(run, lab):
         return any(isinstance(m, Progress) and m.what == "calibrating" for m in told)
 
     assert not calibrated()
+    weights = run.path / "best" / "model.safetensors"
     later = kept.stat().st_mtime + 1000
-    os.utime(run.path / "best" / "model.safetensors", (later, later))
+    os.utime(weights, (later, later))
+
+    def replaced_meanwhile(*arguments: Any) -> ActivationStats:
+        os.utime(weights, (later + 1, later + 1))
+        return calibrate(*arguments)
+
+    calibrate = opened_model._calibrate
+    with monkeypatch.context() as patch:
+        patch.setattr(opened_model, "_calibrate", replaced_meanwhile)
+        assert calibrated()
+    # Those were the ranges of the model that is no more.
     assert calibrated()
+    assert not calibrated()
+
+
+def test_ranges_of_a_quantize_run_that_began_before_the_model_was_there_are_not_taken(
+    run, monkeypatch
+):
+    monkeypatch.setattr(opened_model, "load_stats", lambda path: {"of": path.parent.name})
+    made = stamp_of(run)
+    settings = QuantizeConfig(calibration_tokens=CALIBRATION + 1)
+    quantized = run.session.new_run(settings, "quantize", name="int8", parent=run)
+    request = probe(run, calibration_tokens=CALIBRATION + 1)
+    for seconds, taken in ((-1, False), (1, True)):
+        quantized.update(status="finished", started=made / 1e9 + seconds)
+        found = opened_model._known_stats(run, request, made)
+        assert found == ({"of": quantized.path.name} if taken else None)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,26 @@ def test_a_branch_is_the_same_whether_the_sampler_still_has_the_text_or_not(
     assert rewound == again
 
 
+def test_a_branch_of_a_text_without_a_prompt_begins_after_the_same_unseen_word(world):
+    world.write(1, prompt="")
+    (opening,) = (began.opening for began in world.of(Began))
+    offered = world.of(Wrote)[0].alternatives
+    other = next(a for a in offered if a.text != words_of(world.received, 1)[0])
+
+    def branched(id: int, of: int = 0, **changes: Any) -> list[Wrote]:
+        world.write(id, prompt="", of=of, opening=opening, **changes)
+        return [wrote for wrote in world.of(Wrote) if wrote.id == id]
+
+    held = branched(2, of=1, chosen=other.id)
+    assert held[0].alternatives == offered
+    # Read again, here with another seed, too, the words are as surprising as those that were held.
+    kept = (other.id, held[1].word)
+    again = branched(3, of=2, kept=kept, chosen=5)
+    world.host = SamplerHost(world.received.append)
+    assert [w.bits for w in branched(4, kept=kept, chosen=5)] == [w.bits for w in again]
+    assert branched(5, seed=9, chosen=other.id)[0].bits == held[0].bits
+
+
 def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
     world.write(1)
     kept = tuple(w.word for w in world.of(Wrote)[:2])
@@ -281,6 +301,15 @@ def test_only_so_many_texts_and_models_are_kept(world):
         world.write(id)
     assert len(world.host._texts) <= 8
     assert len(world.host._models) <= 4
+
+
+def test_a_text_that_is_being_written_is_never_let_go_of(world):
+    for id in range(1, 10):
+        world.host.handle(ask(id, world.run))
+    while world.host.busy:
+        world.host.step()
+    assert {ended.id for ended in world.of(Ended)} == set(range(1, 10))
+    assert all(len(words_of(world.received, id)) == 8 for id in range(1, 10))
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"]))

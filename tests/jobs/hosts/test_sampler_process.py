@@ -77,6 +77,27 @@ async def test_it_writes_refuses_halts_dies_with_a_reason_comes_back_and_goes(tm
     assert client.pid is None
 
 
+async def test_one_that_is_closed_while_it_is_being_started_is_ended(tmp_path: Path, monkeypatch):
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    spawn = SamplerClient._spawn
+
+    async def slow(client: SamplerClient) -> asyncio.subprocess.Process:
+        begun.set()
+        await go_on.wait()
+        return await spawn(client)
+
+    monkeypatch.setattr(SamplerClient, "_spawn", slow)
+    monkeypatch.setattr(SamplerClient, "command", lambda _: [sys.executable, "-c", "input()"])
+    client = SamplerClient(tmp_path / "sampler.log", Answers())
+    starting = asyncio.create_task(client.start())
+    await begun.wait()
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(starting, closing)
+    assert client.pid is None
+
+
 def test_it_ends_when_whoever_asked_is_killed(tmp_path: Path):
     run = speaking_run(Home(tmp_path))
     script = (

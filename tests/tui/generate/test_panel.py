@@ -21,6 +21,7 @@ from lmbench.jobs.hosts.sampler_messages import (
     Ended,
     Forget,
     Halt,
+    Offered,
     Opening,
     Refused,
     Write,
@@ -179,6 +180,15 @@ async def test_settings_are_chosen_by_arrows_and_changed_by_digits_and_signs(ful
         assert dials(pilot).dial.name == "words"
 
 
+async def test_a_small_number_is_shown_as_it_is_typed_and_can_be_typed_on(full):
+    async with opened(full) as pilot:
+        await press(pilot, "down", *"0.00001", "right", "left")
+        assert dials(pilot).values["temperature"] == 1e-5
+        assert "temp 0.00001 " in str(dials(pilot).render())
+        await press(pilot, "backspace", "2", "enter")
+        assert sampler().writes[0].settings["temperature"] == 2e-5
+
+
 async def test_a_setting_at_its_end_says_so(full):
     async with opened(full) as pilot:
         await press(pilot, "down", "right", "right", "plus")
@@ -266,6 +276,43 @@ async def test_w_stops_while_it_writes_and_writes_when_it_does_not(full, monkeyp
         assert Forget(id=request.id) in sampler().sent
 
 
+async def test_a_text_that_another_run_takes_the_place_of_is_halted_and_kept_up_to_date(
+    full, monkeypatch
+):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await press(pilot, "enter")
+        (first,) = sampler().writes
+        sampler().received(Began(id=first.id, runtime="torch", bytes=1))
+        sampler().received(wrote(first.id, 0, WORDS[0]))
+        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
+        await settled(pilot)
+        await press(pilot, "enter")
+        second = sampler().writes[1]
+        assert Halt(id=first.id) in sampler().sent
+        sampler().received(wrote(first.id, 1, WORDS[1]))
+        sampler().received(Ended(id=first.id, halted=True))
+        sampler().received(Offered(id=first.id, runtimes=("naive",)))
+        sampler().write(second)
+        await settled(pilot)
+        assert written(drafts(pilot)[0]) == WORDS
+        pilot.app.select("001-train")  # type: ignore[attr-defined]
+        await at_rest(pilot)
+        assert written(drafts(pilot)[0]) == WORDS[:2]
+        assert drafts(pilot)[0].state == "halted"
+        await press(pilot, "down", "w")
+        assert len(sampler().writes) == 3
+        # A death reaches the text that is out of sight, too.
+        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
+        await settled(pilot)
+        await press(pilot, "w", "w")
+        last = drafts(pilot)[0]
+        sampler().received(Died(reason="the sampler is gone: killed"))
+        await settled(pilot)
+        assert not any(text.alive for text in panel(pilot)._requests.texts)
+        assert last.problem == "the sampler is gone: killed; w writes again"
+
+
 async def test_a_cursor_on_a_word_shows_what_else_was_likely(full):
     async with opened(full, size=(80, 30)) as pilot:
         await press(pilot, "enter", "down", "down")
@@ -300,6 +347,7 @@ async def test_enter_on_an_alternative_rewinds_and_branches(full):
         assert branch.of == first.id
         assert branch.kept == (0, 11)
         assert branch.chosen == 21
+        assert branch.opening == 3
         assert branch.settings["prompt"] == "in"
         (draft,) = drafts(pilot)
         assert draft.id == branch.id
@@ -343,6 +391,17 @@ async def test_i_goes_to_the_prompt_and_y_copies_the_text(full):
         assert pilot.app.clipboard == f"in {TEXT}"
         await press(pilot, "i")
         assert isinstance(pilot.app.focused, PromptInput)
+
+
+async def test_pieces_of_words_are_copied_as_words(full, monkeypatch):
+    monkeypatch.setattr(SamplerDouble, "answers", False)
+    async with opened(full) as pilot:
+        await typed(pilot, "the cat")
+        await press(pilot, "enter", "down", "down")
+        for at, piece in enumerate(("s", "▁ga", "me", "▁was")):
+            sampler().received(wrote(sampler().writes[0].id, at, piece))
+        await press(pilot, "y")
+        assert pilot.app.clipboard == "the cats game was"
 
 
 async def test_a_search_in_the_text_puts_the_cursor_on_each_match(full):
@@ -605,7 +664,9 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
         return json.dumps(line)
 
     new = line("001-train", "the new <eos> one", settings={"cache": 2000})
-    full.session.samples_path.write_text("\n".join([line("001-train", "old"), new, "{torn"]))
+    fast = line("002-prune", "fast", tokens_per_s=10**400)
+    lines = [line("001-train", "old"), new, fast, "{torn"]
+    full.session.samples_path.write_text("\n".join(lines))
     async with opened(full) as pilot:
         await pilot.app.workers.wait_for_complete()
         await press(pilot)

@@ -12,22 +12,24 @@ import pytest
 import yaml
 from driving import bench_of, press_then_rest, screen_of, settled, until, words
 from driving import press_in_turn as press
-from laboratory_double import PUBLISHED, Laboratory, measure
+from laboratory_double import BASE, PUBLISHED, READY, Laboratory, measure
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.jobs.hosts import laboratory_messages as messages
+from lmbench.jobs.hosts.laboratory_messages import Prune, Refused
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.panel import Panel
-from lmbench.tui.laboratory.candidates import Candidate, best_first
+from lmbench.tui.laboratory.candidates import Candidate, best_first, to_json
 from lmbench.tui.laboratory.candidates_panel import CandidatesPanel
 from lmbench.tui.laboratory.quantization_settings import differences
 from lmbench.tui.laboratory.saved_state import SavedState
 from lmbench.tui.laboratory.screen import LabScreen
+from lmbench.tui.laboratory.state import LaboratoryState
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.corpus_size import size_of
@@ -257,6 +259,26 @@ async def test_candidates_are_there_again_until_the_model_changes(lab):
         assert candidates(pilot) == []
 
 
+async def test_candidates_of_a_model_that_is_replaced_while_it_is_opened_are_left_out(
+    lab, monkeypatch
+):
+    path = lab.session.run(1).path / "best" / "model.safetensors"
+    answer = laboratory_double.ready
+
+    def replaced(request: messages.OpenModel) -> messages.Ready:
+        path.write_bytes(b"trained on")
+        return answer(request)
+
+    async with opened(lab, "l", "enter", "escape") as pilot:
+        with monkeypatch.context() as patch:
+            patch.setattr(laboratory_double, "ready", replaced)
+            await press(pilot, "l")
+        assert candidates(pilot) == []
+        # What is evaluated now is saved as the new one's.
+        await press(pilot, "enter", "escape", "l")
+        assert len(candidates(pilot)) == 1
+
+
 async def test_two_workbenches_keep_each_other_s_candidates(lab):
     """Each of another run, and of a run that the other has evaluated since it was opened."""
     pruned = lab.session.run(2)
@@ -304,7 +326,7 @@ async def test_a_key_before_the_model_is_there_says_so(lab, panel, key):
 async def test_a_candidate_that_is_being_evaluated_is_not_called_evaluated(lab, monkeypatch):
     async def never(self: Laboratory, message: messages.Message) -> None:
         if isinstance(message, messages.OpenModel):
-            self._received(laboratory_double.READY)
+            self._received(laboratory_double.ready(message))
 
     monkeypatch.setattr(Laboratory, "send", never)
     async with opened(lab, "l", "enter", "enter") as pilot:
@@ -391,10 +413,41 @@ async def test_a_schedule_of_a_form_that_is_left_goes_unless_it_was_changed(lab,
 
 
 def test_what_an_older_version_saved_of_the_laboratory_is_read() -> None:
-    entry = Candidate(1, "fp16", {"precision": "16"}).evaluated(4.8, 121.5, 1000, 2.0)
+    entry = Candidate(1, "fp16", {"precision": "16", "overrides": {}}).evaluated(
+        4.8, 121.5, 1000, 2.0
+    )
     saved = SavedState((entry,)).to_json(7)
     saved["tries"] = saved.pop("candidates")
     assert SavedState.from_json(saved, 7).candidates == (entry,)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"settings": {**BASE, "colour": "red"}}, {"settings": {"overrides": 3}}, {"name": 4},
+     {"words": None}],
+)  # fmt: skip
+def test_a_saved_candidate_that_the_engine_cannot_take_is_left_out(damage) -> None:
+    good = to_json([Candidate(n, "own", s, state="evaluated", loss=4.0) for n, s in
+                    enumerate(({}, BASE), 1)])  # fmt: skip
+    saved = {"stamp": 7, "candidates": [*good, {**good[1], **damage}]}
+    assert [c.number for c in SavedState.from_json(saved, 7).candidates] == [1, 2]
+
+
+def test_a_refused_level_of_the_slider_leaves_the_one_it_has_been_moved_to_pending() -> None:
+    said: list[str] = []
+    state = LaboratoryState(lambda _: None, said.append)
+    state.ready = READY
+    state.slide_to(0.2)
+    asked = state.next_request(slider_at_rest=True)
+    assert asked is not None
+    state.slide_to(0.3)
+    state.receive(Refused(id=asked.id, reason="no room"))
+    assert said == ["no room"]
+    again = state.next_request(slider_at_rest=True)
+    assert isinstance(again, Prune)
+    assert again.level == 0.3
+    state.receive(Refused(id=again.id, reason="no room"))
+    assert state.next_request(slider_at_rest=True) is None
 
 
 # -- chains ------------------------------------------------------------------------------------

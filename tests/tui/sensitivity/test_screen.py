@@ -11,6 +11,7 @@ from driving import bench_of, press, screen_of, settled, until, words
 from laboratory_double import MATRICES, measure
 
 from lmbench.distiller.schedules.suggest import pruning_epochs
+from lmbench.session.manage import delete_run
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sensitivity.screen import SensitivityScreen
@@ -80,6 +81,22 @@ async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monk
     assert {p["ending_epoch"] for p in schedule["policies"]} == {4}
     assert record.config["epochs"] == 6
     assert (lab.home.path / record.config["compress"]).is_file()
+
+
+async def test_the_curves_of_a_model_that_is_gone_prune_no_other(lab, started):
+    run = measure(lab)
+    measured, other = lab.session.run(1), lab.new("train", "another", status="finished")
+    (measured.path / "best").rename(other.path / "best")
+    other.update(config=measured.read().config, shape=measured.read().shape)
+    delete_run(measured)
+    async with driving.opened(lab, "v", run=run.path.name) as pilot:
+        screen = screen_of(pilot, SensitivityScreen)
+        assert screen.curves
+        assert screen.subject is None
+        assert "The measured model is not in this session." in words(pilot)
+        await press(pilot, "ctrl+s", "f", "r")
+        assert isinstance(pilot.app.screen, SensitivityScreen)
+    assert started == []
 
 
 @pytest.mark.parametrize(
