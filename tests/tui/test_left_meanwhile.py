@@ -20,7 +20,7 @@ from lmbench.tui import welcome_screen
 from lmbench.tui.app import Workbench
 from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.main_screen import MainScreen
-from lmbench.tui.new_run import screen as new_run
+from lmbench.tui.new_run import make_and_launch
 from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sessions import screen as sessions
@@ -69,7 +69,7 @@ def fetch(gate: Gate, started: list[Run], monkeypatch: pytest.MonkeyPatch) -> Ga
         gate.wait()
         progress("fetching wikitext-2", 2, 4)
 
-    monkeypatch.setattr(new_run, "check_training", slowly)
+    monkeypatch.setattr(make_and_launch, "check_training", slowly)
     monkeypatch.setattr(chains, "check_training", slowly)
     return gate
 
@@ -104,7 +104,7 @@ async def test_what_fails_after_escape_is_no_news(world, started, gate, monkeypa
         gate.wait()
         raise LmbenchError("no network")
 
-    monkeypatch.setattr(new_run, "check_training", fails)
+    monkeypatch.setattr(make_and_launch, "check_training", fails)
     async with opened(world, "n") as pilot:
         await press(pilot, "ctrl+s")
         await until(pilot, gate.reached.is_set)
@@ -122,8 +122,8 @@ async def test_escape_once_the_run_is_made_cannot_hide_that_it_starts(
         gate.wait()
         return prepare.make_run(*arguments, **more)
 
-    monkeypatch.setattr(new_run, "check_training", lambda *_, **__: None)
-    monkeypatch.setattr(new_run, "make_run", slowly)
+    monkeypatch.setattr(make_and_launch, "check_training", lambda *_, **__: None)
+    monkeypatch.setattr(make_and_launch, "make_run", slowly)
     async with opened(world, "n") as pilot:
         await press(pilot, "ctrl+s")
         await until(pilot, gate.reached.is_set)

@@ -200,6 +200,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
         size, picture = self.content_size, self.query_one(Static)
         plot = compared.plot(self.bench.colour)
         if not plot.series:
+            self.set_subtitle("")
             words = "Runs with a score and a size come here: none has both yet."
             update_static(picture, Text("" if compared.reading else words, "dim"))
             return

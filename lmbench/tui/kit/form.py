@@ -35,7 +35,8 @@ _LABEL_WIDTH = 22
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One line of a form. With `choices` it is a choice, else text.
+    """One line of a form. With `choices` it is a choice, else text; `value` is what it has while it
+    is left alone.
 
     `note` stands beside the field while nothing is wrong with it. `listed` says that Enter opens
     a list to choose from. `heading` puts a line with these words above the field.
@@ -169,15 +170,17 @@ class _Row(GuardedWidget):
 
     DEFAULT_CSS = "_Row { height: 1; color: $text-muted; }"
 
-    def __init__(self, spec: FieldSpec) -> None:
+    def __init__(self, spec: FieldSpec, typed: str) -> None:
         super().__init__(name=spec.name)
         self.spec = spec
+        self.default = spec.value
         # Made here: a form is read while its rows are still being mounted.
         self.field: ChoiceField | TextField
         if spec.choices:
-            self.field = ChoiceField(spec.choices, spec.value, spec.name)
+            value = typed if typed in spec.choices else spec.value
+            self.field = ChoiceField(spec.choices, value, spec.name)
         else:
-            self.field = TextField(spec.value, spec.name, spec.placeholder)
+            self.field = TextField(typed or spec.value, spec.name, spec.placeholder)
         self._shown = (False, "", spec.note)
 
     @property
@@ -287,11 +290,13 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
 
     def __init__(self, specs: Iterable[FieldSpec], id: str | None = None) -> None:
         super().__init__(id=id)
+        # Texts other than their defaults, also of fields that are not there at the moment.
+        self._typed: dict[str, str] = {}
         self._set_specs(specs)
 
     def _set_specs(self, specs: Iterable[FieldSpec]) -> None:
         self.specs = {spec.name: spec for spec in specs}
-        self._rows = {name: _Row(spec) for name, spec in self.specs.items()}
+        self._rows = {n: _Row(spec, self._typed.get(n, "")) for n, spec in self.specs.items()}
 
     def compose(self) -> ComposeResult:
         yield from self._lines()
@@ -303,8 +308,11 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
             yield row
 
     async def rebuild(self, specs: Iterable[FieldSpec]) -> None:
-        """Show other fields; the focus stays where a field of its name is still there."""
+        """Show other fields; what was typed and the focus stay where a field of its name is still
+        there, and what was typed is there again when its field is."""
         name = self.focused_name
+        for known, row in self._rows.items():
+            self._typed[known] = "" if row.field.value == row.default else row.field.value
         with self.app.batch_update():
             self._set_specs(specs)
             await self.remove_children()
@@ -328,6 +336,13 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
         """Set a field's text, as if the user had."""
         self.field(name).value = value
         self.post_message(self.Edited(name))
+
+    def set_default(self, name: str, value: str) -> None:
+        """Another text for a field while it is left alone."""
+        row = self._rows[name]
+        if row.field.value == row.default:
+            row.field.value = value
+        row.default = value
 
     def fill(self, texts: Mapping[str, str]) -> None:
         """Put texts into the fields that there are; a choice that is none is left out."""

@@ -13,10 +13,14 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.strip import Strip
 
+from lmbench.printable import printable
 from lmbench.tui.kit.bars import sparkbars
 from lmbench.tui.kit.lines_view import LinesView, keep_line_in_view
 
 __all__ = ["Cell", "Column", "Grid", "Row"]
+
+
+_BLANKS = str.maketrans("\n\t", "  ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,7 @@ class Grid(LinesView):
 
 
 def _fit(text: str, width: int, left: bool) -> str:
+    text = printable(text).translate(_BLANKS)
     length = cell_len(text)
     if length > width:
         return set_cell_size(text, max(width - 1, 0)) + "…"[: width > 0]

@@ -199,12 +199,12 @@ distribution of its weights, its gates, its sparsity over time.
         if self._sort not in titles:
             return places[::-1] if self._reversed else places
         column = titles.index(self._sort)
-        known = [i for i in places if keys[i][column] is not None]
+        known = [i for i in places if _is_known(keys[i][column])]
         texts = any(isinstance(keys[i][column], str) for i in known)
         known.sort(key=lambda i: str(keys[i][column]) if texts else keys[i][column])
         if texts == self._reversed:
             known.reverse()
-        return known + [i for i in places if keys[i][column] is None]
+        return known + [i for i in places if not _is_known(keys[i][column])]
 
     def _sorted(self, columns: tuple[Column, ...]) -> int:
         titles = [column.title for column in columns]
@@ -289,6 +289,11 @@ def _nothing(view: RunView | None, reading: bool) -> str:
     return "No table yet. A training writes one at each epoch, pruning one at each of its steps."
 
 
+def _is_known(value: Any) -> bool:
+    """Is there a figure? A module that has diverged has none."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
 def _number(row: dict[str, Any], name: str) -> float | None:
     value = row.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
@@ -307,7 +312,7 @@ def _cells(row: dict[str, Any], share: float, was: float | None) -> tuple[Cell, 
     rows, cols = _number(row, "rows"), _number(row, "cols")
     return (
         Cell(one_line(str(row.get("name")))),
-        Cell("×".join(str(side) for side in sides)),
+        Cell("×".join(one_line(side) for side in sides)),
         Cell(f"{_number(row, 'nnz') or 0:,.0f}"),
         Cell(f"{100 * share:5.1f}", share=share),
         _change(share, was),

@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from lmbench.printable import one_line
 from lmbench.report import numbers
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
@@ -263,7 +264,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         if view is not None:
             head.append(f"{mark_of(view.id).marker} ", self._colour(view))
             head.append(f"{view.id} {view.name}  ")
-        head.append(self.tensor, "bold")
+        head.append(one_line(self.tensor), "bold")
         if report is not None:
             shape = "×".join(str(side) for side in report.shape)
             head.append(f"  {shape}  {report.dtype.lower()}")

@@ -14,14 +14,17 @@ from textual.widgets import Static
 from lmbench.config import Config, TrainConfig
 from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import inherited_settings
 from lmbench.report.training_speed import Measured
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import GuardedWidget
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import forecast, forecast_derived
 from lmbench.tui.new_run.form_lines import training_of
-from lmbench.tui.new_run.schedule_outlook import ScheduleOutlook, schedule_outlook
+from lmbench.tui.new_run.schedule_outlook import (
+    ScheduleOutlook,
+    schedule_outlook,
+    schedule_stamp,
+)
 from lmbench.tui.new_run.training_speed import speeds
 
 __all__ = ["AboutRun", "RunRequest"]
@@ -56,7 +59,9 @@ class AboutRun(Vertical, GuardedWidget):
         self._request: RunRequest | None = None
         self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
         self._measured: list[Measured] | None = []
-        self._outlooks: dict[tuple[str, int], ScheduleOutlook | None] = {}
+        # The corpora that were looked at since the form last asked.
+        self._tried: set[tuple[str | None, VocabularyRule]] = set()
+        self._outlooks: dict[tuple[str, int, object], ScheduleOutlook | None] = {}
         self._shown = ""
 
     def compose(self) -> ComposeResult:
@@ -73,6 +78,8 @@ class AboutRun(Vertical, GuardedWidget):
 
     def show(self, request: RunRequest) -> None:
         self._request = request
+        # One that could not be opened may be there by now.
+        self._tried.clear()
         self._update()
 
     def _update(self) -> None:
@@ -103,7 +110,7 @@ class AboutRun(Vertical, GuardedWidget):
             return Text(corpus or "looking at the corpus …", "dim")
         if request.parent is None or request.config is None:
             return Text()
-        model = self._model_of(request.parent)
+        model = training_of(request.parent)
         corpus = self.corpus_size(model) if model is not None else ""
         known = corpus if isinstance(corpus, CorpusSize) else None
         runs = self.bench.snapshot.runs
@@ -111,12 +118,13 @@ class AboutRun(Vertical, GuardedWidget):
 
     def _schedule(self, config: TrainConfig, ntoken: int) -> Text:
         """What the schedule reaches, and a warning where that is less than it asks for."""
-        asked = config.model_dump_json(), ntoken
+        stamp = schedule_stamp(config, self.bench.home)
+        asked = config.model_dump_json(), ntoken, stamp
         if asked not in self._outlooks:
-            # The newest one only: a schedule's file may have changed by the time of the next.
             self._outlooks = {asked: None}
             if config.compress is not None:
-                self.run_worker(self._look_at_schedule(config, ntoken), exit_on_error=False)
+                work = self._look_at_schedule(config, ntoken, stamp)
+                self.run_worker(work, exit_on_error=False)
         outlook, text = self._outlooks[asked], Text()
         if outlook is not None and outlook.warning:
             text.append(f"! {outlook.warning}\n", self.bench.colour_style("warning"))
@@ -124,28 +132,21 @@ class AboutRun(Vertical, GuardedWidget):
             text.append(f"{outlook.reached:.1%} of the weights are zero in the end\n")
         return text
 
-    async def _look_at_schedule(self, config: TrainConfig, ntoken: int) -> None:
+    async def _look_at_schedule(self, config: TrainConfig, ntoken: int, stamp: object) -> None:
         found = await asyncio.to_thread(schedule_outlook, config, ntoken, self.bench.home)
-        asked = config.model_dump_json(), ntoken
+        asked = config.model_dump_json(), ntoken, stamp
         if asked in self._outlooks:
             self._outlooks[asked] = found
             self._update()
 
-    def _model_of(self, parent: RunView) -> TrainConfig | None:
-        """The parent's training, its corpus as it is found from here; None where it was none."""
-        model = training_of(parent)
-        if model is None:
-            return None
-        data = inherited_settings(parent.run).get("data", model.data)
-        return model.model_copy(update={"data": data})
-
     def corpus_size(self, config: TrainConfig) -> CorpusSize | str:
         """The size of a training's corpus; "" while it is looked at, a text where that failed."""
         asked = (config.data, config.vocab)
-        if asked not in self._corpora:
-            self._corpora[asked] = ""
+        found = self._corpora.get(asked, "")
+        if isinstance(found, str) and asked not in self._tried:
+            self._tried.add(asked)
             self.run_worker(self._look_at(*asked), exit_on_error=False)
-        return self._corpora[asked]
+        return found
 
     async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:
         await asyncio.sleep(_SETTLE_S if data else 0)

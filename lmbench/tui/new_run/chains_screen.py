@@ -194,7 +194,8 @@ class ChainsScreen(BenchScreen[None]):
 
     async def _look_at_corpora(self) -> None:
         for data in dict.fromkeys(self._data_of(chain) for chain in CHAINS):
-            if data in self._corpora:
+            # One that could not be opened may be there by now.
+            if isinstance(self._corpora.get(data), CorpusSize):
                 continue
             try:
                 self._corpora[data] = await size_of(data, "all", self.bench.home)

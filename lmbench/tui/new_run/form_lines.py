@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmbench.config import Kind, TrainConfig
+from lmbench.distiller.quantization.settings_files import preset_names
 from lmbench.errors import LmbenchError
+from lmbench.jobs.prepare import inherited_settings
 from lmbench.report.published_figures import PUBLISHED
 from lmbench.training.recipe_files import recipe_names, recipe_settings, recipe_summary
 from lmbench.tui.bench.snapshots import RunView
@@ -26,6 +28,7 @@ __all__ = [
     "preset_settings",
     "start_of",
     "taken_from",
+    "texts_of",
     "titled",
     "training_of",
 ]
@@ -64,8 +67,8 @@ class FormState:
     origin: RunView | None
 
 
-def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list[FieldSpec]:
-    """The form's lines, filled with `given`; `corpus` is the one that is taken by default."""
+def field_specs(state: FormState, corpus: str) -> list[FieldSpec]:
+    """The form's lines; `corpus` is the one that is taken by default."""
     specs = [FieldSpec("@kind", "what", state.kind, _WHAT[state.kind], KINDS)]
     if state.kind == "train":
         names = (_DEFAULTS, *(p.name for p in PUBLISHED), *_recipes())
@@ -75,13 +78,13 @@ def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list
     specs.append(FieldSpec("@name", "name", "", "what the run is called", placeholder="automatic"))
     heading = ""
     for setting in state.settings:
-        value = given.get(setting.name, state.base[setting.name])
+        base = state.base[setting.name]
         specs.append(
             FieldSpec(
                 setting.name,
                 label(setting),
-                shown(setting, value),
-                default_note(setting, state.base[setting.name]),
+                shown(setting, base),
+                default_note(setting, base),
                 setting.choices,
                 bool(setting.choices_from),
                 setting.group if setting.group != heading else "",
@@ -90,6 +93,11 @@ def field_specs(state: FormState, given: Mapping[str, Any], corpus: str) -> list
         )
         heading = setting.group
     return specs
+
+
+def texts_of(settings: list[Setting], values: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of these values in the form; `taken_from` is the way back."""
+    return {s.name: shown(s, values[s.name]) for s in settings if s.name in values}
 
 
 def taken_from(
@@ -113,7 +121,10 @@ def taken_from(
 
 
 def missing(kind: Kind, origin: RunView | None, given: Mapping[str, Any]) -> dict[str, str]:
-    """What has to be chosen still."""
+    """What has to be chosen still, or is none of what there is."""
+    preset = given.get("preset")
+    if preset is not None and preset not in preset_names():
+        return {"preset": "no such preset; Enter lists them"}
     if kind == "prune" and not given.get("compress"):
         return {"compress": "choose one with Enter"}
     if kind in ("quantize", "sensitivity", "pack") and origin is None:
@@ -213,11 +224,15 @@ def start_of(kind: Kind, views: Mapping[str, RunView], key: str | None) -> RunVi
 
 
 def training_of(view: RunView | None) -> TrainConfig | None:
-    """The settings of a training; None for any other run, or a damaged one."""
+    """The settings of a training, its corpus as it is found from here; None for any other run, or
+    a damaged one."""
     if view is None:
         return None
     try:
         config = view.run.config()
+        found = inherited_settings(view.run)
     except LmbenchError:
         return None
-    return config if isinstance(config, TrainConfig) else None
+    if not isinstance(config, TrainConfig):
+        return None
+    return config.model_copy(update={"data": found.get("data", config.data)})

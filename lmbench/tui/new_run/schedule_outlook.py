@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lmbench.config import TrainConfig
+from lmbench.distiller.errors import ScheduleError
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import schedule_file
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
 from lmbench.session.store import Home
 
-__all__ = ["ScheduleOutlook", "schedule_outlook"]
+__all__ = ["ScheduleOutlook", "schedule_outlook", "schedule_stamp"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,12 @@ def schedule_outlook(config: TrainConfig, ntoken: int, home: Home) -> ScheduleOu
     except LmbenchError as error:
         return ScheduleOutlook(warning=error.message.partition("\n")[0])
     return ScheduleOutlook(plan.final_sparsity, plan.cut_short)
+
+
+def schedule_stamp(config: TrainConfig, home: Home) -> object:
+    """What tells whether the file of a schedule is still the one that it was."""
+    try:
+        stat = schedule_file(config.compress, home).stat() if config.compress else None
+    except (ScheduleError, OSError):
+        return None
+    return stat and (stat.st_mtime_ns, stat.st_size)

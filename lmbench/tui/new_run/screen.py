@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,9 +17,9 @@ from lmbench.config.command_line import flag_in
 from lmbench.config.machine import COMPRESSION, DATA, MODEL
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
-from lmbench.jobs.prepare import check_training, command_for, make_run, pruning_defaults, run_name
+from lmbench.jobs.prepare import command_for, inherited_settings, long_enough, run_name
 from lmbench.printable import printable
-from lmbench.session.store import DEFAULT_SESSION, Home, Run, Session
+from lmbench.session.store import Run
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.background_task import BackgroundTask
@@ -42,9 +43,11 @@ from lmbench.tui.new_run.form_lines import (
     preset_settings,
     start_of,
     taken_from,
+    texts_of,
     titled,
     training_of,
 )
+from lmbench.tui.new_run.make_and_launch import make_and_launch
 from lmbench.tui.new_run.unfinished_form import FormDraft
 
 __all__ = ["NewRunScreen"]
@@ -105,6 +108,9 @@ same.
         self._origin = parent
         self._wrong: dict[str, str] = {}
         self._config: Config | None = None
+        # The key of the run that the form was made for, and the runs that it offers, by title.
+        self._start_key: str | None = None
+        self._offered: dict[str, str] = {}
         # The schedule that `_inherited` reads the needed epochs from.
         self._schedule = ""
         # What differs from the defaults, or from the parent of a pruning.
@@ -157,11 +163,12 @@ same.
             self._kind, self._origin = draft.kind, draft.origin
         elif self._origin is None and selected is not None:
             self._origin = selected.key
-        return self._specs(self._first)
+        return self._specs()
 
     def _fill_in(self) -> None:
         draft = self._draft
         self._keeping = True
+        self.form.fill(texts_of(self.settings, self._first))
         if draft is not None:
             self.form.fill(draft.texts)
             if draft.visited in self.form.specs:
@@ -197,19 +204,18 @@ same.
 
     @property
     def origin(self) -> RunView | None:
-        """The run that the new one starts from."""
-        return start_of(self._kind, self.bench.snapshot.by_key, self._origin)
+        """The run that the new one starts from; None, too, where it is gone since."""
+        return self.bench.snapshot.by_key.get(self._start_key or "")
 
     def _inherited(self) -> dict[str, Any]:
         """What a pruning takes over from its parent, and the epochs that its schedule needs."""
-        if self._kind != "prune":
-            return {}
-        parent = self.origin.run if self.origin else None
-        try:
-            return pruning_defaults(parent, self._schedule, self.bench.home)
-        except LmbenchError:
-            # The panel of runs and the form show what is wrong; starting will say so again.
-            return {}
+        values: dict[str, Any] = {}
+        # The panel of runs and the form show what is wrong; starting will say so again.
+        with suppress(LmbenchError):
+            if self._kind == "prune":
+                values = inherited_settings(self.origin.run) if self.origin else {}
+                values = long_enough(values, self._schedule, self.bench.home)
+        return values
 
     @property
     def settings(self) -> list[Setting]:
@@ -225,59 +231,68 @@ same.
         inherited = self._inherited()
         return {s.name: inherited.get(s.name, s.default) for s in self.settings}
 
-    def _specs(self, given: Mapping[str, Any]) -> list[FieldSpec]:
-        state = FormState(self._kind, self.settings, self._base(), self.parents, self.origin)
-        return field_specs(state, given, default_name(self.bench.home))
+    def _specs(self) -> list[FieldSpec]:
+        start = start_of(self._kind, self.bench.snapshot.by_key, self._origin)
+        self._start_key = start.key if start else None
+        self._offered = {titled(view): view.key for view in self.parents}
+        state = FormState(self._kind, self.settings, self._base(), self.parents, start)
+        return field_specs(state, default_name(self.bench.home))
 
-    async def _rebuild(self, given: Mapping[str, Any]) -> None:
-        await self.form.rebuild(self._specs(given))
+    async def _rebuild(self) -> None:
+        await self.form.rebuild(self._specs())
         self._read()
 
     # -- reading it ----------------------------------------------------------------------------
 
     def _read(self) -> None:
         """Take the form's texts in, mark what is wrong, and show what it will be."""
-        self._adopt_schedule(self.form.values.get("compress", "").strip())
+        notes: dict[str, str] = {}
+        if self._start_key is not None and self.origin is None:
+            self._wrong, self._config = {"@parent": "that run is gone"}, None
+        else:
+            if self._kind == "prune":
+                notes["epochs"] = self._adopt_schedule()
+            self._judge()
         texts = self.form.values
-        given, wrong = taken_from(self.settings, self._base(), texts)
+        changed = set(self.given)
+        if texts.get("@name"):
+            changed.add("@name")
+        if self._kind == "train":
+            notes["@preset"] = preset_note(texts.get("@preset"))
+        self.form.mark_fields(self._wrong, changed, notes)
+        self._keep()
+        self._show_about()
+
+    def _judge(self) -> None:
+        """Find what is given and what is wrong with it."""
+        given, wrong = taken_from(self.settings, self._base(), self.form.values)
         full = laid_over(self._inherited(), given)
         wrong = {**problems(self.model, full), **wrong}
         wrong = {**missing(self._kind, self.origin, given), **wrong}
         self._wrong, self.given = wrong, given
         self._config = None if wrong else validate(self.model, full)
-        changed = set(given)
-        if texts.get("@name"):
-            changed.add("@name")
-        notes = {"@preset": preset_note(texts.get("@preset"))} if self._kind == "train" else {}
-        if self._kind == "prune":
-            epochs = next(s for s in self.settings if s.name == "epochs")
-            notes["epochs"] = default_note(epochs, self._base()["epochs"])
-        self.form.mark_fields(wrong, changed, notes)
-        self._keep()
-        self._show_about()
 
-    def _adopt_schedule(self, schedule: str) -> None:
-        """Epochs that nobody has changed follow the schedule."""
-        if schedule == self._schedule or self._kind != "prune":
-            return
+    def _adopt_schedule(self) -> str:
+        """Epochs that nobody has changed follow the schedule, also one whose file was changed;
+        gives what is said of them."""
+        self._schedule = self.form.values["compress"].strip()
         setting = next(s for s in self.settings if s.name == "epochs")
-        before = shown(setting, self._base()["epochs"])
-        self._schedule = schedule
-        field = self.form.field("epochs")
-        if field.value == before:
-            field.value = shown(setting, self._base()["epochs"])
+        epochs = self._base()["epochs"]
+        self.form.set_default("epochs", shown(setting, epochs))
+        return default_note(setting, epochs)
 
     async def on_form_edited(self, event: Form.Edited) -> None:
         texts = self.form.values
         match event.name:
             case "@kind":
                 self._kind = next(k for k in KINDS if k == texts["@kind"])
-                names = {s.name for s in settings_of(self.model)}
-                await self._rebuild({k: v for k, v in self.given.items() if k in names})
+                await self._rebuild()
             case "@parent":
-                chosen = next((v for v in self.parents if titled(v) == texts["@parent"]), None)
-                self._origin = chosen.key if chosen else None
-                await self._rebuild(self.given)
+                self._origin = self._start_key = self._offered.get(texts["@parent"])
+                if self._start_key is None or self.origin is not None:
+                    await self._rebuild()
+                else:
+                    self._read()
             case "@preset":
                 self._fill(texts["@preset"])
             case _:
@@ -286,9 +301,7 @@ same.
     def _fill(self, preset: str) -> None:
         """Put a published command or a recipe into the form: the rest goes back to its default."""
         values = {**self._base(), **preset_settings(preset)}
-        for setting in self.settings:
-            field = self.form.field(setting.name)
-            field.value = shown(setting, values[setting.name])
+        self.form.fill(texts_of(self.settings, values))
         self._read()
 
     def _settle(self) -> None:
@@ -411,7 +424,9 @@ same.
         name = self.form.values["@name"].strip() or None
         origin = parent.run if parent else None
         kind, called = self._kind, name or run_name(self._kind, config)
-        make = partial(_make, self.bench.home, session, kind, config, origin, name, self.command)
+        make = partial(
+            make_and_launch, self.bench.home, session, kind, config, origin, name, self.command
+        )
         self.bench.run_worker(self._start(task, make, called), exit_on_error=False)
 
     async def _start(
@@ -434,26 +449,3 @@ same.
     def on_unmount(self) -> None:
         if self._background is not None:
             self._background.cancel()
-
-
-def _make(
-    home: Home,
-    session: Session | None,
-    kind: Kind,
-    config: Config,
-    parent: Run | None,
-    name: str | None,
-    command: str,
-    task: BackgroundTask,
-) -> Run:
-    """In a thread: it may fetch a corpus, and starts a process."""
-    from lmbench.jobs import launch
-
-    if isinstance(config, TrainConfig):
-        where = session.name if session else DEFAULT_SESSION
-        check_training(config, home, task.progress, session=where)
-    task.check()
-    session = session or home.open_session()
-    run = make_run(session, kind, config, parent=parent, name=name, command=command)
-    launch.start(run)
-    return run

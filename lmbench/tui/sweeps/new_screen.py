@@ -121,8 +121,9 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         self._check_soon()
 
     def _check_soon(self) -> None:
-        """Check what is typed a moment after the last key."""
+        """Check what is typed a moment after the last key; the check of what it was ends."""
         self._checked = ""
+        self.workers.cancel_group(self, "check")
         if self._settling is not None:
             self._settling.stop()
         self._settling = self.set_timer(_SETTLE_S, self._check)
@@ -136,7 +137,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         self._show(text, ["being checked …"])
         session = self.form.values["session"].strip()
         check = self._judge(text, session)
-        self.run_worker(check, group="check", exclusive=True, exit_on_error=False)
+        self.run_worker(check, group="check", exit_on_error=False)
 
     async def _judge(self, text: str, session: str) -> None:
         try:

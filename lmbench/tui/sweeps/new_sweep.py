@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmbench.config import CONFIGS, Kind, TrainConfig, changed_settings
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import SCHEDULE_FILE
+from lmbench.jobs.prepare import inherited_settings
 from lmbench.jobs.sweeps.sweep_file import RECIPE
 from lmbench.report import numbers
 from lmbench.session import Home
@@ -70,14 +73,22 @@ def sweep_text(view: RunView, kind: Kind, texts: Mapping[str, str]) -> str:
     """The sweep's file, of what was typed; `lmbench sweep check` says what is wrong with it.
 
     Raises:
-        LmbenchError: an axis names no setting, or the run's settings cannot be read.
+        LmbenchError: an axis names no setting or another's, or the run's settings cannot be read.
     """
-    axes = dict(_axis(texts[name]) for name in AXES if texts[name].strip())
+    axes: dict[str, str] = {}
+    for setting, values in (_axis(texts[name]) for name in AXES if texts[name].strip()):
+        if setting in axes:
+            raise LmbenchError(f"two axes of {setting}: write all its values in one")
+        axes[setting] = values
     stage: dict[str, str] = {"kind": kind}
     if kind == "train":
-        own = {k: v for k, v in changed_settings(view.run.config()).items() if k != "seed"}
-        known = CONFIGS["train"].model_fields.keys() - axes.keys()
-        settings = {k: v for k, v in own.items() if k in known and k != "compress"}
+        own = changed_settings(view.run.config()) | inherited_settings(view.run)
+        schedule = view.run.path / SCHEDULE_FILE
+        if "compress" in own and schedule.is_file():
+            # Its own copy: what it was read from may have changed since, or be gone.
+            own["compress"] = str(schedule.resolve())
+        known = CONFIGS["train"].model_fields.keys() - axes.keys() - {"seed"}
+        settings = {k: v for k, v in own.items() if k in known}
         stage["settings"] = json.dumps(settings, ensure_ascii=False)
     else:
         stage["from"] = json.dumps([view.run.ref], ensure_ascii=False)
@@ -122,28 +133,41 @@ def _time(seconds: float | None) -> str:
 
 async def run_sweep(verb: str, text: str, session: str, home: Home, *flags: str) -> dict[str, Any]:
     """``lmbench sweep check`` or ``start`` of this text, in a process of its own: quantizations are
-    checked by torch, which the workbench does not import.
+    checked by torch, which the workbench does not import. Cancelled, a check ends; a start goes on,
+    and the workbench ends after it: one that is broken off leaves half of the runs.
 
     Raises:
         LmbenchError: a line for each mistake.
     """
-    with tempfile.TemporaryDirectory(prefix="lmbench-sweep-") as folder:
-        file = Path(folder) / "sweep.yaml"
-        file.write_text(text, encoding="utf-8")
-        words = ["sweep", verb, str(file), "--session", session, "--json", *flags]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "lmbench", *words),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"LMBENCH_HOME": str(home.path)},
-        )
-        try:
-            output, said = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
-            raise
-    if process.returncode:
+    begun: list[subprocess.Popen[bytes]] = []
+    words = [verb, "--session", session, "--json", *flags]
+    try:
+        code, output, said = await asyncio.to_thread(_run_sweep, text, words, home, begun)
+    except asyncio.CancelledError:
+        if verb != "start":
+            for process in begun:
+                process.kill()
+        raise
+    if code:
         lines = said.decode("utf-8", "replace").replace("lmbench: ", "").splitlines()
         raise LmbenchError(*(lines or ["it ended without a word"]))
     return json.loads(output)
+
+
+def _run_sweep(
+    text: str, words: Sequence[str], home: Home, begun: list[subprocess.Popen[bytes]]
+) -> tuple[int, bytes, bytes]:
+    """In a thread: the process's exit status and what it wrote; it is put into `begun`."""
+    with tempfile.TemporaryDirectory(prefix="lmbench-sweep-") as folder:
+        file = Path(folder) / "sweep.yaml"
+        file.write_text(text, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "lmbench", "sweep", *words, str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"LMBENCH_HOME": str(home.path)},
+        )
+        begun.append(process)
+        output, said = process.communicate()
+    return process.returncode, output, said

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -21,8 +23,9 @@ from waiting import LIMIT_S
 from lmbench.session import events as ev
 from lmbench.tui.kit.bars import columns_of, sparkbars
 from lmbench.tui.kit.dialog import QuestionDialog
-from lmbench.tui.kit.grid import Grid
+from lmbench.tui.kit.grid import Cell, Grid
 from lmbench.tui.layers import tensor_screen
+from lmbench.tui.layers.panel import LayersPanel
 from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
 from lmbench.tui.main_screen import MainScreen
 
@@ -77,6 +80,33 @@ async def test_the_table_shows_sparsity_and_the_change_since_the_parent(full):
         assert "total (tied once)" in lines[4]
         assert "38.3" in lines[4]
         assert "+18.3" in lines[4]
+
+
+async def test_what_a_terminal_would_obey_is_not_painted(full):
+    run, name = full.session.run(2), "\x1b]0;title\x07a"
+    checkpoint(run)
+    save_file({name: np.ones((4, 2), np.float32)}, run.path / "last" / "model.safetensors")
+    event = sparse(3700, 0.8, 0.1, 0.25)
+    row = {**event.tensors[0], "name": name, "shape": ["\x1b[2J", 3]}
+    full.write(run, replace(event, tensors=(row,)))
+    async with opened(full, size=(200, 50)) as pilot:
+        assert "[2J×3" in words(pilot)
+        assert "\x1b" not in words(pilot)
+        await press(pilot, "enter")
+        screen = await tensor_of(pilot)
+        assert "]0;titlea" in words(pilot)
+        assert "\x1b" not in words(pilot)
+        cells = tuple(Cell("\x1b[2J\n!") for _ in grid(pilot).columns)
+        screen.query_one(Grid).show(grid(pilot).columns, (("odd", cells),))
+        assert "\x1b" not in shown(pilot)[1]
+        assert "[2J !" in shown(pilot)[1]
+
+
+def test_a_module_without_a_figure_stands_last_whether_it_has_none_or_it_is_nan():
+    panel = LayersPanel()
+    panel._sort = "SQNR"
+    figures = [(math.nan,), (12.0,), (None,), (30.0,), (math.nan,), (70.0,)]
+    assert panel._order(["SQNR"], figures) == [5, 3, 1, 0, 2, 4]
 
 
 async def test_it_is_live_and_repaints_only_the_lines_that_are_new(full, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import shlex
+import shutil
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -19,17 +20,19 @@ from textual.widgets import OptionList
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.errors import LmbenchError
 from lmbench.report.published_figures import PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
-from lmbench.tui.new_run.form_lines import titled
+from lmbench.tui.new_run.form_lines import titled, training_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
 
@@ -45,7 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
 
     monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.new_run.screen.check_training", lambda *_, **__: None)
+    monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", lambda *_, **__: None)
     monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
     return runs
 
@@ -253,6 +256,89 @@ async def test_a_pruning_takes_as_many_epochs_as_its_schedule_needs(full, starte
         await press(pilot)
         await start(pilot)
     assert started[0].read().config["epochs"] == 6
+
+
+async def test_epochs_and_forecast_follow_a_schedule_s_file_that_is_edited_meanwhile(lab, started):
+    """The path stays the same, as after Ctrl+E and Ctrl+S."""
+    small, file = preset_path("small-80").read_text(), lab.home.path / "mine.yaml"
+    file.write_text(small)
+    async with opened(lab, WIDE, "p", select="001-train") as pilot:
+        form(pilot).form.set_value("compress", "mine.yaml")
+        await until(pilot, lambda: "80.0% of the weights are zero" in words(pilot))
+        file.write_text(small.replace("0.806", "0.5").replace("epoch: 6", "epoch: 20"))
+        form(pilot).form.set_value("compress", "mine.yaml")
+        await until(pilot, lambda: "52.1% of the weights are zero" in words(pilot))
+        assert form(pilot).form.values["epochs"] == "20"
+        assert form(pilot).command == "lmbench prune demo/001-train --schedule mine.yaml"
+
+
+async def test_a_run_to_start_from_that_is_gone_is_replaced_by_no_other(full, started):
+    second = full.new("train", "second", status="finished")
+    async with opened(full, NARROW, "q", select=second.path.name) as pilot:
+        assert form(pilot).form.values["@parent"] == "5 second"
+        full.session.run(1).update(name="renamed")
+        shutil.rmtree(second.path)
+        await driving.settled(pilot)
+        await start(pilot)
+        assert "✗ that run is gone" in line_of(pilot, "start from")
+        # In the list it has the name that it had.
+        form(pilot).form.set_value("@parent", "1 dense")
+        await at_rest(pilot)
+        assert form(pilot).form.values["@parent"] == "1 renamed"
+        await start(pilot)
+    assert [run.read().parent for run in started] == ["demo/001-train"]
+
+
+async def test_what_was_typed_stays_while_other_fields_change(full, started):
+    async with opened(full, NARROW, select="001-train") as pilot:
+        for name, text in (("@name", "my model"), ("emsize", "77"), ("lr", "2o")):
+            form(pilot).form.set_value(name, text)
+        await press(pilot, "right")
+        assert form(pilot).form.values["@kind"] == "prune"
+        assert "emsize" not in form(pilot).form.values
+        form(pilot).form.set_value("@parent", "2 agp-80")
+        await at_rest(pilot)
+        values = form(pilot).form.values
+        assert (values["@name"], values["lr"]) == ("my model", "2o")
+        assert "✗" in line_of(pilot, "lr")
+        await press(pilot, "left")
+        assert form(pilot).form.values["emsize"] == "77"
+        assert form(pilot).given == {"emsize": 77}
+
+
+async def test_a_preset_that_is_none_is_not_started(full, started):
+    async with opened(full, NARROW, "q", select="001-train") as pilot:
+        form(pilot).form.set_value("preset", "nosuch")
+        await start(pilot)
+        assert "✗ no such preset; Enter lists them" in line_of(pilot, "preset")
+    assert started == []
+
+
+async def test_a_corpus_that_has_come_meanwhile_is_found(world, started, monkeypatch):
+    there: list[CorpusSize] = []
+
+    async def size(*_: Any) -> CorpusSize:
+        if not there:
+            raise LmbenchError("no corpus mine")
+        return there[0]
+
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    async with opened(world) as pilot:
+        assert "no corpus mine" in words(pilot)
+        there.append(CorpusSize("mine", 33_278, 2_088_628, 217_646))
+        await press(pilot, "down")
+        assert "mine: 2,088,628 tokens" in words(pilot)
+
+
+def test_the_corpus_of_a_training_is_where_its_command_was_given(world, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "mine").mkdir()
+    world.new("train", "dense").update(config={"data": "mine"}, cwd=str(elsewhere))
+    snapshot = Watcher(world.session).poll()
+    assert snapshot is not None
+    training = training_of(snapshot.runs[0])
+    assert training is not None
+    assert training.data == str(elsewhere / "mine")
 
 
 async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
@@ -501,12 +587,10 @@ async def test_at_24_rows_every_field_can_be_seen_when_it_has_the_focus(world, s
 
 
 async def test_a_mistake_of_the_corpus_leaves_the_form_as_it_is(world, started, monkeypatch):
-    from lmbench.errors import LmbenchError
-
     def fails(*_: Any, **__: Any) -> None:
         raise LmbenchError("no corpus nowhere")
 
-    monkeypatch.setattr("lmbench.tui.new_run.screen.check_training", fails)
+    monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", fails)
     async with opened(world) as pilot:
         await start(pilot)
         told = " ".join(str(w.render()) for w in pilot.app.screen.query("Static"))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from driving import at_rest, bench_of, opened, press_in_turn, screen_of, settled, until, words
 from study_world import StudyWorld
 from textual.pilot import Pilot
@@ -13,6 +17,7 @@ from textual.widgets import Static
 
 from lmbench.config import Kind
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
 from lmbench.session import Home
 from lmbench.tui.bench.session_watcher import Watcher
@@ -44,6 +49,23 @@ def test_it_trains_anew_as_the_run_was_trained_but_for_the_axes(study: StudyWorl
     assert stage.axes == {"lr": [5, 10]}
     assert stage.settings["epochs"] == 6
     assert not {"lr", "seed"} & stage.settings.keys()
+
+
+def test_it_trains_anew_under_the_run_s_schedule_and_on_its_corpus(study: StudyWorld):
+    """Both were named from where its command was given, and the schedule may be gone since."""
+    elsewhere = study.home.path.parent / "elsewhere"
+    (elsewhere / "mine").mkdir(parents=True)
+    run = study.session.run(2)
+    config = {**run.read().config, "data": "mine", "compress": "agp.yaml"}
+    run.update(config=config, cwd=str(elsewhere))
+    (run.path / SCHEDULE_FILE).write_text("version: 1\n")
+    sweep = parse_sweep(sweep_text(view_of(study, 2), "train", TEXTS).encode(), Path("sweep.yaml"))
+    settings = sweep.stages[0].settings
+    assert settings["data"] == str(elsewhere / "mine")
+    assert settings["compress"] == str(run.path / SCHEDULE_FILE)
+    texts = {**TEXTS, "axis 2": "compress: small-70, small-80"}
+    text = sweep_text(view_of(study, 2), "train", texts)
+    assert "compress" not in parse_sweep(text.encode(), Path("sweep.yaml")).stages[0].settings
 
 
 def test_it_prunes_the_run_by_a_range_and_quantizes_what_comes_of_it(study: StudyWorld):
@@ -78,6 +100,11 @@ def test_an_axis_without_a_setting_or_values_says_what_to_write(study: StudyWorl
         sweep_text(view_of(study, 2), "train", {**TEXTS, "axis 1": axis})
 
 
+def test_a_setting_has_one_axis(study: StudyWorld):
+    with pytest.raises(LmbenchError, match="two axes of lr: write all its values in one"):
+        sweep_text(view_of(study, 2), "train", {**TEXTS, "axis 2": "lr: 20"})
+
+
 def test_a_run_that_has_not_finished_can_only_be_trained_anew(study: StudyWorld):
     assert kinds_of(view_of(study, 2)) == ("prune", "quantize", "train")
     assert kinds_of(view_of(study, 3)) == ("train",)
@@ -89,6 +116,25 @@ async def test_the_check_is_that_of_the_command_line(study: StudyWorld):
     assert line.startswith("train: 4 runs, time not known, about")
     with pytest.raises(LmbenchError, match="epoks"):
         await run_sweep("check", text.replace("epochs", "epoks"), "more", study.home)
+
+
+async def test_a_start_that_nobody_waits_for_any_more_goes_on(
+    study: StudyWorld, monkeypatch: Any, tmp_path: Path
+):
+    """As where the workbench is left meanwhile."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\ncd ${0%/*}; : > begun; read _ < gate; : > done\n")
+    program.chmod(0o755)
+    os.mkfifo(tmp_path / "gate")
+    monkeypatch.setattr(sys, "executable", str(program))
+    start = asyncio.create_task(run_sweep("start", "", "more", study.home, "--detach"))
+    while not (tmp_path / "begun").exists():
+        await asyncio.sleep(0.01)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    await asyncio.to_thread((tmp_path / "gate").write_text, "go\n")
+    await asyncio.to_thread(waiting.until, (tmp_path / "done").exists)
 
 
 def about(pilot: Pilot[None]) -> str:
@@ -121,6 +167,30 @@ async def test_n_asks_for_a_sweep_says_what_it_takes_and_starts_it(
         await press_in_turn(pilot, "ctrl+s")
         await until(pilot, lambda: "lr and sparsity 2" in str(bench_of(pilot).session))
         assert asked[-1] == ("start", "lr and sparsity 2", ("--detach",))
+
+
+async def test_a_check_of_what_was_typed_before_arms_nothing(study: StudyWorld, monkeypatch: Any):
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def double(*_: Any) -> Any:
+        begun.set()
+        await gate.wait()
+        return {"stages": [{"stage": "train", "runs": 4, "seconds": 60.0, "bytes": 5000}]}
+
+    monkeypatch.setattr("lmbench.tui.sweeps.new_screen.run_sweep", double)
+    async with opened(study, "W", "n", "up", "up", "t") as pilot:
+        screen = screen_of(pilot, NewSweepScreen)
+        screen.form.set_value("axis 1", "lr: 5, 10")
+        await until(pilot, begun.is_set)
+        screen.form.set_value("axis 1", "lr 7")
+        await until(pilot, lambda: "write a setting and its values" in about(pilot))
+        gate.set()
+        await press_in_turn(pilot, "ctrl+s")
+        assert "write a setting and its values" in about(pilot)
+        assert "not in order yet" in bench_of(pilot).last_message
+        # What was typed stays with another kind of run.
+        await press_in_turn(pilot, "up", "p")
+        assert screen.form.values["axis 1"] == "lr 7"
 
 
 @pytest.mark.slow
