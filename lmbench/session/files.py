@@ -95,18 +95,18 @@ def temporary_file(path: Path, staging: Path | None = None) -> Iterator[tuple[Pa
         temporary.unlink(missing_ok=True)
 
 
-def json_bytes(document: Any) -> bytes:
-    """Strict, human-readable JSON.
+def json_bytes(document: Any, indent: int | None = 2) -> bytes:
+    """Strict, human-readable JSON; with an `indent` of None one line.
 
     Raises:
         ValueError: for a number that JSON has no word for (NaN, infinity).
     """
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         return text.encode()
     except UnicodeEncodeError:
         # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-        return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
+        return json.dumps(document, indent=indent, allow_nan=False).encode() + b"\n"
 
 
 def write_json(path: Path, document: Any, staging: Path | None = None) -> None:

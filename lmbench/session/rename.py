@@ -21,7 +21,7 @@ except ImportError:  # Windows
     fcntl = None
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, locked, write_atomic, write_json
+from lmbench.session.files import fsync_folder, json_bytes, locked, write_atomic, write_json
 
 __all__ = ["finish_rename", "rename_folder", "rename_refs"]
 
@@ -72,9 +72,10 @@ def finish_rename(sessions: Path) -> None:
 def _finish(sessions: Path, name: str, new_name: str) -> None:
     record = sessions / new_name / "session.json"
     with locked(record.parent / ".lock"):
-        document = _json_or_none(record.read_bytes())
-        if isinstance(document, dict) and document.get("name") != new_name:
-            write_json(record, {**document, "name": new_name})
+        data = record.read_bytes()
+        changed = _changed(data, lambda d: {**d, "name": new_name} if isinstance(d, dict) else d)
+        if changed != data:
+            write_atomic(record, changed)
     for folder in _session_folders(sessions):
         rename_refs(folder, name, new_name)
     (sessions / _NOTE).unlink()
@@ -149,21 +150,22 @@ def rename_refs(session: Path, name: str, new_name: str) -> None:
         with locked(path.parent / ".lock"):
             data = path.read_bytes()
             if path.suffix == ".jsonl":
-                lines = data.split(b"\n")
-                changed = [_renamed_line(line, renamed) for line in lines]
-                if changed != lines:
-                    write_atomic(path, b"\n".join(changed))
-                continue
-            document = _json_or_none(data)
-            changed = renamed(document)
-            if changed != document:
-                write_json(path, changed)
+                lines = [_changed(line, renamed, indent=None) for line in data.split(b"\n")]
+                changed = b"\n".join(line.rstrip(b"\n") for line in lines)
+            else:
+                changed = _changed(data, renamed)
+            if changed != data:
+                write_atomic(path, changed)
 
 
-def _renamed_line(line: bytes, renamed: Callable[[Any], Any]) -> bytes:
-    document = _json_or_none(line)
-    changed = renamed(document)
-    return line if changed == document else json.dumps(changed, ensure_ascii=False).encode()
+def _changed(data: bytes, change: Callable[[Any], Any], *, indent: int | None = 2) -> bytes:
+    """A JSON document after `change`; `data` itself where it is damaged or stays what it was."""
+    try:
+        document = json.loads(data)
+        changed = change(document)
+        return data if changed == document else json_bytes(changed, indent)
+    except (ValueError, RecursionError):
+        return data
 
 
 def _bytes_or_none(path: Path) -> bytes | None:

@@ -147,6 +147,35 @@ def test_a_rename_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> No
     assert not note.exists()
 
 
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("samples.jsonl", '{"run": "old/1", "x": NaN}'),
+        ("samples.jsonl", '{"run": "old/1", "x": ' + "[" * 480 + "]" * 480 + "}"),
+        ("session.json", '{"version": 1, "name": "old", "notes": "old/1", "x": 1e999}'),
+        ("runs/002-prune/run.json", '{"version": 1, "parent": "old/001-train", "x": NaN}'),
+    ],
+)
+def test_a_damaged_file_is_renamed_with_its_session_and_left_as_it_is(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    home = linked_sessions(tmp_path)
+    (home.session("old").path / file).write_text(text)
+    rename_session(home, "old", "new")
+    assert [session.name for session in home.sessions()] == ["new", "other"]
+    assert not (home.sessions_path / ".rename.json").exists()
+    if "[[" not in text:
+        assert (home.session("new").path / file).read_text() == text
+
+
+def test_a_reference_beside_half_a_surrogate_pair_is_renamed(tmp_path: Path) -> None:
+    home = linked_sessions(tmp_path)
+    home.session("old").samples_path.write_text('{"run": "old/1", "text": "caf\\udce9"}\n')
+    rename_session(home, "old", "new")
+    samples = home.session("new").samples_path.read_text()
+    assert samples == '{"run": "new/1", "text": "caf\\udce9"}\n'
+
+
 def test_what_a_death_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
     home = linked_sessions(tmp_path)
     for number in range(1, 12):
