@@ -216,7 +216,7 @@ def try_lock(path: Path) -> int | None:
 
     The descriptor is not inherited by children; closing it, or any death, frees the lock.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     if fcntl:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -283,7 +283,8 @@ def swap_in(fresh: Path, final: Path) -> None:
     fresh.rename(final)
     fsync_folder(final.parent)
     if old.exists():
-        shutil.rmtree(old)
+        # What cannot be removed yet is in the way of nothing: the new one has its name.
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def settled(final: Path) -> Path | None:
