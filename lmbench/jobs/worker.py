@@ -124,6 +124,7 @@ def _work(run: Run, record: RunRecord, begun_before: bool) -> int:
         except Exception as error:
             return _fail(run, error)
         except StopAtOnceError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             _end(run, "stopped", reason="stopped before it began to work")
             return 0
         signal.signal(signal.SIGTERM, _stopper(job))
@@ -131,6 +132,7 @@ def _work(run: Run, record: RunRecord, begun_before: bool) -> int:
             _handler(record.kind)(job)
             _finish(job)
         except StopAtOnceError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             job.close()
             _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
         except Exception as error:
