@@ -43,8 +43,8 @@ class Job:
         resuming: the run goes on from its checkpoint ``last``. The handler then emits
             `RunResumed` with the offset that the checkpoint keeps. A run that is started again
             without a checkpoint begins anew, which the worker has already logged.
-        carries_on: the run was started again, has no checkpoint, and goes on from its events,
-            which say all that it found out; the worker has logged that too.
+        carries_on: the run was started again, has no checkpoint, and goes on from its events up to
+            the last that a search found, which say all of it; the worker has logged that too.
         stopped: the handler was given ``stop``.
         halt: why the early stopping of its sweep ends it here; None where that does not.
     """

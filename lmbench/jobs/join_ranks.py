@@ -34,7 +34,9 @@ def join_ranks(run: Run) -> int:
         )
     check_gpus(config)
     attempt, rendezvous = _wait(run)
-    node = take_number(attempt_folder(run.path, attempt), config.nodes)
+    run = Run(run.path, attempt_folder(run.path, attempt))
+    assert run.staging is not None
+    node = take_number(run.staging, config.nodes)
     if node is None:
         raise LmbenchError(f"run {run.ref} has all of its {config.nodes} machines")
     os.environ.update(worker_environment())

@@ -241,9 +241,10 @@ def take_over(run: Run, job: str) -> bool:
     now: it is left as it is."""
 
     def goes_on(record: RunRecord) -> bool:
-        if record.job != job or record.status in ("queued", "finished", "failed"):
+        if record.job != job or record.status in ("finished", "failed"):
             return False
-        if {"stop", "kill"} & {*asked(run)}:
+        # What is asked before a worker has claimed the run was asked of an earlier one.
+        if record.status != "queued" and {"stop", "kill"} & {*asked(run)}:
             return False
         fence_attempts(run.path)
         return True

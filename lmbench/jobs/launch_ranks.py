@@ -24,6 +24,7 @@ from lmbench.jobs.exit_reasons import why_ended
 from lmbench.jobs.job import Job
 from lmbench.jobs.rendezvous import Rendezvous, announce, missing_nodes
 from lmbench.report.numbers import plural
+from lmbench.session.attempts import check_attempt
 from lmbench.session.process import python
 from lmbench.session.store import Run
 
@@ -93,6 +94,7 @@ def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
         flush=True,
     )
     while missing_nodes(run.staging, nodes):
+        check_attempt(run.staging)
         if "stop" in asked(run):
             return False
         time.sleep(_POLL_S)
@@ -101,6 +103,9 @@ def _have_joined(run: Run, nodes: int, rendezvous: Rendezvous) -> bool:
 
 def launch_agent(run: Run, config: TrainConfig, rendezvous: Rendezvous, node: int = 0) -> None:
     """Start the ranks of this machine, the one of number `node`, and wait for their end.
+
+    Args:
+        run: of the attempt that the first machine's worker is.
 
     Raises:
         LmbenchError: one of them found what the user can mend, or was killed.
@@ -112,7 +117,7 @@ def launch_agent(run: Run, config: TrainConfig, rendezvous: Rendezvous, node: in
 
     # It tells of each process that ended, at length; the run's log has one line about it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    arguments = [str(run.path), *(["--resuming"] if rendezvous.resuming else [])]
+    arguments = [str(run.path), str(run.staging), *["--resuming"] * rendezvous.resuming]
     command = python("lmbench.jobs.rank", *arguments)
     # Its name is of those that `remove_leftovers` clears away, should this process be killed.
     with tempfile.TemporaryDirectory(prefix=".ranks.", suffix=".tmp", dir=run.path) as folder:

@@ -141,14 +141,13 @@ class FolderQueue:
             self._queue.put(name, None)
 
     def _files(self) -> Iterator[tuple[Run, str, tuple[int, int, int]]]:
-        for session in self._home.sessions():
-            for run in session.runs():
-                path = f"{run.path}{os.sep}run.json"
-                try:
-                    found = Path(path).stat()
-                except OSError:
-                    continue
-                yield run, path, (found.st_ino, found.st_mtime_ns, found.st_size)
+        for run in self._home.all_runs():
+            path = f"{run.path}{os.sep}run.json"
+            try:
+                found = Path(path).stat()
+            except OSError:
+                continue
+            yield run, path, (found.st_ino, found.st_mtime_ns, found.st_size)
 
     def next(self, device: str, hopeless: set[Run]) -> Run | None:
         """The run to begin now on a device; those that are `hopeless` are left out for good."""

@@ -7,7 +7,6 @@ tensor of this model) before a folder is made, so that a mistake costs nothing.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def make_run(
         place: where it is to be worked on (`lmbench.jobs.places`).
     """
     files = own_files(config, session.home)
-    run = session.new_run(
+    return session.new_run(
         config,
         kind,
         name=name or run_name(kind, config),
@@ -143,10 +142,6 @@ def make_run(
         command=command,
         point=point,
         place=place,
+        # Before a queue can see it.
+        fill=lambda run: attach(run, files),
     )
-    try:
-        attach(run, files)
-    except OSError:
-        shutil.rmtree(run.path, ignore_errors=True)
-        raise
-    return run

@@ -1,4 +1,4 @@
-"""One of the processes that train a model together: ``python -m lmbench.jobs.rank RUN_DIR``.
+"""One of the processes that train a model together: ``python -m lmbench.jobs.rank``.
 
 Started by `lmbench.jobs.launch_ranks` in the worker of the run, and ended with it. Rank 0 writes
 the run's events, results and checkpoints; the others write nothing but an error on stderr.
@@ -20,7 +20,6 @@ from typing import Any
 from lmbench.errors import LmbenchError
 from lmbench.jobs.end_with_parent import end_with_parent
 from lmbench.jobs.job import Job
-from lmbench.session.attempts import attempt_folder
 from lmbench.session.events import Event
 from lmbench.session.store import Run, RunRecord
 
@@ -43,6 +42,7 @@ class SilentJob(Job):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lmbench.jobs.rank", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a run at work")
+    parser.add_argument("attempt", type=Path, metavar="ATTEMPT_DIR", help="the worker's attempt")
     parser.add_argument("--resuming", action="store_true", help="go on from its checkpoint")
     options = parser.parse_args(arguments)
     end_with_parent(os.getppid())
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     faulthandler.enable()
     try:
-        _work(Run(options.run), resuming=options.resuming)
+        # Rank 0 writes as the worker's attempt does, and is fenced off with it.
+        _work(Run(options.run, options.attempt), resuming=options.resuming)
     except Exception as error:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -70,10 +71,7 @@ def _work(run: Run, *, resuming: bool) -> None:
 
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     make = Job if ranks.first else SilentJob
-    record = run.read()
-    # Rank 0 writes as the worker's attempt does, and is fenced off with it.
-    run = Run(run.path, attempt_folder(run.path, record.attempt))
-    job = make(run, record, run.config(), resuming=resuming)
+    job = make(run, run.read(), run.config(), resuming=resuming)
     with contextlib.ExitStack() as stack:
         stack.callback(job.close)
         if not ranks.first:

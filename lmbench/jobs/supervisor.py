@@ -21,7 +21,6 @@ import platform
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    run = Run(options.run.resolve())
+    run = Run(options.run.absolute())
     if not run.path.is_dir():
         return 0
     supervisor = Supervisor(run, device_of(run))
@@ -103,9 +102,9 @@ class Supervisor:
 
     def _work(self, run: Run) -> None:
         try:
-            began = time.time()
+            attempt = run.read().attempt
             pid, code = self._run_worker(run)
-            conclude(run, pid, code, began)
+            conclude(run, pid, code, attempt)
         except (OSError, LmbenchError) as error:
             self.give_up(run, error)
         self._advance(run)
@@ -151,8 +150,12 @@ class Supervisor:
         return process.pid, process.wait()
 
 
-def conclude(run: Run, pid: int, code: int, began: float) -> None:
-    """Write the end of a run whose worker, started at `began`, died without writing one."""
+def conclude(run: Run, pid: int, code: int, attempt: int) -> None:
+    """Write the end of a run whose worker died without writing one.
+
+    Args:
+        attempt: the run's last one before that worker was started.
+    """
     if code == 0 or not run.path.is_dir():
         return
     with suppress(OSError):
@@ -161,7 +164,7 @@ def conclude(run: Run, pid: int, code: int, began: float) -> None:
 
     def unclaimed(record: RunRecord) -> bool:
         # Queued again after the worker had claimed it: it was resumed meanwhile.
-        return record.status == "queued" and (record.started or 0.0) < began
+        return record.status == "queued" and record.attempt == attempt
 
     def ours(record: RunRecord) -> bool:
         return record.status in LIVE and record.pid == pid and record.host == platform.node()

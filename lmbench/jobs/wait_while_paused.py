@@ -36,7 +36,9 @@ class Requests:
     ) -> None:
         self._control = str(run.control_path)
         self._show_status = show_status
-        self._position = 0
+        # Of the file of requests: when it was read last, and the whole lines that it had.
+        self._seen: tuple[int, int] | None = None
+        self._taken = b""
         self._shown_paused = paused
         self._stop = False
         self._pause = False
@@ -89,21 +91,25 @@ class Requests:
     def _read(self) -> None:
         """Take in the lines that were added since the last look."""
         try:
-            size = os.stat(self._control).st_size  # noqa: PTH116 (a Path costs more than the call)
+            now = os.stat(self._control)  # noqa: PTH116 (a Path costs more than the call)
         except FileNotFoundError:
             return
-        if size == self._position:
+        if (now.st_mtime_ns, now.st_size) == self._seen:
             return
         try:
             with open(self._control, "rb") as file:  # noqa: PTH123
                 text = file.read()
+                now = os.fstat(file.fileno())
         except OSError:
             # A folder of that name, say: nothing can be requested through it.
             return
+        # What was added since the text was read is read at the next look.
+        self._seen = (now.st_mtime_ns, now.st_size) if now.st_size == len(text) else None
         # Someone who writes it by hand (echo stop > control) starts the file over.
-        fresh = text[self._position if size > self._position else 0 :]
+        added = text.startswith(self._taken) and text != self._taken
+        fresh = text[len(self._taken) if added else 0 :]
         whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._position = len(text) - len(fresh) + len(whole)
+        self._taken = text[: len(text) - len(fresh) + len(whole)]
         for line in whole.decode("utf-8", "replace").split("\n"):
             self._take(line.strip())
 

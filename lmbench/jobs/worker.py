@@ -31,7 +31,6 @@ from types import FrameType
 from typing import Any
 
 from lmbench import __version__
-from lmbench.config import EvaluateConfig, QuantizeConfig, SensitivityConfig
 from lmbench.errors import ERROR, RESUME, LmbenchError, os_error_line
 from lmbench.jobs.end_with_parent import end_with_parent
 from lmbench.jobs.exit_reasons import ROOM
@@ -45,8 +44,15 @@ from lmbench.session.attempts import (
     next_attempt,
     remove_fenced,
 )
-from lmbench.session.event_log import EventWriter, ends_torn
-from lmbench.session.events import Failed, Finished, RunResumed
+from lmbench.session.event_log import EventLog, EventWriter, ends_torn
+from lmbench.session.events import (
+    Candidate,
+    Failed,
+    Finished,
+    RunResumed,
+    SensitivityPoint,
+    TuningPass,
+)
 from lmbench.session.files import reserve_space
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import process_started
@@ -83,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     faulthandler.enable()
     os.environ.update(worker_environment())
-    return work(Run(options.run.resolve()))
+    return work(Run(options.run.absolute()))
 
 
 def work(run: Run) -> int:
@@ -118,6 +124,7 @@ def _work(run: Run, record: RunRecord, begun_before: bool) -> int:
         except Exception as error:
             return _fail(run, error)
         except StopAtOnceError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             _end(run, "stopped", reason="stopped before it began to work")
             return 0
         signal.signal(signal.SIGTERM, _stopper(job))
@@ -125,6 +132,7 @@ def _work(run: Run, record: RunRecord, begun_before: bool) -> int:
             _handler(record.kind)(job)
             _finish(job)
         except StopAtOnceError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             job.close()
             _end(run, "stopped", reason="stopped at once; goes on from its last checkpoint")
         except Exception as error:
@@ -195,17 +203,20 @@ def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
         # Relative paths in the settings mean what they meant to the user who wrote them.
         os.chdir(record.cwd)
     resuming = begun_before and run.checkpoint("last") is not None
-    config = run.config()
-    searches = (
-        isinstance(config, SensitivityConfig)
-        or (isinstance(config, QuantizeConfig) and config.auto)
-        or (isinstance(config, EvaluateConfig) and config.tune)
-    )
-    carries_on = begun_before and searches
-    job = Job(run, record, config, resuming=resuming, carries_on=carries_on)
-    if begun_before and not resuming:
-        job.emit(RunResumed(offset=job.events_offset if carries_on else 0, step=0, epoch=0))
+    anew = begun_before and not resuming
+    # What a search logged after its last try is done again.
+    searched = _searched(run) if anew else 0
+    job = Job(run, record, run.config(), resuming=resuming, carries_on=searched > 0)
+    if anew:
+        job.emit(RunResumed(offset=searched, step=0, epoch=0))
     return job
+
+
+def _searched(run: Run) -> int:
+    """How far the log of a search goes that can be carried on; 0 for any other run."""
+    log = EventLog(run.events_path)
+    log.poll()
+    return log.end_of(Candidate, SensitivityPoint, TuningPass)
 
 
 def _handler(kind: str) -> Any:

@@ -48,7 +48,7 @@ _RUN = r"runs/\d{3,9}-[a-z]{1,20}"
 _KNOWN = re.compile(
     r"session\.json|sweep\.yaml|proposals\.json|samples\.jsonl"
     rf"|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
-    rf"|(?:schedules|quantization)/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
+    rf"|(?:schedules|quantization|recipes)/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
     rf"|{_RUN}/(?:last|best)/{_FILE}"
 )
 
@@ -124,9 +124,11 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
             found[name.as_posix()] = path
     for run in session.runs():
         where = f"runs/{run.path.name}"
-        record, resting = run.read(), at_rest(run)
-        if resting != record:
-            found[f"{where}/run.json"] = json_bytes(resting.model_dump(mode="json"))
+        resting = at_rest(run)
+        if resting.status in LIVE:
+            refuse_busy(session, "packed", queued=False)
+        # Not from the file when it is written: the run may be resumed until then.
+        found[f"{where}/run.json"] = json_bytes(resting.model_dump(mode="json"))
         for which in ("last", "best"):
             folder = run.checkpoint(which)
             if folder is not None and folder.name != which:

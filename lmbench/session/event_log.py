@@ -103,6 +103,13 @@ class EventLog:
             self._position = position + len(line)
         return self.events[given_out:]
 
+    def end_of(self, *kinds: type[Event]) -> int:
+        """The offset behind the last event of one of these kinds; 0 where there is none."""
+        for number in reversed(range(len(self.events))):
+            if isinstance(self.events[number], kinds):
+                return [*self._offsets, self._position][number + 1]
+        return 0
+
     def _restart(self) -> None:
         self.events.clear()
         self._offsets.clear()

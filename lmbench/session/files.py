@@ -95,18 +95,18 @@ def temporary_file(path: Path, staging: Path | None = None) -> Iterator[tuple[Pa
         temporary.unlink(missing_ok=True)
 
 
-def json_bytes(document: Any) -> bytes:
-    """Strict, human-readable JSON.
+def json_bytes(document: Any, indent: int | None = 2) -> bytes:
+    """Strict, human-readable JSON; with an `indent` of None one line.
 
     Raises:
         ValueError: for a number that JSON has no word for (NaN, infinity).
     """
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         return text.encode()
     except UnicodeEncodeError:
         # Half a surrogate pair (a file name that is no UTF-8) can stand only as an escape.
-        return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
+        return json.dumps(document, indent=indent, allow_nan=False).encode() + b"\n"
 
 
 def write_json(path: Path, document: Any, staging: Path | None = None) -> None:
@@ -216,7 +216,7 @@ def try_lock(path: Path) -> int | None:
 
     The descriptor is not inherited by children; closing it, or any death, frees the lock.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     if fcntl:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -283,7 +283,8 @@ def swap_in(fresh: Path, final: Path) -> None:
     fresh.rename(final)
     fsync_folder(final.parent)
     if old.exists():
-        shutil.rmtree(old)
+        # What cannot be removed yet is in the way of nothing: the new one has its name.
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def settled(final: Path) -> Path | None:

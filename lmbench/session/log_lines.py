@@ -31,12 +31,15 @@ def whole_blocks(
         return
     with file:
         file.seek(position)
-        rest = b""
+        begun: list[bytes] = []
         while data := file.read(size):
-            lines, end, rest = (rest + data).rpartition(b"\n")
+            lines, end, rest = data.rpartition(b"\n")
             if end:
-                yield position, lines + end
-                position += len(lines) + len(end)
+                block = b"".join([*begun, lines, end])
+                yield position, block
+                position += len(block)
+                begun.clear()
+            begun.append(rest)
             if pause_s and len(data) == size:
                 time.sleep(pause_s)
 

@@ -147,8 +147,7 @@ def rename_session(home: Home, name: str, new_name: str) -> Session:
     """
     source = home.session(name)
     target = _free(home, new_name)
-    refuse_busy(source, "renamed")
-    rename_folder(home.sessions_path, name, new_name)
+    rename_folder(home.sessions_path, name, new_name, lambda: refuse_busy(source, "renamed"))
     return target
 
 
@@ -228,8 +227,10 @@ def set_aside_session(home: Home, name: str) -> Deletion:
         LmbenchError: there is no such session, or a run of it is worked on or waits.
     """
     session = home.session(name)
-    refuse_busy(session, "deleted")
-    return Deletion(session.path)
+    # Who makes a run in it waits at this lock, and then finds no session.
+    with locked(session.path / ".lock"):
+        refuse_busy(session, "deleted")
+        return Deletion(session.path)
 
 
 def delete_run(run: Run) -> None:

@@ -21,30 +21,35 @@ except ImportError:  # Windows
     fcntl = None
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, locked, write_atomic, write_json
+from lmbench.session.files import fsync_folder, json_bytes, locked, write_atomic, write_json
 
 __all__ = ["finish_rename", "rename_folder", "rename_refs"]
 
 _NOTE = ".rename.json"
 
 
-def rename_folder(sessions: Path, name: str, new_name: str) -> None:
+def rename_folder(sessions: Path, name: str, new_name: str, check: Callable[[], None]) -> None:
     """Rename session `name`, which exists, in the folder `sessions`; references follow.
+
+    Args:
+        check: refuses it where a run is at work; while it looks no run can be made.
 
     Raises:
         LmbenchError: the new name is taken, or a file that refers to the session cannot be
-            written. Nothing is changed then.
+            written, or what `check` raises. Nothing is changed then.
     """
     with _lock(sessions):
         _check_writable(sessions, name)
-        write_json(sessions / _NOTE, {"version": 1, "from": name, "to": new_name})
-        try:
-            (sessions / name).rename(sessions / new_name)
-        except OSError:
-            (sessions / _NOTE).unlink()
-            if (sessions / new_name).exists():
-                raise LmbenchError(f"there is a session '{new_name}' already") from None
-            raise
+        with locked(sessions / name / ".lock"):
+            check()
+            write_json(sessions / _NOTE, {"version": 1, "from": name, "to": new_name})
+            try:
+                (sessions / name).rename(sessions / new_name)
+            except OSError:
+                (sessions / _NOTE).unlink()
+                if (sessions / new_name).exists():
+                    raise LmbenchError(f"there is a session '{new_name}' already") from None
+                raise
         fsync_folder(sessions)
         _finish(sessions, name, new_name)
 
@@ -72,9 +77,10 @@ def finish_rename(sessions: Path) -> None:
 def _finish(sessions: Path, name: str, new_name: str) -> None:
     record = sessions / new_name / "session.json"
     with locked(record.parent / ".lock"):
-        document = _json_or_none(record.read_bytes())
-        if isinstance(document, dict) and document.get("name") != new_name:
-            write_json(record, {**document, "name": new_name})
+        data = record.read_bytes()
+        changed = _changed(data, lambda d: {**d, "name": new_name} if isinstance(d, dict) else d)
+        if changed != data:
+            write_atomic(record, changed)
     for folder in _session_folders(sessions):
         rename_refs(folder, name, new_name)
     (sessions / _NOTE).unlink()
@@ -117,21 +123,22 @@ def _check_writable(sessions: Path, name: str) -> None:
 
 def _referring_files(session: Path, name: str) -> list[Path]:
     """The files of a session that may refer to runs of session `name`."""
-    mark = json.dumps(f"{name}/", ensure_ascii=False)[:-1].encode()
-    files = [
-        session / "session.json",
-        *sorted(session.glob("runs/*/run.json")),
-        session / "samples.jsonl",
-    ]
-    return [path for path in files if mark in (_bytes_or_none(path) or b"")]
+    mark = f'"{name}/'.encode()
+    files = {
+        session / "session.json": mark,
+        **dict.fromkeys(sorted(session.glob("runs/*/run.json")), mark),
+        session / "samples.jsonl": mark,
+        session / "sweep.yaml": mark[1:],
+    }
+    return [path for path, mark in files.items() if mark in (_bytes_or_none(path) or b"")]
 
 
 def rename_refs(session: Path, name: str, new_name: str) -> None:
     """In a session's folder, make references to runs of session `name` name `new_name`.
 
     A reference is a whole string ``NAME/NNN-kind`` or ``NAME/N``, as parents of runs, teachers,
-    samples and the workbench's selection have it. Damaged files, and files without a reference,
-    are left as they are.
+    samples, sweeps and the workbench's selection have it. Damaged files, and files without a
+    reference, are left as they are.
     """
     if name == new_name:
         return
@@ -149,21 +156,40 @@ def rename_refs(session: Path, name: str, new_name: str) -> None:
         with locked(path.parent / ".lock"):
             data = path.read_bytes()
             if path.suffix == ".jsonl":
-                lines = data.split(b"\n")
-                changed = [_renamed_line(line, renamed) for line in lines]
-                if changed != lines:
-                    write_atomic(path, b"\n".join(changed))
-                continue
-            document = _json_or_none(data)
-            changed = renamed(document)
-            if changed != document:
-                write_json(path, changed)
+                lines = [_changed(line, renamed, indent=None) for line in data.split(b"\n")]
+                changed = b"\n".join(line.rstrip(b"\n") for line in lines)
+            elif path.suffix == ".yaml":
+                changed = _changed_words(data, renamed)
+            else:
+                changed = _changed(data, renamed)
+            if changed != data:
+                write_atomic(path, changed)
 
 
-def _renamed_line(line: bytes, renamed: Callable[[Any], Any]) -> bytes:
-    document = _json_or_none(line)
-    changed = renamed(document)
-    return line if changed == document else json.dumps(changed, ensure_ascii=False).encode()
+def _changed(data: bytes, change: Callable[[Any], Any], *, indent: int | None = 2) -> bytes:
+    """A JSON document after `change`; `data` itself where it is damaged or stays what it was."""
+    try:
+        document = json.loads(data)
+        changed = change(document)
+        return data if changed == document else json_bytes(changed, indent)
+    except (ValueError, RecursionError):
+        return data
+
+
+def _changed_words(data: bytes, change: Callable[[str], str]) -> bytes:
+    """A YAML text with each of its words after `change`; `data` itself where it is damaged."""
+    import yaml  # Few sessions hold any.
+
+    try:
+        text = data.decode()
+        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+    except (ValueError, yaml.YAMLError):
+        return data
+    for token in reversed(tokens):
+        if isinstance(token, yaml.ScalarToken) and (new := change(token.value)) != token.value:
+            start, end = token.start_mark.index, token.end_mark.index
+            text = text[:start] + json.dumps(new) + text[end:]
+    return text.encode()
 
 
 def _bytes_or_none(path: Path) -> bytes | None:

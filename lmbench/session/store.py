@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from typing import Any
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
-from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
+from lmbench.session.files import (
+    holding_folder,
+    locked,
+    read_json,
+    settled,
+    write_atomic,
+    write_json,
+)
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.process import current_folder, process_started, same_start
 from lmbench.session.records import (
@@ -293,7 +301,7 @@ class Session:
     ) -> Run:
         """A new folder with a ``queued`` record, or as `fill` leaves it; the number is the
         session's next."""
-        self.runs_path.mkdir(parents=True, exist_ok=True)
+        self.runs_path.mkdir(exist_ok=True)
         for folder in (self.path.parent, self.path, self.runs_path):
             remove_leftovers(folder)
         with locked(self.path / ".lock"):
@@ -319,9 +327,11 @@ class Session:
             )
             path = self.runs_path / f"{number:03d}-{kind}"
             try:
-                Run(staged).write(record)
-                fill(Run(staged))
-                staged.rename(path)
+                # Else another process would take it for a leftover.
+                with holding_folder(staged):
+                    Run(staged).write(record)
+                    fill(Run(staged))
+                    staged.rename(path)
             except OSError:
                 shutil.rmtree(staged, ignore_errors=True)
                 raise
@@ -337,7 +347,7 @@ class Home:
     @classmethod
     def find(cls) -> Home:
         """``$LMBENCH_HOME``, else the current folder."""
-        return cls(Path(os.environ.get("LMBENCH_HOME") or Path.cwd()).expanduser().resolve())
+        return cls(_expanded(os.environ.get("LMBENCH_HOME") or Path.cwd()).resolve())
 
     @property
     def data(self) -> Path:
@@ -352,8 +362,10 @@ class Home:
         finish_rename(self.sessions_path)
         if not self.sessions_path.is_dir():
             return []
-        found = (Session(p) for p in self.sessions_path.iterdir() if not p.name.startswith("."))
-        return sorted((s for s in found if s.exists()), key=lambda s: s.name)
+        folders = (p for p in self.sessions_path.iterdir() if not p.name.startswith("."))
+        # One that may not be looked at, another user's, is passed over.
+        found = (Session(p) for p in folders if os.path.isfile(p / "session.json"))  # noqa: PTH113
+        return sorted(found, key=lambda s: s.name)
 
     def session(self, name: str) -> Session:
         """The session of that name, which must exist."""
@@ -376,8 +388,10 @@ class Home:
         return session
 
     def all_runs(self) -> Iterator[Run]:
+        """Of all sessions, but for those that are deleted meanwhile or may not be looked at."""
         for session in self.sessions():
-            yield from session.runs()
+            with suppress(OSError):
+                yield from session.runs()
 
     def run_of(self, ref: str) -> Run | None:
         """The run that a record names as its parent, ``SESSION/NNN-kind``; None where there is
@@ -402,9 +416,12 @@ class Home:
         Raises:
             LmbenchError: no such run, or a name that fits several.
         """
-        path = Path(ref).expanduser()
+        path = _expanded(ref)
         if (path / "run.json").is_file():
-            return Run(path.resolve())
+            path = path.absolute()
+            # Where sessions/ is a link, the working folder is the one that has the link.
+            as_named = path.parent.name == "runs" and ".." not in path.parts
+            return Run(path if as_named else path.resolve())
         if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:
             what = "this is no run's folder" if path.exists() else "there is no such run or file"
             raise LmbenchError(f"{ref}: {what}; name a run (SESSION/3, 3, @) or the folder of one")
@@ -429,6 +446,13 @@ class Home:
                 f"{ref}: a file, and no run has that name; name a run (SESSION/3, 3, @)"
             )
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise LmbenchError(f"{path}: there is no user of that name; give the whole path") from None
 
 
 _MODEL_FILES = frozenset({".lmpack", ".safetensors"})

@@ -35,6 +35,7 @@ from lmbench.session.files import (
 from lmbench.session.store import TRAINED_FILE
 
 __all__ = [
+    "checkpoint_step",
     "load_generators",
     "load_trained",
     "load_weights",
@@ -112,9 +113,20 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         LmbenchError: missing or damaged; names the file.
     """
-    return _read_tensors(folder / "trainer.safetensors"), read_json(
-        folder / "trainer.json", version=CHECKPOINT_VERSION
-    )
+    mapped = _read_tensors(folder / "trainer.safetensors")
+    state = read_json(folder / "trainer.json", version=CHECKPOINT_VERSION)
+    # A training keeps some of them, and NFS removes no folder with a file that is still mapped.
+    return {name: tensor.clone() for name, tensor in mapped.items()}, state
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The step that a checkpoint is of, 0 where that was not noted.
+
+    Raises:
+        LmbenchError: ``meta.json`` is missing or damaged.
+    """
+    step = read_json(folder / "meta.json", version=CHECKPOINT_VERSION).get("step")
+    return step if isinstance(step, int) else 0
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:

@@ -16,7 +16,6 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -64,10 +63,10 @@ def supervise(run: Run) -> int:
 def worked(run: Run, name: str, log: Path, options: Sequence[str]) -> int:
     """Let a run's worker, or its supervisor, work under strace; its exit code."""
     act = partial(supervise if name == SUPERVISOR else worker.work, run)
-    began = time.time()
+    attempt = run.read().attempt
     pid, code = under_strace(act, log, options, output=run.log_path, errors=run.log_path)
     if name != SUPERVISOR:
-        conclude(run, pid, code, began)
+        conclude(run, pid, code, attempt)
     return code
 
 

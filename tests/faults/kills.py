@@ -229,7 +229,7 @@ def killed_run(generator: random.Random, home: Home, name: str, whole: Run, took
     while kills < most:
         by_change = generator.random() < 0.5
         at, delay = generator.randrange(changes), generator.random() * took
-        began = time.time()
+        attempt = run.read().attempt
         pid = start(run, dies_at(at)) if by_change else start(run)
         if not by_change:
             time.sleep(delay)
@@ -241,7 +241,7 @@ def killed_run(generator: random.Random, home: Home, name: str, whole: Run, took
         need(code == -signal.SIGKILL, f"{run.ref}: exit code {code}: {log_of(run)}")
         if generator.random() < 0.5:
             # Else the supervisor was killed, too.
-            conclude(run, pid, code, began)
+            conclude(run, pid, code, attempt)
         step = check(run, runs, step)
         old(home.sessions_path)
         if run.status() == "finished":

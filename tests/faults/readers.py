@@ -44,7 +44,7 @@ from lmbench.scoring.lines import Words, lines_of
 from lmbench.scoring.nbest import read_nbest, read_references
 from lmbench.session import Home
 from lmbench.session.archive import unpack
-from lmbench.training.checkpoint import read_checkpoint
+from lmbench.training.checkpoint import checkpoint_step, read_checkpoint
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.bench.saved_state import SavedState, last_session, remember_session
 from lmbench.tui.bench.session_watcher import Watcher
@@ -235,6 +235,9 @@ READERS: dict[str, Reader] = {
             lambda home, path: load_file(path),
             commands("summary 1"),
         ),
+    ),
+    "facts about a checkpoint": Reader(
+        f"{RUN}/best/meta.json", damage_json, lambda _, path: checkpoint_step(path.parent)
     ),
     "state of a training": Reader(
         f"{RUN}/last/trainer.json", damage_json, lambda home, path: read_checkpoint(path.parent)

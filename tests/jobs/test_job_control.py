@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,24 @@ def test_a_file_written_by_hand_is_heard(job: Job) -> None:
     assert job.control() == "checkpoint"
     job.run.control_path.write_bytes(b"stop\n")
     assert job.control() == "stop"
+
+
+def test_the_same_word_written_by_hand_again_is_heard_again(job: Job) -> None:
+    for second in (1, 2):
+        job.run.control_path.write_bytes(b"checkpoint\n")
+        os.utime(job.run.control_path, (second, second))
+        assert [job.control(), job.control()] == ["checkpoint", None]
+
+
+def test_a_pause_written_by_hand_is_taken_back_by_a_longer_word(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.run.control_path.write_bytes(b"pause\n")
+    written = iter([b"continue\n"])
+    sleep = lambda _: job.run.control_path.write_bytes(next(written))  # noqa: E731
+    monkeypatch.setattr(wait_while_paused.time, "sleep", sleep)
+    assert job.control() is None
+    assert statuses(job) == ["paused", "running"]
 
 
 @pytest.mark.parametrize("data", [b"dance\n", b"\xff\xfe\n", b"\n\n", b"STOP\n", b"stopped\n"])

@@ -13,7 +13,7 @@ from waiting import until
 
 from lmbench.cli import run as lmbench
 from lmbench.errors import LmbenchError
-from lmbench.jobs import launch
+from lmbench.jobs import launch, launch_ranks
 from lmbench.jobs.join_ranks import join_ranks
 from lmbench.jobs.rendezvous import (
     Rendezvous,
@@ -23,6 +23,7 @@ from lmbench.jobs.rendezvous import (
     take_number,
 )
 from lmbench.session import EventLog, Home, Run
+from lmbench.session.attempts import FencedError, attempt_folder, begin_attempt
 from lmbench.session.events import Checkpoint
 
 ONE: dict[str, Any] = {"gpus": 2, "allow_cpu": True, "device": "cpu", "dropout": 0.3}
@@ -67,6 +68,20 @@ def test_what_cannot_be_joined_is_said(home: Home, capsys: pytest.CaptureFixture
     together.update(status="stopped")
     with pytest.raises(LmbenchError, match="is stopped: start or resume it, then join"):
         join_ranks(together)
+
+
+def test_a_worker_that_waits_for_machines_ends_when_a_newer_attempt_has_begun(home: Home) -> None:
+    run = new_run(home, "train", **TWO)
+    begin_attempt(run.path, 1)
+    waiting = Run(run.path, attempt_folder(run.path, 1))
+
+    def announced(*_: object) -> None:
+        begin_attempt(run.path, 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch_ranks, "announce", announced)
+        with pytest.raises(FencedError, match="a newer attempt at this run has begun"):
+            launch_ranks._have_joined(waiting, 2, Rendezvous("host:1", resuming=False))
 
 
 @pytest.mark.slow

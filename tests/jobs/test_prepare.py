@@ -17,6 +17,7 @@ from lmbench.config import (
     validate,
 )
 from lmbench.errors import LmbenchError
+from lmbench.jobs import prepare
 from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
 from lmbench.jobs.prepare import check_training, command_for, inherited_settings, make_run, run_name
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
@@ -37,6 +38,16 @@ from lmbench.session import Home
 )
 def test_a_run_without_a_name_is_called_after_what_it_is(kind, config, name):
     assert run_name(kind, config) == name
+
+
+def test_a_run_has_its_files_before_a_queue_can_see_it(tmp_path, monkeypatch):
+    session = Home(tmp_path).open_session()
+    (tmp_path / "stats.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(prepare, "attach", lambda run, files: seen.append((files, session.runs())))
+    seen = []
+    run = make_run(session, "quantize", QuantizeConfig(stats=str(tmp_path / "stats.yaml")))
+    assert seen == [({"stats.yaml": b"a: 1\n"}, [])]
+    assert session.runs() == [run]
 
 
 @pytest.mark.parametrize("published", [*PUBLISHED, FIRST_STEPS], ids=lambda p: p.name)

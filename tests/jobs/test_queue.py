@@ -52,6 +52,19 @@ def test_runs_of_all_sessions_are_worked_on_in_the_order_they_were_made(world: W
     assert launch.queue(world.home) == []
 
 
+def test_sessions_on_another_disk_are_of_the_folder_that_links_to_them(
+    world: World, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk" / "mine"
+    disk.mkdir(parents=True)
+    world.home.sessions_path.symlink_to(disk)
+    run = world.run(total=1)
+    launch.start(run)
+    world.until_status(run, "finished")
+    assert world.home.find_run(str(run.path)).home == world.home
+    assert list(disk.parent.iterdir()) == [disk]
+
+
 def test_a_queue_outlives_whoever_started_it(world: World) -> None:
     runs = [world.run(total=10) for _ in range(3)]
     code = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from lmbench.config import EvaluateConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
-from lmbench.jobs.control_file import asked
+from lmbench.jobs.control_file import ask, asked
+from lmbench.jobs.supervisor import conclude
 from lmbench.session import Home, Run
 from lmbench.session.process import process_started
 
@@ -90,6 +92,32 @@ def test_a_run_that_needs_no_resuming_is_not_resumed(run: Run, status: str, comp
     with pytest.raises(LmbenchError, match=complaint):
         launch.resume(run)
     assert run.read().status == status
+
+
+@pytest.mark.parametrize(
+    "status, job, goes_on",
+    [
+        ("queued", "7_0", True),
+        ("running", "7_0", False),
+        ("queued", "8_0", False),
+        ("finished", "7_0", False),
+    ],
+)
+def test_a_run_whose_worker_was_killed_before_it_claimed_it_goes_on_by_itself(
+    run: Run, status: str, job: str, goes_on: bool
+) -> None:
+    run.update(status=status, job="7_0")
+    # Of a worker that has claimed the run; before it is what an earlier one was asked.
+    ask(run, "stop")
+    assert launch.take_over(run, job) == goes_on
+    assert run.read().status == status
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_whether_a_worker_had_begun_does_not_depend_on_the_clock(run: Run, claimed: bool) -> None:
+    run.update(attempt=1 + claimed, started=time.time() + 3600)
+    conclude(run, 1, 1, attempt=1)
+    assert run.read().status == ("queued" if claimed else "failed")
 
 
 def test_why_a_run_is_lost_ends_with_its_last_words(run: Run) -> None:

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import psutil
 import pytest
 import torch
 from jobs_world import comparable
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_runs import pruning_schedule, quantizing_schedule
 from waiting import until
 
@@ -34,6 +35,9 @@ from lmbench.config import (
 )
 from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
+from lmbench.jobs.job import Job
+from lmbench.jobs.kinds import train
+from lmbench.jobs.wait_while_paused import Requests
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import (
     Candidate,
@@ -43,8 +47,12 @@ from lmbench.session.events import (
     SensitivityPoint,
     Step,
     TuningPass,
+    Warned,
 )
 from lmbench.session.files import try_lock
+from lmbench.training.checkpoint import checkpoint_step
+from lmbench.training.native import process
+from lmbench.training.trainer import Trainer
 
 # Commands that are processes of their own start real workers; those of the others are forked.
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -302,6 +310,70 @@ def test_a_search_that_was_killed_goes_on_from_what_it_found(
     assert len(before) < len(after)
     same = [dataclasses.replace(e, t=0.0) for e in after]
     assert same == [dataclasses.replace(e, t=0.0) for e in found(whole)]
+    assert kinds_of_events(run) == kinds_of_events(whole)
+
+
+def kinds_of_events(run: Run) -> Counter[str]:
+    """How many events that count there are of each kind, but for what depends on the clock."""
+    found = Counter(event.kind for event in EventLog(run.events_path).poll())
+    return Counter({k: n for k, n in found.items() if k not in ("progress", "run_resumed")})
+
+
+def test_of_a_model_that_has_changed_meanwhile_nothing_that_was_found_before_counts(
+    home: Home,
+) -> None:
+    parent = new_run(home, "dense", epochs=1, model="RNN_TANH", nlayers=1)
+    launch.start(parent)
+    assert wait(parent) == "finished"
+    config = SensitivityConfig(tokens=300, threads=1)
+
+    def points(run: Run) -> list[float]:
+        events = EventLog(run.events_path).poll()
+        return [event.ppl for event in events if isinstance(event, SensitivityPoint)]
+
+    run = home.session("s").new_run(config, "sensitivity", parent=parent)
+    launch.start(run)
+    wait(run, until=lambda events: sum(isinstance(e, SensitivityPoint) for e in events) >= 3)
+    kill_worker(run)
+    path = parent.path / "best" / "model.safetensors"
+    save_file({name: 3 * weight for name, weight in load_file(path).items()}, path)
+    launch.resume(run)
+    assert wait(run) == "finished"
+    whole = home.session("s").new_run(config, "sensitivity", parent=parent)
+    launch.start(whole)
+    assert wait(whole) == "finished"
+    assert points(run) == points(whole)
+    warned = [e.message for e in EventLog(run.events_path).poll() if isinstance(e, Warned)]
+    assert [line[:39] for line in warned] == ["the model of s/001-train has changed si"]
+
+
+def test_a_best_checkpoint_that_a_resumed_run_has_yet_to_come_to_is_not_scored(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A training settles it for its whole process.
+    monkeypatch.setattr(process, "_allowed", True)
+    run = new_run(home, "killed", epochs=2, batch_size=20, lr=0.5, checkpoint_every=0)
+
+    class DeathError(Exception):
+        """The process dies here."""
+
+    def die_after_best(trainer: Trainer) -> None:
+        if trainer.position.epoch == 2:
+            raise DeathError
+        save(trainer)
+
+    save = Trainer.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", die_after_best)
+        with pytest.raises(DeathError):
+            train.work(Job(run, run.read(), run.config(), resuming=False))
+    assert checkpoint_step(run.path / "best") > checkpoint_step(run.path / "last")
+    monkeypatch.setattr(Requests, "next", lambda _: "stop")
+    job = Job(run, run.read(), run.config(), resuming=True)
+    train.work(job)
+    results = job.record.results
+    assert results["test_checkpoint"] == "last"
+    assert results["best_epoch"] == 1
 
 
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(home: Home) -> None:

@@ -11,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs_world import World
 
+from lmbench.config import EvaluateConfig
 from lmbench.jobs import launch, worker
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
@@ -50,6 +52,30 @@ def test_a_run_is_worked_on_and_its_end_is_written(world: World) -> None:
     end = events(run)[-1]
     assert isinstance(end, Finished)
     assert (end.status, end.results) == ("finished", record.results)
+
+
+@pytest.mark.parametrize("where", ["_job", "_handler"])
+def test_a_signal_while_the_end_is_written_is_not_heard(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Home(tmp_path).open_session().new_run(EvaluateConfig(), "evaluate")
+    handlers: dict[int, object] = {}
+    heard: list[object] = []
+
+    def stopped_twice(*_: object) -> None:
+        raise worker.StopAtOnceError
+
+    def end(*arguments: Any, **options: Any) -> None:
+        heard.append(handlers[signal.SIGTERM])
+        write_end(*arguments, **options)
+
+    write_end = worker._end
+    monkeypatch.setattr(worker, "_end", end)
+    monkeypatch.setattr(worker.signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(worker, where, stopped_twice)
+    assert worker.work(run) == 0
+    assert heard == [signal.SIG_IGN]
+    assert run.read().status == "stopped"
 
 
 def test_a_worker_is_a_process_apart_that_imports_only_its_own_kind(

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lmbench.config import TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, files
+from lmbench.session import Home, Run, files
 from lmbench.session.archive import pack, unpack
-from lmbench.session.files import locked, write_atomic
+from lmbench.session.files import locked, try_lock, write_atomic
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.manage import copy_session, rename_session
 from lmbench.session.rename import finish_rename
@@ -60,6 +61,7 @@ def linked_sessions(path: Path) -> Home:
     for run in home.all_runs():
         run.update(status="finished")
     old.samples_path.write_text('{"run": "old/1", "text": "a"}\n')
+    (other.path / "sweep.yaml").write_text("stages:\n- from: [&a old/1, 'old/2']  # old/1\n")
     return home
 
 
@@ -82,6 +84,9 @@ def check_whole(home: Home, name: str) -> None:
     assert (foreign.parent, foreign.config["teacher"]) == (f"{name}/001-train", f"{name}/2")
     assert home.find_run(foreign.parent or "").path == session.runs()[0].path
     assert f'"{name}/1"' in session.samples_path.read_text()
+    sweep = (other.path / "sweep.yaml").read_text()
+    assert yaml.safe_load(sweep) == {"stages": [{"from": [f"{name}/1", f"{name}/2"]}]}
+    assert sweep.endswith("]  # old/1\n")
 
 
 def test_no_death_in_a_rename_leaves_references_behind(tmp_path: Path) -> None:
@@ -147,6 +152,35 @@ def test_a_rename_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> No
     assert not note.exists()
 
 
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("samples.jsonl", '{"run": "old/1", "x": NaN}'),
+        ("samples.jsonl", '{"run": "old/1", "x": ' + "[" * 480 + "]" * 480 + "}"),
+        ("session.json", '{"version": 1, "name": "old", "notes": "old/1", "x": 1e999}'),
+        ("runs/002-prune/run.json", '{"version": 1, "parent": "old/001-train", "x": NaN}'),
+    ],
+)
+def test_a_damaged_file_is_renamed_with_its_session_and_left_as_it_is(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    home = linked_sessions(tmp_path)
+    (home.session("old").path / file).write_text(text)
+    rename_session(home, "old", "new")
+    assert [session.name for session in home.sessions()] == ["new", "other"]
+    assert not (home.sessions_path / ".rename.json").exists()
+    if "[[" not in text:
+        assert (home.session("new").path / file).read_text() == text
+
+
+def test_a_reference_beside_half_a_surrogate_pair_is_renamed(tmp_path: Path) -> None:
+    home = linked_sessions(tmp_path)
+    home.session("old").samples_path.write_text('{"run": "old/1", "text": "caf\\udce9"}\n')
+    rename_session(home, "old", "new")
+    samples = home.session("new").samples_path.read_text()
+    assert samples == '{"run": "new/1", "text": "caf\\udce9"}\n'
+
+
 def test_what_a_death_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
     home = linked_sessions(tmp_path)
     for number in range(1, 12):
@@ -163,13 +197,26 @@ def test_what_a_death_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path) 
     assert temporary_names(home) == []
 
 
+def test_a_run_that_is_being_made_is_no_leftover(tmp_path: Path) -> None:
+    session = Home(tmp_path).open_session()
+
+    def slow(run: Run) -> None:
+        os.utime(run.path, (1.0, 1.0))
+        remove_leftovers(session.runs_path)
+
+    assert session.new_run(TrainConfig(), "train", fill=slow).read().status == "queued"
+
+
 def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         write_atomic(tmp_path / "run.json", b"{}")
+        os.umask(0o002)
+        os.close(try_lock(tmp_path / ".device-cpu.lock") or 0)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "run.json").stat().st_mode) == 0o600
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"run.json": 0o600, ".device-cpu.lock": 0o664}
 
 
 def test_packing_writes_through_no_link_that_someone_laid(tmp_path: Path) -> None:

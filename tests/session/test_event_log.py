@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmbench.session import EventLog, EventWriter
-from lmbench.session.events import Event, RunResumed, Warned, event_line
+from lmbench.session.events import Event, RunResumed, Step, Warned, event_line
 
 
 def warning(number: int) -> Warned:
@@ -110,6 +110,19 @@ def test_after_a_resume_only_what_its_checkpoint_knew_counts(tmp_path: Path) -> 
     assert messages(log.poll()) == ["3"]
     assert messages(log.events) == ["1", "3"]
     assert log.generation == 1
+    writer.close()
+
+
+def test_the_end_of_the_last_event_of_a_kind_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    writer, log, length = EventWriter(path), EventLog(path), len(event_line(warning(1)))
+    ends = []
+    for event in (warning(1), warning(2), RunResumed(offset=length, step=0, epoch=0)):
+        writer.write(event)
+        log.poll()
+        ends.append(log.end_of(Warned))
+    assert ends == [length, 2 * length, 2 * length]
+    assert log.end_of(Step) == 0
     writer.close()
 
 

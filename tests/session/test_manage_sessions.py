@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Run, Session
+from lmbench.session import Home, Run, Session, manage
+from lmbench.session.files import try_lock
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.manage import (
     copy_session,
@@ -75,6 +77,29 @@ def check_refs(home: Home, name: str) -> None:
     assert torn == "torn"
     assert json.loads(third) == {"run": "other/1", "text": "old/1 b"}
     assert train.log_path.read_text() == "old/001-train is only a text here\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda home: set_aside_session(home, "old"), lambda home: rename_session(home, "old", "new")],
+)
+def test_no_run_is_made_while_it_is_seen_that_none_is_at_work(
+    home: Home,
+    session: Session,
+    change: Callable[[Home], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[bool] = []
+
+    def look(*_: object) -> None:
+        looks.append(try_lock(session.path / ".lock") is None)
+
+    monkeypatch.setattr(manage, "refuse_busy", look)
+    change(home)
+    assert looks == [True]
+    with pytest.raises(FileNotFoundError):
+        session.new_run(TrainConfig(), "train")
+    assert not session.path.exists()
 
 
 def test_a_copy_refers_to_itself_and_the_first_is_untouched(home: Home, session: Session) -> None:

@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Session
+from lmbench.session import Home, Session, archive
 from lmbench.session.archive import pack, unpack
 from lmbench.session.process import process_started
 
@@ -25,7 +26,7 @@ def session(tmp_path: Path) -> Session:
     home = Home(tmp_path / "home")
     session = home.open_session("mine")
     session.write_vocabulary("ab" * 32, ["the", "<eos>", "naïve"])
-    for name in ("schedules/my own.yaml", "quantization/001-train-1.yaml"):
+    for name in ("schedules/my own.yaml", "quantization/001-train-1.yaml", "recipes/mine.yaml"):
         (session.path / name).parent.mkdir()
         (session.path / name).write_text("version: 1\n")
     session.samples_path.write_text('{"run": "mine/1"}\n')
@@ -100,6 +101,20 @@ def test_runs_arrive_with_no_process_and_nothing_waiting(session: Session, tmp_p
     made = unpack(pack(session, tmp_path / "f").path, Home(tmp_path / "elsewhere"))
     records = [run.read() for run in made.runs()[2:]]
     assert [(r.status, r.pid) for r in records] == [("lost", None), ("stopped", None)]
+
+
+def test_a_run_that_is_resumed_while_its_session_is_packed_is_at_rest_in_the_archive(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, write = session.runs()[0], archive._write
+
+    def resumed(*arguments: Any) -> None:
+        run.update(status="running", pid=os.getpid())
+        write(*arguments)
+
+    monkeypatch.setattr(archive, "_write", resumed)
+    made = unpack(pack(session, tmp_path / "f").path, Home(tmp_path / "elsewhere"))
+    assert made.runs()[0].read().status == "finished"
 
 
 def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -126,9 +129,32 @@ def test_a_run_is_found_by_the_path_of_its_folder(home: Home) -> None:
     assert home.find_run(str(run.path)) == run
 
 
+def test_a_session_that_may_not_be_looked_at_is_passed_over(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs, gone = (new_run(home, session) for session in ("mine", "theirs", "gone"))
+    real_stat, real_iterdir = os.stat, Path.iterdir
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(theirs.session.path) + "/" in str(path):
+            raise PermissionError(errno.EACCES, "not yours", str(path))
+        return real_stat(path, **options)
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == gone.session.runs_path:
+            raise FileNotFoundError(errno.ENOENT, "deleted in this moment", str(path))
+        return real_iterdir(path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert [session.name for session in home.sessions()] == ["gone", "mine"]
+    assert list(home.all_runs()) == [mine]
+
+
 @pytest.mark.parametrize(
     "ref, complaint",
     [
+        ("~nosuchuser/1", "there is no user of that name"),
         ("7", r"session 'work' has no run 7 \(it has 1, 2\)"),
         ("nobody", "session 'work' has no run 'nobody'"),
         ("twin", "'twin' names several runs of session 'work': 1, 2"),

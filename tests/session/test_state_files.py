@@ -116,13 +116,13 @@ def put(final: Path, number: int, die_at: int) -> None:
             patch.setattr(Path, name, dying)
         remove = files.shutil.rmtree
 
-        def dying_rmtree(path: Path) -> None:
+        def dying_rmtree(path: Path, ignore_errors: bool = False) -> None:
             step()
             # A death in the middle of removing: one of two files is gone.
             for file in sorted(path.iterdir())[:1]:
                 file.unlink()
             step()
-            remove(path)
+            remove(path, ignore_errors)
 
         patch.setattr(files.shutil, "rmtree", dying_rmtree)
         fresh = fresh_folder(final)
@@ -193,6 +193,23 @@ def test_no_death_at_any_step_loses_the_last_whole_folder(
             put(final, 4, die_at=-1)
             assert content(final) == ["4", "4"]
             assert [p.name for p in final.parent.iterdir()] == ["last"]
+
+
+def test_a_swap_has_succeeded_though_the_old_folder_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "last"
+    put(final, 1, die_at=-1)
+
+    def rmdir(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "NFS keeps a file that is mapped", str(path))
+
+    with monkeypatch.context() as nfs:
+        nfs.setattr(files.os, "rmdir", rmdir)
+        put(final, 2, die_at=-1)
+    assert content(final) == ["2", "2"]
+    put(final, 3, die_at=-1)
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
 def test_before_the_first_folder_is_whole_there_is_none(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from lmbench.config import ModelConfig
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import RNNModel, build_model
-from lmbench.training.checkpoint import write_checkpoint
+from lmbench.training.checkpoint import read_checkpoint, write_checkpoint
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy
 from lmbench.training.plateau import Plateau
@@ -144,3 +144,12 @@ def test_a_full_disk_says_whether_there_is_a_checkpoint_to_resume_from(
     monkeypatch.setattr("lmbench.training.checkpoint.write_json", full)
     with pytest.raises(LmbenchError, match="resume the run from the checkpoint before"):
         write_checkpoint(tmp_path / "last", model, {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_nothing_of_a_checkpoint_stays_mapped_once_it_is_read(tmp_path: Path) -> None:
+    last = tmp_path / "last"
+    write_checkpoint(last, nn.Linear(2, 2), {}, tensors={"a": torch.ones(3)}, state={})
+    tensors, _ = read_checkpoint(last)
+    assert torch.equal(tensors["a"], torch.ones(3))
+    assert str(last) not in Path("/proc/self/maps").read_text()

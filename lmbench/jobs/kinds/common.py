@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lmbench.corpus import Corpus
 from lmbench.corpus.ids import VocabularyRule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
 from lmbench.session import Run, store
-from lmbench.session.events import Progress
+from lmbench.session.events import Progress, RunResumed
+from lmbench.training.checkpoint import MODEL_FILE
 
-__all__ = ["StoppedError", "corpus_record", "note_parent", "parent_of", "progress_callback"]
+__all__ = [
+    "StoppedError",
+    "corpus_record",
+    "model_hash",
+    "note_model",
+    "note_parent",
+    "parent_of",
+    "progress_callback",
+]
 
 # Seconds between two progress events of a part that has no steps of its own.
 _PROGRESS_S = 0.2
@@ -36,6 +47,26 @@ def note_parent(job: Job, parent: Run) -> None:
     if record.corpus is not None:
         job.session.write_vocabulary(record.corpus.fingerprint, parent.vocabulary(record))
     job.update(corpus=record.corpus, shape=record.shape)
+
+
+def model_hash(path: Path) -> str:
+    """Of a checkpoint's folder or a model's file: which model it holds."""
+    with (path / MODEL_FILE if path.is_dir() else path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def note_model(job: Job, path: Path) -> None:
+    """Note which model a search is of. Where it is another one than an earlier attempt searched,
+    what that has found counts no more."""
+    found = model_hash(path)
+    if job.carries_on and job.record.results.get("model_sha256") not in (None, found):
+        job.carries_on = False
+        job.emit(RunResumed(offset=0, step=0, epoch=0))
+        job.warn(
+            f"the model of {job.record.parent} has changed since this run began: what was found of "
+            "the one before is dropped, and the search begins anew"
+        )
+    job.add_results(model_sha256=found)
 
 
 def corpus_record(corpus: Corpus, vocab: VocabularyRule) -> store.Corpus:

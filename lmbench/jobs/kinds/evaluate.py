@@ -16,7 +16,7 @@ from lmbench.deploy.runtimes.interface import Score
 from lmbench.errors import LmbenchError
 from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_parent, progress_callback
+from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, progress_callback
 from lmbench.jobs.scoring_text import corpus_of, matching_corpus
 from lmbench.model.device import choose_device
 from lmbench.session import EventLog, Run, events
@@ -50,6 +50,8 @@ def _work(job: Job) -> None:
     ids = corpus.split(config.split)
     said = f"--tokens {config.tokens}"
     data = rows_to_score(ids[: config.tokens or None], config.eval_batch_size, device, said)
+    if config.tune:
+        note_model(job, loaded.path)
     if not job.carries_on:
         job.emit(events.RunStarted(device=str(device)))
     if config.adapts:

@@ -43,7 +43,13 @@ from lmbench.distiller.quantization.post_training import (
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of, progress_callback
+from lmbench.jobs.kinds.common import (
+    StoppedError,
+    note_model,
+    note_parent,
+    parent_of,
+    progress_callback,
+)
 from lmbench.jobs.kinds.train import score_event
 from lmbench.jobs.quantization import (
     budget_of,
@@ -116,7 +122,10 @@ def _work(job: Job) -> None:
     tokens = config.eval_tokens
     said = f"--eval-tokens {tokens}" if tokens else ""
     texts = {s: score_rows(corpus, s, tokens, device, said) for s in ("valid", "test")}
-    job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
+    if config.auto:
+        note_model(job, loaded.path)
+    if not job.carries_on:
+        job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)
     stats = None if config.dynamic else given or _calibrate(job, modular, data)
     moments = None
@@ -147,11 +156,9 @@ def _calibrate(job: Job, modular: nn.Module, data: Tensor) -> ActivationStats:
     written = (job.run.staging or job.run.path) / STATS_FILE
     save_stats(stats, written)
     written.replace(job.run.path / STATS_FILE)
-    for module, entry in stats.items():
-        if job.carries_on:
-            # The attempt before has logged them.
-            break
-        job.emit(Calibration(module=module, stats=_plain(entry)))
+    if not job.carries_on:
+        for module, entry in stats.items():
+            job.emit(Calibration(module=module, stats=_plain(entry)))
     return stats
 
 

@@ -23,7 +23,7 @@ from lmbench.distiller.pruning.sensitivity import SensitivityPoint as Point
 from lmbench.distiller.schedules.suggest import suggest_targets, suggestion_to_schedule
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import StoppedError, note_parent, parent_of
+from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, parent_of
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.model import RNNModel, count_weights
 from lmbench.model.device import choose_device
@@ -59,8 +59,9 @@ def work(job: Job) -> None:
     split = corpus.split(config.split)
     said = f"--tokens {config.tokens}"
     data = rows_to_score(split[: config.tokens or None], _COLUMNS, device, said)
+    note_model(job, loaded.path)
     store = _known_points(job)
-    if not store:
+    if not job.carries_on:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     with contextlib.suppress(StoppedError):
         _finish(job, config, _analyse(job, config, model, data, store), len(split))

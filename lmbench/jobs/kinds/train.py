@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
-from lmbench.jobs.kinds.common import corpus_record, parent_of
+from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of
 from lmbench.jobs.launch_ranks import launch_ranks
 from lmbench.jobs.run_schedule import build_scheduler, plan_on_shape
 from lmbench.jobs.sweeps.early_stopping import watch_rungs
@@ -43,7 +42,7 @@ from lmbench.session.events import (
 )
 from lmbench.session.store import Run
 from lmbench.training import native
-from lmbench.training.checkpoint import MODEL_FILE, load_weights
+from lmbench.training.checkpoint import checkpoint_step, load_weights
 from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -205,11 +204,12 @@ def _train(
         batchify(corpus.split("test"), config.eval_batch_size, device),
     )
     sparsity = partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event
+    objective, of_teacher = build_objective(job, config, corpus, precision, device)
     trainer = Trainer(
         model,
         splits,
         config,
-        build_objective(job, config, corpus, precision, device),
+        objective,
         job.run.path,
         emit=lambda event: _note(job, event),
         control=job.control,
@@ -226,9 +226,8 @@ def _train(
     job.update(device=str(device))
     _begin(job, trainer, precision, weights)
     # Not before: a resumed run voids what was logged since its checkpoint.
-    warnings = [
-        w for w in (of_precision, of_kernels, _of_schedule(job, config, corpus.ntokens)) if w
-    ]
+    of_schedule = _of_schedule(job, config, corpus.ntokens)
+    warnings = [w for w in (of_precision, of_kernels, of_teacher, of_schedule) if w]
     said = _warned_of(job)
     for warning in warnings:
         if warning not in said:
@@ -288,35 +287,36 @@ def _sparsity(
 
 def build_objective(
     job: Job, config: TrainConfig, corpus: Corpus, precision: Precision, device: torch.device
-) -> Objective:
-    """Cross-entropy, or a blend with a teacher's predictions where one is named."""
+) -> tuple[Objective, str | None]:
+    """Cross-entropy, or a blend with a teacher's predictions where one is named, and a warning."""
     teacher = find_teacher(config, job.home, job.session.name, corpus)
     regularisation = Regularisation.of(config)
     if teacher is None:
         if config.precision == "exact":
-            return ExactCrossEntropy(regularisation)
+            return ExactCrossEntropy(regularisation), None
         loss = DecoderLoss(precision, into_grad=True)
-        return CrossEntropy(loss, regularisation, replay=not config.bptt_spread)
+        return CrossEntropy(loss, regularisation, replay=not config.bptt_spread), None
     from lmbench.deploy.load_model import load_run
     from lmbench.training.distillation import Distillation
 
     loaded = load_run(teacher, device=str(device))
-    _note_teacher(job, teacher, loaded.path)
-    return Distillation(
-        loaded.recurrent, config.distill_temp, config.distill_weight, regularisation
-    )
+    weight, temperature = config.distill_weight, config.distill_temp
+    taught = Distillation(loaded.recurrent, temperature, weight, regularisation)
+    return taught, _note_teacher(job, teacher, loaded.path)
 
 
-def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> None:
-    """Note which model teaches, by its hash; a resumed run says where that is another one now."""
-    found = hashlib.sha256((checkpoint / MODEL_FILE).read_bytes()).hexdigest()[:16]
+def _note_teacher(job: Job, teacher: Run, checkpoint: Path) -> str | None:
+    """Note which model the run began to learn from, by its hash; a warning where it is another
+    one now."""
+    found = model_hash(checkpoint)
     before = job.record.results.get("teacher_sha256") if job.resuming else None
-    if before not in (None, found):
-        job.warn(
-            f"the teacher, run {teacher.ref}, has trained on since this run began: from here on "
-            "its better model teaches, and the run is not what it would have been without a stop"
-        )
-    job.add_results(teacher_sha256=found)
+    if before in (None, found):
+        job.add_results(teacher_sha256=found)
+        return None
+    return (
+        f"the teacher, run {teacher.ref}, has trained on since this run began: from here on "
+        "its better model teaches, and the run is not what it would have been without a stop"
+    )
 
 
 def load_parent(job: Job, model: RNNModel) -> None:
@@ -355,8 +355,10 @@ def _score(
     """Score the checkpoint that the settings name on the test set, and note all results."""
     model, config, position = trainer.model, trainer.config, trainer.position
     best = job.run.checkpoint("best")
-    which = config.test_checkpoint if best else "last"
-    if which == "best" and best:
+    # A death before last/ was written leaves one that a resumed run has yet to come to again.
+    has_best = best is not None and checkpoint_step(best) <= position.step
+    which = config.test_checkpoint if has_best else "last"
+    if which == "best":
         trainer.load_best()
     else:
         trainer.keep_averages()
@@ -385,15 +387,14 @@ def _score(
         size = packed_bytes(plain, corpus.vocabulary, values, groups)
         job.add_results(packed_bytes=size)
     plateau = trainer.plateau
-    valid = None if best is None else plateau.best
     job.add_results(
         parameters=weights,
         biases=biases,
         nonzero=nonzero,
         sparsity=1.0 - nonzero / weights,
         bytes=job.run.model_bytes(),
-        valid_loss=valid,
-        valid_ppl=None if valid is None else perplexity(valid),
+        valid_loss=plateau.best,
+        valid_ppl=perplexity(plateau.best),
         best_epoch=plateau.best_epoch,
         test_loss=test.loss,
         test_ppl=test.ppl,

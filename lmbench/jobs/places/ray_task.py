@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,11 +43,11 @@ def work_on(
     if not is_to_begin(run, job, again=again):
         return
     for deaths in range(MOST_DEATHS + 1):
-        began = time.time()
+        attempt = run.read().attempt
         worker = _start(run, setup, os.environ | environment)
         code = _end_of(worker, run, job)
         if code >= 0 or deaths == MOST_DEATHS or not take_over(run, job):
-            conclude(run, worker.pid, code, began)
+            conclude(run, worker.pid, code, attempt)
             return
 
 

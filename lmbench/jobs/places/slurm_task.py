@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a queued run")
-    run = Run(parser.parse_args(arguments).run.resolve())
+    run = Run(parser.parse_args(arguments).run.absolute())
     try:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(run: Run, job: str, restarts: int) -> int:
-    began = time.time()
+    attempt = run.read().attempt
     # No session of its own: what Slurm kills the job by must reach it.
     worker = subprocess.Popen(
         python("lmbench.jobs.worker", str(run.path)), stdin=subprocess.DEVNULL
@@ -58,7 +57,7 @@ def _work(run: Run, job: str, restarts: int) -> int:
     died = code < 0 and restarts < MOST_DEATHS
     if (died or (asked_to_end and run.read().status == "stopped")) and take_over(run, job):
         return _requeue(run, job)
-    conclude(run, worker.pid, code, began)
+    conclude(run, worker.pid, code, attempt)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_weights_in_codes_are_trained_in_bf16_which_rounds_none_of_them(
     assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
     assert job.record.results["precision"] == "bf16"
     assert warnings(job) == []
+
+
+def test_that_its_teacher_has_trained_on_stays_among_the_warnings_of_a_resumed_run(
+    home: Home, calls: list[tuple[str, object]]
+) -> None:
+    teacher = train(home).run
+    job = train(home, teacher=teacher.ref)
+    shutil.copytree(
+        train(home, seed=2).run.path / "best", teacher.path / "best", dirs_exist_ok=True
+    )
+    for _ in range(2):
+        job = resume(job)
+        assert warnings(job) == job.record.results["warnings"]
+        assert [line.split(",")[0] for line in warnings(job)] == ["the teacher"]
 
 
 def test_what_a_resumed_run_is_warned_of_stays_in_its_log_once(
