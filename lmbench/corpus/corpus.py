@@ -30,7 +30,6 @@ from lmbench.corpus.sources import (
     REGISTRY,
     data_folder,
     find_folder,
-    has_corpus,
     has_part_of_corpus,
     split_files,
 )
@@ -191,7 +190,7 @@ def _located(
         return PYDOC, pydoc.pydoc_folder(home, progress), pydoc.origin()
     if wanted in REGISTRY:
         folder = data_folder(home) / wanted
-        if not has_corpus(folder):
+        if not has_part_of_corpus(folder):
             _fetch(wanted, folder, progress, may_fetch)
         return wanted, folder, f"in {_shown(folder, home)}"
     folder = find_folder(wanted, home)
@@ -203,8 +202,6 @@ def _default(home: Path) -> str:
 
 
 def _fetch(name: str, folder: Path, progress: Progress | None, may_fetch: bool) -> None:
-    if has_part_of_corpus(folder):
-        split_files(folder)  # says which file is missing: nothing of the user's is written over
     if not may_fetch:
         raise LmbenchError(f"{name} is not in {folder}: `lmbench data get {name}` fetches it")
     fetch.fetch(REGISTRY[name], folder, progress)
