@@ -380,7 +380,7 @@ class _Settings:
 def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     """A setting that names a file or a corpus's folder, as the run is to have it: what lies beside
     the sweep's file, else in the working folder, by its path; names of presets and corpora as they
-    are.
+    are. A path is from the working folder, or absolute where the current one has another such file.
 
     Raises:
         LmbenchError: it names a file, and there is none.
@@ -393,7 +393,9 @@ def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     for base in (folder, home.path):
         path = (base / Path(value).expanduser()).resolve()
         if path.is_file():
-            return str(path.relative_to(home.path) if path.is_relative_to(home.path) else path)
+            short = path.relative_to(home.path) if path.is_relative_to(home.path) else path
+            # Who opens it looks in the current folder first.
+            return str(path if short.is_file() and short.resolve() != path else short)
     ours = {"compress": ("a preset", preset_names), RECIPE: ("a recipe", recipe_names)}
     kind, names = ours.get(name, ("", list))
     if value in names():

@@ -11,6 +11,7 @@ from sweep_world import SMALL, SWEEP, write_sweep
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import own_files
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.kept_file import keep, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
@@ -68,6 +69,19 @@ def test_a_pruning_trains_as_long_as_its_schedule_needs(sweep_home: Home) -> Non
     text = SWEEP.replace("epochs: 2", "epochs: 1")
     _, runs = planned(sweep_home, text)
     assert [run.step.config.model_dump()["epochs"] for run in runs] == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_schedule_is_the_sweeps_own_wherever_it_is_started_from(
+    sweep_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_sweep(sweep_home.path / "study")
+    other = write_sweep(tmp_path / "study").parent / "levels" / "agp-50.yaml"
+    other.write_text("another\n")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(parse_sweep(file.read_bytes(), file))
+    runs = planned_runs(plan, file.parent, sweep_home, "study")
+    found = own_files(runs[2].step.config, sweep_home)
+    assert found["schedule.yaml"] == (file.parent / "levels" / "agp-50.yaml").read_bytes()
 
 
 def test_a_random_search_draws_the_same_combinations_for_the_same_seed(sweep_home: Home) -> None:
