@@ -21,11 +21,11 @@ from lmbench.config import (
     validate,
 )
 from lmbench.config.setting import value_text
-from lmbench.config.training import laid_over
+from lmbench.config.training import laid_over, passed_on
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
-from lmbench.jobs.prepare import inherited_settings, long_enough, passed_on
+from lmbench.jobs.prepare import inherited_settings, long_enough
 from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.jobs.sweeps.sweep_file import RECIPE, Stage, Sweep
 from lmbench.printable import one_line
