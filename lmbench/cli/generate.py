@@ -76,6 +76,8 @@ def _which(run: str, checkpoint: str) -> tuple[str, str]:
 def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) -> Generation:
     """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
     target = Path(config.outf).expanduser() if config.outf else None
+    if target is not None and target.exists():
+        raise LmbenchError(f"--outf {target}: is there already; name a file that is not")
     if target is not None and not target.parent.is_dir():
         raise LmbenchError(f"--outf {target}: the folder {target.parent} is not there")
     show = None

@@ -145,6 +145,15 @@ def test_outf_holds_the_text_and_stdout_the_progress(command: Command, tmp_path:
     assert out.splitlines() == [f"| Generated {i}/25 words" for i in (0, 10, 20)]
 
 
+def test_outf_leaves_a_file_that_is_there(command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    target.write_text("precious")
+    code, out, err = command("generate", "--words", "2", "--outf", str(target))
+    assert (code, out) == (2, "")
+    assert f"--outf {target}: is there already" in err
+    assert target.read_text() == "precious"
+
+
 def test_each_generation_of_a_run_is_kept_with_its_session(command: Command, run: Run) -> None:
     command("generate", "--words", "5", "--seed", "4")
     command("generate", "--words", "5", "--prompt", "word2", "--json")
