@@ -29,6 +29,7 @@ from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.axes import MOST_VALUES
+from lmbench.report.model_card import scored_checkpoint
 from lmbench.session import Home, Run, Session
 from lmbench.session.files import write_atomic
 
@@ -255,22 +256,26 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
 
 
 def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet: bool) -> None:
+    if save is None and onnx_export is None:
+        return
+    which = scored_checkpoint(run.read()) or ("best" if run.checkpoint("best") else "last")
+    folder = run.checkpoint(which)
+    if folder is None:
+        note(f"run {run.ref} ended without a checkpoint: there are no weights to write")
+        return
     if save is not None:
-        _save(run, save)
+        _save(folder, save)
     if onnx_export is not None:
         from lmbench.cli.export_model import export_model, print_exported
         from lmbench.deploy.load_model import load_run
 
-        loaded = load_run(run, "best" if run.checkpoint("best") else "last")
+        loaded = load_run(run, which)
         document = export_model(loaded, run, onnx_export.expanduser(), "onnx")
         if not quiet:
             print_exported(document)
 
 
-def _save(run: Run, target: Path) -> None:
-    folder = run.checkpoint("best") or run.checkpoint("last")
-    if folder is None:
-        raise LmbenchError(f"run {run.ref} has no checkpoint to save to {target}")
+def _save(folder: Path, target: Path) -> None:
     if target.expanduser().exists():
         raise LmbenchError(
             f"--save {target}: came to be there while the run was at work and was left alone; "
