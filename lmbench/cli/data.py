@@ -68,9 +68,9 @@ def info(corpus: str | None = None, *, json: Json = False) -> None:
     if json:
         print_json(document)
         return
-    del document["made"]
+    made = document.pop("made")
     console().print(pairs_table((key, _shown(value)) for key, value in document.items()))
-    card = read_card(Path(document["path"]))
+    card = read_card(Path(document["path"])) if made else None
     if card:
         _print_card(card)
 
