@@ -13,6 +13,7 @@ from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import own_files
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.kept_file import keep, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
@@ -138,6 +139,30 @@ stages:
   - kind: prune
     settings: {{recipe: slow.yaml, compress: levels/agp-50.yaml, clip: 0.5}}
 """
+
+
+def test_settings_that_only_some_runs_have_are_judged_against_their_schedules(
+    sweep_home: Home,
+) -> None:
+    axes = "compress: [levels/agp-50.yaml]\n      decay: [1.0, 0.9]\n"
+    file = write_sweep(sweep_home.path.parent / "study", SWEEP.split("compress")[0] + axes)
+    (file.parent / "levels" / "agp-50.yaml").write_text(
+        "version: 1\nlr_schedulers: {half: {class: ExponentialLR, gamma: 0.5}}\n"
+        "policies: [{lr_scheduler: {instance_name: half}, starting_epoch: 0, ending_epoch: 2, "
+        "frequency: 1}]\n"
+    )
+    with pytest.raises(LmbenchError, match=r"line 7: stages: 2: .*--decay"):
+        control.prepare(file, sweep_home)
+
+
+def test_nodes_are_for_single_runs_wherever_they_stand(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmbench.jobs.prepare.gpu_count", lambda: 1)
+    text = SWEEP.replace("lr: 1.0}", "lr: 1.0}\n    axes: {nodes: [1, 2]}")
+    file = write_sweep(sweep_home.path.parent / "study", text)
+    with pytest.raises(LmbenchError, match="nodes of more than 1 is for single runs"):
+        control.prepare(file, sweep_home)
 
 
 def test_a_recipes_settings_stand_under_a_stages_and_over_its_parents(sweep_home: Home) -> None:
