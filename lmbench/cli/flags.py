@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import Group, Parameter, Token
 from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, TrainConfig, flag_of, validate
+from lmbench.config.setting import number_type
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.training.recipe_files import recipe_settings
@@ -74,7 +74,9 @@ def refuse_flags(reason: str, **flags: object) -> None:
     Raises:
         LmbenchError: names them, and gives `reason`.
     """
-    given = [flag_of(name) for name, value in flags.items() if value not in (None, False)]
+    given = [
+        flag_of(name) for name, value in flags.items() if value is not None and value is not False
+    ]
     if given:
         raise LmbenchError(f"{', '.join(given)}: {reason}")
 
@@ -135,7 +137,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         group=Group(str(extra.get("group", "Settings"))),
         negative="" if field.default is False else None,
         consume_multiple=isinstance(field.default, tuple) or None,
-        converter=whole if _is_whole(field.annotation) else None,
+        converter=whole if number_type(field.annotation) is int else None,
     )
     return inspect.Parameter(
         name,
@@ -143,10 +145,6 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         default=field.default,
         annotation=Annotated[field.annotation, parameter],
     )
-
-
-def _is_whole(annotation: Any) -> bool:
-    return annotation is int or set(get_args(annotation)) == {int, NoneType}
 
 
 def whole(_type: Any, tokens: Sequence[Token]) -> int | None:
