@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import refuse_flags
 from lmbench.cli.output import Json, SessionName, print_json, print_line
+from lmbench.config.user_folder import expanded
 from lmbench.deploy.export import Bits
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -98,7 +99,7 @@ def _model(
 
     loaded, found = open_model(ref, Home.find(), session, checkpoint)
     path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
-    path = path.expanduser()
+    path = expanded(path)
     files = [sherpa_file(path, "offline"), sherpa_file(path, "streaming")] if contract else [path]
     _refuse_taken(*files)
     return export_model(loaded, found, path, format, bits, contract)
@@ -108,7 +109,7 @@ def _hub(ref: str, session: str, output: Path | None) -> dict[str, Any]:
     from lmbench.cli.export_model import export_to_hub
 
     found = Home.find().find_run(ref, session, with_model=True)
-    path = (output or Path(f"{found.path.name}.hub")).expanduser()
+    path = expanded(output or f"{found.path.name}.hub")
     _refuse_taken(path)
     return export_to_hub(found, path)
 
@@ -127,7 +128,7 @@ def _curves(
     home = Home.find()
     runs = list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
     path = output or Path(f"{runs[0].path.name if len(runs) == 1 else 'curves'}.{format}")
-    path = path.expanduser()
+    path = expanded(path)
     _refuse_taken(path)
     match format:
         case "csv":

@@ -9,6 +9,7 @@ from rich.table import Table
 from lmbench.cli.flags import configured
 from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
+from lmbench.config.user_folder import expanded
 from lmbench.corpus import open_corpus
 from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
@@ -68,14 +69,14 @@ def _which(run: str, checkpoint: str) -> tuple[str, str]:
             f"--checkpoint {checkpoint}: beside the run {run} use best or last; a model's file "
             "stands in place of the run"
         )
-    if not Path(checkpoint).expanduser().exists():
+    if not expanded(checkpoint).exists():
         raise LmbenchError(f"--checkpoint {checkpoint}: best, last, or a file; no such file")
     return checkpoint, "best"
 
 
 def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) -> Generation:
     """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
-    target = Path(config.outf).expanduser() if config.outf else None
+    target = expanded(config.outf) if config.outf else None
     if target is not None and target.exists():
         raise LmbenchError(f"--outf {target}: is there already; name a file that is not")
     if target is not None and not target.parent.is_dir():

@@ -12,6 +12,7 @@ from lmbench.cli.flags import configured
 from lmbench.cli.language_models import open_language_model
 from lmbench.cli.output import Json, SessionName, console, print_json, print_line
 from lmbench.config import RescoreConfig
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.scoring.nbest import check_references, read_nbest, read_references
 from lmbench.scoring.rescoring import Errors, Ranking, Tuned, language_scores, tune
@@ -76,7 +77,7 @@ def _free(output: str | None) -> Path | None:
     Raises:
         LmbenchError: something is there, or its folder is not.
     """
-    path = Path(output).expanduser() if output else None
+    path = expanded(output) if output else None
     if path is not None and (path.exists() or not path.absolute().parent.is_dir()):
         reason = "is there already" if path.exists() else "is in no folder that exists"
         raise LmbenchError(f"--output {path} {reason}; choose another place")
@@ -84,11 +85,11 @@ def _free(output: str | None) -> Path | None:
 
 
 def _ranking(nbest: str, references: str | None, flag: str) -> Ranking:
-    path = Path(nbest).expanduser()
+    path = expanded(nbest)
     found = read_nbest(path)
     if references is None:
         return Ranking(found)
-    said_path = Path(references).expanduser()
+    said_path = expanded(references)
     if not said_path.is_file():
         raise LmbenchError(f"{flag} {references}: no such file")
     said = read_references(said_path)

@@ -24,6 +24,7 @@ from lmbench.cli.start_run import (
 )
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
@@ -248,7 +249,7 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
                 f"{flag} {path}: nothing waits for a run that is detached; leave it out and use "
                 "`lmbench export` when the run has finished"
             )
-        target = path.expanduser()
+        target = expanded(path)
         if target.exists():
             raise LmbenchError(f"{flag} {path}: is there already; name a file that is not")
         if not target.parent.is_dir():
@@ -270,15 +271,15 @@ def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet
         from lmbench.deploy.load_model import load_run
 
         loaded = load_run(run, which)
-        document = export_model(loaded, run, onnx_export.expanduser(), "onnx")
+        document = export_model(loaded, run, expanded(onnx_export), "onnx")
         if not quiet:
             print_exported(document)
 
 
 def _save(folder: Path, target: Path) -> None:
-    if target.expanduser().exists():
+    if expanded(target).exists():
         raise LmbenchError(
             f"--save {target}: came to be there while the run was at work and was left alone; "
             f"the weights are in {folder}"
         )
-    write_atomic(target.expanduser(), (folder / "model.safetensors").read_bytes())
+    write_atomic(expanded(target), (folder / "model.safetensors").read_bytes())

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
 from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
@@ -402,7 +403,7 @@ class Home:
         Raises:
             LmbenchError: no such run, or a name that fits several.
         """
-        path = Path(ref).expanduser()
+        path = expanded(ref)
         if (path / "run.json").is_file():
             return Run(path.resolve())
         if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:

@@ -22,6 +22,7 @@ from lmbench.config import (
 )
 from lmbench.config.setting import value_text
 from lmbench.config.training import laid_over, passed_on
+from lmbench.config.user_folder import expanded
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
@@ -388,10 +389,10 @@ def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     if not isinstance(value, str):
         return value
     if name == "data":
-        path = (folder / Path(value).expanduser()).resolve()
+        path = (folder / expanded(value)).resolve()
         return str(path) if path.is_dir() else value
     for base in (folder, home.path):
-        path = (base / Path(value).expanduser()).resolve()
+        path = (base / expanded(value)).resolve()
         if path.is_file():
             short = path.relative_to(home.path) if path.is_relative_to(home.path) else path
             # Who opens it looks in the current folder first.

@@ -115,6 +115,8 @@ def test_a_random_search_over_more_than_can_be_made_draws_its_few() -> None:
     "old, new, line, words",
     [
         ("levels/agp-80.yaml", "levels/agp-81.yaml", 7, "neither a file beside the sweep"),
+        ("data: tiny", 'data: "a\\0b"', 5, "a path has no null character"),
+        ("data: tiny", "data: ~nouser/x", 5, "~nouser/x: there is no such user"),
         ("nhid: 8", "nhid: 9", 5, "--tied needs --emsize equal to --nhid"),
         ("- kind: prune\n", "- kind: prune\n    from: other/3\n", 7, "no session 'other'"),
         ("- kind: prune\n", "- kind: prune\n    from: turnip\n", 7, "no session 'study'"),
