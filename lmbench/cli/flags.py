@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -13,10 +14,12 @@ from pydantic.fields import FieldInfo
 from lmbench.config import Config, TrainConfig, flag_of, validate
 from lmbench.config.setting import number_type
 from lmbench.config.training import laid_over
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
+from lmbench.session.files import write_atomic
 from lmbench.training.recipe_files import recipe_settings
 
-__all__ = ["Whole", "configured", "refuse_flags", "whole"]
+__all__ = ["Whole", "configured", "free_place", "refuse_flags", "whole", "write_new"]
 
 C = TypeVar("C", bound=Config)
 
@@ -79,6 +82,35 @@ def refuse_flags(reason: str, **flags: object) -> None:
     ]
     if given:
         raise LmbenchError(f"{', '.join(given)}: {reason}")
+
+
+def free_place(flag: str, path: str | Path) -> Path:
+    """Where the file or folder that a flag names can be made.
+
+    Raises:
+        LmbenchError: something is there, or the folder that is to hold it is not.
+    """
+    place = expanded(path)
+    if place.exists():
+        raise LmbenchError(f"{flag} {path}: is there already; name another place")
+    if not place.absolute().parent.is_dir():
+        raise LmbenchError(f"{flag} {path}: the folder {place.parent} is not there")
+    return place
+
+
+def write_new(flag: str, place: Path, data: bytes, *, kept: Path | None = None) -> None:
+    """Write a file to a `free_place` that was found before the work began; `kept` is where its
+    content is, too.
+
+    Raises:
+        LmbenchError: something came to be there; it is left alone.
+    """
+    if place.exists():
+        where = f"the content is in {kept}" if kept else "name another place and try again"
+        raise LmbenchError(
+            f"{flag} {place}: came to be there during the work and was left alone; {where}"
+        )
+    write_atomic(place, data)
 
 
 _NEEDS = {
