@@ -121,6 +121,13 @@ def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path:
         control.start(control.prepare(file, sweep_home), sweep_home)
 
 
+def test_a_sweep_stays_at_the_place_that_it_was_made_for(sweep_home: Home) -> None:
+    started(sweep_home)
+    prepared = control.prepare(sweep_home.path.parent / "study" / "sweep.yaml", sweep_home)
+    with pytest.raises(LmbenchError, match=r"--place slurm: session 'study': .* place local"):
+        control.start(prepared, sweep_home, "slurm")
+
+
 def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None:
     session = sweep_home.open_session("study")
     own = session.path / "schedules" / "agp-50.yaml"
