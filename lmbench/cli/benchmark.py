@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,6 +11,7 @@ from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName
 from lmbench.cli.start_run import start
 from lmbench.config import BenchmarkConfig
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 
@@ -37,7 +37,7 @@ def benchmark(
     runs: list[Run] = []
     resolved: list[str] = []
     for model in models:
-        path = Path(model).expanduser()
+        path = expanded(model)
         if path.is_file():
             resolved.append(str(path.resolve()))
             continue

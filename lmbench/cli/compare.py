@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from lmbench.cli.flags import refuse_flags
+from lmbench.cli.flags import free_place, refuse_flags
 from lmbench.cli.output import (
     Json,
     SessionName,
@@ -119,8 +119,7 @@ def report(
         return
     if output.suffix not in (".md", ".html"):
         raise LmbenchError(f"{output}: name a file that ends in .md or .html")
-    if output.exists():
-        raise LmbenchError(f"{output} is there already: name another file, or move it away")
+    place = free_place("--output", output)
     form = "html" if output.suffix == ".html" else "markdown"
-    write_atomic(output, report_session(found, form).encode())
+    write_atomic(place, report_session(found, form).encode())
     print_line(f"wrote {output}")

@@ -13,6 +13,7 @@ from lmbench.cli.flags import Whole, configured
 from lmbench.cli.output import Json, console, note, pairs_table, print_json, print_line, write
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import DataMakeConfig
+from lmbench.config.user_folder import expanded
 from lmbench.corpus import data_get, data_info, data_list
 from lmbench.corpus.making.card import Card, read_card
 from lmbench.corpus.making.make import data_make, data_preview
@@ -68,9 +69,9 @@ def info(corpus: str | None = None, *, json: Json = False) -> None:
     if json:
         print_json(document)
         return
-    del document["made"]
+    made = document.pop("made")
     console().print(pairs_table((key, _shown(value)) for key, value in document.items()))
-    card = read_card(Path(document["path"]))
+    card = read_card(Path(document["path"])) if made else None
     if card:
         _print_card(card)
 
@@ -102,8 +103,10 @@ def make(
     """
     if not files:
         raise LmbenchError(f"{name}: made of what? name files or folders after it")
-    paths = [Path(file).expanduser() for file in files]
-    if preview > 0:
+    if preview < 0:
+        raise LmbenchError(f"--preview {preview}: give how many sentences to show, at least 1")
+    paths = [expanded(file) for file in files]
+    if preview:
         sentences = data_preview(paths, config, preview)
         if json:
             print_json({"sentences": sentences})

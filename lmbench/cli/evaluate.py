@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,6 +12,7 @@ from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_json
 from lmbench.cli.start_run import start
 from lmbench.config import EvaluateConfig
+from lmbench.config.user_folder import expanded
 from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
@@ -53,5 +53,5 @@ def evaluate(
 
 
 def _parent(home: Home, ref: str, session: str) -> Run | str:
-    path = Path(ref).expanduser()
+    path = expanded(ref)
     return str(path.resolve()) if path.is_file() else home.find_run(ref, session, with_model=True)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import refuse_flags
+from lmbench.cli.flags import free_place, refuse_flags
 from lmbench.cli.output import Json, SessionName, print_json, print_line
+from lmbench.config.user_folder import expanded
 from lmbench.deploy.export import Bits
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -98,9 +99,10 @@ def _model(
 
     loaded, found = open_model(ref, Home.find(), session, checkpoint)
     path = output or Path(f"{found.path.name if found else loaded.path.stem}.{format}")
-    path = path.expanduser()
+    path = expanded(path)
     files = [sherpa_file(path, "offline"), sherpa_file(path, "streaming")] if contract else [path]
-    _refuse_taken(*files)
+    for file in files:
+        free_place("--output", file)
     return export_model(loaded, found, path, format, bits, contract)
 
 
@@ -108,8 +110,7 @@ def _hub(ref: str, session: str, output: Path | None) -> dict[str, Any]:
     from lmbench.cli.export_model import export_to_hub
 
     found = Home.find().find_run(ref, session, with_model=True)
-    path = (output or Path(f"{found.path.name}.hub")).expanduser()
-    _refuse_taken(path)
+    path = free_place("--output", output or f"{found.path.name}.hub")
     return export_to_hub(found, path)
 
 
@@ -127,8 +128,7 @@ def _curves(
     home = Home.find()
     runs = list(dict.fromkeys(home.find_run(ref, session) for ref in refs))
     path = output or Path(f"{runs[0].path.name if len(runs) == 1 else 'curves'}.{format}")
-    path = path.expanduser()
-    _refuse_taken(path)
+    path = free_place("--output", path)
     match format:
         case "csv":
             write_atomic(path, as_csv(runs).encode())
@@ -143,19 +143,6 @@ def _curves(
         "file": str(path),
         "bytes": sum(file.stat().st_size for file in files),
     }
-
-
-def _refuse_taken(*paths: Path) -> None:
-    """See that nothing is where a file or folder is to be written.
-
-    Raises:
-        LmbenchError: something is.
-    """
-    for path in paths:
-        if path.exists():
-            raise LmbenchError(f"{path} is there already: choose another place with --output")
-        if not path.absolute().parent.is_dir():
-            raise LmbenchError(f"{path} is in no folder that exists: choose another place")
 
 
 _OPEN_WITH = {"tensorboard": "tensorboard --logdir {}", "wandb": "wandb sync {}/offline-run-*"}

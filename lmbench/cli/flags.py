@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import Group, Parameter, Token
 from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, TrainConfig, flag_of, validate
+from lmbench.config.setting import number_type
 from lmbench.config.training import laid_over
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
+from lmbench.session.files import write_atomic
 from lmbench.training.recipe_files import recipe_settings
 
-__all__ = ["Whole", "configured", "refuse_flags", "whole"]
+__all__ = ["Whole", "configured", "free_place", "refuse_flags", "whole", "write_new"]
 
 C = TypeVar("C", bound=Config)
 
@@ -74,9 +77,40 @@ def refuse_flags(reason: str, **flags: object) -> None:
     Raises:
         LmbenchError: names them, and gives `reason`.
     """
-    given = [flag_of(name) for name, value in flags.items() if value not in (None, False)]
+    given = [
+        flag_of(name) for name, value in flags.items() if value is not None and value is not False
+    ]
     if given:
         raise LmbenchError(f"{', '.join(given)}: {reason}")
+
+
+def free_place(flag: str, path: str | Path) -> Path:
+    """Where the file or folder that a flag names can be made.
+
+    Raises:
+        LmbenchError: something is there, or the folder that is to hold it is not.
+    """
+    place = expanded(path)
+    if place.exists():
+        raise LmbenchError(f"{flag} {path}: is there already; name another place")
+    if not place.absolute().parent.is_dir():
+        raise LmbenchError(f"{flag} {path}: the folder {place.parent} is not there")
+    return place
+
+
+def write_new(flag: str, place: Path, data: bytes, *, kept: Path | None = None) -> None:
+    """Write a file to a `free_place` that was found before the work began; `kept` is where its
+    content is, too.
+
+    Raises:
+        LmbenchError: something came to be there; it is left alone.
+    """
+    if place.exists():
+        where = f"the content is in {kept}" if kept else "name another place and try again"
+        raise LmbenchError(
+            f"{flag} {place}: came to be there during the work and was left alone; {where}"
+        )
+    write_atomic(place, data)
 
 
 _NEEDS = {
@@ -135,7 +169,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         group=Group(str(extra.get("group", "Settings"))),
         negative="" if field.default is False else None,
         consume_multiple=isinstance(field.default, tuple) or None,
-        converter=whole if _is_whole(field.annotation) else None,
+        converter=whole if number_type(field.annotation) is int else None,
     )
     return inspect.Parameter(
         name,
@@ -143,10 +177,6 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         default=field.default,
         annotation=Annotated[field.annotation, parameter],
     )
-
-
-def _is_whole(annotation: Any) -> bool:
-    return annotation is int or set(get_args(annotation)) == {int, NoneType}
 
 
 def whole(_type: Any, tokens: Sequence[Token]) -> int | None:

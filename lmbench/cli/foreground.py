@@ -41,11 +41,20 @@ def work_through(begin: Callable[[], Run], *, json: bool, document: bool = True)
     Returns:
         The run and the command's exit code: 0 finished, 1 failed, 2 refused its input, 130
         interrupted.
+
+    Raises:
+        LmbenchError: nobody reads what is printed of it any more; the run goes on.
     """
     with _Interrupts() as interrupts:
         run = begin()
         interrupts.concern(run)
-        _follow(run, echo=not json)
+        try:
+            _follow(run, echo=not json)
+        except BrokenPipeError:
+            line = (
+                f"{run.ref}: nobody reads its log any more (| head); it goes on in the background"
+            )
+            raise LmbenchError(f"{line}: lmbench runs list") from None
     record = run.read()
     status = run.status(record)
     if json and document:

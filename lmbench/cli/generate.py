@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
+from lmbench.config.user_folder import expanded
 from lmbench.corpus import open_corpus
 from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
@@ -18,7 +19,6 @@ from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lin
 from lmbench.generation.text import generate as write_text
 from lmbench.model.device import allow_tf32, choose_device
 from lmbench.session import Home
-from lmbench.session.files import write_atomic
 
 __all__ = ["generate", "generate_run"]
 
@@ -68,16 +68,14 @@ def _which(run: str, checkpoint: str) -> tuple[str, str]:
             f"--checkpoint {checkpoint}: beside the run {run} use best or last; a model's file "
             "stands in place of the run"
         )
-    if not Path(checkpoint).expanduser().exists():
+    if not expanded(checkpoint).exists():
         raise LmbenchError(f"--checkpoint {checkpoint}: best, last, or a file; no such file")
     return checkpoint, "best"
 
 
 def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) -> Generation:
     """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
-    target = Path(config.outf).expanduser() if config.outf else None
-    if target is not None and not target.parent.is_dir():
-        raise LmbenchError(f"--outf {target}: the folder {target.parent} is not there")
+    target = free_place("--outf", config.outf) if config.outf else None
     show = None
     if not quiet:
         cut = is_subword(loaded.vocabulary)
@@ -90,7 +88,7 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
         note(f"not in the vocabulary, read as <unk>: {words}")
     if target is not None:
         try:
-            write_atomic(target, lines(generation.text.split()).encode())
+            write_new("--outf", target, lines(generation.text.split()).encode())
         except OSError as error:
             raise LmbenchError(f"--outf {target}: cannot be written ({error.strerror})") from None
     if not quiet:

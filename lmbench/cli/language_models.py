@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lmbench.config.machine import RuntimeConfig
+from lmbench.config.user_folder import expanded
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.scoring import LanguageModel
 from lmbench.scoring.predictor import RuntimePredictor, compiled_predictor
@@ -24,7 +23,7 @@ def open_language_model(
     Raises:
         LmbenchError: there is no such model, it has no vocabulary, or the runtime cannot run it.
     """
-    path = Path(model).expanduser()
+    path = expanded(model)
     if config.runtime == "as-is" and config.device in ("auto", "cpu") and not config.cuda:
         packed = open_packed(path) if path.is_file() and is_packed(path) else None
         found = compiled_predictor(packed, config.threads) if packed else None

@@ -53,6 +53,10 @@ class _Console(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **settings)
 
+    def on_broken_pipe(self) -> None:
+        """Where nobody reads on, as with other output: rich would end the process itself."""
+        raise BrokenPipeError
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -7,15 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_line
 from lmbench.cli.start_run import start
 from lmbench.config import PackConfig
-from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import make_run
 from lmbench.session import Home, Run
-from lmbench.session.files import write_atomic
 
 __all__ = ["pack"]
 
@@ -41,9 +39,7 @@ def pack(
     """
     home = Home.find()
     parent = home.find_run(run, session, with_model=True)
-    if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
-        reason = "is there already" if output.exists() else "is in no folder that exists"
-        raise LmbenchError(f"--output {output} {reason}; choose another place")
+    place = free_place("--output", output) if output is not None else None
 
     def make() -> Run:
         return make_run(
@@ -52,8 +48,8 @@ def pack(
 
     new, code = start(make, detach=False, json=json)
     packed = new.path / "model.lmpack"
-    if code == 0 and output is not None:
-        write_atomic(output, packed.read_bytes())
+    if code == 0 and place is not None:
+        write_new("--output", place, packed.read_bytes(), kept=packed)
     if code == 0 and not json:
-        print_line(f"packed into {output or packed}")
+        print_line(f"packed into {place or packed}")
     return code

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from lmbench.cli.flags import configured
+from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.language_models import open_language_model
 from lmbench.cli.output import Json, SessionName, console, print_json, print_line
 from lmbench.config import RescoreConfig
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.scoring.nbest import check_references, read_nbest, read_references
 from lmbench.scoring.rescoring import Errors, Ranking, Tuned, language_scores, tune
-from lmbench.session.files import write_atomic
 
 __all__ = ["rescore"]
 
@@ -52,13 +51,13 @@ def rescore(
         nbest: a file of lines `utterance-id score text` or of JSON, or a folder of Kaldi's or
             ESPnet's.
     """
-    output = _free(config.output)
+    output = free_place("--output", config.output) if config.output else None
     ranking = _ranking(nbest, config.references, "--references")
     dev = _ranking(config.dev, config.dev_references, "--dev-references") if config.dev else None
     rows = [_rescored(config, one, session, ranking, dev) for one in config.models]
     if output is not None:
         lines = [f"{utterance} {text}".rstrip() for utterance, text in rows[0].texts.items()]
-        write_atomic(output, ("\n".join(lines) + "\n").encode())
+        write_new("--output", output, ("\n".join(lines) + "\n").encode())
     if json:
         print_json(_document(config, ranking, rows))
         return 0
@@ -70,25 +69,12 @@ def rescore(
     return 0
 
 
-def _free(output: str | None) -> Path | None:
-    """A place where a file can be made.
-
-    Raises:
-        LmbenchError: something is there, or its folder is not.
-    """
-    path = Path(output).expanduser() if output else None
-    if path is not None and (path.exists() or not path.absolute().parent.is_dir()):
-        reason = "is there already" if path.exists() else "is in no folder that exists"
-        raise LmbenchError(f"--output {path} {reason}; choose another place")
-    return path
-
-
 def _ranking(nbest: str, references: str | None, flag: str) -> Ranking:
-    path = Path(nbest).expanduser()
+    path = expanded(nbest)
     found = read_nbest(path)
     if references is None:
         return Ranking(found)
-    said_path = Path(references).expanduser()
+    said_path = expanded(references)
     if not said_path.is_file():
         raise LmbenchError(f"{flag} {references}: no such file")
     said = read_references(said_path)

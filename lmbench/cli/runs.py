@@ -23,6 +23,7 @@ from lmbench.cli.output import (
     write,
 )
 from lmbench.cli.start_run import PlaceName, resume_run
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
@@ -153,7 +154,7 @@ def import_(
 
     with corpus_progress() as progress:
         found, lines = import_checkpoint(
-            Home.find(), session, file.expanduser(), data,
+            Home.find(), session, expanded(file), data,
             vocab=vocab, kind=model, name=name, command=command_line(), progress=progress,
         )  # fmt: skip
     if json:

@@ -150,6 +150,8 @@ def _plan(
 def _types(config: PruneConfig, types: int | None, home: Home) -> int:
     if config.data is None:
         refuse_flags("is about --data: add that", vocab="vocab" in config.model_fields_set)
+        if types is not None and types < 1:
+            raise LmbenchError(f"--types {types}: give how many there are, at least 1")
         return WIKITEXT2_TYPES if types is None else types
     refuse_flags("--data says how many there are", types=types)
     return open_corpus(config.data, home.path, vocab=config.vocab, may_fetch=False).ntokens

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from lmbench.cli.flags import configured
 from lmbench.cli.language_models import open_language_model
 from lmbench.cli.output import Json, SessionName, note, print_json, write
 from lmbench.config import ScoreConfig
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.scoring import LanguageModel, LineScore, Score
 from lmbench.scoring.lines import lines_of
@@ -94,7 +94,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str]]:
     if name == _STDIN:
         yield sys.stdin.buffer, "standard input"
         return
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.exists():
         raise LmbenchError(
             f"{name}: no such file; a sentence itself is scored by `echo '…' | lmbench score MODEL`"

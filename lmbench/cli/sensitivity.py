@@ -7,15 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
 from lmbench.cli.output import Json, SessionName, console
 from lmbench.cli.start_run import derive
 from lmbench.config import SensitivityConfig
-from lmbench.errors import LmbenchError
 from lmbench.report.plots.command_plots import curves_text
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
-from lmbench.session.files import write_atomic
 
 __all__ = ["sensitivity"]
 
@@ -44,9 +42,7 @@ def sensitivity(
             refuse_flags("--suggest makes the schedule: add it", output=output)
         if detach:
             refuse_flags("nothing waits for a run that is detached", output=output)
-        if output.exists() or not output.absolute().parent.is_dir():
-            reason = "is there already" if output.exists() else "is in no folder that exists"
-            raise LmbenchError(f"--output {output}: {reason}; choose another place")
+    place = free_place("--output", output) if output is not None else None
     parent = Home.find().find_run(run, session, with_model=True)
     found, code = derive(
         parent, "sensitivity", config, name=name or config.granularity, detach=detach, json=json
@@ -55,8 +51,9 @@ def sensitivity(
         return code
     if not json:
         _plot(found)
-    if output is not None:
-        write_atomic(output, (found.path / "suggested.yaml").read_bytes())
+    if place is not None:
+        suggested = found.path / "suggested.yaml"
+        write_new("--output", place, suggested.read_bytes(), kept=suggested)
     return 0
 
 

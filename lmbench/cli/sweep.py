@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 from rich.text import Text
 
+from lmbench.cli.flags import free_place
 from lmbench.cli.foreground import work_through
 from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
@@ -201,12 +202,11 @@ def _write_plot(sweep: SweepStatus, path: Path) -> None:
     from lmbench.report.pareto_front import front_plot
     from lmbench.report.plots.export import export
 
-    if path.exists():
-        raise LmbenchError(f"--plot {path}: is there already; name a file that is not")
+    place = free_place("--plot", path)
     front = front_plot([plotted(row) for row in sweep.rows])
     if front is None:
         raise LmbenchError(f"--plot {path}: fewer than two settings have a finished run yet")
-    export(front, path, f"{sweep.session}: test perplexity against size")
+    export(front, place, f"{sweep.session}: test perplexity against size")
 
 
 @app.command

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import configured, refuse_flags
+from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
 from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
@@ -24,13 +24,14 @@ from lmbench.cli.start_run import (
 )
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.axes import MOST_VALUES
+from lmbench.report.model_card import scored_checkpoint
 from lmbench.session import Home, Run, Session
-from lmbench.session.files import write_atomic
 
 __all__ = ["prune", "train"]
 
@@ -247,33 +248,25 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
                 f"{flag} {path}: nothing waits for a run that is detached; leave it out and use "
                 "`lmbench export` when the run has finished"
             )
-        target = path.expanduser()
-        if target.exists():
-            raise LmbenchError(f"{flag} {path}: is there already; name a file that is not")
-        if not target.parent.is_dir():
-            raise LmbenchError(f"{flag} {path}: the folder {target.parent} is not there")
+        free_place(flag, path)
 
 
 def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet: bool) -> None:
+    if save is None and onnx_export is None:
+        return
+    which = scored_checkpoint(run.read()) or ("best" if run.checkpoint("best") else "last")
+    folder = run.checkpoint(which)
+    if folder is None:
+        note(f"run {run.ref} ended without a checkpoint: there are no weights to write")
+        return
     if save is not None:
-        _save(run, save)
+        weights = folder / "model.safetensors"
+        write_new("--save", expanded(save), weights.read_bytes(), kept=weights)
     if onnx_export is not None:
         from lmbench.cli.export_model import export_model, print_exported
         from lmbench.deploy.load_model import load_run
 
-        loaded = load_run(run, "best" if run.checkpoint("best") else "last")
-        document = export_model(loaded, run, onnx_export.expanduser(), "onnx")
+        loaded = load_run(run, which)
+        document = export_model(loaded, run, expanded(onnx_export), "onnx")
         if not quiet:
             print_exported(document)
-
-
-def _save(run: Run, target: Path) -> None:
-    folder = run.checkpoint("best") or run.checkpoint("last")
-    if folder is None:
-        raise LmbenchError(f"run {run.ref} has no checkpoint to save to {target}")
-    if target.expanduser().exists():
-        raise LmbenchError(
-            f"--save {target}: came to be there while the run was at work and was left alone; "
-            f"the weights are in {folder}"
-        )
-    write_atomic(target.expanduser(), (folder / "model.safetensors").read_bytes())

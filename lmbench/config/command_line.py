@@ -45,15 +45,14 @@ def command_for(
     """
     words = ["lmbench", kind]
     if parent is not None:
-        # A name of someone's making must not be taken for a flag.
-        words.append(f"./{parent}" if parent.startswith("-") else parent)
+        words.append(_argument(parent))
     settings = dict(given)
     if kind == "prune" and settings.get("compress") is not None:
-        words += [flag_in(kind, "compress"), str(settings.pop("compress"))]
-    words += settings.pop("models", ())
+        words += _flagged(flag_in(kind, "compress"), str(settings.pop("compress")))
+    words += map(_argument, settings.pop("models", ()))
     words += flag_words(settings)
-    if name:
-        words += ["--name", name]
+    if name and kind != "evaluate":  # which is called by its split
+        words += _flagged("--name", name)
     if parent is None and session != "default":
         words += ["--session", session]
     return shlex.join(map(one_line, words))
@@ -72,7 +71,19 @@ def flag_words(settings: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, list | tuple):
-            words += [flag, *map(value_text, value)]
+            words += _flagged(flag, *map(value_text, value))
         elif value is not None:
-            words += [flag, value_text(value)]
+            words += _flagged(flag, value_text(value))
     return words
+
+
+def _argument(word: str) -> str:
+    """A name or path of someone's making, which must not be taken for a flag."""
+    return f"./{word}" if word.startswith("-") else word
+
+
+def _flagged(flag: str, *values: str) -> list[str]:
+    """A flag and its values, which must not be taken for flags."""
+    if any(value.startswith("-") for value in values):
+        return [f"{flag}={value}" for value in values]
+    return [flag, *values]

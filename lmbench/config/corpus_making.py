@@ -56,8 +56,8 @@ class DataMakeConfig(Config):
         ge=1,
         unit="occurrences",
     )
-    valid: float = setting(0.05, "share of the documents in valid", group=DATA, gt=0.0, lt=0.5)
-    test: float = setting(0.05, "share of the documents in test", group=DATA, gt=0.0, lt=0.5)
+    valid: float = setting(0.05, "share of the documents in valid", group=DATA, ge=1e-6, lt=0.5)
+    test: float = setting(0.05, "share of the documents in test", group=DATA, ge=1e-6, lt=0.5)
     seed: int = setting(1111, "random seed of the split", group=DATA, ge=0, lt=2**63)
     keep_duplicates: bool = setting(
         False, "leave sentences in train that nearly repeat valid or test", group=DATA

@@ -210,10 +210,12 @@ def parse_budget(text: str) -> tuple[int | None, float | None]:
     wanted = text.strip()
     share = re.fullmatch(rf"{_NUMBER}\s*%", wanted)
     size = re.fullmatch(rf"{_NUMBER}\s*([KMG]?i?B?)", wanted, re.IGNORECASE)
-    if share and float(share[1]) > 0:
+    if share and 0 < float(share[1]) < math.inf:
         return None, math.log1p(float(share[1]) / 100.0)
-    if size and size[2].upper() in _UNITS and float(size[1]) * _UNITS[size[2].upper()] >= 1:
-        return int(float(size[1]) * _UNITS[size[2].upper()]), None
+    if size and size[2].upper() in _UNITS:
+        count = float(size[1]) * _UNITS[size[2].upper()]
+        if 1 <= count < math.inf:
+            return int(count), None
     raise ValueError(f"{text!r}: use a size such as 4MB, or a loss such as 1%")
 
 
@@ -232,7 +234,7 @@ def parse_override(text: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{text!r}: write PATTERN:setting=value,… such as decoder:bits_weights=8")
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     return pattern, {match[1]: _value(match[1], match[2]) for match in entries if match}
 

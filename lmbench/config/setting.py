@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,6 +26,7 @@ __all__ = [
     "changed_settings",
     "first_mistake",
     "flag_of",
+    "number_type",
     "setting",
     "validate",
     "value_text",
@@ -119,6 +121,12 @@ def _line(model: type[Config], error: Any) -> str:
 def flag_of(name: str) -> str:
     """The command line's spelling of a setting: ``batch_size`` is ``--batch-size``."""
     return "--" + name.replace("_", "-")
+
+
+def number_type(annotation: Any) -> type[int] | type[float] | None:
+    """``int`` or ``float`` of a setting that is such a number (or nothing); None of any other."""
+    kinds = set(get_args(annotation) or (annotation,)) - {NoneType}
+    return next((kind for kind in (int, float) if kinds == {kind}), None)
 
 
 def value_text(value: Any) -> str:

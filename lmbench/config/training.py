@@ -16,11 +16,11 @@ from lmbench.config.machine import (
     TRAINING,
     MachineConfig,
 )
-from lmbench.config.setting import Config, setting
+from lmbench.config.setting import Config, changed_settings, setting
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import parameter_shapes
 
-__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig", "laid_over"]
+__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig", "laid_over", "passed_on"]
 
 
 ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
@@ -407,6 +407,13 @@ class TrainConfig(ModelConfig, MachineConfig):
 
 class PruneConfig(TrainConfig):
     """Training under a schedule, from a trained parent or from scratch."""
+
+
+def passed_on(settings: TrainConfig) -> dict[str, Any]:
+    """What a pruning takes over from a training with these settings: all that differ from the
+    defaults, but for its schedule and teacher."""
+    own = ("compress", "teacher")
+    return {name: value for name, value in changed_settings(settings).items() if name not in own}
 
 
 def laid_over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,27 @@
-"""Where the user's own settings are, for all working folders."""
+"""The user's own folders: where the settings for all working folders are, and what `~` is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["user_folder"]
+from lmbench.errors import LmbenchError
+
+__all__ = ["expanded", "user_folder"]
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a user wrote, with the home folder that its ``~`` or ``~name`` stands for.
+
+    Raises:
+        LmbenchError: there is no such user, or no system has such a path.
+    """
+    if "\0" in str(path):
+        raise LmbenchError(f"{str(path)!r}: a path has no null character; take it away")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise LmbenchError(f"{path}: there is no such user; write the path without ~") from None
 
 
 def user_folder() -> Path:

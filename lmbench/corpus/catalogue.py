@@ -78,7 +78,7 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
     ``tokens``, ``lines``, ``unknown`` (occurrences of ``<unk>``) and ``bytes`` of text are per
     split; ``types`` counts the vocabulary over all three; ``unseen`` counts the tokens of valid
     and test whose word train does not have; ``made`` is the card of a corpus that was made by
-    `data_make`, else None.
+    `data_make` and is as it was made, else None.
     """
     corpus = open_corpus(spec, home, progress=progress, may_fetch=False)
     seen = np.zeros(corpus.ntokens, bool)
@@ -98,7 +98,7 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
         "bytes": {split: path.stat().st_size for split, path in split_files(corpus.path).items()},
         "dtype": str(corpus.split("train").dtype),
         "cache": str(corpus.cache) if corpus.cache else None,
-        "made": card.document() if (card := read_card(corpus.path)) else None,
+        "made": corpus.card.document() if corpus.card else None,
     }
 
 

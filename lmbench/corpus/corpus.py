@@ -24,13 +24,12 @@ from lmbench.corpus.ids import (
     read_ids,
     write_ids,
 )
-from lmbench.corpus.making.card import read_card
+from lmbench.corpus.making.card import Card, read_card
 from lmbench.corpus.sources import (
     PYDOC,
     REGISTRY,
     data_folder,
     find_folder,
-    has_corpus,
     has_part_of_corpus,
     split_files,
 )
@@ -83,16 +82,24 @@ class Corpus:
         """Tokens of each split, the ends of lines among them."""
         return {split: len(ids) for split, ids in self.splits.items()}
 
+    @cached_property
+    def card(self) -> Card | None:
+        """The card of a corpus that `data_make` made; None for any other, and where a text is not
+        as it was counted."""
+        card = read_card(self.path)
+        counted = card.splits.items() if card else ()
+        tokens = {split: (n.pieces or n.words) + n.sentences for split, n in counted}
+        return card if tokens == self.counts else None
+
     def figures(self, split: str, loss: float) -> dict[str, float]:
         """What a mean loss over a whole split comes to in units that corpora of other words have,
-        too; nothing for a corpus that was not made by `data_make`, whose units are not counted.
+        too; nothing for a corpus without a `card`, whose units are not counted.
 
         loss: nats a token. ``SPLIT_word_ppl`` is perplexity per word (or end of a sentence) of the
         text before it was cut into pieces; ``SPLIT_bits_per_character`` counts a character for
         each blank between words and each end of a sentence.
         """
-        card = read_card(self.path)
-        counts = card.splits.get(split) if card else None
+        counts = self.card.splits.get(split) if self.card else None
         if counts is None or not counts.words or not counts.characters:
             return {}
         total = loss * self.counts[split]
@@ -191,7 +198,7 @@ def _located(
         return PYDOC, pydoc.pydoc_folder(home, progress), pydoc.origin()
     if wanted in REGISTRY:
         folder = data_folder(home) / wanted
-        if not has_corpus(folder):
+        if not has_part_of_corpus(folder):
             _fetch(wanted, folder, progress, may_fetch)
         return wanted, folder, f"in {_shown(folder, home)}"
     folder = find_folder(wanted, home)
@@ -203,8 +210,6 @@ def _default(home: Path) -> str:
 
 
 def _fetch(name: str, folder: Path, progress: Progress | None, may_fetch: bool) -> None:
-    if has_part_of_corpus(folder):
-        split_files(folder)  # says which file is missing: nothing of the user's is written over
     if not may_fetch:
         raise LmbenchError(f"{name} is not in {folder}: `lmbench data get {name}` fetches it")
     fetch.fetch(REGISTRY[name], folder, progress)

@@ -18,6 +18,8 @@ from lmbench.corpus.sources import (
     RemoteFile,
     Source,
     has_corpus,
+    has_part_of_corpus,
+    split_files,
 )
 from lmbench.errors import LmbenchError
 
@@ -36,8 +38,10 @@ def fetch(remote: Remote, folder: Path, progress: Progress | None = None) -> Non
     an interrupted or failed fetch leaves nothing, and what is in ``folder`` already as it was.
 
     Raises LmbenchError when no source gives the right bytes, with each one's reason and where to
-    put the files by hand, and when the folder cannot be written.
+    put the files by hand, and when the folder cannot be written or holds a part of a corpus.
     """
+    if has_part_of_corpus(folder):
+        split_files(folder)  # says which file is missing: nothing of the user's is written over
     unwritable = (
         f"{remote.name} cannot be put into {folder}: {{}}; "
         "set LMBENCH_HOME to a folder that can be written"

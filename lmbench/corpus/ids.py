@@ -261,7 +261,7 @@ def read_ids(path: Path, fingerprint: str) -> Ids | None:
     and that each id is of a word, so that a truncated, altered or foreign file reads as None and is
     built anew.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         # One mapping for all: the file may be replaced by another process between two openings.
         mapped = np.memmap(path, np.uint8, mode="r")
         start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmbench.config.user_folder import expanded
 from lmbench.corpus.files import put_back
 from lmbench.corpus.ids import SPLITS
 from lmbench.errors import LmbenchError
@@ -189,11 +190,8 @@ def find_folder(spec: str, home: Path) -> Path:
 
     Raises LmbenchError when there is none, with what was probably meant.
     """
-    try:
-        asked = Path(spec).expanduser()
-    except RuntimeError as error:
-        raise LmbenchError(f"no corpus {spec}: {error}") from error
-    if len(asked.parts) == 1:
+    asked = expanded(spec)
+    if len(asked.parts) == 1 and not asked.is_absolute():
         put_back(data_folder(home) / asked)
     for folder in (asked, home / asked, data_folder(home) / asked):
         if folder.is_dir():

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from lmbench.config.user_folder import expanded
 from lmbench.corpus import Corpus
 from lmbench.deploy.packed_file.metadata import checked_shape
 from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
@@ -162,7 +163,7 @@ def open_model(
     Raises:
         LmbenchError: there is no such model, or its files are damaged.
     """
-    path = Path(ref).expanduser()
+    path = expanded(ref)
     weights = path / "model.safetensors"
     if path.is_file() or (weights.is_file() and not (path / "run.json").is_file()):
         return load_file(path, device), None

@@ -126,6 +126,18 @@ class YamlPlaces:
 
     def replaced(self, values: Mapping[tuple[object, ...], str]) -> str:
         """The text with other words in the place of the values that these paths lead to."""
+        document = read_yaml(self._text, "")
+        for path, value in values.items():
+            document = _with(document, path, value)
+        text = self._spliced(values)
+        try:
+            sound = read_yaml(text, "") == document
+        except ScheduleError:
+            sound = False
+        # Where a value is shared by an anchor, the text of one place is that of others, too.
+        return text if sound else yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+    def _spliced(self, values: Mapping[tuple[object, ...], str]) -> str:
         spans: dict[tuple[int, int], str] = {}
         for path, value in values.items():
             node = self._find(path)[1]
@@ -153,3 +165,13 @@ class YamlPlaces:
             else:
                 break
         return named, here
+
+
+def _with(document: Any, path: Sequence[object], value: str) -> Any:
+    """A copy of plain values with another one where `path` leads to."""
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(document, list):
+        return [_with(v, rest, value) if i == first else v for i, v in enumerate(document)]
+    return {k: _with(v, rest, value) if k == first else v for k, v in document.items()}

@@ -138,8 +138,7 @@ def make_step(
         step.kind,
         given,
         parent=parent.ref if parent else None,
-        # An evaluation is not given its name by a flag.
-        name=None if step.kind == "evaluate" else step.name,
+        name=step.name,
         session=session.name,
     )
     return make_run(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lmbench.config import Config, Kind, PruneConfig, TrainConfig, changed_settings
+from lmbench.config import Config, Kind, PruneConfig, TrainConfig
 from lmbench.config.command_line import command_for, flag_words, run_name
+from lmbench.config.training import passed_on
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
@@ -29,12 +30,9 @@ __all__ = [
     "inherited_settings",
     "long_enough",
     "make_run",
-    "passed_on",
     "pruning_defaults",
     "run_name",
 ]
-
-_OWN = ("compress", "teacher")
 
 
 def check_training(
@@ -86,11 +84,6 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
         values["data"] = str((Path(cwd) / settings.data).resolve())
     return values
-
-
-def passed_on(settings: TrainConfig) -> dict[str, Any]:
-    """What a pruning takes over from a training with these settings."""
-    return {k: v for k, v in changed_settings(settings).items() if k not in _OWN}
 
 
 def pruning_defaults(parent: Run | None, schedule: str | None, home: Home) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.errors import LmbenchError
-from lmbench.printable import csv_text, printable
+from lmbench.printable import csv_text, one_line, printable
 from lmbench.report import numbers
+from lmbench.report.model_card import scored_checkpoint
 from lmbench.report.run_command import run_command
 from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
@@ -215,7 +216,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
     results, size = record.results, record.size
     return {
         "run": run.ref,
-        "name": printable(record.name) + ", stopped early" * record.stopped_early,
+        "name": one_line(record.name) + ", stopped early" * record.stopped_early,
         "early": record.stopped_early,
         "kind": record.kind,
         "sparsity": results.get("sparsity"),
@@ -232,17 +233,20 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
 
 def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
     """By reference of a run the figures of `ADAPTED`, each of the newest evaluation of all of test
-    on the run's own corpus."""
-    refs, found = {run.ref for run in runs}, dict[str, dict[str, float]]()
+    on the run's own corpus, by the checkpoint that the run's own score is of."""
+    scored = {run.ref: scored_checkpoint(run.read()) or "best" for run in runs}
+    found = dict[str, dict[str, float]]()
     for session in {run.session.path: run.session for run in runs}.values():
         for run in session.runs():
             try:
                 record = run.read()
             except LmbenchError:
                 continue
-            if record.kind != "evaluate" or record.parent not in refs or record.part_tokens:
+            if record.kind != "evaluate" or record.parent not in scored or record.part_tokens:
                 continue
             if "data" in record.config:
+                continue
+            if record.config.get("checkpoint", "best") != scored[record.parent]:
                 continue
             known = {key: record.results.get(key) for key, _ in ADAPTED}
             figures = {key: value for key, value in known.items() if value is not None}
@@ -260,7 +264,7 @@ def _common_name(names: Sequence[str]) -> str:
 def _fastest(rows: Sequence[Mapping[str, Any]], kind: str) -> float | None:
     """Milliseconds a token in the fastest runtime that keeps to the run's perplexity."""
     keeping = _KEEPING.get(kind, ())
-    return min((row["ms"] for row in rows if row.get("accuracy") in keeping), default=None)
+    return min((r["ms"] for r in rows if "ms" in r and r.get("accuracy") in keeping), default=None)
 
 
 def _cell(key: str, row: Mapping[str, Any]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
-from lmbench.config import TrainConfig, changed_settings, parse_config
-from lmbench.config.command_line import command_for, run_name
+from lmbench.config import Config, TrainConfig, changed_settings, parse_config
+from lmbench.config.command_line import command_for, flag_words, run_name
+from lmbench.config.training import passed_on
 from lmbench.errors import LmbenchError
 from lmbench.printable import one_line
 from lmbench.session.store import Run, RunRecord
@@ -25,16 +27,30 @@ def run_command(run: Run, record: RunRecord) -> str:
         return ""
     if record.imported and isinstance(config, TrainConfig):
         # Only the kind of Elman cells may not show from the file.
-        kind = ["--model", config.model] if config.model.startswith("RNN") else []
-        data = ["--data", config.data or "", "--vocab", config.vocab, *kind]
-        words = ["lmbench", "runs", "import", record.imported, *data, "--name", record.name]
+        kind = {"model": config.model} if config.model.startswith("RNN") else {}
+        flags = {"data": config.data or "", "vocab": config.vocab, **kind, "name": record.name}
+        words = ["lmbench", "runs", "import", record.imported, *flag_words(flags)]
         return shlex.join(map(one_line, [*words, "--session", run.session.name]))
     # A training has no parent, and what a benchmark measured is among its settings.
     parent = None if record.kind in ("train", "benchmark") else record.parent
     return command_for(
         record.kind,
-        changed_settings(config),
+        {**changed_settings(config), **_kept_from_parent(run, record, config)},
         parent=parent,
         name=record.name if record.name != run_name(record.kind, config) else None,
         session=run.session.name,
     )
+
+
+def _kept_from_parent(run: Run, record: RunRecord, config: Config) -> dict[str, Any]:
+    """A pruning's own values of what its parent would hand on, which may be the defaults; without
+    those that no flag gives: nothing, or no more of what is off by default."""
+    parent = run.home.run_of(record.parent) if record.kind == "prune" and record.parent else None
+    try:
+        before = parent.config() if parent is not None else None
+    except LmbenchError:
+        return {}
+    if not isinstance(before, TrainConfig):
+        return {}
+    values = {name: getattr(config, name) for name in passed_on(before)}
+    return {k: v for k, v in values.items() if v is not None and v is not False}

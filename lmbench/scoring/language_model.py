@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmbench.config.user_folder import expanded
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.errors import NOT_FINITE, LmbenchError
 from lmbench.scoring.lines import NO_ID, Line, Words
@@ -62,7 +63,7 @@ class LanguageModel:
         Raises:
             LmbenchError: there is no such model, its file is damaged, or it has no vocabulary.
         """
-        path = Path(model).expanduser()
+        path = expanded(model)
         if path.is_file() and is_packed(path):
             packed = open_packed(path)
             predictor, name = packed_predictor(packed, threads)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
+from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
 from lmbench.session.files import (
@@ -347,7 +348,7 @@ class Home:
     @classmethod
     def find(cls) -> Home:
         """``$LMBENCH_HOME``, else the current folder."""
-        return cls(_expanded(os.environ.get("LMBENCH_HOME") or Path.cwd()).resolve())
+        return cls(expanded(os.environ.get("LMBENCH_HOME") or Path.cwd()).resolve())
 
     @property
     def data(self) -> Path:
@@ -416,7 +417,7 @@ class Home:
         Raises:
             LmbenchError: no such run, or a name that fits several.
         """
-        path = _expanded(ref)
+        path = expanded(ref)
         if (path / "run.json").is_file():
             path = path.absolute()
             # Where sessions/ is a link, the working folder is the one that has the link.
@@ -446,13 +447,6 @@ class Home:
                 f"{ref}: a file, and no run has that name; name a run (SESSION/3, 3, @)"
             )
         raise LmbenchError(f"session '{home.name}' has no run '{what}' ({home._has()})")
-
-
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise LmbenchError(f"{path}: there is no user of that name; give the whole path") from None
 
 
 _MODEL_FILES = frozenset({".lmpack", ".safetensors"})

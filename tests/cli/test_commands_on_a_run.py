@@ -9,8 +9,10 @@ import pytest
 from cli_world import answer
 
 from lmbench.cli import run as lmbench
+from lmbench.config import TrainConfig
 from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedules.checking import load_schedule
+from lmbench.errors import INTERRUPTED
 from lmbench.session import EventLog, Home
 from lmbench.session.events import SensitivityPoint
 
@@ -175,6 +177,35 @@ def test_training_writes_the_weights_and_the_graph_where_it_was_told(
     assert weights.read_bytes() == kept.read_bytes()
     assert graph.stat().st_size > 1000
     assert home.session("default").read().corpus == home.find_run("@", "default").read().corpus
+
+
+@pytest.mark.parametrize("scored", ["best", "last"])
+def test_what_training_writes_is_the_checkpoint_that_was_scored(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: str
+) -> None:
+    run = home.open_session("written").new_run(TrainConfig(), "train")
+    for checkpoint in ("best", "last"):
+        (run.path / checkpoint).mkdir()
+        (run.path / checkpoint / "model.safetensors").write_text(checkpoint)
+    run.update(results={"test_checkpoint": scored})
+    monkeypatch.setattr("lmbench.cli.train.start", lambda *_, **__: (run, 0))
+    weights = tmp_path / "w.safetensors"
+    assert lmbench(["train", "--data", "tiny", "--save", str(weights)]) == 0
+    assert weights.read_text() == scored
+
+
+def test_a_run_that_ends_before_its_first_checkpoint_keeps_its_exit_code(
+    home: Home,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = home.open_session("written").new_run(TrainConfig(), "train")
+    monkeypatch.setattr("lmbench.cli.train.start", lambda *_, **__: (run, INTERRUPTED))
+    weights = tmp_path / "w.safetensors"
+    assert lmbench(["train", "--data", "tiny", "--save", str(weights)]) == INTERRUPTED
+    assert "without a checkpoint: there are no weights to write" in capsys.readouterr().err
+    assert not weights.exists()
 
 
 def test_a_run_finds_its_text_again_from_another_folder(

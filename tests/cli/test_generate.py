@@ -19,7 +19,7 @@ from lmbench.deploy.runtimes.choose import Measured
 from lmbench.deploy.runtimes.interface import Runtime
 from lmbench.generation import text as text_module
 from lmbench.generation.sampler import Sampler
-from lmbench.generation.text import append_sample, generate
+from lmbench.generation.text import Generation, append_sample, generate
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
@@ -144,6 +144,31 @@ def test_outf_holds_the_text_and_stdout_the_progress(command: Command, tmp_path:
     _, printed, _ = command("generate", "--words", "25", "--seed", "4")
     assert target.read_text().split() == printed.split()
     assert out.splitlines() == [f"| Generated {i}/25 words" for i in (0, 10, 20)]
+
+
+def test_outf_leaves_a_file_that_is_there(command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "out.txt"
+    target.write_text("precious")
+    code, out, err = command("generate", "--words", "2", "--outf", str(target))
+    assert (code, out) == (2, "")
+    assert f"--outf {target}: is there already" in err
+    assert target.read_text() == "precious"
+
+
+def test_outf_leaves_a_file_that_comes_to_be_there_during_the_work(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.txt"
+
+    def generated(*_: object) -> Generation:
+        target.write_text("precious")
+        return generate(load_run(Home(tmp_path).find_run("1")), GenerateConfig(words=2))
+
+    monkeypatch.setattr("lmbench.cli.generate.write_text", generated)
+    code, _, err = command("generate", "--words", "2", "--outf", str(target))
+    assert code == 2
+    assert "came to be there during the work and was left alone" in err
+    assert target.read_text() == "precious"
 
 
 def test_each_generation_of_a_run_is_kept_with_its_session(command: Command, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import subprocess
@@ -14,8 +15,10 @@ from rich.table import Table
 
 import lmbench.cli
 from lmbench.cli import run as lmbench_command
+from lmbench.cli.foreground import work_through
 from lmbench.cli.output import console, note, write
 from lmbench.config import TrainConfig
+from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
 
 EVIL = "a\x1b]0;owned\x07\x1b[31m\x9b2J\x7f\u202eb\r"
@@ -119,3 +122,22 @@ def test_a_terminal_of_ascii_gets_an_answer(evil):
             assert json.loads(done.stdout)[0]["name"] == "modèle"
         else:
             assert "mod?le" in done.stdout
+
+
+def test_where_nobody_reads_on_a_table_ends_as_other_output_does(monkeypatch: pytest.MonkeyPatch):
+    class Left(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", Left())
+    assert lmbench_command(["schedule", "list"]) == 0
+
+
+def test_a_run_whose_log_nobody_reads_on_is_said_to_go_on(evil: Run, monkeypatch):
+    def left(run: Run, *, echo: bool) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lmbench.cli.foreground._follow", left)
+    with pytest.raises(LmbenchError, match=r"default/001-train: .* goes on in the background"):
+        work_through(lambda: evil, json=False)

@@ -54,7 +54,7 @@ def test_pack_puts_a_copy_of_the_runs_file_where_it_is_told(
     assert lmbench(["pack", "1", "-o", str(int8)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert lmbench(["pack", "1", "-o", str(tmp_path / "no" / "x.lmpack")]) == 2
-    assert "is in no folder that exists" in capsys.readouterr().err
+    assert f"the folder {tmp_path / 'no'} is not there" in capsys.readouterr().err
 
 
 def test_a_packed_file_evaluates_to_the_score_it_carries_in_the_runtime_it_names(

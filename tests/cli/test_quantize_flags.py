@@ -101,6 +101,8 @@ def test_overrides_stand_before_those_of_the_preset_in_their_order() -> None:
         ({"auto": True, "budget": "0%"}, "--budget: '0%': use a size"),
         ({"override": ("decoder",)}, "--override: 'decoder': write PATTERN:setting=value"),
         ({"override": ("(:bits_weights=4",)}, "--override: '(' is no regular expression"),
+        ({"override": ("a{99999999999}:fp16=no",)}, "'a{99999999999}' is no regular expression"),
+        ({"auto": True, "budget": f"{'9' * 400}MB"}, "9MB': use a size such as 4MB"),
         ({"stats": "a.yaml", "dynamic": True}, "--dynamic: takes no statistics"),
         ({"fp16": True, "precision": "bf16"}, "--fp16: --precision bf16 is another width"),
         ({"weights_only": True, "bits_activations": 8}, "--weights-only: --bits-activations"),

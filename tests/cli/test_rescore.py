@@ -72,7 +72,7 @@ def test_a_weight_and_a_penalty_of_ones_own_need_no_dev_list(
     lines = Path("best.txt").read_text(encoding="utf-8").splitlines()
     assert {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in lines} == one["texts"]
     assert lmbench([*given, "--output", "best.txt"]) == 2
-    assert "--output best.txt is there already" in capsys.readouterr().err
+    assert "--output best.txt: is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

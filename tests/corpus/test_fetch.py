@@ -228,6 +228,21 @@ def test_files_of_the_users_own_beside_the_corpus_stay(server: Server, home: Pat
     assert open_corpus(str(folder), home).counts["valid"] == 5
 
 
+def test_a_folder_with_a_file_of_a_corpus_is_refused_and_left_as_it_is(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmbench.corpus.catalogue.REGISTRY", {"wikitext-2": both_sources(server)})
+    train = home / "data" / "wikitext-2" / "train.txt"
+    train.parent.mkdir(parents=True)
+    train.write_text("mine")
+
+    with pytest.raises(LmbenchError, match=r"has no valid\.txt and no test\.txt: put it beside"):
+        data_get("wikitext-2", home)
+
+    assert train.read_text() == "mine"
+    assert server.requests == []
+
+
 def test_a_read_only_data_folder_is_refused_before_anything_is_fetched(
     server: Server, home: Path
 ) -> None:

@@ -247,6 +247,9 @@ def test_a_forged_cache_with_ids_of_no_word_is_built_anew(tmp_path: Path) -> Non
         for wrong in (np.array([0, 3], np.uint8), np.array([], np.uint8)):
             write_ids(path, Ids({**splits, name: wrong}, ["a", "b", "c"]), "f" * 64)
             assert read_ids(path, "f" * 64) is None
+    nested = b"[" * 100_000
+    path.write_bytes(len(nested).to_bytes(8, "little") + nested)
+    assert read_ids(path, "f" * 64) is None
 
 
 def test_a_long_line_is_read_in_pieces_and_gives_the_same_ids(

@@ -70,6 +70,7 @@ NOT_FUZZED = {
     "distiller/schedules/build.py:config_component_from_file_by_class": ENGINE,
     "distiller/schedules/quantizer_arguments.py:_patterns": SAME,
     "distiller/script_helpers.py:yaml_ordered_load": ENGINE,
+    "distiller/yaml_values.py:replaced": SAME,
     "jobs/kinds/benchmark.py:_open": SAME,
     "jobs/places/ray.py:_look": "the answer of a process of ours",
     "jobs/places/ray_driver.py:main": "what a process of ours sends",

@@ -47,6 +47,13 @@ def test_latex_prints_every_character_of_a_name(runs):
     )
 
 
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_a_run_has_one_line_whatever_its_name(runs, form):
+    runs[0].update(name="dense\n| and | wide")
+    both, one = (compare_runs(some).write(form).splitlines() for some in (runs, runs[1:]))
+    assert len(both) == len(one) + 1
+
+
 def test_without_quantize_runs_there_is_nothing_to_explain(runs):
     comparison: Comparison = compare_runs(runs[:1])
     assert comparison.note == ""
@@ -111,9 +118,10 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     evaluated(EvaluateConfig(cache=5), test_ppl=131.0, test_cache_ppl=90.0)
     evaluated(EvaluateConfig(cache=9), test_ppl=131.0, test_cache_ppl=88.0)
     evaluated(EvaluateConfig(dynamic="sgd"), test_dynamic_ppl=80.0)
-    # Of a part of test, or of another text: not in a line of the run's own figures.
+    # Of a part of test, another text or checkpoint: not in a line of the run's own figures.
     evaluated(EvaluateConfig(cache=9, tokens=100), test_cache_ppl=50.0, split_tokens=9000)
     evaluated(EvaluateConfig(cache=9, data="other"), test_cache_ppl=40.0)
+    evaluated(EvaluateConfig(cache=9, checkpoint="last"), test_cache_ppl=30.0)
     comparison = compare_runs(runs)
     row, other = comparison.rows
     assert (row["test_ppl"], row["test_cache_ppl"], row["test_dynamic_ppl"]) == (130.0, 88.0, 80.0)
@@ -123,5 +131,5 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     [head, _, line, *_] = comparison.write("markdown").splitlines()
     assert head.endswith("| Test ppl, cache | Test ppl, dynamic |")
     assert line.endswith("| 88.00 | 80.00 |")
-    document = run_document(session.runs()[-3])
+    document = run_document(session.runs()[-4])
     assert (document["test_ppl"], document["test_dynamic_ppl"]) == (None, 80.0)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lmbench.cli.app import build
 from lmbench.config import CONFIGS, Kind, parse_config
 from lmbench.report.run_command import run_command
 from lmbench.session import Home, Run, RunRecord
@@ -25,6 +26,19 @@ def command(run: Run, kind: Kind, config: dict[str, Any], **fields: Any) -> str:
     return run_command(run, RunRecord.model_validate(document))
 
 
+def given_as(word: str) -> list[str]:
+    """``--data=-x`` as the flag and its value."""
+    flag, equals, value = word.partition("=-")
+    return [flag, f"-{value}"] if equals and flag.startswith("--") else [word]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """What the command line makes of a command."""
+    words = shlex.split(text)[1:]
+    _, bound, _ = build().parse_args(words, exit_on_error=False, print_error=False)
+    return dict(bound.arguments)
+
+
 def test_what_the_record_says_is_never_shown(run):
     text = command(run, "train", {"epochs": 3}, command="lmbench runs\nrm -rf ~", name="x")
     assert text == "lmbench train --epochs 3 --name x"
@@ -36,6 +50,32 @@ def test_a_pruning_names_its_parent_and_its_schedule(run):
     assert text == "lmbench prune default/001-train --schedule small-80 --tied"
 
 
+def test_a_pruning_gives_what_its_parent_would_hand_on_otherwise(run):
+    parent = run.session.new_run(parse_config("train", {"lr": 40, "epochs": 3, "seed": 5}), "train")
+    config = {"compress": "small-80", "seed": 5}
+    given = parsed(command(run, "prune", config, parent=parent.ref))
+    assert (given["lr"], given["epochs"], given["seed"]) == (20, 40, 5)
+
+
+@pytest.mark.parametrize(
+    "kind, config, name",
+    [
+        ("train", {}, "-x"),
+        ("train", {"data": "-a"}, "x"),
+        ("prune", {"compress": "-a.yaml"}, "-80"),
+        ("benchmark", {"models": ["-a.lmb", "b.lmb"]}, "x"),
+        ("quantize", {"override": ["-a:fp16=no", "b:fp16=no"]}, "x"),
+        ("evaluate", {}, "test"),
+    ],
+)
+def test_a_command_is_one_that_the_command_line_takes(run, kind, config, name):
+    given = parsed(command(run, kind, config, parent=run.ref, name=name))
+    assert given.get("name") == (name if kind != "evaluate" else None)
+    for setting, value in config.items():
+        if setting != "models":
+            assert given[setting] == (tuple(value) if isinstance(value, list) else value)
+
+
 def test_settings_out_of_order_give_no_command(run):
     assert command(run, "train", {"epochs": "; rm -rf ~"}) == ""
 
@@ -45,7 +85,7 @@ def test_settings_out_of_order_give_no_command(run):
 def test_a_command_is_one_line_of_the_words_that_give_these_settings(run, data, name, parent):
     text = command(run, "prune", {"data": data, "compress": "x"}, name=name, parent=parent)
     assert len(text.splitlines()) <= 1
-    words = shlex.split(text)
+    words = [part for word in shlex.split(text) for part in given_as(word)]
     assert words[:2] == ["lmbench", "prune"]
     assert not words[2].startswith("-")
     assert parse_config("prune", {"data": words[words.index("--data") + 1]})

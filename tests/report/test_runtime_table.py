@@ -122,6 +122,11 @@ def test_rows_of_early_benchmarks_are_read_without_what_they_lack(run: Run) -> N
     assert table.write("csv").splitlines()[1].endswith(",98.7654,,")
 
 
+def test_a_row_without_a_time_gives_none(run: Run) -> None:
+    benchmark(run, {"model": run.ref, "accuracy": "exact"})
+    assert compare_runs([run]).rows[0]["ms_per_token"] is None
+
+
 @pytest.mark.parametrize("form", ["markdown", "html"])
 def test_a_report_has_the_runtimes_where_there_was_a_benchmark(run: Run, form: Any) -> None:
     assert "In each runtime" not in report_session(run.session, form)

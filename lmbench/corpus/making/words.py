@@ -23,7 +23,8 @@ Splitter = Callable[[str], list[str]]
 _REMEMBERED, _REMEMBERED_AT_END = 1 << 17, 1 << 15
 # Only what is likely to come again is remembered.
 _LONGEST_REMEMBERED = 40
-_STOP = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+")
+# Only where a row of stops begins, and all of it: else a long one would be tried from each of them.
+_STOP = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s+")
 _OPENING = "\"'“‘«([¿¡"
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 # Moses sets every sign apart but for these, which depend on what is beside them.

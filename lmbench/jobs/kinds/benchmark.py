@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lmbench.config import BenchmarkConfig
+from lmbench.config.user_folder import expanded
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants, row_document
 from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
@@ -72,7 +73,7 @@ def work(job: Job) -> None:
 
 def _open(job: Job, name: str, device: str) -> tuple[LoadedModel, Path, Corpus | None]:
     """A model, where its memory can be measured from, and the text it knows."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         loaded = load_file(path, device)
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}

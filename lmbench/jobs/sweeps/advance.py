@@ -24,5 +24,7 @@ def advance(session: Session) -> None:
     with locked(session.path / ".advance.lock"):
         if sweep_of(session).search != "tpe":
             settle(session)
-        elif add_proposal(session):
+        else:
+            add_proposal(session)
+            # Also the runs of a proposal after which a process died.
             make_missing(session)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.yaml_values import one_line
 
-__all__ = ["MOST_VALUES", "AxisError", "axis_values"]
+__all__ = ["MOST_VALUES", "AxisError", "as_number", "axis_values"]
 
 MOST_VALUES = 10_000
 """Of one axis, and runs of one sweep."""
@@ -25,6 +26,14 @@ class AxisError(ValueError):
     def __init__(self, what: str, *entry: object) -> None:
         super().__init__(what)
         self.entry = entry
+
+
+def as_number(value: Any) -> Any:
+    """A number that YAML takes for text, such as 1e-6 (it wants 1.0e-6); anything else as it is."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value) if isinstance(value, str) else value
+    return value
 
 
 def axis_values(given: Any, *, whole: bool) -> list[Any]:
@@ -105,12 +114,13 @@ def _counted(given: Mapping[Any, Any], first: float, last: float, log: bool) -> 
     _limit(count)
     shares = [number / (count - 1) for number in range(count)] if count > 1 else [0.0]
     if log:
-        return [math.exp(math.log(first) + share * math.log(last / first)) for share in shares]
+        low, high = math.log(first), math.log(last)
+        return [math.exp(low + share * (high - low)) for share in shares]
     return [first + share * (last - first) for share in shares]
 
 
 def _number(given: Mapping[Any, Any], key: str) -> float:
-    value = given[key]
+    value = as_number(given[key])
     finite = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not finite:
         raise AxisError(f"{one_line(repr(value), 60)} must be a number", key)

@@ -26,8 +26,8 @@ __all__ = ["Forecast", "check_runs", "forecast", "stage_rungs"]
 
 _JUDGED = (
     *("data", "vocab", "batch_size", "bptt", "eval_batch_size", "compress", "teacher", "model"),
-    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus", "optimizer", "lr_schedule"),
-    *("warmup", "warmup_steps"),
+    *("emsize", "nhid", "nlayers", "tied", "momentum", "gpus", "nodes", "optimizer"),
+    *("lr_schedule", "decay", "warmup", "warmup_steps"),
 )
 """The settings of a training that its corpus, schedule and teacher have to fit."""
 _FLOAT = 4

@@ -92,8 +92,9 @@ def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session
     A start that died on the way goes on with what is missing when it is called again.
 
     Raises:
-        LmbenchError: the session has another sweep (says what differs), or one is being made; or
-            the next runs of the sweep depend on the last, and the place is not this machine.
+        LmbenchError: the session has another sweep (says what differs), or one is being made, or
+            has it at another place; or the next runs of the sweep depend on the last, and the place
+            is not this machine.
     """
     sweep = prepared.plan.sweep
     if place != "local" and (sweep.early_stopping is not None or sweep.search == "tpe"):
@@ -102,6 +103,10 @@ def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session
         raise LmbenchError(sweep.problem([key], why))
     session = home.open_session(prepared.session)
     with alone(session):
+        others = {record.place for _, record in made_records(session).values()} - {place}
+        if others and place != "local":
+            line = f"its runs are there already, for place {others.pop()}; leave it out"
+            raise LmbenchError(f"--place {place}: session '{session.name}': {line}")
         keep(session, sweep, prepared.folder)
         make_missing_alone(session, place)
     advance(session)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmbench.distiller.errors import ScheduleError
 from lmbench.distiller.yaml_values import one_line, read_yaml
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.plan import FILES, located
@@ -125,7 +126,11 @@ def _target(
 
 def _refuse_other(session: Session, sweep: Sweep, text: str) -> None:
     kept = kept_path(session)
-    before = _leaves(read_yaml(read_text(kept), kept.name, kind="sweep"))
+    try:
+        before = _leaves(read_yaml(read_text(kept), kept.name, kind="sweep"))
+    except ScheduleError as error:
+        last = f"session '{session.name}' cannot go on with it: --session NAME starts this one anew"
+        raise LmbenchError(*error.problems, last) from None
     now = _leaves(read_yaml(text, sweep.source, kind="sweep"))
     lines = []
     for place in dict.fromkeys([*before, *now]):

@@ -21,11 +21,12 @@ from lmbench.config import (
     validate,
 )
 from lmbench.config.setting import value_text
-from lmbench.config.training import laid_over
+from lmbench.config.training import laid_over, passed_on
+from lmbench.config.user_folder import expanded
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
-from lmbench.jobs.prepare import inherited_settings, long_enough, passed_on
+from lmbench.jobs.prepare import inherited_settings, long_enough
 from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.jobs.sweeps.sweep_file import RECIPE, Stage, Sweep
 from lmbench.printable import one_line
@@ -380,7 +381,7 @@ class _Settings:
 def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     """A setting that names a file or a corpus's folder, as the run is to have it: what lies beside
     the sweep's file, else in the working folder, by its path; names of presets and corpora as they
-    are.
+    are. A path is from the working folder, or absolute where the current one has another such file.
 
     Raises:
         LmbenchError: it names a file, and there is none.
@@ -388,12 +389,14 @@ def located(name: str, value: Any, folder: Path, home: Home) -> Any:
     if not isinstance(value, str):
         return value
     if name == "data":
-        path = (folder / Path(value).expanduser()).resolve()
+        path = (folder / expanded(value)).resolve()
         return str(path) if path.is_dir() else value
     for base in (folder, home.path):
-        path = (base / Path(value).expanduser()).resolve()
+        path = (base / expanded(value)).resolve()
         if path.is_file():
-            return str(path.relative_to(home.path) if path.is_relative_to(home.path) else path)
+            short = path.relative_to(home.path) if path.is_relative_to(home.path) else path
+            # Who opens it looks in the current folder first.
+            return str(path if short.is_file() and short.resolve() != path else short)
     ours = {"compress": ("a preset", preset_names), RECIPE: ("a recipe", recipe_names)}
     kind, names = ours.get(name, ("", list))
     if value in names():

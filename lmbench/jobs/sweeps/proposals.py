@@ -67,8 +67,8 @@ def to_propose(plan: Plan) -> int:
     return (sweep.runs or 0) - len(plan.proposals) if sweep.search == "tpe" else 0
 
 
-def add_proposal(session: Session) -> bool:
-    """Propose one more combination, where all runs of those before have ended; was there one?
+def add_proposal(session: Session) -> None:
+    """Propose one more combination, where all runs of those before have ended.
 
     Raises:
         LmbenchError: the sweep cannot be read, or Optuna is not installed.
@@ -80,7 +80,7 @@ def add_proposal(session: Session) -> bool:
         for point in plan.points
     )
     if not ended or to_propose(plan) <= 0:
-        return False
+        return
 
     def fits(combination: Combination) -> bool:
         tried = plan_of(plan.sweep, [*plan.proposals, combination])
@@ -93,10 +93,9 @@ def add_proposal(session: Session) -> bool:
     results = [(one, _objectives(plan, one, made)) for one in plan.proposals]
     proposed = propose([values for _, _, values in plan.axes], results, plan.sweep.seed, fits)
     if proposed is None:
-        return False
+        return
     proposals = [*map(list, plan.proposals), list(proposed)]
     write_json(proposals_path(session), {"version": _VERSION, "proposals": proposals})
-    return True
 
 
 def _objectives(plan: Plan, combination: Combination, made: Made) -> tuple[float, ...] | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lmbench.config import CONFIGS, Config, TrainConfig
-from lmbench.config.setting import first_mistake
+from lmbench.config.setting import first_mistake, number_type
 from lmbench.distiller.errors import ScheduleError, did_you_mean
 from lmbench.distiller.yaml_values import YamlPlaces, one_line, read_yaml
 from lmbench.errors import LmbenchError
-from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
+from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, as_number, axis_values
 
 __all__ = [
     "RECIPE",
@@ -315,7 +315,7 @@ class _Reader:
         axes = self._axes(entry.get("axes"), kind, [*where, "axes"])
         for key in settings.keys() & axes.keys():
             self.report([*where, "axes", key], "is among the settings, too; take one away")
-        if kind == "prune" and "compress" not in settings.keys() | axes.keys():
+        if kind == "prune" and None in axes.get("compress", [settings.get("compress")]):
             line = "has no schedule; add compress: to its settings or axes"
             self.report(where, line)
         return Stage(name, kind, settings, axes, sources)
@@ -378,9 +378,11 @@ class _Reader:
         for name, axis in given.items():
             if name not in known:
                 continue
+            number = number_type(fields[name].annotation) if name in fields else None
+            if isinstance(axis, list) and number is not None:
+                axis = [as_number(value) for value in axis]
             try:
-                whole = name in fields and fields[name].annotation is int
-                values = axis_values(axis, whole=whole)
+                values = axis_values(axis, whole=number is int)
             except AxisError as error:
                 self.report([*where, name, *error.entry], error)
                 continue

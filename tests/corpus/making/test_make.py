@@ -88,6 +88,16 @@ def test_a_corpus_is_where_data_finds_it_with_a_card_that_is_true(text: Path, ho
     assert next(e.about for e in data_list(home) if e.name == "mine") == "made of 1 file by moses"
 
 
+def test_a_corpus_that_was_changed_since_has_no_card(text: Path, home: Path) -> None:
+    made(home, text)
+    corpus = open_corpus("mine", home)
+    assert corpus.figures("test", 3.0)
+    path = corpus.path / "test.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert open_corpus("mine", home).figures("test", 3.0) == {}
+    assert data_info("mine", home)["made"] is None
+
+
 def test_the_same_seed_makes_the_same_corpus_and_another_one_another(
     text: Path, home: Path
 ) -> None:

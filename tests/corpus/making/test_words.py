@@ -38,6 +38,10 @@ def test_sentences_and_words(text: str, sentences: list[str] | None) -> None:
         assert found == sentences
 
 
+def test_a_long_row_of_stops_ends_no_sentence_where_a_letter_follows() -> None:
+    assert len(words_of("." * 200_000 + "x")) == 1
+
+
 def test_words_are_those_of_the_tokenizer_on_the_whole_sentence() -> None:
     from sacremoses import MosesTokenizer
 

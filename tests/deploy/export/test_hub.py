@@ -142,5 +142,5 @@ def test_scores_of_the_last_checkpoint_come_with_its_model(home: Home, capsys: C
 def test_a_folder_that_is_there_is_left_alone(home: Home, capsys: Capture) -> None:
     (home.path / "mine").mkdir()
     assert lmbench(["export", "1", "--format", "hub", "-o", "mine"]) == 2
-    assert "mine is there already" in capsys.readouterr().err
+    assert "mine: is there already" in capsys.readouterr().err
     assert not list((home.path / "mine").iterdir())

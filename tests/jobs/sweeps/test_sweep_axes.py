@@ -18,6 +18,8 @@ from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
         ({"from": 0, "to": 1, "count": 5}, [0, 0.25, 0.5, 0.75, 1]),
         ({"from": 1, "to": 100, "count": 3, "log": True}, [1, 10, 100]),
         ({"from": 5, "to": 9, "count": 1}, [5]),
+        ({"from": "1e-6", "to": "1e-4", "count": 3, "log": True}, [1e-6, 1e-5, 1e-4]),
+        ({"from": 1e-299, "to": 1e299, "count": 3, "log": True}, [1e-299, 1, 1e299]),
     ],
 )
 def test_ranges_hold_both_ends_and_no_noise(given: Any, values: list[float]) -> None:
@@ -44,6 +46,7 @@ def test_a_whole_setting_gets_whole_numbers() -> None:
         ({"from": 1, "to": 2, "step": 0.5, "log": True}, "goes with count"),
         ({"from": 1, "to": 2, "step": 0}, "greater than 0"),
         ({"from": 1, "to": 2, "step": True}, "must be a number"),
+        ({"from": "low", "to": 2, "step": 1}, "must be a number"),
         ({"from": 1, "to": 2, "count": 0}, "at least 1"),
         ({"from": 1, "to": 2, "stop": 1, "count": 3}, "no key of a range"),
         ({"from": 1, "to": 1, "count": 2}, "twice once they are rounded"),

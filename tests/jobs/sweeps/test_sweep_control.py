@@ -121,6 +121,13 @@ def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path:
         control.start(control.prepare(file, sweep_home), sweep_home)
 
 
+def test_a_sweep_stays_at_the_place_that_it_was_made_for(sweep_home: Home) -> None:
+    started(sweep_home)
+    prepared = control.prepare(sweep_home.path.parent / "study" / "sweep.yaml", sweep_home)
+    with pytest.raises(LmbenchError, match=r"--place slurm: session 'study': .* place local"):
+        control.start(prepared, sweep_home, "slurm")
+
+
 def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None:
     session = sweep_home.open_session("study")
     own = session.path / "schedules" / "agp-50.yaml"
@@ -129,6 +136,41 @@ def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None
     _, runs = started(sweep_home)
     assert own.read_text() == "mine\n"
     assert runs[2].read().config["compress"] == "sessions/study/schedules/agp-50-2.yaml"
+
+
+@pytest.mark.parametrize("shared", ["anchor", "merge key"])
+def test_the_kept_copy_of_a_sweep_with_anchors_is_the_same_sweep(
+    sweep_home: Home, shared: str
+) -> None:
+    stages = {
+        "anchor": """  - kind: prune
+    settings: {compress: &level levels/agp-50.yaml}
+  - kind: prune
+    name: again
+    from: train
+    settings: {compress: *level, lr: 3.0}
+""",
+        "merge key": """  - kind: prune
+    settings: &base {compress: levels/agp-50.yaml, lr: 2.0}
+  - kind: prune
+    name: again
+    from: train
+    settings: {<<: *base, lr: 3.0}
+""",
+    }
+    text = SWEEP[: SWEEP.index("  - kind: prune")] + stages[shared]
+    _, runs = started(sweep_home, text)
+    settings = [run.read().config for run in runs[-2:]]
+    assert {one["compress"] for one in settings} == {"sessions/study/schedules/agp-50.yaml"}
+    assert {one["lr"] for one in settings} == {3.0}
+    assert [run.ref for run in started(sweep_home, text)[1]] == [run.ref for run in runs]
+
+
+def test_a_start_where_the_kept_copy_is_damaged_says_how_to_go_on(sweep_home: Home) -> None:
+    session, _ = started(sweep_home)
+    kept_path(session).write_text("version: *nobody\n")
+    with pytest.raises(LmbenchError, match=r"undefined alias.*\n.*--session NAME"):
+        started(sweep_home)
 
 
 def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:

@@ -34,6 +34,12 @@ def test_a_sweep_without_a_name_has_its_files() -> None:
     assert read("version: 1\nstages: [{kind: train}]\n").name == "levels"
 
 
+def test_values_of_number_settings_are_numbers_however_they_are_written() -> None:
+    axes = "{lr: [1e-3, 2, 1e-1], nonmono: {from: 1, to: 4, count: 3}, data: ['1e3']}"
+    [stage] = read(f"version: 1\nstages: [{{kind: train, axes: {axes}}}]\n").stages
+    assert stage.axes == {"lr": [0.001, 2, 0.1], "nonmono": [1, 2, 4], "data": ["1e3"]}
+
+
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines() -> None:
     text = f"""version: 1
 sedes: 3
@@ -71,6 +77,8 @@ stages:
         ("version: 1\nstages: [{kind: train, from: 3}]", "a training starts from nothing"),
         ("version: 1\nstages: [{kind: quantize}]", "quantizes nothing"),
         ("version: 1\nstages: [{kind: prune}]", "has no schedule"),
+        ("version: 1\nstages: [{kind: prune, settings: {compress: null}}]", "has no schedule"),
+        ("version: 1\nstages: [{kind: prune, axes: {compress: [x, null]}}]", "has no schedule"),
         (
             "version: 1\nstages: [{kind: train}, {kind: quantize}, {kind: quantize, name: q}]",
             "is quantized already",

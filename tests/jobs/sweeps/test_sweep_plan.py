@@ -11,7 +11,9 @@ from sweep_world import SMALL, SWEEP, write_sweep
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.errors import LmbenchError
+from lmbench.jobs.input_files import own_files
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
+from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.kept_file import keep, sweep_of
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, plan_of, planned_runs
 from lmbench.jobs.sweeps.sweep_file import parse_sweep
@@ -70,6 +72,19 @@ def test_a_pruning_trains_as_long_as_its_schedule_needs(sweep_home: Home) -> Non
     assert [run.step.config.model_dump()["epochs"] for run in runs] == [1, 1, 2, 2, 2, 2]
 
 
+def test_a_schedule_is_the_sweeps_own_wherever_it_is_started_from(
+    sweep_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_sweep(sweep_home.path / "study")
+    other = write_sweep(tmp_path / "study").parent / "levels" / "agp-50.yaml"
+    other.write_text("another\n")
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(parse_sweep(file.read_bytes(), file))
+    runs = planned_runs(plan, file.parent, sweep_home, "study")
+    found = own_files(runs[2].step.config, sweep_home)
+    assert found["schedule.yaml"] == (file.parent / "levels" / "agp-50.yaml").read_bytes()
+
+
 def test_a_random_search_draws_the_same_combinations_for_the_same_seed(sweep_home: Home) -> None:
     text = BRANCHES.replace("seeds: [3, 4]", "search: random\nruns: 7\nseed: 5")
     plan, runs = planned(sweep_home, text)
@@ -100,6 +115,8 @@ def test_a_random_search_over_more_than_can_be_made_draws_its_few() -> None:
     "old, new, line, words",
     [
         ("levels/agp-80.yaml", "levels/agp-81.yaml", 7, "neither a file beside the sweep"),
+        ("data: tiny", 'data: "a\\0b"', 5, "a path has no null character"),
+        ("data: tiny", "data: ~nouser/x", 5, "~nouser/x: there is no such user"),
         ("nhid: 8", "nhid: 9", 5, "--tied needs --emsize equal to --nhid"),
         ("- kind: prune\n", "- kind: prune\n    from: other/3\n", 7, "no session 'other'"),
         ("- kind: prune\n", "- kind: prune\n    from: turnip\n", 7, "no session 'study'"),
@@ -124,6 +141,30 @@ stages:
   - kind: prune
     settings: {{recipe: slow.yaml, compress: levels/agp-50.yaml, clip: 0.5}}
 """
+
+
+def test_settings_that_only_some_runs_have_are_judged_against_their_schedules(
+    sweep_home: Home,
+) -> None:
+    axes = "compress: [levels/agp-50.yaml]\n      decay: [1.0, 0.9]\n"
+    file = write_sweep(sweep_home.path.parent / "study", SWEEP.split("compress")[0] + axes)
+    (file.parent / "levels" / "agp-50.yaml").write_text(
+        "version: 1\nlr_schedulers: {half: {class: ExponentialLR, gamma: 0.5}}\n"
+        "policies: [{lr_scheduler: {instance_name: half}, starting_epoch: 0, ending_epoch: 2, "
+        "frequency: 1}]\n"
+    )
+    with pytest.raises(LmbenchError, match=r"line 7: stages: 2: .*--decay"):
+        control.prepare(file, sweep_home)
+
+
+def test_nodes_are_for_single_runs_wherever_they_stand(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmbench.jobs.prepare.gpu_count", lambda: 1)
+    text = SWEEP.replace("lr: 1.0}", "lr: 1.0}\n    axes: {nodes: [1, 2]}")
+    file = write_sweep(sweep_home.path.parent / "study", text)
+    with pytest.raises(LmbenchError, match="nodes of more than 1 is for single runs"):
+        control.prepare(file, sweep_home)
 
 
 def test_a_recipes_settings_stand_under_a_stages_and_over_its_parents(sweep_home: Home) -> None:

@@ -192,8 +192,8 @@ def test_what_is_there_is_left_alone_and_a_refusal_leaves_nothing(
     there = tmp_path / "there"
     there.mkdir()
     for words, said in (
-        (["1", "-o", str(there)], "is there already: choose another place with --output"),
-        (["1", "-o", str(tmp_path / "no" / "x")], "is in no folder that exists"),
+        (["1", "-o", str(there)], ": is there already; name another place"),
+        (["1", "-o", str(tmp_path / "no" / "x")], f"the folder {tmp_path / 'no'} is not there"),
         (["1", "2", "-o", str(tmp_path / "new")], "002-train has no curves yet"),
         (["1", "--checkpoint", "last"], f"--checkpoint: does nothing beside --format {format}"),
         (["1", "--bits", "int8"], "--bits int8: only for --format onnx"),
