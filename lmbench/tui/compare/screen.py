@@ -345,7 +345,7 @@ class CompareScreen(BenchScreen[None]):
     def action_evaluate(self) -> None:
         """Ask how, then queue an evaluation of each marked run, or of the one under the cursor."""
         keys = {folder_of(grid.cursor_key) for grid in self.query(Grid)}
-        keys = self.bench.marked if self.bench.marked and not self._all else keys
+        keys = self.bench.marked if self.of_marked else keys
         views = [view for view in self.views if view.key in keys]
         able, left_out = divide(views, "cache")
         if not able:

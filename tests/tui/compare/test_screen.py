@@ -447,11 +447,6 @@ async def test_v_has_the_run_under_the_cursor_or_the_marked_ones_evaluated(lab, 
         said = "1 evaluation is queued; left out: run 5 (no model of its own)"
         await until(pilot, lambda: bench_of(pilot).recent_message == said)
         assert started[1].read().config["dynamic"] == "sgd"
-        # One that is marked is meant, too.
-        bench_of(pilot).mark(("001-train",))
-        await press(pilot, "end", "v", "enter")
-        await until(pilot, lambda: len(started) == 3)
-        assert started[2].read().parent == "demo/001-train"
 
 
 @pytest.mark.parametrize(
