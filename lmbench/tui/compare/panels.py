@@ -81,9 +81,9 @@ packed ones. A quantized run has none before it is packed. **b** queues a benchm
 was not measured or has changed since (it asks first where these are more than four that are not
 marked); if there is none, of the run under the cursor.
 
-**v** has the marked runs evaluated in the background, or the one under the cursor where none is
-marked: with a neural cache, by dynamic evaluation, or both, their settings tuned on the start of
-valid. What they come to on test is in columns of its own (cache, dynamic, both), which are there
+**v** has the marked runs evaluated in the background, or the one under the cursor where all runs
+are compared: with a neural cache, by dynamic evaluation, or both, their settings tuned on the start
+of valid. What they come to on test is in columns of its own (cache, dynamic, both), which are there
 when a run has such a figure. A packed run takes the cache alone: integers cannot follow a text, nor
 can weights that were trained on a grid.
 
@@ -200,6 +200,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
         size, picture = self.content_size, self.query_one(Static)
         plot = compared.plot(self.bench.colour)
         if not plot.series:
+            self.set_subtitle("")
             words = "Runs with a score and a size come here: none has both yet."
             update_static(picture, Text("" if compared.reading else words, "dim"))
             return

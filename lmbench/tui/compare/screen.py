@@ -30,7 +30,7 @@ from lmbench.tui.compare.measuring import (
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.next_steps import RECORDING
 from lmbench.tui.kit.panel import Panel
@@ -389,7 +389,7 @@ class CompareScreen(BenchScreen[None]):
         name = self.bench.session.name if self.bench.session else "session"
 
         def check(text: str) -> str:
-            path = Path(text).expanduser()
+            path = typed_path(text)
             if path.suffix != suffix:
                 return f"The name of a {form} file ends in {suffix}"
             if path.exists():
@@ -398,7 +398,7 @@ class CompareScreen(BenchScreen[None]):
 
         def done(text: str | None) -> None:
             if text:
-                self.run_worker(self._export(form, Path(text).expanduser()), exit_on_error=False)
+                self.run_worker(self._export(form, typed_path(text)), exit_on_error=False)
 
         question = "Write it to this file:"
         what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"

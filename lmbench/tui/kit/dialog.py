@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
@@ -18,7 +20,7 @@ from textual.widgets import Button, Input, Static
 
 from lmbench.tui.kit.panel import GuardedWidget
 
-__all__ = ["Answer", "QuestionDialog", "TextDialog"]
+__all__ = ["Answer", "QuestionDialog", "TextDialog", "typed_path"]
 
 _SCROLLS = {
     "up": "scroll_up",
@@ -135,8 +137,18 @@ class QuestionDialog(_Dialog):
         self.dismiss(event.button.name or "")
 
 
+def typed_path(text: str) -> Path:
+    """The path that was typed, ~ being the user's folder."""
+    path = Path(text)
+    # ~name of nobody here is a name like any other, as in a shell.
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return path
+
+
 class TextDialog(_Dialog):
-    """A line of text, checked by `check` (a problem, or "" where it is good)."""
+    """A line of text, checked by `check` (a problem, or "" where it is good; what the system says
+    of a path is a problem, too)."""
 
     def __init__(
         self, title: str, question: str, value: str, check: Callable[[str], str] = lambda text: ""
@@ -166,7 +178,10 @@ class TextDialog(_Dialog):
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         value = event.value.strip()
-        problem = self._check(value)
+        try:
+            problem = self._check(value)
+        except OSError as error:
+            problem = error.strerror or str(error)
         if problem:
             self.query_one(".problem", Static).update(problem)
         else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmbench.report.plots.layout import Plot
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
 
 if TYPE_CHECKING:
     from lmbench.tui.bench.bench import Bench
@@ -35,7 +34,7 @@ def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None
     def named(text: str | None) -> None:
         if not text:
             return
-        path = _path(text)
+        path = typed_path(text).absolute()
         if not path.exists():
             go(path)
             return
@@ -51,18 +50,10 @@ def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None
     bench.push_screen(TextDialog(_TITLE, question, suggested, _complaint), named)
 
 
-def _path(text: str) -> Path:
-    path = Path(text)
-    # ~name of nobody here is a name like any other, as in a shell.
-    with suppress(RuntimeError):
-        path = path.expanduser()
-    return path.absolute()
-
-
 def _complaint(text: str) -> str:
     from lmbench.report.plots.export import FORMATS
 
-    path = _path(text)
+    path = typed_path(text).absolute()
     if path.suffix.lower().lstrip(".") not in FORMATS:
         return "The ending says which format: .svg, .txt or .csv"
     if path.is_dir():

@@ -11,6 +11,7 @@ import pytest
 from driving import bench_of, screen_of, until, words
 from driving import press_in_turn as press
 from laboratory_double import benchmarked
+from textual.widgets import Input
 from workbench_world import NOON
 
 from lmbench.config import BenchmarkConfig, EvaluateConfig, PackConfig
@@ -19,6 +20,7 @@ from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.compare.panels import ScatterPanel
 from lmbench.tui.compare.screen import CompareScreen
+from lmbench.tui.kit.dialog import TextDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.main_screen import MainScreen
 
@@ -140,6 +142,27 @@ async def test_e_exports_table_and_plot(lab, tmp_path, monkeypatch, steps, suffi
         await until(pilot, path.exists)
         await until(pilot, lambda: bench_of(pilot).last_message.startswith("wrote"))
     assert holds in path.read_text()
+
+
+async def test_a_path_that_cannot_be_is_told_where_it_is_typed(lab):
+    async with opened(lab, "c", "e", "enter") as pilot:
+        for text, told in (
+            ("~nobody-9/x.md", "There is no folder ~nobody-9"),
+            (f"{'x' * 300}.md", "File name too long"),
+        ):
+            screen_of(pilot, TextDialog).query_one(Input).value = text
+            await press(pilot, "enter")
+            assert told in words(pilot)
+
+
+async def test_where_no_run_has_a_point_the_foot_speaks_of_none(lab):
+    for run in lab.session.runs():
+        run.update(results={k: v for k, v in run.read().results.items() if k != "valid_ppl"})
+    async with opened(lab, "c") as pilot:
+        panel = pilot.app.screen.query_one(ScatterPanel)
+        assert "test perplexity" in str(panel.border_subtitle)
+        await press(pilot, "x")
+        assert not panel.border_subtitle
 
 
 async def test_the_csv_has_every_digit(lab, tmp_path, monkeypatch):
