@@ -93,5 +93,6 @@ def forget_schedule(session: Session, path: str, text: str) -> None:
 
 def own_schedules(session: Session) -> list[tuple[str, str]]:
     """The session's own schedules, as paths from the working folder."""
-    found = sorted(schedule_folder(session).glob("*.yaml"))
+    folder = schedule_folder(session)
+    found = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     return [(str(path.relative_to(session.home.path)), "saved in this session") for path in found]

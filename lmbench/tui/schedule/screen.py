@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,9 +22,10 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.report.numbers import plural
 from lmbench.session.files import write_atomic
+from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
 from lmbench.tui.kit.next_steps import GRADUAL, schedule_for
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -144,7 +146,10 @@ opened again, the draft is back. The last eight drafts are kept.
 
     def _of_selected(self) -> tuple[TrainConfig, int]:
         """The model of the selected run; without one, the small tied model of WikiText-2."""
-        view = self.bench.selected_run
+        selected = self.bench.selected_run
+        # What is no training has the model of the one that it came from.
+        found = with_trainings(self.bench.snapshot.by_key, [selected] if selected else [])
+        view = next(filter(is_training, found), None)
         if view is not None and view.record is not None:
             try:
                 config = view.run.config()
@@ -168,7 +173,7 @@ opened again, the draft is back. The last eight drafts are kept.
         beside = self.bench.home.path / source
         path = text = None
         try:
-            path = beside if beside.is_file() else find_schedule(Path(source).expanduser())
+            path = beside if beside.is_file() else find_schedule(typed_path(source))
             text = path.read_text(encoding="utf-8")
         except (ScheduleError, OSError, UnicodeDecodeError) as error:
             if draft is None:
@@ -326,8 +331,11 @@ opened again, the draft is back. The last eight drafts are kept.
         def named(answer: str | None) -> None:
             if not answer:
                 return
-            path = self._target(answer)
-            if path.exists() and path.resolve() != self._file:
+            path, other = self._target(answer), False
+            # Where one may not look, writing says why.
+            with suppress(OSError):
+                other = path.exists() and path.resolve() != self._file
+            if other:
                 self._ask_to_replace(path, lambda: written(path))
             else:
                 written(path)
@@ -348,8 +356,17 @@ opened again, the draft is back. The last eight drafts are kept.
             self._check()
             then(self._path)
 
-        name = Path(self._path).stem if "schedules/" in self._path else self._path
+        name = self._proposed_name()
         self.app.push_screen(TextDialog("Save the schedule", question, name, _check_name), named)
+
+    def _proposed_name(self) -> str:
+        """What leads to the file that was opened or saved before."""
+        file, session = self._file, self.bench.session
+        if file is None:
+            return self._path
+        if session is not None and file.parent == choices.schedule_folder(session).resolve():
+            return file.name
+        return self._path if (self.bench.home.path / self._path).resolve() == file else str(file)
 
     def _ask_to_replace(self, path: Path, replace: Callable[[], None]) -> None:
         """The file is there, and it is not the one that was opened or saved before."""
@@ -366,7 +383,7 @@ opened again, the draft is back. The last eight drafts are kept.
         """The file that an answer means: in the session's folder, or where its path leads."""
         name = answer if answer.endswith((".yaml", ".yml")) else f"{answer}.yaml"
         if "/" in answer:
-            path = Path(name).expanduser()
+            path = typed_path(name)
             return path if path.is_absolute() else self.bench.home.path / path
         session = self.bench.session or self.bench.home.open_session()
         return choices.schedule_folder(session) / name

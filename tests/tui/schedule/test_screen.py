@@ -6,10 +6,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import driving
+import pytest
 from driving import press_then_rest as press
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from lmbench.distiller.schedules.preset_files import preset_path
+from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.main_screen import MainScreen
@@ -161,6 +164,38 @@ async def test_a_file_that_was_opened_is_saved_without_a_question(full):
         await press(pilot, "ctrl+s", "end", "ctrl+u", *"./mine.yaml", "enter")
         assert isinstance(pilot.app.screen, ScheduleScreen)
     assert path.read_text().startswith("# version")
+
+
+@pytest.mark.parametrize("folder", ["my/schedules", "sessions/demo/schedules"])
+async def test_the_name_that_is_proposed_is_that_of_the_file_that_was_opened(full, folder):
+    path = full.home.path / folder / "mine.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text("version: 1\n")
+    own = [name for name, _ in choices.own_schedules(full.session)]
+    assert own == [f"{folder}/mine.yml"] * (folder != "my/schedules")
+    async with opened(full) as pilot:
+        screen(pilot)._begin_from(f"{folder}/mine.yml")
+        await press(pilot, *"# ", "ctrl+s", "enter")
+        assert isinstance(pilot.app.screen, ScheduleScreen)
+    assert path.read_text() == "# version: 1\n"
+
+
+async def test_a_name_that_no_file_can_have_is_told(full):
+    async with opened(full) as pilot:
+        await press(pilot, "ctrl+s")
+        pilot.app.screen.query_one(Input).value = "x" * 300
+        await press(pilot, "enter")
+        assert "cannot be written (File name too long)" in " ".join(driving.words(pilot).split())
+        await press(pilot, "escape", "ctrl+o", "up", "enter", *"~nobody-9/x", "enter")
+        assert "neither a file nor a preset" in " ".join(driving.words(pilot).split())
+
+
+async def test_a_quantized_run_has_the_model_that_it_was_made_of(full):
+    config = {"nlayers": 1, "nhid": 100, "emsize": 100}
+    full.session.run(1).update(config=config, shape={"ntoken": 5000})
+    async with driving.opened(full, "S", run="003-quantize") as pilot:
+        assert "for LSTM 1x100" in driving.words(pilot)
+        assert screen(pilot)._types == 5000
 
 
 async def test_a_name_that_is_none_is_refused(full):
