@@ -24,6 +24,7 @@ __all__ = [
     "Series",
     "Source",
     "XAxis",
+    "count_pruned",
     "gather",
     "moments",
 ]
@@ -116,24 +117,31 @@ def perplexity_of(loss: FloatArray) -> FloatArray:
     return np.where(loss < _LOSS_LIMIT, np.exp(np.minimum(loss, _LOSS_LIMIT)), np.inf)
 
 
+def count_pruned(curves: Iterable[Curves]) -> int:
+    """How many of the runs prune: a dense training, too, notes its sparsity at each epoch."""
+    return sum(len(each.prunes) > 0 for each in curves)
+
+
 def gather(
     kind: Kind, sources: Iterable[Source], x: XAxis, *, per_tensor: bool = False
 ) -> list[Series]:
     """The series of one plot, for all runs that have any of it.
 
     Args:
-        per_tensor: the sparsity of each tensor instead of the total, if but one run prunes.
+        per_tensor: of the run that prunes, if it is but one, the sparsity of each tensor instead
+            of the total.
     """
     runs = list(sources)
     found: list[Series] = []
-    pruned = sum(bool(source.curves.sparsity) for source in runs)
+    pruned = count_pruned(source.curves for source in runs)
     trained = sum(len(source.curves.steps) > 0 for source in runs)
     for source in runs:
         match kind:
             case "perplexity" | "loss":
                 found += _losses(source, x, kind == "perplexity", alone=trained < 2)
             case "sparsity":
-                found += _sparsities(source, x, per_tensor and pruned == 1, alone=pruned < 2)
+                each = per_tensor and pruned == 1 and len(source.curves.prunes) > 0
+                found += _sparsities(source, x, each, alone=pruned < 2)
             case _:
                 column, smoothed = _COLUMNS[kind]
                 found += _column(source, x, column, smoothed)

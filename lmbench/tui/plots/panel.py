@@ -14,7 +14,7 @@ from textual.strip import Strip
 from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot, extent
-from lmbench.report.plots.series import PLOTS, Kind
+from lmbench.report.plots.series import PLOTS, Kind, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel
@@ -210,7 +210,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         match action:
             case "per_tensor":
                 # Tensors of several runs would have one colour and one name.
-                pruned = sum(bool(run.curves.sparsity) for run in self.runs)
+                pruned = count_pruned(run.curves for run in self.runs)
                 return self._view.kind == "sparsity" and pruned == 1
             case "whole":
                 return self._shown.zoomed

@@ -42,7 +42,7 @@ class View:
         return cls(
             kind=_one_of(KINDS, kept.get("kind"), plain.kind),
             x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
-            logs=tuple(n for n in logs if n in PLOTS) if isinstance(logs, list) else plain.logs,
+            logs=_logs_of(logs) if isinstance(logs, list) else plain.logs,
             smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
             per_tensor=kept.get("per_tensor") is True,
             clipped=kept.get("clipped") is not False,
@@ -65,12 +65,20 @@ def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
     return next((choice for choice in choices if choice == kept), plain)
 
 
+def _logs_of(kept: list[Any]) -> tuple[str, ...]:
+    return tuple(name for name in kept if isinstance(name, str) and name in PLOTS)
+
+
 def _window_of(kept: Any) -> tuple[float, float] | None:
     if not isinstance(kept, list) or len(kept) != 2:
         return None
-    left, right = kept
-    good = all(isinstance(edge, int | float) for edge in kept) and left < right
-    return (float(left), float(right)) if good else None
+    if not all(isinstance(edge, int | float) for edge in kept):
+        return None
+    try:
+        left, right = map(float, kept)
+    except OverflowError:
+        return None
+    return (left, right) if left < right else None
 
 
 def inside(

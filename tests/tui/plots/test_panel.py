@@ -22,7 +22,7 @@ from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.plots.legend import legend
 from lmbench.tui.plots.panel import PlotPanel
-from lmbench.tui.plots.view import inside
+from lmbench.tui.plots.view import View, inside
 from lmbench.tui.settings.screen import SettingsScreen
 
 LONG, SHORT = "001-train", "002-train"
@@ -246,15 +246,30 @@ async def test_a_key_of_the_plot_that_can_do_nothing_says_why(full, key, why):
         assert why in bench_of(pilot).recent_message
 
 
+@pytest.mark.parametrize(
+    "kept", [{"logs": [[]]}, {"window": [0, 10**400]}, {"window": ["0", 1]}, {"kind": []}, [], None]
+)
+def test_a_view_that_is_kept_and_damaged_becomes_the_default(kept):
+    view = View.from_json(kept)
+    assert (view.kind, view.window) == ("perplexity", None)
+
+
 async def test_t_is_offered_only_where_one_run_prunes(full):
     other = full.new("prune", "agp-90", full.session.run(1), status="finished")
     writer = EventWriter(other.events_path)
     training(writer, steps=3000, of=6000, epochs=6, floor=4.6, t=NOON, lr=10.0)
     sparsity(writer, upto=3000, of=6000, t=NOON)
     writer.close()
+    noted = ev.Sparsity(step=1000, epoch=1, tensors=(), parameters=9, nonzero=9, total=0.0)
+    full.write(full.session.run(1), noted)
     turns = ("right_square_bracket", "right_square_bracket")
     async with opened(full, "2", *turns, run="002-prune", size=(200, 50)) as pilot:
-        assert panel(pilot).check_action("per_tensor", ())
+        # A dense training notes its sparsity, too.
+        bench_of(pilot).mark(("001-train",))
+        await press(pilot, "t")
+        labels = [series.label for series in panel(pilot).plot().series]
+        assert {"1 dense total", "encoder.weight", "encoder.weight target"} < set(labels)
+        await press(pilot, "t")
         bench_of(pilot).mark((other.path.name,))
         await press(pilot, "t")
         assert not panel(pilot).view.per_tensor
