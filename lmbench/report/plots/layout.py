@@ -302,8 +302,11 @@ def _with_room(low: float, high: float, plot: Plot) -> tuple[float, float]:
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         # Logarithms are near a half more and a third less, too.
         room = _FLAT_LOG if plot.log else 0.5 * abs(high) or 0.5
-        return low - room, high + room
-    return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
+    else:
+        room = _MARGIN * (high - low)
+    # There are no fewer than 0 bytes.
+    least = 0.0 if plot.unit == "bytes" and not plot.log else -math.inf
+    return max(low - room, least), high + room
 
 
 def _without_outliers(

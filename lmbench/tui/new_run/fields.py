@@ -192,7 +192,8 @@ def parse(setting: Setting, text: str) -> Any:
 
 
 def _whole(text: str) -> int:
-    plain = text.replace(",", "").replace("_", "")
+    # A comma parts thousands, and nothing else: 1,5 is no 15.
+    plain = text.replace(",", "") if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text) else text
     try:
         return int(plain)
     except ValueError:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from rich.cells import cell_len
+
 from lmbench.jobs.sweeps.status import STOPPED_EARLY, WAITS, Setting, status_words, value_words
 from lmbench.printable import one_line
 from lmbench.report import numbers
@@ -64,8 +66,8 @@ class TableColumn:
 
 def fitted(column: TableColumn, cells: Sequence[Cell]) -> Column:
     """The column as wide as its widest cell."""
-    widest = max((len(cell.text) for cell in cells), default=0)
-    width = min(max(widest, len(column.name), column.least), column.most)
+    widest = max((cell_len(cell.text) for cell in cells), default=0)
+    width = min(max(widest, cell_len(column.name), column.least), column.most)
     return Column(column.name, width, column.left, column.grow, column.rank)
 
 

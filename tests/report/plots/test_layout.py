@@ -266,3 +266,7 @@ def test_outliers_over_a_curve_that_stays_the_same_are_left_out(log):
     low, high = (10**end if log else end for end in picture.y)
     assert 40 < low < 100 < high < 200
     assert picture.clipped
+
+
+def test_the_axis_of_bytes_begins_at_0_at_the_lowest():
+    assert lay_out(Plot((series([0.0, 0.0]),), unit="bytes"), 40, 10).y[0] == 0.0

@@ -71,6 +71,14 @@ def test_several_numbers_are_parted_by_blanks_or_commas():
     assert parse(one, "0, 0.5  .9") == (0.0, 0.5, 0.9)
 
 
+def test_a_comma_parts_thousands_alone():
+    one = setting(TrainConfig, "emsize")
+    assert [parse(one, text) for text in ("1,500", "12,000,000")] == [1500, 12_000_000]
+    for text in ("1,5", "2,0,0", "1,50", "1500,000", ","):
+        with pytest.raises(ValueError, match="a whole number is wanted"):
+            parse(one, text)
+
+
 def test_several_texts_are_parted_by_blanks_alone():
     one = setting(QuantizeConfig, "override")
     given = ("decoder:bits_weights=8,clip_acts=avg", r"rnn\..*:fp16=yes")

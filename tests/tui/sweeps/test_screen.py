@@ -13,9 +13,10 @@ from textual.widgets import Static
 
 from lmbench.jobs.control_file import asked
 from lmbench.tui.kit.dialog import QuestionDialog
-from lmbench.tui.kit.grid import Grid
+from lmbench.tui.kit.grid import Cell, Grid
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
+from lmbench.tui.sweeps.columns import TableColumn, fitted
 from lmbench.tui.sweeps.panels import FrontPanel, ImportancePanel, SlicePanel, SweepTable
 from lmbench.tui.sweeps.screen import SweepScreen
 
@@ -222,3 +223,8 @@ async def test_a_damaged_sweep_is_said_in_the_table_s_place(study: StudyWorld):
     (study.session.path / "sweep.yaml").write_text("version: 1\nstages: 3\n")
     async with opened(study, "W") as pilot:
         assert "stages: list at least one" in re.sub(r"\s+", " ", words(pilot))
+
+
+def test_a_column_is_as_wide_as_its_words_are_on_the_screen():
+    column = TableColumn("stage", lambda line: None, lambda line: Cell())
+    assert fitted(column, [Cell("日本語の訓練")]).width == 12
