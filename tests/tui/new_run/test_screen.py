@@ -26,12 +26,13 @@ from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
-from lmbench.tui.new_run.form_lines import titled
+from lmbench.tui.new_run.form_lines import titled, training_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
 
@@ -327,6 +328,17 @@ async def test_a_corpus_that_has_come_meanwhile_is_found(world, started, monkeyp
         there.append(CorpusSize("mine", 33_278, 2_088_628, 217_646))
         await press(pilot, "down")
         assert "mine: 2,088,628 tokens" in words(pilot)
+
+
+def test_the_corpus_of_a_training_is_where_its_command_was_given(world, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "mine").mkdir()
+    world.new("train", "dense").update(config={"data": "mine"}, cwd=str(elsewhere))
+    snapshot = Watcher(world.session).poll()
+    assert snapshot is not None
+    training = training_of(snapshot.runs[0])
+    assert training is not None
+    assert training.data == str(elsewhere / "mine")
 
 
 async def test_a_pruning_from_scratch_asks_for_the_model_too(full, started):
