@@ -154,7 +154,7 @@ def test_a_session_that_may_not_be_looked_at_is_passed_over(
 @pytest.mark.parametrize(
     "ref, complaint",
     [
-        ("~nosuchuser/1", "there is no user of that name"),
+        ("~nosuchuser/1", "there is no such user"),
         ("7", r"session 'work' has no run 7 \(it has 1, 2\)"),
         ("nobody", "session 'work' has no run 'nobody'"),
         ("twin", "'twin' names several runs of session 'work': 1, 2"),

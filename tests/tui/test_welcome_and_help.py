@@ -221,6 +221,7 @@ async def test_help_names_no_key_of_everywhere_that_is_typed(full, started):
 
 async def test_help_follows_the_theme_and_shows_code_in_its_colours(full):
     async with full.bench().run_test(size=(80, 100)) as pilot:
+        await settled(pilot)
         await press(pilot, "g", "f1")
         assert isinstance(pilot.app, Workbench)
 

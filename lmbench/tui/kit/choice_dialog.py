@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from lmbench.tui.kit.panel import GuardedWidget
+from lmbench.tui.kit.panel import Guarded
 
 __all__ = ["ChoiceDialog"]
 
@@ -27,7 +27,7 @@ _FRAME = 6
 _KEYS = "↑ ↓ choose   enter take   esc back"
 
 
-class ChoiceDialog(ModalScreen[str | None], GuardedWidget):
+class ChoiceDialog(ModalScreen[str | None], Guarded):
     """Gives the value that was chosen, or None when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -18,7 +18,7 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from lmbench.tui.kit.panel import GuardedWidget
+from lmbench.tui.kit.panel import Guarded
 
 __all__ = ["Answer", "QuestionDialog", "TextDialog", "typed_path"]
 
@@ -41,7 +41,7 @@ class Answer:
     danger: bool = False
 
 
-class _Dialog(ModalScreen[str], GuardedWidget):
+class _Dialog(ModalScreen[str], Guarded):
     """Gives "" when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -11,13 +11,14 @@ from textual.content import Content
 from textual.events import Click
 from textual.geometry import Region
 from textual.message import Message
+from textual.message_pump import MessagePump
 from textual.widget import Widget
 from textual.widgets import Static
 
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.key_bindings import bindings_in_force
 
-__all__ = ["GuardedWidget", "Panel", "update_static"]
+__all__ = ["Guarded", "GuardedWidget", "Panel", "update_static"]
 
 
 # The column at which a frame's title begins.
@@ -52,8 +53,8 @@ def _height(static: Static) -> int | None:
     return static.visual.get_height(static.styles, width)  # pyright: ignore[reportArgumentType]
 
 
-class GuardedWidget(Widget):
-    """A widget whose handlers may fail without taking the workbench down.
+class Guarded(MessagePump):
+    """A widget or screen whose handlers may fail without taking the workbench down.
 
     An exception in a message handler, a timer or a watcher is logged and shown as a dialog; the
     widget lives on.
@@ -70,6 +71,10 @@ class GuardedWidget(Widget):
             await super()._dispatch_message(message)
         except Exception as error:
             self.bench.show_error(error, f"in {type(self).__name__}")
+
+
+class GuardedWidget(Widget, Guarded):
+    """A widget that is guarded (see there)."""
 
 
 class Panel(GuardedWidget):

@@ -18,7 +18,7 @@ from textual.widget import Widget
 
 from lmbench.tui.bench.key_bindings import bindings_in_force, is_typed
 from lmbench.tui.kit.compositor import FrugalCompositor
-from lmbench.tui.kit.panel import GuardedWidget, Panel
+from lmbench.tui.kit.panel import Guarded, Panel
 from lmbench.tui.kit.status_lines import KeyBar, StatusLine
 
 __all__ = ["BenchScreen"]
@@ -26,8 +26,8 @@ __all__ = ["BenchScreen"]
 T = TypeVar("T")
 
 
-class BenchScreen(Screen[T], GuardedWidget):
-    """A screen whose handlers may fail without taking the workbench down (see `GuardedWidget`), and
+class BenchScreen(Screen[T], Guarded):
+    """A screen whose handlers may fail without taking the workbench down (see `Guarded`), and
     whose panels catch up when it comes to the front."""
 
     # Those that win or lose the focus repaint themselves; Textual would repaint the whole screen,

@@ -298,8 +298,9 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     async def action_undo(self) -> None:
         here = self.row.session.name if self.row else ""
         folder = await self.bench.undo_deletion()
-        is_session = folder is not None and folder.parent == self.bench.home.sessions_path
-        await self._reload(folder.name if is_session else here)
+        if folder is not None and folder.parent == self.bench.home.sessions_path:
+            here = folder.name
+        await self._reload(here)
 
     def action_pack(self) -> None:
         row = self.row
