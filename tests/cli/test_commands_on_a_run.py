@@ -187,7 +187,7 @@ def test_what_training_writes_is_the_checkpoint_that_was_scored(
     for checkpoint in ("best", "last"):
         (run.path / checkpoint).mkdir()
         (run.path / checkpoint / "model.safetensors").write_text(checkpoint)
-    run.update(results={"test_checkpoint": scored})
+    run.update(status="finished", results={"test_checkpoint": scored})
     monkeypatch.setattr("lmbench.cli.train.start", lambda *_, **__: (run, 0))
     weights = tmp_path / "w.safetensors"
     assert lmbench(["train", "--data", "tiny", "--save", str(weights)]) == 0
@@ -201,6 +201,8 @@ def test_a_run_that_ends_before_its_first_checkpoint_keeps_its_exit_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = home.open_session("written").new_run(TrainConfig(), "train")
+    # Else the queue would have it trained.
+    run.update(status="stopped")
     monkeypatch.setattr("lmbench.cli.train.start", lambda *_, **__: (run, INTERRUPTED))
     weights = tmp_path / "w.safetensors"
     assert lmbench(["train", "--data", "tiny", "--save", str(weights)]) == INTERRUPTED
