@@ -11,9 +11,9 @@ from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName
 from lmbench.cli.start_run import start
 from lmbench.config import BenchmarkConfig
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
+from lmbench.user_folder import expanded
 
 __all__ = ["benchmark"]
 

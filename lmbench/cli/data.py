@@ -13,12 +13,12 @@ from lmbench.cli.flags import Whole, configured
 from lmbench.cli.output import Json, console, note, pairs_table, print_json, print_line, write
 from lmbench.cli.progress import corpus_progress
 from lmbench.config import DataMakeConfig
-from lmbench.config.user_folder import expanded
 from lmbench.corpus import data_get, data_info, data_list
 from lmbench.corpus.making.card import Card, read_card
 from lmbench.corpus.making.make import data_make, data_preview
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
+from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 

@@ -12,10 +12,10 @@ from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_json
 from lmbench.cli.start_run import start
 from lmbench.config import EvaluateConfig
-from lmbench.config.user_folder import expanded
 from lmbench.errors import INTERRUPTED
 from lmbench.report.tables import run_document
 from lmbench.session import Home, Run
+from lmbench.user_folder import expanded
 
 __all__ = ["evaluate"]
 

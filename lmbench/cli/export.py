@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import free_place, refuse_flags
 from lmbench.cli.output import Json, SessionName, print_json, print_line
-from lmbench.config.user_folder import expanded
 from lmbench.deploy.export import Bits
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
+from lmbench.user_folder import expanded
 
 __all__ = ["export"]
 

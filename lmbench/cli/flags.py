@@ -14,10 +14,10 @@ from pydantic.fields import FieldInfo
 from lmbench.config import Config, TrainConfig, flag_of, validate
 from lmbench.config.setting import number_type
 from lmbench.config.training import laid_over
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 from lmbench.training.recipe_files import recipe_settings
+from lmbench.user_folder import expanded
 
 __all__ = ["Whole", "configured", "free_place", "refuse_flags", "whole", "write_new"]
 

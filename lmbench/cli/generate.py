@@ -9,7 +9,6 @@ from rich.table import Table
 from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
-from lmbench.config.user_folder import expanded
 from lmbench.corpus import open_corpus
 from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
@@ -19,6 +18,7 @@ from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lin
 from lmbench.generation.text import generate as write_text
 from lmbench.model.device import allow_tf32, choose_device
 from lmbench.session import Home
+from lmbench.user_folder import expanded
 
 __all__ = ["generate", "generate_run"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lmbench.config.machine import RuntimeConfig
-from lmbench.config.user_folder import expanded
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.scoring import LanguageModel
 from lmbench.scoring.predictor import RuntimePredictor, compiled_predictor
 from lmbench.session import Home
+from lmbench.user_folder import expanded
 
 __all__ = ["open_language_model"]
 

@@ -11,10 +11,10 @@ from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.language_models import open_language_model
 from lmbench.cli.output import Json, SessionName, console, print_json, print_line
 from lmbench.config import RescoreConfig
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.scoring.nbest import check_references, read_nbest, read_references
 from lmbench.scoring.rescoring import Errors, Ranking, Tuned, language_scores, tune
+from lmbench.user_folder import expanded
 
 __all__ = ["rescore"]
 

@@ -23,7 +23,6 @@ from lmbench.cli.output import (
     write,
 )
 from lmbench.cli.start_run import PlaceName, resume_run
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
@@ -33,6 +32,7 @@ from lmbench.session import EventLog, Home, Run, Status
 from lmbench.session.events import Epoch, RunStarted, Step
 from lmbench.session.manage import delete_run, rename_run
 from lmbench.session.store import LIVE
+from lmbench.user_folder import expanded
 
 __all__ = ["app"]
 

@@ -13,11 +13,11 @@ from lmbench.cli.flags import configured
 from lmbench.cli.language_models import open_language_model
 from lmbench.cli.output import Json, SessionName, note, print_json, write
 from lmbench.config import ScoreConfig
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.scoring import LanguageModel, LineScore, Score
 from lmbench.scoring.lines import lines_of
 from lmbench.scoring.score import score_columns, score_running, score_sentences
+from lmbench.user_folder import expanded
 
 __all__ = ["score"]
 

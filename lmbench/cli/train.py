@@ -24,7 +24,6 @@ from lmbench.cli.start_run import (
 )
 from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
@@ -32,6 +31,7 @@ from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_sh
 from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.report.model_card import scored_checkpoint
 from lmbench.session import Home, Run, Session
+from lmbench.user_folder import expanded
 
 __all__ = ["prune", "train"]
 

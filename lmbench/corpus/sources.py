@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmbench.config.user_folder import expanded
 from lmbench.corpus.files import put_back
 from lmbench.corpus.ids import SPLITS
 from lmbench.errors import LmbenchError
+from lmbench.user_folder import expanded
 
 __all__ = [
     "LAYOUTS",

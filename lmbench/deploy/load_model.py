@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lmbench.config.user_folder import expanded
 from lmbench.corpus import Corpus
 from lmbench.deploy.packed_file.metadata import checked_shape
 from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
@@ -23,6 +22,7 @@ from lmbench.errors import LmbenchError
 from lmbench.model.rnn import ARGUMENTS, RNNModel, model_of_tensors
 from lmbench.model_shapes import GATES, parameter_shapes
 from lmbench.session import Home, Run
+from lmbench.user_folder import expanded
 
 __all__ = [
     "METADATA",

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmbench.config.user_folder import expanded
 from lmbench.deploy.packed_file.reading import is_packed, open_packed
 from lmbench.errors import NOT_FINITE, LmbenchError
 from lmbench.scoring.lines import NO_ID, Line, Words
 from lmbench.scoring.predictor import Predictor, RuntimePredictor, packed_predictor
 from lmbench.scoring.score import LineScore, score_running, score_sentences
+from lmbench.user_folder import expanded
 
 __all__ = ["LanguageModel", "Stream"]
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, changed_settings, parse_config
-from lmbench.config.user_folder import expanded
 from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
 from lmbench.session.files import (
@@ -43,6 +42,7 @@ from lmbench.session.records import (
     parse_record,
 )
 from lmbench.session.rename import finish_rename
+from lmbench.user_folder import expanded
 
 __all__ = [
     "DEFAULT_SESSION",

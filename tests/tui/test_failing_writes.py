@@ -18,7 +18,7 @@ from workbench_world import World
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
 from lmbench.tui.log_file import log_path
-from lmbench.tui.new_run import screen as new_run
+from lmbench.tui.new_run import make_and_launch
 
 DAYS = {
     "runs": ("space", "r", "x", "enter", "d", "y", "U", "n", "ctrl+s"),
@@ -97,7 +97,7 @@ async def day(folder: Path, name: str, disk: Disk, patch: pytest.MonkeyPatch) ->
     world.home.open_session("other")
     patch.chdir(folder)
     # The corpus is not what fails here: its cache is written by workers, too.
-    patch.setattr(new_run, "check_training", lambda *_, **__: None)
+    patch.setattr(make_and_launch, "check_training", lambda *_, **__: None)
     said: list[str] = []
     async with opened(world) as pilot:
         await select(pilot, "003-quantize")

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from lmbench.config import BenchmarkConfig
-from lmbench.config.user_folder import expanded
 from lmbench.corpus import Corpus
 from lmbench.deploy.benchmark import benchmark, entrants, row_document
 from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
@@ -19,6 +18,7 @@ from lmbench.report.compare import runtime_table
 from lmbench.session import Run
 from lmbench.session.events import Progress
 from lmbench.training.process_setup import prepare_worker
+from lmbench.user_folder import expanded
 
 __all__ = ["work"]
 

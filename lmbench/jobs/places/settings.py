@@ -20,8 +20,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmbench.config.user_folder import user_folder
 from lmbench.errors import LmbenchError
+from lmbench.user_folder import user_folder
 
 __all__ = ["PlaceSettings", "RaySettings", "SlurmSettings", "load_place_settings", "places_path"]
 

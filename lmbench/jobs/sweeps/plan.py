@@ -22,7 +22,6 @@ from lmbench.config import (
 )
 from lmbench.config.setting import value_text
 from lmbench.config.training import laid_over, passed_on
-from lmbench.config.user_folder import expanded
 from lmbench.distiller.schedules.preset_files import preset_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step
@@ -32,6 +31,7 @@ from lmbench.jobs.sweeps.sweep_file import RECIPE, Stage, Sweep
 from lmbench.printable import one_line
 from lmbench.session.store import Home, Run
 from lmbench.training.recipe_files import recipe_names, recipe_settings
+from lmbench.user_folder import expanded
 
 __all__ = [
     "FILES",

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lmbench.config.user_folder import user_folder
 from lmbench.errors import LmbenchError
 from lmbench.session.files import write_atomic
 from lmbench.tui.bench.themes import DEFAULT_THEME, THEMES
+from lmbench.user_folder import user_folder
 
 __all__ = [
     "Settings",

@@ -27,7 +27,7 @@ def expanded(path: str | Path) -> Path:
 def user_folder() -> Path:
     """``$LMBENCH_CONFIG``, else the place for settings that the system has; it may not be there."""
     asked = os.environ.get("LMBENCH_CONFIG")
-    return Path(asked).expanduser() if asked else _default_folder()
+    return expanded(asked) if asked else _default_folder()
 
 
 def _default_folder() -> Path:
