@@ -17,7 +17,7 @@ from lmbench.deploy.export.write import export_onnx, export_safetensors, export_
 from lmbench.deploy.load_model import LoadedModel, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.errors import LmbenchError
-from lmbench.report.model_card import model_card, scored_checkpoint
+from lmbench.report.model_card import model_card, shown_checkpoint
 from lmbench.session import Home, Run
 
 __all__ = ["Contract", "export_model", "export_to_hub", "print_exported"]
@@ -68,8 +68,7 @@ def export_to_hub(run: Run, folder: Path) -> dict[str, Any]:
     Raises:
         LmbenchError: the run has no model yet, or its files are damaged.
     """
-    kept = "best" if run.checkpoint("best") else "last"
-    loaded = load_run(run, scored_checkpoint(run.read()) or kept)
+    loaded = load_run(run, shown_checkpoint(run))
     plain, activations = _in_floats(loaded)
     export_hub(plain, folder, lambda size: model_card(run, size, bool(activations)))
     files = sorted(folder.iterdir())

@@ -17,7 +17,7 @@ from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
 from lmbench.model.device import allow_tf32, choose_device
-from lmbench.session import Home
+from lmbench.session import Home, Run
 from lmbench.user_folder import expanded
 
 __all__ = ["generate", "generate_run"]
@@ -48,9 +48,7 @@ def generate(
     loaded, found = open_model(run, home, session, checkpoint, choose_device(config))
     if config.data is not None:
         loaded = with_words_of(loaded, open_corpus(config.data, home.path))
-    generation = generate_run(loaded, config, quiet=json)
-    if found is not None:
-        append_sample(found.session, generation)
+    generation = generate_run(loaded, config, found, quiet=json)
     if json:
         print_json(generation.document())
     return _INTERRUPTED if generation.interrupted else 0
@@ -73,8 +71,11 @@ def _which(run: str, checkpoint: str) -> tuple[str, str]:
     return checkpoint, "best"
 
 
-def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) -> Generation:
-    """Generate, showing the words on stdout as they come unless `quiet`, and write ``--outf``."""
+def generate_run(
+    loaded: LoadedModel, config: GenerateConfig, run: Run | None, *, quiet: bool
+) -> Generation:
+    """Generate, showing the words on stdout as they come unless `quiet`; keep the text among the
+    samples of the run's session, and write ``--outf``."""
     target = free_place("--outf", config.outf) if config.outf else None
     show = None
     if not quiet:
@@ -86,6 +87,8 @@ def generate_run(loaded: LoadedModel, config: GenerateConfig, *, quiet: bool) ->
     if generation.unknown:
         words = ", ".join(f"'{word}'" for word in generation.unknown)
         note(f"not in the vocabulary, read as <unk>: {words}")
+    if run is not None:
+        append_sample(run.session, generation)
     if target is not None:
         try:
             write_new("--outf", target, lines(generation.text.split()).encode())

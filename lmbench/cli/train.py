@@ -29,7 +29,7 @@ from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.axes import MOST_VALUES
-from lmbench.report.model_card import scored_checkpoint
+from lmbench.report.model_card import shown_checkpoint
 from lmbench.session import Home, Run, Session
 from lmbench.user_folder import expanded
 
@@ -208,6 +208,7 @@ def _pruning_config(
 ) -> PruneConfig:
     """The parent's settings under the given ones, flags or a recipe's, with the schedule in its
     place."""
+    compress = compress or config.compress
     if compress is None:
         raise LmbenchError("prune needs --schedule: a YAML file or a preset such as large-80")
     given = {field: getattr(config, field) for field in config.model_fields_set}
@@ -254,7 +255,7 @@ def _check_files(files: Mapping[str, Path | None], *, detach: bool) -> None:
 def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet: bool) -> None:
     if save is None and onnx_export is None:
         return
-    which = scored_checkpoint(run.read()) or ("best" if run.checkpoint("best") else "last")
+    which = shown_checkpoint(run)
     folder = run.checkpoint(which)
     if folder is None:
         note(f"run {run.ref} ended without a checkpoint: there are no weights to write")
@@ -266,7 +267,7 @@ def _write_files(run: Run, save: Path | None, onnx_export: Path | None, *, quiet
         from lmbench.cli.export_model import export_model, print_exported
         from lmbench.deploy.load_model import load_run
 
-        loaded = load_run(run, which)
-        document = export_model(loaded, run, expanded(onnx_export), "onnx")
+        place = free_place("--onnx-export", onnx_export)
+        document = export_model(load_run(run, which), run, place, "onnx")
         if not quiet:
             print_exported(document)

@@ -47,6 +47,9 @@ def command_for(
     if parent is not None:
         words.append(_argument(parent))
     settings = dict(given)
+    if kind == "pack":  # older runs have these; its command has no such flags
+        settings.pop("device", None)
+        settings.pop("cuda", None)
     if kind == "prune" and settings.get("compress") is not None:
         words += _flagged(flag_in(kind, "compress"), str(settings.pop("compress")))
     words += map(_argument, settings.pop("models", ()))

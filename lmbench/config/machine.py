@@ -12,6 +12,7 @@ __all__ = [
     "ADVANCED",
     "COMPRESSION",
     "DATA",
+    "DEVICE",
     "MACHINE",
     "MODEL",
     "OUTPUT",
@@ -44,6 +45,9 @@ ADAPTATION = "Adaptation to the text"
 REGULARISATION = "Regularisation"
 ADVANCED = "Advanced"
 
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+"""What a device may be called."""
+
 
 class MachineConfig(Config):
     """Where and how precisely a run computes."""
@@ -53,7 +57,7 @@ class MachineConfig(Config):
         "the devices to compute on: auto, cpu, cuda, cuda:N, mps; auto takes a GPU where there "
         "is one",
         group=MACHINE,
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        pattern=DEVICE,
     )
     cuda: bool = setting(False, "the same as --device cuda", group=MACHINE, hidden=True)
     threads: int = setting(

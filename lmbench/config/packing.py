@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lmbench.config.machine import COMPRESSION, DATA, MACHINE, MachineConfig
+from lmbench.config.machine import COMPRESSION, DATA, DEVICE, MACHINE, MachineConfig
 from lmbench.config.setting import setting
 
 __all__ = ["PackConfig"]
@@ -14,7 +14,11 @@ class PackConfig(MachineConfig):
     """One small file with everything that generating and scoring need."""
 
     device: str = setting(
-        "auto", "a file is made on the CPU", group=MACHINE, pattern="^(auto|cpu)$", hidden=True
+        "auto",
+        "does nothing: a file is made on the CPU",
+        group=MACHINE,
+        pattern=DEVICE,  # older runs have one
+        hidden=True,
     )
     weights: Literal["auto", "fp32", "fp16", "int8", "int4"] = setting(
         "auto",

@@ -7,9 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from lmbench.corpus.corpus import Corpus
 from lmbench.errors import LmbenchError
 
-__all__ = ["Windows", "batchify", "count_windows", "window", "windows"]
+__all__ = [
+    "SCORE_COLUMNS",
+    "Windows",
+    "batchify",
+    "count_windows",
+    "score_rows",
+    "window",
+    "windows",
+]
+
+# As the original evaluates.
+SCORE_COLUMNS = 10
 
 # Of windows that differ in length: no shorter than this, and one of 20 about half as long.
 _LEAST, _HALVED = 5, 0.05
@@ -35,19 +47,27 @@ def batchify(
     return torch.from_numpy(columns.T.astype(np.int64, order="C")).to(device)
 
 
-def rows_to_score(
-    ids: np.ndarray, batch_size: int, device: torch.device | str | None, said: str
+def score_rows(
+    corpus: Corpus,
+    split: str,
+    tokens: int,
+    device: torch.device,
+    flag: str = "",
+    columns: int = SCORE_COLUMNS,
 ) -> torch.Tensor:
-    """`batchify` of a text that is predicted, which takes two rows: a word and the next one.
+    """The first `tokens` of a split (0 for all of it), which are predicted: ids [rows, columns].
 
-    Raises LmbenchError where there are fewer; it begins with `said`, the flag that limits the text.
+    Raises LmbenchError where they are fewer than two rows, a word and the next one, by the `flag`
+    that limits them.
     """
-    if len(ids) < 2 * batch_size:
+    ids = corpus.split(split)[: tokens or None]
+    if len(ids) < 2 * columns:
+        said = f"{flag} {tokens}" if tokens else f"{split} of {corpus.name}"
         raise LmbenchError(
-            f"{said}: {len(ids)} tokens leave nothing to predict in {batch_size} columns; use at "
-            f"least {2 * batch_size}"
+            f"{said}: {len(ids)} tokens leave nothing to predict in {columns} columns; use at "
+            f"least {2 * columns}, or fewer columns where --eval-batch-size sets them"
         )
-    return batchify(ids, batch_size, device)
+    return batchify(ids, columns, device)
 
 
 def count_windows(rows: int, bptt: int) -> int:

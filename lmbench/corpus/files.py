@@ -13,6 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
+from lmbench.user_folder import expanded
+
 __all__ = [
     "Progress",
     "is_writable",
@@ -39,7 +41,7 @@ def user_cache() -> Path:
     """
     asked = os.environ.get("LMBENCH_CACHE")
     if asked:
-        return Path(asked).expanduser()
+        return expanded(asked)
     return own_cache()
 
 
@@ -73,7 +75,10 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     Scratch folders of this machine's processes that were killed are swept away first. Raises
     OSError when ``parent`` cannot be written.
     """
-    parent.mkdir(parents=True, exist_ok=True)
+    if parent.is_relative_to(user_cache()):
+        make_cache(parent)
+    else:
+        parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
     prefix = f".lmbench-{_host()}-{os.getpid()}-"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))

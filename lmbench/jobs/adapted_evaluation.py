@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus
-from lmbench.corpus.batches import rows_to_score
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import LoadedModel, PackedModel
 from lmbench.deploy.runtimes.interface import Progress, Score
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime
@@ -107,10 +107,12 @@ def score_adapted(
     if config.runtime == "as-is" and (name := as_is_runtime(loaded)) not in ("naive", "torch"):
         # Integers are scored by the kernels that run them.
         runtime, found.runtime = build_runtime(name, loaded), name
+
+    def rows(split: str, tokens: int, flag: str) -> Tensor:
+        return score_rows(corpus, split, tokens, device, flag, config.eval_batch_size)
+
     if config.dynamic == "rms":
-        text = corpus.split("train")[: config.dynamic_tokens or None]
-        said = f"--dynamic-tokens {config.dynamic_tokens}"
-        columns = rows_to_score(text, config.eval_batch_size, device, said)
+        columns = rows("train", config.dynamic_tokens, "--dynamic-tokens")
         print(f"| gathering gradients on {columns.numel():,} tokens of train", flush=True)
         rms = gradient_rms(
             loaded.recurrent, columns, bptt, progress("gathering gradients on train")
@@ -127,9 +129,7 @@ def score_adapted(
         return evaluate_with_caches(loaded.recurrent, text, bptt, caches, report)
 
     if config.tune:
-        ids = corpus.split("valid")
-        some, said = ids[: config.tune_tokens or None], f"--tune-tokens {config.tune_tokens}"
-        valid = rows_to_score(some, config.eval_batch_size, device, said)
+        valid = rows("valid", config.tune_tokens, "--tune-tokens")
         passes = count_passes(wanted)
         first = [wanted.cache] if wanted.cache else []
         if left := passes - len(earlier):
@@ -149,7 +149,7 @@ def score_adapted(
         found.settings["tuned"] = {
             "split": "valid",
             "tokens": best.tokens,
-            "split_tokens": len(ids),
+            "split_tokens": len(corpus.split("valid")),
             "passes": passes,
             "ppl": best.ppl,
         }

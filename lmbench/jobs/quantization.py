@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lmbench.config import ModelConfig, QuantizeConfig
 from lmbench.config.quantize import parse_budget, parse_override
 from lmbench.corpus import Corpus
-from lmbench.corpus.batches import count_windows, rows_to_score, windows
+from lmbench.corpus.batches import SCORE_COLUMNS, count_windows, score_rows, windows
 from lmbench.distiller.quantization import (
     ActivationStats,
     Budget,
@@ -40,13 +40,11 @@ __all__ = [
     "describe",
     "moments_of",
     "needs_moments",
-    "score_rows",
     "scored",
     "settings_of",
     "window_steps",
 ]
 
-_COLUMNS = 10
 _BPTT = 35
 
 _DEFAULT = "int8-best"
@@ -156,20 +154,7 @@ def calibration_rows(corpus: Corpus, split: str, tokens: int, device: torch.devi
     Raises:
         LmbenchError: it is too short to run.
     """
-    said = f"calibrating on {split}, --calibration-tokens {tokens}"
-    return score_rows(corpus, split, tokens, device, said)
-
-
-def score_rows(
-    corpus: Corpus, split: str, tokens: int, device: torch.device, said: str = ""
-) -> Tensor:
-    """The first `tokens` of a split (0 for all of it) as ids [rows, columns].
-
-    Raises:
-        LmbenchError: they are too few to predict one; it begins with what was `said`.
-    """
-    ids = corpus.split(split)[: tokens or None]
-    return rows_to_score(ids, _COLUMNS, device, said or f"scoring {split}")
+    return score_rows(corpus, split, tokens, device, "--calibration-tokens")
 
 
 def scored(
@@ -228,4 +213,4 @@ def _without_product(layer: nn.Linear) -> Iterator[None]:
 
 def _first_state(model: nn.Module) -> Any:
     assert isinstance(model, RNNModel)
-    return model.init_hidden(_COLUMNS)
+    return model.init_hidden(SCORE_COLUMNS)

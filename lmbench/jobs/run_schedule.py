@@ -71,7 +71,7 @@ def _refuse_another_rate(config: TrainConfig) -> None:
         return
     raise LmbenchError(
         f"{given}: schedule {config.compress} sets the learning rate itself (lr_schedulers); take "
-        "that out of the schedule, or give --lr-schedule plateau and no warm-up"
+        "that out of the schedule, or give --lr-schedule plateau, no --decay and no warm-up"
     )
 
 

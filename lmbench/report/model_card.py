@@ -15,13 +15,18 @@ from lmbench.session.event_log import EventLog
 from lmbench.session.events import QuantResult
 from lmbench.session.store import Run, RunRecord
 
-__all__ = ["model_card", "scored_checkpoint"]
+__all__ = ["model_card", "scored_checkpoint", "shown_checkpoint"]
 
 
 def scored_checkpoint(record: RunRecord) -> Literal["best", "last"] | None:
     """The checkpoint that the test score of a training is of; None for no such score."""
     found = record.results.get("test_checkpoint")
     return found if found in ("best", "last") else None
+
+
+def shown_checkpoint(run: Run) -> Literal["best", "last"]:
+    """The checkpoint that stands for a run: the scored one, else the best one if there is one."""
+    return scored_checkpoint(run.read()) or ("best" if run.checkpoint("best") else "last")
 
 
 def model_card(run: Run, weights_bytes: int, floats: bool) -> str:

@@ -58,7 +58,7 @@ def count(value: int | None) -> str:
         return ""
     for unit, least in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         # What would be rounded up to 1,000 of the smaller unit is one of this.
-        if value >= least * 0.99995 and value >= 1000:
+        if value >= least * 0.99995:
             return f"{value / least:.1f} {unit}"
     return str(value)
 

@@ -127,6 +127,8 @@ def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
         resting = at_rest(run)
         if resting.status in LIVE:
             refuse_busy(session, "packed", queued=False)
+            # It has ended between the two looks.
+            resting = at_rest(run)
         # Not from the file when it is written: the run may be resumed until then.
         found[f"{where}/run.json"] = json_bytes(resting.model_dump(mode="json"))
         for which in ("last", "best"):

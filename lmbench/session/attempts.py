@@ -91,7 +91,8 @@ def remove_fenced(run: Path) -> None:
     for which in ("last", "best"):
         finish_swap(run / which)
     for folder in run.glob(f"{_PREFIX}*{_FENCED}"):
-        shutil.rmtree(folder)
+        # What a process on NFS has mapped stays until it ends.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_attempt(folder: Path | None) -> None:

@@ -277,7 +277,10 @@ def swap_in(fresh: Path, final: Path) -> None:
     """
     old = fresh.with_name(final.name + ".old")
     if old.exists():
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        # On NFS a file that a process has mapped can be moved, but not removed.
+        old.rename(old.with_name(f"{old.name}.{secrets.token_hex(4)}"))
     if final.exists():
         final.rename(old)
     fresh.rename(final)

@@ -421,7 +421,11 @@ class Home:
         if (path / "run.json").is_file():
             path = path.absolute()
             # Where sessions/ is a link, the working folder is the one that has the link.
-            as_named = path.parent.name == "runs" and ".." not in path.parts
+            as_named = (
+                path.parts[-4::2] == ("sessions", "runs")
+                and _RUN_FOLDER.fullmatch(path.name) is not None
+                and ".." not in path.parts
+            )
             return Run(path if as_named else path.resolve())
         if path.is_absolute() or ref.startswith((".", "~")) or path.suffix in _MODEL_FILES:
             what = "this is no run's folder" if path.exists() else "there is no such run or file"

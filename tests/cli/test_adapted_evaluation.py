@@ -242,6 +242,24 @@ def test_too_few_tokens_to_predict_one_are_refused_by_their_flag(
     assert f"{flag}: 15 tokens leave nothing to predict in 10 columns; use at least 20" in said
 
 
+@pytest.mark.parametrize(
+    "split, flags, named",
+    [("test", (), "test"), ("train", ("--cache", "20", "--tune"), "valid")],
+)
+def test_a_split_that_is_too_short_is_named_where_no_flag_limits_it(
+    split: str, flags: tuple[str, ...], named: str, home: Home, capsys: Capture
+) -> None:
+    short = home.path / "data" / "short"
+    shutil.copytree(home.path / "data" / "tiny", short, dirs_exist_ok=True)
+    words = (short / "test.txt").read_text().split()
+    (short / "test.txt").write_text(" ".join(words[:13]) + "\n")
+    (short / "valid.txt").write_text(" ".join(words[:13]) + "\n")
+    assert lmbench(["evaluate", "1", "--data", "short", "--split", split, *flags, *ONE]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{named} of short: 14 tokens leave nothing to predict" in said
+    assert "fewer columns where --eval-batch-size sets them" in said
+
+
 def test_weights_that_grow_without_bound_end_in_a_line(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from lmbench.config import TrainConfig
 from lmbench.deploy.native import why_unavailable
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import INTERRUPTED
-from lmbench.session import EventLog, Home
+from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import SensitivityPoint
 
 
@@ -249,6 +249,22 @@ def test_files_that_could_not_be_written_at_the_end_are_refused_at_the_start(
         assert flag in err
     assert len(home.session("default").runs()) == before
     assert there.read_text() == "precious"
+
+
+def test_onnx_export_leaves_a_file_that_comes_to_be_there_during_the_work(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / "graph.onnx"
+
+    def checkpoint(run: Run) -> str:
+        graph.write_text("precious")
+        return "last"
+
+    monkeypatch.setattr("lmbench.cli.train.shown_checkpoint", checkpoint)
+    flags = ("--data", "tiny", "--epochs", "1", "--emsize", "8", "--nhid", "8")
+    assert lmbench(["train", *flags, "--onnx-export", str(graph)]) == 2
+    assert f"--onnx-export {graph}: is there already" in " ".join(capsys.readouterr().err.split())
+    assert graph.read_text() == "precious"
 
 
 def test_train_summary_shows_the_model_that_would_be_trained(

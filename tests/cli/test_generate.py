@@ -169,6 +169,9 @@ def test_outf_leaves_a_file_that_comes_to_be_there_during_the_work(
     assert code == 2
     assert "came to be there during the work and was left alone" in err
     assert target.read_text() == "precious"
+    # The text itself is not lost.
+    [sample] = Home(tmp_path).find_run("1").session.samples_path.read_text().splitlines()
+    assert len(json.loads(sample)["text"].split()) == 2
 
 
 def test_each_generation_of_a_run_is_kept_with_its_session(command: Command, run: Run) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lmbench.corpus.files import is_writable, publish, scratch_folder, user_cache
+from lmbench.errors import LmbenchError
 
 
 def is_whole(folder: Path) -> bool:
@@ -38,6 +40,29 @@ def test_a_scratch_folder_of_a_living_process_or_another_machine_stays(tmp_path:
         assert one != other
         assert one.is_dir()
     assert list(tmp_path.iterdir()) == [elsewhere]
+
+
+def test_the_users_cache_is_for_the_user_alone_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others could write, compiled kernels are not loaded."""
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        with scratch_folder(user_cache() / "ids"):
+            pass
+    finally:
+        os.umask(before)
+    assert [user_cache().stat().st_mode & 0o777, (user_cache() / "ids").stat().st_mode & 0o777] == [
+        0o700,
+        0o700,
+    ]
+
+
+def test_a_cache_of_no_user_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", "~nobody-of-this-name/x")
+    with pytest.raises(LmbenchError, match="~nobody-of-this-name"):
+        user_cache()
 
 
 def test_what_was_built_is_moved_into_place(tmp_path: Path) -> None:

@@ -65,6 +65,16 @@ def test_sessions_on_another_disk_are_of_the_folder_that_links_to_them(
     assert list(disk.parent.iterdir()) == [disk]
 
 
+def test_a_link_to_a_session_or_a_run_names_the_run_itself(world: World, tmp_path: Path) -> None:
+    run = world.run(total=1)
+    (tmp_path / "mine").symlink_to(run.session.path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "best").symlink_to(run.path)
+    for named in (tmp_path / "mine" / "runs" / run.path.name, tmp_path / "runs" / "best"):
+        found = world.home.find_run(str(named))
+        assert (found, found.home) == (run, world.home)
+
+
 def test_a_queue_outlives_whoever_started_it(world: World) -> None:
     runs = [world.run(total=10) for _ in range(3)]
     code = (

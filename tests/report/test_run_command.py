@@ -50,6 +50,13 @@ def test_a_pruning_names_its_parent_and_its_schedule(run):
     assert text == "lmbench prune default/001-train --schedule small-80 --tied"
 
 
+@pytest.mark.parametrize("config", [{"device": "cuda"}, {"cuda": True}])
+def test_an_older_packing_on_a_device_is_read_and_asked_for_without_one(run, config):
+    text = command(run, "pack", config, parent="default/001-train")
+    assert text.startswith("lmbench pack default/001-train")
+    assert parsed(text).keys() == {"run", "name"}
+
+
 def test_a_pruning_gives_what_its_parent_would_hand_on_otherwise(run):
     parent = run.session.new_run(parse_config("train", {"lr": 40, "epochs": 3, "seed": 5}), "train")
     config = {"compress": "small-80", "seed": 5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -97,6 +98,22 @@ def test_an_attempt_stopped_amid_a_swap_loses_it_and_no_checkpoint(
     assert content(run) == "newer"
     assert sorted(p.name for p in run.path.glob("*last*")) == ["last"]
     assert [p.name for p in run.path.glob(".attempt-*")] == [".attempt-2"]
+
+
+def test_what_a_fenced_attempt_cannot_let_go_of_yet_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = attempt(run, 1)
+    attempt(run, 2)
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "NFS keeps a file that is mapped", str(path))
+
+    monkeypatch.setattr(files.shutil, "rmtree", rmtree)
+    remove_fenced(run.path)
+    assert kept.staging is not None
+    assert not kept.staging.exists()
 
 
 def test_numbers_of_attempts_are_never_used_again(run: Run) -> None:

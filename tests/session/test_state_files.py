@@ -212,6 +212,27 @@ def test_a_swap_has_succeeded_though_the_old_folder_cannot_be_removed(
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
 
+def test_old_folders_that_stay_mapped_stand_in_no_further_swaps_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS another process keeps a file of the folder, so that it can be moved, but not removed."""
+    final = tmp_path / "last"
+    remove = files.shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if ".old" not in path.name:
+            remove(path, ignore_errors)
+        elif not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "NFS keeps a file that is mapped", str(path))
+
+    monkeypatch.setattr(files.shutil, "rmtree", rmtree)
+    for number in range(1, 5):
+        fresh = fresh_folder(final)
+        (fresh / "a").write_text(str(number))
+        swap_in(fresh, final)
+        assert (final / "a").read_text() == str(number)
+
+
 def test_before_the_first_folder_is_whole_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Death):
         put(tmp_path / "last", 1, die_at=1)

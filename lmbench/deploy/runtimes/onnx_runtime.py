@@ -41,7 +41,7 @@ def too_large(loaded: LoadedModel, bits: Bits) -> str | None:
     size = loaded.numel * _BYTES[bits]
     if size <= _LIMIT:
         return None
-    return f"{size / 1e9:.1f} GB are more than one .onnx file may hold (2 GB)"
+    return f"up to {size / 1e9:.1f} GB are more than one .onnx file may hold (2 GB)"
 
 
 def open_session(model: bytes, threads: int) -> InferenceSession:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig, SplitName, validate
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
 from lmbench.deploy.packed_file.writing import packed_bytes
@@ -32,7 +33,6 @@ from lmbench.jobs.quantization import (
     calibration_rows,
     moments_of,
     needs_moments,
-    score_rows,
     scored,
     window_steps,
 )

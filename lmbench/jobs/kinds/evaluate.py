@@ -8,7 +8,7 @@ from functools import partial
 
 from lmbench.config import EvaluateConfig
 from lmbench.corpus import Corpus, open_corpus
-from lmbench.corpus.batches import rows_to_score
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.benchmark import disk_bytes
 from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
 from lmbench.deploy.runtimes.choose import open_runtime
@@ -47,9 +47,10 @@ def _work(job: Job) -> None:
         note_parent(job, parent)
     job.update(device=str(device))
     corpus = _corpus(job, config, loaded, parent)
-    ids = corpus.split(config.split)
-    said = f"--tokens {config.tokens}"
-    data = rows_to_score(ids[: config.tokens or None], config.eval_batch_size, device, said)
+    data = score_rows(
+        corpus, config.split, config.tokens, device, "--tokens", config.eval_batch_size
+    )
+    whole = len(corpus.split(config.split))
     if config.tune:
         note_model(job, loaded.path)
     if not job.carries_on:
@@ -61,7 +62,7 @@ def _work(job: Job) -> None:
         job.add_results(**adapted.settings)
         for name, score in adapted.scores:
             what = describe(name, adapted.settings)
-            _note(job, config, score, adapted.seconds, what, len(ids), corpus, name)
+            _note(job, config, score, adapted.seconds, what, whole, corpus, name)
         job.add_results(runtime=adapted.runtime)
     else:
         began = time.perf_counter()
@@ -69,7 +70,7 @@ def _work(job: Job) -> None:
         score = runtime.evaluate(
             data, config.bptt, progress_callback(job, f"scoring {config.split}")
         )
-        _note(job, config, score, time.perf_counter() - began, runtime.name, len(ids), corpus)
+        _note(job, config, score, time.perf_counter() - began, runtime.name, whole, corpus)
         job.add_results(runtime=runtime.name)
     if parent is not None:
         known = parent.read().results

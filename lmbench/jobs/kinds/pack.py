@@ -163,8 +163,8 @@ def _pack(
     )
     if config.weights in ("auto", "int4") and (joined := taken.joined(info)):
         job.warn(
-            f"{', '.join(joined)}: stored sparse in int8, which is smaller than int4 but has one "
-            "scale a row and not one a group, so rounded anew; --sparse never keeps the groups"
+            f"{', '.join(joined)}: stored sparse in int8, which has one scale a row and not one a "
+            "group, so rounded anew; --sparse never keeps the groups"
         )
     return info
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmbench.config import QuantizeConfig
 from lmbench.corpus import Corpus
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import QUANTIZATION, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
 from lmbench.distiller.quantization import (
@@ -57,7 +58,6 @@ from lmbench.jobs.quantization import (
     check_fit,
     moments_of,
     needs_moments,
-    score_rows,
     scored,
     settings_of,
     window_steps,
@@ -106,6 +106,8 @@ def _work(job: Job) -> None:
     job.update(device=str(device))
     corpus = corpus_of(parent.read().corpus, job.home.path, parent.ref)
     loaded = load_run(parent, device=str(device))
+    if config.auto:
+        note_model(job, loaded.path)
     model = loaded.model
     if type(model) is not RNNModel:
         raise LmbenchError(
@@ -119,11 +121,10 @@ def _work(job: Job) -> None:
 
     modular = modular_copy(model)
     # Looked at first: what cannot be scored takes no hours of calibrating.
-    tokens = config.eval_tokens
-    said = f"--eval-tokens {tokens}" if tokens else ""
-    texts = {s: score_rows(corpus, s, tokens, device, said) for s in ("valid", "test")}
-    if config.auto:
-        note_model(job, loaded.path)
+    texts = {
+        split: score_rows(corpus, split, config.eval_tokens, device, "--eval-tokens")
+        for split in ("valid", "test")
+    }
     if not job.carries_on:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     data = calibration_rows(corpus, config.calibrate_on, config.calibration_tokens, device)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lmbench.config import SensitivityConfig
-from lmbench.corpus.batches import rows_to_score
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import load_run
 from lmbench.distiller.pruning.sensitivity import (
     Sensitivity,
@@ -38,7 +38,6 @@ __all__ = ["SCHEDULE_FILE", "TABLE_FILE", "work"]
 TABLE_FILE = "sensitivity.csv"
 SCHEDULE_FILE = "suggested.yaml"
 
-_COLUMNS = 10
 _BPTT = 35
 
 
@@ -56,15 +55,14 @@ def work(job: Job) -> None:
     if not loaded.plain:
         raise LmbenchError(f"run {parent.ref} is quantized: name the run that it was made from")
     model = loaded.recurrent
-    split = corpus.split(config.split)
-    said = f"--tokens {config.tokens}"
-    data = rows_to_score(split[: config.tokens or None], _COLUMNS, device, said)
+    data = score_rows(corpus, config.split, config.tokens, device, "--tokens")
     note_model(job, loaded.path)
     store = _known_points(job)
     if not job.carries_on:
         job.emit(RunStarted(device=str(device), threads=torch.get_num_threads()))
     with contextlib.suppress(StoppedError):
-        _finish(job, config, _analyse(job, config, model, data, store), len(split))
+        found = _analyse(job, config, model, data, store)
+        _finish(job, config, found, len(corpus.split(config.split)))
     weights, nonzero, biases = count_weights(model)
     job.add_results(parameters=weights, biases=biases, nonzero=nonzero)
 

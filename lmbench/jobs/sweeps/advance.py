@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lmbench.jobs.sweeps.early_stopping import settle
-from lmbench.jobs.sweeps.kept_file import has_sweep, sweep_of
+from lmbench.jobs.sweeps.kept_file import has_sweep, made_records, sweep_of
 from lmbench.jobs.sweeps.making import make_missing
-from lmbench.jobs.sweeps.proposals import add_proposal
+from lmbench.jobs.sweeps.proposals import add_proposal, kept_plan
 from lmbench.session.files import locked
 from lmbench.session.store import Session
 
@@ -26,5 +26,7 @@ def advance(session: Session) -> None:
             settle(session)
         else:
             add_proposal(session)
-            # Also the runs of a proposal after which a process died.
-            make_missing(session)
+            points = kept_plan(session).points
+            # After a proposal, or a death behind one. An earlier one without a run was deleted.
+            if points and points[-1].key not in made_records(session):
+                make_missing(session)

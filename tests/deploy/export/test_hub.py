@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 
 from lmbench.cli import run as lmbench
 from lmbench.corpus import open_corpus
+from lmbench.corpus.batches import score_rows
 from lmbench.deploy.export.hub import export_hub
 from lmbench.deploy.load_model import LoadedModel, load_file, load_run
 from lmbench.distiller.quantization import export_state, load_preset, quantize
-from lmbench.jobs.quantization import score_rows, scored
+from lmbench.jobs.quantization import scored
 from lmbench.session import Home
 
 Capture = pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ from laboratory_world import CALIBRATION, TOKENS, Answers, probe, trained
 from lmbench.cli import run as lmbench
 from lmbench.config import QuantizeConfig, TrainConfig
 from lmbench.corpus import open_corpus
+from lmbench.corpus.batches import score_rows
 from lmbench.distiller.quantization import (
     ActivationStats,
     collect_input_moments,
@@ -34,7 +35,7 @@ from lmbench.jobs.hosts.laboratory_messages import (
     Refused,
     stamp_of,
 )
-from lmbench.jobs.quantization import moments_of, score_rows, scored, window_steps
+from lmbench.jobs.quantization import moments_of, scored, window_steps
 from lmbench.model.rnn import RNNModel
 from lmbench.session import Run
 

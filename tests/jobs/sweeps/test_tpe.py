@@ -15,6 +15,7 @@ from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.jobs.sweeps.tpe import propose
 from lmbench.session import Home, Run, Session
 from lmbench.session.archive import pack, unpack
+from lmbench.session.manage import delete_run
 
 needs_optuna = pytest.mark.usefixtures("optuna")
 
@@ -144,6 +145,17 @@ def test_a_search_that_is_interrupted_goes_on_to_the_same_proposals(
     assert sweep_status(session).missing == 0
     work_through(session)
     assert kept_plan(session).proposals == kept_plan(whole).proposals
+
+
+@needs_optuna
+def test_a_run_that_was_deleted_is_not_made_again_when_another_ends(sweep_home: Home) -> None:
+    session = started(sweep_home)
+    first, second = session.runs()[:2]
+    finish(first)
+    finish(second)
+    delete_run(first)
+    control.advance(session)
+    assert [run.id for run in session.runs()] == [2, 3, 4]
 
 
 @needs_optuna
