@@ -521,15 +521,21 @@ async def test_the_time_of_a_sensitivity_is_judged_by_an_earlier_training(full, 
         assert said in told
 
 
-async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, started):
+def quantized_before(world: Any) -> Run:
+    """The run whose time is known, of a model as large as the dense one."""
     shape = {"ntoken": 33_278}
-    dense, earlier = full.session.run(1), full.session.run(3)
+    dense, earlier = world.session.run(1), world.session.run(3)
     dense.update(shape=shape, config={"tied": True}, device="cpu", host=platform.node())
     # Of both splits 10,000 tokens in 4 s; what remains of 64 s is 100,000 tokens of calibration.
     earlier.update(
-        shape=shape | {"dropout": 0.3}, config={"eval_tokens": 5000},
+        shape=shape | {"dropout": 0.3}, config={"eval_tokens": 5000}, device="cpu",
         results={"seconds": 64.0, "tokens_per_s": 2500.0},
     )  # fmt: skip
+    return earlier
+
+
+async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, started):
+    earlier = quantized_before(full)
     for host, said in (("elsewhere", "time: unknown until"), (platform.node(), "about 0:34 (judg")):
         earlier.update(host=host)
         async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
@@ -541,6 +547,19 @@ async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, star
         assert "of 1 dense, itself" in told
         assert "MB on disk now" in told
         assert said in told
+
+
+async def test_the_time_of_a_quantization_is_judged_by_none_on_another_kind_of_device(
+    full, started
+):
+    quantized_before(full).update(device="cuda:0")
+    async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
+        assert "(judged by 3 int8)" in words(pilot)
+        await go_to(pilot, "device")
+        await press(pilot, *"cpu")
+        assert "time: unknown until" in words(pilot)
+        await press(pilot, "ctrl+u", *"cuda")
+        assert "(judged by 3 int8)" in words(pilot)
 
 
 async def test_a_search_says_that_its_time_is_its_budget_s(full, started):
