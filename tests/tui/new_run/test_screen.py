@@ -572,6 +572,34 @@ async def test_a_search_says_that_its_time_is_its_budget_s(full, started):
         assert "as long as the search needs" in words(pilot)
 
 
+async def test_a_corpus_is_looked_at_once_at_a_time_and_again_where_that_failed(
+    world, started, monkeypatch
+):
+    asked: list[str | None] = []
+    answered = asyncio.Event()
+
+    async def size(data: str | None, *_: Any) -> CorpusSize:
+        asked.append(data)
+        await answered.wait()
+        if len(asked) == 1:
+            raise LmbenchError("no such corpus")
+        return CorpusSize("found now", 33_278, 2_088_628, 217_646)
+
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    async with driving.opened(world) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen) and asked)
+        await driving.press(pilot, "down", "down", "down")
+        assert asked == [None]
+        assert "looking at the corpus" in words(pilot)
+        answered.set()
+        await at_rest(pilot)
+        assert "no such corpus" in words(pilot)
+        await press(pilot, "down")
+        assert asked == [None, None]
+        assert "found now" in words(pilot)
+
+
 async def test_ctrl_y_copies_the_command(world, started):
     async with opened(world, NARROW, "ctrl+y") as pilot:
         assert pilot.app.clipboard == "lmbench train --session demo"
