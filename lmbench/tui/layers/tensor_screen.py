@@ -193,6 +193,8 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.problem = ""
         self.logarithmic = False
         self._which = ""
+        # All tensors of the file that was read last: one of them may be unreadable.
+        self._names: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -252,7 +254,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
             inspect_tensor, path, self.tensor, model, doing="while reading a tensor"
         )
         if report is not None:
-            self.report, self.tensor = report, report.name
+            self.report, self.tensor, self._names = report, report.name, report.names
         else:
             self.report, self.problem = None, "it cannot be read"
 
@@ -308,12 +310,9 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.dismiss(None)
 
     def action_turn(self, by: int) -> None:
-        if self.report is not None:
-            names = self.report.names
-            # The tensor that is being read, which the report is not of yet.
-            here = self.tensor if self.tensor in names else self.report.name
-            place = names.index(here) + by
-            self.tensor = names[place % len(names)]
+        if self.tensor in self._names:
+            place = self._names.index(self.tensor) + by
+            self.tensor = self._names[place % len(self._names)]
             self.query_one(Grid).cursor_key = ""
         self.read()
 
