@@ -261,7 +261,7 @@ class MainScreen(BenchScreen[None]):
             return actions.why_not(screen, self.bench.selected_run)
         if self.bench.snapshot.reading:
             return "the runs are still being read"
-        return "there is no run yet: n starts one"
+        return self.bench.snapshot.problem or "there is no run yet: n starts one"
 
     def _possible(self, screen: str) -> bool:
         """Is there anything to do on a screen?"""

@@ -231,15 +231,20 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.run_worker(self._read(), group="tensor", exclusive=True, exit_on_error=False)
 
     def _read_if_gone(self) -> None:
-        if self.view is None and not self.bench.snapshot.reading:
+        known = self.view is not None or self.problem == self._gone_words
+        if not known and self.bench.snapshot.complete:
             self.read()
+
+    @property
+    def _gone_words(self) -> str:
+        return f"run {self.key} is gone: its folder is not there"
 
     async def _read(self) -> None:
         view = self.view
         folder = view.run.checkpoint(self._which) if view is not None else None
         self.problem = ""
         if view is None:
-            self.report, self.problem = None, f"run {self.key} is gone: its folder is not there"
+            self.report, self.problem = None, self._gone_words
             self.bench.show_message(self.problem, keep=False)
         elif folder is None:
             self.report = None

@@ -436,6 +436,12 @@ async def test_of_a_run_that_is_gone_each_key_says_so_and_nothing_else_is_shown(
             assert "002-prune is gone: its folder is not there" in picture(await tensor_of(pilot))
             stale = ("80×20", "elements", "all rows", "at step", "No sparsity", "checkpoint")
             assert not [text for text in stale if text in words(pilot)]
+        # What is new of other runs does not say it again: the message stands in the keys' place.
+        bench_of(pilot).recent_message = ""
+        full.session.run(3).update(name="another name")
+        await settled(pilot)
+        await at_rest(pilot)
+        assert bench_of(pilot).recent_message == ""
 
 
 async def test_of_a_checkpoint_that_is_not_there_no_other_one_is_shown(full):
