@@ -261,7 +261,7 @@ class MainScreen(BenchScreen[None]):
             return actions.why_not(screen, self.bench.selected_run)
         if self.bench.snapshot.reading:
             return "the runs are still being read"
-        return "there is no run yet: n starts one"
+        return self.bench.snapshot.problem or "there is no run yet: n starts one"
 
     def _possible(self, screen: str) -> bool:
         """Is there anything to do on a screen?"""
@@ -275,7 +275,8 @@ class MainScreen(BenchScreen[None]):
     def action_screen(self, name: str) -> None:
         self.bench.open(name)
         view = self.bench.selected_run
-        if name not in _OF_A_MODEL or view is None:
+        # A sensitivity run has curves of its own to show.
+        if name not in _OF_A_MODEL or view is None or view.kind == name:
             return
         subject = subject_of(self.bench.snapshot.by_key, view.key)
         if subject not in (None, view):

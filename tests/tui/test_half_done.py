@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from driving import bench_of, line_of, opened, press, screen_of, until
 from laboratory_double import measure
 from textual.pilot import Pilot
 
+from lmbench.tui.app import Workbench
 from lmbench.tui.laboratory.screen import LabScreen
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.screen import NewRunScreen
@@ -65,6 +68,27 @@ async def test_a_pruning_s_form_comes_back_with_the_run_that_it_starts_from(lab)
         assert screen.form.values["@kind"] == "prune"
         assert screen.form.values["@parent"] == "1 dense"
         assert "emsize" not in screen.form.values
+
+
+async def test_a_form_waits_for_the_run_that_it_starts_from_where_many_are_read(full, monkeypatch):
+    async with opened(full, "home", "n", "p") as pilot:
+        assert (await form_of(pilot)).form.values["@parent"] == "1 dense"
+        whole = bench_of(pilot).snapshot
+    newest = tuple(view for view in whole.runs if view.id > 1)
+    by_key = {view.key: view for view in newest}
+
+    async def unread(app: Workbench, *, defer_growth: bool) -> None: ...
+
+    monkeypatch.setattr(Workbench, "_poll_once", unread)
+    async with opened(full) as pilot:
+        screen, bench = screen_of(pilot, NewRunScreen), bench_of(pilot)
+        bench.snapshot = replace(whole, runs=newest, by_key=by_key, unread=1)
+        await press(pilot)
+        assert screen.form.specs == {}
+        bench.snapshot = whole
+        await form_of(pilot)
+        assert screen.origin is not None
+        assert screen.origin.key == "001-train"
 
 
 @pytest.mark.parametrize("kept", [None, 3, {}, {"kind": "no such", "texts": {}}, {"kind": "train"}])

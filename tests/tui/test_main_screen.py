@@ -811,6 +811,13 @@ async def test_the_run_that_another_ones_screen_is_of_is_named(lab, key):
         assert "float model" not in bench_of(pilot).recent_message
 
 
+async def test_without_runs_a_damaged_session_is_why_none_can_be_compared(world):
+    (world.session.path / "session.json").write_text("{")
+    async with opened(world, "escape", "c") as pilot:
+        screen_of(pilot, MainScreen)
+        assert "session.json" in bench_of(pilot).recent_message
+
+
 async def test_a_run_that_was_taken_out_of_the_queue_has_no_model(lab):
     waiting = lab.new("prune", "agp", parent=lab.session.run(1).ref)
     async with opened(lab, "s", run=waiting.path.name) as pilot:

@@ -270,7 +270,7 @@ class Bench(Messages):
             self._put_cursor((snapshot.current or newest).key)
             self._proposed = self.selected if snapshot.unread else ""
         gone = [key for key in self.marked if snapshot.run(key) is None]
-        if gone and not snapshot.reading:
+        if gone and snapshot.complete:
             self.mark(tuple(key for key in self.marked if key not in gone))
 
     def _neighbour(self, snapshot: Snapshot) -> str:

@@ -182,8 +182,14 @@ class Snapshot:
 
     @property
     def reading(self) -> bool:
-        """May there be runs that were not read: not yet, or since the session cannot be?"""
-        return self.session is None or self.unread > 0 or bool(self.problem)
+        """May there be runs that were not read yet?"""
+        return self.session is None or self.unread > 0
+
+    @property
+    def complete(self) -> bool:
+        """Are these all runs that there are? Not where some were not read yet, and nobody knows
+        where the session cannot be."""
+        return not (self.reading or self.problem)
 
     @property
     def current(self) -> RunView | None:

@@ -144,7 +144,9 @@ def save_settings(settings: Settings, path: Path) -> None:
         if expected is not None:
             expected = {**expected, name: value}
         if at is None:
-            lines.insert(0 if name == "theme" else min(1, len(lines)), line)
+            # The theme comes first, the others behind it: what is below may be a block.
+            themes = (i for i, old in enumerate(lines) if old.startswith("theme:"))
+            lines.insert(next(themes, -1) + 1, line)
         else:
             comment = lines[at].partition("#")
             lines[at] = line + (f"  #{comment[2]}" if comment[1] else "")

@@ -167,7 +167,8 @@ class CompareScreen(BenchScreen[None]):
 
     def _invitation(self) -> str:
         if not self.compared.runs.rows:
-            return self._reading or "No run has a model yet: Esc, then n starts one."
+            why = self._reading or self.bench.snapshot.problem
+            return why or "No run has a model yet: Esc, then n starts one."
         if self._awaited:
             return "A benchmark is on its way: its lines come when it is done."
         if self.bench.demo:

@@ -241,8 +241,8 @@ are kept in the session's `samples.jsonl`.
             words = hint(targets, [self._why_unable(v) for v in targets])
             if self._left_out and self._can_write:
                 words += f" {self._left_out}."
-            reading = not targets and self.bench.snapshot.reading
-            self._texts.columns[0].show_head("" if reading else words)
+            known = targets or self.bench.snapshot.complete
+            self._texts.columns[0].show_head(words if known else "")
         self._offer_runtimes()
         # With the marks gone, too, the texts are to be of the run in the frame.
         alone = targets[0] if len(targets) == 1 else None

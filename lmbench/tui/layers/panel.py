@@ -129,7 +129,7 @@ distribution of its weights, its gates, its sparsity over time.
         if view is None or table is None:
             self.set_subtitle("")
             update_static(
-                self.query_one("#nothing", Static), _nothing(view, self.bench.snapshot.reading)
+                self.query_one("#nothing", Static), _nothing(view, self.bench.snapshot.complete)
             )
         elif table == "sparsity":
             self._show_sparsity(view)
@@ -254,7 +254,7 @@ distribution of its weights, its gates, its sparsity over time.
         view = self.bench.selected_run
         if action == "table" and self.table is not None and view is not None:
             return f"{view.id} {view.name} has one table only"
-        return _nothing(view, self.bench.snapshot.reading) if self.table is None else ""
+        return _nothing(view, self.bench.snapshot.complete) if self.table is None else ""
 
     @property
     def _no_weights(self) -> str:
@@ -275,10 +275,10 @@ distribution of its weights, its gates, its sparsity over time.
             self.bench.open("tensor", key=view.key, tensor=event.key)
 
 
-def _nothing(view: RunView | None, reading: bool) -> str:
+def _nothing(view: RunView | None, complete: bool) -> str:
     """Without the run's name: the same words for the next run are not painted again."""
     if view is None:
-        return "" if reading else "No run yet: n starts one."
+        return "No run yet: n starts one." if complete else ""
     finished = view.status == "finished"
     if view.kind == "quantize":
         return f"This run has quantized no module{'' if finished else ' yet'}."

@@ -193,6 +193,8 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.problem = ""
         self.logarithmic = False
         self._which = ""
+        # All tensors of the file that was read last: one of them may be unreadable.
+        self._names: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Static("", id="head", markup=False)
@@ -229,15 +231,20 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.run_worker(self._read(), group="tensor", exclusive=True, exit_on_error=False)
 
     def _read_if_gone(self) -> None:
-        if self.view is None and not self.bench.snapshot.reading:
+        known = self.view is not None or self.problem == self._gone_words
+        if not known and self.bench.snapshot.complete:
             self.read()
+
+    @property
+    def _gone_words(self) -> str:
+        return f"run {self.key} is gone: its folder is not there"
 
     async def _read(self) -> None:
         view = self.view
         folder = view.run.checkpoint(self._which) if view is not None else None
         self.problem = ""
         if view is None:
-            self.report, self.problem = None, f"run {self.key} is gone: its folder is not there"
+            self.report, self.problem = None, self._gone_words
             self.bench.show_message(self.problem, keep=False)
         elif folder is None:
             self.report = None
@@ -252,7 +259,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
             inspect_tensor, path, self.tensor, model, doing="while reading a tensor"
         )
         if report is not None:
-            self.report, self.tensor = report, report.name
+            self.report, self.tensor, self._names = report, report.name, report.names
         else:
             self.report, self.problem = None, "it cannot be read"
 
@@ -308,12 +315,9 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.dismiss(None)
 
     def action_turn(self, by: int) -> None:
-        if self.report is not None:
-            names = self.report.names
-            # The tensor that is being read, which the report is not of yet.
-            here = self.tensor if self.tensor in names else self.report.name
-            place = names.index(here) + by
-            self.tensor = names[place % len(names)]
+        if self.tensor in self._names:
+            place = self._names.index(self.tensor) + by
+            self.tensor = self._names[place % len(self._names)]
             self.query_one(Grid).cursor_key = ""
         self.read()
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
+from textual.worker import Worker
 
 from lmbench.config import Config, TrainConfig
 from lmbench.corpus.ids import VocabularyRule
@@ -59,8 +60,8 @@ class AboutRun(Vertical, GuardedWidget):
         self._request: RunRequest | None = None
         self._corpora: dict[tuple[str | None, VocabularyRule], CorpusSize | str] = {}
         self._measured: list[Measured] | None = []
-        # The corpora that were looked at since the form last asked.
-        self._tried: set[tuple[str | None, VocabularyRule]] = set()
+        # Who looks at a corpus, or has done so since the form last asked.
+        self._looking: dict[tuple[str | None, VocabularyRule], Worker[None]] = {}
         self._outlooks: dict[tuple[str, int, object], ScheduleOutlook | None] = {}
         self._shown = ""
 
@@ -78,8 +79,8 @@ class AboutRun(Vertical, GuardedWidget):
 
     def show(self, request: RunRequest) -> None:
         self._request = request
-        # One that could not be opened may be there by now.
-        self._tried.clear()
+        # A corpus that could not be opened may be there by now.
+        self._looking = {key: w for key, w in self._looking.items() if not w.is_finished}
         self._update()
 
     def _update(self) -> None:
@@ -143,9 +144,8 @@ class AboutRun(Vertical, GuardedWidget):
         """The size of a training's corpus; "" while it is looked at, a text where that failed."""
         asked = (config.data, config.vocab)
         found = self._corpora.get(asked, "")
-        if isinstance(found, str) and asked not in self._tried:
-            self._tried.add(asked)
-            self.run_worker(self._look_at(*asked), exit_on_error=False)
+        if isinstance(found, str) and asked not in self._looking:
+            self._looking[asked] = self.run_worker(self._look_at(*asked), exit_on_error=False)
         return found
 
     async def _look_at(self, data: str | None, vocab: VocabularyRule) -> None:

@@ -126,6 +126,8 @@ def _seconds_by(
     took = was.results.get("seconds")
     if not isinstance(before, QuantizeConfig) or before.auto or took is None:
         return None
+    if not _suits(was.device, config):
+        return None
     tokens = {"valid": split, "test": split}
     calibrated, scored = quantized_tokens(before, tokens)
     calibrating, scoring = quantized_tokens(config, tokens)
@@ -134,6 +136,12 @@ def _seconds_by(
     # A token takes several times as long to calibrate on as to score.
     rest = max(took - scored / rate, 0.0)
     return scoring / rate + (rest * calibrating / calibrated if calibrating else 0.0)
+
+
+def _suits(device: str, config: QuantizeConfig) -> bool:
+    """Is a device of the kind that is asked for? ``auto`` is whatever was used last."""
+    asked = "cuda" if config.cuda else config.device.partition(":")[0]
+    return asked in ("auto", device.partition(":")[0])
 
 
 def _sensitivity(

@@ -141,18 +141,22 @@ same.
 
     def on_mount(self) -> None:
         self.bench.remember("screen", "new_run")
-        if self._waits:
-            self.watch(self.app, "snapshot", self._begin, init=False)
-        else:
+        if self.form.specs:
             self._fill_in()
+        else:
+            self.watch(self.app, "snapshot", self._begin)
 
     @property
     def _waits(self) -> bool:
-        """Does the workbench open on the form? The runs that it can start from come in a moment."""
-        return self._draft is not None and self.bench.snapshot.session is None
+        """Does the workbench open on the form? The runs that it can start from come in a moment,
+        and of a large session only the newest at first."""
+        draft, snapshot = self._draft, self.bench.snapshot
+        if draft is None:
+            return False
+        return snapshot.session is None or (draft.kind != "train" and snapshot.unread > 0)
 
     async def _begin(self) -> None:
-        if not self._keeping:
+        if not (self._keeping or self._waits):
             await self.form.rebuild(self._first_specs())
             self._fill_in()
 

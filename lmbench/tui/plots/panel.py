@@ -107,7 +107,7 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def refresh_view(self) -> None:
         size, runs = self.content_size, self.runs
-        said = tuple((run.name, level_of(run)) for run in runs) or self.bench.snapshot.reading
+        said = tuple((run.name, level_of(run)) for run in runs) or self.bench.snapshot.complete
         look = (size, self._view, self._cursor, self.app.theme, said)
         curves = tuple(run.curves for run in runs)
         if self._shown.is_of(look, curves):
@@ -184,7 +184,7 @@ flatten the rest: ↑ marks them, **a** shows them.
     def _empty(self) -> str:
         runs = self.runs
         if not runs:
-            if self.bench.snapshot.reading:
+            if not self.bench.snapshot.complete:
                 return ""
             return "Curves of the selected run come here. n starts a run."
         name = PLOTS[self._view.kind].title.lower()

@@ -141,7 +141,6 @@ opened again, the draft is back. The last eight drafts are kept.
             self._check()
 
     def on_resize(self, event: Resize) -> None:
-        super().on_resize(event)
         self.query_one("#verdict", Static).update(self._verdict())
 
     def _of_selected(self) -> tuple[TrainConfig, int]:

@@ -138,7 +138,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         self.refresh_bindings()
 
     def on_resize(self, event: Resize) -> None:
-        super().on_resize(event)
         here = self.table.cursor_row
         self._fill()
         self.table.move_cursor(row=here)

@@ -197,7 +197,8 @@ class Study:
     @property
     def order_words(self) -> str:
         """What the table is sorted by, and which way round."""
-        if not self.sort:
+        # The other table may lack the column.
+        if self.sort not in {column.name for column in self._columns(self._all_lines())}:
             return "in the order of the stages" + (", the last first" if self.reversed else "")
         return f"sorted by {self.sort}, {'descending' if self.reversed else 'ascending'}"
 

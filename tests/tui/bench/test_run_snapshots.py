@@ -412,11 +412,12 @@ def test_runs_that_could_not_be_listed_for_a_moment_are_back(full):
     hidden = watcher.poll()
     assert hidden is not None
     assert hidden.problem.startswith("Not a directory (")
+    assert not hidden.complete
     full.session.runs_path.unlink()
     aside.rename(full.session.runs_path)
     again = watcher.poll()
     assert again is not None
-    assert (len(again.runs), again.problem, again.reading) == (len(first.runs), "", False)
+    assert (len(again.runs), again.problem, again.complete) == (len(first.runs), "", True)
 
 
 def test_of_many_resumes_the_one_that_goes_back_furthest_counts(reader):

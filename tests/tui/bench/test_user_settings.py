@@ -117,6 +117,14 @@ def test_keys_are_not_added_where_that_would_make_no_settings(path, text):
     assert path.read_text() == text
 
 
+def test_a_theme_below_the_keys_keeps_the_keys_together(path):
+    before = written(path, "keys:\n  main.new: N\ntheme: light\n")
+    save_settings(replace(before, theme="lmbench-dark", motion=False, notify=True), path)
+    again = load_settings(path)
+    assert (again.theme, again.motion, again.notify) == ("lmbench-dark", False, True)
+    assert (again.keys, again.problems) == ({"main.new": "N"}, ())
+
+
 def test_a_folder_that_cannot_be_written_is_told(path):
     path.parent.parent.mkdir(exist_ok=True)
     path.parent.write_text("a file where the folder should be")

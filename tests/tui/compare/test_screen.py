@@ -8,7 +8,7 @@ from functools import partial
 
 import driving
 import pytest
-from driving import bench_of, screen_of, until, words
+from driving import bench_of, screen_of, settled, until, words
 from driving import press_in_turn as press
 from laboratory_double import benchmarked
 from textual.widgets import Input
@@ -562,6 +562,16 @@ async def test_a_session_that_is_still_read_is_not_said_to_be_without_models(lab
             bench.snapshot = whole
             await until(pilot, lambda: "3 runs with a model" in words(pilot))
             assert "reading" not in words(pilot).replace("reading 1 of 4 runs   ", "")
+
+
+async def test_the_runs_of_a_session_whose_record_is_damaged_are_not_said_to_be_read(lab):
+    async with opened(lab) as pilot:
+        (lab.session.path / "session.json").write_text("{")
+        await settled(pilot)
+        assert "session.json" in bench_of(pilot).snapshot.problem
+        await press(pilot, "c")
+        await until(pilot, lambda: "3 runs with a model" in words(pilot))
+        assert "reading" not in words(pilot)
 
 
 async def test_that_a_benchmark_is_queued_is_said_for_a_moment(lab, started):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import struct
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from threading import Event
@@ -394,6 +395,29 @@ async def test_a_tensor_that_cannot_be_read_is_told_in_a_dialog(full):
         assert isinstance(pilot.app.screen, MainScreen)
 
 
+async def test_the_arrows_go_on_from_a_tensor_that_cannot_be_read(full):
+    run = full.session.run(2)
+    checkpoint(run)
+    kinds = {"a": "F32", "b": "BF16", "c": "F32"}
+    head = {
+        name: {"dtype": kind, "shape": [1 + (kind == "BF16")], "data_offsets": [4 * at, 4 * at + 4]}
+        for at, (name, kind) in enumerate(kinds.items())
+    }
+    text = json.dumps(head).encode()
+    path = run.path / "last" / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(12))
+    async with opened(full) as pilot:
+        bench_of(pilot).open("tensor", key=run.path.name, tensor="a")
+        await at_rest(pilot)
+        await press(pilot, "right")
+        await at_rest(pilot)
+        assert isinstance(pilot.app.screen, QuestionDialog)
+        await press(pilot, "escape", "right")
+        screen = await tensor_of(pilot)
+        assert screen.report is not None
+        assert screen.report.name == "c"
+
+
 async def test_of_a_run_that_is_gone_each_key_says_so_and_nothing_else_is_shown(full):
     run = full.session.run(2)
     checkpoint(run)
@@ -412,6 +436,12 @@ async def test_of_a_run_that_is_gone_each_key_says_so_and_nothing_else_is_shown(
             assert "002-prune is gone: its folder is not there" in picture(await tensor_of(pilot))
             stale = ("80×20", "elements", "all rows", "at step", "No sparsity", "checkpoint")
             assert not [text for text in stale if text in words(pilot)]
+        # What is new of other runs does not say it again: the message stands in the keys' place.
+        bench_of(pilot).recent_message = ""
+        full.session.run(3).update(name="another name")
+        await settled(pilot)
+        await at_rest(pilot)
+        assert bench_of(pilot).recent_message == ""
 
 
 async def test_of_a_checkpoint_that_is_not_there_no_other_one_is_shown(full):

@@ -521,15 +521,21 @@ async def test_the_time_of_a_sensitivity_is_judged_by_an_earlier_training(full, 
         assert said in told
 
 
-async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, started):
+def quantized_before(world: Any) -> Run:
+    """The run whose time is known, of a model as large as the dense one."""
     shape = {"ntoken": 33_278}
-    dense, earlier = full.session.run(1), full.session.run(3)
+    dense, earlier = world.session.run(1), world.session.run(3)
     dense.update(shape=shape, config={"tied": True}, device="cpu", host=platform.node())
     # Of both splits 10,000 tokens in 4 s; what remains of 64 s is 100,000 tokens of calibration.
     earlier.update(
-        shape=shape | {"dropout": 0.3}, config={"eval_tokens": 5000},
+        shape=shape | {"dropout": 0.3}, config={"eval_tokens": 5000}, device="cpu",
         results={"seconds": 64.0, "tokens_per_s": 2500.0},
     )  # fmt: skip
+    return earlier
+
+
+async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, started):
+    earlier = quantized_before(full)
     for host, said in (("elsewhere", "time: unknown until"), (platform.node(), "about 0:34 (judg")):
         earlier.update(host=host)
         async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
@@ -543,6 +549,19 @@ async def test_the_time_of_a_quantization_is_judged_by_an_earlier_one(full, star
         assert said in told
 
 
+async def test_the_time_of_a_quantization_is_judged_by_none_on_another_kind_of_device(
+    full, started
+):
+    quantized_before(full).update(device="cuda:0")
+    async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
+        assert "(judged by 3 int8)" in words(pilot)
+        await go_to(pilot, "device")
+        await press(pilot, *"cpu")
+        assert "time: unknown until" in words(pilot)
+        await press(pilot, "ctrl+u", *"cuda")
+        assert "(judged by 3 int8)" in words(pilot)
+
+
 async def test_a_search_says_that_its_time_is_its_budget_s(full, started):
     full.session.run(1).update(shape={"ntoken": 33_278}, device="cpu", config={"tied": True})
     async with opened(full, WIDE, "escape", "home", "n", "q") as pilot:
@@ -551,6 +570,34 @@ async def test_a_search_says_that_its_time_is_its_budget_s(full, started):
         await go_to(pilot, "budget")
         await press(pilot, *"4MB")
         assert "as long as the search needs" in words(pilot)
+
+
+async def test_a_corpus_is_looked_at_once_at_a_time_and_again_where_that_failed(
+    world, started, monkeypatch
+):
+    asked: list[str | None] = []
+    answered = asyncio.Event()
+
+    async def size(data: str | None, *_: Any) -> CorpusSize:
+        asked.append(data)
+        await answered.wait()
+        if len(asked) == 1:
+            raise LmbenchError("no such corpus")
+        return CorpusSize("found now", 33_278, 2_088_628, 217_646)
+
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    async with driving.opened(world) as pilot:
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen) and asked)
+        await driving.press(pilot, "down", "down", "down")
+        assert asked == [None]
+        assert "looking at the corpus" in words(pilot)
+        answered.set()
+        await at_rest(pilot)
+        assert "no such corpus" in words(pilot)
+        await press(pilot, "down")
+        assert asked == [None, None]
+        assert "found now" in words(pilot)
 
 
 async def test_ctrl_y_copies_the_command(world, started):

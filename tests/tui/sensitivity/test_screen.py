@@ -94,6 +94,7 @@ async def test_the_curves_of_a_model_that_is_gone_prune_no_other(lab, started):
         assert screen.curves
         assert screen.subject is None
         assert "The measured model is not in this session." in words(pilot)
+        assert "here is that of" not in bench_of(pilot).recent_message
         await press(pilot, "ctrl+s", "f", "r")
         assert isinstance(pilot.app.screen, SensitivityScreen)
     assert started == []

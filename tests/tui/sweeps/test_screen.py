@@ -80,6 +80,17 @@ async def test_t_sorts_and_rows_without_a_figure_stand_last(study):
         assert bench_of(pilot).recall("sweep")["sort"] == "valid"
 
 
+async def test_the_order_is_that_of_the_stages_where_the_table_lacks_the_column(study):
+    async with opened(study, "W", size=(200, 50)) as pilot:
+        screen = screen_of(pilot, SweepScreen)
+        while screen.study.sort != "seed":
+            await press_in_turn(pilot, "t")
+        await press_in_turn(pilot, "a", "T")
+        assert bench_of(pilot).last_message == "in the order of the stages, the last first"
+        await press_in_turn(pilot, "a", "T")
+        assert bench_of(pilot).last_message == "sorted by seed, ascending"
+
+
 async def test_the_filter_takes_words_of_values_and_status_and_escape_takes_it_away(study):
     async with opened(study, "W", "slash", *"agp-50 fin", "enter") as pilot:
         assert keys_of(pilot) == ["007-prune", "013-prune", "009-prune"]
