@@ -94,31 +94,14 @@ are kept in the session's `samples.jsonl`.
         Binding("i", "prompt", "prompt", id="generate.prompt", tooltip="Edit the prompt"),
         Binding("r", "reseed", "new seed", id="generate.reseed", tooltip="Write with a new seed"),
         Binding("u", "unk", "<unk>", id="generate.unk", show=False, tooltip="Show or hide <unk>"),
-        Binding(
-            "m",
-            "compare",
-            "marked/one",
-            id="generate.compare",
-            tooltip="Texts of the marked runs, or of the selected one",
-        ),
-        Binding(
-            "right_square_bracket",
-            "column(1)",
-            "next text",
-            id="generate.next",
-            key_display="]",
-            tooltip="To the next text",
-        ),
-        Binding(
-            "left_square_bracket",
-            "column(-1)",
-            "previous text",
-            id="generate.previous",
-            show=False,
-            tooltip="To the previous text",
-        ),
+        Binding("m", "compare", "marked/one", id="generate.compare",
+                tooltip="Texts of the marked runs, or of the selected one"),
+        Binding("right_square_bracket", "column(1)", "next text", id="generate.next",
+                key_display="]", tooltip="To the next text"),
+        Binding("left_square_bracket", "column(-1)", "previous text", id="generate.previous",
+                show=False, tooltip="To the previous text"),
         Binding("y", "copy", "copy", id="generate.copy", show=False, tooltip="Copy the text"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     GeneratePanel {
         layout: vertical;

@@ -145,44 +145,21 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "left,h",
-            "move(-1)",
-            "word",
-            id="words.left",
-            key_display="← →",
-            tooltip="To the word before",
-        ),
-        Binding(
-            "right",
-            "move(1)",
-            "next word",
-            id="words.right",
-            show=False,
-            tooltip="To the next word",
-        ),
+        Binding("left,h", "move(-1)", "word", id="words.left", key_display="← →",
+                tooltip="To the word before"),
+        Binding("right", "move(1)", "next word", id="words.right", show=False,
+                tooltip="To the next word"),
         Binding("up,k", "line(-1)", "line up", show=False),
         Binding("down,j", "line(1)", "line down", show=False),
         Binding("pageup", "line(-8)", "page up", show=False),
         Binding("pagedown", "line(8)", "page down", show=False),
         Binding("home", "move(-1000000)", "first word", show=False),
         Binding("end,G", "move(1000000)", "last word", show=False),
-        Binding(
-            "enter,b",
-            "choose",
-            "alternatives",
-            id="words.choose",
-            tooltip="Choose another word here and branch",
-        ),
-        Binding(
-            "escape",
-            "leave",
-            "no cursor",
-            id="words.leave",
-            show=False,
-            tooltip="Take the cursor away",
-        ),
-    ]
+        Binding("enter,b", "choose", "alternatives", id="words.choose",
+                tooltip="Choose another word here and branch"),
+        Binding("escape", "leave", "no cursor", id="words.leave", show=False,
+                tooltip="Take the cursor away"),
+    ]  # fmt: skip
 
     class Moved(Message):
         """The cursor is on another word, or on none."""

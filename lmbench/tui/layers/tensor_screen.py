@@ -148,32 +148,15 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),
-        Binding(
-            "right_square_bracket,right",
-            "turn(1)",
-            "next tensor",
-            id="tensor.next",
-            key_display="← →",
-            tooltip="The next tensor",
-        ),
-        Binding(
-            "left_square_bracket,left",
-            "turn(-1)",
-            "previous tensor",
-            id="tensor.previous",
-            show=False,
-            tooltip="The previous tensor",
-        ),
+        Binding("right_square_bracket,right", "turn(1)", "next tensor", id="tensor.next",
+                key_display="← →", tooltip="The next tensor"),
+        Binding("left_square_bracket,left", "turn(-1)", "previous tensor", id="tensor.previous",
+                show=False, tooltip="The previous tensor"),
         Binding("y", "log", "log", id="tensor.log", tooltip="Logarithmic or linear counts"),
-        Binding(
-            "b",
-            "checkpoint",
-            "best/last",
-            id="tensor.checkpoint",
-            tooltip="The best checkpoint or the last",
-        ),
+        Binding("b", "checkpoint", "best/last", id="tensor.checkpoint",
+                tooltip="The best checkpoint or the last"),
         Binding("f5", "reload", "read again", id="tensor.reload", tooltip="Read the file again"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     TensorScreen #head { height: 2; padding: 0 1; background: $panel; }
     TensorScreen #upper { height: 1fr; }

@@ -56,29 +56,14 @@ opened again, the draft is back. The last eight drafts are kept.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "save", id="schedule.save", tooltip="Save the schedule"),
-        Binding(
-            "ctrl+o",
-            "begin",
-            "start from",
-            id="schedule.open",
-            tooltip="Start from a preset, a schedule of this session, or a file",
-        ),
-        Binding(
-            "ctrl+g",
-            "problem",
-            "next mistake",
-            id="schedule.problem",
-            tooltip="Go to the next mistake",
-        ),
-        Binding(
-            "ctrl+r",
-            "prune",
-            "prune with it",
-            id="schedule.prune",
-            tooltip="Save the schedule and prune with it",
-        ),
+        Binding("ctrl+o", "begin", "start from", id="schedule.open",
+                tooltip="Start from a preset, a schedule of this session, or a file"),
+        Binding("ctrl+g", "problem", "next mistake", id="schedule.problem",
+                tooltip="Go to the next mistake"),
+        Binding("ctrl+r", "prune", "prune with it", id="schedule.prune",
+                tooltip="Save the schedule and prune with it"),
         Binding("escape", "leave", "back", id="schedule.back", tooltip="Back; the draft is kept"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     ScheduleScreen #sheet { height: 1fr; }
     ScheduleScreen #text { width: 11fr; border: heavy $accent; border-title-color: $accent;
