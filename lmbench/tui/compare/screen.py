@@ -77,7 +77,7 @@ class CompareScreen(BenchScreen[None]):
         ),
         Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
         Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
-        Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="compare.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     CompareScreen #compare { height: 1fr; layout: vertical; }
@@ -201,9 +201,6 @@ class CompareScreen(BenchScreen[None]):
             return "mark two runs or more first: space, in the list of runs"
         none = "" if self.compared.runs.rows else self._reading or "no run has a model yet"
         return none or (RECORDING if self.bench.demo else "")
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_go(self) -> None:
         table = self.query_one(TablePanel)

@@ -45,7 +45,7 @@ class _Dialog(ModalScreen[str], Guarded):
     """Gives "" when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", id="dialog.back", tooltip="Back, choosing nothing")
+        Binding("escape", "dismiss('')", "back", id="dialog.back", tooltip="Back, choosing nothing")
     ]
 
     DEFAULT_CSS = """
@@ -64,9 +64,6 @@ class _Dialog(ModalScreen[str], Guarded):
     _Dialog Button { margin: 0 1 0 0; min-width: 8; }
     _Dialog .problem { color: $error; margin: 0; }
     """
-
-    def action_leave(self) -> None:
-        self.dismiss("")
 
 
 class _Words(VerticalScroll, can_focus=False):

@@ -75,7 +75,7 @@ the next panel.
         Binding("tab", "go(1)", "next panel", id="lab.next", show=False, tooltip="The next panel"),
         Binding("shift+tab", "go(-1)", "previous panel", id="lab.previous", show=False,
                 tooltip="The panel before"),
-        Binding("escape", "back", "back", id="lab.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="lab.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     LabScreen #head {
@@ -244,9 +244,6 @@ the next panel.
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action."""
         return self.state.not_ready
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_go(self, step: int) -> None:
         here = next((i for i, n in enumerate(_ORDER) if self.panel(n).has_focus_within), 0)

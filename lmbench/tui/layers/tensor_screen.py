@@ -147,7 +147,7 @@ minimum and maximum, and mean, mean magnitude and standard deviation of the weig
 zero (≠0; the table of layers has them of all weights). **↑ ↓** choose which is drawn large.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),
+        Binding("escape", "dismiss", "back", id="tensor.back", tooltip="Back to the main screen"),
         Binding("right_square_bracket,right", "turn(1)", "next tensor", id="tensor.next",
                 key_display="← →", tooltip="The next tensor"),
         Binding("left_square_bracket,left", "turn(-1)", "previous tensor", id="tensor.previous",
@@ -286,9 +286,6 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         return f", before pruning to {100 * share:.1f}%"
 
     # -- keys ----------------------------------------------------------------------------------
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_turn(self, by: int) -> None:
         if self.report is not None:

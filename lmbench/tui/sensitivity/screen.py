@@ -55,7 +55,7 @@ class SensitivityScreen(BenchScreen[None]):
         Binding("f", "form", "form", id="sensitivity.form", tooltip="The schedule in the form"),
         Binding("r", "measure", "measure", id="sensitivity.measure", tooltip="Measure anew"),
         Binding("y", "log", "log", id="sensitivity.log", tooltip="Logarithmic or linear"),
-        Binding("escape", "back", "back", id="sensitivity.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="sensitivity.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = """
     SensitivityScreen #head { height: 1; padding: 0 1; background: $panel; }
@@ -221,9 +221,6 @@ class SensitivityScreen(BenchScreen[None]):
             case "log":
                 return bool(self.curves)
         return True
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_log(self) -> None:
         self.log_axis = not self.log_axis

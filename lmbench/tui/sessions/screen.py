@@ -70,7 +70,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         Binding(
             "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
         ),
-        Binding("escape", "leave", "back", id="sessions.back", tooltip="Back"),
+        Binding("escape", "dismiss", "back", id="sessions.back", tooltip="Back"),
         Binding("j", "move('down')", show=False),
         Binding("k", "move('up')", show=False),
     ]
@@ -197,7 +197,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             return False
         if action == "undo" and not self.bench.deletions.newest:
             return False
-        return not (self.bench.demo and action not in ("leave", "move"))
+        return not (self.bench.demo and action not in ("dismiss", "move"))
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action, where its words do not say so."""
@@ -205,9 +205,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
     def action_move(self, where: str) -> None:
         (self.table.action_cursor_down if where == "down" else self.table.action_cursor_up)()
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def action_open(self) -> None:
         row = self.row
