@@ -14,7 +14,7 @@ from lmbench.report.numbers import plural
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
 __all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
 
@@ -179,7 +179,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         self.post_message(self.Turned())
 
 
-class ScatterPanel(ComparePanel, can_focus=True):
+class ScatterPanel(ComparePanel, PicturePanel, can_focus=True):
     """Perplexity against size, with the Pareto front."""
 
     TITLE = "Perplexity by size"
@@ -188,12 +188,6 @@ Size and perplexity of each run (a quantize run has the size that it would have 
 the left is better. The thin line is the Pareto front: no run is both smaller and better than one on
 it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         compared = self.compared

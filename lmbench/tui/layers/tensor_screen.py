@@ -24,7 +24,7 @@ from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.bars import draw_histogram
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
 
@@ -48,7 +48,7 @@ _PARTS = (
 )
 
 
-class DistributionPanel(Panel):
+class DistributionPanel(PicturePanel):
     """The histogram of the whole tensor or of one gate."""
 
     TITLE = "Distribution"
@@ -58,12 +58,6 @@ counted apart, in a bar at the foot: they would dwarf the rest. **y** changes to
 scale, which shows the few weights far from zero, too.
 """
     DEFAULT_CSS = "DistributionPanel { width: 1fr; height: 1fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         screen = self.screen
@@ -98,7 +92,7 @@ scale, which shows the few weights far from zero, too.
         return line
 
 
-class CoursePanel(Panel):
+class CoursePanel(PicturePanel):
     """The tensor's sparsity over the run's steps, with the target."""
 
     TITLE = "Sparsity over time"
@@ -107,12 +101,6 @@ The share of zeros in this tensor over the steps of the run, with the schedule's
 line. A run that prunes nothing has none.
 """
     DEFAULT_CSS = "CoursePanel { width: 1fr; height: 1fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         screen = self.screen

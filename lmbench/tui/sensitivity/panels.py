@@ -19,7 +19,7 @@ from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
 __all__ = ["CurvesPanel", "Sensitivity", "SuggestionPanel"]
 
@@ -68,17 +68,11 @@ class _SensitivityPanel(Panel):
         self.sensitivity = sensitivity
 
 
-class CurvesPanel(_SensitivityPanel):
+class CurvesPanel(_SensitivityPanel, PicturePanel):
     """Perplexity against the level, a curve for each tensor."""
 
     TITLE = "Sensitivity"
     DEFAULT_CSS = "CurvesPanel { height: 3fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         screen = self.sensitivity

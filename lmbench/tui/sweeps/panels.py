@@ -24,7 +24,7 @@ from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.grid import Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 from lmbench.tui.kit.status_lines import bar
 from lmbench.tui.sweeps.columns import Line, rung_of
 from lmbench.tui.sweeps.study import Level, Study
@@ -185,7 +185,7 @@ def _detail(line: Line) -> Text:
     return Text(" · ".join(filter(None, parts)), no_wrap=False, overflow="ellipsis")
 
 
-class ChartPanel(Panel, can_focus=True):
+class ChartPanel(PicturePanel, can_focus=True):
     """One picture, drawn anew where what it shows, its size or the theme is another."""
 
     DEFAULT_CSS = "ChartPanel Static { height: 1fr; }"
@@ -194,12 +194,6 @@ class ChartPanel(Panel, can_focus=True):
         super().__init__(id=id)
         self.study = study
         self._drawn: object = None
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture", markup=False)
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         state = (self.study.version, self.content_size, self.bench.theme)
