@@ -187,11 +187,6 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
         self._width = 0
 
     @property
-    def bench(self) -> Bench:
-        assert isinstance(self.app, Bench)
-        return self.app
-
-    @property
     def word(self) -> Wrote | None:
         """The word under the cursor."""
         words = self.draft.words if self.draft else []
