@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.numbers import plural
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
 from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
@@ -198,11 +199,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
             words = "Runs with a score and a size come here: none has both yet."
             update_static(picture, Text("" if compared.reading else words, "dim"))
             return
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("accent"),
-            self.bench.colour("error"),
-        )
+        look = replace(self.bench.plot_colours, faint=self.bench.colour("accent"))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         by = compared.size_words
         self.set_subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")

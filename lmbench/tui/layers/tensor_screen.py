@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from lmbench.printable import one_line
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.tensor_distribution import Part, TensorReport, inspect_tensor
@@ -113,12 +113,7 @@ line. A run that prunes nothing has none.
             self.set_subtitle("")
             return
         size = self.content_size
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
-        drawing = draw(Plot(series, unit="share"), size.width, size.height, look)
+        drawing = draw(Plot(series, unit="share"), size.width, size.height, self.bench.plot_colours)
         update_static(picture, Text("\n").join(drawing.lines))
         newest = float(series[0].y[-1])
         self.set_subtitle(f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}")

@@ -12,7 +12,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from lmbench.report.plots.curve_data import Curves
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, Kind, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
@@ -132,15 +132,10 @@ flatten the rest: ↑ marks them, **a** shows them.
         (width, height), plot = self.content_size, self.plot()
         if not plot.series:
             return Drawn(look, curves, centred(self._empty(), width, height))
-        colours = PlotColours(
-            axes=self.bench.colour("foreground-muted"),
-            faint=self.bench.colour("faint"),
-            bad=self.bench.colour("error"),
-        )
         span = plot.window or extent(plot.series)
         cursor = within(self._cursor, span)
         above = legend(plot, width, height, cursor, f"{self.runs[0].id}")
-        picture = draw(plot, width, height - len(above), colours, cursor)
+        picture = draw(plot, width, height - len(above), self.bench.plot_colours, cursor)
         lines = [*above, *picture.lines]
         return Drawn(look, curves, lines, picture, span, zoomed=plot.window is not None)
 

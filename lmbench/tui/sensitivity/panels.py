@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 from lmbench.distiller.schedules.suggest import Suggestion
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
@@ -90,11 +90,7 @@ class CurvesPanel(_SensitivityPanel, PicturePanel):
             series.append(
                 Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
             )
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
+        look = self.bench.plot_colours
         plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         scale = "log " if screen.log_axis else ""

@@ -18,7 +18,7 @@ from textual.widgets import Input, Static
 from lmbench.jobs.sweeps.status import plotted
 from lmbench.printable import one_line
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.series import MARKERS
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
@@ -223,12 +223,7 @@ class FrontPanel(ChartPanel):
                 f"Finished settings with a {study.split} perplexity come here: there are fewer "
                 "than two."
             )
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
-        lines = draw(plot, size.width, size.height - 1, look).lines
+        lines = draw(plot, size.width, size.height - 1, self.bench.plot_colours).lines
         return Text("\n").join([*lines, self._legend(size.width)])
 
     def _legend(self, width: int) -> Text:
