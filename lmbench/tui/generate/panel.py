@@ -14,13 +14,14 @@ from textual.message import Message as TextualMessage
 from textual.widgets import Input
 
 from lmbench.jobs.hosts import sampler_messages as messages
+from lmbench.jobs.hosts.messages import Client
 from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
-from lmbench.tui.generate.requests import Requests, Sampler
+from lmbench.tui.generate.requests import Requests
 from lmbench.tui.generate.sampling_controls import ALTERNATIVES, SamplingControls
 from lmbench.tui.generate.saved_samples import SavedSamples
 from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
@@ -280,7 +281,7 @@ are kept in the session's `samples.jsonl`.
 
     # -- asking --------------------------------------------------------------------------------
 
-    def _connect(self) -> Sampler:
+    def _connect(self) -> Client:
         path = self.bench.home.sessions_path / "sampler.log"
         return self.client_class(path, lambda m: self.post_message(SamplerReplied(m)))
 

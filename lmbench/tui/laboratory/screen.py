@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from lmbench.jobs.hosts import laboratory_messages as messages
+from lmbench.jobs.hosts.messages import Client
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session import Run
@@ -32,20 +33,12 @@ from lmbench.tui.laboratory.prune_panel import PrunePanel
 from lmbench.tui.laboratory.saved_state import SavedState
 from lmbench.tui.laboratory.state import LaboratoryState
 
-__all__ = ["Client", "LabScreen"]
+__all__ = ["LabScreen"]
 
 # A level is evaluated when the slider has been at rest for so long.
 _REST_S = 0.25
 _STARTING = "while starting a run"
 _ORDER = ("modules", "candidates", "prune")
-
-
-class Client(Protocol):
-    """What evaluates: `laboratory_messages.LaboratoryClient`, or another one in tests."""
-
-    async def start(self) -> None: ...
-    async def send(self, message: messages.Message) -> None: ...
-    async def close(self) -> None: ...
 
 
 class Received(TextualMessage):
