@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -20,7 +20,7 @@ from textual.widgets import Button, Input, Static
 
 from lmbench.tui.kit.panel import Guarded
 
-__all__ = ["Answer", "QuestionDialog", "TextDialog", "typed_path"]
+__all__ = ["Answer", "QuestionDialog", "TextDialog", "ask_to_replace", "typed_path"]
 
 _SCROLLS = {
     "up": "scroll_up",
@@ -132,6 +132,17 @@ class QuestionDialog(_Dialog):
     @on(Button.Pressed)
     def _chosen(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.name or "")
+
+
+def ask_to_replace(app: App[Any], title: str, path: Path, replace: Callable[[], object]) -> None:
+    """The file is there already: `replace` it, where the user wants that."""
+
+    def answered(answer: str | None) -> None:
+        if answer == "replace":
+            replace()
+
+    answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+    app.push_screen(QuestionDialog(title, f"{path} is there already.", answers), answered)
 
 
 def typed_path(text: str) -> Path:
