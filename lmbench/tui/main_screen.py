@@ -148,9 +148,6 @@ class MainScreen(BenchScreen[None]):
             self.panel("generate").show_tabs(())
 
     def action_panel(self, name: str) -> None:
-        self.show_panel(name)
-
-    def show_panel(self, name: str) -> Panel:
         """Bring a panel on display and give it the focus."""
         if name in LOWER and (self.narrow or name != "generate"):
             self.lower = name
@@ -159,13 +156,12 @@ class MainScreen(BenchScreen[None]):
             self.minimize()
         panel.take_focus()
         self.bench.remember("focus", name)
-        return panel
 
     def on_panel_tab_clicked(self, event: Panel.TabClicked) -> None:
-        self.show_panel(event.name)
+        self.action_panel(event.name)
 
     def action_generate(self) -> None:
-        self.show_panel("generate")
+        self.action_panel("generate")
 
     def action_go(self, step: int) -> None:
         """The next panel in reading order, round and round."""
@@ -173,7 +169,7 @@ class MainScreen(BenchScreen[None]):
         if not self.narrow and self.lower == "log":
             order[2] = "log"
         here = next((i for i, name in enumerate(order) if self.panel(name).has_focus_within), -1)
-        self.show_panel(order[(here + step) % len(order)])
+        self.action_panel(order[(here + step) % len(order)])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":

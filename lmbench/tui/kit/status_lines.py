@@ -58,7 +58,8 @@ class StatusLine(GuardedWidget):
 
     def redraw(self) -> None:
         """Repaint, if the line says anything else than before."""
-        fresh = _looks(self.line(), self.bench.theme)
+        line = self.line()
+        fresh = line.plain, line.spans, self.bench.theme
         if fresh != self._drawn:
             self._drawn = fresh
             self.refresh()
@@ -295,11 +296,6 @@ class KeyBar(GuardedWidget):
 
     def render(self) -> RenderResult:
         return self._text
-
-
-def _looks(text: Text, theme: str) -> object:
-    """What a line is repainted for where it differs."""
-    return text.plain, text.spans, theme
 
 
 @lru_cache(maxsize=256)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -106,7 +106,7 @@ line. A run that prunes nothing has none.
         screen = self.screen
         assert isinstance(screen, TensorScreen)
         picture, view = self.query_one(Static), screen.view
-        series = _course(view, screen.tensor, self.bench.colour(_variable(view))) if view else ()
+        series = _course(view, screen.tensor, self.bench.colour) if view else ()
         if view is None or not series:
             none = "No sparsity of this tensor was written in this run."
             update_static(picture, Text(none if view else screen.problem, "dim"))
@@ -228,7 +228,8 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         view, report = self.view, self.report
         head = Text(no_wrap=True, overflow="ellipsis")
         if view is not None:
-            head.append(f"{mark_of(view.id).marker} ", self._colour(view))
+            mark = mark_of(view.id)
+            head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
             head.append(f"{view.id} {view.name}  ")
         head.append(one_line(self.tensor), "bold")
         if report is not None:
@@ -240,9 +241,6 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(Grid).show(_PARTS, tuple((part.name, _cells(part)) for part in parts))
         for panel in self.query(Panel):
             panel.refresh_view()
-
-    def _colour(self, view: RunView) -> Style:
-        return self.bench.colour_style(_variable(view))
 
     def _origin(self) -> str:
         view = self.view
@@ -296,17 +294,16 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(DistributionPanel).refresh_view()
 
 
-def _variable(view: RunView) -> str:
-    return mark_of(view.id).variable
-
-
-def _course(view: RunView, tensor: str, colour: Colour) -> tuple[Series, ...]:
+def _course(
+    view: RunView, tensor: str, colour: Callable[[str], Colour]
+) -> tuple[Series, ...]:
     """What was reached over the steps, and the target where there was one."""
     reached, target = view.curves.sparsity.get(tensor), view.curves.targets.get(tensor)
     found = []
     if reached is not None and len(reached):
-        marker = mark_of(view.id).marker
-        found.append(Series("reached", reached["step"], reached["value"], marker, colour))
+        mark = mark_of(view.id)
+        x, y, tint = reached["step"], reached["value"], colour(mark.variable)
+        found.append(Series("reached", x, y, mark.marker, tint))
     if target is not None and len(target):
         found.append(Series("target", target["step"], target["value"], style="thin"))
     return tuple(found)

@@ -18,8 +18,6 @@ from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 
 __all__ = [
     "command_of",
-    "copy_command",
-    "copy_path",
     "delete",
     "is_possible",
     "pause_or_continue",
@@ -239,14 +237,6 @@ def command_of(view: RunView) -> str:
     if not command:
         raise LmbenchError(f"{view.key}: its settings are not in order: no command gives them")
     return command
-
-
-def copy_command(bench: Bench, view: RunView) -> None:
-    bench.copy_to_clipboard(command_of(view))
-
-
-def copy_path(bench: Bench, view: RunView) -> None:
-    bench.copy_to_clipboard(str(view.run.path))
 
 
 def show_reason(bench: Bench, view: RunView) -> None:

@@ -242,7 +242,8 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
         async def copy(name: str) -> None:
             self.bench.flush()
-            await self._then(name, copy_session, self.bench.home, row.session.name, name)
+            await self.bench.run_in_thread(copy_session, self.bench.home, row.session.name, name)
+            await self._reload(name)
 
         self._ask_name("Duplicate", f"A name for the copy of {row.session.name}:", "", copy)
 
@@ -397,11 +398,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it to its end, and tell of it, even where this screen is left meanwhile."""
         self.bench.run_worker(work, exit_on_error=False)
-
-    async def _then(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Do something to sessions, then show them with the cursor on this one."""
-        await self.bench.run_in_thread(function, *arguments)
-        await self._reload(name)
 
     def _ask_name(
         self,
