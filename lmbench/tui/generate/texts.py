@@ -142,8 +142,8 @@ def apply_reply(
         case messages.Opening():
             draft.state = "opening"
             _show_head(columns, draft)
-        case messages.Began(runtime=runtime, opening=opening, unknown=unknown):
-            draft.state, draft.runtime, draft.opening = "writing", runtime, opening
+        case messages.Began(opening=opening, unknown=unknown):
+            draft.state, draft.opening = "writing", opening
             _show_head(columns, draft)
             if unknown:
                 return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"

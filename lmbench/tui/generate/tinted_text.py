@@ -62,7 +62,6 @@ class GeneratedText:
     words: list[Wrote] = field(default_factory=list)
     state: State = "waiting"
     problem: str = ""
-    runtime: str = ""
     opening: int | None = None
     """The index of the word that it begins after, unseen, where there is no prompt."""
     recorded: bool = False

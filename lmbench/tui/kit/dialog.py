@@ -85,15 +85,10 @@ class QuestionDialog(_Dialog):
 
     def same_as(self, other: object) -> bool:
         """Does it ask what another screen asks already?"""
-        return isinstance(other, QuestionDialog) and (
-            self._title,
-            self._question,
-            self._answers,
-        ) == (
-            other._title,
-            other._question,
-            other._answers,
-        )
+        if not isinstance(other, QuestionDialog):
+            return False
+        theirs = other._title, other._question, other._answers
+        return (self._title, self._question, self._answers) == theirs
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:

@@ -319,9 +319,6 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
 
     # -- values --------------------------------------------------------------------------------
 
-    def row(self, name: str) -> _Row:
-        return self._rows[name]
-
     def field(self, name: str) -> ChoiceField | TextField:
         return self._rows[name].field
 

@@ -12,7 +12,6 @@ from lmbench.tui.bench.snapshots import RunView, Snapshot
 __all__ = [
     "GRADUAL",
     "RECORDING",
-    "STEPS",
     "next_steps",
     "schedule_for",
     "take_step",
@@ -20,7 +19,6 @@ __all__ = [
 ]
 
 RECORDING = "this is a recording: its runs take no requests"
-STEPS = ("prune", "quantize", "pack", "compare")
 _AFTER = {
     "train": ("prune", "quantize", "pack"),
     "prune": ("quantize", "pack"),

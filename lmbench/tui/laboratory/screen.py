@@ -89,10 +89,10 @@ the next panel.
     client_class: ClassVar[Any] = messages.LaboratoryClient
     """Made with the path of a log and a function that takes messages; another one in tests."""
 
-    def __init__(self, key: str | None = None) -> None:
-        """`key` is the run's; left out, the selected one's."""
+    def __init__(self) -> None:
         super().__init__()
-        self._key = key
+        # The run's, once it is known.
+        self._key = ""
         self._client: Client | None = None
         self._rest_timer: Timer | None = None
         self._stamp = 0
@@ -117,7 +117,7 @@ the next panel.
         """Have the run's model loaded, as soon as the session is read and has one."""
         if self._client is not None or self.bench.snapshot.session is None:
             return
-        subject = subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
+        subject = subject_of(self.bench.snapshot.by_key, self.bench.selected)
         if subject is None:
             self.state.problem = "A trained run is needed: Esc, then n starts one."
         else:
@@ -141,7 +141,7 @@ the next panel.
     @property
     def subject(self) -> RunView | None:
         """The run whose model it is."""
-        return self.bench.snapshot.run(self._key or "")
+        return self.bench.snapshot.run(self._key)
 
     def _show(self) -> None:
         """Bring the head and the panels up to date."""

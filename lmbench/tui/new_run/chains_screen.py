@@ -85,9 +85,6 @@ chooses another. The time is estimated from earlier trainings on this machine.
         )
         self.query_one(Grid).show(_CHAINS, rows)
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not self.bench.demo
-
     def action_queue(self) -> None:
         screen = self.screen
         assert isinstance(screen, ChainsScreen)
@@ -103,11 +100,6 @@ chooses another. The time is estimated from earlier trainings on this machine.
         screen = self.screen
         assert isinstance(screen, ChainsScreen)
         screen.choose_corpus()
-
-    def on_grid_moved(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, ChainsScreen)
-        screen.show_chain()
 
 
 class StepsPanel(Panel):
@@ -268,7 +260,7 @@ class ChainsScreen(BenchScreen[None]):
         chains = self.query_one(ChainsPanel)
         (self.query_one(StepsPanel) if chains.has_focus_within else chains).take_focus()
 
-    def show_chain(self) -> None:
+    def on_grid_moved(self) -> None:
         self.query_one(StepsPanel).refresh_view()
 
     def choose_corpus(self) -> None:

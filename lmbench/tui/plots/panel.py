@@ -14,7 +14,7 @@ from textual.strip import Strip
 from lmbench.report.plots.curve_data import Curves
 from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot, extent
-from lmbench.report.plots.series import PLOTS, Kind, count_pruned
+from lmbench.report.plots.series import PLOTS, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel
@@ -231,10 +231,6 @@ flatten the rest: ↑ marks them, **a** shows them.
     def action_turn(self, by: int) -> None:
         names = list(PLOTS)
         self._look(kind=names[(names.index(self.view.kind) + by) % len(names)])
-
-    def show_kind(self, kind: Kind) -> None:
-        """Turn to this plot."""
-        self._look(kind=kind)
 
     def action_log(self) -> None:
         view = self.view

@@ -65,10 +65,8 @@ class SensitivityScreen(BenchScreen[None]):
     SensitivityScreen.-wide SuggestionPanel { width: 2fr; height: 1fr; }
     """
 
-    def __init__(self, key: str | None = None) -> None:
-        """`key` is a run's, or a sensitivity run's; left out, the selected one's."""
+    def __init__(self) -> None:
         super().__init__()
-        self._key = key
         self.goal = _GOAL
         self.log_axis = True
         self.curves: dict[str, list[tuple[float, float]]] = {}
@@ -102,7 +100,7 @@ class SensitivityScreen(BenchScreen[None]):
         """The sensitivity run that is shown: the selected one, or the newest of the subject; one
         that has no tensors only where there is no other."""
         snapshot = self.bench.snapshot
-        chosen = snapshot.run(self._key or self.bench.selected)
+        chosen = snapshot.run(self.bench.selected)
         if chosen is not None and chosen.kind != "sensitivity":
             chosen = None
         if chosen is not None and not _alone(chosen):
@@ -118,7 +116,7 @@ class SensitivityScreen(BenchScreen[None]):
     @property
     def subject(self) -> RunView | None:
         """The run whose model was pruned; None where it is gone, or of another session."""
-        snapshot, key = self.bench.snapshot, self._key or self.bench.selected
+        snapshot, key = self.bench.snapshot, self.bench.selected
         subject, chosen = subject_of(snapshot.by_key, key), snapshot.run(key)
         if chosen is None or chosen.kind != "sensitivity" or subject is None:
             return subject
