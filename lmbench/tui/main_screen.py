@@ -208,9 +208,9 @@ class MainScreen(BenchScreen[None]):
             return
         subject = subject_of(self.bench.snapshot.by_key, view.key)
         if subject not in (None, view):
-            shown = f"{subject.id} {subject.name}"
+            shown = subject.title
             self.bench.show_message(
-                f"{view.id} {view.name} has no float model: here is that of {shown}"
+                f"{view.title} has no float model: here is that of {shown}"
             )
 
     async def action_run(self, what: str) -> None:

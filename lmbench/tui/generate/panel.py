@@ -202,7 +202,7 @@ are kept in the session's `samples.jsonl`.
 
     def refresh_view(self) -> None:
         targets = self.targets
-        names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
+        names = [f"{mark_of(v.id).marker} {v.title}" for v in targets]
         if len(targets) > 1:
             names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
         self.set_subtitle(" vs ".join(names))

@@ -45,7 +45,7 @@ def why_not_next(step: str, view: RunView | None) -> str:
     """Why a step is not among those."""
     if view is None:
         return "no run is selected"
-    who = f"{view.id} {view.name}"
+    who = view.title
     if view.kind not in _AFTER:
         return f"{who} has no model of its own"
     if view.status != "finished":

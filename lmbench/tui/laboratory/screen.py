@@ -152,7 +152,7 @@ the next panel.
         if view is not None:
             mark = mark_of(view.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-            head.append(f"{view.id} {view.name}", "bold")
+            head.append(view.title, "bold")
         ready = self.state.ready
         if ready is not None:
             head.append(f"  perplexity {numbers.perplexity(self.state.ppl)}")

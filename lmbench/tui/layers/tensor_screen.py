@@ -207,7 +207,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
             self.bench.show_message(self.problem, keep=False)
         elif folder is None:
             self.report = None
-            self.problem = f"{view.id} {view.name} has no checkpoint '{self._which}' yet"
+            self.problem = f"{view.title} has no checkpoint '{self._which}' yet"
         else:
             model = str(view.record.shape.get("model", "")) if view.record else ""
             await self._inspect(folder / "model.safetensors", model)
@@ -230,7 +230,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         if view is not None:
             mark = mark_of(view.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-            head.append(f"{view.id} {view.name}  ")
+            head.append(f"{view.title}  ")
         head.append(one_line(self.tensor), "bold")
         if report is not None:
             shape = "×".join(str(side) for side in report.shape)

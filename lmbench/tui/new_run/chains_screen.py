@@ -25,7 +25,7 @@ from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import unknown_time
-from lmbench.tui.new_run.form_lines import titled, training_of
+from lmbench.tui.new_run.form_lines import training_of
 from lmbench.tui.new_run.training_speed import speeds
 
 __all__ = ["ChainsScreen"]
@@ -269,7 +269,7 @@ class ChainsScreen(BenchScreen[None]):
         for view in self.bench.snapshot.runs:
             training = training_of(view)
             if training is not None and training.data:
-                offered.setdefault(training.data, f"as {titled(view)}")
+                offered.setdefault(training.data, f"as {view.title}")
 
         listed = [(_AS_PUBLISHED, "what the figures are of"), *offered.items()]
 

@@ -157,7 +157,7 @@ flatten the rest: ↑ marks them, **a** shows them.
             notes.append("held")
         room = self.content_size.width - _FRAME_TAKES
         if of := self._trainings_of_others():
-            notes.append(f"of {', '.join(f'{run.id} {run.name}' for run in of)}")
+            notes.append(f"of {', '.join(run.title for run in of)}")
             if len(of) > 1 or len(" · ".join(notes)) > room:
                 notes[-1] = f"of {', '.join(str(run.id) for run in of)}"
         # None is cut: what does not fit whole is left out.
@@ -181,15 +181,15 @@ flatten the rest: ↑ marks them, **a** shows them.
         name = PLOTS[self.view.kind].title.lower()
         run = next(filter(is_training, runs), None)
         if run is None:
-            who = f"{runs[0].id} {runs[0].name}"
+            who = runs[0].title
             return f"{who} is no training, so it has no curves. Mark others with Space."
         if self.view.kind == "sparsity" and run.kind == "train":
             return "Nothing is pruned here. A pruning schedule draws its course in this plot."
         if run.status == "queued":
-            return f"{run.id} {run.name} waits in the queue. Its curves come when it runs."
+            return f"{run.title} waits in the queue. Its curves come when it runs."
         if run.status == "running":
             return f"No {name} yet: the first points come with the first batches."
-        return f"{run.id} {run.name} has no {name} to show."
+        return f"{run.title} has no {name} to show."
 
     def render_line(self, y: int) -> Strip:
         base = self.visual_style.rich_style

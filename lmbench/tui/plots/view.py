@@ -93,7 +93,7 @@ def plot_of(
     palette = tuple(colour(f"series-{i}") for i in range(1, SERIES_COLOURS + 1))
     sources = [
         Source(
-            f"{run.id}" if brief else f"{run.id} {run.name}",
+            f"{run.id}" if brief else run.title,
             mark_of(run.id).marker,
             colour(mark_of(run.id).variable),
             run.curves,

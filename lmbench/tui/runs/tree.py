@@ -63,7 +63,7 @@ def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
 
 def matches(view: RunView, text: str) -> bool:
     """Does every word of the filter occur in the run's number, name, kind or status?"""
-    haystack = f"{view.id} {view.name} {view.kind} {view.status or ''}".lower()
+    haystack = f"{view.title} {view.kind} {view.status or ''}".lower()
     return all(word in haystack for word in text.lower().split())
 
 
@@ -280,7 +280,7 @@ class RunTree(LinesView):
     def _fit(self) -> None:
         """Divide the width among names and columns, the same for all lines."""
         names = [
-            len(self._branches[i]) + 3 + cell_len(f"{view.id} {view.name}")
+            len(self._branches[i]) + 3 + cell_len(view.title)
             for i, view in enumerate(self.shown)
         ]
         self._columns = self._fitting(names)
@@ -338,7 +338,7 @@ class RunTree(LinesView):
             Segment("▸" if view.key == self.bench.selected else " ", base),
             Segment(branch, self._tint("runs--faint", base)),
             Segment(mark.marker, colour + Style(reverse=marked)),
-            Segment(f" {view.id} {view.name}", base),
+            Segment(f" {view.title}", base),
         ]
 
     def _right(self, view: RunView, base: Style) -> list[Segment]:

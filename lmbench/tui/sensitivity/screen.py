@@ -129,7 +129,7 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is None:
             return _GONE if measured else "A trained run is needed: Esc, then n starts one."
         if measured is not None:
-            run, alone = f"{measured.id} {measured.name}", _alone(measured)
+            run, alone = measured.title, _alone(measured)
             if measured.status in ("queued", "running") and not alone:
                 return f"{run} is {measured.status}: curves come as it measures."
             if measured.reason:
@@ -137,7 +137,7 @@ class SensitivityScreen(BenchScreen[None]):
             if alone:
                 verb = "measures" if measured.status in _BUSY else "measured"
                 return f"{run} {verb} {alone}: r prunes each tensor alone, as a schedule needs."
-        return f"{subject.id} {subject.name} was not measured yet: r prunes each tensor alone."
+        return f"{subject.title} was not measured yet: r prunes each tensor alone."
 
     @property
     def words(self) -> str:
@@ -170,10 +170,10 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is not None:
             mark = mark_of(subject.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-            head.append(f"{subject.id} {subject.name}", "bold")
+            head.append(subject.title, "bold")
         if measured is not None:
             group = "" if self.group == _ELEMENT else f" in {self.group}"
-            head.append(f"  measured by {measured.id} {measured.name}{group}, {measured.status}")
+            head.append(f"  measured by {measured.title}{group}, {measured.status}")
             if measured.status in ("failed", "lost") and measured.reason:
                 head.append(f": {one_line(measured.reason)}")
         return head
@@ -247,7 +247,7 @@ class SensitivityScreen(BenchScreen[None]):
         self._starting = False
         if isinstance(run, Run):
             self.bench.select(run.path.name)
-            self.bench.show_message(f"run {run.id} prunes {subject.id} {subject.name} as suggested")
+            self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
             self.dismiss(None)
             await self.bench.refresh_snapshot()
 

@@ -180,7 +180,7 @@ def _detail(line: Line) -> Text:
     else:
         view = line.view
         rung = rung_of(view)
-        parts = [f"{view.id} {view.name}", one_line(view.reason) or line.status, where_of(view)]
+        parts = [view.title, one_line(view.reason) or line.status, where_of(view)]
         parts += [f"rung {rung}"] * bool(rung and not view.reason)
     return Text(" · ".join(filter(None, parts)), no_wrap=False, overflow="ellipsis")
 
