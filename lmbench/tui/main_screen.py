@@ -209,9 +209,7 @@ class MainScreen(BenchScreen[None]):
         subject = subject_of(self.bench.snapshot.by_key, view.key)
         if subject not in (None, view):
             shown = subject.title
-            self.bench.show_message(
-                f"{view.title} has no float model: here is that of {shown}"
-            )
+            self.bench.show_message(f"{view.title} has no float model: here is that of {shown}")
 
     async def action_run(self, what: str) -> None:
         """Pause or continue, stop or resume the selected run."""

@@ -294,9 +294,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(DistributionPanel).refresh_view()
 
 
-def _course(
-    view: RunView, tensor: str, colour: Callable[[str], Colour]
-) -> tuple[Series, ...]:
+def _course(view: RunView, tensor: str, colour: Callable[[str], Colour]) -> tuple[Series, ...]:
     """What was reached over the steps, and the target where there was one."""
     reached, target = view.curves.sparsity.get(tensor), view.curves.targets.get(tensor)
     found = []

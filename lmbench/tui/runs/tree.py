@@ -280,8 +280,7 @@ class RunTree(LinesView):
     def _fit(self) -> None:
         """Divide the width among names and columns, the same for all lines."""
         names = [
-            len(self._branches[i]) + 3 + cell_len(view.title)
-            for i, view in enumerate(self.shown)
+            len(self._branches[i]) + 3 + cell_len(view.title) for i, view in enumerate(self.shown)
         ]
         self._columns = self._fitting(names)
         self._ppl_width = self._fitting_ppl(names)
