@@ -55,26 +55,13 @@ class Workbench(Bench):
     SELECT_AUTO_SCROLL_SPEED = 20.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "leave", "quit", id="app.quit", tooltip="Leave the workbench"),
-        Binding(
-            "ctrl+q",
-            "leave",
-            "quit",
-            id="app.quit_always",
-            show=False,
-            priority=True,
-            tooltip="Leave the workbench, also while typing",
-        ),
+        Binding("ctrl+q", "leave", "quit", id="app.quit_always", show=False, priority=True,
+                tooltip="Leave the workbench, also while typing"),
         Binding("question_mark,f1", "help", "help", id="app.help", tooltip="Help for this panel"),
         Binding("ctrl+t", "next_theme", "theme", id="app.theme", show=False, tooltip="Next theme"),
-        Binding(
-            "comma",
-            "settings",
-            "settings",
-            id="app.settings",
-            show=False,
-            tooltip="Settings: theme, motion, keys",
-        ),
-    ]
+        Binding("comma", "settings", "settings", id="app.settings", show=False,
+                tooltip="Settings: theme, motion, keys"),
+    ]  # fmt: skip
 
     def on_mount(self) -> None:
         start_log(self.home)

@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 from textual.app import App, SystemCommand
-from textual.binding import Binding
-from textual.dom import DOMNode
 from textual.screen import Screen
 
 from lmbench.tui.bench.key_bindings import bindings_in_force
@@ -28,10 +26,10 @@ def commands_of(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
     panels = [panel for panel in screen.query(Panel) if panel.is_in_view]
     offered: set[str] = set()
     for node in (*panels, screen, app):
-        for binding in _bindings(node):
+        for _, binding in bindings_in_force(node):
             if not binding.id or binding.id in offered:
                 continue
-            if not is_possible(app, node, binding):
+            if not app._check_action_state(binding.action, node):
                 continue
             offered.add(binding.id)
             title = binding.tooltip or binding.description
@@ -40,12 +38,3 @@ def commands_of(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
             yield SystemCommand(
                 f"{where}{title}", f"key {key}", partial(app.run_action, binding.action, node)
             )
-
-
-def is_possible(app: App[Any], node: DOMNode, binding: Binding) -> bool:
-    return bool(app._check_action_state(binding.action, node))
-
-
-def _bindings(node: DOMNode) -> Iterable[Binding]:
-    for _, binding in bindings_in_force(node):
-        yield binding

@@ -34,7 +34,7 @@ class HelpScreen(BenchScreen[None]):
 
     HELP = "**↑ ↓**, **Page Up** and **Page Down** scroll; **Esc** goes back."
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,question_mark", "leave", "back", id="help.back", tooltip="Back"),
+        Binding("escape,q,f1,question_mark", "dismiss", "back", id="help.back", tooltip="Back"),
         Binding("j", "scroll('down')", show=False),
         Binding("k", "scroll('up')", show=False),
     ]
@@ -119,9 +119,6 @@ class HelpScreen(BenchScreen[None]):
         if binding.action == "maximise" and _focused_panel(below) is None:
             return True
         return str(binding.id).startswith("app.") and is_typed(below, key)
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def action_scroll(self, where: str) -> None:
         scroll = self.query_one(VerticalScroll)

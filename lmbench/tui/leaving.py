@@ -54,7 +54,7 @@ def _question(snapshot: Snapshot) -> str:
 
 
 def _names(views: list[RunView] | tuple[RunView, ...]) -> str:
-    return ", ".join(f"{view.id} {view.name}" for view in views)
+    return ", ".join(view.title for view in views)
 
 
 def _stop_all(session: Session) -> bool:

@@ -49,106 +49,39 @@ class MainScreen(BenchScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "screen('new_run')", "new", id="main.new", tooltip="New run"),
         Binding("p", "run('pause')", "pause", id="main.pause", tooltip="Pause or continue the run"),
-        Binding(
-            "s",
-            "run('stop')",
-            "stop",
-            id="main.stop",
-            tooltip="Stop the run cleanly, or take it out of the queue",
-        ),
-        Binding(
-            "R",
-            "run('resume')",
-            "resume",
-            id="main.resume",
-            tooltip="Resume the run from its last checkpoint",
-        ),
+        Binding("s", "run('stop')", "stop", id="main.stop",
+                tooltip="Stop the run cleanly, or take it out of the queue"),
+        Binding("R", "run('resume')", "resume", id="main.resume",
+                tooltip="Resume the run from its last checkpoint"),
         Binding("g", "generate", "generate", id="main.generate", tooltip="Generate text"),
         Binding("c", "screen('compare')", "compare", id="main.compare", tooltip="Compare runs"),
         Binding("l", "screen('lab')", "lab", id="main.lab", tooltip="Quantization laboratory"),
-        Binding(
-            "v",
-            "screen('sensitivity')",
-            "sensitivity",
-            id="main.sensitivity",
-            show=False,
-            tooltip="Sensitivity of tensors",
-        ),
+        Binding("v", "screen('sensitivity')", "sensitivity", id="main.sensitivity", show=False,
+                tooltip="Sensitivity of tensors"),
         Binding("W", "screen('sweep')", "sweep", id="main.sweep", tooltip="The session's sweep"),
-        Binding(
-            "N",
-            "screen('chains')",
-            "chains",
-            id="main.chains",
-            show=False,
-            tooltip="Queue published commands as a chain",
-        ),
-        Binding(
-            "o",
-            "screen('sessions')",
-            "sessions",
-            id="main.sessions",
-            show=False,
-            tooltip="Sessions: open, save as, pack",
-        ),
-        Binding(
-            "S",
-            "screen('schedule')",
-            "schedule",
-            id="main.schedule",
-            show=False,
-            tooltip="Edit a pruning schedule",
-        ),
-        Binding(
-            "1", "panel('runs')", "runs", id="main.panel_runs", show=False, tooltip="Go to the runs"
-        ),
-        Binding(
-            "2",
-            "panel('plots')",
-            "plots",
-            id="main.panel_plots",
-            show=False,
-            tooltip="Go to the plots",
-        ),
-        Binding(
-            "3",
-            "panel('layers')",
-            "layers",
-            id="main.panel_layers",
-            show=False,
-            tooltip="Go to the layers",
-        ),
-        Binding(
-            "4",
-            "panel('generate')",
-            "generate",
-            id="main.panel_generate",
-            show=False,
-            tooltip="Go to generation",
-        ),
-        Binding(
-            "5", "panel('log')", "log", id="main.panel_log", show=False, tooltip="Go to the log"
-        ),
-        Binding(
-            "tab", "go(1)", "next panel", id="main.next_panel", show=False, tooltip="The next panel"
-        ),
-        Binding(
-            "shift+tab",
-            "go(-1)",
-            "previous panel",
-            id="main.previous_panel",
-            show=False,
-            tooltip="The panel before",
-        ),
-        Binding(
-            "escape",
-            "panel('runs')",
-            "back to the runs",
-            id="main.back",
-            show=False,
-            tooltip="Back to the runs",
-        ),
-    ]
+        Binding("N", "screen('chains')", "chains", id="main.chains", show=False,
+                tooltip="Queue published commands as a chain"),
+        Binding("o", "screen('sessions')", "sessions", id="main.sessions", show=False,
+                tooltip="Sessions: open, save as, pack"),
+        Binding("S", "screen('schedule')", "schedule", id="main.schedule", show=False,
+                tooltip="Edit a pruning schedule"),
+        Binding("1", "panel('runs')", "runs", id="main.panel_runs", show=False,
+                tooltip="Go to the runs"),
+        Binding("2", "panel('plots')", "plots", id="main.panel_plots", show=False,
+                tooltip="Go to the plots"),
+        Binding("3", "panel('layers')", "layers", id="main.panel_layers", show=False,
+                tooltip="Go to the layers"),
+        Binding("4", "panel('generate')", "generate", id="main.panel_generate", show=False,
+                tooltip="Go to generation"),
+        Binding("5", "panel('log')", "log", id="main.panel_log", show=False,
+                tooltip="Go to the log"),
+        Binding("tab", "go(1)", "next panel", id="main.next_panel", show=False,
+                tooltip="The next panel"),
+        Binding("shift+tab", "go(-1)", "previous panel", id="main.previous_panel", show=False,
+                tooltip="The panel before"),
+        Binding("escape", "panel('runs')", "back to the runs", id="main.back", show=False,
+                tooltip="Back to the runs"),
+    ]  # fmt: skip
 
     # One's own panel is given the focus.
     AUTO_FOCUS = ""
@@ -215,9 +148,6 @@ class MainScreen(BenchScreen[None]):
             self.panel("generate").show_tabs(())
 
     def action_panel(self, name: str) -> None:
-        self.show_panel(name)
-
-    def show_panel(self, name: str) -> Panel:
         """Bring a panel on display and give it the focus."""
         if name in LOWER and (self.narrow or name != "generate"):
             self.lower = name
@@ -226,13 +156,12 @@ class MainScreen(BenchScreen[None]):
             self.minimize()
         panel.take_focus()
         self.bench.remember("focus", name)
-        return panel
 
     def on_panel_tab_clicked(self, event: Panel.TabClicked) -> None:
-        self.show_panel(event.name)
+        self.action_panel(event.name)
 
     def action_generate(self) -> None:
-        self.show_panel("generate")
+        self.action_panel("generate")
 
     def action_go(self, step: int) -> None:
         """The next panel in reading order, round and round."""
@@ -240,7 +169,7 @@ class MainScreen(BenchScreen[None]):
         if not self.narrow and self.lower == "log":
             order[2] = "log"
         here = next((i for i, name in enumerate(order) if self.panel(name).has_focus_within), -1)
-        self.show_panel(order[(here + step) % len(order)])
+        self.action_panel(order[(here + step) % len(order)])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "screen":
@@ -280,10 +209,8 @@ class MainScreen(BenchScreen[None]):
             return
         subject = subject_of(self.bench.snapshot.by_key, view.key)
         if subject not in (None, view):
-            shown = f"{subject.id} {subject.name}"
-            self.bench.show_message(
-                f"{view.id} {view.name} has no float model: here is that of {shown}"
-            )
+            shown = subject.title
+            self.bench.show_message(f"{view.title} has no float model: here is that of {shown}")
 
     async def action_run(self, what: str) -> None:
         """Pause or continue, stop or resume the selected run."""

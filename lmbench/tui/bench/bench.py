@@ -26,6 +26,7 @@ from textual.screen import Screen
 
 from lmbench.errors import LmbenchError
 from lmbench.printable import one_line
+from lmbench.report.plots.draw_in_terminal import PlotColours
 from lmbench.report.plots.series import Colour
 from lmbench.session import Home, Session
 from lmbench.tui.bench.deletions import Deletions
@@ -397,6 +398,11 @@ class Bench(Messages):
             return colour.r, colour.g, colour.b
         # Textual has the terminal's default as -1.
         return colour.ansi if colour.ansi >= 0 else None
+
+    @property
+    def plot_colours(self) -> PlotColours:
+        """Of what is no series."""
+        return PlotColours(*map(self.colour, ("foreground-muted", "faint", "error")))
 
     def show_error(self, error: BaseException, doing: str = "") -> None:
         """Show an error as a dialog. A user's mistake is one line; a defect of ours is logged

@@ -17,9 +17,9 @@ def bad_news(before: Snapshot, now: Snapshot, deleted: Collection[str]) -> str:
     news = [_is_gone(view) for view in gone]
     for old, view in _known(before, now):
         if view.problem and old.problem != view.problem:
-            news.append(f"{_who(view)}: {view.problem}")
+            news.append(f"{view.title}: {view.problem}")
         if view.status in ("failed", "lost") and old.status != view.status:
-            news.append(f"{_who(view)} {view.status}: {view.reason}")
+            news.append(f"{view.title} {view.status}: {view.reason}")
     return max(news, default="")
 
 
@@ -34,7 +34,7 @@ def is_past(news: str, before: Snapshot, now: Snapshot) -> bool:
     if view is None:
         return False
     after = now.run(view.key)
-    return after is None or (news == f"{_who(view)}: {view.problem}" and not after.problem)
+    return after is None or (news == f"{view.title}: {view.problem}" and not after.problem)
 
 
 def newest_note(
@@ -49,7 +49,7 @@ def newest_note(
     for view in now.runs:
         old = before.run(view.key)
         for note in view.notes[-1:]:
-            entry = (note.t, f"{_who(view)}: {note.text}")
+            entry = (note.t, f"{view.title}: {note.text}")
             known = old.notes[-1:] if old and old.generation == view.generation else ()
             if (note,) != known if known else entry > shown:
                 new.append(entry)
@@ -59,7 +59,7 @@ def newest_note(
 def ended(before: Snapshot, now: Snapshot) -> list[str]:
     """The runs that have ended, and how."""
     return [
-        f"{_who(view)} {view.status}"
+        f"{view.title} {view.status}"
         for old, view in _known(before, now)
         if old.live and view.status in _ENDED
     ]
@@ -72,8 +72,4 @@ def _known(before: Snapshot, now: Snapshot) -> Iterator[tuple[RunView, RunView]]
 
 
 def _is_gone(view: RunView) -> str:
-    return f"{_who(view)} is gone: its folder is not there any more"
-
-
-def _who(view: RunView) -> str:
-    return f"{view.id} {view.name}"
+    return f"{view.title} is gone: its folder is not there any more"

@@ -52,7 +52,8 @@ class EventReader:
         self.generation = 0
         self.unread = 0
         self.unfinished = False
-        self._position = 0
+        self.position = 0
+        """The bytes that were read: whole lines."""
         # For each resume up to `_searched`: the offset from which lines are void, and its own.
         self._resumes: list[tuple[int, int]] = []
         # Of each, what it or a later one goes back to at the furthest.
@@ -84,13 +85,13 @@ class EventReader:
         if self._seen is not None and self._was_replaced(stamp, self._seen):
             self._forget()
         self._seen = stamp
-        if any(offset < self._position for offset in self._new_resumes()):
+        if any(offset < self.position for offset in self._new_resumes()):
             self._restart()
         self.unfinished = False
-        enough = self._position + _LEAST_BYTES
-        for position, block in whole_blocks(self.path, self._position, pause_s=_PAUSE_S):
+        enough = self.position + _LEAST_BYTES
+        for position, block in whole_blocks(self.path, self.position, pause_s=_PAUSE_S):
             yield from self._events(lines_of(block, position))
-            if self._position >= enough and time.monotonic() > deadline:
+            if self.position >= enough and time.monotonic() > deadline:
                 self.unfinished = True
                 return
 
@@ -100,14 +101,9 @@ class EventReader:
         self._skipped = True
 
     @property
-    def position(self) -> int:
-        """The bytes that were read: whole lines."""
-        return self._position
-
-    @property
     def share_read(self) -> float:
         """How much of the log that is, in [0, 1], while `read` is `unfinished`; else 1."""
-        return self._position / self.size if self.unfinished and self.size else 1.0
+        return self.position / self.size if self.unfinished and self.size else 1.0
 
     @property
     def size(self) -> int:
@@ -117,7 +113,7 @@ class EventReader:
     def _was_replaced(self, stamp: tuple[int, int, int], before: tuple[int, int, int]) -> bool:
         rewritten = stamp[1] == before[1] and stamp[2] != before[2]
         skipped, self._skipped = self._skipped, False
-        return skipped or rewritten or stamp[0] != before[0] or stamp[1] < self._position
+        return skipped or rewritten or stamp[0] != before[0] or stamp[1] < self.position
 
     def _forget(self) -> None:
         """What was read was of another file."""
@@ -127,7 +123,7 @@ class EventReader:
         self._restart()
 
     def _restart(self) -> None:
-        self._position = 0
+        self.position = 0
         self.unread = 0
         self.unfinished = False
         self.generation += 1
@@ -156,7 +152,7 @@ class EventReader:
 
     def _events(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
         for position, line in lines:
-            self._position = position + len(line)
+            self.position = position + len(line)
             if self._is_void(position):
                 continue
             event = parse_event(line)

@@ -22,6 +22,7 @@ import numpy as np
 from lmbench.report.plots.curve_data import Columns, Curves
 from lmbench.session import events as ev
 from lmbench.session.files import write_atomic
+from lmbench.tui.bench.event_reader import file_stamp
 from lmbench.tui.bench.run_history import EVENT_LISTS, NEWEST_EVENTS, Note, RunProgress
 
 __all__ = ["RunSummary", "load_summary", "save_summary"]
@@ -89,11 +90,8 @@ def save_summary(events_path: Path, summary: RunSummary, size: int) -> None:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
+    stamp = file_stamp(path)
+    return list(stamp[1:]) if stamp else None
 
 
 def _arrays(curves: Curves) -> tuple[dict[str, Any], dict[str, list[str]]]:

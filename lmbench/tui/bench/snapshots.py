@@ -76,6 +76,11 @@ class RunView:
         return one_line(self.record.name) if self.record else self.key
 
     @property
+    def title(self) -> str:
+        """Its number and name."""
+        return f"{self.id} {self.name}"
+
+    @property
     def kind(self) -> str:
         return self.record.kind if self.record else self.key.partition("-")[2]
 

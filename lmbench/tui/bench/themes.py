@@ -13,8 +13,8 @@ __all__ = ["DEFAULT_THEME", "THEMES"]
 DEFAULT_THEME = "lmbench-dark"
 
 
-def _series(*colours: str) -> dict[str, str]:
-    return {f"series-{i}": colour for i, colour in enumerate(colours, start=1)}
+def _series(colours: str) -> dict[str, str]:
+    return {f"series-{i}": colour for i, colour in enumerate(colours.split(), start=1)}
 
 
 THEMES = (
@@ -31,16 +31,7 @@ THEMES = (
         surface="#191c25",
         panel="#232734",
         variables={
-            **_series(
-                "#6fb1ff",
-                "#ffb454",
-                "#8fd46a",
-                "#ff7a93",
-                "#c39bff",
-                "#4fd6c9",
-                "#f2e05c",
-                "#ff9edb",
-            ),
+            **_series("#6fb1ff #ffb454 #8fd46a #ff7a93 #c39bff #4fd6c9 #f2e05c #ff9edb"),
             "faint": "#4a5064",
             "border-blurred": "#3a4052",
             "block-cursor-background": "#33415f",
@@ -66,16 +57,7 @@ THEMES = (
         panel="#e5e7eb",
         dark=False,
         variables={
-            **_series(
-                "#1f5fbf",
-                "#b85c00",
-                "#2e7d32",
-                "#c2185b",
-                "#6a3fb5",
-                "#00796b",
-                "#8a6d00",
-                "#ad1fa0",
-            ),
+            **_series("#1f5fbf #b85c00 #2e7d32 #c2185b #6a3fb5 #00796b #8a6d00 #ad1fa0"),
             "faint": "#9aa1ad",
             "border-blurred": "#c3c8d1",
             "block-cursor-background": "#cfdcf5",
@@ -100,16 +82,7 @@ THEMES = (
         surface="#000000",
         panel="#1c1c1c",
         variables={
-            **_series(
-                "#00e5ff",
-                "#ffff00",
-                "#00ff5f",
-                "#ff5f5f",
-                "#ff87ff",
-                "#ffffff",
-                "#ffaf00",
-                "#87afff",
-            ),
+            **_series("#00e5ff #ffff00 #00ff5f #ff5f5f #ff87ff #ffffff #ffaf00 #87afff"),
             "faint": "#b2b2b2",
             "text-muted": "#d0d0d0",
             "border-blurred": "#8a8a8a",
@@ -138,14 +111,8 @@ THEMES = (
         boost="ansi_default",
         variables={
             **_series(
-                "ansi_bright_blue",
-                "ansi_yellow",
-                "ansi_green",
-                "ansi_red",
-                "ansi_magenta",
-                "ansi_cyan",
-                "ansi_bright_yellow",
-                "ansi_bright_magenta",
+                "ansi_bright_blue ansi_yellow ansi_green ansi_red "
+                "ansi_magenta ansi_cyan ansi_bright_yellow ansi_bright_magenta"
             ),
             # Textual's own rules for ANSI themes ask for these.
             "ansi-background": "ansi_black",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -11,10 +12,10 @@ from textual.message import Message
 from textual.widgets import Static
 
 from lmbench.report.numbers import plural
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.tui.compare.selection import Compared, Table, folder_of
 from lmbench.tui.kit.grid import Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
 __all__ = ["ComparePanel", "ScatterPanel", "TablePanel"]
 
@@ -179,7 +180,7 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         self.post_message(self.Turned())
 
 
-class ScatterPanel(ComparePanel, can_focus=True):
+class ScatterPanel(ComparePanel, PicturePanel, can_focus=True):
     """Perplexity against size, with the Pareto front."""
 
     TITLE = "Perplexity by size"
@@ -188,12 +189,6 @@ Size and perplexity of each run (a quantize run has the size that it would have 
 the left is better. The thin line is the Pareto front: no run is both smaller and better than one on
 it. **x** changes between test and valid, **y** between a logarithmic and a linear axis.
 """
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         compared = self.compared
@@ -204,11 +199,7 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
             words = "Runs with a score and a size come here: none has both yet."
             update_static(picture, Text("" if compared.reading else words, "dim"))
             return
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("accent"),
-            self.bench.colour("error"),
-        )
+        look = replace(self.bench.plot_colours, faint=self.bench.colour("accent"))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         by = compared.size_words
         self.set_subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")

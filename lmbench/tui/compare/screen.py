@@ -77,7 +77,7 @@ class CompareScreen(BenchScreen[None]):
         ),
         Binding("x", "split", "test/valid", id="compare.split", tooltip="Test or valid perplexity"),
         Binding("y", "log", "log", id="compare.log", tooltip="Logarithmic or linear"),
-        Binding("escape", "back", "back", id="compare.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="compare.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     CompareScreen #compare { height: 1fr; layout: vertical; }
@@ -203,9 +203,6 @@ class CompareScreen(BenchScreen[None]):
         none = "" if self.compared.runs.rows else self._reading or "no run has a model yet"
         return none or (RECORDING if self.bench.demo else "")
 
-    def action_back(self) -> None:
-        self.dismiss(None)
-
     def action_go(self) -> None:
         table = self.query_one(TablePanel)
         (self.query_one(ScatterPanel) if table.has_focus_within else table).take_focus()
@@ -295,15 +292,15 @@ class CompareScreen(BenchScreen[None]):
         if view is None:
             return "no run to measure"
         if view.key in self._awaited:
-            return f"{view.id} {view.name} is being measured already, or waits for it"
+            return f"{view.title} is being measured already, or waits for it"
         if view.kind == "quantize":
-            return f"{view.id} {view.name} only simulates integers: pack it to measure its speed"
+            return f"{view.title} only simulates integers: pack it to measure its speed"
         if view.kind not in MEASURABLE:
-            return f"{view.id} {view.name} has no model of its own"
+            return f"{view.title} has no model of its own"
         if view.status == "finished":
             lacks = "best checkpoint" if view.has_model else "model"
-            return f"{view.id} {view.name} has no {lacks}: there is nothing to measure"
-        return f"{view.id} {view.name} is {view.status}: a finished run is measured"
+            return f"{view.title} has no {lacks}: there is nothing to measure"
+        return f"{view.title} is {view.status}: a finished run is measured"
 
     async def action_benchmark(self) -> None:
         """Queue a benchmark of each run that is due; where none is, of the one under the cursor.
@@ -336,7 +333,7 @@ class CompareScreen(BenchScreen[None]):
             queue_benchmarks, views, doing="while queueing benchmarks"
         )
         if done:
-            first = "" if due else f"measuring {done[0].id} {done[0].name} again: "
+            first = "" if due else f"measuring {done[0].title} again: "
             rest = f"; {left_out} must be packed first" if left_out else ""
             self.bench.show_message(
                 f"{first}{queued_words(len(done), 'benchmark')}{rest}", keep=False

@@ -14,13 +14,14 @@ from textual.message import Message as TextualMessage
 from textual.widgets import Input
 
 from lmbench.jobs.hosts import sampler_messages as messages
+from lmbench.jobs.hosts.messages import Client
 from lmbench.jobs.hosts.sampler_messages import Wrote
 from lmbench.tui.bench.float_model_run import checkpoint_of
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.alternatives import AlternativesList
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
-from lmbench.tui.generate.requests import Requests, Sampler
+from lmbench.tui.generate.requests import Requests
 from lmbench.tui.generate.sampling_controls import ALTERNATIVES, SamplingControls
 from lmbench.tui.generate.saved_samples import SavedSamples
 from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
@@ -94,31 +95,14 @@ are kept in the session's `samples.jsonl`.
         Binding("i", "prompt", "prompt", id="generate.prompt", tooltip="Edit the prompt"),
         Binding("r", "reseed", "new seed", id="generate.reseed", tooltip="Write with a new seed"),
         Binding("u", "unk", "<unk>", id="generate.unk", show=False, tooltip="Show or hide <unk>"),
-        Binding(
-            "m",
-            "compare",
-            "marked/one",
-            id="generate.compare",
-            tooltip="Texts of the marked runs, or of the selected one",
-        ),
-        Binding(
-            "right_square_bracket",
-            "column(1)",
-            "next text",
-            id="generate.next",
-            key_display="]",
-            tooltip="To the next text",
-        ),
-        Binding(
-            "left_square_bracket",
-            "column(-1)",
-            "previous text",
-            id="generate.previous",
-            show=False,
-            tooltip="To the previous text",
-        ),
+        Binding("m", "compare", "marked/one", id="generate.compare",
+                tooltip="Texts of the marked runs, or of the selected one"),
+        Binding("right_square_bracket", "column(1)", "next text", id="generate.next",
+                key_display="]", tooltip="To the next text"),
+        Binding("left_square_bracket", "column(-1)", "previous text", id="generate.previous",
+                show=False, tooltip="To the previous text"),
         Binding("y", "copy", "copy", id="generate.copy", show=False, tooltip="Copy the text"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     GeneratePanel {
         layout: vertical;
@@ -218,7 +202,7 @@ are kept in the session's `samples.jsonl`.
 
     def refresh_view(self) -> None:
         targets = self.targets
-        names = [f"{mark_of(v.id).marker} {v.id} {v.name}" for v in targets]
+        names = [f"{mark_of(v.id).marker} {v.title}" for v in targets]
         if len(targets) > 1:
             names = [f"{mark_of(v.id).marker} {v.id}" for v in targets]
         self.set_subtitle(" vs ".join(names))
@@ -297,7 +281,7 @@ are kept in the session's `samples.jsonl`.
 
     # -- asking --------------------------------------------------------------------------------
 
-    def _connect(self) -> Sampler:
+    def _connect(self) -> Client:
         path = self.bench.home.sessions_path / "sampler.log"
         return self.client_class(path, lambda m: self.post_message(SamplerReplied(m)))
 

@@ -5,39 +5,32 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from lmbench.jobs.hosts import sampler_messages as messages
+from lmbench.jobs.hosts.messages import Client
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.generate.texts import new_text, origin_of
 from lmbench.tui.generate.tinted_text import GeneratedText
 
-__all__ = ["Requests", "Sampler"]
+__all__ = ["Requests"]
 
 # Of so many runs the last text stays, to be branched from.
 _TEXTS_KEPT = 8
 
 
-class Sampler(Protocol):
-    """What the panel asks for text: `sampler_messages.SamplerClient`, or a recording."""
-
-    async def start(self) -> None: ...
-    async def send(self, message: messages.Message) -> None: ...
-    async def close(self) -> None: ...
-
-
 class Requests:
     """The sampler, connected when it is first asked for anything."""
 
-    def __init__(self, connect: Callable[[], Sampler]) -> None:
+    def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
-        self._client: Sampler | None = None
+        self._client: Client | None = None
         self._numbers = itertools.count(1)
         # What each run wrote last here, by the run's key: a text, or one without and with a cache.
         self._written: dict[str, list[GeneratedText]] = {}
 
     @property
-    def client(self) -> Sampler:
+    def client(self) -> Client:
         if self._client is None:
             self._client = self._connect()
         return self._client

@@ -86,52 +86,24 @@ class SamplingControls(GuardedWidget, can_focus=True):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "left,h",
-            "move(-1)",
-            "setting",
-            id="dials.left",
-            key_display="← →",
-            tooltip="The setting before",
-        ),
-        Binding(
-            "right",
-            "move(1)",
-            "next setting",
-            id="dials.right",
-            show=False,
-            tooltip="The next setting",
-        ),
-        Binding(
-            "plus,equals_sign",
-            "turn(1)",
-            "change",
-            id="dials.more",
-            key_display="+ − 0-9",
-            tooltip="More of this setting",
-        ),
-        Binding(
-            "minus", "turn(-1)", "less", id="dials.less", show=False, tooltip="Less of this setting"
-        ),
-        Binding(
-            "space",
-            "turn(1)",
-            "turn",
-            id="dials.turn",
-            show=False,
-            tooltip="The next choice of this setting",
-        ),
-        Binding(
-            "up,k", "leave(-1)", "to the prompt", id="dials.up", show=False, tooltip="To the prompt"
-        ),
-        Binding(
-            "down,j", "leave(1)", "to the text", id="dials.down", show=False, tooltip="To the text"
-        ),
+        Binding("left,h", "move(-1)", "setting", id="dials.left", key_display="← →",
+                tooltip="The setting before"),
+        Binding("right", "move(1)", "next setting", id="dials.right", show=False,
+                tooltip="The next setting"),
+        Binding("plus,equals_sign", "turn(1)", "change", id="dials.more", key_display="+ − 0-9",
+                tooltip="More of this setting"),
+        Binding("minus", "turn(-1)", "less", id="dials.less", show=False,
+                tooltip="Less of this setting"),
+        Binding("space", "turn(1)", "turn", id="dials.turn", show=False,
+                tooltip="The next choice of this setting"),
+        Binding("up,k", "leave(-1)", "to the prompt", id="dials.up", show=False,
+                tooltip="To the prompt"),
+        Binding("down,j", "leave(1)", "to the text", id="dials.down", show=False,
+                tooltip="To the text"),
         Binding("enter", "go", "write", id="dials.go", tooltip="Write with these settings"),
-        Binding(
-            "escape", "undo", "undo", id="dials.undo", show=False, tooltip="Take back what is typed"
-        ),
-    ]
+        Binding("escape", "undo", "undo", id="dials.undo", show=False,
+                tooltip="Take back what is typed"),
+    ]  # fmt: skip
 
     class Changed(Message):
         """A setting has another value."""

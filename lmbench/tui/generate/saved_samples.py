@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from lmbench.session import Session
+from lmbench.tui.bench.event_reader import file_stamp
 
 __all__ = ["Sample", "SavedSamples"]
 
@@ -30,24 +31,17 @@ class SavedSamples:
 
     def __init__(self, session: Session) -> None:
         self._path = session.samples_path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._newest: dict[str, Sample] = {}
 
     @property
     def outdated(self) -> bool:
         """Has the file changed since it was read? One stat call."""
-        return self._stamp != self._now()
-
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_size, stat.st_mtime_ns
+        return self._stamp != file_stamp(self._path)
 
     def read(self) -> None:
         """Damaged lines are passed over."""
-        stamp, newest = self._now(), dict[str, Sample]()
+        stamp, newest = file_stamp(self._path), dict[str, Sample]()
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)

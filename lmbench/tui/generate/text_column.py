@@ -10,9 +10,8 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from lmbench.jobs.hosts.sampler_messages import Wrote
-from lmbench.tui.bench.bench import Bench
 from lmbench.tui.generate.tinted_text import TintedText
-from lmbench.tui.kit.panel import update_static
+from lmbench.tui.kit.panel import GuardedWidget, update_static
 
 __all__ = ["TextColumn"]
 
@@ -20,7 +19,7 @@ __all__ = ["TextColumn"]
 _RATE_EVERY_S = 0.3
 
 
-class TextColumn(Vertical):
+class TextColumn(Vertical, GuardedWidget):
     """A draft under its head; `alone` says whether there is no other beside it."""
 
     DEFAULT_CSS = """
@@ -42,10 +41,6 @@ class TextColumn(Vertical):
 
     def on_resize(self) -> None:
         self.show_head()
-
-    @property
-    def bench(self) -> Bench:
-        return self.text.bench
 
     def holds(self, word: Wrote) -> bool:
         """Is this very word one of the draft's?"""

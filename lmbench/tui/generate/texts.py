@@ -81,7 +81,7 @@ def new_text(id: int, view: RunView, prompt: str, cache: int) -> GeneratedText:
 
 def why_unable(view: RunView, parent: RunView | None) -> str:
     """Why a run cannot write; "" where it can, or where the sampler has to find out."""
-    who = f"{view.id} {view.name}"
+    who = view.title
     match view.kind:
         case "train" | "prune":
             # One at work is asked for a checkpoint.
@@ -98,7 +98,7 @@ def why_unable(view: RunView, parent: RunView | None) -> str:
             if view.live or view.status == "queued":
                 return f"{who} has no model until it is finished."
             return f"{who} has no model, since it did not finish."
-    instead = f": select {parent.id} {parent.name}" if parent is not None else ""
+    instead = f": select {parent.title}" if parent is not None else ""
     return f"{who} measures a model and has none of its own{instead}."
 
 
@@ -113,7 +113,7 @@ def hint(targets: Sequence[RunView], reasons: Sequence[str]) -> str:
         return " ".join(hindered)
     if len(targets) > 1:
         only = next(v for v, words in zip(targets, reasons, strict=True) if not words)
-        who = f"{able} marked runs" if able > 1 else f"Of the marked runs {only.id} {only.name}"
+        who = f"{able} marked runs" if able > 1 else f"Of the marked runs {only.title}"
         return " ".join([f"{who} will write.", *hindered])
     view = targets[0]
     origin = origin_of(view)
@@ -142,8 +142,8 @@ def apply_reply(
         case messages.Opening():
             draft.state = "opening"
             _show_head(columns, draft)
-        case messages.Began(runtime=runtime, opening=opening, unknown=unknown):
-            draft.state, draft.runtime, draft.opening = "writing", runtime, opening
+        case messages.Began(opening=opening, unknown=unknown):
+            draft.state, draft.opening = "writing", opening
             _show_head(columns, draft)
             if unknown:
                 return f"not in the vocabulary, read as <unk>: {', '.join(unknown)}"

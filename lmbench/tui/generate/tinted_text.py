@@ -62,7 +62,6 @@ class GeneratedText:
     words: list[Wrote] = field(default_factory=list)
     state: State = "waiting"
     problem: str = ""
-    runtime: str = ""
     opening: int | None = None
     """The index of the word that it begins after, unseen, where there is no prompt."""
     recorded: bool = False
@@ -145,44 +144,21 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            "left,h",
-            "move(-1)",
-            "word",
-            id="words.left",
-            key_display="← →",
-            tooltip="To the word before",
-        ),
-        Binding(
-            "right",
-            "move(1)",
-            "next word",
-            id="words.right",
-            show=False,
-            tooltip="To the next word",
-        ),
+        Binding("left,h", "move(-1)", "word", id="words.left", key_display="← →",
+                tooltip="To the word before"),
+        Binding("right", "move(1)", "next word", id="words.right", show=False,
+                tooltip="To the next word"),
         Binding("up,k", "line(-1)", "line up", show=False),
         Binding("down,j", "line(1)", "line down", show=False),
         Binding("pageup", "line(-8)", "page up", show=False),
         Binding("pagedown", "line(8)", "page down", show=False),
         Binding("home", "move(-1000000)", "first word", show=False),
         Binding("end,G", "move(1000000)", "last word", show=False),
-        Binding(
-            "enter,b",
-            "choose",
-            "alternatives",
-            id="words.choose",
-            tooltip="Choose another word here and branch",
-        ),
-        Binding(
-            "escape",
-            "leave",
-            "no cursor",
-            id="words.leave",
-            show=False,
-            tooltip="Take the cursor away",
-        ),
-    ]
+        Binding("enter,b", "choose", "alternatives", id="words.choose",
+                tooltip="Choose another word here and branch"),
+        Binding("escape", "leave", "no cursor", id="words.leave", show=False,
+                tooltip="Take the cursor away"),
+    ]  # fmt: skip
 
     class Moved(Message):
         """The cursor is on another word, or on none."""
@@ -208,11 +184,6 @@ class TintedText(  # pyright: ignore[reportIncompatibleMethodOverride]
         self._lines: list[list[_Placed]] = []
         self._laid = 0
         self._width = 0
-
-    @property
-    def bench(self) -> Bench:
-        assert isinstance(self.app, Bench)
-        return self.app
 
     @property
     def word(self) -> Wrote | None:

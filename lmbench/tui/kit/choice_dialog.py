@@ -31,7 +31,7 @@ class ChoiceDialog(ModalScreen[str | None], Guarded):
     """Gives the value that was chosen, or None when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", id="pick.back", tooltip="Back, choosing nothing"),
+        Binding("escape", "dismiss", "back", id="pick.back", tooltip="Back, choosing nothing"),
         Binding("j", "move('down')", show=False),
         Binding("k", "move('up')", show=False),
     ]
@@ -96,9 +96,6 @@ class ChoiceDialog(ModalScreen[str | None], Guarded):
     def action_move(self, where: str) -> None:
         options = self.query_one(OptionList)
         (options.action_cursor_down if where == "down" else options.action_cursor_up)()
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     @on(OptionList.OptionSelected)
     def _taken(self, event: OptionList.OptionSelected) -> None:

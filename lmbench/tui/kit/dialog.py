@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -20,7 +20,7 @@ from textual.widgets import Button, Input, Static
 
 from lmbench.tui.kit.panel import Guarded
 
-__all__ = ["Answer", "QuestionDialog", "TextDialog", "typed_path"]
+__all__ = ["Answer", "QuestionDialog", "TextDialog", "ask_to_replace", "typed_path"]
 
 _SCROLLS = {
     "up": "scroll_up",
@@ -45,7 +45,7 @@ class _Dialog(ModalScreen[str], Guarded):
     """Gives "" when left with Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "back", id="dialog.back", tooltip="Back, choosing nothing")
+        Binding("escape", "dismiss('')", "back", id="dialog.back", tooltip="Back, choosing nothing")
     ]
 
     DEFAULT_CSS = """
@@ -64,9 +64,6 @@ class _Dialog(ModalScreen[str], Guarded):
     _Dialog Button { margin: 0 1 0 0; min-width: 8; }
     _Dialog .problem { color: $error; margin: 0; }
     """
-
-    def action_leave(self) -> None:
-        self.dismiss("")
 
 
 class _Words(VerticalScroll, can_focus=False):
@@ -88,15 +85,10 @@ class QuestionDialog(_Dialog):
 
     def same_as(self, other: object) -> bool:
         """Does it ask what another screen asks already?"""
-        return isinstance(other, QuestionDialog) and (
-            self._title,
-            self._question,
-            self._answers,
-        ) == (
-            other._title,
-            other._question,
-            other._answers,
-        )
+        if not isinstance(other, QuestionDialog):
+            return False
+        theirs = other._title, other._question, other._answers
+        return (self._title, self._question, self._answers) == theirs
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -135,6 +127,17 @@ class QuestionDialog(_Dialog):
     @on(Button.Pressed)
     def _chosen(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.name or "")
+
+
+def ask_to_replace(app: App[Any], title: str, path: Path, replace: Callable[[], object]) -> None:
+    """The file is there already: `replace` it, where the user wants that."""
+
+    def answered(answer: str | None) -> None:
+        if answer == "replace":
+            replace()
+
+    answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
+    app.push_screen(QuestionDialog(title, f"{path} is there already.", answers), answered)
 
 
 def typed_path(text: str) -> Path:

@@ -129,9 +129,6 @@ class TextField(LineInput):
     TextField:focus { background: $block-cursor-blurred-background; }
     """
 
-    def __init__(self, value: str, name: str, placeholder: str = "") -> None:
-        super().__init__(value, name=name, placeholder=placeholder)
-
     @property
     def needed_width(self) -> int:
         # Its cursor stands behind the last letter.
@@ -180,7 +177,8 @@ class _Row(GuardedWidget):
             value = typed if typed in spec.choices else spec.value
             self.field = ChoiceField(spec.choices, value, spec.name)
         else:
-            self.field = TextField(typed or spec.value, spec.name, spec.placeholder)
+            value = typed or spec.value
+            self.field = TextField(value, name=spec.name, placeholder=spec.placeholder)
         self._shown = (False, "", spec.note)
 
     @property
@@ -320,9 +318,6 @@ class Form(VerticalScroll, GuardedWidget, can_focus=False):
             self.focus_field(name if name in self.specs else next(iter(self.specs)))
 
     # -- values --------------------------------------------------------------------------------
-
-    def row(self, name: str) -> _Row:
-        return self._rows[name]
 
     def field(self, name: str) -> ChoiceField | TextField:
         return self._rows[name].field

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from textual.geometry import Region
 from textual.keys import REPLACED_KEYS
 from textual.widgets import Input
@@ -16,15 +18,8 @@ class LineInput(Input):
     LineInput { background: $surface; }
     """
 
-    def __init__(
-        self,
-        value: str = "",
-        *,
-        name: str | None = None,
-        placeholder: str = "",
-        id: str | None = None,
-    ) -> None:
-        super().__init__(value, name=name, placeholder=placeholder, id=id, compact=True)
+    def __init__(self, value: str = "", **named: Any) -> None:
+        super().__init__(value, compact=True, **named)
         self.cursor_blink = False
 
     def check_consume_key(self, key: str, character: str | None) -> bool:

@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.scroll_view import ScrollView
 
-from lmbench.tui.bench.bench import Bench
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["LinesView", "keep_line_in_view"]
 
@@ -18,7 +18,7 @@ def keep_line_in_view(view: ScrollView, line: int, height: int = 1) -> None:
     view.scroll_to_region(Region(0, line, 1, height), animate=False, force=True)
 
 
-class LinesView(ScrollView, can_focus=True):
+class LinesView(ScrollView, GuardedWidget, can_focus=True):
     """Override `move_cursor`, which moves the cursor down by so many lines."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,12 +40,6 @@ class LinesView(ScrollView, can_focus=True):
         super().refresh(*regions, **how)
         self._rich_style_cache |= styles
         return self
-
-    @property
-    def bench(self) -> Bench:
-        """The application, with its own type."""
-        assert isinstance(self.app, Bench)
-        return self.app
 
     def action_move(self, by: int) -> None:
         self.move_cursor(by)

@@ -12,7 +12,6 @@ from lmbench.tui.bench.snapshots import RunView, Snapshot
 __all__ = [
     "GRADUAL",
     "RECORDING",
-    "STEPS",
     "next_steps",
     "schedule_for",
     "take_step",
@@ -20,7 +19,6 @@ __all__ = [
 ]
 
 RECORDING = "this is a recording: its runs take no requests"
-STEPS = ("prune", "quantize", "pack", "compare")
 _AFTER = {
     "train": ("prune", "quantize", "pack"),
     "prune": ("quantize", "pack"),
@@ -47,7 +45,7 @@ def why_not_next(step: str, view: RunView | None) -> str:
     """Why a step is not among those."""
     if view is None:
         return "no run is selected"
-    who = f"{view.id} {view.name}"
+    who = view.title
     if view.kind not in _AFTER:
         return f"{who} has no model of its own"
     if view.status != "finished":

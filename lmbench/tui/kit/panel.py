@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
+from textual.app import ComposeResult
 from textual.content import Content
 from textual.events import Click
 from textual.geometry import Region
@@ -18,7 +19,7 @@ from textual.widgets import Static
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.key_bindings import bindings_in_force
 
-__all__ = ["Guarded", "GuardedWidget", "Panel", "update_static"]
+__all__ = ["Guarded", "GuardedWidget", "Panel", "PicturePanel", "update_static"]
 
 
 # The column at which a frame's title begins.
@@ -220,3 +221,13 @@ class Panel(GuardedWidget):
         if self._stale and self.is_in_view:
             self._stale = False
             self.refresh_view()
+
+
+class PicturePanel(Panel):
+    """One picture, drawn anew at each size."""
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="picture", markup=False)
+
+    def on_resize(self) -> None:
+        self.refresh_view()

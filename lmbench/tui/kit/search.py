@@ -11,13 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 from textual.widget import Widget
 
-from lmbench.tui.bench.bench import Bench
 from lmbench.tui.kit.dialog import TextDialog
+from lmbench.tui.kit.panel import GuardedWidget
 
 __all__ = ["Searchable", "restyled", "selected"]
 
 
-class Searchable(Widget):
+class Searchable(GuardedWidget):
     """Override `places`, `place` and `go_to`; a place is the number of a line or a word."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -70,15 +70,13 @@ class Searchable(Widget):
         found, here = self.places(self.sought), self.place
         further = [at for at in found if (at > here if by > 0 else at < here)]
         if not found:
-            assert isinstance(self.app, Bench)
-            self.app.show_message(f"there is no “{self.sought}” here any more", keep=False)
+            self.bench.show_message(f"there is no “{self.sought}” here any more", keep=False)
             return
         again = "" if further else ", from the other end again"
         self._show((further or found)[0 if by > 0 else -1], found, again)
 
     def _show(self, at: int, found: list[int], how: str = "") -> None:
-        assert isinstance(self.app, Bench)
-        self.app.show_message(f"match {found.index(at) + 1} of {len(found)}{how}", keep=False)
+        self.bench.show_message(f"match {found.index(at) + 1} of {len(found)}{how}", keep=False)
         self.go_to(at)
 
 

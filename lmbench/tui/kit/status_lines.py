@@ -58,7 +58,8 @@ class StatusLine(GuardedWidget):
 
     def redraw(self) -> None:
         """Repaint, if the line says anything else than before."""
-        fresh = _looks(self.line(), self.bench.theme)
+        line = self.line()
+        fresh = line.plain, line.spans, self.bench.theme
         if fresh != self._drawn:
             self._drawn = fresh
             self.refresh()
@@ -88,7 +89,7 @@ class TopBar(StatusLine):
         older = self.bench.last_message and not self.bench.recent_message
         if self.app.size.height < _ROOMY_ROWS and (view := snapshot.current) and older:
             # The status bar names the run at work.
-            words = self.bench.last_message.removeprefix(f"{view.id} {view.name}: ")
+            words = self.bench.last_message.removeprefix(f"{view.title}: ")
             room = max(self.size.width - left.cell_len - right.cell_len - 4, 1)
             # Between words: a figure that is cut reads as another one.
             words = textwrap.shorten(words, room, break_on_hyphens=False, placeholder=" …")
@@ -156,7 +157,7 @@ class StatusBar(StatusLine):
         faint = self.bench.colour_style("faint")
         left = Text(" ", no_wrap=True)
         left.append(f"{mark.marker} ", colour)
-        left.append(f"{view.id} {view.name} ")
+        left.append(f"{view.title} ")
         right = Text("", no_wrap=True)
         progress = view.progress
         if progress is not None:
@@ -295,11 +296,6 @@ class KeyBar(GuardedWidget):
 
     def render(self) -> RenderResult:
         return self._text
-
-
-def _looks(text: Text, theme: str) -> object:
-    """What a line is repainted for where it differs."""
-    return text.plain, text.spans, theme
 
 
 @lru_cache(maxsize=256)

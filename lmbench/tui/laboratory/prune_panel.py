@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
@@ -15,7 +14,7 @@ from lmbench.report import numbers
 from lmbench.report.plots.draw_in_terminal import PlotColours, draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import PicturePanel, update_static
 from lmbench.tui.laboratory.saved_state import PrunedScore
 from lmbench.tui.laboratory.state import LaboratoryState
 
@@ -29,7 +28,7 @@ def _left(score: PrunedScore) -> str:
     return f"{score.left:,} weights left, {numbers.size(score.bytes)} packed"
 
 
-class PrunePanel(Panel, can_focus=True):
+class PrunePanel(PicturePanel, can_focus=True):
     """A level, its perplexity and size, and the curve of those that were evaluated."""
 
     TITLE = "Prune at once"
@@ -68,12 +67,6 @@ makes is not the model that was evaluated here.
     def __init__(self, state: LaboratoryState, id: str) -> None:
         super().__init__(id=id)
         self.state = state
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="slider")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         state, size = self.state, self.content_size

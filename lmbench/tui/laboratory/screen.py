@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from lmbench.jobs.hosts import laboratory_messages as messages
+from lmbench.jobs.hosts.messages import Client
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.session import Run
@@ -32,20 +33,12 @@ from lmbench.tui.laboratory.prune_panel import PrunePanel
 from lmbench.tui.laboratory.saved_state import SavedState
 from lmbench.tui.laboratory.state import LaboratoryState
 
-__all__ = ["Client", "LabScreen"]
+__all__ = ["LabScreen"]
 
 # A level is evaluated when the slider has been at rest for so long.
 _REST_S = 0.25
 _STARTING = "while starting a run"
 _ORDER = ("modules", "candidates", "prune")
-
-
-class Client(Protocol):
-    """What evaluates: `laboratory_messages.LaboratoryClient`, or another one in tests."""
-
-    async def start(self) -> None: ...
-    async def send(self, message: messages.Message) -> None: ...
-    async def close(self) -> None: ...
 
 
 class Received(TextualMessage):
@@ -75,7 +68,7 @@ the next panel.
         Binding("tab", "go(1)", "next panel", id="lab.next", show=False, tooltip="The next panel"),
         Binding("shift+tab", "go(-1)", "previous panel", id="lab.previous", show=False,
                 tooltip="The panel before"),
-        Binding("escape", "back", "back", id="lab.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="lab.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     LabScreen #head {
@@ -96,10 +89,10 @@ the next panel.
     client_class: ClassVar[Any] = messages.LaboratoryClient
     """Made with the path of a log and a function that takes messages; another one in tests."""
 
-    def __init__(self, key: str | None = None) -> None:
-        """`key` is the run's; left out, the selected one's."""
+    def __init__(self) -> None:
         super().__init__()
-        self._key = key
+        # The run's, once it is known.
+        self._key = ""
         self._client: Client | None = None
         self._rest_timer: Timer | None = None
         self._stamp = 0
@@ -124,7 +117,7 @@ the next panel.
         """Have the run's model loaded, as soon as the session is read and has one."""
         if self._client is not None or self.bench.snapshot.session is None:
             return
-        subject = subject_of(self.bench.snapshot.by_key, self._key or self.bench.selected)
+        subject = subject_of(self.bench.snapshot.by_key, self.bench.selected)
         if subject is None:
             self.state.problem = "A trained run is needed: Esc, then n starts one."
         else:
@@ -148,7 +141,7 @@ the next panel.
     @property
     def subject(self) -> RunView | None:
         """The run whose model it is."""
-        return self.bench.snapshot.run(self._key or "")
+        return self.bench.snapshot.run(self._key)
 
     def _show(self) -> None:
         """Bring the head and the panels up to date."""
@@ -159,7 +152,7 @@ the next panel.
         if view is not None:
             mark = mark_of(view.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-            head.append(f"{view.id} {view.name}", "bold")
+            head.append(view.title, "bold")
         ready = self.state.ready
         if ready is not None:
             head.append(f"  perplexity {numbers.perplexity(self.state.ppl)}")
@@ -244,9 +237,6 @@ the next panel.
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action."""
         return self.state.not_ready
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_go(self, step: int) -> None:
         here = next((i for i, n in enumerate(_ORDER) if self.panel(n).has_focus_within), 0)

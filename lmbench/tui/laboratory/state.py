@@ -46,7 +46,8 @@ class LaboratoryState:
         self.candidates: list[Candidate] = []
         self.draft: Settings = {"overrides": {}}
         self._base: Settings = {"overrides": {}}
-        self._base_name = ""
+        self.base_name = ""
+        """Of what the draft was made from; "" for none yet."""
         self.everywhere = False
         self.target = "model"
         self.level = 0.0
@@ -114,7 +115,7 @@ class LaboratoryState:
         match pending, answer:
             case messages.OpenModel(), messages.Ready():
                 self.ready = answer
-                if not self._base_name:
+                if not self.base_name:
                     self._start_from(_FIRST)
                 if self.target not in answer.targets:
                     self.target = "model"
@@ -177,11 +178,11 @@ class LaboratoryState:
     def evaluate_draft(self) -> None:
         """Evaluate the draft as it stands."""
         words = differences(self.draft, self._base)
-        preset = self.presets.get(self._base_name)
+        preset = self.presets.get(self.base_name)
         if not words and preset is not None:
             self.add(preset.name, preset.settings, preset.name, preset.about)
         else:
-            name = self._free_name(f"{self._base_name} +{len(words)}")
+            name = self._free_name(f"{self.base_name} +{len(words)}")
             self.add(name, self.draft, "", ", ".join(words))
 
     def _free_name(self, name: str) -> str:
@@ -200,7 +201,7 @@ class LaboratoryState:
     def load_draft(self, chosen: Candidate) -> None:
         """Make a candidate the draft."""
         self.draft = self._base = chosen.settings
-        self._base_name = chosen.name
+        self.base_name = chosen.name
         self._changed(True)
 
     def remove(self, chosen: Candidate) -> None:
@@ -210,14 +211,9 @@ class LaboratoryState:
     # -- the draft -----------------------------------------------------------------------------
 
     @property
-    def base_name(self) -> str:
-        """Of what the draft was made from; "" for none yet."""
-        return self._base_name
-
-    @property
     def draft_name(self) -> str:
         changes = len(differences(self.draft, self._base))
-        return f"{self._base_name}, {changes} changed" if changes else self._base_name
+        return f"{self.base_name}, {changes} changed" if changes else self.base_name
 
     def start_from(self, preset: str) -> None:
         """Make a preset the draft."""
@@ -226,7 +222,7 @@ class LaboratoryState:
 
     def _start_from(self, preset: str) -> None:
         self.draft = self._base = self.presets[preset].settings
-        self._base_name = preset
+        self.base_name = preset
 
     def change_setting(self, what: str, name: str) -> None:
         """The next choice of `what` for a module, or for all."""
@@ -276,13 +272,13 @@ class LaboratoryState:
 
     def saved(self) -> SavedState:
         return SavedState(
-            tuple(self.candidates), self.draft, self._base, self._base_name, self.everywhere,
+            tuple(self.candidates), self.draft, self._base, self.base_name, self.everywhere,
             self.target, self.level, self.pruned,
         )  # fmt: skip
 
     def restore(self, saved: SavedState) -> None:
         self.candidates = list(saved.candidates)
-        self.draft, self._base, self._base_name = saved.draft, saved.base, saved.base_name
+        self.draft, self._base, self.base_name = saved.draft, saved.base, saved.base_name
         self.everywhere, self.target, self.level = saved.everywhere, saved.target, saved.level
         self.pruned = {target: dict(scores) for target, scores in saved.pruned.items()}
 

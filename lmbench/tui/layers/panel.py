@@ -169,7 +169,7 @@ distribution of its weights, its gates, its sparsity over time.
             *(Cell(),) * 4,
         )
         self.query_one(Grid).show(_SPARSITY, tuple(shown), total, self._sorted(_SPARSITY))
-        self.set_subtitle(f"{view.id} {view.name} · step {event.step:,}")
+        self.set_subtitle(f"{view.title} · step {event.step:,}")
 
     def _show_quantization(self, view: RunView) -> None:
         latest = {event.module: event for event in view.quantized}
@@ -178,7 +178,7 @@ distribution of its weights, its gates, its sparsity over time.
         places = self._order([c.title for c in _QUANTIZED], keys)
         shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
         self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
-        self.set_subtitle(f"{view.id} {view.name} · {plural(len(events), 'module')}")
+        self.set_subtitle(f"{view.title} · {plural(len(events), 'module')}")
 
     @property
     def _bare(self) -> str:
@@ -253,7 +253,7 @@ distribution of its weights, its gates, its sparsity over time.
             return self._no_weights
         view = self.bench.selected_run
         if action == "table" and self.table is not None and view is not None:
-            return f"{view.id} {view.name} has one table only"
+            return f"{view.title} has one table only"
         return _nothing(view, self.bench.snapshot.complete) if self.table is None else ""
 
     @property

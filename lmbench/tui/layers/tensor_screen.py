@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from lmbench.printable import one_line
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Colour, Series
 from lmbench.report.tensor_distribution import Part, TensorReport, inspect_tensor
@@ -24,7 +24,7 @@ from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.bars import draw_histogram
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar
 
@@ -48,7 +48,7 @@ _PARTS = (
 )
 
 
-class DistributionPanel(Panel):
+class DistributionPanel(PicturePanel):
     """The histogram of the whole tensor or of one gate."""
 
     TITLE = "Distribution"
@@ -58,12 +58,6 @@ counted apart, in a bar at the foot: they would dwarf the rest. **y** changes to
 scale, which shows the few weights far from zero, too.
 """
     DEFAULT_CSS = "DistributionPanel { width: 1fr; height: 1fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         screen = self.screen
@@ -98,7 +92,7 @@ scale, which shows the few weights far from zero, too.
         return line
 
 
-class CoursePanel(Panel):
+class CoursePanel(PicturePanel):
     """The tensor's sparsity over the run's steps, with the target."""
 
     TITLE = "Sparsity over time"
@@ -108,29 +102,18 @@ line. A run that prunes nothing has none.
 """
     DEFAULT_CSS = "CoursePanel { width: 1fr; height: 1fr; }"
 
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
-
     def refresh_view(self) -> None:
         screen = self.screen
         assert isinstance(screen, TensorScreen)
         picture, view = self.query_one(Static), screen.view
-        series = _course(view, screen.tensor, self.bench.colour(_variable(view))) if view else ()
+        series = _course(view, screen.tensor, self.bench.colour) if view else ()
         if view is None or not series:
             none = "No sparsity of this tensor was written in this run."
             update_static(picture, Text(none if view else screen.problem, "dim"))
             self.set_subtitle("")
             return
         size = self.content_size
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
-        drawing = draw(Plot(series, unit="share"), size.width, size.height, look)
+        drawing = draw(Plot(series, unit="share"), size.width, size.height, self.bench.plot_colours)
         update_static(picture, Text("\n").join(drawing.lines))
         newest = float(series[0].y[-1])
         self.set_subtitle(f"{100 * newest:.1f}% at step {series[0].x[-1]:,.0f}")
@@ -147,33 +130,16 @@ minimum and maximum, and mean, mean magnitude and standard deviation of the weig
 zero (≠0; the table of layers has them of all weights). **↑ ↓** choose which is drawn large.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", id="tensor.back", tooltip="Back to the main screen"),
-        Binding(
-            "right_square_bracket,right",
-            "turn(1)",
-            "next tensor",
-            id="tensor.next",
-            key_display="← →",
-            tooltip="The next tensor",
-        ),
-        Binding(
-            "left_square_bracket,left",
-            "turn(-1)",
-            "previous tensor",
-            id="tensor.previous",
-            show=False,
-            tooltip="The previous tensor",
-        ),
+        Binding("escape", "dismiss", "back", id="tensor.back", tooltip="Back to the main screen"),
+        Binding("right_square_bracket,right", "turn(1)", "next tensor", id="tensor.next",
+                key_display="← →", tooltip="The next tensor"),
+        Binding("left_square_bracket,left", "turn(-1)", "previous tensor", id="tensor.previous",
+                show=False, tooltip="The previous tensor"),
         Binding("y", "log", "log", id="tensor.log", tooltip="Logarithmic or linear counts"),
-        Binding(
-            "b",
-            "checkpoint",
-            "best/last",
-            id="tensor.checkpoint",
-            tooltip="The best checkpoint or the last",
-        ),
+        Binding("b", "checkpoint", "best/last", id="tensor.checkpoint",
+                tooltip="The best checkpoint or the last"),
         Binding("f5", "reload", "read again", id="tensor.reload", tooltip="Read the file again"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     TensorScreen #head { height: 2; padding: 0 1; background: $panel; }
     TensorScreen #upper { height: 1fr; }
@@ -248,7 +214,7 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
             self.bench.show_message(self.problem, keep=False)
         elif folder is None:
             self.report = None
-            self.problem = f"{view.id} {view.name} has no checkpoint '{self._which}' yet"
+            self.problem = f"{view.title} has no checkpoint '{self._which}' yet"
         else:
             model = str(view.record.shape.get("model", "")) if view.record else ""
             await self._inspect(folder / "model.safetensors", model)
@@ -269,8 +235,9 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         view, report = self.view, self.report
         head = Text(no_wrap=True, overflow="ellipsis")
         if view is not None:
-            head.append(f"{mark_of(view.id).marker} ", self._colour(view))
-            head.append(f"{view.id} {view.name}  ")
+            mark = mark_of(view.id)
+            head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
+            head.append(f"{view.title}  ")
         head.append(one_line(self.tensor), "bold")
         if report is not None:
             shape = "×".join(str(side) for side in report.shape)
@@ -281,9 +248,6 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(Grid).show(_PARTS, tuple((part.name, _cells(part)) for part in parts))
         for panel in self.query(Panel):
             panel.refresh_view()
-
-    def _colour(self, view: RunView) -> Style:
-        return self.bench.colour_style(_variable(view))
 
     def _origin(self) -> str:
         view = self.view
@@ -311,9 +275,6 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
 
     # -- keys ----------------------------------------------------------------------------------
 
-    def action_back(self) -> None:
-        self.dismiss(None)
-
     def action_turn(self, by: int) -> None:
         if self.tensor in self._names:
             place = self._names.index(self.tensor) + by
@@ -337,17 +298,14 @@ zero (≠0; the table of layers has them of all weights). **↑ ↓** choose whi
         self.query_one(DistributionPanel).refresh_view()
 
 
-def _variable(view: RunView) -> str:
-    return mark_of(view.id).variable
-
-
-def _course(view: RunView, tensor: str, colour: Colour) -> tuple[Series, ...]:
+def _course(view: RunView, tensor: str, colour: Callable[[str], Colour]) -> tuple[Series, ...]:
     """What was reached over the steps, and the target where there was one."""
     reached, target = view.curves.sparsity.get(tensor), view.curves.targets.get(tensor)
     found = []
     if reached is not None and len(reached):
-        marker = mark_of(view.id).marker
-        found.append(Series("reached", reached["step"], reached["value"], marker, colour))
+        mark = mark_of(view.id)
+        x, y, tint = reached["step"], reached["value"], colour(mark.variable)
+        found.append(Series("reached", x, y, mark.marker, tint))
     if target is not None and len(target):
         found.append(Series("target", target["step"], target["value"], style="thin"))
     return tuple(found)

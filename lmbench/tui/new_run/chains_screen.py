@@ -25,7 +25,7 @@ from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, StatusBar, TopBar
 from lmbench.tui.new_run.corpus_size import CorpusSize, size_of
 from lmbench.tui.new_run.estimate import unknown_time
-from lmbench.tui.new_run.form_lines import titled, training_of
+from lmbench.tui.new_run.form_lines import training_of
 from lmbench.tui.new_run.training_speed import speeds
 
 __all__ = ["ChainsScreen"]
@@ -85,9 +85,6 @@ chooses another. The time is estimated from earlier trainings on this machine.
         )
         self.query_one(Grid).show(_CHAINS, rows)
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not self.bench.demo
-
     def action_queue(self) -> None:
         screen = self.screen
         assert isinstance(screen, ChainsScreen)
@@ -103,11 +100,6 @@ chooses another. The time is estimated from earlier trainings on this machine.
         screen = self.screen
         assert isinstance(screen, ChainsScreen)
         screen.choose_corpus()
-
-    def on_grid_moved(self) -> None:
-        screen = self.screen
-        assert isinstance(screen, ChainsScreen)
-        screen.show_chain()
 
 
 class StepsPanel(Panel):
@@ -268,7 +260,7 @@ class ChainsScreen(BenchScreen[None]):
         chains = self.query_one(ChainsPanel)
         (self.query_one(StepsPanel) if chains.has_focus_within else chains).take_focus()
 
-    def show_chain(self) -> None:
+    def on_grid_moved(self) -> None:
         self.query_one(StepsPanel).refresh_view()
 
     def choose_corpus(self) -> None:
@@ -277,7 +269,7 @@ class ChainsScreen(BenchScreen[None]):
         for view in self.bench.snapshot.runs:
             training = training_of(view)
             if training is not None and training.data:
-                offered.setdefault(training.data, f"as {titled(view)}")
+                offered.setdefault(training.data, f"as {view.title}")
 
         listed = [(_AS_PUBLISHED, "what the figures are of"), *offered.items()]
 

@@ -16,7 +16,6 @@ from lmbench.report.estimate import estimate
 from lmbench.report.training_speed import Measured, Speed, expect
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.new_run.corpus_size import CorpusSize
-from lmbench.tui.new_run.form_lines import titled
 
 __all__ = ["forecast", "forecast_derived", "unknown_time"]
 
@@ -79,7 +78,7 @@ def forecast_derived(
         corpus: the parent's; None where it is not known, or not yet.
         runs: those of the session.
     """
-    text = Text.assemble((f"of {titled(parent)}", "bold"))
+    text = Text.assemble((f"of {parent.title}", "bold"))
     types = parent.record.shape.get("ntoken") if parent.record else None
     # Valid and test are about as long everywhere.
     split = corpus.valid if corpus is not None else _WHOLE_SPLIT
@@ -104,7 +103,7 @@ def _quantize(config: QuantizeConfig, parent: RunView, split: int, runs: Iterabl
     for earlier in sorted(runs, key=lambda view: -view.id):
         if seconds := _seconds_by(earlier, config, parent, split):
             text = Text.assemble((f"about {numbers.duration(seconds)} ", "bold"))
-            return text.append(f"(judged by {earlier.id} {earlier.name})", "dim")
+            return text.append(f"(judged by {earlier.title})", "dim")
     return Text("time: unknown until a model as large was quantized here", "dim")
 
 

@@ -29,7 +29,6 @@ __all__ = [
     "start_of",
     "taken_from",
     "texts_of",
-    "titled",
     "training_of",
 ]
 
@@ -156,11 +155,11 @@ def _recipes() -> dict[str, str]:
 
 
 def _parent_spec(state: FormState) -> FieldSpec:
-    names = tuple(titled(view) for view in state.parents)
+    names = tuple(view.title for view in state.parents)
     if state.kind == "prune":
         names = (_SCRATCH, *names)
     here = state.origin
-    value = titled(here) if here else names[0] if names else ""
+    value = here.title if here else names[0] if names else ""
     note = _shape_of(here) if here else "untrained" if names else "there is no trained run yet"
     return FieldSpec("@parent", "start from", value, note, names or ("none",))
 
@@ -189,11 +188,6 @@ def default_note(setting: Setting, base: Any) -> str:
 def label(setting: Setting) -> str:
     """A setting's name in the form."""
     return "schedule" if setting.name == "compress" else setting.label
-
-
-def titled(view: RunView) -> str:
-    """A run's number and name."""
-    return f"{view.id} {view.name}"
 
 
 def _shape_of(view: RunView) -> str:

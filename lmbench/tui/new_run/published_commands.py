@@ -13,7 +13,7 @@ from lmbench.distiller.schedules.preset_files import preset_names, preset_summar
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.tui.bench.bench import Bench
 from lmbench.tui.bench.float_model_run import subject_of
-from lmbench.tui.new_run.form_lines import can_start, titled
+from lmbench.tui.new_run.form_lines import can_start
 
 __all__ = ["published_commands"]
 
@@ -33,11 +33,11 @@ def published_commands(bench: Bench) -> Iterable[SystemCommand]:
     selected = bench.selected_run
     if selected is not None and can_start("pack", selected):
         form = _form(bench, "pack", {}, selected.key)
-        yield SystemCommand(f"Pack {titled(selected)} into one small file", "opens the form", form)
+        yield SystemCommand(f"Pack {selected.title} into one small file", "opens the form", form)
     subject = subject_of(bench.snapshot.by_key, bench.selected)
     if subject is None:
         return
-    of = titled(subject)
+    of = subject.title
     for name in preset_names():
         about = preset_summary(name).partition(". ")[0]
         form = _form(bench, "prune", {"compress": name}, subject.key)

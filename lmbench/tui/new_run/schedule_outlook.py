@@ -10,6 +10,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import schedule_file
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
 from lmbench.session.store import Home
+from lmbench.tui.bench.event_reader import file_stamp
 
 __all__ = ["ScheduleOutlook", "schedule_outlook", "schedule_stamp"]
 
@@ -38,7 +39,6 @@ def schedule_outlook(config: TrainConfig, ntoken: int, home: Home) -> ScheduleOu
 def schedule_stamp(config: TrainConfig, home: Home) -> object:
     """What tells whether the file of a schedule is still the one that it was."""
     try:
-        stat = schedule_file(config.compress, home).stat() if config.compress else None
-    except (ScheduleError, OSError):
+        return file_stamp(schedule_file(config.compress, home)) if config.compress else None
+    except ScheduleError:
         return None
-    return stat and (stat.st_mtime_ns, stat.st_size)

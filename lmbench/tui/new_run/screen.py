@@ -44,7 +44,6 @@ from lmbench.tui.new_run.form_lines import (
     start_of,
     taken_from,
     texts_of,
-    titled,
     training_of,
 )
 from lmbench.tui.new_run.make_and_launch import make_and_launch
@@ -238,7 +237,7 @@ same.
     def _specs(self) -> list[FieldSpec]:
         start = start_of(self._kind, self.bench.snapshot.by_key, self._origin)
         self._start_key = start.key if start else None
-        self._offered = {titled(view): view.key for view in self.parents}
+        self._offered = {view.title: view.key for view in self.parents}
         state = FormState(self._kind, self.settings, self._base(), self.parents, start)
         return field_specs(state, default_name(self.bench.home))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmbench.config import Kind
@@ -39,9 +39,4 @@ class FormDraft:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "origin": self.origin,
-            "texts": dict(self.texts),
-            "visited": self.visited,
-        }
+        return asdict(self)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmbench.report.plots.layout import Plot
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
+from lmbench.tui.kit.dialog import TextDialog, ask_to_replace, typed_path
 
 if TYPE_CHECKING:
     from lmbench.tui.bench.bench import Bench
@@ -35,16 +35,10 @@ def ask_and_export(bench: Bench, plot: Plot, title: str, suggested: str) -> None
         if not text:
             return
         path = typed_path(text).absolute()
-        if not path.exists():
+        if path.exists():
+            ask_to_replace(bench, _TITLE, path, lambda: go(path))
+        else:
             go(path)
-            return
-
-        def answered(answer: str | None) -> None:
-            if answer == "replace":
-                go(path)
-
-        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
-        bench.push_screen(QuestionDialog(_TITLE, f"{path} is there already.", answers), answered)
 
     question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
     bench.push_screen(TextDialog(_TITLE, question, suggested, _complaint), named)

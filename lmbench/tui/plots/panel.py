@@ -12,9 +12,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from lmbench.report.plots.curve_data import Curves
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot, extent
-from lmbench.report.plots.series import PLOTS, Kind, count_pruned
+from lmbench.report.plots.series import PLOTS, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.panel import Panel
@@ -65,7 +65,7 @@ flatten the rest: ↑ marks them, **a** shows them.
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._view = View()
+        self.view = View()
         self._cursor: float | None = None
         self._frozen: tuple[RunView, ...] | None = None
         self._shown = Drawn()
@@ -73,16 +73,12 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._theme = ""
 
     def on_mount(self) -> None:
-        self._view = View.from_json(self.bench.recall("plot"))
+        self.view = View.from_json(self.bench.recall("plot"))
 
     def on_resize(self) -> None:
         self.refresh_view()
 
     # -- what is drawn -------------------------------------------------------------------------
-
-    @property
-    def view(self) -> View:
-        return self._view
 
     @property
     def cursor_x(self) -> float | None:
@@ -103,12 +99,12 @@ flatten the rest: ↑ marks them, **a** shows them.
     def plot(self, *, in_full: bool = False) -> Plot:
         """The plot as it is looked at now; `in_full` names runs in a narrow panel, too."""
         brief = self.size.width < _BRIEF and not in_full
-        return plot_of(self._view, self.runs, self.bench.colour, brief=brief)
+        return plot_of(self.view, self.runs, self.bench.colour, brief=brief)
 
     def refresh_view(self) -> None:
         size, runs = self.content_size, self.runs
         said = tuple((run.name, level_of(run)) for run in runs) or self.bench.snapshot.complete
-        look = (size, self._view, self._cursor, self.app.theme, said)
+        look = (size, self.view, self._cursor, self.app.theme, said)
         curves = tuple(run.curves for run in runs)
         if self._shown.is_of(look, curves):
             return
@@ -132,15 +128,10 @@ flatten the rest: ↑ marks them, **a** shows them.
         (width, height), plot = self.content_size, self.plot()
         if not plot.series:
             return Drawn(look, curves, centred(self._empty(), width, height))
-        colours = PlotColours(
-            axes=self.bench.colour("foreground-muted"),
-            faint=self.bench.colour("faint"),
-            bad=self.bench.colour("error"),
-        )
         span = plot.window or extent(plot.series)
         cursor = within(self._cursor, span)
         above = legend(plot, width, height, cursor, f"{self.runs[0].id}")
-        picture = draw(plot, width, height - len(above), colours, cursor)
+        picture = draw(plot, width, height - len(above), self.bench.plot_colours, cursor)
         lines = [*above, *picture.lines]
         return Drawn(look, curves, lines, picture, span, zoomed=plot.window is not None)
 
@@ -151,10 +142,10 @@ flatten the rest: ↑ marks them, **a** shows them.
             titles = {name: short.get(name, kind.title) for name, kind in PLOTS.items()}
             if sum(len(title) + 1 for title in titles.values()) <= room:
                 break
-        chosen = self._view.kind
+        chosen = self.view.kind
         titles[chosen] = f" {titles[chosen]} "
         self.set_tabs(list(titles.items()), chosen, " ")
-        view = self._view
+        view = self.view
         notes = ["log" if view.kind in view.logs else "linear", view.x_axis]
         if self._shown.picture.clipped:
             notes.append("↑ above")
@@ -166,7 +157,7 @@ flatten the rest: ↑ marks them, **a** shows them.
             notes.append("held")
         room = self.content_size.width - _FRAME_TAKES
         if of := self._trainings_of_others():
-            notes.append(f"of {', '.join(f'{run.id} {run.name}' for run in of)}")
+            notes.append(f"of {', '.join(run.title for run in of)}")
             if len(of) > 1 or len(" · ".join(notes)) > room:
                 notes[-1] = f"of {', '.join(str(run.id) for run in of)}"
         # None is cut: what does not fit whole is left out.
@@ -187,18 +178,18 @@ flatten the rest: ↑ marks them, **a** shows them.
             if not self.bench.snapshot.complete:
                 return ""
             return "Curves of the selected run come here. n starts a run."
-        name = PLOTS[self._view.kind].title.lower()
+        name = PLOTS[self.view.kind].title.lower()
         run = next(filter(is_training, runs), None)
         if run is None:
-            who = f"{runs[0].id} {runs[0].name}"
+            who = runs[0].title
             return f"{who} is no training, so it has no curves. Mark others with Space."
-        if self._view.kind == "sparsity" and run.kind == "train":
+        if self.view.kind == "sparsity" and run.kind == "train":
             return "Nothing is pruned here. A pruning schedule draws its course in this plot."
         if run.status == "queued":
-            return f"{run.id} {run.name} waits in the queue. Its curves come when it runs."
+            return f"{run.title} waits in the queue. Its curves come when it runs."
         if run.status == "running":
             return f"No {name} yet: the first points come with the first batches."
-        return f"{run.id} {run.name} has no {name} to show."
+        return f"{run.title} has no {name} to show."
 
     def render_line(self, y: int) -> Strip:
         base = self.visual_style.rich_style
@@ -211,7 +202,7 @@ flatten the rest: ↑ marks them, **a** shows them.
             case "per_tensor":
                 # Tensors of several runs would have one colour and one name.
                 pruned = count_pruned(run.curves for run in self.runs)
-                return self._view.kind == "sparsity" and pruned == 1
+                return self.view.kind == "sparsity" and pruned == 1
             case "whole":
                 return self._shown.zoomed
             case "cursor" | "zoom" | "pan" | "export" | "clip":
@@ -223,7 +214,7 @@ flatten the rest: ↑ marks them, **a** shows them.
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action."""
         match action:
-            case "per_tensor" if self._view.kind != "sparsity":
+            case "per_tensor" if self.view.kind != "sparsity":
                 return "t is for the plot of sparsity"
             case "per_tensor":
                 return "t is for one run that prunes"
@@ -232,42 +223,38 @@ flatten the rest: ↑ marks them, **a** shows them.
         return "there is no curve"
 
     def _look(self, **changes: Any) -> None:
-        self._view = replace(self._view, **changes)
-        self.bench.remember("plot", self._view.to_json())
+        self.view = replace(self.view, **changes)
+        self.bench.remember("plot", self.view.to_json())
         self.refresh_view()
         self.refresh_bindings()
 
     def action_turn(self, by: int) -> None:
         names = list(PLOTS)
-        self._look(kind=names[(names.index(self._view.kind) + by) % len(names)])
-
-    def show_kind(self, kind: Kind) -> None:
-        """Turn to this plot."""
-        self._look(kind=kind)
+        self._look(kind=names[(names.index(self.view.kind) + by) % len(names)])
 
     def action_log(self) -> None:
-        view = self._view
+        view = self.view
         logs = set(view.logs) ^ {view.kind}
         self._look(logs=tuple(sorted(logs)))
 
     def action_clip(self) -> None:
         left_out = self._shown.picture.clipped
-        if left_out or not self._view.clipped:
-            self._look(clipped=not self._view.clipped)
+        if left_out or not self.view.clipped:
+            self._look(clipped=not self.view.clipped)
         if not left_out and not self._shown.picture.clipped:
             self.bench.show_message("every value is shown: none is far above the rest", keep=False)
 
     def action_x_axis(self) -> None:
-        turn = (X_AXES.index(self._view.x_axis) + 1) % len(X_AXES)
+        turn = (X_AXES.index(self.view.x_axis) + 1) % len(X_AXES)
         self._cursor = None
         self._look(x_axis=X_AXES[turn], window=None)
 
     def action_smooth(self) -> None:
-        turn = (SMOOTHINGS.index(self._view.smoothing) + 1) % len(SMOOTHINGS)
+        turn = (SMOOTHINGS.index(self.view.smoothing) + 1) % len(SMOOTHINGS)
         self._look(smoothing=SMOOTHINGS[turn])
 
     def action_per_tensor(self) -> None:
-        self._look(per_tensor=not self._view.per_tensor)
+        self._look(per_tensor=not self.view.per_tensor)
 
     def action_freeze(self) -> None:
         self._frozen = self.runs if self._frozen is None else None
@@ -319,7 +306,7 @@ flatten the rest: ↑ marks them, **a** shows them.
     def action_export(self) -> None:
         from lmbench.tui.plots.export_dialog import ask_and_export
 
-        kind = self._view.kind
+        kind = self.view.kind
         title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
         whole = replace(self.plot(in_full=True), clipped=False)
         ask_and_export(self.bench, whole, title, f"{kind}.svg")

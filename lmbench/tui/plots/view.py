@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from lmbench.report import numbers
@@ -42,7 +42,7 @@ class View:
         return cls(
             kind=_one_of(KINDS, kept.get("kind"), plain.kind),
             x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
-            logs=_logs_of(logs) if isinstance(logs, list) else plain.logs,
+            logs=_logs_of(logs) if isinstance(logs, list | tuple) else plain.logs,
             smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
             per_tensor=kept.get("per_tensor") is True,
             clipped=kept.get("clipped") is not False,
@@ -50,27 +50,19 @@ class View:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "x_axis": self.x_axis,
-            "logs": list(self.logs),
-            "smoothing": self.smoothing,
-            "per_tensor": self.per_tensor,
-            "clipped": self.clipped,
-            "window": list(self.window) if self.window else None,
-        }
+        return asdict(self)
 
 
 def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
     return next((choice for choice in choices if choice == kept), plain)
 
 
-def _logs_of(kept: list[Any]) -> tuple[str, ...]:
+def _logs_of(kept: Sequence[Any]) -> tuple[str, ...]:
     return tuple(name for name in kept if isinstance(name, str) and name in PLOTS)
 
 
 def _window_of(kept: Any) -> tuple[float, float] | None:
-    if not isinstance(kept, list) or len(kept) != 2:
+    if not isinstance(kept, list | tuple) or len(kept) != 2:
         return None
     if not all(isinstance(edge, int | float) for edge in kept):
         return None
@@ -101,7 +93,7 @@ def plot_of(
     palette = tuple(colour(f"series-{i}") for i in range(1, SERIES_COLOURS + 1))
     sources = [
         Source(
-            f"{run.id}" if brief else f"{run.id} {run.name}",
+            f"{run.id}" if brief else run.title,
             mark_of(run.id).marker,
             colour(mark_of(run.id).variable),
             run.curves,

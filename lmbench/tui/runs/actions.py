@@ -18,8 +18,6 @@ from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog
 
 __all__ = [
     "command_of",
-    "copy_command",
-    "copy_path",
     "delete",
     "is_possible",
     "pause_or_continue",
@@ -52,7 +50,7 @@ def why_not(action: str, view: RunView | None) -> str:
     """Why `action` cannot be requested of this run; "" where it can."""
     if view is None:
         return "no run is selected"
-    who = f"{view.id} {view.name}"
+    who = view.title
     waits = f"{who} waits in the queue: s takes it out"
     match action:
         case "pause" if not view.live:
@@ -113,7 +111,7 @@ async def pause_or_continue(bench: Bench, view: RunView) -> None:
 
     action = "continue" if view.status == "paused" else "pause"
     if await _succeeded(bench, launch.request, view.run, action, doing="while asking the run"):
-        bench.show_message(f"{view.id} {view.name}: asked to {action}")
+        bench.show_message(f"{view.title}: asked to {action}")
 
 
 async def stop(bench: Bench, view: RunView) -> None:
@@ -129,7 +127,7 @@ async def stop(bench: Bench, view: RunView) -> None:
     # The run may have left the queue for a worker since it was looked at.
     waited = view.status == "queued" and status == "stopped"
     what = "taken out of the queue" if waited else f"asked to stop{_STOPPING.get(view.kind, '')}"
-    bench.show_message(f"{view.id} {view.name}: {what}")
+    bench.show_message(f"{view.title}: {what}")
 
 
 def _what_resuming_does(view: RunView) -> tuple[str, str]:
@@ -145,7 +143,7 @@ async def resume(bench: Bench, view: RunView) -> None:
 
     verb, how = _what_resuming_does(view)
     if await _succeeded(bench, launch.resume, view.run, doing="while resuming the run"):
-        bench.show_message(f"{view.id} {view.name}: {verb}s{how}")
+        bench.show_message(f"{view.title}: {verb}s{how}")
         await bench.refresh_snapshot()
 
 
@@ -171,7 +169,7 @@ def delete(bench: Bench, views: list[RunView], then: str = "") -> None:
         if answer == "delete":
             bench.run_worker(_delete(bench, views, then), exit_on_error=False)
 
-    names = ", ".join(f"{view.id} {view.name}" for view in views)
+    names = ", ".join(view.title for view in views)
     what = f"run {names}" if len(views) == 1 else f"runs {names}"
     question = f"Delete {what}, with checkpoints and history?{_made_from(bench, views)}"
     answers = (Answer("delete", "y", "delete", danger=True), Answer("", "escape", "keep"))
@@ -211,12 +209,12 @@ async def _delete(bench: Bench, views: list[RunView], then: str) -> None:
     for view in views:
         deletion = await bench.run_in_thread(set_aside_run, view.run, doing="while deleting a run")
         if deletion is not None:
-            bench.deletions.add(f"run {view.id} {view.name}", deletion)
+            bench.deletions.add(f"run {view.title}", deletion)
             gone.append(view)
         else:
             bench.deleted.discard(view.key)
     if gone:
-        names = ", ".join(f"{view.id} {view.name}" for view in gone)
+        names = ", ".join(view.title for view in gone)
         back = "U brings it back" if len(gone) == 1 else "U brings back one after another"
         runs = "run" if len(gone) == 1 else "runs"
         bench.show_message(f"deleted {runs} {names}: {back} until you quit")
@@ -241,14 +239,6 @@ def command_of(view: RunView) -> str:
     return command
 
 
-def copy_command(bench: Bench, view: RunView) -> None:
-    bench.copy_to_clipboard(command_of(view))
-
-
-def copy_path(bench: Bench, view: RunView) -> None:
-    bench.copy_to_clipboard(str(view.run.path))
-
-
 def show_reason(bench: Bench, view: RunView) -> None:
     """Why a run ended as it did, and which key does something about it."""
     text = Text()
@@ -269,4 +259,4 @@ def show_reason(bench: Bench, view: RunView) -> None:
             bench.run_worker(resume(bench, view), exit_on_error=False)
 
     status = view.status or "unreadable"
-    bench.push_screen(QuestionDialog(f"{view.id} {view.name}: {status}", text, answers), done)
+    bench.push_screen(QuestionDialog(f"{view.title}: {status}", text, answers), done)

@@ -86,7 +86,7 @@ is selected with the mouse is copied by Ctrl+C.
             self._position, self._seen = 0, _UNSEEN
             log.clear()
         name = "events" if self._source == "events" else "worker's log"
-        self.set_subtitle(f"{name} of {view.id} {view.name}" if view else "")
+        self.set_subtitle(f"{name} of {view.title}" if view else "")
         if view is None:
             return
         if self._source == "events":
@@ -103,7 +103,7 @@ is selected with the mouse is copied by Ctrl+C.
             # The history was restarted, or the line that there is none.
             log.clear()
         if not view.notes:
-            who = f"{view.id} {view.name}"
+            who = view.title
             _say_of_none(log, view, f"Nothing has happened in {who} yet.", f"{who} has no events.")
         for note in notes:
             tint = _TINTS.get(note.kind)
@@ -126,7 +126,7 @@ is selected with the mouse is copied by Ctrl+C.
         for line in part.lines:
             log.write(_coloured(line), scroll_end=follow)
         if not self._position:
-            nothing = f"The worker of {view.id} {view.name} has written nothing"
+            nothing = f"The worker of {view.title} has written nothing"
             _say_of_none(log, view, f"{nothing} yet.", f"{nothing}.")
 
 

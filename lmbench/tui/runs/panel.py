@@ -283,11 +283,11 @@ brings a deleted run back until the workbench is left.
 
     def action_copy_command(self) -> None:
         if view := self.bench.selected_run:
-            actions.copy_command(self.bench, view)
+            self.bench.copy_to_clipboard(actions.command_of(view))
 
     def action_copy_path(self) -> None:
         if view := self.bench.selected_run:
-            actions.copy_path(self.bench, view)
+            self.bench.copy_to_clipboard(str(view.run.path))
 
 
 def _nothing_to_show(snapshot: Snapshot) -> str:

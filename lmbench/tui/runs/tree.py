@@ -63,7 +63,7 @@ def order(views: tuple[RunView, ...], sort: str) -> list[RunView]:
 
 def matches(view: RunView, text: str) -> bool:
     """Does every word of the filter occur in the run's number, name, kind or status?"""
-    haystack = f"{view.id} {view.name} {view.kind} {view.status or ''}".lower()
+    haystack = f"{view.title} {view.kind} {view.status or ''}".lower()
     return all(word in haystack for word in text.lower().split())
 
 
@@ -133,7 +133,8 @@ class RunTree(LinesView):
 
     def __init__(self) -> None:
         super().__init__()
-        self._views: list[RunView] = []
+        # The runs as they stand on the screen.
+        self.shown: list[RunView] = []
         self._lines: dict[str, int] = {}
         self._branches: list[str] = []
         self._listed: object = None
@@ -145,34 +146,29 @@ class RunTree(LinesView):
         self._ppl_width = _WIDTHS[_PPL]
         self._sparks: dict[str, tuple[Curves, str]] = {}
 
-    @property
-    def shown(self) -> list[RunView]:
-        """The runs as they stand on the screen."""
-        return self._views
-
     def show(self, snapshot: Snapshot) -> None:
-        before = self._views
+        before = self.shown
         listed = (snapshot.runs, self.filter, self.sort)
         if listed != self._listed:
             self._listed = listed
             kept = [view for view in snapshot.runs if matches(view, self.filter)]
-            self._views = order(tuple(kept), self.sort)
-            self._lines = {view.key: line for line, view in enumerate(self._views)}
+            self.shown = order(tuple(kept), self.sort)
+            self._lines = {view.key: line for line, view in enumerate(self.shown)}
             self.bench.listed = tuple(self._lines)
             as_tree = self.sort == "tree" and not self.filter
-            self._branches = branches(self._views) if as_tree else [""] * len(self._views)
-            self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self._views}
+            self._branches = branches(self.shown) if as_tree else [""] * len(self.shown)
+            self._sparks = {view.key: (view.curves, self._spark_of(view)) for view in self.shown}
             # Lines are drawn to the width there is: nothing lies to the right.
-            self.virtual_size = Size(1, len(self._views) + self._head)
+            self.virtual_size = Size(1, len(self.shown) + self._head)
             self._fit()
         self._repaint(before)
         self._keep_in_view()
 
     def on_resize(self) -> None:
-        self.virtual_size = Size(1, len(self._views) + self._head)
+        self.virtual_size = Size(1, len(self.shown) + self._head)
         self._fit()
         # Textual paints the new size before it tells of it: with the columns of the old one.
-        self._repaint(self._views)
+        self._repaint(self.shown)
         self._keep_in_view()
 
     def _spark_of(self, view: RunView) -> str:
@@ -186,7 +182,7 @@ class RunTree(LinesView):
 
     def _repaint(self, before: list[RunView]) -> None:
         """What changed since the last time: all lines, or those of some runs."""
-        bench, views = self.bench, self._views
+        bench, views = self.bench, self.shown
         keys = [view.key for view in views] if views is not before else self._drawn_keys
         drawn = (keys, self._branches, bench.theme, self._columns, self._ppl_width)
         known, self._known = self._known, bench.snapshot.by_key
@@ -231,11 +227,11 @@ class RunTree(LinesView):
         return self._line_of(self.bench.selected)
 
     def move_cursor(self, by: int) -> None:
-        if self._views:
-            line = min(max(max(self.cursor, 0 if by > 0 else 1) + by, 0), len(self._views) - 1)
+        if self.shown:
+            line = min(max(max(self.cursor, 0 if by > 0 else 1) + by, 0), len(self.shown) - 1)
             if self.cursor < 0:
                 line = 0
-            self.bench.select(self._views[line].key)
+            self.bench.select(self.shown[line].key)
 
     def _keep_in_view(self) -> None:
         if (line := self.cursor) >= 0:
@@ -244,8 +240,8 @@ class RunTree(LinesView):
 
     def on_click(self, event: Click) -> None:
         line = event.y - self._head + int(self.scroll_offset.y)
-        if event.y >= self._head and 0 <= line < len(self._views):
-            self.bench.select(self._views[line].key)
+        if event.y >= self._head and 0 <= line < len(self.shown):
+            self.bench.select(self.shown[line].key)
 
     # -- drawing -------------------------------------------------------------------------------
 
@@ -254,9 +250,9 @@ class RunTree(LinesView):
         line = y - self._head + int(self.scroll_offset.y)
         if y < self._head:
             return self._headings().adjust_cell_length(width, base)
-        if line >= len(self._views):
+        if line >= len(self.shown):
             return Strip.blank(width, base)
-        view = self._views[line]
+        view = self.shown[line]
         if view.key == self.bench.selected:
             name = "runs--cursor" if self.has_focus else "runs--cursor-blurred"
             base = self.get_component_rich_style(name)
@@ -274,7 +270,7 @@ class RunTree(LinesView):
         return Strip.join([left.extend_cell_length(room, base), Strip(right)])
 
     def _headings(self) -> Strip:
-        if not self._views:
+        if not self.shown:
             return Strip([])
         style = self.get_component_rich_style("runs--faint")
         right = "".join(_HEADINGS[i].rjust(self._width_of(i)) for i in self._columns)
@@ -284,8 +280,7 @@ class RunTree(LinesView):
     def _fit(self) -> None:
         """Divide the width among names and columns, the same for all lines."""
         names = [
-            len(self._branches[i]) + 3 + cell_len(f"{view.id} {view.name}")
-            for i, view in enumerate(self._views)
+            len(self._branches[i]) + 3 + cell_len(view.title) for i, view in enumerate(self.shown)
         ]
         self._columns = self._fitting(names)
         self._ppl_width = self._fitting_ppl(names)
@@ -299,7 +294,7 @@ class RunTree(LinesView):
         room = self.scrollable_content_region.width - sum(_WIDTHS[i] for i in self._columns)
         lines = [
             (name + len(_status_text(view)) - room, len(_perplexity_text(view)))
-            for name, view in zip(names, self._views, strict=True)
+            for name, view in zip(names, self.shown, strict=True)
             if view.status != "queued"
         ]
         lacking = max((cells for cells, _ in lines), default=0)
@@ -314,7 +309,7 @@ class RunTree(LinesView):
         shown = [_PPL]
         for column in _NEXT:
             fits = _WIDTHS[column] <= room
-            if fits and any(self._has(view, column) for view in self._views):
+            if fits and any(self._has(view, column) for view in self.shown):
                 shown.append(column)
                 room -= _WIDTHS[column]
         return tuple(sorted(shown))
@@ -342,7 +337,7 @@ class RunTree(LinesView):
             Segment("▸" if view.key == self.bench.selected else " ", base),
             Segment(branch, self._tint("runs--faint", base)),
             Segment(mark.marker, colour + Style(reverse=marked)),
-            Segment(f" {view.id} {view.name}", base),
+            Segment(f" {view.title}", base),
         ]
 
     def _right(self, view: RunView, base: Style) -> list[Segment]:

@@ -25,7 +25,7 @@ from lmbench.session.files import write_atomic
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.kit import choices
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, ask_to_replace, typed_path
 from lmbench.tui.kit.next_steps import GRADUAL, schedule_for
 from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.kit.status_lines import KeyBar, TopBar
@@ -56,29 +56,14 @@ opened again, the draft is back. The last eight drafts are kept.
 """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "save", "save", id="schedule.save", tooltip="Save the schedule"),
-        Binding(
-            "ctrl+o",
-            "begin",
-            "start from",
-            id="schedule.open",
-            tooltip="Start from a preset, a schedule of this session, or a file",
-        ),
-        Binding(
-            "ctrl+g",
-            "problem",
-            "next mistake",
-            id="schedule.problem",
-            tooltip="Go to the next mistake",
-        ),
-        Binding(
-            "ctrl+r",
-            "prune",
-            "prune with it",
-            id="schedule.prune",
-            tooltip="Save the schedule and prune with it",
-        ),
+        Binding("ctrl+o", "begin", "start from", id="schedule.open",
+                tooltip="Start from a preset, a schedule of this session, or a file"),
+        Binding("ctrl+g", "problem", "next mistake", id="schedule.problem",
+                tooltip="Go to the next mistake"),
+        Binding("ctrl+r", "prune", "prune with it", id="schedule.prune",
+                tooltip="Save the schedule and prune with it"),
         Binding("escape", "leave", "back", id="schedule.back", tooltip="Back; the draft is kept"),
-    ]
+    ]  # fmt: skip
     DEFAULT_CSS = """
     ScheduleScreen #sheet { height: 1fr; }
     ScheduleScreen #text { width: 11fr; border: heavy $accent; border-title-color: $accent;
@@ -335,7 +320,7 @@ opened again, the draft is back. The last eight drafts are kept.
             with suppress(OSError):
                 other = path.exists() and path.resolve() != self._file
             if other:
-                self._ask_to_replace(path, lambda: written(path))
+                ask_to_replace(self.app, "Save the schedule", path, lambda: written(path))
             else:
                 written(path)
 
@@ -366,17 +351,6 @@ opened again, the draft is back. The last eight drafts are kept.
         if session is not None and file.parent == choices.schedule_folder(session).resolve():
             return file.name
         return self._path if (self.bench.home.path / self._path).resolve() == file else str(file)
-
-    def _ask_to_replace(self, path: Path, replace: Callable[[], None]) -> None:
-        """The file is there, and it is not the one that was opened or saved before."""
-
-        def answered(answer: str | None) -> None:
-            if answer == "replace":
-                replace()
-
-        answers = (Answer("replace", "r", "replace", danger=True), Answer("", "escape", "keep"))
-        question = f"{path} is there already."
-        self.app.push_screen(QuestionDialog("Save the schedule", question, answers), answered)
 
     def _target(self, answer: str) -> Path:
         """The file that an answer means: in the session's folder, or where its path leads."""

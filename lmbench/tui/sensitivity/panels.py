@@ -14,12 +14,12 @@ from textual.widgets import Static
 
 from lmbench.distiller.schedules.suggest import Suggestion
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.tui.bench.run_marks import MARKERS, SERIES_COLOURS
 from lmbench.tui.kit.grid import Cell, Column, Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 
 __all__ = ["CurvesPanel", "Sensitivity", "SuggestionPanel"]
 
@@ -68,17 +68,11 @@ class _SensitivityPanel(Panel):
         self.sensitivity = sensitivity
 
 
-class CurvesPanel(_SensitivityPanel):
+class CurvesPanel(_SensitivityPanel, PicturePanel):
     """Perplexity against the level, a curve for each tensor."""
 
     TITLE = "Sensitivity"
     DEFAULT_CSS = "CurvesPanel { height: 3fr; }"
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture")
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         screen = self.sensitivity
@@ -96,11 +90,7 @@ class CurvesPanel(_SensitivityPanel):
             series.append(
                 Series(name, x, y, _sign(turn), self.bench.colour(_colour(turn)), "points")
             )
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
+        look = self.bench.plot_colours
         plot = Plot(tuple(series), x_axis="sparsity %", log=screen.log_axis, window=(0.0, 100.0))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
         scale = "log " if screen.log_axis else ""

@@ -55,7 +55,7 @@ class SensitivityScreen(BenchScreen[None]):
         Binding("f", "form", "form", id="sensitivity.form", tooltip="The schedule in the form"),
         Binding("r", "measure", "measure", id="sensitivity.measure", tooltip="Measure anew"),
         Binding("y", "log", "log", id="sensitivity.log", tooltip="Logarithmic or linear"),
-        Binding("escape", "back", "back", id="sensitivity.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="sensitivity.back", tooltip="Back to the runs"),
     ]
     DEFAULT_CSS = """
     SensitivityScreen #head { height: 1; padding: 0 1; background: $panel; }
@@ -65,10 +65,8 @@ class SensitivityScreen(BenchScreen[None]):
     SensitivityScreen.-wide SuggestionPanel { width: 2fr; height: 1fr; }
     """
 
-    def __init__(self, key: str | None = None) -> None:
-        """`key` is a run's, or a sensitivity run's; left out, the selected one's."""
+    def __init__(self) -> None:
         super().__init__()
-        self._key = key
         self.goal = _GOAL
         self.log_axis = True
         self.curves: dict[str, list[tuple[float, float]]] = {}
@@ -102,7 +100,7 @@ class SensitivityScreen(BenchScreen[None]):
         """The sensitivity run that is shown: the selected one, or the newest of the subject; one
         that has no tensors only where there is no other."""
         snapshot = self.bench.snapshot
-        chosen = snapshot.run(self._key or self.bench.selected)
+        chosen = snapshot.run(self.bench.selected)
         if chosen is not None and chosen.kind != "sensitivity":
             chosen = None
         if chosen is not None and not _alone(chosen):
@@ -118,7 +116,7 @@ class SensitivityScreen(BenchScreen[None]):
     @property
     def subject(self) -> RunView | None:
         """The run whose model was pruned; None where it is gone, or of another session."""
-        snapshot, key = self.bench.snapshot, self._key or self.bench.selected
+        snapshot, key = self.bench.snapshot, self.bench.selected
         subject, chosen = subject_of(snapshot.by_key, key), snapshot.run(key)
         if chosen is None or chosen.kind != "sensitivity" or subject is None:
             return subject
@@ -131,7 +129,7 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is None:
             return _GONE if measured else "A trained run is needed: Esc, then n starts one."
         if measured is not None:
-            run, alone = f"{measured.id} {measured.name}", _alone(measured)
+            run, alone = measured.title, _alone(measured)
             if measured.status in ("queued", "running") and not alone:
                 return f"{run} is {measured.status}: curves come as it measures."
             if measured.reason:
@@ -139,7 +137,7 @@ class SensitivityScreen(BenchScreen[None]):
             if alone:
                 verb = "measures" if measured.status in _BUSY else "measured"
                 return f"{run} {verb} {alone}: r prunes each tensor alone, as a schedule needs."
-        return f"{subject.id} {subject.name} was not measured yet: r prunes each tensor alone."
+        return f"{subject.title} was not measured yet: r prunes each tensor alone."
 
     @property
     def words(self) -> str:
@@ -172,10 +170,10 @@ class SensitivityScreen(BenchScreen[None]):
         if subject is not None:
             mark = mark_of(subject.id)
             head.append(f"{mark.marker} ", self.bench.colour_style(mark.variable))
-            head.append(f"{subject.id} {subject.name}", "bold")
+            head.append(subject.title, "bold")
         if measured is not None:
             group = "" if self.group == _ELEMENT else f" in {self.group}"
-            head.append(f"  measured by {measured.id} {measured.name}{group}, {measured.status}")
+            head.append(f"  measured by {measured.title}{group}, {measured.status}")
             if measured.status in ("failed", "lost") and measured.reason:
                 head.append(f": {one_line(measured.reason)}")
         return head
@@ -222,9 +220,6 @@ class SensitivityScreen(BenchScreen[None]):
                 return bool(self.curves)
         return True
 
-    def action_back(self) -> None:
-        self.dismiss(None)
-
     def action_log(self) -> None:
         self.log_axis = not self.log_axis
         self._remember()
@@ -252,7 +247,7 @@ class SensitivityScreen(BenchScreen[None]):
         self._starting = False
         if isinstance(run, Run):
             self.bench.select(run.path.name)
-            self.bench.show_message(f"run {run.id} prunes {subject.id} {subject.name} as suggested")
+            self.bench.show_message(f"run {run.id} prunes {subject.title} as suggested")
             self.dismiss(None)
             await self.bench.refresh_snapshot()
 

@@ -70,7 +70,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
         Binding(
             "o", "unpack", "open file", id="sessions.unpack", tooltip="Open a packed session file"
         ),
-        Binding("escape", "leave", "back", id="sessions.back", tooltip="Back"),
+        Binding("escape", "dismiss", "back", id="sessions.back", tooltip="Back"),
         Binding("j", "move('down')", show=False),
         Binding("k", "move('up')", show=False),
     ]
@@ -196,7 +196,7 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
             return False
         if action == "undo" and not self.bench.deletions.newest:
             return False
-        return not (self.bench.demo and action not in ("leave", "move"))
+        return not (self.bench.demo and action not in ("dismiss", "move"))
 
     def why_not(self, action: str, parameters: tuple[object, ...]) -> str:
         """Why `check_action` refuses an action, where its words do not say so."""
@@ -204,9 +204,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
     def action_move(self, where: str) -> None:
         (self.table.action_cursor_down if where == "down" else self.table.action_cursor_up)()
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def action_open(self) -> None:
         row = self.row
@@ -244,7 +241,8 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
 
         async def copy(name: str) -> None:
             self.bench.flush()
-            await self._then(name, copy_session, self.bench.home, row.session.name, name)
+            await self.bench.run_in_thread(copy_session, self.bench.home, row.session.name, name)
+            await self._reload(name)
 
         self._ask_name("Duplicate", f"A name for the copy of {row.session.name}:", "", copy)
 
@@ -399,11 +397,6 @@ cannot be renamed, deleted, copied or packed: stop the runs first.
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it to its end, and tell of it, even where this screen is left meanwhile."""
         self.bench.run_worker(work, exit_on_error=False)
-
-    async def _then(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Do something to sessions, then show them with the cursor on this one."""
-        await self.bench.run_in_thread(function, *arguments)
-        await self._reload(name)
 
     def _ask_name(
         self,

@@ -41,7 +41,7 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
             tooltip="List all actions and keys in the settings file, to change them there",
         ),
         Binding("ctrl+y", "copy", "copy its path", id="settings.copy", tooltip="Copy its path"),
-        Binding("escape", "leave", "back", id="settings.back", tooltip="Back"),
+        Binding("escape", "dismiss", "back", id="settings.back", tooltip="Back"),
     ]
     DEFAULT_CSS = """
     SettingsScreen #settings { height: 1fr; border: heavy $accent; border-title-color: $accent;
@@ -124,6 +124,3 @@ and it holds when the workbench is opened again. **Ctrl+Y** copies the path of t
 
     def action_copy(self) -> None:
         self.bench.copy_to_clipboard(str(self.path))
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

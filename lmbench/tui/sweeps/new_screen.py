@@ -51,7 +51,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s", "start", "start", id="new_sweep.start", tooltip="Start the sweep"),
         Binding("ctrl+l", "list", "settings", id="new_sweep.list", tooltip="List the settings"),
-        Binding("escape", "back", "back", id="new_sweep.back", tooltip="Back, starting nothing"),
+        Binding("escape", "dismiss", "back", id="new_sweep.back", tooltip="Back, starting nothing"),
     ]
     DEFAULT_CSS = """
     NewSweepScreen #new { height: 1fr; }
@@ -155,9 +155,6 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         update_static(self.query_one("#about", Static), shown + Text(f"\n\n{text}", "dim"))
 
     # -- keys ----------------------------------------------------------------------------------
-
-    def action_back(self) -> None:
-        self.finish()
 
     def on_form_list_requested(self, event: Form.ListRequested) -> None:
         self._list(event.name)

@@ -18,13 +18,13 @@ from textual.widgets import Input, Static
 from lmbench.jobs.sweeps.status import plotted
 from lmbench.printable import one_line
 from lmbench.report import numbers
-from lmbench.report.plots.draw_in_terminal import PlotColours, draw
+from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.series import MARKERS
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.run_place import where_of
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.grid import Grid
-from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.panel import Panel, PicturePanel, update_static
 from lmbench.tui.kit.status_lines import bar
 from lmbench.tui.sweeps.columns import Line, rung_of
 from lmbench.tui.sweeps.study import Level, Study
@@ -180,12 +180,12 @@ def _detail(line: Line) -> Text:
     else:
         view = line.view
         rung = rung_of(view)
-        parts = [f"{view.id} {view.name}", one_line(view.reason) or line.status, where_of(view)]
+        parts = [view.title, one_line(view.reason) or line.status, where_of(view)]
         parts += [f"rung {rung}"] * bool(rung and not view.reason)
     return Text(" · ".join(filter(None, parts)), no_wrap=False, overflow="ellipsis")
 
 
-class ChartPanel(Panel, can_focus=True):
+class ChartPanel(PicturePanel, can_focus=True):
     """One picture, drawn anew where what it shows, its size or the theme is another."""
 
     DEFAULT_CSS = "ChartPanel Static { height: 1fr; }"
@@ -194,12 +194,6 @@ class ChartPanel(Panel, can_focus=True):
         super().__init__(id=id)
         self.study = study
         self._drawn: object = None
-
-    def compose(self) -> ComposeResult:
-        yield Static("", id="picture", markup=False)
-
-    def on_resize(self) -> None:
-        self.refresh_view()
 
     def refresh_view(self) -> None:
         state = (self.study.version, self.content_size, self.bench.theme)
@@ -229,12 +223,7 @@ class FrontPanel(ChartPanel):
                 f"Finished settings with a {study.split} perplexity come here: there are fewer "
                 "than two."
             )
-        look = PlotColours(
-            self.bench.colour("foreground-muted"),
-            self.bench.colour("faint"),
-            self.bench.colour("error"),
-        )
-        lines = draw(plot, size.width, size.height - 1, look).lines
+        lines = draw(plot, size.width, size.height - 1, self.bench.plot_colours).lines
         return Text("\n").join([*lines, self._legend(size.width)])
 
     def _legend(self, width: int) -> Text:

@@ -76,7 +76,7 @@ class SweepScreen(BenchScreen[None]):
                 tooltip="The next panel"),
         Binding("shift+tab", "go(-1)", "previous panel", id="sweep.previous", show=False,
                 tooltip="The panel before"),
-        Binding("escape", "back", "back", id="sweep.back", tooltip="Back to the runs"),
+        Binding("escape", "dismiss", "back", id="sweep.back", tooltip="Back to the runs"),
     ]  # fmt: skip
     DEFAULT_CSS = """
     SweepScreen #sweep { height: 1fr; layout: vertical; }
@@ -190,7 +190,7 @@ class SweepScreen(BenchScreen[None]):
     # -- keys ----------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("back", "maximise"):
+        if action in ("dismiss", "maximise"):
             return True
         if self.study.state is None and action != "new":
             return False
@@ -231,9 +231,6 @@ class SweepScreen(BenchScreen[None]):
             if known < FEWEST:
                 return f"PED-ANOVA needs {FEWEST} settings with a perplexity; {known:,} have one"
         return ""
-
-    def action_back(self) -> None:
-        self.dismiss(None)
 
     def action_go(self, step: int) -> None:
         panels = [panel for panel in self.query(Panel) if panel.is_in_view]

@@ -32,7 +32,7 @@ from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.new_run.corpus_size import CorpusSize
-from lmbench.tui.new_run.form_lines import titled, training_of
+from lmbench.tui.new_run.form_lines import training_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.schedule.screen import ScheduleScreen
 
@@ -629,7 +629,7 @@ async def test_at_24_rows_every_field_can_be_seen_when_it_has_the_focus(world, s
         for name in names:
             await go_to(pilot, name)
             await at_rest(pilot)
-            row = form(pilot).form.row(name)
+            row = form(pilot).form._rows[name]
             assert form(pilot).form.region.contains_region(row.region), name
 
 
@@ -670,7 +670,7 @@ async def test_a_long_value_is_shown_whole_and_one_beyond_the_line_by_its_end(wo
         fields = form(pilot).form
         fields.set_value("compress", "sessions/default/schedules/mine.yaml")
         await press(pilot, "down")
-        assert f"‹ {titled(form(pilot).parents[0])} ›" in line_of(pilot, "start from")
+        assert f"‹ {form(pilot).parents[0].title} ›" in line_of(pilot, "start from")
         assert "sessions/default/schedules/mine.yaml" in line_of(pilot, "schedule")
         fields.field("compress").value = "sessions/default/schedules/" * 6 + "mine.yaml"
         await press(pilot)
@@ -693,7 +693,7 @@ async def test_a_hint_is_shown_whole_or_without_its_default_or_not_at_all(full, 
 
 async def test_a_complaint_has_as_much_of_two_thirds_as_it_needs(world, started):
     async with opened(world, WIDE) as pilot:
-        row = form(pilot).form.row("epochs")
+        row = form(pilot).form._rows["epochs"]
         row.field.value = "x" * 200
         row.mark(changed=True, wrong="no such file", note="")
         await at_rest(pilot)
