@@ -70,7 +70,6 @@ class _Results(TypedDict, total=False):
     test_bits_per_character: float | None
     sparsity: float | None
     tokens_per_s: float | None
-    ms_per_token: float | None
     seconds: float | None
     parameters: int | None
     nonzero: int | None
