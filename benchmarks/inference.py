@@ -21,6 +21,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from lmbench.config import GenerateConfig, PackConfig, validate
 from lmbench.corpus import open_corpus
-from lmbench.deploy.benchmark import Entrant, benchmark, entrants, row_document
+from lmbench.deploy.benchmark import Entrant, benchmark, entrants
 from lmbench.deploy.load_model import LoadedModel, load_file, load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.metadata import PackedInfo
@@ -202,7 +203,7 @@ def main() -> int:
         measured = benchmark(
             found, text, words=args.words, rounds=args.rounds, split_tokens=split_tokens
         )
-    rows = against_dense([row_document(row) for row in measured])
+    rows = against_dense([asdict(row) for row in measured])
     source = corpus.name if split_tokens and corpus else "random ids"
     document = {
         "machine": machine_key(device),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["csv_text", "json_text", "one_line", "printable"]
+__all__ = ["csv_text", "finite", "json_text", "one_line", "printable"]
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for tab and line end, DEL, C1
@@ -32,6 +33,17 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """The same in one line: each stretch of white space is one blank."""
     return " ".join(printable(text).split())
+
+
+def finite(value: Any) -> Any:
+    """The value with null for each number in it that is not finite, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def json_text(document: Any, *, ascii_only: bool = False) -> str:

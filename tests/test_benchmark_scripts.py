@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,7 +100,7 @@ def test_the_gpus_runtimes_are_measured(tmp_path: Path) -> None:
     loaded = dense(tmp_path, "cuda")
     found, _ = inference.contestants(loaded, {}, None)
     rows = inference.benchmark(found, np.arange(40) % 50, words=3, rounds=1)
-    measured = inference.against_dense([inference.row_document(row) for row in rows])
+    measured = inference.against_dense([asdict(row) for row in rows])
     assert [row["runtime"] for row in measured] == ["naive", "torch", "cuda"]
     assert all(row["step_vs_naive"] > 0 for row in measured)
 

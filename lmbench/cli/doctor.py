@@ -26,7 +26,7 @@ def doctor(config: TrainConfig, *, json: Json = False) -> None:
     findings = examine(home)
     for place in PLACES.values():
         refusal = place.refusal(found)
-        value = refusal or place.describe(found)
+        value = refusal or place.describe()
         findings.append(Finding(f"place {place.name}", value, None if refusal else True))
     lines = advice(home, config)
     if json:

@@ -12,7 +12,7 @@ from lmbench.config import GenerateConfig
 from lmbench.corpus import open_corpus
 from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
-from lmbench.errors import LmbenchError
+from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
@@ -21,8 +21,6 @@ from lmbench.session import Home, Run
 from lmbench.user_folder import expanded
 
 __all__ = ["generate", "generate_run"]
-
-_INTERRUPTED = 130
 
 
 @configured(GenerateConfig)
@@ -51,7 +49,7 @@ def generate(
     generation = generate_run(loaded, config, found, quiet=json)
     if json:
         print_json(generation.document())
-    return _INTERRUPTED if generation.interrupted else 0
+    return INTERRUPTED if generation.interrupted else 0
 
 
 def _which(run: str, checkpoint: str) -> tuple[str, str]:

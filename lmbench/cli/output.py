@@ -6,9 +6,8 @@ Everything that is written is made printable here (`lmbench.printable`); nothing
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmbench.errors import LmbenchError
-from lmbench.printable import json_text, one_line, printable
+from lmbench.printable import finite, json_text, one_line, printable
 
 __all__ = [
     "Json",
@@ -101,18 +100,8 @@ def complain(message: str) -> None:
 def print_json(document: Any) -> None:
     """One strict JSON document on stdout; a number that JSON has no word for becomes null."""
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    text = json_text(_finite(document), ascii_only=not encoding.startswith("utf"))
+    text = json_text(finite(document), ascii_only=not encoding.startswith("utf"))
     sys.stdout.write(text + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:
@@ -131,7 +120,7 @@ def presets_table(rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> None:
+def confirm(question: str, *, yes: bool) -> None:
     """Ask on a terminal before something is lost; elsewhere ``--yes`` has to be given.
 
     Raises:
@@ -141,7 +130,7 @@ def confirm(question: str, *, yes: bool, ask: Callable[[str], str] = input) -> N
         return
     if not sys.stdin.isatty():
         raise LmbenchError(f"{question} There is no terminal to ask on: add --yes")
-    if ask(one_line(question) + " [y/N] ").strip().lower() not in ("y", "yes"):
+    if input(one_line(question) + " [y/N] ").strip().lower() not in ("y", "yes"):
         raise LmbenchError("nothing was changed")
 
 

@@ -130,7 +130,7 @@ def start(
 def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool) -> int:
     code = 0
     if detach:
-        control.begin(runs)
+        launch.start_all(runs)
     else:
         # What goes elsewhere is submitted whole, and followed one after the other.
         launch.start_all([run for run in runs if run.read().place != "local"])

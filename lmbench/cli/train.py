@@ -87,7 +87,9 @@ def train(
             save=save, resume=resume, onnx_export=onnx_export, name=name, detach=detach,
             seeds=seeds, place=place != "local",
         )  # fmt: skip
-        return _summarise(config, summary, json=json)
+        from lmbench.cli.summary import summarise_untrained
+
+        return summarise_untrained(config, summary, json=json)
     check_place(place, home)
     if seeds is not None:
         refuse_flags("is of one run, and --seeds makes several", save=save, resume=resume,
@@ -112,12 +114,6 @@ def train(
         run, code = start(make, detach=detach, json=json)
     _write_files(run, save, onnx_export, quiet=json)
     return code
-
-
-def _summarise(config: TrainConfig, what: str, *, json: bool) -> int:
-    from lmbench.cli.summary import summarise_untrained
-
-    return summarise_untrained(config, what, json=json)
 
 
 @configured(PruneConfig, over_others=True)

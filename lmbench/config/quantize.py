@@ -11,7 +11,7 @@ import re
 from typing import Any, Literal
 
 from lmbench.config.machine import ADVANCED, COMPRESSION, DATA, MACHINE, MachineConfig, SplitName
-from lmbench.config.setting import flag_of, setting
+from lmbench.config.setting import as_number, flag_of, setting
 from lmbench.errors import LmbenchError
 
 __all__ = ["QuantizeConfig", "parse_budget", "parse_override"]
@@ -244,9 +244,4 @@ def _value(name: str, text: str) -> Any:
         return text.upper().replace("-", "_")
     if text.lower() in _PLAIN:
         return _PLAIN[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return as_number(text)

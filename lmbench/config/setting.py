@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import suppress
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
@@ -23,6 +24,7 @@ from lmbench.errors import LmbenchError
 
 __all__ = [
     "Config",
+    "as_number",
     "changed_settings",
     "first_mistake",
     "flag_of",
@@ -127,6 +129,15 @@ def number_type(annotation: Any) -> type[int] | type[float] | None:
     """``int`` or ``float`` of a setting that is such a number (or nothing); None of any other."""
     kinds = set(get_args(annotation) or (annotation,)) - {NoneType}
     return next((kind for kind in (int, float) if kinds == {kind}), None)
+
+
+def as_number(value: Any) -> Any:
+    """Text as the number that it is, as 1e-6, which YAML takes for text (it wants 1.0e-6); anything
+    else as it is."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value) if isinstance(value, str) else value
+    return value
 
 
 def value_text(value: Any) -> str:

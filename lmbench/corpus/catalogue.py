@@ -103,7 +103,7 @@ def data_info(spec: str | None, home: Path, progress: Progress | None = None) ->
 
 
 def _occurrences(corpus: Corpus, word: str) -> dict[str, int]:
-    if not corpus.has_word(word):
+    if word not in corpus.vocabulary:
         return dict.fromkeys(corpus.splits, 0)
-    number = corpus.word_id(word)
+    number = corpus.vocabulary.index(word)
     return {split: int(np.count_nonzero(ids == number)) for split, ids in corpus.splits.items()}

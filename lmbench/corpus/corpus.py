@@ -15,7 +15,6 @@ from lmbench.corpus.files import Progress, is_writable, user_cache
 from lmbench.corpus.ids import (
     FORMAT,
     SPLITS,
-    UNK,
     Ids,
     VocabularyRule,
     content_hash,
@@ -110,35 +109,11 @@ class Corpus:
             f"{split}_bits_per_character": total / math.log(2) / counts.characters,
         }
 
-    @cached_property
-    def _ids_of_words(self) -> dict[str, int]:
-        return {word: number for number, word in enumerate(self.vocabulary)}
-
     def split(self, name: str) -> np.ndarray:
         """The ids of "train", "valid" or "test": one-dimensional, read-only, mapped from disk."""
         if name not in self.splits:
             raise LmbenchError(f"no split {name}: a corpus has {', '.join(self.splits)}")
         return self.splits[name]
-
-    def has_word(self, word: str) -> bool:
-        """Whether the vocabulary has the word."""
-        return word in self._ids_of_words
-
-    def word_id(self, word: str) -> int:
-        """The id of a word, or of ``<unk>`` for a word that the vocabulary does not have.
-
-        Raises LmbenchError for an unknown word when there is no ``<unk>`` either.
-        """
-        ids = self._ids_of_words
-        if word not in ids and UNK not in ids:
-            raise LmbenchError(f"the vocabulary of {self.name} has no '{word}' and no {UNK}")
-        return ids[word] if word in ids else ids[UNK]
-
-    def word(self, number: int) -> str:
-        """The word with this id."""
-        if not 0 <= number < self.ntokens:
-            raise LmbenchError(f"no word {number}: ids of {self.name} go to {self.ntokens - 1}")
-        return self.vocabulary[number]
 
     def describe_choice(self) -> str:
         """One line: which corpus was taken, and why where none was asked for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ __all__ = [
     "benchmark",
     "disk_bytes",
     "entrants",
-    "row_document",
 ]
 
 NAIVE = "naive"
@@ -242,8 +241,3 @@ def _ratio(entrant: Entrant, baseline: Entrant | None) -> float | None:
     if baseline is None or not baseline.tokens_per_s:
         return None
     return entrant.tokens_per_s / baseline.tokens_per_s
-
-
-def row_document(row: Row) -> dict[str, Any]:
-    """The row as JSON has it."""
-    return asdict(row)

@@ -58,10 +58,6 @@ class RecurrentWeights:
         return self.encoder.shape[0]
 
     @property
-    def emsize(self) -> int:
-        return self.encoder.shape[1]
-
-    @property
     def nhid(self) -> int:
         return self.decoder.shape[1]
 

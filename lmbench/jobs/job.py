@@ -5,7 +5,6 @@ No torch here.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from typing import Any, Literal
 
 from lmbench.config import Config
 from lmbench.jobs.wait_while_paused import Request, Requests
+from lmbench.printable import finite
 from lmbench.session.attempts import check_attempt
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Event, Finished, StatusChanged, Warned
 from lmbench.session.store import Home, Run, RunRecord, Session
 
-__all__ = ["Halt", "Job", "Request", "finite"]
+__all__ = ["Halt", "Job", "Request"]
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,3 @@ class Job:
     def _show_status(self, status: Literal["paused", "running"]) -> None:
         self._record = self.run.transition(status) or self._record
         self.emit(StatusChanged(status=status))
-
-
-def finite(value: Any) -> Any:
-    """The value with null for each number in it that is not finite, which JSON has no word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value

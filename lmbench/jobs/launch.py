@@ -93,13 +93,12 @@ def start_all(runs: Sequence[Run]) -> None:
         place_named(place).submit(its)
 
 
-def follow(run: Run, *, interval: float | None = None) -> Iterator[Look]:
+def follow(run: Run) -> Iterator[Look]:
     """Look at a run until it has ended; each look comes with the new events, if any.
 
-    A look is given every `interval` seconds (None: as often as the run's place allows) even where
-    nothing is new. The last one shows the
-    end: its status is none of ``queued``, ``running``, ``paused``. Whoever stops iterating
-    changes nothing about the run.
+    A look is given as often as the run's place allows, even where nothing is new. The last one
+    shows the end: its status is none of ``queued``, ``running``, ``paused``. Whoever stops
+    iterating changes nothing about the run.
 
     Raises:
         LmbenchError: the run's folder is gone or its record damaged.
@@ -115,7 +114,7 @@ def follow(run: Run, *, interval: float | None = None) -> Iterator[Look]:
         yield Look(record, status, tuple(log.events if restarted else new), restarted)
         if status != "queued" and status not in LIVE:
             return
-        time.sleep(place_named(record.place).look_s if interval is None else interval)
+        time.sleep(place_named(record.place).look_s)
 
 
 def _settled_status(run: Run) -> tuple[RunRecord, Status]:

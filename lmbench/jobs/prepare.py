@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmbench.config import Config, Kind, PruneConfig, TrainConfig
-from lmbench.config.command_line import command_for, flag_words, run_name
+from lmbench.config.command_line import command_for, run_name
 from lmbench.config.training import passed_on
 from lmbench.corpus import Corpus, check_enough, open_corpus
 from lmbench.corpus.files import Progress
@@ -26,7 +26,6 @@ __all__ = [
     "check_gpus",
     "check_training",
     "command_for",
-    "flag_words",
     "inherited_settings",
     "long_enough",
     "make_run",

@@ -8,7 +8,6 @@ from typing import Any
 
 from lmbench.config import TrainConfig, changed_settings
 from lmbench.corpus.files import Progress
-from lmbench.errors import LmbenchError
 from lmbench.jobs.chains import Step, make_step
 from lmbench.jobs.prepare import check_training
 from lmbench.jobs.published_tables import Reproduction
@@ -56,12 +55,7 @@ def _end_of(run: Run) -> float:
 def _known(session: Session, step: Step, parent: Run | None, since: float) -> Run | None:
     """The session's run of a step, if it has one that has not begun or did so after `since`."""
     wanted = (step.kind, changed_settings(step.config), parent and parent.ref)
-    for run in session.runs():
-        try:
-            record = run.read()
-        except LmbenchError:
-            # A damaged record is no run to take over; lists show what is wrong with it.
-            continue
+    for run, record in session.records():
         if (record.kind, record.config, record.parent) == wanted and _began(run, record) >= since:
             return run
     return None

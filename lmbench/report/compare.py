@@ -227,7 +227,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "bytes": size.bytes,
         "as_packed": size.as_packed,
         "part_tokens": record.part_tokens,
-        "ms_per_token": results.get("ms_per_token") or _fastest(measured, record.kind),
+        "ms_per_token": _fastest(measured, record.kind),
     }
 
 
@@ -237,11 +237,7 @@ def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
     scored = {run.ref: scored_checkpoint(run.read()) or "best" for run in runs}
     found = dict[str, dict[str, float]]()
     for session in {run.session.path: run.session for run in runs}.values():
-        for run in session.runs():
-            try:
-                record = run.read()
-            except LmbenchError:
-                continue
+        for _, record in session.records():
             if record.kind != "evaluate" or record.parent not in scored or record.part_tokens:
                 continue
             if "data" in record.config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from lmbench.config import TrainConfig
 from lmbench.model_shapes import GATES
@@ -45,11 +46,9 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     `lmbench.training.loss`).
     """
     gates, e, h = GATES[config.model], config.emsize, config.nhid
-    weights = ntoken * e + (0 if config.tied else ntoken * h)
-    biases = ntoken
-    for layer in range(config.nlayers):
-        weights += gates * h * ((e if layer == 0 else h) + h)
-        biases += 2 * gates * h
+    shapes = config.parameter_shapes(ntoken).values()
+    weights = sum(prod(shape) for shape in shapes if len(shape) == 2)
+    biases = sum(prod(shape) for shape in shapes if len(shape) == 1)
     copies = 2 + config.state_copies
     # Of a thousand windows that differ in length, one is longer.
     window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))

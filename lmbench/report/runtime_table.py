@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmbench.errors import LmbenchError
 from lmbench.session.store import Run
 
 __all__ = [
@@ -100,11 +99,7 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
     refs, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
     sessions = {run.session.path: run.session for run in runs}
     for session in sessions.values():
-        for run in session.runs():
-            try:
-                record = run.read()
-            except LmbenchError:
-                continue
+        for _, record in session.records():
             if record.kind != "benchmark" or record.host != platform.node():
                 continue
             began = {"measured": record.started or record.created}

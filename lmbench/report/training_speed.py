@@ -21,7 +21,6 @@ from pathlib import Path
 from lmbench.config import TrainConfig
 from lmbench.corpus.files import make_cache, user_cache
 from lmbench.errors import LmbenchError
-from lmbench.model_shapes import GATES
 from lmbench.session.events import Step, parse_event
 from lmbench.session.files import read_json, write_json
 from lmbench.session.log_lines import last_lines
@@ -83,11 +82,9 @@ class Speed:
 
 def operations(config: TrainConfig, ntoken: int) -> float:
     """Floating point operations of training on one token, dropout and the loss left out."""
-    gates, e, h = GATES[config.model], config.emsize, config.nhid
-    weights = ntoken * h
-    for layer in range(config.nlayers):
-        weights += gates * h * ((e if layer == 0 else h) + h)
-    return 6.0 * weights
+    shapes = config.parameter_shapes(ntoken)
+    recurrent = sum(math.prod(shape) for name, shape in shapes.items() if "weight_" in name)
+    return 6.0 * (recurrent + ntoken * config.nhid)
 
 
 def _cost(operations: float, batch_size: int, bptt: int, nlayers: int) -> float:

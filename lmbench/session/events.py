@@ -29,7 +29,6 @@ __all__ = [
     "QuantResult",
     "RunResumed",
     "RunStarted",
-    "Sample",
     "Score",
     "SensitivityPoint",
     "Sparsity",
@@ -207,16 +206,6 @@ class SensitivityPoint(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample(Event):
-    """Text that the run's model wrote."""
-
-    kind: Literal["sample"] = "sample"
-    prompt: str
-    text: str
-    settings: Row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Event):
     """A split scored: `loss` in nats a token over `tokens` predicted tokens. `name` tells the ways
     of scoring apart as the run's results do: ``cache_``, ``dynamic_``, ``cache_dynamic_``, or ""
@@ -301,7 +290,6 @@ _AnyEvent = Annotated[
     | Candidate
     | TuningPass
     | SensitivityPoint
-    | Sample
     | Score
     | Progress
     | Checkpoint

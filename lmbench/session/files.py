@@ -200,13 +200,23 @@ def in_use(path: Path) -> bool:
 
 
 @contextmanager
-def holding_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder that is being filled or emptied, so that it is not taken for a leftover."""
+def holding_folder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder as a lock between processes, as one that is being filled or emptied, so that
+    it is not taken for a leftover. Is it ours? Without `wait` another process may have it, or the
+    file system may know no locks."""
+    if not fcntl:
+        yield True
+        return
     descriptor = os.open(folder, os.O_RDONLY)
+    ours = True
     try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if wait:
+                raise
+            ours = False
+        yield ours
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
 from typing_extensions import TypedDict
@@ -16,7 +16,6 @@ from lmbench.errors import LmbenchError
 __all__ = [
     "FORMAT_VERSION",
     "LIVE",
-    "STATUSES",
     "Corpus",
     "ModelSize",
     "RunRecord",
@@ -29,7 +28,6 @@ __all__ = [
 FORMAT_VERSION = 1
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
-STATUSES: tuple[Status, ...] = get_args(Status)
 EarlyStopping = Literal["", "waits", "stopped", "off"]
 """What the early stopping of its sweep has made of a run: nothing; it ``waits`` at a rung, stopped,
 until it is known whether it is promoted; it was ``stopped`` for good; or ``off``: it was resumed
@@ -70,7 +68,6 @@ class _Results(TypedDict, total=False):
     test_bits_per_character: float | None
     sparsity: float | None
     tokens_per_s: float | None
-    ms_per_token: float | None
     seconds: float | None
     parameters: int | None
     nonzero: int | None

@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, json_bytes, locked, write_atomic, write_json
+from lmbench.session.files import (
+    fsync_folder,
+    holding_folder,
+    json_bytes,
+    locked,
+    write_atomic,
+    write_json,
+)
 
 __all__ = ["finish_rename", "rename_folder", "rename_refs"]
 
@@ -38,7 +39,7 @@ def rename_folder(sessions: Path, name: str, new_name: str, check: Callable[[], 
         LmbenchError: the new name is taken, or a file that refers to the session cannot be
             written, or what `check` raises. Nothing is changed then.
     """
-    with _lock(sessions):
+    with holding_folder(sessions):
         _check_writable(sessions, name)
         with locked(sessions / name / ".lock"):
             check()
@@ -58,7 +59,7 @@ def finish_rename(sessions: Path) -> None:
     """Finish a rename that a death interrupted; does nothing while another process is at it."""
     if not (sessions / _NOTE).exists():
         return
-    with _lock(sessions, wait=False) as ours:
+    with holding_folder(sessions, wait=False) as ours:
         note = _json_or_none(_bytes_or_none(sessions / _NOTE)) if ours else None
         if not isinstance(note, dict):
             return
@@ -89,24 +90,6 @@ def _finish(sessions: Path, name: str, new_name: str) -> None:
 
 def _session_folders(sessions: Path) -> list[Path]:
     return sorted(p.parent for p in sessions.glob("[!.]*/session.json"))
-
-
-@contextmanager
-def _lock(sessions: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the folder as a lock between processes; is it ours?"""
-    if fcntl is None:
-        yield True
-        return
-    descriptor = os.open(sessions, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def _check_writable(sessions: Path, name: str) -> None:

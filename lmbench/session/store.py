@@ -278,6 +278,16 @@ class Session:
         found = [Run(p) for p in self.runs_path.iterdir() if _RUN_FOLDER.fullmatch(p.name)]
         return sorted((r for r in found if (r.path / "run.json").is_file()), key=lambda r: r.id)
 
+    def records(self) -> Iterator[tuple[Run, RunRecord]]:
+        """The runs with their records, oldest first. Damaged ones are passed over: lists show what
+        is wrong with them."""
+        for run in self.runs():
+            try:
+                record = run.read()
+            except LmbenchError:
+                continue
+            yield run, record
+
     def run(self, number: int) -> Run:
         for run in self.runs():
             if run.id == number:

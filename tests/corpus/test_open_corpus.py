@@ -26,7 +26,7 @@ def refuse_to_build(*_: object) -> None:
 
 
 def words_of(corpus: Corpus, split: str) -> str:
-    return " ".join(corpus.word(int(number)) for number in corpus.split(split))
+    return " ".join(corpus.vocabulary[int(number)] for number in corpus.split(split))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -55,25 +55,10 @@ def test_the_same_text_has_the_same_fingerprint_in_every_layout(
     assert len(prints) == 1
 
 
-def test_words_and_ids_translate_both_ways(home: Path, make_folder: MakeFolder) -> None:
-    corpus = open_corpus(str(make_folder(train="a <unk> b\n")), home)
-
-    assert [corpus.word(corpus.word_id(word)) for word in corpus.vocabulary] == corpus.vocabulary
-    assert corpus.word_id("never-seen") == corpus.word_id("<unk>") == 1
-    assert corpus.has_word("a")
-    assert not corpus.has_word("never-seen")
+def test_a_split_of_another_name_is_refused(home: Path, make_folder: MakeFolder) -> None:
+    corpus = open_corpus(str(make_folder()), home)
     with pytest.raises(LmbenchError, match="no split dev: a corpus has train, valid, test"):
         corpus.split("dev")
-    with pytest.raises(LmbenchError, match="no word -1"):
-        corpus.word(-1)
-
-
-def test_an_unknown_word_is_refused_where_there_is_no_unk(
-    home: Path, make_folder: MakeFolder
-) -> None:
-    corpus = open_corpus(str(make_folder()), home)
-    with pytest.raises(LmbenchError, match=r"no 'zebra' and no <unk>"):
-        corpus.word_id("zebra")
 
 
 def test_a_vocabulary_of_train_maps_the_rest_to_unk(home: Path, make_folder: MakeFolder) -> None:

@@ -22,6 +22,7 @@ from waiting import until
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.launch_ranks import RankError, _reason
+from lmbench.jobs.places.local import Local
 from lmbench.session import Home, Run
 from lmbench.session.events import Checkpoint, Epoch, Event, RunResumed, Step
 
@@ -33,6 +34,7 @@ ENDLESS = 10_000
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Local, "look_s", 0.01)
     return make_home(tmp_path)
 
 
@@ -54,7 +56,7 @@ def start(run: Run) -> None:
 
 
 def wait_for(run: Run, is_it: Callable[[Event], bool]) -> None:
-    for look in launch.follow(run, interval=0.01):
+    for look in launch.follow(run):
         if any(map(is_it, look.events)):
             return
     pytest.fail(f"it ended before: {run.log_path.read_text()}")

@@ -37,6 +37,7 @@ from lmbench.jobs import launch
 from lmbench.jobs.exit_reasons import KILLED_BY_USER
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds import train
+from lmbench.jobs.places.local import Local
 from lmbench.jobs.wait_while_paused import Requests
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import (
@@ -81,6 +82,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A working folder with a small corpus, some of whose words are frequent."""
     monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Local, "look_s", 0.005)
     generator = random.Random(5)
     for split, lines in (("train", 900), ("valid", 60), ("test", 60)):
         folder = tmp_path / "data" / "tiny"
@@ -101,7 +103,7 @@ def new_run(home: Home, name: str, **changes: Any) -> Run:
 def wait(run: Run, until: Callable[[list[Event]], bool] = lambda _: False) -> str:
     """Follow a run until its events satisfy `until`, or to its end; gives the status."""
     seen: list[Event] = []
-    for look in launch.follow(run, interval=0.005):
+    for look in launch.follow(run):
         seen = list(look.events) if look.restarted else [*seen, *look.events]
         if until(seen):
             return look.status

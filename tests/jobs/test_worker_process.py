@@ -18,6 +18,7 @@ from jobs_world import World
 
 from lmbench.config import EvaluateConfig
 from lmbench.jobs import launch, worker
+from lmbench.jobs.places.local import Local
 from lmbench.session import EventLog, Home, Run
 from lmbench.session.events import Event, Failed, Finished, Progress, RunResumed, StatusChanged
 from lmbench.session.process import process_started, python
@@ -349,9 +350,12 @@ def test_a_worker_says_what_it_would_need_when_the_folder_is_none(tmp_path: Path
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_no_number_of_progress_is_lost_in_following(world: World) -> None:
+def test_no_number_of_progress_is_lost_in_following(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Local, "look_s", 0.001)
     run = world.run(total=40)
     launch.start(run)
-    followed = [e for look in launch.follow(run, interval=0.001) for e in look.events]
+    followed = [e for look in launch.follow(run) for e in look.events]
     assert [e.done for e in followed if isinstance(e, Progress)] == world.counted(run)
     assert isinstance(followed[-1], Finished)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run, RunRecord, SessionRecord
 from lmbench.session.process import process_started
-from lmbench.session.records import STATUSES, parse_record
+from lmbench.session.records import Status, parse_record
 from lmbench.session.store import check_session_name
 
 
@@ -42,7 +42,7 @@ records = st.builds(
     kind=st.sampled_from(["train", "prune", "pack"]),
     config=st.dictionaries(texts, texts | st.integers() | st.floats(-1e9, 1e9), max_size=4),
     parent=st.none() | texts,
-    status=st.sampled_from(STATUSES),
+    status=st.sampled_from(get_args(Status)),
     started=st.none() | st.floats(0, 2.5e11),
     pid=st.none() | st.integers(1, 2**22),
     process_started=st.none() | st.floats(0, 2.5e11),

@@ -344,7 +344,7 @@ async def test_f_holds_the_picture_while_the_run_goes_on(full):
         await settled(pilot)
         assert plots(pilot).runs[0].curves is held
         await press(pilot, "f")
-        assert plots(pilot).runs[0].curves.steps.last("step") == 3700
+        assert plots(pilot).runs[0].curves.steps["step"][-1] == 3700
 
 
 async def test_t_shows_each_tensor_s_sparsity_in_the_sparsity_plot_only(full):

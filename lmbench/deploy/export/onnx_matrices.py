@@ -16,7 +16,6 @@ from onnx import TensorProto
 from torch import Tensor
 
 from lmbench.deploy.export.onnx_nodes import CONTRIB, Graph, array_of, value
-from lmbench.errors import LmbenchError
 
 __all__ = [
     "FloatMatrix",
@@ -27,6 +26,9 @@ __all__ = [
     "quantize_int8",
     "weights_zero_point",
 ]
+
+# Numbers of a row that share a scale in 4 bits.
+_BLOCK = 32
 
 
 class Matrix(Protocol):
@@ -90,18 +92,18 @@ class Int8Matrix:
 
 
 class Int4Matrix:
-    """W in 4 bits, a scale and a zero point for each block of `block` numbers of a row.
+    """W in 4 bits, a scale and a zero point for each block of 32 numbers of a row.
 
     Two numbers lie in a byte, the first in its low half, as ONNX Runtime's MatMulNBits wants it;
     activations are quantized to 8 bits there.
     """
 
-    def __init__(self, graph: Graph, weight: Tensor, block: int = 32) -> None:
-        self._graph, self._block = graph, block
+    def __init__(self, graph: Graph, weight: Tensor) -> None:
+        self._graph = graph
         self._n, self._k = weight.shape
-        q, scale, zero = quantize_int4(weight, block)  # [N, blocks, block], [N, blocks] twice
+        q, scale, zero = quantize_int4(weight)  # [N, blocks, 32], [N, blocks] twice
         self._blocks = q.shape[1]
-        self._packed = graph.const(_nibbles(q).numpy())  # [N, blocks, block / 2]
+        self._packed = graph.const(_nibbles(q).numpy())  # [N, blocks, 16]
         self._scale = graph.const(scale.numpy())
         if self._blocks % 2:
             zero = torch.cat([zero, zero.new_zeros(self._n, 1)], 1)
@@ -115,19 +117,19 @@ class Int4Matrix:
             K=self._k,
             N=self._n,
             bits=4,
-            block_size=self._block,
+            block_size=_BLOCK,
             accuracy_level=4,
         )
         return self._graph.op("Add", product, bias)
 
     def rows(self, ids: str) -> str:
         g = self._graph
-        q = self._halves(g.op("Gather", self._packed, ids, axis=0), self._blocks, self._block)
+        q = self._halves(g.op("Gather", self._packed, ids, axis=0), self._blocks, _BLOCK)
         zero = self._halves(g.op("Gather", self._zero, ids, axis=0), -1, 1)
         zero = g.op("Slice", zero, g.ints(0), g.ints(self._blocks), g.ints(2))
         scale = g.op("Unsqueeze", g.op("Gather", self._scale, ids, axis=0), g.ints(-1))
-        rows = g.op("Mul", g.op("Sub", q, zero), scale)  # [T, B, blocks, block]
-        flat = g.op("Reshape", rows, g.ints(0, 0, self._blocks * self._block))
+        rows = g.op("Mul", g.op("Sub", q, zero), scale)  # [T, B, blocks, 32]
+        flat = g.op("Reshape", rows, g.ints(0, 0, self._blocks * _BLOCK))
         return g.op("Slice", flat, g.ints(0), g.ints(self._k), g.ints(2))
 
     def _halves(self, packed: str, blocks: int, block: int) -> str:
@@ -153,26 +155,21 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
-def quantize_int4(weight: Tensor, block: int = 32) -> tuple[Tensor, Tensor, Tensor]:
-    """W [N, K] to 4 bits in blocks: W is about (q - zero) * scale.
+def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """W [N, K] to 4 bits in blocks of 32: W is about (q - zero) * scale.
 
     Each block's range is its minimum to maximum, shrunk by whichever of a few factors gives the
     least squared error (most weights gain more from finer steps than the outermost loses).
 
     Returns:
-        q uint8 [N, blocks, block], scale float32 [N, blocks], zero uint8 [N, blocks]; numbers
+        q uint8 [N, blocks, 32], scale float32 [N, blocks], zero uint8 [N, blocks]; numbers
         that fill up the last block are at its zero.
-
-    Raises:
-        LmbenchError: `block` is not 16, 32, 64, 128 or 256.
     """
-    if block not in (16, 32, 64, 128, 256):
-        raise LmbenchError(f"4-bit block of {block}: use 16, 32, 64, 128 or 256")
     n, k = weight.shape
-    blocks = -(-k // block)
-    padded = torch.zeros(n, blocks * block)
+    blocks = -(-k // _BLOCK)
+    padded = torch.zeros(n, blocks * _BLOCK)
     padded[:, :k] = weight.detach().float().cpu()
-    w = padded.view(n, blocks, block)
+    w = padded.view(n, blocks, _BLOCK)
     # Zero stays in the range, so that it is a number of its own: pruned weights stay zero.
     low, high = w.amin(2).clamp(max=0), w.amax(2).clamp(min=0)
     best = torch.full((n, blocks), torch.inf)

@@ -62,7 +62,8 @@ def build_sherpa(loaded: LoadedModel, bits: Bits) -> dict[Signature, onnx.ModelP
         "hidden_size": str(weights.nhid),
     }
     for name, model in models.items():
-        _describe(model, {**about, "comment": f"{name} word-level language model"})
+        comment = f"{name} word-level language model"
+        onnx.helper.set_model_props(model, {**about, "comment": comment})
     return models
 
 
@@ -73,12 +74,6 @@ def _eos(loaded: LoadedModel) -> int:
             "ends a sentence; name the run, or a file that lmbench wrote"
         )
     return loaded.vocabulary.index(EOS)
-
-
-def _describe(model: onnx.ModelProto, about: Mapping[str, str]) -> None:
-    for key, text in about.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, text
 
 
 def _offline(weights: RecurrentWeights, bits: Bits, eos: int) -> onnx.ModelProto:

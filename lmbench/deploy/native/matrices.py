@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lmbench.deploy.packed_file.code_planes import code_levels
+from lmbench.deploy.packed_file.code_planes import code_sums
 
 __all__ = [
     "Matrix",
@@ -223,7 +223,7 @@ def codes_matrix(bits: Array, steps: Array, unit: Array, group: int) -> Matrix:
     arrays = {
         "values": np.ascontiguousarray(values),
         "masks": np.ascontiguousarray(together),
-        **_row_arrays(code_levels(bits, steps, group), unit, ROWS),
+        **_row_arrays(code_sums(bits, steps, group, np.int8), unit, ROWS),
     }
     return Matrix(
         _CODES,

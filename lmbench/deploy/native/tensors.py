@@ -20,7 +20,7 @@ from lmbench.deploy.native.matrices import (
     dense_matrix,
     int4_matrix,
 )
-from lmbench.deploy.packed_file.code_planes import code_levels, row_units
+from lmbench.deploy.packed_file.code_planes import code_sums, row_units
 from lmbench.deploy.packed_file.reading import PackedFile
 from lmbench.deploy.packed_file.stored_tensor import BLOCK_SHAPES, signs_of
 from lmbench.deploy.packed_file.tensor_encoding import encode, zero_blocks
@@ -85,7 +85,7 @@ class TensorSource:
             return self._packed.levels(stored), stored.parts["scale"], stored.spec.block
         if stored and stored.spec.code_bits:
             bits, steps, unit, group = self.codes(name)
-            levels, (_, keep) = code_levels(bits, steps, group), signs_of(stored)
+            levels, (_, keep) = code_sums(bits, steps, group, np.int8), signs_of(stored)
             return levels if keep is None else levels * keep, unit, None
         encoded = encode(self._dense(name), "int8", "never")
         return encoded.parts["values"], encoded.parts["scale"], None

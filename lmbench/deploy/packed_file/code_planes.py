@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 __all__ = [
     "check_planes",
-    "code_levels",
     "code_sums",
     "nearest_codes",
     "pack_planes",
@@ -62,28 +61,14 @@ def plane_bits(planes: Array, columns: int, keep: Array | None = None) -> Array:
     return bits
 
 
-def code_sums(bits: Array, alpha: Array, group: int) -> Array:
-    """The weights, fp32 [R, C], of what `plane_bits` gives."""
-    total = np.zeros(bits.shape[1:], np.float32)
-    for plane, scale in zip(bits, alpha.astype(np.float32), strict=True):
+def code_sums(bits: Array, alpha: Array, group: int, dtype: Any = np.float32) -> Array:
+    """The weights [R, C] of what `plane_bits` gives; in int8 for scales that are integers, of each
+    row and group at most 127 together."""
+    total = np.zeros(bits.shape[1:], dtype)
+    for plane, scale in zip(bits, alpha.astype(dtype), strict=True):
         wide = spread(scale, group, bits.shape[2])
         total += np.where(plane, wide, -wide)
     return total
-
-
-def code_levels(bits: Array, steps: Array, group: int) -> Array:
-    """The sums of scales that are integers, int8 [R, C].
-
-    Args:
-        bits: as `plane_bits` gives them, [k, R, C].
-        steps: uint8 [k, R, groups], of each row and group at most 127 together.
-        group: columns that share them.
-    """
-    levels = np.zeros(bits.shape[1:], np.int8)
-    for plane, step in zip(bits, steps.astype(np.int8), strict=True):
-        wide = spread(step, group, bits.shape[2])
-        levels += np.where(plane, wide, -wide)
-    return levels
 
 
 def check_planes(planes: Array, alpha: Array, columns: int) -> None:

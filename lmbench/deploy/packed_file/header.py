@@ -74,11 +74,6 @@ class Container:
     def names(self) -> list[str]:
         return list(self._index)
 
-    def size(self, name: str) -> int:
-        """Bytes of an array, without reading it. KeyError where there is none."""
-        _, _, first, last = self._index[name]
-        return last - first
-
     def array(self, name: str) -> NDArray[Any]:
         """An array, read-only, mapped from the file. The checksum is verified the first time.
 

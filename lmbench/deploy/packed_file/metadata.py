@@ -17,7 +17,6 @@ __all__ = [
     "About",
     "PackedInfo",
     "TensorInfo",
-    "about_document",
     "checked_about",
     "checked_shape",
     "checked_spec",
@@ -53,7 +52,6 @@ class TensorInfo:
 
     name: str
     spec: Spec
-    nbytes: int
     stored: int
     nonzero: int
 
@@ -66,7 +64,6 @@ class TensorInfo:
 class PackedInfo:
     """What `write_packed` wrote. Sizes in bytes; tied weights count once."""
 
-    path: Path
     bytes: int
     """The whole file."""
     vocabulary: int
@@ -82,16 +79,6 @@ class PackedInfo:
     def ratio(self) -> float:
         """How much smaller the file is, vocabulary and all, than the bare tensors in fp32."""
         return self.fp32 / self.bytes
-
-
-def about_document(about: About) -> dict[str, Any]:
-    return {
-        "title": about.title,
-        "lineage": list(about.lineage),
-        "settings": dict(about.settings),
-        "scores": dict(about.scores),
-        "corpus": dict(about.corpus),
-    }
 
 
 def expansion_limit(compressed: int) -> int:
@@ -166,10 +153,5 @@ def checked_about(path: Path, about: Any) -> About:
             raise LmbenchError(f"{path}: damaged: its '{name}' is missing or of a wrong type")
     if not all(isinstance(item, str) for item in about["lineage"]):
         raise LmbenchError(f"{path}: damaged: its 'lineage' is missing or of a wrong type")
-    return About(
-        about["title"],
-        tuple(about["lineage"]),
-        about["settings"],
-        about["scores"],
-        about["corpus"],
-    )
+    values = {name: about[name] for name in kinds}
+    return About(**{**values, "lineage": tuple(about["lineage"])})

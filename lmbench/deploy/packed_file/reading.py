@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from lmbench.deploy.packed_file.header import Container, is_container, open_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
-    PackedInfo,
-    TensorInfo,
     checked_about,
     checked_shape,
     checked_spec,
@@ -135,16 +133,6 @@ class PackedFile:
         self._check_memory(4 * self.numel)
         weights = {name: torch.from_numpy(np.array(self.dense(name))) for name in self.names}
         return model_of_tensors(self.shape, weights).eval().requires_grad_(False)
-
-    def info(self) -> PackedInfo:
-        """Bytes of each tensor, as `pack` reported them."""
-        infos = []
-        for name, spec in self.specs.items():
-            encoded = self.tensor(name)
-            stored = sum(self._container.size(f"{name}/{part}") for part in encoded.parts)
-            infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
-        words = self._container.size(f"{VOCABULARY}/words")
-        return PackedInfo(self.path, self.bytes, words, tuple(infos))
 
     def _check_tensors(self) -> None:
         """The tensors must be those that the shape calls for, before anything is allocated."""

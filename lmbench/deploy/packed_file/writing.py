@@ -8,6 +8,7 @@ Reading one needs no session. ``docs/internals/packed-format.md`` describes ever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from lmbench.deploy.packed_file.metadata import (
     About,
     PackedInfo,
     TensorInfo,
-    about_document,
     expansion_limit,
 )
 from lmbench.deploy.packed_file.nibbles import GROUP
@@ -151,7 +151,7 @@ def _write(
         }
         arrays |= parts
         stored = sum(part.nbytes for part in parts.values())
-        infos.append(TensorInfo(name, spec, encoded.nbytes, stored, encoded.nonzero))
+        infos.append(TensorInfo(name, spec, stored, encoded.nonzero))
     words = np.frombuffer(_words(vocabulary), np.uint8)
     described, parts = _store(VOCABULARY, {"words": words}, zstd=zstd)
     arrays |= parts
@@ -159,10 +159,10 @@ def _write(
         "shape": dict(shape),
         "tensors": layout,
         "vocabulary": described,
-        "about": about_document(about),
+        "about": asdict(about),
     }
     size = write_container(path, arrays, metadata, staging)
-    return PackedInfo(path, size, sum(p.nbytes for p in parts.values()), tuple(infos))
+    return PackedInfo(size, sum(p.nbytes for p in parts.values()), tuple(infos))
 
 
 def _words(vocabulary: Sequence[str]) -> bytes:
@@ -206,5 +206,5 @@ def rewrite_about(path: Path, change: Callable[[About], About], staging: Path | 
     container = open_container(path)
     packed = PackedFile(container)
     arrays = {name: np.array(container.array(name)) for name in container.names()}
-    document = {**container.metadata, "about": about_document(change(packed.about))}
+    document = {**container.metadata, "about": asdict(change(packed.about))}
     return write_container(path, arrays, document, staging)

@@ -103,7 +103,7 @@ class BsrRuntime(Runtime):
 
     def __init__(self, loaded: LoadedModel) -> None:
         weights = loaded.weights
-        self._kind, self._zeros, self._ntoken = weights.kind, weights.zeros, weights.ntoken
+        self._kind, self._zeros, self.ntoken = weights.kind, weights.zeros, weights.ntoken
         self._encoder = BsrMatrix(weights.encoder)
         self._decoder = self._encoder if weights.tied else BsrMatrix(weights.decoder)
         self._bias = weights.bias
@@ -121,10 +121,6 @@ class BsrRuntime(Runtime):
         if max(zero_blocks(matrix.numpy(), BLOCK) for matrix in matrices) >= _PRUNED_FROM:
             return None
         return "no weight matrix has its zeros in blocks of 8x8; prune it in blocks first"
-
-    @property
-    def ntoken(self) -> int:
-        return self._ntoken
 
     @property
     def bytes(self) -> int:

@@ -66,6 +66,9 @@ class Runtime(ABC):
     device: torch.device = torch.device("cpu")
     """Where ids are expected best and logits are given."""
 
+    ntoken: int
+    """Types V of the vocabulary."""
+
     @abstractmethod
     def __init__(self, loaded: LoadedModel) -> None: ...
 
@@ -75,11 +78,6 @@ class Runtime(ABC):
         return (
             None if loaded.plain else "a quantizer has wrapped its modules, which run as they are"
         )
-
-    @property
-    @abstractmethod
-    def ntoken(self) -> int:
-        """Types V of the vocabulary."""
 
     @property
     @abstractmethod

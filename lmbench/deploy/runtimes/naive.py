@@ -28,7 +28,7 @@ class NaiveRuntime(Runtime):
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._model: Any = loaded.model
-        self._ntoken = int(loaded.shape["ntoken"])
+        self.ntoken = int(loaded.shape["ntoken"])
         tensors = [*self._model.parameters(), *self._model.buffers()]
         self._bytes = sum(t.numel() * t.element_size() for t in tensors)
         self.device = tensors[0].device
@@ -36,10 +36,6 @@ class NaiveRuntime(Runtime):
     @classmethod
     def refusal(cls, loaded: LoadedModel) -> str | None:
         return None
-
-    @property
-    def ntoken(self) -> int:
-        return self._ntoken
 
     @property
     def bytes(self) -> int:
@@ -57,5 +53,5 @@ class NaiveRuntime(Runtime):
     def losses(self, windows: Iterable[tuple[Tensor, Tensor]], state: State) -> Iterator[Tensor]:
         for input, target in windows:
             logits, state = self._model(input, state)  # [T, B, V]
-            log_probs = F.log_softmax(logits.view(-1, self._ntoken), dim=1)
+            log_probs = F.log_softmax(logits.view(-1, self.ntoken), dim=1)
             yield F.nll_loss(log_probs, target, reduction="none")

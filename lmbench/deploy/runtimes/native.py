@@ -43,15 +43,12 @@ class NativeRuntime(Runtime):
         kernels = kernels or Kernels(threads=torch.get_num_threads())
         source = _source(loaded)
         self._model = NativeModel(loaded.shape, source, LAYOUTS[self.name], kernels)
+        self.ntoken = self._model.ntoken
 
     @classmethod
     def refusal(cls, loaded: LoadedModel) -> str | None:
         reason = super().refusal(loaded) or needs_cpu(loaded) or why_unavailable()
         return reason or layout_refusal(cls.name, _source(loaded))
-
-    @property
-    def ntoken(self) -> int:
-        return self._model.ntoken
 
     @property
     def bytes(self) -> int:

@@ -69,14 +69,11 @@ class OnnxRuntime(Runtime):
     def __init__(self, loaded: LoadedModel) -> None:
         self._weights = loaded.weights
         self._states = self._weights.state_names
+        self.ntoken = self._weights.ntoken
 
     @classmethod
     def refusal(cls, loaded: LoadedModel) -> str | None:
         return super().refusal(loaded) or needs_cpu(loaded) or too_large(loaded, cls.bits)
-
-    @property
-    def ntoken(self) -> int:
-        return self._weights.ntoken
 
     @property
     def bytes(self) -> int:

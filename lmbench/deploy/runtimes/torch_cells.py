@@ -114,10 +114,7 @@ class TorchRuntime(Runtime):
         ]
         self._decoder = _Product.of(weights.decoder, weights.bias, self.dtype)
         self._encoder = None if weights.tied else weights.encoder.to(self.dtype)
-
-    @property
-    def ntoken(self) -> int:
-        return self._weights.ntoken
+        self.ntoken = weights.ntoken
 
     @property
     def bytes(self) -> int:

@@ -14,17 +14,14 @@ from __future__ import annotations
 import math
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from lmbench.distiller.errors import DistillerError
 from lmbench.distiller.pruning.sensitivity import WHOLE_MODEL, tensor_targets
 from lmbench.distiller.quantization import (
     ActivationStats,
-    QuantizationError,
     QuantSettings,
     load_preset,
     preset_description,
@@ -45,9 +42,8 @@ from lmbench.jobs.hosts.laboratory_messages import (
     Progress,
     Prune,
     Ready,
-    Refused,
 )
-from lmbench.jobs.hosts.messages import Send, serve
+from lmbench.jobs.hosts.messages import Send, refusal, serve
 from lmbench.jobs.hosts.opened_model import OpenedModel, Report
 from lmbench.model import count_weights
 from lmbench.report.published_figures import QUANTIZED
@@ -92,22 +88,13 @@ class Laboratory:
                 case _:
                     raise LmbenchError(f"'{request.kind}' is an answer, not a request")
         except Exception as error:
-            self._fail(request.id, error)
+            self._send(refusal(request.id, "laboratory", error))
 
     @property
     def _model(self) -> OpenedModel:
         if self._opened is None:
             raise LmbenchError("no model has been opened")
         return self._opened
-
-    def _fail(self, id: int, error: Exception) -> None:
-        if isinstance(error, LmbenchError | QuantizationError | DistillerError):
-            self._send(Refused(id=id, reason=" ".join(str(error).split())))
-            return
-        traceback.print_exception(error)
-        sys.stderr.flush()
-        words = " ".join(str(error).split()) or "no further words"
-        self._send(Refused(id=id, reason=f"{type(error).__name__} in the laboratory: {words}"))
 
     def _reporter(self, id: int) -> Report:
         """A callback that sends progress a few times a second."""

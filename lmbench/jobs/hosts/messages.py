@@ -13,15 +13,18 @@ import queue
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol
 
+from lmbench.distiller.errors import DistillerError
+from lmbench.errors import LmbenchError
 from lmbench.jobs.exit_reasons import why_ended
 from lmbench.session.tagged_lines import TaggedLines
 
-__all__ = ["Client", "Died", "Host", "Message", "Messages", "Refused", "Send", "serve"]
+__all__ = ["Client", "Died", "Host", "Message", "Messages", "Refused", "Send", "refusal", "serve"]
 
 # A line with a thousand alternatives, or a model of many modules, stays below it.
 _LONGEST_LINE = 1 << 20
@@ -168,6 +171,16 @@ class Client:
 # -- the process -------------------------------------------------------------------------------
 
 Send = Callable[[Message], None]
+
+
+def refusal(id: int, name: str, error: Exception) -> Refused:
+    """The answer to what cannot be done; of a defect of ours the traceback goes to stderr."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, LmbenchError | DistillerError):
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        words = f"{type(error).__name__} in the {name}: {words or 'no further words'}"
+    return Refused(id=id, reason=words)
 
 
 class Host(Protocol):

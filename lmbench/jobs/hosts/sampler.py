@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sys
 import time
-import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +30,7 @@ from lmbench.generation.sampler import Prompt, Sampler, Snapshot, Word, read_pro
 from lmbench.generation.sampling import Sampling
 from lmbench.generation.text import SETTINGS, Generation, append_sample
 from lmbench.jobs import launch
-from lmbench.jobs.hosts.messages import Send, serve
+from lmbench.jobs.hosts.messages import Send, refusal, serve
 from lmbench.jobs.hosts.sampler_messages import (
     MESSAGES,
     Alternative,
@@ -43,7 +41,6 @@ from lmbench.jobs.hosts.sampler_messages import (
     Message,
     Offered,
     Opening,
-    Refused,
     Write,
     Wrote,
 )
@@ -168,13 +165,7 @@ class SamplerHost:
 
     def _fail(self, id: int, error: Exception) -> None:
         self._texts.pop(id, None)
-        if isinstance(error, LmbenchError):
-            self._send(Refused(id=id, reason=error.message))
-            return
-        traceback.print_exception(error)
-        sys.stderr.flush()
-        words = " ".join(str(error).split()) or "no further words"
-        self._send(Refused(id=id, reason=f"{type(error).__name__} in the sampler: {words}"))
+        self._send(refusal(id, "sampler", error))
 
     def _begin(self, request: Write) -> None:
         config = validate(GenerateConfig, request.settings)

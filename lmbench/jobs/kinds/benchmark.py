@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from lmbench.config import BenchmarkConfig
 from lmbench.corpus import Corpus
-from lmbench.deploy.benchmark import benchmark, entrants, row_document
+from lmbench.deploy.benchmark import benchmark, entrants
 from lmbench.deploy.load_model import LoadedModel, PackedModel, load_file, load_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
@@ -66,7 +67,7 @@ def work(job: Job) -> None:
         progress=report,
         stop=lambda: job.control() == "stop",
     )
-    documents = [row_document(row) for row in rows]
+    documents = [asdict(row) for row in rows]
     print(runtime_table(documents).text(), flush=True)
     job.add_results(rows=documents)
 

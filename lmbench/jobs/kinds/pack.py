@@ -24,8 +24,9 @@ from lmbench.deploy.runtimes.table import Runtime, as_is_runtime, build_runtime
 from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
-from lmbench.jobs.job import Job, finite
+from lmbench.jobs.job import Job
 from lmbench.jobs.scoring_text import corpus_of
+from lmbench.printable import finite
 from lmbench.session import Run
 from lmbench.session import events as log
 from lmbench.training.checkpoint import read_trained

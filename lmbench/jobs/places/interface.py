@@ -52,5 +52,5 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def describe(self, home: Home) -> str:
+    def describe(self) -> str:
         """What there is, in a line, where `refusal` has nothing against it."""

@@ -72,5 +72,5 @@ class Local(Place):
     def stop(self, run: Run) -> None:
         """Nothing to do: a run that has left the queue is begun by nobody."""
 
-    def describe(self, home: Home) -> str:
+    def describe(self) -> str:
         return f"this machine ({platform.node()}), one run at a time on each device"

@@ -58,7 +58,7 @@ class Ray(Place):
             )
         return unseen_from(home.path, [node["host"] for node in nodes])
 
-    def describe(self, home: Home) -> str:
+    def describe(self) -> str:
         nodes = self._found["nodes"]
         have = [plural(len(nodes), "node")]
         for what, noun in (("cpus", "CPU"), ("gpus", "GPU")):

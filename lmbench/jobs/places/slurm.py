@@ -58,7 +58,7 @@ class Slurm(Place):
             return f"Slurm has {what} (partition in {places_path()}; sinfo lists them)"
         return unseen_from(home.path, machines)
 
-    def describe(self, home: Home) -> str:
+    def describe(self) -> str:
         settings = load_place_settings().slurm
         machines = _machines(settings)
         where = f"partition {settings.partition}" if settings.partition else "default partition"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
+from lmbench.config.setting import as_number
 from lmbench.distiller.errors import did_you_mean
 from lmbench.distiller.yaml_values import one_line
 
-__all__ = ["MOST_VALUES", "AxisError", "as_number", "axis_values"]
+__all__ = ["MOST_VALUES", "AxisError", "axis_values"]
 
 MOST_VALUES = 10_000
 """Of one axis, and runs of one sweep."""
@@ -26,14 +26,6 @@ class AxisError(ValueError):
     def __init__(self, what: str, *entry: object) -> None:
         super().__init__(what)
         self.entry = entry
-
-
-def as_number(value: Any) -> Any:
-    """A number that YAML takes for text, such as 1e-6 (it wants 1.0e-6); anything else as it is."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(value) if isinstance(value, str) else value
-    return value
 
 
 def axis_values(given: Any, *, whole: bool) -> list[Any]:

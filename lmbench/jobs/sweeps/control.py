@@ -31,7 +31,6 @@ from lmbench.session.store import LIVE, Home, Run, Session, check_session_name
 __all__ = [
     "Prepared",
     "advance",
-    "begin",
     "delete",
     "find_sweep",
     "made_runs",
@@ -116,15 +115,6 @@ def start(prepared: Prepared, home: Home, place: str = "local") -> tuple[Session
 def made_runs(session: Session) -> dict[str, Run]:
     """The runs of a session's sweep that there are, by their points."""
     return {point: run for point, (run, _) in made_records(session).items()}
-
-
-def begin(runs: list[Run]) -> None:
-    """Have the runs that wait be worked on, if they are not: in the background, the oldest first.
-
-    Raises:
-        LmbenchError: the process cannot be started.
-    """
-    launch.start_all(runs)
 
 
 def next_run(session: Session) -> Run | None:

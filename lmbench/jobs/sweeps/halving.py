@@ -32,7 +32,6 @@ class Verdict:
 
     Attributes:
         number: of the rung, from 1.
-        epochs: after which it comes.
         figure: its own; None of one that is certain to go on before it has any.
         goes_on: None where that is not known yet.
         to_beat: the figure that separates those that go on; None where it is not known yet.
@@ -41,7 +40,6 @@ class Verdict:
     """
 
     number: int
-    epochs: int
     figure: float | None
     goes_on: bool | None
     to_beat: float | None
@@ -80,10 +78,10 @@ def verdicts(
             # Of the missing ones all may be better, or all worse.
             goes_on = True if better + len(missing) < room else False if better >= room else None
             to_beat = there[room - 1][0] if room <= len(there) else None
-            found[i][epochs] = Verdict(number, epochs, figure, goes_on, to_beat, len(there), most)
+            found[i][epochs] = Verdict(number, figure, goes_on, to_beat, len(there), most)
         if most <= room:
             for i in missing:
-                found[i][epochs] = Verdict(number, epochs, None, True, None, len(there), most)
+                found[i][epochs] = Verdict(number, None, True, None, len(there), most)
         stopped = {i for _, i in there if found[i][epochs].goes_on is False}
         among = sorted({i for _, i in there} - stopped | set(missing))
     return found

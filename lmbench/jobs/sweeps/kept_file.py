@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +53,7 @@ def sweep_of(session: Session) -> Sweep:
 
 def made_records(session: Session) -> Made:
     """The runs of a session's sweep that there are, the oldest first. Damaged ones are left out."""
-    found: Made = {}
-    for run in session.runs():
-        with suppress(LmbenchError):
-            record = run.read()
-            if record.point:
-                found[record.point] = (run, record)
-    return found
+    return {record.point: (run, record) for run, record in session.records() if record.point}
 
 
 def keep(session: Session, sweep: Sweep, folder: Path) -> None:

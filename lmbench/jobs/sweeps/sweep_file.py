@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lmbench.config import CONFIGS, Config, TrainConfig
-from lmbench.config.setting import first_mistake, number_type
+from lmbench.config.setting import as_number, first_mistake, number_type
 from lmbench.distiller.errors import ScheduleError, did_you_mean
 from lmbench.distiller.yaml_values import YamlPlaces, one_line, read_yaml
 from lmbench.errors import LmbenchError
-from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, as_number, axis_values
+from lmbench.jobs.sweeps.axes import MOST_VALUES, AxisError, axis_values
 
 __all__ = [
     "RECIPE",

@@ -52,10 +52,6 @@ class Columns:
         column.flags.writeable = False
         return column
 
-    def last(self, name: str) -> float | None:
-        """The newest value of a column, or None where there is none."""
-        return float(self[name][-1]) if len(self) else None
-
 
 class _Growing:
     """Columns that rows are appended to; amortised constant time."""
@@ -194,7 +190,7 @@ class CurvesBuilder:
         if event.target is not None:
             self._targets.setdefault(name, _Growing(_SPARSITY)).append(*at, event.target)
         # One step prunes several tensors; it is one mark.
-        if not len(self._prunes) or self._prunes.view().last("step") != event.step:
+        if not len(self._prunes) or self._prunes.view()["step"][-1] != event.step:
             self._prunes.append(*at, event.reached)
 
     def _tensors(self, event: ev.Sparsity) -> None:

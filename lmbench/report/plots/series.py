@@ -48,11 +48,10 @@ class PlotKind:
 
     title: str
     unit: Literal["number", "perplexity", "percent", "bytes", "share"]
-    log_by_default: bool = False
 
 
 PLOTS: dict[Kind, PlotKind] = {
-    "perplexity": PlotKind("Perplexity", "perplexity", log_by_default=True),
+    "perplexity": PlotKind("Perplexity", "perplexity"),
     "loss": PlotKind("Loss", "number"),
     "sparsity": PlotKind("Sparsity", "share"),
     "lr": PlotKind("LR", "number"),
@@ -108,7 +107,6 @@ class Moment:
 
     x: float
     sign: str
-    what: str
     colour: Colour
 
 
@@ -228,11 +226,8 @@ def moments(sources: Sequence[Source], x: XAxis) -> list[Moment]:
     """Pruning steps and drops of the learning rate of all runs."""
     found = []
     for source in sources:
-        for columns, sign, what in (
-            (source.curves.prunes, "▼", "prune"),
-            (source.curves.lr_drops, "↘", "lr"),
-        ):
-            found += [Moment(float(at), sign, what, source.colour) for at in _x(columns, x)]
+        for columns, sign in ((source.curves.prunes, "▼"), (source.curves.lr_drops, "↘")):
+            found += [Moment(float(at), sign, source.colour) for at in _x(columns, x)]
     return found
 
 

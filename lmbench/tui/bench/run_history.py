@@ -194,8 +194,6 @@ def describe_event(event: ev.Event) -> str:
             return f"{tensor} at {100 * level:.0f}%: perplexity {ppl:,.2f}"
         case ev.Score(split=split, ppl=ppl, what=what):
             return f"{split} perplexity {ppl:,.2f}" + (f" ({what})" if what else "")
-        case ev.Sample(text=text):
-            return f"wrote: {text}"
         case ev.Checkpoint(which=which, step=step):
             return f"saved {which} at step {step:,}"
         case ev.StatusChanged(status=status):

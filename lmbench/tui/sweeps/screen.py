@@ -13,6 +13,7 @@ from textual.containers import Container
 from textual.events import Resize, ScreenResume
 
 from lmbench.errors import LmbenchError
+from lmbench.jobs import launch
 from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.importance import FEWEST, ped_anova
 from lmbench.report.numbers import plural
@@ -362,5 +363,5 @@ def _read(
 def _resume(session: Session, failed: bool) -> int:
     """In a thread: as ``lmbench sweep resume --detach``; how many runs are not at their end."""
     runs = control.resume(session, failed=failed)
-    control.begin(runs)
+    launch.start_all(runs)
     return sum(run.status() in ("queued", "running", "paused") for run in runs)

@@ -44,7 +44,6 @@ def everything_of(path: Path) -> None:
     packed = open_packed(path)
     assert packed.vocabulary
     assert packed.to_model()
-    packed.info()
 
 
 @pytest.mark.parametrize("zstd", [False, True])
@@ -61,7 +60,6 @@ def test_an_fp32_file_gives_back_the_very_model(tmp_path, kind, tied, sparsity, 
         assert torch.equal(restored.state_dict()[name], tensor), name
     assert info.bytes == (tmp_path / "m.lmpack").stat().st_size == packed.bytes
     assert info.fp32 == 4 * sum(p.numel() for p in model.parameters())
-    assert packed.info() == info
 
 
 def test_tied_weights_are_stored_once(tmp_path):

@@ -120,8 +120,8 @@ def test_packing_says_where_groups_of_4_bits_are_rounded_anew(home, sparse):
 
 
 def without_header(run: Run) -> int:
-    info = open_packed(run.path / "model.lmpack").info()
-    return sum(tensor.stored for tensor in info.tensors) + info.vocabulary
+    results = run.read().results
+    return sum(row["bytes"] for row in results["tensors"]) + results["vocabulary_bytes"]
 
 
 @pytest.mark.parametrize("preset", ["int8-best", "int6-best", "fp16"])

@@ -93,7 +93,7 @@ def test_what_no_node_can_hold_or_see_is_refused(
     ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ray.refusal(Home(tmp_path)) is None
-    assert "Ray 2.60.0, 1 node, 2 CPUs, 0 GPUs" in ray.describe(Home(tmp_path))
+    assert "Ray 2.60.0, 1 node, 2 CPUs, 0 GPUs" in ray.describe()
     settings("cpus = 4")
     assert "has the 4 CPUs and 0 GPUs that a run is given" in str(ray.refusal(Home(tmp_path)))
     settings("cpus = 2")

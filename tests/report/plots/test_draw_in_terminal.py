@@ -110,9 +110,9 @@ def test_a_value_that_is_not_finite_is_marked_at_the_foot():
 
 
 def test_a_single_pruning_step_is_a_sign_and_many_are_a_stretch():
-    few = plot(range(10), moments=(Moment(5, "▼", "prune", None),))
+    few = plot(range(10), moments=(Moment(5, "▼", None),))
     assert text_of(draw(few, 50, 12))[0].count("▼") == 1
-    many = plot(range(100), moments=tuple(Moment(i, "▼", "prune", None) for i in range(5, 95)))
+    many = plot(range(100), moments=tuple(Moment(i, "▼", None) for i in range(5, 95)))
     top = text_of(draw(many, 50, 12))[0]
     assert top.count("▼") == 2
     assert "╌╌╌" in top

@@ -128,7 +128,7 @@ def test_any_numbers_at_all_give_limits_that_can_be_drawn(y, log):
 
 def test_moments_get_a_free_row_at_the_upper_edge():
     plain = lay_out(Plot((series([0, 1]),)), 20, 10)
-    marked = lay_out(Plot((series([0, 1]),), (Moment(0.5, "▼", "prune", None),)), 20, 10)
+    marked = lay_out(Plot((series([0, 1]),), (Moment(0.5, "▼", None),)), 20, 10)
     assert marked.y[1] - 1 >= 0.09 > plain.y[1] - 1
 
 
@@ -207,7 +207,7 @@ def test_a_value_that_stays_the_same_has_ticks_near_it_on_a_log_axis():
 
 
 def test_no_tick_lies_beyond_what_a_share_can_be():
-    five = tuple(Moment(5, "▼", "prune", colour) for colour in range(5))
+    five = tuple(Moment(5, "▼", colour) for colour in range(5))
     for rows in (5, 8, 12, 20):
         for log in (False, True):
             shares = Plot((series([0.2, 0.9]),), five, unit="share", log=log)
@@ -221,7 +221,7 @@ def test_no_tick_lies_beyond_what_a_share_can_be():
 
 
 def test_moments_of_many_runs_take_a_third_of_the_rows():
-    plot = Plot((series([0, 1]),), tuple(Moment(5, "▼", "prune", colour) for colour in range(5)))
+    plot = Plot((series([0, 1]),), tuple(Moment(5, "▼", colour) for colour in range(5)))
     low, high = lay_out(plot, 60, 9).y
     assert (high - low) * 6 / 9 == pytest.approx(1.08)
 
