@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 from lmbench.config import parse_config
@@ -43,6 +45,9 @@ class Queue:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._passed_over: set[str] = set()
+        self._children: defaultdict[str, set[str]] = defaultdict(set)
+        # By device what could begin when it was last put in, the oldest first.
+        self._heaps: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
 
     def put(self, name: str, entry: Entry | None) -> None:
         """Take in how a run stands now; None where it is gone, or its record cannot be read."""
@@ -50,22 +55,32 @@ class Queue:
             self._entries.pop(name, None)
         else:
             self._entries[name] = entry
+            if entry.awaits is not None:
+                self._children[entry.awaits].add(name)
+        for each in (name, *self._children.get(name, ())):
+            known = self._entries.get(each)
+            if known is not None and known.device is not None and self._can_begin(each):
+                heappush(self._heaps[known.device], (known.created, each))
 
-    def next(self, device: str) -> str | None:
-        """The run to begin now on a device; it stays the next until it is put otherwise."""
-        able = (
-            (entry.created, name)
-            for name, entry in self._entries.items()
-            if entry.device == device and self._can_begin(name, entry)
-        )
-        return min(able, default=(0.0, None))[1]
-
-    def _can_begin(self, name: str, entry: Entry) -> bool:
-        if entry.status != "queued" or name in self._passed_over:
+    def _can_begin(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        if entry is None or entry.status != "queued" or name in self._passed_over:
             return False
         parent = self._entries.get(entry.awaits) if entry.awaits is not None else None
         # Behind a run that failed it begins, to say so and fail as well.
         return parent is None or parent.status in ("finished", "failed")
+
+    def next(self, device: str) -> str | None:
+        """The run to begin now on a device; it stays the next until it is put otherwise."""
+        heap = self._heaps[device]
+        while heap:
+            created, name = heap[0]
+            entry = self._entries.get(name)
+            known = entry is not None and (entry.device, entry.created) == (device, created)
+            if known and self._can_begin(name):
+                return name
+            heappop(heap)
+        return None
 
     def pass_over(self, name: str) -> None:
         """Begin a run no more, whatever becomes of it; what waits for it goes on waiting."""

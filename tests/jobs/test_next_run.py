@@ -16,7 +16,7 @@ from lmbench.config import EvaluateConfig
 from lmbench.jobs.next_run import Entry, FolderQueue, Queue
 from lmbench.session import Home, Run
 
-RUNS, PLACES = 1_500, 50
+RUNS, PLACES = 10_000, 100
 
 
 class Cluster:
@@ -93,7 +93,7 @@ class Cluster:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_of_many_runs_on_many_places_none_is_lost_started_twice_or_starved(
+def test_of_ten_thousand_runs_on_a_hundred_places_none_is_lost_started_twice_or_starved(
     seed: int,
 ) -> None:
     cluster = Cluster(seed)
