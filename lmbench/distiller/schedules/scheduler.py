@@ -29,7 +29,7 @@ from lmbench.distiller.schedules.policies import (
 )
 
 if TYPE_CHECKING:
-    from lmbench.distiller.quantization import TrainingQuantizer
+    from lmbench.distiller.quantization.training_base import TrainingQuantizer
 
 STATE_VERSION = 1
 
