@@ -148,24 +148,6 @@ class GroupLassoArgs(Args):
         return self
 
 
-class FreeArgs(BaseModel):
-    """Arguments that only the class itself can check, when it is built."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    needs_matrices: ClassVar[bool] = False
-
-    def check_epochs(self, meta: Mapping[str, Any]) -> None:
-        """Nothing is known of these arguments."""
-
-    def mismatch(self, shapes: Mapping[str, Sequence[int]]) -> str:
-        """Nothing is known of these arguments."""
-        return ""
-
-    def parameters(self) -> Iterator[tuple[str, str]]:
-        """None: no argument is known to be a parameter's name."""
-        return iter(())
-
-
 REGULARIZERS: dict[str, type[Args]] = {
     "GroupLassoRegularizer": GroupLassoArgs,
     "GroupVarianceRegularizer": GroupVarianceArgs,

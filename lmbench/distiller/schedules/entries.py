@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.distiller.schedules.agp import scheduled_epochs
-from lmbench.distiller.schedules.arguments import Args, FreeArgs
+from lmbench.distiller.schedules.arguments import Args
 
 Kind = Literal["pruner", "regularizer", "lr_scheduler", "quantizer"]
 
@@ -19,7 +19,7 @@ class Component:
 
     name: str
     class_name: str
-    args: Args | FreeArgs
+    args: Args
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that the file gave, as the constructor takes them."""
