@@ -22,9 +22,9 @@ from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
 from lmbench.distiller.quantization.command_line import quantizer_arguments
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fused import install_fused
+from lmbench.distiller.quantization.modes import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.net_aware import cell_roles, narrowed, rectified_sums
 from lmbench.distiller.quantization.replacements import ACTIVATIONS, WRAPPERS, Replacements
-from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.settings import (
     ModuleQuantMode,
     ModuleSettings,
