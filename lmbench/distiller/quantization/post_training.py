@@ -249,7 +249,7 @@ class PostTrainLinearQuantizer:
         self.module_settings = resolved
         stats = self.model_activation_stats = self._prepared_stats()
         half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
-        replacements = Replacements(self.settings, stats is not None, self.input_moments)
+        replacements = Replacements(self.settings, self.input_moments)
         for name, module in modules.items():
             chosen = resolved[name]
             own = self._own_stats(stats, name, module, chosen)

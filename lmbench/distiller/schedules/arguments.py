@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from lmbench.distiller.errors import DistillerError
+
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 ONLY_FOR_CONVOLUTIONS = frozenset(
     {
@@ -63,10 +65,10 @@ def group_of_matrix(value: Any) -> Any:
 
 
 def check_recurrent(argument: str, weights: Iterable[str]) -> None:
-    """Raise ValueError where a weight that is to name hidden units is no recurrent layer's."""
+    """Raise DistillerError where a weight that is to name hidden units is no recurrent layer's."""
     for weight in weights:
         if not RECURRENT.fullmatch(weight):
-            raise ValueError(
+            raise DistillerError(
                 f"{argument}: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
                 "as rnn.weight_hh_l0"
             )

@@ -76,11 +76,6 @@ class Schedule:
     policies: tuple[PolicyEntry, ...]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def pruners(self) -> dict[str, Component]:
-        """The pruners by name."""
-        return self.components["pruner"]
-
     def component(self, policy: PolicyEntry) -> Component:
         """What a policy runs."""
         return self.components[policy.kind][policy.instance_name]
