@@ -23,13 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmbench.distiller.quantization import (
-    QuantizationError,
-    calibrate,
-    load_preset,
-    modular_copy,
-    quantize,
-)
+from lmbench.distiller.quantization.calibration import calibrate
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import modular_copy, quantize
+from lmbench.distiller.quantization.settings_files import load_preset
 
 BATCH, BPTT, WORDS = 10, 35, 33278
 PRESETS = ("int8-symmetric", "int8-asymmetric-per-channel", "int8-avg", "int8-best")

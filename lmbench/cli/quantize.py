@@ -44,7 +44,8 @@ def quantize(
                      seeds=seeds, place=place != "local")  # fmt: skip
         _show_presets(json=json)
         return 0
-    from lmbench.distiller.quantization import QuantizationError, load_stats
+    from lmbench.distiller.quantization.calibration import load_stats
+    from lmbench.distiller.quantization.errors import QuantizationError
     from lmbench.jobs.input_files import settings_file, stats_file
     from lmbench.jobs.places import check_place
     from lmbench.jobs.quantization import check_fit, describe, settings_of
@@ -79,7 +80,11 @@ def quantize(
 
 
 def _show_presets(*, json: bool) -> None:
-    from lmbench.distiller.quantization import load_preset, preset_description, preset_names
+    from lmbench.distiller.quantization.settings_files import (
+        load_preset,
+        preset_description,
+        preset_names,
+    )
 
     if json:
         print_json([{"name": n, **load_preset(n).to_dict()} for n in preset_names()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -86,10 +86,18 @@ def window(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor, t
     return source[start : start + length], source[start + 1 : start + 1 + length].reshape(-1)
 
 
-def windows(source: torch.Tensor, bptt: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """All windows in order; each word after the first row is a target exactly once."""
-    for start in range(0, len(source) - 1, bptt):
+def windows(
+    source: torch.Tensor, bptt: int, progress: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """All windows in order; each word after the first row is a target exactly once.
+
+    progress: called with (rows done, rows in all) when the next window is asked for.
+    """
+    rows = len(source) - 1
+    for start in range(0, rows, bptt):
         yield window(source, start, bptt)
+        if progress:
+            progress(min(start + bptt, rows), rows)
 
 
 class Windows:

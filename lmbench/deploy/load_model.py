@@ -17,7 +17,7 @@ from lmbench.corpus import Corpus
 from lmbench.deploy.packed_file.metadata import checked_shape
 from lmbench.deploy.packed_file.reading import PackedFile, is_packed, open_packed
 from lmbench.deploy.recurrent_weights import RecurrentWeights
-from lmbench.distiller.quantization import restore
+from lmbench.distiller.quantization.storage import restore
 from lmbench.errors import LmbenchError
 from lmbench.model.rnn import ARGUMENTS, RNNModel, model_of_tensors
 from lmbench.model_shapes import GATES, parameter_shapes

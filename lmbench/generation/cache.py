@@ -146,13 +146,10 @@ def evaluate_with_caches(
     """
     rows, batch = data.shape
     past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
-    hidden, done = model.init_hidden(batch), 0
-    for input, target in windows(data, bptt):
+    hidden = model.init_hidden(batch)
+    for input, target in windows(data, bptt, progress):
         features, hidden = model.features(input, hidden)  # [T, B, H]
         past.read(features, target.view_as(input), log_probability(model, features, target))
-        done += len(input)
-        if progress:
-            progress(done, rows - 1)
     return past.scores((rows - 1) * batch)
 
 
@@ -166,18 +163,15 @@ def step_with_caches(
 ) -> tuple[Score, list[Score]]:
     """As `evaluate_with_caches`, a word of each column at a time on what writes a text, too."""
     rows, batch = data.shape
-    state, done = runtime.initial_state(batch), 0
+    state = runtime.initial_state(batch)
     past = CachedPast(caches, runtime.hidden(state))
-    for input, target in windows(data, bptt):
+    for input, target in windows(data, bptt, progress):
         features, log_p = [], []
         for ids, words in zip(input, target.view_as(input), strict=True):
             logits, state = runtime.step(ids, state)
             features.append(runtime.hidden(state))
             log_p.append(-F.cross_entropy(logits, words, reduction="none"))
         past.read(torch.stack(features), target.view_as(input), torch.stack(log_p))
-        done += len(input)
-        if progress:
-            progress(done, rows - 1)
     return past.scores((rows - 1) * batch)
 
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmbench.corpus.ids import EOS, UNK
 from lmbench.corpus.subwords import Pieces, is_subword
 from lmbench.deploy.runtimes.interface import Runtime, State
 from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, Past
 from lmbench.generation.sampling import Candidates, Sampling, candidates, draw
 
-__all__ = ["EOS", "UNK", "Alternative", "Prompt", "Sampler", "Snapshot", "Word", "read_prompt"]
-
-EOS = "<eos>"
-UNK = "<unk>"
+__all__ = ["Alternative", "Prompt", "Sampler", "Snapshot", "Word", "read_prompt"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,6 @@ class Sampler:
         sampling: how words are chosen; may be replaced between two words.
         seed: of the generator that is this sampler's own. The same seed, model and runtime give
             the same text on the same machine.
-        no_unk: never write ``<unk>``.
         cache: makes words of the text so far likelier where they fit.
 
     Raises:
@@ -125,7 +122,6 @@ class Sampler:
         sampling: Sampling | None = None,
         *,
         seed: int = 1111,
-        no_unk: bool = False,
         cache: NeuralCache | None = None,
     ) -> None:
         if len(vocabulary) != runtime.ntoken:
@@ -140,9 +136,6 @@ class Sampler:
         self.runtime = runtime
         self.vocabulary = vocabulary
         self.sampling = sampling or Sampling()
-        if no_unk:
-            banned = tuple(i for i, word in enumerate(vocabulary) if word == UNK)
-            self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *banned))
         self._cache = cache
         self._random = np.random.default_rng(seed)
         self._state = runtime.initial_state(1)

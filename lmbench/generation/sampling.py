@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmbench.config import GenerateConfig
+from lmbench.corpus.ids import UNK
 from lmbench.errors import NOT_FINITE, LmbenchError
 
 __all__ = ["Candidates", "Sampling", "candidates", "draw"]
@@ -36,6 +39,12 @@ class Sampling:
     top_p: float = 1.0
     """Only the smallest set of likeliest words that holds this much of what `top_k` left
     (nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751)."""
+
+    @classmethod
+    def of(cls, config: GenerateConfig, vocabulary: Sequence[str]) -> Sampling:
+        """What the settings ask for, of a model that knows these words."""
+        banned = (vocabulary.index(UNK),) if config.no_unk and UNK in vocabulary else ()
+        return cls(banned, config.temperature, config.top_k, config.top_p)
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from lmbench.config import GenerateConfig
 from lmbench.corpus.subwords import is_subword, joined
@@ -18,6 +18,7 @@ from lmbench.generation.cache import NeuralCache
 from lmbench.generation.sampler import Prompt, Sampler, Word, read_prompt
 from lmbench.generation.sampling import Sampling
 from lmbench.session import Session
+from lmbench.session.event_log import ends_torn
 from lmbench.session.files import locked
 
 __all__ = [
@@ -106,14 +107,13 @@ def open_sampler(loaded: LoadedModel, config: GenerateConfig) -> tuple[Sampler, 
     Raises:
         LmbenchError: a setting out of bounds, no vocabulary, or a runtime that cannot be had.
     """
-    sampling = Sampling(temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
+    sampling = Sampling.of(config, loaded.vocabulary)
     runtime = open_runtime(config.runtime, loaded, "step", config.accuracy)
     sampler = Sampler(
         runtime,
         loaded.vocabulary,
         sampling,
         seed=config.seed,
-        no_unk=config.no_unk,
         cache=NeuralCache.of(config),
     )
     prompt = read_prompt(config.prompt, loaded.vocabulary)
@@ -170,15 +170,10 @@ def lines(words: Iterable[str]) -> str:
 def append_sample(session: Session, generation: Generation) -> None:
     """Add a generation to the session's ``samples.jsonl``, whole, whoever else adds to it."""
     line = json.dumps(generation.sample(), ensure_ascii=False, allow_nan=False) + "\n"
-    with locked(session.path / ".lock"), session.samples_path.open("a+b") as file:
-        if file.tell() and not _ends_a_line(file):
+    with locked(session.path / ".lock"), session.samples_path.open("ab") as file:
+        if ends_torn(session.samples_path):
             # The process that wrote it died there; its line is lost, not this one.
             line = "\n" + line
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _ends_a_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"

@@ -18,17 +18,13 @@ from lmbench.config import ModelConfig, QuantizeConfig
 from lmbench.config.quantize import parse_budget, parse_override
 from lmbench.corpus import Corpus
 from lmbench.corpus.batches import SCORE_COLUMNS, count_windows, score_rows, windows
-from lmbench.distiller.quantization import (
-    ActivationStats,
-    Budget,
-    PostTrainLinearQuantizer,
-    QuantizationError,
-    QuantSettings,
-    collect_input_moments,
-    load_preset,
-    load_settings,
-    modular_copy,
-)
+from lmbench.distiller.quantization.calibration import ActivationStats
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import PostTrainLinearQuantizer, modular_copy
+from lmbench.distiller.quantization.rounding import collect_input_moments
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.settings_files import load_preset, load_settings
+from lmbench.distiller.quantization.trials import Budget
 from lmbench.errors import LmbenchError
 from lmbench.model import RNNModel, build_model
 from lmbench.training.evaluate import Evaluation, evaluate

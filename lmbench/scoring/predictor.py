@@ -26,8 +26,6 @@ __all__ = ["Predictor", "RuntimePredictor", "compiled_predictor", "packed_predic
 class Predictor(Protocol):
     """A model that steps and scores; ids are int64, and states are never changed in place."""
 
-    ntoken: int
-
     def initial_state(self, batch: int = 1) -> Any:
         """The state before a text, for `batch` texts at once."""
         ...
@@ -79,7 +77,6 @@ class RuntimePredictor:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.ntoken = runtime.ntoken
 
     def initial_state(self, batch: int = 1) -> Any:
         return self._runtime.initial_state(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
 
@@ -50,16 +50,7 @@ class Score:
     """A blank between words and one for the end of each line among them."""
 
     def __add__(self, other: Score) -> Score:
-        return Score(
-            self.words + other.words,
-            self.unknown + other.unknown,
-            self.tokens + other.tokens,
-            self.known_tokens + other.known_tokens,
-            self.log_prob + other.log_prob,
-            self.known_log_prob + other.known_log_prob,
-            self.lines + other.lines,
-            self.characters + other.characters,
-        )
+        return Score(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def perplexity(self) -> float:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.training.objective import Adjust, is_quantized_in_training
+from lmbench.training.objective import Adjust, Objective, is_quantized_in_training
 from lmbench.training.regularisation import OFF, Regularisation
 from lmbench.training.step import features, minimised
 
@@ -17,7 +17,7 @@ __all__ = ["Distillation"]
 _ROWS = 128
 
 
-class Distillation:
+class Distillation(Objective):
     """A blend of cross-entropy and the divergence from a teacher (Hinton et al. 2015).
 
     The loss is ``(1 - weight) * CE + weight * T**2 * KL(teacher_T || student_T)``, both in nats a

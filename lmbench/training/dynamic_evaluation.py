@@ -110,15 +110,12 @@ def gradient_rms(
     """
     adapted, rows = _Adapted(model), len(data)
     squares = [torch.zeros_like(p) for p in adapted.parameters]
-    hidden, done = model.init_hidden(data.shape[1]), 0
-    for input, target in windows(data, bptt):
+    hidden = model.init_hidden(data.shape[1])
+    for input, target in windows(data, bptt, progress):
         _, hidden = adapted.gradients(input, target, hidden)
         for square, parameter in zip(squares, adapted.parameters, strict=True):
             assert parameter.grad is not None
             square.addcmul_(parameter.grad, parameter.grad)
-        done += len(input)
-        if progress:
-            progress(done, rows - 1)
     return [square.div_(count_windows(rows, bptt)).sqrt_() for square in squares]
 
 
@@ -148,9 +145,9 @@ def evaluate_dynamically(
     adapted = _Adapted(model)
     past = CachedPast(caches, model.decoder.bias.new_empty(batch, model.nhid))
     scales = None if rms is None else _Scales(rms, settings.decay)
-    total, done = in_float64(torch.zeros((), device=data.device)), 0
+    total = in_float64(torch.zeros((), device=data.device))
     hidden = model.init_hidden(batch)
-    for input, target in windows(data, bptt):
+    for input, target in windows(data, bptt, progress):
         if caches:
             with torch.no_grad():
                 features, _ = adapted.model.features(input, hidden)  # [T, B, H]
@@ -159,8 +156,5 @@ def evaluate_dynamically(
         loss, hidden = adapted.gradients(input, target, hidden)
         total = total + in_float64(loss) * len(target)
         adapted.step(settings, scales)
-        done += len(input)
-        if progress:
-            progress(done, rows - 1)
     tokens = (rows - 1) * batch
     return Score(float(total), tokens), past.scores(tokens)[1]

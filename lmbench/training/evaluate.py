@@ -69,13 +69,9 @@ def evaluate(
     model.eval()
     total = in_float64(torch.zeros((), device=data.device))
     hidden = model.init_hidden(batch)
-    done = 0
-    for input, target in windows(data, bptt):
+    for input, target in windows(data, bptt, progress):
         output, hidden = model.features(input, hidden)  # [T, B, H]
         total += in_float64(window_nll(model, output, target))
-        done += len(input)
-        if progress:
-            progress(done, rows - 1)
     model.train(was_training)
     tokens = (rows - 1) * batch
     loss = total.item() / tokens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +29,11 @@ Adjust = Callable[[Tensor], Tensor]
 """Makes of a loss what is minimised: a schedule's callback before the backward pass."""
 
 
-class Objective(Protocol):
-    """A loss over one bptt window; may carry a state of its own from window to window."""
+class Objective:
+    """A loss over one bptt window; one that carries a state from window to window overrides all."""
 
     def start_epoch(self, batch_size: int) -> None:
         """The text begins again: forget what is carried."""
-        ...
 
     def gradients(
         self,
@@ -57,29 +55,17 @@ class Objective(Protocol):
         Returns:
             The mean cross-entropy in nats a token and the next state, both detached.
         """
-        ...
+        raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
         """What an exact resume needs of the carried state."""
-        ...
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None: ...
-
-
-class Stateless:
-    """The part of an objective that carries nothing from window to window."""
-
-    def start_epoch(self, batch_size: int) -> None:
-        """Nothing is carried."""
-
-    def tensors(self) -> dict[str, Tensor]:
         return {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Nothing was carried."""
+        """Take it up again."""
 
 
-class CrossEntropy(Stateless):
+class CrossEntropy(Objective):
     """The mean cross-entropy, fused with the decoder where no post-training wrapper holds it and no
     policy masks its gradient as it comes; in the loss's precision in either case.
 
@@ -120,7 +106,7 @@ class CrossEntropy(Stateless):
         )
 
 
-class ExactCrossEntropy(Stateless):
+class ExactCrossEntropy(Objective):
     """The original's own operations in their order: log-softmax, NLL, autograd.
 
     Training at a learning rate of 20 is chaotic: whatever sums in another order is another run

@@ -29,22 +29,16 @@ _REPEATS = 9
 _VERSION = 1
 
 
-def choose_precision(
-    wanted: Literal["auto", "fp32", "bf16"],
-    device: torch.device | str,
-    *,
-    cache: Path | None = None,
-) -> Precision:
+def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The arithmetic to train in: what is `wanted`, and for ``auto`` the one that pays here.
 
     ``auto`` times one product in both, the first time on this device with this torch and number
-    of threads, and remembers the answer in `cache` (a JSON file; the user's cache folder when left
-    out), so that every later run, and a resumed one above all, computes alike.
+    of threads, and remembers the answer in the user's cache folder, so that every later run, and a
+    resumed one above all, computes alike.
     """
     if wanted != "auto":
         return wanted
-    device = torch.device(device)
-    cache = cache or default_cache()
+    cache = user_cache() / "precision.json"
     known = _read(cache)
     key = machine_key(device)
     speedup = known.get(key)
@@ -52,10 +46,6 @@ def choose_precision(
         speedup = round(measure_speedup(device), 2)
         _remember(cache, {**known, key: speedup})
     return "bf16" if speedup >= _WORTH else "fp32"
-
-
-def default_cache() -> Path:
-    return user_cache() / "precision.json"
 
 
 def machine_key(device: torch.device) -> str:

@@ -41,16 +41,14 @@ __all__ = ["LoopState", "Position", "RunCheckpoints"]
 class Position:
     """How far a run is. `epoch` and `batch` count what is done from 0, `step` over all epochs.
 
-    Sums are over the batches since the last step event (`loss`, `norm`, `batches`) and since the
-    epoch began (`epoch_loss`). `reached` is the sparsity of each tensor that was pruned so far.
-    `masks_changed`: in this epoch weights were pruned away, or have fewer bits than before.
+    `batches` are those since the last step event; `epoch_loss` is a sum since the epoch began.
+    `reached` is the sparsity of each tensor that was pruned so far. `masks_changed`: in this epoch
+    weights were pruned away, or have fewer bits than before.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    loss: float = 0.0
-    norm: float = 0.0
     batches: int = 0
     epoch_loss: float = 0.0
     epoch_seconds: float = 0.0

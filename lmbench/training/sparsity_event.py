@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from lmbench.distiller.reports.tensor_sparsity import sparsity_cols, sparsity_rows
+from lmbench.distiller.reports.sparsity_tables import tensor_sparsity
 from lmbench.session.events import Sparsity
 
 __all__ = ["sparsity_event"]
 
 
-@torch.no_grad()
 def sparsity_event(model: nn.Module, step: int, epoch: int) -> Sparsity:
     """Rows of the weights table for each weight of two or more dimensions, tied ones once."""
-    rows, parameters, nonzero = [], 0, 0
-    for name, weight in model.named_parameters():
-        if weight.dim() < 2:
-            continue
-        dense, nnz = weight.numel(), int(torch.count_nonzero(weight))
-        parameters += dense
-        nonzero += nnz
-        rows.append(
-            {
-                "name": name,
-                "shape": list(weight.shape),
-                "dense": dense,
-                "nnz": nnz,
-                "fine": 100.0 * (1.0 - nnz / dense),
-                "rows": 100.0 * sparsity_rows(weight, transposed=False),
-                "cols": 100.0 * sparsity_cols(weight, transposed=False),
-                "std": float(weight.std()),
-                "mean": float(weight.mean()),
-                "abs_mean": float(weight.abs().mean()),
-            }
-        )
+    found = [tensor_sparsity(n, w) for n, w in model.named_parameters() if w.dim() > 1]
+    parameters, nonzero = sum(t.nnz_dense for t in found), sum(t.nnz for t in found)
+    rows = (
+        {"name": t.name, "shape": list(t.shape), "dense": t.nnz_dense, "nnz": t.nnz}
+        | {key: getattr(t, key) for key in ("fine", "rows", "cols", "std", "mean", "abs_mean")}
+        for t in found
+    )
     return Sparsity(
         step=step,
         epoch=epoch,

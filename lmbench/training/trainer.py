@@ -163,7 +163,6 @@ class Trainer:
             self.batch()
             if position.batch % self.config.event_interval == 0 or position.batch == batches:
                 self._step_event()
-                position.loss = position.norm = 0.0
                 position.batches = 0
                 self._sums.zero_()
             if position.batch % self.config.log_interval == 0:

@@ -30,11 +30,9 @@ def tiny(kind: str = "LSTM") -> LoadedModel:
     return LoadedModel(model, WORDS, shape, "tiny", Path())
 
 
-def sampler(sampling: Sampling | None = None, seed: int = 5, no_unk: bool = False) -> Sampler:
+def sampler(sampling: Sampling | None = None, seed: int = 5) -> Sampler:
     loaded = tiny()
-    return Sampler(
-        build_runtime("torch", loaded), loaded.vocabulary, sampling, seed=seed, no_unk=no_unk
-    )
+    return Sampler(build_runtime("torch", loaded), loaded.vocabulary, sampling, seed=seed)
 
 
 def text(of: Sampler, count: int = 30) -> list[str]:
@@ -135,7 +133,8 @@ def test_greedy_text_does_not_depend_on_the_seed_after_a_prompt() -> None:
 def test_no_unk_never_writes_unk() -> None:
     plain = sampler(Sampling(temperature=3))
     assert "<unk>" in text(plain, 400)
-    assert "<unk>" not in text(sampler(Sampling(temperature=3), no_unk=True), 400)
+    without = Sampling.of(GenerateConfig(temperature=3, no_unk=True), WORDS)
+    assert "<unk>" not in text(sampler(without), 400)
 
 
 def test_an_empty_prompt_begins_after_a_word_of_chance_that_is_not_written() -> None:

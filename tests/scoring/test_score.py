@@ -28,7 +28,6 @@ class Unigrams:
 
     def __init__(self, probabilities: Iterable[float]) -> None:
         self._losses = -np.log(np.array(list(probabilities)))
-        self.ntoken = len(self._losses)
 
     def initial_state(self, batch: int = 1) -> None:
         return None

@@ -215,7 +215,7 @@ def test_a_swap_has_succeeded_though_the_old_folder_cannot_be_removed(
 def test_old_folders_that_stay_mapped_stand_in_no_further_swaps_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On NFS another process keeps a file of the folder, so that it can be moved, but not removed."""
+    """On NFS a folder of which a process maps a file can be moved, but not removed."""
     final = tmp_path / "last"
     remove = files.shutil.rmtree
 

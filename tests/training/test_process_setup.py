@@ -27,30 +27,22 @@ def test_auto_takes_bf16_only_where_it_is_faster_and_measures_once(
         return speedup
 
     monkeypatch.setattr(precision_module, "measure_speedup", measure)
-    cache = tmp_path / "deep" / "precision.json"
-    assert choose_precision("auto", CPU, cache=cache) == expected
-    assert choose_precision("auto", "cpu", cache=cache) == expected
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "deep"))
+    assert choose_precision("auto", CPU) == expected
+    assert choose_precision("auto", CPU) == expected
     assert measured == [CPU]
-    assert json.loads(cache.read_text())["speedups"] == {machine_key(CPU): speedup}
-
-
-def test_it_is_remembered_in_the_cache_folder_that_the_environment_names(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "mine"))
-    monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
-    assert choose_precision("auto", CPU) == "bf16"
-    kept = json.loads((tmp_path / "mine" / "precision.json").read_text())
-    assert kept["speedups"] == {machine_key(CPU): 2.0}
+    kept = json.loads((tmp_path / "deep" / "precision.json").read_text())
+    assert kept["speedups"] == {machine_key(CPU): speedup}
 
 
 def test_what_is_asked_for_is_taken_without_measuring(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(precision_module, "measure_speedup", lambda device: pytest.fail("measured"))
-    assert choose_precision("bf16", CPU, cache=tmp_path / "p.json") == "bf16"
-    assert choose_precision("fp32", CPU, cache=tmp_path / "p.json") == "fp32"
-    assert not (tmp_path / "p.json").exists()
+    assert choose_precision("bf16", CPU) == "bf16"
+    assert choose_precision("fp32", CPU) == "fp32"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1, "speedups": 3}', '{"version": 9}'])
@@ -59,8 +51,9 @@ def test_a_damaged_memory_is_measured_anew(
 ) -> None:
     cache = tmp_path / "precision.json"
     cache.write_text(content)
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
-    assert choose_precision("auto", CPU, cache=cache) == "bf16"
+    assert choose_precision("auto", CPU) == "bf16"
     assert json.loads(cache.read_text())["speedups"] == {machine_key(CPU): 2.0}
 
 
@@ -68,8 +61,9 @@ def test_a_cache_that_cannot_be_written_costs_only_another_measurement(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(precision_module, "measure_speedup", lambda device: 2.0)
-    assert choose_precision("auto", CPU, cache=tmp_path / "file" / "precision.json") == "bf16"
+    assert choose_precision("auto", CPU) == "bf16"
 
 
 def test_the_measurement_is_a_positive_ratio() -> None:
@@ -131,11 +125,12 @@ def test_a_prepared_worker_does_not_map_its_memory_anew() -> None:
 
 
 def test_whether_the_answer_was_known_makes_no_difference_to_what_a_seed_gives(
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
     torch.manual_seed(1111)
-    choose_precision("auto", "cpu", cache=tmp_path / "precision.json")
+    choose_precision("auto", CPU)
     first = torch.rand(3)
     torch.manual_seed(1111)
-    choose_precision("auto", "cpu", cache=tmp_path / "precision.json")
+    choose_precision("auto", CPU)
     assert torch.equal(first, torch.rand(3))

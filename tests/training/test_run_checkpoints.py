@@ -90,6 +90,14 @@ def test_each_field_that_is_altered_or_missing_is_one_line_or_harmless(tmp_path:
     assert all(str(tmp_path / "last") in line and "\n" not in line for line in refusals)
 
 
+def test_what_an_earlier_version_counted_too_is_passed_over(tmp_path: Path) -> None:
+    document = written(tmp_path)
+    document["place"] |= {"loss": 0.0, "norm": 0.0}
+    (tmp_path / "last" / "trainer.json").write_text(json.dumps(document))
+    state, _ = checkpoints(tmp_path)[1].restore(tmp_path / "last", CPU)
+    assert state.position == Position(1, 2, 30)
+
+
 @pytest.mark.parametrize("name", ["lr", "betas", "eps", "weight_decay"])
 def test_numbers_of_adamw_that_are_none_are_refused(name: str, tmp_path: Path) -> None:
     model = build_model(ModelConfig(emsize=8, nhid=8, nlayers=1), 20)

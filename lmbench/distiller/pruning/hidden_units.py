@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from lmbench.distiller.errors import DistillerError, did_you_mean
 from lmbench.distiller.pruning.structures import EPSILON, Norm
+from lmbench.distiller.schedules.arguments import RECURRENT, check_recurrent
 
-_WEIGHT = re.compile(r"(?:(?P<module>.+)\.)?weight_(?:ih|hh)_l(?P<layer>\d+)")
 RankBy = Literal["rows", "group"]
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
@@ -93,22 +92,16 @@ class HiddenUnits:
         self.rank_by = rank_by
         self.layers: list[RecurrentLayer] = []
         self.affected: frozenset[str] = frozenset()
-        for weight in weights:
-            if not _WEIGHT.fullmatch(weight):
-                raise DistillerError(
-                    f"weights: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
-                    "as rnn.weight_hh_l0"
-                )
+        check_recurrent("weights", weights)
 
     def bind(self, model: nn.Module) -> None:
         """Find the layers in a model."""
         known = recurrent_layers(model, self.consumers)
         chosen: dict[str, RecurrentLayer] = {}
         for weight in self.weights:
-            match = _WEIGHT.fullmatch(weight)
+            match = RECURRENT.fullmatch(weight)
             assert match is not None
-            prefix = f"{match['module']}." if match["module"] else ""
-            key = f"{prefix}l{match['layer']}"
+            key = f"{match['prefix']}l{match['layer']}"
             if key not in known:
                 raise DistillerError(
                     f"weights: '{weight}' is of no plain recurrent layer (one direction, no "

@@ -157,23 +157,12 @@ class MaskDict(dict[str, ParameterMasker]):
         )
 
 
-def tied_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The other names of each parameter, under its first."""
-    first: dict[int, str] = {}
-    names: dict[str, list[str]] = {}
-    for name, param in model.named_parameters(remove_duplicate=False):
-        canonical = first.setdefault(id(param), name)
-        others = names.setdefault(canonical, [])
-        if name != canonical:
-            others.append(name)
-    return {name: tuple(others) for name, others in names.items()}
-
-
 def create_model_masks_dict(model: nn.Module) -> MaskDict:
     """A masker without a mask for each parameter of the model, one for tied parameters."""
-    return MaskDict(
-        (name, ParameterMasker(name, aliases)) for name, aliases in tied_names(model).items()
-    )
+    names: dict[int, list[str]] = {}
+    for name, param in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(param), []).append(name)
+    return MaskDict((first, ParameterMasker(first, tuple(ties))) for first, *ties in names.values())
 
 
 def masked_parameters(

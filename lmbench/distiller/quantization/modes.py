@@ -8,8 +8,6 @@ from typing import TypeVar
 from lmbench.distiller.quantization.errors import QuantizationError
 
 __all__ = [
-    "MAX_BITS",
-    "MIN_BITS",
     "ClipMode",
     "LinearQuantMode",
     "check_bits",
@@ -18,8 +16,7 @@ __all__ = [
     "parse_mode",
 ]
 
-MIN_BITS, MAX_BITS = 2, 16
-BITS = (MIN_BITS, MAX_BITS)
+BITS = (2, 16)
 CODE_BITS = (1, 4)
 """The fewest and the most signs that a weight is a sum of."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,10 +48,6 @@ class ModuleReport:
     output_zero_point: float | None = None
     weight_sqnr: float | None = None
     output_sqnr: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def sqnr(signal: Tensor, approximation: Tensor) -> float:

@@ -22,9 +22,9 @@ from lmbench.distiller.quantization.clipping import ClipMode, parse_clip
 from lmbench.distiller.quantization.command_line import quantizer_arguments
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fused import install_fused
+from lmbench.distiller.quantization.modes import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.net_aware import cell_roles, narrowed, rectified_sums
 from lmbench.distiller.quantization.replacements import ACTIVATIONS, WRAPPERS, Replacements
-from lmbench.distiller.quantization.scale_and_zero_point import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.settings import (
     ModuleQuantMode,
     ModuleSettings,
@@ -249,7 +249,7 @@ class PostTrainLinearQuantizer:
         self.module_settings = resolved
         stats = self.model_activation_stats = self._prepared_stats()
         half_range = rectified_sums(self.model) if self.settings.net_aware else frozenset[str]()
-        replacements = Replacements(self.settings, stats is not None, self.input_moments)
+        replacements = Replacements(self.settings, self.input_moments)
         for name, module in modules.items():
             chosen = resolved[name]
             own = self._own_stats(stats, name, module, chosen)

@@ -53,12 +53,10 @@ class Replacements:
 
     Args:
         settings: those of the whole model.
-        calibrated: are there statistics of activations?
         input_moments: for `rounding: gptq`, what `collect_input_moments` gave.
     """
 
     settings: QuantSettings
-    calibrated: bool
     input_moments: Mapping[str, Tensor] | None = None
 
     def of(
@@ -74,7 +72,7 @@ class Replacements:
         Args:
             name: its name in the model.
             chosen: its settings.
-            stats: its own calibrated statistics, where it needs any.
+            stats: its own calibrated statistics; None where it needs none or there are none.
             half_range: does a ReLU follow?
         """
         if isinstance(module, ACTIVATIONS):
@@ -87,7 +85,7 @@ class Replacements:
             return self._embedding(module, chosen, stats)
         if isinstance(module, nn.Linear):
             return self._linear(name, module, chosen, stats, half_range)
-        if chosen.bits_activations is None or not self.calibrated:
+        if stats is None:
             return None
         wrapper = WRAPPERS[type(module)]
         return wrapper(module, **self._activations(chosen, stats, half_range))
@@ -95,8 +93,6 @@ class Replacements:
     def _activation(
         self, module: nn.Module, chosen: ModuleSettings, stats: dict[str, Any] | None
     ) -> nn.Module | None:
-        if chosen.bits_activations is None or not self.calibrated:
-            return None
         if stats is None:
             return None
         options = self._activations(chosen, stats, chosen.clip_half_range)
@@ -129,7 +125,7 @@ class Replacements:
         half_range: bool,
     ) -> nn.Module | None:
         if chosen.bits_weights is None:
-            if chosen.bits_activations is None or stats is None:
+            if stats is None:
                 return None
             options = self._activations(chosen, stats, half_range)
             return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)

@@ -21,23 +21,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from lmbench.distiller.quantization.errors import QuantizationError
-from lmbench.distiller.quantization.modes import (
-    MAX_BITS,
-    MIN_BITS,
-    LinearQuantMode,
-    check_bits,
-    get_quantized_range,
-    parse_mode,
-)
+from lmbench.distiller.quantization.modes import LinearQuantMode, get_quantized_range
 
 __all__ = [
-    "MAX_BITS",
-    "MIN_BITS",
     "LinearQuantMode",
     "LinearQuantizeSTE",
     "approx_scale_as_mult_and_shift",
     "asymmetric_linear_quantization_params",
-    "check_bits",
     "clamp",
     "get_quantized_range",
     "get_scale_approximation_mult",
@@ -48,7 +38,6 @@ __all__ = [
     "linear_dequantize",
     "linear_quantize",
     "linear_quantize_clamp",
-    "parse_mode",
     "symmetric_linear_quantization_params",
 ]
 

@@ -27,10 +27,9 @@ from lmbench.distiller.modules import (
 )
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
-from lmbench.distiller.quantization.modes import BITS
+from lmbench.distiller.quantization.modes import BITS, check_bits
 from lmbench.distiller.quantization.post_training import is_quantized
 from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
-from lmbench.distiller.quantization.scale_and_zero_point import check_bits
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS, LEARNED
 

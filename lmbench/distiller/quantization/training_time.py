@@ -10,6 +10,7 @@ weights of an even symmetric grid), ours saturates.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -271,13 +272,6 @@ def dorefa_quantize_param(param_fp: Tensor, param_meta: Any) -> Tensor:
     return 2 * straight_through(unit, scale, zero_point, q_range) - 1
 
 
-class _Bits:
-    """What `dorefa_quantize_param` reads of a parameter."""
-
-    def __init__(self, num_bits: int) -> None:
-        self.num_bits = num_bits
-
-
 class DorefaQuantizer(TrainingQuantizer):
     """DoReFa-Net (Zhou et al. 2016, arXiv 1606.06160).
 
@@ -304,7 +298,7 @@ class DorefaQuantizer(TrainingQuantizer):
 
     def quantize_weight(self, weight: Tensor, bits: int) -> Tensor:
         """See `dorefa_quantize_param`."""
-        image = dorefa_quantize_param(weight, _Bits(bits))
+        image = dorefa_quantize_param(weight, SimpleNamespace(num_bits=bits))
         if self.keep_magnitude:
             image = image * weight.detach().abs().max()
         # Taken off as a constant, so that the gradient of a weight that may come back passes.

@@ -19,10 +19,8 @@ from lmbench.distiller.quantization.codes import fit_codes, keeps_zeros, nearest
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
 from lmbench.distiller.quantization.layers_without_parameters import empty
-from lmbench.distiller.quantization.modes import BITS, CODE_BITS
+from lmbench.distiller.quantization.modes import BITS, CODE_BITS, LinearQuantMode, check_bits
 from lmbench.distiller.quantization.scale_and_zero_point import (
-    LinearQuantMode,
-    check_bits,
     linear_dequantize,
     linear_quantize_clamp,
 )

@@ -30,12 +30,8 @@ from lmbench.distiller.quantization.clipping import (
 )
 from lmbench.distiller.quantization.errors import NoStatsError, QuantizationError
 from lmbench.distiller.quantization.integers import by_slices_, constant
-from lmbench.distiller.quantization.scale_and_zero_point import (
-    LinearQuantMode,
-    approx_scale_as_mult_and_shift,
-    check_bits,
-    parse_mode,
-)
+from lmbench.distiller.quantization.modes import LinearQuantMode, check_bits, parse_mode
+from lmbench.distiller.quantization.scale_and_zero_point import approx_scale_as_mult_and_shift
 from lmbench.distiller.quantization.settings import ModuleQuantMode, TensorQuantSettings
 
 __all__ = [

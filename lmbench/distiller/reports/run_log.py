@@ -12,26 +12,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from lmbench.distiller.errors import DistillerError
 
-__all__ = ["RunLogger", "config_pylogger", "log_execution_env_state"]
-
-
-class RunLogger(logging.Logger):
-    """Python's root logger as `config_pylogger` leaves it.
-
-    Attributes:
-        logdir: the directory of this run.
-        log_filename: the log in it.
-    """
-
-    logdir: str
-    log_filename: str
+__all__ = ["config_pylogger", "log_execution_env_state"]
 
 
 class _RunFile(logging.FileHandler):
@@ -43,8 +31,10 @@ def config_pylogger(
     experiment_name: str | None,
     output_dir: str | Path = "logs",
     verbose: bool = False,
-) -> RunLogger:
+) -> logging.Logger:
     """Make a directory for this run and have the root logger write to a file in it.
+
+    Its `logdir` and `log_filename` are the run's directory and its log.
 
     Args:
         log_cfg_file: a file for `logging.config.fileConfig`, which may use ``%(logfilename)s``;
@@ -61,7 +51,7 @@ def config_pylogger(
     logdir = Path(output_dir) / name
     logdir.mkdir(parents=True, exist_ok=True)
     filename = str(logdir / f"{name}.log")
-    root = cast("RunLogger", logging.getLogger())
+    root: Any = logging.getLogger()
     if log_cfg_file is not None and Path(log_cfg_file).is_file():
         try:
             logging.config.fileConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,21 +137,9 @@ def weights_sparsity_table(
 
 
 def _row(row: TensorSparsity) -> tuple[Any, ...]:
-    return (
-        row.name,
-        size_to_str(torch.Size(row.shape)),
-        row.nnz_dense,
-        row.nnz,
-        row.cols,
-        row.rows,
-        row.ch,
-        row.sparsity_2d,
-        row.sparsity_3d,
-        row.fine,
-        row.std,
-        row.mean,
-        row.abs_mean,
-    )
+    """The columns in their order, which is that of the fields."""
+    name, shape, *numbers = astuple(row)
+    return (name, size_to_str(torch.Size(shape)), *numbers)
 
 
 def _gross_row(row: TensorSparsity) -> tuple[Any, ...]:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from lmbench.distiller.errors import DistillerError
+
 CONVOLUTION_GROUPS = ("2D", "3D", "4D", "Filters")
 ONLY_FOR_CONVOLUTIONS = frozenset(
     {
@@ -63,10 +65,10 @@ def group_of_matrix(value: Any) -> Any:
 
 
 def check_recurrent(argument: str, weights: Iterable[str]) -> None:
-    """Raise ValueError where a weight that is to name hidden units is no recurrent layer's."""
+    """Raise DistillerError where a weight that is to name hidden units is no recurrent layer's."""
     for weight in weights:
         if not RECURRENT.fullmatch(weight):
-            raise ValueError(
+            raise DistillerError(
                 f"{argument}: '{weight}' is not a recurrent weight; HiddenUnits takes names such "
                 "as rnn.weight_hh_l0"
             )
@@ -146,24 +148,6 @@ class GroupLassoArgs(Args):
                 "HiddenUnits remove what the regularizer makes small"
             )
         return self
-
-
-class FreeArgs(BaseModel):
-    """Arguments that only the class itself can check, when it is built."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    needs_matrices: ClassVar[bool] = False
-
-    def check_epochs(self, meta: Mapping[str, Any]) -> None:
-        """Nothing is known of these arguments."""
-
-    def mismatch(self, shapes: Mapping[str, Sequence[int]]) -> str:
-        """Nothing is known of these arguments."""
-        return ""
-
-    def parameters(self) -> Iterator[tuple[str, str]]:
-        """None: no argument is known to be a parameter's name."""
-        return iter(())
 
 
 REGULARIZERS: dict[str, type[Args]] = {

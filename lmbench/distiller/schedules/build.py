@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lmbench.distiller import pruning
 from lmbench.distiller.errors import DistillerError, ScheduleError, did_you_mean
 from lmbench.distiller.pruning import regularization
-from lmbench.distiller.pruning.masks import tied_names
+from lmbench.distiller.pruning.masks import create_model_masks_dict
 from lmbench.distiller.schedules import lr_schedulers
 from lmbench.distiller.schedules.checking import (
     SECTIONS,
@@ -77,11 +77,8 @@ def dict_config(
 
 def parameter_names(model: nn.Module) -> dict[str, str]:
     """Every name of every parameter, the ties' too, to the first name."""
-    return {
-        name: canonical
-        for canonical, others in tied_names(model).items()
-        for name in (canonical, *others)
-    }
+    maskers = create_model_masks_dict(model).values()
+    return {name: masker.param_name for masker in maskers for name in masker.names}
 
 
 def build_scheduler(

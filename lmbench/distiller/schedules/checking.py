@@ -15,7 +15,6 @@ from lmbench.distiller.schedules.arguments import (
     ONLY_FOR_CONVOLUTIONS,
     REGULARIZERS,
     Args,
-    FreeArgs,
     PruningPolicyArgs,
     RegularizationPolicyArgs,
 )
@@ -122,7 +121,7 @@ class _Reader:
             else:
                 args = self._arguments(kind, spec["class"], spec, where)
                 # A broken entry is kept as a name, so that its policy is not called undefined.
-                found[name] = Component(name, spec["class"], args or FreeArgs())
+                found[name] = Component(name, spec["class"], args or Args())
         return found
 
     def _arguments(
@@ -299,7 +298,7 @@ def check_parameters(
     """
     reader = _Reader(schedule.source)
 
-    def check(args: Args | FreeArgs, where: Sequence[object]) -> None:
+    def check(args: Args, where: Sequence[object]) -> None:
         for argument, name in args.parameters():
             if name not in names:
                 hint = did_you_mean(name, names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lmbench.distiller.schedules.agp import scheduled_epochs
-from lmbench.distiller.schedules.arguments import Args, FreeArgs
+from lmbench.distiller.schedules.arguments import Args
 
 Kind = Literal["pruner", "regularizer", "lr_scheduler", "quantizer"]
 
@@ -19,7 +19,7 @@ class Component:
 
     name: str
     class_name: str
-    args: Args | FreeArgs
+    args: Args
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that the file gave, as the constructor takes them."""
@@ -75,11 +75,6 @@ class Schedule:
     components: dict[Kind, dict[str, Component]]
     policies: tuple[PolicyEntry, ...]
     warnings: tuple[str, ...] = ()
-
-    @property
-    def pruners(self) -> dict[str, Component]:
-        """The pruners by name."""
-        return self.components["pruner"]
 
     def component(self, policy: PolicyEntry) -> Component:
         """What a policy runs."""

@@ -34,18 +34,16 @@ class ModelWeights:
         return self._deviations[name]
 
 
-def plan_for_model(
-    schedule: Schedule, model: nn.Module, epochs: int | None = None, judge_weights: bool = True
-) -> SchedulePlan:
+def plan_for_model(schedule: Schedule, model: nn.Module, epochs: int | None = None) -> SchedulePlan:
     """`predict_sparsity` with the shapes and ties of a model.
+
+    What thresholds leave is estimated by the weights as they are now: right for a trained parent,
+    meaningless for a model that is still to be trained.
 
     Args:
         schedule: a checked schedule.
-        model: may be on the meta device when ``judge_weights`` is False.
+        model: may be on the meta device where no threshold decides.
         epochs: of the training.
-        judge_weights: estimate what thresholds leave by the weights as they are now; right for a
-            trained parent, meaningless for a model that is still to be trained.
     """
     shapes = {name: tuple(param.shape) for name, param in model.named_parameters()}
-    view = ModelWeights(model) if judge_weights else None
-    return predict_sparsity(schedule, shapes, parameter_names(model), epochs, view)
+    return predict_sparsity(schedule, shapes, parameter_names(model), epochs, ModelWeights(model))

@@ -27,28 +27,11 @@ class TensorPlan:
         name: its first name.
         shape: its shape.
         estimated: its sparsity is judged by today's weights, or depends on how masks overlap.
-        plan: that it is part of.
     """
 
     name: str
     shape: Shape
     estimated: bool
-    plan: SchedulePlan
-
-    @property
-    def numel(self) -> int:
-        """How many weights it has."""
-        return math.prod(self.shape)
-
-    @property
-    def sparsity(self) -> tuple[float | None, ...]:
-        """At the end of each epoch; None where a threshold decides and weights are not known."""
-        return self.plan.curves[self.name]
-
-    @property
-    def final(self) -> float | None:
-        """The sparsity that it ends with."""
-        return self.plan.sparsity_at(self.plan.epochs - 1).get(self.name, 0.0)
 
 
 class SchedulePlan:
@@ -75,7 +58,7 @@ class SchedulePlan:
             if policy.kind == "pruner" and policy.run[0] < epochs
         ]
         self.tensors = tuple(
-            TensorPlan(name, tuple(layout.shapes[name]), estimated, self)
+            TensorPlan(name, tuple(layout.shapes[name]), estimated)
             for name, estimated in self._touched().items()
         )
         self.cut_short = self._cut_short(schedule) if epochs <= schedule.last_epoch else ""

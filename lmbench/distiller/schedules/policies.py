@@ -40,11 +40,9 @@ class PruningStep(NamedTuple):
 
     ``parameter`` is the first of its names. ``target`` is the share of what the pruner counts,
     weights or structures, and None when a threshold decides; ``reached`` is the share of weights.
-    ``minibatch`` is None for a step at the beginning of an epoch.
     """
 
     epoch: int
-    minibatch: int | None
     pruner: str
     parameter: str
     target: float | None
@@ -203,9 +201,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             if self.mask_gradients:
                 masker.watch_gradient(param)
 
-    def _prune(
-        self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, minibatch: int | None
-    ) -> None:
+    def _prune(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
         steps: list[PruningStep] = meta.setdefault("steps", [])
         self.pruner.prepare(model, zeros_mask_dict, meta)
         for masker, param, name in self._handled(model, zeros_mask_dict):
@@ -219,9 +215,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             reached = 1.0 - int(after.sum()) / after.numel()
             target = self.pruner.target_sparsity(name, meta)
             epoch, parameter = meta["current_epoch"], masker.param_name
-            steps.append(
-                PruningStep(epoch, minibatch, self.pruner.name, parameter, target, reached)
-            )
+            steps.append(PruningStep(epoch, self.pruner.name, parameter, target, reached))
 
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
@@ -233,7 +227,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
             self.attach(model, zeros_mask_dict)
             self.is_initialized = True
         if not (first_time and self.skip_first_minibatch):
-            self._prune(model, zeros_mask_dict, meta, None)
+            self._prune(model, zeros_mask_dict, meta)
 
     def on_minibatch_begin(
         self,
@@ -250,7 +244,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
         # Masks of the first minibatch were made when the epoch began.
         due = minibatch_id > 0 and frequency > 0 and step % frequency == 0
         if due or (self.skip_first_minibatch and step == 1):
-            self._prune(model, zeros_mask_dict, meta, minibatch_id)
+            self._prune(model, zeros_mask_dict, meta)
         for masker, param in masked_parameters(model, zeros_mask_dict):
             masker.apply_mask(param)
 

@@ -6,6 +6,7 @@ The same words as the constructors in `quantization.training_time`; a test holds
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -24,14 +25,8 @@ def _is_width(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= 16
 
 
-def _bits(value: Any) -> Any:
-    if not (value is None or value == FULL_PRECISION or _is_width(value, 2)):
-        raise ValueError("must be 2 to 16 bits, or null for full precision")
-    return value
-
-
-def _weight_bits(value: Any) -> Any:
-    if not (value is None or value == FULL_PRECISION or _is_width(value, 1)):
+def _bits(value: Any, *, least: int = 2) -> Any:
+    if not (value is None or value == FULL_PRECISION or _is_width(value, least)):
         raise ValueError("must be 2 to 16 bits, or null for full precision")
     return value
 
@@ -72,7 +67,7 @@ def _mode(value: Any) -> Any:
 
 
 Bits = Annotated[int | None, BeforeValidator(_bits)]
-WeightBits = Annotated[int | None, BeforeValidator(_weight_bits)]
+WeightBits = Annotated[int | None, BeforeValidator(partial(_bits, least=1))]
 Mode = Annotated[
     Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_UNSIGNED", "ASYMMETRIC_SIGNED"],
     BeforeValidator(_mode),

@@ -29,7 +29,7 @@ from lmbench.distiller.schedules.policies import (
 )
 
 if TYPE_CHECKING:
-    from lmbench.distiller.quantization import TrainingQuantizer
+    from lmbench.distiller.quantization.training_base import TrainingQuantizer
 
 STATE_VERSION = 1
 
@@ -65,7 +65,6 @@ class CompressionScheduler:
         self.zeros_mask_dict = zeros_mask_dict or create_model_masks_dict(model)
         self.policies: dict[int, list[ScheduledTrainingPolicy]] = {}
         self.sched_metadata: dict[ScheduledTrainingPolicy, dict[str, Any]] = {}
-        self.last_change: tuple[int, int | None] | None = None
         self._steps: list[PruningStep] = []
         self._narrowed: list[int] = []
 
@@ -128,7 +127,6 @@ class CompressionScheduler:
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
             policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
-        self._record_change()
 
     def on_minibatch_begin(
         self,
@@ -141,7 +139,6 @@ class CompressionScheduler:
         batch = (epoch, minibatch_id, minibatches_per_epoch)
         for policy, meta in self._active(epoch):
             policy.on_minibatch_begin(self.model, *batch, self.zeros_mask_dict, meta, optimizer)
-        self._record_change()
 
     def before_backward_pass(
         self,
@@ -251,10 +248,6 @@ class CompressionScheduler:
         self._narrowed.clear()
         return bits
 
-    def _record_change(self) -> None:
-        if self._steps:
-            self.last_change = (self._steps[-1].epoch, self._steps[-1].minibatch)
-
     @property
     def quantizer(self) -> TrainingQuantizer | None:
         """The training-time quantizer that has prepared the model, if the schedule has one."""
@@ -294,7 +287,6 @@ class CompressionScheduler:
                 for masker in maskers
             },
             "policies": [_policy_state(policy) for policy in self.sched_metadata],
-            "last_change": None if self.last_change is None else list(self.last_change),
         }
 
     def load_state_dict(
@@ -339,8 +331,6 @@ class CompressionScheduler:
                 masker.watch_gradient(param)
         for policy, saved in zip(policies, state["policies"], strict=True):
             _load_policy_state(policy, saved)
-        change = state.get("last_change")
-        self.last_change = None if change is None else (change[0], change[1])
         self._steps = []
 
     def init_from_masks_dict(

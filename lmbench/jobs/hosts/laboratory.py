@@ -20,16 +20,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from lmbench.distiller.pruning.sensitivity import WHOLE_MODEL, tensor_targets
-from lmbench.distiller.quantization import (
-    ActivationStats,
-    QuantSettings,
+from lmbench.distiller.quantization.calibration import ActivationStats
+from lmbench.distiller.quantization.net_aware import cell_roles
+from lmbench.distiller.quantization.post_training import quantizable_modules
+from lmbench.distiller.quantization.settings import QuantSettings, Role
+from lmbench.distiller.quantization.settings_files import (
     load_preset,
     preset_description,
     preset_names,
-    quantizable_modules,
 )
-from lmbench.distiller.quantization.net_aware import cell_roles
-from lmbench.distiller.quantization.settings import Role
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.laboratory_messages import (
     MESSAGES,

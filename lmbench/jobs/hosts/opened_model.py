@@ -16,16 +16,15 @@ from lmbench.deploy.load_model import load_run
 from lmbench.deploy.packed_file.dequantize import dequantized_bytes
 from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller.pruning.sensitivity import analyse_sensitivity, model_target, tensor_targets
-from lmbench.distiller.quantization import (
+from lmbench.distiller.quantization.calibration import (
     ActivationStats,
-    QuantizationError,
-    QuantSettings,
     calibrate,
     load_stats,
-    modular_copy,
-    quantize,
     save_stats,
 )
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.post_training import modular_copy, quantize
+from lmbench.distiller.quantization.settings import QuantSettings
 from lmbench.errors import LmbenchError
 from lmbench.jobs.hosts.laboratory_messages import OpenModel, stamp_of
 from lmbench.jobs.input_files import STATS_FILE

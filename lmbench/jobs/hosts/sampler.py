@@ -177,7 +177,7 @@ class SamplerHost:
             text.rewind(at)
         else:
             text = self._open(request, config)
-        text.sampler.sampling = _sampling(config, text.model.loaded.vocabulary)
+        text.sampler.sampling = Sampling.of(config, text.model.loaded.vocabulary)
         began = Began(
             id=request.id,
             runtime=text.model.runtime.name,
@@ -302,11 +302,6 @@ def _branches_off(old: _Text, request: Write, config: GenerateConfig) -> bool:
         and written == request.kept
         and at < len(old.words)
     )
-
-
-def _sampling(config: GenerateConfig, vocabulary: list[str]) -> Sampling:
-    banned = (vocabulary.index("<unk>"),) if config.no_unk and "<unk>" in vocabulary else ()
-    return Sampling(banned, config.temperature, config.top_k, config.top_p)
 
 
 def _branch_seed(seed: int, at: int, chosen: int) -> int:

@@ -18,29 +18,26 @@ from lmbench.corpus import Corpus
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.load_model import QUANTIZATION, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
-from lmbench.distiller.quantization import (
+from lmbench.distiller.quantization.calibration import (
     ActivationStats,
-    ModuleReport,
-    QuantizationError,
-    QuantSettings,
-    Trial,
-    auto_quantize,
     calibrate,
-    export_state,
-    load_preset,
     load_stats,
-    modular_copy,
-    preset_names,
-    quantization_table,
-    quantize,
-    quantized_bytes,
     save_stats,
 )
+from lmbench.distiller.quantization.errors import QuantizationError
+from lmbench.distiller.quantization.module_report import ModuleReport, quantization_table
 from lmbench.distiller.quantization.post_training import (
     SaturationWarning,
+    modular_copy,
+    quantize,
     saturating_modules,
     saturation_warning,
 )
+from lmbench.distiller.quantization.search import auto_quantize
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.settings_files import load_preset, preset_names
+from lmbench.distiller.quantization.storage import export_state, quantized_bytes
+from lmbench.distiller.quantization.trials import Trial
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import SETTINGS_FILE, STATS_FILE
 from lmbench.jobs.job import Job

@@ -161,7 +161,8 @@ def _config_of(one: PlannedRun) -> Config:
 
 
 def _check_quantization(config: QuantizeConfig, model: TrainConfig, home: Home) -> None:
-    from lmbench.distiller.quantization import QuantizationError, load_stats
+    from lmbench.distiller.quantization.calibration import load_stats
+    from lmbench.distiller.quantization.errors import QuantizationError
     from lmbench.jobs.quantization import check_fit, settings_of
 
     settings = settings_of(config, settings_file(config.config, home) if config.config else None)

@@ -18,7 +18,9 @@ def keep_line_in_view(view: ScrollView, line: int, height: int = 1) -> None:
     view.scroll_to_region(Region(0, line, 1, height), animate=False, force=True)
 
 
-class LinesView(ScrollView, GuardedWidget, can_focus=True):
+class LinesView(  # pyright: ignore[reportIncompatibleMethodOverride]
+    ScrollView, GuardedWidget, can_focus=True
+):
     """Override `move_cursor`, which moves the cursor down by so many lines."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -16,10 +16,9 @@ from lmbench.distiller.quantization.clipping import (
 )
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.histogram import Histogram
+from lmbench.distiller.quantization.modes import LinearQuantMode, check_bits
 from lmbench.distiller.quantization.scale_and_zero_point import (
     LinearQuantizeSTE,
-    LinearQuantMode,
-    check_bits,
     linear_dequantize,
     linear_quantize_clamp,
 )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_the_table_names_each_module_with_its_settings_and_errors(model, stats):
     assert gate.output_sqnr is not None
     assert 15 < gate.output_sqnr < 60
     assert "SYMMETRIC" in gate.mode
-    assert json.dumps(gate.to_dict())
+    assert json.dumps(asdict(gate))
     coarse = quantize(model, QuantSettings.from_dict({"bits_weights": 4}), stats)
     worse = {row.name: row for row in quantization_table(coarse, model)}
     fine, rough = rows["decoder"].weight_sqnr, worse["decoder"].weight_sqnr

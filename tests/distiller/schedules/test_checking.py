@@ -323,7 +323,7 @@ def test_an_unused_pruner_is_a_warning_and_no_mistake():
 def test_a_number_that_yaml_takes_for_a_word_is_a_number():
     text = yaml.safe_dump(GOOD).replace("0.05", "5e-2")
     schedule = distiller.parse_schedule(text)
-    assert schedule.pruners["l0"].arguments()["initial_sparsity"] == 0.05
+    assert schedule.components["pruner"]["l0"].arguments()["initial_sparsity"] == 0.05
 
 
 def test_every_class_that_a_schedule_may_name_exists_and_takes_its_arguments():

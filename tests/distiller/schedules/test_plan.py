@@ -30,7 +30,7 @@ class Model(nn.Module):
 def test_the_plan_of_a_preset_ends_with_the_published_number_of_weights(preset):
     with torch.device("meta"):
         model = Model(33_278, 1500)
-    plan = distiller.plan_for_model(distiller.load_preset(preset), model, judge_weights=False)
+    plan = distiller.plan_for_model(distiller.load_preset(preset), model)
     assert plan.total == 85_917_000
     assert plan.final_nonzero == LEFT[preset]
     assert not plan.estimated
@@ -47,7 +47,7 @@ def test_a_preset_leaves_the_planned_number_of_weights_of_a_real_model(preset, w
     with torch.device("meta"):
         model = Model(words, width)
     schedule = distiller.load_preset(preset)
-    plan = distiller.plan_for_model(schedule, model, judge_weights=False)
+    plan = distiller.plan_for_model(schedule, model)
     model.to_empty(device="cpu")
     model.decoder.weight = model.encoder.weight
     for param in model.parameters():
@@ -113,7 +113,7 @@ def test_every_epoch_of_a_plan_is_what_the_scheduler_does(name, tied):
         scheduler.on_epoch_end(epoch)
         for tensor in plan.tensors:
             reached = distiller.sparsity(model.get_parameter(tensor.name))
-            assert tensor.sparsity[epoch] == pytest.approx(reached), (tensor.name, epoch)
+            assert plan.curves[tensor.name][epoch] == pytest.approx(reached), (tensor.name, epoch)
     table = distiller.weights_sparsity_table(model)
     assert table.total is not None
     assert plan.final_nonzero == table.total[3]

@@ -9,17 +9,19 @@ import pytest
 from laboratory_world import Answers, probe, trained
 from torch import nn
 
-from lmbench.distiller.quantization import (
-    ClipMode,
-    QuantSettings,
-    RangeLinearEmbeddingWrapper,
-    RangeLinearQuantParamLayerWrapper,
-    RangeLinearQuantWrapper,
+from lmbench.distiller.quantization.floating import FPWrapper
+from lmbench.distiller.quantization.modes import ClipMode
+from lmbench.distiller.quantization.settings import QuantSettings
+from lmbench.distiller.quantization.settings_files import (
     load_preset,
     preset_description,
     preset_names,
 )
-from lmbench.distiller.quantization.floating import FPWrapper
+from lmbench.distiller.quantization.weights import (
+    RangeLinearEmbeddingWrapper,
+    RangeLinearQuantParamLayerWrapper,
+)
+from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper
 from lmbench.jobs.hosts.laboratory import Laboratory
 from lmbench.jobs.hosts.laboratory_messages import Evaluate, Evaluated, Module, Ready
 from lmbench.jobs.hosts.opened_model import OpenedModel

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor
-
-
-class Backend(Protocol):
-    """Takes values by tag and step."""
-
-    def scalar_summary(self, tag: str, value: float, step: int) -> None:
-        """A number."""
-
-    def histogram_summary(self, tag: str, values: Tensor, step: int) -> None:
-        """The distribution of a tensor of any shape."""
-
-    def sync_to_file(self) -> None:
-        """Write what is buffered."""
 
 
 class EventFiles:

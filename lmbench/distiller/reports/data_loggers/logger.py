@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Size, Tensor, nn
 
-from lmbench.distiller.reports.data_loggers.backends import Backend, EventFiles, ScalarsFile
+from lmbench.distiller.reports.data_loggers.backends import EventFiles, ScalarsFile
 from lmbench.distiller.reports.sparsity_tables import weights_sparsity, weights_sparsity_tbl_summary
 from lmbench.distiller.reports.table import Column, Table, percent
 from lmbench.distiller.reports.tensor_sparsity import size_to_str
@@ -142,7 +142,7 @@ class TensorBoardLogger(DataLogger):
     """
 
     def __init__(self, logdir: str | Path) -> None:
-        self.tblogger: Backend
+        self.tblogger: EventFiles | ScalarsFile
         try:
             self.tblogger = EventFiles(logdir)
         except ImportError:
