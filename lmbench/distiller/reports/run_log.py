@@ -12,14 +12,26 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 
 from lmbench.distiller.errors import DistillerError
 
-__all__ = ["config_pylogger", "log_execution_env_state"]
+__all__ = ["RunLogger", "config_pylogger", "log_execution_env_state"]
+
+
+class RunLogger(logging.Logger):
+    """Python's root logger as `config_pylogger` leaves it.
+
+    Attributes:
+        logdir: the directory of this run.
+        log_filename: the log in it.
+    """
+
+    logdir: str
+    log_filename: str
 
 
 class _RunFile(logging.FileHandler):
@@ -31,10 +43,8 @@ def config_pylogger(
     experiment_name: str | None,
     output_dir: str | Path = "logs",
     verbose: bool = False,
-) -> logging.Logger:
+) -> RunLogger:
     """Make a directory for this run and have the root logger write to a file in it.
-
-    Its `logdir` and `log_filename` are the run's directory and its log.
 
     Args:
         log_cfg_file: a file for `logging.config.fileConfig`, which may use ``%(logfilename)s``;
@@ -51,7 +61,7 @@ def config_pylogger(
     logdir = Path(output_dir) / name
     logdir.mkdir(parents=True, exist_ok=True)
     filename = str(logdir / f"{name}.log")
-    root: Any = logging.getLogger()
+    root = cast("RunLogger", logging.getLogger())
     if log_cfg_file is not None and Path(log_cfg_file).is_file():
         try:
             logging.config.fileConfig(
