@@ -188,7 +188,7 @@ def get_quant_params_from_tensor(
         num_bits: 2 to 16.
         mode: see `LinearQuantMode`.
         clip: see `ClipMode`. AVG and ACIQ give one range for all channels, as in the original;
-            MSE, PERCENTILE and KL fit each channel.
+            MSE and PERCENTILE fit each channel, KL takes none.
         per_channel: a range for each slice along dimension 0.
         num_stds: for N_STD.
         half_range: the values pass a ReLU next.
