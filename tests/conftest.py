@@ -120,8 +120,3 @@ def forked_workers(forking: Forking) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lmbench.jobs.places.local.subprocess", forking)
         yield
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    return Path(__file__).parent.parent

@@ -257,11 +257,8 @@ def test_a_long_line_is_read_in_pieces_and_gives_the_same_ids(
 ) -> None:
     words = " ".join(f"wörd{i % 97}\t" for i in range(60_000))
     text = f"first line\r\n{words} last\nand more"
-    files = {}
-    for split in ("train", "valid", "test"):
-        files[split] = tmp_path / f"{split}.txt"
-        files[split].write_bytes(text.encode())
-    hashes = {split: content_hash(path) for split, path in files.items()}
+    files = write_splits(tmp_path, dict.fromkeys(SPLITS, text))
+    hashes = hashes_of(files)
     whole = encode(files, hashes, "all")
     monkeypatch.setattr(module, "_LONG_LINE", 1 << 16)
     pieces = encode(files, hashes, "all")
@@ -276,18 +273,13 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_a_long_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LONG_LINE", 1 << 16)
-    files = {split: tmp_path / f"{split}.txt" for split in ("train", "valid", "test")}
-    for path in files.values():
-        path.write_bytes(b"one\n" + b"word " * 50_000 + b"\xff")
-    hashes = {split: content_hash(path) for split, path in files.items()}
+    files = write_splits(tmp_path, dict.fromkeys(SPLITS, "a\n"))
+    files["train"].write_bytes(b"one\n" + b"word " * 50_000 + b"\xff")
     with pytest.raises(LmbenchError, match="line 2, byte 250001 of the line"):
-        encode(files, hashes, "all")
+        encode(files, hashes_of(files), "all")
 
 
 def test_a_word_of_megabytes_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
-    files = {split: tmp_path / f"{split}.txt" for split in ("train", "valid", "test")}
-    for path in files.values():
-        path.write_bytes(b"a b\n" + b"x" * (3 << 20))
-    hashes = {split: content_hash(path) for split, path in files.items()}
+    files = write_splits(tmp_path, dict.fromkeys(SPLITS, "a b\n" + "x" * (3 << 20)))
     with pytest.raises(LmbenchError, match="from byte 4 on there is a word of more than"):
-        encode(files, hashes, "all")
+        encode(files, hashes_of(files), "all")

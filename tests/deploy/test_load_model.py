@@ -18,7 +18,7 @@ from lmbench.deploy.runtimes.table import build_runtime
 from lmbench.distiller.quantization import QuantSettings, export_state, quantize
 from lmbench.errors import LmbenchError
 from lmbench.generation.sampler import Sampler
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
 from lmbench.training import checkpoint
@@ -30,18 +30,6 @@ WORDS = ["<unk>", "<eos>", *(f"w{i}" for i in range(19))]
 def net(kind: str = "LSTM", tied: bool = True, nhid: int = 8) -> RNNModel:
     torch.manual_seed(2)
     return RNNModel(kind, len(WORDS), nhid if tied else 6, nhid, 2, 0.3, tied)
-
-
-def shape_of(model: RNNModel) -> dict[str, object]:
-    return {
-        "model": model.rnn_type,
-        "emsize": model.ninp,
-        "nhid": model.nhid,
-        "nlayers": model.nlayers,
-        "dropout": 0.3,
-        "tied": model.tied,
-        "ntoken": model.ntoken,
-    }
 
 
 def a_run(home: Path, model: RNNModel, which: str = "best") -> Run:

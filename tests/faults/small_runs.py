@@ -16,6 +16,7 @@ from lmbench.config import (
     SensitivityConfig,
     TrainConfig,
 )
+from lmbench.jobs import launch
 from lmbench.jobs.prepare import make_run
 from lmbench.session import Home, Run
 
@@ -98,3 +99,9 @@ def new_run(home: Home, name: str, session: str = "s", **changes: Any) -> Run:
     place = home.open_session(session)
     parent = None if name == "train" else place.run(1)
     return make_run(place, kind, model(**settings | changes), parent=parent)
+
+
+def wait(run: Run) -> str:
+    """Its status when it has ended."""
+    *_, last = launch.follow(run)
+    return last.status

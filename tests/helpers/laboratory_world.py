@@ -12,12 +12,11 @@ from safetensors.torch import save_file
 from lmbench.config import TrainConfig
 from lmbench.corpus import open_corpus
 from lmbench.jobs.hosts.laboratory_messages import MESSAGES, Message, OpenModel, Progress
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
 
 TOKENS, CALIBRATION = 600, 800
-SIZES = {"emsize": 12, "nhid": 12, "nlayers": 2, "dropout": 0.1, "tied": True}
 
 
 def trained(path: Path, kind: str) -> Run:
@@ -44,7 +43,7 @@ def trained(path: Path, kind: str) -> Run:
     save_file(tensors, made.path / "best" / "model.safetensors")
     made.update(
         status="finished",
-        shape={"model": kind, **SIZES, "ntoken": corpus.ntokens},
+        shape=shape_of(model),
         corpus=Corpus(
             name="text", fingerprint=corpus.fingerprint, origin=str(folder),
             ntokens=corpus.ntokens,

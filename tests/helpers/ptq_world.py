@@ -43,14 +43,19 @@ def tie(model: LanguageModel) -> LanguageModel:
     return model
 
 
-def load_tiny(arrays: Any, tied: bool = False) -> LanguageModel:
-    """The vectors' model, modular; untied copies as the original converts."""
+def tiny_weights(arrays: Any) -> LanguageModel:
+    """The vectors' model with torch's own LSTM, untied."""
     model = LanguageModel(97, 24, 2)
     weights = {
         name[2:]: torch.from_numpy(arrays[name]) for name in arrays.files if name.startswith("w/")
     }
-    weights["decoder.weight"] = weights["encoder.weight"].clone()
-    model.load_state_dict(weights)
+    model.load_state_dict({**weights, "decoder.weight": weights["encoder.weight"]})
+    return model
+
+
+def load_tiny(arrays: Any, tied: bool = False) -> LanguageModel:
+    """The vectors' model, modular; untied copies as the original converts."""
+    model = tiny_weights(arrays)
     assert isinstance(model.rnn, nn.LSTM)
     model.rnn = DistillerLSTM.from_pytorch_impl(model.rnn)
     return (tie(model) if tied else model).eval()

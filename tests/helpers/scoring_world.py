@@ -10,7 +10,7 @@ import torch
 from lmbench.config import PackConfig
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.packed_file.writing import write_packed
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 
 WORDS = ["<eos>", "<unk>", "the", "then", "there", "cat", "mat", "sat", "on", *map(str, range(60))]
 
@@ -25,16 +25,8 @@ def loaded(
         net.decoder.bias.normal_(std=0.5)
         for p in net.parameters():
             p.mul_(2.0)
-    shape = {
-        "model": kind,
-        "emsize": net.ninp,
-        "nhid": nhid,
-        "nlayers": 2,
-        "dropout": 0.2,
-        "tied": tied,
-        "ntoken": len(words),
-    }
-    return LoadedModel(net.eval().requires_grad_(False), words, shape, "tiny", Path("tiny"))
+    net.eval().requires_grad_(False)
+    return LoadedModel(net, words, shape_of(net), "tiny", Path("tiny"))
 
 
 def packed(path: Path, model: LoadedModel, **settings: object) -> Path:

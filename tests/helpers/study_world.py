@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from typing import Any
 
+from live_runs import make_live
 from sweep_world import write_sweep
 from workbench_world import NOON
 
 from lmbench.jobs.sweeps import control
 from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
-from lmbench.session.process import process_started
 from lmbench.tui.app import Workbench
 
 STUDY = """version: 1
@@ -80,12 +78,7 @@ class StudyWorld:
         writer.close()
 
     def live(self, run: Run, **record: Any) -> None:
-        """Make the run look as if this very process worked on it."""
-        pid = os.getpid()
-        run.update(**{
-            "status": "running", "pid": pid, "process_started": process_started(pid),
-            "host": platform.node(), "started": NOON, **record,
-        })  # fmt: skip
+        make_live(run, started=NOON, **record)
 
     def full(self) -> StudyWorld:
         """Of three learning rates one stopped early, with its prunings; of the other prunings some

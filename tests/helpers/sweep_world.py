@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmbench.session import Home
+from lmbench.jobs.sweeps import control
+from lmbench.session import Home, Run, Session
 
 SMALL = "data: tiny, emsize: 8, nhid: 8, nlayers: 1, tied: true, epochs: 2, threads: 1, lr: 1.0"
 
@@ -46,6 +47,11 @@ def write_sweep(folder: Path, text: str = SWEEP) -> Path:
     file = folder / "sweep.yaml"
     file.write_text(text)
     return file
+
+
+def start_sweep(home: Home, text: str = SWEEP) -> tuple[Session, list[Run]]:
+    file = write_sweep(home.path.parent / "study", text)
+    return control.start(control.prepare(file, home), home)
 
 
 @pytest.fixture

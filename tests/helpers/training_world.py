@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
+from schedules import policy
 
 from lmbench.config import TrainConfig, validate
-from lmbench.corpus.batches import batchify
+from lmbench.corpus.batches import batchify, windows
 from lmbench.distiller import dict_config
-from lmbench.model import RNNModel, build_model
+from lmbench.model import RNNModel, build_model, detach
 from lmbench.session.events import Epoch, Event, PruneStep, Step
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -54,14 +57,7 @@ AGP = {
             "weights": ["rnn.weight_hh_l0", "encoder.weight"],
         }
     },
-    "policies": [
-        {
-            "pruner": {"instance_name": "agp"},
-            "starting_epoch": 0,
-            "ending_epoch": 3,
-            "frequency": 1,
-        }
-    ],
+    "policies": [policy("pruner", "agp", 0, 3)],
 }
 
 
@@ -81,6 +77,26 @@ def splits(config: TrainConfig) -> Splits:
         batchify(text(200, 1).numpy(), config.eval_batch_size),
         batchify(text(200, 2).numpy(), config.eval_batch_size),
     )
+
+
+def plain_losses(config: TrainConfig, rows: torch.Tensor, words: int, batches: int) -> list[float]:
+    """Losses of the loop as PyTorch's example writes it: log-softmax, NLL, SGD by hand."""
+    torch.manual_seed(config.seed)
+    model = build_model(config, words).train()
+    hidden, losses = model.init_hidden(config.batch_size), []
+    for input, target in islice(windows(rows, config.bptt), batches):
+        hidden = detach(hidden)
+        model.zero_grad()
+        logits, hidden = model(input, hidden)
+        loss = F.nll_loss(F.log_softmax(logits.view(-1, words), dim=1), target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.add_(parameter.grad, alpha=-config.lr)
+        losses.append(loss.item())
+    return losses
 
 
 class Recorder:
@@ -151,32 +167,36 @@ def comparable(events: list[Event]) -> list[tuple[Any, ...]]:
 def resumed_as_uninterrupted(
     config: TrainConfig,
     folder: Path,
-    stop_after: int,
+    stops: Sequence[int],
     schedule: dict[str, Any] | None = None,
     objective: Callable[[], Objective] | None = None,
 ) -> Recorder:
-    """Train at one go, and stopped after some batches and resumed: events and weights are equal to
-    the bit. Gives what the first one told; the runs are in the folders ``whole`` and ``parts``."""
+    """Train at one go, and stopped after so many batches and resumed, for each of `stops`: events
+    and weights are equal to the bit. Gives what the first one told; the runs are in the folders
+    ``whole`` and ``stopped-N``."""
 
     def train_in(name: str, recorder: Recorder) -> Trainer:
         own = objective() if objective else None
         return trainer(config, folder / name, recorder, schedule=schedule, objective=own)
 
-    whole, first, second = Recorder(), Recorder(stop_after), Recorder()
-    for name in ("whole", "parts"):
-        (folder / name).mkdir()
+    whole = Recorder()
+    (folder / "whole").mkdir()
     train_in("whole", whole).run()
-    assert not train_in("parts", first).run()
-    resumed = train_in("parts", second)
-    offset = resumed.restore(folder / "parts" / "last")
-    assert resumed.run()
-    assert comparable(first.events[:offset] + second.events) == comparable(whole.events)
-    for which in ("last", "best"):
-        files = sorted(file.name for file in (folder / "whole" / which).glob("*.safetensors"))
-        assert files == sorted(f.name for f in (folder / "parts" / which).glob("*.safetensors"))
-        for file in files:
-            a = load_file(folder / "whole" / which / file)
-            b = load_file(folder / "parts" / which / file)
-            assert a.keys() == b.keys()
-            assert all(torch.equal(a[name], b[name]) for name in a), (which, file)
+    for stop_after in stops:
+        first, second, name = Recorder(stop_after), Recorder(), f"stopped-{stop_after}"
+        (folder / name).mkdir()
+        assert not train_in(name, first).run()
+        resumed = train_in(name, second)
+        offset = resumed.restore(folder / name / "last")
+        assert resumed.run()
+        found = comparable(first.events[:offset] + second.events)
+        assert found == comparable(whole.events), name
+        for which in ("last", "best"):
+            files = sorted(file.name for file in (folder / "whole" / which).glob("*.safetensors"))
+            assert files == sorted(f.name for f in (folder / name / which).glob("*.safetensors"))
+            for file in files:
+                a = load_file(folder / "whole" / which / file)
+                b = load_file(folder / name / which / file)
+                assert a.keys() == b.keys()
+                assert all(torch.equal(a[key], b[key]) for key in a), (name, which, file)
     return whole

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from pathlib import Path
 from typing import Any
+
+from live_runs import make_live
 
 from lmbench.config import PruneConfig, QuantizeConfig, TrainConfig
 from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
-from lmbench.session.process import process_started
 from lmbench.session.store import Corpus
 from lmbench.tui.app import Workbench
 
@@ -121,12 +120,7 @@ class World:
         writer.close()
 
     def live(self, run: Run) -> None:
-        """Make the run look as if this very process worked on it."""
-        pid = os.getpid()
-        run.update(
-            status="running", pid=pid, process_started=process_started(pid),
-            host=platform.node(), started=NOON,
-        )  # fmt: skip
+        make_live(run, started=NOON)
 
     def full(self) -> Session:
         """dense (finished) → agp-80 (running) → int8 (queued); dense → int8 (finished)."""

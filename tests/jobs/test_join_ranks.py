@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import make_home, new_run
+from small_runs import make_home, new_run, wait
 from waiting import until
 
 from lmbench.cli import run as lmbench
@@ -41,11 +41,6 @@ def joined(run: Run) -> subprocess.Popen[str]:
     """The other machine."""
     command = [sys.executable, "-m", "lmbench", "runs", "join", run.ref]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def wait(run: Run) -> str:
-    *_, last = launch.follow(run)
-    return last.status
 
 
 def weights(run: Run) -> bytes:

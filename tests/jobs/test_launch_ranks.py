@@ -15,7 +15,7 @@ import pytest
 import torch
 from jobs_world import comparable
 from safetensors.torch import load_file
-from small_runs import make_home, new_run
+from small_runs import make_home, new_run, wait
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from waiting import until
 
@@ -60,11 +60,6 @@ def wait_for(run: Run, is_it: Callable[[Event], bool]) -> None:
         if any(map(is_it, look.events)):
             return
     pytest.fail(f"it ended before: {run.log_path.read_text()}")
-
-
-def wait(run: Run) -> str:
-    *_, last = launch.follow(run)
-    return last.status
 
 
 def test_a_killed_rank_ends_the_others_and_the_run_says_so(home: Home) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,15 +22,8 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    folder = tmp_path / "data" / "tiny"
-    folder.mkdir(parents=True)
-    generator = random.Random(5)
-    for split in ("train", "valid", "test"):
-        words = [f"w{int(30 * generator.random() ** 2)}" for _ in range(900)]
-        (folder / f"{split}.txt").write_text(" ".join(words) + "\n", encoding="utf-8")
-    monkeypatch.setenv("LMBENCH_HOME", str(tmp_path))
-    return Home(tmp_path)
+def home(sweep_home: Home) -> Home:
+    return sweep_home
 
 
 @pytest.mark.parametrize("table", TABLES)

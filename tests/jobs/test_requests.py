@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from live_runs import make_live
 
 from lmbench.config import EvaluateConfig
 from lmbench.errors import LmbenchError
@@ -22,11 +22,6 @@ from lmbench.session.process import process_started
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Home(tmp_path).open_session().new_run(EvaluateConfig(), "evaluate")
-
-
-def make_live(run: Run, status: str = "running") -> None:
-    pid = os.getpid()
-    run.update(status=status, pid=pid, process_started=process_started(pid))
 
 
 @pytest.mark.parametrize("action", ["pause", "continue", "checkpoint", "stop"])
@@ -132,12 +127,3 @@ def test_a_run_from_before_the_machine_was_started_says_so(run: Run) -> None:
     run.update(status="running", pid=1, process_started=-1.0, started=1.0)
     assert run.status() == "lost"
     assert launch.why_lost(run) == "the machine was restarted"
-
-
-def test_starting_following_and_asking_import_no_torch() -> None:
-    code = (
-        "import sys, lmbench.jobs.launch, lmbench.jobs.worker, lmbench.jobs.supervisor, "
-        "lmbench.session.archive, lmbench.session.manage, lmbench.report.tables, "
-        "lmbench.cli.runs, lmbench.cli.sessions; sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import REPOSITORY
 from scoring_world import WORDS, loaded, packed, sentences
 
 from lmbench.corpus import open_corpus
@@ -140,11 +141,9 @@ def test_columns_score_what_evaluate_scores(tmp_path: Path, columns: int) -> Non
     assert -found.log_prob / found.tokens == pytest.approx(expected.loss, rel=1e-6)
 
 
-def test_a_page_of_ours_in_columns_scores_as_evaluate_does(
-    tmp_path: Path, repository: Path
-) -> None:
+def test_a_page_of_ours_in_columns_scores_as_evaluate_does() -> None:
     """On real text, with a vocabulary that lacks most of its words."""
-    page = (repository / "docs" / "pruning.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "pruning.md").read_text(encoding="utf-8")
     text = "\n".join(line for line in page.splitlines() if line)
     vocabulary = ["<eos>", "<unk>", *sorted(set(text.split()))[::3]]
     words, source = Words(vocabulary, "pruning.md"), loaded(words=vocabulary)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from live_runs import make_live
 
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Run, Session, manage
+from lmbench.session import Home, Session, manage
 from lmbench.session.files import try_lock
 from lmbench.session.leftovers import remove_leftovers
 from lmbench.session.manage import (
@@ -22,7 +23,6 @@ from lmbench.session.manage import (
     set_aside_run,
     set_aside_session,
 )
-from lmbench.session.process import process_started
 
 
 @pytest.fixture
@@ -47,11 +47,6 @@ def session(home: Home) -> Session:
     )
     session.update(workbench={"selected": ["old/001-train", "old/002-prune"], "x": "older/1"})
     return session
-
-
-def make_live(run: Run) -> None:
-    pid = os.getpid()
-    run.update(status="running", pid=pid, process_started=process_started(pid))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

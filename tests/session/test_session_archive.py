@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_runs import make_live
 
 from lmbench.config import EvaluateConfig, TrainConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Session, archive
 from lmbench.session.archive import pack, unpack
-from lmbench.session.process import process_started
 
 
 @pytest.fixture
@@ -118,9 +118,7 @@ def test_a_run_that_is_resumed_while_its_session_is_packed_is_at_rest_in_the_arc
 
 
 def test_a_live_run_keeps_its_session_from_being_packed(session: Session, tmp_path: Path) -> None:
-    pid = os.getpid()
-    run = session.runs()[0]
-    run.update(status="running", pid=pid, process_started=process_started(pid))
+    make_live(session.runs()[0])
     with pytest.raises(LmbenchError, match="run 1 is running"):
         pack(session, tmp_path / "mine.lmbench")
     assert [p.name for p in tmp_path.iterdir()] == ["home"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from schedules import quantizing
 from torch import Tensor, nn
 from training_world import (
     AGP,
@@ -34,28 +34,10 @@ from lmbench.training.averaging import Averages
 from lmbench.training.evaluate import evaluate
 from lmbench.training.trainer import Trainer
 
-QUANTIZED = {
-    "version": 1,
-    "quantizers": {
-        "q": {
-            "class": "QuantAwareTrainRangeLinearQuantizer",
-            "bits_activations": None,
-            "bits_weights": 8,
-        }
-    },
-    "policies": [
-        {
-            "quantizer": {"instance_name": "q"},
-            "starting_epoch": 0,
-            "ending_epoch": 9,
-            "frequency": 1,
-        }
-    ],
-}
-CODES: dict[str, Any] = copy.deepcopy(QUANTIZED)
-CODES["quantizers"]["q"] |= {"bits_weights": 2, "rounding": "codes", "group_size": 8}
-LEARNED: dict[str, Any] = copy.deepcopy(CODES)
-LEARNED["quantizers"]["q"]["learned_scales"] = True
+QUANTIZED = quantizing(9, bits_activations=None, bits_weights=8)
+OF_CODES: dict[str, Any] = {"bits_weights": 2, "rounding": "codes", "group_size": 8}
+CODES = quantizing(9, bits_activations=None, **OF_CODES)
+LEARNED = quantizing(9, bits_activations=None, **OF_CODES, learned_scales=True)
 # The rate is so high that some epoch is worse than the one before.
 EARLY: dict[str, Any] = {"nonmono": 0, "epochs": 6, "lr": 40.0, "decay": 1.0}
 
@@ -207,23 +189,24 @@ def test_the_last_model_is_scored_with_its_averages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule, stop_after",
+    "schedule, stops",
     [
-        *((None, 10), (None, 60), (None, 100), (AGP, 100), (AGP, 140)),
-        *((QUANTIZED, 100), (CODES, 100), (LEARNED, 100)),
+        *((None, (10, 60, 100)), (AGP, (100, 140))),
+        *((QUANTIZED, (100,)), (CODES, (100,)), (LEARNED, (100,))),
     ],
 )
 def test_a_resumed_run_has_the_averages_of_an_uninterrupted_one_to_the_bit(
-    schedule: dict[str, Any] | None, stop_after: int, tmp_path: Path
+    schedule: dict[str, Any] | None, stops: tuple[int, ...], tmp_path: Path
 ) -> None:
     config = small(**EARLY, dropout=0.3, momentum=0.5)
-    recorder = resumed_as_uninterrupted(config, tmp_path, stop_after, schedule)
+    recorder = resumed_as_uninterrupted(config, tmp_path, stops, schedule)
     assert sum("averaged" in line for line in recorder.lines) == 1
     kept = load_file(tmp_path / "whole" / "last" / "trainer.safetensors")
-    other = load_file(tmp_path / "parts" / "last" / "trainer.safetensors")
     means = [name for name in kept if name.startswith("averages/means/")]
     assert means
-    assert all(torch.equal(kept[name], other[name]) for name in means)
+    for stop_after in stops:
+        other = load_file(tmp_path / f"stopped-{stop_after}" / "last" / "trainer.safetensors")
+        assert all(torch.equal(kept[name], other[name]) for name in means)
 
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])

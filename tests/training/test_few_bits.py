@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from schedules import quantizing
 from training_world import (
     AGP,
     REGULARISED,
@@ -31,38 +32,20 @@ from lmbench.session.events import Epoch
 from lmbench.training.distillation import Distillation
 from lmbench.training.evaluate import Evaluation, evaluate
 
-FALLING: dict[str, Any] = {
-    "version": 1,
-    "quantizers": {
-        "q": {
-            "class": "QuantAwareTrainRangeLinearQuantizer",
-            "bits_activations": None,
-            "bits_weights": 8,
-            "bits_schedule": {1: 3, 2: 1},
-            "rounding": "codes",
-            "group_size": 8,
-        }
-    },
-    "policies": [
-        {
-            "quantizer": {"instance_name": "q"},
-            "starting_epoch": 0,
-            "ending_epoch": 3,
-            "frequency": 1,
-        }
-    ],
-}
+
+def falling(**more: Any) -> dict[str, Any]:
+    return quantizing(
+        3, bits_activations=None, bits_weights=8, bits_schedule={1: 3, 2: 1}, rounding="codes",
+        group_size=8, **more,
+    )  # fmt: skip
 
 
-def learned() -> dict[str, Any]:
-    document = copy.deepcopy(FALLING)
-    document["quantizers"]["q"]["learned_scales"] = True
-    return document
+FALLING, LEARNED = falling(), falling(learned_scales=True)
 
 
 def pruned_too(*, scales_are_learned: bool = False) -> dict[str, Any]:
     both = copy.deepcopy(AGP)
-    both["quantizers"] = (learned() if scales_are_learned else FALLING)["quantizers"]
+    both["quantizers"] = (LEARNED if scales_are_learned else FALLING)["quantizers"]
     both["policies"] += FALLING["policies"]
     return both
 
@@ -72,29 +55,24 @@ def taught() -> Distillation:
     return Distillation(build_model(small(), WORDS), 2.0, 0.7)
 
 
-@pytest.mark.parametrize(
-    "stop_after",
-    [1, 25, 51, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (26, 40, 70))],
-)
+@pytest.mark.parametrize("stops", [(1, 25, 51), pytest.param((26, 40, 70), marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_codes_of_an_uninterrupted_one_to_the_bit(
-    stop_after: int, tmp_path: Path
+    stops: tuple[int, ...], tmp_path: Path
 ) -> None:
     config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
-    recorder = resumed_as_uninterrupted(config, tmp_path, stop_after, FALLING)
+    recorder = resumed_as_uninterrupted(config, tmp_path, stops, FALLING)
     told = [line for line in recorder.lines if "from here on" in line]
     assert told == [f"| weights have {bits} from here on" for bits in ("3 bits", "1 bit")]
 
 
-@pytest.mark.parametrize("stop_after", [10, 40])
-def test_and_so_it_is_under_a_teacher_and_under_pruning(stop_after: int, tmp_path: Path) -> None:
+def test_and_so_it_is_under_a_teacher_and_under_pruning(tmp_path: Path) -> None:
     config = small(lr=1.0, tied=True)
-    resumed_as_uninterrupted(config, tmp_path, stop_after, pruned_too(), taught)
+    resumed_as_uninterrupted(config, tmp_path, (10, 40), pruned_too(), taught)
 
 
-@pytest.mark.parametrize("stop_after", [40, 55])
-def test_and_so_are_scales_that_are_learned(stop_after: int, tmp_path: Path) -> None:
+def test_and_so_are_scales_that_are_learned(tmp_path: Path) -> None:
     config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
-    resumed_as_uninterrupted(config, tmp_path, stop_after, learned())
+    resumed_as_uninterrupted(config, tmp_path, (40, 55), LEARNED)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +84,7 @@ def test_and_so_it_is_with_masks_inside_the_layers_of_codes_that_are_pruned(
 ) -> None:
     config = small(model=model, momentum=0.5, dropout=0.3, lr=1.0, tied=True, **REGULARISED)
     schedule = pruned_too(scales_are_learned=scales_are_learned)
-    resumed_as_uninterrupted(config, tmp_path, stop_after, schedule)
+    resumed_as_uninterrupted(config, tmp_path, (stop_after,), schedule)
 
 
 def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were(

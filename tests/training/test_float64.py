@@ -19,7 +19,7 @@ from lmbench.deploy.runtimes.torch_cells import TorchRuntime
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches
 from lmbench.model import device as device_module
 from lmbench.model.device import in_float64, widest
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 from lmbench.session.events import Step
 from lmbench.training.evaluate import evaluate
 from lmbench.training.loss import DecoderLoss
@@ -73,9 +73,8 @@ def ids(rows: int) -> Tensor:
 
 
 def loaded() -> LoadedModel:
-    shape = {"model": "LSTM", "emsize": WIDTH, "nhid": WIDTH, "nlayers": 2, "ntoken": WORDS}
     plain = model().eval().requires_grad_(False)
-    return LoadedModel(plain, [], {**shape, "tied": True}, "a model", Path("nowhere"))
+    return LoadedModel(plain, [], shape_of(plain), "a model", Path("nowhere"))
 
 
 def test_only_mps_has_no_float64() -> None:

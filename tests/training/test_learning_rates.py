@@ -16,7 +16,7 @@ from training_world import Recorder, resumed_as_uninterrupted, small, trainer
 
 from lmbench.config import TrainConfig, validate
 from lmbench.errors import LmbenchError
-from lmbench.session.events import Epoch, Step
+from lmbench.session.events import Step
 from lmbench.training.learning_rates import LearningRates
 
 # An epoch of the small corpus has so many batches, a training three epochs.
@@ -164,7 +164,6 @@ def test_no_length_of_a_training_is_too_short_and_one_that_is_exceeded_ends_at_t
     assert end == end[:1] * len(end)
 
 
-@pytest.mark.parametrize("stop_after", [5, 33])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -178,17 +177,10 @@ def test_no_length_of_a_training_is_too_short_and_one_that_is_exceeded_ends_at_t
     ids=["cosine", "linear", "onecycle", "onecycle-adamw", "plateau", "steps"],
 )
 def test_a_resumed_run_has_the_rates_of_an_uninterrupted_one_to_the_bit(
-    settings: dict[str, Any], stop_after: int, tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config = small(event_interval=1, dropout=0.3, **settings)
-    resumed_as_uninterrupted(config, tmp_path, stop_after)
-
-
-def test_the_event_of_an_epoch_has_the_rate_of_its_last_step(tmp_path: Path) -> None:
-    recorder = Recorder()
-    trainer(small(event_interval=1, lr_schedule="linear"), tmp_path, recorder).run()
-    last = {event.epoch: event.lr for event in recorder.of(Step)}
-    assert [event.lr for event in recorder.of(Epoch)] == list(last.values())
+    resumed_as_uninterrupted(config, tmp_path, (5, 33))
 
 
 @pytest.mark.parametrize(

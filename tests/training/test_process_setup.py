@@ -70,39 +70,28 @@ def test_the_measurement_is_a_positive_ratio() -> None:
     assert 0.0 < measure_speedup(CPU) < 1000.0
 
 
-def in_a_worker(code: str) -> list[str]:
-    """What `code` prints, in a process of its own, after the settings were imported."""
-    code = (
-        "import torch\nfrom lmbench.training.process_setup import compute_in, prepare_worker\n"
-        f"{code}"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+# Threads; the arithmetic before and after; the cards that are made the current one.
+_PREPARED = """
+import torch
+from lmbench.training.process_setup import compute_in, prepare_worker
+def show(): print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+show()
+prepare_worker(threads=1); print(torch.get_num_threads()); show()
+compute_in('bf16'); show()
+compute_in('fp32'); show()
+torch.cuda.set_device = print
+for device in ('cpu', 'cuda', 'cuda:3'): prepare_worker(threads=1, device=device)
+"""
 
 
-def test_a_prepared_worker_has_its_threads() -> None:
-    assert in_a_worker("prepare_worker(threads=1)\nprint(torch.get_num_threads())\n") == ["1"]
-
-
-def test_fp32_is_fp32_in_recurrent_layers_too_and_bf16_lets_them_take_tf32() -> None:
-    code = (
-        "def show(): print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)\n"
-        "show()\n"
-        "prepare_worker(threads=1); show()\n"
-        "compute_in('bf16'); show()\n"
-        "compute_in('fp32'); show()\n"
-    )
+def test_a_prepared_worker_has_its_threads_and_card_and_fp32_in_recurrent_layers_too() -> None:
+    """bf16 lets them take TF32."""
+    command = [sys.executable, "-c", _PREPARED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     # torch's own settings come first: fp32 products, but TF32 inside cuDNN.
     full, tf32 = ["highest", "False"], ["high", "True"]
-    assert in_a_worker(code) == ["highest", "True", *full, *tf32, *full]
-
-
-def test_a_prepared_worker_computes_on_the_card_that_was_asked_for() -> None:
-    code = (
-        "torch.cuda.set_device = print\n"
-        "for device in ('cpu', 'cuda', 'cuda:3'): prepare_worker(threads=1, device=device)\n"
-    )
-    assert in_a_worker(code) == ["0", "3"]
+    arithmetic = ["highest", "True", "1", *full, *tf32, *full]
+    assert done.stdout.split() == [*arithmetic, "0", "3"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from training_world import AGP
+from training_world import AGP, WORDS, text
 
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus.batches import batchify
@@ -31,7 +31,6 @@ from lmbench.training.ranks import ALONE, Ranks
 from lmbench.training.regularisation import Regularisation
 from lmbench.training.trainer import Splits, Trainer
 
-WORDS = 60
 SETTINGS: dict[str, Any] = {
     "emsize": 16,
     "nhid": 16,
@@ -72,12 +71,6 @@ def _rank(number: int, backend: str, meeting: str, act: Callable[[Ranks], None])
     except BaseException:
         traceback.print_exc()
         raise
-
-
-def text(tokens: int, seed: int = 0) -> Tensor:
-    """Ids with something to learn: some words are much more frequent than others."""
-    draws = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
-    return (WORDS * draws**3).long()
 
 
 def train(

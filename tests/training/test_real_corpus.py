@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from places import WIKITEXT
+from training_world import plain_losses
 
 from lmbench.config import TrainConfig, validate
 from lmbench.corpus import Corpus, open_corpus
-from lmbench.corpus.batches import batchify, windows
-from lmbench.model import build_model, detach
+from lmbench.corpus.batches import batchify
+from lmbench.model import build_model
 from lmbench.session.events import Event, Step
 from lmbench.training.loss import DecoderLoss
 from lmbench.training.objective import CrossEntropy, ExactCrossEntropy, Objective
@@ -38,27 +38,9 @@ def settings(**changes: Any) -> TrainConfig:
     return validate(TrainConfig, {**fixed, **changes})
 
 
-def plain_losses(config: TrainConfig, corpus: Corpus) -> list[float]:
-    """PyTorch's example: log-softmax, NLL, clipping, SGD by hand."""
-    torch.manual_seed(config.seed)
-    model = build_model(config, corpus.ntokens)
-    hidden = model.init_hidden(config.batch_size)
-    losses: list[float] = []
-    for input, target in windows(batchify(corpus.split("train"), config.batch_size), config.bptt):
-        hidden = detach(hidden)
-        model.zero_grad()
-        logits, hidden = model(input, hidden)
-        loss = F.nll_loss(F.log_softmax(logits.view(-1, corpus.ntokens), dim=1), target)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                assert parameter.grad is not None
-                parameter.add_(parameter.grad, alpha=-config.lr)
-        losses.append(loss.item())
-        if len(losses) == BATCHES:
-            break
-    return losses
+def plain(config: TrainConfig, corpus: Corpus) -> list[float]:
+    rows = batchify(corpus.split("train"), config.batch_size)
+    return plain_losses(config, rows, corpus.ntokens, BATCHES)
 
 
 def our_losses(config: TrainConfig, corpus: Corpus, folder: Path) -> list[float]:
@@ -99,7 +81,7 @@ def test_exact_precision_is_the_plain_loop_over_200_batches(
     model: str, lr: float, corpus: Corpus, tmp_path: Path
 ) -> None:
     config = settings(model=model, lr=lr, precision="exact")
-    assert our_losses(config, corpus, tmp_path) == plain_losses(config, corpus)
+    assert our_losses(config, corpus, tmp_path) == plain(config, corpus)
 
 
 # At the original's rate of 20 training is chaotic: a rounding grows until the losses differ, from
@@ -114,5 +96,5 @@ def test_fp32_is_the_plain_loop_to_rounding(
     model: str, lr: float, equal: int, corpus: Corpus, tmp_path: Path
 ) -> None:
     config = settings(model=model, lr=lr, precision="fp32")
-    ours, plain = our_losses(config, corpus, tmp_path), plain_losses(config, corpus)
-    assert ours[:equal] == pytest.approx(plain[:equal], abs=1e-5)
+    ours, theirs = our_losses(config, corpus, tmp_path), plain(config, corpus)
+    assert ours[:equal] == pytest.approx(theirs[:equal], abs=1e-5)

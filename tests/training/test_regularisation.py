@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from schedules import quantizing
 from torch import Tensor, nn
 
 from lmbench.distiller import CompressionScheduler, dict_config
@@ -273,20 +274,8 @@ def test_where_a_policy_watches_a_gradient_autograd_computes_under_the_same_mask
 
 def quantized(model: RNNModel, **arguments: Any) -> CompressionScheduler:
     """The model under a training-time quantizer, its epoch begun."""
-    document = {
-        "version": 1,
-        "quantizers": {"q": {"class": "QuantAwareTrainRangeLinearQuantizer", **arguments}},
-        "policies": [
-            {
-                "quantizer": {"instance_name": "q"},
-                "starting_epoch": 0,
-                "ending_epoch": 1,
-                "frequency": 1,
-            }
-        ],
-    }
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
-    scheduler = dict_config(model, optimizer, document)
+    scheduler = dict_config(model, optimizer, quantizing(1, **arguments))
     scheduler.on_epoch_begin(0, optimizer)
     return scheduler
 

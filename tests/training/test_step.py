@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from schedules import policy, quantizing
 from torch import Tensor, nn
 
 from lmbench.config import TrainConfig
@@ -194,7 +194,7 @@ class Eager(CrossEntropy):
         return super().gradients(model, input, target, hidden, adjust or (lambda loss: loss))
 
 
-PRUNING = {
+PRUNING: dict[str, Any] = {
     "version": 1,
     "pruners": {
         "p": {
@@ -204,9 +204,7 @@ PRUNING = {
             "weights": ["rnn.weight_hh_l0", "encoder.weight"],
         }
     },
-    "policies": [
-        {"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 2, "frequency": 1}
-    ],
+    "policies": [policy("pruner", "p", 0, 2)],
 }
 
 
@@ -256,26 +254,9 @@ class Watched(CrossEntropy):
 REGULARIZING = {
     "version": 1,
     "regularizers": {"r": {"class": "L1Regularizer", "reg_regims": {"rnn.weight_hh_l0": 0.01}}},
-    "policies": [
-        {
-            "regularizer": {"instance_name": "r"},
-            "starting_epoch": 1,
-            "ending_epoch": 2,
-            "frequency": 1,
-        }
-    ],
+    "policies": [policy("regularizer", "r", 1, 2)],
 }
-MASKING_GRADIENTS = {
-    **PRUNING,
-    "policies": [
-        {
-            "pruner": {"instance_name": "p", "args": {"mask_gradients": True}},
-            "starting_epoch": 1,
-            "ending_epoch": 2,
-            "frequency": 1,
-        }
-    ],
-}
+MASKING_GRADIENTS = PRUNING | {"policies": [policy("pruner", "p", 1, 2, mask_gradients=True)]}
 
 
 @pytest.mark.parametrize(
@@ -346,16 +327,7 @@ def test_training_on_quantized_images_gives_the_plain_losses_gradients(
     for objective in (CrossEntropy(DecoderLoss(into_grad=True)), ExactCrossEntropy()):
         model = build("LSTM", tied=tied)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        schedule = {
-            "version": 1,
-            "quantizers": {"q": {"class": quantizer, "bits_weights": 4, "bits_activations": 8}},
-            "policies": [
-                {
-                    "quantizer": {"instance_name": "q"},
-                    **{"starting_epoch": 0, "ending_epoch": 1, "frequency": 1},
-                }
-            ],
-        }
+        schedule = quantizing(1, quantizer, bits_weights=4, bits_activations=8)
         one = trainer(model, text(4 * BPTT), optimizer, objective, 0.25, schedule=schedule)
         torch.manual_seed(7)
         runs.append(losses(one))
@@ -365,25 +337,6 @@ def test_training_on_quantized_images_gives_the_plain_losses_gradients(
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[1].items():
         torch.testing.assert_close(grads[0][name], grad, rtol=1e-3, atol=1e-6)
-
-
-CODES: dict[str, Any] = {
-    "version": 1,
-    "quantizers": {
-        "q": {
-            "class": "QuantAwareTrainRangeLinearQuantizer",
-            "rounding": "codes",
-            "bits_weights": 3,
-            "bits_activations": None,
-        }
-    },
-    "policies": [
-        {
-            "quantizer": {"instance_name": "q"},
-            **{"starting_epoch": 0, "ending_epoch": 1, "frequency": 1},
-        }
-    ],
-}
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -400,8 +353,8 @@ def test_a_step_in_codes_has_the_gradients_of_plain_torch_on_the_images(
     for objective in (CrossEntropy(DecoderLoss(precision, into_grad=True)), ExactCrossEntropy()):
         torch.manual_seed(3)
         model = RNNModel("LSTM", WORDS, 64, 64, 2, 0.0, tied).train()
-        schedule = copy.deepcopy(CODES)
-        schedule["quantizers"]["q"]["learned_scales"] = learned
+        codes: dict[str, Any] = {"rounding": "codes", "bits_weights": 3, "bits_activations": None}
+        schedule = quantizing(1, **codes, learned_scales=learned)
         scheduler = dict_config(model, sgd(model, 0.5, (0.0, 0.0)), schedule)
         assert scheduler.quantizer is not None
         assert scheduler.quantizer.exact_in_bf16

@@ -12,11 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from schedules import policy
 from training_world import (
     AGP,
     REGULARISED,
     WORDS,
     Recorder,
+    plain_losses,
     resumed_as_uninterrupted,
     small,
     splits,
@@ -24,10 +26,9 @@ from training_world import (
     trainer,
 )
 
-from lmbench.config import TrainConfig
-from lmbench.corpus.batches import batchify, windows
+from lmbench.corpus.batches import batchify
 from lmbench.errors import LmbenchError
-from lmbench.model import build_model, detach
+from lmbench.model import build_model
 from lmbench.session.events import Epoch, Step
 from lmbench.training import trainer as trainer_module
 from lmbench.training.cuda_graph import GraphedUpdate
@@ -38,60 +39,21 @@ from lmbench.training.objective import Objective
 MODELS = ("LSTM", "GRU", "RNN_TANH", "RNN_RELU")
 
 
-def plain_losses(config: TrainConfig, batches: int) -> list[float]:
-    """Losses of the loop as PyTorch's example writes it: log-softmax, NLL, SGD by hand."""
-    torch.manual_seed(config.seed)
-    model = build_model(config, WORDS)
-    model.train()
-    hidden = model.init_hidden(config.batch_size)
-    losses = []
-    for input, target in windows(splits(config).train, config.bptt):
-        hidden = detach(hidden)
-        model.zero_grad()
-        logits, hidden = model(input, hidden)
-        loss = F.nll_loss(F.log_softmax(logits.view(-1, WORDS), dim=1), target)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                assert parameter.grad is not None
-                parameter.add_(parameter.grad, alpha=-config.lr)
-        losses.append(loss.item())
-        if len(losses) == batches:
-            break
-    return losses
-
-
-# The original's learning rate makes training chaotic: a rounding grows until the losses differ,
-# from the sixth batch on here; `--precision exact` alone is equal to the end.
-# A ReLU net explodes at it, there as here.
-@pytest.mark.parametrize(
-    "model, lr, equal",
-    [(model, 1.0, 25) for model in MODELS]
-    + [(model, 20.0, 5) for model in MODELS if model != "RNN_RELU"],
-)
-@pytest.mark.parametrize("tied", [True, False])
-def test_losses_in_fp32_equal_those_of_the_plain_loop_to_rounding(
-    model: str, tied: bool, lr: float, equal: int, tmp_path: Path
-) -> None:
-    config = small(model=model, tied=tied, epochs=1, event_interval=1, lr=lr, precision="fp32")
-    recorder = Recorder()
-    trainer(config, tmp_path, recorder).run()
-    ours = [event.loss for event in recorder.of(Step)]
-    expected = plain_losses(config, len(ours))
-    assert len(ours) == 25
-    assert ours[:equal] == pytest.approx(expected[:equal], abs=1e-5)
-
-
+# The original's learning rate makes training chaotic: a rounding grows until the losses differ;
+# `--precision exact` alone is equal to the end.
 @pytest.mark.parametrize("model", MODELS)
-def test_exact_precision_is_the_plain_loop_bit_for_bit_even_where_training_is_chaotic(
-    model: str, tmp_path: Path
+@pytest.mark.parametrize("precision, lr, within", [("exact", 20.0, 0.0), ("fp32", 1.0, 1e-5)])
+def test_losses_are_those_of_the_plain_loop(
+    precision: str, lr: float, within: float, model: str, tmp_path: Path
 ) -> None:
-    config = small(model=model, tied=True, epochs=1, event_interval=1, lr=20.0, precision="exact")
+    """In exact precision bit for bit."""
+    config = small(model=model, tied=True, epochs=1, event_interval=1, lr=lr, precision=precision)
     recorder = Recorder()
     trainer(config, tmp_path, recorder).run()
     ours = [event.loss for event in recorder.of(Step)]
-    assert ours == plain_losses(config, len(ours))
+    assert len(ours) == 25
+    expected = plain_losses(config, splits(config).train, WORDS, 25)
+    assert ours == pytest.approx(expected, rel=0.0, abs=within)
 
 
 def test_perplexity_falls_from_epoch_to_epoch(tmp_path: Path) -> None:
@@ -118,12 +80,11 @@ def test_log_lines_come_at_their_own_interval_whatever_that_of_the_events(tmp_pa
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 @pytest.mark.parametrize("schedule", [None, AGP], ids=["dense", "pruned"])
-@pytest.mark.parametrize("stop_after", [1, 10, 25, 26, 40, 70])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    stop_after: int, schedule: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
+    schedule: dict[str, Any] | None, more: dict[str, Any], tmp_path: Path
 ) -> None:
     config = small(momentum=0.5, weight_decay=1e-4, dropout=0.3, lr=1.0, **more)
-    resumed_as_uninterrupted(config, tmp_path, stop_after, schedule)
+    resumed_as_uninterrupted(config, tmp_path, (1, 10, 25, 26, 40, 70), schedule)
 
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
@@ -190,12 +151,6 @@ def test_evaluation_counts_every_predicted_token_once_for_any_window(bptt: int) 
     assert result.ppl == pytest.approx(math.exp(expected), rel=1e-6)
 
 
-def test_decay_multiplies_the_rate_after_each_epoch(tmp_path: Path) -> None:
-    recorder = Recorder()
-    trainer(small(decay=0.5), tmp_path, recorder).run()
-    assert [event.lr for event in recorder.of(Epoch)] == [5.0, 2.5, 1.25]
-
-
 @pytest.mark.parametrize(
     "objective, schedule, graphed",
     [("entropy", None, True), ("entropy", AGP, False), ("exact", None, False),
@@ -229,26 +184,25 @@ def test_updates_are_graphed_only_where_gradients_lie_still(
     assert made == [config.clip] * graphed
 
 
-def test_the_event_of_an_epoch_has_the_learning_rate_that_it_was_trained_with(
-    tmp_path: Path,
+HALVED = {
+    "version": 1,
+    "lr_schedulers": {"half": {"class": "ExponentialLR", "gamma": 0.5}},
+    "policies": [policy("lr_scheduler", "half", 0, 3)],
+}
+
+
+@pytest.mark.parametrize(
+    "settings, schedule", [({"decay": 0.5}, None), ({}, HALVED), ({"lr_schedule": "linear"}, None)]
+)
+def test_the_event_of_an_epoch_has_the_rate_of_its_last_step(
+    settings: dict[str, Any], schedule: dict[str, Any] | None, tmp_path: Path
 ) -> None:
-    halved = {
-        "version": 1,
-        "lr_schedulers": {"half": {"class": "ExponentialLR", "gamma": 0.5}},
-        "policies": [
-            {
-                "lr_scheduler": {"instance_name": "half"},
-                "starting_epoch": 0,
-                "ending_epoch": 3,
-                "frequency": 1,
-            }
-        ],
-    }
     recorder = Recorder()
-    trainer(small(), tmp_path, recorder, schedule=halved).run()
-    of_steps = {step.epoch: step.lr for step in recorder.of(Step)}
-    assert [epoch.lr for epoch in recorder.of(Epoch)] == list(of_steps.values())
-    assert list(of_steps.values()) == [5.0, 2.5, 1.25]
+    trainer(small(event_interval=1, **settings), tmp_path, recorder, schedule=schedule).run()
+    last = {step.epoch: step.lr for step in recorder.of(Step)}
+    assert [epoch.lr for epoch in recorder.of(Epoch)] == list(last.values())
+    if "lr_schedule" not in settings:
+        assert list(last.values()) == [5.0, 2.5, 1.25]
 
 
 def test_a_window_of_another_length_has_a_learning_rate_in_proportion(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lmbench.deploy.export.write import check_onnx, export_onnx, export_safetens
 from lmbench.deploy.load_model import LoadedModel, load_file
 from lmbench.deploy.runtimes import onnx_runtime
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 
 WORDS = ["<unk>", "<eos>", *(f"wörd{i}" for i in range(28))]
 TOKENS = np.random.default_rng(3).integers(len(WORDS), size=300).astype(np.uint16)
@@ -27,16 +27,7 @@ TOKENS = np.random.default_rng(3).integers(len(WORDS), size=300).astype(np.uint1
 def loaded(kind: str = "LSTM", tied: bool = True) -> LoadedModel:
     torch.manual_seed(4)
     net = RNNModel(kind, len(WORDS), 16 if tied else 10, 16, 2, 0.2, tied)
-    shape = {
-        "model": kind,
-        "emsize": net.ninp,
-        "nhid": 16,
-        "nlayers": 2,
-        "dropout": 0.2,
-        "tied": tied,
-        "ntoken": len(WORDS),
-    }
-    return LoadedModel(net.eval().requires_grad_(False), WORDS, shape, "tiny", Path())
+    return LoadedModel(net.eval().requires_grad_(False), WORDS, shape_of(net), "tiny", Path())
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -9,22 +9,14 @@ from lmbench.deploy.packed_file.reading import open_packed
 from lmbench.deploy.packed_file.writing import write_packed
 from lmbench.distiller.quantization import QuantSettings, quantize
 from lmbench.distiller.quantization.weights import RangeLinearQuantParamLayerWrapper
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 
 SETTINGS = {"bits_activations": None, "per_channel_wts": True}
 WORDS = [f"w{i}" for i in range(60)]
 
 
 def shape(kind: str) -> dict:
-    return {
-        "model": kind,
-        "emsize": 128,
-        "nhid": 128,
-        "nlayers": 2,
-        "dropout": 0.1,
-        "tied": True,
-        "ntoken": len(WORDS),
-    }
+    return shape_of(RNNModel(kind, len(WORDS), 128, 128, 2, 0.1, True))
 
 
 def quantized(kind: str, keep: float = 1.0, **settings) -> torch.nn.Module:

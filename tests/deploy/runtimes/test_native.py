@@ -26,7 +26,7 @@ from lmbench.deploy.runtimes.native import (
 )
 from lmbench.deploy.runtimes.table import RUNTIMES, build_runtime, supported
 from lmbench.errors import LmbenchError
-from lmbench.model.rnn import RNNModel
+from lmbench.model.rnn import RNNModel, shape_of
 
 needs_kernels = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
@@ -56,16 +56,7 @@ def model(
 
 
 def loaded(built: RNNModel) -> LoadedModel:
-    shape = {
-        "model": built.rnn_type,
-        "emsize": built.ninp,
-        "nhid": built.nhid,
-        "nlayers": built.nlayers,
-        "dropout": 0.2,
-        "tied": built.tied,
-        "ntoken": built.ntoken,
-    }
-    return LoadedModel(built, WORDS, shape, "test/001-train", Path("test"))
+    return LoadedModel(built, WORDS, shape_of(built), "test/001-train", Path("test"))
 
 
 def source_for(runtime: type[NativeRuntime], built: RNNModel, folder: Path) -> LoadedModel:

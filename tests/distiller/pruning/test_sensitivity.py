@@ -6,18 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq_world import LanguageModel, tie
 from torch import nn
 
 import lmbench.distiller as distiller
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Embedding(12, 4)
-        self.rnn = nn.LSTM(4, 4, 2)
-        self.decoder = nn.Linear(4, 12)
-        self.decoder.weight = self.encoder.weight
+def small():
+    return tie(LanguageModel(12, 4, 2))
 
 
 def zeros(model):
@@ -27,7 +23,7 @@ def zeros(model):
 
 def test_each_point_prunes_one_target_of_a_copy_to_its_level():
     torch.manual_seed(0)
-    model = Model()
+    model = small()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = distiller.analyse_sensitivity(model, zeros, levels=[0.25, 0.5])
     assert result.dense == 1.0
@@ -47,21 +43,21 @@ def test_structures_are_pruned_whole(group, dim):
     def dead(model):
         return 100 * distiller.sparsity_matrix(model.rnn.weight_hh_l0, dim)
 
-    targets = distiller.tensor_targets(Model(), ["rnn.weight_hh_l0"])
-    result = distiller.analyse_sensitivity(Model(), dead, targets, [0.5], group)
+    targets = distiller.tensor_targets(small(), ["rnn.weight_hh_l0"])
+    result = distiller.analyse_sensitivity(small(), dead, targets, [0.5], group)
     assert result.points[-1].score == 50.0
 
 
 def test_blocks_may_have_any_size():
-    targets = distiller.tensor_targets(Model(), ["rnn.weight_hh_l0"])
+    targets = distiller.tensor_targets(small(), ["rnn.weight_hh_l0"])
     result = distiller.analyse_sensitivity(
-        Model(), zeros, targets, [0.5], "blocks", block_shape=(8, 2)
+        small(), zeros, targets, [0.5], "blocks", block_shape=(8, 2)
     )
     assert result.points[-1].score == 1.0 + 32
 
 
 def test_an_analysis_goes_on_where_it_stopped_without_scoring_again():
-    model, store, calls = Model(), {}, []
+    model, store, calls = small(), {}, []
 
     def scored(pruned):
         calls.append(1)
@@ -85,8 +81,8 @@ def test_an_analysis_goes_on_where_it_stopped_without_scoring_again():
 
 
 def test_the_table_gives_the_change_against_the_dense_model():
-    targets = distiller.tensor_targets(Model(), ["encoder.weight"])
-    table = distiller.analyse_sensitivity(Model(), zeros, targets, [0.25]).table()
+    targets = distiller.tensor_targets(small(), ["encoder.weight"])
+    table = distiller.analyse_sensitivity(small(), zeros, targets, [0.25]).table()
     assert table.records()[-1] == {
         "target": "encoder.weight",
         "kind": "tensor",
@@ -107,17 +103,17 @@ def test_the_table_gives_the_change_against_the_dense_model():
 )
 def test_wrong_arguments_are_one_line(arguments, message):
     with pytest.raises(distiller.DistillerError, match=message):
-        distiller.analyse_sensitivity(Model(), zeros, **arguments)
+        distiller.analyse_sensitivity(small(), zeros, **arguments)
 
 
 def test_an_unknown_tensor_names_the_closest():
     with pytest.raises(distiller.DistillerError, match=r"closest: encoder\.weight"):
-        distiller.tensor_targets(Model(), ["encoder.weigth"])
+        distiller.tensor_targets(small(), ["encoder.weigth"])
 
 
 def test_the_interface_of_the_original_answers_as_it_did(tmp_path):
     answers = distiller.perform_sensitivity_analysis(
-        Model(),
+        small(),
         ["encoder.weight", "rnn.bias_ih_l0"],
         [0.0, 0.5],
         lambda model: (zeros(model), 0, 0.5),
@@ -168,7 +164,7 @@ def test_no_grid_of_targets_is_predicted_to_cost_less_than_the_suggestion(tensor
 
 def test_the_suggested_schedule_reaches_the_total_with_the_predicted_targets():
     torch.manual_seed(0)
-    model = Model()
+    model = small()
     curves = {
         "encoder.weight": [(0.0, 100.0), (0.5, 101.0), (0.9, 110.0)],
         "rnn.weight_hh_l0": [(0.0, 100.0), (0.5, 120.0), (0.9, 300.0)],

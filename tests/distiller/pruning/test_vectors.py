@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from places import VECTORS
+from ptq_world import tie, tiny_weights
 from torch import nn
 
 import lmbench.distiller as distiller
@@ -212,19 +213,6 @@ def test_the_structure_pruner_masks_as_the_original(case):
     assert same(mask_by(pruner, name, tensor(name)), expected_mask(case))
 
 
-class TinyModel(nn.Module):
-    """The tied model whose weights the vectors hold."""
-
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Embedding(97, 24)
-        self.rnn = nn.LSTM(24, 24, 2)
-        self.decoder = nn.Linear(24, 97)
-        self.decoder.weight = self.encoder.weight
-        state = {key[2:]: torch.from_numpy(TINY[key]) for key in TINY if key.startswith("w/")}
-        self.load_state_dict({**state, "decoder.weight": state["encoder.weight"]})
-
-
 def nonzeros(model):
     return {name: int(p.count_nonzero()) for name, p in model.state_dict().items()}
 
@@ -245,7 +233,7 @@ def noise(model, generator, names):
 @pytest.mark.parametrize("run, preset", [("agp_LARGE_80", "large-80"), ("baidu", "large-baidu")])
 def test_presets_leave_the_weights_of_the_original_bit_by_bit_over_40_epochs(run, preset):
     run = SCHEDULER["runs"][run]
-    model = TinyModel()
+    model = tie(tiny_weights(TINY))
     with torch.no_grad():
         for param in model.parameters():
             param.mul_(run["initial_weight_scale"])
@@ -299,7 +287,7 @@ def test_policy_arguments_count_as_in_the_original(variant):
         "mask_on_forward_only_keep_mask": {"mask_on_forward_only": True, "keep_mask": True},
         "mini_batch_pruning_frequency_1": {"mini_batch_pruning_frequency": 1},
     }.get(variant, {variant: True})
-    model = TinyModel()
+    model = tie(tiny_weights(TINY))
     scheduler = distiller.CompressionScheduler(model)
     pruner = pruning.AutomatedGradualPruner("agp", 0.1, 0.6, ["encoder.weight"])
     scheduler.add_policy(

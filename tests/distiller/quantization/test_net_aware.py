@@ -47,10 +47,7 @@ def text() -> Tensor:
 
 @pytest.fixture(scope="module")
 def stats(remembering: LanguageModel, text: Tensor) -> ActivationStats:
-    def run(model: nn.Module) -> None:
-        model(text)
-
-    return calibrate(modular_copy(remembering), run)
+    return calibrate(modular_copy(remembering), lambda model: model(text))
 
 
 @torch.no_grad()
@@ -64,6 +61,21 @@ def int8_best(**changes: Any) -> QuantSettings:
     return QuantSettings.from_dict({**load_preset("int8-best").to_dict(), **changes})
 
 
+def rows_of(
+    model: nn.Module, stats: ActivationStats, **changes: Any
+) -> dict[str, tuple[int | None, str | None]]:
+    """The bits of each module, and how it gets its range, by its last name."""
+    rows = quantization_table(quantize(model, int8_best(**changes), stats))
+    return {row.name.rpartition(".")[2]: (row.bits_activations, row.clip_acts) for row in rows}
+
+
+def calibrated(kind: type[nn.RNNBase]) -> tuple[LanguageModel, ActivationStats]:
+    torch.manual_seed(3)
+    model = LanguageModel(WORDS, WIDTH, 1, kind)
+    ids = torch.randint(WORDS, (30, 4), generator=torch.Generator().manual_seed(4))
+    return model, calibrate(modular_copy(model), lambda copy: copy(ids))
+
+
 def test_a_state_that_is_kept_for_long_is_kept(
     remembering: LanguageModel, stats: ActivationStats, text: Tensor
 ) -> None:
@@ -75,52 +87,30 @@ def test_a_state_that_is_kept_for_long_is_kept(
 def test_the_table_tells_which_steps_stay_wide(
     remembering: LanguageModel, stats: ActivationStats
 ) -> None:
-    rows = {
-        row.name.rpartition(".")[2]: row
-        for row in quantization_table(quantize(remembering, int8_best(), stats))
-    }
-    assert {rows[name].bits_activations for name in STEPS_16} == {16}
-    assert {rows[name].bits_activations for name in WHOLE} == {8}
-    assert {rows[name].clip_acts for name in (*STEPS_16, *WHOLE)} == {"NONE"}
-    assert rows["eltwiseadd_new"].clip_acts == "PERCENTILE"
+    rows = rows_of(remembering, stats)
+    assert {rows[name] for name in STEPS_16} == {(16, "NONE")}
+    assert {rows[name] for name in WHOLE} == {(8, "NONE")}
+    assert rows["eltwiseadd_new"][1] == "PERCENTILE"
 
 
 def test_an_override_has_the_last_word(remembering: LanguageModel, stats: ActivationStats) -> None:
     own = {"bits_activations": 8, "clip_acts": "AVG"}
-    chosen = int8_best(overrides={".*eltwisesub_hidden": own})
-    rows = {
-        row.name.rpartition(".")[2]: row
-        for row in quantization_table(quantize(remembering, chosen, stats))
-    }
-    assert rows["eltwisesub_hidden"].bits_activations == 8
-    assert rows["eltwisesub_hidden"].clip_acts == "AVG"
-    assert rows["eltwisemult_update"].bits_activations == 16
-
-
-def lstm_rows(**changes: Any) -> dict[str, tuple[int | None, str | None]]:
-    """The bits of each module of an LSTM, and how it gets its range, by its last name."""
-    torch.manual_seed(3)
-    model = LanguageModel(WORDS, WIDTH, 1)
-
-    def run(copy: nn.Module) -> None:
-        copy(torch.randint(WORDS, (30, 4), generator=torch.Generator().manual_seed(4)))
-
-    found = calibrate(modular_copy(model), run)
-    rows = quantization_table(quantize(model, int8_best(**changes), found))
-    return {row.name.rpartition(".")[2]: (row.bits_activations, row.clip_acts) for row in rows}
+    rows = rows_of(remembering, stats, overrides={".*eltwisesub_hidden": own})
+    assert rows["eltwisesub_hidden"] == (8, "AVG")
+    assert rows["eltwisemult_update"][0] == 16
 
 
 def test_the_cell_state_has_bits_and_a_range_of_its_own() -> None:
     memory = ("eltwisemult_cell_forget", "eltwiseadd_cell")
-    rows = lstm_rows()
+    lstm = calibrated(nn.LSTM)
+    rows = rows_of(*lstm)
     assert {rows[name] for name in memory} == {(16, "NONE")}
     assert rows["eltwisemult_cell_input"] == (8, "PERCENTILE")
     assert rows["decoder"] == (8, "NONE")
-    chosen = {"bits_state": None, "clip_state": "GAUSS"}
-    assert {lstm_rows(**chosen)[name] for name in memory} == {(8, "GAUSS")}
-    chosen = {"bits_state": 12, "clip_state": None}
-    assert {lstm_rows(**chosen)[name] for name in memory} == {(12, "PERCENTILE")}
-    own = lstm_rows(overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
+    for bits, clip, wanted in ((None, "GAUSS", (8, "GAUSS")), (12, None, (12, "PERCENTILE"))):
+        rows = rows_of(*lstm, bits_state=bits, clip_state=clip)
+        assert {rows[name] for name in memory} == {wanted}
+    own = rows_of(*lstm, overrides={".*eltwiseadd_cell": {"clip_acts": "MSE"}})
     assert [own[name] for name in memory] == [(16, "NONE"), (8, "MSE")]
 
 
@@ -152,17 +142,9 @@ def test_what_counts_upwards_costs_the_rest_of_the_state_nothing() -> None:
 
 
 def test_an_elman_net_keeps_what_cancels() -> None:
-    torch.manual_seed(5)
-    model = LanguageModel(WORDS, WIDTH, 1, nn.RNN)
-
-    def run(copy: nn.Module) -> None:
-        copy(torch.randint(WORDS, (30, 4), generator=torch.Generator().manual_seed(6)))
-
-    found = calibrate(modular_copy(model), run)
-    rows = quantization_table(quantize(model, int8_best(), found))
-    clips = {row.name.rpartition(".")[2]: row.clip_acts for row in rows}
-    assert (clips["fc_gate_x"], clips["fc_gate_h"]) == ("NONE", "NONE")
-    assert clips["eltwiseadd_gate"] == "PERCENTILE"
+    rows = rows_of(*calibrated(nn.RNN))
+    assert (rows["fc_gate_x"][1], rows["fc_gate_h"][1]) == ("NONE", "NONE")
+    assert rows["eltwiseadd_gate"][1] == "PERCENTILE"
 
 
 def test_it_is_restored_as_it_was_kept(

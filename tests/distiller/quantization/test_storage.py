@@ -15,7 +15,6 @@ from lmbench.distiller.quantization import (
     Budget,
     QuantizationError,
     QuantSettings,
-    Trial,
     auto_quantize,
     calibrate,
     collect_input_moments,
@@ -157,41 +156,46 @@ def test_rounding_without_moments_says_what_is_missing(model, stats):
         quantize(model, QuantSettings.from_dict({"rounding": "gptq"}), stats)
 
 
-def test_the_search_meets_a_size_and_does_not_repeat_what_it_resumes(model, stats):
-    calls = []
+def short_loss(candidate):
+    return mean_loss(candidate, TEST[:36])
 
-    def evaluate(candidate):
-        calls.append(candidate)
-        return mean_loss(candidate, TEST[:36])
 
-    trials: list[Trial] = []
+@pytest.fixture(scope="module")
+def within_a_size(model, stats):
+    """A budget of three quarters of INT8's bytes, and what was found; others go on from that."""
     full = quantized_bytes(quantize(model, load_preset("int8-best"), stats))["total"]
     budget = Budget(bytes=int(0.75 * full))
-    result = auto_quantize(model, stats, evaluate, budget, bits=(8, 4), on_try=trials.append)
-    assert result.bytes <= 0.75 * full
+    return budget, auto_quantize(model, stats, short_loss, budget, bits=(8, 4))
+
+
+def test_the_search_meets_a_size_and_does_not_repeat_what_it_resumes(model, stats, within_a_size):
+    budget, result = within_a_size
+    assert result.bytes <= budget.bytes
     assert result.loss - result.float_loss < 0.2
-    assert len(calls) == len({json.dumps(t.to_dict()) for t in trials})
     quantized = quantize(model, result.settings, stats)
     assert quantized_bytes(quantized)["total"] == result.bytes
-    assert mean_loss(quantized, TEST[:36]) == pytest.approx(result.loss, abs=1e-6)
-    before = len(calls)
+    assert short_loss(quantized) == pytest.approx(result.loss, abs=1e-6)
     again = auto_quantize(
-        model, stats, evaluate, budget, bits=(8, 4), resume=[t.to_dict() for t in trials]
+        model,
+        stats,
+        lambda candidate: pytest.fail("measured again"),
+        budget,
+        bits=(8, 4),
+        resume=[t.to_dict() for t in result.trials],
     )
-    assert len(calls) == before
     assert again.settings == result.settings
 
 
-def test_the_search_meets_a_loss_with_the_smallest_model_it_finds(model, stats):
-    def evaluate(candidate):
-        return mean_loss(candidate, TEST[:36])
+def test_the_search_meets_a_loss_with_the_smallest_model_it_finds(model, stats, within_a_size):
+    def search(budget, known):
+        return auto_quantize(model, stats, short_loss, budget, bits=(8, 4), resume=known)
 
-    result = auto_quantize(model, stats, evaluate, Budget(loss=0.05), bits=(8, 4))
+    result = search(Budget(loss=0.05), within_a_size[1].trials)
     assert result.loss - result.float_loss <= 0.05
     careful = quantized_bytes(quantize(model, load_preset("int8-best"), stats))["total"]
     assert result.bytes < careful
     with pytest.raises(QuantizationError, match="cannot be met"):
-        auto_quantize(model, stats, evaluate, Budget(bytes=100), bits=(8, 4))
+        search(Budget(bytes=100), result.trials)
     with pytest.raises(QuantizationError, match="one of them"):
         Budget()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from places import VECTORS
+from ptq_world import tie, tiny_weights
 from rich.console import Console
 from torch import nn
 
@@ -21,19 +22,8 @@ LEVELS = {
 }
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.encoder = nn.Embedding(97, 24)
-        self.rnn = nn.LSTM(24, 24, 2)
-        self.decoder = nn.Linear(24, 97)
-        self.decoder.weight = self.encoder.weight
-        state = {key[2:]: torch.from_numpy(TINY[key]) for key in TINY if key.startswith("w/")}
-        self.load_state_dict({**state, "decoder.weight": state["encoder.weight"]})
-
-
 def pruned():
-    model = Model()
+    model = tie(tiny_weights(TINY))
     scheduler = distiller.CompressionScheduler(model)
     pruner = distiller.pruning.SparsityLevelParameterPruner("l", LEVELS)
     scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
@@ -43,7 +33,7 @@ def pruned():
 
 
 def structured():
-    model = Model()
+    model = tie(tiny_weights(TINY))
     with torch.no_grad():
         model.get_parameter("rnn.weight_ih_l0")[:12] = 0
         model.get_parameter("rnn.weight_hh_l0")[:, :6] = 0
@@ -54,7 +44,7 @@ def structured():
 @pytest.mark.parametrize(
     "name, build, dims",
     [
-        ("dense", lambda: (Model(), None), (2, 4)),
+        ("dense", lambda: (tie(tiny_weights(TINY)), None), (2, 4)),
         ("pruned_enc80_rnn70", pruned, (2, 4)),
         ("pruned_enc80_rnn70_all_dims", pruned, (1, 2, 3, 4)),
         ("structured", structured, (2, 4)),
@@ -102,7 +92,7 @@ def test_the_percentile_table_gives_the_q_of_the_baidu_pruner():
 
 
 def test_macs_of_a_token_are_the_multiplications_of_every_matrix_it_meets():
-    model = Model()
+    model = tie(tiny_weights(TINY))
     costs = {cost.name: cost for cost in distiller.module_costs(model)}
     assert costs["encoder"].macs == 0
     assert costs["rnn"].macs == 2 * 4 * 24 * (24 + 24)

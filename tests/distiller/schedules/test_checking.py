@@ -8,7 +8,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from ptq_world import LanguageModel, tie
 
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
@@ -38,15 +38,6 @@ GOOD = {
 }
 
 
-def model():
-    module = nn.Module()
-    module.encoder = nn.Embedding(11, 4)
-    module.rnn = nn.LSTM(4, 4, 2)
-    module.decoder = nn.Linear(4, 11)
-    module.decoder.weight = module.encoder.weight
-    return module
-
-
 def changed(path, value):
     schedule = copy.deepcopy(GOOD)
     place = schedule
@@ -61,8 +52,9 @@ def changed(path, value):
 
 def mistakes(schedule):
     text = schedule if isinstance(schedule, str) else yaml.safe_dump(schedule)
+    model = tie(LanguageModel(11, 4, 2))
     with pytest.raises(distiller.ScheduleError) as caught:
-        build.build_scheduler(distiller.parse_schedule(text, "80.yaml"), model(), None)
+        build.build_scheduler(distiller.parse_schedule(text, "80.yaml"), model, None)
     return caught.value.problems
 
 

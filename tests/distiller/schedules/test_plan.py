@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from ptq_world import LanguageModel, tie
+from schedules import policy
 from torch import nn
 
 import lmbench.distiller as distiller
@@ -16,20 +18,10 @@ LEFT = {
 }
 
 
-class Model(nn.Module):
-    def __init__(self, words, width, tied=True):
-        super().__init__()
-        self.encoder = nn.Embedding(words, width)
-        self.rnn = nn.LSTM(width, width, 2)
-        self.decoder = nn.Linear(width, words)
-        if tied:
-            self.decoder.weight = self.encoder.weight
-
-
 @pytest.mark.parametrize("preset", LEFT)
 def test_the_plan_of_a_preset_ends_with_the_published_number_of_weights(preset):
     with torch.device("meta"):
-        model = Model(33_278, 1500)
+        model = tie(LanguageModel(33_278, 1500, 2))
     plan = distiller.plan_for_model(distiller.load_preset(preset), model)
     assert plan.total == 85_917_000
     assert plan.final_nonzero == LEFT[preset]
@@ -45,7 +37,7 @@ def test_the_plan_of_a_preset_ends_with_the_published_number_of_weights(preset):
 def test_a_preset_leaves_the_planned_number_of_weights_of_a_real_model(preset, words, width):
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = Model(words, width)
+        model = tie(LanguageModel(words, width, 2))
     schedule = distiller.load_preset(preset)
     plan = distiller.plan_for_model(schedule, model)
     model.to_empty(device="cpu")
@@ -54,8 +46,8 @@ def test_a_preset_leaves_the_planned_number_of_weights_of_a_real_model(preset, w
         nn.init.uniform_(param, -0.1, 0.1)
     scheduler = distiller.build_scheduler(schedule, model)
     # What is left depends on the last step of each pruner alone.
-    for policy in schedule.policies:
-        scheduler.on_epoch_begin(policy.run[-1])
+    for step in schedule.policies:
+        scheduler.on_epoch_begin(step.run[-1])
     scheduler.mask_all_weights()
     # What `lmbench summary --kind sparsity` shows.
     table = distiller.summary_table(model, "sparsity")
@@ -91,17 +83,12 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_epoch_of_a_plan_is_what_the_scheduler_does(name, tied):
     torch.manual_seed(0)
-    model = Model(14, 6, tied)
+    model = LanguageModel(14, 6, 2)
+    if tied:
+        tie(model)
     config = {
         "pruners": {"p": SCHEDULES[name]},
-        "policies": [
-            {
-                "pruner": {"instance_name": "p"},
-                "starting_epoch": 1,
-                "ending_epoch": 6,
-                "frequency": 2,
-            }
-        ],
+        "policies": [policy("pruner", "p", 1, 6) | {"frequency": 2}],
     }
     schedule = distiller.schedule_from_dict(config)
     plan = distiller.plan_for_model(schedule, model, epochs=7)
@@ -133,14 +120,7 @@ def test_a_threshold_without_weights_leaves_the_plan_open():
 def test_the_plan_warns_when_the_training_is_too_short_and_when_weights_end_dense():
     config = {
         "pruners": {"p": {**SCHEDULES["agp"], "weights": ["w"]}},
-        "policies": [
-            {
-                "pruner": {"instance_name": "p", "args": {"mask_on_forward_only": True}},
-                "starting_epoch": 0,
-                "ending_epoch": 4,
-                "frequency": 1,
-            }
-        ],
+        "policies": [policy("pruner", "p", 0, 4, mask_on_forward_only=True)],
     }
     schedule = distiller.schedule_from_dict(config)
     plan = distiller.predict_sparsity(schedule, {"w": (10, 10)}, epochs=6)
@@ -167,14 +147,7 @@ def test_the_end_of_a_schedule_costs_the_same_however_many_epochs_it_has(monkeyp
         steps.clear()
         config = {
             "pruners": {"p": {**SCHEDULES["agp"], "weights": ["w"]}},
-            "policies": [
-                {
-                    "pruner": {"instance_name": "p"},
-                    "starting_epoch": 0,
-                    "ending_epoch": last,
-                    "frequency": 1,
-                }
-            ],
+            "policies": [policy("pruner", "p", 0, last)],
         }
         plan = distiller.predict_sparsity(distiller.schedule_from_dict(config), {"w": (10, 10)})
         assert plan.epochs == last

@@ -5,25 +5,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from ptq_world import LanguageModel, tie
+from schedules import policy
 from torch import nn
 
 import lmbench.distiller as distiller
 from lmbench.distiller import pruning
 from lmbench.distiller.schedules import build as schedule_building
-
-
-class Model(nn.Module):
-    def __init__(self, words=13, width=6, tied=True):
-        super().__init__()
-        self.encoder = nn.Embedding(words, width)
-        self.rnn = nn.LSTM(width, width, 2)
-        self.decoder = nn.Linear(width, words)
-        if tied:
-            self.decoder.weight = self.encoder.weight
-
-    def forward(self, x):
-        return self.decoder(self.rnn(self.encoder(x))[0])
-
 
 AGP = {"class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.6}
 RANGE = {"starting_epoch": 1, "ending_epoch": 5, "frequency": 1}
@@ -43,7 +31,7 @@ class Training:
 
     def __init__(self, config, seed=0, **sgd):
         torch.manual_seed(seed)
-        self.model = Model()
+        self.model = tie(LanguageModel(13, 6, 2))
         options = {"lr": 0.5, "momentum": 0.9, "weight_decay": 1e-3, **sgd}
         self.optimizer = torch.optim.SGD(self.model.parameters(), **options)
         self.scheduler = distiller.dict_config(self.model, self.optimizer, config)
@@ -63,7 +51,7 @@ class Training:
                 s.on_minibatch_begin(epoch, batch, batches, o)
                 self.steps += s.pruning_steps()
                 data = torch.randint(13, (5, 2), generator=torch.Generator().manual_seed(batch))
-                loss = F.cross_entropy(self.model(data).flatten(0, 1), data.flatten())
+                loss = F.cross_entropy(self.model(data)[0].flatten(0, 1), data.flatten())
                 loss = s.before_backward_pass(epoch, batch, batches, loss, o)
                 o.zero_grad()
                 loss.backward()
@@ -184,7 +172,7 @@ def test_tied_weights_are_pruned_once_under_either_name_and_stay_tied():
 
 
 def test_a_mask_is_never_applied_to_another_parameter_with_equal_values():
-    model = Model(tied=False)
+    model = LanguageModel(13, 6, 2)
     with torch.no_grad():
         model.decoder.weight.copy_(model.encoder.weight)
     config = schedule(pruners={"p": {**AGP, "weights": ["encoder.weight"]}})
@@ -209,7 +197,7 @@ def test_the_steps_name_each_changed_parameter_once_with_target_and_reached():
 def test_masked_gradients_do_not_count_in_the_norm():
     training = Training(schedule()).run((5, 0))
     model, scheduler = training.model, training.scheduler
-    model(torch.arange(13)[:, None]).square().sum().backward()
+    model(torch.arange(13)[:, None])[0].square().sum().backward()
     mask = scheduler.zeros_mask_dict["rnn.weight_hh_l0"].mask
     gradient = model.get_parameter("rnn.weight_hh_l0").grad
     assert mask is not None
@@ -287,14 +275,7 @@ def test_learning_rates_follow_their_scheduler(spec, rates):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     config = {
         "lr_schedulers": {"lr": spec},
-        "policies": [
-            {
-                "lr_scheduler": {"instance_name": "lr"},
-                "starting_epoch": 0,
-                "ending_epoch": 9,
-                "frequency": 1,
-            }
-        ],
+        "policies": [policy("lr_scheduler", "lr", 0, 9)],
     }
     scheduler = distiller.dict_config(model, optimizer, config)
     seen = []
@@ -400,7 +381,7 @@ def test_a_quantizer_of_a_file_is_built_by_its_class_with_overrides(monkeypatch,
 def test_a_state_with_masks_alone_brings_the_masks():
     training = Training(schedule()).run((6, 0))
     masks = training.scheduler.state_dict()["masks_dict"]
-    other = distiller.CompressionScheduler(Model())
+    other = distiller.CompressionScheduler(tie(LanguageModel(13, 6, 2)))
     other.load_state_dict({"masks_dict": {f"module.{n}": m for n, m in masks.items()}}, True)
     other.mask_all_weights()
     expected = training.scheduler.zeros_mask_dict["encoder.weight"].mask

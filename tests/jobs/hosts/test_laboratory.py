@@ -64,6 +64,7 @@ def evaluated(lab: tuple[Laboratory, Answers], request: Message) -> Evaluated:
     return found
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_quantize_finds_settings_in_the_working_folder_keeps_them_and_scores_as_here(
     run, lab, tmp_path, monkeypatch, capsys
 ):

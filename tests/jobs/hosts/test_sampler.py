@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import re
 import threading
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_runs import make_live
 from sampler_world import WORDS, ask, save_weights, speaking_run, words_of
 from waiting import until
 
@@ -35,7 +34,6 @@ from lmbench.jobs.hosts.sampler_messages import (
     Wrote,
 )
 from lmbench.session import Home, Run
-from lmbench.session.process import process_started
 
 
 class World:
@@ -379,10 +377,7 @@ def test_a_wrong_message_says_what_is_wrong_with_it(line, words):
 def test_a_run_at_work_that_has_saved_nothing_is_asked_to(world):
     run = world.run
     (run.path / "best").rename(run.path / "kept")
-    run.update(
-        status="running", host=platform.node(), pid=os.getpid(),
-        process_started=process_started(os.getpid()),
-    )  # fmt: skip
+    make_live(run)
 
     def work() -> None:
         until(lambda: "checkpoint" in asked(run))

@@ -22,7 +22,7 @@ from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.deploy.runtimes import choose
 from lmbench.deploy.runtimes.choose import Measured
 from lmbench.jobs.worker import work
-from lmbench.model import build_model
+from lmbench.model.rnn import build_model, shape_of
 from lmbench.session import Home, Run
 from lmbench.session.store import Corpus
 from lmbench.training.checkpoint import write_checkpoint
@@ -57,7 +57,6 @@ def trained(home: Home, sparsity: float = 0.0, scale: float = 1.0, width: int = 
                 parameter.mul_(torch.rand_like(parameter) >= sparsity).mul_(scale)
     run.session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
     write_checkpoint(run.path / "best", model, {})
-    shape = {"model": "LSTM", "emsize": width, "nhid": width, "nlayers": 1, "dropout": 0.2}
     run.update(
         status="finished",
         corpus=Corpus(
@@ -66,7 +65,7 @@ def trained(home: Home, sparsity: float = 0.0, scale: float = 1.0, width: int = 
             origin=str(corpus.path),
             ntokens=corpus.ntokens,
         ),
-        shape={**shape, "tied": True, "ntoken": corpus.ntokens},
+        shape=shape_of(model),
     )
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sweep_world import SMALL, write_sweep
+from sweep_world import SMALL, start_sweep, write_sweep
 
 from lmbench.config import PruneConfig, TrainConfig
 from lmbench.errors import LmbenchError
@@ -34,11 +34,6 @@ stages:
 """
 
 
-def started(home: Home, text: str = RACE) -> tuple[Session, list[Run]]:
-    file = write_sweep(home.path.parent / "study", text)
-    return control.start(control.prepare(file, home), home)
-
-
 def classes(session: Session) -> Classes:
     sweep = sweep_of(session)
     assert sweep.early_stopping is not None
@@ -64,7 +59,7 @@ def come_to(run: Run, epochs: int, figure: float) -> Any:
 
 
 def test_settings_wait_are_promoted_or_stopped_with_all_their_seeds(sweep_home: Home) -> None:
-    session, runs = started(sweep_home)
+    session, runs = start_sweep(sweep_home, RACE)
     trained = [run for run in runs if run.read().kind == "train"]
     # In the order of the plan: each seed has the three rates.
     figures = [80.0, 70.0, 91.0, 81.0, 72.0, 90.0]
@@ -105,7 +100,7 @@ def test_settings_wait_are_promoted_or_stopped_with_all_their_seeds(sweep_home: 
 def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_on(
     sweep_home: Home,
 ) -> None:
-    session, runs = started(sweep_home, RACE.replace("seeds: 2\n", ""))
+    session, runs = start_sweep(sweep_home, RACE.replace("seeds: 2\n", ""))
     for run, figure in zip(runs, (80.0, 70.0, 75.0), strict=False):
         come_to(run, 2, figure)
     control.advance(session)
@@ -127,7 +122,7 @@ def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_o
 
 
 def test_a_sweep_that_is_not_wholly_made_decides_nothing(sweep_home: Home) -> None:
-    session, runs = started(sweep_home, RACE.replace("seeds: 2\n", ""))
+    session, runs = start_sweep(sweep_home, RACE.replace("seeds: 2\n", ""))
     control.delete_run(runs[5])
     for run, figure in zip(runs, (80.0, 70.0, 75.0), strict=False):
         assert come_to(run, 2, figure).kind == "waits"
@@ -217,7 +212,7 @@ def test_what_was_stopped_early_is_averaged_with_no_whole_run_and_on_no_front(
 
 def test_early_stopping_of_trainings_that_are_too_short_is_refused(sweep_home: Home) -> None:
     with pytest.raises(LmbenchError, match="line 4: early_stopping: stops nothing: no training"):
-        started(sweep_home, RACE.replace("epochs: 9", "epochs: 2"))
+        start_sweep(sweep_home, RACE.replace("epochs: 9", "epochs: 2"))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +228,7 @@ def test_a_mistake_in_early_stopping_is_named_with_its_line(
     sweep_home: Home, given: str, words: str
 ) -> None:
     with pytest.raises(LmbenchError) as refused:
-        started(sweep_home, RACE.replace("early_stopping: true", f"early_stopping: {given}"))
+        start_sweep(sweep_home, RACE.replace("early_stopping: true", f"early_stopping: {given}"))
     (line,) = refused.value.message.split("\n")
     assert words in line
     assert " line 4:" in line

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweep_world import SWEEP, write_sweep
+from sweep_world import SWEEP, start_sweep, write_sweep
 
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
@@ -18,7 +18,7 @@ from lmbench.jobs.sweeps.kept_file import kept_path
 from lmbench.jobs.sweeps.making import alone
 from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.report.seeds import Spread, spread_of
-from lmbench.session import Home, Run, Session
+from lmbench.session import Home, Session
 from lmbench.session.archive import pack, unpack
 
 KILLED_AT_A_RENAME = """
@@ -44,11 +44,6 @@ prepared = control.prepare(Path(sys.argv[2]), home)
 Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
 control.start(prepared, home)
 """
-
-
-def started(home: Home, text: str = SWEEP) -> tuple[Session, list[Run]]:
-    file = write_sweep(home.path.parent / "study", text)
-    return control.start(control.prepare(file, home), home)
 
 
 def what_there_is(session: Session) -> dict[str, tuple[object, ...]]:
@@ -85,7 +80,7 @@ def _in(made: dict[str, tuple[object, ...]], session: str) -> str:
 def test_resume_makes_what_is_missing_when_the_original_is_gone(
     sweep_home: Home, tmp_path: Path
 ) -> None:
-    session, runs = started(sweep_home)
+    session, runs = start_sweep(sweep_home)
     for run in (runs[5], runs[2]):
         control.delete_run(run)
     for path in (tmp_path / "study" / "levels").iterdir():
@@ -101,10 +96,10 @@ def test_resume_makes_what_is_missing_when_the_original_is_gone(
 
 
 def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path: Path) -> None:
-    session, _ = started(sweep_home)
+    session, _ = start_sweep(sweep_home)
     before = kept_path(session).read_bytes()
     with pytest.raises(LmbenchError) as refused:
-        started(sweep_home, SWEEP.replace("seeds: 2", "seeds: 3").replace("lr: 1.0", "lr: 2.0"))
+        start_sweep(sweep_home, SWEEP.replace("seeds: 2", "seeds: 3").replace("lr: 1.0", "lr: 2.0"))
     lines = refused.value.message.split("\n")
     assert "line 3: seeds: was 2, is 3" in lines[0]
     assert "line 6: stages: 1: settings: lr: was 1.0, is 2.0" in lines[1]
@@ -112,7 +107,7 @@ def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path:
     assert kept_path(session).read_bytes() == before
     assert len(session.runs()) == 6
     # Another comment is no other sweep.
-    assert len(started(sweep_home, "# the same\n" + SWEEP)[1]) == 6
+    assert len(start_sweep(sweep_home, "# the same\n" + SWEEP)[1]) == 6
     (tmp_path / "study" / "levels" / "agp-50.yaml").write_text(
         (tmp_path / "study" / "levels" / "agp-80.yaml").read_text() + "# almost\n"
     )
@@ -122,7 +117,7 @@ def test_a_changed_file_is_refused_with_what_differs(sweep_home: Home, tmp_path:
 
 
 def test_a_sweep_stays_at_the_place_that_it_was_made_for(sweep_home: Home) -> None:
-    started(sweep_home)
+    start_sweep(sweep_home)
     prepared = control.prepare(sweep_home.path.parent / "study" / "sweep.yaml", sweep_home)
     with pytest.raises(LmbenchError, match=r"--place slurm: session 'study': .* place local"):
         control.start(prepared, sweep_home, "slurm")
@@ -133,7 +128,7 @@ def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None
     own = session.path / "schedules" / "agp-50.yaml"
     own.parent.mkdir()
     own.write_text("mine\n")
-    _, runs = started(sweep_home)
+    _, runs = start_sweep(sweep_home)
     assert own.read_text() == "mine\n"
     assert runs[2].read().config["compress"] == "sessions/study/schedules/agp-50-2.yaml"
 
@@ -159,22 +154,22 @@ def test_the_kept_copy_of_a_sweep_with_anchors_is_the_same_sweep(
 """,
     }
     text = SWEEP[: SWEEP.index("  - kind: prune")] + stages[shared]
-    _, runs = started(sweep_home, text)
+    _, runs = start_sweep(sweep_home, text)
     settings = [run.read().config for run in runs[-2:]]
     assert {one["compress"] for one in settings} == {"sessions/study/schedules/agp-50.yaml"}
     assert {one["lr"] for one in settings} == {3.0}
-    assert [run.ref for run in started(sweep_home, text)[1]] == [run.ref for run in runs]
+    assert [run.ref for run in start_sweep(sweep_home, text)[1]] == [run.ref for run in runs]
 
 
 def test_a_start_where_the_kept_copy_is_damaged_says_how_to_go_on(sweep_home: Home) -> None:
-    session, _ = started(sweep_home)
+    session, _ = start_sweep(sweep_home)
     kept_path(session).write_text("version: *nobody\n")
     with pytest.raises(LmbenchError, match=r"undefined alias.*\n.*--session NAME"):
-        started(sweep_home)
+        start_sweep(sweep_home)
 
 
 def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
-    session, runs = started(sweep_home)
+    session, runs = start_sweep(sweep_home)
     runs[0].update(status="finished")
     runs[1].update(status="failed")
     assert control.stop(session) == 4
@@ -186,7 +181,7 @@ def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
 
 
 def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home: Home) -> None:
-    session, runs = started(sweep_home)
+    session, runs = start_sweep(sweep_home)
     with pytest.raises(LmbenchError, match="6 runs of it wait or are worked on"):
         control.refuse_busy(session)
     control.stop(session)
@@ -197,7 +192,7 @@ def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home:
     assert session.runs() == [own]
     with pytest.raises(LmbenchError, match="is no sweep"):
         control.find_sweep(sweep_home, "study")
-    session, _ = started(sweep_home, SWEEP.replace("name: study", "name: other"))
+    session, _ = start_sweep(sweep_home, SWEEP.replace("name: study", "name: other"))
     control.stop(session)
     control.delete(session)
     assert not session.exists()
@@ -206,7 +201,7 @@ def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home:
 def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
     sweep_home: Home, tmp_path: Path
 ) -> None:
-    session, _ = started(sweep_home)
+    session, _ = start_sweep(sweep_home)
     control.stop(session)
     pack(session, tmp_path / "study.lmbench")
     unpacked = unpack(tmp_path / "study.lmbench", sweep_home, "prune")
@@ -218,13 +213,13 @@ def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
 
 
 def test_only_one_process_at_a_time_makes_the_runs(sweep_home: Home) -> None:
-    session, _ = started(sweep_home)
+    session, _ = start_sweep(sweep_home)
     with alone(session), pytest.raises(LmbenchError, match="another process makes its runs"):
         control.make_missing(session)
 
 
 def test_the_table_has_a_row_for_each_setting_over_its_seeds(sweep_home: Home) -> None:
-    session, runs = started(sweep_home)
+    session, runs = start_sweep(sweep_home)
     figures = [40.0, 42.0, 50.0, 60.0, 50.5, 60.2]
     for run, figure in zip(runs, figures, strict=True):
         run.update(status="finished", results={"valid_ppl": figure, "test_ppl": figure - 1})
