@@ -201,5 +201,5 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
             return
         look = replace(self.bench.plot_colours, faint=self.bench.colour("accent"))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
-        by = compared.size_words
-        self.set_subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
+        by, front = plot.x_axis, compared.front_words
+        self.set_subtitle(f"{compared.split} perplexity by {by} · front: {front}")

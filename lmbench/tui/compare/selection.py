@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, runtime_table
-from lmbench.report.pareto_front import pareto_front
+from lmbench.report.pareto_front import front_plot, pareto_front
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.series import Colour, Series
+from lmbench.report.plots.series import Colour
 from lmbench.report.runtime_table import scored_text
 from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.tui.bench.run_marks import mark_of
@@ -24,7 +22,6 @@ __all__ = ["Compared", "Table", "folder_of"]
 Table = Literal["runs", "runtimes"]
 
 _NONE = "–"  # a figure that is not there, as `numbers.perplexity` has it
-_MARGIN = 0.06
 _TWO_DIGITS = 9999.0
 _NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
 _WORDS = dict((*COLUMNS, *ADAPTED)) | {
@@ -79,7 +76,7 @@ class Compared:
         self.reading = ""
         """How much of the session is read; "" where all is."""
         self.table: Table = "runs"
-        self.split = "test"
+        self.split: Literal["test", "valid"] = "test"
         self.log_axis = False
         self._orders: dict[Table, _Order] = {"runs": _Order(), "runtimes": _Order()}
 
@@ -232,27 +229,14 @@ class Compared:
 
     def plot(self, colour: Callable[[str], Colour]) -> Plot:
         """The scatter plot as it is looked at now; `colour` gives the theme's."""
-        points = self._points()
-        series = []
-        for row, (size, ppl) in points:
+        rows = []
+        for row in self.runs.rows:
             number = _number(row)
-            mark, label = mark_of(number), f"{number} {row['name']}"
-            at, tint = np.array([size]), colour(mark.variable)
-            series.append(Series(label, at, np.array([ppl]), mark.marker, tint, "points"))
-        front = pareto_front([point for _, point in points])
-        if len(front) > 1:
-            x, y = np.array([points[i][1] for i in front]).T
-            series.append(Series("Pareto front", x, y, style="thin"))
-        sizes = [size for _, (size, _) in points] or [0.0, 1.0]
-        room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
-        window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
-
-    @property
-    def size_words(self) -> str:
-        """What the sizes of the scatter plot are."""
-        packed = any(row["as_packed"] for row, _ in self._points())
-        return "bytes (pruned, quantized: as packed)" if packed else "bytes"
+            mark, name = mark_of(number), f"{number} {row['name']}"
+            look = {"name": name, "marker": mark.marker, "colour": colour(mark.variable)}
+            rows.append(row | look)
+        plot = front_plot(rows, self.split, least=1) or Plot(())
+        return replace(plot, log=self.log_axis)
 
 
 _KEPT: dict[Table, tuple[str, str]] = {
