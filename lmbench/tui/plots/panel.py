@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.binding import BindingType
@@ -17,6 +18,7 @@ from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
 from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.dialog import ask_for_file
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.plots.keys import KEYS
 from lmbench.tui.plots.legend import legend
@@ -304,12 +306,14 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(window=None)
 
     def action_export(self) -> None:
-        from lmbench.tui.plots.export_dialog import ask_and_export
+        from lmbench.report.plots.export import export
 
         kind = self.view.kind
         title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
         whole = replace(self.plot(in_full=True), clipped=False)
-        ask_and_export(self.bench, whole, title, f"{kind}.svg")
+        question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
+        write = partial(export, whole, title=title)
+        ask_for_file(self.bench, "Export", question, f"{kind}.svg", (".svg", ".txt", ".csv"), write)
 
     # -- mouse ---------------------------------------------------------------------------------
 
