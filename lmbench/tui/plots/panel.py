@@ -17,6 +17,7 @@ from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
+from lmbench.tui.bench.saved_state import restored
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit.dialog import ask_for_file
 from lmbench.tui.kit.panel import Panel
@@ -75,7 +76,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._theme = ""
 
     def on_mount(self) -> None:
-        self.view = View.from_json(self.bench.recall("plot"))
+        self.view = restored(View, self.bench.recall("plot"))
 
     def on_resize(self) -> None:
         self.refresh_view()
@@ -252,8 +253,8 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(x_axis=X_AXES[turn], window=None)
 
     def action_smooth(self) -> None:
-        turn = (SMOOTHINGS.index(self.view.smoothing) + 1) % len(SMOOTHINGS)
-        self._look(smoothing=SMOOTHINGS[turn])
+        more = (smoothing for smoothing in SMOOTHINGS if smoothing > self.view.smoothing)
+        self._look(smoothing=next(more, SMOOTHINGS[0]))
 
     def action_per_tensor(self) -> None:
         self._look(per_tensor=not self.view.per_tensor)
