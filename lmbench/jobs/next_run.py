@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from pathlib import Path
 
 from lmbench.config import parse_config
 from lmbench.errors import LmbenchError
 from lmbench.jobs.queue import queue_device
+from lmbench.session.files import file_stamp
 from lmbench.session.store import Home, Run, RunRecord, Status
 
 __all__ = ["Entry", "FolderQueue", "Queue", "entry_of"]
@@ -131,7 +131,7 @@ class FolderQueue:
             except LmbenchError:
                 # Damaged: nothing is begun of it, and nothing waits for it.
                 entry = None
-            settled = time.time_ns() - stamp[1] > _TICK_NS
+            settled = time.time_ns() - stamp[2] > _TICK_NS
             self._stamps[path] = (stamp if settled else None, name)
             self._runs[name] = run
             self._queue.put(name, entry)
@@ -143,11 +143,8 @@ class FolderQueue:
     def _files(self) -> Iterator[tuple[Run, str, tuple[int, int, int]]]:
         for run in self._home.all_runs():
             path = f"{run.path}{os.sep}run.json"
-            try:
-                found = Path(path).stat()
-            except OSError:
-                continue
-            yield run, path, (found.st_ino, found.st_mtime_ns, found.st_size)
+            if (stamp := file_stamp(path)) is not None:
+                yield run, path, stamp
 
     def next(self, device: str, hopeless: set[Run]) -> Run | None:
         """The run to begin now on a device; those that are `hopeless` are left out for good."""

@@ -44,7 +44,7 @@ from lmbench.session.attempts import (
     next_attempt,
     remove_fenced,
 )
-from lmbench.session.event_log import EventLog, EventWriter, ends_torn
+from lmbench.session.event_log import EventReader, EventWriter, ends_torn
 from lmbench.session.events import (
     Candidate,
     Failed,
@@ -214,9 +214,11 @@ def _job(run: Run, record: RunRecord, begun_before: bool) -> Job:
 
 def _searched(run: Run) -> int:
     """How far the log of a search goes that can be carried on; 0 for any other run."""
-    log = EventLog(run.events_path)
-    log.poll()
-    return log.end_of(Candidate, SensitivityPoint, TuningPass)
+    reader, end = EventReader(run.events_path), 0
+    for event in reader.read():
+        if isinstance(event, Candidate | SensitivityPoint | TuningPass):
+            end = reader.position
+    return end
 
 
 def _handler(kind: str) -> Any:

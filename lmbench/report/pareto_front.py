@@ -29,9 +29,10 @@ def front_plot(
     rows: Sequence[Mapping[str, Any]],
     split: Literal["test", "valid"] = "test",
     by: Literal["bytes", "sparsity"] = "bytes",
+    least: int = 2,
 ) -> Plot | None:
     """The rows of a table with both a size (or a sparsity) and a perplexity of a whole split and a
-    whole training, and the Pareto front of their means; None where there are fewer than two.
+    whole training, and the Pareto front of their means; None where there are fewer than `least`.
 
     An error bar goes one sample standard deviation up and down. Of sizes less is better, of
     sparsities, which are shown in per cent, more.
@@ -44,7 +45,7 @@ def front_plot(
     key = f"{split}_ppl"
     whole = [row for row in rows if not row.get("part_tokens") and not row.get("early")]
     known = [row for row in whole if _has(row, by) and row.get(key) is not None]
-    if len(known) < 2:
+    if len(known) < least:
         return None
     series: list[Series] = []
     scale = 100.0 if by == "sparsity" else 1.0

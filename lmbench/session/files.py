@@ -22,6 +22,7 @@ from lmbench.errors import LmbenchError
 
 __all__ = [
     "drop_fresh",
+    "file_stamp",
     "finish_swap",
     "fresh_folder",
     "fsync_folder",
@@ -73,6 +74,16 @@ def write_atomic(path: Path, data: bytes, staging: Path | None = None) -> None:
     except OSError as error:
         # The system names the temporary file, or none.
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def file_stamp(path: Path | str) -> tuple[int, int, int] | None:
+    """What tells whether a file was replaced or written to (number, size, time); None where there
+    is no file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmbench.session import EventLog, EventWriter
-from lmbench.session.events import Event, RunResumed, Step, Warned, event_line
+from lmbench.session.event_log import EventReader
+from lmbench.session.events import Event, RunResumed, Warned, event_line
 
 
 def warning(number: int) -> Warned:
@@ -107,22 +108,19 @@ def test_after_a_resume_only_what_its_checkpoint_knew_counts(tmp_path: Path) -> 
     assert messages(log.poll()) == ["1", "2"]
     writer.write(RunResumed(offset=offset, step=1, epoch=1))
     writer.write(warning(3))
-    assert messages(log.poll()) == ["3"]
-    assert messages(log.events) == ["1", "3"]
+    assert messages(log.poll()) == messages(log.events) == ["1", "3"]
     assert log.generation == 1
     writer.close()
 
 
-def test_the_end_of_the_last_event_of_a_kind_is_told(tmp_path: Path) -> None:
+def test_a_reader_tells_where_each_event_that_counts_ends(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    writer, log, length = EventWriter(path), EventLog(path), len(event_line(warning(1)))
-    ends = []
+    writer, length = EventWriter(path), len(event_line(warning(1)))
     for event in (warning(1), warning(2), RunResumed(offset=length, step=0, epoch=0)):
         writer.write(event)
-        log.poll()
-        ends.append(log.end_of(Warned))
-    assert ends == [length, 2 * length, 2 * length]
-    assert log.end_of(Step) == 0
+    reader = EventReader(path)
+    ends = [reader.position for event in reader.read() if isinstance(event, Warned)]
+    assert ends == [length]
     writer.close()
 
 

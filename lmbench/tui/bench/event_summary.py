@@ -21,8 +21,7 @@ import numpy as np
 
 from lmbench.report.plots.curve_data import Columns, Curves
 from lmbench.session import events as ev
-from lmbench.session.files import write_atomic
-from lmbench.tui.bench.event_reader import file_stamp
+from lmbench.session.files import file_stamp, write_atomic
 from lmbench.tui.bench.run_history import EVENT_LISTS, NEWEST_EVENTS, Note, RunProgress
 
 __all__ = ["RunSummary", "load_summary", "save_summary"]

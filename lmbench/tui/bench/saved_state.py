@@ -11,14 +11,19 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import locked, write_json
 from lmbench.session.records import checked_workbench
 from lmbench.session.store import Home, Session
 
-__all__ = ["SavedState", "last_session", "remember_session"]
+__all__ = ["SavedState", "last_session", "remember_session", "restored"]
+
+T = TypeVar("T")
 
 _LAST = ".workbench.json"
 
@@ -95,6 +100,18 @@ class SavedState:
             with self._lock:
                 self._changed = {**changed, **self._changed}
             raise
+
+
+def restored(cls: type[T], document: Any) -> T:
+    """A dataclass as it was remembered; what of it does not fit has its default."""
+    kept = document if isinstance(document, dict) else {}
+    found = {}
+    for name, kind in get_type_hints(cls, include_extras=True).items():
+        adapter = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+        # pydantic's own error is a ValueError, too.
+        with suppress(KeyError, ValueError):
+            found[name] = adapter.validate_json(json.dumps(kept[name]))
+    return cls(**found)
 
 
 def last_session(home: Home) -> str | None:

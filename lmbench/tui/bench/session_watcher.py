@@ -17,14 +17,17 @@ from lmbench.errors import LmbenchError
 from lmbench.printable import printable
 from lmbench.session import Run, RunRecord, Session, SessionRecord, Status
 from lmbench.session import events as ev
+from lmbench.session.event_log import EventReader
+from lmbench.session.files import file_stamp
 from lmbench.session.records import LIVE, ModelSize
-from lmbench.tui.bench.event_reader import EventReader, file_stamp
 from lmbench.tui.bench.event_summary import RunSummary, load_summary, save_summary
 from lmbench.tui.bench.run_history import RunHistory
 from lmbench.tui.bench.snapshots import RunView, Snapshot, lineage
 
 __all__ = ["Watcher"]
 
+# A pause between slices of a log lets the screen's thread have the interpreter at once.
+_PAUSE_S = 0.0005
 # How long a dead worker's supervisor is given to say why, before its run is called lost.
 _WITNESS_S = 3.0
 # Of a large session, so much is read before what is known is shown, and then twice as much each
@@ -159,7 +162,7 @@ class _RunWatcher:
     def __init__(self, run: Run, why_lost: Callable[[Run], str]) -> None:
         self.run = run
         self._why_lost = why_lost
-        self._reader = EventReader(run.events_path)
+        self._reader = EventReader(run.events_path, pause_s=_PAUSE_S)
         # The most bytes that its log had since the run has ended.
         self._most = 0
         # As text: with hundreds of runs making paths takes half the time of a poll.

@@ -167,15 +167,14 @@ or HTML, or the plot as SVG. **Enter** goes to the run.
         self.query_one(Grid).action_open()
 
     def action_sort(self) -> None:
-        grid = self.query_one(Grid)
         names = [name for name, _ in self._columns]
-        shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.compared.sort_by_next([names[i] for i in shown])
+        self.compared.order.turn(names[i] for i in self.query_one(Grid).shown_columns)
         self.bench.show_message(self.compared.order_words)
         self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
-        self.compared.reverse()
+        order = self.compared.order
+        order.reversed = not order.reversed
         self.bench.show_message(self.compared.order_words)
         self.post_message(self.Turned())
 
@@ -201,5 +200,5 @@ it. **x** changes between test and valid, **y** between a logarithmic and a line
             return
         look = replace(self.bench.plot_colours, faint=self.bench.colour("accent"))
         update_static(picture, Text("\n").join(draw(plot, size.width, size.height, look).lines))
-        by = compared.size_words
-        self.set_subtitle(f"{compared.split} perplexity by {by} · front: {compared.front_words}")
+        by, front = plot.x_axis, compared.front_words
+        self.set_subtitle(f"{compared.split} perplexity by {by} · front: {front}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from textual import on
 from textual.app import ComposeResult
@@ -30,7 +31,7 @@ from lmbench.tui.compare.measuring import (
 from lmbench.tui.compare.panels import ComparePanel, ScatterPanel, TablePanel
 from lmbench.tui.compare.selection import Compared, folder_of
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
-from lmbench.tui.kit.dialog import Answer, QuestionDialog, TextDialog, typed_path
+from lmbench.tui.kit.dialog import Answer, QuestionDialog, ask_for_file
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.kit.next_steps import RECORDING
 from lmbench.tui.kit.panel import Panel
@@ -42,7 +43,7 @@ __all__ = ["CompareScreen"]
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
 _KINDS = ("train", "prune", "quantize", "pack")
-_FORMATS: dict[str, tuple[str, str]] = {
+_FORMATS: dict[Format | Literal["svg"], tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
     "csv": (".csv", "the table, every digit"),
     "latex": (".tex", "the table as a tabular"),
@@ -380,46 +381,26 @@ class CompareScreen(BenchScreen[None]):
         offered = [(form, about) for form, (_, about) in _FORMATS.items()]
         self.app.push_screen(ChoiceDialog("Export as", offered), self._ask_path)
 
-    def _ask_path(self, form: str | None) -> None:
+    def _ask_path(self, chosen: str | None) -> None:
+        form = next((known for known in _FORMATS if known == chosen), None)
         if form is None:
             return
         suffix = _FORMATS[form][0]
         name = self.bench.session.name if self.bench.session else "session"
-
-        def check(text: str) -> str:
-            path = typed_path(text)
-            if path.suffix != suffix:
-                return f"The name of a {form} file ends in {suffix}"
-            if path.exists():
-                return f"{path.name} is there already: take another name"
-            return "" if path.parent.is_dir() else f"There is no folder {path.parent}"
-
-        def done(text: str | None) -> None:
-            if text:
-                self.run_worker(self._export(form, typed_path(text)), exit_on_error=False)
-
-        question = "Write it to this file:"
         what = "compared" if self.compared.table == "runs" or form == "svg" else "runtimes"
         value = f"{name.replace(' ', '-')}-{what}{suffix}"
-        self.app.push_screen(TextDialog("Export", question, value, check), done)
+        write = partial(self._write, form)
+        ask_for_file(self.bench, "Export", "Write it to this file:", value, (suffix,), write)
 
-    async def _export(self, form: str, path: Path) -> None:
-        await self.bench.run_in_thread(self._write, form, path, doing="while exporting")
-        if path.exists():
-            self.bench.show_message(f"wrote {path}")
-
-    def _write(self, form: str, path: Path) -> None:
+    def _write(self, form: Format | Literal["svg"], path: Path) -> None:
         from lmbench.report.plots.export import export
 
         compared = self.compared
         if form == "svg":
             title = f"{compared.split.capitalize()} perplexity against size"
             export(compared.plot(self.bench.colour), path, title)
-            return
-        forms: dict[str, Format] = {
-            "markdown": "markdown", "csv": "csv", "latex": "latex", "html": "html",
-        }  # fmt: skip
-        write_atomic(path, compared.in_order.write(forms[form]).encode())
+        else:
+            write_atomic(path, compared.in_order.write(form).encode())
 
 
 def _compare(runs: list[Run]) -> tuple[Comparison, Comparison]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
-
-import numpy as np
 
 from lmbench.printable import printable
 from lmbench.report import numbers
 from lmbench.report.compare import ADAPTED, COLUMNS, Comparison, runtime_table
-from lmbench.report.pareto_front import pareto_front
+from lmbench.report.pareto_front import front_plot, pareto_front
 from lmbench.report.plots.layout import Plot
-from lmbench.report.plots.series import Colour, Series
+from lmbench.report.plots.series import Colour
 from lmbench.report.runtime_table import scored_text
 from lmbench.report.tables import PART_SIGN, size_sign
 from lmbench.tui.bench.run_marks import mark_of
 from lmbench.tui.kit.grid import Cell, Row
+from lmbench.tui.kit.sort_order import SortOrder
 
 __all__ = ["Compared", "Table", "folder_of"]
 
 Table = Literal["runs", "runtimes"]
 
 _NONE = "–"  # a figure that is not there, as `numbers.perplexity` has it
-_MARGIN = 0.06
 _TWO_DIGITS = 9999.0
 _NEAR = 1e-3  # so far from the exact runtime's perplexity another one keeps to it
 _WORDS = dict((*COLUMNS, *ADAPTED)) | {
@@ -59,14 +58,6 @@ def _number(row: dict[str, Any]) -> int:
     return int(_folder(row).partition("-")[0])
 
 
-@dataclass
-class _Order:
-    """What a table is sorted by; "" is the order of the runs."""
-
-    by: str = ""
-    reversed: bool = False
-
-
 class Compared:
     """The two tables and the plot. The screen fills it, its panels show it and turn it round."""
 
@@ -79,9 +70,9 @@ class Compared:
         self.reading = ""
         """How much of the session is read; "" where all is."""
         self.table: Table = "runs"
-        self.split = "test"
+        self.split: Literal["test", "valid"] = "test"
         self.log_axis = False
-        self._orders: dict[Table, _Order] = {"runs": _Order(), "runtimes": _Order()}
+        self._orders: dict[Table, SortOrder] = {"runs": SortOrder(), "runtimes": SortOrder()}
 
     def recall(self, kept: Any) -> None:
         """Take over what `to_json` gave; what does not fit is left as it is."""
@@ -91,7 +82,7 @@ class Compared:
         self.split = "valid" if kept.get("split") == "valid" else "test"
         self.log_axis = kept.get("log") is True
         for table, (by, turned) in _KEPT.items():
-            self._orders[table] = _Order(str(kept.get(by, "")), kept.get(turned) is True)
+            self._orders[table] = SortOrder(str(kept.get(by, "")), kept.get(turned) is True)
 
     def to_json(self) -> dict[str, Any]:
         kept = {"table": self.table, "split": self.split, "log": self.log_axis}
@@ -107,37 +98,20 @@ class Compared:
         return self.runs if self.table == "runs" else self.runtimes
 
     @property
-    def order(self) -> _Order:
+    def order(self) -> SortOrder:
         return self._orders[self.table]
 
     @property
     def in_order(self) -> Comparison:
         """The same with its rows as they are asked for; those without a figure stand last."""
-        rows, order = list(self.shown.rows), self.order
-        if order.by not in self.shown.keys:
-            rows = rows[::-1] if order.reversed else rows
-        else:
-            known = [row for row in rows if _ranks(row, order.by)]
-            known.sort(key=lambda row: row[order.by], reverse=order.reversed)
-            rows = known + [row for row in rows if not _ranks(row, order.by)]
-        return replace(self.shown, rows=tuple(rows))
-
-    def sort_by_next(self, shown: list[str]) -> None:
-        """Sort by the next of the columns that are shown."""
-        names = ["", *shown]
-        here = names.index(self.order.by) if self.order.by in names else 0
-        self.order.by = names[(here + 1) % len(names)]
+        by = self.order.by
+        figure = partial(_figure, key=by) if by in self.shown.keys else None
+        return replace(self.shown, rows=tuple(self.order.of(self.shown.rows, figure)))
 
     @property
     def order_words(self) -> str:
         """What the table is sorted by, and which way round."""
-        words, turned = _WORDS.get(self.order.by, "").lower(), self.order.reversed
-        if not words:
-            return "in the order of the runs" + (", the last first" if turned else "")
-        return f"sorted by {words}, {'descending' if turned else 'ascending'}"
-
-    def reverse(self) -> None:
-        self.order.reversed = not self.order.reversed
+        return self.order.words(_WORDS.get(self.order.by, "").lower(), "runs")
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of the table as a grid shows them."""
@@ -217,7 +191,7 @@ class Compared:
         return [
             (row, (float(row["bytes"]), float(row[key])))
             for row in self.runs.rows
-            if row["bytes"] and _ranks(row, key)
+            if row["bytes"] and _figure(row, key) is not None
         ]
 
     def front(self) -> list[dict[str, Any]]:
@@ -232,27 +206,14 @@ class Compared:
 
     def plot(self, colour: Callable[[str], Colour]) -> Plot:
         """The scatter plot as it is looked at now; `colour` gives the theme's."""
-        points = self._points()
-        series = []
-        for row, (size, ppl) in points:
+        rows = []
+        for row in self.runs.rows:
             number = _number(row)
-            mark, label = mark_of(number), f"{number} {row['name']}"
-            at, tint = np.array([size]), colour(mark.variable)
-            series.append(Series(label, at, np.array([ppl]), mark.marker, tint, "points"))
-        front = pareto_front([point for _, point in points])
-        if len(front) > 1:
-            x, y = np.array([points[i][1] for i in front]).T
-            series.append(Series("Pareto front", x, y, style="thin"))
-        sizes = [size for _, (size, _) in points] or [0.0, 1.0]
-        room = (max(sizes) - min(sizes)) * _MARGIN or 0.5 * max(sizes)
-        window = (max(min(sizes) - room, 0.0), max(sizes) + room)
-        return Plot(tuple(series), x_axis=self.size_words, log=self.log_axis, window=window)
-
-    @property
-    def size_words(self) -> str:
-        """What the sizes of the scatter plot are."""
-        packed = any(row["as_packed"] for row, _ in self._points())
-        return "bytes (pruned, quantized: as packed)" if packed else "bytes"
+            mark, name = mark_of(number), f"{number} {row['name']}"
+            look = {"name": name, "marker": mark.marker, "colour": colour(mark.variable)}
+            rows.append(row | look)
+        plot = front_plot(rows, self.split, least=1) or Plot(())
+        return replace(plot, log=self.log_axis)
 
 
 _KEPT: dict[Table, tuple[str, str]] = {
@@ -304,10 +265,10 @@ def _tint(value: float | None, best: float | None) -> str:
     return "success" if value is not None and value == best else ""
 
 
-def _ranks(row: dict[str, Any], key: str) -> bool:
-    """Is there a figure that compares with those of other rows?"""
-    partial = row.get("part_tokens") or row.get("early")
-    return row.get(key) is not None and not (key in ("valid_ppl", "test_ppl") and partial)
+def _figure(row: dict[str, Any], key: str) -> Any:
+    """A figure that compares with those of other rows; None where there is none."""
+    of_a_part = row.get("part_tokens") or row.get("early")
+    return None if of_a_part and key in ("valid_ppl", "test_ppl") else row.get(key)
 
 
 def _perplexity(row: dict[str, Any], key: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from lmbench.session import Session
-from lmbench.tui.bench.event_reader import file_stamp
+from lmbench.session.files import file_stamp
 
 __all__ = ["Sample", "SavedSamples"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,10 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from lmbench.tui.bench.bench import Bench
 from lmbench.tui.kit.panel import Guarded
 
-__all__ = ["Answer", "QuestionDialog", "TextDialog", "ask_to_replace", "typed_path"]
+__all__ = ["Answer", "QuestionDialog", "TextDialog", "ask_for_file", "ask_to_replace", "typed_path"]
 
 _SCROLLS = {
     "up": "scroll_up",
@@ -189,3 +190,45 @@ class TextDialog(_Dialog):
             self.query_one(".problem", Static).update(problem)
         else:
             self.dismiss(value)
+
+
+def ask_for_file(
+    bench: Bench,
+    title: str,
+    question: str,
+    value: str,
+    endings: Collection[str],
+    write: Callable[[Path], object],
+) -> None:
+    """Ask for the path of a file, `value` being proposed, with one of these endings, and `write`
+    it, in a thread; before it replaces one the user is asked."""
+
+    def whole(path: Path) -> Path:
+        write(path)
+        return path
+
+    async def written(path: Path) -> None:
+        if await bench.run_in_thread(whole, path, doing="while writing a file") is not None:
+            bench.show_message(f"wrote {path}")
+
+    def complaint(text: str) -> str:
+        path = typed_path(text)
+        if path.suffix.lower() not in endings:
+            return f"Its name has to end in {' or '.join(endings)}"
+        if path.is_dir():
+            return f"{path.name} is a folder"
+        return "" if path.parent.is_dir() else f"There is no folder {path.parent}"
+
+    def go(path: Path) -> None:
+        bench.run_worker(written(path), exit_on_error=False)
+
+    def named(text: str | None) -> None:
+        if not text:
+            return
+        path = typed_path(text).absolute()
+        if path.exists():
+            ask_to_replace(bench, title, path, lambda: go(path))
+        else:
+            go(path)
+
+    bench.push_screen(TextDialog(title, question, value, complaint), named)

@@ -162,6 +162,11 @@ class Grid(LinesView):
 
     # -- drawing -------------------------------------------------------------------------------
 
+    @property
+    def shown_columns(self) -> list[int]:
+        """The places of those that there is room for."""
+        return [i for i, _ in self.layout_columns(self.scrollable_content_region.width)]
+
     def layout_columns(self, width: int) -> list[tuple[int, int]]:
         """Which columns there is room for, with the width of each."""
         shown = list(range(len(self.columns)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from textual import on
@@ -18,10 +19,13 @@ from lmbench.tui.bench.float_model_run import is_training
 from lmbench.tui.bench.snapshots import RunView, short_module
 from lmbench.tui.kit.grid import Cell, Column, Grid
 from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.sort_order import SortOrder
 
 __all__ = ["LayersPanel"]
 
 Table = Literal["sparsity", "quantization"]
+_Line = tuple[tuple[Any, ...], tuple[Cell, ...]]
+"""What a row is sorted by under each column, its key the first, and what it shows there."""
 
 _SPARSITY = (
     Column("tensor", 17, left=True, grow=2),
@@ -88,8 +92,7 @@ distribution of its weights, its gates, its sparsity over time.
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._sort = ""
-        self._reversed = False
+        self._order = SortOrder()
         self._prefers: Table = "quantization"
 
     def compose(self) -> ComposeResult:
@@ -99,8 +102,7 @@ distribution of its weights, its gates, its sparsity over time.
     def on_mount(self) -> None:
         kept = self.bench.recall("layers")
         if isinstance(kept, dict):
-            self._sort = str(kept.get("sort", ""))
-            self._reversed = kept.get("reversed") is True
+            self._order = SortOrder(str(kept.get("sort", "")), kept.get("reversed") is True)
             self._prefers = "sparsity" if kept.get("table") == "sparsity" else "quantization"
 
     def take_focus(self) -> None:
@@ -143,23 +145,13 @@ distribution of its weights, its gates, its sparsity over time.
         parent = self.bench.snapshot.run(view.parent or "")
         before = parent.sparsity if parent else None
         earlier = {row.get("name"): _share(row) for row in before.tensors} if before else {}
-        rows = [(row, _share(row), earlier.get(row.get("name"))) for row in event.tensors]
-        keys: list[tuple[Any, ...]] = [
-            (
-                str(row.get("name")),
-                _number(row, "dense"),
-                _number(row, "nnz"),
-                share,
-                share - was if was is not None else None,
-                _number(row, "abs_mean"),
-                _number(row, "std"),
-                _number(row, "rows"),
-                _number(row, "cols"),
-            )
-            for row, share, was in rows
-        ]
-        places = self._order([c.title for c in _SPARSITY], keys)
-        shown = [(str(rows[i][0].get("name")), _cells(*rows[i])) for i in places]
+        rows: list[_Line] = []
+        for row in event.tensors:
+            number, share, was = partial(_number, row), _share(row), earlier.get(row.get("name"))
+            change = share - was if was is not None else None
+            figures = (str(row.get("name")), number("dense"), number("nnz"), share, change,
+                       *map(number, ("abs_mean", "std", "rows", "cols")))  # fmt: skip
+            rows.append((figures, _cells(row, share, was)))
         total = (
             Cell("total (tied once)"),
             Cell(_count(event.parameters)),
@@ -168,17 +160,25 @@ distribution of its weights, its gates, its sparsity over time.
             _change(event.total, before.total if before else None),
             *(Cell(),) * 4,
         )
-        self.query_one(Grid).show(_SPARSITY, tuple(shown), total, self._sorted(_SPARSITY))
+        self._show(_SPARSITY, rows, total)
         self.set_subtitle(f"{view.title} · step {event.step:,}")
 
     def _show_quantization(self, view: RunView) -> None:
         latest = {event.module: event for event in view.quantized}
-        events = list(latest.values())
-        keys = [_figures_of(event) for event in events]
-        places = self._order([c.title for c in _QUANTIZED], keys)
-        shown = [(events[i].module, _quantized_cells(*keys[i])) for i in places]
-        self.query_one(Grid).show(_QUANTIZED, tuple(shown), (), self._sorted(_QUANTIZED))
-        self.set_subtitle(f"{view.title} · {plural(len(events), 'module')}")
+        figures = [_figures_of(event) for event in latest.values()]
+        self._show(_QUANTIZED, [(row, _quantized_cells(row)) for row in figures])
+        self.set_subtitle(f"{view.title} · {plural(len(latest), 'module')}")
+
+    def _show(
+        self, columns: tuple[Column, ...], lines: list[_Line], total: tuple[Cell, ...] = ()
+    ) -> None:
+        """In the order that is asked for: as they come, or by a column, the largest first."""
+        titles = [column.title for column in columns]
+        by = titles.index(self._order.by) if self._order.by in titles else -1
+        figure = (lambda line: line[0][by]) if by >= 0 else None
+        lines = self._order.of(lines, figure, descending=not columns[by].left)
+        rows = tuple((figures[0], cells) for figures, cells in lines)
+        self.query_one(Grid).show(columns, rows, total, by)
 
     @property
     def _bare(self) -> str:
@@ -192,37 +192,15 @@ distribution of its weights, its gates, its sparsity over time.
 
     # -- sorting -------------------------------------------------------------------------------
 
-    def _order(self, titles: list[str], keys: list[tuple[Any, ...]]) -> list[int]:
-        """Places of the rows in the order that is asked for: as they come, or by a column, the
-        largest first; what has no figure stands last."""
-        places = list(range(len(keys)))
-        if self._sort not in titles:
-            return places[::-1] if self._reversed else places
-        column = titles.index(self._sort)
-        known = [i for i in places if _is_known(keys[i][column])]
-        texts = any(isinstance(keys[i][column], str) for i in known)
-        known.sort(key=lambda i: str(keys[i][column]) if texts else keys[i][column])
-        if texts == self._reversed:
-            known.reverse()
-        return known + [i for i in places if not _is_known(keys[i][column])]
-
-    def _sorted(self, columns: tuple[Column, ...]) -> int:
-        titles = [column.title for column in columns]
-        return titles.index(self._sort) if self._sort in titles else -1
-
     def action_sort(self) -> None:
         grid = self.query_one(Grid)
-        shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        titles = ["", *(grid.columns[i].title for i in shown)]
-        here = titles.index(self._sort) if self._sort in titles else 0
-        self._sort = titles[(here + 1) % len(titles)]
+        self._order.turn(grid.columns[i].title for i in grid.shown_columns)
         self._remember()
-        self.bench.show_message(
-            f"tensors by {self._sort}" if self._sort else "tensors in their own order"
-        )
+        by = self._order.by
+        self.bench.show_message(f"tensors by {by}" if by else "tensors in their own order")
 
     def action_reverse(self) -> None:
-        self._reversed = not self._reversed
+        self._order.reversed = not self._order.reversed
         self._remember()
 
     def action_table(self) -> None:
@@ -230,8 +208,8 @@ distribution of its weights, its gates, its sparsity over time.
         self._remember()
 
     def _remember(self) -> None:
-        kept = {"sort": self._sort, "reversed": self._reversed, "table": self._prefers}
-        self.bench.remember("layers", kept)
+        order = {"sort": self._order.by, "reversed": self._order.reversed}
+        self.bench.remember("layers", {**order, "table": self._prefers})
         self.refresh_view()
 
     # -- keys ----------------------------------------------------------------------------------
@@ -287,11 +265,6 @@ def _nothing(view: RunView | None, complete: bool) -> str:
     if finished:
         return "This run has no table: it has finished without writing one."
     return "No table yet. A training writes one at each epoch, pruning one at each of its steps."
-
-
-def _is_known(value: Any) -> bool:
-    """Is there a figure? A module that has diverged has none."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _number(row: dict[str, Any], name: str) -> float | None:
@@ -381,16 +354,8 @@ def _decibels_of(value: Any) -> float | None:
         return None
 
 
-def _quantized_cells(
-    module: str,
-    bits: str | None,
-    scale: float | None,
-    zero: float | None,
-    clip: str | None,
-    mode: str | None,
-    weights: float | None,
-    output: float | None,
-) -> tuple[Cell, ...]:
+def _quantized_cells(figures: tuple[Any, ...]) -> tuple[Cell, ...]:
+    module, bits, scale, zero, clip, mode, weights, output = figures
     return (
         Cell(short_module(module)),
         Cell(bits or ""),

@@ -9,8 +9,8 @@ from lmbench.distiller.errors import ScheduleError
 from lmbench.errors import LmbenchError
 from lmbench.jobs.input_files import schedule_file
 from lmbench.jobs.run_schedule import check_schedule, plan_on_shape
+from lmbench.session.files import file_stamp
 from lmbench.session.store import Home
-from lmbench.tui.bench.event_reader import file_stamp
 
 __all__ = ["ScheduleOutlook", "schedule_outlook", "schedule_stamp"]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from lmbench.config import Kind
 from lmbench.tui.new_run.form_lines import KINDS
@@ -18,25 +20,18 @@ class FormDraft:
     wrong, and `visited` the field that one was at."""
 
     kind: Kind
-    origin: str | None = None
-    texts: Mapping[str, str] = field(default_factory=dict)
-    visited: str = "@kind"
+    origin: str | None
+    texts: Mapping[str, str]
+    visited: str
 
     @classmethod
     def from_json(cls, document: Any) -> FormDraft | None:
         """What was remembered; None where nothing was, or where it does not fit."""
-        kept: dict[str, Any] = document if isinstance(document, dict) else {}
-        known: dict[str, Kind] = {kind: kind for kind in KINDS}
-        kind = known.get(str(kept.get("kind")))
-        texts, origin = kept.get("texts"), kept.get("origin")
-        if kind is None or not isinstance(texts, dict):
+        try:
+            draft = TypeAdapter(cls).validate_python(document)
+        except ValidationError:
             return None
-        return cls(
-            kind,
-            origin if isinstance(origin, str) else None,
-            {name: text for name, text in texts.items() if isinstance(text, str)},
-            str(kept.get("visited", "@kind")),
-        )
+        return draft if draft.kind in KINDS else None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

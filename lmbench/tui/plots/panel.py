@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.binding import BindingType
@@ -16,7 +17,9 @@ from lmbench.report.plots.draw_in_terminal import draw
 from lmbench.report.plots.layout import Plot, extent
 from lmbench.report.plots.series import PLOTS, count_pruned
 from lmbench.tui.bench.float_model_run import is_training, with_trainings
+from lmbench.tui.bench.saved_state import restored
 from lmbench.tui.bench.snapshots import RunView
+from lmbench.tui.kit.dialog import ask_for_file
 from lmbench.tui.kit.panel import Panel
 from lmbench.tui.plots.keys import KEYS
 from lmbench.tui.plots.legend import legend
@@ -73,7 +76,7 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._theme = ""
 
     def on_mount(self) -> None:
-        self.view = View.from_json(self.bench.recall("plot"))
+        self.view = restored(View, self.bench.recall("plot"))
 
     def on_resize(self) -> None:
         self.refresh_view()
@@ -250,8 +253,8 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(x_axis=X_AXES[turn], window=None)
 
     def action_smooth(self) -> None:
-        turn = (SMOOTHINGS.index(self.view.smoothing) + 1) % len(SMOOTHINGS)
-        self._look(smoothing=SMOOTHINGS[turn])
+        more = (smoothing for smoothing in SMOOTHINGS if smoothing > self.view.smoothing)
+        self._look(smoothing=next(more, SMOOTHINGS[0]))
 
     def action_per_tensor(self) -> None:
         self._look(per_tensor=not self.view.per_tensor)
@@ -304,12 +307,14 @@ flatten the rest: ↑ marks them, **a** shows them.
         self._look(window=None)
 
     def action_export(self) -> None:
-        from lmbench.tui.plots.export_dialog import ask_and_export
+        from lmbench.report.plots.export import export
 
         kind = self.view.kind
         title = f"{PLOTS[kind].title}: {', '.join(run.name for run in self.runs)}"
         whole = replace(self.plot(in_full=True), clipped=False)
-        ask_and_export(self.bench, whole, title, f"{kind}.svg")
+        question = "Write the plot to a file (.svg, .txt) or its data (.csv):"
+        write = partial(export, whole, title=title)
+        ask_for_file(self.bench, "Export", question, f"{kind}.svg", (".svg", ".txt", ".csv"), write)
 
     # -- mouse ---------------------------------------------------------------------------------
 

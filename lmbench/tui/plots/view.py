@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lmbench.report import numbers
 from lmbench.report.plots.layout import Plot, extent
@@ -17,9 +19,6 @@ __all__ = ["SMOOTHINGS", "X_AXES", "View", "inside", "level_of", "place", "plot_
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.98)
 X_AXES: tuple[XAxis, ...] = ("step", "epoch", "time")
-KINDS: tuple[Kind, ...] = tuple(PLOTS)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,48 +28,13 @@ class View:
     kind: Kind = "perplexity"
     x_axis: XAxis = "step"
     logs: tuple[str, ...] = ("perplexity",)
-    smoothing: float = 0.6
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.6
     per_tensor: bool = False
     clipped: bool = True
     window: tuple[float, float] | None = None
 
-    @classmethod
-    def from_json(cls, document: Any) -> View:
-        """What was remembered; anything that does not fit becomes the default."""
-        kept: dict[str, Any] = document if isinstance(document, dict) else {}
-        plain, logs = cls(), kept.get("logs")
-        return cls(
-            kind=_one_of(KINDS, kept.get("kind"), plain.kind),
-            x_axis=_one_of(X_AXES, kept.get("x_axis"), plain.x_axis),
-            logs=_logs_of(logs) if isinstance(logs, list | tuple) else plain.logs,
-            smoothing=_one_of(SMOOTHINGS, kept.get("smoothing"), plain.smoothing),
-            per_tensor=kept.get("per_tensor") is True,
-            clipped=kept.get("clipped") is not False,
-            window=_window_of(kept.get("window")),
-        )
-
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _one_of(choices: tuple[T, ...], kept: object, plain: T) -> T:
-    return next((choice for choice in choices if choice == kept), plain)
-
-
-def _logs_of(kept: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(name for name in kept if isinstance(name, str) and name in PLOTS)
-
-
-def _window_of(kept: Any) -> tuple[float, float] | None:
-    if not isinstance(kept, list | tuple) or len(kept) != 2:
-        return None
-    if not all(isinstance(edge, int | float) for edge in kept):
-        return None
-    try:
-        left, right = map(float, kept)
-    except OverflowError:
-        return None
-    return (left, right) if left < right else None
 
 
 def inside(

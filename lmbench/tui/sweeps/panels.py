@@ -158,14 +158,12 @@ place, **x** between valid and test, **y** between a linear and a logarithmic ax
         self.refresh_view()
 
     def action_sort(self) -> None:
-        grid = self.query_one(Grid)
-        shown = [i for i, _ in grid.layout_columns(grid.scrollable_content_region.width)]
-        self.study.sort_by_next(shown)
+        self.study.sort_by_next(self.query_one(Grid).shown_columns)
         self.bench.show_message(self.study.order_words)
         self.post_message(self.Turned())
 
     def action_reverse(self) -> None:
-        self.study.reversed = not self.study.reversed
+        self.study.order.reversed = not self.study.order.reversed
         self.bench.show_message(self.study.order_words)
         self.post_message(self.Turned())
 

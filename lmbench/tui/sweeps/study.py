@@ -25,6 +25,7 @@ from lmbench.session import Session, Status
 from lmbench.tui.bench.run_marks import SERIES_COLOURS
 from lmbench.tui.bench.snapshots import RunView, Snapshot
 from lmbench.tui.kit.grid import Column, Row
+from lmbench.tui.kit.sort_order import SortOrder
 from lmbench.tui.sweeps.columns import (
     Line,
     TableColumn,
@@ -93,8 +94,7 @@ class Study:
         self.by: Literal["bytes", "sparsity"] = "bytes"
         self.log_axis = False
         self.filter = ""
-        self.sort = ""
-        self.reversed = False
+        self.order = SortOrder()
         self.axis = ""
         self.cursor: Line | None = None
         self.importance: tuple[tuple[object, ...], dict[str, float]] | None = None
@@ -106,15 +106,15 @@ class Study:
         """Take over what `to_json` gave; what does not fit is left as it is."""
         if isinstance(kept, dict):
             self.means, self.log_axis = kept.get("means") is True, kept.get("log") is True
-            self.reversed = kept.get("reversed") is True
             self.split = "test" if kept.get("split") == "test" else "valid"
             self.by = "sparsity" if kept.get("by") == "sparsity" else "bytes"
-            self.sort, self.axis = str(kept.get("sort", "")), str(kept.get("axis", ""))
+            self.order = SortOrder(str(kept.get("sort", "")), kept.get("reversed") is True)
+            self.axis = str(kept.get("axis", ""))
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "means": self.means, "log": self.log_axis, "reversed": self.reversed,
-            "split": self.split, "by": self.by, "sort": self.sort, "axis": self.axis,
+            "means": self.means, "log": self.log_axis, "reversed": self.order.reversed,
+            "split": self.split, "by": self.by, "sort": self.order.by, "axis": self.axis,
         }  # fmt: skip
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -149,14 +149,16 @@ class Study:
         and the lines themselves."""
         lines = self._all_lines()
         columns = self._columns(lines)
-        lines = self._in_order([line for line in lines if self._matches(line)], columns)
+        names = [column.name for column in columns]
+        by = names.index(self.order.by) if self.order.by in names else -1
+        matching = [line for line in lines if self._matches(line)]
+        lines = self.order.of(matching, columns[by].figure if by >= 0 else None)
         cells = [[column.cell(line) for line in lines] for column in columns]
         shown = tuple(fitted(c, own) for c, own in zip(columns, cells, strict=True))
         rows = tuple(
             (line.key, own) for line, own in zip(lines, zip(*cells, strict=True), strict=True)
         )
-        names = [column.name for column in columns]
-        return shown, rows, names.index(self.sort) if self.sort in names else -1, lines
+        return shown, rows, by, lines
 
     def _columns(self, lines: list[Line]) -> list[TableColumn]:
         if self.state is None:
@@ -177,30 +179,18 @@ class Study:
         text = " ".join(words).lower()
         return all(word in text for word in self.filter.lower().split())
 
-    def _in_order(self, lines: list[Line], columns: list[TableColumn]) -> list[Line]:
-        """Those without a figure stand last."""
-        chosen = next((column for column in columns if column.name == self.sort), None)
-        if chosen is None:
-            return lines[::-1] if self.reversed else lines
-        figures = [(chosen.figure(line), line) for line in lines]
-        known = [(_rank(figure), line) for figure, line in figures if figure is not None]
-        known.sort(key=lambda pair: pair[0], reverse=self.reversed)
-        return [line for _, line in known] + [line for figure, line in figures if figure is None]
-
     def sort_by_next(self, shown: list[int]) -> None:
         """Sort by the next of the columns that are shown, by their places."""
         columns = self._columns(self._all_lines())
-        names = ["", *(columns[place].name for place in shown if columns[place].name != "course")]
-        here = names.index(self.sort) if self.sort in names else 0
-        self.sort = names[(here + 1) % len(names)]
+        names = [columns[place].name for place in shown]
+        self.order.turn(name for name in names if name != "course")
 
     @property
     def order_words(self) -> str:
         """What the table is sorted by, and which way round."""
         # The other table may lack the column.
-        if self.sort not in {column.name for column in self._columns(self._all_lines())}:
-            return "in the order of the stages" + (", the last first" if self.reversed else "")
-        return f"sorted by {self.sort}, {'descending' if self.reversed else 'ascending'}"
+        known = self.order.by in {c.name for c in self._columns(self._all_lines())}
+        return self.order.words(self.order.by if known else "", "stages")
 
     @property
     def words(self) -> str:
@@ -309,10 +299,3 @@ class Study:
                 )
             )
         return found
-
-
-def _rank(figure: Any) -> tuple[int, Any]:
-    """Numbers before texts, which do not compare with them."""
-    if isinstance(figure, int | float):
-        return 0, figure
-    return (1, figure) if isinstance(figure, str) else (2, repr(figure))

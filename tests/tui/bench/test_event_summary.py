@@ -11,8 +11,8 @@ import pytest
 
 from lmbench.session import EventWriter, Run, Session
 from lmbench.session import events as ev
+from lmbench.session.event_log import EventReader
 from lmbench.tui.bench import event_summary, session_watcher
-from lmbench.tui.bench.event_reader import EventReader
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.snapshots import RunView
 

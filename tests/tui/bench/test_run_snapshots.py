@@ -9,9 +9,9 @@ import pytest
 
 from lmbench.session import EventWriter, Run
 from lmbench.session import events as ev
+from lmbench.session.event_log import EventReader
 from lmbench.session.events import event_line
 from lmbench.tui.bench import session_watcher
-from lmbench.tui.bench.event_reader import EventReader
 from lmbench.tui.bench.run_history import describe_event
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.snapshots import RunView, lineage

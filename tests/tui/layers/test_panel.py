@@ -25,8 +25,8 @@ from lmbench.session import events as ev
 from lmbench.tui.kit.bars import columns_of, sparkbars
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.grid import Cell, Grid
+from lmbench.tui.kit.sort_order import SortOrder
 from lmbench.tui.layers import tensor_screen
-from lmbench.tui.layers.panel import LayersPanel
 from lmbench.tui.layers.tensor_screen import DistributionPanel, TensorScreen
 from lmbench.tui.main_screen import MainScreen
 
@@ -104,10 +104,9 @@ async def test_what_a_terminal_would_obey_is_not_painted(full):
 
 
 def test_a_module_without_a_figure_stands_last_whether_it_has_none_or_it_is_nan():
-    panel = LayersPanel()
-    panel._sort = "SQNR"
-    figures = [(math.nan,), (12.0,), (None,), (30.0,), (math.nan,), (70.0,)]
-    assert panel._order(["SQNR"], figures) == [5, 3, 1, 0, 2, 4]
+    figures = {0: math.nan, 1: 12.0, 2: None, 3: 30.0, 4: math.nan, 5: 70.0}
+    order = SortOrder("SQNR")
+    assert order.of(range(6), figures.get, descending=True) == [5, 3, 1, 0, 2, 4]
 
 
 async def test_it_is_live_and_repaints_only_the_lines_that_are_new(full, monkeypatch):

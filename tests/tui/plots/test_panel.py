@@ -18,6 +18,7 @@ from lmbench.report.plots.layout import Plot
 from lmbench.report.plots.series import Series
 from lmbench.session import EventWriter, Run
 from lmbench.session import events as ev
+from lmbench.tui.bench.saved_state import restored
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.plots.legend import legend
@@ -250,7 +251,7 @@ async def test_a_key_of_the_plot_that_can_do_nothing_says_why(full, key, why):
     "kept", [{"logs": [[]]}, {"window": [0, 10**400]}, {"window": ["0", 1]}, {"kind": []}, [], None]
 )
 def test_a_view_that_is_kept_and_damaged_becomes_the_default(kept):
-    view = View.from_json(kept)
+    view = restored(View, kept)
     assert (view.kind, view.window) == ("perplexity", None)
 
 

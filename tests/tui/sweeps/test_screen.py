@@ -69,7 +69,7 @@ async def test_the_line_below_says_why_a_run_was_stopped(study):
 async def test_t_sorts_and_rows_without_a_figure_stand_last(study):
     async with opened(study, "W", size=(120, 30)) as pilot:
         screen = screen_of(pilot, SweepScreen)
-        while screen.study.sort != "valid":
+        while screen.study.order.by != "valid":
             await press_in_turn(pilot, "t")
         assert keys_of(pilot)[0] == "002-train"
         assert set(keys_of(pilot)[-2:]) <= {f"0{n}-prune" for n in (11, 12, 15, 16, 17, 18)}
@@ -83,7 +83,7 @@ async def test_t_sorts_and_rows_without_a_figure_stand_last(study):
 async def test_the_order_is_that_of_the_stages_where_the_table_lacks_the_column(study):
     async with opened(study, "W", size=(200, 50)) as pilot:
         screen = screen_of(pilot, SweepScreen)
-        while screen.study.sort != "seed":
+        while screen.study.order.by != "seed":
             await press_in_turn(pilot, "t")
         await press_in_turn(pilot, "a", "T")
         assert bench_of(pilot).last_message == "in the order of the stages, the last first"
