@@ -19,11 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lmbench.config import TrainConfig
-from lmbench.corpus.files import make_cache, user_cache
 from lmbench.errors import LmbenchError
 from lmbench.session.events import Step, parse_event
-from lmbench.session.files import read_json, write_json
 from lmbench.session.log_lines import last_lines
+from lmbench.session.remembered import recall, remember
 from lmbench.session.store import Home, Run, RunRecord
 
 __all__ = [
@@ -47,7 +46,6 @@ _TOKEN, _LAYER_STEP, _BATCH = 3.1e6, 2.7e6, 790e6
 # The last so many bytes of a log hold enough steps for a median.
 _TAIL_BYTES = 64 * 1024
 _RUNS = 40
-_TRIAL_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -135,35 +133,20 @@ def _measured(run: Run, record: RunRecord) -> Measured | None:
 def known_trial() -> Measured | None:
     """What a trial with this torch found on this machine; None where there was none."""
     try:
-        document = read_json(_trial_path(), version=_TRIAL_VERSION)
-        if document.get("made_by") != _made_by():
-            return None
-        found = Measured(**document["measured"])
+        found = Measured(**recall("trial", _made_by()))
         return found if found.tokens_per_s > 0 and found.operations > 0 else None
-    except (LmbenchError, KeyError, TypeError):
+    except TypeError:
         return None
 
 
 def remember_trial(measured: Measured) -> None:
     """Keep it in the user's cache folder; where that is not allowed, it is measured again."""
-    path = _trial_path()
-    try:
-        make_cache(path.parent)
-        write_json(
-            path,
-            {"version": _TRIAL_VERSION, "made_by": _made_by(), "measured": asdict(measured)},
-        )
-    except OSError:
-        return
+    remember("trial", _made_by(), asdict(measured))
 
 
-def _trial_path() -> Path:
-    return user_cache() / "trial.json"
-
-
-def _made_by() -> dict[str, str | int | None]:
+def _made_by() -> str:
     """What the speed depends on, as far as it can be told without torch."""
-    return {"host": platform.node(), "cores": os.cpu_count(), "torch": version("torch")}
+    return f"{platform.node()}, {os.cpu_count()} cores, torch {version('torch')}"
 
 
 def _last_steps(path: Path) -> list[Step]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from lmbench.corpus.files import make_cache, user_cache
-from lmbench.errors import LmbenchError
-from lmbench.session.files import read_json, write_json
+from lmbench.session.remembered import recall, remember
 from lmbench.training import cpu_info, decoder_products
 
 __all__ = ["Precision", "choose_precision", "measure_speedup"]
@@ -26,8 +23,6 @@ _WORTH = 1.3
 _ROWS, _WIDTH, _WORDS = 700, 200, 4096
 _REPEATS = 9
 
-_VERSION = 1
-
 
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """The arithmetic to train in: what is `wanted`, and for ``auto`` the one that pays here.
@@ -38,13 +33,11 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
     """
     if wanted != "auto":
         return wanted
-    cache = user_cache() / "precision.json"
-    known = _read(cache)
     key = machine_key(device)
-    speedup = known.get(key)
+    speedup = recall("precision", key)
     if not isinstance(speedup, int | float):
         speedup = round(measure_speedup(device), 2)
-        _remember(cache, {**known, key: speedup})
+        remember("precision", key, speedup)
     return "bf16" if speedup >= _WORTH else "fp32"
 
 
@@ -107,21 +100,3 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def _read(cache: Path) -> dict[str, Any]:
-    """What is remembered; nothing where there is no such file or it is damaged."""
-    try:
-        speedups = read_json(cache, version=_VERSION).get("speedups")
-    except LmbenchError:
-        return {}
-    return speedups if isinstance(speedups, dict) else {}
-
-
-def _remember(cache: Path, speedups: dict[str, Any]) -> None:
-    """Write it down; where that is not allowed, the next process measures again."""
-    try:
-        make_cache(cache.parent)
-        write_json(cache, {"version": _VERSION, "speedups": speedups})
-    except OSError:
-        return

@@ -50,8 +50,12 @@ def test_what_it_found_is_kept_for_this_machine_and_torch_alone(
     assert found.operations == operations(SMALL, 50)
     path = Path(os.environ["LMBENCH_CACHE"]) / "trial.json"
     kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"made_by": {**kept["made_by"], "torch": "1.0"}}))
+    [(made_by, measured)] = kept["found"].items()
+    path.write_text(json.dumps(kept | {"found": {f"{made_by}.0": measured}}))
     assert known_trial() is None
-    for damaged in ("{", "[]", json.dumps({"version": 1}), json.dumps({**kept, "measured": 3})):
+    for found in ({made_by: 3}, {made_by: {"ref": ""}}, {made_by: {**measured, "operations": ""}}):
+        path.write_text(json.dumps(kept | {"found": found}))
+        assert known_trial() is None
+    for damaged in ("{", "[]", json.dumps({"version": 1}), json.dumps({**kept, "found": 3})):
         path.write_text(damaged)
         assert known_trial() is None

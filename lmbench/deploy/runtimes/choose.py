@@ -10,20 +10,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lmbench.corpus.files import make_cache, user_cache
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.native.build import KERNELS
 from lmbench.deploy.runtimes.interface import Accuracy, Runtime, one_thread
 from lmbench.deploy.runtimes.table import as_is_runtime, build_runtime, supported
-from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
-from lmbench.session.files import locked, read_json, write_json
+from lmbench.session.remembered import recall, remember
 
 __all__ = ["Measured", "Purpose", "choose_runtime", "measure", "open_runtime"]
 
@@ -40,8 +37,6 @@ _ROUNDS = 3  # interleaved, so that a busy moment does not hit one runtime alone
 _HOPELESS = 4  # times slower than the best in the first round: not asked again
 _BATCH, _WINDOW = 10, 35  # what scoring is timed on
 _SEED = 20_210
-
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -70,18 +65,11 @@ def open_runtime(
     return build_runtime(name, loaded)
 
 
-def choose_runtime(
-    loaded: LoadedModel,
-    purpose: Purpose,
-    accuracy: Accuracy = "close",
-    *,
-    cache: Path | None = None,
-) -> str:
+def choose_runtime(loaded: LoadedModel, purpose: Purpose, accuracy: Accuracy = "close") -> str:
     """The name of the fastest runtime whose divergence `accuracy` allows.
 
-    What was measured is remembered in `cache` (a JSON file; the user's cache folder where it is
-    left out) for this machine, these versions and these weights, so that the same command takes
-    the same runtime tomorrow.
+    What was measured is remembered for this machine, these versions and these weights, so that the
+    same command takes the same runtime tomorrow.
     """
     if not loaded.plain:
         return "naive"
@@ -91,15 +79,14 @@ def choose_runtime(
         # The yardstick is what the others are faster than.
         if entry.name != "naive" and _RANK[entry.accuracy] <= _RANK[accuracy]
     ]
-    cache = cache or user_cache() / "runtimes.json"
     key = _key(loaded, purpose, accuracy, entries)
-    known = _remembered(cache).get(key)
+    known = recall("runtimes", key)
     if isinstance(known, str) and known in {e.name for e in entries}:
         return known
     measured = measure(loaded, entries, purpose)
     fit = [m for m in measured if m.divergence <= _ALLOWED[accuracy]]
     best = min(fit, key=lambda m: m.seconds).name if fit else "torch"
-    _remember(cache, key, best)
+    remember("runtimes", key, best)
     return best
 
 
@@ -209,23 +196,3 @@ def _key(
             " ".join(runtime.name for runtime in offered),
         )
     )
-
-
-def _remembered(cache: Path) -> dict[str, Any]:
-    try:
-        chosen = read_json(cache, version=_VERSION).get("chosen")
-    except LmbenchError:
-        # Missing or damaged: it is measured again and written anew.
-        return {}
-    return chosen if isinstance(chosen, dict) else {}
-
-
-def _remember(cache: Path, key: str, name: str) -> None:
-    try:
-        make_cache(cache.parent)
-        with locked(cache.with_suffix(".lock")):
-            chosen = {**_remembered(cache), key: name}
-            write_json(cache, {"version": _VERSION, "chosen": chosen})
-    except OSError:
-        # A cache that cannot be written costs measuring again, no more.
-        return

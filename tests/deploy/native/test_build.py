@@ -11,12 +11,9 @@ import pytest
 from places import REPOSITORY
 
 from lmbench.compile_kernels import Unit, _kill, _processor_time, compiler, why_not_trusted
-from lmbench.corpus.files import user_cache
 from lmbench.deploy.native import NativeUnavailableError, library, why_unavailable
 from lmbench.deploy.native.build import KERNELS
-from lmbench.deploy.runtimes import choose
-from lmbench.report.training_speed import Measured, remember_trial
-from lmbench.training import precision
+from lmbench.session.remembered import remember
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler here")
 
@@ -113,11 +110,9 @@ def test_a_compiler_that_is_not_on_the_path_is_named(tmp_path, monkeypatch):
     "first",
     [
         lambda: None,
-        lambda: remember_trial(Measured("", "cpu", "fp32", 1.0, 1.0, 0.0)),
-        lambda: precision._remember(user_cache() / "precision.json", {}),
-        lambda: choose._remember(user_cache() / "runtimes.json", "key", "torch"),
+        lambda: remember("runtimes", "key", "torch"),
     ],
-    ids=["nothing", "trial", "precision", "runtime"],
+    ids=["nothing", "a measurement"],
 )
 def test_a_library_is_ones_own_whatever_the_umask_lets_others_do(tmp_path, monkeypatch, first):
     """Also where the first that is kept in the cache was something else."""
