@@ -19,7 +19,6 @@ from torch import Tensor
 from lmbench.config.scoring import CacheConfig
 from lmbench.corpus.batches import windows
 from lmbench.deploy.runtimes.interface import Progress, Runtime, Score
-from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64, widest
 from lmbench.model.rnn import RNNModel
 
@@ -38,11 +37,7 @@ Past = tuple[tuple[Tensor, int], ...]
 
 @dataclass(frozen=True)
 class NeuralCache:
-    """The cache's settings.
-
-    Raises:
-        LmbenchError: a value out of its bounds.
-    """
+    """The cache's settings."""
 
     size: int
     """Past words that are looked at."""
@@ -52,14 +47,6 @@ class NeuralCache:
 
     share: float = 0.1
     """What the cache has in the prediction, lambda in the paper."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise LmbenchError(f"--cache {self.size}: use 1 or more past words")
-        if not self.theta > 0:
-            raise LmbenchError(f"--cache-theta {self.theta}: use more than 0")
-        if not 0 <= self.share <= 1:
-            raise LmbenchError(f"--cache-lambda {self.share}: use 0 to 1")
 
     @classmethod
     def of(cls, config: CacheConfig) -> NeuralCache | None:

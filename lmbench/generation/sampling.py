@@ -21,11 +21,7 @@ _GREEDY_BELOW = 1e-6
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next word is chosen. The settings act in the order of the fields.
-
-    Raises:
-        LmbenchError: a value out of its bounds.
-    """
+    """How the next word is chosen. The settings act in the order of the fields."""
 
     banned: tuple[int, ...] = ()
     """Ids that are never chosen."""
@@ -45,14 +41,6 @@ class Sampling:
         """What the settings ask for, of a model that knows these words."""
         banned = (vocabulary.index(UNK),) if config.no_unk and UNK in vocabulary else ()
         return cls(banned, config.temperature, config.top_k, config.top_p)
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise LmbenchError(f"--temperature {self.temperature}: use 0 (greedy) or more")
-        if self.top_k < 0:
-            raise LmbenchError(f"--top-k {self.top_k}: use 0 (all words) or more")
-        if not 0 < self.top_p <= 1:
-            raise LmbenchError(f"--top-p {self.top_p}: use more than 0, up to 1 (all words)")
 
     @property
     def greedy(self) -> bool:

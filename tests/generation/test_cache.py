@@ -11,7 +11,6 @@ import torch
 from lmbench.deploy.load_model import LoadedModel
 from lmbench.deploy.runtimes.interface import Score
 from lmbench.deploy.runtimes.naive import NaiveRuntime
-from lmbench.errors import LmbenchError
 from lmbench.generation.cache import NeuralCache, evaluate_with_caches, step_with_caches
 from lmbench.generation.sampler import Sampler
 from lmbench.model.rnn import RNNModel
@@ -132,16 +131,3 @@ def test_a_text_that_is_rewound_recalls_what_it_recalled_there() -> None:
     sampler.restore(place)
     assert list(sampler.words(10, alternatives=15)) == first
     assert sum(other.before for other in first[-1].alternatives) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    "settings, flag",
-    [
-        ((0, 1.0, 0.1), "--cache 0"),
-        ((1, 0.0, 0.1), "--cache-theta"),
-        ((1, 1.0, 1.1), "--cache-lambda"),
-    ],
-)
-def test_a_setting_out_of_bounds_is_named(settings: tuple[int, float, float], flag: str) -> None:
-    with pytest.raises(LmbenchError, match=flag):
-        NeuralCache(*settings)
