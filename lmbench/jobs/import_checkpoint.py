@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +15,10 @@ from lmbench.deploy.pytorch_checkpoint.model_weights import import_model
 from lmbench.errors import LmbenchError
 from lmbench.jobs.kinds.common import corpus_record
 from lmbench.model.rnn import RNNModel, count_weights, shape_of
-from lmbench.session import Home, Run, Session
+from lmbench.session import Home, Run
 from lmbench.session.event_log import EventWriter
 from lmbench.session.events import Finished
-from lmbench.session.files import holding_folder
+from lmbench.session.leftovers import unnamed_folder
 from lmbench.training.checkpoint import write_checkpoint
 from lmbench.training.sparsity_event import sparsity_event
 
@@ -66,7 +63,10 @@ def import_checkpoint(
     config = validate(TrainConfig, {**settings, "data": data, "vocab": vocab})
     session = home.open_session(session_name)
     session.write_vocabulary(corpus.fingerprint, corpus.vocabulary)
-    with _checkpoint(session, model, path) as written:
+    session.runs_path.mkdir(parents=True, exist_ok=True)
+    with unnamed_folder(session.runs_path) as scratch:
+        written = scratch / "best"
+        write_checkpoint(written, model, {"imported": path.name})
         run = session.new_run(
             config,
             "train",
@@ -75,20 +75,6 @@ def import_checkpoint(
             fill=_finish(model, corpus, config, path, imported.lines, written),
         )
     return run, imported.lines
-
-
-@contextmanager
-def _checkpoint(session: Session, model: RNNModel, path: Path) -> Iterator[Path]:
-    """The model's checkpoint in a folder of the session, to be moved into a run."""
-    session.runs_path.mkdir(parents=True, exist_ok=True)
-    folder = session.runs_path / f".new-{secrets.token_hex(4)}"
-    folder.mkdir()
-    try:
-        with holding_folder(folder):
-            write_checkpoint(folder / "best", model, {"imported": path.name})
-            yield folder / "best"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finish(

@@ -22,7 +22,8 @@ from typing import BinaryIO, TypeVar
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import fsync_folder, json_bytes, parse_json, temporary_file
-from lmbench.session.manage import at_rest, put_in_place, refuse_busy, staged_folder
+from lmbench.session.leftovers import unnamed_folder
+from lmbench.session.manage import at_rest, put_in_place, refuse_busy
 from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
 from lmbench.session.rename import rename_refs
 from lmbench.session.store import Home, Session, check_session_name
@@ -305,7 +306,8 @@ def _extract(
     target: Session,
     record: SessionRecord,
 ) -> Session:
-    with staged_folder(home) as staged:
+    home.sessions_path.mkdir(parents=True, exist_ok=True)
+    with unnamed_folder(home.sessions_path) as staged:
         (staged / "runs").mkdir()
         for info in infos:
             out = staged / info.filename

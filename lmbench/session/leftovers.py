@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmbench.session.files import in_use
+from lmbench.session.files import holding_folder, in_use
 
-__all__ = ["remove_leftovers"]
+__all__ = ["remove_leftovers", "unnamed_folder"]
 
 # A file being written (`write_atomic`), a folder that had no name yet, or had it no more.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-z_]{8,16}\.tmp|\.(?:new|deleted)-[0-9a-f]{8}(?:-.+)?")
@@ -19,6 +21,20 @@ _OLDER = re.compile(r"\.(?:run|session|meta)\.json\.[0-9a-z_]{8}")
 _OLDER_S = 3600.0
 # Between making a file and locking it pass microseconds.
 _YOUNG_S = 1.0
+
+
+@contextmanager
+def unnamed_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder in `parent` to make something in, which no other process takes for a
+    leftover; removed at the end, unless it was given another name."""
+    remove_leftovers(parent)
+    folder = parent / f".new-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        with holding_folder(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lmbench.errors import LmbenchError
 from lmbench.session.files import fsync_folder, holding_folder, locked, write_json
-from lmbench.session.leftovers import remove_leftovers
+from lmbench.session.leftovers import unnamed_folder
 from lmbench.session.records import LIVE, RunRecord
 from lmbench.session.rename import rename_folder, rename_refs
 from lmbench.session.store import Home, Run, Session, check_session_name
@@ -80,7 +79,7 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
     source = home.session(name)
     target = _free(home, new_name)
     refuse_busy(source, "copied", queued=False)
-    with staged_folder(home) as staged:
+    with unnamed_folder(home.sessions_path) as staged:
         shutil.copytree(source.path, staged, ignore=_of_the_moment, dirs_exist_ok=True)
         copied = Session(staged)
         for run in source.runs():
@@ -100,20 +99,6 @@ def copy_session(home: Home, name: str, new_name: str) -> Session:
 def _of_the_moment(_folder: str, names: list[str]) -> list[str]:
     """Locks, half-written files and requests to a worker are no part of a record."""
     return [n for n in names if n.startswith(".") or n == "control"]
-
-
-@contextmanager
-def staged_folder(home: Home) -> Iterator[Path]:
-    """An empty folder in which a session can be made; removed if it was not put in place."""
-    remove_leftovers(home.sessions_path)
-    staged = home.sessions_path / f".new-{secrets.token_hex(4)}"
-    staged.mkdir(parents=True)
-    try:
-        with holding_folder(staged):
-            yield staged
-    finally:
-        if staged.exists():
-            shutil.rmtree(staged)
 
 
 def put_in_place(staged: Path, target: Session) -> None:

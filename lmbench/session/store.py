@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,15 +20,8 @@ from typing import Any
 from lmbench.config import Config, Kind, changed_settings, parse_config
 from lmbench.errors import LmbenchError
 from lmbench.session.attempts import shows_life
-from lmbench.session.files import (
-    holding_folder,
-    locked,
-    read_json,
-    settled,
-    write_atomic,
-    write_json,
-)
-from lmbench.session.leftovers import remove_leftovers
+from lmbench.session.files import locked, read_json, settled, write_atomic, write_json
+from lmbench.session.leftovers import remove_leftovers, unnamed_folder
 from lmbench.session.process import current_folder, process_started, same_start
 from lmbench.session.records import (
     FORMAT_VERSION,
@@ -313,7 +304,7 @@ class Session:
         """A new folder with a ``queued`` record, or as `fill` leaves it; the number is the
         session's next."""
         self.runs_path.mkdir(exist_ok=True)
-        for folder in (self.path.parent, self.path, self.runs_path):
+        for folder in (self.path.parent, self.path):
             remove_leftovers(folder)
         with locked(self.path / ".lock"):
             taken = [
@@ -322,9 +313,6 @@ class Session:
                 if (match := _NUMBERED.fullmatch(entry.name))
             ]
             number = max(taken, default=0) + 1
-            # The record is there before the folder has its name, so no one sees a run without one.
-            staged = self.runs_path / f".new-{secrets.token_hex(4)}"
-            staged.mkdir()
             record = RunRecord(
                 id=number,
                 name=name or kind,
@@ -337,15 +325,11 @@ class Session:
                 place=place,
             )
             path = self.runs_path / f"{number:03d}-{kind}"
-            try:
-                # Else another process would take it for a leftover.
-                with holding_folder(staged):
-                    Run(staged).write(record)
-                    fill(Run(staged))
-                    staged.rename(path)
-            except OSError:
-                shutil.rmtree(staged, ignore_errors=True)
-                raise
+            # The record is there before the folder has its name, so no one sees a run without one.
+            with unnamed_folder(self.runs_path) as staged:
+                Run(staged).write(record)
+                fill(Run(staged))
+                staged.rename(path)
         return Run(path)
 
 
