@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from lmbench.cli.flags import configured
-from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName
-from lmbench.cli.start_run import start
+from lmbench.cli.start_run import new_run, start
 from lmbench.config import BenchmarkConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
@@ -44,14 +44,7 @@ def benchmark(
         runs.append(home.find_run(model, session, with_model=True))
         resolved.append(runs[-1].ref)
     owner = runs[0].session if runs else home.open_session(session)
-
-    def make() -> Run:
-        return owner.new_run(
-            config.model_copy(update={"models": tuple(resolved)}),
-            "benchmark",
-            name=name or "benchmark",
-            parent=runs[0] if runs else None,
-            command=command_line(),
-        )
-
+    config = config.model_copy(update={"models": tuple(resolved)})
+    parent = runs[0] if runs else None
+    make = partial(new_run, owner, "benchmark", config, parent=parent, name=name)
     return start(make, detach=False, json=json)[1]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, free_place, write_new
-from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, print_line
-from lmbench.cli.start_run import start
+from lmbench.cli.start_run import new_run, start
 from lmbench.config import PackConfig
-from lmbench.jobs.prepare import make_run
-from lmbench.session import Home, Run
+from lmbench.session import Home
 
 __all__ = ["pack"]
 
@@ -40,12 +39,7 @@ def pack(
     home = Home.find()
     parent = home.find_run(run, session, with_model=True)
     place = free_place("--output", output) if output is not None else None
-
-    def make() -> Run:
-        return make_run(
-            parent.session, "pack", config, parent=parent, name=name, command=command_line()
-        )
-
+    make = partial(new_run, parent.session, "pack", config, parent=parent, name=name)
     new, code = start(make, detach=False, json=json)
     packed = new.path / "model.lmpack"
     if code == 0 and place is not None:

@@ -44,9 +44,7 @@ def sensitivity(
             refuse_flags("nothing waits for a run that is detached", output=output)
     place = free_place("--output", output) if output is not None else None
     parent = Home.find().find_run(run, session, with_model=True)
-    found, code = derive(
-        parent, "sensitivity", config, name=name or config.granularity, detach=detach, json=json
-    )
+    found, code = derive(parent, "sensitivity", config, name=name, detach=detach, json=json)
     if code or detach:
         return code
     if not json:

@@ -21,7 +21,7 @@ from lmbench.jobs.reproduce import begin
 from lmbench.report.numbers import plural
 from lmbench.report.seeds import one_setting, spread_of
 from lmbench.report.tables import run_document
-from lmbench.session import Run
+from lmbench.session import Run, Session
 from lmbench.session.store import LIVE
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "derive_all",
     "leave_queue",
     "named_with_seed",
+    "new_run",
     "resume_run",
     "start",
     "start_all",
@@ -55,6 +56,21 @@ PlaceName = Annotated[
 ]
 
 
+def new_run(
+    session: Session,
+    kind: Kind,
+    config: Config,
+    *,
+    parent: Run | None = None,
+    name: str | None = None,
+    place: str = "local",
+) -> Run:
+    """The queued run that this command asks for."""
+    return make_run(
+        session, kind, config, parent=parent, name=name, command=command_line(), place=place
+    )
+
+
 def derive(
     parent: Run,
     kind: Kind,
@@ -73,17 +89,7 @@ def derive(
     if parent.checkpoint("best") is None and not detach:
         raise LmbenchError(f"run {parent.ref} ({parent.status()}) has no model to start from")
 
-    def make() -> Run:
-        return make_run(
-            parent.session,
-            kind,
-            config,
-            parent=parent,
-            name=name or kind,
-            command=command_line(),
-            place=place,
-        )
-
+    make = partial(new_run, parent.session, kind, config, parent=parent, name=name, place=place)
     return start(make, detach=detach, json=json)
 
 
@@ -181,17 +187,7 @@ def derive_all(
             seed = _seed(one)
             own = config.model_copy(update={"seed": seed}) if kind == "prune" else config
             called = named_with_seed(name, kind, config, seed)
-            made.append(
-                make_run(
-                    parent.session,
-                    kind,
-                    own,
-                    parent=one,
-                    name=called,
-                    command=command_line(),
-                    place=place,
-                )
-            )
+            made.append(new_run(one.session, kind, own, parent=one, name=called, place=place))
         return made
 
     return start_all(make, detach=detach, json=json)

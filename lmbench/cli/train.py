@@ -10,7 +10,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
-from lmbench.cli.foreground import command_line
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import (
@@ -18,6 +17,7 @@ from lmbench.cli.start_run import (
     Seeds,
     derive_all,
     named_with_seed,
+    new_run,
     resume_run,
     start,
     start_all,
@@ -26,7 +26,7 @@ from lmbench.config import Kind, PruneConfig, TrainConfig, validate
 from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
-from lmbench.jobs.prepare import check_training, make_run, pruning_defaults
+from lmbench.jobs.prepare import check_training, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
 from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.report.model_card import shown_checkpoint
@@ -108,9 +108,7 @@ def train(
     else:
         _check(config, home, session, quiet=json or not detach)
         owner = home.open_session(session)
-        make = partial(
-            make_run, owner, "train", config, name=name, command=command_line(), place=place
-        )
+        make = partial(new_run, owner, "train", config, name=name, place=place)
         run, code = start(make, detach=detach, json=json)
     _write_files(run, save, onnx_export, quiet=json)
     return code
@@ -160,16 +158,7 @@ def prune(
     if seeds is not None:
         make_all = partial(_of_seeds, owner, "prune", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
-    make = partial(
-        make_run,
-        owner,
-        "prune",
-        config,
-        parent=parent,
-        name=name,
-        command=command_line(),
-        place=place,
-    )
+    make = partial(new_run, owner, "prune", config, parent=parent, name=name, place=place)
     return start(make, detach=detach, json=json)[1]
 
 
@@ -187,14 +176,7 @@ def _of_seeds(
     first = config.seed
     each = [validate(type(config), {**values, "seed": first + n}) for n in range(seeds)]
     return [
-        make_run(
-            session,
-            kind,
-            one,
-            name=named_with_seed(name, kind, one, one.seed),
-            command=command_line(),
-            place=place,
-        )
+        new_run(session, kind, one, name=named_with_seed(name, kind, one, one.seed), place=place)
         for one in each
     ]
 

@@ -76,9 +76,7 @@ def test_as_a_run_is_made_and_started_it_stops_that_run(
 ):
     monkeypatch.setenv("LMBENCH_HOME", str(trained.path))
     if what == "make_run":
-        # `lmbench.cli.train` is the module that the command's name hides.
-        module = sys.modules["lmbench.cli.train"]
-        monkeypatch.setattr(module, "make_run", interrupted(module.make_run, after=after))
+        monkeypatch.setattr(start_run, "make_run", interrupted(start_run.make_run, after=after))
     else:
         monkeypatch.setattr(start_run.launch, "start", interrupted(launch.start, after=after))
     small = ["--emsize", "16", "--nhid", "16", "--tied", "--threads", "1", "--epochs", "5000"]
