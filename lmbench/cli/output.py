@@ -23,6 +23,7 @@ __all__ = [
     "Json",
     "SessionName",
     "Yes",
+    "answer",
     "complain",
     "complain_of_damaged",
     "confirm",
@@ -102,6 +103,14 @@ def print_json(document: Any) -> None:
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     text = json_text(finite(document), ascii_only=not encoding.startswith("utf"))
     sys.stdout.write(text + "\n")
+
+
+def answer(document: Any, line: str, *, json: bool) -> None:
+    """What a command has done: its document, or a sentence."""
+    if json:
+        print_json(document)
+    else:
+        print_line(line)
 
 
 def pairs_table(rows: Iterable[tuple[str, str]]) -> Table:

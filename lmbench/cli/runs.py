@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from lmbench.cli.output import (
     Json,
     SessionName,
     Yes,
+    answer,
     complain_of_damaged,
     confirm,
     console,
@@ -37,8 +37,6 @@ from lmbench.user_folder import expanded
 __all__ = ["app"]
 
 app = App(name="runs", help="List, show, import, rename, pause, stop, resume and delete runs.")
-
-_LOG_POLL_S = 0.2
 
 
 @app.command(name="list")
@@ -275,10 +273,8 @@ def join(run: str, *, session: SessionName = "default", json: Json = False) -> N
 
     found = Home.find().find_run(run, session)
     node = join_ranks(found)
-    if json:
-        print_json({"run": str(found.path), "node": node})
-    else:
-        print_line(f"the part of machine {node} in {found.ref} has ended")
+    line = f"the part of machine {node} in {found.ref} has ended"
+    answer({"run": str(found.path), "node": node}, line, json=json)
 
 
 @app.command
@@ -291,10 +287,7 @@ def rename(run: str, name: str, *, session: SessionName = "default", json: Json 
     """
     found = Home.find().find_run(run, session)
     rename_run(found, name)
-    if json:
-        print_json(run_document(found))
-    else:
-        print_line(f"{found.ref} is now called {name}")
+    answer(run_document(found), f"{found.ref} is now called {name}", json=json)
 
 
 @app.command
@@ -315,10 +308,8 @@ def delete(
     confirm(f"Delete {names} for good?", yes=yes)
     for found in runs:
         delete_run(found)
-    if json:
-        print_json([{"run": str(found.path), "deleted": True} for found in runs])
-    else:
-        print_line(f"deleted {names}")
+    deleted = [{"run": str(found.path), "deleted": True} for found in runs]
+    answer(deleted, f"deleted {names}", json=json)
 
 
 @app.command
@@ -351,19 +342,9 @@ def log(
         print_json({"run": str(found.path), "status": found.status(), "log": text})
         return
     write(text)
-    for _ in _until_ended(found) if follow else ():
+    for _ in launch.follow(found) if follow else ():
         text, position = _read_log(found, position)
         write(text)
-
-
-def _until_ended(run: Run) -> Iterator[None]:
-    """Something to wait on: once every while, and once more after the end."""
-    while True:
-        status = run.status()
-        yield
-        if status != "queued" and status not in LIVE:
-            return
-        time.sleep(_LOG_POLL_S)
 
 
 def _read_log(run: Run, position: int) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from lmbench.cli.output import (
     Json,
     Yes,
+    answer,
     complain_of_damaged,
     confirm,
     console,
@@ -162,10 +163,8 @@ def delete(
     runs = numbers.plural(document["runs"], "run")
     confirm(f"Delete session {doomed.name} ({runs}, {size}) for good?", yes=yes)
     delete_session(home, doomed.name)
-    if json:
-        print_json({"session": str(doomed.path), "name": doomed.name, "deleted": True})
-    else:
-        print_line(f"deleted {doomed.name}")
+    document = {"session": str(doomed.path), "name": doomed.name, "deleted": True}
+    answer(document, f"deleted {doomed.name}", json=json)
 
 
 @app.command(name="pack")
@@ -194,18 +193,9 @@ def pack_(
     packed = pack(found, target)
     for left_out in packed.left_out:
         note(f"left out: {left_out}")
-    if json:
-        print_json(
-            {
-                "name": found.name,
-                "path": str(packed.path),
-                "bytes": packed.bytes,
-                "left_out": list(packed.left_out),
-            }
-        )
-    else:
-        text = f"{found.name} is in {packed.path} ({numbers.size(packed.bytes)})"
-        print_line(text)
+    written = {"name": found.name, "path": str(packed.path), "bytes": packed.bytes}
+    text = f"{found.name} is in {packed.path} ({numbers.size(packed.bytes)})"
+    answer({**written, "left_out": list(packed.left_out)}, text, json=json)
 
 
 @app.command(name="unpack")

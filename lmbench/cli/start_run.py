@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import whole
 from lmbench.cli.foreground import command_line, work_through
-from lmbench.cli.output import complain, note, print_json, print_line
+from lmbench.cli.output import answer, complain, note, print_json, print_line
 from lmbench.config import Config, Kind
 from lmbench.config.command_line import run_name
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -111,7 +111,8 @@ def start(
         return work_through(begin, json=json, document=document)
     run = begin()
     if document or not json:
-        _print_detached(run, json=json)
+        show = f"`lmbench runs log {run.ref} --follow` or `lmbench tui` show it"
+        answer(run_document(run), f"{run.ref} is {run.status()}: {show}", json=json)
     return run, 0
 
 
@@ -155,10 +156,7 @@ def resume_run(run: Run, *, detach: bool, json: bool, place: str | None = None) 
     if not detach:
         return work_through(begin, json=json)
     begin()
-    if json:
-        print_json(run_document(run))
-    else:
-        print_line(f"{run.ref} goes on")
+    answer(run_document(run), f"{run.ref} goes on", json=json)
     return run, 0
 
 
@@ -277,13 +275,3 @@ def leave_queue(runs: Sequence[Run]) -> None:
                 launch.request(run, "stop")
         except LmbenchError as error:
             note(f"{run.ref}: {error.message}")
-
-
-def _print_detached(run: Run, *, json: bool) -> None:
-    if json:
-        print_json(run_document(run))
-        return
-    print_line(
-        f"{run.ref} is {run.status()}: `lmbench runs log {run.ref} --follow` or `lmbench tui` "
-        "show it"
-    )

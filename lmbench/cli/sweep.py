@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lmbench.cli.flags import free_place
 from lmbench.cli.foreground import work_through
-from lmbench.cli.output import Json, Yes, confirm, console, note, print_json, print_line
+from lmbench.cli.output import Json, Yes, answer, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import PlaceName, leave_queue
 from lmbench.errors import INTERRUPTED, LmbenchError
@@ -218,10 +218,8 @@ def stop(name: str | None = None, *, session: Named = None, json: Json = False) 
     """
     found = _found(name, session)
     stopped = control.stop(found)
-    if json:
-        print_json({"session": found.name, "stopped": stopped})
-    else:
-        print_line(f"{found.name}: {numbers.plural(stopped, 'run')} stopped or left the queue")
+    line = f"{found.name}: {numbers.plural(stopped, 'run')} stopped or left the queue"
+    answer({"session": found.name, "stopped": stopped}, line, json=json)
 
 
 @app.command
@@ -262,10 +260,8 @@ def delete(
     runs = len(control.made_runs(found))
     confirm(f"Delete sweep {found.name} ({numbers.plural(runs, 'run')}) for good?", yes=yes)
     control.delete(found)
-    if json:
-        print_json({"session": found.name, "runs": runs, "deleted": True})
-    else:
-        print_line(f"deleted {found.name}")
+    document = {"session": found.name, "runs": runs, "deleted": True}
+    answer(document, f"deleted {found.name}", json=json)
 
 
 def _found(name: str | None, flag: str | None) -> Session:
