@@ -166,6 +166,7 @@ def test_steps_are_tuned_on_valid_and_the_cost_is_said_before(
         ("--dynamic-lr 3", "--dynamic-lr: does nothing without --dynamic"),
         ("--cache 5 --tune-tokens 300", "--tune-tokens: does nothing without --tune"),
         ("--dynamic sgd --runtime fp16", "--dynamic takes a model as it is, or torch's own"),
+        ("--cache 5 --runtime fp16", "--cache takes a model as it is, or torch's own"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(
@@ -179,23 +180,13 @@ def test_what_does_not_fit_together_is_refused(
 
 def test_integers_take_no_steps_but_packed_floats_do(home: Home, capsys: Capture) -> None:
     few = ("--tokens", "300", *ONE)
-    for weights, refused in (("int8", True), ("int4", True), ("fp32", False)):
+    for weights, refused in (("int8", True), ("fp32", False)):
         packed = answer(capsys, "pack", "1", "--weights", weights, *ONE)
         code = lmbench(["evaluate", packed["run"], "--dynamic", "sgd", *few])
         said = " ".join(capsys.readouterr().err.split())
         assert code == (2 if refused else 0), said
         assert not refused or "holds integers" in said
         assert not refused or "name the run that it was packed from" in said
-
-
-def test_a_quantized_run_takes_no_steps(home: Home, capsys: Capture) -> None:
-    run = answer(
-        capsys, "quantize", "1", "--preset", "int8-best", "--calibration-tokens", "500", *ONE
-    )
-    assert lmbench(["evaluate", run["run"], "--dynamic", "rms", *ONE]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "--dynamic needs a model that is not quantized" in said
-    assert "name the run that it was made from" in said
 
 
 def test_a_run_trained_on_a_grid_takes_no_steps(

@@ -19,6 +19,7 @@ from lmbench.jobs.quantization import settings_of
 from lmbench.session import EventLog, Home
 from lmbench.session.events import Calibration, QuantResult, Warned
 
+Capture = pytest.CaptureFixture[str]
 FEW = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
 
 
@@ -150,7 +151,7 @@ def test_both_ends_of_the_accumulators_are_bounds_of_the_engine_too() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_makes_no_run(
-    home: Home, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: str
+    home: Home, capsys: Capture, flags: tuple[str, ...], words: str
 ) -> None:
     gate = {"inputs": {0: {"min": -1.0, "max": 1.0}}, "output": {"min": -1.0, "max": 1.0}}
     Path("words.yaml").write_text("just words\n", encoding="utf-8")
@@ -168,7 +169,7 @@ def test_a_mistake_is_one_line_and_makes_no_run(
 
 
 def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without_calibrating(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: Capture
 ) -> None:
     flags = ("--override", r"rnn\.cells\.1\.fc.*:bits_weights=4", "encoder:fp16=yes")
     first = answer(capsys, "quantize", "1", *FEW, *flags)
@@ -188,7 +189,7 @@ def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
-    home: Home, capsys: pytest.CaptureFixture[str], kept: bool
+    home: Home, capsys: Capture, kept: bool
 ) -> None:
     flags = ("--rounding", "gptq", *(("--override", "decoder:rounding=nearest") if kept else ()))
     document = answer(capsys, "quantize", "1", *FEW, *flags)
@@ -199,7 +200,7 @@ def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
 
 @pytest.mark.parametrize("flags", [(), ("--group-size", "8")])
 def test_a_model_of_two_bits_is_packed_scored_written_with_timed_and_compared(
-    home: Home, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+    home: Home, capsys: Capture, flags: tuple[str, ...]
 ) -> None:
     codes = ("--weights-only", "--rounding", "codes", "--bits-parameters", "2", *flags)
     quantized = answer(capsys, "quantize", "1", *FEW, *codes)
@@ -222,9 +223,7 @@ def test_a_model_of_two_bits_is_packed_scored_written_with_timed_and_compared(
     assert "2" in capsys.readouterr().out
 
 
-def test_codes_of_widths_that_there_are_none_of_are_refused(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_codes_of_widths_that_there_are_none_of_are_refused(home: Home, capsys: Capture) -> None:
     for flags, words in (
         ((), "rounding: codes: 8 bits is out of range, use 1 to 4"),
         (("--bits-parameters", "2", "--group-size", "12"), "use a multiple of 8"),
@@ -235,7 +234,7 @@ def test_codes_of_widths_that_there_are_none_of_are_refused(
 
 
 def test_dynamic_quantization_leaves_element_wise_modules_alone(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: Capture
 ) -> None:
     document = answer(capsys, "quantize", "1", *FEW, "--dynamic")
     modules = results(home, document)
@@ -247,7 +246,7 @@ def test_dynamic_quantization_leaves_element_wise_modules_alone(
 
 
 def test_the_modules_are_tabulated_after_the_run_and_by_summary(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: Capture
 ) -> None:
     assert lmbench(["quantize", "1", *FEW, "--preset", "mixed-avg"]) == 0
     printed = capsys.readouterr().out
@@ -264,8 +263,6 @@ def test_the_modules_are_tabulated_after_the_run_and_by_summary(
     assert f"{rows['rnn.cells.1.fc_gate_h']['output_sqnr']:.1f}" in row
 
 
-def test_a_summary_of_modules_needs_a_quantize_run(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_summary_of_modules_needs_a_quantize_run(home: Home, capsys: Capture) -> None:
     assert lmbench(["summary", "1", "--kind", "quantization"]) == 2
     assert "has quantized no module" in capsys.readouterr().err

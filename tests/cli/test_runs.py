@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
+from cli_world import answer, complaint
 from jobs_world import World
 
 from lmbench.cli import run as lmbench
@@ -17,36 +17,21 @@ REPORTED = ("valid_ppl", "test_ppl", "parameters", "nonzero", "bytes", "tokens_p
 Capture = pytest.CaptureFixture[str]
 
 
-def document(capsys: Capture, *arguments: str) -> Any:
-    """The one JSON document that a command writes, and nothing else."""
-    assert lmbench([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out, parse_constant=lambda _: 1 / 0)
-
-
-def complaint(capsys: Capture, *arguments: str) -> str:
-    """The one line with which a command refuses its input, with exit code 2."""
-    assert lmbench(list(arguments)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 def test_another_shell_sees_a_run_pauses_continues_and_stops_it(
     world: World, capsys: Capture
 ) -> None:
     run = world.run()
     launch.start(run)
     world.until_working(run)
-    assert [d["status"] for d in document(capsys, "runs", "list")] == ["running"]
-    document(capsys, "runs", "pause", "1")
+    assert [d["status"] for d in answer(capsys, "runs", "list")] == ["running"]
+    answer(capsys, "runs", "pause", "1")
     world.until_status(run, "paused")
-    assert document(capsys, "runs", "show", "@")["status"] == "paused"
-    document(capsys, "runs", "continue", "default/1")
+    assert answer(capsys, "runs", "show", "@")["status"] == "paused"
+    answer(capsys, "runs", "continue", "default/1")
     world.until_status(run, "running")
-    document(capsys, "runs", "stop", str(run.path))
+    answer(capsys, "runs", "stop", str(run.path))
     world.until_status(run, "stopped")
-    shown = document(capsys, "runs", "show", "1")
+    shown = answer(capsys, "runs", "show", "1")
     assert shown["run"] == str(run.path)
     assert shown["valid_ppl"] == 12.5
     assert shown["test_ppl"] is None
@@ -56,8 +41,8 @@ def test_a_run_gets_another_name_while_it_is_worked_on(world: World, capsys: Cap
     run = world.run()
     launch.start(run)
     world.until_working(run)
-    assert document(capsys, "runs", "rename", "1", "the wide one")["name"] == "the wide one"
-    document(capsys, "runs", "stop", "the wide one")
+    assert answer(capsys, "runs", "rename", "1", "the wide one")["name"] == "the wide one"
+    answer(capsys, "runs", "stop", "the wide one")
     world.until_status(run, "stopped")
     assert run.read().name == "the wide one"
     for name, problem in (("", "1 to 64"), ("x" * 65, "1 to 64"), ("a\nb", "control characters")):
@@ -71,23 +56,23 @@ def test_a_stopped_run_is_resumed_in_the_foreground(world: World, capsys: Captur
     world.until_working(run)
     launch.request(run, "stop")
     world.until_status(run, "stopped")
-    assert document(capsys, "runs", "resume", "1")["status"] == "finished"
+    assert answer(capsys, "runs", "resume", "1")["status"] == "finished"
     assert world.counted(run) == [float(n) for n in range(1, 31)]
 
 
 def test_a_detached_resume_comes_back_at_once(world: World, capsys: Capture) -> None:
     run = world.run()
     run.update(status="lost", started=1.0)
-    assert document(capsys, "runs", "resume", "1", "--detach")["status"] in ("queued", "running")
+    assert answer(capsys, "runs", "resume", "1", "--detach")["status"] in ("queued", "running")
     world.until_working(run)
-    document(capsys, "runs", "stop", "1", "--now")
+    answer(capsys, "runs", "stop", "1", "--now")
     assert run.read().status == "stopped"
 
 
 def test_a_runs_document_holds_what_every_command_promises(world: World, capsys: Capture) -> None:
     run = world.run()
-    (listed,) = document(capsys, "runs", "list", "--session", "default")
-    shown = document(capsys, "runs", "show", "1")
+    (listed,) = answer(capsys, "runs", "list", "--session", "default")
+    shown = answer(capsys, "runs", "show", "1")
     assert listed == shown
     assert shown["run"] == str(run.path)
     assert (shown["kind"], shown["status"]) == ("evaluate", "queued")
@@ -98,10 +83,10 @@ def test_runs_are_listed_by_session_and_status(world: World, capsys: Capture) ->
     world.run(session="a")
     world.run(session="b").update(status="finished")
     world.run(session="b").update(status="failed")
-    refs = [d["ref"] for d in document(capsys, "runs", "list")]
+    refs = [d["ref"] for d in answer(capsys, "runs", "list")]
     assert refs == ["a/001-evaluate", "b/001-evaluate", "b/002-evaluate"]
-    assert len(document(capsys, "runs", "list", "--session", "b")) == 2
-    chosen = document(capsys, "runs", "list", "--status", "queued", "--status", "failed")
+    assert len(answer(capsys, "runs", "list", "--session", "b")) == 2
+    chosen = answer(capsys, "runs", "list", "--status", "queued", "--status", "failed")
     assert [d["ref"] for d in chosen] == ["a/001-evaluate", "b/002-evaluate"]
 
 
@@ -152,7 +137,7 @@ def test_why_a_run_was_lost_is_shown(world: World, capsys: Capture) -> None:
     run = world.run()
     run.update(status="lost", reason="killed, probably out of memory")
     run.log_path.write_text("epoch 3\n")
-    reason = document(capsys, "runs", "show", "1")["reason"]
+    reason = answer(capsys, "runs", "show", "1")["reason"]
     assert reason == "killed, probably out of memory; last lines of its log: epoch 3"
 
 
@@ -162,7 +147,7 @@ def test_deleting_asks_where_there_is_a_terminal_and_needs_yes_elsewhere(
     run = world.run()
     assert "add --yes" in complaint(capsys, "runs", "delete", "1")
     assert run.path.is_dir()
-    assert document(capsys, "runs", "delete", "1", "--yes") == [
+    assert answer(capsys, "runs", "delete", "1", "--yes") == [
         {"run": str(run.path), "deleted": True}
     ]
     assert not run.path.exists()
@@ -201,7 +186,7 @@ def test_a_log_is_shown_without_what_a_terminal_would_obey(world: World, capsys:
     assert capsys.readouterr().out == "one\n]0;eviltwo�31m\nthree [bold]\n�\n"
     lmbench(["runs", "log", "1", "--lines", "2"])
     assert capsys.readouterr().out == "three [bold]\n�\n"
-    assert document(capsys, "runs", "log", "1")["log"].startswith("one\n")
+    assert answer(capsys, "runs", "log", "1")["log"].startswith("one\n")
 
 
 def test_a_followed_log_ends_with_its_run(world: World, capsys: Capture) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_world import answer
 
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
@@ -26,19 +25,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path)
 
 
-def document(capsys: Capture, line: str) -> dict[str, Any]:
-    capsys.readouterr()
-    assert lmbench([*line.split(), "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
 @pytest.mark.parametrize("verb", ["check", "plot"])
 def test_weights_are_counted_over_the_words_of_the_corpus_that_is_named(verb, capsys: Capture):
-    line = f"schedule {verb} small-80 --tied --emsize 8 --nhid 8"
+    line = ("schedule", verb, "small-80", "--tied", "--emsize", "8", "--nhid", "8")
     # Four matrices of two layers, and the embedding of 50 words and <eos>.
-    assert document(capsys, f"{line} --data tiny")["weights"] == 4 * 32 * 8 + 51 * 8
-    assert document(capsys, f"{line} --types 60")["weights"] == 4 * 32 * 8 + 60 * 8
-    assert document(capsys, line)["weights"] == 4 * 32 * 8 + 33_278 * 8
+    assert answer(capsys, *line, "--data", "tiny")["weights"] == 4 * 32 * 8 + 51 * 8
+    assert answer(capsys, *line, "--types", "60")["weights"] == 4 * 32 * 8 + 60 * 8
+    assert answer(capsys, *line)["weights"] == 4 * 32 * 8 + 33_278 * 8
 
 
 def test_an_untied_model_under_a_schedule_of_a_tied_one_is_noted(capsys: Capture):
@@ -102,11 +95,11 @@ def test_the_curves_of_a_long_schedule_are_500_points(capsys: Capture, tmp_path:
         " starting_epoch: 0, ending_epoch: 100000, frequency: 1}\n",
         encoding="utf-8",
     )
-    found = document(capsys, f"schedule check {file} --emsize 8 --nhid 8")
+    found = answer(capsys, "schedule", "check", str(file), "--emsize", "8", "--nhid", "8")
     assert found["epochs"] == 100_000
     assert (found["at"][0], found["at"][-1]) == (0, 99_999)
     assert len(found["at"]) == len(found["totals"]) == 500
     assert found["tensors"][0]["sparsity"][-1] == 0.5
-    short = document(capsys, "schedule check small-80 --tied")
+    short = answer(capsys, "schedule", "check", "small-80", "--tied")
     assert short["at"] == list(range(short["epochs"]))
     assert len(short["totals"]) == short["epochs"]

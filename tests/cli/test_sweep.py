@@ -10,30 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_world import commands
 
 from lmbench.cli import run as lmbench
-from lmbench.cli.app import build
 from lmbench.session import Home
 from lmbench.session.records import LIVE
 
 Capture = pytest.CaptureFixture[str]
 
 WRONG = ("", "x", "nan", "-1", "1e999", "9" * 400, "a\x1b[31mb")
-
-
-def leaves() -> list[tuple[str, ...]]:
-    """Every command that does something."""
-    app = build()
-    found: list[tuple[str, ...]] = []
-    for name in app:
-        if name.startswith("-"):
-            continue
-        below = [verb for verb in app[name] if not verb.startswith("-")]
-        found += [(name, verb) for verb in below] or [(name,)]
-    return found
-
-
-COMMANDS = leaves()
+COMMANDS = commands()
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +61,9 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
     command: tuple[str, ...], every: bool, capsys: Capture
 ) -> None:
     """Of every flag that takes a number: nothing is started, and nothing is half-made."""
-    app = build()
-    for word in command:
-        app = app[word]
     flags = [
         argument.names[0]
-        for argument in app.assemble_argument_collection()
+        for argument in COMMANDS[command]
         if argument.names[0].startswith("--") and argument.hint in (int, float)
     ]
     for place, flag in enumerate(flags):

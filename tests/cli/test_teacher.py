@@ -9,28 +9,17 @@ import pytest
 import torch
 from cli_world import answer
 from safetensors.torch import load_file, save_file
+from small_runs import quantizing_schedule
 
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
-from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.train import build_objective
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
 
-FOUR_BITS = """
-version: 1
-quantizers:
-  four_bits:
-    class: QuantAwareTrainRangeLinearQuantizer
-    bits_weights: 4
-policies:
-  - quantizer: {instance_name: four_bits}
-    starting_epoch: 0
-    ending_epoch: 1
-    frequency: 1
-"""
+Capture = pytest.CaptureFixture[str]
 CODES = """
 version: 1
 quantizers:
@@ -48,9 +37,7 @@ policies:
 SMALL = ("--emsize", "12", "--nhid", "12", "--epochs", "1", "--threads", "1", "--lr", "1")
 
 
-def test_a_smaller_student_learns_from_a_run(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_smaller_student_learns_from_a_run(home: Home, capsys: Capture) -> None:
     alone = answer(capsys, "train", "--data", "tiny", *SMALL)
     taught = answer(
         capsys, "train", "--data", "tiny", *SMALL, "--teacher", "1", "--distill-temp", "2"
@@ -62,10 +49,8 @@ def test_a_smaller_student_learns_from_a_run(
     assert taught["valid_ppl"] == pytest.approx(alone["valid_ppl"], rel=0.5)
 
 
-def test_a_dense_parent_teaches_its_quantized_training(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("four.yaml").write_text(FOUR_BITS, encoding="utf-8")
+def test_a_dense_parent_teaches_its_quantized_training(home: Home, capsys: Capture) -> None:
+    Path("four.yaml").write_text(quantizing_schedule(1), encoding="utf-8")
     flags = ("--schedule", "four.yaml", "--epochs", "1", "--threads", "1", "--lr", "0.5")
     alone = answer(capsys, "prune", "1", *flags)
     taught = answer(capsys, "prune", "1", *flags, "--teacher", "1", "--distill-weight", "0.9")
@@ -78,7 +63,7 @@ def test_a_dense_parent_teaches_its_quantized_training(
 
 
 def test_what_a_parent_taught_in_2_bits_is_packed_and_run_as_it_was_trained(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: Capture
 ) -> None:
     Path("codes.yaml").write_text(CODES, encoding="utf-8")
     flags = ("--schedule", "codes.yaml", "--epochs", "2", "--threads", "1", "--lr", "0.5")
@@ -94,9 +79,7 @@ def test_what_a_parent_taught_in_2_bits_is_packed_and_run_as_it_was_trained(
     assert packed["bytes"] == pytest.approx(taught["packed_bytes"], abs=6000)
 
 
-def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(
-    home: Home, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(home: Home, capsys: Capture) -> None:
     folder = home.path / "data" / "other"
     if not folder.exists():
         shutil.copytree(home.path / "data" / "tiny", folder)
@@ -128,19 +111,7 @@ def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) ->
     assert found == home.find_run("1")
 
 
-def test_a_quantized_run_does_not_teach(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ("--calibration-tokens", "400", "--eval-tokens", "400", "--threads", "1")
-    quantized = answer(capsys, "quantize", "1", *few)
-    record = home.find_run("1").read()
-    corpus = corpus_of(record.corpus, home.path, "1")
-    config = validate(TrainConfig, {"teacher": quantized["run"]})
-    with pytest.raises(LmbenchError, match="is of kind 'quantize'"):
-        find_teacher(config, home, "default", corpus)
-
-
-def test_a_teacher_that_there_is_not_is_named(
-    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_teacher_that_there_is_not_is_named(home: Home, capsys: Capture, tmp_path: Path) -> None:
     assert lmbench(["train", "--data", "tiny", *SMALL, "--teacher", "77"]) == 2
     assert "77" in capsys.readouterr().err
 

@@ -240,6 +240,12 @@ async def until(
     await pilot.pause()
 
 
+def offered(pilot: Pilot[None]) -> set[str | None]:
+    """The names of the bindings that do something now."""
+    active = pilot.app.screen.active_bindings.values()
+    return {entry.binding.id for entry in active if entry.enabled}
+
+
 def words(pilot: Pilot[None]) -> str:
     """All that the screen shows."""
     strips = pilot.app.screen._compositor.render_strips()

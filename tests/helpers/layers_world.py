@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from driving import screen_of
 from safetensors.numpy import save_file
 from textual.pilot import Pilot
 
@@ -63,6 +64,4 @@ async def tensor_of(pilot: Pilot[None]) -> TensorScreen:
     await pilot.app.workers.wait_for_complete()
     await pilot.pause()
     await pilot.pause()
-    screen = pilot.app.screen
-    assert isinstance(screen, TensorScreen)
-    return screen
+    return screen_of(pilot, TensorScreen)

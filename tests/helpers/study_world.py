@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from live_runs import make_live
 from sweep_world import write_sweep
-from workbench_world import NOON
+from workbench_world import NOON, Opened
 
 from lmbench.jobs.sweeps import control
-from lmbench.session import EventWriter, Home, Run, Session
+from lmbench.session import EventWriter, Home, Run
 from lmbench.session import events as ev
-from lmbench.tui.app import Workbench
 
 STUDY = """version: 1
 name: lr and sparsity
@@ -32,7 +30,7 @@ SHARE = {"50": 0.5, "80": 0.8}
 REASON = "stopped early at rung 1 (epoch 2): valid ppl 131.40, had to beat 96.40"
 
 
-class StudyWorld:
+class StudyWorld(Opened):
     """`text` is the sweep's file; its runs are made and wait."""
 
     def __init__(self, home: Home, text: str = STUDY) -> None:
@@ -40,11 +38,6 @@ class StudyWorld:
         file = write_sweep(home.path.parent / "files", text)
         self.session, runs = control.start(control.prepare(file, home), home)
         self.runs = {run.id: run for run in runs}
-
-    def bench(self, session: Session | None = None, **arguments: Any) -> Workbench:
-        arguments.setdefault("clock", lambda: NOON + 1600)
-        arguments.setdefault("follow", False)
-        return Workbench(self.home, session or self.session, **arguments)
 
     def finish(self, run: Run) -> None:
         """With the figures that a training of its settings might have come to."""
@@ -76,9 +69,6 @@ class StudyWorld:
                 )
             )  # fmt: skip
         writer.close()
-
-    def live(self, run: Run, **record: Any) -> None:
-        make_live(run, started=NOON, **record)
 
     def full(self) -> StudyWorld:
         """Of three learning rates one stopped early, with its prunings; of the other prunings some

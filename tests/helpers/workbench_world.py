@@ -13,6 +13,8 @@ from lmbench.session import EventWriter, Home, Run, Session
 from lmbench.session import events as ev
 from lmbench.session.store import Corpus
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.session_watcher import Watcher
+from lmbench.tui.bench.snapshots import Snapshot
 
 # 2026-03-14 12:00 UTC
 NOON = 1_773_489_600.0
@@ -23,6 +25,24 @@ SHAPES = {
     "rnn.weight_ih_l1": (800, 200),
     "rnn.weight_hh_l1": (800, 200),
 }
+
+
+def step(number: int, t: float | None = None) -> ev.Step:
+    return ev.Step(
+        t=float(number) if t is None else t, step=number, epoch=1, batch=number, loss=5.0,
+        ppl=148.4, lr=20.0, grad_norm=0.5, tokens_per_s=100.0,
+    )  # fmt: skip
+
+
+STARTED = ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
+"""Of a training of such steps."""
+
+
+def looked(watcher: Watcher) -> Snapshot:
+    """What a look finds that has something new to show."""
+    snapshot = watcher.poll()
+    assert snapshot is not None
+    return snapshot
 
 
 def wobble(step: int) -> float:
@@ -100,8 +120,23 @@ def sparsity(writer: EventWriter, *, upto: int, of: int, t: float) -> None:
         )  # fmt: skip
 
 
-class World:
-    """A home with one session, and a way to add runs to it."""
+class Opened:
+    """A home with one session, as the workbench shows it."""
+
+    home: Home
+    session: Session
+
+    def bench(self, session: Session | None = None, **arguments: Any) -> Workbench:
+        arguments.setdefault("clock", lambda: NOON + 1600)
+        arguments.setdefault("follow", False)
+        return Workbench(self.home, session or self.session, **arguments)
+
+    def live(self, run: Run, **record: Any) -> None:
+        make_live(run, started=NOON, **record)
+
+
+class World(Opened):
+    """A way to add runs to it, too."""
 
     def __init__(self, path: Path) -> None:
         self.home = Home(path)
@@ -118,9 +153,6 @@ class World:
         for event in events:
             writer.write(event)
         writer.close()
-
-    def live(self, run: Run) -> None:
-        make_live(run, started=NOON)
 
     def full(self) -> Session:
         """dense (finished) → agp-80 (running) → int8 (queued); dense → int8 (finished)."""
@@ -151,8 +183,3 @@ class World:
         )  # fmt: skip
         self.new("quantize", "int8 of agp", pruned)
         return self.session
-
-    def bench(self, session: Session | None = None, **arguments: Any) -> Workbench:
-        arguments.setdefault("clock", lambda: NOON + 1600)
-        arguments.setdefault("follow", False)
-        return Workbench(self.home, session or self.session, **arguments)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from laboratory_double import Laboratory, size_of
+from sampler_double import SamplerDouble
 from workbench_world import World
 
 from lmbench.jobs import launch
 from lmbench.session import Run
 from lmbench.tui.bench import messages
+from lmbench.tui.generate.panel import GeneratePanel
 from lmbench.tui.laboratory.screen import LabScreen
 
 
@@ -30,10 +33,18 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def full_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `full` is a copy of: a thousand events are written once."""
+    folder = tmp_path_factory.mktemp("full")
+    World(folder).full()
+    return folder
+
+
 @pytest.fixture
-def full(world: World) -> World:
-    world.full()
-    return world
+def full(full_session: Path, tmp_path: Path) -> World:
+    shutil.copytree(full_session, tmp_path, dirs_exist_ok=True)
+    return World(tmp_path)
 
 
 @pytest.fixture
@@ -57,6 +68,13 @@ def lab(full: Any) -> Any:
     config = {"emsize": 200, "nhid": 200, "tied": True, "epochs": 6, "data": "pydoc"}
     dense.update(config=config, shape={**config, "model": "LSTM", "nlayers": 2, "ntoken": 33278})
     return full
+
+
+@pytest.fixture(autouse=True)
+def _no_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter in the prompt starts no process."""
+    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
+    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 from driving import at_rest, bench_of, press, settled
 from sampler_double import SamplerDouble, wrote
 from textual.pilot import Pilot
+from workbench_world import looked
 
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -55,9 +56,7 @@ def played(tmp_path, seconds, speed=1.0):
     player = Player(archive(tmp_path / "a.zip"), Home(tmp_path), speed)
     session = player.start(START)
     more = player.advance(START + seconds)
-    snapshot = Watcher(session).poll()
-    assert snapshot is not None
-    return snapshot, more
+    return looked(Watcher(session)), more
 
 
 def test_the_first_run_is_history_and_the_second_waits(tmp_path):
@@ -105,17 +104,19 @@ def test_the_recording_that_comes_with_lmbench_plays_to_its_end_and_tells_of_no_
     player = Player(recording(), Home(tmp_path))
     session = player.start(START)
     assert not player.advance(START + 1e6)
-    snapshot = Watcher(session).poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(session))
     assert {run.status for run in snapshot.runs} == {"finished"}
     assert not any(run.problem for run in snapshot.runs)
+    dense, pruned, int8, both = (run.read().size for run in session.runs())
+    assert not dense.as_packed
+    assert all(size.as_packed for size in (pruned, int8, both))
+    order = [size.bytes or 0 for size in (both, pruned, int8, dense)]
+    assert order == sorted(set(order)), "not the sizes that packing gives"
 
 
 @asynccontextmanager
-async def showing(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pilot[None]]:
+async def showing(home: Home) -> AsyncIterator[Pilot[None]]:
     """The recording that comes with lmbench at its end, the generation panel in front."""
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
     player = Player(recording(), home)
     app = Workbench(
         home, player.start(START), player=player, clock=lambda: START + 1e6, follow=False
@@ -127,8 +128,8 @@ async def showing(home: Home, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield pilot
 
 
-async def test_a_recording_writes_nothing_and_says_why(tmp_path, monkeypatch):
-    async with showing(Home(tmp_path), monkeypatch) as pilot:
+async def test_a_recording_writes_nothing_and_says_why(tmp_path):
+    async with showing(Home(tmp_path)) as pilot:
         panel = pilot.app.screen.query_one(GeneratePanel)
         before = [(draft.key, draft.words) for draft in panel.drafts]
         panel.query_one(PromptInput).focus()
@@ -141,18 +142,16 @@ async def test_a_recording_writes_nothing_and_says_why(tmp_path, monkeypatch):
     assert SamplerDouble.made == []
 
 
-async def test_a_next_step_of_a_recorded_run_is_refused_as_other_requests_are(
-    tmp_path, monkeypatch
-):
-    async with showing(Home(tmp_path), monkeypatch) as pilot:
+async def test_a_next_step_of_a_recorded_run_is_refused_as_other_requests_are(tmp_path):
+    async with showing(Home(tmp_path)) as pilot:
         bench = bench_of(pilot)
         bench.select(next(view.key for view in bench.snapshot.runs if view.kind == "prune"))
         await press(pilot, "escape", "K")
         assert bench.recent_message == "this is a recording: its runs take no requests"
 
 
-async def test_what_was_written_when_it_was_recorded_is_shown(tmp_path, monkeypatch):
-    async with showing(Home(tmp_path), monkeypatch) as pilot:
+async def test_what_was_written_when_it_was_recorded_is_shown(tmp_path):
+    async with showing(Home(tmp_path)) as pilot:
         panel = pilot.app.screen.query_one(GeneratePanel)
         bench = bench_of(pilot)
         for view in bench.snapshot.runs:
@@ -165,8 +164,8 @@ async def test_what_was_written_when_it_was_recorded_is_shown(tmp_path, monkeypa
         assert panel.drafts[0].recorded
 
 
-async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, monkeypatch):
-    async with showing(Home(tmp_path), monkeypatch) as pilot:
+async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path):
+    async with showing(Home(tmp_path)) as pilot:
         bench = bench_of(pilot)
         panel = pilot.app.screen.query_one(GeneratePanel)
         word = wrote(0, 0, "the")
@@ -177,14 +176,3 @@ async def test_an_alternative_of_a_recorded_text_is_not_branched_from(tmp_path, 
         await press(pilot)
         assert bench.last_message == "A recording has no model to write with."
     assert SamplerDouble.made == []
-
-
-def test_the_recording_that_comes_with_lmbench_has_the_sizes_that_packing_gives(tmp_path):
-    player = Player(recording(), Home(tmp_path))
-    session = player.start(START)
-    player.advance(START + 1e6)
-    dense, pruned, int8, both = (run.read().size for run in session.runs())
-    assert not dense.as_packed
-    assert all(size.as_packed for size in (pruned, int8, both))
-    order = [size.bytes or 0 for size in (both, pruned, int8, dense)]
-    assert order == sorted(set(order))

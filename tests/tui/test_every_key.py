@@ -16,10 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driving import at_rest, press, press_in_turn, settled
+from driving import at_rest, press, press_in_turn, screen_of, settled
 from laboratory_double import measure
 from layers_world import checkpoint
-from sampler_double import SamplerDouble
 from textual.actions import parse
 from textual.binding import Binding
 from textual.pilot import Pilot
@@ -27,7 +26,6 @@ from textual.pilot import Pilot
 import lmbench.tui
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
-from lmbench.tui.generate.panel import GeneratePanel
 from lmbench.tui.help_screen import HelpScreen
 
 pytestmark = pytest.mark.usefixtures("started")
@@ -144,10 +142,8 @@ def test_every_class_with_keys_is_in_the_list():
 
 
 @pytest.fixture
-def ready(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def ready(lab: Any) -> Any:
     """A session in which every screen has something to show."""
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
     measure(lab)
     dense = lab.session.run(1)
     shape = dense.read().shape
@@ -192,8 +188,7 @@ async def look_into_help(pilot: Pilot[None], cls: type[Any]) -> None:
     """Is each key that can be changed there, and none twice?"""
     if cls is not HelpScreen:
         await press(pilot, "f1")
-    help = pilot.app.screen
-    assert isinstance(help, HelpScreen)
+    help = screen_of(pilot, HelpScreen)
     below = help if cls is HelpScreen else help._below()
     areas = [list(help._keys(nodes)) for _, nodes in help._areas(below)]
     told = [words for area in areas for _, words in area]

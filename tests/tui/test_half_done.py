@@ -96,11 +96,6 @@ def test_a_draft_that_does_not_fit_is_none(kept):
     assert FormDraft.from_json(kept) is None
 
 
-def test_a_draft_survives_the_file():
-    draft = FormDraft("prune", "001-train", {"compress": "x", "@name": ""}, "compress")
-    assert FormDraft.from_json(draft.to_json()) == draft
-
-
 # -- the laboratory ----------------------------------------------------------------------------
 
 

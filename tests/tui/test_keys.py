@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from driving import bench_of, opened, press, screen_of, until
 from laboratory_double import measure
-from sampler_double import SamplerDouble
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from workbench_world import NOON
@@ -15,7 +12,6 @@ from workbench_world import NOON
 from lmbench.jobs.chains import CHAINS
 from lmbench.session import Run
 from lmbench.tui.generate.alternatives import AlternativesList
-from lmbench.tui.generate.panel import GeneratePanel
 from lmbench.tui.generate.tinted_text import TintedText
 from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.kit.dialog import QuestionDialog
@@ -136,15 +132,8 @@ async def test_minus_zooms_out_as_far_as_plus_zoomed_in_and_shift_right_pans(ful
 # -- text --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def text(full: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
-    return full
-
-
-async def test_home_end_and_page_keys_go_through_a_text(text):
-    async with opened(text, "home", "g", *"in", "enter", "down", "down") as pilot:
+async def test_home_end_and_page_keys_go_through_a_text(full):
+    async with opened(full, "home", "g", *"in", "enter", "down", "down") as pilot:
         words = pilot.app.focused
         assert isinstance(words, TintedText)
         await press(pilot, "end")
@@ -163,9 +152,9 @@ async def test_home_end_and_page_keys_go_through_a_text(text):
         assert words.cursor == last
 
 
-async def test_home_end_and_page_keys_go_through_the_alternatives(text):
+async def test_home_end_and_page_keys_go_through_the_alternatives(full):
     keys = ("home", "g", *"in", "enter", "down", "down", "right", "enter")
-    async with opened(text, *keys) as pilot:
+    async with opened(full, *keys) as pilot:
         among = pilot.app.focused
         assert isinstance(among, AlternativesList)
         await press(pilot, "end")

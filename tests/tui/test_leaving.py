@@ -92,12 +92,14 @@ async def test_a_run_that_is_stopped_in_the_queue_is_said_to_have_left_it(full):
     async with opened(full, "home", "down", "down", "s") as pilot:
         await until(pilot, lambda: "out of the queue" in bench_of(pilot).last_message)
         assert bench_of(pilot).last_message == "4 int8 of agp: taken out of the queue"
+    assert full.session.run(4).read().status == "stopped"
 
 
 async def test_a_live_run_that_is_stopped_finishes_its_batch(full):
     async with opened(full, "home", "down", "s") as pilot:
         await until(pilot, lambda: "asked to stop" in bench_of(pilot).last_message)
         assert bench_of(pilot).last_message.startswith("2 agp-80: asked to stop; it finishes")
+    assert asked(full.session.run(2)) == ["stop"]
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,18 @@ import gc
 import shutil
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from driving import bench_of, opened, press, screen_of, until, words
+from textual.pilot import Pilot
 from textual.widget import Widget
 
 from lmbench.errors import LmbenchError
-from lmbench.jobs import chains, prepare
+from lmbench.jobs import chains
 from lmbench.session import Home, Run
-from lmbench.session.archive import pack, unpack
+from lmbench.session.archive import pack
 from lmbench.tui import welcome_screen
 from lmbench.tui.app import Workbench
 from lmbench.tui.help_screen import HelpScreen
@@ -45,12 +47,30 @@ class Gate:
     def __init__(self) -> None:
         self.reached = threading.Event()
         self.open = threading.Event()
-        self.passed = threading.Event()
 
     def wait(self) -> None:
         self.reached.set()
         assert self.open.wait(30)
-        self.passed.set()
+
+    async def left(self, pilot: Pilot[None], *keys: str, by: Sequence[str] = ("escape",)) -> Any:
+        """Press keys that bring a thread here, leave by others, let the thread go on; the screen
+        that was come to."""
+        await press(pilot, *keys)
+        await until(pilot, self.reached.is_set)
+        await press(pilot, *by)
+        there = pilot.app.screen
+        self.open.set()
+        return there
+
+    def hold(self, patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        """Whoever calls this function waits before it."""
+        held = getattr(owner, name)
+
+        def slowly(*arguments: Any, **more: Any) -> Any:
+            self.wait()
+            return held(*arguments, **more)
+
+        patch.setattr(owner, name, slowly)
 
 
 @pytest.fixture
@@ -86,11 +106,7 @@ async def test_the_fetch_is_told_on_the_form_and_the_run_starts_behind_it(world,
 
 async def test_escape_from_the_form_during_the_fetch_starts_nothing(world, started, fetch):
     async with opened(world, "n") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, fetch.reached.is_set)
-        await press(pilot, "escape")
-        screen_of(pilot, MainScreen)
-        fetch.open.set()
+        assert isinstance(await fetch.left(pilot, "ctrl+s"), MainScreen)
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
         assert bench_of(pilot).last_message == "not started"
@@ -106,10 +122,7 @@ async def test_what_fails_after_escape_is_no_news(world, started, gate, monkeypa
 
     monkeypatch.setattr(make_and_launch, "check_training", fails)
     async with opened(world, "n") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape")
-        gate.open.set()
+        await gate.left(pilot, "ctrl+s")
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
         screen_of(pilot, MainScreen)
@@ -118,18 +131,10 @@ async def test_what_fails_after_escape_is_no_news(world, started, gate, monkeypa
 async def test_escape_once_the_run_is_made_cannot_hide_that_it_starts(
     world, started, gate, monkeypatch
 ):
-    def slowly(*arguments: Any, **more: Any) -> Run:
-        gate.wait()
-        return prepare.make_run(*arguments, **more)
-
     monkeypatch.setattr(make_and_launch, "check_training", lambda *_, **__: None)
-    monkeypatch.setattr(make_and_launch, "make_run", slowly)
+    gate.hold(monkeypatch, make_and_launch, "make_run")
     async with opened(world, "n") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape", "comma")
-        there = pilot.app.screen
-        gate.open.set()
+        there = await gate.left(pilot, "ctrl+s", by=("escape", "comma"))
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
         assert bench_of(pilot).last_message == "started 1 lstm-2x200"
@@ -142,10 +147,7 @@ async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(
     world, started, fetch
 ):
     async with opened(world, "n") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, fetch.reached.is_set)
-        await press(pilot, "f1")
-        fetch.open.set()
+        await fetch.left(pilot, "ctrl+s", by=("f1",))
         await pilot.app.workers.wait_for_complete()
         await press(pilot)
         screen_of(pilot, HelpScreen)
@@ -156,11 +158,8 @@ async def test_a_form_that_is_covered_when_its_run_starts_goes_when_it_is_free(
 
 async def test_escape_from_the_chains_during_the_fetch_queues_nothing(world, started, fetch):
     async with opened(world, "N") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, fetch.reached.is_set)
         screen_of(pilot, ChainsScreen)
-        await press(pilot, "escape")
-        fetch.open.set()
+        await fetch.left(pilot, "ctrl+s")
         await until(pilot, lambda: bench_of(pilot).last_message == "nothing was queued")
         screen_of(pilot, MainScreen)
     assert started == []
@@ -173,10 +172,7 @@ async def test_chains_that_are_called_off_after_the_last_look_make_no_run(
     """The corpora are there, so that no progress is told which could end it."""
     monkeypatch.setattr(chains, "check_training", lambda *_, **__: gate.wait())
     async with opened(world, "N") as pilot:
-        await press(pilot, "ctrl+s")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape")
-        gate.open.set()
+        await gate.left(pilot, "ctrl+s")
         await until(pilot, lambda: bench_of(pilot).last_message == "nothing was queued")
     assert world.session.runs() == []
 
@@ -192,11 +188,7 @@ async def test_a_form_is_not_left_half_way_by_a_second_start(world, started, fet
 
 
 async def test_a_session_that_is_packed_after_one_has_left_is_told(world, gate, monkeypatch):
-    def slowly(*arguments: Any) -> Any:
-        gate.wait()
-        return pack(*arguments)
-
-    monkeypatch.setattr(sessions, "pack", slowly)
+    gate.hold(monkeypatch, sessions, "pack")
     async with opened(world, "o") as pilot:
         await press(pilot, "p", "enter")
         await until(pilot, gate.reached.is_set)
@@ -211,52 +203,25 @@ async def test_a_session_that_is_packed_after_one_has_left_is_told(world, gate, 
 async def test_a_session_that_is_unpacked_after_one_has_left_is_told(world, gate, monkeypatch):
     pack(world.home.open_session("guest"), world.home.path / "guest.lmbench")
     shutil.rmtree(world.home.session("guest").path)
-
-    def slowly(*arguments: Any) -> Any:
-        gate.wait()
-        return unpack(*arguments)
-
-    monkeypatch.setattr(sessions, "unpack", slowly)
+    gate.hold(monkeypatch, sessions, "unpack")
     async with opened(world, "o") as pilot:
-        await press(pilot, "o", *"guest.lmbench", "enter")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape")
-        gate.open.set()
+        await gate.left(pilot, "o", *"guest.lmbench", "enter")
         await until(pilot, lambda: bench_of(pilot).last_message.startswith("unpacked"))
         screen_of(pilot, MainScreen)
 
 
 async def test_a_rename_is_followed_even_where_the_screen_was_left(world, gate, monkeypatch):
-    rename = sessions.rename_session
-
-    def slowly(*arguments: Any) -> Any:
-        gate.wait()
-        return rename(*arguments)
-
-    monkeypatch.setattr(sessions, "rename_session", slowly)
+    gate.hold(monkeypatch, sessions, "rename_session")
     async with opened(world, "o") as pilot:
-        await press(pilot, "r", *"fresh", "enter")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape")
-        gate.open.set()
+        await gate.left(pilot, "r", *"fresh", "enter")
         await until(pilot, lambda: bench_of(pilot).last_message == "demo is now fresh")
         assert bench_of(pilot).session == world.home.session("fresh")
 
 
 async def test_save_as_does_not_take_away_the_screen_of_who_has_left(world, gate, monkeypatch):
-    copy = sessions.copy_session
-
-    def slowly(*arguments: Any) -> Any:
-        gate.wait()
-        return copy(*arguments)
-
-    monkeypatch.setattr(sessions, "copy_session", slowly)
+    gate.hold(monkeypatch, sessions, "copy_session")
     async with opened(world, "o") as pilot:
-        await press(pilot, "a", *"second", "enter")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape", "comma")
-        there = pilot.app.screen
-        gate.open.set()
+        there = await gate.left(pilot, "a", *"second", "enter", by=("escape", "comma"))
         await until(pilot, lambda: "saved as second" in bench_of(pilot).last_message)
         assert pilot.app.screen is there
         assert bench_of(pilot).session == world.session
@@ -274,9 +239,5 @@ async def test_a_fetch_from_the_welcome_screen_is_told_after_it_was_left(
     monkeypatch.setattr(welcome_screen, "data_get", get)
     app = Workbench(Home(tmp_path), None, follow=False)
     async with app.run_test(size=(80, 24)) as pilot:
-        await press(pilot, "w")
-        await until(pilot, gate.reached.is_set)
-        await press(pilot, "escape")
-        screen_of(pilot, MainScreen)
-        gate.open.set()
+        assert isinstance(await gate.left(pilot, "w"), MainScreen)
         await until(pilot, lambda: "p trains on it" in app.last_message)

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import waiting
 
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX", allow_module_level=True)
@@ -28,12 +31,15 @@ COLOUR = re.compile(rb"\x1b\[[0-9;]*(3|4)8;(2|5);")
 
 
 class Terminal:
-    def __init__(self, home: Path, **environment: str) -> None:
+    """A workbench in one. It has a session of its own without a controlling terminal: where our end
+    is cut off, nobody sends it SIGHUP."""
+
+    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         known = {"LMBENCH_HOME": str(home), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lmbench", "tui", "demo"],
+            [sys.executable, "-m", "lmbench", "tui", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -65,33 +71,43 @@ class Terminal:
             assert time.monotonic() < end, self.seen[-2000:]
             self.read(0.2)
 
-    def settle(self) -> None:
+    def settle(self, words: bytes = b"int8") -> None:
         """Wait until everything has been painted."""
-        self.read_until(b"int8")
+        self.read_until(words)
         while self.read(1.0):
             pass
 
     def press(self, keys: bytes) -> None:
         os.write(self.ours, keys)
 
+    def cut(self) -> None:
+        os.close(self.ours)
+        self.ours = -1
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self.ours)
+        if self.ours >= 0:
+            self.cut()
 
 
 @pytest.fixture
-def start(full) -> Iterator[Callable[..., Terminal]]:
+def begin() -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
-    def begin(**environment: str) -> Terminal:
-        opened.append(Terminal(full.home.path, **environment))
+    def one_more(*arguments: Any, **environment: str) -> Terminal:
+        opened.append(Terminal(*arguments, **environment))
         return opened[-1]
 
-    yield begin
+    yield one_more
     for terminal in opened:
         terminal.close()
+
+
+@pytest.fixture
+def start(full, begin) -> Callable[..., Terminal]:
+    return partial(begin, full.home.path, "demo")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -108,20 +124,20 @@ def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(start, number):
     assert b"Traceback" not in terminal.seen
 
 
-def test_an_idle_screen_sends_nothing_and_a_key_is_answered(full, start):
-    full.session.run(2).update(status="stopped")
+def test_an_idle_screen_sends_nothing_a_key_is_answered_and_q_restores_the_screen(full, start):
+    for number in (2, 4):
+        full.session.run(number).update(status="stopped")
     terminal = start()
     terminal.settle()
     assert terminal.read(3.0) == b""
+    # Its threads share one heap; this is glibc's malloc.
+    assert not sys.platform.startswith("linux") or threads_heaps(terminal.process.pid) == 0
     terminal.press(b"5")
-    assert terminal.read(3.0)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_its_threads_share_one_heap(start):
-    terminal = start()
-    terminal.settle()
-    assert threads_heaps(terminal.process.pid) == 0
+    waiting.until(lambda: terminal.read(0.2))
+    terminal.press(b"q")
+    terminal.read(1.0)
+    assert terminal.process.wait(30) == 0
+    assert LEFT_THE_SCREEN in terminal.seen
 
 
 def threads_heaps(pid: int) -> int:
@@ -158,17 +174,6 @@ def test_a_terminal_of_sixteen_colours_is_sent_no_others(start):
         assert re.search(sixteen + rb" ?" + marker.encode(), terminal.seen), marker
 
 
-def test_q_leaves_with_exit_code_0_and_the_screen_restored(full, start):
-    for number in (2, 4):
-        full.session.run(number).update(status="stopped")
-    terminal = start()
-    terminal.settle()
-    terminal.press(b"q")
-    terminal.read(1.0)
-    assert terminal.process.wait(30) == 0
-    assert LEFT_THE_SCREEN in terminal.seen
-
-
 def test_without_a_terminal_it_says_so_in_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "lmbench", "tui"],
@@ -182,3 +187,46 @@ def test_without_a_terminal_it_says_so_in_one_line(tmp_path):
     assert done.stdout == ""
     assert done.stderr.startswith("lmbench: the workbench needs a terminal")
     assert len(done.stderr.splitlines()) == 1
+
+
+# -- a terminal that is gone, and one that comes back ----------------------------------------------
+
+
+def test_a_terminal_that_is_cut_off_without_a_signal_ends_the_workbench(begin, tmp_path):
+    terminal = begin(tmp_path)
+    terminal.read_until(b"lmbench")
+    terminal.cut()
+    assert terminal.process.wait(60) == 129
+
+
+def test_so_it_does_in_the_middle_of_a_picture_and_woken_by_the_kernel(begin, tmp_path):
+    terminal = begin(tmp_path, "--demo", "--speed", "50")
+    terminal.read_until(b"lmbench")
+    terminal.cut()
+    # The kernel sends it with the SIGHUP that tells of a terminal's end.
+    terminal.process.send_signal(signal.SIGCONT)
+    assert terminal.process.wait(60) == 129
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("asleep", [False, True], ids=["it had not slept", "it had slept"])
+def test_woken_it_paints_anew_and_takes_no_second_reader(begin, tmp_path, asleep):
+    terminal = begin(tmp_path)
+    terminal.settle(b"lmbench")
+    threads = threads_of(terminal.process.pid)
+    if asleep:
+        terminal.process.send_signal(signal.SIGTSTP)
+        waiting.until(lambda: state_of(terminal.process.pid) == "T")
+        terminal.read(0.1)
+    terminal.seen = b""
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.read_until(b"lmbench")
+    assert threads_of(terminal.process.pid) == threads
+
+
+def threads_of(pid: int) -> int:
+    return len([*Path(f"/proc/{pid}/task").iterdir()])
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

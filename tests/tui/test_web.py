@@ -124,30 +124,22 @@ def test_the_link_of_one_address_is_that_address(host):
     assert address_of(host) == host
 
 
-def test_another_address_without_a_token_is_refused_before_anything_is_served(tmp_path):
+@pytest.mark.parametrize(
+    "words, says", [(("--host", "0.0.0.0"), "--token"), (("nosuch",), "nosuch")]
+)
+def test_what_cannot_be_served_is_said_in_a_line(tmp_path, words, says):
     done = subprocess.run(
-        [sys.executable, "-m", "lmbench", "tui", "--web", "--host", "0.0.0.0"],
-        capture_output=True, text=True, check=False,
-        env=os.environ | {"LMBENCH_HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--token" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_a_session_that_is_not_there_is_said_before_anything_is_served(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "lmbench", "tui", "nosuch", "--web", "--port", str(free_port())],
+        [sys.executable, "-m", "lmbench", "tui", *words, "--web"],
         capture_output=True, text=True, check=False,
         env=os.environ | {"LMBENCH_HOME": str(tmp_path)}, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "nosuch" in done.stderr
+    assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-async def test_pages_of_other_sites_and_names_that_point_here_are_refused(full):
-    async with opened(full.home.path) as (address, client):
+async def test_what_strangers_send_is_refused_and_no_answer_may_be_framed(full):
+    async with opened(full.home.path) as (address, client), aiohttp.ClientSession() as stranger:
         async with client.get(address) as answer:
             text = await answer.text()
             assert answer.status == 200
@@ -157,6 +149,22 @@ async def test_pages_of_other_sites_and_names_that_point_here_are_refused(full):
                 assert answer.status == 403, host
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
             await client.ws_connect(f"{address}/ws", headers={"Origin": "http://evil.example"})
+        for who, path in ((client, "/"), (client, "/static/js/textual.js"), (client, "/nosuch"),
+                          (stranger, "/"), (stranger, "/nosuch")):  # fmt: skip
+            async with who.get(address + path) as answer:
+                policy = answer.headers["Content-Security-Policy"]
+                assert "default-src 'none'" in policy
+                assert "frame-ancestors 'none'" in policy
+                assert answer.headers["X-Frame-Options"] == "DENY"
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        for size, shown in (("20", "20"), ("9" * 5000, "16"), ("\u0663", "16"), ("0", "16")):
+            async with client.get(address, params={"fontsize": size}) as answer:
+                assert answer.status == 200
+                assert f'data-font-size="{shown}"' in await answer.text()
+        name = cookie_name(int(address.rpartition(":")[2]))
+        for value in ("\xfc", "\udcff", "\u4e2d" * 9, '"\\377"'):
+            async with stranger.get(address, headers={"Cookie": f"{name}={value}"}) as answer:
+                assert answer.status == 403
 
 
 @pytest.mark.parametrize("words", [(), ("--token", TOKEN)], ids=["made", "given"])
@@ -180,30 +188,6 @@ async def test_only_the_token_s_holder_comes_in_and_then_by_a_cookie(full, words
             assert cookie["samesite"] == "Strict"
             async with client.get(address) as answer:
                 assert answer.status == 200
-
-
-async def test_no_answer_may_be_framed_or_fetch_from_elsewhere(full):
-    async with opened(full.home.path) as (address, client), aiohttp.ClientSession() as stranger:
-        for who, path in ((client, "/"), (client, "/static/js/textual.js"), (client, "/nosuch"),
-                          (stranger, "/"), (stranger, "/nosuch")):  # fmt: skip
-            async with who.get(address + path) as answer:
-                policy = answer.headers["Content-Security-Policy"]
-                assert "default-src 'none'" in policy
-                assert "frame-ancestors 'none'" in policy
-                assert answer.headers["X-Frame-Options"] == "DENY"
-                assert answer.headers["X-Content-Type-Options"] == "nosniff"
-
-
-async def test_odd_sizes_and_cookies_are_no_error_of_the_server(full):
-    async with opened(full.home.path) as (address, client), aiohttp.ClientSession() as stranger:
-        for size, shown in (("20", "20"), ("9" * 5000, "16"), ("\u0663", "16"), ("0", "16")):
-            async with client.get(address, params={"fontsize": size}) as answer:
-                assert answer.status == 200
-                assert f'data-font-size="{shown}"' in await answer.text()
-        name = cookie_name(int(address.rpartition(":")[2]))
-        for value in ("\xfc", "\udcff", "\u4e2d" * 9, '"\\377"'):
-            async with stranger.get(address, headers={"Cookie": f"{name}={value}"}) as answer:
-                assert answer.status == 403
 
 
 async def test_a_page_that_does_not_end_keeps_the_server_no_longer(monkeypatch):
@@ -236,7 +220,8 @@ async def test_the_socket_carries_the_screen_and_answers_keys_until_the_server_e
         async with aiohttp.ClientSession(cookie_jar=jar) as client:
             await (await client.get(link)).read()
             page = await client.ws_connect(f"{link.partition('?')[0]}ws?width=100&height=30")
-            await seen(page, BRAILLE)
+            # The frame of Runs, which thin lines have where it is without the focus.
+            await seen(page, BRAILLE, re.compile("┏[^┓]* Runs "))
             await page.send_json(["stdin", "5"])
             await seen(page, re.compile("pruned 5 tensors"))
             process.send_signal(signal.SIGINT)
@@ -244,16 +229,9 @@ async def test_the_socket_carries_the_screen_and_answers_keys_until_the_server_e
             assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
 
 
-async def test_a_page_opens_with_a_panel_that_has_the_focus(full):
-    async with opened(full.home.path) as (address, client):
-        page = await client.ws_connect(f"{address}/ws?width=160&height=30")
-        # The frame of Runs, which thin lines have where it is without the focus.
-        await seen(page, re.compile("┏[^┓]* Runs "))
-
-
-async def seen(page: Any, pattern: re.Pattern[str]) -> None:
+async def seen(page: Any, *patterns: re.Pattern[str]) -> None:
     text = ""
-    while not pattern.search(text):
+    while not all(pattern.search(text) for pattern in patterns):
         message = await page.receive(60)
         assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), message
         if message.type == aiohttp.WSMsgType.BINARY:

@@ -9,37 +9,24 @@ from typing import Any
 
 import driving
 import pytest
+from driving import bench_of, screen_of, settled, until
 from driving import press_in_turn as press
-from driving import settled, until
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from lmbench.corpus import data_info
 from lmbench.errors import LmbenchError
-from lmbench.session import Home, Run
+from lmbench.session import Home
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench.user_settings import Settings, load_settings
 from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.make_corpus import name_for, path_of
-from lmbench.tui.new_run.corpus_size import CorpusSize
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sessions.screen import SessionsScreen
 from lmbench.tui.settings.screen import SettingsScreen
 from lmbench.tui.welcome_screen import WelcomeScreen
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    runs: list[Run] = []
-
-    async def size(data: str | None, *_: Any) -> CorpusSize:
-        return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
-
-    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
-    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
-    return runs
 
 
 @asynccontextmanager
@@ -59,8 +46,7 @@ async def test_t_starts_a_training_on_the_embedded_corpus_and_shows_it(tmp_path,
     async with first_time(tmp_path) as pilot:
         await press(pilot, "t")
         assert isinstance(pilot.app.screen, MainScreen)
-        assert isinstance(pilot.app, Workbench)
-        assert pilot.app.selected == "001-train"
+        assert bench_of(pilot).selected == "001-train"
     record = started[0].read()
     assert record.config["data"] == "pydoc"
     assert record.name == "first-steps"
@@ -118,8 +104,7 @@ async def test_m_makes_a_corpus_of_a_text_and_opens_the_form_on_it(tmp_path, sta
         assert not (tmp_path / "home" / "data").exists()
         await press(pilot, "m")
         await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
-        form = pilot.app.screen
-        assert isinstance(form, NewRunScreen)
+        form = screen_of(pilot, NewRunScreen)
         assert form.given == {"data": "my-notes"}
     assert data_info("my-notes", tmp_path / "home")["made"]["splits"]["train"]["documents"] == 54
 
@@ -156,8 +141,7 @@ def test_paths_are_taken_as_terminals_drop_them_and_names_are_free(tmp_path, mon
 async def test_p_fills_the_form_with_a_published_command_on_wikitext_2(tmp_path, started):
     async with first_time(tmp_path) as pilot:
         await press(pilot, "p", "down", "enter")
-        form = pilot.app.screen
-        assert isinstance(form, NewRunScreen)
+        form = screen_of(pilot, NewRunScreen)
         assert form.given == {"data": "wikitext-2", "epochs": 6, "tied": True}
 
 
@@ -167,16 +151,14 @@ async def test_o_shows_the_sessions_and_escape_the_empty_main_screen(tmp_path, s
         assert isinstance(pilot.app.screen, SessionsScreen)
         await press(pilot, "escape", "escape")
         assert isinstance(pilot.app.screen, MainScreen)
-        assert isinstance(pilot.app, Workbench)
-        assert pilot.app.session == Home(tmp_path).session("default")
+        assert bench_of(pilot).session == Home(tmp_path).session("default")
 
 
 def words(pilot: Pilot[None]) -> str:
     """All of the help, as wide as the screen."""
     from rich.console import Console
 
-    screen = pilot.app.screen
-    assert isinstance(screen, HelpScreen)
+    screen = screen_of(pilot, HelpScreen)
     console = Console(width=90, color_system=None)
     with console.capture() as capture:
         for part in screen._parts(screen._below()):
@@ -321,8 +303,7 @@ async def test_ctrl_e_adds_the_keys_to_the_file_that_a_change_of_theme_began(ful
         file = pilot.app.screen.query_one("#file", Static)
         assert "no keys yet; Ctrl+E adds" in str(file.render())
         await press(pilot, "ctrl+e")
-        bench = pilot.app
-        assert isinstance(bench, Workbench)
+        bench = bench_of(pilot)
         assert bench.last_message == f"keys: {path}"
         assert "Edit it to give actions other keys" in str(file.render())
         await press(pilot, "ctrl+e")

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+from workbench_world import STARTED, looked, step
 
 from lmbench.session import EventWriter, Run, Session
 from lmbench.session import events as ev
@@ -26,10 +27,9 @@ def summaries_of_small_logs(monkeypatch):
 
 def read_all(session: Session) -> dict[str, RunView]:
     watcher = Watcher(session)
-    snapshot = watcher.poll()
+    snapshot = looked(watcher)
     while watcher.unread:
         snapshot = watcher.poll() or snapshot
-    assert snapshot is not None
     return dict(snapshot.by_key)
 
 
@@ -89,8 +89,7 @@ def test_a_summary_is_dropped_when_its_log_changes_meanwhile(full, ended):
     watcher = Watcher(full.session)
     watcher.poll()
     EventWriter(ended.events_path).write(ev.Warned(message="one more"))
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     view = snapshot.by_key[ended.path.name]
     assert view.notes[-1].text == "one more"
     assert len(view.curves.steps) == 366
@@ -118,8 +117,7 @@ def test_a_log_damaged_in_place_is_noticed(full, ended):
     with ended.events_path.open("r+b") as file:
         file.write(b"\x00" * 20)
     os.utime(ended.events_path, ns=(1, 1))
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert "1 line" in snapshot.by_key[ended.path.name].problem
 
 
@@ -137,8 +135,7 @@ def test_of_many_runs_the_chosen_and_the_newest_are_shown_first(full, monkeypatc
     watcher = Watcher(full.session, first=("001-train",))
     shown = []
     while not shown or watcher.unread:
-        snapshot = watcher.poll()
-        assert snapshot is not None
+        snapshot = looked(watcher)
         assert snapshot.unread == 4 - len(snapshot.runs)
         shown.append({view.id for view in snapshot.runs})
     assert shown == [{1}, {1, 4}, {1, 3, 4}, {1, 2, 3, 4}]
@@ -151,8 +148,7 @@ def test_a_long_log_is_shown_as_far_as_it_was_read(full, ended, monkeypatch):
     watcher = Watcher(full.session)
     shares, steps = [], []
     while not shares or watcher.unread:
-        snapshot = watcher.poll()
-        assert snapshot is not None
+        snapshot = looked(watcher)
         if view := snapshot.run(ended.path.name):
             shares.append(view.read)
             steps.append(len(view.curves.steps))
@@ -170,12 +166,14 @@ def test_the_summary_holds_no_pickle(full, ended):
         assert json.loads(bytes(arrays["head"]))["version"] == event_summary._VERSION
 
 
-def test_a_summary_with_any_byte_damaged_is_no_more_than_ignored(full, ended):
-    whole = read_all(full.session)[ended.path.name]
-    path = ended.path / NAME
+def test_a_summary_with_any_byte_damaged_is_no_more_than_ignored(world):
+    run = world.new("train", "short", status="finished")
+    world.write(run, STARTED, *(step(number) for number in range(1, 20)))
+    whole = read_all(world.session)[run.path.name]
+    path = run.path / NAME
     data = path.read_bytes()
     # The first member's headers: zip's, then numpy's.
     for place in range(160):
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        view = read_all(full.session)[ended.path.name]
+        view = read_all(world.session)[run.path.name]
         assert np.array_equal(view.curves.steps.data, whole.curves.steps.data, equal_nan=True)

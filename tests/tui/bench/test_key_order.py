@@ -21,11 +21,7 @@ pytestmark = pytest.mark.usefixtures("started")
 
 
 async def test_letters_do_not_overtake_the_keys_that_delete_before_them(full):
-    app = full.bench()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await pilot.press("S")
-        await until(pilot, lambda: isinstance(app.screen, ScheduleScreen))
+    async with opened(full, "S") as pilot:
         editor = screen_of(pilot, ScheduleScreen).editor
         burst(pilot, *["down"] * 9, "end", "backspace", "backspace", "5", "1")
         await until(pilot, lambda: "51" in editor.text)
@@ -33,11 +29,7 @@ async def test_letters_do_not_overtake_the_keys_that_delete_before_them(full):
 
 
 async def test_what_is_typed_after_an_arrow_lands_in_the_next_field(full):
-    app = full.bench()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+    async with opened(full, "n") as pilot:
         form = screen_of(pilot, NewRunScreen).form
         burst(pilot, *["down"] * 4, "6", "4", "down", "3", "2", "down", "down", "0")
         await until(pilot, lambda: form.values["dropout"] == "0")
@@ -45,14 +37,10 @@ async def test_what_is_typed_after_an_arrow_lands_in_the_next_field(full):
 
 
 async def test_a_key_that_closes_its_screen_does_not_hold_up_the_next(full):
-    app = full.bench()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
+    async with opened(full, "n") as pilot:
         burst(pilot, "escape", "question_mark", "escape", "2")
         await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
-        assert isinstance(app.screen, MainScreen)
+        screen_of(pilot, MainScreen)
 
 
 async def test_a_key_whose_handler_fails_does_not_hold_up_the_next(full, monkeypatch):
@@ -117,12 +105,8 @@ def arrive(pilot: Pilot[None], sent: str) -> None:
 
 @pytest.mark.parametrize("letter", ["n", "N"])
 async def test_escape_and_a_letter_that_arrive_together_are_two_keys(full, letter):
-    app = full.bench()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        await pilot.press("n")
-        await until(pilot, lambda: isinstance(app.screen, NewRunScreen))
-        form = app.screen
+    async with opened(full, "n") as pilot:
+        app, form = pilot.app, screen_of(pilot, NewRunScreen)
         # Alone neither letter opens anything from a field of the form, which takes it.
         arrive(pilot, f"\x1b{letter}")
         await until(
@@ -131,10 +115,8 @@ async def test_escape_and_a_letter_that_arrive_together_are_two_keys(full, lette
 
 
 async def test_alt_and_a_letter_to_which_something_is_bound_are_one_key(full):
-    app = full.bench()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settled(pilot)
-        app.set_keymap({"main.panel_plots": "alt+p"})
+    async with opened(full) as pilot:
+        pilot.app.set_keymap({"main.panel_plots": "alt+p"})
         arrive(pilot, "\x1bp")
         await until(pilot, lambda: bench_of(pilot).recall("focus", "") == "plots")
 
@@ -149,12 +131,10 @@ async def test_the_focus_moves_without_the_whole_screen_being_painted(
         whole.append(simplify)
         return paint(self, simplify)
 
-    app = full.bench()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
+    async with opened(full, size=(120, 30)) as pilot:
         # Textual's own first screen, which this one covers, is laid out late, and then it has all
         # painted.
-        monkeypatch.setattr(app.screen_stack[0], "_compositor_refresh", lambda: None)
+        monkeypatch.setattr(pilot.app.screen_stack[0], "_compositor_refresh", lambda: None)
         await at_rest(pilot)
         monkeypatch.setattr(Compositor, "render_full_update", counted)
         for key, panel in (("2", "plots"), ("3", "layers"), ("4", "generate"), ("escape", "runs")):

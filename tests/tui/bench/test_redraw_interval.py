@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from driving import until
+from workbench_world import STARTED, looked, step
 
 from lmbench.config import TrainConfig
 from lmbench.session import EventWriter, Home, Run
@@ -63,13 +64,6 @@ def test_however_much_was_used_a_picture_comes():
     assert interval.elapsed
 
 
-def step(number: int) -> ev.Step:
-    return ev.Step(
-        t=float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
-        grad_norm=0.5, tokens_per_s=100.0,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def home(tmp_path) -> Home:
     return Home(tmp_path / "home")
@@ -80,9 +74,7 @@ def run(home) -> Run:
     run = home.open_session("default").new_run(TrainConfig(), "train", name="dense")
     # No process stands behind it, so nobody may find that its process is gone.
     run.update(status="finished")
-    EventWriter(run.events_path).write(
-        ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
-    )
+    EventWriter(run.events_path).write(STARTED)
     return run
 
 
@@ -98,12 +90,9 @@ def test_steps_and_notes_merely_grow(run, event):
     watcher = Watcher(run.session)
     writer = EventWriter(run.events_path)
     writer.write(step(1))
-    before = watcher.poll()
+    before = looked(watcher)
     writer.write(event)
-    now = watcher.poll()
-    assert before is not None
-    assert now is not None
-    assert only_grew(before, now)
+    assert only_grew(before, looked(watcher))
 
 
 @pytest.mark.parametrize(
@@ -122,12 +111,9 @@ def test_steps_and_notes_merely_grow(run, event):
 )
 def test_anything_else_is_news(run, change: Callable[[Run], object]):
     watcher = Watcher(run.session)
-    before = watcher.poll()
+    before = looked(watcher)
     change(run)
-    now = watcher.poll()
-    assert before is not None
-    assert now is not None
-    assert not only_grew(before, now)
+    assert not only_grew(before, looked(watcher))
 
 
 async def test_the_workbench_rests_between_pictures_but_not_before_news(home, run, monkeypatch):
@@ -170,6 +156,4 @@ async def test_the_workbench_rests_between_pictures_but_not_before_news(home, ru
         writer.write(step(3))
         run.update(name="other")
         await until(pilot, lambda: shown() == 3)
-        view = app.snapshot.run(run.path.name)
-        assert view is not None
-        assert view.name == "other"
+        assert app.snapshot.by_key[run.path.name].name == "other"

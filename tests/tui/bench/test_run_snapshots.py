@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from workbench_world import STARTED, looked, step
 
 from lmbench.session import EventWriter, Run
 from lmbench.session import events as ev
@@ -15,17 +16,6 @@ from lmbench.tui.bench import session_watcher
 from lmbench.tui.bench.run_history import describe_event
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.bench.snapshots import RunView, lineage
-
-
-def step(number: int, t: float = 0.0) -> ev.Step:
-    return ev.Step(
-        t=t or float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
-        grad_norm=0.5, tokens_per_s=100.0,
-    )  # fmt: skip
-
-
-def started() -> ev.RunStarted:
-    return ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
 
 
 @pytest.fixture
@@ -179,11 +169,9 @@ def test_nothing_new_gives_no_snapshot(full):
 
 def test_a_run_s_untouched_view_is_the_same_object_in_the_next_snapshot(full):
     watcher = Watcher(full.session)
-    before = watcher.poll()
+    before = looked(watcher)
     full.write(full.session.run(2), step(3700))
-    after = watcher.poll()
-    assert before
-    assert after
+    after = looked(watcher)
     assert after.run("001-train") is before.run("001-train")
     assert after.run("002-prune") is not before.run("002-prune")
 
@@ -192,36 +180,30 @@ def test_a_run_that_someone_else_starts_appears_and_a_deleted_one_goes(full):
     watcher = Watcher(full.session)
     watcher.poll()
     new = full.new("train", "from the command line")
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert snapshot.run(new.path.name) is not None
     shutil.rmtree(new.path)
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert snapshot.run(new.path.name) is None
 
 
 def test_children_of_a_deleted_parent_become_roots(full):
     watcher = Watcher(full.session)
     shutil.rmtree(full.session.run(1).path)
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert [(v.id, v.depth) for v in snapshot.runs] == [(2, 0), (4, 1), (3, 0)]
 
 
 def test_two_records_that_name_each_other_as_parents_do_not_hang_the_tree(full):
     full.session.run(1).update(parent="demo/002-prune")
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(full.session))
     assert len(snapshot.runs) == 4
 
 
 def test_a_damaged_record_says_what_is_wrong_and_the_others_are_shown(full):
     (full.session.run(1).path / "run.json").write_text("{ not json")
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
-    view = snapshot.run("001-train")
-    assert view is not None
+    snapshot = looked(Watcher(full.session))
+    view = snapshot.by_key["001-train"]
     assert view.record is None
     assert view.problem.startswith("cannot be read as JSON")
     assert "run.json" in view.problem
@@ -232,18 +214,15 @@ def test_a_run_of_a_newer_version_says_to_upgrade(full):
     path = full.session.run(1).path / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
     # On a busy machine one look reads no more than that run.
-    snapshot = Watcher(full.session, first=("001-train",)).poll()
-    assert snapshot is not None
-    view = snapshot.run("001-train")
-    assert view is not None
+    snapshot = looked(Watcher(full.session, first=("001-train",)))
+    view = snapshot.by_key["001-train"]
     assert "upgrade lmbench" in view.problem
 
 
 def test_a_session_of_a_newer_version_says_to_upgrade(full):
     path = full.session.path / "session.json"
     path.write_text(json.dumps({"version": 99, "name": "demo"}))
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(full.session))
     assert "upgrade lmbench" in snapshot.problem
 
 
@@ -251,10 +230,8 @@ def test_a_corrupt_log_is_a_problem_in_words_and_what_can_be_read_is_shown(full)
     run = full.session.run(2)
     with run.events_path.open("ab") as file:
         file.write(b"\x93\x00nonsense\n" * 3)
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
-    view = snapshot.run("002-prune")
-    assert view is not None
+    snapshot = looked(Watcher(full.session))
+    view = snapshot.by_key["002-prune"]
     assert "3 lines passed over" in view.problem
     assert len(view.curves.steps) == 366
 
@@ -263,8 +240,7 @@ def test_a_session_folder_that_vanishes_is_a_problem_and_no_crash(full):
     watcher = Watcher(full.session)
     watcher.poll()
     shutil.rmtree(full.session.path)
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert snapshot.runs == ()
     assert "no such file" in snapshot.problem
     assert watcher.poll() is None
@@ -277,12 +253,10 @@ def test_a_worker_that_died_is_lost_only_after_its_witness_had_time_to_tell(full
     watcher = Watcher(full.session, why_lost=lambda run: "killed, probably out of memory")
     watcher.poll()
     run.update(process_started=1.0)
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert snapshot.by_key["002-prune"].status == "running"
     clock[0] += 10
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     view = snapshot.by_key["002-prune"]
     assert view.status == "lost"
     assert view.reason == "killed, probably out of memory"
@@ -291,10 +265,9 @@ def test_a_worker_that_died_is_lost_only_after_its_witness_had_time_to_tell(full
 def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
     run = world.new("train", "a")
     world.live(run)
-    world.write(run, started(), *(step(n, t=float(n)) for n in range(1, 51)))
+    world.write(run, STARTED, *(step(n) for n in range(1, 51)))
     watcher = Watcher(world.session)
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     progress = snapshot.runs[0].progress
     assert progress is not None
     assert (progress.what, progress.fraction, progress.left_s) == ("epoch 1/2", 0.5, 50.0)
@@ -305,16 +278,14 @@ def test_the_pace_is_measured_over_the_last_steps_and_anew_after_a_pause(world):
         step(51, t=5001.0),
         step(52, t=5003.0),
     )
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     progress = snapshot.runs[0].progress
     assert progress is not None
     assert progress.left_s == 96.0
 
 
 def test_many_tensors_pruned_in_one_step_are_one_line_of_the_story(full):
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(full.session))
     notes = [n.text for n in snapshot.by_key["002-prune"].notes if n.kind == "prune_step"]
     assert len(notes) == 36
     assert notes[-1] == "pruned 5 tensors to between 69.3% and 79.6% at step 3,600"
@@ -330,12 +301,10 @@ def test_following_a_log_keeps_none_of_its_steps(full):
 
 def test_a_live_run_s_log_is_news_and_that_of_one_that_has_ended_is_not(full):
     watcher = Watcher(full.session)
-    first = watcher.poll()
-    assert first is not None
+    first = looked(watcher)
     assert watcher.poll() is None
     full.session.run(2).log_path.write_text("a line\n")
-    second = watcher.poll()
-    assert second is not None
+    second = looked(watcher)
     assert second.by_key["002-prune"].log != first.by_key["002-prune"].log
     full.session.run(1).log_path.write_text("a line\n")
     assert watcher.poll() is None
@@ -360,18 +329,15 @@ def test_of_many_runs_those_that_have_ended_are_looked_at_in_turns(full, monkeyp
     ]
     assert seen == ["another"]
     ended.update(name="one more")
-    snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(watcher)
     assert snapshot.by_key["001-train"].name == "one more"
 
 
 def test_what_has_not_changed_is_the_same_view_in_the_next_snapshot(full):
     watcher = Watcher(full.session)
-    before = watcher.poll()
+    before = looked(watcher)
     full.session.update(workbench={"theme": "light"})
-    now = watcher.poll()
-    assert before is not None
-    assert now is not None
+    now = looked(watcher)
     assert before is not now
     assert any(view.depth for view in now.runs)
     for key, view in now.by_key.items():
@@ -395,28 +361,23 @@ def test_a_number_beyond_all_bounds_is_passed_over_and_what_follows_is_read(full
         line = event_line(step(7))
         file.write(line.replace(b'"step":7', b'"step":1' + 400 * b"0"))
     full.write(run, step(8))
-    snapshot = Watcher(full.session).poll()
-    assert snapshot is not None
-    view = snapshot.run(run.path.name)
-    assert view is not None
+    snapshot = looked(Watcher(full.session))
+    view = snapshot.by_key[run.path.name]
     assert list(view.curves.steps["step"]) == [8.0]
     assert "1 line passed over, damaged" in view.problem
 
 
 def test_runs_that_could_not_be_listed_for_a_moment_are_back(full):
     watcher = Watcher(full.session)
-    first = watcher.poll()
-    assert first is not None
+    first = looked(watcher)
     aside = full.session.runs_path.rename(full.session.path / "aside")
     full.session.runs_path.touch()
-    hidden = watcher.poll()
-    assert hidden is not None
+    hidden = looked(watcher)
     assert hidden.problem.startswith("Not a directory (")
     assert not hidden.complete
     full.session.runs_path.unlink()
     aside.rename(full.session.runs_path)
-    again = watcher.poll()
-    assert again is not None
+    again = looked(watcher)
     assert (len(again.runs), again.problem, again.complete) == (len(first.runs), "", True)
 
 

@@ -11,6 +11,7 @@ import pytest
 from driving import bench_of, screen_of, settled, until, words
 from driving import press_in_turn as press
 from laboratory_double import benchmarked
+from pictures import SIZES
 from textual.widgets import Input
 from workbench_world import NOON
 
@@ -23,8 +24,6 @@ from lmbench.tui.compare.screen import CompareScreen
 from lmbench.tui.kit.dialog import TextDialog
 from lmbench.tui.kit.grid import Grid
 from lmbench.tui.main_screen import MainScreen
-
-SIZES = [(80, 24), (120, 30), (200, 50)]
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -117,17 +116,6 @@ async def test_x_and_y_change_the_plot_from_table_and_plot(lab, where):
         assert bench_of(pilot).recent_message == "logarithmic axis in the plot"
         assert (screen.compared.split, screen.compared.log_axis) == ("valid", True)
         assert "valid perplexity" in words(pilot)
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_the_picture_of_the_front_stays_inside_its_panel(lab, size):
-    async with opened(lab, "c", size=size) as pilot:
-        panel = pilot.app.screen.query_one(ScatterPanel)
-        region, lines = panel.region, words(pilot).splitlines()
-        inner = lines[region.y + 1 : region.bottom - 1]
-        assert any("⠒" in line or "⠉" in line or "⠤" in line for line in inner)
-        assert {line[0] + line[region.width - 1] for line in inner} == {"││"}
-        assert max(map(len, lines)) == size[0]
 
 
 @pytest.mark.parametrize(

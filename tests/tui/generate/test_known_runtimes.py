@@ -11,16 +11,10 @@ from driving import bench_of, press, settled
 from sampler_double import SamplerDouble
 from textual.pilot import Pilot
 
-from lmbench.config import WORKBENCH_GENERATION, GenerateConfig, changed_settings
+from lmbench.config import GenerateConfig
 from lmbench.tui.generate.known_runtimes import KnownRuntimes
 from lmbench.tui.generate.panel import GeneratePanel
-from lmbench.tui.generate.sampling_controls import SETTINGS, SamplingControls
-
-
-@pytest.fixture(autouse=True)
-def _double(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
+from lmbench.tui.generate.sampling_controls import SamplingControls
 
 
 @asynccontextmanager
@@ -166,11 +160,3 @@ def test_names_from_a_session_that_no_runtime_can_have_are_passed_over():
     assert known.shared(["001-train", "003-pack"]) == ("int8",)
     assert known.shared([]) == ()
     assert KnownRuntimes("hostile").all == frozenset()
-
-
-def test_the_panel_begins_with_the_settings_that_config_has_for_it():
-    begins = {setting.name: setting.default for setting in SETTINGS}
-    assert begins == {name: getattr(WORKBENCH_GENERATION, name) for name in begins}
-    changed = changed_settings(WORKBENCH_GENERATION)
-    assert changed == {"temperature": 0.8, "top_k": 40, "words": 60}
-    assert set(changed) <= set(begins)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import driving
 import pytest
 from driving import at_rest, bench_of, burst, press, settled, until
 from sampler_double import TEXT, SamplerDouble, wrote
@@ -27,7 +28,6 @@ from lmbench.jobs.hosts.sampler_messages import (
     Write,
 )
 from lmbench.session import events as ev
-from lmbench.tui.app import Workbench
 from lmbench.tui.bench.themes import THEMES
 from lmbench.tui.generate.alternatives import AlternativesList, bar_of
 from lmbench.tui.generate.panel import GeneratePanel, PromptInput
@@ -37,13 +37,6 @@ from lmbench.tui.generate.text_column import TextColumn
 from lmbench.tui.generate.tinted_text import GeneratedText, TintedText, surprisal_style
 
 WORDS = TEXT.split()
-
-
-@pytest.fixture(autouse=True)
-def _double(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(SamplerDouble, "answers", True)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
 
 
 @asynccontextmanager
@@ -61,6 +54,11 @@ async def opened(
 
 async def typed(pilot: Pilot[None], text: str) -> None:
     await press(pilot, *("space" if c == " " else c for c in text))
+
+
+async def go_to(pilot: Pilot[None], run: str) -> None:
+    bench_of(pilot).select(run)
+    await at_rest(pilot)
 
 
 def panel(pilot: Pilot[None]) -> GeneratePanel:
@@ -285,8 +283,7 @@ async def test_a_text_that_another_run_takes_the_place_of_is_halted_and_kept_up_
         (first,) = sampler().writes
         sampler().received(Began(id=first.id, runtime="torch", bytes=1))
         sampler().received(wrote(first.id, 0, WORDS[0]))
-        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
-        await settled(pilot)
+        await go_to(pilot, "003-quantize")
         await press(pilot, "enter")
         second = sampler().writes[1]
         assert Halt(id=first.id) in sampler().sent
@@ -296,15 +293,13 @@ async def test_a_text_that_another_run_takes_the_place_of_is_halted_and_kept_up_
         sampler().write(second)
         await settled(pilot)
         assert written(drafts(pilot)[0]) == WORDS
-        pilot.app.select("001-train")  # type: ignore[attr-defined]
-        await at_rest(pilot)
+        await go_to(pilot, "001-train")
         assert written(drafts(pilot)[0]) == WORDS[:2]
         assert drafts(pilot)[0].state == "halted"
         await press(pilot, "down", "w")
         assert len(sampler().writes) == 3
         # A death reaches the text that is out of sight, too.
-        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
-        await settled(pilot)
+        await go_to(pilot, "003-quantize")
         await press(pilot, "w", "w")
         last = drafts(pilot)[0]
         sampler().received(Died(reason="the sampler is gone: killed"))
@@ -361,8 +356,7 @@ async def test_another_run_takes_the_alternatives_of_the_last_ones_text_away(ful
         await press(pilot, "enter", "down", "down", "right")
         assert "bits" in list_text(among(pilot))
         for run in ("002-prune", "001-train"):
-            pilot.app.select(run)  # type: ignore[attr-defined]
-            await at_rest(pilot)
+            await go_to(pilot, run)
             assert among(pilot).word is None
             assert not among(pilot).display
 
@@ -467,8 +461,7 @@ async def test_both_writes_without_and_with_the_cache_side_by_side(full):
         # Both are there when one comes back, and both are let go of for the next.
         before = drafts(pilot)
         for run in ("003-quantize", "001-train"):
-            pilot.app.select(run)  # type: ignore[attr-defined]
-            await at_rest(pilot)
+            await go_to(pilot, run)
         assert drafts(pilot) == before
         await press(pilot, "4", "enter")
         assert all(Forget(id=draft.id) in sampler().sent for draft in before)
@@ -495,8 +488,7 @@ async def test_the_text_is_of_the_run_in_the_frame_when_the_marks_are_gone(full)
         await press(pilot, "down", *["left"] * 2, "minus", "enter")
         before = drafts(pilot)
         assert [draft.run_id for draft in before] == [2, 2]
-        bench = pilot.app
-        assert isinstance(bench, Workbench)
+        bench = bench_of(pilot)
         bench.mark(("001-train", "002-prune"))
         bench.select("003-quantize")
         await press(pilot)
@@ -507,8 +499,7 @@ async def test_the_text_is_of_the_run_in_the_frame_when_the_marks_are_gone(full)
         assert panel(pilot).border_subtitle == "▲ 3 int8"
         assert "The selected run will write" in heads(pilot)[0]
         # They come back with their run.
-        bench.select("002-prune")
-        await at_rest(pilot)
+        await go_to(pilot, "002-prune")
         assert drafts(pilot) == before
 
 
@@ -535,8 +526,7 @@ async def test_no_more_than_four_runs_write_and_the_rest_is_told(full):
         full.new("train", "fifth", status="finished")
         full.session.run(4).update(status="finished")
         await settled(pilot)
-        bench = pilot.app
-        assert isinstance(bench, Workbench)
+        bench = bench_of(pilot)
         bench.mark(tuple(view.key for view in bench.snapshot.runs))
         await press(pilot, "enter")
         assert len(sampler().writes) == 4
@@ -550,8 +540,7 @@ async def test_that_not_all_marked_runs_will_write_is_said_before(full):
             full.write(run, ev.Checkpoint(step=1, epoch=1, which="best"))
         full.session.run(4).update(status="finished")
         await settled(pilot)
-        bench = pilot.app
-        assert isinstance(bench, Workbench)
+        bench = bench_of(pilot)
         bench.mark(tuple(view.key for view in bench.snapshot.runs)[1:])
         await press(pilot)
         assert "5 runs are marked; the first 4 write." in heads(pilot)[0]
@@ -668,8 +657,7 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
     lines = [line("001-train", "old"), new, fast, "{torn"]
     full.session.samples_path.write_text("\n".join(lines))
     async with opened(full) as pilot:
-        await pilot.app.workers.wait_for_complete()
-        await press(pilot)
+        await at_rest(pilot)
         assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
         assert "4/s · written before" in heads(pilot)[0]
         # The model may have been another one then.
@@ -677,19 +665,13 @@ async def test_what_a_run_wrote_before_is_there_until_something_is_written(full)
         assert "1 dense + cache" in heads(pilot)[0]
         await press(pilot, "down", "down", "right")
         assert not among(pilot).display
-        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
-        await pilot.app.workers.wait_for_complete()
-        await press(pilot)
+        await go_to(pilot, "003-quantize")
         assert drafts(pilot) == ()
         await press(pilot, "w")
         assert written(drafts(pilot)[0]) == WORDS
-        pilot.app.select("001-train")  # type: ignore[attr-defined]
-        await pilot.app.workers.wait_for_complete()
-        await press(pilot)
+        await go_to(pilot, "001-train")
         assert screen_text(views(pilot)[0]).strip() == "in the new ¶ one"
-        pilot.app.select("003-quantize")  # type: ignore[attr-defined]
-        await pilot.app.workers.wait_for_complete()
-        await press(pilot)
+        await go_to(pilot, "003-quantize")
         assert written(drafts(pilot)[0]) == WORDS
 
 
@@ -729,8 +711,7 @@ async def test_control_characters_of_a_vocabulary_never_reach_the_terminal(full,
 async def test_more_surprising_words_look_different_in_each_theme(full):
     async with opened(full) as pilot:
         await press(pilot, "enter")
-        bench = pilot.app
-        assert isinstance(bench, Workbench)
+        bench = bench_of(pilot)
         for theme in THEMES:
             bench.set_theme(theme.name)
             await pilot.pause()
@@ -763,11 +744,9 @@ def list_text(view: AlternativesList) -> str:
 
 
 async def test_a_sample_that_is_read_while_the_panel_is_taken_down_asks_for_none_of_its_parts(full):
-    app = full.bench()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
-        panel = app.screen.query_one(GeneratePanel)
-        view = app.selected_run
+    async with driving.opened(full, size=(120, 30)) as pilot:
+        panel = pilot.app.screen.query_one(GeneratePanel)
+        view = bench_of(pilot).selected_run
         assert view is not None
         await panel.query_one(SamplingControls).remove()
         await panel._read_samples(view, SavedSamples(full.session))

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from driving import press, select, until
 from pictures import Snap, at_each_size
-from sampler_double import SamplerDouble
 from textual.pilot import Pilot
 
 from lmbench.tui.generate.panel import GeneratePanel
-
-
-@pytest.fixture(autouse=True)
-def _double(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SamplerDouble, "made", [], raising=False)
-    monkeypatch.setattr(GeneratePanel, "client_class", SamplerDouble)
 
 
 @at_each_size

@@ -8,7 +8,7 @@ from functools import reduce
 from operator import and_
 
 import pytest
-from driving import at_rest, settled, until
+from driving import at_rest, bench_of, opened
 from textual._compositor import ChopsUpdate, Compositor
 from textual.geometry import Region
 from textual.pilot import Pilot
@@ -53,17 +53,10 @@ def some_regions(chance: random.Random, width: int, height: int) -> set[Region]:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 30), (200, 50)])
-@pytest.mark.parametrize("key", ["", "question_mark", "n", "S"])
-async def test_what_is_painted_is_what_textual_paints(full, size, key):
-    app = full.bench()
-    async with app.run_test(size=size) as pilot:
-        await settled(pilot)
-        if key:
-            main = app.screen
-            await pilot.press(key)
-            await until(pilot, lambda: app.screen is not main)
-        await at_rest(pilot)
-        compositor = app.screen._compositor
+@pytest.mark.parametrize("keys", [(), ("question_mark",), ("n",), ("S",)])
+async def test_what_is_painted_is_what_textual_paints(full, size, keys):
+    async with opened(full, *keys, size=size) as pilot:
+        compositor = pilot.app.screen._compositor
         assert isinstance(compositor, FrugalCompositor)
         chance = random.Random(5)
         for _ in range(20):
@@ -100,20 +93,16 @@ async def pressed(pilot: Pilot[None], keys: str, rendered: Counter[str]) -> Coun
 
 
 async def test_a_mark_paints_its_line_and_the_foot_of_the_frame(full, rendered: Counter[str]):
-    app = full.bench()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
+    async with opened(full, size=(120, 30)) as pilot:
         lines = await pressed(pilot, "space space space", rendered)
-        assert app.marked
+        assert bench_of(pilot).marked
         assert lines["RunTree"] == 1
         assert lines["RunsPanel"] == 1
         assert not {"GeneratePanel", "TopBar", "MainScreen", "Container"} & {*lines}
 
 
 async def test_the_cursor_paints_no_frame_but_the_words_at_its_foot(full, rendered: Counter[str]):
-    app = full.bench()
-    async with app.run_test(size=(120, 30)) as pilot:
-        await settled(pilot)
+    async with opened(full, size=(120, 30)) as pilot:
         lines = await pressed(pilot, "up down up down", rendered)
         assert lines["GeneratePanel"] <= 1
         assert lines["RunsPanel"] <= 1

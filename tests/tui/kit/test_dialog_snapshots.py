@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import bench_of, press, press_in_turn, settled, words
+from driving import bench_of, press, press_in_turn, screen_of, settled, words
+from pictures import at_each_size
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Button
@@ -17,9 +18,6 @@ from lmbench.session import events as ev
 from lmbench.tui.kit.dialog import QuestionDialog
 
 pytestmark = pytest.mark.usefixtures("started")
-
-SIZES = [(80, 24), (120, 30), (200, 50)]
-sized = pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 
 DIALOGS: dict[str, tuple[str, ...]] = {
     "leaving_with_a_run_alive": ("q",),
@@ -48,7 +46,7 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Run, "log_path", log)
 
 
-@sized
+@at_each_size
 @pytest.mark.parametrize("name", DIALOGS)
 def test_a_dialog(snap_compare: Any, lab: Any, name: str, size: tuple[int, int]):
     run = lab.session.run(3)
@@ -88,7 +86,7 @@ def died(lab: Any) -> None:
     lab.write(run, ev.Failed(t=1.0, reason=OUT_OF_MEMORY, traceback=TRACEBACK))
 
 
-@sized
+@at_each_size
 def test_why_a_run_died_in_the_midst_of_torch(snap_compare: Any, lab: Any, size: tuple[int, int]):
     died(lab)
 
@@ -104,8 +102,7 @@ async def test_the_answers_stay_on_the_screen_and_arrows_scroll_what_is_too_long
     async with lab.bench().run_test(size=(80, 24)) as pilot:
         await settled(pilot)
         await press(pilot, "end", "enter")
-        screen = pilot.app.screen
-        assert isinstance(screen, QuestionDialog)
+        screen = screen_of(pilot, QuestionDialog)
         assert all(screen.region.contains_region(b.region) for b in screen.query(Button))
         assert "Its log" not in words(pilot)
         await press(pilot, "pagedown", "pagedown")
@@ -115,7 +112,7 @@ async def test_the_answers_stay_on_the_screen_and_arrows_scroll_what_is_too_long
         assert "out of memory" in words(pilot)
 
 
-@sized
+@at_each_size
 def test_a_mistake_in_many_words(snap_compare: Any, full: Any, size: tuple[int, int]):
     mistake = (
         "schedule 80.yaml: pruner 'l0': weights: 'rnn.weight_ih_l9' is not a parameter of this "

@@ -9,6 +9,7 @@ from driving import bench_of, opened, press, press_in_turn, settled, words
 from textual._compositor import ChopsUpdate
 from textual.geometry import Region
 from textual.pilot import Pilot
+from workbench_world import STARTED, step
 
 from lmbench.session import Run
 from lmbench.session import events as ev
@@ -28,16 +29,6 @@ def alive(world: Any) -> Run:
     run: Run = world.new("train", "dense")
     world.live(run)
     return run
-
-
-def step(number: int) -> ev.Step:
-    return ev.Step(
-        t=float(number), step=number, epoch=1, batch=number, loss=5.0, ppl=148.4, lr=20.0,
-        grad_norm=0.5, tokens_per_s=100.0,
-    )  # fmt: skip
-
-
-STARTED = ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total_steps=100)
 
 
 async def test_with_nothing_alive_it_is_idle_and_a_queued_run_is_told(world):

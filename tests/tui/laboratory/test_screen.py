@@ -13,6 +13,7 @@ import yaml
 from driving import bench_of, press_then_rest, screen_of, settled, until, words
 from driving import press_in_turn as press
 from laboratory_double import BASE, PUBLISHED, READY, Laboratory, measure
+from pictures import SIZES
 from textual.pilot import Pilot
 from textual.widgets import OptionList, Static
 
@@ -35,8 +36,6 @@ from lmbench.tui.new_run.chains_screen import ChainsScreen
 from lmbench.tui.new_run.corpus_size import size_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sensitivity.screen import SensitivityScreen
-
-SIZES = [(80, 24), (120, 30), (200, 50)]
 
 pytestmark = pytest.mark.usefixtures("started")
 
@@ -511,14 +510,10 @@ async def test_the_palette_offers_every_published_command(lab):
 # -- all of them -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("key", ["l", "c", "v", "N"])
-async def test_every_screen_fits_and_escape_leads_back(lab, key, size):
+async def test_every_screen_has_lines_and_the_focus_and_escape_leads_back(lab, key):
     measure(lab)
-    async with opened(lab, key, size=size) as pilot:
-        for panel in pilot.app.screen.query(Panel):
-            assert panel.region.height > 2
-            assert panel.region.right <= size[0]
+    async with opened(lab, key) as pilot:
         assert any(grid.rows for grid in pilot.app.screen.query(Grid))
         assert pilot.app.focused is not None
         await press(pilot, "tab", "shift+tab", "escape")

@@ -14,7 +14,7 @@ from typing import Any
 import driving
 import numpy as np
 import pytest
-from driving import at_rest, bench_of, press, settled, words
+from driving import at_rest, bench_of, offered, press, settled, words
 from layers_world import MODULES, NAMES, checkpoint, quantized, tensor_of
 from safetensors.numpy import save_file
 from textual.geometry import Region
@@ -246,11 +246,6 @@ async def test_enter_opens_the_weights_of_a_module_and_says_where_there_are_none
         grid(pilot).post_message(Grid.Opened("rnn.cells.0.eltwiseadd_gate"))
         await press(pilot)
         assert isinstance(pilot.app.screen, MainScreen)
-
-
-def offered(pilot: Pilot[None]) -> set[str | None]:
-    active = pilot.app.screen.active_bindings.values()
-    return {b.binding.id for b in active if b.enabled}
 
 
 async def test_columns_give_way_in_a_narrow_panel_but_sparsity_stays(full):

@@ -11,11 +11,12 @@ from typing import Any
 
 import driving
 import pytest
-from driving import at_rest, bench_of, line_of, until
+from driving import at_rest, bench_of, line_of, screen_of, until
 from driving import press_then_rest as press
 from textual.containers import Vertical
 from textual.pilot import Pilot
 from textual.widgets import OptionList
+from workbench_world import looked
 
 from lmbench.cli.app import build
 from lmbench.config import TrainConfig
@@ -25,7 +26,6 @@ from lmbench.report.published_figures import PUBLISHED
 from lmbench.report.training_speed import Measured, operations, remember_trial
 from lmbench.session import Run
 from lmbench.training.recipe_files import recipe_settings
-from lmbench.tui.app import Workbench
 from lmbench.tui.bench.session_watcher import Watcher
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.form import ChoiceField, FieldSpec, Form
@@ -40,17 +40,10 @@ NARROW, WIDE = (80, 24), (120, 30)
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """Runs that were handed to the launcher, which starts nothing here; no corpus is opened."""
-    runs: list[Run] = []
-
-    async def size(data: str | None, *_: Any) -> CorpusSize:
-        return CorpusSize(data or "pydoc", 33_278, 2_088_628, 217_646)
-
-    monkeypatch.setattr("lmbench.jobs.launch.start", lambda run, **_: runs.append(run))
+def started(started: list[Run], monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """No corpus is opened, either."""
     monkeypatch.setattr("lmbench.tui.new_run.make_and_launch.check_training", lambda *_, **__: None)
-    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
-    return runs
+    return started
 
 
 def opened(
@@ -61,9 +54,7 @@ def opened(
 
 
 def form(pilot: Pilot[None]) -> NewRunScreen:
-    screen = pilot.app.screen
-    assert isinstance(screen, NewRunScreen)
-    return screen
+    return screen_of(pilot, NewRunScreen)
 
 
 def words(pilot: Pilot[None]) -> str:
@@ -86,8 +77,6 @@ async def go_down_to(pilot: Pilot[None], name: str) -> None:
 
 async def start(pilot: Pilot[None]) -> None:
     await press(pilot, "ctrl+s")
-    await pilot.app.workers.wait_for_complete()
-    await pilot.pause()
 
 
 async def test_the_form_opens_with_its_fields(world, started, monkeypatch):
@@ -125,8 +114,7 @@ async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(
 async def test_the_started_run_is_selected(world, started):
     async with opened(world) as pilot:
         await start(pilot)
-        assert isinstance(pilot.app, Workbench)
-        assert pilot.app.selected == started[0].path.name == "001-train"
+        assert bench_of(pilot).selected == started[0].path.name == "001-train"
 
 
 async def test_a_value_out_of_bounds_is_marked_as_one_types_and_nothing_starts(world, started):
@@ -334,8 +322,7 @@ def test_the_corpus_of_a_training_is_where_its_command_was_given(world, tmp_path
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "mine").mkdir()
     world.new("train", "dense").update(config={"data": "mine"}, cwd=str(elsewhere))
-    snapshot = Watcher(world.session).poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(world.session))
     training = training_of(snapshot.runs[0])
     assert training is not None
     assert training.data == str(elsewhere / "mine")
@@ -358,8 +345,7 @@ async def test_a_letter_goes_to_the_next_entry_of_a_list_that_begins_with_it(ful
         await press(pilot, "right")
         await go_to(pilot, "compress")
         await press(pilot, "enter")
-        dialog = pilot.app.screen
-        assert isinstance(dialog, ChoiceDialog)
+        dialog = screen_of(pilot, ChoiceDialog)
         values = [value for value, _ in dialog._options]
         options = dialog.query_one(OptionList)
         those = [at for at, value in enumerate(values) if value.startswith("l")]
@@ -451,8 +437,6 @@ async def test_the_estimate_counts_parameters_and_judges_time_by_an_earlier_run(
     shape = {"ntoken": 33_278}
     full.session.run(1).update(shape=shape, device="cpu", config={"tied": True})
     async with opened(full, WIDE, "down", "right", "right") as pilot:
-        await pilot.app.workers.wait_for_complete()
-        await pilot.pause()
         told = words(pilot)
     assert "7,332,078 parameters" in told
     assert "an epoch" in told
@@ -462,8 +446,6 @@ async def test_the_estimate_counts_parameters_and_judges_time_by_an_earlier_run(
 
 async def test_without_an_earlier_run_no_time_is_made_up(world, started):
     async with opened(world) as pilot:
-        await pilot.app.workers.wait_for_complete()
-        await pilot.pause()
         assert "time: unknown until a training has run here" in words(pilot)
 
 
@@ -514,8 +496,6 @@ async def test_the_time_of_a_sensitivity_is_judged_by_an_earlier_training(full, 
     for device, said in (("", "unknown until a training has run here"), ("cpu", "in demo/001")):
         dense.update(device=device, host=platform.node())
         async with opened(full, WIDE, "escape", "home", "n", "s") as pilot:
-            await pilot.app.workers.wait_for_complete()
-            await pilot.pause()
             told = words(pilot)
         assert "points of" in told
         assert said in told
@@ -720,10 +700,8 @@ async def test_a_long_value_shows_its_end_after_each_resize(full, started, focus
 
 async def test_a_training_shorter_than_its_schedule_is_warned_of_before_it_starts(world, started):
     settings = {"compress": "small-80", "tied": True, "epochs": 4}
-    app = world.bench()
-    async with app.run_test(size=WIDE) as pilot:
-        await driving.settled(pilot)
-        app.open("new_run", kind="prune", settings=settings)
+    async with driving.opened(world, size=WIDE) as pilot:
+        bench_of(pilot).open("new_run", kind="prune", settings=settings)
         await until(pilot, lambda: isinstance(pilot.app.screen, NewRunScreen))
         await until(pilot, lambda: "takes 6 epochs and the training ends after 4" in words(pilot))
         assert "--epochs 6 completes it" in words(pilot)

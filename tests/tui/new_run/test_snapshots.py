@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from laboratory_double import size_of
 from pictures import Snap, at_each_size, looks, pressing
-
-from lmbench.tui.new_run.corpus_size import CorpusSize
 
 
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A corpus of a known size, and paths that are the same on every machine."""
-
-    async def size(data: str | None, *_: Any) -> CorpusSize:
-        return CorpusSize(data or "wikitext-2", 33_278, 2_088_628, 217_646)
-
-    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size)
+    monkeypatch.setattr("lmbench.tui.new_run.about_panel.size_of", size_of)
     monkeypatch.setattr("lmbench.tui.new_run.screen.default_name", lambda home: "wikitext-2")
     monkeypatch.chdir(tmp_path)
 

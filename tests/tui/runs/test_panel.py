@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from driving import at_rest, bench_of, opened, press, settled, words
+from pictures import SIZES
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -21,7 +22,6 @@ from lmbench.tui.kit.dialog import QuestionDialog
 from lmbench.tui.kit.status_lines import KeyBar
 from lmbench.tui.runs.tree import RunTree
 
-SIZES = [(80, 24), (120, 30), (200, 50)]
 SPARKS = set("▁▂▃▄▅▆▇█")
 
 

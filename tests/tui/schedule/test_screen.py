@@ -8,6 +8,7 @@ from typing import Any
 import driving
 import pytest
 from driving import press_then_rest as press
+from driving import screen_of
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -26,9 +27,7 @@ def opened(world: Any) -> AbstractAsyncContextManager[Pilot[None]]:
 
 
 def screen(pilot: Pilot[None]) -> ScheduleScreen:
-    found = pilot.app.screen
-    assert isinstance(found, ScheduleScreen)
-    return found
+    return screen_of(pilot, ScheduleScreen)
 
 
 def verdict(pilot: Pilot[None]) -> str:
@@ -207,8 +206,7 @@ async def test_a_name_that_is_none_is_refused(full):
 async def test_ctrl_r_saves_and_fills_a_pruning_with_it(full):
     async with opened(full) as pilot:
         await press(pilot, "ctrl+r", *"mine", "enter")
-        form = pilot.app.screen
-        assert isinstance(form, NewRunScreen)
+        form = screen_of(pilot, NewRunScreen)
         assert form.form.values["compress"] == "sessions/demo/schedules/mine.yaml"
         assert form.form.values["@kind"] == "prune"
 
@@ -233,8 +231,7 @@ async def test_each_source_has_a_draft_of_its_own_that_comes_back(full):
     """From the form, too: the draft, not the text that it began from, and it is said."""
     async with opened(full) as pilot:
         await press(pilot, *"# small ", "escape", "n", "p")
-        form = pilot.app.screen
-        assert isinstance(form, NewRunScreen)
+        form = screen_of(pilot, NewRunScreen)
         form.form.set_value("compress", "large-70")
         await press(pilot, "ctrl+e")
         assert screen(pilot).editor.text == preset_path("large-70").read_text()

@@ -31,9 +31,6 @@ async def test_r_queues_a_sensitivity_run_where_there_is_none(lab, started):
         assert "is queued" in words(pilot)
 
 
-opened = partial(driving.opened, run="001-train")
-
-
 async def test_the_goal_moves_and_the_suggestion_follows(lab):
     measure(lab)
     async with opened(lab, "v") as pilot:
@@ -64,9 +61,6 @@ async def test_the_head_says_how_the_run_ended_though_no_point_is_new(lab, ended
         await settled(pilot)
         assert says in words(pilot)
         assert "running" not in words(pilot).splitlines()[0]
-
-
-opened = partial(driving.opened, run="001-train")
 
 
 async def test_s_starts_the_suggested_schedule_from_the_model(lab, started, monkeypatch):
@@ -158,17 +152,11 @@ async def test_of_a_run_without_tensors_it_says_what_it_measured_and_r_measures_
     assert "per" not in started[0].read().config
 
 
-opened = partial(driving.opened, run="001-train")
-
-
 async def test_a_run_of_gates_that_works_does_not_keep_r_away(lab):
     lab.live(measure(lab, per="gate"))
     async with opened(lab, "v") as pilot:
         assert "curves measures each gate alone: r prunes" in words(pilot)
         assert pilot.app.screen.check_action("measure", ())
-
-
-opened = partial(driving.opened, run="001-train")
 
 
 async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(lab):
@@ -177,9 +165,6 @@ async def test_the_tensors_that_were_measured_are_shown_though_gates_were_later(
     async with opened(lab, "v") as pilot:
         assert list(screen_of(pilot, SensitivityScreen).curves) == list(MATRICES)
         assert f"measured by {tensors.id} curves" in words(pilot)
-
-
-opened = partial(driving.opened, run="001-train")
 
 
 async def test_f_puts_the_suggested_schedule_into_the_form(lab):

@@ -7,13 +7,12 @@ from typing import Any
 
 import driving
 import pytest
+from driving import bench_of, screen_of, words
 from driving import press_in_turn as press
-from driving import words
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from lmbench.session.archive import pack
-from lmbench.tui.app import Workbench
 from lmbench.tui.kit.dialog import QuestionDialog, TextDialog
 from lmbench.tui.main_screen import MainScreen
 from lmbench.tui.sessions.screen import SessionsScreen
@@ -33,11 +32,6 @@ async def go_to(pilot: Pilot[None], screen: SessionsScreen, name: str) -> None:
     raise AssertionError(f"{name} is not in the list")
 
 
-def bench(pilot: Pilot[None]) -> Workbench:
-    assert isinstance(pilot.app, Workbench)
-    return pilot.app
-
-
 def names(world: Any) -> list[str]:
     return [session.name for session in world.home.sessions()]
 
@@ -45,15 +39,14 @@ def names(world: Any) -> list[str]:
 async def test_each_session_is_listed_and_enter_opens_the_one_under_the_cursor(world):
     world.home.open_session("other")
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         assert {row.session.name for row in screen._rows} == {"demo", "other"}
         states = {name.text: s.text for name, _, s, *_ in map(screen._cells, screen._rows)}
         assert states == {"demo": "open", "other": ""}
         await go_to(pilot, screen, "other")
         await press(pilot, "enter")
         assert isinstance(pilot.app.screen, MainScreen)
-        assert bench(pilot).session == world.home.session("other")
+        assert bench_of(pilot).session == world.home.session("other")
 
 
 async def test_n_begins_a_session_and_refuses_a_name_that_is_taken(world):
@@ -62,17 +55,17 @@ async def test_n_begins_a_session_and_refuses_a_name_that_is_taken(world):
         assert isinstance(pilot.app.screen, TextDialog)
         await press(pilot, *"2", "enter")
         assert isinstance(pilot.app.screen, MainScreen)
-        assert bench(pilot).session == world.home.session("demo2")
+        assert bench_of(pilot).session == world.home.session("demo2")
 
 
 async def test_a_saves_as_and_goes_on_in_the_new_one(world):
     world.new("train", "dense", status="finished")
     async with opened(world) as pilot:
         await press(pilot, "a", *"second", "enter")
-        assert bench(pilot).session == world.home.session("second")
-        await bench(pilot).refresh_snapshot()
+        assert bench_of(pilot).session == world.home.session("second")
+        await bench_of(pilot).refresh_snapshot()
         await pilot.pause()
-        assert [view.name for view in bench(pilot).snapshot.runs] == ["dense"]
+        assert [view.name for view in bench_of(pilot).snapshot.runs] == ["dense"]
     assert names(world) == ["demo", "second"]
 
 
@@ -80,22 +73,21 @@ async def test_d_in_capitals_duplicates_and_stays(world):
     async with opened(world) as pilot:
         await press(pilot, "D", *"copy", "enter")
         assert isinstance(pilot.app.screen, SessionsScreen)
-        assert bench(pilot).session == world.session
+        assert bench_of(pilot).session == world.session
     assert names(world) == ["copy", "demo"]
 
 
 async def test_r_renames_the_open_session_and_the_workbench_follows(world):
     async with opened(world) as pilot:
         await press(pilot, "r", *["backspace"] * 4, *"recent_message", "enter")
-        assert bench(pilot).session == world.home.session("recent_message")
+        assert bench_of(pilot).session == world.home.session("recent_message")
         assert names(world) == ["recent_message"]
 
 
 async def test_d_asks_and_escape_keeps_the_session(world):
     world.home.open_session("zebra")
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         await go_to(pilot, screen, "zebra")
         await press(pilot, "d")
         assert isinstance(pilot.app.screen, QuestionDialog)
@@ -110,15 +102,14 @@ async def test_d_asks_and_escape_keeps_the_session(world):
 async def test_a_deleted_session_comes_back_by_u_until_the_workbench_is_left(world):
     world.home.open_session("zebra")
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         await go_to(pilot, screen, "zebra")
         await press(pilot, "U")
-        assert bench(pilot).recent_message == "there is nothing to bring back"
+        assert bench_of(pilot).recent_message == "there is nothing to bring back"
         await press(pilot, "d", "y")
-        assert bench(pilot).last_message.startswith("deleted session zebra: ")
+        assert bench_of(pilot).last_message.startswith("deleted session zebra: ")
         await press(pilot, "U")
-        assert bench(pilot).last_message == "session zebra is back"
+        assert bench_of(pilot).last_message == "session zebra is back"
         assert names(world) == ["demo", "zebra"]
         assert screen.row is not None
         assert screen.row.session.name == "zebra"
@@ -170,8 +161,7 @@ async def test_o_opens_a_packed_session(world, tmp_path):
     async with opened(world) as pilot:
         await press(pilot, "o", *"guest.lmbench", "enter")
         assert names(world) == ["demo", "guest"]
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         assert screen.row is not None
         assert screen.row.session.name == "guest"
 
@@ -180,8 +170,7 @@ async def test_a_path_at_which_nothing_is_can_be_mended_where_it_was_typed(world
     pack(world.session, tmp_path / "demo.lmbench")
     async with opened(world) as pilot:
         await press(pilot, "o", *"demo.lmbenc", "enter")
-        dialog = pilot.app.screen
-        assert isinstance(dialog, TextDialog)
+        dialog = screen_of(pilot, TextDialog)
         told = str(dialog.query_one(".problem", Static).render())
         assert told == f"There is no such file: {world.home.path / 'demo.lmbenc'}"
         await press(pilot, *"h", "enter", "enter")
@@ -244,8 +233,7 @@ async def test_a_damaged_session_is_listed_with_what_is_wrong(world):
     broken = world.home.open_session("broken")
     (broken.path / "session.json").write_text("{")
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         row = next(row for row in screen._rows if row.session.name == "broken")
         assert "session.json" in row.problem
 
@@ -260,8 +248,7 @@ async def test_a_deletion_that_cannot_be_undone_yet_can_be_once_its_name_is_free
     kept = world.home.open_session("zebra")
     (kept.path / "mine").write_text("kept")
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
+        screen = screen_of(pilot, SessionsScreen)
         await go_to(pilot, screen, "zebra")
         await press(pilot, "d", "y")
         again = world.home.open_session("zebra")
@@ -285,15 +272,13 @@ async def test_a_run_comes_back_into_a_session_that_was_renamed_meanwhile(world)
         assert [run.id for run in world.home.session("other").runs()] == [1]
         assert pilot.app.screen.row is not None
         assert pilot.app.screen.row.session.name == "other"
-        assert not bench(pilot).deleted
+        assert not bench_of(pilot).deleted
 
 
 async def test_a_long_name_leaves_every_column_its_place(world):
     name = "a-name-of-64-characters-" + 40 * "x"
     world.home.open_session(name)
     async with opened(world) as pilot:
-        screen = pilot.app.screen
-        assert isinstance(screen, SessionsScreen)
         assert "changed" in words(pilot)
         assert "a-name-of-64" in words(pilot)
         assert name not in words(pilot)

@@ -14,6 +14,7 @@ from driving import at_rest, bench_of, opened, press_in_turn, screen_of, settled
 from study_world import StudyWorld
 from textual.pilot import Pilot
 from textual.widgets import Static
+from workbench_world import looked
 
 from lmbench.config import Kind
 from lmbench.errors import LmbenchError
@@ -37,9 +38,7 @@ TEXTS = {"session": "more", "axis 1": "lr: 5, 10", "axis 2": "", "axis 3": " ", 
 
 
 def view_of(study: StudyWorld, number: int) -> RunView:
-    snapshot = Watcher(study.session).poll()
-    assert snapshot is not None
-    return next(view for view in snapshot.runs if view.id == number)
+    return next(view for view in looked(Watcher(study.session)).runs if view.id == number)
 
 
 def test_it_trains_anew_as_the_run_was_trained_but_for_the_axes(study: StudyWorld):
