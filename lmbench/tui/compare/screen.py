@@ -43,7 +43,8 @@ __all__ = ["CompareScreen"]
 # So many benchmarks of runs that nobody marked are queued without a question.
 _FEW = 4
 _KINDS = ("train", "prune", "quantize", "pack")
-_FORMATS: dict[Format | Literal["svg"], tuple[str, str]] = {
+_Format = Format | Literal["svg"]
+_FORMATS: dict[_Format, tuple[str, str]] = {
     "markdown": (".md", "the table, for documents and issues"),
     "csv": (".csv", "the table, every digit"),
     "latex": (".tex", "the table as a tabular"),
@@ -382,7 +383,8 @@ class CompareScreen(BenchScreen[None]):
         self.app.push_screen(ChoiceDialog("Export as", offered), self._ask_path)
 
     def _ask_path(self, chosen: str | None) -> None:
-        form = next((known for known in _FORMATS if known == chosen), None)
+        known: dict[str, _Format] = {form: form for form in _FORMATS}
+        form = known.get(chosen or "")
         if form is None:
             return
         suffix = _FORMATS[form][0]
@@ -392,7 +394,7 @@ class CompareScreen(BenchScreen[None]):
         write = partial(self._write, form)
         ask_for_file(self.bench, "Export", "Write it to this file:", value, (suffix,), write)
 
-    def _write(self, form: Format | Literal["svg"], path: Path) -> None:
+    def _write(self, form: _Format, path: Path) -> None:
         from lmbench.report.plots.export import export
 
         compared = self.compared

@@ -40,6 +40,8 @@ async def test_each_theme_has_each_colour_and_selected_text_can_be_read(full, th
         # The colours of the fourth are the terminal's.
         if not theme.ansi:
             style = pilot.app.screen.get_component_rich_style("screen--selection")
+            assert style.color
+            assert style.bgcolor
             dark, light = sorted(map(luminance, (style.color, style.bgcolor)))
             # The least contrast that WCAG allows for text.
             assert (light + 0.05) / (dark + 0.05) >= 4.5

@@ -246,7 +246,7 @@ async def test_escape_goes_back(world):
 
 async def test_the_headings_are_plain_in_the_terminal_s_own_colours(full):
     async with opened(full) as pilot:
-        bench(pilot).set_theme("lmbench-ansi")
+        bench_of(pilot).set_theme("lmbench-ansi")
         await press(pilot)
         style = pilot.app.screen.query_one(DataTable).get_component_rich_style("datatable--header")
         assert style.bgcolor is None or style.bgcolor.is_default
