@@ -22,9 +22,10 @@ def recall(kind: str, key: str) -> Any:
 
 
 def remember(kind: str, key: str, found: Any) -> None:
-    """Keep it for the processes to come; where it cannot be written, they measure again."""
+    """Keep it for the processes to come; where it cannot be written, or another process keeps the
+    lock, they measure again."""
     path = _path(kind)
-    with suppress(OSError):
+    with suppress(OSError, LmbenchError):
         make_cache(path.parent)
         with locked(path.with_suffix(".lock")):
             write_json(path, {"version": _VERSION, "found": _all(path) | {key: found}})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lmbench.errors import LmbenchError
 from lmbench.session.remembered import recall, remember
 
 
@@ -37,5 +38,17 @@ def test_where_nothing_can_be_written_nothing_is_remembered(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path / "file"))
+    remember("speed", "here", 2.5)
+    assert recall("speed", "here") is None
+
+
+def test_a_lock_that_another_process_keeps_costs_what_was_measured_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def kept(_: Path) -> None:
+        raise LmbenchError("another process keeps the lock")
+
+    monkeypatch.setenv("LMBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("lmbench.session.remembered.locked", kept)
     remember("speed", "here", 2.5)
     assert recall("speed", "here") is None
