@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured
 from lmbench.cli.output import Json, SessionName
-from lmbench.cli.start_run import new_run, start
+from lmbench.cli.start_run import RunName, new_run, start
 from lmbench.config import BenchmarkConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home, Run
@@ -22,7 +22,7 @@ __all__ = ["benchmark"]
 def benchmark(
     config: BenchmarkConfig,
     *models: Annotated[str, Parameter(help="runs, or packed files")],
-    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    name: RunName = None,
     session: SessionName = "default",
     json: Json = False,
 ) -> int:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.output import Json, SessionName, print_line
-from lmbench.cli.start_run import new_run, start
+from lmbench.cli.start_run import RunName, new_run, start
 from lmbench.config import PackConfig
 from lmbench.session import Home
 
@@ -27,7 +27,7 @@ def pack(
         Path | None,
         Parameter(name=("--output", "-o"), help="put a copy of the file here (model.lmpack)"),
     ] = None,
-    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    name: RunName = None,
     session: SessionName = "default",
     json: Json = False,
 ) -> int:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, refuse_flags
 from lmbench.cli.output import Json, SessionName, console, presets_table, print_json
-from lmbench.cli.start_run import PlaceName, Seeds, derive, derive_all
+from lmbench.cli.start_run import PlaceName, RunName, Seeds, derive, derive_all
 from lmbench.config import QuantizeConfig
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
@@ -23,7 +23,7 @@ def quantize(
     /,
     *,
     list_presets: Annotated[bool, Parameter(negative="", help="show the presets and stop")] = False,
-    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    name: RunName = None,
     seeds: Seeds = None,
     place: PlaceName = "local",
     session: SessionName = "default",

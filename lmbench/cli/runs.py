@@ -22,7 +22,7 @@ from lmbench.cli.output import (
     print_line,
     write,
 )
-from lmbench.cli.start_run import PlaceName, resume_run
+from lmbench.cli.start_run import PlaceName, RunName, resume_run
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
@@ -135,13 +135,12 @@ def import_(
         Literal["RNN_TANH", "RNN_RELU"] | None,
         Parameter(help="the kind of Elman cells, which a file of tensors alone does not say"),
     ] = None,
-    name: Annotated[
-        str | None, Parameter(help="what the run is called; left out: the file")
-    ] = None,
+    name: RunName = None,
     session: Annotated[str, Parameter(help="the session that gets the run")] = "default",
     json: Json = False,
 ) -> None:
-    """Make a run of a model that PyTorch's example or Distiller has saved.
+    """Make a run of a model that PyTorch's example or Distiller has saved, called as the file is
+    unless --name says otherwise.
 
     Args:
         file: model.pt or .pth.tar; its tensors are read, and nothing in it is run.

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
 from lmbench.cli.output import Json, SessionName, console
-from lmbench.cli.start_run import derive
+from lmbench.cli.start_run import RunName, derive
 from lmbench.config import SensitivityConfig
 from lmbench.report.plots.command_plots import curves_text
 from lmbench.session import EventLog, Home, Run
@@ -27,7 +27,7 @@ def sensitivity(
     output: Annotated[
         Path | None, Parameter(name=("--output", "-o"), help="copy the suggested schedule here")
     ] = None,
-    name: Annotated[str | None, Parameter(help="what the run is called")] = None,
+    name: RunName = None,
     session: SessionName = "default",
     detach: Annotated[bool, Parameter(negative="", help="leave it in the background")] = False,
     json: Json = False,

@@ -22,10 +22,12 @@ from lmbench.report.numbers import plural
 from lmbench.report.seeds import one_setting, spread_of
 from lmbench.report.tables import run_document
 from lmbench.session import Run, Session
+from lmbench.session.manage import run_name_problem
 from lmbench.session.store import LIVE
 
 __all__ = [
     "PlaceName",
+    "RunName",
     "Seeds",
     "derive",
     "derive_all",
@@ -45,6 +47,17 @@ Seeds = Annotated[
         help="make this many runs that differ only in their seed, from --seed on; where the run to "
         "start from is one of several seeds, one from each of those",
     ),
+]
+
+
+def _check_run_name(_type: object, name: str | None) -> None:
+    if name is not None and (problem := run_name_problem(name)):
+        raise LmbenchError(f"--name: {problem}")
+
+
+RunName = Annotated[
+    str | None,
+    Parameter(help="what the run is called in tables and plots", validator=_check_run_name),
 ]
 
 PlaceName = Annotated[

@@ -14,6 +14,7 @@ from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import (
     PlaceName,
+    RunName,
     Seeds,
     derive_all,
     named_with_seed,
@@ -35,7 +36,6 @@ from lmbench.user_folder import expanded
 
 __all__ = ["prune", "train"]
 
-Name = Annotated[str | None, Parameter(help="what the run is called in tables and plots")]
 Resume = Annotated[
     str | None, Parameter(help="go on exactly from this run's last checkpoint, with its settings")
 ]
@@ -68,7 +68,7 @@ def train(
         Path | None, Parameter(help="write the trained model as ONNX, checked against torch")
     ] = None,
     recipe: Recipe = None,
-    name: Name = None,
+    name: RunName = None,
     seeds: Seeds = None,
     place: PlaceName = "local",
     session: SessionName = "default",
@@ -130,7 +130,7 @@ def prune(
         ),
     ] = None,
     recipe: Recipe = None,
-    name: Name = None,
+    name: RunName = None,
     seeds: Seeds = None,
     place: PlaceName = "local",
     session: SessionName = "default",

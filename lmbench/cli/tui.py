@@ -27,7 +27,7 @@ def tui(
     """Open the workbench.
 
     Args:
-        session: which session to open; left out, the one that was open last.
+        session: which session to open; left out, the one that was open last, or changed last.
         demo: play a recorded session, without any worker.
         speed: how many times faster than it was recorded (1).
         web: serve it to browsers instead (needs the extra `web`).

@@ -11,8 +11,9 @@ from lmbench.session import Home, Session
 from lmbench.tui.app import Workbench
 from lmbench.tui.bench.saved_state import last_session
 from lmbench.tui.bench.user_settings import load_settings, settings_path
+from lmbench.tui.sessions.listing import read_sessions
 
-__all__ = ["start"]
+__all__ = ["session_to_open", "start"]
 
 # The thread that reads run folders may hold the interpreter this long before the screen's thread
 # gets it back; Python's own five milliseconds can be felt.
@@ -29,7 +30,7 @@ def start(session: str | None, *, demo: bool = False, speed: float = 1.0) -> int
     if demo:
         return _play(speed)
     home = Home.find()
-    app = Workbench(home, _session(home, session), settings=load_settings(settings_path()))
+    app = Workbench(home, session_to_open(home, session), settings=load_settings(settings_path()))
     app.run()
     return app.return_code or 0
 
@@ -47,12 +48,17 @@ def _play(speed: float) -> int:
     return app.return_code or 0
 
 
-def _session(home: Home, name: str | None) -> Session | None:
-    """The session that is asked for, else the last one, else the only one, else none."""
+def session_to_open(home: Home, name: str | None) -> Session | None:
+    """The session that is asked for, else the one that was open last, else the one that changed
+    last; None where there is none.
+
+    Raises:
+        LmbenchError: there is no session of that name.
+    """
     if name is not None:
         return home.session(name)
     last = last_session(home)
     if last is not None:
         return home.session(last)
-    sessions = home.sessions()
-    return sessions[0] if len(sessions) == 1 else None
+    sessions = read_sessions(home)
+    return sessions[0].session if sessions else None

@@ -98,6 +98,8 @@ def test_a_flag_that_would_do_nothing_is_refused_by_name(line, flags, home, caps
         ("xyzzy", "no command 'xyzzy': lmbench --help lists the commands"),
         ("runs lst", 'Unknown command "lst". Did you mean "list"?'),
         ("train foo", "train: does not take 'foo': lmbench train --help shows what it takes"),
+        ("train --name a\x07b", "--name: A run's name has no control characters"),
+        ("pack 1 --name=", "--name: A run's name has 1 to 64 characters"),
         ("train --device foo", "none of the devices to compute on: auto, cpu, cuda, cuda:N, mps"),
         ("train --resume data.lmpack", "data.lmpack: this is no run's folder"),
         ("train --resume data.pt", "data.pt: a file, and no run has that name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from lmbench.corpus import data_info
 from lmbench.errors import LmbenchError
 from lmbench.session import Home
 from lmbench.tui.app import Workbench
+from lmbench.tui.bench.saved_state import remember_session
 from lmbench.tui.bench.user_settings import Settings, load_settings
 from lmbench.tui.help_screen import HelpScreen
 from lmbench.tui.kit.dialog import QuestionDialog
@@ -26,6 +28,7 @@ from lmbench.tui.make_corpus import name_for, path_of
 from lmbench.tui.new_run.screen import NewRunScreen
 from lmbench.tui.sessions.screen import SessionsScreen
 from lmbench.tui.settings.screen import SettingsScreen
+from lmbench.tui.start import session_to_open
 from lmbench.tui.welcome_screen import WelcomeScreen
 
 
@@ -40,6 +43,19 @@ async def first_time(path: Path) -> AsyncIterator[Pilot[None]]:
 
 def said(pilot: Pilot[None]) -> str:
     return " ".join(str(widget.render()) for widget in pilot.app.screen.query("Static"))
+
+
+def test_the_workbench_opens_the_last_session_and_else_the_one_that_changed_last(tmp_path):
+    home = Home(tmp_path)
+    assert session_to_open(home, None) is None
+    for name, changed in ("first", 100), ("second", 300), ("third", 200):
+        session = home.open_session(name)
+        session.write(session.read().model_copy(update={"created": float(changed)}))
+        os.utime(session.path / "session.json", (changed, changed))
+    assert session_to_open(home, None) == home.session("second")
+    remember_session(home, "first")
+    assert session_to_open(home, None) == home.session("first")
+    assert session_to_open(home, "third") == home.session("third")
 
 
 async def test_t_starts_a_training_on_the_embedded_corpus_and_shows_it(tmp_path, started):

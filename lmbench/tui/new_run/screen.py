@@ -19,6 +19,7 @@ from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs.prepare import command_for, inherited_settings, long_enough, run_name
 from lmbench.printable import printable
+from lmbench.session.manage import run_name_problem
 from lmbench.session.store import Run
 from lmbench.tui.bench.snapshots import RunView
 from lmbench.tui.kit import choices
@@ -272,6 +273,8 @@ same.
         full = laid_over(self._inherited(), given)
         wrong = {**problems(self.model, full), **wrong}
         wrong = {**missing(self._kind, self.origin, given), **wrong}
+        if (name := self.form.values["@name"].strip()) and (problem := run_name_problem(name)):
+            wrong["@name"] = problem
         self._wrong, self.given = wrong, given
         self._config = None if wrong else validate(self.model, full)
 

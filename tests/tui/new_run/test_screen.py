@@ -132,6 +132,16 @@ async def test_a_value_out_of_bounds_is_marked_as_one_types_and_nothing_starts(w
     assert started == []
 
 
+async def test_a_name_that_no_run_can_have_is_told_and_nothing_starts(world, started):
+    async with opened(world) as pilot:
+        await go_to(pilot, "@name")
+        await press(pilot, *"x" * 65)
+        assert "name: A run's name has 1 to 64" in words(pilot)
+        await start(pilot)
+        assert form(pilot).form.focused_name == "@name"
+    assert started == []
+
+
 async def test_a_word_where_a_number_belongs_is_told(world, started):
     async with opened(world) as pilot:
         await go_to(pilot, "batch_size")
