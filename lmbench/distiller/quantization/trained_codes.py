@@ -15,7 +15,7 @@ row's group keep their ratios, and one step for all of them has a gradient.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from lmbench.distiller.quantization.codes import AT_ONCE, Codes, fit_codes, near
 from lmbench.distiller.quantization.fake_quantization import gradient_passed_to
 from lmbench.distiller.quantization.modes import CODE_BITS
 
-__all__ = ["CODE_BUFFERS", "LEARNED", "SHARES", "TrainedCodes"]
+__all__ = ["CODE_BUFFERS", "LEARNED", "SHARES", "Passes", "TrainedCodes"]
 
 SHARES = 64
 CODE_BUFFERS = ("code_unit", "code_steps", "code_group")
@@ -32,6 +32,20 @@ LEARNED = ("code_fitted", "code_learned")
 """The scales as they were fitted, and the steps (R, groups) that are learned since."""
 
 _LEAST = 1e-30
+
+
+class Passes(Protocol):
+    """The passes over all weights, fp32 on a CPU, where they are compiled."""
+
+    def image(self, weight: Tensor, unit: Tensor, steps: Tensor, group: int) -> Tensor:
+        """(R, C) `nearest_levels` of pruned weights, times their unit; to the bit."""
+        ...
+
+    def step_gradients(
+        self, weight: Tensor, image: Tensor, grad: Tensor, used: Tensor, most: int, group: int
+    ) -> Tensor:
+        """(R, groups) those of learned steps; see `_step_gradients`."""
+        ...
 
 
 class TrainedCodes:
@@ -43,7 +57,12 @@ class TrainedCodes:
         weight: its floats.
         group_size: as `fit_codes` takes it.
         learned: give the scales a gradient, by the parameter `code_learned`.
+
+    Attributes:
+        passes: compiled ones that this process may take; None for torch's operations.
     """
+
+    passes: ClassVar[Passes | None] = None
 
     def __init__(
         self, module: nn.Module, weight: Tensor, group_size: int | None, *, learned: bool = False
@@ -138,9 +157,12 @@ class TrainedCodes:
         unit, steps = self._held()
         of = (self._weight.data_ptr(), self._weight._version, unit._version, steps._version, bits)
         if self._image is None or self._image[0] != of:
-            weight = self._weight.detach()
-            levels = nearest_levels(weight, unit, steps[:bits], self._group, pruned=True)
-            self._image = of, levels.mul_(unit)
+            weight, steps = self._weight.detach(), steps[:bits]
+            if passes := _passes_for(weight):
+                image = passes.image(weight, unit, steps, self._group)
+            else:
+                image = nearest_levels(weight, unit, steps, self._group, pruned=True).mul_(unit)
+            self._image = of, image
         return self._image[1]
 
     def _held(self) -> Codes:
@@ -171,19 +193,34 @@ class _LearnedSteps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, ...]:
         weight, used, image = ctx.saved_tensors
-        (grad,) = grad_outputs
-        found = torch.empty_like(used)
-        at_once = max(1, AT_ONCE // weight.shape[1])
-        for first in range(0, len(weight), at_once):
-            piece = slice(first, first + at_once)
-            parts = (each[piece].split(ctx.group, dim=1) for each in (weight, image, grad))
-            for g, (cells, levels, grads) in enumerate(zip(*parts, strict=True)):
-                step = used[piece, g : g + 1]
-                inside = torch.empty_like(cells)
-                # Beyond the largest level the image no longer follows the weight.
-                torch.le(cells.abs(), step * ctx.most, out=inside)
-                slope = torch.addcmul(levels, inside, cells, value=-1).mul_(grads)
-                # A row without any weight has no step.
-                over = torch.where(step > 0, step, 1)[:, 0] * (cells.shape[1] * ctx.most) ** 0.5
-                found[piece, g] = slope.sum(1) / over
+        grad = grad_outputs[0].contiguous()
+        passes = _passes_for(weight)
+        step_gradients = passes.step_gradients if passes else _step_gradients
+        found = step_gradients(weight, image, grad, used, ctx.most, ctx.group)
         return grad, found, None, None, None, None
+
+
+def _step_gradients(
+    weight: Tensor, image: Tensor, grad: Tensor, used: Tensor, most: int, group: int
+) -> Tensor:
+    """(R, groups) the gradients of the steps, from that of the image (R, C)."""
+    found = torch.empty_like(used)
+    at_once = max(1, AT_ONCE // weight.shape[1])
+    for first in range(0, len(weight), at_once):
+        piece = slice(first, first + at_once)
+        parts = (each[piece].split(group, dim=1) for each in (weight, image, grad))
+        for g, (cells, levels, grads) in enumerate(zip(*parts, strict=True)):
+            step = used[piece, g : g + 1]
+            inside = torch.empty_like(cells)
+            # Beyond the largest level the image no longer follows the weight.
+            torch.le(cells.abs(), step * most, out=inside)
+            slope = torch.addcmul(levels, inside, cells, value=-1).mul_(grads)
+            # A row without any weight has no step.
+            over = torch.where(step > 0, step, 1)[:, 0] * (cells.shape[1] * most) ** 0.5
+            found[piece, g] = slope.sum(1) / over
+    return found
+
+
+def _passes_for(weight: Tensor) -> Passes | None:
+    fits = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return TrainedCodes.passes if fits and weight.is_contiguous() else None

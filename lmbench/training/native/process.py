@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def allow(yes: bool) -> None:
-    """Let this process use the kernels, or not: a run that began without them continues without."""
+    """See `lmbench.training.native.choose.allow`."""
     global _allowed
     _allowed = yes
 

@@ -1,4 +1,4 @@
-"""Whether a training takes the compiled kernels: both or none, and the reason for none."""
+"""Whether a training takes the compiled kernels: all or none, and the reason for none."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from waiting import until
 
 from lmbench.compile_kernels import NativeUnavailableError, Unit
 from lmbench.config import TrainConfig, validate
+from lmbench.distiller.quantization.trained_codes import TrainedCodes
 from lmbench.jobs.kinds.train import choose_kernels
 from lmbench.training import native
-from lmbench.training.native import decoder, lstm, process
+from lmbench.training.native import codes, decoder, lstm, process
 
 CONFIG = TrainConfig()
 FAILED = "g++ failed: unknown target 'amx-tile'"
@@ -30,7 +31,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "has_amx", lambda: True)
     monkeypatch.setattr(native, "has_amx", lambda: True)
     monkeypatch.setattr(Unit, "library", lambda self: "a library")
-    for part in (decoder, lstm):
+    monkeypatch.setattr(TrainedCodes, "passes", None)
+    for part in (codes, decoder, lstm):
         monkeypatch.setattr(part, "prepared", lambda library: library)
 
 
@@ -43,18 +45,24 @@ def break_compiler(monkeypatch: pytest.MonkeyPatch, *broken: Unit) -> None:
     monkeypatch.setattr(Unit, "library", library)
 
 
-def test_both_are_had_where_both_can_be() -> None:
+def in_use() -> tuple[bool, ...]:
+    return tuple(
+        found is not None for found in (native.kernel(), native.lstm_library(), TrainedCodes.passes)
+    )
+
+
+def test_all_are_had_where_all_can_be() -> None:
     assert native.enable_kernels() is None
-    assert native.kernel() is not None
-    assert native.lstm_library() is not None
+    assert in_use() == (True, True, True)
 
 
-@pytest.mark.parametrize("broken", [decoder.DECODER, lstm.LSTM], ids=lambda unit: unit.source.stem)
+@pytest.mark.parametrize(
+    "broken", [decoder.DECODER, lstm.LSTM, codes.CODES], ids=lambda unit: unit.source.stem
+)
 def test_where_one_cannot_be_had_none_is(monkeypatch: pytest.MonkeyPatch, broken: Unit) -> None:
     break_compiler(monkeypatch, broken)
     assert native.enable_kernels() == FAILED
-    assert native.kernel() is None
-    assert native.lstm_library() is None
+    assert in_use() == (False, False, False)
     # Another training of this process asks again.
     break_compiler(monkeypatch)
     assert native.enable_kernels() is None
@@ -124,8 +132,7 @@ def test_exact_is_torchs_own_operations_throughout(begun: bool) -> None:
     exact = validate(TrainConfig, {"precision": "exact"})
     kernels = choose_kernels(job(begun=begun, kernels="amx"), exact, torch.device("cpu"))
     assert kernels == ("torch", None)
-    assert native.kernel() is None
-    assert native.lstm_library() is None
+    assert in_use() == (False, False, False)
 
 
 class StopError(BaseException):
