@@ -29,9 +29,7 @@ _HOME = {
             "RangeLinearQuantEltwiseAddWrapper RangeLinearQuantEltwiseMultWrapper "
             "RangeLinearQuantMatmulWrapper"
         ),
-        "post_training": (
-            "PostTrainLinearQuantizer is_quantized modular_copy quantizable_modules quantize"
-        ),
+        "post_training": ("PostTrainLinearQuantizer modular_copy quantizable_modules quantize"),
         "pytorch_quant_conversion": (
             "distiller_qparams_to_pytorch distiller_quantized_tensor_to_pytorch"
         ),
@@ -52,7 +50,7 @@ _HOME = {
         ),
         "trials": "Budget Trial",
         "weights": "RangeLinearEmbeddingWrapper RangeLinearQuantParamLayerWrapper",
-        "wrappers": "RangeLinearQuantWrapper",
+        "wrappers": "RangeLinearQuantWrapper is_quantized",
     }.items()
     for name in names.split()
 }

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.histogram import Histogram
+from lmbench.distiller.quantization.wrappers import is_quantized
 from lmbench.distiller.yaml_values import read_yaml
 
 __all__ = [
@@ -153,7 +154,7 @@ class StatsCollector:
 
     def start(self) -> None:
         """Begins to watch."""
-        if any(getattr(module, "is_quantized_wrapper", False) for module in self.model.modules()):
+        if is_quantized(self.model):
             raise QuantizationError(
                 "this model is quantized already: calibrate the model it was made from"
             )

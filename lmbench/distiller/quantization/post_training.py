@@ -35,12 +35,11 @@ from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
     RangeLinearQuantParamLayerWrapper,
 )
-from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper
+from lmbench.distiller.quantization.wrappers import RangeLinearQuantWrapper, is_quantized
 
 __all__ = [
     "PostTrainLinearQuantizer",
     "SaturationWarning",
-    "is_quantized",
     "modular_copy",
     "quantizable_modules",
     "quantize",
@@ -53,11 +52,6 @@ _QUANTIZABLE = (nn.Linear, nn.Embedding, *ACTIVATIONS, *WRAPPERS)
 
 class SaturationWarning(UserWarning):
     """Accumulators are too narrow for the largest sums."""
-
-
-def is_quantized(model: nn.Module) -> bool:
-    """Whether any module was already replaced by a quantizer."""
-    return any(getattr(module, "is_quantized_wrapper", False) for module in model.modules())
 
 
 def saturating_modules(model: nn.Module) -> list[str]:

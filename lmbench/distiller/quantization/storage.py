@@ -19,7 +19,6 @@ from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.post_training import (
     PostTrainLinearQuantizer,
     SaturationWarning,
-    is_quantized,
     modular_copy,
 )
 from lmbench.distiller.quantization.settings import QuantSettings
@@ -27,6 +26,7 @@ from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
     RangeLinearQuantParamLayerWrapper,
 )
+from lmbench.distiller.quantization.wrappers import is_quantized
 
 __all__ = ["export_state", "quantized_bytes", "restore"]
 

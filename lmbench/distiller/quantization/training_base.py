@@ -28,10 +28,10 @@ from lmbench.distiller.modules import (
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.fake_quantization import QuantizedActivation
 from lmbench.distiller.quantization.modes import BITS, check_bits
-from lmbench.distiller.quantization.post_training import is_quantized
 from lmbench.distiller.quantization.quantizer import FP_BKP_PREFIX, Quantizer
 from lmbench.distiller.quantization.settings import match_overrides, parse_overrides
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS, LEARNED
+from lmbench.distiller.quantization.wrappers import is_quantized
 
 __all__ = ["TrainingQuantizer", "full_is_none"]
 

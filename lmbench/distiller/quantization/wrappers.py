@@ -39,7 +39,13 @@ __all__ = [
     "QuantizedWrapper",
     "RangeLinearQuantWrapper",
     "attach_grid",
+    "is_quantized",
 ]
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether any module was already replaced by a quantizer."""
+    return any(getattr(module, "is_quantized_wrapper", False) for module in model.modules())
 
 
 @dataclass(frozen=True)
