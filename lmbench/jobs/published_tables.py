@@ -95,7 +95,7 @@ _BITS: _WaysToBits = {
 it."""
 _PRUNED_BITS: _WaysToBits = {**_BITS, "4 bits": ({**_CODES, "bits_parameters": 4}, {})}
 """The same beside zeros, where a file has codes and no 4 bits to nearest."""
-_TRAINED_BITS = {"3 bits": "code3", "2 bits": "code2"}
+_TRAINED_BITS = {"4 bits": "code4", "3 bits": "code3", "2 bits": "code2"}
 """The schedules under which a model trains on with so many bits."""
 _TRAIN_ON = {"epochs": 1, "lr": 10.0, "lr_schedule": "cosine"}
 
@@ -227,7 +227,7 @@ def _bits_rows(scale: Scale, given: Mapping[str, Any]) -> list[Row]:
     rows.append(pruned)
     rows += _in_bits("80% ", _PRUNED_BITS, place, place + 1, given)
     if scale == "small":
-        # Six trainings more would nearly double the time of this table.
+        # Eight trainings more would nearly double the time of this table.
         return rows
     begun = _settings(_DENSE[scale], given)
     rows += _trained_bits("", begun, 0, len(rows), given)

@@ -140,7 +140,7 @@ def test_pruned_weights_stay_zero_among_codes_and_are_packed_with_them(
     assert np.array_equal(packed.dense("encoder.weight"), plain["encoder.weight"].numpy())
 
 
-@pytest.mark.parametrize("preset", ["hold", "code3", "code2"])
+@pytest.mark.parametrize("preset", ["hold", "code4", "code3", "code2"])
 def test_a_pruned_model_trains_on_under_a_preset_and_keeps_its_zeros(
     tmp_path: Path, preset: str
 ) -> None:

@@ -173,7 +173,7 @@ async def test_each_published_command_and_recipe_fills_the_form_and_the_defaults
         for published in PUBLISHED:
             await press(pilot, "right")
             assert form(pilot).given == dict(published.settings)
-        for name in ("awd", "onecycle"):
+        for name in ("awd", "cosine", "onecycle"):
             await press(pilot, "right")
             assert form(pilot).form.values["@preset"] == f"recipe {name}"
             plain = recipe_settings("plain")
