@@ -42,8 +42,8 @@ Resume = Annotated[
 Recipe = Annotated[
     str | None,
     Parameter(
-        help="settings under those of the other flags: plain, awd (NT-ASGD), cosine, onecycle, or a "
-        "YAML file of your own"
+        help="settings under those of the other flags: plain, awd (NT-ASGD), cosine, onecycle, or "
+        "a YAML file of your own"
     ),
 ]
 Detach = Annotated[
