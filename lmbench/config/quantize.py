@@ -47,7 +47,7 @@ class QuantizeConfig(MachineConfig):
     )
     bits_parameters: int | None = setting(
         None,
-        "bits of weights; 1 only with --rounding codes",
+        "bits of weights; 1 only with --rounding codes or calibrated-codes",
         group=COMPRESSION,
         ge=1,
         le=16,
@@ -63,10 +63,10 @@ class QuantizeConfig(MachineConfig):
     per_channel: bool | None = setting(
         None, "one scale for each output channel of the weights", group=COMPRESSION
     )
-    rounding: Literal["nearest", "gptq", "codes"] | None = setting(
+    rounding: Literal["nearest", "gptq", "codes", "calibrated-codes"] | None = setting(
         None,
         "how weights are rounded: to nearest, with error compensation, or to codes, sums of 1 to 4 "
-        "scaled signs",
+        "scaled signs, fitted to the weights or to what comes of them",
         group=COMPRESSION,
     )
     auto: bool = setting(
@@ -183,7 +183,7 @@ class QuantizeConfig(MachineConfig):
                 found["budget"] = str(error)
         if self.stats and self.dynamic:
             found["dynamic"] = "takes no statistics, and --stats gives some: leave one of them"
-        if self.auto and self.rounding == "codes":
+        if self.auto and self.rounding in ("codes", "calibrated-codes"):
             found["rounding"] = "--auto chooses between 8 and 4 bits, which are no codes: leave one"
         if self.fp16 and self.precision not in (None, "16"):
             found["fp16"] = f"--precision {self.precision} is another width: leave one of them"

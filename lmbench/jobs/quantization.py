@@ -119,7 +119,7 @@ def check_fit(
 def needs_moments(settings: QuantSettings) -> bool:
     """Does any module round with error compensation, for which inputs' moments are needed?"""
     rules = [settings.base.rounding, *(o.get("rounding") for o in settings.overrides.values())]
-    return "gptq" in rules
+    return not {"gptq", "calibrated-codes"}.isdisjoint(rules)
 
 
 def describe(config: QuantizeConfig) -> str:
@@ -185,14 +185,16 @@ def window_steps(
 def moments_of(
     model: RNNModel, data: Tensor, progress: Callable[[int, int], None]
 ) -> dict[str, Tensor]:
-    """Second moments of every linear layer's inputs on `data`, by name; `model` is modular.
+    """Second moments of every linear layer's inputs on `data`, by name; `model` is modular. A tied
+    embedding has those of the decoder.
 
     The decoder is shown its inputs and not multiplied by: its product with a whole vocabulary
     would take most of the time, and nobody asks for it.
     """
     steps, total = window_steps(data)
     with _without_product(model.decoder):
-        return collect_input_moments(model, steps, lambda done: progress(done, total))
+        found = collect_input_moments(model, steps, lambda done: progress(done, total))
+    return {**found, "encoder": found["decoder"]} if model.tied else found
 
 
 @contextmanager

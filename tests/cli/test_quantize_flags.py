@@ -187,12 +187,18 @@ def test_an_override_reaches_its_modules_and_a_run_from_statistics_alike_without
     assert (made.path / "stats.yaml").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    "kept, flags",
+    [
+        (False, "gptq"),
+        (True, "gptq --override decoder:rounding=nearest"),
+        (True, "calibrated-codes --bits-parameters 3"),
+    ],
+)
 def test_compensation_that_parts_a_tied_decoder_from_its_encoder_is_warned_of(
-    home: Home, capsys: Capture, kept: bool
+    home: Home, capsys: Capture, kept: bool, flags: str
 ) -> None:
-    flags = ("--rounding", "gptq", *(("--override", "decoder:rounding=nearest") if kept else ()))
-    document = answer(capsys, "quantize", "1", *FEW, *flags)
+    document = answer(capsys, "quantize", "1", *FEW, "--rounding", *flags.split())
     events = EventLog(home.find_run(document["run"]).events_path).poll()
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert any("a packed file holds both" in message for message in warned) is not kept

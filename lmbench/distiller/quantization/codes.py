@@ -11,6 +11,12 @@ that no sum has more than 127. The sums are then int8 levels with one scale a ro
 kernels multiply without a further error, and a weight has the same value wherever it is computed.
 
 No sum need be zero. Zeros of a pruned weight stay zeros, and the codes are those of the others.
+
+Codes can also be fitted to a layer's inputs, so that its outputs, not its weights, change least:
+with the second moments M of the inputs, the error of a row is (w - q) M (w - q)^T, as in GPTQ
+(Frantar et al. 2022, arXiv 2210.17323). Scales and codes alternate as above, the scales by least
+squares in that measure, the codes by coordinate descent: each column in turn takes the sums that
+are best beside all others as they are.
 """
 
 from __future__ import annotations
@@ -21,11 +27,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AT_ONCE", "Codes", "fit_codes", "keeps_zeros", "nearest_levels", "unit_for"]
+__all__ = [
+    "AT_ONCE",
+    "Codes",
+    "fit_codes",
+    "fit_codes_to_inputs",
+    "keeps_zeros",
+    "levels_for_inputs",
+    "nearest_levels",
+    "unit_for",
+]
 
 _TOP = 127
 # The paper takes two; here they are cheap, and end where no code changes any more.
 _ROUNDS = 16
+# Of codes that are fitted to inputs, where further rounds gain less than a thousandth each.
+_TURNS = 8
+_DAMPING = 0.05
 AT_ONCE = 1 << 16
 """Weights whose passes stay in a core's cache."""
 
@@ -107,6 +125,128 @@ def nearest_levels(
                 levels.addcmul_(larger, above[:, g, i : i + 1])
             levels.mul_(part.sign()) if pruned else levels.copysign_(part)
     return found
+
+
+@torch.no_grad()
+def fit_codes_to_inputs(
+    weight: Tensor,
+    moments: Tensor,
+    bits: int,
+    group_size: int | None = None,
+    *,
+    pruned: bool = False,
+) -> Codes:
+    """As `fit_codes`, for the least error of a layer's output; `levels_for_inputs` has the codes.
+
+    Args:
+        moments: (C, C) of its inputs, positive semi-definite.
+    """
+    group = min(group_size or weight.shape[1], weight.shape[1])
+    codes, metric = fit_codes(weight, bits, group, pruned=pruned), _metric(weight, moments)
+    for piece in _pieces(weight):
+        rows, kept = weight[piece], _kept(weight[piece], pruned)
+        values, unit, steps = rows, codes.unit[piece], codes.steps[:, piece]
+        for _ in range(_TURNS):
+            sums, signs = _sums(unit, steps)
+            values, places = _settled(rows, values, sums, group, kept, metric, 1)
+            alphas = _scales_for_inputs(rows, signs, places, group, kept, metric)
+            unit.copy_(unit_for(alphas.sum(2).amax(1, keepdim=True), bits))
+            steps.copy_((alphas / unit[..., None]).round().permute(2, 0, 1))
+    return codes
+
+
+@torch.no_grad()
+def levels_for_inputs(
+    weight: Tensor,
+    moments: Tensor,
+    unit: Tensor,
+    steps: Tensor,
+    group_size: int | None,
+    *,
+    pruned: bool = False,
+) -> Tensor:
+    """(R, C) as `nearest_levels`, for the least error of a layer's output."""
+    group = min(group_size or weight.shape[1], weight.shape[1])
+    metric, found = _metric(weight, moments), torch.empty_like(weight)
+    for piece in _pieces(weight):
+        rows, kept = weight[piece], _kept(weight[piece], pruned)
+        sums, _ = _sums(unit[piece], steps[:, piece])
+        found[piece], _ = _settled(rows, rows, sums, group, kept, metric, _TURNS)
+    return found / unit
+
+
+def _pieces(weight: Tensor) -> list[slice]:
+    at_once = max(1, AT_ONCE // weight.shape[1])
+    return [slice(first, first + at_once) for first in range(0, len(weight), at_once)]
+
+
+def _kept(weight: Tensor, pruned: bool) -> Tensor:
+    """1 for each weight that has a code, 0 for the others."""
+    return (weight != 0).to(weight.dtype) if pruned else torch.ones_like(weight)
+
+
+def _metric(weight: Tensor, moments: Tensor) -> Tensor:
+    damping = _DAMPING * moments.diagonal().mean().clamp(min=1e-12)
+    eye = torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+    return (moments + damping * eye).to(weight)
+
+
+def _sums(unit: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of each group (r, groups, 2^k), smallest first, and the signs of each (…, k)."""
+    signs = _signs(len(steps), unit)
+    sums, order = (steps.to(unit.dtype).permute(1, 2, 0) @ signs.T).sort(2)
+    return sums * unit[..., None], signs[order]
+
+
+def _settled(
+    weight: Tensor,
+    start: Tensor,
+    sums: Tensor,
+    group: int,
+    kept: Tensor,
+    metric: Tensor,
+    turns: int,
+) -> tuple[Tensor, Tensor]:
+    """(r, C) sums, from those nearest to `start` on, after each column has had so many turns, and
+    their places among the group's sums."""
+    between = (sums[..., 1:] + sums[..., :-1]) / 2
+    places = torch.empty_like(weight, dtype=torch.long)
+    values = torch.empty_like(weight)
+    tables = [(sums[:, g].contiguous(), between[:, g].contiguous()) for g in range(sums.shape[1])]
+    for g, (own, middles) in enumerate(tables):
+        part = slice(g * group, (g + 1) * group)
+        places[:, part] = torch.searchsorted(middles, start[:, part].contiguous())
+        values[:, part] = own.gather(1, places[:, part]) * kept[:, part]
+    pull = (weight - values) @ metric
+    for _ in range(turns):
+        for j in range(weight.shape[1]):
+            own, middles = tables[j // group]
+            best = values[:, j] + pull[:, j] / metric[j, j]
+            place = torch.searchsorted(middles, best[:, None])
+            value = own.gather(1, place)[:, 0] * kept[:, j]
+            pull.addr_(value - values[:, j], metric[j], alpha=-1)
+            places[:, j], values[:, j] = place[:, 0], value
+    return values, places
+
+
+def _scales_for_inputs(
+    weight: Tensor, signs: Tensor, places: Tensor, group: int, kept: Tensor, metric: Tensor
+) -> Tensor:
+    """(r, groups, k) the scales of least error for the codes at these places."""
+    rows, groups, _, bits = signs.shape
+    codes = weight.new_zeros(*weight.shape, groups * bits)
+    for g in range(groups):
+        part = slice(g * group, (g + 1) * group)
+        index = places[:, part, None].expand(-1, -1, bits)
+        own = signs[:, g].gather(1, index) * kept[:, part, None]
+        codes[:, part, g * bits : (g + 1) * bits] = own
+    seen = metric @ codes
+    gram = (codes.mT @ seen).double()
+    # Two codes of a row may be the same, and a group may be empty.
+    gram.diagonal(dim1=1, dim2=2).add_(1e-6 * metric.diagonal().mean())
+    alone = (seen.mT @ weight[..., None]).double()
+    # A scale below zero gives the same sums as one above.
+    return torch.linalg.solve(gram, alone).abs().reshape(rows, groups, bits).to(weight.dtype)
 
 
 def _signs(bits: int, like: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class PostTrainLinearQuantizer:
         save_fp_weights: keep the weights as they were beside the integers.
         also_clip_weights: choose weight ranges by `clip_acts` too.
         settings: everything above (but the statistics) in one; it then replaces them.
-        input_moments: for `rounding: gptq`, what `collect_input_moments` gave.
+        input_moments: as `Replacements` takes them.
 
     The arguments are the original's, with its defaults; `{encoder: {per_row_embedding: true}}`
     gives an embedding a scale for each row, as `settings` do.

@@ -25,7 +25,7 @@ from lmbench.distiller.quantization.operations import (
     RangeLinearQuantEltwiseMultWrapper,
     RangeLinearQuantMatmulWrapper,
 )
-from lmbench.distiller.quantization.rounding import gptq_rounder
+from lmbench.distiller.quantization.rounding import gptq_rounder, moments_for
 from lmbench.distiller.quantization.settings import ModuleSettings, QuantSettings
 from lmbench.distiller.quantization.weights import (
     RangeLinearEmbeddingWrapper,
@@ -53,7 +53,8 @@ class Replacements:
 
     Args:
         settings: those of the whole model.
-        input_moments: for `rounding: gptq`, what `collect_input_moments` gave.
+        input_moments: what `collect_input_moments` gave, for `rounding: gptq` and
+            `calibrated-codes`; for the latter also those of an embedding that is tied to a layer.
     """
 
     settings: QuantSettings
@@ -82,7 +83,7 @@ class Replacements:
         if chosen.precision is not None:
             return FPWrapper(copy.deepcopy(module), chosen.precision)
         if isinstance(module, nn.Embedding):
-            return self._embedding(module, chosen, stats)
+            return self._embedding(name, module, chosen, stats)
         if isinstance(module, nn.Linear):
             return self._linear(name, module, chosen, stats, half_range)
         if stats is None:
@@ -99,10 +100,15 @@ class Replacements:
         return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
 
     def _embedding(
-        self, module: nn.Embedding, chosen: ModuleSettings, stats: dict[str, Any] | None
+        self,
+        name: str,
+        module: nn.Embedding,
+        chosen: ModuleSettings,
+        stats: dict[str, Any] | None,
     ) -> nn.Module | None:
         if chosen.bits_weights is None:
             return None
+        moments = (self.input_moments or {}).get(name) if chosen.needs_moments else None
         return RangeLinearEmbeddingWrapper(
             copy.deepcopy(module),
             chosen.bits_weights,
@@ -114,6 +120,7 @@ class Replacements:
             per_row=chosen.per_row_embedding,
             group_size=chosen.group_size,
             codes=chosen.codes,
+            code_moments=moments,
         )
 
     def _linear(
@@ -129,9 +136,7 @@ class Replacements:
                 return None
             options = self._activations(chosen, stats, half_range)
             return RangeLinearFakeQuantWrapper(module, **options, quantize_inputs=True)
-        rounder = None
-        if chosen.rounding == "gptq":
-            rounder = gptq_rounder(name, self.input_moments)
+        moments = moments_for(name, self.input_moments) if chosen.needs_moments else None
         return RangeLinearQuantParamLayerWrapper(
             copy.deepcopy(module),
             num_bits_params=chosen.bits_weights,
@@ -139,8 +144,9 @@ class Replacements:
             save_fp_weights=self.settings.save_fp_weights,
             clip_weights=chosen.clip_weights,
             group_size=chosen.group_size,
-            rounder=rounder,
+            rounder=None if moments is None or chosen.codes else gptq_rounder(moments),
             codes=chosen.codes,
+            code_moments=moments,
             **self._activations(chosen, stats, half_range),
         )
 

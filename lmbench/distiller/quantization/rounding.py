@@ -21,7 +21,7 @@ from lmbench.distiller.quantization.scale_and_zero_point import (
 )
 from lmbench.distiller.quantization.weights import Rounder
 
-__all__ = ["collect_input_moments", "gptq_round", "gptq_rounder"]
+__all__ = ["collect_input_moments", "gptq_round", "gptq_rounder", "moments_for"]
 
 _DAMPING = 0.01
 
@@ -84,18 +84,22 @@ def collect_input_moments(
     return {name: total / counts[name] for name, total in totals.items()}
 
 
-def gptq_rounder(name: str, moments: Mapping[str, Tensor] | None) -> Rounder:
-    """The rounding of one layer's weights.
+def moments_for(name: str, moments: Mapping[str, Tensor] | None) -> Tensor:
+    """Those of one layer's inputs.
 
     Raises:
-        QuantizationError: no moments were collected for this layer.
+        QuantizationError: none were collected for this layer.
     """
     if moments is None or name not in moments:
         raise QuantizationError(
-            "rounding: gptq needs the moments of the layer's inputs: pass input_moments from "
+            "this rounding needs the moments of the layer's inputs: pass input_moments from "
             "collect_input_moments"
         )
-    hessian = moments[name]
+    return moments[name]
+
+
+def gptq_rounder(hessian: Tensor) -> Rounder:
+    """The rounding of a layer's weights whose inputs have these moments."""
 
     def rounder(weight: Tensor, scale: Tensor, zero: Tensor, q_min: int, q_max: int) -> Tensor:
         return gptq_round(weight, hessian, scale, zero, q_min, q_max)

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 PRECISIONS = ("16", "bf16", "32", "64")
-ROUNDINGS = ("nearest", "gptq", "codes")
+ROUNDINGS = ("nearest", "gptq", "codes", "calibrated-codes")
 Role = Literal["", "step", "whole", "state"]
 """What a module is in its recurrent cell: one of `ModularCell.STEPS`, `WHOLE`, `MEMORY`, or none of
 them."""
@@ -107,9 +107,10 @@ class ModuleSettings:
         per_row_embedding: a range for each row of an embedding; else one for all, taken from its
             calibrated output as the original does.
         group_size: a range for so many weights of a row; None for whole rows.
-        rounding: "nearest", "gptq" (error compensation, see `rounding`), or "codes" (sums of scaled
+        rounding: "nearest", "gptq" (error compensation, see `rounding`), "codes" (sums of scaled
             signs, see `codes`), with scales for each row, or group of one, of its own: mode,
-            clip_weights, per_channel_wts and per_row_embedding are then of no account.
+            clip_weights, per_channel_wts and per_row_embedding are then of no account; or
+            "calibrated-codes", such codes as change the layer's output least.
         scale_approx_mult_bits: activation scales as integer multiplier and shift.
         input_overrides: {input number: {bits_activations, mode, clip_acts, clip_n_stds,
             from_output}}.
@@ -168,7 +169,12 @@ class ModuleSettings:
     @property
     def codes(self) -> bool:
         """Are weights sums of scaled signs, see `codes`?"""
-        return self.rounding == "codes"
+        return self.rounding in ("codes", "calibrated-codes")
+
+    @property
+    def needs_moments(self) -> bool:
+        """Does it look at the moments of a layer's inputs?"""
+        return self.rounding in ("gptq", "calibrated-codes")
 
     @property
     def accumulator_bits(self) -> int:

@@ -139,9 +139,10 @@ def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
         dropped = {"clip_acts", "clip_weights", "also_clip_weights", "clip_n_stds"}
-        if entry.get("rounding") != "codes":  # these have tensors of their own
-            dropped.add("rounding")
-        return {key: value for key, value in entry.items() if key not in dropped}
+        kept = {key: value for key, value in entry.items() if key not in dropped}
+        if kept.pop("rounding", None) in ("codes", "calibrated-codes"):
+            kept["rounding"] = "codes"  # these have tensors of their own
+        return kept
 
     overrides = {pattern: plain(entry) for pattern, entry in settings["overrides"].items()}
     return plain(settings) | {"overrides": overrides}

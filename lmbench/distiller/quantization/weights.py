@@ -15,7 +15,13 @@ from lmbench.distiller.quantization.clipping import (
     get_quant_params_from_tensor,
     parse_clip,
 )
-from lmbench.distiller.quantization.codes import fit_codes, keeps_zeros, nearest_levels
+from lmbench.distiller.quantization.codes import (
+    fit_codes,
+    fit_codes_to_inputs,
+    keeps_zeros,
+    levels_for_inputs,
+    nearest_levels,
+)
 from lmbench.distiller.quantization.errors import QuantizationError
 from lmbench.distiller.quantization.integers import IntegerLinear, dequantize_into, storage_dtype
 from lmbench.distiller.quantization.layers_without_parameters import empty
@@ -97,18 +103,26 @@ class _QuantizedWeight(QuantizedWrapper):
         self.register_buffer("weight_q", integers.to(storage_dtype(*q_range)))
         self._round_weight = (q_range, rounder)
 
-    def store_codes(self, weight: Tensor, bits: int, group_size: int | None) -> None:
+    def store_codes(
+        self, weight: Tensor, bits: int, group_size: int | None, moments: Tensor | None
+    ) -> None:
         """Sums of scaled signs, see `codes`: int8 levels on the grid of each row's unit, and as
-        `w_steps` (bits, rows, groups) the scales that they are sums of."""
+        `w_steps` (bits, rows, groups) the scales that they are sums of; with `moments` those of the
+        least error of the output."""
         pruned = keeps_zeros(weight)
-        unit, steps = fit_codes(weight, bits, group_size, pruned=pruned)
+        if moments is None:
+            unit, steps = fit_codes(weight, bits, group_size, pruned=pruned)
+        else:
+            unit, steps = fit_codes_to_inputs(weight, moments, bits, group_size, pruned=pruned)
 
-        def nearest(weight: Tensor, scale: Tensor, *_: Any) -> Tensor:
-            steps = self.get_buffer("w_steps")
-            return nearest_levels(weight, 1 / scale, steps, group_size, pruned=pruned)
+        def levels(weight: Tensor, scale: Tensor, *_: Any) -> Tensor:
+            codes = 1 / scale, self.get_buffer("w_steps")
+            if moments is None:
+                return nearest_levels(weight, *codes, group_size, pruned=pruned)
+            return levels_for_inputs(weight, moments, *codes, group_size, pruned=pruned)
 
         self.register_buffer("w_steps", steps)
-        self.store_weight(weight, (1 / unit, torch.zeros_like(unit)), (-127, 127), nearest)
+        self.store_weight(weight, (1 / unit, torch.zeros_like(unit)), (-127, 127), levels)
 
     def named_linear_quant_params(self, filter: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Those of the weight, and with `filter` only where `save_fp_weights` keeps its floats."""
@@ -151,6 +165,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             kernels for grouped weights do.
         rounder: how weights become integers; to nearest when None.
         codes: they become sums of scaled signs instead, see `codes`.
+        code_moments: (in, in) of the inputs, to which those are then fitted.
 
     The bias is quantized to the accumulator's scale, exactly as wide as the accumulator. It is
     stored as it was, in floats, because its scale depends on the input's; with weights alone
@@ -182,6 +197,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         group_size: int | None = None,
         rounder: Rounder | None = None,
         codes: bool = False,
+        code_moments: Tensor | None = None,
     ) -> None:
         super().__init__(
             wrapped_module,
@@ -206,7 +222,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         self.clip_weights = self.clip_acts if also_clip_weights else clip_weights
         weight = wrapped_module.weight.detach().float()
         if codes:
-            self.store_codes(weight, bits, group_size)
+            self.store_codes(weight, bits, group_size, code_moments)
         else:
             params = weight_params(
                 weight,
@@ -345,6 +361,8 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         per_row: a range for each row.
         group_size: a range for so many weights of a row.
         codes: sums of scaled signs, see `codes`; always a scale for each row.
+        code_moments: of the inputs of the layer that the table is tied to, to which those are then
+            fitted.
     """
 
     def __init__(
@@ -361,6 +379,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         per_row: bool = False,
         group_size: int | None = None,
         codes: bool = False,
+        code_moments: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.wrapped_module = wrapped_module
@@ -374,7 +393,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
         weight = wrapped_module.weight.detach().float()
         own, clip = self.mode.weights, parse_clip(clip_acts)
         if codes:
-            self.store_codes(weight, bits, group_size)
+            self.store_codes(weight, bits, group_size, code_moments)
         else:
             if not per_row and stats is not None:
                 params = get_quant_params_from_stats_dict(

@@ -291,7 +291,8 @@ def _described(key: str, entry: Mapping[str, Any]) -> str:
     value = entry[key]
     match key:
         case "bits_weights":
-            return f"{'c' if entry.get('rounding') == 'codes' else 'w'}{_bits(value)}"
+            codes = str(entry.get("rounding")).endswith("codes")
+            return f"{'c' if codes else 'w'}{_bits(value)}"
         case "bits_activations":
             return f"a{_bits(value)}"
         case "precision":

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,10 +160,39 @@ def test_more_bits_lose_less_and_activations_may_be_integers_too():
     assert mean_loss(quantize(model, both), TEST) == pytest.approx(losses[3], abs=0.01)
 
 
+@pytest.mark.parametrize("kept", [1.0, 0.4])
+@pytest.mark.parametrize("bits,group", [(1, None), (2, None), (2, 8), (3, None), (4, 8)])
+@torch.no_grad()
+def test_calibrated_codes_are_sums_too_and_change_outputs_less(bits, group, kept):
+    generator = torch.Generator().manual_seed(bits)
+    x = torch.randn(500, 24, generator=generator) @ torch.randn(24, 24, generator=generator)
+    layer = torch.nn.Linear(24, 40)
+    weight = layer.weight.copy_(torch.randn(40, 24, generator=generator))
+    weight *= torch.rand(40, 24, generator=generator) < kept
+
+    def rounded(rounding: str) -> Any:
+        chosen = {"bits_activations": None, "bits_weights": bits, "group_size": group}
+        settings = QuantSettings.from_dict({**chosen, "rounding": rounding})
+        moments = {"0": (x.T @ x).double() / len(x)}
+        return quantize(torch.nn.Sequential(layer), settings, None, moments)[0]
+
+    plain, calibrated = rounded("codes"), rounded("calibrated-codes")
+    assert bool((calibrated.weight[weight == 0] == 0).all())
+    nearest = nearest_levels(
+        calibrated.weight, 1 / calibrated.w_scale, calibrated.w_steps, group, pruned=kept < 1
+    )
+    assert torch.equal(nearest, calibrated.weight_q.float())
+    plainly, less = (
+        float(((one.weight - weight) @ x.T).square().mean()) for one in (plain, calibrated)
+    )
+    assert less < 0.8 * plainly
+
+
 @pytest.mark.parametrize(
     "settings,words",
     [
         ({"rounding": "codes"}, "8 bits is out of range, use 1 to 4"),
+        ({"rounding": "calibrated-codes"}, "8 bits is out of range, use 1 to 4"),
         ({"bits_weights": 1}, "1 bits is out of range, use 2 to 16"),
         ({"rounding": "codes", "bits_weights": 2, "group_size": 12}, "multiple of 8"),
     ],
