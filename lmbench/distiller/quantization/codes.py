@@ -41,7 +41,7 @@ __all__ = [
 _TOP = 127
 # The paper takes two; here they are cheap, and end where no code changes any more.
 _ROUNDS = 16
-# Of codes that are fitted to inputs, where further rounds gain less than a thousandth each.
+# Of codes that are fitted to inputs, where further rounds gain a fifth of a percent each.
 _TURNS = 8
 _DAMPING = 0.05
 AT_ONCE = 1 << 16

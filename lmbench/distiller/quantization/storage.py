@@ -140,8 +140,10 @@ def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
     def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
         dropped = {"clip_acts", "clip_weights", "also_clip_weights", "clip_n_stds"}
         kept = {key: value for key, value in entry.items() if key not in dropped}
-        if kept.pop("rounding", None) in ("codes", "calibrated-codes"):
-            kept["rounding"] = "codes"  # these have tensors of their own
+        if "rounding" in kept:
+            # Codes have tensors of their own.
+            codes = kept["rounding"] in ("codes", "calibrated-codes")
+            kept["rounding"] = "codes" if codes else "nearest"
         return kept
 
     overrides = {pattern: plain(entry) for pattern, entry in settings["overrides"].items()}

@@ -160,6 +160,22 @@ def test_more_bits_lose_less_and_activations_may_be_integers_too():
     assert mean_loss(quantize(model, both), TEST) == pytest.approx(losses[3], abs=0.01)
 
 
+@torch.no_grad()
+def test_a_module_that_is_rounded_to_nearest_beside_codes_comes_back():
+    settings = QuantSettings.from_dict(
+        {
+            "bits_activations": None,
+            "bits_weights": 2,
+            "rounding": "codes",
+            "overrides": {"decoder": {"rounding": "nearest", "bits_weights": 8}},
+        }
+    )
+    quantized = quantize(load_tiny(ARRAYS, tied=False), settings)
+    tensors, meta = export_state(quantized, settings)
+    again = restore(load_tiny(ARRAYS, tied=False), tensors, json.loads(json.dumps(meta)))
+    assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+
+
 @pytest.mark.parametrize("kept", [1.0, 0.4])
 @pytest.mark.parametrize("bits,group", [(1, None), (2, None), (2, 8), (3, None), (4, 8)])
 @torch.no_grad()
