@@ -11,6 +11,7 @@ import bisect
 import itertools
 import math
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -96,6 +97,7 @@ class EventReader:
         self.unfinished = False
         self.position = 0
         """The bytes that were read: whole lines."""
+        self._crc = 0
         # For each resume up to `_searched`: the offset from which lines are void, and its own.
         self._resumes: list[tuple[int, int]] = []
         # Of each, what it or a later one goes back to at the furthest.
@@ -153,9 +155,22 @@ class EventReader:
         return self._seen[1] if self._seen else 0
 
     def _was_replaced(self, stamp: tuple[int, int, int], before: tuple[int, int, int]) -> bool:
-        rewritten = stamp[1] == before[1] and stamp[2] != before[2]
         skipped, self._skipped = self._skipped, False
-        return skipped or rewritten or stamp[0] != before[0] or stamp[1] < self.position
+        if skipped or stamp[0] != before[0] or stamp[1] < self.position:
+            return True
+        # A file that is being written to has its new time before its new size.
+        return stamp[1] == before[1] and stamp[2] != before[2] and not self._is_as_read()
+
+    def _is_as_read(self) -> bool:
+        """Does the file still begin with what was read of it?"""
+        crc, left = 0, self.position
+        try:
+            with self.path.open("rb") as file:
+                while left and (data := file.read(min(left, _SEARCHED_BYTES))):
+                    crc, left = zlib.crc32(data, crc), left - len(data)
+        except OSError:
+            return False
+        return not left and crc == self._crc
 
     def _forget(self) -> None:
         """What was read was of another file."""
@@ -165,7 +180,7 @@ class EventReader:
         self._restart()
 
     def _restart(self) -> None:
-        self.position = 0
+        self.position = self._crc = 0
         self.unread = 0
         self.unfinished = False
         self.generation += 1
@@ -196,6 +211,7 @@ class EventReader:
     def _events(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
         for position, line in lines:
             self.position = position + len(line)
+            self._crc = zlib.crc32(line, self._crc)
             if self._is_void(position):
                 continue
             event = parse_event(line)

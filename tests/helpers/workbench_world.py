@@ -39,8 +39,10 @@ STARTED = ev.RunStarted(t=0.0, device="cpu", epochs=2, steps_per_epoch=50, total
 
 
 def looked(watcher: Watcher) -> Snapshot:
-    """What a look finds that has something new to show."""
+    """All that there is to show, in as many slices as this machine needs for it."""
     snapshot = watcher.poll()
+    while watcher.unread:
+        snapshot = watcher.poll() or snapshot
     assert snapshot is not None
     return snapshot
 

@@ -12,6 +12,7 @@ import random
 from pathlib import Path
 
 import pytest
+from workbench_world import looked
 
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
@@ -41,11 +42,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_workbench_shows_every_run_of_it(home: Home) -> None:
-    watcher = Watcher(home.session("default"))
-    snapshot = watcher.poll()
-    while watcher.unread:
-        snapshot = watcher.poll()
-    assert snapshot is not None
+    snapshot = looked(Watcher(home.session("default")))
     runs = sorted(snapshot.runs, key=lambda run: run.id)
     assert [run.kind for run in runs] == [
         *("train", "prune", "quantize", "evaluate", "sensitivity"),

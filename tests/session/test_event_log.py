@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -96,6 +97,30 @@ def test_a_log_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
     assert log.poll() == []
     assert log.events == []
     assert log.generation == 2
+
+
+def test_a_log_that_is_just_being_written_to_is_the_same_log(tmp_path: Path) -> None:
+    """The system gives a file its new time before its new size."""
+    path = tmp_path / "events.jsonl"
+    append(path, event_line(warning(1)))
+    log = EventLog(path)
+    log.poll()
+    os.utime(path, ns=(1, 1))
+    assert log.poll() == []
+    append(path, event_line(warning(2)))
+    assert messages(log.poll()) == ["2"]
+    assert log.generation == 0
+
+
+def test_a_log_that_was_changed_in_place_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    append(path, event_line(warning(1)) + event_line(warning(2)))
+    log = EventLog(path)
+    log.poll()
+    path.write_bytes(event_line(warning(1)) + event_line(warning(3)))
+    os.utime(path, ns=(1, 1))
+    assert messages(log.poll()) == ["1", "3"]
+    assert log.generation == 1
 
 
 def test_after_a_resume_only_what_its_checkpoint_knew_counts(tmp_path: Path) -> None:

@@ -26,11 +26,7 @@ def summaries_of_small_logs(monkeypatch):
 
 
 def read_all(session: Session) -> dict[str, RunView]:
-    watcher = Watcher(session)
-    snapshot = looked(watcher)
-    while watcher.unread:
-        snapshot = watcher.poll() or snapshot
-    return dict(snapshot.by_key)
+    return dict(looked(Watcher(session)).by_key)
 
 
 @pytest.fixture
@@ -135,7 +131,8 @@ def test_of_many_runs_the_chosen_and_the_newest_are_shown_first(full, monkeypatc
     watcher = Watcher(full.session, first=("001-train",))
     shown = []
     while not shown or watcher.unread:
-        snapshot = looked(watcher)
+        snapshot = watcher.poll()
+        assert snapshot is not None
         assert snapshot.unread == 4 - len(snapshot.runs)
         shown.append({view.id for view in snapshot.runs})
     assert shown == [{1}, {1, 4}, {1, 3, 4}, {1, 2, 3, 4}]
@@ -148,7 +145,8 @@ def test_a_long_log_is_shown_as_far_as_it_was_read(full, ended, monkeypatch):
     watcher = Watcher(full.session)
     shares, steps = [], []
     while not shares or watcher.unread:
-        snapshot = looked(watcher)
+        snapshot = watcher.poll()
+        assert snapshot is not None
         if view := snapshot.run(ended.path.name):
             shares.append(view.read)
             steps.append(len(view.curves.steps))
