@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 import pynvml
@@ -27,15 +27,29 @@ class Meter:
         self._memory, self._percent = 0, 0.0
         self._utilisation = _cuda_utilisation(device) if device.type == "cuda" else None
         self.utilisation()  # psutil counts from the first reading on
+        self._waited = 0.0
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count anew, after validation or a pause."""
-        self._since = time.perf_counter()
+        """Begin to count anew, after validation."""
+        self._since = self.now()
+
+    def now(self) -> float:
+        """Seconds of a clock that stands still while the run waits."""
+        return time.perf_counter() - self._waited
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is done in it takes no time: a run that is paused is not slow."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - began
 
     def rate(self, tokens: int) -> float:
         """Tokens a second, for `tokens` that were worked on since the last call."""
-        now = time.perf_counter()
+        now = self.now()
         elapsed, self._since = now - self._since, now
         return tokens / elapsed if elapsed > 0 else 0.0
 

@@ -156,7 +156,8 @@ class Trainer:
         self.model.train()
         if position.batch == 0:
             self.begin_epoch()
-        began = saved = logged = time.perf_counter()
+        began = logged = self._meter.now()
+        saved = time.perf_counter()
         self._meter.restart()
         logged_loss, logged_batch = self._epoch_loss(), position.batch
         while position.batch < batches:
@@ -166,7 +167,7 @@ class Trainer:
                 position.batches = 0
                 self._sums.zero_()
             if position.batch % self.config.log_interval == 0:
-                now, loss = time.perf_counter(), self._epoch_loss()
+                now, loss = self._meter.now(), self._epoch_loss()
                 since = position.batch - logged_batch
                 self._log_line((loss - logged_loss) / since, (now - logged) / since)
                 logged, logged_loss, logged_batch = now, loss, position.batch
@@ -202,14 +203,15 @@ class Trainer:
         is wanted, too."""
 
         def decide() -> str | None:
-            wanted = self.control()
+            with self._meter.waiting():
+                wanted = self.control()
             self._stopping |= wanted == "stop"
             return "stop" if self._stopping else wanted or ("checkpoint" if late else None)
 
         return self._ranks.agree(decide)
 
     def _count_time(self, began: float) -> float:
-        now = time.perf_counter()
+        now = self._meter.now()
         self.position.seconds += now - began
         self.position.epoch_seconds += now - began
         return now

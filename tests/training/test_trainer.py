@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from lmbench.corpus.batches import batchify
 from lmbench.errors import LmbenchError
 from lmbench.model import build_model
 from lmbench.session.events import Epoch, Step
+from lmbench.training import speed_meter
 from lmbench.training import trainer as trainer_module
 from lmbench.training.cuda_graph import GraphedUpdate
 from lmbench.training.distillation import Distillation
@@ -76,6 +79,29 @@ def test_log_lines_come_at_their_own_interval_whatever_that_of_the_events(tmp_pa
         assert [batch for batch, _ in lines] == list(range(7, len(losses) + 1, 7))
         for batch, loss in lines:
             assert loss == pytest.approx(sum(losses[batch - 7 : batch]) / 7, abs=0.006)
+
+
+def test_the_time_that_a_run_waits_counts_as_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    waited = [0]
+    monkeypatch.setattr(
+        speed_meter, "time", SimpleNamespace(perf_counter=lambda: float(next(clock) + waited[0]))
+    )
+
+    class Paused(Recorder):
+        def control(self) -> str | None:
+            waited[0] += 1_000_000
+            return super().control()
+
+    recorder = Paused()
+    trainer(small(epochs=1, event_interval=5, log_interval=5), tmp_path, recorder).run()
+    assert recorder.of(Epoch)[0].seconds < 1000
+    rates = [float(r) for line in recorder.lines for r in re.findall(r"ms/batch +([\d.]+)", line)]
+    assert len(rates) == 5
+    assert max(rates) < 1_000_000
+    assert all(event.tokens_per_s > 0.01 for event in recorder.of(Step))
 
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
