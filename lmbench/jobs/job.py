@@ -115,6 +115,12 @@ class Job:
         self._seconds_given = self._seconds_given or "seconds" in results
         self.update(results={**self._record.results, **finite(results)})
 
+    def drop_results(self, beginning: str) -> None:
+        """Take out of ``results`` what has a name of that beginning."""
+        kept = {k: v for k, v in self._record.results.items() if not k.startswith(beginning)}
+        if kept.keys() != self._record.results.keys():
+            self.update(results=kept)
+
     def seconds(self) -> float:
         """Time this run has worked, over all its attempts that ended by themselves, pauses out."""
         given = self._record.results.get("seconds")

@@ -373,6 +373,31 @@ def test_a_best_checkpoint_that_a_resumed_run_has_yet_to_come_to_is_not_scored(
     assert results["best_epoch"] == 1
 
 
+def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_allowed", True)
+    run = new_run(home, "stopped", epochs=2, batch_size=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(Requests, "next", lambda _: "stop")
+        train.work(Job(run, run.read(), run.config(), resuming=False))
+    assert {"test_ppl", "test_loss", "test_checkpoint"} <= run.read().results.keys()
+
+    seen: list[dict[str, Any]] = []
+
+    def save_and_look(trainer: Trainer) -> None:
+        save(trainer)
+        seen.append(run.read().results)
+
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", save_and_look)
+    train.work(Job(run, run.read(), run.config(), resuming=True))
+    of_the_last_epoch = seen[-1]
+    assert of_the_last_epoch["valid_ppl"]
+    assert not [name for name in of_the_last_epoch if name.startswith("test_")]
+    assert "test_ppl" in run.read().results
+
+
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

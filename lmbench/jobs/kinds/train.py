@@ -263,6 +263,8 @@ def _note(job: Job, event: Event) -> None:
     """Log an event; lists of runs show the best validation so far without reading the log."""
     job.emit(event)
     if isinstance(event, Epoch):
+        # Of the model at which the run was stopped before, not of the one beside which they stand.
+        job.drop_results("test_")
         job.add_results(
             valid_loss=event.best_valid_loss,
             valid_ppl=perplexity(event.best_valid_loss),
