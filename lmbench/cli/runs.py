@@ -23,6 +23,7 @@ from lmbench.cli.output import (
     write,
 )
 from lmbench.cli.start_run import PlaceName, RunName, resume_run
+from lmbench.config.setting import value_text
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
@@ -86,6 +87,8 @@ def show(run: str, *, session: SessionName = "default", json: Json = False) -> N
         print_json(document)
         return
     rows = [(key, _shown(key, value)) for key, value in document.items()]
+    settings = (f"{name} = {value_text(value)}" for name, value in document["config"].items())
+    rows = [(key, "\n".join(settings) if key == "config" else text) for key, text in rows]
     log = EventLog(found.events_path)
     log.poll()
     progress = _progress(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from lmbench.report import numbers
 from lmbench.report.tables import run_document, runs_table, sessions_table
 from lmbench.session import Home, Session
 from lmbench.session.archive import SUFFIX, pack, unpack
+from lmbench.session.files import files_in
 from lmbench.session.manage import copy_session, delete_session, refuse_busy, rename_session
 from lmbench.session.store import LIVE
 
@@ -48,6 +50,11 @@ def _session_document(session: Session) -> dict[str, Any]:
         record = session.read()
     except LmbenchError as error:
         record, problem = None, error.message
+    size = 0
+    for file in files_in(session.path):
+        # A file that is being written has another name in the next moment.
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
     return {
         "session": str(session.path),
         "name": session.name,
@@ -57,7 +64,7 @@ def _session_document(session: Session) -> dict[str, Any]:
         "runs": len(session.runs()),
         "live": sum(status in LIVE for status in statuses),
         "queued": statuses.count("queued"),
-        "bytes": sum(f.stat().st_size for f in session.path.rglob("*") if f.is_file()),
+        "bytes": size,
         "problem": problem,
     }
 

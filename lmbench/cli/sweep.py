@@ -16,12 +16,13 @@ from lmbench.cli.flags import free_place
 from lmbench.cli.foreground import work_through
 from lmbench.cli.output import Json, Yes, answer, confirm, console, note, print_json, print_line
 from lmbench.cli.progress import corpus_progress
-from lmbench.cli.start_run import PlaceName, leave_queue
+from lmbench.cli.start_run import PlaceName
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.places import check_place
 from lmbench.jobs.sweeps import control
 from lmbench.jobs.sweeps.checking import Forecast, forecast, stage_rungs
+from lmbench.jobs.sweeps.kept_file import kept_files
 from lmbench.jobs.sweeps.status import (
     Setting,
     SweepStatus,
@@ -134,7 +135,13 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
     else:
         # What goes elsewhere is submitted whole, and followed one after the other.
         launch.start_all([run for run in runs if run.read().place != "local"])
-        code = _follow(session, json=json)
+        try:
+            code = _follow(session, json=json)
+        except KeyboardInterrupt:
+            # Between two runs.
+            code = INTERRUPTED
+        if code == INTERRUPTED:
+            control.stop(session)
     if json or not detach:
         _show(sweep_status(session), json=json)
     else:
@@ -147,7 +154,7 @@ def _work_through(session: Session, runs: list[Run], *, detach: bool, json: bool
 
 def _follow(session: Session, *, json: bool) -> int:
     """Follow the runs of a sweep one after the other until none is left that will begin; gives the
-    exit code. Ctrl-C stops the one at work and takes the others out of the queue."""
+    exit code. Ctrl-C stops the one at work."""
     code = 0
     while True:
         run = control.next_run(session)
@@ -161,7 +168,6 @@ def _follow(session: Session, *, json: bool) -> int:
             note(f"{run.ref} {printable(run.read().name)}")
         _, failed = work_through(partial(_begun, run), json=json, document=False)
         if failed == INTERRUPTED:
-            leave_queue(list(control.made_runs(session).values()))
             return failed
         code = code or min(failed, 1)
 
@@ -248,7 +254,8 @@ def resume(
 def delete(
     name: str | None = None, *, yes: Yes = False, session: Named = None, json: Json = False
 ) -> None:
-    """Remove a sweep and its runs for good, and its session where that holds nothing else.
+    """Remove a sweep and its runs for good, and its session where that holds nothing else: no
+    other run, no notes, no sample, no file that the sweep does not name.
 
     Args:
         name: the sweep's session.
@@ -258,7 +265,11 @@ def delete(
     found = _found(name, session)
     control.refuse_busy(found)
     runs = len(control.made_runs(found))
-    confirm(f"Delete sweep {found.name} ({numbers.plural(runs, 'run')}) for good?", yes=yes)
+    what = numbers.plural(runs, "run")
+    if control.ends_session(found):
+        kept = [str(path.relative_to(found.path)) for path in kept_files(found)]
+        what = ", ".join([what, *map(printable, kept)]) + ", and its session"
+    confirm(f"Delete sweep {found.name} ({what}) for good?", yes=yes)
     control.delete(found)
     document = {"session": found.name, "runs": runs, "deleted": True}
     answer(document, f"deleted {found.name}", json=json)

@@ -1,7 +1,8 @@
 """Published commands one after the other: train, prune at four levels, quantize each. No torch.
 
-A chain is queued whole. The queue takes the oldest run first, so each finds its parent done; where
-a parent failed, its children say in a line that it has no model.
+A chain is queued whole. The queue takes the oldest run first, so each finds its parent done. Where
+a parent was stopped or failed, its children begin with the best model that it has, or say in a line
+that it has none.
 """
 
 from __future__ import annotations

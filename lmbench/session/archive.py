@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from lmbench.errors import LmbenchError
-from lmbench.session.files import fsync_folder, json_bytes, parse_json, temporary_file
+from lmbench.session.files import (
+    files_in,
+    fsync_folder,
+    json_bytes,
+    parse_json,
+    temporary_file,
+)
 from lmbench.session.leftovers import unnamed_folder
 from lmbench.session.manage import at_rest, put_in_place, refuse_busy
 from lmbench.session.records import FORMAT_VERSION, LIVE, RunRecord, SessionRecord, parse_record
@@ -49,7 +55,7 @@ _RUN = r"runs/\d{3,9}-[a-z]{1,20}"
 _KNOWN = re.compile(
     r"session\.json|sweep\.yaml|proposals\.json|samples\.jsonl"
     rf"|vocabulary/[0-9a-f]{{1,64}}\.txt|{_RUN}/{_FILE}"
-    rf"|(?:schedules|quantization|recipes)/[A-Za-z0-9][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
+    rf"|(?:schedules|quantization|recipes)/[A-Za-z0-9_][A-Za-z0-9 ._-]{{0,99}}\.ya?ml"
     rf"|{_RUN}/(?:last|best)/{_FILE}"
 )
 
@@ -95,6 +101,7 @@ def pack(session: Session, target: Path) -> Packed:
     refuse_busy(session, "packed", queued=False)
     contents = list(_contents(session))
     known = [(name, source) for name, source in contents if _KNOWN.fullmatch(name)]
+    _refuse_alike([name for name, _ in known])
     try:
         with temporary_file(target) as (partial, file):
             _write(file, known, zipfile.ZIP_DEFLATED)
@@ -115,10 +122,22 @@ def pack(session: Session, target: Path) -> Packed:
     return Packed(target, target.stat().st_size, left_out)
 
 
+def _refuse_alike(names: list[str]) -> None:
+    """Raises LmbenchError for names that differ in case alone: `unpack` takes them for one."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise LmbenchError(
+                f"{other} and {name} differ in case alone, which is one file on some systems: "
+                "rename one of them"
+            )
+
+
 def _contents(session: Session) -> Iterator[tuple[str, Path | bytes]]:
     """Each file that stays, under its name in the archive, in the order of the names."""
     found: dict[str, Path | bytes] = {}
-    for path in session.path.rglob("*"):
+    for path in files_in(session.path):
         name = path.relative_to(session.path)
         passing = any(part.startswith(".") for part in name.parts) or name.name == "control"
         if not passing and path.is_file() and not path.is_symlink():

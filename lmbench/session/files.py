@@ -23,6 +23,7 @@ from lmbench.errors import LmbenchError
 __all__ = [
     "drop_fresh",
     "file_stamp",
+    "files_in",
     "finish_swap",
     "fresh_folder",
     "fsync_folder",
@@ -74,6 +75,13 @@ def write_atomic(path: Path, data: bytes, staging: Path | None = None) -> None:
     except OSError as error:
         # The system names the temporary file, or none.
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Every file below a folder. Folders that vanish meanwhile are passed over, and `Path.rglob`
+    would fail at them."""
+    for root, _, names in os.walk(folder):
+        yield from (Path(root, name) for name in names)
 
 
 def file_stamp(path: Path | str) -> tuple[int, int, int] | None:

@@ -49,6 +49,8 @@ def test_a_run_behind_a_failed_one_begins_and_says_why_it_cannot(world: World) -
     )
     # Without a checkpoint the kind of run says that there is none to start from.
     assert parent_of(job) == parent
-    (parent.path / "best").mkdir()
-    with pytest.raises(LmbenchError, match="is failed: a sweep compares whole runs alone"):
-        parent_of(job)
+    for which in ("last", "best"):
+        (parent.path / which).mkdir()
+        with pytest.raises(LmbenchError, match="is failed: a sweep compares whole runs alone"):
+            parent_of(job)
+        (parent.path / which).rmdir()

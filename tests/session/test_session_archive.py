@@ -133,6 +133,24 @@ def test_what_no_session_holds_is_left_out_and_named(session: Session, tmp_path:
     assert not {"thesis.docx", "evil"} & {p.name for p in made.path.iterdir()}
 
 
+def test_names_that_unpacking_takes_for_one_are_refused(session: Session, tmp_path: Path) -> None:
+    schedules = session.path / "schedules"
+    for name in ("agp.yaml", "AGP.yaml"):
+        (schedules / name).write_text("version: 1\n")
+    with pytest.raises(LmbenchError, match=r"AGP\.yaml and schedules/agp\.yaml differ in case"):
+        pack(session, tmp_path / "s.lmbench")
+    assert not (tmp_path / "s.lmbench").exists()
+
+
+def test_a_file_that_a_sweep_kept_under_an_unusual_name_is_packed(
+    session: Session, tmp_path: Path
+) -> None:
+    (session.path / "schedules" / "_parse-50.yaml").write_text("version: 1\n")
+    assert pack(session, tmp_path / "s.lmbench").left_out == ()
+    unpacked = unpack(tmp_path / "s.lmbench", Home(tmp_path / "elsewhere"))
+    assert (unpacked.path / "schedules" / "_parse-50.yaml").is_file()
+
+
 def test_a_checkpoint_between_two_renames_is_packed_under_its_name(
     session: Session, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ def parent_of(job: Job) -> Run:
     if not job.record.parent:
         raise LmbenchError(f"run {job.run.ref} names no run to start from")
     parent = job.home.find_run(job.record.parent, job.session.name)
-    if job.record.point and parent.checkpoint("best"):
+    if job.record.point and (parent.checkpoint("best") or parent.checkpoint("last")):
         status = parent.status()
         if status != "finished":
             raise LmbenchError(f"run {parent.ref} is {status}: a sweep compares whole runs alone")

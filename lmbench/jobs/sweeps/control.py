@@ -18,7 +18,14 @@ from lmbench.jobs import launch
 from lmbench.jobs.queue import awaited_parent
 from lmbench.jobs.sweeps.advance import advance
 from lmbench.jobs.sweeps.checking import check_runs
-from lmbench.jobs.sweeps.kept_file import has_sweep, keep, kept_path, made_records, sweep_of
+from lmbench.jobs.sweeps.kept_file import (
+    has_sweep,
+    keep,
+    kept_path,
+    made_records,
+    other_files,
+    sweep_of,
+)
 from lmbench.jobs.sweeps.making import alone, make_missing, make_missing_alone
 from lmbench.jobs.sweeps.plan import Plan, PlannedRun, planned_runs, stand_in
 from lmbench.jobs.sweeps.proposals import proposals_path
@@ -32,6 +39,7 @@ __all__ = [
     "Prepared",
     "advance",
     "delete",
+    "ends_session",
     "find_sweep",
     "made_runs",
     "make_missing",
@@ -180,7 +188,9 @@ def stop(session: Session) -> int:
     Raises:
         LmbenchError: the session has no sweep.
     """
-    sweep_of(session)
+    if sweep_of(session).search != "tpe":
+        # What is promoted already would be queued when the run at work has ended.
+        advance(session)
     stopped = 0
     # The last first, so that no run begins because the one before it has ended.
     for run in reversed(made_runs(session).values()):
@@ -193,14 +203,14 @@ def stop(session: Session) -> int:
 
 
 def delete(session: Session) -> None:
-    """Remove a sweep and its runs for good, and its session where it holds no other; the caller has
+    """Remove a sweep and its runs for good, and its session where `ends_session`; the caller has
     asked.
 
     Raises:
         LmbenchError: a run waits or is worked on.
     """
     runs = list(made_runs(session).values())
-    if len(runs) == len(session.runs()):
+    if ends_session(session):
         delete_session(session.home, session.name)
         return
     # A death on the way leaves a sweep, which can be deleted again.
@@ -208,6 +218,15 @@ def delete(session: Session) -> None:
         delete_run(run)
     proposals_path(session).unlink(missing_ok=True)
     kept_path(session).unlink()
+
+
+def ends_session(session: Session) -> bool:
+    """Does the session of a sweep hold nothing else: no other run, no notes, sample or file?"""
+    try:
+        notes = session.read().notes
+    except LmbenchError:
+        notes = ""
+    return not notes and len(made_runs(session)) == len(session.runs()) and not other_files(session)
 
 
 def refuse_busy(session: Session) -> None:

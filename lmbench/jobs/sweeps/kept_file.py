@@ -15,10 +15,19 @@ from lmbench.distiller.yaml_values import one_line, read_yaml
 from lmbench.errors import LmbenchError
 from lmbench.jobs.sweeps.plan import FILES, located
 from lmbench.jobs.sweeps.sweep_file import RECIPE, SWEEP_FILE, Sweep, parse_sweep, read_text
-from lmbench.session.files import write_atomic
+from lmbench.session.files import files_in, write_atomic
 from lmbench.session.store import Run, RunRecord, Session
 
-__all__ = ["Made", "has_sweep", "keep", "kept_path", "made_records", "sweep_of"]
+__all__ = [
+    "Made",
+    "has_sweep",
+    "keep",
+    "kept_files",
+    "kept_path",
+    "made_records",
+    "other_files",
+    "sweep_of",
+]
 
 Made = dict[str, tuple[Run, RunRecord]]
 """The runs of a sweep that there are, with their records, by their points."""
@@ -49,6 +58,25 @@ def sweep_of(session: Session) -> Sweep:
     if not has_sweep(session):
         raise LmbenchError(f"session '{session.name}' is no sweep: lmbench sweep start makes one")
     return parse_sweep(read_text(kept_path(session)), kept_path(session))
+
+
+def kept_files(session: Session) -> list[Path]:
+    """The files of a session that its sweep names, of schedules, recipes and quantizations."""
+    named = {value for _, name, value in _named(sweep_of(session)) if name != "data"}
+    return [path for value in sorted(named) if (path := session.path / value).is_file()]
+
+
+def other_files(session: Session) -> list[Path]:
+    """The files of a session that are neither of its sweep nor of its runs."""
+    own = {*kept_files(session), kept_path(session), session.path / "session.json"}
+    return [
+        path
+        for path in files_in(session.path)
+        if path not in own
+        and path.name != "proposals.json"
+        and path.relative_to(session.path).parts[0] not in ("runs", "vocabulary")
+        and not any(part.startswith(".") for part in path.relative_to(session.path).parts)
+    ]
 
 
 def made_records(session: Session) -> Made:

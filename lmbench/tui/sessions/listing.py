@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lmbench.errors import LmbenchError
+from lmbench.session.files import files_in
 from lmbench.session.store import LIVE, Home, Session
 
 __all__ = ["SessionRow", "day_of", "read_sessions"]
@@ -44,7 +45,7 @@ def _row(session: Session) -> SessionRow:
             states["unreadable"] += 1
     shown = [f"{n} {s}" for s, n in states.items() if s in LIVE or s in ("queued", "unreadable")]
     size, changed = 0, made
-    for path in session.path.rglob("*"):
+    for path in files_in(session.path):
         try:
             stat = path.stat()
         except OSError:

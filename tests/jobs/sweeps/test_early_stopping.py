@@ -97,6 +97,23 @@ def test_settings_wait_are_promoted_or_stopped_with_all_their_seeds(sweep_home: 
     assert status.rows[0].valid is None
 
 
+def test_what_was_promoted_while_another_was_at_work_is_stopped_with_the_sweep(
+    sweep_home: Home,
+) -> None:
+    session, runs = start_sweep(sweep_home, RACE)
+    trained = [run for run in runs if run.read().kind == "train"]
+    figures = {0: 80.0, 1: 70.0, 2: 91.0, 3: 81.0, 5: 90.0}
+    for number, figure in figures.items():
+        come_to(trained[number], 2, figure)
+        control.advance(session)
+    # It completes the class, and goes on; the other seed of its setting has not heard yet.
+    assert come_to(trained[4], 2, 72.0) is None
+    assert trained[1].read().early_stopping == "waits"
+    control.stop(session)
+    control.advance(session)
+    assert [run.ref for run in runs if run.status() == "queued"] == []
+
+
 def test_a_resume_leaves_what_was_stopped_early_and_a_run_that_is_resumed_goes_on(
     sweep_home: Home,
 ) -> None:

@@ -14,7 +14,7 @@ from sweep_world import SWEEP, start_sweep, write_sweep
 from lmbench.errors import LmbenchError
 from lmbench.jobs import launch
 from lmbench.jobs.sweeps import control
-from lmbench.jobs.sweeps.kept_file import kept_path
+from lmbench.jobs.sweeps.kept_file import kept_files, kept_path
 from lmbench.jobs.sweeps.making import alone
 from lmbench.jobs.sweeps.status import sweep_status
 from lmbench.report.seeds import Spread, spread_of
@@ -194,8 +194,25 @@ def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home:
         control.find_sweep(sweep_home, "study")
     session, _ = start_sweep(sweep_home, SWEEP.replace("name: study", "name: other"))
     control.stop(session)
+    assert [path.name for path in kept_files(session)] == ["agp-50.yaml", "agp-80.yaml"]
+    assert control.ends_session(session)
     control.delete(session)
     assert not session.exists()
+
+
+@pytest.mark.parametrize("more", ["notes", "samples.jsonl", "schedules/mine.yaml"])
+def test_delete_keeps_the_session_of_what_the_user_made_there(sweep_home: Home, more: str) -> None:
+    session, _ = start_sweep(sweep_home)
+    control.stop(session)
+    if more == "notes":
+        session.update(notes="for the thesis")
+    else:
+        (session.path / more).write_text("mine")
+    control.delete(session)
+    assert session.exists()
+    assert session.runs() == []
+    assert session.read().notes == ("for the thesis" if more == "notes" else "")
+    assert more == "notes" or (session.path / more).read_text() == "mine"
 
 
 def test_a_copied_renamed_or_unpacked_sweep_is_the_same_sweep(
