@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter, Token, convert
 from pydantic.fields import FieldInfo
 
 from lmbench.config import Config, TrainConfig, flag_of, validate
@@ -19,7 +20,15 @@ from lmbench.session.files import write_atomic
 from lmbench.training.recipe_files import recipe_settings
 from lmbench.user_folder import expanded
 
-__all__ = ["Whole", "configured", "free_place", "refuse_flags", "whole", "write_new"]
+__all__ = [
+    "Whole",
+    "check_needs",
+    "configured",
+    "free_place",
+    "refuse_flags",
+    "whole",
+    "write_new",
+]
 
 C = TypeVar("C", bound=Config)
 
@@ -32,8 +41,9 @@ def configured(
     The command's own parameters stay as they are, and a field of the same name gets no flag;
     `config` is built from the flags that were given (``config.model_fields_set`` tells which) and
     checked once, by the model itself. `only` names the fields that become flags, where not all do.
-    Where they go `over_others`, such as a parent's, the command sees whether all fit together. The
-    settings of its ``recipe`` stand under the flags, if it takes one.
+    Where they go `over_others`, such as a parent's, the command sees whether all fit together, for
+    which it is told the settings that were `asked` for by flags. The settings of its ``recipe``
+    stand under the flags, if it takes one.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +51,7 @@ def configured(
         own = [
             parameter.replace(annotation=hints.get(name, Any))
             for name, parameter in inspect.signature(function).parameters.items()
-            if name != "config"
+            if name not in ("config", "asked")
         ]
         taken = {parameter.name for parameter in own}
         fields = {
@@ -52,11 +62,13 @@ def configured(
 
         def command(*args: Any, **given: Any) -> Any:
             settings = {name: given.pop(name) for name in list(given) if name in fields}
-            asked = settings.keys()
+            asked = list(settings)
             if given.get("recipe") is not None:
                 settings = laid_over(recipe_settings(given["recipe"]), settings)
             config = validate(model, settings, together=not over_others)
-            _check_needs(config, asked)
+            if over_others:
+                given["asked"] = frozenset(asked)
+            check_needs(config, asked, whole=not over_others)
             return function(config, *args, **given)
 
         flags = [_flag(name, field) for name, field in fields.items()]
@@ -125,8 +137,15 @@ _NEEDS = {
 }
 
 
-def _check_needs(config: Config, asked: Collection[str]) -> None:
-    """Refuse those of the flags `asked` for that do something only beside another one."""
+def check_needs(config: Config, asked: Collection[str], *, whole: bool = True) -> None:
+    """Refuse those of the flags `asked` for that do something only beside another one.
+
+    Args:
+        whole: nothing is laid under `config` any more, such as a parent's optimizer.
+
+    Raises:
+        LmbenchError: names them, and says why.
+    """
     asked = set(asked)
     for name in sorted(asked):
         other = _NEEDS.get(name)
@@ -142,8 +161,7 @@ def _check_needs(config: Config, asked: Collection[str]) -> None:
         )
     if "dynamic_tokens" in asked and getattr(config, "dynamic", None) == "sgd":
         refuse_flags("does nothing with --dynamic sgd", dynamic_tokens=True)
-    # A pruning may have the optimizer of its parent, and has its schedule elsewhere.
-    if type(config) is TrainConfig:
+    if isinstance(config, TrainConfig) and whole:
         if config.compress is None and "masked_gradients" in asked:
             refuse_flags(f"does nothing without {flag_of('compress')}", masked_gradients=True)
         adamw = config.optimizer == "adamw"
@@ -169,7 +187,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         group=Group(str(extra.get("group", "Settings"))),
         negative="" if field.default is False else None,
         consume_multiple=isinstance(field.default, tuple) or None,
-        converter=whole if number_type(field.annotation) is int else None,
+        converter=_converter(field),
     )
     return inspect.Parameter(
         name,
@@ -177,6 +195,18 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
         default=field.default,
         annotation=Annotated[field.annotation, parameter],
     )
+
+
+def _converter(field: FieldInfo) -> Callable[[Any, Sequence[Token]], Any] | None:
+    if number_type(field.annotation) is int:
+        return whole
+    kinds = [get_origin(kind) or kind for kind in get_args(field.annotation)]
+    return _or_none if NoneType in kinds and (float in kinds or Literal in kinds) else None
+
+
+def _or_none(annotation: Any, tokens: Sequence[Token]) -> Any:
+    """As the parser's own way, and ``none``, which takes back what a parent or a recipe gives."""
+    return None if tokens[0].value.lower() == "none" else convert(annotation, tokens)
 
 
 def whole(_type: Any, tokens: Sequence[Token]) -> int | None:

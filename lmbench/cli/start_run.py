@@ -18,6 +18,7 @@ from lmbench.jobs import launch
 from lmbench.jobs.prepare import make_run
 from lmbench.jobs.queue import awaited_parent
 from lmbench.jobs.reproduce import begin
+from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.report.numbers import plural
 from lmbench.report.seeds import one_setting, spread_of
 from lmbench.report.tables import run_document
@@ -31,7 +32,6 @@ __all__ = [
     "Seeds",
     "derive",
     "derive_all",
-    "leave_queue",
     "named_with_seed",
     "new_run",
     "resume_run",
@@ -40,10 +40,17 @@ __all__ = [
     "work_through_all",
 ]
 
+
+def _check_seeds(_type: object, seeds: int | None) -> None:
+    if seeds is not None and not 1 <= seeds <= MOST_VALUES:
+        raise LmbenchError(f"--seeds {seeds}: give a number from 1 to {MOST_VALUES:,}")
+
+
 Seeds = Annotated[
     int | None,
     Parameter(
         converter=whole,
+        validator=_check_seeds,
         help="make this many runs that differ only in their seed, from --seed on; where the run to "
         "start from is one of several seeds, one from each of those",
     ),
@@ -210,8 +217,6 @@ def siblings(parent: Run, seeds: int) -> list[Run]:
     Raises:
         LmbenchError: there are not so many that are finished.
     """
-    if seeds < 1:
-        raise LmbenchError(f"--seeds {seeds}: give at least 1")
     done = [run for run in parent.session.runs() if run == parent or _is_finished(run)]
     done.sort(key=lambda run: (run != parent, run.id))
     [group] = [group for group in one_setting(done) if parent in group]
@@ -263,7 +268,7 @@ def work_through_all(runs: Sequence[Run], *, json: bool, go_on: bool = False) ->
             )
             failed = INTERRUPTED
         if failed == INTERRUPTED or (failed and not go_on):
-            leave_queue(runs)
+            _leave_queue(runs)
             return failed
         code = code or min(failed, 1)
     return code
@@ -279,7 +284,7 @@ def _begun(run: Run) -> Run:
     return run
 
 
-def leave_queue(runs: Sequence[Run]) -> None:
+def _leave_queue(runs: Sequence[Run]) -> None:
     """Take out of the queue what waits there, the last first: the supervisor would go on with it,
     and may have begun with one."""
     for run in reversed(runs):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from lmbench.cli.flags import configured, free_place, refuse_flags, write_new
+from lmbench.cli.flags import check_needs, configured, free_place, refuse_flags, write_new
 from lmbench.cli.output import Json, SessionName, note, print_line
 from lmbench.cli.progress import corpus_progress
 from lmbench.cli.start_run import (
@@ -29,7 +29,6 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.places import check_place
 from lmbench.jobs.prepare import check_training, pruning_defaults
 from lmbench.jobs.run_schedule import check_building, check_schedule, plan_on_shape
-from lmbench.jobs.sweeps.axes import MOST_VALUES
 from lmbench.report.model_card import shown_checkpoint
 from lmbench.session import Home, Run, Session
 from lmbench.user_folder import expanded
@@ -94,7 +93,7 @@ def train(
     if seeds is not None:
         refuse_flags("is of one run, and --seeds makes several", save=save, resume=resume,
                      onnx_export=onnx_export)  # fmt: skip
-        _check(config, home, session, quiet=json or not detach)
+        _check(config, home, session, detach=detach, json=json)
         owner = home.open_session(session)
         make_all = partial(_of_seeds, owner, "train", config, seeds, name, place)
         return start_all(make_all, detach=detach, json=json)
@@ -106,7 +105,7 @@ def train(
                      place=place != "local")  # fmt: skip
         run, code = resume_run(home.find_run(resume, session), detach=detach, json=json)
     else:
-        _check(config, home, session, quiet=json or not detach)
+        _check(config, home, session, detach=detach, json=json)
         owner = home.open_session(session)
         make = partial(new_run, owner, "train", config, name=name, place=place)
         run, code = start(make, detach=detach, json=json)
@@ -122,6 +121,7 @@ def prune(
     ] = None,
     /,
     *,
+    asked: Collection[str],
     compress: Annotated[
         str | None,
         Parameter(
@@ -149,7 +149,8 @@ def prune(
         refuse_flags("--seeds takes the seed of each run that it starts from",
                      seed="seed" in config.model_fields_set)  # fmt: skip
     config = _pruning_config(config, parent, compress, home)
-    _check(config, home, parent.session.name if parent else session, quiet=json or not detach)
+    check_needs(config, asked)
+    _check(config, home, parent.session.name if parent else session, detach=detach, json=json)
     if seeds is not None and parent is not None:
         return derive_all(
             parent, "prune", config, seeds, name=name, detach=detach, json=json, place=place
@@ -168,10 +169,8 @@ def _of_seeds(
     """Runs that differ in seed alone, from the seed of the settings on.
 
     Raises:
-        LmbenchError: there are none, or a seed is too large; nothing is made then.
+        LmbenchError: a seed is too large; nothing is made then.
     """
-    if not 1 <= seeds <= MOST_VALUES:
-        raise LmbenchError(f"--seeds {seeds}: give a number from 1 to {MOST_VALUES:,}")
     values = config.model_dump()
     first = config.seed
     each = [validate(type(config), {**values, "seed": first + n}) for n in range(seeds)]
@@ -194,18 +193,18 @@ def _pruning_config(
     return validate(PruneConfig, {**laid_over(defaults, given), "compress": compress})
 
 
-def _check(config: TrainConfig, home: Home, session: str, *, quiet: bool) -> None:
-    """Check before anything is made; fetching a corpus shows a bar.
-
-    `quiet` where the run's own log, which is shown, says which corpus it is.
-    """
+def _check(config: TrainConfig, home: Home, session: str, *, detach: bool, json: bool) -> None:
+    """Check before anything is made; fetching a corpus shows a bar. Which corpus it is, the run's
+    own log says where that is shown."""
     with corpus_progress() as progress:
         corpus = check_training(config, home, progress, session=session)
     schedule = check_schedule(config, home)
     if schedule is not None:
         check_building(config, schedule)
-    if not quiet:
+    if detach and not json:
         print_line(corpus.describe_choice())
+    elif corpus.advice and not json:
+        note(corpus.advice)
     if schedule is not None:
         plan = plan_on_shape(schedule, config, corpus.ntokens, config.epochs)
         if plan.cut_short:

@@ -114,7 +114,8 @@ class QuantizeConfig(MachineConfig):
     clip_weights: _Clip | None = setting(None, "how weights saturate", group=ADVANCED)
     group_size: int | None = setting(
         None,
-        "one scale for this many weights of a row; left out: one for the whole row",
+        "one scale for this many weights of a row; left out: one for each row, or for the matrix "
+        "without --per-channel",
         group=ADVANCED,
         ge=1,
         unit="weights",

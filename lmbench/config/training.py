@@ -419,11 +419,14 @@ def passed_on(settings: TrainConfig) -> dict[str, Any]:
 def laid_over(below: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are `given` over those of a parent or a recipe.
 
-    One that says how the learning rate goes takes the place of the other that does.
+    One that says how the learning rate goes, or where to compute, takes the place of the other that
+    does.
     """
     rivals = {
         **{"lr_schedule": "decay", "decay": "lr_schedule"},
         **{"warmup": "warmup_steps", "warmup_steps": "warmup"},
+        **{"device": "cuda", "cuda": "device"},
     }
-    dropped = {other for name, other in rivals.items() if given.get(name) is not None}
+    saying = {name for name, value in given.items() if value is not None and value is not False}
+    dropped = {other for name, other in rivals.items() if name in saying}
     return {**{name: value for name, value in below.items() if name not in dropped}, **given}

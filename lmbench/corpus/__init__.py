@@ -6,7 +6,7 @@
 """
 
 from lmbench.corpus.catalogue import CorpusEntry, data_get, data_info, data_list
-from lmbench.corpus.corpus import Corpus, check_enough, open_corpus
+from lmbench.corpus.corpus import Corpus, check_enough, default_corpus, open_corpus
 
 __all__ = [
     "Corpus",
@@ -15,5 +15,6 @@ __all__ = [
     "data_get",
     "data_info",
     "data_list",
+    "default_corpus",
     "open_corpus",
 ]

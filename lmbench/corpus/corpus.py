@@ -34,7 +34,7 @@ from lmbench.corpus.sources import (
 )
 from lmbench.errors import LmbenchError
 
-__all__ = ["DEFAULT", "Corpus", "check_enough", "open_corpus"]
+__all__ = ["DEFAULT", "Corpus", "check_enough", "default_corpus", "open_corpus"]
 
 DEFAULT = "wikitext-2"
 """The corpus taken where none is asked for, if its files are there; else ``pydoc``."""
@@ -119,9 +119,14 @@ class Corpus:
         """One line: which corpus was taken, and why where none was asked for."""
         sizes = " / ".join(f"{self.counts[split]:,}" for split in SPLITS)
         line = f"corpus: {self.name}, {self.origin} ({sizes} tokens, {self.ntokens:,} types)"
-        if self.is_default and self.name == PYDOC:
-            line += f"; data/{DEFAULT} is not there: `lmbench data get {DEFAULT}` fetches it"
-        return line
+        return "; ".join(filter(None, (line, self.advice)))
+
+    @property
+    def advice(self) -> str:
+        """Where to get a better corpus, if this one was taken for want of it; else ""."""
+        if not self.is_default or self.name != PYDOC:
+            return ""
+        return f"data/{DEFAULT} is not there: `lmbench data get {DEFAULT}` fetches it"
 
 
 def open_corpus(
@@ -144,7 +149,7 @@ def open_corpus(
     Raises LmbenchError for everything that the user can mend: no such corpus, a missing split,
     an empty file, bytes that are not UTF-8, no network.
     """
-    wanted = spec if spec is not None else _default(home)
+    wanted = spec if spec is not None else default_corpus(home)
     try:
         name, folder, origin = _located(wanted, home, progress, may_fetch)
         files = split_files(folder)
@@ -180,7 +185,8 @@ def _located(
     return folder.resolve().name, folder, f"in {_shown(folder, home)}"
 
 
-def _default(home: Path) -> str:
+def default_corpus(home: Path) -> str:
+    """The corpus that is taken where none is named, by its name."""
     return DEFAULT if has_part_of_corpus(data_folder(home) / DEFAULT) else PYDOC
 
 

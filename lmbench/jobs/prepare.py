@@ -13,7 +13,7 @@ from typing import Any
 from lmbench.config import Config, Kind, PruneConfig, TrainConfig
 from lmbench.config.command_line import command_for, run_name
 from lmbench.config.training import passed_on
-from lmbench.corpus import Corpus, check_enough, open_corpus
+from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
@@ -30,6 +30,7 @@ __all__ = [
     "long_enough",
     "make_run",
     "pruning_defaults",
+    "refuse_packed",
     "run_name",
 ]
 
@@ -58,6 +59,14 @@ def check_training(
     return corpus
 
 
+def refuse_packed(parent: Run) -> None:
+    """Raises LmbenchError where a run is a packed file, which packing would unpack."""
+    record = parent.read()
+    if record.kind == "pack":
+        of = f", {record.parent}" if record.parent else ""
+        raise LmbenchError(f"run {parent.ref} is packed already: name the run it is of{of}")
+
+
 def check_gpus(config: TrainConfig) -> None:
     """Raises LmbenchError where this machine does not have the GPUs that are asked for."""
     if config.processes > 1 and config.device != "cpu" and config.gpus > (count := gpu_count()):
@@ -78,7 +87,11 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
     if not isinstance(settings, TrainConfig):
         raise LmbenchError(f"run {parent.ref} is no training: prune starts from a trained run")
     values = passed_on(settings)
-    cwd = parent.read().cwd
+    record = parent.read()
+    cwd = record.cwd
+    if settings.data is None and record.corpus is not None:
+        # Of an earlier lmbench, which left the default's name out.
+        values["data"] = record.corpus.name
     # A folder that was named from where the parent's command was given.
     if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
         values["data"] = str((Path(cwd) / settings.data).resolve())
@@ -125,6 +138,9 @@ def make_run(
         point: which of its sweep's runs it is, "" for a run of no sweep.
         place: where it is to be worked on (`lmbench.jobs.places`).
     """
+    if isinstance(config, TrainConfig) and config.data is None:
+        # Another may be the default by the time that the run begins, or goes on.
+        config = config.model_copy(update={"data": default_corpus(session.home.path)})
     files = own_files(config, session.home)
     return session.new_run(
         config,

@@ -44,7 +44,7 @@ def run_command(run: Run, record: RunRecord) -> str:
 
 def _kept_from_parent(run: Run, record: RunRecord, config: Config) -> dict[str, Any]:
     """A pruning's own values of what its parent would hand on, which may be the defaults; without
-    those that no flag gives: nothing, or no more of what is off by default."""
+    those that no flag gives: no more of what is off by default."""
     parent = run.home.run_of(record.parent) if record.kind == "prune" and record.parent else None
     try:
         before = parent.config() if parent is not None else None
@@ -53,4 +53,4 @@ def _kept_from_parent(run: Run, record: RunRecord, config: Config) -> dict[str, 
     if not isinstance(before, TrainConfig):
         return {}
     values = {name: getattr(config, name) for name in passed_on(before)}
-    return {k: v for k, v in values.items() if v is not None and v is not False}
+    return {k: "none" if v is None else v for k, v in values.items() if v is not False}

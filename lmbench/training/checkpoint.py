@@ -182,7 +182,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of every random generator: python's, numpy's, torch's, and CUDA's where used."""
+    """The state of every random generator: python's, numpy's, torch's, and the GPU's where used."""
     version, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=False)
     tensors = {
@@ -191,6 +191,8 @@ def save_generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, 
     }
     if device.type == "cuda":
         tensors["generator.cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        tensors["generator.mps"] = torch.mps.get_rng_state()
     state = {
         "python": [version, list(words), gauss],
         "numpy": {
@@ -221,3 +223,5 @@ def load_generators(
     torch.set_rng_state(tensors["generator.torch"])
     if device.type == "cuda" and "generator.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["generator.cuda"], device)
+    if device.type == "mps" and "generator.mps" in tensors:
+        torch.mps.set_rng_state(tensors["generator.mps"])

@@ -30,6 +30,8 @@ __all__ = ["ALONE", "Ranks"]
 # A paused run waits in a decision, for as long as the user likes.
 _DECISION_TIMEOUT = timedelta(days=365)
 _WORD_BYTES = 32
+# Far from a neighbour's seed, and odd: no two ranks have the same.
+_BETWEEN_RANKS = 0x9E3779B1
 
 
 class Ranks:
@@ -84,7 +86,8 @@ class Ranks:
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor, 0)
         if not self.first:
-            torch.manual_seed(seed ^ (self.rank << 32))
+            # The generator of a CPU takes no more than the lowest 32 bits.
+            torch.manual_seed((seed + self.rank * _BETWEEN_RANKS) % 2**32)
 
     def average(self, parameters: Iterable[Tensor], loss: Tensor) -> Tensor:
         """Average the gradients over the ranks, in place; gives the mean of their losses.

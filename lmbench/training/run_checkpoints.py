@@ -21,6 +21,7 @@ from torch import Tensor
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.nested_state import join_state, split_state
 from lmbench.errors import LmbenchError
+from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel
 from lmbench.training.averaging import Averages
 from lmbench.training.checkpoint import (
@@ -133,7 +134,9 @@ class RunCheckpoints:
 
         Of each rank but the first, ``ranks`` holds what is another on each.
         """
-        generators, generator_state = save_generators(now.sums.device)
+        # The sums may be elsewhere than the model.
+        device = next(self._model.parameters()).device
+        generators, generator_state = save_generators(device)
         own = {
             "hidden": list(now.hidden) if isinstance(now.hidden, tuple) else now.hidden,
             "objective": self._objective.tensors(),
@@ -231,7 +234,7 @@ class RunCheckpoints:
         loop = LoopState(
             _POSITION.validate_json(json.dumps(state["place"]), strict=True),
             _PLATEAU.validate_json(json.dumps(Plateau.state_values(state["plateau"])), strict=True),
-            state["sums"].to(device),
+            state["sums"].to(in_float64(torch.zeros((), device=device)).device),
             _to_device(state["hidden"], device),
         )
         if loop.position.epoch < 0 or loop.position.batch < 0 or loop.sums.shape != (2,):

@@ -370,7 +370,8 @@ class Trainer:
         position, config = self.position, self.config
         if self.scheduler:
             self.scheduler.mask_all_weights(is_forward=False)
-            self.scheduler.mask_for_good(position.epoch)
+            # Denser ones before are no rivals.
+            position.masks_changed |= self.scheduler.mask_for_good(position.epoch)
         report = report_progress(self.emit, "validating")
         # What is kept and run later, where a quantizer is in the model that trains.
         valid = self._ranks.combine(

@@ -63,7 +63,7 @@ def test_a_fraction_is_no_whole_number(words, capsys: Capture):
         ("train --resume 1 --epochs 2 --lr 0.001 --bptt 3", "--bptt, --epochs, --lr"),
         ("train --resume 1 --name x", "--name"),
         ("train --summary sparsity --detach", "--detach"),
-        ("train --summary sparsity --seeds 0", "--seeds"),
+        ("train --summary sparsity --seeds 2", "--seeds"),
         ("train --distill-temp 2", "--distill-temp"),
         ("train --decay 0.9 --patience 3", "--patience"),
         ("train --masked-gradients counted", "--masked-gradients"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_world import answer
+from cli_world import answer, complaint
 
 from lmbench.cli import run as lmbench
 from lmbench.session import Home
@@ -63,6 +63,9 @@ def test_a_pruning_takes_its_parents_optimizer_and_the_recipe_takes_it_back(
     plain = answer(
         capsys, "prune", parent["run"], "--schedule", "s.yaml", "--recipe", "plain", "--lr", "1"
     )
+    for flag, value in (("--momentum", "0.5"), ("--patience", "3")):
+        line = complaint(capsys, "prune", parent["run"], "--schedule", "s.yaml", flag, value)
+        assert f"{flag}: does nothing with" in line
     config = home.find_run(plain["run"]).read().config
     assert config["lr"] == 1.0
     assert not {"optimizer", "lr_schedule"} & config.keys()

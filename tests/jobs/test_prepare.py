@@ -16,6 +16,7 @@ from lmbench.config import (
     TrainConfig,
     validate,
 )
+from lmbench.config.training import laid_over
 from lmbench.errors import LmbenchError
 from lmbench.jobs import prepare
 from lmbench.jobs.chains import CHAINS, Step, chain_steps, seconds_of
@@ -23,6 +24,7 @@ from lmbench.jobs.prepare import check_training, command_for, inherited_settings
 from lmbench.report.published_figures import FIRST_STEPS, PUBLISHED
 from lmbench.report.training_speed import Measured, operations
 from lmbench.session import Home
+from lmbench.session.store import Corpus
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,28 @@ def test_a_pruning_takes_over_all_but_the_schedule_and_the_teacher(tmp_path):
     config = TrainConfig(emsize=64, nhid=64, lr=5.0, compress="large-70", teacher="s/1")
     parent = session.new_run(config, "train")
     assert inherited_settings(parent) == {"emsize": 64, "nhid": 64, "lr": 5.0}
+
+
+def test_a_run_that_names_no_corpus_stays_on_the_default_of_its_day(tmp_path):
+    session = Home(tmp_path).open_session()
+    run = make_run(session, "train", TrainConfig(epochs=2))
+    wikitext = tmp_path / "data" / "wikitext-2"
+    wikitext.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        (wikitext / f"{split}.txt").write_text("a b\n")
+    assert run.read().config["data"] == "pydoc"
+    assert inherited_settings(run) == {"data": "pydoc", "epochs": 2}
+    assert make_run(session, "train", TrainConfig()).read().config["data"] == "wikitext-2"
+    # As versions before this one wrote it.
+    earlier = session.new_run(TrainConfig(), "train", name="earlier")
+    earlier.update(corpus=Corpus(name="pydoc", fingerprint="f", ntokens=9))
+    assert inherited_settings(earlier) == {"data": "pydoc"}
+
+
+def test_where_to_compute_is_said_in_one_way():
+    assert laid_over({"cuda": True, "lr": 1}, {"device": "cpu"}) == {"lr": 1, "device": "cpu"}
+    assert laid_over({"device": "cpu"}, {"cuda": True}) == {"cuda": True}
+    assert laid_over({"device": "cpu"}, {"cuda": False}) == {"device": "cpu", "cuda": False}
 
 
 def test_what_is_no_training_cannot_be_pruned(tmp_path):

@@ -398,6 +398,27 @@ def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
     assert "test_ppl" in run.read().results
 
 
+def test_the_scored_last_model_is_the_one_that_is_kept(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks of the forward pass alone are none of its."""
+    (home.path / "forward.yaml").write_text(
+        "version: 1\npruners: {p: {class: SparsityLevelParameterPruner, levels: {'*': 0.8}}}\n"
+        "policies: [{pruner: {instance_name: p, args: {mask_on_forward_only: true}}, epochs: [0]}]"
+    )
+    made = answer(
+        capsys, "prune", *SMALL, "--schedule", "forward.yaml", "--epochs", "1",
+        "--test-checkpoint", "last",
+    )  # fmt: skip
+    assert made["results"]["test_checkpoint"] == "last"
+    weights = load_file(Path(made["run"]) / "last" / "model.safetensors")
+    zeros = sum(int((w == 0).sum()) for name, w in weights.items() if w.dim() == 2)
+    assert zeros < 100
+    assert made["results"]["sparsity"] < 0.05
+    [scored] = answer(capsys, "evaluate", "@", "--checkpoint", "last")
+    assert scored["test_ppl"] == pytest.approx(made["results"]["test_ppl"], rel=1e-4)
+
+
 def test_training_with_quantized_weights_leaves_a_model_that_everyone_can_read(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,14 @@ def test_a_pruning_gives_what_its_parent_would_hand_on_otherwise(run):
     assert (given["lr"], given["epochs"], given["seed"]) == (20, 40, 5)
 
 
+def test_a_pruning_says_what_it_took_back_from_its_parent(run):
+    awd = {"decay": 1.0, "nonmono": 5, "dropouti": 0.65, "lr": 30}
+    parent = run.session.new_run(parse_config("train", awd), "train")
+    given = parsed(command(run, "prune", {"compress": "small-80"}, parent=parent.ref))
+    taken_back = {name: given[name] for name in ("decay", "nonmono", "dropouti")}
+    assert taken_back == dict.fromkeys(taken_back)
+
+
 @pytest.mark.parametrize(
     "kind, config, name",
     [

@@ -73,6 +73,16 @@ def _rank(number: int, backend: str, meeting: str, act: Callable[[Ranks], None])
         raise
 
 
+def test_each_rank_draws_masks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.broadcast", lambda tensor, source: None)
+    drawn = set()
+    for rank in range(8):
+        torch.manual_seed(1111)
+        Ranks(rank, 8).begin(torch.nn.Linear(2, 2), 1111)
+        drawn.add(tuple(torch.rand(3).tolist()))
+    assert len(drawn) == 8
+
+
 def train(
     folder: Path,
     name: str,

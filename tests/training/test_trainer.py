@@ -113,6 +113,18 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     resumed_as_uninterrupted(config, tmp_path, (1, 10, 25, 26, 40, 70), schedule)
 
 
+def test_the_levels_of_a_policy_hold_where_a_run_resumes_within_an_epoch(tmp_path: Path) -> None:
+    arguments = {"levels": {"encoder.weight": 0.3}, "mini_batch_pruning_frequency": 5}
+    schedule = {
+        "version": 1,
+        "pruners": {
+            "p": {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.9}}
+        },
+        "policies": [policy("pruner", "p", 0, 2, **arguments)],
+    }
+    resumed_as_uninterrupted(small(lr=1.0), tmp_path, (8, 30), schedule)
+
+
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])
 def test_pruned_weights_stay_exactly_zero_and_the_best_is_the_sparsest(
     more: dict[str, Any], tmp_path: Path
@@ -252,6 +264,39 @@ def test_a_window_of_another_length_has_a_learning_rate_in_proportion(tmp_path: 
             torch.testing.assert_close(value.detach(), expected)
     assert len(seen) > 3
     assert one.position.tokens == (len(splits(config).train) - 1) * config.batch_size
+
+
+KEPT = {"mask_on_forward_only": True, "keep_mask": True}
+LEVEL = {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.8}}
+LASSO = {
+    "class": "L1Regularizer",
+    "reg_regims": {"encoder.weight": 1e-6},
+    "threshold_criteria": "Max",
+}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"pruners": {"p": LEVEL}, "policies": [policy("pruner", "p", 0, 3, **KEPT)]},
+        {
+            "regularizers": {"r": {**LASSO, "reg_regims": {"encoder.weight": 0.5}}},
+            "policies": [policy("regularizer", "r", 1, 3, keep_mask=True)],
+        },
+    ],
+    ids=["level", "regularizer"],
+)
+def test_the_best_is_pruned_where_masks_stay_however_good_the_dense_ones_were(
+    schedule: dict[str, Any], tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    config = small(lr=1.0, epochs=5)
+    trainer(config, tmp_path, recorder, schedule={"version": 1, **schedule}).run()
+    last = load_file(tmp_path / "last" / "model.safetensors")["encoder.weight"]
+    best = load_file(tmp_path / "best" / "model.safetensors")["encoder.weight"]
+    assert recorder.of(Epoch)[-1].best_epoch >= 3
+    assert (last == 0).float().mean() > 0.5
+    assert (best == 0).sum() == (last == 0).sum()
 
 
 def test_the_loss_that_is_noted_is_of_the_masks_that_stay(tmp_path: Path) -> None:

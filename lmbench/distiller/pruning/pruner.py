@@ -29,6 +29,10 @@ class ParameterPruner:
         """Whether this pruner ever masks the parameter of that name."""
         raise NotImplementedError
 
+    def handled_name(self, names: Sequence[str]) -> str | None:
+        """By which of a parameter's names it is handled, None where it is not."""
+        return next((name for name in names if self.handles(name)), None)
+
     def bind(self, model: nn.Module) -> None:
         """Find what is needed in the model; called once, when a scheduler gets the policy."""
 
@@ -85,6 +89,11 @@ class PerParameterPruner(ParameterPruner):
 
     def handles(self, param_name: str) -> bool:
         return self.value(param_name) is not None
+
+    def handled_name(self, names: Sequence[str]) -> str | None:
+        # A number of its own, under whichever name, before that of all others.
+        listed = next((name for name in names if name in self._values), None)
+        return listed or super().handled_name(names)
 
 
 class AdaptedPruner(ParameterPruner):

@@ -108,9 +108,10 @@ class ScheduledTrainingPolicy:
     ) -> None:
         """The optimizer has stepped."""
 
-    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
+    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> bool:
         """The epoch's updates are made and its model is about to be scored: masks that stay after
-        it fall."""
+        it fall. Whether they leave out weights that models scored before may have had."""
+        return False
 
     def on_epoch_end(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
@@ -188,10 +189,17 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def _handled(
         self, model: nn.Module, zeros_mask_dict: MaskDict
     ) -> Iterable[tuple[ParameterMasker, nn.Parameter, str]]:
+        self._take_levels()
         for masker, param in masked_parameters(model, zeros_mask_dict):
-            name = next((name for name in masker.names if self.pruner.handles(name)), None)
+            name = self.pruner.handled_name(masker.names)
             if name is not None:
                 yield masker, param, name
+
+    def _take_levels(self) -> None:
+        """Before each use: another policy may share the pruner, and a resumed run begins no epoch
+        a second time."""
+        if self.levels is not None:
+            setattr(self.pruner, "levels", self.levels)  # noqa: B010 - only some pruners have it
 
     def attach(self, model: nn.Module, zeros_mask_dict: MaskDict) -> None:
         """Set the flags of this policy on the maskers of its pruner's parameters."""
@@ -203,6 +211,7 @@ class PruningPolicy(ScheduledTrainingPolicy):
 
     def _prune(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
         steps: list[PruningStep] = meta.setdefault("steps", [])
+        self._take_levels()
         self.pruner.prepare(model, zeros_mask_dict, meta)
         for masker, param, name in self._handled(model, zeros_mask_dict):
             before = masker.mask
@@ -220,8 +229,6 @@ class PruningPolicy(ScheduledTrainingPolicy):
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
-        if self.levels is not None:
-            setattr(self.pruner, "levels", self.levels)  # noqa: B010 - only some pruners have it
         first_time = not self.is_initialized
         if first_time:
             self.attach(model, zeros_mask_dict)
@@ -270,14 +277,17 @@ class PruningPolicy(ScheduledTrainingPolicy):
         for masker, _, _ in self._handled(model, zeros_mask_dict):
             masker.unwatch_gradient()
 
-    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> None:
+    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> bool:
         if not self.keep_mask or meta["current_epoch"] != meta["scheduled_epochs"][-1]:
-            return
+            return False
+        had_come_back = False
         for masker, param, _ in self._handled(model, zeros_mask_dict):
+            had_come_back |= masker.mask_on_forward_only and masker.mask is not None
             masker.use_double_copies = False
             masker.mask_on_forward_only = False
             masker.unmasked_copy = None
             masker.mask_tensor(param)
+        return had_come_back
 
 
 class RegularizationPolicy(ScheduledTrainingPolicy):
@@ -327,6 +337,11 @@ class RegularizationPolicy(ScheduledTrainingPolicy):
                 term = self.regularizer.loss(param, name, term, zeros_mask_dict)
         component = LossComponent(f"{type(self.regularizer).__name__}_loss", term.detach())
         return PolicyLoss(loss + term, [component])
+
+    def mask_for_good(self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta) -> bool:
+        # The mask itself fell with the last minibatch.
+        masks = self.keep_mask and self.regularizer.threshold_criteria is not None
+        return masks and meta["current_epoch"] == meta["scheduled_epochs"][-1]
 
     def on_minibatch_end(
         self,

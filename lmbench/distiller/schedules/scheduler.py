@@ -213,11 +213,16 @@ class CompressionScheduler:
         for policy, _ in self._active(epoch):
             policy.on_minibatch_end(self.model, *batch, self.zeros_mask_dict, optimizer)
 
-    def mask_for_good(self, epoch: int) -> None:
+    def mask_for_good(self, epoch: int) -> bool:
         """After the last epoch of a policy with ``keep_mask``: prune what its masks leave out, so
-        that the model that is scored is the one that is kept. `on_epoch_end` does so, too."""
+        that the model that is scored is the one that is kept. `on_epoch_end` does so, too.
+
+        Whether models that were scored before may have weights that are pruned now.
+        """
+        had_come_back = False
         for policy, meta in self._active(epoch):
-            policy.mask_for_good(self.model, self.zeros_mask_dict, meta)
+            had_come_back |= policy.mask_for_good(self.model, self.zeros_mask_dict, meta)
+        return had_come_back
 
     def on_epoch_end(self, epoch: int, optimizer: Optimizer | None = None, **kwargs: Any) -> None:
         """Step the learning rates (``metrics``: the validation loss) and finish ended policies."""

@@ -75,7 +75,9 @@ def work(job: Job, ranks: Ranks = ALONE) -> None:
     prepare_worker(threads=threads, device=str(device))
     if ranks.count > 1:
         ranks.join("nccl" if device.type == "cuda" else "gloo")
-    corpus = open_corpus(config.data, job.home.path, vocab=config.vocab)
+    # Of an earlier lmbench, whose settings left the default's name out.
+    begun_on = job.record.corpus.name if job.record.corpus else None
+    corpus = open_corpus(config.data or begun_on, job.home.path, vocab=config.vocab)
     print(corpus.describe_choice(), flush=True)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     if ranks.first:
@@ -364,8 +366,6 @@ def _score(
         trainer.load_best()
     else:
         trainer.keep_averages()
-    if scheduler and which == "last":
-        scheduler.mask_all_weights()
     report = report_progress(job.emit, "scoring test")
     plain = trainer.plain_model()
     test = evaluate(plain, trainer.splits.test, config.bptt, report)
@@ -386,7 +386,9 @@ def _score(
     found = None if plain is model else trained_grids(plain, model.state_dict())
     if nonzero < weights or (found and found.values):
         values, groups = (found.values, found.groups) if found else ("fp32", None)
-        size = packed_bytes(plain, corpus.vocabulary, values, groups)
+        # Codes of a few columns each keep all units, as `pack` does.
+        whole_rows = all(group >= plain.nhid for group in (groups or {}).values())
+        size = packed_bytes(plain, corpus.vocabulary, values, groups, thinned=whole_rows)
         job.add_results(packed_bytes=size)
     plateau = trainer.plateau
     job.add_results(

@@ -171,6 +171,30 @@ def test_tied_weights_are_pruned_once_under_either_name_and_stay_tied():
     assert "decoder.weight" not in masks
 
 
+@pytest.mark.parametrize("name", ["encoder.weight", "decoder.weight"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        {"class": "SparsityLevelParameterPruner", "levels": {"*": 0.9}},
+        {"class": "MagnitudeParameterPruner", "thresholds": {"*": 0.0}},
+        {"class": "SensitivityPruner", "sensitivities": {"*": 0.0}},
+    ],
+)
+def test_a_number_under_either_name_of_tied_weights_goes_before_that_of_all_others(pruner, name):
+    [what] = pruner.keys() - {"class"}
+    pruner = {**pruner, what: {name: 0.5, **pruner[what]}}
+    model = tie(LanguageModel(13, 6, 2))
+    config = {
+        "version": 1,
+        "pruners": {"p": pruner},
+        "policies": [policy("pruner", "p", 0, 1)],
+    }
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    assert 0.2 < distiller.sparsity(model.encoder.weight) < 0.7
+
+
 def test_a_mask_is_never_applied_to_another_parameter_with_equal_values():
     model = LanguageModel(13, 6, 2)
     with torch.no_grad():
