@@ -12,6 +12,7 @@ from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.output import Json, SessionName, print_line
 from lmbench.cli.start_run import RunName, new_run, start
 from lmbench.config import PackConfig
+from lmbench.jobs.prepare import refuse_packed
 from lmbench.session import Home
 
 __all__ = ["pack"]
@@ -38,6 +39,7 @@ def pack(
     """
     home = Home.find()
     parent = home.find_run(run, session, with_model=True)
+    refuse_packed(parent)
     place = free_place("--output", output) if output is not None else None
     make = partial(new_run, parent.session, "pack", config, parent=parent, name=name)
     new, code = start(make, detach=False, json=json)

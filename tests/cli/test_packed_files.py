@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli_world import answer
+from cli_world import answer, complaint
 from safetensors.torch import load_file, save_file
 
 from lmbench.cli import run as lmbench
@@ -221,6 +221,10 @@ def test_a_quantized_run_keeps_its_units_and_says_so(home: Home, capsys: Capture
     log = " ".join(capsys.readouterr().out.split())
     assert "4 hidden units that nothing reads stay" in log
     assert "left out" not in log
+    results = home.find_run("@").read().results
+    whole = sum(row["bytes"] for row in results["tensors"]) + results["vocabulary_bytes"]
+    # Dense or a bitmask, as it is told; blocks may be smaller.
+    assert 0.9 * made["results"]["packed_bytes"] < whole <= made["results"]["packed_bytes"]
 
 
 def test_a_quantized_run_is_packed_on_its_own_grid(
@@ -232,6 +236,17 @@ def test_a_quantized_run_is_packed_on_its_own_grid(
     values = {spec.values for spec in small.packed.specs.values() if len(spec.shape) == 2}
     assert values == {"int8"}
     assert document["results"]["runtime"] == as_is_runtime(small)
+    line = complaint(capsys, "pack", document["ref"], "--threads", "1")
+    assert f"is packed already: name the run it is of, {quantized.ref}" in line
+
+
+@pytest.mark.parametrize("weights, rounds", [("fp32", False), ("int8", False), ("int4", True)])
+def test_packing_says_where_it_rounds_what_is_quantized_and_nowhere_else(
+    home: Home, capsys: Capture, quantized: Run, weights: str, rounds: bool
+) -> None:
+    made = answer(capsys, "pack", quantized.ref, "--weights", weights, "--threads", "1")
+    log = (home.find_run(made["ref"]).path / "log.txt").read_text(encoding="utf-8")
+    assert ("rounded anew" in log) is rounds
 
 
 @pytest.mark.parametrize(

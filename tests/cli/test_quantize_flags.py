@@ -249,6 +249,8 @@ def test_dynamic_quantization_leaves_element_wise_modules_alone(
     assert not (home.find_run(document["run"]).path / "stats.yaml").exists()
     dense = home.find_run("1").read().results["valid_ppl"]
     assert document["valid_ppl"] == pytest.approx(dense, rel=0.2)
+    [scored] = answer(capsys, "evaluate", "@", "--split", "valid", "--tokens", "400")
+    assert scored["valid_ppl"] == pytest.approx(document["valid_ppl"], rel=1e-4)
 
 
 def test_the_modules_are_tabulated_after_the_run_and_by_summary(

@@ -111,7 +111,7 @@ def dequantized_bytes(model: nn.Module, shape: Mapping[str, Any], vocabulary: Se
         LmbenchError: its modules are not those of a recurrent language model.
     """
     taken = dequantized(model, shape)
-    return packed_bytes(taken.model, vocabulary, taken.values, taken.groups)
+    return packed_bytes(taken.model, vocabulary, taken.values, taken.groups, thinned=False)
 
 
 def _modules(model: nn.Module, nlayers: int) -> dict[str, nn.Module]:

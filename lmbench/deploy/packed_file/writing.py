@@ -46,14 +46,18 @@ def packed_bytes(
     vocabulary: Sequence[str],
     values: ValueType | Mapping[str, ValueType] = "fp32",
     groups: Mapping[str, int] | None = None,
+    *,
+    thinned: bool = True,
 ) -> int:
     """About the bytes that `write_packed` would write with its defaults: matrices dense or as a
     bitmask, whichever is smaller, tied ones once, and the words; not the file's header.
 
     Args:
         values, groups: as `auto` and `groups` of `write_packed`.
+        thinned: without the hidden units that nothing reads, which packing leaves out of a model
+            that is not quantized.
     """
-    small, tied = thin(model), shared_names(model)
+    small, tied = thin(model) if thinned else model, shared_names(model)
     total = len(_words(vocabulary))
     for name, tensor in small.state_dict().items():
         if name not in tied:

@@ -112,7 +112,9 @@ def _all_integers(cell: DistillerLSTMCell) -> bool:
             return False
         if module.clip_half_range or not module.inputs_quant_auto_fallback:
             return False
-    return True
+    projection = cell.get_submodule("fc_gate_h")
+    # Products with grouped weights are summed in floats.
+    return isinstance(projection, RangeLinearQuantParamLayerWrapper) and not projection.grouped
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,12 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         warnings.simplefilter("ignore", SaturationWarning)
         quantized = quantizer.prepare_model()
     state = dict(tensors) | {name: tensors[kept] for name, kept in meta["shared"].items()}
+    for name, tensor in quantized.state_dict().items():
+        owner, _, leaf = name.rpartition(".")
+        is_one = name in state and state[name].shape == (1,) * tensor.dim()
+        if leaf in ("w_scale", "w_zero_point") and is_one:
+            # Some clip modes find one scale for all rows.
+            getattr(quantized.get_submodule(owner), leaf).data = torch.empty_like(state[name])
     own = quantized.state_dict()
     for name in sorted(set(own) ^ set(state)):
         raise QuantizationError(f"these tensors are of another model: {name!r} does not match")
@@ -130,6 +136,9 @@ def _check(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         raise QuantizationError("its description of the quantization is damaged; quantize again")
 
 
+_RANGES = {"clip_acts", "clip_state", "clip_weights", "also_clip_weights", "clip_n_stds"}
+
+
 def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with plain choices where only loaded numbers will count.
 
@@ -138,8 +147,10 @@ def _nearest(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
 
     def plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-        dropped = {"clip_acts", "clip_weights", "also_clip_weights", "clip_n_stds"}
-        kept = {key: value for key, value in entry.items() if key not in dropped}
+        kept = {key: value for key, value in entry.items() if key not in _RANGES}
+        if kept.get("input_overrides"):
+            inputs = kept["input_overrides"].items()
+            kept["input_overrides"] = {number: plain(own) for number, own in inputs}
         if "rounding" in kept:
             # Codes have tensors of their own.
             codes = kept["rounding"] in ("codes", "calibrated-codes")

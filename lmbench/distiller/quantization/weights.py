@@ -65,7 +65,8 @@ def weight_params(
         repeated over its columns.
     """
     if group_size is None or group_size >= weight.shape[1]:
-        return get_quant_params_from_tensor(weight, num_bits, mode, clip, per_channel, num_stds)
+        by_rows = per_channel or group_size is not None
+        return get_quant_params_from_tensor(weight, num_bits, mode, clip, by_rows, num_stds)
     rows, columns = weight.shape
     groups = -(-columns // group_size)
     # the last group may be short: repeat its last column, which changes no range
@@ -244,7 +245,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
             assert scale is not None
             self.register_parameter("w_scale", nn.Parameter(scale, requires_grad=False))
         if save_fp_weights:
-            self.register_buffer("float_weight", weight.clone(), persistent=False)
+            self.register_buffer("float_weight", weight.clone())
         empty(wrapped_module, self)
 
     bias_fp: Tensor | None
@@ -280,13 +281,14 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
 
     def accumulator_scale(self, grid: Grid) -> Tensor:
         """0-dim, or (out,) per channel: input scale times weight scale."""
-        if self._grouped:
+        if self.grouped:
             return torch.tensor(grid.scale, device=self.w_scale.device)
         scale = torch.tensor(grid.scale, device=self.w_scale.device) * self.w_scale
         return scale.flatten() if scale.numel() > 1 else scale.reshape(())
 
     @property
-    def _grouped(self) -> bool:
+    def grouped(self) -> bool:
+        """Has a row more than one scale?"""
         return self.w_scale.dim() == 2 and self.w_scale.shape[1] > 1
 
     def quantized_bias(self, grid: Grid) -> Tensor | None:
@@ -301,7 +303,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
         """Shifted input integers on a grid → accumulators, and the accumulators' scale."""
         scale = self.accumulator_scale(grid)
         plain = float(scale) if scale.dim() == 0 else scale
-        if self._grouped:
+        if self.grouped:
             weight, bias = self.weight, self.bias_fp
             scaled = None if bias is None else bias * scale
             return lambda x: F.linear(x, weight, scaled), plain
@@ -316,7 +318,7 @@ class RangeLinearQuantParamLayerWrapper(RangeLinearQuantWrapper, _QuantizedWeigh
     def may_saturate(self) -> bool:
         """Can a sum of products exceed the accumulator, for inputs on the calibrated grid?"""
         grid = self.input_grid(0)
-        if grid is None or self._grouped:
+        if grid is None or self.grouped:
             return False
         sums = (self.weight_q.float() + self.w_zero_point).abs().sum(1)
         return float(sums.max()) * grid.magnitude >= 2 ** (self.num_bits_accum - 1)
@@ -403,7 +405,7 @@ class RangeLinearEmbeddingWrapper(_QuantizedWeight):
                 params = weight_params(weight, bits, own, clip, per_row, group_size, clip_n_stds)
             self.store_weight(weight, params, own.quantized_range(bits), None)
         if save_fp_weights:
-            self.register_buffer("float_weight", weight.clone(), persistent=False)
+            self.register_buffer("float_weight", weight.clone())
         empty(wrapped_module, self)
 
     def forward(self, ids: Tensor) -> Tensor:

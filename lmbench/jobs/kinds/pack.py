@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lmbench.corpus.batches import batchify
 from lmbench.deploy.load_model import PACKED_NAME, LoadedModel, load_packed, load_run
 from lmbench.deploy.packed_file.dequantize import dequantized, weight_places
 from lmbench.deploy.packed_file.metadata import About, PackedInfo
+from lmbench.deploy.packed_file.stored_tensor import ValueType
 from lmbench.deploy.packed_file.trained_grid import trained_grids
 from lmbench.deploy.packed_file.writing import rewrite_about, write_packed
 from lmbench.deploy.runtimes.interface import Score
@@ -25,6 +27,7 @@ from lmbench.distiller import thin
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.errors import LmbenchError
 from lmbench.jobs.job import Job
+from lmbench.jobs.prepare import refuse_packed
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.printable import finite
 from lmbench.session import Run
@@ -45,6 +48,7 @@ def work(job: Job) -> None:
         raise LmbenchError("pack needs the run whose model it packs")
     prepare_worker(threads=config.threads, device="cpu")
     parent = job.home.find_run(job.record.parent, job.session.name)
+    refuse_packed(parent)
     loaded = load_run(parent, config.checkpoint)
     trained = read_trained(loaded.path) if loaded.plain else {}
     if config.thin:
@@ -126,14 +130,7 @@ def _pack(
         model, grids = loaded.recurrent, None
         if trained:
             grids = trained_grids(model, trained)
-            rounded = [
-                n for n, kind in grids.values.items() if config.weights not in ("auto", kind)
-            ]
-            if rounded:
-                job.warn(
-                    f"{', '.join(rounded)}: trained on another grid than --weights "
-                    f"{config.weights} has, rounded anew; --weights auto keeps it"
-                )
+            _warn_of_rounding(job, "trained", grids.values, config.weights)
         return write_packed(
             model,
             loaded.vocabulary,
@@ -147,7 +144,9 @@ def _pack(
             staging=job.run.staging,
         )
     taken = dequantized(loaded.model, loaded.shape)
-    if taken.renewed:
+    if taken.values:
+        _warn_of_rounding(job, "quantized", taken.values, config.weights)
+    if taken.renewed and config.weights != "fp32":
         job.warn(
             f"{', '.join(taken.renewed)}: not on a symmetric grid of the file's own, rounded anew"
         )
@@ -168,6 +167,16 @@ def _pack(
             "group, so rounded anew; --sparse never keeps the groups"
         )
     return info
+
+
+def _warn_of_rounding(job: Job, how: str, values: Mapping[str, ValueType], wanted: str) -> None:
+    """Of weights on a grid that is not one of the value type that is asked for; floats hold all."""
+    rounded = [name for name, kind in values.items() if wanted not in ("auto", "fp32", kind)]
+    if rounded:
+        job.warn(
+            f"{', '.join(rounded)}: {how} on another grid than --weights {wanted} has, rounded "
+            "anew; --weights auto keeps it"
+        )
 
 
 def _about(parent: Run, config: PackConfig) -> About:

@@ -139,7 +139,7 @@ def _work(job: Job) -> None:
     if narrow:
         job.warn(saturation_warning(narrow))
     _report_modules(job, quantized, modular, data)
-    tensors, meta = export_state(quantized, settings)
+    tensors, meta = export_state(quantized, settings, dynamic=stats is None)
     _keep(job, tensors, meta)
     job.add_results(packed_bytes=size(quantized))
     if moments is not None and model.tied and not dequantized(quantized, loaded.shape).model.tied:

@@ -29,9 +29,11 @@ from lmbench.distiller.quantization import (
     restore,
 )
 from lmbench.distiller.quantization.scale_and_zero_point import (
+    LinearQuantMode,
     linear_dequantize,
     linear_quantize_clamp,
 )
+from lmbench.distiller.quantization.weights import weight_params
 
 _, ARRAYS = read_vectors()
 TEST = batchify(ARRAYS["test_tokens"])[:71]
@@ -73,6 +75,42 @@ def test_a_dynamic_model_comes_back_too(model):
     tensors, meta = export_state(quantized, settings, dynamic=True)
     again = restore(model, tensors, meta)
     assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clip_state": "PERCENTILE"},
+        {"clip_state": "N_STD", "clip_n_stds": 2.0},
+        {"clip_weights": "AVG"},
+        {"clip_weights": "GAUSS"},
+        {"overrides": {"decoder": {"clip_weights": "LAPLACE"}}},
+        {"overrides": {"decoder": {"input_overrides": {0: {"clip_acts": "PERCENTILE"}}}}},
+        {"group_size": 8},
+        {"group_size": 1000, "per_channel_wts": False},
+        {"save_fp_weights": True},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_whatever_chose_its_ranges_a_model_comes_back(changes, model, stats):
+    settings = QuantSettings.from_dict({**load_preset("int8-best").to_dict(), **changes})
+    quantized = quantize(model, settings, stats)
+    tensors, meta = export_state(quantized, settings)
+    again = restore(load_tiny(ARRAYS, tied=True), load(save(tensors)), json.loads(json.dumps(meta)))
+    assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+    if settings.save_fp_weights:
+        kept = part(again, "rnn.cells.0.fc_gate_h").float_weight
+        assert torch.equal(kept, part(quantized, "rnn.cells.0.fc_gate_h").float_weight)
+        assert kept.abs().max() > 0
+
+
+def test_a_group_of_a_whole_row_has_a_scale_for_each_row():
+    weight = torch.randn(5, 24)
+    symmetric = LinearQuantMode.SYMMETRIC
+    assert weight_params(weight, 8, symmetric)[0].numel() == 1
+    for size in (24, 64):
+        assert weight_params(weight, 8, symmetric, group_size=size)[0].shape == (5, 1)
 
 
 def test_a_tied_matrix_that_was_quantized_alike_is_stored_and_counted_once(model, stats):
@@ -224,6 +262,8 @@ def test_every_kind_of_layer_quantizes_with_little_loss(kind):
         {"mode": "ASYMMETRIC_SIGNED", "bits_state": 16},
         {"mode": "ASYMMETRIC_SIGNED", "bits_activations": 16, "bits_accum": 30},
         {"mode": "ASYMMETRIC_SIGNED", "overrides": {".*act.*": {"precision": "16"}}},
+        {"group_size": 8},
+        {"overrides": {"rnn.cells.1.fc_gate_h": {"group_size": 16}}},
     ],
 )
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
