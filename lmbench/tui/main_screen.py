@@ -108,6 +108,8 @@ class MainScreen(BenchScreen[None]):
             self.set_reactive(MainScreen.lower, focus)
         self._arrange()
         self.panel(focus if focus in ("runs", "plots", *LOWER) else "runs").take_focus()
+        # What can be done with a run changes with it, also where its list is not on the screen.
+        self.watch(self.bench, "snapshot", self.refresh_bindings, init=False)
 
     def on_screen_resume(self, event: ScreenResume) -> None:
         # Not where another screen was opened over this one at once.
@@ -151,10 +153,7 @@ class MainScreen(BenchScreen[None]):
         """Bring a panel on display and give it the focus."""
         if name in LOWER and (self.narrow or name != "generate"):
             self.lower = name
-        panel = self.panel(name)
-        if self.maximized not in (None, panel):
-            self.minimize()
-        panel.take_focus()
+        self.focus_panel(self.panel(name))
         self.bench.remember("focus", name)
 
     def on_panel_tab_clicked(self, event: Panel.TabClicked) -> None:

@@ -28,6 +28,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 from workbench_world import NOON, step
 
+from lmbench.config import TrainConfig
 from lmbench.jobs.control_file import asked
 from lmbench.session import events as ev
 from lmbench.session import manage
@@ -92,6 +93,19 @@ async def test_what_the_user_selects_while_others_are_read_stays(full, monkeypat
     monkeypatch.setattr(Workbench, "on_snapshot_changed", take_and_select)
     async with opened(full) as pilot:
         assert bench_of(pilot).selected == "003-quantize"
+
+
+async def test_no_run_of_the_session_before_is_shown_under_another_s_name(full):
+    """Their folders have the same names: a key would act on the other's run."""
+    other = full.home.open_session("other")
+    other.new_run(TrainConfig(), "train")
+    async with opened(full, run="001-train") as pilot:
+        bench = bench_of(pilot)
+        bench.change_session(other)
+        assert bench.selected_run is None
+        assert bench.snapshot.runs == ()
+        await settled(pilot)
+        assert [view.run.session for view in bench.snapshot.runs] == [other]
 
 
 async def test_no_panel_says_that_there_is_no_run_before_they_were_read(full, monkeypatch):

@@ -171,7 +171,7 @@ class SamplerHost:
         config = validate(GenerateConfig, request.settings)
         old = self._texts.pop(request.of, None) if request.of else None
         at = len(request.kept)
-        if old is not None and _branches_off(old, request, config):
+        if old is not None and _branches_off(old, request, config) and self._is_newest(old):
             text = old
             text.config, text.active = config, True
             text.rewind(at)
@@ -196,6 +196,12 @@ class SamplerHost:
             self._send_word(request.id, text, word)
             if len(text.words) >= config.words:
                 self._end(request.id, text, halted=False)
+
+    def _is_newest(self, text: _Text) -> bool:
+        """Is the checkpoint that it was written by still the one that its run has?"""
+        config = text.config
+        key = (*_stamp(text.run, config.checkpoint), config.runtime, config.accuracy)
+        return self._models.get(key) is text.model
 
     def _open(self, request: Write, config: GenerateConfig) -> _Text:
         run = Run(Path(request.run))

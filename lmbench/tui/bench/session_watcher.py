@@ -300,7 +300,8 @@ class _RunWatcher:
                 f"({self._reader.path})"
             )
         reason = self._reason or (record.reason if record else "")
-        if not reason and summary.facts["failed"] is not None:
+        waits_or_works = self._status in ("queued", *LIVE)
+        if not reason and not waits_or_works and summary.facts["failed"] is not None:
             reason = summary.facts["failed"].reason
         return RunView(
             run=self.run,

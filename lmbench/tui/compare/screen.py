@@ -207,7 +207,7 @@ class CompareScreen(BenchScreen[None]):
 
     def action_go(self) -> None:
         table = self.query_one(TablePanel)
-        (self.query_one(ScatterPanel) if table.has_focus_within else table).take_focus()
+        self.focus_panel(self.query_one(ScatterPanel) if table.has_focus_within else table)
 
     def action_all(self) -> None:
         self._all = not self._all

@@ -213,7 +213,8 @@ are kept in the session's `samples.jsonl`.
                 draft.name = view.name
                 # What was written before, or in the midst of a training, is not of what it is now.
                 if not (draft.recorded or draft.origin):
-                    draft.figures = figures_of(view)
+                    if view.record and view.record.attempt == draft.attempt:
+                        draft.figures = figures_of(view)
                 # The first checkpoint, which this text has asked for, tells its step by now.
                 elif draft.origin.endswith("checkpoint"):
                     draft.origin = origin_of(view) or draft.origin

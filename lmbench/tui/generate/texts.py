@@ -74,6 +74,7 @@ def new_text(id: int, view: RunView, prompt: str, cache: int) -> GeneratedText:
         mark=mark_of(view.id),
         origin=origin_of(view),
         figures=figures_of(view),
+        attempt=view.record.attempt if view.record else 0,
         cache=cache,
         prompt=tuple(prompt.split()),
     )

@@ -56,6 +56,8 @@ class GeneratedText:
     """What the model is of, where that needs telling: ``last checkpoint, step 3,660``."""
     figures: str = ""
     """Perplexity and size."""
+    attempt: int = 0
+    """That of its run by which the model was trained: it may go on to another one."""
     cache: int = 0
     """The words that a neural cache looks at while it is written; 0 for no cache."""
     prompt: tuple[str, ...] = ()

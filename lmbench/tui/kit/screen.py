@@ -115,6 +115,12 @@ class BenchScreen(Screen[T], Guarded):
         }
         self.app.stylesheet.update_nodes(around, animate=True)
 
+    def focus_panel(self, panel: Panel) -> None:
+        """Give a panel the focus; where another has all of the screen, it gives that up."""
+        if self.maximized not in (None, panel):
+            self.minimize()
+        panel.take_focus()
+
     def action_maximise(self) -> None:
         """The focused panel alone, or all of them again."""
         panel = next((panel for panel in self.query(Panel) if panel.has_focus_within), None)

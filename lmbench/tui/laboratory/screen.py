@@ -240,7 +240,7 @@ the next panel.
 
     def action_go(self, step: int) -> None:
         here = next((i for i, n in enumerate(_ORDER) if self.panel(n).has_focus_within), 0)
-        self.panel(_ORDER[(here + step) % len(_ORDER)]).take_focus()
+        self.focus_panel(self.panel(_ORDER[(here + step) % len(_ORDER)]))
 
     def action_published(self) -> None:
         self.state.evaluate_published()

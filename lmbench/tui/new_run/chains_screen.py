@@ -258,7 +258,7 @@ class ChainsScreen(BenchScreen[None]):
 
     def action_go(self) -> None:
         chains = self.query_one(ChainsPanel)
-        (self.query_one(StepsPanel) if chains.has_focus_within else chains).take_focus()
+        self.focus_panel(self.query_one(StepsPanel) if chains.has_focus_within else chains)
 
     def on_grid_moved(self) -> None:
         self.query_one(StepsPanel).refresh_view()

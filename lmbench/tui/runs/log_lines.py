@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from typing import Self
 
@@ -34,7 +35,13 @@ class LogLines(RichLog, Searchable):  # pyright: ignore[reportIncompatibleMethod
         return super().clear()
 
     def places(self, text: str) -> list[int]:
-        return [row for row, line in enumerate(self.lines) if text in line.text.lower()]
+        # A phrase may go on in the next row.
+        starts, joined = list[int](), ""
+        for line in self.lines:
+            starts.append(len(joined))
+            joined += line.text.lower().rstrip() + " "
+        found = re.finditer(re.escape(text), joined)
+        return sorted({bisect.bisect_right(starts, match.start()) - 1 for match in found})
 
     @property
     def place(self) -> int:

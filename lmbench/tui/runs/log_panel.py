@@ -93,7 +93,9 @@ is selected with the mouse is copied by Ctrl+C.
             self._write_notes(log, view)
         elif view.log != self._seen:
             self._seen = view.log
-            self.run_worker(self._follow(view, key), group="log", exclusive=True)
+            self.run_worker(
+                self._follow(view, key), group="log", exclusive=True, exit_on_error=False
+            )
 
     def _write_notes(self, log: RichLog, view: RunView) -> None:
         notes, follow = view.notes, self._shown is None or log.is_vertical_scroll_end
@@ -115,7 +117,8 @@ is selected with the mouse is copied by Ctrl+C.
     async def _follow(self, view: RunView, key: tuple[str, str, str]) -> None:
         """Add what the worker's log got since the last look."""
         part = await asyncio.to_thread(read_log, view.run.log_path, self._position)
-        if key != self._key:
+        # Nor where the screen was left meanwhile.
+        if key != self._key or not self.query(RichLog):
             return
         log = self.query_one(RichLog)
         # What is written anew ends at its end, wherever its forerunner was scrolled to.

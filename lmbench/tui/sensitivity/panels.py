@@ -141,6 +141,8 @@ measures again.
 
     def refresh_view(self) -> None:
         screen = self.sensitivity
+        # Where this panel is maximised, the other is not refreshed.
+        screen.refresh_if_stale()
         update_static(self.query_one("#words", Static), screen.words)
         suggestion, sizes = screen.suggestion, screen.sizes
         rows, left, total = [], 0, 0

@@ -145,6 +145,9 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         except LmbenchError as error:
             self._show(text, error.message.split("\n"), wrong=True)
             return
+        except OSError as error:
+            self._show(text, [f"it cannot be checked: {error}"], wrong=True)
+            return
         self._checked = text
         self._show(text, took(document))
 
@@ -184,7 +187,7 @@ machine and what they ask of the disk, as `lmbench sweep check` says it. **Ctrl+
         """Goes on where the screen is left: a start that is broken off leaves half of the runs."""
         try:
             await run_sweep("start", text, session, self.bench.home, "--detach")
-        except LmbenchError as error:
+        except (LmbenchError, OSError) as error:
             self.bench.show_error(error, "while starting the sweep")
             return
         finally:

@@ -246,6 +246,16 @@ def test_a_session_folder_that_vanishes_is_a_problem_and_no_crash(full):
     assert watcher.poll() is None
 
 
+def test_a_run_that_waits_again_does_not_say_why_it_failed_before(full):
+    run = full.session.run(3)
+    full.write(run, ev.Failed(t=1.0, reason="out of memory", traceback=""))
+    watcher = Watcher(full.session)
+    run.update(status="failed", reason="")
+    assert looked(watcher).by_key[run.path.name].reason == "out of memory"
+    run.update(status="queued")
+    assert looked(watcher).by_key[run.path.name].reason == ""
+
+
 def test_a_worker_that_died_is_lost_only_after_its_witness_had_time_to_tell(full, monkeypatch):
     run = full.session.run(2)
     clock = [100.0]

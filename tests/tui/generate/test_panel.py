@@ -583,6 +583,21 @@ async def test_a_text_that_was_written_in_the_midst_of_a_training_has_its_figure
         assert heads(pilot)[0] == before
 
 
+async def test_a_text_keeps_the_figures_of_its_model_when_the_run_goes_on(full):
+    run = full.session.run(1)
+    async with opened(full, size=(120, 30)) as pilot:
+        await press(pilot, "enter")
+        (draft,) = pilot.app.screen.query_one(GeneratePanel).drafts
+        before = draft.figures
+        run.update(results={**run.read().results, "valid_ppl": 11.0})
+        await settled(pilot)
+        assert draft.figures.startswith("11.0")
+        run.update(attempt=run.read().attempt + 1, results={"valid_ppl": 10.0})
+        await settled(pilot)
+        assert draft.figures.startswith("11.0")
+        assert before
+
+
 async def test_a_text_of_the_first_checkpoint_says_of_which_step(full):
     run = full.new("train", "young")
     full.live(run)

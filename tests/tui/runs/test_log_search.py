@@ -41,6 +41,17 @@ async def test_a_search_goes_from_match_to_match_and_round(full):
         assert bench_of(pilot).recent_message == "match 1 of 4, from the other end again"
 
 
+async def test_a_phrase_is_found_where_it_goes_on_in_the_next_row(full):
+    message = " ".join(f"word{n}" for n in range(30))
+    full.write(full.session.run(3), ev.Warned(t=60.0, message=message))
+    async with opened(full, "5", run="003-quantize") as pilot:
+        rows = [line.text.rstrip() for line in log_of(pilot).lines]
+        broken = f"{rows[0].split()[-1]} {rows[1].split()[0]}"
+        await press(pilot, "home", "slash", *broken.replace(" ", "_").replace("_", " "), "enter")
+        assert bench_of(pilot).recent_message == "match 1 of 1"
+        assert log_of(pilot).place == 0
+
+
 async def test_the_match_that_is_gone_to_looks_unlike_the_others(full):
     full.write(full.session.run(3), *(ev.Warned(t=60.0 * n, message="thing") for n in range(3)))
     async with opened(full, "5", "home", "slash", *"thing", "enter", run="003-quantize") as pilot:

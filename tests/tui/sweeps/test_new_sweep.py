@@ -168,6 +168,29 @@ async def test_n_asks_for_a_sweep_says_what_it_takes_and_starts_it(
         assert asked[-1] == ("start", "lr and sparsity 2", ("--detach",))
 
 
+async def test_a_system_that_refuses_the_check_or_the_start_is_told(
+    study: StudyWorld, monkeypatch: Any
+):
+    refused = {"check", "start"}
+
+    async def full_disk(verb: str, *_: Any) -> Any:
+        if verb in refused:
+            raise OSError(28, "No space left on device", "/tmp")
+        stage = {"stage": "train", "runs": 12, "seconds": 60.0, "bytes": 5000}
+        return {**stage, "stages": [stage]}
+
+    monkeypatch.setattr("lmbench.tui.sweeps.new_screen.run_sweep", full_disk)
+    async with opened(study, "W", "n", "up", "up", "t") as pilot:
+        screen = screen_of(pilot, NewSweepScreen)
+        screen.form.set_value("axis 1", "lr: 5, 10")
+        await until(pilot, lambda: "it cannot be checked: [Errno 28] No space" in about(pilot))
+        refused.remove("check")
+        screen.form.set_value("axis 1", "lr: 5, 20")
+        await until(pilot, lambda: "train: 12 runs" in about(pilot))
+        await press_in_turn(pilot, "ctrl+s")
+        await until(pilot, lambda: "No space left on device" in words(pilot))
+
+
 async def test_a_check_of_what_was_typed_before_arms_nothing(study: StudyWorld, monkeypatch: Any):
     begun, gate = asyncio.Event(), asyncio.Event()
 
