@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from lmbench.cli.flags import configured, free_place, write_new
 from lmbench.cli.output import Json, SessionName, console, note, print_json, write
 from lmbench.config import GenerateConfig
-from lmbench.corpus import open_corpus
 from lmbench.corpus.subwords import Joining, is_subword
 from lmbench.deploy.load_model import LoadedModel, open_model, with_words_of
 from lmbench.errors import INTERRUPTED, LmbenchError
 from lmbench.generation.sampler import Word
 from lmbench.generation.text import WORDS_A_LINE, Generation, append_sample, lines
 from lmbench.generation.text import generate as write_text
+from lmbench.jobs.scoring_text import corpus_of_words
 from lmbench.model.device import allow_tf32, choose_device
 from lmbench.session import Home, Run
 from lmbench.user_folder import expanded
@@ -43,9 +44,12 @@ def generate(
     home = Home.find()
     run, checkpoint = _which(run, config.checkpoint)
     allow_tf32(False)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     loaded, found = open_model(run, home, session, checkpoint, choose_device(config))
     if config.data is not None:
-        loaded = with_words_of(loaded, open_corpus(config.data, home.path))
+        known, ntoken = loaded.vocabulary, int(loaded.shape["ntoken"])
+        loaded = with_words_of(loaded, corpus_of_words(config.data, home.path, known, ntoken))
     generation = generate_run(loaded, config, found, quiet=json)
     if json:
         print_json(generation.document())

@@ -166,9 +166,18 @@ def open_model(
     path = expanded(ref)
     weights = path / "model.safetensors"
     if path.is_file() or (weights.is_file() and not (path / "run.json").is_file()):
+        _refuse_choice(checkpoint, path.name)
         return load_file(path, device), None
     run = home.find_run(ref, session, with_model=True)
+    if run.read().kind == "pack":
+        _refuse_choice(checkpoint, run.ref)
     return load_run(run, checkpoint, device), run
+
+
+def _refuse_choice(checkpoint: str, what: str) -> None:
+    """Raises LmbenchError where a checkpoint is chosen of what has one model."""
+    if checkpoint != "best":
+        raise LmbenchError(f"--checkpoint {checkpoint}: {what} holds one model; leave it out")
 
 
 def load_run(run: Run, checkpoint: str = "best", device: str | torch.device = "cpu") -> LoadedModel:

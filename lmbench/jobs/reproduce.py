@@ -11,6 +11,7 @@ from lmbench.corpus.files import Progress
 from lmbench.jobs.chains import Step, make_step
 from lmbench.jobs.prepare import check_training
 from lmbench.jobs.published_tables import Reproduction
+from lmbench.report.runtime_table import end_of
 from lmbench.report.seeds import spread_of
 from lmbench.session import EventLog
 from lmbench.session.store import LIVE, Run, RunRecord, Session
@@ -40,7 +41,8 @@ def make_runs(
     for row in reproduction.rows[len(runs) :]:
         parent = None if row.step.parent is None else runs[row.step.parent]
         # A model that is given may be a stopped one: whoever gives it means to.
-        whole = -math.inf if parent is None or parent == model else _end_of(parent)
+        given = parent is not None and parent == model
+        whole = -math.inf if parent is None else end_of(parent) if given else _end_of(parent)
         known = _known(session, row.step, parent, whole)
         runs.append(known or make_step(session, row.step, parent))
     return runs

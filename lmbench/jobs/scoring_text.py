@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmbench.corpus import Corpus, open_corpus
 from lmbench.errors import LmbenchError
 from lmbench.session import store
 
-__all__ = ["corpus_of", "matching_corpus"]
+__all__ = ["corpus_of", "corpus_of_words", "matching_corpus"]
 
 
 def corpus_of(known: store.Corpus | None, home: Path, title: str) -> Corpus:
@@ -36,8 +37,29 @@ def matching_corpus(spec: str, fingerprint: str, home: Path) -> Corpus | None:
     Raises:
         LmbenchError: there is no such corpus here.
     """
-    for rule in ("all", "train"):
-        corpus = open_corpus(spec, home, vocab=rule, may_fetch=False)
-        if corpus.fingerprint == fingerprint:
+    opened = _by_both_rules(spec, home, may_fetch=False)
+    return next((corpus for corpus in opened if corpus.fingerprint == fingerprint), None)
+
+
+def corpus_of_words(spec: str, home: Path, vocabulary: Sequence[str], ntoken: int) -> Corpus:
+    """The corpus of that name or folder, its words numbered as a model has them, if either rule
+    numbers them so; else as by "all".
+
+    Args:
+        vocabulary: the model's words; empty where nothing but their number, `ntoken`, is known.
+
+    Raises:
+        LmbenchError: there is no such corpus.
+    """
+    first = None
+    for corpus in _by_both_rules(spec, home, may_fetch=True):
+        first = first or corpus
+        if corpus.vocabulary == vocabulary if vocabulary else corpus.ntokens == ntoken:
             return corpus
-    return None
+    assert first is not None
+    return first
+
+
+def _by_both_rules(spec: str, home: Path, *, may_fetch: bool) -> Iterator[Corpus]:
+    for rule in ("all", "train"):
+        yield open_corpus(spec, home, vocab=rule, may_fetch=may_fetch)

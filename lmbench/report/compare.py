@@ -18,6 +18,7 @@ from lmbench.report.runtime_table import (
     RUNTIME_COLUMNS,
     SCORED,
     benchmarked,
+    end_of,
     runtime_cell,
     scores_note,
 )
@@ -176,9 +177,11 @@ def compare_runs(runs: Sequence[Run], *, over_seeds: bool = False) -> Comparison
         of_run = {row["run"]: row for row in rows}
         groups = [[of_run[run.ref] for run in group] for group in one_setting(runs)]
         # A figure of a part of a training is no sample of what the whole one comes to.
-        apart = [
-            [r for r in rows if r["early"] is early] for rows in groups for early in (False, True)
-        ]
+        apart: list[list[dict[str, Any]]] = []
+        for group in groups:
+            apart.append([row for row in group if row["finished"]])
+            apart.append([row for row in group if row["early"]])
+            apart += [[row] for row in group if not (row["finished"] or row["early"])]
         groups = [group for group in apart if group]
         rows = tuple(group[0] if len(group) == 1 else _mean_row(group) for group in groups)
         beside += SEED_KEYS * any(len(group) > 1 for group in groups)
@@ -191,6 +194,7 @@ def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One row of runs that differ in seed alone: means, and what `SEED_KEYS` name."""
     mean = dict(rows[0]) | {"runs": " ".join(row["run"] for row in rows), "n": len(rows)}
     mean["name"] = _common_name([row["name"] for row in rows])
+    mean["as_packed"] = any(row["as_packed"] for row in rows if row["bytes"])
     for key in ("sparsity", "nonzero", "bytes", "ms_per_token", *_PERPLEXITIES, *_FURTHER):
         spread = spread_of(row[key] for row in rows)
         whole = key in ("nonzero", "bytes")
@@ -218,6 +222,7 @@ def _row(run: Run, record: RunRecord, measured: Sequence[Mapping[str, Any]]) -> 
         "run": run.ref,
         "name": one_line(record.name) + ", stopped early" * record.stopped_early,
         "early": record.stopped_early,
+        "finished": run.status(record) == "finished",
         "kind": record.kind,
         "sparsity": results.get("sparsity"),
         "nonzero": results.get("nonzero"),
@@ -235,6 +240,7 @@ def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
     """By reference of a run the figures of `ADAPTED`, each of the newest evaluation of all of test
     on the run's own corpus, by the checkpoint that the run's own score is of."""
     scored = {run.ref: scored_checkpoint(run.read()) or "best" for run in runs}
+    ends = {run.ref: end_of(run) for run in runs}
     found = dict[str, dict[str, float]]()
     for session in {run.session.path: run.session for run in runs}.values():
         for _, record in session.records():
@@ -243,6 +249,8 @@ def _adapted(runs: Sequence[Run]) -> Mapping[str, dict[str, float]]:
             if "data" in record.config:
                 continue
             if record.config.get("checkpoint", "best") != scored[record.parent]:
+                continue
+            if (record.started or record.created) < ends[record.parent]:
                 continue
             known = {key: record.results.get(key) for key, _ in ADAPTED}
             figures = {key: value for key, value in known.items() if value is not None}
@@ -353,7 +361,8 @@ def report_session(session: Session, form: Literal["markdown", "html"]) -> str:
         return printable("\n\n".join(part for part in parts if part)) + "\n"
     series = _valid_curves(runs)
     plot = as_svg(Plot(series, log=True), "Validation perplexity") if series else ""
-    front = front_plot(comparison.rows)
+    # An evaluation has its parent's size and a perplexity of its own, but is no other model.
+    front = front_plot([row for row in comparison.rows if row["kind"] != "evaluate"])
     if front is not None:
         plot += "\n" + as_svg(front, "Test perplexity against size")
     items = "\n".join(_item(*parts) for parts in made)

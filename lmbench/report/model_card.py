@@ -56,10 +56,12 @@ def model_card(run: Run, weights_bytes: int, floats: bool) -> str:
     parts += ["## How it was made", *_made(run)]
     parts += [
         "## How to read it",
-        "`vocab.txt` has the words, a line each, in the order of their ids; a perplexity is the "
-        "exponential of the mean loss of a token, ends of lines (`<eos>`) among them. In the "
-        "folder:",
-        _code('lmbench score . "some text"\nlmbench evaluate model.safetensors --data CORPUS'),
+        "`vocab.txt`, a line each, or `vocab.json` has the words in the order of their ids; a "
+        "perplexity is the exponential of the mean loss of a token, ends of lines (`<eos>`) among "
+        "them. In the folder:",
+        _code(
+            "echo 'some text' | lmbench score .\nlmbench evaluate model.safetensors --data CORPUS"
+        ),
     ]
     return printable("\n\n".join(parts)) + "\n"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmbench.session.store import Run
+from lmbench.session.store import LIVE, Run
 
 __all__ = [
     "RUNTIME_COLUMNS",
@@ -89,14 +90,23 @@ def scores_note(rows: Sequence[Mapping[str, Any]]) -> str:
     return note + ("; a run's own test ppl is of all of test" if set(models) != {"test"} else "")
 
 
+def end_of(run: Run) -> float:
+    """When a run's model was as it is now: when the run ended; infinity where it is at work, and
+    the beginning of time where nobody has noted it."""
+    record = run.read()
+    if run.status(record) in LIVE:
+        return math.inf
+    return -math.inf if record.ended is None else record.ended
+
+
 def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
     """By reference of a run the rows of the newest benchmark that measured it on this machine.
 
     Rows of different benchmarks are not mixed: only those of one were measured in turns. When that
     began is each row's ``measured``. Benchmarks are looked for in the sessions of `runs`; damaged
-    ones are passed over.
+    ones are passed over, and those of a model that was trained on since.
     """
-    refs, found = {run.ref for run in runs}, dict[str, list[dict[str, Any]]]()
+    ends, found = {run.ref: end_of(run) for run in runs}, dict[str, list[dict[str, Any]]]()
     sessions = {run.session.path: run.session for run in runs}
     for session in sessions.values():
         for _, record in session.records():
@@ -104,7 +114,11 @@ def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:
                 continue
             began = {"measured": record.started or record.created}
             rows = record.results.get("rows", ())
-            rows = [row | began for row in rows if row.get("model") in refs]
+            rows = [
+                row | began
+                for row in rows
+                if row.get("model") in ends and began["measured"] >= ends[row["model"]]
+            ]
             for ref in {row["model"] for row in rows}:
                 found[ref] = [row for row in rows if row["model"] == ref]
     return found

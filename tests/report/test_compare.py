@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,15 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     evaluated(EvaluateConfig(cache=5), test_ppl=131.0, test_cache_ppl=90.0)
     evaluated(EvaluateConfig(cache=9), test_ppl=131.0, test_cache_ppl=88.0)
     evaluated(EvaluateConfig(dynamic="sgd"), test_dynamic_ppl=80.0)
-    # Of a part of test, another text or checkpoint: not in a line of the run's own figures.
+    # Of a part of test, another text or checkpoint, or made before the run went on: no figures
+    # for a line of its own.
     evaluated(EvaluateConfig(cache=9, tokens=100), test_cache_ppl=50.0, split_tokens=9000)
     evaluated(EvaluateConfig(cache=9, data="other"), test_cache_ppl=40.0)
     evaluated(EvaluateConfig(cache=9, checkpoint="last"), test_cache_ppl=30.0)
+    assert compare_runs(runs).rows[0]["test_cache_ppl"] == 88.0
+    dense.update(ended=time.time() + 60)
+    assert compare_runs(runs).rows[0]["test_cache_ppl"] is None
+    dense.update(ended=None)
     comparison = compare_runs(runs)
     row, other = comparison.rows
     assert (row["test_ppl"], row["test_cache_ppl"], row["test_dynamic_ppl"]) == (130.0, 88.0, 80.0)
@@ -133,3 +139,14 @@ def test_figures_with_a_cache_or_steps_are_the_newest_evaluations_and_in_columns
     assert line.endswith("| 88.00 | 80.00 |")
     document = run_document(session.runs()[-4])
     assert (document["test_ppl"], document["test_dynamic_ppl"]) == (None, 80.0)
+
+
+def test_a_report_s_front_has_models_and_no_evaluation_of_them(runs):
+    """Which has the size of its model, and may be of another text."""
+    dense, int8 = runs
+    for run, ppl in ((dense, 99.0), (int8, 101.0)):
+        run.update(results={**run.read().results, "test_ppl": ppl})
+    evaluation = dense.session.new_run(EvaluateConfig(data="other"), "evaluate", parent=int8)
+    evaluation.update(status="finished", results={"bytes": 7_400_000, "test_ppl": 31.0})
+    text = report_session(dense.session, "html")
+    assert "31" not in text[text.index("Test perplexity against size") :]

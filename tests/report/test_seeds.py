@@ -113,6 +113,16 @@ def test_a_comparison_has_a_row_for_each_setting(session: Session) -> None:
     assert len(compare_runs(runs).rows) == 4
 
 
+def test_a_seed_that_did_not_come_to_its_end_is_no_part_of_the_mean(session: Session) -> None:
+    runs = scored(session)
+    before = compare_runs(runs, over_seeds=True).rows
+    stopped = session.new_run(runs[0].config().model_copy(update={"seed": 77}), "train")
+    stopped.update(status="stopped", results={"valid_ppl": 1000.0, "test_ppl": 900.0})
+    rows = compare_runs([*runs, stopped], over_seeds=True).rows
+    assert [row for row in rows if row["run"] != stopped.ref] == list(before)
+    assert next(row["valid_ppl"] for row in rows if row["run"] == stopped.ref) == 1000.0
+
+
 def test_the_front_has_an_error_bar_for_a_setting_of_several_seeds(session: Session) -> None:
     rows = compare_runs(scored(session), over_seeds=True).rows
     plot = front_plot(rows)

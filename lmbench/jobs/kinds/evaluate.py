@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from lmbench.config import EvaluateConfig
-from lmbench.corpus import Corpus, open_corpus
+from lmbench.corpus import Corpus
 from lmbench.corpus.batches import score_rows
 from lmbench.deploy.benchmark import disk_bytes
 from lmbench.deploy.load_model import LoadedModel, PackedModel, open_model
@@ -17,7 +17,7 @@ from lmbench.errors import LmbenchError
 from lmbench.jobs.adapted_evaluation import check_floats, describe, score_adapted
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import StoppedError, note_model, note_parent, progress_callback
-from lmbench.jobs.scoring_text import corpus_of, matching_corpus
+from lmbench.jobs.scoring_text import corpus_of, corpus_of_words, matching_corpus
 from lmbench.model.device import choose_device
 from lmbench.session import EventLog, Run, events
 from lmbench.training.process_setup import prepare_worker
@@ -100,12 +100,19 @@ def _corpus(job: Job, config: EvaluateConfig, loaded: LoadedModel, parent: Run |
         if parent is not None:
             return corpus_of(parent.read().corpus, home, parent.ref)
         known = loaded.packed.about.corpus if isinstance(loaded, PackedModel) else {}
-        found = matching_corpus(str(known.get("name")), str(known.get("fingerprint")), home)
+        missing = LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
+        if "name" not in known:
+            raise missing
+        try:
+            found = matching_corpus(str(known["name"]), str(known.get("fingerprint")), home)
+        except LmbenchError:
+            raise missing from None
         if found is None:
-            raise LmbenchError(f"{loaded.title}: its corpus is not here; give it with --data")
+            raise missing
         return found
-    corpus = open_corpus(config.data, home)
-    if corpus.vocabulary != loaded.vocabulary:
+    ntoken = int(loaded.shape["ntoken"])
+    corpus = corpus_of_words(config.data, home, loaded.vocabulary, ntoken)
+    if corpus.vocabulary != loaded.vocabulary and (loaded.vocabulary or corpus.ntokens != ntoken):
         raise LmbenchError(
             f"--data {config.data}: its words have other ids than those {loaded.title} knows"
         )
