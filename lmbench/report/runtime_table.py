@@ -91,12 +91,11 @@ def scores_note(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def end_of(run: Run) -> float:
-    """When a run's model was as it is now: when the run ended; infinity where it is at work, and
-    the beginning of time where nobody has noted it."""
+    """Since when a run's figures are of the model that it has: when it ended, or last went on where
+    it is at work; minus infinity where nobody has noted it."""
     record = run.read()
-    if run.status(record) in LIVE:
-        return math.inf
-    return -math.inf if record.ended is None else record.ended
+    noted = record.started if run.status(record) in LIVE else record.ended
+    return -math.inf if noted is None else noted
 
 
 def benchmarked(runs: Sequence[Run]) -> Mapping[str, list[dict[str, Any]]]:

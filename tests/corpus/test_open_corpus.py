@@ -17,6 +17,7 @@ from lmbench.corpus import Corpus, check_enough, data_info, data_list, open_corp
 from lmbench.corpus import corpus as module
 from lmbench.corpus.sources import LAYOUTS
 from lmbench.errors import LmbenchError
+from lmbench.jobs.scoring_text import corpus_of_words
 
 MakeFolder = Callable[..., Path]
 
@@ -73,6 +74,18 @@ def test_a_vocabulary_of_train_maps_the_rest_to_unk(home: Path, make_folder: Mak
     assert words_of(every, "test") == "d b <eos>"
     assert closed.fingerprint != every.fingerprint
     assert closed.cache != every.cache
+
+
+def test_the_rule_that_numbers_words_as_a_model_has_them_is_found(
+    home: Path, make_folder: MakeFolder
+) -> None:
+    folder = make_folder(train="a b\n", valid="a c\n", test="d b\n")
+    every, closed = (open_corpus(str(folder), home, vocab=rule) for rule in ("all", "train"))
+    for corpus in (every, closed):
+        for words in (corpus.vocabulary, []):
+            found = corpus_of_words(str(folder), home, words, corpus.ntokens)
+            assert found.vocabulary == corpus.vocabulary
+    assert corpus_of_words(str(folder), home, ["x"], 1).vocabulary == every.vocabulary
 
 
 # --- which corpus ---------------------------------------------------------------------------------

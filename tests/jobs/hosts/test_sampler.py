@@ -182,6 +182,15 @@ def test_a_branch_of_a_text_without_a_prompt_begins_after_the_same_unseen_word(w
     assert branched(5, seed=9, chosen=other.id)[0].bits == held[0].bits
 
 
+def test_a_branch_is_written_by_the_checkpoint_that_the_run_has_by_now(world):
+    world.write(1)
+    kept = tuple(w.word for w in world.of(Wrote)[:2])
+    save_weights(world.run, seed=9)
+    text = world.write(2, kept=kept, chosen=5, of=1)
+    world.host = SamplerHost(world.received.append)
+    assert text == world.write(3, kept=kept, chosen=5)
+
+
 def test_a_branch_of_another_seed_or_prompt_is_not_a_rewinding(world):
     world.write(1)
     kept = tuple(w.word for w in world.of(Wrote)[:2])

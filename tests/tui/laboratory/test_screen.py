@@ -21,6 +21,7 @@ from lmbench.config import TrainConfig
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.jobs.hosts import laboratory_messages as messages
 from lmbench.jobs.hosts.laboratory_messages import Prune, Refused
+from lmbench.session import events as ev
 from lmbench.tui.app import Workbench
 from lmbench.tui.kit.choice_dialog import ChoiceDialog
 from lmbench.tui.kit.grid import Grid
@@ -529,6 +530,29 @@ async def test_nothing_that_makes_runs_is_offered_while_a_recording_plays(lab, m
         screen_of(pilot, SensitivityScreen)
     assert len(lab.session.runs()) == 5
     assert json.loads((lab.session.path / "session.json").read_text())["name"] == "demo"
+
+
+@pytest.mark.parametrize("keys", [("l",), ("c",), ("N",)])
+async def test_tab_goes_to_a_panel_that_is_on_the_screen_where_another_had_all_of_it(lab, keys):
+    async with opened(lab, *keys) as pilot:
+        await press(pilot, "z", "tab")
+        focused = next(p for p in pilot.app.screen.query(Panel) if p.has_focus_within)
+        assert focused.region.area > 0
+
+
+async def test_a_maximised_suggestion_follows_what_is_measured(lab):
+    run = measure(lab)
+    lab.live(run)
+    async with opened(lab, "v", "z") as pilot:
+        screen = screen_of(pilot, SensitivityScreen)
+        before = len(screen.curves)
+        point = ev.SensitivityPoint(
+            tensor="late", part="tensor", level=0.5, ppl=130.0, granularity="element"
+        )
+        lab.write(run, point)
+        await settled(pilot)
+        assert len(screen.curves) == before + 1
+        assert "late" in words(pilot)
 
 
 @pytest.mark.parametrize("size", SIZES)

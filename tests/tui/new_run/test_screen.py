@@ -103,7 +103,8 @@ async def test_ctrl_s_starts_what_the_form_says_and_only_differences_are_stored(
         assert isinstance(pilot.app.screen, MainScreen)
     (run,) = started
     record = run.read()
-    assert record.config == {"emsize": 64, "nhid": 64, "tied": True, "epochs": 3}
+    changed = {"emsize": 64, "nhid": 64, "tied": True, "epochs": 3}
+    assert record.config == {**changed, "data": "pydoc"}
     assert record.name == "lstm-2x64-tied"
     assert record.status == "queued"
     assert record.command == (
@@ -224,6 +225,7 @@ async def test_a_pruning_starts_from_the_selected_run_with_its_settings(full, st
     assert record.parent == "demo/001-train"
     assert record.config == {
         "tied": True, "emsize": 64, "nhid": 64, "epochs": 4, "lr": 5.0, "compress": "small-80",
+        "data": "wikitext-2",
     }  # fmt: skip
     assert record.name == "small-80"
     assert "AutomatedGradualPruner" in (started[0].path / "schedule.yaml").read_text()
