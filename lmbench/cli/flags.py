@@ -200,8 +200,11 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 def _converter(field: FieldInfo) -> Callable[[Any, Sequence[Token]], Any] | None:
     if number_type(field.annotation) is int:
         return whole
-    kinds = [get_origin(kind) or kind for kind in get_args(field.annotation)]
-    return _or_none if NoneType in kinds and (float in kinds or Literal in kinds) else None
+    kinds = get_args(field.annotation)
+    choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    # Where it is a choice, the word means that.
+    takes_none = float in kinds or (choices and "none" not in choices)
+    return _or_none if NoneType in kinds and takes_none else None
 
 
 def _or_none(annotation: Any, tokens: Sequence[Token]) -> Any:

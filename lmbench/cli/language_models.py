@@ -25,7 +25,9 @@ def open_language_model(
     """
     path = expanded(model)
     if config.runtime == "as-is" and config.device in ("auto", "cpu") and not config.cuda:
-        packed = open_packed(path) if path.is_file() and is_packed(path) else None
+        # Another checkpoint than that is refused below.
+        is_one = path.is_file() and is_packed(path) and checkpoint == "best"
+        packed = open_packed(path) if is_one else None
         found = compiled_predictor(packed, config.threads) if packed else None
         if packed and found:
             return LanguageModel(found[0], packed.vocabulary, path.name, found[1])

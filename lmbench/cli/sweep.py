@@ -254,8 +254,9 @@ def resume(
 def delete(
     name: str | None = None, *, yes: Yes = False, session: Named = None, json: Json = False
 ) -> None:
-    """Remove a sweep and its runs for good, and its session where that holds nothing else: no
-    other run, no notes, no sample, no file that the sweep does not name.
+    """Remove a sweep and its runs for good, and its session where that holds nothing else.
+
+    Another run, notes, a sample, or a file that the sweep does not name keep the session.
 
     Args:
         name: the sweep's session.

@@ -20,7 +20,15 @@ from lmbench.config.setting import Config, changed_settings, setting
 from lmbench.errors import LmbenchError
 from lmbench.model_shapes import parameter_shapes
 
-__all__ = ["ModelConfig", "ModelType", "PruneConfig", "TrainConfig", "laid_over", "passed_on"]
+__all__ = [
+    "ModelConfig",
+    "ModelType",
+    "PruneConfig",
+    "TrainConfig",
+    "idle_settings",
+    "laid_over",
+    "passed_on",
+]
 
 
 ModelType = Literal["LSTM", "GRU", "RNN_TANH", "RNN_RELU"]
@@ -407,6 +415,13 @@ class TrainConfig(ModelConfig, MachineConfig):
 
 class PruneConfig(TrainConfig):
     """Training under a schedule, from a trained parent or from scratch."""
+
+
+def idle_settings(config: TrainConfig) -> frozenset[str]:
+    """Those that do nothing beside the others."""
+    idle = {"momentum"} if config.optimizer == "adamw" else {"beta1", "beta2"}
+    annealing = {"patience", "anneal_factor"}
+    return frozenset(idle | (annealing if config.rate_schedule != "plateau" else set()))
 
 
 def passed_on(settings: TrainConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lmbench.config.command_line import command_for, run_name
 from lmbench.config.training import passed_on
 from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
+from lmbench.corpus.sources import known_names
 from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.input_files import attach, own_files
@@ -93,8 +94,9 @@ def inherited_settings(parent: Run) -> dict[str, Any]:
         # Of an earlier lmbench, which left the default's name out.
         values["data"] = record.corpus.name
     # A folder that was named from where the parent's command was given.
-    if settings.data and cwd and (Path(cwd) / settings.data).is_dir():
-        values["data"] = str((Path(cwd) / settings.data).resolve())
+    named = settings.data if settings.data not in known_names() else None
+    if named and cwd and (Path(cwd) / named).is_dir():
+        values["data"] = str((Path(cwd) / named).resolve())
     return values
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmbench.config import Config, TrainConfig, changed_settings, parse_config
 from lmbench.config.command_line import command_for, flag_words, run_name
-from lmbench.config.training import passed_on
+from lmbench.config.training import idle_settings, passed_on
 from lmbench.errors import LmbenchError
 from lmbench.printable import one_line
 from lmbench.session.store import Run, RunRecord
@@ -31,11 +31,13 @@ def run_command(run: Run, record: RunRecord) -> str:
         flags = {"data": config.data or "", "vocab": config.vocab, **kind, "name": record.name}
         words = ["lmbench", "runs", "import", record.imported, *flag_words(flags)]
         return shlex.join(map(one_line, [*words, "--session", run.session.name]))
+    idle = idle_settings(config) if isinstance(config, TrainConfig) else frozenset[str]()
+    given = {**changed_settings(config), **_kept_from_parent(run, record, config)}
     # A training has no parent, and what a benchmark measured is among its settings.
     parent = None if record.kind in ("train", "benchmark") else record.parent
     return command_for(
         record.kind,
-        {**changed_settings(config), **_kept_from_parent(run, record, config)},
+        {name: value for name, value in given.items() if name not in idle},
         parent=parent,
         name=record.name if record.name != run_name(record.kind, config) else None,
         session=run.session.name,

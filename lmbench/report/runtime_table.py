@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmbench.session.store import LIVE, Run
+from lmbench.session.store import Run
 
 __all__ = [
     "RUNTIME_COLUMNS",
@@ -92,9 +92,9 @@ def scores_note(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def end_of(run: Run) -> float:
     """Since when a run's figures are of the model that it has: when it ended, or last went on where
-    it is at work; minus infinity where nobody has noted it."""
+    it has no end yet; minus infinity where nobody has noted it."""
     record = run.read()
-    noted = record.started if run.status(record) in LIVE else record.ended
+    noted = record.started if record.ended is None else record.ended
     return -math.inf if noted is None else noted
 
 

@@ -239,6 +239,14 @@ def test_codes_of_widths_that_there_are_none_of_are_refused(home: Home, capsys: 
         assert words in capsys.readouterr().err
 
 
+def test_none_is_a_choice_of_the_clip_modes(home: Home, capsys: Capture) -> None:
+    flags = ("--clip-acts", "none", "--clip-weights", "none", "--clip-state", "none")
+    document = answer(capsys, "quantize", "1", *FEW, *flags)
+    config = home.find_run(document["run"]).read().config
+    assert {config[name] for name in ("clip_acts", "clip_weights", "clip_state")} == {"none"}
+    assert document["command"].count(" none") == 3
+
+
 def test_dynamic_quantization_leaves_element_wise_modules_alone(
     home: Home, capsys: Capture
 ) -> None:

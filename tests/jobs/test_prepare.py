@@ -135,6 +135,17 @@ def test_a_run_that_names_no_corpus_stays_on_the_default_of_its_day(tmp_path):
     assert inherited_settings(earlier) == {"data": "pydoc"}
 
 
+def test_a_corpus_that_is_known_by_name_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "pydoc").mkdir()
+    (tmp_path / "novels").mkdir()
+    monkeypatch.chdir(tmp_path)
+    session = Home(tmp_path / "home").open_session()
+    known = make_run(session, "train", TrainConfig(data="pydoc"))
+    own = make_run(session, "train", TrainConfig(data="novels"))
+    assert inherited_settings(known)["data"] == "pydoc"
+    assert inherited_settings(own)["data"] == str((tmp_path / "novels").resolve())
+
+
 def test_where_to_compute_is_said_in_one_way():
     assert laid_over({"cuda": True, "lr": 1}, {"device": "cpu"}) == {"lr": 1, "device": "cpu"}
     assert laid_over({"device": "cpu"}, {"cuda": True}) == {"cuda": True}

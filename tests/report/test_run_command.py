@@ -72,6 +72,15 @@ def test_a_pruning_says_what_it_took_back_from_its_parent(run):
     assert taken_back == dict.fromkeys(taken_back)
 
 
+def test_a_pruning_gives_no_setting_that_its_others_make_idle(run):
+    parent = run.session.new_run(parse_config("train", {"momentum": 0.9, "patience": 3}), "train")
+    config = {"compress": "small-80", "momentum": 0.9, "patience": 3, "optimizer": "adamw"}
+    config |= {"lr": 0.001, "lr_schedule": "cosine"}
+    given = parsed(command(run, "prune", config, parent=parent.ref))
+    assert (given["optimizer"], given["lr_schedule"]) == ("adamw", "cosine")
+    assert not {"momentum", "patience"} & given.keys()
+
+
 @pytest.mark.parametrize(
     "kind, config, name",
     [

@@ -94,7 +94,11 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.zero_()  # quickly rounded
-    settings = QuantSettings.from_dict(_nearest(meta["settings"]))
+    entries = _nearest(meta["settings"])
+    if not any(name.endswith("float_weight") for name in tensors):
+        # As it was written before floats were kept.
+        entries["save_fp_weights"] = False
+    settings = QuantSettings.from_dict(entries)
     stats = None if meta["dynamic"] else _placeholders(plain)
     quantizer = PostTrainLinearQuantizer(plain, settings=settings, model_activation_stats=stats)
     with warnings.catch_warnings():
@@ -103,7 +107,7 @@ def restore(model: nn.Module, tensors: Mapping[str, Tensor], meta: Mapping[str, 
     state = dict(tensors) | {name: tensors[kept] for name, kept in meta["shared"].items()}
     for name, tensor in quantized.state_dict().items():
         owner, _, leaf = name.rpartition(".")
-        is_one = name in state and state[name].shape == (1,) * tensor.dim()
+        is_one = name in state and state[name].numel() == 1 < tensor.numel()
         if leaf in ("w_scale", "w_zero_point") and is_one:
             # Some clip modes find one scale for all rows.
             getattr(quantized.get_submodule(owner), leaf).data = torch.empty_like(state[name])

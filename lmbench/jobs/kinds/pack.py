@@ -171,7 +171,11 @@ def _pack(
 
 def _warn_of_rounding(job: Job, how: str, values: Mapping[str, ValueType], wanted: str) -> None:
     """Of weights on a grid that is not one of the value type that is asked for; floats hold all."""
-    rounded = [name for name, kind in values.items() if wanted not in ("auto", "fp32", kind)]
+    rounded = [
+        name
+        for name, kind in values.items()
+        if kind not in ("fp32", "fp16") and wanted not in ("auto", "fp32", kind)
+    ]
     if rounded:
         job.warn(
             f"{', '.join(rounded)}: {how} on another grid than --weights {wanted} has, rounded "

@@ -387,7 +387,8 @@ def _score(
     if nonzero < weights or (found and found.values):
         values, groups = (found.values, found.groups) if found else ("fp32", None)
         # Codes of a few columns each keep all units, as `pack` does.
-        whole_rows = all(group >= plain.nhid for group in (groups or {}).values())
+        state = plain.state_dict()
+        whole_rows = all(group >= state[n].shape[1] for n, group in (groups or {}).items())
         size = packed_bytes(plain, corpus.vocabulary, values, groups, thinned=whole_rows)
         job.add_results(packed_bytes=size)
     plateau = trainer.plateau

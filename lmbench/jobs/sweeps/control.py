@@ -190,7 +190,8 @@ def stop(session: Session) -> int:
     """
     if sweep_of(session).search != "tpe":
         # What is promoted already would be queued when the run at work has ended.
-        advance(session)
+        with suppress(LmbenchError):
+            advance(session)
     stopped = 0
     # The last first, so that no run begins because the one before it has ended.
     for run in reversed(made_runs(session).values()):

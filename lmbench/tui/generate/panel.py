@@ -27,6 +27,7 @@ from lmbench.tui.generate.saved_samples import SavedSamples
 from lmbench.tui.generate.text_columns import MOST_TEXTS, TextColumns
 from lmbench.tui.generate.texts import (
     apply_reply,
+    attempt_of,
     figures_of,
     hint,
     origin_of,
@@ -213,7 +214,7 @@ are kept in the session's `samples.jsonl`.
                 draft.name = view.name
                 # What was written before, or in the midst of a training, is not of what it is now.
                 if not (draft.recorded or draft.origin):
-                    if view.record and view.record.attempt == draft.attempt:
+                    if attempt_of(view) == draft.attempt:
                         draft.figures = figures_of(view)
                 # The first checkpoint, which this text has asked for, tells its step by now.
                 elif draft.origin.endswith("checkpoint"):

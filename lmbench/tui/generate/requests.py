@@ -10,7 +10,7 @@ from typing import Any
 from lmbench.jobs.hosts import sampler_messages as messages
 from lmbench.jobs.hosts.messages import Client
 from lmbench.tui.bench.snapshots import RunView
-from lmbench.tui.generate.texts import new_text, origin_of
+from lmbench.tui.generate.texts import attempt_of, figures_of, new_text, origin_of
 from lmbench.tui.generate.tinted_text import GeneratedText
 
 __all__ = ["Requests"]
@@ -71,6 +71,8 @@ class Requests:
             state="waiting",
             problem="",
             origin=origin_of(view),
+            figures=figures_of(view),
+            attempt=attempt_of(view),
             cache=cache,
         )
         beside = self._written.get(draft.key, [draft])

@@ -16,6 +16,7 @@ from lmbench.tui.generate.tinted_text import GeneratedText, State
 
 __all__ = [
     "apply_reply",
+    "attempt_of",
     "figures_of",
     "hint",
     "new_text",
@@ -38,6 +39,11 @@ def figures_of(view: RunView) -> str:
     """Perplexity and size."""
     parts = [numbers.perplexity(view.valid_ppl), view.size]
     return " · ".join(part for part in parts if part and part != "–")
+
+
+def attempt_of(view: RunView) -> int:
+    """Which attempt at its run trained a model as it is now."""
+    return view.record.attempt if view.record else 0
 
 
 def saved_text(view: RunView, sample: Sample) -> GeneratedText:
@@ -74,7 +80,7 @@ def new_text(id: int, view: RunView, prompt: str, cache: int) -> GeneratedText:
         mark=mark_of(view.id),
         origin=origin_of(view),
         figures=figures_of(view),
-        attempt=view.record.attempt if view.record else 0,
+        attempt=attempt_of(view),
         cache=cache,
         prompt=tuple(prompt.split()),
     )

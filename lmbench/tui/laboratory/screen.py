@@ -256,7 +256,7 @@ the next panel.
         )
 
     def on_candidates_panel_draft_loaded(self) -> None:
-        self.panel("modules").take_focus()
+        self.focus_panel(self.panel("modules"))
 
     async def action_keep(self) -> None:
         """Make a run of what the cursor is on."""

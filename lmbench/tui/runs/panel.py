@@ -20,6 +20,7 @@ from lmbench.tui.bench.snapshots import RunView, Snapshot, neighbour, one_line
 from lmbench.tui.kit.filter_input import FilterInput
 from lmbench.tui.kit.next_steps import RECORDING, next_steps, take_step, why_not_next
 from lmbench.tui.kit.panel import Panel, update_static
+from lmbench.tui.kit.screen import BenchScreen
 from lmbench.tui.runs import actions
 from lmbench.tui.runs.keys import KEYS
 from lmbench.tui.runs.tree import SORTS, RunTree, difference, spark
@@ -258,7 +259,8 @@ brings a deleted run back until the workbench is left.
         if view is not None and actions.is_possible("why", view):
             actions.show_reason(self.bench, view)
         else:
-            self.screen.query_one("#plots", Panel).take_focus()
+            assert isinstance(self.screen, BenchScreen)
+            self.screen.focus_panel(self.screen.query_one("#plots", Panel))
 
     def action_rename(self) -> None:
         if view := self.bench.selected_run:

@@ -105,6 +105,18 @@ def test_whatever_chose_its_ranges_a_model_comes_back(changes, model, stats):
         assert kept.abs().max() > 0
 
 
+@torch.no_grad()
+def test_what_was_written_before_floats_were_kept_comes_back(model, stats):
+    """And with one scale for a matrix, where a group of a whole row has one for each row now."""
+    changes = {"save_fp_weights": True, "group_size": 1000, "per_channel_wts": False}
+    settings = QuantSettings.from_dict({**load_preset("int8-symmetric").to_dict(), **changes})
+    earlier = {**settings.to_dict(), "save_fp_weights": False, "group_size": None}
+    quantized = quantize(model, QuantSettings.from_dict(earlier), stats)
+    tensors, meta = export_state(quantized, settings)
+    again = restore(load_tiny(ARRAYS, tied=True), load(save(tensors)), json.loads(json.dumps(meta)))
+    assert torch.equal(again(TEST[:35])[0], quantized(TEST[:35])[0])
+
+
 def test_a_group_of_a_whole_row_has_a_scale_for_each_row():
     weight = torch.randn(5, 24)
     symmetric = LinearQuantMode.SYMMETRIC

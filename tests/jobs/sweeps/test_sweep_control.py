@@ -180,6 +180,18 @@ def test_stop_empties_the_queue_and_resume_fills_it(sweep_home: Home) -> None:
     assert runs[1].status() == "queued"
 
 
+def test_a_sweep_whose_rungs_cannot_be_judged_is_stopped_all_the_same(
+    sweep_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, runs = start_sweep(sweep_home)
+
+    def damaged(_: Session) -> None:
+        raise LmbenchError("schedule.yaml: is damaged")
+
+    monkeypatch.setattr(control, "advance", damaged)
+    assert control.stop(session) == len(runs)
+
+
 def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home: Home) -> None:
     session, runs = start_sweep(sweep_home)
     with pytest.raises(LmbenchError, match="6 runs of it wait or are worked on"):
