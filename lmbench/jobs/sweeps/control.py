@@ -226,7 +226,8 @@ def ends_session(session: Session) -> bool:
     try:
         notes = session.read().notes
     except LmbenchError:
-        notes = ""
+        # What is in a damaged record, nobody can tell.
+        return False
     return not notes and len(made_runs(session)) == len(session.runs()) and not other_files(session)
 
 

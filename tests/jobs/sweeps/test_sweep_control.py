@@ -212,6 +212,15 @@ def test_delete_removes_the_session_only_where_it_holds_nothing_else(sweep_home:
     assert not session.exists()
 
 
+def test_delete_keeps_a_session_whose_notes_cannot_be_read(sweep_home: Home) -> None:
+    session, _ = start_sweep(sweep_home)
+    control.stop(session)
+    (session.path / "session.json").write_text("{damaged")
+    assert not control.ends_session(session)
+    control.delete(session)
+    assert (session.path / "session.json").read_text() == "{damaged"
+
+
 @pytest.mark.parametrize("more", ["notes", "samples.jsonl", "schedules/mine.yaml"])
 def test_delete_keeps_the_session_of_what_the_user_made_there(sweep_home: Home, more: str) -> None:
     session, _ = start_sweep(sweep_home)
