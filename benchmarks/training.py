@@ -37,8 +37,9 @@ from lmbench.errors import LmbenchError
 from lmbench.model.device import choose_device
 from lmbench.model.rnn import RNNModel, detach
 from lmbench.training import native
+from lmbench.training.distillation import Distillation
 from lmbench.training.loss import DecoderLoss
-from lmbench.training.objective import CrossEntropy
+from lmbench.training.objective import CrossEntropy, Objective
 from lmbench.training.optimizer import build_optimizer
 from lmbench.training.precision import Precision, machine_key
 from lmbench.training.process_setup import compute_in, prepare_worker
@@ -93,8 +94,10 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str) ->
     """What `lmbench train` does with a batch, by its own trainer, which writes nothing here.
 
     Args:
-        way: a recipe, or a preset schedule under which `plain` trains.
+        way: a recipe, or a preset schedule under which `plain` trains; with "+teacher" another
+            model of its shape teaches it.
     """
+    way, _, taught = way.partition("+")
     recipe = way if way in recipe_names() else "plain"
     # All sides do the same windows.
     asked = {"batch_size": BATCH, "bptt": BPTT, "bptt_spread": 0.0, "dropout": DROPOUT}
@@ -103,11 +106,18 @@ def our_step(model: RNNModel, source: Tensor, precision: Precision, way: str) ->
     scheduler = None
     if way != recipe:
         scheduler = file_config(model, optimizer, str(preset_path(way)))
+    regularisation = Regularisation.of(config)
+    objective: Objective = CrossEntropy(DecoderLoss(precision, into_grad=True), regularisation)
+    if taught:
+        teacher = RNNModel(
+            model.rnn_type, model.ntoken, config.emsize, config.nhid, 2, DROPOUT, config.tied
+        ).to(source.device)
+        objective = Distillation(teacher, 1.0, 0.5, regularisation, precision)
     trainer = Trainer(
         model,
         Splits(source, source, source),
         config,
-        CrossEntropy(DecoderLoss(precision, into_grad=True), Regularisation.of(config)),
+        objective,
         Path(tempfile.gettempdir()),
         emit=lambda event: None,
         control=lambda: None,
@@ -243,7 +253,8 @@ class Side:
 
 def compare(args: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """All sides in turns; gives the document that is printed."""
-    ways = [f"{name}+{way}" for way in (*_RECIPES, *args.schedule) for name in _PRECISIONS]
+    taught = [f"{way}+teacher" for way in ("plain", *args.schedule)] if args.teacher else []
+    ways = [f"{name}+{way}" for way in (*_RECIPES, *args.schedule, *taught) for name in _PRECISIONS]
     sides = [Side(name, arguments) for name in ("plain", *_PRECISIONS, *ways)]
     try:
         for side in sides:
@@ -333,6 +344,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default=default, help="cpu or cuda (default: cuda if there)")
     parser.add_argument(
         "--schedule", action="append", default=[], help="also under this preset (may be repeated)"
+    )
+    parser.add_argument(
+        "--teacher", action="store_true", help="also with a teacher, of the same shape"
     )
     parser.add_argument("--rounds", type=int, default=30, help="turns of each side at most")
     turn = f"(default {CPU_TURN}; {CUDA_TURN} on cuda)"

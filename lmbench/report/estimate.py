@@ -40,10 +40,10 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     """Parameters and memory of a training with these settings over `ntoken` types.
 
     The model's bytes are weights, their gradients, averages and what the optimizer keeps; the
-    step's are the logits of one window (a long one, where they differ), kept once, the layers'
-    activations and, where their number is set, what each thread of the decoder's kernel has for
-    itself (on AMX; see
-    `lmbench.training.loss`).
+    step's are the logits of one window (a long one, where they differ), kept once (and those of a
+    teacher), the layers' activations and, where their number is set, what each thread of the
+    decoder's kernel has for itself (on AMX; see `lmbench.training.loss`). A teacher's weights are
+    not counted.
     """
     gates, e, h = GATES[config.model], config.emsize, config.nhid
     shapes = config.parameter_shapes(ntoken).values()
@@ -53,6 +53,8 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
     # Of a thousand windows that differ in length, one is longer.
     window = config.batch_size * (config.bptt + round(3 * config.bptt_spread))
     logit = 2 if config.precision == "bf16" else _FLOAT
+    # A teacher's, and at another temperature the student's softened ones.
+    logits = 1 + (config.teacher is not None) * (1 + (config.distill_temp != 1.0))
     terms = 1 if config.precision == "bf16" else 3
     # A gradient of the hidden rows, and a group of words packed: their gradients twice, and they.
     a_thread = window * h * _FLOAT + terms * _PACKED * _GROUP * (2 * window + h)
@@ -61,7 +63,7 @@ def estimate(config: TrainConfig, ntoken: int) -> Estimate:
         weights=weights,
         biases=biases,
         model_bytes=(weights + biases) * _FLOAT * copies,
-        step_bytes=window * ntoken * logit + activations + config.threads * a_thread,
+        step_bytes=window * ntoken * logit * logits + activations + config.threads * a_thread,
     )
 
 

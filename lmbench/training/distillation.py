@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.training.objective import Adjust, Objective, is_quantized_in_training
+from lmbench.training.loss import DecoderLoss, Teacher
+from lmbench.training.objective import Adjust, CrossEntropy, Objective
+from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
-from lmbench.training.step import features, minimised
+from lmbench.training.step import as_fp32, run_layers
 
 __all__ = ["Distillation"]
-
-# Rows of logits of teacher and student held at a time.
-_ROWS = 128
 
 
 class Distillation(Objective):
     """A blend of cross-entropy and the divergence from a teacher (Hinton et al. 2015).
 
-    The loss is ``(1 - weight) * CE + weight * T**2 * KL(teacher_T || student_T)``, both in nats a
-    token, where the distributions are softened by the temperature T (arXiv 1503.02531). The
-    teacher reads the same windows, its own state carried from one to the next.
+    The gradients are those of ``(1 - weight) * CE + weight * T**2 * KL(teacher_T || student_T)``,
+    both in nats a token, where the distributions are softened by the temperature T (arXiv
+    1503.02531); a schedule's callback is handed the cross-entropy. The teacher reads the same
+    windows, its own state carried from one to the next.
 
     Args:
         teacher: a model over the same vocabulary; it is never changed.
-        temperature: T.
+        temperature: T. At 1 a step takes the compiled kernels, where there are any.
         weight: the teacher's share, in [0, 1].
         regularisation: of the student; the teacher's words and activations are whole.
+        precision: of both.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class Distillation(Objective):
         temperature: float,
         weight: float,
         regularisation: Regularisation = OFF,
+        precision: Precision = "fp32",
     ) -> None:
         self._teacher = teacher.eval().requires_grad_(False)
         self._temperature = temperature
         self._weight = weight
-        self._regularisation = regularisation
+        self._loss = DecoderLoss(precision, into_grad=True)
+        self._objective = CrossEntropy(self._loss, regularisation, replay=False)
         self._hidden: Hidden | None = None
 
     def start_epoch(self, batch_size: int) -> None:
@@ -55,37 +57,17 @@ class Distillation(Objective):
         hidden: Hidden,
         adjust: Adjust | None,
     ) -> tuple[Tensor, Hidden]:
-        words = model.encoder(input)  # [T, B, E]
-        output, hidden, penalty = features(model, input, words, hidden, self._regularisation)
         assert self._hidden is not None
+        teacher, decoder = self._teacher, self._teacher.decoder
         with torch.no_grad():
-            taught, state = self._teacher.features(input, self._hidden)
-        self._hidden = detach(state)
-        student, teacher = output.flatten(0, 1), taught.flatten(0, 1)  # [T * B, H]
-        entropy, divergence = self._blend(model.decoder, student, teacher, target)
-        loss = (1.0 - self._weight) * entropy + self._weight * divergence
-        minimised(loss, adjust, penalty).backward()
-        return entropy.detach(), detach(hidden)
-
-    def _blend(
-        self, decoder: nn.Module, student: Tensor, teacher: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and mean softened divergence over the rows, a slice at a time."""
-        rows, t = len(student), self._temperature
-        assert isinstance(decoder, nn.Linear)
-        if is_quantized_in_training(decoder):
-            decoder(student[:1].detach())  # The quantizer makes the image before a call: once.
-        entropy = divergence = student.new_zeros(())
-        for start in range(0, rows, _ROWS):
-            part = slice(start, start + _ROWS)
-            logits = F.linear(student[part], decoder.weight, decoder.bias)  # [R, V]
-            with torch.no_grad():
-                wanted = F.log_softmax(self._teacher.decoder(teacher[part]) / t, dim=1)
-            softened = F.log_softmax(logits / t, dim=1)
-            kl = F.kl_div(softened, wanted, reduction="sum", log_target=True)
-            divergence = divergence + t * t * kl / rows
-            entropy = entropy + F.cross_entropy(logits, target[part], reduction="sum") / rows
-        return entropy, divergence
+            output, state = run_layers(
+                teacher.rnn, teacher.encoder(input), self._hidden, self._loss.precision
+            )
+        self._hidden = as_fp32(detach(state))
+        self._loss.teacher = Teacher(
+            output.flatten(0, 1), decoder.weight, decoder.bias, self._temperature, self._weight
+        )
+        return self._objective.gradients(model, input, target, hidden, adjust)
 
     def tensors(self) -> dict[str, Tensor]:
         if self._hidden is None:

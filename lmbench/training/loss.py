@@ -26,7 +26,8 @@ three times as many in fp32: 3.1 MB at the sizes below.
 
 R is N, but at most ``ROWS_TIMES_WORDS / V`` rows are held at a time: the window goes through in
 slices of that many. At N = 700, V = 33,278, H = 200 that is 93 MB for the logits in fp32 and
-47 MB in bf16, where the plain loop's logits, log-softmax and two gradients take 373 MB.
+47 MB in bf16, where the plain loop's logits, log-softmax and two gradients take 373 MB. A teacher's
+predictions take as much again, and at another temperature than 1 the student's softened ones too.
 
 Accuracy: fp32 does the same operations as ``F.cross_entropy(F.linear(...))`` and agrees with it to
 1e-6; on AMX each of its products is a sum of six in bf16 which is as exact, and it agrees as well.
@@ -39,6 +40,7 @@ stay fp32.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ from lmbench.model.device import widest
 from lmbench.training import decoder_products, native
 from lmbench.training.precision import Precision
 
-__all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "sum_nll"]
+__all__ = ["ROWS_TIMES_WORDS", "DecoderLoss", "Teacher", "sum_nll"]
 
 # Logits held at a time: 1,008 rows of 33,278 words, 134 MB in fp32. A window of the default size
 # goes through in one slice, which is fastest; a long or wide one is kept from filling the memory.
@@ -61,6 +63,35 @@ _EIGHTS = 8
 
 # A probability below this may have lost digits to underflow (fp32 and bf16 end near 1e-38).
 _UNDERFLOW = 1e-30
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What another decoder predicts of a window, and how much of it is learned.
+
+    With it the gradients are those of ``(1 - share) * CE + share * T**2 * KL(teacher || student)``,
+    means over the rows of distributions softened by the temperature T (Hinton et al. 2015, arXiv
+    1503.02531).
+
+    Args:
+        hidden: the rows that its decoder sees, [N, H']; weight: [V, H']; bias: [V].
+        temperature: T, above 0.
+        share: the teacher's weight, in [0, 1].
+    """
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    temperature: float
+    share: float
+
+    def probabilities(self, part: slice, dtype: torch.dtype) -> Tensor:
+        """Of the rows of a slice [R, V], softened, computed in `dtype`."""
+        given = (t.to(dtype) for t in (self.hidden[part], self.weight, self.bias))
+        logits = F.linear(*given)
+        if self.temperature != 1.0:
+            logits /= self.temperature
+        return torch.softmax(logits, 1, out=logits)
 
 
 class DecoderLoss:
@@ -74,12 +105,18 @@ class DecoderLoss:
         precision: ``fp32``, or ``bf16`` for the products and the softmax (weights stay fp32).
         into_grad: let the gradients of `weight` and `bias`, where those are leaves, become their
             ``.grad`` without a copy, instead of adding them to it. Saves three passes over the
-            weight a step; ``.grad`` must be None by the next call (``zero_grad()`` does that).
+            weight a step; ``.grad`` must be None by the next call (``zero_grad()`` does that). A
+            weight with hooks, which would not see that, gets its gradient through autograd.
+
+    Attributes:
+        teacher: of the next window. The loss stays the cross-entropy; only its gradients are
+            those of the blend.
     """
 
     def __init__(self, precision: Precision = "fp32", *, into_grad: bool = False) -> None:
         self.into_grad = into_grad
         self.precision: Precision = precision
+        self.teacher: Teacher | None = None
         self._buffers: dict[str, Tensor] = {}
         # Held here too, so that autograd sees them in use and copies instead of making one of
         # them a parameter's `.grad`, which the next call would then overwrite.
@@ -120,7 +157,10 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         owner._calls += 1
         ctx.owner, ctx.call = owner, owner._calls
-        ctx.leaves = [owner.into_grad and p.is_leaf and p.requires_grad for p in (weight, bias)]
+        ctx.leaves = [
+            owner.into_grad and p.is_leaf and p.requires_grad and not p._backward_hooks
+            for p in (weight, bias)
+        ]
         ctx.parameters = (weight, bias)
         run = _forward_bf16 if owner.precision == "bf16" else _forward_fp32
         # Under autocast the products would be cast again.
@@ -199,8 +239,8 @@ def _forward_native(
     owner: DecoderLoss, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None:
     """None where the compiled kernel is not there, does not take these, or meets an overflow."""
-    kernel = _kernel_for(hidden, weight, bias)
-    if kernel is None:
+    kernel, teacher = _kernel_for(hidden, weight, bias), owner.teacher
+    if kernel is None or (teacher and not _teaches(kernel, teacher)):
         return None
     rows, words = len(hidden), len(weight)
     flat = hidden.float()  # an autocast layer gives bf16
@@ -214,6 +254,8 @@ def _forward_native(
             (grad_hidden[part], grad_weight, grad_bias),
             lambda name, size: owner._buffer(name, size, like=weight, dtype=torch.uint8),
             precision=owner.precision, rows=rows, add=at > 0,
+            teacher=teacher and (teacher.hidden[part].float(), teacher.weight, teacher.bias),
+            share=teacher.share if teacher else 0.0,
         )  # fmt: skip
         if value is None:
             return None
@@ -226,6 +268,10 @@ def _kernel_for(hidden: Tensor, weight: Tensor, bias: Tensor) -> native.Kernel |
         return None
     kernel = native.kernel()
     return kernel if kernel is not None and kernel.fits(hidden, weight, bias) else None
+
+
+def _teaches(kernel: native.Kernel, teacher: Teacher) -> bool:
+    return teacher.temperature == 1.0 and kernel.fits(teacher.hidden, teacher.weight, teacher.bias)
 
 
 def _forward_fp32(
@@ -242,8 +288,9 @@ def _forward_fp32(
         h, t = flat[part], targets[part]
         out = owner._buffer("logits", len(h), words, like=weight, dtype=dtype)
         z = decoder_products.logits(h, weight, bias, out)  # [R, V]
+        softened = _softened(z, owner.teacher)
         nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], weight, bias))
-        _subtract_one(z, t)
+        _grade(z, t, softened, owner.teacher, part)
         grad_hidden[part] = decoder_products.grad_hidden(z, weight)
         first = at == 0
         into_w = grad_weight if first else torch.empty_like(grad_weight)
@@ -280,8 +327,9 @@ def _forward_bf16(
         h, t = h_all[part], targets[part]
         z = owner._buffer("logits", len(h), outputs, like=weight, dtype=half)
         torch.mm(h, w.t(), out=z)  # [R, V], and the words of the padding
+        softened = _softened(z, owner.teacher)
         nll += _softmax_and_nll(z, t, lambda rows, h=h: F.linear(h[rows], w))
-        _subtract_one(z, t)
+        _grade(z, t, softened, owner.teacher, part)
         grad_hidden[part] = torch.mm(z, w)[:, :width]
         torch.mm(z.t(), h, out=product)  # [V, H + 1], padded
         if at == 0:
@@ -325,10 +373,30 @@ def _with_bias(out: Tensor, weight: Tensor, bias: Tensor) -> None:
         out[words:, width] = torch.finfo(out.dtype).min
 
 
-def _subtract_one(p: Tensor, targets: Tensor) -> None:
-    """softmax [R, V] becomes the gradient of the summed loss by the logits, in place."""
+def _softened(z: Tensor, teacher: Teacher | None) -> Tensor | None:
+    """The softmax of logits [R, V] at the teacher's temperature; None for the softmax itself."""
+    if teacher is None or teacher.temperature == 1.0:
+        return None
+    softened = z / teacher.temperature
+    return torch.softmax(softened, 1, out=softened)
+
+
+def _grade(
+    p: Tensor, targets: Tensor, softened: Tensor | None, teacher: Teacher | None, part: slice
+) -> None:
+    """softmax [R, V] becomes the gradient of the summed loss by the logits, in place.
+
+    Args:
+        softened: of `_softened`; part: which rows of the teacher's they are.
+    """
+    share, factor = (teacher.share, teacher.temperature) if teacher else (0.0, 1.0)
+    if softened is not None:
+        p.mul_(1.0 - share).add_(softened, alpha=share * factor)
     # Indexing touches R numbers; scatter_ on CPU goes over all R * V.
-    p[torch.arange(len(p), device=p.device), targets] -= 1
+    p[torch.arange(len(p), device=p.device), targets] -= 1.0 - share
+    if teacher is not None:
+        wanted = teacher.probabilities(part, p.dtype)
+        p[:, : wanted.size(1)].sub_(wanted, alpha=share * factor)
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from lmbench.model.device import widest
 from lmbench.model.rnn import Hidden, RNNModel, detach
 from lmbench.training.cuda_graph import GraphedGradients
 from lmbench.training.loss import DecoderLoss, sum_nll
-from lmbench.training.precision import Precision
 from lmbench.training.regularisation import OFF, Regularisation
 from lmbench.training.step import add_rows, as_fp32, compute_gradients, features, minimised
 
@@ -66,8 +65,8 @@ class Objective:
 
 
 class CrossEntropy(Objective):
-    """The mean cross-entropy, fused with the decoder where no post-training wrapper holds it and no
-    policy masks its gradient as it comes; in the loss's precision in either case.
+    """The mean cross-entropy in the loss's precision, fused with the decoder where no post-training
+    wrapper holds it.
 
     On CUDA, windows without an `adjust` are replayed from a captured graph, unless something is
     regularised or `replay` says otherwise: windows that differ in length would seldom fit it.
@@ -94,9 +93,7 @@ class CrossEntropy(Objective):
                 model, self._loss, input, target, hidden, adjust, self._regularisation
             )
         if not _can_fuse(model):
-            return _backward(
-                model, input, target, hidden, adjust, self._regularisation, self._loss.precision
-            )
+            return _backward(model, input, target, hidden, adjust, self._regularisation, self._loss)
         if input.device.type == "cuda" and adjust is None and self._replay and _can_replay(model):
             if self._graph is None:
                 self._graph = GraphedGradients(compute_gradients, model, self._loss)
@@ -134,18 +131,21 @@ def _backward(
     hidden: Hidden,
     adjust: Adjust | None,
     regularisation: Regularisation,
-    precision: Precision = "fp32",
+    fused: DecoderLoss | None = None,
 ) -> tuple[Tensor, Hidden]:
-    half = precision == "bf16"
+    half = fused is not None and fused.precision == "bf16"
+    decoder = model.decoder
     with torch.autocast(input.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
         words = model.encoder(input)  # [T, B, E]
         output, hidden, penalty = features(model, input, words, hidden, regularisation)
-        logits = model.decoder(output)  # [T, B, V]
-    if half:
-        logits, hidden = logits.float(), as_fp32(hidden)
-    loss = F.nll_loss(F.log_softmax(logits.flatten(0, 1), dim=1), target)
+        if fused is not None and type(decoder) is nn.Linear:
+            loss = fused(output.flatten(0, 1), decoder.weight, decoder.bias, target)
+        else:
+            logits = decoder(output).flatten(0, 1)  # [T * B, V]
+            logits = logits.float() if half else logits
+            loss = F.nll_loss(F.log_softmax(logits, dim=1), target)
     minimised(loss, adjust, penalty).backward()
-    return loss.detach(), detach(hidden)
+    return loss.detach(), detach(as_fp32(hidden) if half else hidden)
 
 
 def _backward_of_image(
@@ -198,7 +198,7 @@ def _can_replay(model: RNNModel) -> bool:
 def _can_fuse(model: RNNModel) -> bool:
     """Are encoder and decoder torch's own, with weights that are parameters without hooks?
 
-    The fused loss leaves gradients in ``.grad`` past autograd, where a hook would not see them.
+    The fused step leaves gradients in ``.grad`` past autograd, where a hook would not see them.
     """
     return (
         type(model.encoder) is nn.Embedding

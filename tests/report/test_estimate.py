@@ -42,6 +42,14 @@ def test_windows_of_many_lengths_take_the_memory_of_long_ones() -> None:
     assert estimate(varied, 33_278) == estimate(longer, 33_278)
 
 
+def test_a_teachers_predictions_of_a_window_are_counted() -> None:
+    alone = estimate(config(), 33_278).bytes
+    logits = 700 * 33_278 * 4
+    assert estimate(config(teacher="1"), 33_278).bytes - alone == logits
+    softened = config(teacher="1", distill_temp=2.0)
+    assert estimate(softened, 33_278).bytes - alone == 2 * logits
+
+
 @given(
     batch_size=st.integers(1, 4096),
     bptt=st.integers(1, 512),

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from lmbench.training import decoder_products, native
 from lmbench.training import loss as loss_module
-from lmbench.training.loss import DecoderLoss, Precision, sum_nll
+from lmbench.training.loss import DecoderLoss, Precision, Teacher, sum_nll
 
 Operands = tuple[Tensor, Tensor, Tensor, Tensor]
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+on_cuda = pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,42 @@ def test_bf16_is_as_close_as_the_documentation_says(
     assert all(gradient.dtype == torch.float32 for gradient in ours)
 
 
+@pytest.mark.parametrize("precision, error", [("fp32", 1e-5), ("bf16", 2e-2)])
+@pytest.mark.parametrize("temperature, share", [(1.0, 0.5), (2.5, 0.3), (0.5, 1.0)])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("device", ["cpu", on_cuda])
+def test_with_a_teacher_the_gradients_are_those_of_the_blend(
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+    error: float,
+    temperature: float,
+    share: float,
+    aligned: bool,
+    device: str,
+) -> None:
+    monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", 30_000)
+    if aligned:
+        monkeypatch.setattr(loss_module, "_aligned", padded)
+    given = operands(rows=50, words=1001, width=24)
+    taught, weight, bias, _ = (t.detach() for t in operands(50, 1001, 30, seed=1))
+    loss = DecoderLoss(precision)
+    there = (t.to(device) for t in (taught, weight, bias))
+    loss.teacher = Teacher(*there, temperature, share)
+    value = loss(*(t.to(device) for t in given))
+    found = gradients(value, given)
+    logits, wanted = F.linear(*given[:3]), F.linear(taught, weight, bias)
+    entropy = F.cross_entropy(logits, given[3])
+    divergence = F.kl_div(
+        F.log_softmax(logits / temperature, 1),
+        F.log_softmax(wanted / temperature, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    blend = (1 - share) * entropy + share * temperature**2 * divergence
+    assert value.item() == pytest.approx(entropy.item(), rel=error)
+    assert max(map(relative, found, gradients(blend, given))) < error
+
+
 def padded(size: int, device: torch.device) -> int:
     """As `_aligned` makes a row's length on CUDA."""
     return -(-size // 8) * 8
@@ -122,12 +161,13 @@ def test_padded_rows_change_nothing_of_a_bf16_loss(
     assert max(map(relative, ours, reference)) < 5e-3
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision, error", [("fp32", 1e-5), ("bf16", 5e-3)])
-def test_a_gpu_gives_the_loss_and_gradients_of_the_cpu(precision: Precision, error: float) -> None:
+@pytest.mark.parametrize("device", [on_cuda])
+def test_a_gpu_gives_the_loss_and_gradients_of_the_cpu(
+    precision: Precision, error: float, device: str
+) -> None:
     given = operands(rows=300, words=1997, width=65)
-    there = tuple(x.detach().cuda().requires_grad_(x.is_floating_point()) for x in given)
+    there = tuple(x.detach().to(device).requires_grad_(x.is_floating_point()) for x in given)
     loss = DecoderLoss(precision)(*there)
     reference = plain(*given)
     assert loss.item() == pytest.approx(reference.item(), rel=error)

@@ -132,7 +132,7 @@ def run_precision(
 
     In a prepared worker, since ``auto`` measures what the run will have.
     """
-    only_fp32 = _only_in_fp32(config, scheduler)
+    only_fp32 = _only_in_fp32(scheduler)
     if only_fp32 is not None:
         warning = f"--precision bf16: {only_fp32}, so this run computes in fp32"
         return "fp32", warning if config.precision == "bf16" else None
@@ -142,10 +142,8 @@ def run_precision(
     return "bf16" if found == "bf16" else "fp32", None
 
 
-def _only_in_fp32(config: TrainConfig, scheduler: CompressionScheduler | None) -> str | None:
+def _only_in_fp32(scheduler: CompressionScheduler | None) -> str | None:
     """Why this run's step has no bf16, or None where it has."""
-    if config.teacher is not None:
-        return "a teacher's predictions are learnt in full precision"
     quantizer = scheduler.quantizer if scheduler is not None else None
     if quantizer is not None and not quantizer.exact_in_bf16:
         # bf16 would round the quantized values again, off the grid that is trained for.
@@ -305,7 +303,7 @@ def build_objective(
 
     loaded = load_run(teacher, device=str(device))
     weight, temperature = config.distill_weight, config.distill_temp
-    taught = Distillation(loaded.recurrent, temperature, weight, regularisation)
+    taught = Distillation(loaded.recurrent, temperature, weight, regularisation, precision)
     return taught, _note_teacher(job, teacher, loaded.path)
 
 

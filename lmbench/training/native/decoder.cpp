@@ -4,6 +4,9 @@
 // the first leaves exp(logit - the target's logit) and sums it up, the second turns that into the
 // gradient of the logits, a few hundred words at a time, and multiplies it while it is in the
 // cache. The bias is the weight of one more input, which is always 1.
+//
+// With a teacher, a decoder of the same rows and words, the first pass is made over it too, and the
+// gradient of the logits is that of (1 - share) * cross-entropy + share * KL(teacher || student).
 
 #include "tiles.h"
 
@@ -19,6 +22,8 @@ struct Decoder {
     int32_t accumulate;                   // add to grad_weight and grad_bias
     uint8_t *exponentials;                // lmb_decoder_held bytes; null: the likelihood alone
     uint8_t *scratch;                     // lmb_decoder_scratch bytes; both begin at 64-byte borders
+    Decoder *teacher;                     // of other hidden rows and weights; null: none
+    float share;                          // the teacher's, 0 without one
     Parallel parallel;
     double nll;                           // out: summed over the rows
 };
@@ -36,6 +41,7 @@ struct Plan {
     int64_t flat, tall, deep;              // bytes of a panel over inputs, rows, a group of words
     uint8_t *hidden_across, *hidden_down;  // packed: contraction over the inputs, over the rows
     float *logit, *inverse;                // [rows]: the target's logit, 1 / sum of exponentials
+    float *lean;                           // [rows]: the factor of the teacher's exponentials
     int32_t *targets;                      // [rows]
     uint8_t *own;                          // of the first thread
     int64_t own_size;
@@ -53,11 +59,12 @@ struct Plan {
         int64_t at = 0;
         auto take = [&](int64_t bytes) { return at += round_up(bytes, LINE), at - round_up(bytes, LINE); };
         int64_t one = take(rows / TILE_ROWS * flat), two = take(input_panels * tall);
-        int64_t three = take(rows * 4), four = take(rows * 4), five = take(rows * 4);
+        int64_t three = take(rows * 4), four = take(rows * 4), five = take(rows * 4), six = take(rows * 4);
         hidden_across = d.scratch + one, hidden_down = d.scratch + two;
         logit = reinterpret_cast<float *>(d.scratch + three);
         inverse = reinterpret_cast<float *>(d.scratch + four);
         targets = reinterpret_cast<int32_t *>(d.scratch + five);
+        lean = reinterpret_cast<float *>(d.scratch + six);
         own = d.scratch + at;
         at = 0;
         sums_at = take(rows * 8);
@@ -152,26 +159,39 @@ AMX void sum_exponentials(const Decoder &d, const Plan &p, int t) {
     _tile_release();
 }
 
-// A block of exponentials to the gradient of the logits, as a tile of two left panels over the rows
-// (`by_word`, `tall` apart) and a tile of two left panels over the words (`by_row`, `deep` apart).
+// Row i of a block of exponentials, in the numbers of a register.
 template <int TERMS>
-AMX INLINE void grade_block(const Plan &p, const uint8_t *held, int64_t word, int64_t n,
-                            uint8_t *by_word, uint8_t *by_row) {
+AMX INLINE void read_held(const uint8_t *held, int i, __m512 *low, __m512 *high) {
+    if (TERMS == 1) {
+        widen(_mm512_load_si512(held + LINE * i), low, high);
+    } else {
+        *low = _mm512_load_ps(held + 2 * LINE * i);
+        *high = _mm512_load_ps(held + 2 * LINE * i + LINE);
+    }
+}
+
+// A block of exponentials, and the teacher's or null, to the gradient of the logits, as a tile of
+// two left panels over the rows (`by_word`, `tall` apart) and a tile of two left panels over the
+// words (`by_row`, `deep` apart).
+template <int TERMS>
+AMX INLINE void grade_block(const Plan &p, float share, const uint8_t *held, const uint8_t *taught,
+                            int64_t word, int64_t n, uint8_t *by_word, uint8_t *by_row) {
     __m512 inverse0 = _mm512_load_ps(p.inverse + BLOCK * n);
     __m512 inverse1 = _mm512_load_ps(p.inverse + BLOCK * n + 16);
     __m512i target0 = _mm512_load_si512(p.targets + BLOCK * n);
     __m512i target1 = _mm512_load_si512(p.targets + BLOCK * n + 16);
-    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 lean0 = _mm512_load_ps(p.lean + BLOCK * n), lean1 = _mm512_load_ps(p.lean + BLOCK * n + 16);
+    const __m512 one = _mm512_set1_ps(1.0f - share);
     __m512i upper[TERMS] = {}, left[TERMS][TILE_ROWS], right[TERMS][TILE_ROWS];
     for (int i = 0; i < BLOCK; ++i) {
         __m512 g0, g1;
-        if (TERMS == 1) {
-            widen(_mm512_load_si512(held + LINE * i), &g0, &g1);
-        } else {
-            g0 = _mm512_load_ps(held + 2 * LINE * i);
-            g1 = _mm512_load_ps(held + 2 * LINE * i + LINE);
-        }
+        read_held<TERMS>(held, i, &g0, &g1);
         g0 = _mm512_mul_ps(g0, inverse0), g1 = _mm512_mul_ps(g1, inverse1);
+        if (taught) {
+            __m512 t0, t1;
+            read_held<TERMS>(taught, i, &t0, &t1);
+            g0 = _mm512_fnmadd_ps(t0, lean0, g0), g1 = _mm512_fnmadd_ps(t1, lean1, g1);
+        }
         __m512i here = _mm512_set1_epi32(static_cast<int32_t>(word + i));
         g0 = _mm512_mask_sub_ps(g0, _mm512_cmpeq_epi32_mask(target0, here), g0, one);
         g1 = _mm512_mask_sub_ps(g1, _mm512_cmpeq_epi32_mask(target1, here), g1, one);
@@ -230,10 +250,13 @@ AMX void add_gradients(const Decoder &d, const Plan &p, int t) {
         for (int64_t v = 0; v < blocks; ++v) {
             int64_t tile = v * TERMS * BYTES, word = BLOCK * (v0 + v);
             pack_right_down<TERMS>(weight, word, p.input_panels, words + tile, p.deep);
-            for (int64_t n = 0; n < p.row_blocks; ++n)
-                grade_block<TERMS>(p, d.exponentials + ((v0 + v) * p.row_blocks + n) * p.held, word, n,
+            for (int64_t n = 0; n < p.row_blocks; ++n) {
+                int64_t at = ((v0 + v) * p.row_blocks + n) * p.held;
+                grade_block<TERMS>(p, d.share, d.exponentials + at,
+                                   d.teacher ? d.teacher->exponentials + at : nullptr, word, n,
                                    by_word + 2 * v * p.tall + n * TERMS * BYTES,
                                    by_row + 2 * n * p.deep + tile);
+            }
         }
         memory_barrier();
         for (int64_t k = 0; k < p.input_panels; k += 2)
@@ -268,9 +291,10 @@ void write_grad_hidden(const Decoder &d, const Plan &p, int64_t begin, int64_t e
         }
 }
 
+// The first pass: the exponentials, the inverse of their sums, and the likelihood. False where a
+// sum is not finite.
 template <int TERMS>
-int32_t run(Decoder &d) {
-    const Plan p(d);
+bool predict(Decoder &d, const Plan &p) {
     const Matrix hidden{d.hidden, d.rows, d.width, d.width, Matrix::ONES};
     std::vector<double> exact(d.rows);
     std::fill(p.logit, p.logit + p.rows, 0.0f);
@@ -291,11 +315,25 @@ int32_t run(Decoder &d) {
     for (int64_t n = 0; n < d.rows; ++n) {
         double sum = 0.0;
         for (int t = 0; t < d.threads; ++t) sum += p.sums(t)[n];
-        if (!std::isfinite(sum) || sum <= 0.0) return 0;
+        if (!std::isfinite(sum) || sum <= 0.0) return false;
         p.inverse[n] = static_cast<float>(1.0 / sum);
         d.nll += std::log(sum) + p.logit[n] - exact[n];
     }
+    return true;
+}
+
+template <int TERMS>
+int32_t run(Decoder &d) {
+    const Plan p(d);
+    if (!predict<TERMS>(d, p)) return 0;
     if (!d.exponentials) return 1;
+    std::fill(p.lean, p.lean + p.rows, 0.0f);
+    if (d.teacher) {
+        const Plan taught(*d.teacher);
+        if (!predict<TERMS>(*d.teacher, taught)) return 0;
+        for (int64_t n = 0; n < d.rows; ++n) p.lean[n] = d.share * taught.inverse[n];
+    }
+    const Matrix hidden{d.hidden, d.rows, d.width, d.width, Matrix::ONES};
     in_parallel(d.parallel, d.threads, [&](int t) {
         for (int64_t n = share(p.down, d, t); n < share(p.down, d, t + 1); ++n)
             pack_right_down<TERMS>(hidden, TILE_DEPTH * n, p.input_panels,

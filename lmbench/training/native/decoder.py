@@ -43,6 +43,8 @@ class _Decoder(ctypes.Structure):
         ("accumulate", ctypes.c_int32),
         ("exponentials", ctypes.c_void_p),
         ("scratch", ctypes.c_void_p),
+        ("teacher", ctypes.c_void_p),
+        ("share", ctypes.c_float),
         ("parallel", ctypes.c_void_p),
         ("nll", ctypes.c_double),
     )
@@ -86,6 +88,8 @@ class Kernel:
         precision: Precision,
         rows: int,
         add: bool = False,
+        teacher: tuple[Tensor, Tensor, Tensor] | None = None,
+        share: float = 0.0,
     ) -> float | None:
         """The summed negative log-likelihood, and the gradients of its share of the mean.
 
@@ -94,6 +98,9 @@ class Kernel:
             into: takes the gradients of the first three, contiguous fp32.
             rows: of the whole window, whose mean the gradients are of.
             add: add to the gradients of weight and bias instead of setting them.
+            teacher: its hidden rows [N, H'], weight [V, H'] and bias [V]: the gradients are then of
+                ``(1 - share)`` times the mean plus `share` times the divergence from its
+                predictions. The likelihood is not blended.
 
         Returns:
             None where a logit overflowed or was not a number: the gradients are not there then.
@@ -101,9 +108,16 @@ class Kernel:
         task, operands = self._task(hidden, weight, bias, targets, precision)
         task.grad_hidden, task.grad_weight, task.grad_bias = (t.data_ptr() for t in into)
         task.scale, task.accumulate = 1.0 / rows, add
-        held = buffers("exponentials", self._library.lmb_decoder_held(ctypes.byref(task)))
-        task.exponentials = held.data_ptr()
-        return self._run(task, operands, buffers)
+        held = self._hold(task, buffers, "exponentials")
+        if teacher is None:
+            return self._run(task, operands, buffers)
+        taught, theirs = self._task(*teacher, targets, precision)
+        memory = (
+            self._hold(taught, buffers, "teacher's exponentials"),
+            self._scratch(taught, buffers, "teacher's scratch"),
+        )
+        task.teacher, task.share = ctypes.addressof(taught), share
+        return self._run(task, (*operands, *theirs, held, *memory), buffers)
 
     def nll(
         self,
@@ -141,9 +155,18 @@ class Kernel:
 
     def _run(self, task: _Decoder, operands: tuple[Tensor, ...], buffers: Buffers) -> float | None:
         """`operands` are only to be alive while it runs."""
-        scratch = buffers("scratch", self._library.lmb_decoder_scratch(ctypes.byref(task)))
-        task.scratch = scratch.data_ptr()
+        _scratch = self._scratch(task, buffers, "scratch")
         return task.nll if self._library.lmb_decoder(ctypes.byref(task)) else None
+
+    def _hold(self, task: _Decoder, buffers: Buffers, name: str) -> Tensor:
+        held = buffers(name, self._library.lmb_decoder_held(ctypes.byref(task)))
+        task.exponentials = held.data_ptr()
+        return held
+
+    def _scratch(self, task: _Decoder, buffers: Buffers, name: str) -> Tensor:
+        scratch = buffers(name, self._library.lmb_decoder_scratch(ctypes.byref(task)))
+        task.scratch = scratch.data_ptr()
+        return scratch
 
 
 def kernel() -> Kernel | None:

@@ -17,7 +17,7 @@ from lmbench.config import TrainConfig, validate
 from lmbench.report.estimate import estimate
 from lmbench.training import loss as loss_module
 from lmbench.training import native
-from lmbench.training.loss import DecoderLoss, sum_nll
+from lmbench.training.loss import DecoderLoss, Teacher, sum_nll
 from lmbench.training.native import decoder, process
 from lmbench.training.precision import Precision
 
@@ -98,6 +98,50 @@ def test_a_window_in_slices_gives_the_sum_of_them(monkeypatch, counted, precisio
     monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", 800 * 64)
     check(given, precision)
     assert counted() == 2 * 3
+
+
+@needs_kernel
+@BOTH
+@pytest.mark.parametrize("width, share", [(40, 0.5), (7, 0.3), (90, 1.0), (40, 0.0)])
+def test_with_a_teacher_the_gradients_are_those_of_the_blend(
+    monkeypatch, counted, precision, width, share
+):
+    given = operands(150, 800, 40)
+    taught, weight, bias, _ = (t.detach() for t in operands(150, 800, width, spread=0.5))
+    monkeypatch.setattr(loss_module, "ROWS_TIMES_WORDS", 800 * 64)
+    loss = DecoderLoss(precision)
+    loss.teacher = Teacher(taught, weight, bias, 1.0, share)
+    value = loss(*given)
+    found = torch.autograd.grad(value, given[:3])
+    h, w, b = (t.detach().double().requires_grad_() for t in given[:3])
+    own = F.log_softmax(F.linear(h, w, b), 1)
+    wanted = F.log_softmax(F.linear(taught.double(), weight.double(), bias.double()), 1)
+    entropy = F.nll_loss(own, given[3])
+    blend = (1 - share) * entropy + share * F.kl_div(
+        own, wanted, reduction="batchmean", log_target=True
+    )
+    assert counted() == 3
+    assert value.item() == pytest.approx(entropy.item(), rel=1e-6 if precision == "fp32" else 1e-3)
+    for ours, theirs in zip(found, torch.autograd.grad(blend, (h, w, b)), strict=True):
+        # Of a difference of two probabilities less is left than of one.
+        assert relative(ours, theirs) < 2 * ERRORS[precision]
+
+
+@needs_kernel
+@BOTH
+def test_a_teacher_whose_logits_are_far_above_the_targets_is_left_to_torch(counted, precision):
+    given = operands()
+    taught, weight, bias, _ = (t.detach().clone() for t in operands(spread=0.5))
+    bias[5] = 300.0
+    given[3][given[3] == 5] = 6
+    loss = DecoderLoss(precision)
+    loss.teacher = Teacher(taught, weight, bias, 1.0, 1.0)
+    found = torch.autograd.grad(loss(*given), given[2])[0]
+    assert counted() == 1
+    # All of its probability is on that word.
+    wanted = torch.softmax(F.linear(*given[:3]), 1).mean(0)
+    wanted[5] -= 1.0
+    assert relative(found, wanted) < 5e-3
 
 
 @needs_kernel
