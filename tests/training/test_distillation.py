@@ -16,7 +16,6 @@ from lmbench.model import Hidden, RNNModel, build_model, detach
 from lmbench.training.distillation import Distillation
 
 WORDS = 40
-# More rows than the loss takes at a time.
 STEPS, BATCH = 25, 8
 
 

@@ -100,19 +100,11 @@ def warnings(job: Job) -> list[str]:
     return [e.message for e in EventLog(job.run.events_path).poll() if isinstance(e, Warned)]
 
 
-@pytest.mark.parametrize(
-    "what, precision",
-    [("teacher", "auto"), ("teacher", "bf16"), ("quantizer", "bf16"), ("quantizer", "exact")],
-)
+@pytest.mark.parametrize("precision", ["auto", "bf16", "exact"])
 def test_what_has_no_bf16_step_is_computed_and_recorded_in_fp32(
-    what: str, precision: str, home: Home, calls: list[tuple[str, object]]
+    precision: str, home: Home, calls: list[tuple[str, object]]
 ) -> None:
-    if what == "teacher":
-        changes = {"teacher": train(home, precision="fp32").run.ref}
-    else:
-        changes = {"compress": "qat.yaml"}
-    calls.clear()
-    job = train(home, precision=precision, **changes)
+    job = train(home, precision=precision, compress="qat.yaml")
     assert calls == [("prepare", 3), ("compute", "fp32")]
     assert job.record.results["precision"] == "fp32"
     said = [line for line in warnings(job) if "computes in fp32" in line]
@@ -125,6 +117,15 @@ def test_weights_in_codes_are_trained_in_bf16_which_rounds_none_of_them(
     codes = QUANTIZED.replace("bits_activations: 8", "bits_activations: null, rounding: codes")
     (home.path / "codes.yaml").write_text(codes, encoding="utf-8")
     job = train(home, compress="codes.yaml")
+    assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
+    assert job.record.results["precision"] == "bf16"
+    assert warnings(job) == []
+
+
+def test_a_teacher_is_learned_from_in_bf16_too(home: Home, calls: list[tuple[str, object]]) -> None:
+    teacher = train(home, precision="fp32").run
+    calls.clear()
+    job = train(home, teacher=teacher.ref)
     assert calls == [("prepare", 3), ("choose", "auto"), ("compute", "bf16")]
     assert job.record.results["precision"] == "bf16"
     assert warnings(job) == []
