@@ -112,8 +112,9 @@ def test_with_a_teacher_the_gradients_are_those_of_the_blend(
     given = operands(rows=50, words=1001, width=24)
     taught, weight, bias, _ = (t.detach() for t in operands(50, 1001, 30, seed=1))
     loss = DecoderLoss(precision)
-    there = (t.to(device) for t in (taught, weight, bias))
-    loss.teacher = Teacher(*there, temperature, share)
+    loss.teacher = Teacher(
+        taught.to(device), weight.to(device), bias.to(device), temperature, share
+    )
     value = loss(*(t.to(device) for t in given))
     found = gradients(value, given)
     logits, wanted = F.linear(*given[:3]), F.linear(taught, weight, bias)
