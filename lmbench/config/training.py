@@ -302,11 +302,7 @@ class TrainConfig(ModelConfig, MachineConfig):
         choices_from="runs",
     )
     distill_temp: float = setting(
-        1.0,
-        "temperature of the teacher's distribution; at 1 a step is fastest",
-        group=COMPRESSION,
-        gt=0.0,
-        le=100.0,
+        1.0, "temperature of the teacher; 1 is fastest", group=COMPRESSION, gt=0.0, le=100.0
     )
     distill_weight: float = setting(
         0.5, "weight of the teacher's part in the loss", group=COMPRESSION, ge=0.0, le=1.0
