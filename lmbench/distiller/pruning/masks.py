@@ -43,6 +43,8 @@ class ParameterMasker:
         self._mask: Tensor | None = None
         self._factor: Tensor | None = None
         self._gradient_hook: RemovableHandle | None = None
+        self._buffer: Tensor | None = None
+        self._masked: tuple[int, int] | None = None
 
     @property
     def mask(self) -> Tensor | None:
@@ -53,6 +55,7 @@ class ParameterMasker:
     def mask(self, mask: Tensor | None) -> None:
         self._mask = None if mask is None else mask.detach().to(torch.bool)
         self._factor = None
+        self._masked = None
 
     def add_part(self, pruner: str) -> None:
         """Take the mask that a pruner has just set as its part; what others prune stays pruned."""
@@ -91,17 +94,26 @@ class ParameterMasker:
 
     @torch.no_grad()
     def apply_mask(self, parameter: Tensor) -> Tensor:
-        """Mask the parameter for the forward pass."""
-        if self._mask is not None:
+        """Mask the parameter for the forward pass, unless it still is."""
+        if self._mask is not None and self._masked != _content(parameter):
             if self.use_double_copies:
                 if self.unmasked_copy is None:
-                    self.unmasked_copy = parameter.detach().clone()
-                parameter.copy_(self.unmasked_copy)
+                    self.unmasked_copy = self._copied(parameter)
+                else:
+                    parameter.copy_(self.unmasked_copy)
             self.mask_tensor(parameter)
+            self._masked = _content(parameter)
             if self.is_regularization_mask:
                 self.is_regularization_mask = False
                 self._combine_parts()
         return parameter
+
+    def _copied(self, parameter: Tensor) -> Tensor:
+        """The weights in a tensor that is kept: a new one for each minibatch costs page faults."""
+        kept = self._buffer
+        if kept is None or (kept.dtype, kept.device) != (parameter.dtype, parameter.device):
+            self._buffer = kept = torch.empty_like(parameter)
+        return kept.copy_(parameter)
 
     @torch.no_grad()
     def revert_weights(self, parameter: Tensor) -> None:
@@ -115,6 +127,8 @@ class ParameterMasker:
         """Mask what the update brought back, unless only the forward pass is masked."""
         if self._mask is None:
             return
+        # An update by a kernel or a CUDA graph leaves torch's count of writes as it was.
+        self._masked = None
         if self.unmasked_copy is not None:
             # The trainer did not revert before its update, which so went to the masked weights:
             # put the weights that were masked away back underneath it.
@@ -142,6 +156,11 @@ class ParameterMasker:
     def masks_gradient(self) -> bool:
         """Whether the gradient is masked in the backward pass."""
         return self._gradient_hook is not None
+
+
+def _content(parameter: Tensor) -> tuple[int, int]:
+    """Where the parameter lies and torch's count of writes to it."""
+    return parameter.data_ptr(), parameter._version
 
 
 class MaskDict(dict[str, ParameterMasker]):
