@@ -118,7 +118,7 @@ class Averages:
                 self._model, self._scheduler.zeros_mask_dict
             ):
                 # A weight that is masked in the forward pass alone is as it trains here, too.
-                if not masker.mask_on_forward_only:
+                if not masker.mask_on_forward_only or masker.unmasked_copy is not None:
                     masker.mask_tensor(parameter)
 
     @torch.no_grad()

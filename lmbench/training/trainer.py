@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from lmbench.report.numbers import plural
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.averaging import Averages
 from lmbench.training.cuda_graph import GraphedUpdate
-from lmbench.training.evaluate import evaluate, perplexity, report_progress
+from lmbench.training.evaluate import Evaluation, evaluate, perplexity, report_progress
 from lmbench.training.learning_rates import LearningRates
 from lmbench.training.objective import Adjust, CrossEntropy, Objective
 from lmbench.training.plateau import Plateau
@@ -372,6 +373,36 @@ class Trainer:
             self.scheduler.mask_all_weights(is_forward=False)
             # Denser ones before are no rivals.
             position.masks_changed |= self.scheduler.mask_for_good(position.epoch)
+        with self.scheduler.copies_masked() if self.scheduler else nullcontext():
+            valid, lr = self._validate()
+        if self._averages.judge(valid.loss, masks_changed=position.masks_changed):
+            self.log(
+                f"| from here on the weights are averaged: valid loss {valid.loss:.3f} is above "
+                f"the best of more than {config.nonmono} epochs before"
+            )
+        self.emit(
+            Epoch(
+                epoch=position.epoch + 1,
+                step=position.step,
+                train_loss=position.epoch_loss / self.batches_per_epoch,
+                valid_loss=valid.loss,
+                valid_ppl=valid.ppl,
+                best_valid_loss=self.plateau.best,
+                best_epoch=self.plateau.best_epoch,
+                lr=lr,
+                seconds=position.epoch_seconds,
+            )
+        )
+        position.epoch += 1
+        position.batch = 0
+        position.epoch_loss = position.epoch_seconds = 0.0
+        position.masks_changed = False
+        self._hidden = None
+        self.save()
+
+    def _validate(self) -> tuple[Evaluation, float]:
+        """Score the model that is kept, and keep it if it is the best; the epoch's rate, too."""
+        position, config = self.position, self.config
         report = report_progress(self.emit, "validating")
         # What is kept and run later, where a quantizer is in the model that trains.
         valid = self._ranks.combine(
@@ -394,32 +425,9 @@ class Trainer:
         if is_best:
             self._checkpoints.write_best(position, valid.loss)
             self.emit(Checkpoint(which="best", step=position.step, epoch=position.epoch + 1))
-        if self._averages.judge(valid.loss, masks_changed=position.masks_changed):
-            self.log(
-                f"| from here on the weights are averaged: valid loss {valid.loss:.3f} is above "
-                f"the best of more than {config.nonmono} epochs before"
-            )
         if self.sparsity:
             self.emit(self.sparsity(self.plain_model(), position.step, position.epoch + 1))
-        self.emit(
-            Epoch(
-                epoch=position.epoch + 1,
-                step=position.step,
-                train_loss=position.epoch_loss / self.batches_per_epoch,
-                valid_loss=valid.loss,
-                valid_ppl=valid.ppl,
-                best_valid_loss=self.plateau.best,
-                best_epoch=self.plateau.best_epoch,
-                lr=lr,
-                seconds=position.epoch_seconds,
-            )
-        )
-        position.epoch += 1
-        position.batch = 0
-        position.epoch_loss = position.epoch_seconds = 0.0
-        position.masks_changed = False
-        self._hidden = None
-        self.save()
+        return valid, lr
 
     def save(self) -> None:
         """Write ``last/``."""

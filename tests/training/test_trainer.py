@@ -299,6 +299,36 @@ def test_the_best_is_pruned_where_masks_stay_however_good_the_dense_ones_were(
     assert (best == 0).sum() == (last == 0).sum()
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"nonmono": 0, "lr": 40.0, "decay": 1.0}], ids=["plain", "averaged"]
+)
+def test_weights_that_train_in_a_copy_are_scored_and_kept_masked(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    """And train on as if they had not been: `last/` has the copy."""
+    schedule = copy.deepcopy(AGP)
+    args = {"use_double_copies": True, "mini_batch_pruning_frequency": 5}
+    schedule["policies"][0].update(ending_epoch=4)
+    schedule["policies"][0]["pruner"]["args"] = {**KEPT, **args}
+    config = small(epochs=5, **more)
+    recorder = resumed_as_uninterrupted(config, tmp_path, (30, 60, 110), schedule)
+    whole = tmp_path / "whole"
+    stopped = Recorder(stop_after=30)
+    (tmp_path / "scored").mkdir()
+    early = trainer(config, tmp_path / "scored", stopped, schedule=schedule)
+    early.run()
+    assert (early.model.get_parameter("rnn.weight_hh_l0") == 0).sum() == 0
+    [first] = stopped.of(Epoch)
+    assert first.valid_loss == recorder.of(Epoch)[0].valid_loss
+    early.load_best()
+    weight = early.model.get_parameter("rnn.weight_hh_l0")
+    assert int((weight == 0).sum()) == int(0.05 * weight.numel())
+    scored = evaluate(early.model, splits(config).valid, config.bptt)
+    assert scored.loss == pytest.approx(first.valid_loss, abs=1e-6)
+    best = load_file(whole / "best" / "model.safetensors")["rnn.weight_hh_l0"]
+    assert int((best == 0).sum()) == int(0.6 * best.numel())
+
+
 def test_the_loss_that_is_noted_is_of_the_masks_that_stay(tmp_path: Path) -> None:
     """Masks that fall in the forward pass alone leave weights that the last epoch prunes."""
     schedule = copy.deepcopy(AGP)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -237,6 +238,20 @@ class CompressionScheduler:
                 masker.apply_mask(param)
             else:
                 masker.apply_after_update(param)
+
+    @contextmanager
+    def copies_masked(self) -> Iterator[None]:
+        """Within, weights that train in a dense copy are the masked ones, which are kept."""
+        dense = [
+            (masker, param)
+            for masker, param in masked_parameters(self.model, self.zeros_mask_dict)
+            if masker.use_double_copies and masker.unmasked_copy is None
+        ]
+        for masker, param in dense:
+            masker.apply_mask(param)
+        yield
+        for masker, param in dense:
+            masker.revert_weights(param)
 
     def mask_gradients(self) -> None:
         """Zero the gradients of pruned weights, so that they do not count in a norm."""

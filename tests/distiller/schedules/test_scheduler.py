@@ -111,11 +111,13 @@ TWO_PRUNERS = {
     ],
 }
 SENSITIVITY = {"class": "SensitivityPruner", "sensitivities": {"encoder.weight": 0.5}}
+COPIES = {"use_double_copies": True, "mask_on_forward_only": True, "keep_mask": True}
 RESUMABLE = {
     "agp": schedule(),
     "two pruners of one weight": TWO_PRUNERS,
     "agp each minibatch": schedule({"mini_batch_pruning_frequency": 1}),
     "double copies": schedule({"use_double_copies": True}),
+    "copies that train on": schedule({**COPIES, "mini_batch_pruning_frequency": 1}),
     "forward only": schedule({"mask_on_forward_only": True, "keep_mask": True}),
     "masked gradients": schedule({"mask_gradients": True}),
     "splicing": schedule({"use_double_copies": True}, pruners={"p": SPLICING}),
