@@ -249,9 +249,11 @@ class CompressionScheduler:
         ]
         for masker, param in dense:
             masker.apply_mask(param)
-        yield
-        for masker, param in dense:
-            masker.revert_weights(param)
+        try:
+            yield
+        finally:
+            for masker, param in dense:
+                masker.revert_weights(param)
 
     def mask_gradients(self) -> None:
         """Zero the gradients of pruned weights, so that they do not count in a norm."""

@@ -220,6 +220,23 @@ def test_the_steps_name_each_changed_parameter_once_with_target_and_reached():
     assert training.scheduler.pruning_steps() == []
 
 
+@pytest.mark.parametrize("forward_only", [False, True])
+def test_an_update_that_torch_does_not_count_is_masked_again(forward_only):
+    """As of a compiled kernel or a CUDA graph."""
+    model = LanguageModel(13, 6, 2)
+    config = schedule({"mask_on_forward_only": forward_only})
+    scheduler = distiller.dict_config(model, None, config)
+    scheduler.on_epoch_begin(4)
+    scheduler.on_minibatch_begin(4, 0, 2)
+    weight = model.get_parameter("rnn.weight_hh_l0")
+    pruned = weight == 0
+    weight.data.fill_(1.0)
+    scheduler.on_minibatch_end(4, 0, 2)
+    assert bool((weight[pruned] == float(forward_only)).all())
+    scheduler.on_minibatch_begin(4, 1, 2)
+    assert bool((weight[pruned] == 0).all())
+
+
 def test_masked_gradients_do_not_count_in_the_norm():
     training = Training(schedule()).run((5, 0))
     model, scheduler = training.model, training.scheduler
