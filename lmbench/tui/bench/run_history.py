@@ -195,7 +195,7 @@ def describe_event(event: ev.Event) -> str:
         case ev.Score(split=split, ppl=ppl, what=what):
             return f"{split} perplexity {ppl:,.2f}" + (f" ({what})" if what else "")
         case ev.Checkpoint(which=which, step=step):
-            return f"saved {which} at step {step:,}"
+            return f"step {step:,} saved" + (" as best" if which == "best" else "")
         case ev.StatusChanged(status=status):
             return status
         case ev.Warned(message=message):

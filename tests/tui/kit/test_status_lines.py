@@ -53,11 +53,12 @@ async def test_a_worker_that_has_said_nothing_yet_is_starting(world):
 
 async def test_in_the_top_bar_what_the_run_at_work_said_is_without_its_name(world):
     run = alive(world)
-    world.write(run, STARTED, step(25), ev.Checkpoint(t=25.0, which="last", step=25, epoch=1))
+    saved = ev.Checkpoint(t=25.0, which="last", step=119_360, epoch=40)
+    world.write(run, STARTED, step(25), saved)
     async with opened(world) as pilot:
-        assert bench_of(pilot).last_message == "1 dense: saved last at step 25"
+        assert bench_of(pilot).last_message == "1 dense: step 119,360 saved"
         line = pilot.app.screen.query_one(TopBar).line().plain
-        assert "   saved last at step 25 " in line
+        assert "   step 119,360 saved " in line
         bench_of(pilot).last_message = "1 dense: pruned 5 tensors of it to 77.25% at step 9"
         await settled(pilot)
         assert "   pruned 5 tensors of it to … " in pilot.app.screen.query_one(TopBar).line().plain
