@@ -150,7 +150,7 @@ def prune(
                      seed="seed" in config.model_fields_set)  # fmt: skip
     config = _pruning_config(config, parent, compress, home)
     check_needs(config, asked)
-    _check(config, home, parent.session.name if parent else session, detach=detach, json=json)
+    _check(config, home, session, parent, detach=detach, json=json)
     if seeds is not None and parent is not None:
         return derive_all(
             parent, "prune", config, seeds, name=name, detach=detach, json=json, place=place
@@ -193,11 +193,20 @@ def _pruning_config(
     return validate(PruneConfig, {**laid_over(defaults, given), "compress": compress})
 
 
-def _check(config: TrainConfig, home: Home, session: str, *, detach: bool, json: bool) -> None:
+def _check(
+    config: TrainConfig,
+    home: Home,
+    session: str,
+    parent: Run | None = None,
+    *,
+    detach: bool,
+    json: bool,
+) -> None:
     """Check before anything is made; fetching a corpus shows a bar. Which corpus it is, the run's
     own log says where that is shown."""
+    has_parent, owner = parent is not None, parent.session.name if parent else session
     with corpus_progress() as progress:
-        corpus = check_training(config, home, progress, session=session)
+        corpus = check_training(config, home, progress, has_parent=has_parent, session=owner)
     schedule = check_schedule(config, home)
     if schedule is not None:
         check_building(config, schedule)

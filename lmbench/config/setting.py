@@ -6,7 +6,7 @@ A field's metadata beyond pydantic's own lives in ``json_schema_extra``:
 * ``unit``: what the number counts (``words``, ``minutes``),
 * ``label``: the form's label where the field's name would not read well,
 * ``group``: the heading it stands under in help and forms,
-* ``choices_from``: what a form may offer (``corpora``, ``runs``, ``schedules``),
+* ``choices_from``: what a form may offer (``corpora``, ``runs``, ``teachers``, ``schedules``),
 * ``hidden``: kept out of the forms (it is about the command, not about the run).
 """
 

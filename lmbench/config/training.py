@@ -297,9 +297,10 @@ class TrainConfig(ModelConfig, MachineConfig):
     )
     teacher: str | None = setting(
         None,
-        "run to distill from: its predictions are blended into the loss",
+        "run to distill from: its predictions are blended into the loss; "
+        "'parent' is the run that a pruning starts from",
         group=COMPRESSION,
-        choices_from="runs",
+        choices_from="teachers",
     )
     distill_temp: float = setting(
         1.0, "temperature of the teacher; 1 is fastest", group=COMPRESSION, gt=0.0, le=100.0

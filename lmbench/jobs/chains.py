@@ -120,7 +120,8 @@ def queue_chain(
     steps, home = chain_steps(chain, changes), session.home
     for step in steps:
         if isinstance(step.config, TrainConfig):
-            check_training(step.config, home, progress, session=session.name)
+            has_parent, name = step.parent is not None, session.name
+            check_training(step.config, home, progress, has_parent=has_parent, session=name)
     check()
     runs: list[Run] = []
     for step in steps:

@@ -7,13 +7,16 @@ from lmbench.corpus import Corpus
 from lmbench.errors import LmbenchError
 from lmbench.session.store import Home, Run
 
-__all__ = ["find_teacher"]
+__all__ = ["PARENT", "find_teacher"]
+
+PARENT = "parent"
+"""What ``--teacher`` takes for the run that a pruning starts from."""
 
 _TEACHES = ("train", "prune")
 
 
 def find_teacher(config: TrainConfig, home: Home, session: str, corpus: Corpus) -> Run | None:
-    """The run that ``--teacher`` names; None where none is named.
+    """The run that ``--teacher`` names; None where it names none, or the parent.
 
     It may still be queued or training: then its words are looked at when the student begins.
 
@@ -24,7 +27,7 @@ def find_teacher(config: TrainConfig, home: Home, session: str, corpus: Corpus) 
     Raises:
         LmbenchError: there is no such run, it is no training, or its ids mean other words.
     """
-    if config.teacher is None:
+    if config.teacher in (None, PARENT):
         return None
     teacher = home.find_run(config.teacher, session)
     record, said = teacher.read(), f"--teacher {config.teacher}"

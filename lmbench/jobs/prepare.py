@@ -17,7 +17,7 @@ from lmbench.corpus import Corpus, check_enough, default_corpus, open_corpus
 from lmbench.corpus.files import Progress
 from lmbench.corpus.sources import known_names
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, find_teacher
 from lmbench.jobs.input_files import attach, own_files
 from lmbench.jobs.queue import gpu_count
 from lmbench.jobs.run_schedule import check_schedule, read_schedule
@@ -41,18 +41,22 @@ def check_training(
     home: Home,
     progress: Progress | None = None,
     *,
+    has_parent: bool,
     session: str = DEFAULT_SESSION,
 ) -> Corpus:
     """Open the corpus of a training (fetching it where it is known by name), see that it is long
     enough for the batches that are asked for, and check the schedule and the teacher.
 
     Args:
+        has_parent: does it start from another run?
         session: where a teacher's bare number is looked for.
 
     Raises:
         LmbenchError: what is wrong, where, and what to do.
     """
     check_gpus(config)
+    if config.teacher == PARENT and not has_parent:
+        raise LmbenchError("--teacher parent: this run starts from no other one, which could teach")
     corpus = open_corpus(config.data, home.path, vocab=config.vocab, progress=progress)
     check_enough(corpus, config.batch_size, config.bptt, config.eval_batch_size)
     check_schedule(config, home)

@@ -36,7 +36,8 @@ def make_runs(
     """
     for row in reproduction.rows:
         if isinstance(row.step.config, TrainConfig) and model is None:
-            check_training(row.step.config, session.home, progress)
+            has_parent = row.step.parent is not None
+            check_training(row.step.config, session.home, progress, has_parent=has_parent)
     runs: list[Run] = [] if model is None else [model]
     for row in reproduction.rows[len(runs) :]:
         parent = None if row.step.parent is None else runs[row.step.parent]

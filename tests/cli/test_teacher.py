@@ -15,6 +15,7 @@ from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.job import Job
+from lmbench.jobs.kinds.common import model_hash
 from lmbench.jobs.kinds.train import build_objective
 from lmbench.jobs.scoring_text import corpus_of
 from lmbench.session import Home
@@ -67,8 +68,11 @@ def test_what_a_parent_taught_in_2_bits_is_packed_and_run_as_it_was_trained(
 ) -> None:
     Path("codes.yaml").write_text(CODES, encoding="utf-8")
     flags = ("--schedule", "codes.yaml", "--epochs", "2", "--threads", "1", "--lr", "0.5")
-    taught = answer(capsys, "prune", "1", *flags, "--teacher", "1")
+    taught = answer(capsys, "prune", "1", *flags, "--teacher", "parent")
     assert taught["status"] == "finished"
+    best = home.find_run("1").checkpoint("best")
+    assert best is not None
+    assert home.find_run(taught["run"]).read().results["teacher_sha256"] == model_hash(best)
     packed = answer(capsys, "pack", taught["run"], "--threads", "1")
     tensors = home.find_run(packed["run"]).read().results["tensors"]
     kinds = {tensor["values"] for tensor in tensors if len(tensor["shape"]) == 2}
@@ -114,6 +118,16 @@ def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) ->
 def test_a_teacher_that_there_is_not_is_named(home: Home, capsys: Capture, tmp_path: Path) -> None:
     assert lmbench(["train", "--data", "tiny", *SMALL, "--teacher", "77"]) == 2
     assert "77" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("train",), ("prune", "--schedule", "none")])
+def test_a_run_from_scratch_has_no_parent_to_teach_it(
+    home: Home, capsys: Capture, command: tuple[str, ...]
+) -> None:
+    before = len(home.open_session().runs())
+    assert lmbench([*command, "--data", "tiny", *SMALL, "--teacher", "parent"]) == 2
+    assert "--teacher parent: this run starts from no other one" in capsys.readouterr().err
+    assert len(home.open_session().runs()) == before
 
 
 def test_a_teacher_that_has_trained_on_since_is_warned_of_when_the_student_is_resumed(

@@ -174,7 +174,7 @@ def test_a_wrong_schedule_is_found_before_anything_is_made(tmp_path):
         (folder / f"{split}.txt").write_text("a b c d e f\n" * 200)
     config = TrainConfig(data="tiny", compress="no-such-schedule")
     with pytest.raises(LmbenchError, match="no-such-schedule"):
-        check_training(config, Home(tmp_path))
+        check_training(config, Home(tmp_path), has_parent=False)
     assert not (tmp_path / "sessions").exists()
 
 

@@ -18,7 +18,7 @@ from lmbench.deploy.packed_file.writing import packed_bytes
 from lmbench.distiller import CompressionScheduler
 from lmbench.distiller.schedules.checking import load_schedule
 from lmbench.errors import LmbenchError
-from lmbench.jobs.distillation_teacher import find_teacher
+from lmbench.jobs.distillation_teacher import PARENT, find_teacher
 from lmbench.jobs.input_files import SCHEDULE_FILE
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import corpus_record, model_hash, parent_of
@@ -292,6 +292,8 @@ def build_objective(
 ) -> tuple[Objective, str | None]:
     """Cross-entropy, or a blend with a teacher's predictions where one is named, and a warning."""
     teacher = find_teacher(config, job.home, job.session.name, corpus)
+    if config.teacher == PARENT:
+        teacher = parent_of(job)
     regularisation = Regularisation.of(config)
     if teacher is None:
         if config.precision == "exact":

@@ -66,7 +66,9 @@ def check_runs(
         where = ["stages", one.point.stage]
         try:
             if isinstance(one.step.config, TrainConfig):
-                check_training(one.step.config, home, progress, session=session)
+                check_training(
+                    one.step.config, home, progress, has_parent=one.has_parent, session=session
+                )
                 schedule = check_schedule(one.step.config, home)
                 if schedule is not None:
                     check_building(one.step.config, schedule)
@@ -136,7 +138,7 @@ def _different(
             key = (own, *(getattr(model, name) for name in ("model", "nlayers", "tied")))
         else:
             assert isinstance(own, TrainConfig)
-            key = (one.step.kind, judged(own))
+            key = (one.step.kind, one.has_parent, judged(own))
         if key not in seen:
             seen.add(key)
             yield one, model

@@ -272,6 +272,11 @@ class PlannedRun:
     step: Step
     source: Run | None = None
 
+    @property
+    def has_parent(self) -> bool:
+        """Does it start from another run?"""
+        return self.source is not None or self.step.parent is not None
+
 
 def planned_runs(plan: Plan, folder: Path, home: Home, session: str) -> list[PlannedRun]:
     """The settings of every point, each checked as its command would check them.

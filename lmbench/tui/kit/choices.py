@@ -8,6 +8,7 @@ from pathlib import Path
 from lmbench.corpus import data_list
 from lmbench.distiller.quantization import settings_files as quantization
 from lmbench.distiller.schedules.preset_files import preset_names, preset_summary
+from lmbench.jobs.distillation_teacher import PARENT
 from lmbench.printable import printable
 from lmbench.session.files import write_atomic
 from lmbench.session.store import Session
@@ -41,6 +42,8 @@ def offered(kind: str, bench: Bench) -> list[tuple[str, str]]:
         case "quantization_presets":
             names = quantization.preset_names()
             return [(name, printable(quantization.preset_description(name))) for name in names]
+        case "teachers":
+            return [(PARENT, "the run that this one starts from"), *offered("runs", bench)]
         case "runs":
             return [
                 (view.run.ref, f"{view.kind} {view.name}, {view.status}")

@@ -24,7 +24,8 @@ def make_and_launch(
     """In a thread: it may fetch a corpus, and starts a process."""
     if isinstance(config, TrainConfig):
         where = session.name if session else DEFAULT_SESSION
-        check_training(config, home, task.progress, session=where)
+        has_parent = parent is not None
+        check_training(config, home, task.progress, has_parent=has_parent, session=where)
     task.check()
     session = session or home.open_session()
     run = make_run(session, kind, config, parent=parent, name=name, command=command)

@@ -327,7 +327,7 @@ def _prune(parent: Run, suggestion: Suggestion, group: str) -> Run:
 
     path = _write_schedule(parent, suggestion, group)
     config = _settings(parent).model_copy(update={"compress": path})
-    check_training(config, parent.home, session=parent.session.name)
+    check_training(config, parent.home, has_parent=True, session=parent.session.name)
     given = {k: v for k, v in changed_settings(config).items() if k == "compress"}
     command = command_for("prune", given, parent=parent.ref)
     run = make_run(parent.session, "prune", config, parent=parent, command=command)

@@ -133,6 +133,16 @@ def test_a_sweep_overwrites_no_schedule_of_its_session(sweep_home: Home) -> None
     assert runs[2].read().config["compress"] == "sessions/study/schedules/agp-50-2.yaml"
 
 
+def test_the_parent_teaches_where_there_is_one(sweep_home: Home) -> None:
+    stages = "  - {kind: train, settings: {data: tiny, batch_size: 2%s}}\n"
+    stages += "  - {kind: prune, settings: {compress: none, teacher: parent}}\n"
+    with pytest.raises(LmbenchError, match=r"stages: 1: --teacher parent: this run starts from no"):
+        start_sweep(sweep_home, "version: 1\nstages:\n" + stages % ", teacher: parent")
+    assert not sweep_home.sessions()
+    _, runs = start_sweep(sweep_home, "version: 1\nstages:\n" + stages % "")
+    assert [run.read().config.get("teacher") for run in runs] == [None, "parent"]
+
+
 @pytest.mark.parametrize("shared", ["anchor", "merge key"])
 def test_the_kept_copy_of_a_sweep_with_anchors_is_the_same_sweep(
     sweep_home: Home, shared: str
