@@ -15,21 +15,26 @@ PARENT = "parent"
 _TEACHES = ("train", "prune")
 
 
-def find_teacher(config: TrainConfig, home: Home, session: str, corpus: Corpus) -> Run | None:
-    """The run that ``--teacher`` names; None where it names none, or the parent.
+def find_teacher(
+    config: TrainConfig, home: Home, session: str, corpus: Corpus, parent: Run | None = None
+) -> Run | None:
+    """The run that ``--teacher`` names; None where it names none, or a parent not made yet.
 
     It may still be queued or training: then its words are looked at when the student begins.
 
     Args:
         session: the one that a bare number means.
         corpus: what the student reads.
+        parent: the run that the student starts from, where there is one already.
 
     Raises:
         LmbenchError: there is no such run, it is no training, or its ids mean other words.
     """
-    if config.teacher in (None, PARENT):
+    if config.teacher is None:
         return None
-    teacher = home.find_run(config.teacher, session)
+    teacher = parent if config.teacher == PARENT else home.find_run(config.teacher, session)
+    if teacher is None:
+        return None
     record, said = teacher.read(), f"--teacher {config.teacher}"
     if record.kind not in _TEACHES:
         raise LmbenchError(

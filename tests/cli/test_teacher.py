@@ -13,6 +13,8 @@ from small_runs import quantizing_schedule
 
 from lmbench.cli import run as lmbench
 from lmbench.config import TrainConfig, validate
+from lmbench.corpus import open_corpus
+from lmbench.errors import LmbenchError
 from lmbench.jobs.distillation_teacher import find_teacher
 from lmbench.jobs.job import Job
 from lmbench.jobs.kinds.common import model_hash
@@ -94,6 +96,10 @@ def test_a_teacher_of_other_words_is_one_line_and_makes_no_run(home: Home, capsy
     err = capsys.readouterr().err.strip()
     assert "--teacher 1: run default/001-train knows the" in err
     assert "the words of teacher and student must be the same" in err
+    other = open_corpus("other", home.path)
+    config = validate(TrainConfig, {"data": "other", "teacher": "parent"})
+    with pytest.raises(LmbenchError, match="--teacher parent: run default/001-train knows the"):
+        find_teacher(config, home, "default", other, home.find_run("1"))
     assert len(err.splitlines()) == 1
     assert len(home.open_session().runs()) == before
 
@@ -106,8 +112,6 @@ def test_another_text_of_the_same_words_in_the_same_order_will_do(home: Home) ->
         shutil.copytree(corpus.path, folder)
         with (folder / "test.txt").open("a", encoding="utf-8") as file:
             file.write(f"{corpus.vocabulary[0]} {corpus.vocabulary[1]}\n")
-    from lmbench.corpus import open_corpus
-
     longer = open_corpus("longer", home.path)
     assert longer.fingerprint != corpus.fingerprint
     config = validate(TrainConfig, {"data": "longer", "teacher": "1"})

@@ -291,9 +291,8 @@ def build_objective(
     job: Job, config: TrainConfig, corpus: Corpus, precision: Precision, device: torch.device
 ) -> tuple[Objective, str | None]:
     """Cross-entropy, or a blend with a teacher's predictions where one is named, and a warning."""
-    teacher = find_teacher(config, job.home, job.session.name, corpus)
-    if config.teacher == PARENT:
-        teacher = parent_of(job)
+    parent = parent_of(job) if config.teacher == PARENT else None
+    teacher = find_teacher(config, job.home, job.session.name, corpus, parent)
     regularisation = Regularisation.of(config)
     if teacher is None:
         if config.precision == "exact":
