@@ -24,7 +24,6 @@ from lmbench.distiller import CompressionScheduler
 from lmbench.errors import LmbenchError
 from lmbench.model.device import in_float64
 from lmbench.model.rnn import Hidden, RNNModel, detach
-from lmbench.report.numbers import plural
 from lmbench.session.events import Checkpoint, Epoch, Event, PruneStep, Sparsity, Step
 from lmbench.training.averaging import Averages
 from lmbench.training.cuda_graph import GraphedUpdate
@@ -194,10 +193,10 @@ class Trainer:
         if self.scheduler:
             with self._ranks.same_draws(self.position.step, self.device):
                 self.scheduler.on_epoch_begin(self.position.epoch, self.optimizer)
-            bits = self.scheduler.narrowed_to()
-            if bits is not None:
+            widths = self.scheduler.narrowed_to()
+            if widths is not None:
                 self.position.masks_changed = True
-                self.log(f"| weights have {plural(bits, 'bit')} from here on")
+                self.log(f"| {widths} from here on")
 
     def _wanted(self, *, late: bool = False) -> str | None:
         """What the user wants now; once it is ``stop``, it stays that. A checkpoint that is `late`

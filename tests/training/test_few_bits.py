@@ -50,6 +50,15 @@ def pruned_too(*, scales_are_learned: bool = False) -> dict[str, Any]:
     return both
 
 
+def begun_later() -> dict[str, Any]:
+    later = quantizing(
+        3, bits_activations=None, bits_weights=2, rounding="codes", group_size=8,
+        learned_scales=True,
+    )  # fmt: skip
+    later["policies"][0]["starting_epoch"] = 1
+    return later
+
+
 def taught() -> Distillation:
     torch.manual_seed(9)
     return Distillation(build_model(small(), WORDS), 2.0, 0.7)
@@ -62,7 +71,7 @@ def test_a_resumed_run_has_the_codes_of_an_uninterrupted_one_to_the_bit(
     config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
     recorder = resumed_as_uninterrupted(config, tmp_path, stops, FALLING)
     told = [line for line in recorder.lines if "from here on" in line]
-    assert told == [f"| weights have {bits} from here on" for bits in ("3 bits", "1 bit")]
+    assert told == [f"| {bits}-bit weights from here on" for bits in (3, 1)]
 
 
 def test_and_so_it_is_under_a_teacher_and_under_pruning(tmp_path: Path) -> None:
@@ -107,6 +116,33 @@ def test_the_best_epoch_is_one_of_the_fewest_bits_however_good_those_before_were
     found = trained_grids(trained.plain_model(), trained.model.state_dict())
     assert set(found.values.values()) == {"code1"}
     assert set(found.groups.values()) == {8}
+
+
+def test_before_its_first_epoch_a_quantizer_trains_the_floats(tmp_path: Path) -> None:
+    config = small(momentum=0.5, dropout=0.3, lr=1.0, tied=True)
+    recorder = resumed_as_uninterrupted(config, tmp_path, (10, 40), begun_later())
+    assert [line for line in recorder.lines if "from here on" in line] == [
+        "| 2-bit weights from here on"
+    ]
+
+
+def test_the_best_epoch_is_one_of_a_quantizer_that_begins_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[set[str]] = []
+    costs = iter((0.0, 1.0, 2.0))
+
+    def costly(model: Any, *arguments: Any) -> Evaluation:
+        kinds.append(set(trained_grids(model, trained.model.state_dict()).values.values()))
+        found = evaluate(model, *arguments)
+        return dataclasses.replace(found, loss=found.loss + next(costs))
+
+    monkeypatch.setattr("lmbench.training.trainer.evaluate", costly)
+    recorder = Recorder()
+    trained = trainer(small(tied=True, lr=1.0), tmp_path, recorder, schedule=begun_later())
+    trained.run()
+    assert kinds == [set(), {"code2"}, {"code2"}]
+    assert [epoch.best_epoch for epoch in recorder.of(Epoch)] == [1, 2, 2]
 
 
 @pytest.mark.parametrize("more", [{}, REGULARISED], ids=["plain", "regularised"])

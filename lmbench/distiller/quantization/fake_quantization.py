@@ -61,16 +61,18 @@ def gradient_passed_to(x: Tensor, image: Tensor) -> Tensor:
 
 
 class QuantizedActivation(nn.Module):
-    """A module followed by the quantization of its output."""
+    """A module followed by the quantization of its output, unless that still `waits`."""
 
     def __init__(self, wrapped_module: nn.Module, quantize: nn.Module) -> None:
         super().__init__()
         self.wrapped_module = wrapped_module
         self.quantize = quantize
+        self.waits = False
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Whatever the module takes → its quantized output."""
-        return self.quantize(self.wrapped_module(*inputs))
+        output = self.wrapped_module(*inputs)
+        return output if self.waits else self.quantize(output)
 
 
 class FakeLinearQuantization(nn.Module):

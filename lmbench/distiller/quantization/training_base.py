@@ -82,6 +82,7 @@ class TrainingQuantizer(Quantizer, ABC):
         self.bits_activations = full_is_none(bits_activations, "bits_activations")
         self.bits_weights = full_is_none(bits_weights, "bits_weights", self.weight_widths)
         self.bits_bias = bits_bias
+        self.bits, self._waits = self.bits_weights, False
         super().__init__(
             model,
             optimizer,
@@ -154,24 +155,39 @@ class TrainingQuantizer(Quantizer, ABC):
         """Does bf16 hold all that this rounds to, so that products in bf16 round nothing again?"""
         return False
 
+    def wait(self) -> None:
+        """Leave the model in floats until `begin_epoch`."""
+        self._set_waits(True)
+        self.quantize_params()
+
     def begin_epoch(self, epoch: int) -> bool:
-        """Before each epoch of its policy, counted from 0: whether weights have fewer bits now."""
-        return False
+        """Before each epoch of its policy, counted from 0: whether it quantizes, or weights have
+        fewer bits, only from now on."""
+        began = self._waits
+        self._set_waits(False)
+        return began
+
+    def widths(self) -> str:
+        """The bits of now, as the log says them."""
+        has = {"weights": self.bits, "activations": self.bits_activations}
+        told = [f"{bits}-bit {what}" for what, bits in has.items() if bits]
+        return " and ".join(told) or "the quantizer's overrides"
 
     def begin_batch(self, step: int) -> None:
         """Before each batch of those epochs, counted from 0 over the whole training."""
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs and no buffer of the model has, JSON-able."""
-        return {}
+        return {"waits": self._waits}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take what `state_dict` gave, once the model has its parameters and buffers back."""
+        self._set_waits(bool(state.get("waits", False)))
 
     def quantize_params(self) -> None:
         """Refreshes the quantized image of every weight from its float parameter."""
         for name in self._weights:
-            self._quantize(name)
+            self._refresh(name)
 
     def plain_model(self) -> nn.Module:
         """A copy with the quantized values as ordinary weights and `torch.nn`'s layers.
@@ -231,6 +247,20 @@ class TrainingQuantizer(Quantizer, ABC):
         module, bits = self._weights[name]
         module.weight = self.quantize_weight(self.floats(name), bits)
 
+    def _refresh(self, name: str) -> None:
+        if self._waits:
+            floats = self.floats(name)
+            # Like an image no parameter of the module, whatever is computed with it.
+            self._weights[name][0].weight = floats.view_as(floats)
+        else:
+            self._quantize(name)
+
+    def _set_waits(self, waits: bool) -> None:
+        self._waits = waits
+        for module in self.model.modules():
+            if isinstance(module, QuantizedActivation):
+                module.waits = waits
+
     def _refresh_before_forward(self) -> None:
         recurrent = {
             prefix + "."
@@ -245,7 +275,7 @@ class TrainingQuantizer(Quantizer, ABC):
 
             def refresh(_module: nn.Module, _inputs: Any, names: list[str] = names) -> None:
                 for name in names:
-                    self._quantize(name)
+                    self._refresh(name)
 
             module = self.model.get_submodule(owner) if owner else self.model
             self._hooks.append(module.register_forward_pre_hook(refresh))

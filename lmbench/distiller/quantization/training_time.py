@@ -115,7 +115,6 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             raise QuantizationError(
                 "bits_schedule: needs bits_weights, which holds until its first"
             )
-        self.bits = self.bits_weights
         self._codes: dict[str, TrainedCodes] = {}
         self._made: dict[tuple[int, int | None], str] = {}
         if not 0 <= ema_decay < 1:
@@ -138,7 +137,13 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             mode = self.mode.activations
             quantize = FakeLinearQuantization(self.num_bits_inputs, mode, self.ema_decay)
             model.inputs_quant = quantize.to(next(model.parameters()).device)
-            self._hooks.append(model.register_forward_pre_hook(_quantize_first_input))
+
+            def quantize_first(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+                if self._waits:
+                    return inputs
+                return (model.get_submodule("inputs_quant")(inputs[0]), *inputs[1:])
+
+            self._hooks.append(model.register_forward_pre_hook(quantize_first))
         return model
 
     def plain_model(self) -> nn.Module:
@@ -165,11 +170,14 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
 
     def begin_epoch(self, epoch: int) -> bool:
         """Lowers the bits where they are due; codes get new scales with them."""
+        began = super().begin_epoch(epoch)
         due = [bits for start, bits in self.bits_schedule.items() if start <= epoch]
-        if not due or due[-1] == self.bits:
+        bits = due[-1] if due else self.bits
+        if bits == self.bits and not began:
             return False
-        before = dict(self._coded())
-        self._take_bits(due[-1])
+        before = {} if began else dict(self._coded())
+        if bits is not None:
+            self._take_bits(bits)
         for codes, bits in self._coded():
             if codes.learned is None or before.get(codes) != bits:
                 codes.fit(bits)
@@ -184,11 +192,12 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             codes.fit_share(bits, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The bits of now."""
-        return {"bits": self.bits}
+        """The bits of now, too."""
+        return {**super().state_dict(), "bits": self.bits}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Scales are in buffers of the model."""
+        super().load_state_dict(state)
         bits = check_bits(state.get("bits"), "bits", self.weight_widths)
         if bits is not None:
             self._take_bits(bits)
@@ -233,10 +242,6 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
     def activation_quantizer(self, module: nn.Module, bits: int) -> nn.Module:
         """Tracked ranges."""
         return FakeLinearQuantization(bits, self.mode.activations, self.ema_decay)
-
-
-def _quantize_first_input(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (model.get_submodule("inputs_quant")(inputs[0]), *inputs[1:])
 
 
 def _bounds(module: nn.Module, relu_high: float = 1.0) -> tuple[float, bool]:

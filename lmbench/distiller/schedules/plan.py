@@ -11,7 +11,7 @@ from lmbench.distiller.schedules.arguments import PruningPolicyArgs
 from lmbench.distiller.schedules.checking import PolicyEntry, Schedule, check_parameters
 from lmbench.distiller.schedules.prediction import Kept, ModelLayout, Shape, WeightsView
 from lmbench.distiller.schedules.pruner_arguments import LevelArgs, PrunerArgs
-from lmbench.distiller.schedules.quantizer_arguments import LinearQuantizerArgs
+from lmbench.distiller.schedules.quantizer_arguments import LinearQuantizerArgs, QuantizerArgs
 
 __all__ = ["SchedulePlan", "TensorPlan", "predict_sparsity"]
 
@@ -67,9 +67,11 @@ class SchedulePlan:
     def _cut_short(self, schedule: Schedule) -> str:
         whole = SchedulePlan(schedule, self._layout, schedule.last_epoch + 1)
         end = f"the schedule takes {whole.epochs} epochs and the training ends after {self.epochs}"
-        for name, args in _narrowing(schedule):
+        for name, start, args in _quantizers(schedule):
             have, want = args.bits_at(self.epochs - 1), args.bits_at(schedule.last_epoch)
-            if have != want:
+            if self.epochs <= start:
+                end += f": quantizer {name} will not have begun"
+            elif have != want:
                 end += f": quantizer {name} will end at {have} bits where it asks for {want}"
         reached, asked = self.final_sparsity, whole.final_sparsity
         if reached is not None and asked is not None and reached < asked:
@@ -212,17 +214,22 @@ def _lasts(policy: PolicyEntry) -> bool:
     return policy.args.keep_mask or not policy.args.mask_on_forward_only
 
 
-def _narrowing(schedule: Schedule) -> Iterator[tuple[str, LinearQuantizerArgs]]:
-    """The quantizers that lower bits, by name."""
-    for name, component in schedule.components["quantizer"].items():
-        if isinstance(component.args, LinearQuantizerArgs) and component.args.bits_schedule:
-            yield name, component.args
+def _quantizers(schedule: Schedule) -> Iterator[tuple[str, int, QuantizerArgs]]:
+    """Their names, the epoch from which each quantizes, and their arguments."""
+    for policy in schedule.policies:
+        args = schedule.component(policy).args
+        if isinstance(args, QuantizerArgs):
+            yield policy.instance_name, policy.run[0], args
 
 
 def _notes(schedule: Schedule) -> Iterator[str]:
-    for name, args in _narrowing(schedule):
-        later = (f"{bits} from epoch {epoch}" for epoch, bits in sorted(args.bits_schedule.items()))
-        yield f"quantizer {name}: {args.bits_weights} bits a weight, {', '.join(later)} on"
+    for name, start, args in _quantizers(schedule):
+        if start:
+            yield f"quantizer {name}: nothing is quantized before epoch {start}"
+        if isinstance(args, LinearQuantizerArgs) and args.bits_schedule:
+            steps = sorted(args.bits_schedule.items())
+            later = ", ".join(f"{bits} from epoch {epoch}" for epoch, bits in steps)
+            yield f"quantizer {name}: {args.bits_weights} bits a weight, {later} on"
     for policy in schedule.policies:
         if policy.kind == "pruner" and not _lasts(policy):
             yield f"pruner {policy.instance_name}: its weights end dense; add keep_mask"

@@ -407,7 +407,7 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
     """Prepares the model for a quantizer, and quantizes again after each update.
 
     A `TrainingQuantizer` does that by itself before each forward pass, and is told of epochs and
-    batches.
+    batches. It waits for the policy's first epoch.
     """
 
     def __init__(self, quantizer: Any) -> None:
@@ -424,7 +424,7 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
         if self.training_quantizer and self.training_quantizer.begin_epoch(meta["current_epoch"]):
-            meta["narrowed"].append(self.quantizer.bits)
+            meta["narrowed"].append(self.training_quantizer.widths())
 
     def on_minibatch_begin(
         self,

@@ -107,6 +107,10 @@ class QuantizerArgs(Args):
             )
         return self
 
+    def bits_at(self, epoch: int) -> int | None:
+        """The bits of weights that no override gives, None for floats."""
+        return None if self.bits_weights == FULL_PRECISION else self.bits_weights
+
 
 class LinearQuantizerArgs(QuantizerArgs):
     """Ranges, or codes."""
@@ -148,10 +152,8 @@ class LinearQuantizerArgs(QuantizerArgs):
                 )
 
     def bits_at(self, epoch: int) -> int | None:
-        """The bits of weights that no override gives, None for floats."""
         due = [start for start in self.bits_schedule if start <= epoch]
-        bits = self.bits_schedule[max(due)] if due else self.bits_weights
-        return None if bits == FULL_PRECISION else bits
+        return self.bits_schedule[max(due)] if due else super().bits_at(epoch)
 
 
 class DorefaArgs(QuantizerArgs):

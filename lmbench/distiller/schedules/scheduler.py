@@ -67,7 +67,7 @@ class CompressionScheduler:
         self.policies: dict[int, list[ScheduledTrainingPolicy]] = {}
         self.sched_metadata: dict[ScheduledTrainingPolicy, dict[str, Any]] = {}
         self._steps: list[PruningStep] = []
-        self._narrowed: list[int] = []
+        self._narrowed: list[str] = []
 
     def add_policy(
         self,
@@ -110,6 +110,8 @@ class CompressionScheduler:
             run = list(scheduled_epochs(start, end, every))
         if isinstance(policy, PruningPolicy):
             policy.pruner.bind(self.model)
+        elif isinstance(policy, QuantizationPolicy) and policy.training_quantizer and run[0] > 0:
+            policy.training_quantizer.wait()
         self.sched_metadata[policy] = {**meta, "scheduled_epochs": run}
         for epoch in run:
             self.policies.setdefault(epoch, []).append(policy)
@@ -264,11 +266,11 @@ class CompressionScheduler:
         steps, self._steps = self._steps, []
         return steps
 
-    def narrowed_to(self) -> int | None:
-        """The bits that a quantizer has lowered the weights to since the last call, if it has."""
-        bits = self._narrowed[-1] if self._narrowed else None
+    def narrowed_to(self) -> str | None:
+        """The bits to which a quantizer has brought the model since the last call, if it has."""
+        widths = self._narrowed[-1] if self._narrowed else None
         self._narrowed.clear()
-        return bits
+        return widths
 
     @property
     def quantizer(self) -> TrainingQuantizer | None:

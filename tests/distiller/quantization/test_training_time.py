@@ -69,6 +69,35 @@ def test_weights_have_few_values_and_still_learn(quantizer_type, kind):
 
 
 @pytest.mark.parametrize("quantizer_type", ALL)
+def test_a_quantizer_that_waits_leaves_the_model_in_floats(quantizer_type):
+    model, ids = small().eval(), torch.randint(40, (6, 5))
+    with torch.no_grad():
+        floats, _ = model(ids)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    quantizer = quantizer_type(model, optimizer, bits_activations=4, bits_weights=3)
+    quantizer.prepare_model()
+    quantizer.wait()
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(ids)[0], floats, rtol=0, atol=1e-6)
+        encoder = part(model, "encoder")
+        assert torch.equal(part(quantizer.plain_model(), "encoder").weight, encoder.float_weight)
+    before = encoder.float_weight.detach().clone()
+    step(model, optimizer, ids)
+    assert not torch.equal(encoder.float_weight, before)
+    waiting = quantizer.state_dict()
+    assert quantizer.begin_epoch(1)
+    assert not quantizer.begin_epoch(2)
+    step(model, optimizer, ids)
+    quantizer.quantize_params()
+    assert len(part(model, "rnn.cells.1.fc_gate_h").weight.detach().unique()) <= 8
+    model.eval()
+    with torch.no_grad():
+        quantized, _ = model(ids)
+        quantizer.load_state_dict(waiting)
+        assert not torch.equal(model(ids)[0], quantized)
+
+
+@pytest.mark.parametrize("quantizer_type", ALL)
 def test_gate_activations_are_really_quantized(quantizer_type):
     model = small()
     quantizer_type(model, bits_activations=2, bits_weights=8).prepare_model()

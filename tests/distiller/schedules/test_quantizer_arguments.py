@@ -152,6 +152,19 @@ def test_bits_fall_in_an_epoch_of_the_policy_or_it_is_a_mistake():
     )
 
 
+def test_a_plan_says_what_is_in_floats_until_a_quantizer_begins():
+    schedule = falling({3: 3}, starting_epoch=2, ending_epoch=4, frequency=1)
+    whole, short = (predict_sparsity(schedule, {"e": (4, 4)}, epochs=n) for n in (4, 2))
+    assert whole.notes == (
+        "quantizer q: nothing is quantized before epoch 2",
+        "quantizer q: 8 bits a weight, 3 from epoch 3 on",
+    )
+    assert short.cut_short == (
+        "the schedule takes 4 epochs and the training ends after 2: quantizer q will not have "
+        "begun; --epochs 4 completes it"
+    )
+
+
 def test_a_plan_says_when_bits_fall_and_what_a_short_training_will_not_reach():
     schedule = falling({2: 3, 1: 4}, starting_epoch=0, ending_epoch=4, frequency=1)
     shapes = {"encoder.weight": (4, 4)}
