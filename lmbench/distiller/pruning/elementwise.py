@@ -13,6 +13,38 @@ from lmbench.distiller.pruning.criteria import keep_largest, level_count, level_
 from lmbench.distiller.pruning.masks import parameters_by_name
 from lmbench.distiller.pruning.pruner import ListedWeightsPruner, Maskers, Meta, PerParameterPruner
 from lmbench.distiller.schedules.agp import AgpPruningRate, BaiduPruningRate
+from lmbench.distiller.schedules.arguments import bias_beside
+
+
+class _RowScores:
+    """Magnitudes, in layers with biases times exp(`exponent` x bias) of their row.
+
+    The bias of a word in a decoder follows how often it occurs, and so what an error in its row
+    costs.
+    """
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent = exponent
+        self._biases: dict[str, Tensor] = {}
+
+    def prepare(self, model: nn.Module, maskers: Maskers) -> None:
+        """Find the biases, which may have moved since the last step."""
+        self._biases.clear()
+        if self.exponent == 0:
+            return
+        params = parameters_by_name(model, maskers)
+        for name in params:
+            if (bias := params.get(bias_beside(name))) is not None:
+                self._biases |= dict.fromkeys(maskers[name].names, bias.detach())
+
+    def of(self, weight: Tensor, name: str) -> Tensor:
+        """The scores of a weight (R, …), of which the smallest are pruned."""
+        bias = self._biases.get(name)
+        if bias is None:
+            return weight
+        # Ranks are the same for every factor, and this one keeps the largest at 1.
+        factors = torch.exp(self.exponent * (bias - bias.amax()))
+        return weight.detach() * factors.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 class AutomatedGradualPruner(ListedWeightsPruner):
@@ -21,7 +53,8 @@ class AutomatedGradualPruner(ListedWeightsPruner):
     Zhu and Gupta, 2017 (arXiv:1710.01878); see `AgpPruningRate`. The count of pruned weights is
     exact at every step, ``initial_sparsity`` may be 0, and a policy of one epoch prunes at once.
 
-    ``rate_scheduler_factory`` makes another curve of the two sparsities.
+    ``rate_scheduler_factory`` makes another curve of the two sparsities. With ``bias_exponent``
+    magnitudes count exp(bias_exponent x bias) times as much in the rows of a layer with biases.
     """
 
     def __init__(
@@ -31,9 +64,15 @@ class AutomatedGradualPruner(ListedWeightsPruner):
         final_sparsity: float,
         weights: Sequence[str],
         rate_scheduler_factory: Callable[[float, float], AgpPruningRate] = AgpPruningRate,
+        *,
+        bias_exponent: float = 0.0,
     ) -> None:
         super().__init__(name, weights)
         self.agp_pr = rate_scheduler_factory(initial_sparsity, final_sparsity)
+        self._scores = _RowScores(bias_exponent)
+
+    def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
+        self._scores.prepare(model, zeros_mask_dict)
 
     def target_sparsity(self, param_name: str, meta: Meta) -> float:
         return self.agp_pr.target(meta)
@@ -43,7 +82,8 @@ class AutomatedGradualPruner(ListedWeightsPruner):
     ) -> None:
         if self.handles(param_name):
             masker = zeros_mask_dict[param_name]
-            masker.mask = level_mask(param, self.target_sparsity(param_name, meta), masker.mask)
+            scores = self._scores.of(param, param_name)
+            masker.mask = level_mask(scores, self.target_sparsity(param_name, meta), masker.mask)
 
 
 class BaiduRNNPruner(ListedWeightsPruner):
@@ -71,10 +111,19 @@ class BaiduRNNPruner(ListedWeightsPruner):
 
 
 class SparsityLevelParameterPruner(PerParameterPruner):
-    """Prune each parameter to its own level at once; ``'*'`` is the level of all others."""
+    """Prune each parameter to its own level at once; ``'*'`` is the level of all others.
 
-    def __init__(self, name: str, levels: Mapping[str, float]) -> None:
+    ``bias_exponent`` is that of an `AutomatedGradualPruner`.
+    """
+
+    def __init__(
+        self, name: str, levels: Mapping[str, float], *, bias_exponent: float = 0.0
+    ) -> None:
         super().__init__(name, levels, "levels")
+        self._scores = _RowScores(bias_exponent)
+
+    def prepare(self, model: nn.Module, zeros_mask_dict: Maskers, meta: Meta) -> None:
+        self._scores.prepare(model, zeros_mask_dict)
 
     @property
     def levels(self) -> Mapping[str, float]:
@@ -94,7 +143,7 @@ class SparsityLevelParameterPruner(PerParameterPruner):
         level = self.value(param_name)
         if level:
             masker = zeros_mask_dict[param_name]
-            masker.mask = level_mask(param, level, masker.mask)
+            masker.mask = level_mask(self._scores.of(param, param_name), level, masker.mask)
 
 
 class MagnitudeParameterPruner(PerParameterPruner):

@@ -64,6 +64,11 @@ def group_of_matrix(value: Any) -> Any:
     return value
 
 
+def bias_beside(weight: str) -> str:
+    """What the biases of a weight's rows are called, where its layer has them: a decoder, say."""
+    return weight.removesuffix("weight") + "bias" if weight.endswith(".weight") else ""
+
+
 def check_recurrent(argument: str, weights: Iterable[str]) -> None:
     """Raise DistillerError where a weight that is to name hidden units is no recurrent layer's."""
     for weight in weights:

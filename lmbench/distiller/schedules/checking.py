@@ -17,10 +17,11 @@ from lmbench.distiller.schedules.arguments import (
     Args,
     PruningPolicyArgs,
     RegularizationPolicyArgs,
+    bias_beside,
 )
 from lmbench.distiller.schedules.entries import Component, Kind, PolicyEntry, Schedule
 from lmbench.distiller.schedules.lr_arguments import LR_SCHEDULERS
-from lmbench.distiller.schedules.pruner_arguments import PRUNERS
+from lmbench.distiller.schedules.pruner_arguments import PRUNERS, AgpArgs, LevelArgs
 from lmbench.distiller.schedules.quantizer_arguments import ONLY_AFTER_TRAINING, QUANTIZERS
 from lmbench.distiller.schedules.yaml_text import validation_lines
 from lmbench.distiller.yaml_values import one_line, read_yaml
@@ -313,6 +314,15 @@ def check_parameters(
             known = {name: shapes[names[name]] for _, name in args.parameters() if name in names}
             if found := args.mismatch(known):
                 reader.report([*where, "group_dependency"], found)
+        if isinstance(args, AgpArgs | LevelArgs) and args.bias_exponent and not reader.problems:
+            listed = {names.get(name) for name in args.values()}
+            handled = [name for name, first in names.items() if first in listed or None in listed]
+            if not any(bias_beside(name) in names for name in handled):
+                reader.report(
+                    [*where, "bias_exponent"],
+                    f"no weight of this pruner has rows with biases in {model_name}; name "
+                    "decoder.weight, or encoder.weight of a tied model",
+                )
 
     for kind, components in schedule.components.items():
         for component in components.values():

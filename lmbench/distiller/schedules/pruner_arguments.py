@@ -104,6 +104,12 @@ class GradualArgs(ListedArgs):
         return _level(self.target(meta), layout, name)
 
 
+class AgpArgs(GradualArgs):
+    """`GradualArgs` of single weights."""
+
+    bias_exponent: NonNegative = 0.0
+
+
 class GlobalArgs(GradualArgs):
     """`GradualArgs` over several tensors together."""
 
@@ -136,6 +142,7 @@ class LevelArgs(PrunerArgs):
     """A level for each parameter."""
 
     levels: Annotated[dict[Name, Sparsity], Field(min_length=1)]
+    bias_exponent: NonNegative = 0.0
 
     def values(self) -> Mapping[str, Any]:
         return self.levels
@@ -374,7 +381,7 @@ def _level(target: float, layout: ModelLayout, name: str, estimated: bool = Fals
 
 
 PRUNERS: dict[str, type[PrunerArgs]] = {
-    "AutomatedGradualPruner": GradualArgs,
+    "AutomatedGradualPruner": AgpArgs,
     "BaiduRNNPruner": BaiduArgs,
     "GlobalMagnitudePruner": GlobalArgs,
     "L1RankedStructureParameterPruner": RankedArgs,

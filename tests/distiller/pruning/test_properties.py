@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ptq_world import LanguageModel, tie
 from torch import nn
 
 import lmbench.distiller as distiller
@@ -79,6 +80,31 @@ def test_masks_under_agp_only_grow_and_their_counts_are_exact(
             scheduler.on_minibatch_end(epoch, batch, 2)
         scheduler.on_epoch_end(epoch)
     assert int((model.weight == 0).sum()) == int(high * 30)
+
+
+@settings(max_examples=25)
+@given(st.floats(0, 2), LEVELS, st.booleans(), st.integers(0, 2**16))
+def test_rows_of_large_biases_keep_more_of_their_weights(exponent, level, at_once, seed):
+    torch.manual_seed(seed)
+    model = tie(LanguageModel(12, 6, 1))
+    bias = nn.init.normal_(model.get_parameter("decoder.bias"))
+    names, more = ["encoder.weight", "rnn.weight_hh_l0"], {"bias_exponent": exponent}
+    levels = dict.fromkeys(names, float(level))
+    scheduler = distiller.CompressionScheduler(model)
+    pruner = (
+        pruning.SparsityLevelParameterPruner("level", levels, **more)
+        if at_once
+        else pruning.AutomatedGradualPruner("agp", level, level, names, **more)
+    )
+    scheduler.add_policy(distiller.PruningPolicy(pruner), epochs=[0])
+    scheduler.on_epoch_begin(0)
+    factors = {names[0]: torch.exp(exponent * bias)[:, None], names[1]: torch.ones(())}
+    for name, factor in factors.items():
+        scores = (dict(model.named_parameters())[name] * factor).detach()
+        mask = scheduler.zeros_mask_dict[name].kept(scores)
+        assert int((~mask).sum()) == int(level * mask.numel())
+        if mask.any() and not mask.all():
+            assert scores.abs()[~mask].max() <= scores.abs()[mask].min() * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"mask_gradients": True}])

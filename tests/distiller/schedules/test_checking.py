@@ -204,6 +204,11 @@ LEARNING_RATES = [
             "schedule 80.yaml: pruners: l0: weights: 'encoder.weight' is not a recurrent weight",
         ),
         (
+            changed((*L0, "bias_exponent"), 0.1),
+            "schedule 80.yaml: pruners: l0: bias_exponent: no weight of this pruner has rows with "
+            "biases in this model; name decoder.weight",
+        ),
+        (
             changed(L0, {"class": "MagnitudeParameterPruner", "thresholds": {"a": 0.1}}),
             "schedule 80.yaml: pruners: l0: thresholds lacks '*'; add '*': 0.0",
         ),

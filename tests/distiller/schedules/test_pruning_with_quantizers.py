@@ -80,6 +80,21 @@ QUANTIZERS = {
 }
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_biases_rank_rows_also_where_a_quantizer_has_the_decoder(first):
+    torch.manual_seed(0)
+    model = Model()
+    # Its weights stay, however small they are.
+    nn.init.constant_(model.decoder.bias, -50.0)
+    model.decoder.bias.data[3] = 0.0
+    by_bias = agp("encoder.weight", bias_exponent=1.0)
+    scheduler, _ = train(model, schedule(by_bias, QUANTIZERS["linear"], first))
+    mask = scheduler.zeros_mask_dict["encoder.weight"].mask
+    assert mask is not None
+    assert mask[3].all()
+    assert distiller.sparsity(mask) == pytest.approx(0.75, abs=1 / mask.numel())
+
+
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
 @pytest.mark.parametrize("first", [True, False])
 def test_split_recurrent_weights_are_pruned_under_their_old_names(quantizer, first):
