@@ -134,7 +134,8 @@ def write_and_branch(tmux: Tmux) -> None:
     tmux.type("the value of")
     tmux.press("Enter")
     tmux.wait_for(r"/s · [\d.]+ bits")
-    tmux.wait_for(r"last checkpoint")
+    # The first epoch may be over by now, or not.
+    tmux.wait_for(r"(last|best) checkpoint, step \d+")
     tmux.press("Down", "Down", "Right", "Right")
     tmux.wait_for(r"before +after")
     tmux.press("Enter")
