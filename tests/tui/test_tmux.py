@@ -242,9 +242,9 @@ def evaluate_settings(tmux: Tmux) -> None:
     tmux.press("b", "Enter")
     tmux.wait_for(r"int8-best \+1 +[\d.]+")
     tmux.press("u")
-    # Those that still wait may be below the rows that fit.
-    tmux.wait_for("waiting …|running …|the published")
-    tmux.wait_until_gone("waiting …|running …")
+    # Their own rows may be below those that fit.
+    tmux.wait_for(r"\d to be evaluated")
+    tmux.wait_until_gone(r"\d to be evaluated")
     # The best stands first; the cursor is still on the candidate that was evaluated first.
     tmux.press("Tab", "Home")
     head = r"candidate +perplexity .*\n.*"
