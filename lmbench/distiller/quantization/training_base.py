@@ -160,9 +160,10 @@ class TrainingQuantizer(Quantizer, ABC):
         self._set_waits(True)
         self.quantize_params()
 
-    def begin_epoch(self, epoch: int) -> bool:
-        """Before each epoch of its policy, counted from 0: whether it quantizes, or weights have
-        fewer bits, only from now on."""
+    def begin_epoch(self, epoch: int, *, first: bool = False) -> bool:
+        """Before each epoch of its policy, counted from 0, and whether it is the `first` of them,
+        with this epoch's masks on the weights: whether it quantizes, or weights have fewer bits,
+        only from now on."""
         began = self._waits
         self._set_waits(False)
         return began

@@ -168,14 +168,15 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
             return False
         return not any(isinstance(part, QuantizedActivation) for part in self.model.modules())
 
-    def begin_epoch(self, epoch: int) -> bool:
-        """Lowers the bits where they are due; codes get new scales with them."""
-        began = super().begin_epoch(epoch)
+    def begin_epoch(self, epoch: int, *, first: bool = False) -> bool:
+        """Lowers the bits where they are due; codes get new scales with them, and at the first."""
+        began = super().begin_epoch(epoch, first=first)
         due = [bits for start, bits in self.bits_schedule.items() if start <= epoch]
         bits = due[-1] if due else self.bits
-        if bits == self.bits and not began:
+        narrowed = began or bits != self.bits
+        if not (narrowed or first):
             return False
-        before = {} if began else dict(self._coded())
+        before = {} if began or first else dict(self._coded())
         if bits is not None:
             self._take_bits(bits)
         for codes, bits in self._coded():
@@ -184,7 +185,7 @@ class QuantAwareTrainRangeLinearQuantizer(TrainingQuantizer):
                 if self.optimizer is not None and codes.learned is not None:
                     # Its momentum is of steps of the width before.
                     self.optimizer.state.pop(codes.learned, None)
-        return True
+        return narrowed
 
     def begin_batch(self, step: int) -> None:
         """Fits the scales of some rows of each weight under codes."""

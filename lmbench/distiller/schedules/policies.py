@@ -423,7 +423,14 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
-        if self.training_quantizer and self.training_quantizer.begin_epoch(meta["current_epoch"]):
+        if not self.training_quantizer:
+            return
+        # Scales are fitted to the weights that this epoch trains.
+        for masker, param in masked_parameters(model, zeros_mask_dict):
+            masker.apply_mask(param)
+        epoch = meta["current_epoch"]
+        first = epoch == meta["scheduled_epochs"][0]
+        if self.training_quantizer.begin_epoch(epoch, first=first):
             meta["narrowed"].append(self.training_quantizer.widths())
 
     def on_minibatch_begin(

@@ -43,8 +43,9 @@ class CompressionScheduler:
     `before_parameter_optimization`, (optimizer step), `on_minibatch_end`; (validation);
     `on_epoch_end`.
 
-    Masks are made at the beginning of an epoch and imposed at its first minibatch. After each
-    update the masked weights are zero again, and masks stay when their policy has ended.
+    Masks are made at the beginning of an epoch and imposed at its first minibatch, or before a
+    training-time quantizer begins the epoch, which it does after the pruners. After each update
+    the masked weights are zero again, and masks stay when their policy has ended.
 
     A run that resumes within an epoch builds the scheduler as before, calls `load_state_dict`
     and goes on with `on_minibatch_begin`; it does not begin the epoch a second time.
@@ -114,7 +115,9 @@ class CompressionScheduler:
             policy.training_quantizer.wait()
         self.sched_metadata[policy] = {**meta, "scheduled_epochs": run}
         for epoch in run:
-            self.policies.setdefault(epoch, []).append(policy)
+            ordered = self.policies.setdefault(epoch, [])
+            ordered.append(policy)
+            ordered.sort(key=lambda policy: isinstance(policy, QuantizationPolicy))
 
     def _active(self, epoch: int) -> Iterable[tuple[ScheduledTrainingPolicy, dict[str, Any]]]:
         for policy in self.policies.get(epoch, ()):

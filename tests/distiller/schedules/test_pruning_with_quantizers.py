@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lmbench.distiller as distiller
+from lmbench.distiller.quantization.codes import fit_codes
 
 WORDS, WIDTH, STEPS = 31, 8, 4
 
@@ -113,6 +114,41 @@ def test_split_recurrent_weights_are_pruned_under_their_old_names(quantizer, fir
     assert not cell.get_parameter("float_weight")[~mask].any()
     assert distiller.sparsity(after["rnn.weight_hh_l0"]) < 0.5
     assert plain.decoder.weight is plain.encoder.weight
+
+
+@pytest.mark.parametrize("in_a_copy", [True, False])
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("quantizer_first", [True, False])
+def test_scales_are_fitted_to_what_a_mask_of_the_same_epoch_leaves(
+    quantizer_first, epoch, in_a_copy
+):
+    torch.manual_seed(0)
+    model = Model()
+    levels = {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.9}}
+    codes = {
+        "class": "QuantAwareTrainRangeLinearQuantizer",
+        "rounding": "codes",
+        "learned_scales": True,
+        "bits_weights": 2,
+    }
+    plan = schedule(levels, codes, quantizer_first)
+    for policy in plan["policies"]:
+        policy["epochs"] = [epoch, epoch + 1]
+        if "pruner" in policy:
+            policy["pruner"]["args"] = {"use_double_copies": in_a_copy}
+    dense = model.encoder.weight.detach().clone()
+    scheduler = distiller.dict_config(model, None, plan)
+    scheduler.on_epoch_begin(epoch)
+    mask = scheduler.zeros_mask_dict["encoder.weight"].mask
+    assert mask is not None
+    fitted = fit_codes(dense * mask, 2, pruned=True)
+    held = model.get_submodule("encoder").get_buffer("code_steps")[:2]
+    assert torch.equal(held, fitted.steps)
+    assert not torch.equal(held, fit_codes(dense, 2, pruned=True).steps)
+    scheduler.on_minibatch_begin(epoch, 0, STEPS)
+    scheduler.before_parameter_optimization(epoch, 0, STEPS)
+    weight = model.get_submodule("encoder").get_parameter("float_weight")
+    assert torch.equal(weight, dense if in_a_copy else dense * mask)
 
 
 PRUNERS = {
