@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 __all__ = [
     "check_planes",
     "code_sums",
+    "least_sums",
     "nearest_codes",
     "pack_planes",
     "plane_bits",
@@ -44,6 +45,11 @@ def nearest_codes(matrix: Array, alpha: Array, group: int) -> Array:
         codes[better] = code
         best = np.where(better, error, best)
     return codes
+
+
+def least_sums(alpha: Array) -> Array:
+    """The smallest magnitude [R, groups] of the sums of each group's scales [k, R, groups]."""
+    return np.min([np.abs(_sum(alpha, code)) for code in range(2 ** len(alpha))], axis=0)
 
 
 def pack_planes(codes: Array, bits: int) -> Array:

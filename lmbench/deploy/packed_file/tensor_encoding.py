@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lmbench.deploy.packed_file.code_planes import nearest_codes, pack_planes
+from lmbench.deploy.packed_file.code_planes import least_sums, nearest_codes, pack_planes, spread
 from lmbench.deploy.packed_file.nibbles import GROUP, pack_nibbles, quantize_groups
 from lmbench.deploy.packed_file.stored_tensor import (
     BLOCK_SHAPES,
@@ -65,8 +65,8 @@ def encode(
         group: columns that share a scale in int4 and in codes.
         scale: the grid that the tensor already lies on, [R] or [R, 1] (int8), or
             [R, groups] or [R, 1] (int4); left out, it is found here. Codes must have one, their
-            scales [bits, R, groups of `group`], and where half the values or more are zeros these
-            are stored beside the codes.
+            scales [bits, R, groups of `group`], and where zeros are none of their sums these are
+            stored beside the codes.
         exact: keep the one scale of each row in fp32 where int4 has it in fp16 else.
 
     Raises:
@@ -108,7 +108,8 @@ def stored_bytes(
     dense = _bytes_of(spec, 0)
     if spec.code_bits:
         sparse = Spec("bitmask", values, shape, group=group)
-        return _bytes_of(sparse, -(-nonzero // 8)) if 2 * nonzero <= math.prod(shape) else dense
+        masked = _bytes_of(sparse, -(-nonzero // 8))
+        return masked if 2 * nonzero <= math.prod(shape) else min(dense, masked)
     sparse = Spec("bitmask", "int8" if values == "int4" else values, shape)
     return min(dense, _bytes_of(sparse, nonzero))
 
@@ -156,7 +157,8 @@ def _encode_codes(
     half = scale.astype(DTYPES["fp16"])
     exact = bool((half == scale).all())
     keep, codes = tensor != 0, nearest_codes(tensor, scale, group)
-    pruned = 2 * int(keep.sum()) <= keep.size
+    least = spread(least_sums(scale), group, tensor.shape[1])
+    pruned = bool(least[~keep].any())
     if pruned and not may_be_sparse:
         raise ValueError("has zeros beside its codes, which no dense layout keeps")
     layout, kind = "bitmask" if pruned else "dense", "fp16" if exact else "fp32"

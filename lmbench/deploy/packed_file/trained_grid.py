@@ -3,8 +3,7 @@
 Such a weight is an integer times a step, which no checkpoint names: the step is one for a matrix or
 a row, depending on the quantizer. Here each row gets the largest step of which all of its values
 are multiples, so that packing them rounds nothing. Codes are kept as codes, by the scales that the
-checkpoint has of them; where pruning put zeros among them, but less than half, their sums are
-integers of a row's unit, too.
+checkpoint has of them, also where pruning put zeros among them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from lmbench.deploy.packed_file.dequantize import CODES, code_group, weight_places
 from lmbench.deploy.packed_file.stored_tensor import Array, ValueType
-from lmbench.distiller.quantization.codes import keeps_zeros, nearest_levels
+from lmbench.distiller.quantization.codes import nearest_levels
 from lmbench.distiller.quantization.trained_codes import CODE_BUFFERS
 from lmbench.model.rnn import RNNModel, shared_names
 
@@ -78,10 +77,9 @@ def _codes(weight: Tensor, trained: Mapping[str, Tensor], place: str) -> tuple[T
         return None
     unit, steps, group = (buffer.cpu() for buffer in held if buffer is not None)
     steps, columns = steps[: int(steps.any(2).any(1).sum())], int(group)
-    # As `encode` stores them: with a mask, or every weight as a code.
-    pruned = keeps_zeros(weight)
-    if not len(steps) or not torch.equal(
-        nearest_levels(weight, unit, steps, columns, pruned=pruned) * unit, weight
+    if not len(steps) or not any(
+        torch.equal(nearest_levels(weight, unit, steps, columns, pruned=pruned) * unit, weight)
+        for pruned in (False, True)
     ):
         return None
     return steps * unit, code_group(columns, weight.shape[1])

@@ -57,9 +57,11 @@ class Codes(NamedTuple):
     """(k, R, groups) uint8: alpha_1 … alpha_k in units, at most 127 together."""
 
 
-def keeps_zeros(weight: Tensor) -> bool:
-    """Are half of a trained weight or more zeros, so that it passes for pruned?"""
-    return 2 * int(weight.count_nonzero()) <= weight.numel()
+def keeps_zeros(weight: Tensor, bits: int) -> bool:
+    """Are half of a trained weight zeros, or so many that a mask takes no more than they do in
+    codes of so many bits? It then passes for pruned."""
+    zeros = weight.numel() - int(weight.count_nonzero())
+    return zeros * max(bits, 2) >= weight.numel()
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ class _QuantizedWeight(QuantizedWrapper):
         """Sums of scaled signs, see `codes`: int8 levels on the grid of each row's unit, and as
         `w_steps` (bits, rows, groups) the scales that they are sums of; with `moments` those of the
         least error of the output."""
-        pruned = keeps_zeros(weight)
+        pruned = keeps_zeros(weight, bits)
         if moments is None:
             unit, steps = fit_codes(weight, bits, group_size, pruned=pruned)
         else:

@@ -96,6 +96,26 @@ def test_of_a_pruned_matrix_a_weight_takes_a_bit_and_a_code_where_it_is_left(tmp
     assert 0 <= info.bytes - counted < 8192
 
 
+@pytest.mark.parametrize("bits, zeros", [(2, 0.55), (3, 0.36), (4, 0.28)])
+def test_zeros_are_kept_from_where_their_mask_takes_no_more_than_they_do(tmp_path, bits, zeros):
+    kept, rounded = (
+        quantized(width=104, zeros=share, rounding="codes", bits_weights=bits)
+        for share in (zeros, zeros - 0.1)
+    )
+    masked = packed(tmp_path / "masked.lmpack", kept, width=104)
+    dense = packed(tmp_path / "dense.lmpack", rounded, width=104)
+    matrices = [
+        [tensor for tensor in info.tensors if len(tensor.spec.shape) == 2]
+        for info in (masked, dense)
+    ]
+    assert {tensor.spec.layout for tensor in matrices[0]} == {"bitmask"}
+    assert {tensor.spec.layout for tensor in matrices[1]} == {"dense"}
+    for mine, theirs in zip(*matrices, strict=True):
+        assert mine.stored < theirs.stored
+    counted = dequantized_bytes(kept, shape_of(dequantized(kept, _shape(104)).model), WORDS)
+    assert 0 <= masked.bytes - counted < 8192
+
+
 @pytest.mark.parametrize("runtime_name", ["sparse-int8", "native-int8", "naive"])
 def test_codes_beside_zeros_run_at_the_weights_that_were_evaluated(tmp_path, runtime_name):
     if runtime_name != "naive" and why_unavailable():

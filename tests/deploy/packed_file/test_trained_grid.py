@@ -58,7 +58,7 @@ def pack(model: RNNModel, found: TrainedGrids, path: Path) -> PackedInfo:
     )
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.7])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize(
     "kind, bits, more, stored",
     [
@@ -91,9 +91,13 @@ def test_every_weight_keeps_its_value(
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(packed[name], weight, rtol=1e-6, atol=0)
     assert info.ratio > 3
-    if stored and not sparsity:
+    codes = bool(stored and stored.startswith("code"))
+    if stored and (codes or not sparsity):
         assert set(found.values.values()) == {stored}
         assert {t.spec.values for t in info.tensors if len(t.spec.shape) == 2} == {stored}
+    if codes:
+        layout = "bitmask" if sparsity else "dense"
+        assert {t.spec.layout for t in info.tensors if len(t.spec.shape) == 2} == {layout}
 
 
 def test_floats_are_on_no_grid() -> None:

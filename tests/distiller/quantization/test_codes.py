@@ -27,7 +27,7 @@ TEST = batchify(ARRAYS["test_tokens"])[:71]
 
 
 def values(weight: torch.Tensor, bits: int, group: int | None = None) -> torch.Tensor:
-    pruned = keeps_zeros(weight)
+    pruned = keeps_zeros(weight, bits)
     unit, steps = fit_codes(weight, bits, group, pruned=pruned)
     return nearest_levels(weight, unit, steps, group, pruned=pruned) * unit
 
