@@ -398,6 +398,30 @@ def test_a_run_that_goes_on_has_no_test_figures_of_the_model_that_it_was(
     assert "test_ppl" in run.read().results
 
 
+def test_while_it_trains_a_run_has_the_size_of_its_integers_packed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_allowed", True)
+    schedule = home.path / "later.yaml"
+    of_weights = QUANTIZED.replace("bits_activations: 8", "bits_activations: null")
+    schedule.write_text(of_weights.replace("starting_epoch: 0", "starting_epoch: 1"))
+    run = new_run(home, "four", epochs=2, batch_size=20, compress=str(schedule), tied=True)
+    seen: list[int | None] = []
+
+    def save_and_look(trainer: Trainer) -> None:
+        save(trainer)
+        seen.append(run.read().results.get("packed_bytes"))
+
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", save_and_look)
+    train.work(Job(run, run.read(), run.config(), resuming=False))
+    results = run.read().results
+    *of_floats, of_integers = seen
+    assert set(of_floats) == {None}
+    assert of_integers is not None
+    assert of_integers == results["packed_bytes"] < results["bytes"] / 3
+
+
 def test_the_scored_last_model_is_the_one_that_is_kept(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
 
 from lmbench.config import TrainConfig
 from lmbench.corpus import Corpus, check_enough, open_corpus
@@ -203,7 +200,13 @@ def _train(
         ranks.share(batchify(corpus.split("valid"), config.eval_batch_size, device)),
         batchify(corpus.split("test"), config.eval_batch_size, device),
     )
-    sparsity = partial(_sparsity, job, corpus.vocabulary) if scheduler else sparsity_event
+
+    def note(event: Event) -> None:
+        _note(job, event)
+        # Of the masks within an epoch none: to find the integers of the weights takes a second.
+        if isinstance(event, Sparsity) and trainer.position.batch == trainer.batches_per_epoch:
+            _note_size(job, trainer, corpus)
+
     objective, of_teacher = build_objective(job, config, corpus, precision, device)
     trainer = Trainer(
         model,
@@ -211,12 +214,12 @@ def _train(
         config,
         objective,
         job.run.path,
-        emit=lambda event: _note(job, event),
+        emit=note,
         control=job.control,
         log_offset=lambda: job.events_offset,
         optimizer=optimizer,
         scheduler=scheduler,
-        sparsity=sparsity if ranks.first else None,
+        sparsity=sparsity_event if ranks.first else None,
         log=lambda line: print(line, flush=True),
         halts=lambda epochs, best: ends_here(epochs, perplexity(best)),
         staging=job.run.staging,
@@ -276,15 +279,19 @@ def _note(job: Job, event: Event) -> None:
         job.add_results(nonzero=event.nonzero, sparsity=event.total)
 
 
-def _sparsity(
-    job: Job, vocabulary: Sequence[str], model: nn.Module, step: int, epoch: int
-) -> Sparsity:
-    """How sparse a model is under its schedule; of one with zeros also how small it would be
-    packed."""
-    event = sparsity_event(model, step, epoch)
-    if event.total and isinstance(model, RNNModel):
-        job.add_results(packed_bytes=packed_bytes(model, vocabulary))
-    return event
+def _note_size(job: Job, trainer: Trainer, corpus: Corpus) -> None:
+    """Of a pruned or quantized model how small it would be packed."""
+    model, plain = trainer.model, trainer.plain_model()
+    weights, nonzero, _ = count_weights(plain)
+    found = None if plain is model else trained_grids(plain, model.state_dict())
+    if nonzero == weights and not (found and found.values):
+        return
+    values, groups = (found.values, found.groups) if found else ("fp32", None)
+    # Codes of a few columns each keep all units, as `pack` does.
+    state = plain.state_dict()
+    whole_rows = all(group >= state[n].shape[1] for n, group in (groups or {}).items())
+    size = packed_bytes(plain, corpus.vocabulary, values, groups, thinned=whole_rows)
+    job.add_results(packed_bytes=size)
 
 
 def build_objective(
@@ -382,14 +389,7 @@ def _score(
         )
         job.add_results(test_ppl_of_quantized_activations=trained.ppl)
     weights, nonzero, biases = count_weights(plain)
-    found = None if plain is model else trained_grids(plain, model.state_dict())
-    if nonzero < weights or (found and found.values):
-        values, groups = (found.values, found.groups) if found else ("fp32", None)
-        # Codes of a few columns each keep all units, as `pack` does.
-        state = plain.state_dict()
-        whole_rows = all(group >= state[n].shape[1] for n, group in (groups or {}).items())
-        size = packed_bytes(plain, corpus.vocabulary, values, groups, thinned=whole_rows)
-        job.add_results(packed_bytes=size)
+    _note_size(job, trainer, corpus)
     plateau = trainer.plateau
     job.add_results(
         parameters=weights,
