@@ -423,15 +423,10 @@ class QuantizationPolicy(ScheduledTrainingPolicy):
     def on_epoch_begin(
         self, model: nn.Module, zeros_mask_dict: MaskDict, meta: Meta, **kwargs: Any
     ) -> None:
-        if not self.training_quantizer:
-            return
-        # Scales are fitted to the weights that this epoch trains.
-        for masker, param in masked_parameters(model, zeros_mask_dict):
-            masker.apply_mask(param)
-        epoch = meta["current_epoch"]
+        epoch, quantizer = meta["current_epoch"], self.training_quantizer
         first = epoch == meta["scheduled_epochs"][0]
-        if self.training_quantizer.begin_epoch(epoch, first=first):
-            meta["narrowed"].append(self.training_quantizer.widths())
+        if quantizer and quantizer.begin_epoch(epoch, first=first):
+            meta["narrowed"].append(quantizer.widths())
 
     def on_minibatch_begin(
         self,

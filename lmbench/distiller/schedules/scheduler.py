@@ -44,7 +44,7 @@ class CompressionScheduler:
     `on_epoch_end`.
 
     Masks are made at the beginning of an epoch and imposed at its first minibatch, or before a
-    training-time quantizer begins the epoch, which it does after the pruners. After each update
+    quantizer begins the epoch, which it does after the pruners. After each update
     the masked weights are zero again, and masks stay when their policy has ended.
 
     A run that resumes within an epoch builds the scheduler as before, calls `load_state_dict`
@@ -132,6 +132,9 @@ class CompressionScheduler:
         """Compute the masks of this epoch; the weights change at its first minibatch."""
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
+            if isinstance(policy, QuantizationPolicy):
+                # Its scales are fitted to the weights that this epoch trains.
+                self.mask_all_weights()
             policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
 
     def on_minibatch_begin(
