@@ -25,6 +25,9 @@ class PackConfig(MachineConfig):
         "how dense values are stored; auto keeps what the run computes with",
         group=COMPRESSION,
     )
+    biases: Literal["fp32", "fp16"] = setting(
+        "fp32", "how biases are stored; in fp16 weights they are fp16", group=COMPRESSION
+    )
     sparse: Literal["auto", "never", "always"] = setting(
         "auto", "store zeros as a bitmask where that is smaller", group=COMPRESSION
     )

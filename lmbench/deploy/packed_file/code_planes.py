@@ -8,6 +8,8 @@ after the other: [ceil(n / 8)].
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 __all__ = [
     "check_planes",
     "code_sums",
+    "interleave",
+    "interleaved_bytes",
     "least_sums",
     "nearest_codes",
     "pack_planes",
     "plane_bits",
     "row_units",
+    "separate",
 ]
 
 Array = NDArray[Any]
@@ -56,6 +61,45 @@ def pack_planes(codes: Array, bits: int) -> Array:
     """Codes [R, C] to planes [bits, R, ceil(C / 8)]; [n] to [bits, ceil(n / 8)]."""
     planes = [np.packbits(codes >> i & 1, axis=-1, bitorder="little") for i in range(bits)]
     return np.stack(planes)
+
+
+def interleave(part: Array) -> Array:
+    """Planes or scales [k, ...] with what belongs to a weight, or to a row, side by side.
+
+    Scales become [..., k]. Of planes a byte holds 8 // k weights, the first in its lowest bits,
+    as uint8 [n]: a code's bits are not independent of one another, which entropy coding of bytes
+    gains from.
+    """
+    if part.dtype != np.uint8:
+        return np.moveaxis(part, 0, -1)
+    bits = np.unpackbits(part.reshape(len(part), -1), axis=1, bitorder="little")
+    each = 8 // len(part)
+    together = bits.reshape(len(part), -1, each).transpose(1, 2, 0).reshape(-1, each * len(part))
+    return np.packbits(together, axis=1, bitorder="little")[:, 0]
+
+
+def interleaved_bytes(dtype: np.dtype[Any], shape: Sequence[int]) -> int:
+    """The size of what `interleave` makes of such a part."""
+    if dtype != np.uint8:
+        return math.prod(shape) * dtype.itemsize
+    return 8 * math.prod(shape[1:]) // (8 // shape[0])
+
+
+def separate(data: bytes, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
+    """The part of this type and shape that `interleave` made these bytes of.
+
+    Raises:
+        ValueError: bits that belong to no code.
+    """
+    planes, rest = shape[0], tuple(shape[1:])
+    if dtype != np.uint8:
+        return np.moveaxis(np.frombuffer(data, dtype).reshape(*rest, planes), -1, 0)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)[:, None], axis=1, bitorder="little")
+    used = 8 // planes * planes
+    if bits[:, used:].any():
+        raise ValueError("has bits that belong to no code")
+    apart = bits[:, :used].reshape(-1, planes).T
+    return np.packbits(apart, axis=1, bitorder="little").reshape(shape)
 
 
 def plane_bits(planes: Array, columns: int, keep: Array | None = None) -> Array:

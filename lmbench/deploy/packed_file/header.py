@@ -28,9 +28,9 @@ from lmbench.errors import LmbenchError
 __all__ = ["Container", "is_container", "open_container", "write_container"]
 
 FORMAT = "lmpack"
-# 1 has no int4 with scales in fp32, 2 has no codes, 3 has none beside zeros; they are still written
-# where there are none.
-VERSION = 4
+# 1 has no int4 with scales in fp32, 2 has no codes, 3 has none beside zeros, 4 has no part
+# interleaved; they are still written where there are none.
+VERSION = 5
 
 _MAX_HEADER = 16 << 20
 _NO_DIGEST = "0" * 64
@@ -176,6 +176,8 @@ def _version_of(metadata: Mapping[str, Any]) -> int:
     entries = [entry for entry in entries if isinstance(entry, dict)]
     coded = [entry for entry in entries if str(entry.get("values")).startswith("code")]
     if coded:
+        if any("interleaved" in str(entry.get("parts")) for entry in coded):
+            return 5
         return 4 if any(entry.get("layout") == "bitmask" for entry in coded) else 3
     return 2 if any("scale" in entry for entry in entries) else 1
 

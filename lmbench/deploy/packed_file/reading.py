@@ -12,6 +12,7 @@ import psutil
 import zstandard
 from numpy.typing import NDArray
 
+from lmbench.deploy.packed_file.code_planes import interleaved_bytes, separate
 from lmbench.deploy.packed_file.header import Container, is_container, open_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
@@ -97,7 +98,14 @@ class PackedFile:
         if not isinstance(described, dict) or set(described) != set(wanted):
             raise self._damaged(f"tensor '{name}' has not the parts that it needs")
         parts = {
-            part: self._part(name, part, described[part], dtype, shape)
+            part: self._part(
+                name,
+                part,
+                described[part],
+                dtype,
+                shape,
+                codes=spec.code_bits > 0 and part != "mask",
+            )
             for part, (dtype, shape) in wanted.items()
         }
         encoded = Encoded(spec, parts)
@@ -165,13 +173,18 @@ class PackedFile:
         entry: Any,
         dtype: np.dtype[Any],
         wanted: tuple[int | None, ...],
+        *,
+        codes: bool = False,
     ) -> NDArray[Any]:
-        """A part as an array of `dtype`; None in `wanted` is a length the file may choose."""
+        """A part as an array of `dtype`; None in `wanted` is a length the file may choose. Planes
+        and scales of `codes` may be interleaved."""
         what = f"part '{part}' of '{name}'"
         if (
             not isinstance(entry, dict)
-            or set(entry) != {"shape", "zstd"}
+            or set(entry) - {"interleaved"} != {"shape", "zstd"}
             or type(entry["zstd"]) is not bool
+            or entry.get("interleaved", True) is not True
+            or ("interleaved" in entry and not (codes and entry["zstd"]))
         ):
             raise self._damaged(f"{what} is not described in full")
         shape = entry["shape"]
@@ -183,7 +196,13 @@ class PackedFile:
         ):
             raise self._damaged(f"{what} has a wrong shape")
         array = self._container.array(f"{name}/{part}")
-        if entry["zstd"]:
+        if "interleaved" in entry:
+            data = self._unpacked(array, interleaved_bytes(dtype, shape), what)
+            try:
+                array = separate(data, dtype, shape)
+            except ValueError as error:
+                raise self._damaged(f"{what} {error}") from None
+        elif entry["zstd"]:
             size = math.prod(shape) * dtype.itemsize
             array = np.frombuffer(self._unpacked(array, size, what), dtype).reshape(shape)
         if array.dtype != dtype or list(array.shape) != shape:

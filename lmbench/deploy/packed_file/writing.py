@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmbench.config import PackConfig
+from lmbench.deploy.packed_file.code_planes import interleave
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.metadata import (
     VOCABULARY,
@@ -110,6 +111,8 @@ def write_packed(
     for name, tensor in _tensors(model).items():
         own = auto if isinstance(auto, str) else auto.get(name, "fp32")
         values = own if config.weights == "auto" else config.weights
+        if tensor.ndim == 1 and config.biases == "fp16":
+            values = "fp16"
         # A grid is one of the run's own value type, and means nothing to another.
         on_grid = name in grids and values == own
         scale = grids[name].detach().cpu().numpy() if on_grid else None
@@ -142,8 +145,8 @@ def _write(
     layout: dict[str, Any] = {}
     infos: list[TensorInfo] = []
     for name, encoded in tensors.items():
-        described, parts = _store(name, encoded.parts, zstd=zstd)
         spec = encoded.spec
+        described, parts = _store(name, encoded.parts, zstd=zstd, codes=spec.code_bits > 0)
         layout[name] = {
             "layout": spec.layout,
             "values": spec.values,
@@ -183,11 +186,12 @@ def _tensors(model: RNNModel) -> dict[str, NDArray[np.float32]]:
 
 
 def _store(
-    name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool
+    name: str, parts: Mapping[str, NDArray[Any]], *, zstd: bool, codes: bool = False
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The parts as arrays of the file, and their entries in the document.
 
-    A compressed part is uint8 and its document holds the shape and type that it unpacks to.
+    A compressed part is uint8 and its document holds the shape and type that it unpacks to. Those
+    of codes, but for the mask, are interleaved before.
     """
     described: dict[str, Any] = {}
     arrays: dict[str, NDArray[Any]] = {}
@@ -196,10 +200,12 @@ def _store(
         entry: dict[str, Any] = {"shape": list(array.shape), "zstd": False}
         arrays[f"{name}/{part}"] = array
         if compressor and array.nbytes:
-            squeezed = compressor.compress(np.ascontiguousarray(array).tobytes())
-            if len(squeezed) < array.nbytes <= expansion_limit(len(squeezed)):
+            interleaved = codes and part != "mask"
+            whole = (interleave(array) if interleaved else np.ascontiguousarray(array)).tobytes()
+            squeezed = compressor.compress(whole)
+            if len(squeezed) < array.nbytes and len(whole) <= expansion_limit(len(squeezed)):
                 arrays[f"{name}/{part}"] = np.frombuffer(squeezed, np.uint8)
-                entry["zstd"] = True
+                entry |= {"zstd": True, **({"interleaved": True} if interleaved else {})}
         described[part] = entry
     return described, arrays
 

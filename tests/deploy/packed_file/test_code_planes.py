@@ -14,10 +14,13 @@ from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file.code_planes import (
     code_sums,
+    interleave,
+    interleaved_bytes,
     nearest_codes,
     pack_planes,
     plane_bits,
     row_units,
+    separate,
 )
 from lmbench.deploy.packed_file.dequantize import dequantized, dequantized_bytes
 from lmbench.deploy.packed_file.header import open_container
@@ -32,23 +35,32 @@ WORDS = [f"w{i}" for i in range(600)]
 
 
 def quantized(
-    kind: str = "LSTM", width: int = 100, zeros: float = 0.0, **settings
+    kind: str = "LSTM", width: int = 100, zeros: float = 0.0, *, normal: bool = False, **settings
 ) -> torch.nn.Module:
     torch.manual_seed(0)
     model = RNNModel(kind, len(WORDS), width, width, 2, 0.1, True).eval()
     with torch.no_grad():
         for p in model.parameters():
+            if normal:
+                p.normal_()
             p *= torch.rand(p.shape) >= zeros if p.dim() == 2 else 1.0
     return quantize(model, QuantSettings.from_dict({"bits_activations": None, **settings}))
 
 
-def packed(path, model: torch.nn.Module, kind: str = "LSTM", width: int = 100):
+def packed(
+    path,
+    model: torch.nn.Module,
+    kind: str = "LSTM",
+    width: int = 100,
+    config: PackConfig | None = None,
+):
     shape = {"model": kind, "emsize": width, "nhid": width, "nlayers": 2, "dropout": 0.1}
     taken = dequantized(model, {**shape, "tied": True, "ntoken": len(WORDS)})
     assert taken.renewed == ()
     return write_packed(
-        taken.model, WORDS, path, grids=taken.grids, groups=taken.groups, auto=taken.values
-    )
+        taken.model, WORDS, path, config,
+        grids=taken.grids, groups=taken.groups, auto=taken.values,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN_TANH"])
@@ -138,6 +150,49 @@ def test_codes_beside_zeros_run_at_the_weights_that_were_evaluated(tmp_path, run
     assert as_is_runtime(loaded) == ("int8" if why_unavailable() else "sparse-int8")
 
 
+@given(
+    planes=st.integers(1, 4),
+    rows=st.integers(0, 5),
+    columns=st.integers(0, 9),
+    seed=st.integers(0, 1 << 16),
+)
+def test_interleaved_planes_and_scales_come_apart_as_they_were(planes, rows, columns, seed):
+    generator = np.random.default_rng(seed)
+    bits = generator.integers(0, 256, (planes, rows, columns), np.uint8)
+    scales = generator.random((planes, rows, columns)).astype("<f2")
+    for part in (bits, bits.reshape(planes, -1), scales):
+        data = interleave(part).tobytes()
+        assert len(data) == interleaved_bytes(part.dtype, part.shape)
+        assert np.array_equal(separate(data, part.dtype, part.shape), part)
+
+
+def test_a_byte_of_interleaved_planes_holds_whole_codes():
+    codes = np.array([[5, 3, 0, 7, 1, 2, 6, 4]], np.uint8)
+    together = interleave(pack_planes(codes, 3))
+    assert together.tolist() == [5 | 3 << 3, 0 | 7 << 3, 1 | 2 << 3, 6 | 4 << 3]
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_compressed_codes_are_interleaved_and_the_same(tmp_path, bits, zeros):
+    model = quantized(zeros=zeros, rounding="codes", bits_weights=bits, normal=True)
+    plain = packed(tmp_path / "plain.lmpack", model)
+    small = packed(tmp_path / "small.lmpack", model, config=PackConfig(zstd=True))
+    before, after = open_packed(tmp_path / "plain.lmpack"), open_packed(tmp_path / "small.lmpack")
+    for name in before.names:
+        for part, values in before.tensor(name).parts.items():
+            assert np.array_equal(after.tensor(name).parts[part], values)
+    document = open_container(tmp_path / "small.lmpack").metadata["tensors"]
+    parts = document["encoder.weight"]["parts"]
+    assert parts["scale"] == {**parts["scale"], "zstd": True, "interleaved": True}
+    if not zeros and bits > 2:
+        # Codes of normal weights are not equally frequent, though each of their bits is.
+        assert parts["values"] == {**parts["values"], "zstd": True, "interleaved": True}
+    raw = {tensor.name: tensor.stored for tensor in plain.tensors}
+    for tensor in small.tensors:
+        assert tensor.stored < raw[tensor.name] or len(tensor.spec.shape) == 1
+
+
 def test_zeros_beside_codes_cannot_be_stored_densely(tmp_path):
     taken = dequantized(quantized(zeros=0.8, rounding="codes", bits_weights=2), _shape(100))
     config = PackConfig.model_validate({"sparse": "never"})
@@ -171,12 +226,14 @@ def _shape(width: int) -> dict:
 def test_only_files_with_codes_need_a_newer_program(tmp_path):
     packed(tmp_path / "new.lmpack", quantized(rounding="codes", bits_weights=2))
     packed(tmp_path / "old.lmpack", quantized(bits_weights=8, per_channel_wts=True))
-    packed(tmp_path / "newest.lmpack", quantized(zeros=0.8, rounding="codes", bits_weights=2))
+    sparse = quantized(zeros=0.8, rounding="codes", bits_weights=2)
+    packed(tmp_path / "newer.lmpack", sparse)
+    packed(tmp_path / "newest.lmpack", sparse, config=PackConfig(zstd=True))
     versions = [
         (tmp_path / name).read_bytes()[8:400].split(b'"version":"')[1][:1]
-        for name in ("newest.lmpack", "new.lmpack", "old.lmpack")
+        for name in ("newest.lmpack", "newer.lmpack", "new.lmpack", "old.lmpack")
     ]
-    assert versions == [b"4", b"3", b"1"]
+    assert versions == [b"5", b"4", b"3", b"1"]
     assert open_container(tmp_path / "old.lmpack").names()
 
 

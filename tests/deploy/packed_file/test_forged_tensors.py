@@ -21,6 +21,7 @@ from lmbench.deploy.load_model import load_packed
 from lmbench.deploy.native import tensors as native_tensors
 from lmbench.deploy.native import why_unavailable
 from lmbench.deploy.packed_file import reading
+from lmbench.deploy.packed_file.code_planes import interleave
 from lmbench.deploy.packed_file.dequantize import dequantized
 from lmbench.deploy.packed_file.header import open_container, write_container
 from lmbench.deploy.packed_file.reading import open_packed
@@ -41,6 +42,7 @@ FORMS = {
     "int4": ("int4", None, "native-int4"),
     "codes": ("code3", None, "native-codes"),
     "codes beside zeros": ("code3", (1, 1), "sparse-int8"),
+    "codes, with zstd": ("code3", None, "native-codes"),
 }
 
 
@@ -69,7 +71,7 @@ def _pack(form: str, path: Path) -> None:
                 keep = np.kron(generator.random(grid) < 0.2, np.ones(block))
                 p.mul_(torch.from_numpy(keep[: p.shape[0], : p.shape[1]]).float())
     if values == "code3":
-        write_codes(model, path)
+        write_codes(model, path, zstd="zstd" in form)
         return
     sparse = "auto" if block else "never"
     write_packed(
@@ -77,13 +79,16 @@ def _pack(form: str, path: Path) -> None:
     )
 
 
-def write_codes(model: RNNModel, path: Path, bits: int = 3, group: int = 16) -> None:
+def write_codes(
+    model: RNNModel, path: Path, bits: int = 3, group: int = 16, *, zstd: bool = False
+) -> None:
     settings = {"bits_activations": None, "rounding": "codes"}
     settings |= {"bits_weights": bits, "group_size": group}
     taken = dequantized(quantize(model, QuantSettings.from_dict(settings)), shape_of(model))
     write_packed(
-        taken.model, WORDS, path, grids=taken.grids, groups=taken.groups, auto=taken.values
-    )
+        taken.model, WORDS, path, PackConfig(zstd=zstd),
+        grids=taken.grids, groups=taken.groups, auto=taken.values,
+    )  # fmt: skip
 
 
 def run(path: Path, name: str | None = None) -> float:
@@ -220,6 +225,53 @@ def test_codes_that_no_writer_makes_are_refused(
     arrays[f"encoder.weight/{part}"][0, 3, -1] = value
     write_container(path, arrays, dict(container.metadata))
     assert words in str(complaint(path, None))
+
+
+@pytest.mark.parametrize(
+    "form,part,change",
+    [
+        ("codes, with zstd", "values", {"interleaved": False}),
+        ("codes, with zstd", "values", {"interleaved": 1}),
+        ("codes, with zstd", "scale", {"zstd": False}),
+        ("codes", "values", {"interleaved": True}),
+        ("codes beside zeros", "mask", {"zstd": True, "interleaved": True}),
+        ("dense", "values", {"zstd": True, "interleaved": True}),
+        ("int4", "scale", {"zstd": True, "interleaved": True}),
+    ],
+)
+def test_what_is_interleaved_that_no_writer_interleaves_is_refused(
+    tmp_path: Path, form: str, part: str, change: dict[str, object]
+) -> None:
+    path = tmp_path / "m.lmpack"
+    packed(form, path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    document["tensors"]["encoder.weight"]["parts"][part] |= change
+    write_container(path, arrays, document)
+    assert f"part '{part}' of 'encoder.weight' is not described in full" in str(
+        complaint(path, None)
+    )
+
+
+@pytest.mark.parametrize("value", [0, 63, 64, 255])
+def test_interleaved_bits_that_belong_to_no_code_are_refused(tmp_path: Path, value: int) -> None:
+    path = tmp_path / "m.lmpack"
+    packed("codes, with zstd", path)
+    container = open_container(path)
+    arrays = {name: np.array(container.array(name)) for name in container.names()}
+    document = json.loads(json.dumps(container.metadata))
+    part = document["tensors"]["encoder.weight"]["parts"]["values"]
+    codes = bytearray(interleave(open_packed(path).tensor("encoder.weight").parts["values"]))
+    codes[5] = value
+    arrays["encoder.weight/values"] = np.frombuffer(zstd.compress(bytes(codes)), np.uint8)
+    part |= {"zstd": True, "interleaved": True}
+    write_container(path, arrays, document)
+    found = complaint(path, None)
+    if value < 64:
+        assert found is None
+    else:
+        assert "part 'values' of 'encoder.weight' has bits that belong to no code" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,21 @@ def test_fewer_bits_are_smaller_and_close(tmp_path, values):
     assert sum(t.stored for t in info.tensors) < sum(t.stored for t in wide.tensors)
 
 
+@pytest.mark.parametrize("weights", ["fp32", "int8", "int4"])
+def test_biases_are_in_half_the_bits_where_that_is_asked_for(tmp_path, weights):
+    model = small_model()
+    write_packed(model, WORDS, tmp_path / "a.lmpack", PackConfig(weights=weights))
+    write_packed(model, WORDS, tmp_path / "b.lmpack", PackConfig(weights=weights, biases="fp16"))
+    wide, half = (open_packed(tmp_path / name) for name in ("a.lmpack", "b.lmpack"))
+    for name, tensor in model.state_dict().items():
+        if tensor.dim() == 1:
+            assert half.specs[name].values == "fp16"
+            assert np.array_equal(half.dense(name), tensor.half().float().numpy())
+        elif name in half.names:
+            assert half.specs[name] == wide.specs[name]
+            assert np.array_equal(half.dense(name), wide.dense(name))
+
+
 def test_auto_keeps_what_the_run_computes_with(tmp_path):
     info = write_packed(small_model(), WORDS, tmp_path / "m.lmpack", auto="int8")
     assert {t.spec.values for t in info.tensors if len(t.spec.shape) == 2} == {"int8"}
@@ -395,7 +410,7 @@ def test_deeply_nested_json_is_no_crash(tmp_path):
 
 
 def test_a_newer_format_says_to_upgrade(tmp_path, sound):
-    newer = sound.replace(b'"version":"1"', b'"version":"5"')
+    newer = sound.replace(b'"version":"1"', b'"version":"6"')
     assert "upgrade lmbench" in refused(tmp_path / "f.lmpack", newer)
 
 

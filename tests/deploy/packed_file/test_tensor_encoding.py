@@ -56,11 +56,12 @@ def test_int8_is_within_half_a_step_of_each_rows_scale(matrix, sparse):
 
 
 @given(MATRICES, st.sampled_from([8, 16, 64]))
-def test_int4_never_errs_more_than_its_coarsest_step(matrix, group):
+def test_int4_never_errs_more_than_where_it_saturates_most(matrix, group):
     encoded = encode(matrix, "int4", "never", group=group)
     encoded.check()
     largest = np.abs(matrix).max(initial=0)
-    assert np.abs(decode(encoded) - matrix).max(initial=0) <= largest * 0.22 + 1e-3
+    # At 0.8 of the scale that reaches the largest with -8, 7 reaches 0.7 of it on the other side.
+    assert np.abs(decode(encoded) - matrix).max(initial=0) <= largest * 0.301 + 1e-3
 
 
 @given(SPARSE)
