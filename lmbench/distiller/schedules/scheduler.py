@@ -132,8 +132,10 @@ class CompressionScheduler:
         """Compute the masks of this epoch; the weights change at its first minibatch."""
         for policy, meta in self._active(epoch):
             meta["optimizer"] = optimizer
-            if isinstance(policy, QuantizationPolicy):
-                # Its scales are fitted to the weights that this epoch trains.
+            if isinstance(policy, QuantizationPolicy) and any(
+                isinstance(other, PruningPolicy) for other in self.policies[epoch]
+            ):
+                # Its scales are fitted to the weights that this epoch's masks leave.
                 self.mask_all_weights()
             policy.on_epoch_begin(self.model, self.zeros_mask_dict, meta, **kwargs)
 

@@ -151,6 +151,25 @@ def test_scales_are_fitted_to_what_a_mask_of_the_same_epoch_leaves(
     assert torch.equal(weight, dense if in_a_copy else dense * mask)
 
 
+@pytest.mark.parametrize("quantizer_first", [True, False])
+def test_weights_that_came_back_after_their_pruner_stay_under_a_quantizer(quantizer_first):
+    torch.manual_seed(0)
+    levels = {"class": "SparsityLevelParameterPruner", "levels": {"encoder.weight": 0.5}}
+    found = []
+    for more in (0, 2):
+        plan = schedule(levels, QUANTIZERS["linear"], quantizer_first)
+        for policy in plan["policies"]:
+            policy["epochs"] = [0] if "pruner" in policy else list(range(1 + more))
+            if "pruner" in policy:
+                policy["pruner"]["args"] = {"mask_on_forward_only": True}
+        torch.manual_seed(0)
+        model = Model()
+        train(model, plan, epochs=3)
+        found.append(model.get_submodule("encoder").get_parameter("float_weight"))
+    assert torch.equal(*found)
+    assert distiller.sparsity(found[0]) == 0
+
+
 PRUNERS = {
     "global": agp("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0")
     | {"class": "GlobalMagnitudePruner"},
